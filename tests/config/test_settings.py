@@ -27,9 +27,7 @@ from agent.config import (
 from agent.config.config import sections as section_names
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
-from agent.core.breaker import BreakerPolicy
 from agent.core.findings.memory import memory_budget
-from agent.core.phases import PhaseDeadlines
 from agent.core.reconnect import ReasonDelay
 from agent.core.setting import settings_of
 from agent.engines.catalog import backend_settings, remote_engines
@@ -74,17 +72,6 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         reconnect=replace(Config().reconnect, base=5.0),
         worker=replace(Config().worker, warm=False),
     )
-
-
-def test_the_core_gets_the_values_of_the_file(load):
-    config = load(
-        "phases.login = 7\n[reconnect]\nfactor = 2\nstable = 9\n"
-        "breaker_failures = 4\nbreaker_pause = 8\n"
-    )
-    assert config.health_policy.phases == PhaseDeadlines(login=7.0)
-    rules = config.health_policy.reconnect
-    assert (rules.factor, rules.stable) == (2.0, 9.0)
-    assert rules.breaker == BreakerPolicy(failures=4, pause=8.0)
 
 
 @pytest.mark.parametrize(
@@ -492,20 +479,6 @@ def test_the_environment_overrides_the_first_backend_that_can_take_it(load):
 @pytest.mark.parametrize(
     ("text", "env", "words"),
     [
-        (EVO, {"BACKEND_URL": "x"}, ["environment variable BACKEND_URL", "backend[0].url"]),
-        (TICKET, {"REDIS_URL": "x"}, ["environment variable REDIS_URL", "redis://"]),
-    ],
-)
-def test_an_address_in_the_environment_that_is_none_is_an_error(load, text, env, words):
-    with pytest.raises(ConfigError) as caught:
-        load(text, env)
-    for word in words:
-        assert word in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "env", "words"),
-    [
         ("", {"REDIS_URL": "redis://:S-1@x"}, ["REDIS_URL", "[[backend]] of engine whaticket"]),
         (EVO, {"REDIS_URL": "no address"}, ["REDIS_URL", "[[backend]] of engine whaticket"]),
         (EVO, {"BACKEND_URL": "http://x"}, []),
@@ -649,17 +622,6 @@ def test_any_bytes_give_a_config_or_a_named_error(tmp_path_factory, raw):
         load_config(path, {})
     except ConfigError as error:
         assert str(path) in str(error)
-
-
-def test_patterns_for_keys_are_checked_and_named(tmp_path):
-    path = tmp_path / "agent.toml"
-    path.write_text('[crypto]\npatterns = ["counts: odd words", "kills: them"]\n')
-    with pytest.raises(ConfigError, match=r"kills: them.*counts, regenerates, benign") as caught:
-        load_config(path, {})
-    assert "crypto.patterns" in str(caught.value)
-    path.write_text('[crypto]\npatterns = ["counts: odd words"]\n')
-    (found,) = load_config(path, {}).crypto_patterns
-    assert found.text.search("ODD WORDS")
 
 
 def test_single_reasons_get_their_own_delays_and_keep_them_when_written_again(load):

@@ -15,7 +15,7 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
 )
-from agent.core.recovery.beginning import begin_repair, join_repair, wants_repair
+from agent.core.recovery.beginning import begin_repair, join_repair
 from agent.core.recovery.pairing import may_repair_end_it
 from agent.core.recovery.policy import RecoveryPolicy, Unpair
 from agent.core.recovery.proof import Consent, Kept, Proof
@@ -238,27 +238,6 @@ def test_a_request_that_joins_the_agents_own_repair_in_an_outage_does_not_end_it
     assert repair.ending is Ending.RECOVERED
 
 
-@pytest.mark.parametrize(
-    "goal",
-    [
-        Goal.WORKING_QR,
-    ],
-)
-def test_a_request_behind_the_clean_up_of_a_round_gets_one_of_its_own(goal):
-    server = Server(NEVER_PAIRED, heals=None)
-    repair, at = play(server, limit=40.0)
-    assert (kinds(server), repair.cleaned) == ([K.RESTART, K.CLEANUP], True)
-    repair = join_repair(repair, goal)
-    server.heals = K.CLEANUP  # WhatsApp is back
-    repair, until = play(server, begun=(repair, at))
-    assert kinds(server)[2:] == [K.CLEANUP]
-    assert (repair.ending, until - at < 70) == (Ending.CLEANED, True)
-    silent = Server(NEVER_PAIRED, heals=None)
-    repair, at = play(silent, limit=40.0)
-    repair, _ = play(silent, begun=(join_repair(repair, goal), at))
-    assert (repair.ending, kinds(silent).count(K.CLEANUP)) == (Ending.GAVE_UP, 2)
-
-
 @pytest.mark.parametrize("consent", [Consent.NONE, Consent.PAIRING])
 def test_a_pairing_made_since_the_clean_up_ends_by_a_word_given_since(consent):
     """A phone scanned the code, and the session hangs: the clean-up was the pairing before."""
@@ -273,14 +252,6 @@ def test_a_pairing_made_since_the_clean_up_ends_by_a_word_given_since(consent):
     assert (K.CLEANUP in kinds(paired)) is (consent is Consent.PAIRING)
 
 
-def test_a_logout_that_fails_goes_on_to_the_clean_up():
-    server = Server(replace(PAIRED), heals=K.CLEANUP)
-    works = tuple(set(K) - {K.LOGOUT_RESTART})
-    repair, at = play(server, goal=Goal.WORKING_QR, works=works)
-    assert kinds(server) == [K.RESTART, *[K.LOGOUT_RESTART] * 3, K.CLEANUP]
-    assert (repair.ending, at < 240) == (Ending.CLEANED, True)
-
-
 def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again():
     stuck = connecting(PAIRED, ago=99.0)
     verdict = judge_health(stuck, HEALTH, NOW)
@@ -290,45 +261,6 @@ def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again
         reported = after_action(repair, K.LOGOUT_RESTART, False, POLICY, WALL, no_effect=no_effect)
         case = Case(stuck, verdict, REMOTE, POLICY, WALL + 10)
         assert step_repair(case, reported)[1].kind is expected
-
-
-def test_in_an_incident_one_without_a_pairing_goes_all_the_way_for_the_others():
-    held = replace(REMOTE, well=False)
-    server = Server(NEVER_PAIRED, heals=K.CLEANUP)
-    play(server, around=held, limit=900.0)
-    assert kinds(server) == []
-    play(server, around=replace(held, canary=True), limit=900.0)
-    assert kinds(server) == [K.RESTART, K.CLEANUP]
-    paired = Server(replace(PAIRED), heals=K.CLEANUP)
-    play(paired, around=replace(held, canary=True), limit=86400.0)
-    assert set(kinds(paired)) == {K.RESTART}, "a pairing is never given up for others"
-
-
-def test_an_unpaired_session_is_repaired_again_soon_after_a_repair_that_was_asked_for():
-    stuck = judge_health(connecting(NEVER_PAIRED, ago=99.0), HEALTH, NOW)
-    asked = begin_repair(stuck, Goal.WORKING_QR, WALL)
-    gave_up = replace(asked, ending=Ending.GAVE_UP, ended_wall=WALL, acts=1)
-    assert not wants_repair(stuck, gave_up, POLICY, WALL + 5)
-    assert wants_repair(stuck, gave_up, POLICY, WALL + 60)
-    paired = judge_health(connecting(PAIRED, ago=99.0), HEALTH, NOW)
-    assert not wants_repair(paired, gave_up, POLICY, WALL + 60)
-    assert wants_repair(paired, gave_up, POLICY, WALL + POLICY.round_pause), "its own rounds begin"
-    of_its_own = replace(gave_up, goal=Goal.HEAL)
-    assert not wants_repair(paired, of_its_own, POLICY, WALL + POLICY.round_pause)
-
-
-def test_a_repair_that_has_no_step_to_try_says_so_and_one_that_waits_for_a_step_does_not():
-    hangs = connecting(PAIRED, ago=99, useless=("reconnect", "restart", "logout_restart"))
-    verdict = judge_health(hangs, HEALTH, NOW)
-    around = replace(REMOTE, well=False, canary=True)
-    case = Case(hangs, verdict, around, POLICY, WALL)
-    repair, action = step_repair(case, begin_repair(verdict, Goal.HEAL, WALL))
-    assert (action.kind, action.idle) == (K.WAIT, True)
-    assert not step_repair(case, repair)[1].idle, "its round has ended already"
-
-    tries = replace(case, observation=connecting(PAIRED, ago=99))
-    repair, action = step_repair(tries, begin_repair(verdict, Goal.HEAL, WALL))
-    assert (action.kind, action.idle) == (K.RESTART, False)
 
 
 def test_an_empty_round_brings_the_end_of_a_pairing_no_nearer_in_time():

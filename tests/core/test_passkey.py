@@ -138,23 +138,3 @@ def test_a_pairing_that_goes_nowhere_is_suspected_after_its_time():
     assert (verdict.health, verdict.reason) == (Health.STUCK, "passkey_suspected")
     assert verdict.state is S.QR_REQUIRED
     assert (find_drop(late, verdict) or pytest.fail("no drop")).code == "passkey_suspected"
-
-
-def test_the_suspicion_stays_until_it_is_connected_and_marks_nothing():
-    record = SessionRecord(reason="passkey_suspected")
-    for reason in ("", "qr_idle"):
-        code = seen(
-            claim=said(S.QR_REQUIRED, reason=reason), record=record, files=SessionFiles.UNPAIRED
-        )
-        verdict = judge_health(code, HEALTH, NOW)
-        assert (verdict.health, verdict.reason) == (Health.DISCONNECTED, "passkey_suspected")
-    assert judge_health(seen(record=record), HEALTH, NOW).reason == ""
-
-
-def test_a_marked_account_that_shows_a_code_says_that_the_code_is_not_enough():
-    marked = SessionRecord(needs_passkey=True)
-    for reason in ("", "qr_idle", "passkey_required"):
-        code = seen(
-            claim=said(S.QR_REQUIRED, reason=reason), record=marked, files=SessionFiles.UNPAIRED
-        )
-        assert judge_health(code, HEALTH, NOW).reason == "passkey_required"

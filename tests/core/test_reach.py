@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.breaker import Breaker, BreakerPolicy, BreakerState, breaker_of
+from agent.core.breaker import BreakerState, breaker_of
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus, Health, SessionRecord
@@ -62,17 +62,6 @@ def test_while_the_looks_fail_no_session_tries_and_the_first_good_look_frees_all
     assert ask(back, 130.0) is May.TRY
 
 
-def test_looks_come_soon_at_first_and_never_later_than_the_longest_time():
-    reach, at, gaps = SEEN, 100.0, []
-    for _ in range(12):
-        reach = after_failed_look(reach, REFUSED, POLICY, at, 1.0)
-        gaps.append(reach.look_at - at)
-        at = reach.look_at
-    assert gaps[:4] == [1.0, 1.5, 2.25, 3.0]
-    assert max(gaps) == 3.0
-    assert after_failed_look(reach, REFUSED, POLICY, at, 0.0).look_at == pytest.approx(at + 2.4)
-
-
 def test_a_try_that_fails_in_spite_of_good_looks_makes_the_next_rarer():
     reach, at, waits = SEEN, 10.0, []
     for _ in range(6):
@@ -116,16 +105,6 @@ def test_where_looks_were_good_before_an_outage_costs_at_most_one_try(outage):
     assert tries <= 1
 
 
-def test_an_address_that_never_answered_is_tried_ever_more_rarely():
-    reach, at = away(Reach(), 0.0), []
-    for now in range(600):
-        if ask(reach, now) is May.TRY:
-            reach = after_failure(begin_try(reach, now), "connection_lost", POLICY, now, tried=True)
-            at.append(now)
-    assert at[:5] == [0, 5, 15, 35, 75]
-    assert len(at) < 15
-
-
 def test_a_word_of_whatsapp_itself_shows_that_it_is_reached():
     assert after_failure(away(), "logout", POLICY, 101.0, tried=True).away is False
     assert after_failure(away(), "misconfigured", POLICY, 101.0, tried=True).away is True
@@ -157,31 +136,6 @@ def test_a_drop_without_a_reached_address_gives_its_attempt_back_once():
     assert spare_unreached(once, RULES, WALL + 2) == once
     final = after_drop(record, "logout", RULES, WALL, 0.5)
     assert spare_unreached(final, RULES, WALL + 1) == final
-
-
-def test_tries_of_the_server_while_a_session_waits_open_no_breaker():
-    record = after_connected(SessionRecord(paired=True), WALL)
-    for number in range(50):
-        now = WALL + 10.0 * number
-        record = after_drop(record, "connection_lost", RULES, now, 0.5, ours=number == 0)
-    assert record.breaker_failures == 1
-    away = spare_unreached(record, RULES, now)
-    again = after_drop(away, "connection_lost", RULES, now, 0.5, ours=False)
-    assert (again.reason, spare_unreached(again, RULES, now).breaker_failures) == (
-        "unreachable",
-        away.breaker_failures,
-    )
-
-
-def test_a_trial_of_the_breaker_that_met_an_outage_is_still_to_be_made():
-    rules = BreakerPolicy(3, 600.0)
-    opened = Breaker(3, WALL, None)
-    failed = opened.after_try(WALL + 600, rules).after_failure(WALL + 601, rules)
-    assert failed.state(WALL + 602, rules) is BreakerState.OPEN
-    spared = failed.without_last_failure(WALL + 602, rules)
-    assert spared.state(WALL + 602, rules) is BreakerState.HALF_OPEN
-    late = opened.after_failure(WALL + 300, rules).without_last_failure(WALL + 300, rules)
-    assert late.opens_in(WALL + 300, rules) == 300, "late news: the pause goes on"
 
 
 # what it does to the verdict and the plan

@@ -9,7 +9,6 @@ from agent.core.model import Claim, ConnectionStatus, SessionRecord
 from agent.core.observed import gave_up
 from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.core.reconnect import (
-    ReasonDelay,
     ReconnectPolicy,
     after_connected,
     after_drop,
@@ -43,26 +42,6 @@ codes = st.sampled_from([*REASONS, "never heard of"])
 def test_every_reason_has_its_delays(code, delays):
     got = [delay_for(reason_of(code), tries, POLICY, 0.0) for tries in range(len(delays))]
     assert got == delays
-
-
-def test_the_settings_may_say_other_delays_for_single_reasons():
-    own = (ReasonDelay("conflict", 600.0), ReasonDelay("connection_lost", max=2.0))
-    policy = ReconnectPolicy(reasons=own)
-
-    def delays(code, rules):
-        return [delay_for(reason_of(code), tries, rules, 0.0) for tries in (0, 1, 9)]
-
-    assert delays("conflict", policy) == [600, 600, 600], "a base above the longest is meant"
-    assert delays("connection_lost", policy) == [1, 1.5, 2]
-    assert delays("unknown", policy) == delays("unknown", POLICY)
-    slow = ReconnectPolicy(reasons=(ReasonDelay("client_outdated", 60.0, 100.0),))
-    assert delays("client_outdated", slow) == [60, 90, 100], "steps of one's own grow by the factor"
-    short = ReconnectPolicy(reasons=(ReasonDelay("client_outdated", max=200.0),))
-    assert delays("client_outdated", short) == [120, 200, 200]
-    at_once = ReconnectPolicy(reasons=(ReasonDelay("restart_required", 7.0),))
-    assert delays("restart_required", at_once)[0] == 7
-    waits = after_drop(SessionRecord(), "conflict", policy, WALL, 0.0)
-    assert not_before(waits, policy, 50.0, WALL) == 650.0, "and is not cut to the usual longest"
 
 
 @given(st.integers(0, 10**6), jitters, codes)
@@ -199,16 +178,6 @@ def test_a_login_that_is_refused_without_a_cause_is_tried_for_hours():
     assert 4 * 3600 < tries[-1] < 24 * 3600
 
 
-def test_a_refusal_without_a_cause_is_no_conflict():
-    """A conflict ends the tries with its second one, whatever came before the first."""
-    record = lose(after_connected(SessionRecord(), WALL), "bad_session", WALL + 10)
-    record = lose(attempt(record), "bad_session", WALL + 20)
-    record = lose(attempt(record), "conflict", WALL + 60)
-    assert gave_up(seen(record=record), POLICY) == ""
-    record = lose(attempt(record), "conflict", WALL + 100)
-    assert gave_up(seen(record=record), POLICY) == "conflict_foreign_owner"
-
-
 def test_conflicts_are_counted_until_a_connection_lasts():
     record = lose(after_connected(SessionRecord(), WALL), "conflict", WALL + 10)
     assert record.strikes == 1
@@ -262,7 +231,7 @@ def test_refusals_in_a_row_open_the_circuit_and_what_was_not_reached_does_not():
     assert record.breaker_opened_wall == WALL
 
 
-@pytest.mark.parametrize("reason", ["", "remote_missing"])
+@pytest.mark.parametrize("reason", ["remote_missing"])
 def test_only_one_that_the_agent_was_asked_to_make_is_made_where_its_server_has_none(
     reason: str,
 ) -> None:

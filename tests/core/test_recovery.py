@@ -43,7 +43,7 @@ from agent.core.recovery.repair import (
     Stage,
     Trouble,
 )
-from agent.core.recovery.steps import MOST_ACTS, after_action, put_off_ending, step_repair
+from agent.core.recovery.steps import MOST_ACTS, after_action, step_repair
 from agent.core.recovery.stored import read_repair, stored
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 
@@ -283,19 +283,6 @@ def test_every_step_is_tried_three_times_with_doubling_delays():
     assert begun == [(K.RECONNECT, 0), (K.RECONNECT, 2), (K.RECONNECT, 6), (K.RESTART, 14)]
 
 
-def test_a_worker_that_hangs_is_replaced_at_once():
-    """However its repair began: what was milder is not waited for any more."""
-    repair = begin_repair(judge_health(OLD_PROOF, HEALTH, NOW), Goal.HEAL, WALL)
-    repair, action = step_repair(case_of(OLD_PROOF, Circumstances(), POLICY, WALL), repair)
-    assert action.kind is K.RECONNECT
-    repair = after_action(repair, action.kind, True, POLICY, WALL)
-    wall = WALL + 1
-    while action.kind is not K.RESTART:
-        repair, action = step_repair(case_of(ZOMBIE, Circumstances(), POLICY, wall), repair)
-        wall = max(wall, action.not_before_wall)
-    assert wall - WALL < 10
-
-
 def test_rounds_are_apart_in_time():
     times = []
     run(ZOMBIE, works=lambda kind: times.append(kind) or False)
@@ -317,17 +304,6 @@ def test_a_start_under_way_is_waited_for():
         case_of(starting, Circumstances(), POLICY, action.not_before_wall), repair
     )
     assert (action.kind, repair.tries) == (K.RESTART, 2)
-
-
-def test_a_canary_is_repaired_while_all_is_not_well_and_keeps_its_pairing():
-    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
-    repair = replace(repair, round=POLICY.rounds, backup="kept")
-    around = Circumstances(well=False, canary=True)
-    repair, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
-    assert action.kind is K.RESTART
-    repair = replace(repair, step=K.RESTART, tries=3, stage=Stage.DUE)
-    waiting, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
-    assert (action.kind, waiting.round) == (K.WAIT, POLICY.rounds)
 
 
 def test_a_turn_in_an_incident_makes_the_next_try_due():
@@ -368,21 +344,6 @@ def test_a_new_kind_of_trouble_gets_its_own_ladder():
     assert repair.ending is Ending.RECOVERED
 
 
-def test_a_suspect_is_stopped_and_looked_at_before_anything_is_tried():
-    verdict = judge_health(SUSPECT, HEALTH, NOW)
-    repair, action = step_repair(
-        case_of(SUSPECT, SNAPSHOT, POLICY, WALL), begin_repair(verdict, Goal.HEAL, WALL)
-    )
-    assert action.kind is K.WAIT
-    stop = plan_actions(SUSPECT, verdict, HEALTH, NOW, repair=repair)
-    assert stop.actions == (ActionKind.STOP,)
-    for files, step in ((SessionFiles.WHOLE, K.RESTART), (SessionFiles.UNPAIRED, K.BACK_UP)):
-        stopped = without_worker(files=files)
-        case = case_of(stopped, SNAPSHOT, POLICY, WALL)
-        assert step_repair(case, repair)[1].kind is step
-        assert plan_actions(stopped, case.verdict, HEALTH, NOW, repair=repair) is None
-
-
 def test_a_lost_store_is_given_its_time_to_come_back_before_a_pairing_is_given_up():
     repair = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL)
     waits, action = step_repair(case_of(LOST, Circumstances(), POLICY, WALL + 1), repair)
@@ -398,15 +359,6 @@ def test_a_lost_store_is_given_its_time_to_come_back_before_a_pairing_is_given_u
     asked = join_repair(waits, Goal.WORKING_QR)
     now = case_of(LOST, Circumstances(), POLICY, WALL + 2)
     assert step_repair(now, asked)[1].kind is K.BACK_UP, "a person need not wait"
-
-
-def test_an_end_that_cannot_be_done_is_tried_again_at_least_every_minute():
-    repair, waits = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL), []
-    for _ in range(10):
-        repair = put_off_ending(repair, POLICY, WALL)
-        waits.append(repair.not_before_wall - WALL)
-    assert waits == sorted(waits)
-    assert (waits[0], waits[-1]) == (POLICY.first_delay, 60)
 
 
 @pytest.mark.parametrize(
@@ -479,22 +431,6 @@ def test_keys_count_as_healed_when_no_new_trouble_shows_for_a_while():
     assert repair.ending is Ending.RECOVERED
 
 
-def test_a_lost_ping_after_a_step_is_no_success_yet():
-    repair = replace(
-        begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL),
-        step=K.RECONNECT,
-        tries=1,
-        stage=Stage.SETTLING,
-        stage_wall=WALL - 10,
-    )
-    doubtful = case_of(seen(probe=ProbeFact(False, NOW, 10, 1)), Circumstances(), POLICY, WALL)
-    after, action = step_repair(doubtful, repair)
-    assert (after.over, action.kind) == (False, K.WAIT)
-    answers = case_of(seen(), Circumstances(), POLICY, WALL)
-    after, _ = step_repair(answers, repair)
-    assert after.ending is Ending.NO_STEP
-
-
 def test_every_round_makes_its_own_backup():
     policy = RecoveryPolicy(unpair=Unpair.NEVER)
     done, _ = run(DAMAGED, circumstances=SNAPSHOT, policy=policy)
@@ -519,17 +455,6 @@ def test_a_second_request_joins_and_widens():
     assert (joined.goal, joined.joined, joined.not_before_wall) == (Goal.WORKING_QR, 1, 0)
     assert join_repair(joined, Goal.RECOVER).goal is Goal.WORKING_QR
     assert join_repair(waiting, Goal.HEAL).not_before_wall == WALL + 1000
-
-
-def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
-    repair = begin_repair(judge_health(OLD_PROOF, HEALTH, NOW), Goal.HEAL, WALL)
-    kinds = []
-    for _ in range(7):
-        repair, action = step_repair(case_of(OLD_PROOF, Circumstances(), POLICY, WALL), repair)
-        kinds.append(action.kind)
-        repair = resume_repair(read_repair(stored(repair)), WALL)
-    assert kinds == [K.RECONNECT] * 6 + [K.RESTART]
-    assert resume_repair(repair, WALL) == replace(repair)
 
 
 @pytest.mark.parametrize(
@@ -573,35 +498,6 @@ def test_a_session_whose_keys_still_fail_is_repaired_again_in_the_next_round():
     verdict = judge_health(KEYS, HEALTH, NOW)
     assert not wants_repair(verdict, gave_up, POLICY, WALL + 599)
     assert wants_repair(verdict, gave_up, POLICY, WALL + 600)
-
-
-def test_a_repair_that_was_asked_for_and_had_no_step_does_not_delay_the_agents_own():
-    verdict = judge_health(ZOMBIE, HEALTH, NOW)
-    asked = begin_repair(verdict, Goal.WORKING_QR, WALL)
-    gave_up = replace(asked, ending=Ending.GAVE_UP, ended_wall=WALL)
-    assert wants_repair(verdict, gave_up, POLICY, WALL + 1)
-    assert not wants_repair(verdict, replace(gave_up, acts=1), POLICY, WALL + 1)
-
-
-def test_a_repair_is_over_once_the_session_is_well_also_while_others_wait():
-    """A backend's open circuit holds its sessions back for ten minutes."""
-    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
-    for wait in ("backend_circuit", "incident"):
-        observation = seen(wait_reason=wait)
-        verdict = judge_health(observation, HEALTH, NOW)
-        assert verdict.healthy
-        case = Case(observation, verdict, Circumstances(well=False), POLICY, WALL + 60)
-        assert step_repair(case, repair)[0].ending is Ending.NO_STEP
-
-
-def test_a_session_that_gave_up_in_an_incident_may_try_again_after_it():
-    gave_up = Repair(
-        Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL
-    )
-    verdict = judge_health(ZOMBIE, HEALTH, NOW)
-    released = WALL + 10
-    assert wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=released)
-    assert not wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=WALL - 10)
 
 
 def test_a_plain_drop_is_not_the_ladders():
@@ -783,17 +679,6 @@ def test_keys_that_a_server_holds_are_renewed_first():
     assert done[0] is K.REGENERATE_KEYS
     here, _ = run(KEYS, circumstances=PEERS)
     assert here[0] is K.RECONNECT
-
-
-def test_keys_of_a_server_have_a_step_between_reconnecting_and_unpairing_without_a_peer() -> None:
-    """The engine reads the session's own records and takes out the damaged ones."""
-    there = replace(KEYS, instance=replace(KEYS.instance, settings={"backend": "desk"}))
-    policy = RecoveryPolicy(rounds=1)
-    blind = Circumstances(can_log_out=True)
-    done, _ = run(there, circumstances=blind, policy=policy)
-    assert K.REGENERATE_KEYS not in done
-    done, _ = run(there, circumstances=replace(blind, finds_records=True), policy=policy)
-    assert done.index(K.REGENERATE_KEYS) < done.index(K.LOGOUT_RESTART)
 
 
 REMOTE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo"})

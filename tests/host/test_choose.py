@@ -1,7 +1,5 @@
 """Which host is taken, and what is said when it cannot be."""
 
-from pathlib import Path
-
 import pytest
 
 from agent.config.sections import WorkerSection
@@ -40,24 +38,6 @@ async def test_an_installation_never_falls_back_beside_its_own_units(tmp_path, m
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
     with pytest.raises(HostError, match="cannot connect to the system bus"):
         await opened("auto", tmp_path, units.INSTALLED_SESSIONS)
-
-
-@pytest.mark.parametrize("cache", ["/var/cache/wa", units.INSTALLED_CACHE])
-async def test_a_cache_that_the_units_do_not_show_is_reported(cache, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path)
-    monkeypatch.setattr(units, "template_installed", lambda _kind: True)
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
-    with pytest.raises(HostError):
-        await opened("auto", tmp_path, units.INSTALLED_SESSIONS, Path(cache))
-    told = [one.getMessage() for one in caplog.records if "drop-in" in one.getMessage()]
-    assert told == (
-        []
-        if cache == units.INSTALLED_CACHE
-        else [
-            "the installed units read their cache in /var/lib/wa-agent/cache, not in"
-            " /var/cache/wa: wa-instance@.service needs a drop-in for that"
-        ]
-    )
 
 
 @pytest.mark.parametrize("booted", [True])

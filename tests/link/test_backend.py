@@ -78,21 +78,6 @@ async def both(tmp_path: Path):
     await server.close()
 
 
-async def test_every_new_agent_gets_the_servers_claim_first_and_then_each_sessions(
-    both: Both, eventually: Any
-) -> None:
-    both.server.server_claim(DEAD)
-    both.server.server_claim(WELL)
-    for _agent in range(3):
-        link = await both.open()
-        await eventually(lambda: len(both.heard), 1001)
-        assert both.heard[0] == ("run1", WELL)
-        assert both.heard[1:] == [(id, UP) for id in IDS]
-        await link.close()
-        both.heard.clear()
-    assert both.stats.refused == {} and both.closed == []
-
-
 async def test_a_message_about_a_deleted_session_is_dropped_and_the_link_stays(
     both: Both, eventually: Any
 ) -> None:
@@ -129,27 +114,6 @@ async def test_a_call_goes_to_the_session_it_is_about_or_to_the_worker(both: Bot
     await link.close()
     with pytest.raises(LinkError, match=f"cannot probe {IDS[8]}: the link is closed"):
         await link.call("probe", id=IDS[8])
-
-
-async def test_a_thousand_sessions_that_flap_stay_within_what_the_agent_takes(
-    both: Both, eventually: Any
-) -> None:
-    link = await both.open()
-    await eventually(lambda: len(both.heard), 1000)
-    for turn in range(20):
-        for id in IDS:
-            both.server.claim(id, DOWN if turn % 2 == 0 else UP)
-            both.server.happened(id, Happening("message"))
-        await asyncio.sleep(0)
-    newest = dict.fromkeys(IDS, UP)
-
-    def claims() -> dict[str, Claim]:
-        return {id: said for id, said in both.heard if isinstance(said, Claim)}
-
-    await eventually(claims, newest, within=60)
-    await eventually(lambda: both.heard[-1][1], Happening("message"), within=60)
-    assert both.stats.refused == {} and both.closed == []
-    await link.close()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -320,27 +320,6 @@ async def test_too_long_a_call_is_refused_here(worker: FakeWorker, ears: Ears) -
     await link.close()
 
 
-async def test_a_fault_in_the_agents_own_ears_ends_the_link_and_nothing_else(
-    worker: FakeWorker,
-) -> None:
-    closed: list[str] = []
-
-    def deaf(*_what: object) -> None:
-        raise RuntimeError("no ears")
-
-    opening = asyncio.create_task(
-        Link.open(worker.path, SALES, lambda _peer: None, deaf, deaf, closed.append)
-    )
-    puppet = await worker.accept()
-    await puppet.say(HELLO.wire())
-    link = await opening
-    await puppet.say(Claimed(SALES, "run1", UP).wire())
-    await puppet.hung_up_on()
-    await asyncio.sleep(0)
-    assert closed == ["internal"]
-    await link.close()
-
-
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -553,15 +532,3 @@ def test_listening_replaces_a_dead_socket_and_nothing_else(tmp_path: Path) -> No
     with pytest.raises(LinkError, match="not a socket"):
         listen_at(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "precious"
-
-
-def test_no_descriptor_is_left_by_a_failed_attempt(tmp_path: Path) -> None:
-    def count() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    before = count()
-    for what in (reach, listen_at):
-        attempt: Callable[[Path], Any] = what
-        with pytest.raises(LinkError):
-            attempt(tmp_path / "gone" / "link.sock")
-    assert count() == before

@@ -33,15 +33,6 @@ async def test_added_rows_survive_a_new_opening(store, open_store):
     assert told.cursor == 1
 
 
-async def test_a_removed_instance_leaves_its_history(store):
-    await store.add(instance(), SessionRecord(paired=True), entry("created", "sales"))
-    await store.remove(instance().id, entry("deleted", "sales"))
-    assert await store.instances() == []
-    assert [one.kind for one in await store.history(instance().id)] == ["deleted", "created"]
-    await store.add(instance(), SessionRecord(), entry("created", "sales"))
-    assert (await store.instances())[0][1] == SessionRecord(), "nothing of the old one comes back"
-
-
 async def test_keys_come_and_go(store):
     key = KeyRow("ab12cd34", "f" * 64, ("read", "instance:sales"), "grafana", 5.0)
     await store.add_key(key)
@@ -86,16 +77,6 @@ async def test_a_bad_write_spoils_no_other_of_its_commit(store):
     ]
 
 
-async def test_a_value_that_json_cannot_hold_fails_its_caller_only(store):
-    wrong = instance(settings={"x": object()})
-    with pytest.raises(TypeError):
-        await store.save_instance(wrong)
-    with pytest.raises(TypeError):
-        await store.add(wrong, SessionRecord(), entry())
-    await store.append(entry("fine", detail={"path": object()}))
-    assert len(await store.history()) == 1
-
-
 async def test_listeners_hear_committed_entries_in_order(store, path):
     heard = []
 
@@ -109,15 +90,6 @@ async def test_listeners_hear_committed_entries_in_order(store, path):
     store.on_append = listen
     await asyncio.gather(*(store.append(entry()) for _ in range(20)))
     assert heard == list(range(1, 21))
-
-
-async def test_a_listener_that_fails_harms_no_other(store, caplog):
-    def fail(one):
-        raise RuntimeError("broken listener")
-
-    store.on_append = fail
-    assert await store.append(entry())
-    assert "broken listener" in caplog.text
 
 
 async def test_a_write_whose_caller_was_cancelled_is_written_and_published(store, eventually):

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from agent.clock import boot_now
-from agent.core.incidents.book import STALE, Failing
 from agent.core.incidents.incident import IncidentPolicy
 from agent.core.model import (
     ConnectionStatus,
@@ -106,18 +105,6 @@ def test_only_one_that_goes_out_the_same_way_shows_that_it_can_connect(ways, pro
     assert incidents.another_connected(facts["a"]) is proved
 
 
-def test_a_share_of_those_behind_one_proxy_is_no_odd_one_out():
-    """Among 400 sessions two are noise; behind a proxy of three they are most of them."""
-    ids = [f"i{number:03}" for number in range(400)]
-    _, facts = made(*ids)
-    ways = dict.fromkeys(ids[:3], "p")
-    for incidents, odd in ((watching(facts), True), (watching(facts, ways=ways), False)):
-        for id in ("i000", "i001", "i100"):
-            incidents.judged(facts[id], ZOMBIE)
-        assert incidents.odd_one_out(facts["i000"]) is odd
-        assert incidents.odd_one_out(facts["i100"])
-
-
 def give_turn(incidents, later):
     now = boot_now() + later
     for group in list(incidents.active):
@@ -151,13 +138,6 @@ def test_no_canary_tries_while_no_address_can_be_reached_and_one_does_once_it_is
     incidents.reach_changed([facts["b"]], back=False)
     assert incidents.active["sandbox"].canary is None, "its turn proves nothing"
     assert incidents.active["sandbox"].tries == 0
-
-
-def test_a_failure_that_was_not_seen_again_says_nothing_about_others():
-    failing, (a, b) = Failing(), (InstanceId("a"), InstanceId("b"))
-    failing.note("sandbox", a, ZOMBIE, 1000.0)
-    failing.note("sandbox", b, ZOMBIE, 1000.0 + STALE / 2)
-    assert set(failing.now("sandbox", 1000.0 + STALE)) == {b}
 
 
 STUCK = HealthVerdict(Health.STUCK, ConnectionStatus.INITIALIZING, "state_stuck", "")
@@ -252,23 +232,6 @@ def test_a_start_waits_for_an_incident_only_of_its_own_way_out(ways, waits):
     assert [id for id in incident.members if not incidents.wait_reason(facts[id])] == [
         id for id in incident.members if id == incident.canary
     ]
-
-
-def test_programs_that_fail_hold_no_other_program():
-    """Bots of different commands have nothing in common; instances of one command do."""
-    bad = [made(f"bad{number}", engine="program", program=f"bad{number}")[1] for number in range(3)]
-    _, good = made("good", engine="program", program="good")
-    _, many = made("m1", "m2", "m3", "m4", engine="program", program="many")
-    incidents = watching({id: one for part in (*bad, good, many) for id, one in part.items()})
-    for part in bad:
-        for one in part.values():
-            lose(incidents, one, "phase_attached")
-    assert not incidents.active
-    for one in list(many.values())[:3]:
-        lose(incidents, one, "phase_attached")
-    assert list(incidents.active) == ["program/many"]
-    assert incidents.wait_reason(good["good"]) == ""
-    assert incidents.wait_reason(many["m4"]) == "incident"
 
 
 def fails_together(incidents, facts):

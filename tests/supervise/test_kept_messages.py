@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from agent.core.model import Happening, Instance, InstanceId, SessionRecord
-from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater
+from agent.errors import EngineError, LinkError, Refused, TryLater
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.messages.highest_cursors import HighestCursors
-from agent.supervise.messages.kept_messages import READER, READS_AT_ONCE, KeptMessages
+from agent.supervise.messages.kept_messages import READER, KeptMessages
 from agent.supervise.registry import Registry
 from tests.fakes.messages import FakeWorker
 
@@ -147,19 +147,6 @@ async def test_a_worker_that_does_not_answer_is_named(bench, failure, error, cod
     assert said.value.code == code
 
 
-async def test_sessions_without_messages_are_refused_each_with_its_reason(bench):
-    with pytest.raises(NotFound):
-        await bench.messages.page(InstanceId("nobody"), 0)
-    with pytest.raises(Refused) as said:
-        await bench.messages.page(REMOTE, 0)
-    assert said.value.code == "not_supported"
-    bench.facts.link, bench.facts.sentence = None, "an operator stopped it"
-    with pytest.raises(Refused, match="an operator stopped it") as said:
-        await bench.messages.page(ID, 0)
-    assert said.value.code == "not_running"
-    assert bench.messages.sessions() == [ID]
-
-
 @pytest.mark.parametrize("records", [None, [{}, None]])
 async def test_an_answer_of_another_form_is_refused(bench, records):
     async def call(do, args=None, *, timeout=10.0):
@@ -168,15 +155,6 @@ async def test_an_answer_of_another_form_is_refused(bench, records):
     bench.worker.call = call
     with pytest.raises(TryLater):
         await bench.messages.page(ID, 0)
-
-
-async def test_many_readers_leave_the_link_free_for_its_probes(bench, eventually):
-    bench.worker.leave.clear()
-    readers = [asyncio.create_task(bench.texts(0)) for _ in range(50)]
-    await eventually(lambda: bench.worker.at_once == READS_AT_ONCE)
-    bench.worker.leave.set()
-    await asyncio.gather(*readers)
-    assert bench.worker.most_at_once == READS_AT_ONCE
 
 
 async def test_a_worker_hears_what_all_have_that_get_its_messages(bench):

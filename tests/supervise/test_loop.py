@@ -63,19 +63,6 @@ async def test_a_wake_during_a_pass_means_one_more_pass_after_it(eventually):
         await eventually(lambda: loop.passes, 2)
 
 
-async def test_the_nearest_deadline_wakes_and_a_newer_one_replaces_it(eventually):
-    begun: list[float] = []
-
-    async def run_pass(id: InstanceId) -> float | None:
-        begun.append(boot_now())
-        return begun[0] + 0.15 if len(begun) == 1 else None
-
-    async with running(run_pass) as (wakes, loop):
-        wakes.wake(A)
-        await eventually(lambda: loop.passes, 2)
-    assert begun[1] - begun[0] >= 0.15
-
-
 async def test_a_pass_that_fails_is_tried_again_and_the_others_go_on(eventually, caplog):
     seen: Counter[str] = Counter()
 
@@ -90,23 +77,6 @@ async def test_a_pass_that_fails_is_tried_again_and_the_others_go_on(eventually,
         await eventually(lambda: seen[A], 3)
         assert caplog.text.count("a pass for a failed; the next one tries again") == 2
         assert seen[B] == 1
-
-
-async def test_no_more_passes_at_once_than_allowed(eventually):
-    now, most = 0, 0
-
-    async def run_pass(id: InstanceId) -> None:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        await asyncio.sleep(0)
-        now -= 1
-
-    async with running(run_pass, parallel=3) as (wakes, loop):
-        for number in range(20):
-            wakes.wake(InstanceId(f"i{number}"))
-        await eventually(lambda: loop.passes, 20)
-    assert most == 3
 
 
 async def test_f52_after_a_sleep_of_the_machine_what_was_due_meanwhile_passes_at_once(

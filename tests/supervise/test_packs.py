@@ -23,7 +23,6 @@ from agent.link.client import LinkStats
 from agent.link.messages import Call, Hello
 from agent.link.server import LinkServer
 from agent.supervise.facts import Facts
-from agent.supervise.packs import packs as packs_module
 from agent.supervise.packs.packs import Packs
 
 PACK, OWN_PID = InstanceId("baileys-1"), os.getpid()
@@ -163,16 +162,6 @@ async def until(probe: Any, within: float = 10.0) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_without_packs_nothing_is_opened(house: House) -> None:
-    house.size = 1
-    for facts in (house.add("a"), house.add("b", "sandbox")):
-        await house.packs.place(facts)
-        assert (facts.pack, house.packs.takes(facts)) == ("", False)
-    await house.packs.take_over(house.host.root)
-    await house.packs._look()
-    assert house.opened == 0
-
-
 async def test_a_started_session_is_a_member_whose_status_its_pack_tells(house: House) -> None:
     facts = house.add("a")
     await house.start(facts)
@@ -211,16 +200,6 @@ async def test_the_next_agent_finds_the_sessions_of_each_pack(house: House) -> N
     assert (await house.packs.status(InstanceId("b"))).runs
 
 
-async def test_a_session_that_does_not_come_up_says_why(house: House) -> None:
-    await house.start(house.add("a"))
-    house.worker.fails = True
-    facts = house.add("b")
-    await house.packs.place(facts)
-    with pytest.raises(HostError, match="its folder or its identity file cannot be used"):
-        await house.packs.start(facts)
-    assert (await house.packs.status(facts.id)).exit_status == 66
-
-
 async def test_a_pack_that_cannot_start_is_the_sessions_failure_to_start(house: House) -> None:
     house.host.refuses = True
     facts = house.add("a")
@@ -251,23 +230,6 @@ async def test_members_of_a_pack_that_ended_have_failed_and_those_of_one_that_be
     assert (await house.packs.status(facts.id)).runs
 
 
-async def test_an_unused_pack_is_stopped(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr(packs_module, "boot_now", lambda: clock[0])
-    facts = house.add("a")
-    await house.start(facts)
-    await house.packs.stop(facts.id)
-    clock[0] += packs_module.UNUSED - 1
-    await house.packs._look()
-    assert PACK in house.host.units
-    clock[0] += 2
-    await house.packs._look()
-    assert house.host.asked[-1] == "stop baileys-1"
-    assert (await house.packs.status(facts.id)) == UNIT_ABSENT
-    await house.start(facts)
-    assert (await house.packs.status(facts.id)).runs
-
-
 async def test_a_session_that_was_deleted_meanwhile_is_let_go(house: House) -> None:
     for id in ("a", "b"):
         await house.start(house.add(id))
@@ -279,13 +241,3 @@ async def test_a_session_that_was_deleted_meanwhile_is_let_go(house: House) -> N
     del house.facts[InstanceId("b")]
     await house.packs._look()
     assert house.worker.members == {}, "one at rest is forgotten, too"
-
-
-async def test_a_status_that_makes_no_sense_is_none(house: House) -> None:
-    facts = house.add("a")
-    await house.start(facts)
-    for status in ({"state": "dancing"}, [], {"state": "active", "restarts": "x", "since": None}):
-        house.worker.members["a"] = status  # type: ignore[assignment]
-        house.packs.all[PACK].stale = True
-        found = await house.packs.status(facts.id)
-        assert found.restarts == 0 and found.run == ""

@@ -21,7 +21,6 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.recovery.repair import Goal, Repair, Trouble
 from agent.supervise.facts import Facts
 from agent.supervise.passes.circuit import note_circuit
 from agent.supervise.passes.record import Recorder, note_restarts
@@ -151,24 +150,6 @@ def test_an_agent_that_restarts_does_not_count_a_drop_again():
     it.observed = False
     look(it, LOST)
     assert it.record.breaker_failures == 0
-
-
-def test_an_interruption_between_two_passes_is_a_reconnect_and_ends_the_uptime():
-    it = facts()
-    look(it, CONNECTED)
-    since = it.connected_since_wall
-    look(it, CONNECTED, at=NOW + 30)
-    assert it.connected_since_wall == since
-    it.heard(Claim(ConnectionStatus.DISCONNECTED, paired=True), NOW + 40)
-    look(it, CONNECTED, at=NOW + 41)
-    assert it.connected_since_wall == WALL + NOW + 41
-    it.repair.last = Repair(Trouble.KEYS, "crypto_peer", Goal.HEAL, WALL)
-    it.begin_again(NOW + 50)
-    look(it, CONNECTED, at=NOW + 51)
-    look(it, CONNECTED, at=NOW + 81)
-    assert it.connected_since_wall == WALL + NOW + 51
-    assert it.counters.by_word["reconnects"] == {"connection_lost": 1, "repair": 1}
-    assert it.record.reconnects == 2
 
 
 def test_what_began_while_the_clock_was_ahead_begins_when_the_clock_is_right_again():

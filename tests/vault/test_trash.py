@@ -4,8 +4,7 @@ import time
 
 import pytest
 
-from agent.core.model import InstanceId
-from agent.errors import NotFound, Refused, VaultError
+from agent.errors import NotFound, Refused
 from agent.vault.identity import create, read_identity
 from agent.vault.trash import list_trash, restore_trash, retire, sweep
 from tests.vault.written import write_identity
@@ -59,12 +58,6 @@ def test_nothing_is_restored_over_a_living_session(root, sales, paired):
 def test_a_name_that_is_none_is_not_found(root, sales, paired, name):
     with pytest.raises(NotFound):
         restore_trash(root, name)
-
-
-def test_retiring_what_is_not_there_says_so(root):
-    with pytest.raises(VaultError, match="does not exist") as caught:
-        retire(root, InstanceId("gone"), "")
-    assert caught.value.code == "absent"
 
 
 def test_a_trash_entry_without_manifest_can_be_restored(root, sales, paired):

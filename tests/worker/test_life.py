@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import ConnectionStatus as Status
-from agent.errors import EngineError, LinkError
+from agent.errors import LinkError
 from tests.lacking import not_lent
 
 
@@ -61,15 +61,6 @@ async def test_sigterm_saves_and_the_next_run_restores_without_a_code(bench: Any
     await bench.connected(settings={"scan": "manual"})
     assert Status.QR_REQUIRED not in [each.status for each in bench.claims]
     assert bench.link.hello.run == "run2"
-
-
-async def test_kill_9_and_a_restart_restore_without_a_code(bench: Any) -> None:
-    await bench.connected()
-    bench.process.kill()
-    assert await bench.ended() == -signal.SIGKILL
-    await bench.until(lambda: bench.closed)
-    await bench.connected(settings={"scan": "manual"})
-    assert Status.QR_REQUIRED not in [each.status for each in bench.claims]
 
 
 async def test_a_banned_session_is_not_logged_in_when_its_worker_starts(bench: Any) -> None:
@@ -208,52 +199,6 @@ async def test_the_newest_agent_replaces_the_older_one(bench: Any) -> None:
     with pytest.raises(LinkError):
         await first.call("probe")
     assert (await second.call("probe"))["claim"]["status"] == "CONNECTED"
-
-
-async def test_calls_that_cannot_be_done_say_why(bench: Any) -> None:
-    link = await bench.connected()
-    wrong: list[tuple[str, dict[str, Any], str]] = [
-        ("fly", {}, "invalid_request"),
-        ("send", {}, "invalid_request"),
-        ("send", {"message": {"to": 3, "text": "x"}}, "invalid_request"),
-        ("send", {"message": []}, "invalid_request"),
-        ("regenerate_keys", {"peers": "x"}, "invalid_request"),
-        ("command", {"name": 1}, "invalid_request"),
-        ("command", {"name": "nothing"}, "invalid_request"),
-        ("command", {"name": "scan"}, "no_code"),
-        ("command", {"name": "fault", "arguments": {"name": "flood"}}, "invalid_request"),
-        ("command", {"name": "fault", "arguments": {"name": "drop", "for": -1}}, "invalid_request"),
-        (
-            "command",
-            {"name": "fault", "arguments": {"name": "drop", "for": "x"}},
-            "invalid_request",
-        ),
-        ("probe", {"deadline": "soon"}, "invalid_request"),
-        ("probe", {"deadline": -1}, "invalid_request"),
-    ]
-    for do, args, code in wrong:
-        with pytest.raises(EngineError) as caught:
-            await link.call(do, args)
-        assert caught.value.code == code, (do, args, str(caught.value))
-    assert (await link.call("probe"))["claim"]["status"] == "CONNECTED"
-
-
-async def test_disconnect_connect_and_logout_do_what_they_say(bench: Any) -> None:
-    link = await bench.connected()
-    await link.call("disconnect")
-    await bench.status(Status.DISCONNECTED)
-    with pytest.raises(EngineError, match="not connected"):
-        await link.call("send", {"message": {"to": "x", "text": "y"}})
-    await link.call("connect")
-    await bench.status(Status.CONNECTED)
-    await link.call("connect")  # already: nothing happens
-    await link.call("save")
-    await link.call("free_memory")
-    await link.call("logout")
-    claim = await bench.status(Status.DISCONNECTED, "logout")
-    assert not claim.paired and not saved(bench)["paired"]
-    await link.call("connect")
-    await bench.until(lambda: Status.QR_REQUIRED in [each.status for each in bench.claims])
 
 
 def test_the_worker_carries_none_of_the_agents_libraries() -> None:

@@ -34,10 +34,6 @@ def files(bench: Any) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
-def empty(session: Path) -> None:
-    session.mkdir()
-
-
 def unpaired(session: Path) -> None:
     session.mkdir()
     write_session(session, SessionFile(device="never-paired"))

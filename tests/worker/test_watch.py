@@ -11,7 +11,6 @@ import pytest
 from agent.core.model import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer, Qr
 from agent.errors import EngineError
-from agent.worker import watch
 from agent.worker.reports import Reports
 from agent.worker.stop import StopLimits, stop_in_order
 from agent.worker.watch import watch_engine
@@ -150,47 +149,6 @@ async def test_the_watch_pings_again_once_the_engine_answers_again(
         await eventually(lambda: notices.pings >= 2)
     told = [record.message for record in caplog.records if "engine" in record.message]
     assert told == ["the engine does not answer: no ping", "the engine answers again"]
-
-
-async def test_the_agent_hears_the_claim_again_and_again(
-    monkeypatch: pytest.MonkeyPatch, eventually: Any
-) -> None:
-    monkeypatch.setattr(watch, "REPEAT", 0.1)
-    monkeypatch.setattr(watch, "PROBE_EVERY", 0.1)
-    heard: list[Claim] = []
-
-    class Server:
-        def claim(self, _id: InstanceId, claim: Claim) -> None:
-            heard.append(claim)
-
-    for watchdog in (None, 0.1):
-        reports = made_reports()
-        reports.attach(Server())  # type: ignore[arg-type]
-        task = asyncio.create_task(
-            watch.watch_engine(ScriptedEngine(), reports, Notices(), watchdog)  # type: ignore[arg-type]
-        )
-        await eventually(lambda: len(heard) >= 3)
-        task.cancel()
-        assert {each.status for each in heard} == {ConnectionStatus.CONNECTED}
-        heard.clear()
-
-
-async def test_a_status_that_the_manager_had_no_room_for_is_sent_again(eventually: Any) -> None:
-    class Full(Notices):
-        room = 0
-
-        def send(self, *assignments: str) -> bool:
-            self.room += 1
-            return self.room > 2 and super().send(*assignments)
-
-    notices = Full()
-    reports = made_reports()
-    task = asyncio.create_task(
-        watch.tell_status(reports.changed, reports.status_text, notices)  # type: ignore[arg-type]
-    )
-    reports.claim(UP)
-    await eventually(lambda: notices.sent, ["STATUS=CONNECTED"])
-    task.cancel()
 
 
 async def stopped(engine: ScriptedEngine, reports: Reports, **how: Any) -> tuple[bool, list[str]]:

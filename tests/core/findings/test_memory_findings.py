@@ -10,9 +10,7 @@ from agent.core.findings.memory import (
     MemoryStep,
     decide_memory,
     judge_memory,
-    lacks_room,
     leaks,
-    memory_budget,
 )
 
 POLICY = MemoryPolicy()
@@ -54,17 +52,6 @@ def test_half_an_hour_is_no_trend():
 def test_levels(used, name):
     signal = judge_memory(MemoryHistory(), used * MIB, LIMIT, POLICY, NOW)
     assert (signal.name if signal else None) == name
-
-
-def test_the_budget_is_the_larger_of_two_and_holds_admissions():
-    assert memory_budget(16_384 * MIB, POLICY) == int(16_384 * MIB * 0.8)
-    assert memory_budget(1024 * MIB, POLICY) == 2048 * MIB
-    assert memory_budget(1024 * MIB, MemoryPolicy(total=0)) == 0
-    assert not lacks_room(1500 * MIB, 3, 500 * MIB, 2000 * MIB)
-    assert "3 may use 1501 MiB, this one 500 MiB, all together 2000 MiB" in lacks_room(
-        1501 * MIB, 3, 500 * MIB, 2000 * MIB
-    )
-    assert not lacks_room(1 << 60, 3, LIMIT, 0)
 
 
 def one(name, used, **changes):

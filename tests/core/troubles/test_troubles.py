@@ -183,26 +183,6 @@ def test_corrupted_goes_on_while_its_own_repair_reconnects_it() -> None:
     assert world.told == [("begun", "corrupted"), ("over", "corrupted")]
 
 
-def test_a_step_that_found_no_key_to_renew_is_said_while_the_session_stays_corrupted() -> None:
-    world = World()
-    world.run(20)
-    steps = {("regenerate_keys", "failed"): 1}
-    world.put(verdict=verdict(Health.CORRUPTED, "keys"), repair_steps=steps)
-    assert world.run(10) == {"keys_not_renewed"}
-    world.put(repair_steps=steps)
-    assert world.run(10) == set()
-
-
-def test_a_code_that_comes_and_goes_is_no_missing_scan() -> None:
-    world = World()
-    for _ in range(10):
-        world.put(status=S.INITIALIZING)
-        world.run(20)
-        world.put(status=S.QR_REQUIRED)
-        found = world.run(20)
-    assert found == {"down"}
-
-
 @pytest.mark.parametrize(
     ("session", "only"),
     [
@@ -242,12 +222,3 @@ def test_of_sessions_on_a_server_that_is_down_nothing_new_is_told() -> None:
     assert world.run(900, backends=backend()) == {"temporary_ban", "backend_down"}
     world.put(instance=instance)
     assert world.run(10, backends=backend(up=True)) == set()
-
-
-def test_a_session_that_is_no_longer_wanted_has_no_trouble() -> None:
-    world = World()
-    world.put(status=S.RECONNECTING)
-    assert world.run(400) == {"down"}
-    del world.sessions["a"]
-    assert world.run(5) == set()
-    assert world.told[-1] == ("over", "down")

@@ -5,7 +5,6 @@ import json
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -189,35 +188,6 @@ async def test_a_dead_session_cannot_be_logged_out_and_can_be_renewed(
     assert await session.qr() is not None
 
 
-async def test_a_deep_probe_tells_equal_proxies_and_no_password(
-    bench: Bench, eventually: Eventually
-) -> None:
-    proxy = {"enabled": True, "host": "10.0.0.9", "port": "3128", "protocol": "http"}
-    proxies: dict[str, dict[str, Any] | None] = {
-        "none": None,
-        "off": proxy | {"enabled": False},
-        "first": proxy,
-        "second": dict(proxy),
-        "user": proxy | {"username": "till-1", "password": "hidden"},
-    }
-    for name, its in proxies.items():
-        bench.standin.add(name, "open").proxy = its
-
-    async def tell() -> dict[str, Any]:
-        return {name: (await bench.hold(name).probe(deep=True)).detail["proxy"] for name in proxies}
-
-    async def are_told() -> bool:  # the list may be from before they were there
-        return None not in (await tell()).values()
-
-    await eventually(are_told)
-    marks = await tell()
-    assert "hidden" not in str(marks)
-    assert marks["none"] == marks["off"] == ""
-    assert marks["first"] == marks["second"]
-    assert len({marks["none"], marks["first"], marks["user"]}) == 3
-    assert (await bench.hold("missing").probe(deep=True)).detail["proxy"] is None
-
-
 async def test_a_renewed_session_keeps_its_token_settings_proxy_and_webhook(
     any_bench: Bench, eventually: Eventually
 ) -> None:
@@ -302,30 +272,6 @@ async def test_nothing_is_deleted_that_could_not_be_kept(bench: Bench) -> None:
     assert instance.token not in str(caught.value)
     assert bench.standin.instances["sales"] is instance
     assert instance.state == "open"
-
-
-async def test_settings_are_read_and_changed_one_by_one(bench: Bench) -> None:
-    bench.standin.add("sales", "open")
-    session = bench.hold("sales")
-    assert (await session.command("settings", {}))["settings"]["alwaysOnline"] is False
-    await session.command("settings", {"msgCall": "write instead"})
-    await session.command("settings", {"alwaysOnline": True})
-    assert bench.standin.instances["sales"].settings["alwaysOnline"] is True
-    there = (await session.command("settings", {}))["settings"]
-    assert (there["alwaysOnline"], there["msgCall"]) == (True, "write instead")
-    for wrong in ({"alwaysOnline": "yes"}, {"always_online": True}, {"msgCall": 1}):
-        with pytest.raises(InvalidRequest):
-            await session.command("settings", wrong)
-
-
-async def test_messages_are_left_to_the_servers_own_api(bench: Bench) -> None:
-    session = bench.hold("sales")
-    message = {"to": "5511988887777", "type": "text", "text": "x"}
-    for asked in (session.send(message), session.mark_read({}), session.presence({})):
-        with pytest.raises(EngineError, match="its server's own API does that") as caught:
-            await asked
-        assert caught.value.code == "not_supported"
-    assert bench.standin.asked.total() == 0
 
 
 async def test_a_session_is_watched_by_one_instance_only(bench: Bench) -> None:

@@ -109,45 +109,6 @@ def test_a_session_that_drops_now_and_then_has_no_two_connections() -> None:
     assert not logins.fight
 
 
-@pytest.mark.parametrize("version", ["1.8.6"])
-async def test_a_code_is_accepted_by_a_scan_and_not_by_the_silence_of_whatsapp(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, version: str
-) -> None:
-    # A code that is over before it is asked for is refused: its session is closed then.
-    standin = await make_stand_in(version, code_holds=4.0, opens_after=600.0)
-    bench = await make_bench(standin, pace=replace(PACE, code_holds=4.0))
-    await bench.backend.check()
-    names = [f"line-{number}" for number in range(4)]
-    sessions = {name: bench.hold(name) for name in names}
-    for session in sessions.values():
-        await session.connect()
-        assert await session.qr() is not None
-    scanned = sessions.pop(names[0])
-    assert standin.instances[names[0]].scan()
-    standin.silence(True)
-    heard = set()
-
-    async def hang() -> bool:
-        claims = [(await session.probe()).claim for session in sessions.values()]
-        heard.update(claim.phase for claim in claims)
-        return all(claim.guess == "client_outdated" for claim in claims)
-
-    await eventually(hang)
-    assert heard == {""}
-
-    async def phase() -> str:
-        return (await scanned.probe()).claim.phase
-
-    await eventually(phase, "pairing")
-    standin.instances[names[0]].drop(515)  # and the server logs in with the new pairing
-    asked = standin.paths[f"GET /instance/connect/{names[0]}"]
-    for _ in range(10):
-        with contextlib.suppress(EngineError):
-            await scanned.connect()
-        assert await scanned.qr() is None
-    assert standin.paths[f"GET /instance/connect/{names[0]}"] == asked
-
-
 async def test_a_scanned_code_is_not_asked_for_while_the_server_logs_in_with_it(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
-from agent.core.model import ConnectionStatus
 from agent.engines.remote.answers import LARGEST_BODY
 from agent.errors import EngineError
 from tests.conftest import Eventually
@@ -96,18 +95,6 @@ async def test_a_wrong_key_is_named_although_missing_sessions_answer_without_one
     server = await bench.backend.check()
     assert (server.up, server.reason) == (False, "refused_key")
     assert "not-the-key" not in repr(server) + str(caught.value)
-
-
-async def test_a_database_that_is_gone_is_seen_although_the_key_is_good(
-    bench: Bench, eventually: Eventually
-) -> None:
-    bench.standin.add("sales", "open")
-    session = bench.hold("sales")
-    assert (await bench.backend.check()).up
-    await bench.standin.front.set("failing", only="/webhook/find/")
-    claim = await bench.backend.check()
-    assert (claim.up, claim.reason) == (False, "failing")
-    assert (await session.probe()).claim.status is ConnectionStatus.CONNECTED
 
 
 async def test_f60_a_certificate_of_our_own_authority_is_taken_and_no_other(

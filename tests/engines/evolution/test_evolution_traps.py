@@ -5,7 +5,7 @@ import pytest
 from agent.core.model import ConnectionStatus
 from agent.errors import EngineError
 from tests.conftest import Eventually
-from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn, stays_closed
+from tests.engines.evolution.conftest import Bench, MakeBench, MakeStandIn, stays_closed
 from tests.standin.evolution import StandIn
 
 Status = ConnectionStatus
@@ -70,26 +70,6 @@ async def test_a_server_without_the_route_of_the_proof_is_one_finding_and_its_se
     assert (await session.probe(deep=True)).claim.proof_age == 0.0
 
 
-async def test_reconnects_by_itself_are_no_disagreement(
-    bench: Bench, eventually: Eventually
-) -> None:
-    instance = bench.standin.add("sales", "open")
-    instance.stuck = True
-    instance.drop(428)
-    session = bench.hold("sales")
-
-    async def blank_for() -> bool:
-        answer = await session.probe(deep=True)
-        assert "disagrees" not in answer.detail
-        assert answer.detail["qr"] == "not_needed"
-        # However long: a pairing that stands is never called an outdated client.
-        assert answer.claim.status is Status.INITIALIZING
-        assert answer.claim.paired
-        return bool(answer.detail["state_seconds"] > PACE.blank_limit)
-
-    await eventually(blank_for)
-
-
 async def test_a_session_that_the_process_lost_is_told_apart_from_a_missing_one(
     bench: Bench, eventually: Eventually
 ) -> None:
@@ -145,33 +125,6 @@ async def test_an_old_end_does_not_count_after_a_success(
     instance.row.set(connectionStatus="close")
     await stays_closed(session, eventually)
     assert (await session.probe()).claim.reason == "connection_closed"
-
-
-@pytest.mark.parametrize("paired", [True])
-async def test_a_refused_client_that_loops_is_guessed_to_be_outdated(
-    bench: Bench, eventually: Eventually, paired: bool
-) -> None:
-    """No server says 405: neither in an answer nor in its list nor through the webhook."""
-    instance = bench.standin.add("sales")
-    instance.outdated, instance.creds = True, paired
-    instance.row.set(connectionStatus="open" if paired else "close", ownerJid=instance.wuid)
-    session = bench.hold("sales")
-    await stays_closed(session, eventually)
-    await session.connect()
-    assert (await session.probe()).claim.status is not Status.QR_REQUIRED
-
-    async def guess() -> str:
-        return (await session.probe()).claim.guess
-
-    await eventually(guess, "client_outdated")
-    claim = (await session.probe()).claim
-    assert (claim.status, claim.reason) == (Status.INITIALIZING, ""), "the server said nothing"
-    instance.outdated = False  # the server was upgraded
-
-    async def status() -> Status:
-        return (await session.probe()).claim.status
-
-    await eventually(status, Status.CONNECTED if paired else Status.QR_REQUIRED)
 
 
 async def test_a_list_that_never_comes_stops_no_probe(

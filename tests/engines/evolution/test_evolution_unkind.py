@@ -92,27 +92,6 @@ async def test_the_code_of_the_last_login_makes_no_paired_session_unpaired(
     await eventually(status, Status.CONNECTED)
 
 
-async def test_a_pairing_that_was_ended_elsewhere_shows_by_a_second_new_code(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    """1.8's list does not show that a pairing ended between two checks."""
-    bench = await make_bench(await make_stand_in("1.8.6", code_holds=0.3))
-    session = await pair(bench, eventually)
-    await bench.backend.close()
-    instance = bench.standin.instances["sales"]
-    instance.end(401)
-    instance.connect()
-    await eventually(lambda: bool(instance.code))
-    later = await make_bench(bench.standin)
-    await later.backend.check()
-    session = later.hold("sales")
-
-    async def status() -> Status:
-        return (await session.probe()).claim.status
-
-    await eventually(status, Status.QR_REQUIRED)
-
-
 async def test_whether_it_is_paired_is_said_to_be_unknown_where_nothing_tells_it(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
@@ -128,28 +107,6 @@ async def test_whether_it_is_paired_is_said_to_be_unknown_where_nothing_tells_it
         False,
         True,
     )
-
-
-async def test_a_session_without_a_code_is_never_told_to_upgrade(
-    both: Bench, eventually: Eventually
-) -> None:
-    await both.backend.check()
-    session = both.hold("sales")
-    both.standin.silent = True
-    await session.connect()
-
-    async def seconds() -> bool:
-        answer = await session.probe(deep=True)
-        claim = answer.claim
-        assert (claim.status, claim.reason, claim.paired) == (Status.INITIALIZING, "", False)
-        return bool(answer.detail["state_seconds"] > 2 * PACE.blank_limit)
-
-    await eventually(seconds)
-    both.standin.silence(False)
-    await session.renew(confirmed=True)
-    assert await session.qr() is not None
-    claim = (await session.probe()).claim
-    assert (claim.status, claim.pairing_unknown) == (Status.QR_REQUIRED, False)
 
 
 async def test_a_logout_that_the_server_only_says_it_did_is_none(

@@ -149,23 +149,6 @@ def test_a_code_grows_old_and_keeps_its_number() -> None:
     assert view.can_show_code() == "no"
 
 
-def test_a_moment_of_close_does_not_hide_an_endless_loop() -> None:
-    now = 1000.0
-    view = SessionView(Pace(), lambda: now)
-    view.note_row(row("close"))
-    for live in (Live.CONNECTING, Live.CLOSE, Live.CONNECTING, Live.CONNECTING):
-        view.note_live(live)
-        view.note_row(row("close"))
-        now += 10
-    assert view.claim().guess == "client_outdated"
-    for _ in range(2):
-        view.note_live(Live.CLOSE)
-    view.begin()
-    view.note_live(Live.CONNECTING)
-    view.note_row(row("close"))
-    assert view.claim().guess == "", "a new login has its own time"
-
-
 def test_a_logout_that_follows_a_ban_keeps_the_ban_and_unpairs() -> None:
     view = SessionView(Pace())
     view.note_live(Live.OPEN)

@@ -136,15 +136,6 @@ async def test_a_thousand_doubts_are_one_check_and_none_is_lost(eventually: Even
     assert server.checks == 3
 
 
-async def test_an_unforeseen_error_of_a_check_ends_the_worker(eventually: Eventually) -> None:
-    server = Server()
-    server.error = RuntimeError("unforeseen")
-    watch = server.watch()
-    watch.doubt()
-    await eventually(lambda: server.crashes == [server.error])
-    await watch.close()
-
-
 @pytest.mark.parametrize(
     ("name", "part"),
     [("sales", "sales"), ("Sales Brazil/1", "Sales%20Brazil%2F1"), ("a?b#c%d", "a%3Fb%23c%25d")],

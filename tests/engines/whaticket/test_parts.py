@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from agent.core.model import ConnectionStatus as Status
 from agent.core.model import parse_instance_id
-from agent.core.reasons import reason_of
 from agent.engines.whaticket.contract import PRESETS, Route
 from agent.engines.whaticket.keys.peers import Peers, address_of_jid, user_of, with_mapped
 from agent.engines.whaticket.keys.removed import safe_name
@@ -255,15 +254,6 @@ def test_why_it_is_down(before, turn, files, status, reason):
     assert claim.paired is (files in ("paired", "damaged"))
 
 
-def test_of_two_lines_about_one_end_the_one_with_a_reason_counts():
-    for first, second in (("logout", ""), ("", "logout")):
-        known = SessionView()
-        look(known, "CONNECTED", "paired")
-        known.note_turn(Turn("7", False, first), 1.0)
-        known.note_turn(Turn("7", False, second), 1.1)
-        assert look(known, "DISCONNECTED", "absent", 2.0).reason == "logout"
-
-
 def test_a_session_that_the_agent_disconnected_has_no_reason():
     known = SessionView()
     look(known, "CONNECTED")
@@ -318,10 +308,6 @@ def test_a_name_of_two_sessions_names_neither():
 
 
 LOGOUT = "Disconnected session: sales, reason: LOGOUT"
-STUCK_BROWSER = (
-    "Error: The browser is already running for /app/.wwebjs_auth/session-bd_7."
-    " Use a different `userDataDir` or stop the running browser first."
-)
 
 
 @pytest.mark.parametrize("status", ["OPENING"])
@@ -334,25 +320,6 @@ def test_a_logout_of_its_log_shows_whatever_the_server_shows_meanwhile(status):
     assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, "logout", False)
     assert look(known, "qrcode", "unknown", 4.0).status is Status.QR_REQUIRED
     assert look(known, "DISCONNECTED", "unknown", 99.0).reason == "qr_idle"
-
-
-def test_an_old_browser_that_lives_on_is_said_to_need_the_servers_restart():
-    turn = read_turn(STUCK_BROWSER)
-    assert (turn.session, turn.open, turn.blocked) == ("7", False, True)
-    known = SessionView()
-    look(known, "CONNECTED", "unknown")
-    known.note_turn(turn, 1.0)
-    claim = look(known, "OPENING", "unknown", 2.0)
-    assert (claim.status, claim.reason) == (Status.DISCONNECTED, "server_browser_stuck")
-    assert claim.paired, "its pairing is not touched by that"
-    assert "Restart the server" in reason_of(claim.reason).advice
-    assert reason_of(claim.reason).hopeless
-    known.note_turn(read_turn("Disconnected session: 7, reason: LOGOUT"), 3.0)
-    claim = look(known, "OPENING", "unknown", 4.0)
-    assert (claim.reason, claim.paired) == ("server_browser_stuck", False)
-    assert "pairing stays" not in reason_of(claim.reason).advice, "it may be gone"
-    assert look(known, "CONNECTED", "unknown", 9.0).status is Status.CONNECTED
-    assert look(known, "OPENING", "unknown", 10.0).status is Status.INITIALIZING
 
 
 def test_a_session_that_goes_from_its_code_to_connecting_is_being_paired():

@@ -185,36 +185,6 @@ async def test_codes_run_out_and_are_had_again(open_bench, eventually):
     assert theirs.status == "qrcode"
 
 
-async def test_a_dropped_session_comes_back_by_its_server(open_bench, eventually):
-    bench = await open_bench()
-    bench.stand_in.pace.restart_after = 1000.0
-    theirs = await up(bench, eventually=eventually)
-    await bench.open()
-    session = bench.hold("shop", "7")
-    await session.probe()
-    await theirs.drop()
-    claim = (await session.probe()).claim
-    assert (claim.status, claim.reason) == (Status.RECONNECTING, "connection_lost")
-    theirs.start()
-    await eventually(lambda: theirs.status, "CONNECTED")
-    assert (await session.probe()).claim.status is Status.CONNECTED
-    assert not any("start" in each for each in bench.stand_in.requests)
-
-
-async def test_the_log_tells_at_once_and_why(open_bench, eventually):
-    bench = await open_bench()
-    bench.stand_in.pace.restart_after = 1000.0
-    theirs = await up(bench, eventually=eventually)
-    await bench.open(logs=[f"file:{bench.stand_in.log.path}"])
-    session = bench.hold("shop", "7")
-    await session.probe()
-    await eventually(lambda: any(state.where() for state in bench.backend._logs.states))
-    await theirs.drop("Connection Terminated by Server")
-    await eventually(lambda: bench.of["shop"].claims)
-    claim = bench.of["shop"].claims[-1]
-    assert (claim.status, claim.reason) == (Status.DISCONNECTED, "connection_closed")
-
-
 async def test_a_missing_session_is_missing_and_one_with_a_name_is_made(open_bench, eventually):
     bench = await open_bench()
     await bench.open()

@@ -1,9 +1,7 @@
 """The process host with real processes: the words and the order that systemd has."""
 
 import asyncio
-import errno
 import os
-import select
 import signal
 import time
 from dataclasses import replace
@@ -50,33 +48,6 @@ async def test_a_worker_starts_says_ready_and_stops(open_host, tmp_path):
     stopped = await host.status(id)
     assert (stopped.state, stopped.result) == ("inactive", "success")
     assert await host.list() == {}
-
-
-async def test_a_worker_that_nobody_could_watch_is_replaced(
-    open_host, tmp_path, monkeypatch, eventually
-):
-    """Without a free descriptor the agent saw its end in it: it held its session for ever."""
-    id = InstanceId("locker")
-    (tmp_path / "sessions" / id).mkdir(parents=True)
-    host = await open_host()
-    watch, unwatched = os.pidfd_open, []
-
-    def no_descriptor(pid):
-        unwatched.append(watch(pid))
-        monkeypatch.setattr(os, "pidfd_open", watch)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(os, "pidfd_open", no_descriptor)
-    with pytest.raises(HostError, match="resources"):
-        await host.start(id)
-
-    async def is_replaced():
-        return (await host.status(id)).state == "active"
-
-    await eventually(is_replaced, True)
-    # It holds its lock until it ends, and the kernel tells its end a moment after.
-    assert select.select(unwatched, [], [], 20)[0] == unwatched, "the first one still runs"
-    os.close(unwatched[0])
 
 
 async def test_f02_a_killed_worker_comes_back_as_another_run(open_host, eventually):
@@ -210,22 +181,6 @@ async def test_f01_a_killed_agents_workers_are_adopted_with_their_run(
     assert read_note(tmp_path / f"run/{id}") is None
 
 
-async def test_a_worker_whose_ready_went_to_a_killed_agent_is_adopted_all_the_same(
-    open_host, killed_agent, tmp_path, eventually
-):
-    await killed_agent("good")
-    note = read_note(tmp_path / "run/good")
-    assert note is not None
-    write_note(tmp_path / "run/good", replace(note, ready=False))
-    host = await open_host()
-
-    async def seen():
-        status = await host.status(InstanceId("good"))
-        return (status.state, status.main_pid, status.restarts)
-
-    await eventually(seen, (UnitState.ACTIVE, note.pid, 0))
-
-
 async def test_an_adopted_worker_is_watched_and_restarted(open_host, killed_agent, eventually):
     await killed_agent("good")
     host = await open_host(WATCHFUL)
@@ -311,23 +266,6 @@ async def test_a_foreign_process_cannot_speak_for_a_worker(open_host, tmp_path):
     await asyncio.sleep(0.1)
     after = await host.status(InstanceId("good"))
     assert (after.status_text, after.run) == (before.status_text, before.run)
-
-
-async def test_every_change_wakes_the_instance(open_host):
-    woken: list[str] = []
-    host = await open_host(wake=woken.append)
-    await host.start(InstanceId("good"))
-    assert "good" in woken
-    woken.clear()
-    await host.stop(InstanceId("good"))
-    assert "good" in woken
-
-
-async def test_a_worker_that_cannot_be_started_at_all_is_a_clear_error(open_host, tmp_path):
-    host = await open_host()
-    (tmp_path / "run/good").write_text("a file where the folder should be")
-    with pytest.raises(HostError, match="cannot start good"):
-        await host.start(InstanceId("good"))
 
 
 async def test_a_worker_without_a_note_is_replaced_not_fought(

@@ -424,19 +424,3 @@ def test_a_kill_while_importing_leaves_the_old_or_the_new(
     in_place = point in ("retire_moved", "staging_way_free", "staging_in_place")
     assert contents(session) == (new if in_place else old)
     assert read_identity(root / "sales").instance.enabled is not in_place
-
-
-@pytest.mark.parametrize("point", ["staging_made", "staging_way_free"])
-def test_a_kill_while_importing_a_new_one_leaves_nothing_or_all(
-    root, session, subject, run_until_killed, point
-):
-    archive = root.parent / "archive"
-    with archive.open("wb") as out:
-        export_snapshot(root, take_snapshot(root, subject), out)
-    run_until_killed(IMPORT, point, root, archive, "other")
-    finish(root)
-    assert list((root / ".staging").iterdir()) == []
-    there = point in ("staging_ready", "staging_way_free", "staging_in_place")
-    assert (root / "other").exists() == there
-    if there:
-        assert contents(root / "other" / "session") == contents(session)

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import stat
 from dataclasses import replace
 
 import pytest
@@ -85,14 +84,6 @@ def test_a_session_that_is_gone_comes_back(root, sales, session, taken):
     assert contents(session) == contents(taken.path / "files")
     assert check_files(root / "sales", "sandbox") is SessionFiles.WHOLE
     assert read_identity(root / "sales").lineage == lineage
-
-
-def test_the_workers_group_can_use_what_was_restored(root, sales, session, taken):
-    root.chmod(0o770)
-    restore_snapshot(root, sales, taken, "")
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in (root / "sales").rglob("*")}
-    assert modes == {0o660, 0o770}
-    assert stat.S_IMODE((root / "sales").stat().st_mode) == 0o770
 
 
 def test_a_damaged_snapshot_replaces_nothing(root, sales, session, taken, changed):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.model import Instance, InstanceId, SessionFiles
+from agent.core.model import SessionFiles
 from agent.errors import NotFound, Refused, VaultError
 from agent.vault.copies import take
 from agent.vault.copies.snapshots import (
@@ -80,18 +80,6 @@ def test_files_of_this_run_alone_are_left_out(root, session, subject):
     assert sorted(contents(taken.path / "files")) == ["keys/none", "keys/one", "sandbox.json"]
 
 
-def test_a_browsers_caches_are_left_out_of_a_web_session(root, session, subject):
-    for name in ("Default/Cache/x", "GPUCache/x", "Default/IndexedDB/y"):
-        path = session / "profile" / name
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"x")
-    web = replace(subject, instance=replace(subject.instance, engine="web"))
-    kept = contents(take_snapshot(root, web).path / "files")
-    assert "profile/Default/IndexedDB/y" in kept
-    assert not [name for name in kept if "Cache" in name]
-    assert "profile/GPUCache/x" in contents(take_snapshot(root, subject).path / "files")
-
-
 @pytest.mark.parametrize("name", ["creds", "keys/empty/folder"])
 def test_f80_a_planted_link_is_refused_and_named(root, session, subject, tmp_path, name):
     outside = tmp_path / "outside"
@@ -105,12 +93,6 @@ def test_f80_a_planted_link_is_refused_and_named(root, session, subject, tmp_pat
     assert caught.value.code == "symlink"
     assert list_snapshots(root, "sales") == []
     assert b"precious" not in contents(root / ".snapshots").values()
-
-
-def test_a_pipe_is_refused_and_does_not_make_us_wait(root, session, subject):
-    os.mkfifo(session / "pipe")
-    with pytest.raises(VaultError, match=r"pipe: it is neither a plain file nor a folder"):
-        take_snapshot(root, subject)
 
 
 def change_in_place(session):
@@ -265,25 +247,6 @@ def test_the_good_one_of_the_present_session_is_kept_before_one_of_an_earlier_se
     assert newest_good(root, sales.id) == own
 
 
-def test_a_kill_while_old_ones_are_deleted_leaves_the_newer_ones(
-    root, sales, session, subject, run_until_killed
-):
-    for second in range(4):
-        take_snapshot(root, subject, now_wall=AT + second)
-    run_until_killed(
-        "import sys; from pathlib import Path;"
-        "from agent.vault.copies.snapshots import prune_snapshots;"
-        "prune_snapshots(Path(sys.argv[1]), 'sales', 1)",
-        "mid_prune",
-        root,
-    )
-    left = list_snapshots(root, sales.id)
-    assert [one.name[-5:] for one in left] == ["03Z-4", "02Z-3", "01Z-2"]
-    assert all(one.good for one in left)
-    assert sweep_snapshots(root, {sales.id}, 0.0, 0.0) == [".deleting-20260101T000000Z-1"]
-    assert prune_snapshots(root, sales.id, 1) == ["20260101T000001Z-2", "20260101T000002Z-3"]
-
-
 def test_snapshots_of_deleted_sessions_are_swept_when_they_are_old(root, sales, session, subject):
     take_snapshot(root, subject, now_wall=AT)
     assert sweep_snapshots(root, {sales.id}, 9.0, 10.0) == []
@@ -352,39 +315,3 @@ def test_a_full_disk_ends_a_copy_and_leaves_nothing(small_disk, sales, subject, 
     assert list((root / ".snapshots" / "sales").iterdir()) == []
     (folder / "session" / "big").unlink()
     assert take_snapshot(root, subject).good
-
-
-COPY = """
-import sys
-from pathlib import Path
-from agent.core.model import Instance, InstanceId
-from agent.errors import WaError
-from agent.vault.copies.restore import restore_snapshot
-from agent.vault.copies.take import Subject, take_snapshot
-root, instance = Path(sys.argv[1]), Instance(InstanceId("one"), "sandbox", True)
-try:
-    taken = take_snapshot(root, Subject(instance, True, "", "a test"))
-    restore_snapshot(root, instance, taken, "a test")
-    print(taken.manifest.state)
-except WaError as error:
-    print(error.code, error)
-"""
-
-
-def test_of_two_users_the_agent_copies_what_the_group_may_read(open_root, as_nobody):
-    """Agent (nobody) and worker (another user) share a group."""
-    folder = create(open_root, Instance(InstanceId("one"), "sandbox", True))
-    file = folder / "session" / "sandbox.json"
-    file.write_bytes(sandbox_file())
-    for path in (open_root, folder, folder / "session", folder / "instance.json", file):
-        os.chown(path, 65534, 65534)
-        path.chmod(0o770 if path.is_dir() else 0o660)
-    os.chown(file, 12345, 65534)
-    assert as_nobody(COPY, open_root) == "whole"
-    restored = file.stat()
-    assert (restored.st_gid, stat.S_IMODE(restored.st_mode)) == (65534, 0o660)
-    os.chown(file, 12345, 65534)
-    file.chmod(0o600)
-    said = as_nobody(COPY, open_root)
-    assert said.startswith(f"permissions cannot read {file}: permission denied")
-    assert "12345:nogroup mode 0600" in said

@@ -102,16 +102,6 @@ async def test_calls_at_the_servers_level(backend: Any) -> None:
     assert caught.value.code == "invalid_request"
 
 
-async def test_a_session_may_have_its_backends_name(backend: Any) -> None:
-    backend.server.states["evo"] = "CONNECTED"
-    backend.roster({"evo": {"backend": "evo", "remote": ""}})
-    backend.start()
-    link = await backend.linked()
-    assert (await link.call("probe"))["claim"]["status"] == "CONNECTED"
-    assert (await link.call("check"))["server"]["up"] is True
-    assert ("probe", "evo") in backend.server.asked
-
-
 async def test_sigterm_releases_all_closes_and_leaves_the_sessions_alone(backend: Any) -> None:
     backend.serve(20)
     backend.start()
@@ -234,40 +224,6 @@ async def test_a_session_that_hangs_ends_its_call_at_its_deadline(backend: Any) 
         await link.call("probe", {"deadline": 0.5}, id="s0001")
     assert caught.value.code == "timeout"
     assert (await link.call("probe", id="s0000"))["claim"]["status"] == "CONNECTED"
-
-
-async def test_an_engine_that_lost_one_session_does_not_end_the_worker(backend: Any) -> None:
-    backend.serve(2)
-    backend.server.states["s0001"] = "broken"
-    backend.start(settings={"every": 0.5})
-    link = await backend.linked()
-    await backend.until(lambda: backend.states() == {"s0000": "CONNECTED"})
-    assert (await link.call("check"))["server"]["up"] is True
-    backend.process.terminate()
-    assert await backend.ended() == 0
-    assert "the engine of s0001 failed" in backend.errors()
-
-
-async def test_a_dead_server_is_reported_and_its_worker_lives(backend: Any) -> None:
-    backend.serve(5)
-    backend.start(watchdog=1.0)
-    link = await backend.linked()
-    await backend.until(lambda: len(backend.states()) == 5)
-    port = backend.server.port
-    await backend.server.close()
-    told = (await link.call("check"))["server"]
-    assert (told["up"], told["reason"]) == (False, "unreachable")
-    await backend.until(lambda: backend.servers and not backend.servers[-1].up)
-    await backend.until(lambda: "server down (unreachable)" in backend.statuses()[-1])
-    before = backend.notices.count("WATCHDOG=1")
-    await backend.until(lambda: backend.notices.count("WATCHDOG=1") > before + 5)
-    with pytest.raises(EngineError) as caught:
-        await link.call("probe", id="s0001")
-    assert caught.value.code == "backend_down"
-    await backend.server.open(port)
-    assert (await link.call("check"))["server"]["up"] is True
-    await backend.until(lambda: backend.servers[-1].up)
-    assert backend.process.poll() is None
 
 
 async def test_a_backend_that_lost_its_way_ends_the_worker(backend: Any) -> None:

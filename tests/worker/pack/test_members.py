@@ -19,7 +19,7 @@ from agent.worker.identity import lock_held
 from agent.worker.pack import member as member_module
 from agent.worker.pack.member import House, Member
 from agent.worker.pack.members import FILE, Members
-from agent.worker.pack.tasks import follow_tasks, present_member
+from agent.worker.pack.tasks import follow_tasks
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
 SHOP, TILL = parse_instance_id("shop"), parse_instance_id("till")
@@ -181,16 +181,6 @@ async def test_one_that_crashes_again_and_again_fails_for_good(
     assert bench.member(SHOP).state is UnitState.INACTIVE
 
 
-@pytest.mark.parametrize("lacks", ["file"])
-async def test_a_session_whose_folder_cannot_be_used_ends_as_its_worker_would(
-    bench: Bench, lacks: str
-) -> None:
-    if lacks == "file":
-        (bench.root / SHOP).mkdir()
-    status = await bench.members.hold(SHOP)
-    assert (status["state"], status["exit_status"]) == ("failed", 66)
-
-
 async def test_a_run_that_hangs_is_broken_off_and_the_others_go_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,26 +202,6 @@ async def test_a_run_that_hangs_is_broken_off_and_the_others_go_on(
     watch.cancel()
     assert bench.run(TILL) == other and not bench.broken
     await bench.connected(SHOP)
-
-
-async def test_nothing_that_a_run_began_outlives_it(bench: Bench) -> None:
-    bench.lay(SHOP)
-    await bench.members.hold(SHOP)
-    link = await bench.connected(SHOP)
-    begun: list[asyncio.Task[Any]] = []
-    logged: list[str | None] = []
-    probe = bench.engines[SHOP].probe
-
-    async def begins(**how: Any) -> Any:
-        logged.append(present_member())
-        begun.append(asyncio.create_task(asyncio.Event().wait()))
-        return await probe(**how)
-
-    bench.engines[SHOP].probe = begins  # type: ignore[method-assign]
-    await link.call("probe")
-    assert logged[0] == SHOP and present_member() is None
-    await bench.members.release(SHOP)
-    assert all(task.cancelled() for task in begun) and not bench.broken
 
 
 async def test_a_task_that_does_not_end_ends_the_pack(

@@ -88,25 +88,6 @@ async def test_a_renewal_takes_all_keys_of_the_session(redis_bench, redis_client
     assert (await session.probe()).claim.paired is False
 
 
-async def test_the_same_through_folder_and_redis_at_once(
-    open_bench, redis_server, redis_client, eventually
-):
-    """Some forks keep both; one backup holds what was taken of either."""
-    bench = await open_bench(redis_url=redis_server.full_url)
-    theirs = await bench.paired("7")
-    await redis_client.set(f"sessions:7:session-{LID}_1.0", "x")
-    await redis_client.set(f"sessions:7:lid-mapping-{PEER}", json.dumps(LID))
-    await bench.open()
-    session = bench.hold("shop", "7")
-    await eventually(lambda: theirs.status, "CONNECTED")
-    await session.regenerate_keys([PEER])
-    [folder] = (bench.kept / "removed" / "7").iterdir()
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["keys"] == 1
-    assert len(manifest["files"]) == len(REMOVED)
-    assert await redis_client.exists(f"sessions:7:session-{LID}_1.0") == 0
-
-
 @pytest.mark.parametrize(
     ("rights", "words"),
     [
@@ -253,19 +234,6 @@ async def test_a_password_that_is_missing_or_wrong_is_said_and_not_shown(
             await keys.names("7")
         assert "wrong-one" not in str(caught.value)
         await keys.close()
-
-
-async def test_damaged_records_of_many_are_found_in_few_questions(keys, redis_client):
-    whole = {f"sessions:7:session-55119{n:08}.0": "null" for n in range(1000)}
-    await redis_client.mset(whole)
-    await redis_client.set("sessions:7:session-1.0", "{")
-    await redis_client.rpush("sessions:7:session-2.0", "no text")
-    await redis_client.config_resetstat()
-    assert await keys.damaged("7") == ["sessions:7:session-1.0", "sessions:7:session-2.0"]
-    asked = await redis_client.info("commandstats")
-    assert asked["cmdstat_mget"]["calls"] <= 2 * 11
-    assert asked["cmdstat_type"]["calls"] == 2, "those that MGET does not answer for"
-    assert "cmdstat_get" not in asked
 
 
 @pytest.mark.parametrize(

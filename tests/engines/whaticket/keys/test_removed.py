@@ -28,15 +28,6 @@ def remove(shelf, auth, *names):
     return auth.take_out(shelf, removal, "7", whole=False)
 
 
-def test_two_removals_in_one_second_have_two_names(tmp_path, auth):
-    shelf = RemovedKeys(tmp_path, lambda: NOW)
-    one, two = remove(shelf, auth, "session-5511.0"), remove(shelf, auth, "session-5512.0")
-    assert one.name == "20270115T080000Z"
-    assert two.name == "20270115T080000Z.2"
-    assert [each.name for each in shelf.all("7")] == [one.name, two.name]
-    assert shelf.find_to_put_back("7", two.name) == two
-
-
 def test_only_old_removals_of_the_agent_are_swept(tmp_path, auth):
     clock = [NOW]
     shelf = RemovedKeys(tmp_path, lambda: clock[0])

@@ -109,19 +109,6 @@ def test_a_file_cut_short_is_read_from_its_beginning(tmp_path):
     assert read(follower) == [PEER]
 
 
-def test_a_replaced_file_that_is_longer_is_read_from_its_beginning(tmp_path):
-    log = tmp_path / "app.log"
-    log.touch()
-    follower = follow("file", log)
-    with log.open("a") as file:
-        file.write("an old line without anything\n" * 5)
-    read(follower)
-    os.truncate(log, 0)
-    with log.open("a") as file:
-        file.write(error(PEER) + "a new line\n" * 200)
-    assert read(follower, 200.0) == [PEER]
-
-
 def test_the_stored_positions_hold_no_key_of_a_dump(tmp_path):
     log = tmp_path / "app.log"
     log.touch()
@@ -276,46 +263,8 @@ async def test_positions_are_kept_and_private(open_bench, eventually):
     await eventually(bench.of["shop"].errors, [("no_session", PEER)])
 
 
-async def test_lines_of_a_long_absence_are_not_read(tmp_path, eventually):
-    log = tmp_path / "app.log"
-    log.touch()
-    told = read_settings({**BASE, "logs": [f"file:{log}"]})
-    batches: list[Batch] = []
-    clock = [1000.0]
-
-    async def life(text: str) -> None:
-        logs = Logs(told, tmp_path, batches.append, raise_it, lambda: clock[0])
-        await logs.open()
-        await followed(logs, eventually)
-        with log.open("a") as file:
-            file.write(text)
-        await eventually(lambda: not text or [n for b in batches for n in names(b)])
-        await logs.close()
-
-    await life(error(PEER))
-    with log.open("a") as file:
-        file.write(error(OTHER))
-    clock[0] += 3600.0
-    batches.clear()
-    await life(error("5511333330003"))
-    assert [n for b in batches for n in names(b)] == ["5511333330003"]
-
-
 def raise_it(error: BaseException) -> None:
     raise error
-
-
-async def test_a_broken_file_of_positions_is_no_reason_to_stop(tmp_path, eventually):
-    (tmp_path / "logs.json").write_text('{"version": 1, "wall": "x", "sources": [')
-    log = tmp_path / "app.log"
-    log.touch()
-    logs = Logs(
-        read_settings({**BASE, "logs": [f"file:{log}"]}), tmp_path, lambda batch: None, raise_it
-    )
-    await logs.open()
-    await followed(logs, eventually)
-    await logs.close()
-    assert json.loads((tmp_path / "logs.json").read_text())["version"] == 1
 
 
 # --- programs --------------------------------------------------------------------------------
@@ -461,23 +410,6 @@ def test_a_rotated_part_is_recognised_by_its_content(tmp_path, how):
     with log.open("a") as file:
         file.write("the server starts\n" * 20 + error(NUMBERS[2]) * 3)
     assert came_back(log, kept) == [NUMBERS[1], *[NUMBERS[2]] * 3]
-
-
-def test_a_copy_made_between_two_looks_is_read_to_its_end(tmp_path):
-    log = tmp_path / "app.log"
-    log.touch()
-    follower = follow("file", log)
-    with log.open("a") as file:
-        file.write("the server starts\n" * 20 + error(NUMBERS[0]))
-    assert read(follower) == [NUMBERS[0]]
-    with log.open("a") as file:
-        file.write(error(NUMBERS[1]))
-    shutil.copy(log, tmp_path / "app.log.1")
-    os.truncate(log, 0)
-    assert read(follower, 200.0) == [NUMBERS[1]]
-    with log.open("a") as file:
-        file.write(error(NUMBERS[2]))
-    assert read(follower, 300.0) == [NUMBERS[2]]
 
 
 # --- when a line was written -----------------------------------------------------------------
