@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.findings.operator import started_by_hand, stopped_by_hand
+from agent.core.findings.operator import started_by_hand
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus as S
@@ -85,22 +85,6 @@ def test_a_graceful_restart_waits_while_the_engine_fails_and_is_not_done_to_a_ne
 
 BOOT = "b1"
 RAN = SessionRecord(seen_run="r1", seen_boot=BOOT)
-
-
-@pytest.mark.parametrize(
-    ("record", "stopped"),
-    [
-        pytest.param(RAN, True, id="it ran, and the agent did not stop it"),
-        pytest.param(replace(RAN, stopped_run="r1"), False, id="the agent stopped it"),
-        pytest.param(replace(RAN, seen_boot="b0"), False, id="the machine booted since"),
-        pytest.param(
-            replace(RAN, override=Override.STOPPED, override_boot=BOOT), False, id="known"
-        ),
-    ],
-)
-def test_a_stop_by_hand(record, stopped):
-    assert stopped_by_hand(record, unit(UnitState.INACTIVE), BOOT) is stopped
-    assert not stopped_by_hand(record, unit(), BOOT)
 
 
 @pytest.mark.parametrize(

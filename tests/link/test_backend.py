@@ -145,15 +145,6 @@ async def test_a_worker_sends_no_message_that_the_agent_refuses(
     await link.close()
 
 
-async def test_a_reply_with_half_a_character_is_an_error_and_not_the_end(both: Both) -> None:
-    link = await both.open()
-    with pytest.raises(EngineError) as caught:
-        await link.call("surrogate")
-    assert caught.value.code == "malformed"
-    assert await link.call("check") == {"about": EVO}
-    await link.close()
-
-
 @pytest.mark.parametrize(
     ("agent", "worker"), [(INSTANCE_LINK, INSTANCE_SERVER), (BACKEND_LINK, BACKEND_SERVER)]
 )

@@ -56,12 +56,6 @@ def foreign(path):
     other.close()
 
 
-def without_tables(path):
-    with sqlite3.connect(path) as other:
-        other.execute("drop table journal")
-    other.close()
-
-
 def no_mark(path):
     with sqlite3.connect(path) as other:
         other.execute("pragma application_id = 0")
@@ -320,19 +314,6 @@ async def test_a_rebuild_that_was_killed_is_done_again(
     ]
     assert kept.read_bytes() == before
     assert not list(written.parent.glob("*.new*"))
-
-
-@pytest.mark.parametrize("point", ["mid_rebuild"])
-async def test_a_killed_rebuild_still_reads_what_the_damaged_one_holds(
-    written, found, run_child, open_store, point
-):
-    store = await open_store(written)
-    await store.add_key(KEY)
-    await store.close()
-    without_tables(written)
-    run_child(REBUILD, written, failpoint=f"{point}:kill")
-    again = await open_store(written, folder_sessions=found)
-    assert await again.keys() == [KEY]
 
 
 async def test_a_first_start_that_was_killed_leaves_no_half_database(path, run_child, open_store):

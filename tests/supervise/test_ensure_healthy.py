@@ -78,9 +78,6 @@ async def ask(repairs: Repairs, word: str, wait: float | None = None) -> RepairR
     return await repairs.ensure_healthy(ID, wait=wait)
 
 
-WORDS = ("ensure-healthy",)
-
-
 @pytest.mark.parametrize("word", ["ensure-healthy"])
 async def test_a_repair_whose_server_answers_no_check_is_answered_in_time_and_begun_later(
     repairs: Repairs, facts: Facts, checked: asyncio.Event, eventually: Eventually, *, word: str

@@ -61,17 +61,6 @@ def test_a_light_start_leaves_its_place_to_the_next():
     assert it.ask(C, 100.0) is None
 
 
-def test_first_come_first_served():
-    it = gate([], parallel=1)
-    assert it.ask(A, 100.0) is None
-    assert it.ask(B, 100.0) is not None
-    assert it.ask(C, 100.0) is not None
-    assert [it.before(one) for one in (A, B, C)] == [None, 0, 1]
-    it.settled(A)
-    assert it.ask(C, 110.0) is not None, "c came after b"
-    assert it.ask(B, 110.0) is None
-
-
 def test_a_deleted_session_does_not_block_the_queue():
     woken: list[InstanceId] = []
     it = gate(woken, parallel=1, stagger=0.0)
@@ -106,19 +95,6 @@ def test_a_pass_that_hangs_holds_up_other_sessions_for_a_short_time_only():
     it.settled(A)
     assert it.ask(C, 100.0 + ASK_AGAIN) is not None, "b may still come"
     assert it.ask(C, 100.0 + ABSENT) is None
-
-
-def test_a_session_that_waits_for_a_start_and_a_reconnect_has_one_slot():
-    it = gate([], parallel=1, stagger=0.0)
-    it.ask(A, 100.0)
-    it.ask(B, 100.0)
-    it.ask(B, 100.0, reconnects=True)
-    it.settled(A)
-    assert it.ask(B, 100.0) is None
-    assert it.before(B) is None
-    assert it.ask(C, 100.0) is not None
-    it.settled(B)
-    assert it.ask(C, 100.0) is None
 
 
 def fleet(**policy: float) -> Queues:

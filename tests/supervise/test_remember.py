@@ -29,7 +29,6 @@ from agent.supervise.story import is_trouble
 BOOT = "boot-1"
 NOW = 1000.0
 WALL = 1_800_000_000.0
-YEARS = 900 * 86400.0
 RUNS = UnitStatus(UnitState.ACTIVE, run="r1", main_pid=7, since=900.0)
 STOPPED = UnitStatus(UnitState.INACTIVE)
 
@@ -150,19 +149,6 @@ def test_an_agent_that_restarts_does_not_count_a_drop_again():
     it.observed = False
     look(it, LOST)
     assert it.record.breaker_failures == 0
-
-
-def test_what_began_while_the_clock_was_ahead_begins_when_the_clock_is_right_again():
-    it = facts(status_since_wall=1.0)
-    look(it, CONNECTED, wall=WALL + YEARS)
-    it.inbound = replace(it.inbound, last_wall=WALL + YEARS)
-    it.hour_wall = WALL + YEARS
-    look(it, CONNECTED, at=NOW + 5)
-    right = WALL + NOW + 5
-    assert it.record.status_since_wall == it.connected_since_wall == right
-    assert it.hour_wall == it.inbound.last_wall == right
-    look(it, CONNECTED, at=NOW + 70)
-    assert it.connected_since_wall == right
 
 
 def test_waiting_for_a_scan_uses_up_no_attempts():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Config, load_config
+from agent.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.network.reach import ReachPolicy
@@ -133,12 +133,6 @@ def test_the_limit_and_the_wall_behind_it_are_in_step(one, limit, wall):
     settings = Settings(Config())
     assert settings.memory_limit(one) == limit * MIB
     assert settings.memory_wall(one) == wall * MIB
-
-
-def test_memory_max_0_is_no_wall():
-    settings = Settings(load_config(None, {"WA_AGENT_WORKER__MEMORY_MAX": "0"}))
-    for own in (0, 900 * MIB):
-        assert settings.memory_wall(facts("a", memory_limit=own)) == 0
 
 
 @pytest.mark.parametrize(

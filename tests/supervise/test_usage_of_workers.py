@@ -1,6 +1,5 @@
 """What this machine does not tell of a worker is asked of the worker, and checked."""
 
-import os
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -45,14 +44,6 @@ async def test_a_worker_that_cannot_be_seen_is_asked() -> None:
     assert found == {"a": Usage(5000, 2.5, 3), "b": UNSEEN}
 
 
-async def test_a_worker_that_the_agent_can_measure_is_not_asked() -> None:
-    worker = Worker(TOLD)
-    known = {InstanceId("a"): facts_of("a", worker)}
-    found = await measure_whole({InstanceId("a"): os.getpid()}, known)
-    assert (found[InstanceId("a")].memory_bytes or 0) > 1 << 20
-    assert worker.asked == []
-
-
 async def test_the_kernels_figure_counts_more_than_the_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -86,16 +77,3 @@ def test_a_figure_that_is_no_number_is_dropped(told: object) -> None:
     lie = dict.fromkeys(TOLD, told)
     assert parse_usage(lie) == UNSEEN
     assert parse_usage({}) == UNSEEN
-
-
-def test_the_processor_time_of_a_packed_session_does_not_go_back_when_another_joins() -> None:
-    facts = facts_of("a", None)
-    facts.pack = "baileys-1"
-    for seconds in (10.0, 5.0, 11.0):
-        usage._note(facts, Usage(1, seconds, 1))
-    assert facts.run.cpu_seconds == 11.0
-    usage._note(facts, Usage(1, 7.0, 1))
-    assert facts.run.cpu_seconds == 11.0
-    facts.pack = ""
-    usage._note(facts, Usage(1, 7.0, 1))
-    assert facts.run.cpu_seconds == 7.0

@@ -25,15 +25,6 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_new_folder_holds_identity_and_an_empty_session(root, sales):
-    folder = create(root, sales)
-    assert folder == root / "sales"
-    assert sorted(part.name for part in folder.iterdir()) == ["instance.json", "session"]
-    found = read_identity(folder)
-    assert found.instance == sales
-    assert (found.paired, found.account) == (False, "")
-
-
 def test_only_the_owner_may_enter_where_agent_and_workers_are_one_user(root, sales):
     folder = create(root, sales)
     assert (mode(folder), mode(folder / "session")) == (0o700, 0o700)

@@ -151,15 +151,6 @@ def test_a_link_or_pipe_in_place_of_a_contacts_record_keeps_no_session_down(
     assert "session-5511900000007.0.json" not in [file.path for file in copied.files]
 
 
-def test_a_huge_file_of_no_engine_is_not_copied_but_named(root, keys, tmp_path):
-    shop, session = keys
-    plant(session / "core.1234", "huge", tmp_path)
-    subject = Subject(shop, True, "5511900000001", "test")
-    with pytest.raises(VaultError, match=r"core\.1234: it has 51200 MiB, and no") as caught:
-        take_snapshot(root, subject)
-    assert caught.value.code == "too_large"
-
-
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 @pytest.mark.parametrize("name", ["creds.json"])
 def test_a_pipe_in_place_of_another_file_is_damage_and_a_link_is_not(

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,18 +76,6 @@ async def test_a_banned_session_is_not_logged_in_when_its_worker_starts(bench: A
     bench.process.terminate()
     assert await bench.ended() == 0
     assert "not connecting: the session was ended for good (banned)" in bench.errors()
-
-
-async def test_f11_a_second_signal_skips_waiting_but_not_saving(bench: Any) -> None:
-    link = await bench.connected(settings={"save_seconds": 1.0})
-    await link.call("send", {"message": {"to": "x", "text": "y"}})
-    await bench.until(lambda: counted(bench) == 1)
-    bench.process.send_signal(signal.SIGINT)
-    await bench.until(lambda: any("saving" in notice for notice in bench.notices))
-    bench.process.terminate()
-    bench.process.terminate()
-    assert await bench.ended() == 0
-    assert saved(bench)["counter"] == 1
 
 
 async def test_f19_a_second_worker_on_the_same_session_refuses(bench: Any) -> None:

@@ -21,7 +21,6 @@ from agent.core.findings.crypto_window import (
     note_regenerated,
     note_step,
 )
-from agent.core.findings.log_limit import LogLimit, limit_of
 from agent.core.model import Health
 
 POLICY = CryptoPolicy()
@@ -368,20 +367,6 @@ def test_no_flood_and_no_clock_makes_the_window_grow(errors):
         made = note_error(made, CryptoFinding("bad_mac", Effect.COUNTS, peer), POLICY, at)
         assert len(made.slots) <= 300
         assert judge_crypto(made, POLICY, at) == judge_crypto(made, POLICY, at)
-
-
-def test_a_whole_group_out_of_step_is_a_flood_too():
-    limits, shown = {}, 0
-    for second in range(600):
-        for n in range(10):
-            now = 1000.0 + second
-            limits, whose = limit_of(limits, f"{second}-{n}", now)
-            limits[whose], show, _ = limits.get(whose, LogLimit()).note(now)
-            shown += show
-    assert len(limits) <= 51
-    assert shown <= 10 * (50 + 5 + 1)
-    limits, whose = limit_of(limits, "later", 1e6)
-    assert (limits, whose) == ({}, "later")
 
 
 def of_log(made):

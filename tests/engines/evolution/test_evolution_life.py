@@ -1,6 +1,5 @@
 """A session's life on a real socket: created, scanned, open, dropped, logged out, begun again."""
 
-import asyncio
 import json
 import stat
 from dataclasses import replace
@@ -238,29 +237,6 @@ async def test_a_renewal_that_broke_off_is_finished_by_the_next_connect(bench: B
     del bench.standin.instances["sales"]
     await session.connect()
     assert bench.standin.instances["sales"].token != before.token
-
-
-async def test_a_deletion_that_takes_long_is_waited_for_and_its_first_backup_is_given_back(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    standin = await make_stand_in(removal=3600.0)
-    bench = await make_bench(standin, pace=replace(PACE, removal_wait=0.2))
-    before = standin.add("sales", "close")
-    before.settings["alwaysOnline"] = True
-    session = bench.hold("sales")
-    with pytest.raises(EngineError) as caught:
-        await session.renew(confirmed=True)
-    assert caught.value.code == "timeout"
-    before.settings = {}  # the server has deleted the half of it
-    looks = standin.asked["GET /instance/connectionState"]
-    again = asyncio.create_task(session.renew(confirmed=True))
-    await eventually(lambda: standin.asked["GET /instance/connectionState"] > looks + 2)
-    standin.remove("sales")
-    await again
-    after = standin.instances["sales"]
-    assert after.token == before.token
-    assert after.settings["alwaysOnline"] is True
-    assert len(list((bench.folder / "removed" / "sales").iterdir())) == 1
 
 
 async def test_nothing_is_deleted_that_could_not_be_kept(bench: Bench) -> None:

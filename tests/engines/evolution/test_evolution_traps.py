@@ -127,21 +127,6 @@ async def test_an_old_end_does_not_count_after_a_success(
     assert (await session.probe()).claim.reason == "connection_closed"
 
 
-async def test_a_list_that_never_comes_stops_no_probe(
-    make_stand_in: MakeStandIn, make_bench: MakeBench
-) -> None:
-    """1.8 asks WhatsApp once per open session for it, and a dead one holds it for a minute."""
-    bench = await make_bench(await make_stand_in("1.8.6"), timeout=5.0)
-    bench.standin.list_seconds = 60
-    bench.standin.add("sales", "open")
-    session = bench.hold("sales")
-    assert (await bench.backend.check()).up
-    answer = await session.probe(deep=True)
-    assert answer.claim.status is Status.CONNECTED
-    assert answer.detail["listed"] is None
-    assert (await bench.backend.check()).up
-
-
 @pytest.mark.parametrize("version", ["2.3.6"])
 async def test_a_404_that_the_list_contradicts_ends_no_pairing(
     make_stand_in: MakeStandIn, make_bench: MakeBench, version: str

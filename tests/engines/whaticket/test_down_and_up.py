@@ -372,25 +372,6 @@ async def test_a_route_that_logs_out_is_never_used_for_a_repair(open_bench, even
     assert not any(each.startswith("DELETE") for each in bench.stand_in.requests)
 
 
-async def test_another_disk_makes_it_a_copy(open_bench, eventually, small_disk):
-    bench = await open_bench()
-    theirs = await bench.paired("7")
-    disk = small_disk("size=4m")
-    await bench.open()
-    session = bench.hold("shop", "7")
-    bench.kept.chmod(0o700)
-    (disk / "removed").mkdir()
-    (bench.kept / "removed").symlink_to(disk / "removed")
-    await connected(bench, "7", eventually=eventually)
-    before = contents(bench.auth("7"))
-    await session.regenerate_keys([PEER])
-    [folder] = (disk / "removed" / "7").iterdir()
-    assert contents(folder / "files") == {name: before[name] for name in REMOVED}
-    assert theirs.status == "CONNECTED"
-    await session.command("restore_removed", {"name": folder.name})
-    assert contents(bench.auth("7")) == before
-
-
 async def test_a_full_disk_removes_nothing(open_bench, eventually, small_disk):
     bench = await open_bench()
     theirs = await bench.paired("7")

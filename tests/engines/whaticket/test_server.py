@@ -165,26 +165,6 @@ async def test_states_through_a_life(open_bench, eventually):
     assert bench.of["shop"].claims[-1].reason == "logout"
 
 
-async def test_codes_run_out_and_are_had_again(open_bench, eventually):
-    bench = await open_bench()
-    theirs = bench.stand_in.add("7")
-    await bench.open()
-    session = bench.hold("shop", "7")
-    await session.connect()
-    code = ""
-    for number in (1, 2, 3):
-        await eventually(lambda code=code: theirs.qrcode not in ("", code))
-        code = theirs.qrcode
-        assert (await session.qr()).number == number
-        assert (await session.probe()).claim.status is Status.QR_REQUIRED
-        theirs.end_code()
-    await eventually(lambda: theirs.status, "DISCONNECTED")
-    claim = (await session.probe()).claim
-    assert (claim.status, claim.reason) == (Status.QR_REQUIRED, "qr_idle")
-    assert await session.qr() is not None
-    assert theirs.status == "qrcode"
-
-
 async def test_a_missing_session_is_missing_and_one_with_a_name_is_made(open_bench, eventually):
     bench = await open_bench()
     await bench.open()

@@ -1,8 +1,12 @@
 """From systemd's properties and signals to a status, and what is kept between them."""
 
+import pytest
+
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState
+from agent.host.systemd.enabled_units import read_unit_files
 from agent.host.systemd.unit_cache import UnitCache
 from agent.host.systemd.unit_facts import read_unit
+from agent.host.units import BACKENDS, INSTANCES
 
 A = InstanceId("a")
 RUNNING = {
@@ -66,3 +70,16 @@ def test_an_unloaded_unit_stays_absent_until_a_signal_names_it():
     assert cache.status(A) is UNIT_ABSENT
     cache.mark_stale(A)
     assert cache.status(A) is None
+
+
+@pytest.mark.parametrize("kind", [INSTANCES, BACKENDS], ids=lambda kind: kind.prefix)
+def test_enabled_and_masked_units_are_read_by_kind(kind, tmp_path):
+    wants = tmp_path / "multi-user.target.wants"
+    wants.mkdir()
+    for each in (INSTANCES, BACKENDS):
+        (wants / each.unit(each.prefix[:4])).symlink_to("/x")
+        (tmp_path / each.unit("masked")).symlink_to("/dev/null")
+    (wants / kind.unit("mine")).symlink_to("/x")
+    found = read_unit_files([tmp_path], kind)
+    assert found.enabled == {kind.prefix[:4], "mine"}
+    assert found.masked == {"masked"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.model import Instance, InstanceId, SessionFiles
+from agent.core.model import InstanceId, SessionFiles
 from agent.errors import Refused, VaultError
 from agent.vault.check import check_files
 from agent.vault.copies.restore import refuse_roll_back, restore_snapshot
@@ -228,14 +228,3 @@ def test_a_copy_that_is_damaged_or_of_another_engine_is_refused(
     (taken.path / "manifest.json").write_bytes(b"")
     with pytest.raises(VaultError):
         refuse_roll_back(root, sales, find_snapshot(root, InstanceId("sales"), taken.name))
-
-
-def test_two_instances_have_two_lineages(root, sales):
-    create(root, sales)
-    create(root, Instance(InstanceId("other"), "sandbox", True))
-    lineages = {read_identity(root / name).lineage for name in ("sales", "other")}
-    assert len(lineages) == 2
-    before = read_identity(root / "sales").lineage
-    create(root, sales)  # taken over, not begun afresh
-    write_identity(root, sales, True, "1")
-    assert read_identity(root / "sales").lineage == before

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -254,14 +253,3 @@ async def test_a_pack_that_is_started_again_begins_with_what_it_held(bench: Benc
     other = bench.make()
     await other.begin()
     assert not other.all, "of another boot of this machine"
-
-
-async def test_a_stop_of_all_saves_each(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    for id in (SHOP, TILL):
-        bench.lay(id)
-        await bench.members.hold(id)
-        await bench.connected(id)
-    assert await bench.members.stop(asyncio.Event())
-    assert caplog.text.count("closed in order") == 2
-    assert {bench.member(id).state for id in (SHOP, TILL)} == {UnitState.INACTIVE}
