@@ -1,8 +1,6 @@
 """No request of ours begins a second login beside the server's own."""
 
-import asyncio
 import contextlib
-import random
 from dataclasses import replace
 
 import pytest
@@ -10,57 +8,12 @@ import pytest
 from agent.core.model import ConnectionStatus
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.logins import Logins
-from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import Pace
 from agent.errors import EngineError
 from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, MakeBench, MakeStandIn, stays_closed
 
 Status = ConnectionStatus
-SESSIONS = 12
-
-
-async def look(session: EvolutionSession, chance: random.Random) -> None:
-    """What an agent and an impatient operator ask, whatever is answered."""
-    orders = [session.probe, lambda: session.probe(deep=True), session.probe, session.qr]
-    pick = chance.choice([*orders, session.connect, session.restart])
-    with contextlib.suppress(EngineError):
-        await pick()
-
-
-@pytest.mark.parametrize("version", ["1.8.6"])
-@pytest.mark.parametrize("known", [True, False], ids=["known", "of the last worker"])
-async def test_a_session_is_watched_and_healed_through_a_silence_without_a_second_login(
-    make_stand_in: MakeStandIn,
-    make_bench: MakeBench,
-    eventually: Eventually,
-    version: str,
-    known: bool,
-) -> None:
-    """A twentieth of the real times: a try takes 1 s, and the server is in `close` for 0.25 s
-    before the next; each request to connect arrives 0.05 to 0.45 s late."""
-    standin = await make_stand_in(version, silent_try=1.0, again=0.25, login=0.25)
-    pace = replace(PACE, stays_closed=2.0, looks_apart=0.8)
-    bench = await make_bench(standin, pace=pace)
-    await bench.backend.check()
-    instances = [standin.add(f"line-{number}", "open") for number in range(SESSIONS)]
-    sessions = [bench.hold(instance.name) for instance in instances]
-    if known:
-        await asyncio.gather(*(session.probe() for session in sessions))
-    await standin.front.set("slow", 0.05, "/instance/connect/", up_to=0.45)
-    for instance in instances:
-        instance.stuck = True
-        instance.drop(408)
-    chance = random.Random(1)
-    until = asyncio.get_running_loop().time() + 4.0
-    while asyncio.get_running_loop().time() < until:
-        await asyncio.gather(*(look(session, chance) for session in sessions))
-    assert {instance.second_logins for instance in instances} == {0}
-    standin.silence(False)
-    for instance, session in zip(instances, sessions, strict=True):
-        await eventually(lambda it=instance: it.state, "open")
-        assert (await session.probe()).claim.status is Status.CONNECTED
-    assert {instance.second_logins for instance in instances} == {0}
 
 
 async def test_a_request_to_connect_that_had_no_answer_is_not_sent_again_at_once(

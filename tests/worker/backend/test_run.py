@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import EngineError, LinkError
+from agent.errors import EngineError
 
 
 async def test_the_roster_is_held_and_claimed_without_an_agent(backend: Any) -> None:
@@ -44,24 +44,6 @@ async def test_hold_and_release_change_which_sessions_are_watched(backend: Any) 
     assert caught.value.code == "not_found"
 
 
-@pytest.mark.parametrize(
-    ("args", "code"),
-    [
-        ({"id": "../x", "settings": {}}, "invalid_id"),
-        ({"id": "a", "settings": {"remote": "impossible"}}, "config"),
-    ],
-)
-async def test_a_session_that_the_worker_cannot_hold_is_refused_with_an_answer(
-    backend: Any, args: dict[str, Any], code: str
-) -> None:
-    backend.start()
-    link = await backend.linked()
-    with pytest.raises(EngineError) as caught:
-        await link.call("hold", args)
-    assert caught.value.code == code
-    assert (await link.call("check"))["server"]["up"] is True
-
-
 async def test_calls_reach_the_session_they_are_about(backend: Any) -> None:
     backend.serve(3, "DISCONNECTED")
     backend.start()
@@ -77,28 +59,6 @@ async def test_calls_reach_the_session_they_are_about(backend: Any) -> None:
     assert ("restart", "s0001") in backend.server.asked
     with pytest.raises(EngineError) as caught:
         await link.call("dance", id="s0001")
-    assert caught.value.code == "invalid_request"
-
-
-async def test_calls_at_the_servers_level(backend: Any) -> None:
-    backend.serve(2)
-    backend.start()
-    link = await backend.linked()
-    assert (await link.call("sessions"))["sessions"] == [
-        {"name": "s0000", "status": "CONNECTED", "account": "", "title": ""},
-        {"name": "s0001", "status": "CONNECTED", "account": "", "title": ""},
-    ]
-    checked = (await link.call("check"))["server"]
-    assert (checked["up"], checked["sessions"]) == (True, 2)
-    await backend.until(lambda: backend.states().get("s0001") == "CONNECTED")
-    backend.server.faults["list"] = {"states": {}}
-    lists = backend.server.count("list")
-    # The next list is asked for when what the last one said was noted.
-    await backend.until(lambda: backend.server.count("list") > lists)
-    await link.call("hook", {"told": {"session": "s0001", "state": "RECONNECTING"}})
-    await backend.until(lambda: backend.states()["s0001"] == "RECONNECTING")
-    with pytest.raises(EngineError) as caught:
-        await link.call("hook", {"told": "x"})
     assert caught.value.code == "invalid_request"
 
 
@@ -151,18 +111,6 @@ async def test_a_bad_backend_ends_the_worker_for_good_and_is_named(
     assert await backend.ended() == status
     errors = backend.errors()
     assert why in errors and "Traceback" not in errors and "hunter2" not in errors
-
-
-@pytest.mark.parametrize(
-    "argument",
-    [
-        "../evo",
-    ],
-)
-async def test_a_bad_name_is_a_configuration_error(backend: Any, argument: str) -> None:
-    backend.start(argument=argument)
-    assert await backend.ended() == (66 if argument == "nobody" else 78)
-    assert len(backend.errors().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -232,21 +180,3 @@ async def test_a_backend_that_lost_its_way_ends_the_worker(backend: Any) -> None
     backend.server.faults["list"] = {"engine": "crash", "states": {}}
     assert await backend.ended() == 1
     assert "the engine crashed: RuntimeError: lost my way" in backend.errors()
-
-
-async def test_a_blocked_loop_gets_no_ping_and_shows_where_it_hangs(backend: Any) -> None:
-    backend.start(watchdog=0.3)
-    link = await backend.linked()
-    await backend.until(lambda: "WATCHDOG=1" in backend.notices)
-    backend.server.faults["list"] = {"engine": "block"}
-    asked = backend.server.count("list")
-    await backend.until(lambda: backend.server.count("list") > asked)
-    with pytest.raises(LinkError):
-        await link.call("check", timeout=0.5)
-    backend.notices.clear()
-    with pytest.raises(LinkError):
-        await link.call("check", timeout=1.0)
-    backend.process.send_signal(signal.SIGABRT)  # as the manager does after the watchdog's time
-    assert await backend.ended() == -signal.SIGABRT
-    assert backend.notices.count("WATCHDOG=1") == 0
-    assert "_obey" in backend.errors()
