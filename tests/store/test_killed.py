@@ -1,4 +1,4 @@
-"""kill -9 at every moment of a write: what was acknowledged is there, and nothing is torn."""
+"""kill -9 at a commit: what was acknowledged is there, and nothing is torn."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every fault of the sandbox, through the real worker: what it does and what ends it."""
+"""Faults that only a process of its own has: a hang, a leak, files that are damaged or gone."""
 
 import signal
 from typing import Any

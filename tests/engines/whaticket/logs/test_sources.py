@@ -1,4 +1,4 @@
-"""Logs on real files and with real programs: rotation, restarts, floods, whose an error is."""
+"""Logs on real files and with real programs: rotation, restarts, whose an error is."""
 
 import gzip
 import json
@@ -192,9 +192,6 @@ def test_every_line_is_read_once_whatever_happens_to_the_file(tmp_path_factory, 
     found += len(read(follower, now + 1))
     follower.close()
     assert found == written
-
-
-# --- a flood ---------------------------------------------------------------------------------
 
 
 # --- through the backend ---------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Signals at any moment of a worker's life: it ends, and what is on the disk is whole."""
+"""A worker reads its instance.json, or says that it cannot be used."""
 
 import json
 import os
