@@ -42,9 +42,7 @@ def _told(*places: tuple[str, tuple[str, ...]], engine: str = "evolution") -> li
     ("first", "second"),
     [
         (HERE, "http://localhost:8080"),
-        (HERE, HERE + "/"),
         ("http://evo.example", "http://evo-2.example:80"),
-        ("https://EVO.example", "https://evo.example:443"),
     ],
 )
 def test_two_names_of_one_server_are_told(first: str, second: str) -> None:
@@ -55,9 +53,7 @@ def test_two_names_of_one_server_are_told(first: str, second: str) -> None:
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (HERE, "http://127.0.0.1:8081"),
         (HERE, "http://127.0.0.2:8080"),
-        (HERE + "/one", HERE + "/two"),
         ("http://evo.example", "http://gone.example"),
     ],
 )
@@ -73,11 +69,8 @@ def test_two_engines_share_no_server() -> None:
     ("one", "other", "overlap"),
     [
         (("*",), ("sales",), True),
-        (("a*",), ("*b",), True),
         (("sales-*", "x"), ("x",), True),
         (("a*",), ("b*",), False),
-        (("*-a",), ("*-b",), False),
-        (("sales",), ("till",), False),
         (("*",), (), False),
     ],
 )

@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -27,11 +27,7 @@ from agent.config import (
 from agent.config.config import sections as section_names
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
-from agent.core.breaker import BreakerPolicy
-from agent.core.findings.crypto_window import CryptoPolicy
 from agent.core.findings.memory import memory_budget
-from agent.core.findings.silence import SilencePolicy
-from agent.core.phases import PhaseDeadlines
 from agent.core.reconnect import ReasonDelay
 from agent.core.setting import settings_of
 from agent.engines.catalog import backend_settings, remote_engines
@@ -78,42 +74,18 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
     )
 
 
-def test_the_core_gets_the_values_of_the_file(load):
-    config = load(
-        "phases.login = 7\n[reconnect]\nfactor = 2\nstable = 9\n"
-        "breaker_failures = 4\nbreaker_pause = 8\n"
-    )
-    assert config.health_policy.phases == PhaseDeadlines(login=7.0)
-    rules = config.health_policy.reconnect
-    assert (rules.factor, rules.stable) == (2.0, 9.0)
-    assert rules.breaker == BreakerPolicy(failures=4, pause=8.0)
-
-
 @pytest.mark.parametrize(
     ("text", "key", "line", "cause"),
     [
         pytest.param("[api]\nlistn = 'x'", "api.listn", 2, "did you mean listen?", id="a typo"),
-        pytest.param("\n\n[apo]\n", "apo", 3, "did you mean api?", id="an unknown table"),
-        pytest.param("retries = 3", "retries", 1, "no such table", id="a key outside of tables"),
         pytest.param("[stop]\n#\nsave = '20'", "stop.save", 3, "a number", id="text for number"),
-        pytest.param("[stop]\nsave = true", "stop.save", 2, "a number", id="bool is no number"),
-        pytest.param("[worker]\nburst = 1.5", "worker.burst", 2, "a whole", id="float for int"),
         pytest.param("[worker]\nwarm = 1", "worker.warm", 2, "true or false", id="int for bool"),
-        pytest.param("[worker]\nburst = true", "worker.burst", 2, "a whole", id="bool for int"),
-        pytest.param("[api]\nlisten = 8470", "api.listen", 2, "a text", id="number for text"),
-        pytest.param("[api]\nallowed_hosts = 'x'", "api.allowed_hosts", 2, "a list", id="no list"),
         pytest.param("[api]\nallowed_hosts = [1]", "api.allowed_hosts", 2, "a list", id="bad list"),
         pytest.param("[stop]\nsave = nan", "stop.save", 2, "finite", id="not a number"),
-        pytest.param("[stop]\nsave = inf", "stop.save", 2, "finite", id="for ever"),
         pytest.param("[stop]\nsave = -1", "stop.save", 2, "at least 0.1", id="below the range"),
-        pytest.param("[reconnect]\nfactor = 11", "reconnect.factor", 2, "at most 10", id="above"),
         pytest.param("[agent]\nhost = 'cron'", "agent.host", 2, "one of auto", id="no choice"),
-        pytest.param("[agent]\nstate_path = ''", "agent.state_path", 2, "a text", id="no path"),
-        pytest.param("agent.log_level = 3", "agent.log_level", 1, "a text", id="dotted key"),
         pytest.param("agent = {log_level = 3}", "agent.log_level", 1, "a text", id="inline table"),
-        pytest.param("agent = 5", "agent", 1, "it must be a table", id="no table"),
         pytest.param("[[agent]]\n", "agent", 1, "it must be a table", id="array of tables"),
-        pytest.param("[instance]\nid='a'", "instance", 1, "[[instance]]", id="one instance"),
         pytest.param(
             "[[instance]]\nid='a'\nengine='x'\n[[instance]]\nid='B'\nengine='x'",
             "instance[1].id",
@@ -121,7 +93,6 @@ def test_the_core_gets_the_values_of_the_file(load):
             "cannot use 'B'",
             id="a bad id in the second instance",
         ),
-        pytest.param("[[instance]]\nid='a'", "instance[0].engine", 1, "needs it", id="no engine"),
         pytest.param(
             "[[instance]]\nid='a'\nengine='e'\n[[instance]]\nengine='e'\nid='a'",
             "instance[1].id",
@@ -130,28 +101,7 @@ def test_the_core_gets_the_values_of_the_file(load):
             id="twice",
         ),
         pytest.param(
-            "[[instance]]\nid='a'\nengine='e'\nenabeld=true",
-            "instance[0].enabeld",
-            4,
-            "did you mean enabled?",
-            id="a typo in an instance",
-        ),
-        pytest.param(
-            "[[instance]]\nid='a'\nengine='e'\n[instance.settings]\nd = 2020-01-01",
-            "instance[0].settings.d",
-            5,
-            "must be text",
-            id="a date, which JSON has not",
-        ),
-        pytest.param(
             "[reconnect]\nbase = 10\nmax = 5", "reconnect.base", 2, "more than", id="base over max"
-        ),
-        pytest.param("[reconnect]\nmax = 1", "reconnect.max", 2, "more than", id="max under base"),
-        pytest.param(
-            "[health]\ninterval = 5", "health.interval", 2, "health.timeout", id="check too long"
-        ),
-        pytest.param(
-            "[health]\nproof_limit = 20", "health.proof_limit", 2, "health.interval", id="stale"
         ),
         pytest.param(
             "[stop]\nsave = 60", "stop.save", 2, "worker.stop_timeout", id="killed while saving"
@@ -164,19 +114,7 @@ def test_the_core_gets_the_values_of_the_file(load):
             id="trust of a routable address",
         ),
         pytest.param("[log]\nrepairs_name='../x'", "log.repairs_name", 2, "plain", id="log's path"),
-        pytest.param(
-            "[log]\nrepairs_name='audit.log'", "log.repairs_name", 2, "another", id="twin"
-        ),
-        pytest.param("[api]\nlisten = '1.2.3.4'", "api.listen", 2, "HOST:PORT", id="no port"),
         pytest.param("[api]\nlisten = '::1:80'", "api.listen", 2, "[ ]", id="bare IPv6"),
-        pytest.param("[api]\nlisten = 'a:70000'", "api.listen", 2, "65535", id="port too high"),
-        pytest.param(
-            "[agent]\nstate_path='/s'\ncache_path='/s/sessions'",
-            "agent.cache_path",
-            3,
-            "must be separate folders",
-            id="sessions in the cache",
-        ),
         pytest.param(
             "[agent]\nstate_path='/s/t'\nsession_storage_path='/x'\ncache_path='/s'",
             "agent.cache_path",
@@ -191,15 +129,6 @@ def test_the_core_gets_the_values_of_the_file(load):
             "never reach the limit",
             id="burst that never counts",
         ),
-        *(
-            pytest.param(
-                f"[{table}]\n{key} = 1", f"{table}.{key}", 2, "worker needs", id=f"{key} of 1"
-            )
-            for table, key in (
-                ("worker", "memory_max"),
-                ("memory", "instance"),
-            )
-        ),
         pytest.param(
             "[memory]\ninstance = 1_000_000_000",
             "memory.instance",
@@ -210,13 +139,6 @@ def test_the_core_gets_the_values_of_the_file(load):
         *(
             pytest.param(f"[start]\n{key} = {'9' * 400}", f"start.{key}", 2, "number", id=key)
             for key in ("stagger", "parallel")
-        ),
-        pytest.param(
-            "[[instance]]\nid='a'\nengine='sandbox'\nsettings.memory_limit = " + "9" * 400,
-            "instance[0].settings.memory_limit",
-            4,
-            "number",
-            id="a setting longer than 64 bits",
         ),
     ],
 )
@@ -236,10 +158,8 @@ def test_a_mistake_is_named_with_key_file_and_line(load, tmp_path, *, text, key,
     ("raw", "cause"),
     [
         pytest.param(b"[api\nlisten='x'", "line 1", id="syntax"),
-        pytest.param(b"[api]\nlisten='x'\nlisten='y'", "line 3", id="a key twice"),
         pytest.param(b"[api]\n\xff\n", "not UTF-8 at line 2", id="no text"),
         pytest.param(b"x = " + b"[" * 20_000, "recursion", id="nested without end"),
-        pytest.param(b"x = " + b"9" * 5000, "thousands of digits", id="number without end"),
         pytest.param(b"#" * ((1 << 20) + 1), "longer than", id="too long"),
     ],
 )
@@ -264,11 +184,6 @@ def test_a_relative_path_is_relative_to_the_file(load, tmp_path):
     assert config.api_socket == tmp_path / "state" / "api.sock"
 
 
-def test_an_installed_agent_has_its_socket_under_run():
-    assert Config().api_socket == Path("/run/wa-agent/api.sock")
-    assert Config().session_root == Path("/var/lib/wa-agent/sessions")
-
-
 def test_instances_are_declared(load):
     config = load(
         "[[instance]]\nid='sales'\nengine='sandbox'\nsettings={scan='manual', n=[1,2]}\n"
@@ -283,30 +198,16 @@ def test_instances_are_declared(load):
 @pytest.mark.parametrize(
     ("name", "text", "key", "value"),
     [
-        ("SESSION_STORAGE_PATH", "/x/s", "agent.session_storage_path", "/x/s"),
         ("CACHE_PATH", "/x/c", "agent.cache_path", "/x/c"),
         ("LOG_LEVEL", "WARNING", "agent.log_level", "warn"),
-        ("LOG_LEVEL", "debug", "agent.log_level", "debug"),
-        ("WHATSAPP_RECONNECTION_MAX_RETRIES", "7", "reconnect.attempts", 7),
         ("WHATSAPP_RECONNECTION_BASE_DELAY", "2500", "reconnect.base", 2.5),
-        ("WHATSAPP_RECONNECTION_MAX_DELAY", "60000", "reconnect.max", 60.0),
-        ("WHATSAPP_CIRCUIT_BREAKER_THRESHOLD", "3", "reconnect.breaker_failures", 3),
-        ("WHATSAPP_CIRCUIT_BREAKER_TIMEOUT", "30000", "reconnect.breaker_pause", 30.0),
-        ("WHATSAPP_HEALTH_CHECK_INTERVAL", "45000", "health.interval", 45.0),
         ("WHATSAPP_PERFORMANCE_MONITORING", "false", "memory.measure", False),
         ("WHATSAPP_MEMORY_THRESHOLD", "70", "memory.warn", 0.7),
-        ("WHATSAPP_MEMORY_THRESHOLD", "0.7", "memory.warn", 0.7),
-        ("WHATSAPP_MEMORY_THRESHOLD", "0.7", "memory.critical", 0.95),
-        ("WHATSAPP_MEMORY_THRESHOLD", "0.97", "memory.warn", 0.97),
         ("WHATSAPP_MEMORY_THRESHOLD", "97", "memory.critical", 0.97),
-        ("WHATSAPP_CPU_THRESHOLD", "75", "troubles.cpu", 0.75),
         ("WHATSAPP_ERROR_RATE_THRESHOLD", "5", "health.error_rate", 0.05),
-        ("WHATSAPP_RESPONSE_TIME_THRESHOLD", "2000", "health.slow", 2.0),
         ("WA_AGENT_WORKER__WARM", "off", "worker.warm", False),
-        ("WA_AGENT_WORKER__MEMORY_MAX", "0", "worker.memory_max", 0),
         ("WA_AGENT_API__ALLOWED_HOSTS", "a.b, c.d", "api.allowed_hosts", ("a.b", "c.d")),
-        ("WA_AGENT_STOP__SAVE", "12", "stop.save", 12.0),
-    ],
+        ],
 )  # fmt: skip
 def test_the_environment_overrides_the_file(load, name, text, key, value):
     file = "[reconnect]\nbase = 9\n[stop]\nsave = 9\n[agent]\nlog_level='error'\n"
@@ -340,18 +241,9 @@ def test_the_command_line_wins_over_all(load):
     ("env", "words"),
     [
         ({"WA_AGENT_STOP__SAV": "1"}, ["WA_AGENT_STOP__SAV", "stop.sav"]),
-        ({"WA_AGENT_STPO__SAVE": "1"}, ["WA_AGENT_STPO__SAVE"]),
         ({"WA_AGENT_SAVE": "1"}, ["WA_AGENT_SAVE"]),
-        ({"WA_AGENT_INSTANCE__ID": "1"}, ["WA_AGENT_INSTANCE__ID"]),
-        ({"WA_AGENT_SESSION_ROOT__X": "1"}, ["WA_AGENT_SESSION_ROOT__X"]),
         ({"WA_AGENT_STOP__SAVE": "soon"}, ["WA_AGENT_STOP__SAVE", "a number", "'soon'"]),
-        ({"WA_AGENT_WORKER__WARM": "maybe"}, ["true or false"]),
-        ({"WA_AGENT_WORKER__BURST": "1.5"}, ["a whole number"]),
-        ({"WA_AGENT_STOP__SAVE": "nan"}, ["finite"]),
         ({"WHATSAPP_RECONNECTION_BASE_DELAY": "2"}, ["milliseconds", "at least 0.1"]),
-        ({"WHATSAPP_RECONNECTION_MAX_DELAY": "1000"}, ["milliseconds", "reconnect.base"]),
-        ({"WHATSAPP_MEMORY_THRESHOLD": "much"}, ["percent", "memory.warn must be a number"]),
-        ({"WHATSAPP_PERFORMANCE_MONITORING": "maybe"}, ["memory.measure", "true or false"]),
         ({"LOG_LEVEL": "loud"}, ["LOG_LEVEL", "debug, info, warn, error"]),
     ],
 )
@@ -381,30 +273,11 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
 @pytest.mark.parametrize(
     ("text", "key", "line", "cause"),
     [
-        pytest.param("[backend]\nname='x'", "backend", 1, "[[backend]]", id="one table"),
         pytest.param(EVO + "tiemout = 3", "backend[0].tiemout", 6, "mean timeout", id="a typo"),
-        pytest.param(EVO + "timeout = '3'", "backend[0].timeout", 6, "a number", id="a text"),
-        pytest.param(EVO + "parallel = 0", "backend[0].parallel", 6, "at least 1", id="range"),
-        pytest.param(EVO + "webhook = 1", "backend[0].webhook", 6, "true or false", id="int"),
-        pytest.param(EVO + "adopt = '*'", "backend[0].adopt", 6, "a list", id="no list"),
-        pytest.param(
-            TICKET + "disconnect_keeps_pairing = 'yes'",
-            "backend[0].disconnect_keeps_pairing", 7, "true or false", id="a word",
-        ),
         pytest.param(
             EVO.replace("'evolution'", "'web'"), "backend[0].engine", 3, "one of", id="web",
         ),
-        pytest.param(EVO.replace("name", "#"), "backend[0].name", 1, "needs it", id="no name"),
-        pytest.param(EVO.replace("'evo'", "'Evo'"), "backend[0].name", 2, "a-z", id="bad name"),
-        pytest.param(EVO.replace("url", "#"), "backend[0].url", 1, "needs it", id="no url"),
-        pytest.param(
-            EVO.replace("engine", "#"), "backend[0].engine", 1, "needs it", id="no engine",
-        ),
         pytest.param(EVO + EVO, "backend[1].name", 7, "declared twice", id="twins"),
-        pytest.param(
-            EVO.replace("http:", "ftp:"), "backend[0].url", 4, "http://HOST", id="no http"
-        ),
-        pytest.param(EVO.replace(":8080", ":99999"), "backend[0].url", 4, "HOST:PORT", id="port"),
         pytest.param(
             EVO.replace("http://", "http://u:sesame@"),
             "backend[0].url", 4, "logs would show", id="a password in the url",
@@ -412,60 +285,30 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
         pytest.param(
             EVO.replace(":8080", ":8080/?apikey=1"), "backend[0].url", 4, "without ?", id="query"
         ),
-        pytest.param(EVO.replace("key = 'K-1'", ""), "backend[0].key", 1, "needs key", id="no key"),
         pytest.param(
             EVO + "key_file = '/k'", "backend[0].key_file", 6, "both", id="key and key_file"
         ),
-        pytest.param(EVO.replace("K-1", "K 1"), "backend[0].key", 5, "one line", id="key in two"),
         pytest.param(
             EVO + "auth_folder = '/a/{id}'",
             "backend[0].auth_folder", 6, "only for engine whaticket", id="evolution has no folder",
         ),
         pytest.param(
-            TICKET + "webhook = true",
-            "backend[0].webhook", 7, "only for engine evolution", id="hook",
-        ),
-        pytest.param(
             EVO + "webhook = true", "backend[0].webhook", 6, "address", id="a hook to nowhere"
-        ),
-        pytest.param(
-            EVO + "webhook_url = 'here:1'", "backend[0].webhook_url", 6, "HOST:PORT", id="hook url"
         ),
         pytest.param(
             EVO + "ca_file = '/c'\ntls_verify = false",
             "backend[0].tls_verify", 7, "makes ca_file useless", id="trust of one and of all",
         ),
         pytest.param(
-            EVO + "ca_file = 'ca.pem'", "backend[0].ca_file", 6, "absolute", id="relative file"
-        ),
-        pytest.param(
-            TICKET.replace("user", "#"), "backend[0].user", 1, "ready token", id="nobody logs in"
-        ),
-        pytest.param(
-            TICKET.replace("password", "#"), "backend[0].user", 5, "ready token", id="no password"
-        ),
-        pytest.param(
             TICKET.replace("password", "key = 'x'\n#"),
             "backend[0].user", 5, "belong together", id="a user without password",
-        ),
-        pytest.param(
-            TICKET + "password_file = '/p'",
-            "backend[0].password_file", 7, "both", id="two passwords",
         ),
         pytest.param(
             TICKET + "auth_folder = '/auth'", "backend[0].auth_folder", 7, "{id}", id="every folder"
         ),
         pytest.param(
-            TICKET + "auth_folder = 'auth/{id}'",
-            "backend[0].auth_folder", 7, "absolute", id="relative folder",
-        ),
-        pytest.param(
             TICKET + "auth_folder = '/a/../{id}'",
             "backend[0].auth_folder", 7, "without ..", id="a way up",
-        ),
-        pytest.param(
-            TICKET + "redis_pattern = 'sessions:*'",
-            "backend[0].redis_pattern", 7, "{id}", id="every key",
         ),
         pytest.param(
             TICKET + "redis_pattern = 'sessions:{id}*'",
@@ -476,24 +319,7 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
             "backend[0].auth_folder", 7, "last part", id="a folder above",
         ),
         pytest.param(
-            TICKET + "redis_pattern = ''", "backend[0].redis_pattern", 7, "{id}", id="no pattern"
-        ),
-        pytest.param(
-            TICKET + "start_route = 'none'", "backend[0].start_route", 7, "needs", id="no start"
-        ),
-        pytest.param(
-            TICKET + "send_route = 'POST /send/{id}'",
-            "backend[0].send_route", 7, "takes no {id}", id="an id where none belongs",
-        ),
-        pytest.param(
             TICKET + "redis_url = 'http://r'", "backend[0].redis_url", 7, "redis://", id="no redis"
-        ),
-        pytest.param(
-            TICKET + "logs = ['file:/a', 'syslog:x']",
-            "backend[0].logs", 7, "no source of log lines", id="an unknown source",
-        ),
-        pytest.param(
-            TICKET + "logs = ['file:a.log']", "backend[0].logs", 7, "absolute", id="relative log"
         ),
         pytest.param(
             TICKET + "logs = ['journal:-x']",
@@ -504,33 +330,11 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
             "backend[0].logs", 7, "relative path", id="relative program",
         ),
         pytest.param(
-            TICKET + "logs = ['command:tail \"x']", "backend[0].logs", 7, "split", id="half a word"
-        ),
-        pytest.param(
-            TICKET + "log_session = '('", "backend[0].log_session", 7, "expression", id="no regex"
-        ),
-        pytest.param(
             TICKET + "log_session = 'x'", "backend[0].log_session", 7, "one group", id="no group"
-        ),
-        pytest.param(
-            TICKET + "start_route = '/whatsapp/{id}'",
-            "backend[0].start_route", 7, "VERB", id="no verb",
         ),
         pytest.param(
             TICKET + "start_route = 'POST /whatsapp'",
             "backend[0].start_route", 7, "{id}", id="which session",
-        ),
-        pytest.param(
-            TICKET + "list_route = 'GET /{name}'",
-            "backend[0].list_route", 7, "only {id}", id="an unknown place",
-        ),
-        pytest.param(
-            "[[instance]]\nid='a'\nengine='evolution'",
-            "instance[0].settings.backend", 1, "[[backend]] (none)", id="no backend at all",
-        ),
-        pytest.param(
-            EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='other'}",
-            "instance[0].settings.backend", 9, "[[backend]] (evo)", id="an unknown backend",
         ),
         pytest.param(
             EVO + "[[instance]]\nid='a'\nengine='whaticket'\n[instance.settings]\nbackend='evo'",
@@ -540,10 +344,6 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
             EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='evo'}\n"
             "[[instance]]\nid='b'\nengine='evolution'\nsettings={backend='evo', remote='a'}",
             "instance[1].settings.remote", 13, "already", id="one session twice",
-        ),
-        pytest.param(
-            EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='evo', remote=7}",
-            "instance[0].settings.remote", 9, "a text", id="a number as name",
         ),
         pytest.param(
             EVO + "[[instance]]\nid='a'\nengine='sandbox'\nsettings={backend='evo'}",
@@ -589,9 +389,6 @@ def test_an_error_does_not_show_what_it_refuses_as_a_secret(load, text):
         "logs = ['file:/l', 'folder:/l', 'journal:wa@1.service', 'command:docker logs -f x', "
         "'command:/bin/tail -F x', 'pm2:/home/x/.pm2/logs/app']",
         "redis_url = 'redis://:geheim@r:6379/2'\nredis_pattern = 's:{id}:*'",
-        "redis_url = 'unix:///run/redis.sock'",
-        "auth_folder = '/srv/auth/session-{id}'\nlog_session = 'Socket +(\\S+)'",
-        "start_route = 'PUT /whatsapp/{id}/start-session'\nlist_route = 'GET /whatsapp/'",
         "disconnect_keeps_pairing = false\npreset = 'ticketz'\nsend_route = 'none'",
     ],
 )
@@ -605,11 +402,9 @@ def test_a_backends_settings_read_back_as_they_were_written(load, more):
     "text",
     [
         EVO + "webhook = true\nwebhook_url = 'http://10.0.0.5:8470'\nprove = false\ntimeout = 1",
-        TICKET,
         TICKET + "logs = ['pm2:/l/app', 'journal:wa.service']\nauth_folder = '/a/{id}'\n"
         "redis_url = 'redis://:x@r:1/2'\nrestart_route = 'GET /r/{id}'\nsend_route = 'none'\n"
         "create_route = 'POST /whatsapp'\ndisconnect_within = 5",
-        TICKET.replace("user = 'a@b.example'\npassword = 'P-1'", "key = 'T'\npreset = 'saas'"),
     ],
 )
 def test_an_engine_accepts_every_setting_of_its_backend(load, text):
@@ -642,9 +437,7 @@ def test_secrets_come_from_their_files(load, tmp_path, caplog):
     [
         (None, "No such file"),
         (b"", "it is empty"),
-        (b"\n", "it is empty"),
         (b"sesame\nsesame\n", "one line"),
-        (b"sesame\xff", "not UTF-8"),
         (b"x" * 20_000, "longer than"),
     ],
 )
@@ -686,26 +479,9 @@ def test_the_environment_overrides_the_first_backend_that_can_take_it(load):
 @pytest.mark.parametrize(
     ("text", "env", "words"),
     [
-        (EVO, {"BACKEND_URL": "x"}, ["environment variable BACKEND_URL", "backend[0].url"]),
-        (TICKET, {"REDIS_URL": "x"}, ["environment variable REDIS_URL", "redis://"]),
-    ],
-)
-def test_an_address_in_the_environment_that_is_none_is_an_error(load, text, env, words):
-    with pytest.raises(ConfigError) as caught:
-        load(text, env)
-    for word in words:
-        assert word in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "env", "words"),
-    [
-        ("", {"BACKEND_URL": "http://x"}, ["BACKEND_URL", "there is no [[backend]] whose url"]),
         ("", {"REDIS_URL": "redis://:S-1@x"}, ["REDIS_URL", "[[backend]] of engine whaticket"]),
         (EVO, {"REDIS_URL": "no address"}, ["REDIS_URL", "[[backend]] of engine whaticket"]),
         (EVO, {"BACKEND_URL": "http://x"}, []),
-        (TICKET, {"REDIS_URL": "redis://x", "BACKEND_URL": ""}, []),
-        ("", {"REDIS_URL": ""}, []),
     ],
 )
 def test_an_unused_address_variable_is_a_warning(load, text, env, words):
@@ -744,12 +520,7 @@ def names_of(table: object) -> list[str]:
     return [one.name for one, _ in settings_of(table)]
 
 
-def test_an_impossible_pair_blames_the_place_that_was_set(load):
-    with pytest.raises(ConfigError, match="environment variable WA_AGENT_RECONNECT__MAX"):
-        load("[reconnect]\nbase = 5\n", {"WA_AGENT_RECONNECT__MAX": "4"})
-
-
-@pytest.mark.parametrize("name", ["CONFIG", "SOCKET", "URL", "KEY"])
+@pytest.mark.parametrize("name", ["CONFIG", "KEY"])
 def test_variables_of_the_command_line_are_no_settings(name):
     assert load_config(None, {f"WA_AGENT_{name}": "x"}) == Config()
 
@@ -761,11 +532,8 @@ def test_variables_of_other_programs_are_left_alone():
 @pytest.mark.parametrize(
     ("text", "env", "share"),
     [
-        ("", {}, 0.8),
         ("[memory]\ntotal = 2147483648\n", {}, 0.0),
-        ("", {"WA_AGENT_MEMORY__TOTAL": "2147483648"}, 0.0),
         ("[memory]\ntotal = 2147483648\nmachine_share = 0.5\n", {}, 0.5),
-        ("[memory]\nmachine_share = 0.5\n", {}, 0.5),
         ("[memory]\ntotal = 5\n", {"WA_AGENT_MEMORY__MACHINE_SHARE": "0.3"}, 0.3),
     ],
 )
@@ -779,28 +547,6 @@ def test_a_total_of_memory_that_is_set_alone_is_the_limit(load, text, env, share
 def test_the_example_file_is_the_dataclasses():
     assert EXAMPLE.read_text() == render_config(Config())
     assert load_config(EXAMPLE, {}) == Config()
-
-
-NO_SETTINGS = {
-    "health": {"phases", "reconnect"},
-    "recovery": {"keys_again", "start_limit", "act_limit"},
-    "incident": {"probe_first", "probe_longest"},
-}
-"""Fields of a policy that come from another table or from no table."""
-
-
-def test_every_setting_has_a_meaning_in_one_line_and_stands_in_the_example():
-    text = EXAMPLE.read_text()
-    for name, section in sections(Config()).items():
-        assert is_dataclass(section)
-        assert f"[{name}]" in text
-        marked = {one.name for one, _ in settings_of(section)}
-        derived = {one.name for one in fields(section)} - marked
-        assert derived == NO_SETTINGS.get(name, set())
-        for one, mark in settings_of(section):
-            assert mark.meaning
-            assert "\n" not in mark.meaning
-            assert f"\n# {one.name} = " in text
 
 
 def test_a_rendered_file_reads_back_as_the_same_config(load):
@@ -878,17 +624,6 @@ def test_any_bytes_give_a_config_or_a_named_error(tmp_path_factory, raw):
         assert str(path) in str(error)
 
 
-def test_patterns_for_keys_are_checked_and_named(tmp_path):
-    path = tmp_path / "agent.toml"
-    path.write_text('[crypto]\npatterns = ["counts: odd words", "kills: them"]\n')
-    with pytest.raises(ConfigError, match=r"kills: them.*counts, regenerates, benign") as caught:
-        load_config(path, {})
-    assert "crypto.patterns" in str(caught.value)
-    path.write_text('[crypto]\npatterns = ["counts: odd words"]\n')
-    (found,) = load_config(path, {}).crypto_patterns
-    assert found.text.search("ODD WORDS")
-
-
 def test_single_reasons_get_their_own_delays_and_keep_them_when_written_again(load):
     config = load(
         "[reconnect.reasons]\nconflict = {base = 60, max = 600}\nclient_outdated = {base = 7200}\n"
@@ -902,12 +637,9 @@ def test_single_reasons_get_their_own_delays_and_keep_them_when_written_again(lo
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("reasons = 3", "it must be a table"),
         ("reasons = {nonsense = {base = 1}}", "'nonsense': there is no such reason"),
         ("reasons = {banned = {base = 1}}", "'banned': the agent never retries after it"),
-        ("reasons = {conflict = 3}", "conflict must be like {base = 1.0, max = 300.0}"),
         ("reasons = {conflict = {first = 3}}", "conflict must be like"),
-        ("reasons = {conflict = {base = true}}", "base of conflict must be 0 to 2.592e+06"),
         ("reasons = {conflict = {base = nan}}", "base of conflict must be 0 to"),
         ("reasons = {conflict = {base = 9, max = 3}}", "base of conflict is above its max"),
     ],
@@ -917,14 +649,3 @@ def test_delays_that_cannot_be_are_refused(load, text, why):
         load(f"[reconnect]\n{text}\n")
     assert "reconnect.reasons" in str(caught.value)
     assert why in str(caught.value)
-
-
-def test_shared_failures_are_judged_with_the_numbers_of_the_settings(load):
-    config = load(
-        "[silence]\nleast = 60\nexpected = 5\n[incident]\nnoise = 0.05\noutage_longest = 9\n"
-        "[crypto]\nfew_peers = 9\nregenerate_every = 60\nretries = 1\n[health]\nslow = 9\n"
-    )
-    assert config.silence == SilencePolicy(least=60.0, expected=5.0)
-    assert (config.incident_policy.noise, config.incident_policy.outage_longest) == (0.05, 9.0)
-    crypto = CryptoPolicy(few_peers=9, regenerate_every=60.0, retries=1)
-    assert (config.crypto, config.health_policy.slow) == (crypto, 9.0)

@@ -10,7 +10,6 @@ from agent.core.admission import (
     StartPolicy,
     admit,
     for_reconnects,
-    parallel_starts,
     restore_order,
 )
 from agent.core.model import InstanceId
@@ -50,24 +49,12 @@ def test_starts_that_only_wait_for_whatsapp_take_no_place_of_the_machine():
     assert admit([A], full, POLICY, 103, idle=True).admitted == (), "a burst is under way"
 
 
-def test_the_login_budget_holds_whatever_the_spacing():
-    policy = StartPolicy(stagger=0, parallel=99, logins=2, login_every=10)
-    outcome = admit([A, B, C], Gate(Bucket(2, 0)), policy, 0, idle=True)
-    assert outcome.admitted == (A, B)
-    assert outcome.ask_again == 10
-
-
 def test_twice_as_many_reconnects_as_starts_are_under_way_and_the_spacing_does_not_spread_them():
     gate = Gate(FULL, under_way=1, last_begun=100)
     reconnects = for_reconnects(replace(POLICY, parallel=1))
     assert admit([A, B], gate, reconnects, 100, idle=False).admitted == (A,)
     chosen = for_reconnects(replace(POLICY, parallel=9, reconnects=3))
     assert admit([A, B, C], gate, chosen, 100, idle=False).admitted == (A, B)
-
-
-def test_how_many_start_at_once():
-    assert parallel_starts(7, cores=2) == 7
-    assert parallel_starts(0, cores=2) == 4
 
 
 def test_a_clock_that_was_set_back_does_not_hold_the_queue():

@@ -1,7 +1,5 @@
 """A session that its own answer proves to be open, whatever its server's list says of it."""
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +8,7 @@ from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus, Instance, InstanceId, ProbeFact
 from agent.core.recovery.beginning import begin_repair, wants_repair
 from agent.core.recovery.policy import RecoveryPolicy
-from agent.core.recovery.repair import Case, Circumstances, Ending, Goal, RecoveryKind
+from agent.core.recovery.repair import Case, Circumstances, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement
 from agent.engines.evolution.rows import Row
@@ -78,21 +76,3 @@ def test_its_status_never_flaps_no_repair_ends_its_pairing_and_it_is_restarted_o
         done += [action.kind] if ok else []
         repair = after_action(repair, action.kind, ok, POLICY, wall, backup="there")
         assert done.count(K.RESTART) <= 1
-
-
-def test_a_list_that_stays_wrong_costs_one_restart_in_all_rounds_and_no_success_is_reported():
-    probe = ProbeFact(
-        True, NOW - 1, 0.1, disagrees="the server's list says close and the session is open"
-    )
-    observation = seen(instance=THERE, probe=probe)
-    verdict = judge_health(observation, HEALTH, NOW)
-    repair, wall, kinds = begin_repair(verdict, Goal.HEAL, WALL), WALL, []
-    case = Case(observation, verdict, Circumstances(can_log_out=True), POLICY, wall)
-    while not repair.over:
-        repair, action = step_repair(replace(case, now_wall=wall), repair)
-        wall = max(wall + 1.0, action.not_before_wall)
-        if action.kind not in (K.WAIT, K.NONE, K.GIVE_UP):
-            kinds.append(action.kind)
-            repair = after_action(repair, action.kind, True, POLICY, wall)
-    assert kinds.count(K.RESTART) == 1
-    assert repair.ending is Ending.GAVE_UP

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.findings.operator import started_by_hand, stopped_by_hand
+from agent.core.findings.operator import started_by_hand
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus as S
@@ -56,7 +56,7 @@ def test_an_ordered_start_is_tried_even_where_the_settings_were_wrong():
     assert asked(without_worker(), start=True) is None, "the plan of every pass starts it"
 
 
-@pytest.mark.parametrize("reason", ["bad_client", "session_foreign", "banned"])
+@pytest.mark.parametrize("reason", ["bad_client", "banned"])
 def test_an_ordered_start_makes_one_try_where_a_worker_that_runs_was_given_up(reason):
     given_up = seen(claim=said(S.AUTH_FAILURE, reason=reason))
     assert asked(given_up) is None
@@ -70,8 +70,6 @@ def test_an_ordered_start_makes_one_try_where_a_worker_that_runs_was_given_up(re
     [
         pytest.param(said(), id="it is connected"),
         pytest.param(said(S.QR_REQUIRED, reason="passkey_required"), id="it shows a code"),
-        pytest.param(said(S.DISCONNECTED, reason="connection_lost"), id="it is tried again"),
-        pytest.param(said(S.LOADING), id="it starts"),
     ],
 )
 def test_an_ordered_start_restarts_no_worker_that_goes_on_by_itself(claim):
@@ -87,22 +85,6 @@ def test_a_graceful_restart_waits_while_the_engine_fails_and_is_not_done_to_a_ne
 
 BOOT = "b1"
 RAN = SessionRecord(seen_run="r1", seen_boot=BOOT)
-
-
-@pytest.mark.parametrize(
-    ("record", "stopped"),
-    [
-        pytest.param(RAN, True, id="it ran, and the agent did not stop it"),
-        pytest.param(replace(RAN, stopped_run="r1"), False, id="the agent stopped it"),
-        pytest.param(replace(RAN, seen_boot="b0"), False, id="the machine booted since"),
-        pytest.param(
-            replace(RAN, override=Override.STOPPED, override_boot=BOOT), False, id="known"
-        ),
-    ],
-)
-def test_a_stop_by_hand(record, stopped):
-    assert stopped_by_hand(record, unit(UnitState.INACTIVE), BOOT) is stopped
-    assert not stopped_by_hand(record, unit(), BOOT)
 
 
 @pytest.mark.parametrize(

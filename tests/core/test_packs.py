@@ -22,17 +22,3 @@ def test_a_pack_is_never_too_full_and_a_restart_changes_nothing(starts, size):
     else:
         assert all(names.count(name) <= size for name in names)
         assert len(set(names)) == -(-len(names) // size)
-
-
-def test_a_smaller_pack_is_left_one_session_at_a_time():
-    ids = [InstanceId(f"i{number}") for number in range(6)]
-    places: dict[InstanceId, str] = {}
-    for id in ids:
-        places[id] = choose_pack(places, id, "baileys", 6)
-    for id in ids:
-        places[id] = choose_pack(places, id, "baileys", 2)
-    names = list(places.values())
-    assert sorted(names.count(name) for name in set(names)) == [2, 2, 2]
-    for id in ids:
-        places[id] = choose_pack(places, id, "baileys", 1)
-    assert set(places.values()) == {""}

@@ -16,9 +16,8 @@ from agent.core.reconcile import plan_actions, plan_asked
 from agent.core.recovery.actions import plan_step
 from agent.core.recovery.beginning import begin_repair, join_repair
 from agent.core.recovery.ladder import UNPAIRING
-from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.proof import Consent
-from agent.core.recovery.repair import Case, Circumstances, Ending, Goal, RecoveryKind
+from agent.core.recovery.repair import Case, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
 from tests.core.made import NOW, WALL, observations, said, seen, without_worker
 from tests.core.test_recovery import (
@@ -85,7 +84,6 @@ def test_no_plan_of_a_pass_ends_such_a_pairing(observation, start_asked, restart
     ("record", "files", "claimed", "is_one"),
     [
         (GUARDED, SessionFiles.WHOLE, False, True),
-        (GUARDED, SessionFiles.ABSENT, False, True),
         (replace(GUARDED, reason="logout"), SessionFiles.UNPAIRED, False, True),
         (replace(GUARDED, paired=False), SessionFiles.WHOLE, False, True),
         (replace(GUARDED, paired=False), SessionFiles.UNPAIRED, True, True),
@@ -140,43 +138,3 @@ def test_a_pairing_that_goes_nowhere_is_suspected_after_its_time():
     assert (verdict.health, verdict.reason) == (Health.STUCK, "passkey_suspected")
     assert verdict.state is S.QR_REQUIRED
     assert (find_drop(late, verdict) or pytest.fail("no drop")).code == "passkey_suspected"
-
-
-def test_a_paired_session_that_says_so_is_a_stuck_start():
-    late = replace(pairing(500.0), record=GUARDED)
-    assert judge_health(late, HEALTH, NOW).reason == "phase_pairing"
-
-
-def test_the_suspicion_stays_until_it_is_connected_and_marks_nothing():
-    record = SessionRecord(reason="passkey_suspected")
-    for reason in ("", "qr_idle"):
-        code = seen(
-            claim=said(S.QR_REQUIRED, reason=reason), record=record, files=SessionFiles.UNPAIRED
-        )
-        verdict = judge_health(code, HEALTH, NOW)
-        assert (verdict.health, verdict.reason) == (Health.DISCONNECTED, "passkey_suspected")
-    assert judge_health(seen(record=record), HEALTH, NOW).reason == ""
-
-
-def test_a_suspected_pairing_gets_a_new_code_each_time_it_hangs():
-    policy, code = RecoveryPolicy(), pairing(500.0)
-    new_code = replace(
-        code,
-        claim=said(S.QR_REQUIRED),
-        record=SessionRecord(reason="passkey_suspected"),
-    )
-    for _ in range(3):
-        done, repair = run(
-            code, policy=policy, circumstances=Circumstances(), heals=lambda *_: new_code
-        )
-        assert done == [RecoveryKind.RESTART]
-        assert repair.ending is Ending.RECOVERED
-
-
-def test_a_marked_account_that_shows_a_code_says_that_the_code_is_not_enough():
-    marked = SessionRecord(needs_passkey=True)
-    for reason in ("", "qr_idle", "passkey_required"):
-        code = seen(
-            claim=said(S.QR_REQUIRED, reason=reason), record=marked, files=SessionFiles.UNPAIRED
-        )
-        assert judge_health(code, HEALTH, NOW).reason == "passkey_required"

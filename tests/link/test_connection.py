@@ -3,8 +3,7 @@
 import asyncio
 import os
 import socket
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,13 @@ async def test_f86_a_peer_that_is_not_the_worker_is_refused(worker: FakeWorker, 
     assert caught.value.code == "peer" and ears.stats.refused == {"peer": 1}
 
 
-@pytest.mark.parametrize("what", ["nothing", "file", "dead socket", "no folder"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "file",
+        "dead socket",
+    ],
+)
 async def test_where_no_worker_listens_it_says_so(tmp_path: Path, ears: Ears, what: str) -> None:
     path = tmp_path / "link.sock"
     if what == "file":
@@ -173,18 +178,11 @@ async def test_a_worker_with_a_full_backlog_is_unreachable_and_not_waited_for(
     ("first", "code"),
     [
         pytest.param([], "silent", id="says nothing"),
-        pytest.param([b"\x00\x00"], "silent", id="half a length"),
-        pytest.param([b"\x00\x00\x00\x10{"], "silent", id="half a frame"),
         pytest.param([{**HELLO.wire(), "v": 2}], "version", id="newer version"),
         pytest.param([{**HELLO.wire(), "id": "other"}], "identity", id="another instance"),
-        pytest.param([{**HELLO.wire(), "id": "../x"}], "malformed", id="bad id"),
         pytest.param([{**HELLO.wire(), "pid": "1"}], "malformed", id="bad pid"),
         pytest.param([Claimed(SALES, "run1", UP).wire()], "malformed", id="claim first"),
-        pytest.param([{"t": "reply", "n": 1, "ok": True, "value": {}}], "malformed", id="reply"),
-        pytest.param([{"t": "dance"}], "malformed", id="unknown"),
-        pytest.param([{"t": "hello", "v": 1}], "malformed", id="an agent's hello"),
         pytest.param([b"GET / HTTP/1.1\r\n\r\n"], "oversized", id="another protocol"),
-        pytest.param([b"\x00\x00\x00\x02[]"], "malformed", id="not an object"),
         pytest.param([b"\xff\xff\xff\xff"], "oversized", id="too long"),
     ],
 )
@@ -206,14 +204,7 @@ async def test_a_bad_greeting_is_refused_and_counted(
     await puppet.hung_up_on()
 
 
-async def test_a_worker_that_hangs_up_instead_of_greeting(worker: FakeWorker, ears: Ears) -> None:
-    opening = asyncio.create_task(ears.open(worker.path))
-    (await worker.accept()).sock.close()
-    with pytest.raises(LinkError, match="hung up"):
-        await opening
-
-
-@pytest.mark.parametrize("after", [b"", b"\x00\x00\x00\x01x"], ids=["hangs up", "says rubbish"])
+@pytest.mark.parametrize("after", [b"\x00\x00\x00\x01x"], ids=["says rubbish"])
 async def test_a_worker_that_greets_and_is_gone_is_no_open_link(
     worker: FakeWorker, ears: Ears, after: bytes
 ) -> None:
@@ -231,11 +222,8 @@ async def test_a_worker_that_greets_and_is_gone_is_no_open_link(
     ("said", "code"),
     [
         pytest.param([b"\x00\x00\x00\x01x"], "malformed", id="not json"),
-        pytest.param([b"\x00\xff\xff\xff"], "oversized", id="too long"),
-        pytest.param([HELLO.wire()], "malformed", id="greets again"),
         pytest.param([Claimed(InstanceId("other"), "run1", UP).wire()], "identity", id="another's"),
         pytest.param([{"t": "reply", "n": 7, "ok": True, "value": {}}], "malformed", id="unasked"),
-        pytest.param([{"t": "reply", "n": 0, "ok": True, "value": {}}], "malformed", id="to zero"),
         pytest.param(
             [{"t": "claim", "id": "sales", "run": "run1", "claim": {"status": "HAPPY"}}],
             "malformed",
@@ -288,18 +276,6 @@ async def test_calls_are_answered_side_by_side_in_any_order(worker: FakeWorker, 
     await link.close()
 
 
-async def test_a_workers_error_keeps_its_code(worker: FakeWorker, ears: Ears) -> None:
-    link, puppet = await worker.greeted(ears)
-    call = asyncio.create_task(link.call("send"))
-    await puppet.hear()
-    error = {"code": "not_connected", "message": "cannot send: not connected"}
-    await puppet.say({"t": "reply", "n": 1, "ok": False, "error": error})
-    with pytest.raises(EngineError, match="not connected") as caught:
-        await call
-    assert caught.value.code == "not_connected"
-    await link.close()
-
-
 async def test_a_late_answer_to_a_call_that_was_given_up_is_no_offence(
     worker: FakeWorker, ears: Ears
 ) -> None:
@@ -322,7 +298,7 @@ async def test_a_worker_that_never_reads_costs_no_more_than_the_calls_allowed(
 ) -> None:
     link, _ = await worker.greeted(ears, limits=LinkLimits(calls=3))
     big = {"message": {"text": "x" * 900_000}}
-    calls = [asyncio.create_task(link.call("send", big, timeout=0.5)) for _ in range(3)]
+    calls = [asyncio.create_task(link.call("send", big, timeout=0.1)) for _ in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(LinkError) as caught:
         await link.call("probe")
@@ -341,27 +317,6 @@ async def test_too_long_a_call_is_refused_here(worker: FakeWorker, ears: Ears) -
     assert (await puppet.hear() or {})["n"] == 1
     await puppet.say({"t": "reply", "n": 1, "ok": True, "value": {}})
     await call
-    await link.close()
-
-
-async def test_a_fault_in_the_agents_own_ears_ends_the_link_and_nothing_else(
-    worker: FakeWorker,
-) -> None:
-    closed: list[str] = []
-
-    def deaf(*_what: object) -> None:
-        raise RuntimeError("no ears")
-
-    opening = asyncio.create_task(
-        Link.open(worker.path, SALES, lambda _peer: None, deaf, deaf, closed.append)
-    )
-    puppet = await worker.accept()
-    await puppet.say(HELLO.wire())
-    link = await opening
-    await puppet.say(Claimed(SALES, "run1", UP).wire())
-    await puppet.hung_up_on()
-    await asyncio.sleep(0)
-    assert closed == ["internal"]
     await link.close()
 
 
@@ -459,12 +414,9 @@ async def test_both_real_ends_understand_each_other(
     "said",
     [
         pytest.param([b"\xff\xff\xff\xff"], id="too long"),
-        pytest.param([b"\x00\x00\x00\x01x"], id="not json"),
         pytest.param([Call(1, "probe", SALES).wire()], id="calls before greeting"),
         pytest.param([{"t": "hello", "v": 9}], id="another version"),
         pytest.param([HELLO.wire()] * 2, id="greets twice"),
-        pytest.param([{"t": "call", "n": -1, "do": "x", "id": "sales"}], id="bad number"),
-        pytest.param([{"t": "hello", "v": 1}, {"t": "call"}], id="half a call"),
     ],
 )
 async def test_a_bad_agent_is_hung_up_on_and_a_good_one_is_not_disturbed(
@@ -485,7 +437,7 @@ async def test_a_bad_agent_is_hung_up_on_and_a_good_one_is_not_disturbed(
 async def test_a_stranger_that_says_nothing_neither_stays_nor_takes_over(served: Served) -> None:
     server = await served.open()
     agent = await greeted(served)
-    server.limits = ServerLimits(greeting=1.0, strangers=2)
+    server.limits = ServerLimits(greeting=0.1, strangers=2)
     strangers = [served.puppet() for _ in range(4)]
     for each in strangers:
         await each.hung_up_on()
@@ -520,29 +472,6 @@ async def test_an_agent_that_never_reads_loses_happenings_but_never_the_newest_c
     sums = [each["detail"]["counts"]["message_in"] for each in happened if each["kind"] == KIND]
     assert len(numbers) + sum(sums) == 20_000, "those that were left out are counted"
     agent.sock.close()
-
-
-async def test_a_burst_of_happenings_is_sent_slowly_enough_for_the_agent(
-    served: Served, ears: Ears, eventually: Any
-) -> None:
-    server = await served.open()
-    link = await ears.open(served.path)
-    begun = time.monotonic()
-    for _ in range(5):
-        for _ in range(300):
-            server.happened(SALES, Happening("crypto_error"))
-        await asyncio.sleep(0.02)
-
-    def counted() -> int:
-        told = ears.happened
-        sums = [each.detail["counts"]["crypto_error"] for each in told if each.kind == KIND]
-        return len(told) - len(sums) + sum(sums)
-
-    await eventually(counted, 1500, within=60)
-    assert server.dropped
-    assert ears.stats.refused == {} and ears.closed == []
-    assert time.monotonic() - begun > 1
-    await link.close()
 
 
 async def test_more_calls_than_allowed_at_once_are_busy(
@@ -603,15 +532,3 @@ def test_listening_replaces_a_dead_socket_and_nothing_else(tmp_path: Path) -> No
     with pytest.raises(LinkError, match="not a socket"):
         listen_at(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "precious"
-
-
-def test_no_descriptor_is_left_by_a_failed_attempt(tmp_path: Path) -> None:
-    def count() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    before = count()
-    for what in (reach, listen_at):
-        attempt: Callable[[Path], Any] = what
-        with pytest.raises(LinkError):
-            attempt(tmp_path / "gone" / "link.sock")
-    assert count() == before

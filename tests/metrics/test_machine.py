@@ -24,19 +24,6 @@ def test_figures_are_of_this_process_and_this_machine(tmp_path: Path) -> None:
     assert found["wa_host_filesystem_size_bytes"] == expected.f_blocks * expected.f_frsize
 
 
-def test_figures_are_read_again_only_after_a_while(tmp_path: Path) -> None:
-    now = [0.0]
-    figures = MachineFigures(tmp_path, clock=lambda: now[0])
-    first = list(figures.samples())
-    assert [text for _, text in figures.samples()] == [text for _, text in first]
-    opened = [(tmp_path / "x").open("w") for _ in range(5)]
-    assert [text for _, text in figures.samples()] == [text for _, text in first]
-    now[0] = 6.0
-    assert [text for _, text in figures.samples()] != [text for _, text in first]
-    for file in opened:
-        file.close()
-
-
 def test_a_state_directory_that_is_gone_costs_only_its_own_figures(tmp_path: Path) -> None:
     found = read(MachineFigures(tmp_path / "gone"))
     assert "wa_host_filesystem_size_bytes" not in found

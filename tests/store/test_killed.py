@@ -1,15 +1,10 @@
-"""kill -9 at every moment of a write: what was acknowledged is there, and nothing is torn."""
-
-import os
-import signal
-import subprocess
-import sys
+"""kill -9 at a commit: what was acknowledged is there, and nothing is torn."""
 
 import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import StoreError
-from tests.store.conftest import REPOSITORY, entry
+from tests.store.conftest import entry
 
 WRITE = """
 import asyncio, os, sys
@@ -40,28 +35,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def kill_after():
-    """Run code, kill it after it wrote some lines, return all that it wrote."""
-
-    def run(code, lines, *arguments):
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with child:
-            assert child.stdout
-            read = [child.stdout.readline() for _ in range(lines)]
-            child.send_signal(signal.SIGKILL)
-            read += child.stdout.readlines()
-        assert child.returncode == -signal.SIGKILL
-        return read
-
-    return run
-
-
 def acknowledged(lines):
     last = {}
     for line in lines:
@@ -86,23 +59,6 @@ async def check(path, open_store, last):
 async def test_killed_at_a_commit(path, run_child, open_store, point, nth):
     last = acknowledged(run_child(WRITE, path, failpoint=f"{point}:kill:{nth}"))
     assert last or nth < 10
-    await check(path, open_store, last)
-
-
-async def test_f40_killed_at_any_moment_again_and_again(path, open_store, kill_after):
-    """The same database through several lives."""
-    last: dict[str, int] = {}
-    code = WRITE.replace(
-        "for id in ids:\n        await store.add",
-        "for id in ids if not await store.instances() else ():\n        await store.add",
-    ).replace(
-        "number = 0",
-        "number = dict(\n        (i.id, r.attempts) for i, r in await store.instances())[id]",
-    )
-    for lines in (50, 200, 73, 120):
-        read = kill_after(code, lines, path)
-        last |= acknowledged(line for line in read if line.endswith("\n"))
-    assert len(last) == 5
     await check(path, open_store, last)
 
 

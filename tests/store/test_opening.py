@@ -56,12 +56,6 @@ def foreign(path):
     other.close()
 
 
-def without_tables(path):
-    with sqlite3.connect(path) as other:
-        other.execute("drop table journal")
-    other.close()
-
-
 def no_mark(path):
     with sqlite3.connect(path) as other:
         other.execute("pragma application_id = 0")
@@ -75,7 +69,7 @@ def torn_pages(path):
             file.write(b"\xff" * 512)
 
 
-DAMAGES = [zero_header, truncate, garbage, empty, foreign, without_tables, no_mark, torn_pages]
+DAMAGES = [zero_header, truncate, empty, foreign, no_mark, torn_pages]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -102,30 +96,11 @@ async def test_f34_f35_f37_a_damaged_database_is_kept_and_rebuilt_from_the_folde
     assert await store.check() == "ok"
 
 
-async def test_after_the_repair_the_next_start_is_an_ordinary_one(written, found, open_store):
-    garbage(written)
-    first = await open_store(written, folder_sessions=found)
-    await first.append(entry("since"))
-    await first.close()
-    second = await open_store(written, folder_sessions=lambda: pytest.fail("not needed"))
-    assert second.rebuilt_from == ()
-    assert (await second.history())[0].kind == "since"
-
-
 async def test_a_lost_database_is_rebuilt_too(written, found, open_store):
     written.unlink()
     store = await open_store(written, folder_sessions=found)
     assert await store.instances() == list(found())
     assert store.rebuilt_from == ("2 instances were restored from their folders: a, b",)
-
-
-async def test_two_damages_in_one_second_keep_both_files(written, open_store):
-    for number in range(3):
-        written.write_bytes(b"garbage %d" % number)
-        store = await open_store(written, now_wall=lambda: 1_767_225_600.0)
-        await store.close()
-    kept = sorted(written.parent.glob("agent.db.damaged-*"))
-    assert [part.read_bytes() for part in kept] == [b"garbage 0", b"garbage 1", b"garbage 2"]
 
 
 async def test_the_log_of_a_lost_database_never_meets_the_new_one(path, found, open_store):
@@ -210,23 +185,6 @@ async def test_f39_what_a_garbled_database_cannot_tell_is_taken_from_the_copy(
     assert stored.cursor > 201
 
 
-async def test_rows_that_the_damage_garbled_are_left_out(written, found, open_store):
-    store = await open_store(written)
-    await store.add_key(KEY)
-    await store.close()
-    with sqlite3.connect(written) as raw:
-        raw.execute("insert into keys values ('x', 'h', 'no json', 'n', 1.0, 0)")
-        raw.execute("update journal set detail = '{' where cursor = 3")
-        raw.execute("update sessions set record = '{' where instance = 'a'")
-        raw.execute("pragma user_version = 0")
-        raw.execute("drop table migrations")
-    raw.close()
-    again = await open_store(written, folder_sessions=found)
-    assert await again.keys() == [KEY]
-    assert 3 not in {one.cursor for one in await again.history(limit=1000)}
-    assert {one.id: r.attempts for one, r in await again.instances()} == {"a": 0, "b": 0}
-
-
 def set_version(path, version):
     with sqlite3.connect(path) as raw:
         raw.execute(f"pragma user_version = {version}")
@@ -285,17 +243,6 @@ async def test_an_older_schema_is_brought_up(written, open_store):
     await store.close()
     with pytest.raises(SchemaTooNew, match="run the newer version"):
         await Store.open(written)
-
-
-async def test_facts_outlive_the_store_and_can_be_forgotten(store, open_store):
-    await store.put_facts({"a:1": "x", "a:2": "y", "b": "z"})
-    await store.put_fact("a:1", "new")
-    await store.close()
-    again = await open_store()
-    assert await again.get_facts("a:") == {"a:1": "new", "a:2": "y"}
-    await again.forget_facts(["a:1"])
-    assert await again.get_fact("a:1") is None
-    assert await again.get_fact("b") == "z"
 
 
 async def test_f49_a_step_that_fails_changes_nothing(written, open_store):
@@ -367,19 +314,6 @@ async def test_a_rebuild_that_was_killed_is_done_again(
     ]
     assert kept.read_bytes() == before
     assert not list(written.parent.glob("*.new*"))
-
-
-@pytest.mark.parametrize("point", ["mid_set_aside", "mid_rebuild"])
-async def test_a_killed_rebuild_still_reads_what_the_damaged_one_holds(
-    written, found, run_child, open_store, point
-):
-    store = await open_store(written)
-    await store.add_key(KEY)
-    await store.close()
-    without_tables(written)
-    run_child(REBUILD, written, failpoint=f"{point}:kill")
-    again = await open_store(written, folder_sessions=found)
-    assert await again.keys() == [KEY]
 
 
 async def test_a_first_start_that_was_killed_leaves_no_half_database(path, run_child, open_store):

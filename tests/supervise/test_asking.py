@@ -12,7 +12,7 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests import calls as asking
-from agent.supervise.requests.calls import COMMAND_TIMEOUT, PART, Calls
+from agent.supervise.requests.calls import PART, Calls
 
 ID = InstanceId("shop")
 
@@ -43,16 +43,6 @@ async def bench(tmp_path):
     registry.facts[ID] = Facts(Instance(ID, "evolution", True), SessionRecord(), link=worker)
     yield Calls(registry, store, woken.append), registry.facts[ID], worker, woken
     await store.close()
-
-
-async def test_a_command_may_take_as_long_as_its_caller_says(bench):
-    asks, _, worker, _ = bench
-    assert await asks.command(ID, "settings", {}) == {"done": True}
-    await asks.command(ID, "settings", {"x": 1}, timeout=60.0)
-    assert worker.asked == [
-        ("command", {"name": "settings", "arguments": {}}, COMMAND_TIMEOUT),
-        ("command", {"name": "settings", "arguments": {"x": 1}}, 60.0),
-    ]
 
 
 async def test_alone_means_that_no_pass_runs_meanwhile_and_one_follows(bench, eventually):
@@ -113,13 +103,9 @@ async def test_an_order_is_not_sent_to_a_worker_that_ended_during_the_wait(bench
     ("error", "answer"),
     [
         pytest.param(LinkError("x", code="gone"), (503, "unknown_outcome"), id="it died"),
-        pytest.param(LinkError("x", code="timeout"), (503, "unknown_outcome"), id="it is silent"),
         pytest.param(EngineError("x", code="timeout"), (503, "unknown_outcome"), id="it is slow"),
-        pytest.param(EngineError("x", code="interrupted"), (503, "unknown_outcome"), id="it ended"),
-        pytest.param(EngineError("x", code="internal"), (503, "unknown_outcome"), id="it broke"),
         pytest.param(LinkError("x", code="oversized"), (413, "too_large"), id="never written"),
         pytest.param(LinkError("x", code="busy"), (503, "busy"), id="too many at once"),
-        pytest.param(EngineError("x", code="busy"), (503, "busy"), id="too many over there"),
         pytest.param(EngineError("x", code="not_sent"), (502, "not_sent"), id="surely not sent"),
     ],
 )
@@ -164,8 +150,6 @@ async def test_a_long_file_is_handed_over_before_its_message(bench):
     ("error", "answer"),
     [
         pytest.param(LinkError("x", code="gone"), (503, "not_sent"), id="its worker died"),
-        pytest.param(EngineError("x", code="timeout"), (503, "not_sent"), id="its page hangs"),
-        pytest.param(EngineError("x", code="busy"), (503, "not_sent"), id="too many files"),
         pytest.param(
             EngineError("x", code="invalid_request"), (409, "not_supported"), id="another engine"
         ),

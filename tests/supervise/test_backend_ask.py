@@ -102,13 +102,6 @@ async def test_a_bad_answer_wakes_no_session_and_the_worker_checks_next(house):
     assert backends.may_begin(sessions[A])
 
 
-def test_a_local_session_waits_for_no_backend(house):
-    backends = house[0]
-    here = Facts(Instance(InstanceId("c"), "sandbox", True, {}), SessionRecord())
-    assert backends.ask(here, boot_now()) is None
-    assert backends.may_begin(here)
-
-
 async def test_a_route_change_checks_the_servers_that_are_away_and_no_others(house):
     backends, one, server, _, _ = house
     one.server = ServerClaim(True)

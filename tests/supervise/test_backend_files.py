@@ -1,6 +1,5 @@
 """What a backend's worker is told through files."""
 
-import json
 import stat
 
 import pytest
@@ -11,21 +10,6 @@ from agent.supervise.backends.files import hook_secret, lay_out_backend, read_ro
 
 EVO, A = InstanceId("evo"), InstanceId("a")
 SETTINGS = {"url": "http://127.0.0.1:1", "key": "a-secret"}
-
-
-def test_a_backends_file_is_written_once_and_reports_whether_it_is_new(tmp_path):
-    root = tmp_path / "backends"
-    assert lay_out_backend(root, EVO, "evolution", SETTINGS)
-    assert not lay_out_backend(root, EVO, "evolution", SETTINGS)
-    assert lay_out_backend(root, EVO, "evolution", {**SETTINGS, "key": "another"})
-    told = json.loads((root / "evo" / "backend.json").read_text())
-    assert told == {
-        "version": 1,
-        "name": "evo",
-        "engine": "evolution",
-        "settings": {**SETTINGS, "key": "another"},
-    }
-    assert (root / "evo" / "kept").is_dir()
 
 
 def test_its_files_are_closed_to_other_users(tmp_path):
@@ -52,8 +36,16 @@ def test_the_roster_comes_back_as_it_was_written(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", '{"sessions": 7}', '{"sessions": {"../x": {}, "b": 7}}', "[" * 100_000, "\0"],
-    ids=["empty", "a list", "a number", "hostile", "deep", "zero"],
+    [
+        "",
+        '{"sessions": {"../x": {}, "b": 7}}',
+        "[" * 100_000,
+    ],
+    ids=[
+        "empty",
+        "hostile",
+        "deep",
+    ],
 )
 def test_a_damaged_roster_is_empty(tmp_path, content):
     lay_out_backend(tmp_path, EVO, "evolution", {})

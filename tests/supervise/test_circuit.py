@@ -68,15 +68,6 @@ async def test_three_sessions_calls_in_a_row_open_it_for_all(clock):
     assert await act(circuit, B, do="probe") == {}, "looking is free"
 
 
-async def test_a_success_resets_the_count_of_failures(clock):
-    circuit = made()
-    for _ in range(4):
-        await act(circuit, A, DOWN)
-        await act(circuit, B, DOWN)
-        await act(circuit, A)
-    assert circuit.state is CLOSED
-
-
 async def test_a_missing_session_or_a_closed_link_opens_no_circuit(clock):
     circuit = made()
     for _ in range(9):
@@ -98,20 +89,6 @@ async def test_after_its_pause_one_session_tries_for_all(clock):
     assert await act(circuit, A) == "circuit_open"
     assert await act(circuit, B) == {}
     assert (circuit.state, circuit.sentence, told) == (CLOSED, "", [OPEN, CLOSED])
-
-
-async def test_a_trial_that_fails_opens_it_again_for_as_long(clock):
-    circuit = await opened()
-    clock.now += 600
-    await act(circuit, B, DOWN)
-    assert (circuit.state, circuit.opens_in) == (OPEN, 600.0)
-
-
-async def test_a_trial_that_says_nothing_of_the_server_leaves_the_turn_to_another(clock):
-    circuit = await opened()
-    clock.now += 600
-    await act(circuit, B, EngineError("cannot connect: it is not there", code="remote_missing"))
-    assert (circuit.state, circuit.begin(A)) == (HALF_OPEN, True)
 
 
 async def test_a_trial_that_is_broken_off_leaves_the_turn_to_another(clock):
@@ -138,24 +115,6 @@ async def test_a_server_that_is_not_reached_opens_nothing(clock):
     assert (circuit.state, circuit.breaker.failures) == (CLOSED, 0)
 
 
-async def test_a_trial_that_does_not_reach_the_server_is_still_to_be_made(clock):
-    circuit = await opened()
-    clock.now += 600
-    away = EngineError("cannot connect: connection refused", code="backend_unreachable")
-    await act(circuit, B, away)
-    assert (circuit.state, circuit.begin(A)) == (HALF_OPEN, True)
-
-
-async def test_a_good_check_ends_what_failed_checks_began(clock):
-    circuit = made()
-    for _ in range(3):
-        circuit.checked(up=False)
-    assert circuit.state is OPEN
-    clock.now += 20
-    circuit.checked(up=True)
-    assert circuit.state is CLOSED
-
-
 async def test_a_good_check_says_nothing_where_only_calls_fail(clock):
     circuit = await opened()
     circuit.checked(up=True)
@@ -165,18 +124,6 @@ async def test_a_good_check_says_nothing_where_only_calls_fail(clock):
     other.checked(up=True)
     await act(other, A, DOWN)
     assert other.state is OPEN, "the row goes on past a good check"
-
-
-async def test_a_quick_check_ends_what_a_slow_server_began(clock):
-    circuit = made()
-    circuit.checked(up=True, seconds=6.0)
-    for id in (A, B, A):
-        await act(circuit, id, DOWN)
-    assert circuit.state is OPEN
-    circuit.checked(up=True, seconds=4.0)
-    assert circuit.state is OPEN, "it is as slow as before"
-    circuit.checked(up=True, seconds=0.1)
-    assert (circuit.state, circuit.begin(B)) == (CLOSED, True)
 
 
 def check_for(circuit, clock, seconds):
@@ -200,22 +147,6 @@ async def test_after_quick_checks_one_session_tries_for_all(clock):
     assert await act(circuit, A) == "circuit_open"
     assert await act(circuit, B) == {}
     assert (circuit.state, circuit.begin(A), told[-1]) == (CLOSED, True, CLOSED)
-
-
-async def test_a_try_after_quick_checks_that_fails_needs_twice_as_many(clock):
-    circuit = await opened()
-    check_for(circuit, clock, 30)
-    assert await act(circuit, A, DOWN) == "backend_down"
-    assert (circuit.state, circuit.opens_in) == (OPEN, 600.0)
-    check_for(circuit, clock, 55)
-    assert not circuit.lets(B)
-    check_for(circuit, clock, 5)
-    assert circuit.lets(B)
-    circuit.checked(up=True, seconds=3.0)
-    assert not circuit.lets(B), "its server is slow again"
-    session_only = await opened(check_is_trial=False)
-    check_for(session_only, clock, 60)
-    assert not session_only.lets(A)
 
 
 async def test_where_only_a_session_is_a_trial_a_good_check_waits_for_the_pause(clock):

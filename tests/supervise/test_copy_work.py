@@ -84,23 +84,6 @@ async def test_a_copy_whose_disk_does_not_answer_is_given_up_and_holds_nobody_up
                 await asyncio.sleep(0.01)
 
 
-async def test_a_copy_that_goes_on_slowly_is_not_given_up_before_its_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(work_module, "STANDS_STILL", 30.0)
-    monkeypatch.setattr(work_module, "LONGEST", 0.5)
-    over = threading.Event()
-
-    def slow(*, tick: Tick) -> str:
-        while not over.wait(0.01):
-            tick(1)
-        return "late"
-
-    error = await given_up(CopyWork(), A, slow)
-    assert error.code == "copy_slow"
-    over.set()
-
-
 def test_an_agent_ends_though_a_copy_hangs(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop's end waits for the threads of its pool: a copy is in none of them."""
     monkeypatch.setattr(work_module, "STANDS_STILL", 0.1)

@@ -27,14 +27,6 @@ def gate(
     )
 
 
-def test_the_first_goes_at_once_and_the_next_after_the_stagger():
-    woken: list[InstanceId] = []
-    it = gate(woken)
-    assert it.ask(A, 100.0) is None
-    assert it.ask(B, 100.0) == 102.0
-    assert it.ask(B, 102.0) is None
-
-
 def test_the_next_start_begins_as_soon_as_the_one_before_is_light():
     woken: list[InstanceId] = []
     it = gate(woken, parallel=9)
@@ -67,49 +59,6 @@ def test_a_light_start_leaves_its_place_to_the_next():
     assert it.ask(C, 100.0) is not None, "b is the one now"
     it.is_light(B)
     assert it.ask(C, 100.0) is None
-
-
-def test_no_more_logins_are_under_way_than_may_begin_in_one_burst():
-    woken: list[InstanceId] = []
-    it = gate(woken, parallel=1, stagger=0.0, logins=2)
-    for id in (A, B):
-        assert it.ask(id, 100.0) is None
-        it.is_light(id)
-    assert it.ask(C, 100.0) is not None
-    woken.clear()
-    it.settled(A)
-    assert woken == [C]
-    assert it.ask(C, 100.0) is None
-
-
-def test_reconnects_that_log_in_leave_their_places_too():
-    it = gate([], parallel=1, reconnects=1)
-    assert it.ask(A, 100.0, reconnects=True) is None
-    assert it.ask(B, 100.0, reconnects=True) is not None
-    it.is_light(A)
-    assert it.ask(B, 100.0, reconnects=True) is None
-
-
-def test_first_come_first_served():
-    it = gate([], parallel=1)
-    assert it.ask(A, 100.0) is None
-    assert it.ask(B, 100.0) is not None
-    assert it.ask(C, 100.0) is not None
-    assert [it.before(one) for one in (A, B, C)] == [None, 0, 1]
-    it.settled(A)
-    assert it.ask(C, 110.0) is not None, "c came after b"
-    assert it.ask(B, 110.0) is None
-
-
-def test_a_start_that_came_to_something_makes_room_and_wakes_the_next():
-    woken: list[InstanceId] = []
-    it = gate(woken, parallel=1, stagger=0.0)
-    it.ask(A, 100.0)
-    it.ask(B, 100.0)
-    woken.clear()
-    it.settled(A)
-    assert woken == [B]
-    assert it.ask(B, 100.0) is None
 
 
 def test_a_deleted_session_does_not_block_the_queue():
@@ -146,45 +95,6 @@ def test_a_pass_that_hangs_holds_up_other_sessions_for_a_short_time_only():
     it.settled(A)
     assert it.ask(C, 100.0 + ASK_AGAIN) is not None, "b may still come"
     assert it.ask(C, 100.0 + ABSENT) is None
-
-
-def test_a_session_that_waits_for_a_start_and_a_reconnect_has_one_slot():
-    it = gate([], parallel=1, stagger=0.0)
-    it.ask(A, 100.0)
-    it.ask(B, 100.0)
-    it.ask(B, 100.0, reconnects=True)
-    it.settled(A)
-    assert it.ask(B, 100.0) is None
-    assert it.before(B) is None
-    assert it.ask(C, 100.0) is not None
-    it.settled(B)
-    assert it.ask(C, 100.0) is None
-
-
-def test_sooner_when_the_one_before_is_ready_and_the_machine_is_idle():
-    it = gate([], idle=True)
-    assert it.ask(A, 100.0) is None
-    assert it.ask(B, 100.1) == 102.0, "a is still on its way"
-    it.settled(A)
-    assert it.ask(B, 100.2) is None
-
-
-def test_reconnects_wait_for_no_stagger_but_for_twice_the_parallel_limit():
-    it = gate([], parallel=1)
-    assert it.ask(A, 100.0, reconnects=True) is None
-    assert it.ask(B, 100.0, reconnects=True) is None
-    assert it.ask(C, 100.0, reconnects=True) is not None
-    it.settled(A)
-    assert it.ask(C, 100.0, reconnects=True) is None
-
-
-def test_many_that_drop_at_once_come_back_at_the_pace_of_the_login_budget():
-    it = gate([], parallel=1000, logins=3, login_every=1.0)
-    ids = [InstanceId(f"i{number}") for number in range(6)]
-    at_once = [id for id in ids if it.ask(id, 100.0, reconnects=True) is None]
-    assert len(at_once) == 3
-    assert it.ask(ids[3], 101.0, reconnects=True) is None
-    assert it.ask(ids[4], 101.0, reconnects=True) is not None
 
 
 def fleet(**policy: float) -> Queues:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
-from agent.supervise.loop import TICK, TURN, Loop, Wakes
+from agent.supervise.loop import Loop, Wakes
 
 A, B = InstanceId("a"), InstanceId("b")
 
@@ -63,19 +63,6 @@ async def test_a_wake_during_a_pass_means_one_more_pass_after_it(eventually):
         await eventually(lambda: loop.passes, 2)
 
 
-async def test_the_nearest_deadline_wakes_and_a_newer_one_replaces_it(eventually):
-    begun: list[float] = []
-
-    async def run_pass(id: InstanceId) -> float | None:
-        begun.append(boot_now())
-        return begun[0] + 0.15 if len(begun) == 1 else None
-
-    async with running(run_pass) as (wakes, loop):
-        wakes.wake(A)
-        await eventually(lambda: loop.passes, 2)
-    assert begun[1] - begun[0] >= 0.15
-
-
 async def test_a_pass_that_fails_is_tried_again_and_the_others_go_on(eventually, caplog):
     seen: Counter[str] = Counter()
 
@@ -90,40 +77,6 @@ async def test_a_pass_that_fails_is_tried_again_and_the_others_go_on(eventually,
         await eventually(lambda: seen[A], 3)
         assert caplog.text.count("a pass for a failed; the next one tries again") == 2
         assert seen[B] == 1
-
-
-async def test_a_slow_instance_does_not_delay_another(eventually):
-    forever = asyncio.Event()
-    seen: Counter[str] = Counter()
-
-    async def run_pass(id: InstanceId) -> None:
-        seen[id] += 1
-        if id == A:
-            await forever.wait()
-
-    async with running(run_pass) as (wakes, _loop):
-        wakes.wake(A)
-        await eventually(lambda: seen[A], 1)
-        wakes.wake(B)
-        await eventually(lambda: seen[B], 1)
-        forever.set()
-
-
-async def test_no_more_passes_at_once_than_allowed(eventually):
-    now, most = 0, 0
-
-    async def run_pass(id: InstanceId) -> None:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        await asyncio.sleep(0)
-        now -= 1
-
-    async with running(run_pass, parallel=3) as (wakes, loop):
-        for number in range(20):
-            wakes.wake(InstanceId(f"i{number}"))
-        await eventually(lambda: loop.passes, 20)
-    assert most == 3
 
 
 async def test_f52_after_a_sleep_of_the_machine_what_was_due_meanwhile_passes_at_once(
@@ -175,21 +128,3 @@ async def test_a_slow_lane_fills_its_own_places_only(eventually):
     await eventually(lambda: begun["slow"], 40)
     loop.stop()
     await asyncio.wait_for(task, 30)
-
-
-async def test_an_idle_loop_turns_at_whole_seconds_and_what_is_due_later_at_common_ticks(
-    eventually,
-):
-    async def run_pass(_id: InstanceId) -> float:
-        return boot_now() + 100.0
-
-    async with running(run_pass) as (wakes, loop):
-        for number in range(20):
-            wakes.wake(InstanceId(f"s{number}"))
-            await asyncio.sleep(0)
-        await eventually(lambda: loop.passes, 20)
-        assert all(at % TICK == 0 for at in loop._due.values())
-        assert len(set(loop._due.values())) <= 1 + 5 / TICK, "one tick, on a slow machine a few"
-        before = loop.turned_at
-        await eventually(lambda: loop.turned_at > before, True)
-        assert loop._sleeps_until % TURN == 0

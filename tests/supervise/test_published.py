@@ -7,15 +7,10 @@ import pytest
 
 from agent.core.breaker import BreakerState
 from agent.core.model import (
-    ConnectionStatus,
-    Health,
-    HealthVerdict,
     Instance,
     InstanceId,
     JournalEntry,
     SessionRecord,
-    UnitState,
-    UnitStatus,
 )
 from agent.core.reconnect import ReconnectPolicy
 from agent.errors import StoreError
@@ -84,26 +79,6 @@ async def test_a_change_is_shown_when_it_is_on_the_disk(slow, kept):
     shown = registry.view(A)
     assert shown.record.attempts == 5
     assert shown.instance.enabled is shown.desired.enabled is (kept == "record")
-
-
-async def test_unit_and_verdict_are_shown_together_with_the_status_that_follows_from_them(slow):
-    registry, disk, _ = slow
-    facts = registry.facts[A]
-    facts.unit = UnitStatus(UnitState.FAILED, "run", 7)
-    failed = (Health.DEGRADED, ConnectionStatus.RECONNECTING)
-    facts.verdict = HealthVerdict(*failed, "worker_failed", "its worker failed")
-    facts.record = replace(facts.record, status=ConnectionStatus.RECONNECTING)
-    saving = asyncio.create_task(registry.save(facts))
-    await disk.begun.wait()
-    registry.touch(facts)
-    shown = registry.view(A)
-    found = (shown.unit.state, shown.verdict.reason, shown.status)
-    assert found == (UnitState.INACTIVE, "not_looked_yet", ConnectionStatus.DISCONNECTED)
-    disk.may_write.set()
-    await saving
-    shown = registry.view(A)
-    found = (shown.unit.state, shown.verdict.reason, shown.status)
-    assert found == (UnitState.FAILED, "worker_failed", ConnectionStatus.RECONNECTING)
 
 
 async def test_where_the_disk_takes_nothing_the_truth_is_shown_all_the_same(slow):

@@ -95,18 +95,6 @@ async def test_all_share_one_look_at_a_time_and_all_are_woken(reaching, network,
     assert all(reaching.ask(facts, boot_now()) is None for facts in every)
 
 
-async def test_no_address_is_probed_while_no_session_waits(reaching, network, eventually):
-    every = sessions(2)
-    await seen_and_lost(reaching, network, every, eventually)
-    for facts in every:
-        facts.record = replace(facts.record, status=ConnectionStatus.CONNECTED)
-    await eventually(lambda: network.at_once == 0)
-    before = network.looks
-    reaching.route_changed()
-    with pytest.raises(AssertionError):
-        await eventually(lambda: network.looks > before + 1, within=0.3)
-
-
 async def test_a_route_change_is_a_reason_to_look_now(reaching, network, eventually, monkeypatch):
     every = sessions(1)
     await seen_and_lost(reaching, network, every, eventually)
@@ -122,36 +110,8 @@ async def test_a_route_change_is_a_reason_to_look_now(reaching, network, eventua
     assert (network.looks, told) == (before + 1, [1])
 
 
-async def test_where_no_look_was_ever_good_one_session_tries_all_the_same(
-    reaching, network, eventually
-):
-    network.cause = "its certificate is refused: self-signed certificate"
-    first, *others = sessions(3)
-    reaching.ask(first, boot_now())
-    await eventually(lambda: reaching.away(first))
-    assert reaching.ask(first, boot_now()) is None
-    assert all(reaching.ask(one, boot_now()) is not None for one in others)
-    assert all(reaching.wait_reason(one) == "unreachable" for one in others)
-    network.woken.clear()
-    reaching.succeeded(first)
-    assert not any(reaching.wait_reason(one) for one in others)
-    assert {one.id for one in others} <= set(network.woken)
-    assert all(reaching.ask(one, boot_now()) is None for one in others)
-
-
 async def test_an_operator_who_asks_for_a_try_now_gets_it(reaching, network, eventually):
     every = sessions(1)
     await seen_and_lost(reaching, network, every, eventually)
     every[0].asked.past_looks = True
     assert (reaching.wait_reason(every[0]), reaching.ask(every[0], boot_now())) == ("", None)
-
-
-async def test_other_settings_are_another_address(reaching, network, eventually):
-    every = sessions(1)
-    await seen_and_lost(reaching, network, every, eventually)
-    moved = replace(every[0].instance, settings={"url": "https://other.example/"})
-    every[0].instance = moved
-    assert reaching.wait_reason(every[0]) == ""
-    reaching.forget(every[0].id)
-    backend = Facts(Instance(InstanceId("b"), "evolution", True, {"backend": "evo"}), LOST)
-    assert (reaching.wait_reason(backend), reaching.ask(backend, boot_now())) == ("", None)

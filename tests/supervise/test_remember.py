@@ -21,7 +21,6 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.recovery.repair import Goal, Repair, Trouble
 from agent.supervise.facts import Facts
 from agent.supervise.passes.circuit import note_circuit
 from agent.supervise.passes.record import Recorder, note_restarts
@@ -30,7 +29,6 @@ from agent.supervise.story import is_trouble
 BOOT = "boot-1"
 NOW = 1000.0
 WALL = 1_800_000_000.0
-YEARS = 900 * 86400.0
 RUNS = UnitStatus(UnitState.ACTIVE, run="r1", main_pid=7, since=900.0)
 STOPPED = UnitStatus(UnitState.INACTIVE)
 
@@ -56,12 +54,10 @@ def facts(enabled: bool = True, **record: object) -> Facts:
         pytest.param({}, STOPPED, Override.STOPPED, id="stopped past us"),
         pytest.param({"stopped_run": "r1"}, STOPPED, Override.NONE, id="we stopped it"),
         pytest.param({"seen_boot": "boot-0"}, STOPPED, Override.NONE, id="the machine booted"),
-        pytest.param({"seen_run": ""}, STOPPED, Override.NONE, id="never ran in this boot"),
         pytest.param(
             {}, replace(STOPPED, job_pending=True), Override.NONE, id="a job is under way"
         ),
         pytest.param({}, replace(STOPPED, state=UnitState.FAILED), Override.NONE, id="it crashed"),
-        pytest.param({}, RUNS, Override.NONE, id="it runs"),
     ],
 )
 def test_a_stop_by_hand_is_respected(known, unit, expected):
@@ -86,37 +82,6 @@ def test_a_start_asked_of_us_after_a_stop_by_hand_is_no_stop_again() -> None:
     recorder().note_operator(it, replace(RUNS, run="r2"))
     assert [one.kind for one in recorder().note_operator(it, STOPPED)] == ["operator"]
     assert it.record.override_boot == BOOT
-
-
-def test_a_start_by_hand_ends_the_hold():
-    it = facts(override=Override.STOPPED, override_boot=BOOT)
-    recorder().note_operator(it, replace(RUNS, run="r2"))
-    assert it.record.override is Override.NONE
-
-
-def test_a_stop_that_was_just_asked_for_is_not_a_start_by_hand():
-    it = facts(override=Override.STOPPED, override_boot=BOOT)
-    recorder().note_operator(it, RUNS)
-    assert it.record.override is Override.STOPPED
-
-
-def test_the_managers_own_restart_is_not_a_start_by_hand():
-    it = facts(override=Override.STOPPED, override_boot=BOOT)
-    recorder().note_operator(it, replace(RUNS, run="r2", restarts=1))
-    assert it.record.override is Override.STOPPED
-
-
-def test_a_disabled_instance_that_is_started_by_hand_may_run():
-    it = facts(enabled=False)
-    recorder().note_operator(it, replace(RUNS, run="r2"))
-    assert it.record.override is Override.STARTED
-
-
-def test_our_own_start_is_no_operators():
-    it = facts(enabled=False)
-    it.action.started_run = "r2"
-    recorder().note_operator(it, replace(RUNS, run="r2"))
-    assert it.record.override is Override.NONE
 
 
 def test_without_systemd_no_operator_acts_past_the_agent():
@@ -156,34 +121,6 @@ CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, accoun
 LOST = Claim(ConnectionStatus.DISCONNECTED, reason="connection_lost", paired=True)
 
 
-def test_a_failing_injection_is_its_own_reason_and_counts_for_the_fleet():
-    it, failed = facts(), []
-    lost = Claim(ConnectionStatus.INITIALIZING, "injection_failed", phase="injected")
-    it.unit = RUNS
-    it.heard(lost, NOW)
-    seen = Observation(
-        it.instance,
-        Desired(True),
-        it.record,
-        it.unit,
-        NOW + 99,
-        linked_since=900.0,
-        claim=it.run.claim,
-        at_wall=WALL,
-    )
-    remembering = Recorder(
-        HealthPolicy,
-        BOOT,
-        True,
-        lambda: 0.0,
-        lambda _facts, code: failed.append(code),
-        lambda _: None,
-    )
-    remembering.remember(it, seen, judge_health(seen, HealthPolicy(), NOW + 99))
-    assert it.record.reason == "injection_failed"
-    assert failed == ["injection_failed"]
-
-
 def test_a_drop_is_counted_once_however_often_it_is_reported():
     it = facts()
     look(it, CONNECTED)
@@ -192,14 +129,6 @@ def test_a_drop_is_counted_once_however_often_it_is_reported():
     assert it.record.breaker_failures == 1
     assert it.record.reason == "connection_lost"
     assert it.record.status is ConnectionStatus.RECONNECTING
-
-
-def test_a_second_drop_is_counted_again():
-    it = facts()
-    look(it, LOST)
-    look(it, Claim(ConnectionStatus.INITIALIZING), at=NOW + 1)
-    look(it, LOST, at=NOW + 2)
-    assert it.record.breaker_failures == 2
 
 
 def test_a_zombie_is_counted_once_until_it_is_connected_again():
@@ -220,49 +149,6 @@ def test_an_agent_that_restarts_does_not_count_a_drop_again():
     it.observed = False
     look(it, LOST)
     assert it.record.breaker_failures == 0
-
-
-def test_a_minute_of_success_resets_the_count_and_it_is_a_reconnect():
-    it = facts()
-    look(it, CONNECTED)
-    look(it, LOST, at=NOW + 1)
-    it.record = replace(it.record, attempts=4)
-    look(it, CONNECTED, at=NOW + 2)
-    assert it.record.attempts == 4, "a connection of a moment proves little"
-    look(it, CONNECTED, at=NOW + 62)
-    assert it.record.attempts == 0
-    assert it.counters.by_word["reconnects"] == {"connection_lost": 1}
-
-
-def test_an_interruption_between_two_passes_is_a_reconnect_and_ends_the_uptime():
-    it = facts()
-    look(it, CONNECTED)
-    since = it.connected_since_wall
-    look(it, CONNECTED, at=NOW + 30)
-    assert it.connected_since_wall == since
-    it.heard(Claim(ConnectionStatus.DISCONNECTED, paired=True), NOW + 40)
-    look(it, CONNECTED, at=NOW + 41)
-    assert it.connected_since_wall == WALL + NOW + 41
-    it.repair.last = Repair(Trouble.KEYS, "crypto_peer", Goal.HEAL, WALL)
-    it.begin_again(NOW + 50)
-    look(it, CONNECTED, at=NOW + 51)
-    look(it, CONNECTED, at=NOW + 81)
-    assert it.connected_since_wall == WALL + NOW + 51
-    assert it.counters.by_word["reconnects"] == {"connection_lost": 1, "repair": 1}
-    assert it.record.reconnects == 2
-
-
-def test_what_began_while_the_clock_was_ahead_begins_when_the_clock_is_right_again():
-    it = facts(status_since_wall=1.0)
-    look(it, CONNECTED, wall=WALL + YEARS)
-    it.inbound = replace(it.inbound, last_wall=WALL + YEARS)
-    it.hour_wall = WALL + YEARS
-    look(it, CONNECTED, at=NOW + 5)
-    right = WALL + NOW + 5
-    assert it.record.status_since_wall == it.connected_since_wall == right
-    assert it.hour_wall == it.inbound.last_wall == right
-    look(it, CONNECTED, at=NOW + 70)
-    assert it.connected_since_wall == right
 
 
 def test_waiting_for_a_scan_uses_up_no_attempts():
@@ -287,7 +173,11 @@ def test_the_same_facts_tell_nothing_new():
 
 @pytest.mark.parametrize(
     ("result", "reason"),
-    [("watchdog", "watchdog"), ("oom-kill", "oom"), ("signal", "crash"), ("exit-code", "crash")],
+    [
+        ("watchdog", "watchdog"),
+        ("oom-kill", "oom"),
+        ("signal", "crash"),
+    ],
 )
 def test_a_restart_by_the_host_is_counted_under_its_cause(result, reason):
     it = facts()

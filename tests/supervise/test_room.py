@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Config, load_config
+from agent.config import Config
 from agent.core.admission import StartPolicy
-from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.network.reach import ReachPolicy
 from agent.core.plan import ActionKind, Plan
@@ -127,7 +126,6 @@ def test_a_stopped_session_and_one_on_a_backend_wait_for_no_memory(house):
         pytest.param(facts("a", memory_limit=900 * MIB), 900, 1125, id="granted more"),
         pytest.param(facts("a", memory_limit=100 * MIB), 100, 640, id="granted less"),
         pytest.param(facts("a", memory_limit=0), 0, 0, id="no limit of its own"),
-        pytest.param(facts("a", "sandbox"), 64, 640, id="an engine that needs little"),
         pytest.param(facts("a", "evolution", backend="e"), 0, 640, id="no process here"),
     ],
 )
@@ -137,19 +135,11 @@ def test_the_limit_and_the_wall_behind_it_are_in_step(one, limit, wall):
     assert settings.memory_wall(one) == wall * MIB
 
 
-def test_memory_max_0_is_no_wall():
-    settings = Settings(load_config(None, {"WA_AGENT_WORKER__MEMORY_MAX": "0"}))
-    for own in (0, 900 * MIB):
-        assert settings.memory_wall(facts("a", memory_limit=own)) == 0
-
-
 @pytest.mark.parametrize(
     ("kind", "backend", "waits"),
     [
         (RecoveryKind.RECONNECT, "", True),
-        (RecoveryKind.RESTART, "", True),
         (RecoveryKind.CLEANUP, "", True),
-        (RecoveryKind.LOGOUT_RESTART, "evo", True),
         (RecoveryKind.REGENERATE_KEYS, "evo", True),
         (RecoveryKind.REGENERATE_KEYS, "", False),
         (RecoveryKind.BACK_UP, "", False),
@@ -165,17 +155,3 @@ def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, back
     decision = Decision(kind, "so", proof=Proof(Ground.NO_PAIRING))
     plan = plan_step(decision, remote=bool(backend))
     assert (house.turns.ask(one, plan) is not None) is waits
-
-
-def test_the_budget_of_logins_is_a_setting_and_outlives_a_stagger_of_zero():
-    start = StartPolicy(stagger=0.0, logins=7, login_every=3.0, parallel=2, remote_parallel=9)
-    settings = Settings(Config(start=start))
-    here, there = settings.start_policy(), settings.remote_start_policy()
-    assert (here.logins, here.login_every, here.parallel) == (7, 3.0, 2)
-    assert (there.logins, there.login_every, there.parallel) == (7, 3.0, 9)
-
-
-def test_the_numbers_of_the_memory_check_are_settings():
-    chosen = {"trend": 60.0, "least_growth": 0.5, "free_every": 1.0, "restart_every": 2.0}
-    policy = Config(memory=MemoryPolicy(**chosen)).memory
-    assert {name: getattr(policy, name) for name in chosen} == chosen

@@ -42,7 +42,10 @@ SOURCES = ViewSources(
 
 @pytest.mark.parametrize(
     ("reason", "told"),
-    [("connection_lost", True), ("conflict", True), ("banned", False), ("logout", False)],
+    [
+        ("connection_lost", True),
+        ("banned", False),
+    ],
 )
 async def test_a_next_try_is_shown_only_where_one_will_come(reason, told):
     record = SessionRecord(reason=reason, not_before_wall=time.time() + 100)
@@ -56,15 +59,10 @@ async def test_a_next_try_is_shown_only_where_one_will_come(reason, told):
     ("verdict", "reason", "told"),
     [
         ("healthy", "", False),
-        ("disconnected", "waiting_for_scan", False),
         ("disconnected", "temporary_ban", False),
-        ("disconnected", "banned", False),
         ("corrupted", "session_damaged", False),
-        ("disconnected", "starting", False),
         ("disconnected", "network_down", True),
-        ("disconnected", "stopped", True),
         ("not_found", "not_running", True),
-        ("stuck", "zombie", True),
     ],
 )
 async def test_an_outage_is_shown_only_for_sessions_that_wait_for_its_end(verdict, reason, told):

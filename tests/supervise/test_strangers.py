@@ -22,7 +22,7 @@ def after(errors: int, peers: int, **more: str) -> Facts:
     return facts
 
 
-@pytest.mark.parametrize(("errors", "peers"), [(8, 1), (40, 8), (400, 90)])
+@pytest.mark.parametrize(("errors", "peers"), [(8, 1), (400, 90)])
 def test_strangers_ask_for_no_step_however_much_they_write(errors: int, peers: int) -> None:
     policy, later = SETTINGS.config.crypto, boot_now() + 60
     known = judge_keys(after(errors, peers), policy, later)

@@ -1,8 +1,5 @@
 """Is there a session, and is it whole?"""
 
-import hashlib
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,14 +7,7 @@ from hypothesis import strategies as st
 from agent.core.model import SessionFiles
 from agent.vault.check import check_files, inspect_files
 from agent.vault.identity import create
-
-
-def sandbox_file(**changes):
-    rest = {"version": 1, "paired": True, "account": "49151", "device": "d", "counter": 3}
-    rest |= changes
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-    return json.dumps({**rest, "checksum": hashlib.sha256(text.encode()).hexdigest()}).encode()
-
+from tests.vault.conftest import sandbox_file
 
 GOOD = sandbox_file()
 
@@ -33,12 +23,9 @@ def folder(root, sales):
         pytest.param(None, SessionFiles.UNPAIRED, id="nothing yet"),
         pytest.param(GOOD, SessionFiles.WHOLE, id="paired"),
         pytest.param(sandbox_file(paired=False), SessionFiles.UNPAIRED, id="not paired"),
-        pytest.param(sandbox_file(account="ä\u2028"), SessionFiles.WHOLE, id="any account"),
         pytest.param(b"", SessionFiles.DAMAGED, id="empty"),
-        pytest.param(bytes(len(GOOD)), SessionFiles.DAMAGED, id="zeroed"),
         pytest.param(GOOD[:-10], SessionFiles.DAMAGED, id="truncated"),
         pytest.param(GOOD.replace(b"49151", b"49152"), SessionFiles.DAMAGED, id="changed"),
-        pytest.param(b"[]", SessionFiles.DAMAGED, id="a list"),
         pytest.param(b'{"paired": true}', SessionFiles.DAMAGED, id="no checksum"),
         pytest.param(b"[" * 100_000, SessionFiles.DAMAGED, id="nested without end"),
     ],

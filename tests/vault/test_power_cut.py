@@ -18,7 +18,6 @@ from agent.supervise.backends.files import hook_secret, lay_out_backend, write_r
 from agent.vault.archives.pack import export_snapshot
 from agent.vault.archives.unpack import unpack
 from agent.vault.archives.untar import Limits
-from agent.vault.atomic import write_atomically
 from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.staging import finish, put_in_place
 from agent.vault.copies.take import Subject, take_snapshot
@@ -126,19 +125,6 @@ def disk(root: Path, session: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     found = Disk(root)
     found.watch(monkeypatch)
     yield found
-
-
-def test_the_watch_itself_finds_what_is_missing(
-    root: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fd = os.open(root / "sales", os.O_RDONLY)
-    write_atomically(root / "sales", fd, "good", b"x", mode=0o600)
-    assert disk.debts() == []
-    monkeypatch.setattr(os, "fsync", lambda _fd: None)
-    write_atomically(root / "sales", fd, "bad", b"x", mode=0o600)
-    os.close(fd)
-    assert any("sales/bad got its name while the disk owed the content" in d for d in disk.broken)
-    assert any(word.startswith("that ") for word in disk.owed.values())
 
 
 def test_an_identity_that_was_written_is_there(root: Path, sales: Instance, disk: Disk) -> None:

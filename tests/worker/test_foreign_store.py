@@ -3,16 +3,12 @@
 import asyncio
 from pathlib import Path
 
-from agent.core.health.judge import judge_health
-from agent.core.health.policy import HealthPolicy
-from agent.core.model import ConnectionStatus, Health
-from agent.core.recovery.beginning import needs_repair
+from agent.core.model import ConnectionStatus
 from agent.core.words import InstanceId
 from agent.instance_file import NAME, InstanceFile, render_instance_file
 from agent.worker.empty_store import open_engine
 from agent.worker.identity import read_identity
 from agent.worker.reports import Reports
-from tests.core.made import NOW, said, seen
 from tests.engines.baileys.conftest import ACCOUNT, OTHER
 from tests.engines.baileys.test_baileys_creds import linked, write
 
@@ -31,10 +27,3 @@ async def test_a_store_of_another_account_is_refused_by_the_record(tmp_path: Pat
     assert (claim.status, claim.reason) == REFUSED
     assert "is of the account …0003" in claim.raw
     assert not (tmp_path / "sales" / "session" / "baileys.json").exists()
-
-
-def test_a_store_of_another_account_waits_for_a_person_and_no_repair_touches_it() -> None:
-    observation = seen(claim=said(ConnectionStatus.AUTH_FAILURE, reason="session_foreign"))
-    verdict = judge_health(observation, HealthPolicy(), NOW)
-    assert (verdict.state, verdict.reason) == REFUSED
-    assert verdict.health is not Health.CORRUPTED and not needs_repair(verdict)

@@ -117,15 +117,6 @@ def test_two_users_share_what_a_browser_kept_to_itself(run: Run, root: Path) -> 
     assert run(AGENT, EMPTY, folder).stdout.strip() == "empty"
 
 
-def test_a_single_user_keeps_its_files_to_itself(tmp_path: Path) -> None:
-    session = tmp_path / "session"
-    session.mkdir(mode=0o700)
-    (session / "file").touch(mode=0o600)
-    tmp_path.chmod(0o700)
-    assert share_session(tmp_path) == 0
-    assert (session / "file").stat().st_mode & 0o777 == 0o600
-
-
 def test_a_planted_session_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/file").touch(mode=0o600)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,6 @@ def files(bench: Any) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
-def empty(session: Path) -> None:
-    session.mkdir()
-
-
 def unpaired(session: Path) -> None:
     session.mkdir()
     write_session(session, SessionFile(device="never-paired"))
@@ -53,7 +48,7 @@ async def test_a_paired_session_without_its_folder_ends_its_worker_and_names_the
     assert not bench.session.exists()
 
 
-@pytest.mark.parametrize("lay_out", [empty, unpaired])
+@pytest.mark.parametrize("lay_out", [unpaired])
 async def test_f42_a_paired_session_without_a_pairing_is_reported_and_not_touched(
     bench: Any, lay_out: Any
 ) -> None:
@@ -83,28 +78,6 @@ async def test_f42_a_paired_session_without_a_pairing_is_reported_and_not_touche
     assert "QR_REQUIRED" not in bench.errors() + str(bench.claims)
 
 
-async def test_f42_a_killed_worker_whose_store_is_lost_comes_back_without_a_code(
-    bench: Any,
-) -> None:
-    await bench.connected(settings=AUTO)
-    bench.process.send_signal(signal.SIGKILL)
-    await bench.ended()
-    kept = (bench.session / "sandbox.json").read_bytes()
-    (bench.session / "sandbox.json").unlink()
-    start_paired(bench)
-    await bench.linked()
-    await bench.status(Status.AUTH_FAILURE, "unpaired_suspect")
-    bench.process.terminate()
-    await bench.ended()
-    assert files(bench) == {}
-    (bench.session / "sandbox.json").write_bytes(kept)
-    start_paired(bench)
-    await bench.linked()
-    await bench.status(Status.CONNECTED)
-    told = json.loads((bench.session / "sandbox.json").read_bytes())
-    assert told["device"] == json.loads(kept)["device"]
-
-
 async def test_a_live_session_whose_file_was_unpaired_beneath_it_shows_no_code(bench: Any) -> None:
     link = await bench.connected(settings=AUTO)
     write_session(bench.session, SessionFile(device="another"))
@@ -112,13 +85,6 @@ async def test_a_live_session_whose_file_was_unpaired_beneath_it_shows_no_code(b
     await link.call("connect")
     await bench.status(Status.AUTH_FAILURE, "session_damaged")
     assert json.loads((bench.session / "sandbox.json").read_bytes())["device"] == "another"
-
-
-async def test_a_session_that_was_never_paired_begins_as_ever(bench: Any) -> None:
-    bench.identity(settings={**bench.quick, **AUTO}, paired=False)
-    bench.start(identity=False)
-    await bench.linked()
-    await bench.status(Status.CONNECTED)
 
 
 def said(status: Status, reason: str = "", **more: Any) -> Claim:

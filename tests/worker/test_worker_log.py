@@ -61,23 +61,3 @@ async def test_a_flood_leaves_two_pieces(say: Say, tmp_path: Path, eventually: E
     assert log.stat().st_size <= LOG_LIMIT + 10_000
     assert 0 < before.stat().st_size <= LOG_LIMIT
     assert before.stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize("how", ["removed", "moved"])
-async def test_a_log_that_somebody_took_away_is_there_again(
-    say: Say, tmp_path: Path, eventually: Eventually, how: str
-) -> None:
-    log = tmp_path / "worker.log"
-    say("first", 1)
-    await eventually(lambda: "first" in read(log), within=30)
-    if how == "removed":
-        log.unlink()
-    else:
-        log.rename(tmp_path / "elsewhere")
-
-    def found() -> bool:
-        say("again", 1)
-        return "again" in read(log)
-
-    await eventually(found, within=30)
-    assert log.stat().st_mode & 0o777 == 0o600

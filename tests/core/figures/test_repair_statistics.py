@@ -1,15 +1,10 @@
 from dataclasses import replace
 
-import pytest
-
 from agent.core.figures.repair_statistics import (
     RepairStatistics,
-    StepTally,
-    note_check,
     note_repair,
-    note_step,
 )
-from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair, Trouble
+from agent.core.recovery.repair import Ending, Goal, Repair, Trouble
 
 
 def ended(ending, seconds, acts=1):
@@ -35,14 +30,6 @@ def test_statistics_count_what_ended_and_how():
     assert statistics.success_rate == 0.75
 
 
-def test_the_wait_for_proof_that_keys_have_healed_is_no_time_of_their_repair():
-    keys = Repair(Trouble.KEYS, "crypto_peer", Goal.HEAL, 100.0, done=True, acts=1)
-    keys = replace(keys, stage_wall=106.0, ending=Ending.RECOVERED, ended_wall=226.0)
-    assert note_repair(RepairStatistics(), keys).mean_time_to_repair == 6
-    gave_up = replace(keys, ending=Ending.GAVE_UP)
-    assert gave_up.seconds == 126
-
-
 def test_repairs_that_took_a_person_are_counted_apart():
     statistics = RepairStatistics()
     for goal, ending in (
@@ -55,11 +42,3 @@ def test_repairs_that_took_a_person_are_counted_apart():
         statistics = note_repair(statistics, replace(ended(ending, 1), goal=goal))
     assert statistics.interventions == {"asked": 3, "needed": 2}
     assert (statistics.repaired, statistics.failed) == (2, 2)
-
-
-def test_checks_and_steps():
-    statistics = note_check(note_check(RepairStatistics(), 0.1), 0.3)
-    assert statistics.mean_check_seconds == pytest.approx(0.2)
-    statistics = note_step(statistics, RecoveryKind.RESTART, True, 2.0)
-    statistics = note_step(statistics, RecoveryKind.RESTART, False, 5.0)
-    assert statistics.steps == {"restart": StepTally(1, 1, 7.0)}

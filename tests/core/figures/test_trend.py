@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,16 +33,6 @@ def test_a_count_reset_to_zero_makes_no_negative_point() -> None:
     assert line.messages() == [0, 3, 199_997, 2**32 - 1]
 
 
-def test_a_line_that_begins_late_does_not_show_all_messages_at_once() -> None:
-    """The counts go on over a restart of the agent, a line that is not kept does not."""
-    trends = Trends(3600.0)
-    for counted in (100_000, 100_002):
-        trends.note([(A, None, counted)], 0.0)
-    line = trends.of(A)
-    assert line is not None
-    assert line.messages() == [0, 2]
-
-
 def test_each_reach_has_points_of_its_own_and_a_time_without_an_agent_is_left_out() -> None:
     trends = open_trends(3600.0)
     begun = 1_000_000.0
@@ -63,15 +52,6 @@ def test_each_reach_has_points_of_its_own_and_a_time_without_an_agent_is_left_ou
     assert lines["day"].memory()[-2:] == [None, 2048]
 
 
-def test_a_clock_that_was_set_back_stops_no_line() -> None:
-    trends = open_trends(3600.0)
-    for at in (5_000_000.0, 1_000.0, 1_060.0):
-        note_due(trends, lambda: [(A, 1024, 0)], at)
-    line = trends["latest"].of(A)
-    assert line is not None
-    assert len(line.memory()) == 3
-
-
 @given(st.text() | st.sampled_from(["[[1],[1],1]", "[[-1],[1],1]", "[[1],[],1]", "[1,2,3]"]))
 def test_what_is_no_line_is_read_as_none(text: str) -> None:
     with contextlib.suppress(ValueError, TypeError):
@@ -87,14 +67,3 @@ def test_only_the_last_points_and_only_of_instances_that_are_there_are_kept() ->
     assert line.memory() == [at * 1024 for at in range(25, POINTS + 25)]
     assert len(line.messages()) == POINTS
     assert trends.of(B) is None
-
-
-def test_a_thousand_instances_take_less_than_a_megabyte_for_each_reach() -> None:
-    ids = [InstanceId(f"i{number}") for number in range(1000)]
-    tracemalloc.start()
-    trends = Trends(3600.0)
-    for at in range(POINTS + 5):
-        trends.note(((id, 100 << 20, at) for id in ids), float(at))
-    size, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert size < 800_000, size

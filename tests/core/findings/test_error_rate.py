@@ -10,13 +10,6 @@ def noted(*moments):
     return rate
 
 
-def test_errors_of_the_last_minute_are_counted():
-    rate = noted(100, 101, 115, 130)
-    assert rate.count(130) == 4
-    assert rate.count(165) == 2
-    assert rate.count(1000) == 0
-
-
 def test_a_flood_keeps_it_small_and_a_clock_that_jumps_back_does_no_harm():
     rate = noted(*(1000 + one / 10 for one in range(5000)))
     assert len(rate.stretches) <= 7
@@ -35,15 +28,6 @@ def test_the_share_of_failed_operations_covers_the_window_only():
     assert (found.name, found.level) == ("error_rate", Health.DEGRADED)
     assert found.detail.startswith("60 of its last ")
     assert len(rate.samples) <= 25
-
-
-def test_a_few_operations_and_a_clock_set_back_say_nothing():
-    rate = ErrorRate().note(1000.0, 0, 0, 300.0)
-    assert rate.judge(5, 4, 0.1, 10) is None
-    assert rate.judge(5, 5, 0.1, 10) is not None
-    back = rate.note(10.0, 9, 9, 300.0)
-    assert back.samples[-1] == (10.0, 9, 9)
-    assert ErrorRate().judge(9, 9, 0.1, 1) is None
 
 
 def test_the_mean_response_time_is_of_the_last_minutes_alone():

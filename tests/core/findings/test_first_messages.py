@@ -51,14 +51,6 @@ def test_unread_messages_are_waited_for_and_then_reported() -> None:
     }  # fmt: skip
 
 
-def test_time_runs_from_the_first_message_on() -> None:
-    silent = FirstMessages()
-    assert end_in_time(silent, 1e9) is silent
-    assert silent.sentence == "moved in; no message has come since"
-    assert not end_in_time(after("+0"), 1000.0 + WITHIN - 1).over
-    assert end_in_time(after("+0"), 1000.0 + WITHIN).over
-
-
 def test_the_record_keeps_it() -> None:
     first = after("-0", "+1")
     assert read_stored(stored(first)) == first

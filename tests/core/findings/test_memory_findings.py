@@ -10,9 +10,7 @@ from agent.core.findings.memory import (
     MemoryStep,
     decide_memory,
     judge_memory,
-    lacks_room,
     leaks,
-    memory_budget,
 )
 
 POLICY = MemoryPolicy()
@@ -31,12 +29,9 @@ def hour_of(curve):
     ("curve", "leaking"),
     [
         pytest.param(lambda m: 200 + m, True, id="even growth"),
-        pytest.param(lambda m: 200, False, id="flat"),
         pytest.param(lambda m: 100 + 150 * min(m, 20) / 20, False, id="warm-up, then a plateau"),
         pytest.param(lambda m: 200 + 40 * ((m // 5) % 2), False, id="saw-tooth of a collector"),
         pytest.param(lambda m: 200 + m + 30 * ((m // 5) % 2), True, id="saw-tooth on a slope"),
-        pytest.param(lambda m: 300 - m, False, id="shrinking"),
-        pytest.param(lambda m: 200 + m / 10, False, id="too little to speak of"),
     ],
 )
 def test_a_leak_is_distinguished_from_a_plateau(curve, leaking):
@@ -59,21 +54,6 @@ def test_levels(used, name):
     assert (signal.name if signal else None) == name
 
 
-def test_no_limit_is_never_reached():
-    assert judge_memory(MemoryHistory(), 1 << 60, 0, POLICY, NOW) is None
-
-
-def test_the_budget_is_the_larger_of_two_and_holds_admissions():
-    assert memory_budget(16_384 * MIB, POLICY) == int(16_384 * MIB * 0.8)
-    assert memory_budget(1024 * MIB, POLICY) == 2048 * MIB
-    assert memory_budget(1024 * MIB, MemoryPolicy(total=0)) == 0
-    assert not lacks_room(1500 * MIB, 3, 500 * MIB, 2000 * MIB)
-    assert "3 may use 1501 MiB, this one 500 MiB, all together 2000 MiB" in lacks_room(
-        1501 * MIB, 3, 500 * MIB, 2000 * MIB
-    )
-    assert not lacks_room(1 << 60, 3, LIMIT, 0)
-
-
 def one(name, used, **changes):
     return InstanceMemory(name, used * MIB, LIMIT, **changes)
 
@@ -91,7 +71,6 @@ def steps(*instances, budget=0):
         pytest.param(steps(one("a", 100)), [], id="well"),
         pytest.param(steps(one("a", 420)), [("free", "a")], id="warn"),
         pytest.param(steps(one("a", 420, freed_at=NOW - 60)), [], id="freed a minute ago"),
-        pytest.param(steps(one("a", 420, freed_at=NOW + 60)), [("free", "a")], id="clock jumped"),
         pytest.param(
             steps(one("a", 480), one("b", 490)),
             [("free", "a"), ("restart", "b")],
@@ -106,11 +85,6 @@ def steps(*instances, budget=0):
             steps(one("a", 480, restartable=False)),
             [("free", "a")],
             id="not in the middle of a sync",
-        ),
-        pytest.param(
-            steps(one("a", 490, restarted_at=NOW - 60, freed_at=NOW - 60)),
-            [],
-            id="restarted a minute ago",
         ),
         pytest.param(
             steps(one("a", 300), one("b", 350), budget=680),

@@ -1,11 +1,9 @@
 """A session's life on a real socket: created, scanned, open, dropped, logged out, begun again."""
 
-import asyncio
 import json
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,10 +11,10 @@ from agent.core.model import ConnectionStatus
 from agent.engines.evolution import backup
 from agent.errors import EngineError, InvalidRequest
 from tests.conftest import Eventually
-from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn, stays_closed
+from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
 
 Status = ConnectionStatus
-VERSIONS = ("2.3.7", "2.4.0-rc2", "1.8.6")
+VERSIONS = ("2.3.7", "1.8.6")
 
 
 @pytest.fixture(params=VERSIONS)
@@ -58,41 +56,6 @@ async def test_a_session_is_created_scanned_and_open(
     assert await session.qr() is None
 
 
-async def test_the_next_code_is_found(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    standin = await make_stand_in(code_holds=0.2)
-    session = (await make_bench(standin)).hold("sales")
-    await session.connect()
-    first = await session.qr()
-
-    async def text() -> str:
-        qr = await session.qr()
-        return qr.text if qr is not None and first is not None and qr.text != first.text else ""
-
-    assert await eventually(text)
-    second = await session.qr()
-    assert second is not None
-    assert second.number >= 2
-
-
-async def test_a_scan_that_leads_nowhere_is_a_pairing_under_way(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    standin = await make_stand_in(opens_after=600.0)
-    session = (await make_bench(standin, pace=replace(PACE, code_holds=0.5))).hold("sales")
-    await session.connect()
-    assert await session.qr() is not None
-    assert standin.instances["sales"].scan()
-
-    async def phase() -> str:
-        claim = (await session.probe()).claim
-        assert not claim.paired
-        return claim.phase
-
-    await eventually(phase, "pairing")
-
-
 def test_the_newest_backups_of_a_session_stay_and_none_that_is_to_be_given_back_goes(
     tmp_path: Path,
 ) -> None:
@@ -115,28 +78,6 @@ async def test_a_pairing_code_comes_for_a_phone_number(any_bench: Bench) -> None
     told = await session.command("pairing_code", {"phone": "+55 11 98888-7777"})
     assert told["code"] == "ABCD1234"
     assert 0 < told["expires_in"] <= 45
-
-
-async def test_where_no_pairing_code_comes_its_answer_says_what_the_server_does_instead(
-    make_stand_in: MakeStandIn, make_bench: MakeBench
-) -> None:
-    standin = await make_stand_in()
-    bench = await make_bench(standin, pace=replace(PACE, pairing_wait=1.0))
-    there = standin.add("sales", "close")
-    session = bench.hold("sales")
-    asked = there.asked_to_connect
-
-    async def refusal() -> str:
-        with pytest.raises(EngineError) as caught:
-            await session.command("pairing_code", {"phone": "5511988887777"})
-        assert caught.value.code == "not_ready"
-        return str(caught.value)
-
-    there.asked_to_connect = lambda _phone: asked(None)  # type: ignore[method-assign]
-    assert "shows a QR code, and made no code for this number" in await refusal()
-    there.stuck = True  # each try ends without an answer of WhatsApp
-    told = await refusal()
-    assert "made no code within" in told or "says close" in told, told
 
 
 async def test_no_pairing_code_where_there_is_a_pairing(bench: Bench) -> None:
@@ -207,17 +148,7 @@ async def test_an_opening_is_proved_by_the_first_look_that_finds_it(
         assert (await session.probe()).claim.status is Status.CONNECTED
 
 
-async def test_a_restart_in_close_connects(bench: Bench, eventually: Eventually) -> None:
-    instance = bench.standin.add("sales", "open")
-    instance.unload()
-    instance.load(connects=False)
-    session = bench.hold("sales")
-    await stays_closed(session, eventually)
-    await session.restart()
-    await eventually(lambda: instance.state, "open")
-
-
-@pytest.mark.parametrize("state", ["connecting", "open"])
+@pytest.mark.parametrize("state", ["open"])
 async def test_the_old_version_is_not_asked_for_a_restart_that_does_nothing_or_harm(
     make_stand_in: MakeStandIn, make_bench: MakeBench, state: str
 ) -> None:
@@ -254,37 +185,6 @@ async def test_a_dead_session_cannot_be_logged_out_and_can_be_renewed(
         await session.logout()
     await session.renew(confirmed=True)
     assert await session.qr() is not None
-
-
-async def test_a_deep_probe_tells_equal_proxies_and_no_password(
-    any_bench: Bench, eventually: Eventually
-) -> None:
-    proxy = {"enabled": True, "host": "10.0.0.9", "port": "3128", "protocol": "http"}
-    proxies: dict[str, dict[str, Any] | None] = {
-        "none": None,
-        "off": proxy | {"enabled": False},
-        "first": proxy,
-        "second": dict(proxy),
-        "user": proxy | {"username": "till-1", "password": "hidden"},
-    }
-    for name, its in proxies.items():
-        any_bench.standin.add(name, "open").proxy = its
-
-    async def tell() -> dict[str, Any]:
-        return {
-            name: (await any_bench.hold(name).probe(deep=True)).detail["proxy"] for name in proxies
-        }
-
-    async def are_told() -> bool:  # the list may be from before they were there
-        return None not in (await tell()).values()
-
-    await eventually(are_told)
-    marks = await tell()
-    assert "hidden" not in str(marks)
-    assert marks["none"] == marks["off"] == ""
-    assert marks["first"] == marks["second"]
-    assert len({marks["none"], marks["first"], marks["user"]}) == 3
-    assert (await any_bench.hold("missing").probe(deep=True)).detail["proxy"] is None
 
 
 async def test_a_renewed_session_keeps_its_token_settings_proxy_and_webhook(
@@ -339,29 +239,6 @@ async def test_a_renewal_that_broke_off_is_finished_by_the_next_connect(bench: B
     assert bench.standin.instances["sales"].token != before.token
 
 
-async def test_a_deletion_that_takes_long_is_waited_for_and_its_first_backup_is_given_back(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    standin = await make_stand_in(removal=3600.0)
-    bench = await make_bench(standin, pace=replace(PACE, removal_wait=0.2))
-    before = standin.add("sales", "close")
-    before.settings["alwaysOnline"] = True
-    session = bench.hold("sales")
-    with pytest.raises(EngineError) as caught:
-        await session.renew(confirmed=True)
-    assert caught.value.code == "timeout"
-    before.settings = {}  # the server has deleted the half of it
-    looks = standin.asked["GET /instance/connectionState"]
-    again = asyncio.create_task(session.renew(confirmed=True))
-    await eventually(lambda: standin.asked["GET /instance/connectionState"] > looks + 2)
-    standin.remove("sales")
-    await again
-    after = standin.instances["sales"]
-    assert after.token == before.token
-    assert after.settings["alwaysOnline"] is True
-    assert len(list((bench.folder / "removed" / "sales").iterdir())) == 1
-
-
 async def test_nothing_is_deleted_that_could_not_be_kept(bench: Bench) -> None:
     instance = bench.standin.add("sales", "open")
     (bench.folder / "removed").write_text("a file where the folder should be")
@@ -371,48 +248,6 @@ async def test_nothing_is_deleted_that_could_not_be_kept(bench: Bench) -> None:
     assert instance.token not in str(caught.value)
     assert bench.standin.instances["sales"] is instance
     assert instance.state == "open"
-
-
-async def test_settings_are_read_and_changed_one_by_one(any_bench: Bench) -> None:
-    any_bench.standin.add("sales", "open")
-    session = any_bench.hold("sales")
-    assert (await session.command("settings", {}))["settings"]["alwaysOnline"] is False
-    await session.command("settings", {"msgCall": "write instead"})
-    await session.command("settings", {"alwaysOnline": True})
-    assert any_bench.standin.instances["sales"].settings["alwaysOnline"] is True
-    there = (await session.command("settings", {}))["settings"]
-    assert (there["alwaysOnline"], there["msgCall"]) == (True, "write instead")
-    for wrong in ({"alwaysOnline": "yes"}, {"always_online": True}, {"msgCall": 1}):
-        with pytest.raises(InvalidRequest):
-            await session.command("settings", wrong)
-
-
-async def test_messages_are_left_to_the_servers_own_api(bench: Bench) -> None:
-    session = bench.hold("sales")
-    message = {"to": "5511988887777", "type": "text", "text": "x"}
-    for asked in (session.send(message), session.mark_read({}), session.presence({})):
-        with pytest.raises(EngineError, match="its server's own API does that") as caught:
-            await asked
-        assert caught.value.code == "not_supported"
-    assert bench.standin.asked.total() == 0
-
-
-async def test_keys_cannot_be_regenerated_and_unknown_commands_are_named(bench: Bench) -> None:
-    session = bench.hold("sales")
-    with pytest.raises(EngineError) as caught:
-        await session.regenerate_keys(["5511988887777"])
-    assert caught.value.code == "not_supported"
-    with pytest.raises(InvalidRequest, match="pairing_code, settings and delete"):
-        await session.command("scan", {})
-
-
-async def test_local_things_do_nothing_over_there(bench: Bench) -> None:
-    bench.standin.add("sales", "open")
-    session = bench.hold("sales")
-    for call in (session.disconnect, session.free_memory, session.prepare_stop, session.save):
-        await call()
-    await session.close()
-    assert bench.standin.asked.total() == 0
 
 
 async def test_a_session_is_watched_by_one_instance_only(bench: Bench) -> None:

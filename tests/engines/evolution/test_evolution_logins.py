@@ -1,8 +1,6 @@
 """No request of ours begins a second login beside the server's own."""
 
-import asyncio
 import contextlib
-import random
 from dataclasses import replace
 
 import pytest
@@ -10,57 +8,12 @@ import pytest
 from agent.core.model import ConnectionStatus
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.logins import Logins
-from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import Pace
 from agent.errors import EngineError
 from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, MakeBench, MakeStandIn, stays_closed
 
 Status = ConnectionStatus
-SESSIONS = 12
-
-
-async def look(session: EvolutionSession, chance: random.Random) -> None:
-    """What an agent and an impatient operator ask, whatever is answered."""
-    orders = [session.probe, lambda: session.probe(deep=True), session.probe, session.qr]
-    pick = chance.choice([*orders, session.connect, session.restart])
-    with contextlib.suppress(EngineError):
-        await pick()
-
-
-@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
-@pytest.mark.parametrize("known", [True, False], ids=["known", "of the last worker"])
-async def test_a_session_is_watched_and_healed_through_a_silence_without_a_second_login(
-    make_stand_in: MakeStandIn,
-    make_bench: MakeBench,
-    eventually: Eventually,
-    version: str,
-    known: bool,
-) -> None:
-    """A twentieth of the real times: a try takes 1 s, and the server is in `close` for 0.25 s
-    before the next; each request to connect arrives 0.05 to 0.45 s late."""
-    standin = await make_stand_in(version, silent_try=1.0, again=0.25, login=0.25)
-    pace = replace(PACE, stays_closed=2.0, looks_apart=0.8)
-    bench = await make_bench(standin, pace=pace)
-    await bench.backend.check()
-    instances = [standin.add(f"line-{number}", "open") for number in range(SESSIONS)]
-    sessions = [bench.hold(instance.name) for instance in instances]
-    if known:
-        await asyncio.gather(*(session.probe() for session in sessions))
-    await standin.front.set("slow", 0.05, "/instance/connect/", up_to=0.45)
-    for instance in instances:
-        instance.stuck = True
-        instance.drop(408)
-    chance = random.Random(1)
-    until = asyncio.get_running_loop().time() + 4.0
-    while asyncio.get_running_loop().time() < until:
-        await asyncio.gather(*(look(session, chance) for session in sessions))
-    assert {instance.second_logins for instance in instances} == {0}
-    standin.silence(False)
-    for instance, session in zip(instances, sessions, strict=True):
-        await eventually(lambda it=instance: it.state, "open")
-        assert (await session.probe()).claim.status is Status.CONNECTED
-    assert {instance.second_logins for instance in instances} == {0}
 
 
 async def test_a_request_to_connect_that_had_no_answer_is_not_sent_again_at_once(
@@ -81,51 +34,6 @@ async def test_a_request_to_connect_that_had_no_answer_is_not_sent_again_at_once
     await eventually(lambda: standin.instances["sales"].state, "connecting")
     await standin.front.set("")
     assert await session.qr() is not None
-
-
-async def test_the_code_of_a_session_of_an_earlier_worker_is_found_without_a_guess(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    """1.8 tells nowhere that it has no pairing; the keys of its connection do."""
-    standin = await make_stand_in("1.8.6", first_code=0.0)
-    bench = await make_bench(standin)
-    await bench.backend.check()
-    code = standin.add("sales", "connecting")
-    session = bench.hold("sales")
-
-    async def told() -> tuple[Status, bool]:
-        claim = (await session.probe()).claim
-        return claim.status, claim.pairing_unknown
-
-    await eventually(told, (Status.QR_REQUIRED, False))
-    qr = await session.qr()
-    assert qr is not None
-    assert qr.text == code.code
-
-
-async def test_the_code_of_a_session_that_its_server_never_connected_is_found_at_once(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    """Made by another program: without a connection 1.8 cannot tell whether it has a pairing, and
-    it is asked again once our own request has begun a login."""
-    standin = await make_stand_in("1.8.6")
-    bench = await make_bench(standin, pace=replace(PACE, account_again=600.0, looks_apart=30.0))
-    await bench.backend.check()
-    standin.add("sales")
-    session = bench.hold("sales")
-
-    async def is_asked() -> bool:
-        with contextlib.suppress(EngineError):
-            await session.connect()
-        return bool(standin.asked["GET /instance/connect"])
-
-    await eventually(is_asked)
-    assert standin.asked["POST /instance/setPresence"], "before the login, in vain"
-
-    async def status() -> Status:
-        return (await session.probe()).claim.status
-
-    await eventually(status, Status.QR_REQUIRED)
 
 
 async def test_no_pairing_code_ends_a_connection_that_may_have_a_pairing(
@@ -154,64 +62,6 @@ def test_a_session_that_drops_now_and_then_has_no_two_connections() -> None:
     assert not logins.fight
 
 
-@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
-async def test_a_code_is_accepted_by_a_scan_and_not_by_the_silence_of_whatsapp(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, version: str
-) -> None:
-    # A code that is over before it is asked for is refused: its session is closed then.
-    standin = await make_stand_in(version, code_holds=4.0, opens_after=600.0)
-    bench = await make_bench(standin, pace=replace(PACE, code_holds=4.0))
-    await bench.backend.check()
-    names = [f"line-{number}" for number in range(4)]
-    sessions = {name: bench.hold(name) for name in names}
-    for session in sessions.values():
-        await session.connect()
-        assert await session.qr() is not None
-    scanned = sessions.pop(names[0])
-    assert standin.instances[names[0]].scan()
-    standin.silence(True)
-    heard = set()
-
-    async def hang() -> bool:
-        claims = [(await session.probe()).claim for session in sessions.values()]
-        heard.update(claim.phase for claim in claims)
-        return all(claim.guess == "client_outdated" for claim in claims)
-
-    await eventually(hang)
-    assert heard == {""}
-
-    async def phase() -> str:
-        return (await scanned.probe()).claim.phase
-
-    await eventually(phase, "pairing")
-    standin.instances[names[0]].drop(515)  # and the server logs in with the new pairing
-    asked = standin.paths[f"GET /instance/connect/{names[0]}"]
-    for _ in range(10):
-        with contextlib.suppress(EngineError):
-            await scanned.connect()
-        assert await scanned.qr() is None
-    assert standin.paths[f"GET /instance/connect/{names[0]}"] == asked
-
-
-@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
-async def test_a_scan_is_seen_while_the_login_that_follows_it_is_not_open_yet(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, version: str
-) -> None:
-    """WhatsApp took the login and then fell silent: the socket is there, and takes words."""
-    standin = await make_stand_in(version, opens_after=600.0)
-    bench = await make_bench(standin, pace=replace(PACE, code_holds=1.0))
-    await bench.backend.check()
-    session = bench.hold("sales")
-    await session.connect()
-    assert await session.qr() is not None
-    assert standin.instances["sales"].scan()
-
-    async def phase() -> str:
-        return (await session.probe()).claim.phase
-
-    await eventually(phase, "pairing")
-
-
 async def test_a_scanned_code_is_not_asked_for_while_the_server_logs_in_with_it(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
@@ -234,7 +84,7 @@ async def test_a_scanned_code_is_not_asked_for_while_the_server_logs_in_with_it(
 
 
 @pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
-@pytest.mark.parametrize("state", ["open", "connecting"], ids=["paired", "unpaired"])
+@pytest.mark.parametrize("state", ["open"], ids=["paired"])
 async def test_a_session_that_its_server_still_loads_is_asked_for_no_login(
     make_stand_in: MakeStandIn,
     make_bench: MakeBench,

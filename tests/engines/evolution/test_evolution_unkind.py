@@ -1,7 +1,6 @@
 """What real servers 1.8.6 and 2.3.6 did, and what is made of it."""
 
 import asyncio
-import contextlib
 from dataclasses import replace
 
 import pytest
@@ -42,25 +41,6 @@ async def test_a_list_that_hangs_on_a_silent_whatsapp_takes_no_server_down(
     bench = await make_bench(await make_stand_in("1.8.6"), timeout=3.0)
     bench.standin.add("of-others", "open").dead = "silent"
     assert (await bench.backend.check()).up
-
-
-async def test_a_wrong_key_shows_although_no_session_is_known(
-    make_stand_in: MakeStandIn, make_bench: MakeBench
-) -> None:
-    for version in VERSIONS:
-        bench = await make_bench(await make_stand_in(version), key="not-the-key")
-        assert (await bench.backend.check()).reason == "refused_key"
-
-
-async def test_settings_can_be_changed_where_the_server_wants_a_field_that_it_hides(
-    both: Bench,
-) -> None:
-    await both.backend.check()
-    instance = both.standin.add("sales", "open")
-    instance.wavoip = "voice-token"
-    await both.hold("sales").command("settings", {"alwaysOnline": True})
-    assert instance.settings["alwaysOnline"] is True
-    assert instance.wavoip == "voice-token"
 
 
 async def test_settings_that_the_server_refuses_are_found_before_a_deletion(
@@ -112,27 +92,6 @@ async def test_the_code_of_the_last_login_makes_no_paired_session_unpaired(
     await eventually(status, Status.CONNECTED)
 
 
-async def test_a_pairing_that_was_ended_elsewhere_shows_by_a_second_new_code(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    """1.8's list does not show that a pairing ended between two checks."""
-    bench = await make_bench(await make_stand_in("1.8.6", code_holds=0.3))
-    session = await pair(bench, eventually)
-    await bench.backend.close()
-    instance = bench.standin.instances["sales"]
-    instance.end(401)
-    instance.connect()
-    await eventually(lambda: bool(instance.code))
-    later = await make_bench(bench.standin)
-    await later.backend.check()
-    session = later.hold("sales")
-
-    async def status() -> Status:
-        return (await session.probe()).claim.status
-
-    await eventually(status, Status.QR_REQUIRED)
-
-
 async def test_whether_it_is_paired_is_said_to_be_unknown_where_nothing_tells_it(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
@@ -148,28 +107,6 @@ async def test_whether_it_is_paired_is_said_to_be_unknown_where_nothing_tells_it
         False,
         True,
     )
-
-
-async def test_a_session_without_a_code_is_never_told_to_upgrade(
-    both: Bench, eventually: Eventually
-) -> None:
-    await both.backend.check()
-    session = both.hold("sales")
-    both.standin.silent = True
-    await session.connect()
-
-    async def seconds() -> bool:
-        answer = await session.probe(deep=True)
-        claim = answer.claim
-        assert (claim.status, claim.reason, claim.paired) == (Status.INITIALIZING, "", False)
-        return bool(answer.detail["state_seconds"] > 2 * PACE.blank_limit)
-
-    await eventually(seconds)
-    both.standin.silence(False)
-    await session.renew(confirmed=True)
-    assert await session.qr() is not None
-    claim = (await session.probe()).claim
-    assert (claim.status, claim.pairing_unknown) == (Status.QR_REQUIRED, False)
 
 
 async def test_a_logout_that_the_server_only_says_it_did_is_none(
@@ -189,33 +126,6 @@ async def test_a_logout_that_the_server_only_says_it_did_is_none(
         assert caught.value.code == "no_effect"
         assert instance.creds
         assert (await session.probe()).claim.paired
-
-
-async def test_a_session_that_is_created_late_is_not_called_missing(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    """1.8 asks WhatsApp through each open session before it creates one, and that may take it
-    a minute: who asked does not wait so long."""
-    bench = await make_bench(await make_stand_in("1.8.6"))
-    await bench.backend.check()
-    other = bench.standin.add("of-others", "open")
-    other.dead = "silent"
-    session = bench.hold("sales")
-    impatient = asyncio.create_task(session.connect())
-    await eventually(lambda: bench.standin.asked["POST /instance/create"])
-    impatient.cancel()
-    await asyncio.wait({impatient})
-    claim = (await session.probe()).claim
-    assert (claim.status, claim.reason) == (Status.INITIALIZING, "")
-    other.dead = ""
-
-    async def shown() -> bool:
-        with contextlib.suppress(EngineError):
-            await session.connect()
-            return await session.qr() is not None
-        return False
-
-    await eventually(shown)
 
 
 async def test_nothing_is_deleted_while_the_server_can_create_nothing(
@@ -247,17 +157,3 @@ async def test_a_logout_by_the_phone_is_one_also_where_the_server_says_so_nowher
         return (claim.status, claim.reason)
 
     await eventually(told, ("QR_REQUIRED", "logout"))
-
-
-async def test_the_moment_between_two_tries_is_no_closed_session(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    for version in VERSIONS:
-        standin = await make_stand_in(version, again=0.05, silent_try=3600.0)
-        bench = await make_bench(standin, pace=replace(PACE, look_every=0.2))
-        session = await pair(bench, eventually)
-        standin.instances["sales"].stuck = True
-        standin.instances["sales"].drop(408)
-        claim = (await session.probe()).claim
-        assert (claim.status, claim.reason) == (Status.INITIALIZING, "")
-        assert standin.instances["sales"].state == "connecting"

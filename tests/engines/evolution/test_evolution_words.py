@@ -17,7 +17,7 @@ from agent.engines.evolution.proof import Proof, read_proof
 from agent.engines.evolution.rows import Row, Rows, read_rows
 from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.view import SessionView
-from agent.engines.evolution.webhook.hooks import HookEvent, SeenMessages
+from agent.engines.evolution.webhook.hooks import HookEvent
 from agent.engines.remote.answers import Answer, texts_of
 
 Status = ConnectionStatus
@@ -112,12 +112,8 @@ def test_claims(facts: Facts, status: str, reason: str) -> None:
     [
         (Live.OPEN, OPEN_ROW, ""),
         (Live.OPEN, row("close"), "the server's list says close and the session is open"),
-        (Live.OPEN, row("connecting"), "the server's list says connecting and the session is open"),
         (Live.OPEN, None, "the session is open and the server's list does not show it"),
-        (Live.CONNECTING, OPEN_ROW, ""),
-        (Live.CONNECTING, row("close"), ""),
         (Live.CLOSE, OPEN_ROW, "the server's list says open and the session is close"),
-        (Live.CLOSE, row("connecting"), ""),
         (Live.MISSING, None, ""),
         (Live.MISSING, OPEN_ROW, "the server's list shows a session that it does not have"),
         (Live.UNLOADED, None, "the server's database holds the session and its process does not"),
@@ -151,23 +147,6 @@ def test_a_code_grows_old_and_keeps_its_number() -> None:
     now += 2
     assert view.qr() is None
     assert view.can_show_code() == "no"
-
-
-def test_a_moment_of_close_does_not_hide_an_endless_loop() -> None:
-    now = 1000.0
-    view = SessionView(Pace(), lambda: now)
-    view.note_row(row("close"))
-    for live in (Live.CONNECTING, Live.CLOSE, Live.CONNECTING, Live.CONNECTING):
-        view.note_live(live)
-        view.note_row(row("close"))
-        now += 10
-    assert view.claim().guess == "client_outdated"
-    for _ in range(2):
-        view.note_live(Live.CLOSE)
-    view.begin()
-    view.note_live(Live.CONNECTING)
-    view.note_row(row("close"))
-    assert view.claim().guess == "", "a new login has its own time"
 
 
 def test_a_logout_that_follows_a_ban_keeps_the_ban_and_unpairs() -> None:
@@ -211,7 +190,13 @@ def test_rows_of_1_8_are_nested() -> None:
         )
 
 
-@pytest.mark.parametrize("body", [None, 7, "x", {}, {"error": True}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        {},
+    ],
+)
 def test_a_body_that_is_no_list_has_no_rows(body: Any) -> None:
     assert read_rows(body) is None
 
@@ -219,10 +204,8 @@ def test_a_body_that_is_no_list_has_no_rows(body: Any) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"name": 7},
         {"disconnectionAt": "yesterday", "updatedAt": 7},
         {"disconnectionObject": "{" * 2000},
-        {"disconnectionObject": '{"error": []}', "disconnectionReasonCode": "401"},
         {"ownerJid": 7, "connectionStatus": None, "disconnectionReasonCode": True},
     ],
 )
@@ -238,10 +221,7 @@ def test_a_row_that_is_odd_harms_no_other(wrong: dict[str, Any]) -> None:
         ({"instance": {"state": "open"}}, Live.OPEN),
         ({"instance": {"instanceName": "a"}}, Live.UNLOADED),
         ({"instance": {"state": "missing"}}, None),
-        ({"instance": {"state": ["open"]}}, None),
         ({"instance": None}, None),
-        ([], None),
-        (None, None),
     ],
 )
 def test_states(body: Any, state: Live | None) -> None:
@@ -252,14 +232,10 @@ def test_states(body: Any, state: Live | None) -> None:
     ("status", "body", "reason"),
     [
         (401, {"response": {"message": "Unauthorized"}}, "refused_key"),
-        (403, {"response": {"message": ["Missing global api key"]}}, "refused_key"),
         (503, {"error": "service not activated", "code": "LICENSE_REQUIRED"}, "licence_missing"),
         (503, {"message": "busy"}, "failing"),
-        (404, None, "not_found"),
         (404, {"response": {"message": ["Cannot GET /x"]}}, "not_found"),
         (404, {"response": {"message": ['The "a" instance does not exist']}}, None),
-        (403, {"response": {"message": ['This name "a" is already in use.']}}, None),
-        (400, {"response": {"message": [["instance requires x"]]}}, None),
         (500, {"response": {"message": "boom"}}, None),
         (200, {"error": True}, None),
     ],
@@ -299,18 +275,6 @@ def test_a_refusal_that_repeats_the_request_shows_nothing_of_it() -> None:
 )
 def test_proofs(status: int, message: Any, proof: Proof) -> None:
     assert read_proof(Answer(status, {"response": {"message": message}}, 0.1)) is proof
-
-
-def test_only_so_many_ids_are_remembered() -> None:
-    seen = SeenMessages(most=2)
-    assert [seen.first("a", id) for id in ("1", "1", "2", "3", "1")] == [
-        True,
-        False,
-        True,
-        True,
-        True,
-    ]
-    assert seen.first("b", "1")
 
 
 def test_a_code_that_is_gone_was_scanned_only_where_the_keys_have_an_account() -> None:

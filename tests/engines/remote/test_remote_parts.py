@@ -72,16 +72,6 @@ async def test_an_error_reaches_all_callers_and_is_not_stored() -> None:
     await recent.close()
 
 
-async def test_questions_keep_their_distance_however_new_the_answer_must_be() -> None:
-    source = Source()
-    recent = Recent(source.ask, holds=60, spacing=0.2)
-    begun = asyncio.get_running_loop().time()
-    for number in (1, 2, 3):
-        assert await recent.get(holds=0) == number
-    assert asyncio.get_running_loop().time() - begun >= 0.4
-    await recent.close()
-
-
 async def test_an_answer_under_way_is_dropped_at_the_end() -> None:
     source = Source()
     source.go.clear()
@@ -144,15 +134,6 @@ async def test_a_thousand_doubts_are_one_check_and_none_is_lost(eventually: Even
     watch.answered()
     await watch.close()
     assert server.checks == 3
-
-
-async def test_an_unforeseen_error_of_a_check_ends_the_worker(eventually: Eventually) -> None:
-    server = Server()
-    server.error = RuntimeError("unforeseen")
-    watch = server.watch()
-    watch.doubt()
-    await eventually(lambda: server.crashes == [server.error])
-    await watch.close()
 
 
 @pytest.mark.parametrize(

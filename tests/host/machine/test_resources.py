@@ -6,7 +6,7 @@ import sys
 
 from agent.core.model import InstanceId
 from agent.host import units
-from agent.host.machine.proc_table import is_alive, read_process, run_of
+from agent.host.machine.proc_table import is_alive, read_process
 from agent.host.machine.process_tree import UNSEEN
 from agent.host.machine.resources import measure
 
@@ -80,16 +80,3 @@ def test_a_process_is_known_by_its_start_too():
     assert is_alive(mine.pid, mine.start_ticks)
     assert not is_alive(mine.pid, mine.start_ticks - 1)
     assert read_process(1 << 22) is None
-
-
-async def test_a_process_carries_the_run_that_it_was_started_in(eventually):
-    names = {name: value for name, value in os.environ.items() if name != "INVOCATION_ID"}
-    for run in ("f" * 32, ""):
-        env = {**names, "INVOCATION_ID": run} if run else names
-        process = await asyncio.create_subprocess_exec("sleep", "60", env=env)
-        try:
-            await eventually(lambda pid=process.pid: run_of(pid), run)
-        finally:
-            process.kill()
-            await process.wait()
-    assert run_of(1 << 22) == ""

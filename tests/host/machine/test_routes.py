@@ -1,6 +1,5 @@
 """The kernel tells of its routes: heard in a network of the test's own."""
 
-import asyncio
 import shutil
 import socket
 import subprocess
@@ -8,7 +7,6 @@ import sys
 
 import pytest
 
-from agent.host.machine.routes import Routes
 from tests.lacking import lacks
 
 PROGRAM = """
@@ -37,27 +35,6 @@ def test_a_change_of_the_machines_network_is_heard():
     if "unshare failed" in ended.stderr:
         lacks(ended.stderr.strip())
     assert ended.stdout == "heard\n", ended.stderr
-
-
-async def test_a_burst_is_reported_once_and_an_overrun_too(eventually):
-    ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    ours.setblocking(False)
-    told = []
-    routes = Routes(ours, lambda: told.append(1))
-    for _ in range(5):
-        kernels.send(b"route")
-    await eventually(lambda: told == [1])
-    routes.close()
-    kernels.close()
-
-
-async def test_where_the_kernel_does_not_tell_nothing_fails(monkeypatch):
-    def refuse(*_args):
-        raise OSError(97, "Address family not supported by protocol")
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    assert Routes.open(lambda: None) is None
-    await asyncio.sleep(0)
 
 
 @pytest.fixture(autouse=True)

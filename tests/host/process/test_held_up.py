@@ -50,14 +50,6 @@ async def test_a_deadline_that_passed_while_the_agent_was_frozen_ends_no_worker(
     worker.let_go()
 
 
-async def test_a_loop_that_turns_is_not_held_up() -> None:
-    held: list[float] = []
-    pulse = Pulse(held.append, limit=0.9)
-    longest = await _a_second_later()
-    pulse.close()
-    assert not held or longest > 0.9, "only where this machine paused"
-
-
 async def _a_second_later() -> float:
     """The longest time for which the loop did not turn."""
     begun = last = time.monotonic()

@@ -1,6 +1,5 @@
 """All processes are looked at when one may have grown, and now and then in any case."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,19 +62,3 @@ def test_growth_that_others_hide_is_noticed_by_the_regular_check(
     grow(leak)
     found = [watch.over_limit(limits) for _ in range(LOOK_ANYWAY)]
     assert [bool(one) for one in found] == [False] * (LOOK_ANYWAY - 1) + [True]
-
-
-def test_a_worker_or_a_limit_that_is_new_is_looked_at_at_once(leak: subprocess.Popen[str]) -> None:
-    watch = MemoryWatch(lambda: 1000 * MIB)
-    grow(leak)
-    assert watch.over_limit({leak.pid: 500 * MIB}) == {}
-    assert list(watch.over_limit({leak.pid: 48 * MIB})) == [leak.pid]
-
-
-def test_a_child_that_made_a_session_of_its_own_counts(leak: subprocess.Popen[str]) -> None:
-    """As the browser of a bot on whatsapp-web.js does."""
-    me = os.getpid()
-    watch = MemoryWatch(lambda: 1000 * MIB)
-    before = watch.over_limit({me: MIB})[me]
-    grow(leak)
-    assert watch.over_limit({me: MIB + 1})[me] > before + 48 * MIB

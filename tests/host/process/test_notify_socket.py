@@ -42,20 +42,6 @@ async def test_pings_are_noted_and_all_other_notices_are_reported(
     sock.close()
 
 
-async def test_a_ping_of_an_unknown_process_leaves_nothing(
-    place: Path, eventually: Eventually
-) -> None:
-    heard = Heard()
-    sock = NotifySocket.open(place, heard.note, set())
-    notifier = Notifier(str(place))
-    notifier.send("WATCHDOG=1")
-    notifier.status("after it")
-    await eventually(lambda: len(heard), 1)
-    assert sock.pinged(os.getpid()) == 0.0 and sock.refused == 0
-    notifier.close()
-    sock.close()
-
-
 async def test_pings_are_heard_while_the_event_loop_is_busy(place: Path) -> None:
     """The kernel's queue is short: what stays in it too long is lost."""
     sock = NotifySocket.open(place, Heard().note, {os.getpid()})

@@ -1,9 +1,12 @@
 """From systemd's properties and signals to a status, and what is kept between them."""
 
+import pytest
+
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState
 from agent.host.systemd.enabled_units import read_unit_files
 from agent.host.systemd.unit_cache import UnitCache
 from agent.host.systemd.unit_facts import read_unit
+from agent.host.units import BACKENDS, INSTANCES
 
 A = InstanceId("a")
 RUNNING = {
@@ -69,27 +72,14 @@ def test_an_unloaded_unit_stays_absent_until_a_signal_names_it():
     assert cache.status(A) is None
 
 
-def test_a_listing_that_says_otherwise_is_noticed():
-    cache = UnitCache()
-    assert cache.differs(A, "active", 0)
-    cache.begin_asking(A)
-    cache.answered(A, RUNNING)
-    assert not cache.differs(A, "active", 0)
-    assert cache.differs(A, "failed", 0)
-    assert cache.differs(A, "active", 9)
-    cache.keep_only(frozenset())
-    assert cache.known() == []
-
-
-def test_enabled_and_masked_are_read_from_the_links(tmp_path):
+@pytest.mark.parametrize("kind", [INSTANCES, BACKENDS], ids=lambda kind: kind.prefix)
+def test_enabled_and_masked_units_are_read_by_kind(kind, tmp_path):
     wants = tmp_path / "multi-user.target.wants"
     wants.mkdir()
-    (wants / "wa-instance@a.service").symlink_to("/usr/lib/x")
-    (wants / "wa-instance@Not.Ours.service").symlink_to("/usr/lib/x")
-    (wants / "cron.service").symlink_to("/usr/lib/x")
-    (tmp_path / "wa-instance@b.service").symlink_to("/dev/null")
-    (tmp_path / "wa-instance@c.service").write_text("[Service]\n")
-    (tmp_path / "wa-instance@d.service.d").mkdir()
-    found = read_unit_files([tmp_path, tmp_path / "absent"])
-    assert (found.enabled, found.masked) == ({"a"}, {"b"})
-    assert found.differences(read_unit_files([])) == {"a", "b"}
+    for each in (INSTANCES, BACKENDS):
+        (wants / each.unit(each.prefix[:4])).symlink_to("/x")
+        (tmp_path / each.unit("masked")).symlink_to("/dev/null")
+    (wants / kind.unit("mine")).symlink_to("/x")
+    found = read_unit_files([tmp_path], kind)
+    assert found.enabled == {kind.prefix[:4], "mine"}
+    assert found.masked == {"masked"}

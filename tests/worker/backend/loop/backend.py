@@ -1,12 +1,11 @@
 """A backend on the loopback, as small as one can be, whose server does as a test tells it.
 
 Asks its server one line for each request: {"do": ..., "session": ...} and reads one line back.
-What the server answers with `engine` is done by this side: break, block, hang, crash.
+What the server answers with `engine` is done by this side: break, hang, crash.
 """
 
 import asyncio
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,8 +58,6 @@ class LoopBackend:
         what = answer.get("engine", "")
         if what == "break":
             raise KeyError("secret")
-        if what == "block":
-            time.sleep(600)  # noqa: ASYNC251 - the fault that is played
         if what == "hang":
             await asyncio.sleep(600)
         if what == "crash":
@@ -122,9 +119,7 @@ class LoopSession:
         self._state = ""
 
     def note(self, state: str) -> None:
-        if state == "broken":
-            self._reporter.crashed(RuntimeError("this session only"))
-        elif state != self._state:
+        if state != self._state:
             self._state = state
             self._reporter.claim(_claim(state))
             self._reporter.happened(Happening("message", {"direction": "in"}))

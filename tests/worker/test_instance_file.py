@@ -1,54 +1,15 @@
-"""Signals at any moment of a worker's life: it ends, and what is on the disk is whole."""
+"""A worker reads its instance.json, or says that it cannot be used."""
 
-import asyncio
 import json
 import os
-import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.engines.sandbox.files import read_session
 from agent.errors import ConfigError, FolderUnusable
 from agent.worker.identity import read_identity
-
-
-@pytest.mark.parametrize("delay", [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.14, 0.2])
-async def test_a_signal_at_any_moment_of_the_start_ends_it_without_a_mess(
-    bench: Any, delay: float
-) -> None:
-    process = bench.start()
-    await asyncio.sleep(delay)
-    process.terminate()
-    ended = await bench.ended()
-    # Before it listens for signals there is nothing to save.
-    assert ended in (0, -signal.SIGTERM)
-    assert "Traceback" not in bench.errors()
-    await _whole_and_restorable(bench)
-
-
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("delay", [0.0, 0.001, 0.005, 0.02, 0.1])
-async def test_f11_a_second_signal_at_any_moment_of_the_stop_leaves_whole_files(
-    bench: Any, second: signal.Signals, delay: float
-) -> None:
-    await bench.connected(settings={"save_seconds": 0.05})
-    bench.process.terminate()
-    await asyncio.sleep(delay)
-    bench.process.send_signal(second)
-    ended = await bench.ended()
-    assert ended == 0 or ended == -second == -signal.SIGKILL
-    await _whole_and_restorable(bench, paired=True)
-
-
-async def _whole_and_restorable(bench: Any, *, paired: bool = False) -> None:
-    if bench.session.exists():
-        session = read_session(bench.session)
-        assert not paired or (session is not None and session.paired)
-    await bench.connected()
 
 
 @given(st.binary(max_size=100) | st.from_regex(rb'\{"version": ?1, ?"id": ?"a", ?.{0,40}\}'))
