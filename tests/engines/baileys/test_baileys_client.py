@@ -149,25 +149,6 @@ async def test_an_event_that_cannot_be_used_ends_the_client_by_name(
     await client.kill()
 
 
-async def test_a_flood_of_events_does_not_stop_the_worker(
-    tmp_path: Path, eventually: Eventually
-) -> None:
-    heard = 0
-
-    def hear(_told: object) -> None:
-        nonlocal heard
-        heard += 1
-
-    body = (
-        "tell({'event': 'ready'})\n"
-        "for n in range(20000): tell({'event': 'message', 'id': str(n)})\n"
-        "time.sleep(60)"
-    )
-    client = await Client.start(program(tmp_path, body), tmp_path, hear, lambda _: None)
-    await eventually(lambda: heard == 20000, within=30)
-    await client.kill()
-
-
 async def test_the_client_ends_with_its_worker_also_when_it_hangs(
     tmp_path: Path, eventually: Eventually
 ) -> None:

@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
-from agent.core.reasons import REASONS
 from agent.engines.baileys.doctor import examine
-from agent.engines.baileys.fetch import main as fetch
 from agent.engines.baileys.packages import LIBRARY, MARK, packages_folder
-from tests.engines.baileys.conftest import Bench
 
 
 def node(folder: Path, version: str) -> Path:
@@ -42,31 +37,3 @@ def test_a_node_where_no_unit_sees_it_is_none_for_an_installed_agent(tmp_path: P
     assert "node_missing" not in [each.code for each in examine(tmp_path, env)]
     found = {each.code: each for each in examine(tmp_path, env, installed=True)}
     assert "a worker's unit sees nothing" in found["node_missing"].sentence
-
-
-def test_without_npm_the_fetch_says_what_brings_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert fetch([str(tmp_path / "cache")]) == 1
-    assert "npm is missing; it comes with `scripts/install --with baileys`" in (
-        capsys.readouterr().err
-    )
-    assert "npm_missing" in [each.code for each in examine(tmp_path)]
-
-
-@pytest.mark.slow
-async def test_a_missing_client_is_reported_and_found_by_the_next_try(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("WA_NODE", "/nonexistent/node")
-    await bench.start()
-    await bench.is_now("DISCONNECTED", "node_missing")
-    monkeypatch.delenv("WA_NODE")
-    bench.engine._life._cache, cache = tmp_path / "empty", bench.engine._life._cache
-    await bench.engine.connect()
-    await bench.is_now("DISCONNECTED", "packages_missing")
-    assert all(REASONS[code].endless for code in ("node_missing", "packages_missing"))
-    bench.engine._life._cache = cache
-    await bench.engine.connect()
-    await bench.is_now("QR_REQUIRED")

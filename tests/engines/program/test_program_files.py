@@ -10,7 +10,7 @@ import pytest
 from agent.core.model import Instance, InstanceId
 from agent.core.words import SessionFiles
 from agent.engines.program.files import RULES, refuse_unusable
-from agent.engines.program.note import NOTE, session_place, write_note
+from agent.engines.program.note import NOTE, write_note
 from agent.engines.program.output import is_drawn_code
 from agent.errors import EngineError, Refused, VaultError
 from agent.vault.atomic import LARGEST
@@ -55,13 +55,10 @@ def test_keys_of_baileys_are_found_and_judged(session: Path, inner: str) -> None
         assert (place / "creds.json").read_bytes() == damaged
 
 
-@pytest.mark.parametrize("inner", ["", "own"])
-def test_credentials_of_a_bot_that_is_not_on_baileys_are_no_damage(
-    session: Path, inner: str
-) -> None:
+def test_credentials_of_a_bot_that_is_not_on_baileys_are_no_damage(session: Path) -> None:
     """Its name for them is the same: a repair would put them aside, and end its pairing."""
-    place = session / inner
-    place.mkdir(exist_ok=True)
+    place = session / "own"
+    place.mkdir()
     (place / "creds.json").write_text(json.dumps({"token": "of its own"}))
     (place / "session.db").write_bytes(b"of its own")
     assert files_of(session) is SessionFiles.WHOLE
@@ -115,13 +112,6 @@ def test_a_session_that_lies_elsewhere_is_in_no_copy(
     assert take_snapshot(root, subject).good
 
 
-def test_files_of_another_library_are_kept_as_they_are(session: Path) -> None:
-    (session / "store").mkdir()
-    (session / "store" / "keys.db").write_bytes(b"keys")
-    assert files_of(session) is SessionFiles.WHOLE
-    RULES.check_login(session, "5511900000001")
-
-
 def test_credentials_of_the_bots_own_keep_no_archive_from_an_import() -> None:
     """A bot on another library, or on whatsapp-web.js, has a `creds.json` of some service."""
     keys = ["auth/creds.json", "auth/pre-key-1.json"]
@@ -155,8 +145,8 @@ def test_logs_and_media_of_the_bots_own_keep_no_pairing_from_being_copied(sessio
 STORE = "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
 
 
-@pytest.mark.parametrize("place", [".wwebjs_auth/session", ".wwebjs_auth/session-shop", "session"])
-def test_local_auth_is_found_copied_and_restored(session: Path, place: str) -> None:
+def test_local_auth_is_found_copied_and_restored(session: Path) -> None:
+    place = ".wwebjs_auth/session-shop"
     write_note(session, "5511900000001")
     store = session / place / STORE
     store.mkdir(parents=True)
@@ -184,23 +174,6 @@ def test_local_auth_is_found_copied_and_restored(session: Path, place: str) -> N
     assert files_of(session) is SessionFiles.UNPAIRED
 
 
-def test_the_local_part_of_remote_auth_is_copied_and_never_called_damaged(session: Path) -> None:
-    """whatsapp-web.js 1.34.7 removes it at each start, and makes it again from its store."""
-    write_note(session, "5511900000001", str(session / ".wwebjs_auth" / "RemoteAuth-shop"))
-    store = session / ".wwebjs_auth" / "RemoteAuth-shop" / STORE
-    store.mkdir(parents=True)
-    (store / "CURRENT").write_bytes(b"")
-    (kept := session / "store" / "RemoteAuth-shop.zip").parent.mkdir()
-    kept.write_bytes(b"PK")
-    assert files_of(session) is SessionFiles.WHOLE
-    root, shop = session.parents[1], Instance(InstanceId("shop"), "program", True)
-    copy = take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
-    assert copy.manifest is not None
-    assert "store/RemoteAuth-shop.zip" in {file.path for file in copy.manifest.listing.files}
-    shutil.rmtree(session / ".wwebjs_auth")
-    assert RULES.lost_store(session) == ""
-
-
 def test_keys_are_found_where_the_note_says(session: Path) -> None:
     place = session / "data" / "auth"
     place.mkdir(parents=True)
@@ -215,16 +188,6 @@ def test_keys_are_found_where_the_note_says(session: Path) -> None:
     assert files_of(session) is SessionFiles.WHOLE
 
 
-def test_a_session_outside_its_folder_lies_elsewhere(session: Path, tmp_path: Path) -> None:
-    (session / "log").touch()
-    write_note(session, "5511900000001", str(tmp_path / "srv"))
-    (session / "log").unlink()
-    assert files_of(session) is SessionFiles.WHOLE
-    for told in ("/etc", "../x", 7):
-        (session / NOTE).write_text(json.dumps({"session": told}))
-        assert session_place((session / NOTE).read_bytes()) == ""
-
-
 OWN = ("bot.log", ".env", "session.db", "empty", "a.json", "auth_info_baileys.bak")
 
 
@@ -236,7 +199,7 @@ def spoil(session: Path) -> None:
     (session / "/".join(["deep"] * 40)).mkdir(parents=True)
 
 
-@pytest.mark.parametrize("place", ["", "auth_info_baileys", "none"])
+@pytest.mark.parametrize("place", ["auth_info_baileys", "none"])
 def test_what_no_rule_knows_is_no_damage(session: Path, place: str) -> None:
     spoil(session)
     if place != "none":
@@ -250,20 +213,11 @@ def test_what_no_rule_knows_is_no_damage(session: Path, place: str) -> None:
     refuse_unusable(session, "5511900000001")
 
 
-def test_a_note_that_names_a_file_is_no_damage(session: Path) -> None:
-    (session / "session.db").write_bytes(b"of its own")
-    write_note(session, "5511900000001", "session.db")
-    assert files_of(session) is SessionFiles.WHOLE
-    refuse_unusable(session, "5511900000001")
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "large"])
+@pytest.mark.parametrize("kind", ["pipe", "large"])
 def test_what_cannot_be_read_is_never_called_damage(session: Path, kind: str) -> None:
     """The repair retires what is damaged; what it could not read waits for a person."""
     keys = session / "creds.json"
-    if kind == "folder":
-        keys.mkdir()
-    elif kind == "pipe":
+    if kind == "pipe":
         os.mkfifo(keys)
     else:
         keys.touch()
@@ -293,8 +247,6 @@ CODE = "\u2584\u2584\u2584\u2580 \u2588 \u2580\u2588\u2588 \u2584\u2580\u2580 \u
         (CODE, True),
         ("\x1b[47m  \x1b[0m\x1b[40m  \x1b[0m\x1b[47m  \x1b[0m", True),
         ("loading \u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588 80 %", False),
-        ("", False),
-        (" " * 25, False),
         ("Bad MAC", False),
     ],
 )
