@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,11 @@ class Bed:
     folder: Path
     log: Path
     server: BaileysServer
-    start_server: Callable[[], BaileysServer]
     eventually: Eventually
 
     @property
     def auth(self) -> Path:
         return self.folder / "7"
-
-    def restart_server(self) -> None:
-        self.server = self.start_server()
 
     async def pair(self, account: str = ACCOUNT, id: str = "7") -> None:
         qr = await self.eventually(lambda: self.server.qr(id), within=60)
@@ -146,11 +142,6 @@ def bed(
     eventually: Eventually,
 ) -> Iterator[Bed]:
     folder, log = tmp_path / "auth", GrowingLog(tmp_path / "server.log")
-    with ExitStack() as running:
-
-        def start() -> BaileysServer:
-            server = BaileysServer(whatsapp, folder, log, package, sessions)
-            running.callback(server.end)
-            return server
-
-        yield Bed(package, whatsapp, folder, log, start(), start, eventually)
+    server = BaileysServer(whatsapp, folder, log, package, sessions)
+    yield Bed(package, whatsapp, folder, log, server, eventually)
+    server.end()

@@ -101,14 +101,8 @@ async def test_a_library_that_a_bundler_put_into_the_bots_own_file_is_noticed(
     made = tmp_path / "made" / "plain.cjs"
     external = [f"--external:{each}" for each in OPTIONAL]
     bundle = [str(TYPESCRIPT / ".bin" / "esbuild"), str(HERE / "bots" / "plain.cjs"), *external]
-    bundle += [
-        "--format=cjs",
-        "--bundle",
-        "--minify",
-        "--platform=node",
-        f"--outfile={made}",
-        "--log-level=error",
-    ]
+    bundle += ["--format=cjs", "--bundle", "--minify", "--platform=node"]
+    bundle += [f"--outfile={made}", "--log-level=error"]
     done = await asyncio.create_subprocess_exec(*bundle)
     assert await done.wait() == 0
     link = await scanned(bot, ["node", str(made)])
