@@ -103,29 +103,6 @@ class Fleet:
         told = self.bed.run("systemctl", "show", "-p", name, *map(self.unit, self.ids))
         return dict(zip(self.ids, re.findall(f"^{name}=(.*)$", told, re.M), strict=True))
 
-    def memory(self, id: str) -> range:
-        """Between which figures its use of memory lies, told without the code under test.
-
-        By systemd where its machine lets it count, file pages included; else by the processes.
-        """
-        counted = self.bed.show(self.unit(id), "MemoryCurrent")
-        if counted.isdigit():
-            return range(int(counted) // 5, int(counted) * 2)
-        group = self.bed.show(self.unit(id), "ControlGroup")
-        places = (
-            f"/sys/fs/cgroup{kind}{group}/cgroup.procs" for kind in ("", "/unified", "/systemd")
-        )
-        pids = set(self.bed.try_run("cat", *places).stdout.split()) - {"0"}
-        # Some of them may be on their way out.
-        told = self.bed.try_run("cat", *(f"/proc/{pid}/smaps_rollup" for pid in pids)).stdout
-        used = sum(int(kib) for kib in re.findall(r"^Pss: +(\d+) kB$", told, re.M)) * 1024
-        return range(int(used * 0.7), int(used * 1.3))
-
-    def restarts(self, id: str, reason: str) -> int:
-        """How often it was started again for it, as the agent counts, a moment after systemd."""
-        counted: int = self.show(id)["restarts_by_reason"][reason]
-        return counted
-
     @staticmethod
     def unit(id: str) -> str:
         return f"wa-instance@{id}.service"

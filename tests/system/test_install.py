@@ -12,13 +12,11 @@ from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--prefix", "/home/x"], ["--prefix", "x y"], ["--prefix"], ["--what"]]
-)
-def test_a_prefix_that_cannot_work_is_refused(bed: Bed, arguments: list[str]):
-    done = bed.try_run(CHECKOUT / "scripts/install", *arguments)
-    assert done.returncode == 1
-    assert "scripts/install: " in done.stderr
+def test_a_prefix_that_cannot_work_is_refused(bed: Bed):
+    for arguments in (["--prefix", "/home/x"], ["--prefix"]):
+        done = bed.try_run(CHECKOUT / "scripts/install", *arguments)
+        assert done.returncode == 1
+        assert "scripts/install: " in done.stderr
 
 
 STATE = "/var/lib/wa-agent"

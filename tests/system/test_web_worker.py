@@ -32,9 +32,6 @@ QUIET = 300.0
 """Seconds in which no code is replaced."""
 
 
-MEASURED_OFTEN = "\n[memory]\ninterval = 1\n"
-
-
 class Played:
     """The stand-in in a thread of its own: the tests of this folder block."""
 
@@ -158,26 +155,6 @@ def web(session: Web, bed: Bed) -> Web:
             session.scan()
     session.fleet.until_connected()
     return session
-
-
-def test_the_browsers_use_counts_for_its_worker(web: Web) -> None:
-    """By the worker's word in the bed: it must see into its browser's locked up processes."""
-    bed, file = web.bed, "/etc/wa-agent/agent.toml"
-    before = bed.path(file).read_text()
-    bed.write(file, before.replace("[start]", "[start]\nfirst_check = 1") + MEASURED_OFTEN)
-    bed.run("systemctl", "restart", AGENT)
-
-    def is_told() -> bool:
-        found = web.fleet.show(ID)  # empty while the agent is on its way up
-        whole = found.get("processes") == len(list(_below(web.worker())))
-        return whole and found["memory_bytes"] in web.fleet.memory(ID)
-
-    try:
-        bed.until(is_told)
-    finally:
-        bed.write(file, before)
-        bed.run("systemctl", "restart", AGENT)
-        web.fleet.until_connected()
 
 
 def test_a_web_session_lives_in_its_hardened_unit(web: Web) -> None:
