@@ -6,8 +6,6 @@ import json
 import re
 import socket
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,22 +173,16 @@ class Traffic:
 
     answered: int = 0
     unanswered: list[str] = field(default_factory=list)
-    losers: Counter[int] = field(default_factory=Counter)
-    """How many requests each client lost."""
     lost: list[str] = field(default_factory=list)
     """Asked once more at once, and not answered even then."""
-    slowest: float = 0.0
 
-    def note(self, client: int, ask: Callable[[], int]) -> None:
-        begun = time.monotonic()
+    def note(self, ask: Callable[[], int]) -> None:
         if (problem := _problem(ask)) is None:
             self.answered += 1
         else:
             self.unanswered.append(problem)
-            self.losers[client] += 1
             if (problem := _problem(ask)) is not None:
                 self.lost.append(problem)
-        self.slowest = max(self.slowest, time.monotonic() - begun)
 
 
 def _problem(ask: Callable[[], int]) -> str | None:
@@ -244,14 +236,14 @@ def traffic(bed: Bed, *, upgrade: bool = False):
     def over_unix() -> int:
         return _get(connect(bed), "/api/instances")
 
-    def ask_on(client: int) -> None:
+    def ask_on() -> None:
         while not done.is_set():
-            seen.note(client, over_tcp)
-            seen.note(client, over_unix)
+            seen.note(over_tcp)
+            seen.note(over_unix)
             if nothing_happens():
                 done.wait(RARELY)
 
-    askers = [threading.Thread(target=ask_on, args=(client,)) for client in range(CLIENTS)]
+    askers = [threading.Thread(target=ask_on) for _ in range(CLIENTS)]
     for asker in askers:
         asker.start()
     try:

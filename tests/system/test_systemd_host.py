@@ -159,14 +159,6 @@ async def test_f29_a_masked_unit_is_told_apart(bed: Bed, host: SystemdHost, even
     await host.start(GOOD)
 
 
-async def test_an_operators_enable_is_seen(bed: Bed, host: SystemdHost, eventually: Eventually):
-    assert not host.enabled_by_operator(GOOD)
-    bed.run("systemctl", "enable", UNIT)
-    await eventually(lambda: host.enabled_by_operator(GOOD))
-    bed.run("systemctl", "disable", UNIT)
-    await eventually(lambda: host.enabled_by_operator(GOOD), False)
-
-
 async def test_systemctl_commands_of_an_operator_wake_the_agent(
     bed: Bed, host: SystemdHost, woken: Woken, eventually: Eventually
 ):
