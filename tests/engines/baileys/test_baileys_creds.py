@@ -118,18 +118,6 @@ def test_credentials_that_changed_since_whatsapp_took_them_may_not(
     assert refused(tmp_path) == "", "as the refusal says, where the change was meant"
 
 
-def test_the_note_of_another_session_refuses_no_login(tmp_path: Path) -> None:
-    other, own = tmp_path / "other", tmp_path / "own"
-    note_login(write(other, linked(OTHER)), "")
-    creds = linked()
-    note_login(write(own, creds), "")
-    shutil.copyfile(other / NOTE, own / NOTE)
-    assert refused(own) == ""
-    assert refused(own, "") == "session_foreign", "whose credentials they are is not known"
-    write(own, {**creds, "noiseKey": {**pair(), "public": buffer(os.urandom(32))}})
-    assert refused(own) == "session_damaged"
-
-
 def test_what_the_library_changes_by_itself_is_no_change(tmp_path: Path) -> None:
     creds = linked()
     note_login(write(tmp_path, creds), "")

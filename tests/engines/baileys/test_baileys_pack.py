@@ -89,21 +89,6 @@ async def test_sessions_share_a_node_and_none_is_hurt_by_another(
     assert third.whatsapp.device(third.account)["logins"] == 1
 
 
-async def test_every_session_names_the_pack_whose_node_ended_and_comes_back(
-    node: SharedNode, sessions: list[Bench], caplog: pytest.LogCaptureFixture
-) -> None:
-    os.kill(node.pid, signal.SIGKILL)
-    words = f"Node of pack {NAME}, which 3 sessions share, ended: it was ended by SIGKILL"
-    for bench in sessions:
-        await bench.is_now("DISCONNECTED", "pack_ended")
-        assert bench.heard.last.raw == words
-    assert words in caplog.text
-    for bench in sessions:
-        await bench.engine.connect()
-        await bench.is_now("CONNECTED")
-        await bench.talk("back")
-
-
 @pytest.mark.timeout(280)
 async def test_kills_of_a_packs_node_lose_no_members_messages(
     node: SharedNode, sessions: list[Bench]

@@ -14,7 +14,6 @@ from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
 from tests.engines.baileys.keepers import Spool
 
 pytestmark = pytest.mark.slow
-GROUP = "120363000000000007@g.us"
 REGISTRATION = {"tag": "registration", "attrs": {}, "content": {"base64": "AAAAAQ=="}}
 
 
@@ -57,20 +56,6 @@ async def test_a_contact_is_not_sent_what_another_one_was_sent(bench: Bench) -> 
     for name in (by_number, by_lid):
         had = heard(bench, PEER, id)
         await ask_again(bench, id, **{"from": name(PEER)})
-        await bench.until(lambda had=had: heard(bench, PEER, id) == had + 1)
-
-
-async def test_who_joined_a_group_later_is_not_sent_what_came_before(bench: Bench) -> None:
-    await bench.pair()
-    bench.whatsapp.make_group(GROUP, [ACCOUNT, PEER])
-    id = await send(bench, GROUP)
-    bench.whatsapp.make_group(GROUP, [ACCOUNT, PEER, OTHER])
-    for name in (by_number, by_lid):
-        await ask_again(bench, id, **{"from": GROUP, "participant": name(OTHER)})
-    assert (heard(bench, PEER, id), heard(bench, OTHER, id)) == (1, 0)
-    for name in (by_number, by_lid):
-        had = heard(bench, PEER, id)
-        await ask_again(bench, id, **{"from": GROUP, "participant": name(PEER)})
         await bench.until(lambda had=had: heard(bench, PEER, id) == had + 1)
 
 

@@ -178,24 +178,3 @@ def test_only_the_peers_own_records_are_put_aside(tmp_path: Path) -> None:
     left = {path.name for path in tmp_path.glob("*.json")}
     assert left == {*kept, "lid-mapping-5511900000002.json"}
     assert set_aside(tmp_path, ["5511900000009"]) == []
-
-
-def test_the_five_newest_sets_of_removed_keys_stay_and_only_peers_keys_are_ever_deleted(
-    tmp_path: Path,
-) -> None:
-    removed, name = tmp_path / "removed-keys", "session-5511900000002.0.json"
-    strange = {"20200101T000000Z": "creds.json", "20200102T000000Z": "pre-key-1.json", "mine": "x"}
-    for folder, file in strange.items():
-        (removed / folder).mkdir(parents=True)
-        (removed / folder / file).write_text("{}")
-        (removed / folder / name).write_text("{}")
-    (tmp_path / "creds.json").write_text('{"me": {}}')
-    for number in range(9):
-        (tmp_path / name).write_text(str(number))
-        assert set_aside(tmp_path, ["5511900000002"]) == [name]
-    left = {path.name: (path / name).read_text() for path in removed.iterdir()}
-    assert strange.keys() <= left.keys()
-    assert all((removed / folder / file).exists() for folder, file in strange.items())
-    ours = [text for folder, text in sorted(left.items()) if folder not in strange]
-    assert ours == ["4", "5", "6", "7", "8"]
-    assert (tmp_path / "creds.json").exists()

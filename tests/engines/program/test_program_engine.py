@@ -40,25 +40,6 @@ async def test_a_bot_that_tells_is_shown_as_it_says(bench: ProgramBench) -> None
     assert note == {"version": 1, "account": "5511900000001", "elsewhere": True}
 
 
-async def test_a_bot_whose_library_finds_no_connection_is_not_connected(
-    bench: ProgramBench,
-) -> None:
-    bench.run("tell")
-    link = await bench.linked()
-    await bench.tell("open", account="1")
-    claim = await bench.is_now("CONNECTED")
-    assert claim.proof_age is not None
-    await bench.order("open no")
-
-    async def asked() -> None:
-        await link.call("probe", {"deep": True})
-
-    await asked()
-    await bench.is_now("RECONNECTING", "connection_lost")
-    await bench.tell("open", account="1")
-    await bench.is_now("CONNECTED")
-
-
 async def test_what_a_bot_does_not_tell_is_unknown(bench: ProgramBench) -> None:
     bench.run("quiet")
     link = await bench.linked()

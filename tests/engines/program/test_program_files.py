@@ -11,8 +11,7 @@ from agent.core.model import Instance, InstanceId
 from agent.core.words import SessionFiles
 from agent.engines.program.files import RULES, refuse_unusable
 from agent.engines.program.note import NOTE, write_note
-from agent.engines.program.output import is_drawn_code
-from agent.errors import EngineError, Refused, VaultError
+from agent.errors import EngineError, Refused
 from agent.vault.atomic import LARGEST
 from agent.vault.check import inspect_files, read_linked
 from agent.vault.copies.restore import restore_snapshot
@@ -112,36 +111,6 @@ def test_a_session_that_lies_elsewhere_is_in_no_copy(
     assert take_snapshot(root, subject).good
 
 
-def test_credentials_of_the_bots_own_keep_no_archive_from_an_import() -> None:
-    """A bot on another library, or on whatsapp-web.js, has a `creds.json` of some service."""
-    keys = ["auth/creds.json", "auth/pre-key-1.json"]
-    for others in (keys, ["store.db"], [".wwebjs_auth/session/Default/Cookies"]):
-        assert RULES.lacks(["creds.json", "program.json", *others]) == ""
-    assert RULES.lacks(["google/creds.json", *keys]) == ""
-    assert RULES.lacks(["auth/creds.json", "auth/session-1.0.json"])
-    assert RULES.lacks(["auth/creds.json", "orders.sqlite"])
-
-
-def test_logs_and_media_of_the_bots_own_keep_no_pairing_from_being_copied(session: Path) -> None:
-    (keys := session / "auth").mkdir()
-    (keys / "creds.json").write_text(json.dumps(CREDS))
-    (keys / "pre-key-1.json").write_text("{}")
-    (session / "current.log").symlink_to("bot-1.log")
-    os.mkfifo(session / "control.fifo")
-    with (session / "film.mp4").open("wb") as film:
-        film.truncate(300 << 20)
-    root, shop = session.parents[1], Instance(InstanceId("shop"), "program", True)
-    copy = take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
-    assert copy.good and copy.manifest is not None
-    assert {file.path for file in copy.manifest.listing.files} == {
-        "auth/creds.json",
-        "auth/pre-key-1.json",
-    }
-    (session / "store.db").symlink_to("/srv/store.db")
-    with pytest.raises(VaultError):
-        take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
-
-
 STORE = "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
 
 
@@ -236,19 +205,3 @@ def test_of_several_stores_a_damaged_one_is_not_taken_for_the_one_in_use(session
     assert files_of(session) is SessionFiles.DAMAGED
     with pytest.raises(EngineError, match="a-old"):
         refuse_unusable(session, "5511900000001")
-
-
-CODE = "\u2584\u2584\u2584\u2580 \u2588 \u2580\u2588\u2588 \u2584\u2580\u2580 \u2588\u2588\u2588"
-
-
-@pytest.mark.parametrize(
-    ("line", "drawn"),
-    [
-        (CODE, True),
-        ("\x1b[47m  \x1b[0m\x1b[40m  \x1b[0m\x1b[47m  \x1b[0m", True),
-        ("loading \u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588 80 %", False),
-        ("Bad MAC", False),
-    ],
-)
-def test_a_drawn_code_is_no_line_for_a_log(line: str, drawn: bool) -> None:
-    assert is_drawn_code(line) is drawn

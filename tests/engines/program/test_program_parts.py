@@ -7,9 +7,6 @@ import shutil
 import signal
 from pathlib import Path
 
-import pytest
-
-from agent.errors import EngineError
 from agent.link.client import Link
 from tests.engines.program.test_program_baileys import ACCOUNT, PEER, BotBench, bot, whatsapp
 from tests.engines.program.test_program_messages import kept
@@ -17,8 +14,6 @@ from tests.lacking import lacks
 from tests.standin.baileys.run import HERE
 
 __all__ = ["bot", "whatsapp"]
-OPTIONAL = ("qrcode-terminal", "jimp", "sharp", "link-preview-js", "bufferutil", "utf-8-validate")
-"""What Baileys tries to load, and does without."""
 TYPESCRIPT = HERE.parent / "typescript" / "node_modules"
 
 
@@ -90,25 +85,3 @@ async def test_a_part_that_ends_is_a_lost_connection_until_a_new_one_has_the_lib
     await bot.is_now("CONNECTED")
     assert (await link.call("probe", {"deep": True}))["detail"]["open"] is True
     assert (await link.call("probe"))["detail"]["pid"] == main
-
-
-async def test_a_library_that_a_bundler_put_into_the_bots_own_file_is_noticed(
-    bot: BotBench, tmp_path: Path
-) -> None:
-    """Nothing names it: no path, and of its own names only those of properties are left."""
-    if not (TYPESCRIPT / ".installed").exists():
-        lacks("npm's packages are not installed (tests/standin/typescript/install does it)")
-    made = tmp_path / "made" / "plain.cjs"
-    external = [f"--external:{each}" for each in OPTIONAL]
-    bundle = [str(TYPESCRIPT / ".bin" / "esbuild"), str(HERE / "bots" / "plain.cjs"), *external]
-    bundle += ["--format=cjs", "--bundle", "--minify", "--platform=node"]
-    bundle += [f"--outfile={made}", "--log-level=error"]
-    done = await asyncio.create_subprocess_exec(*bundle)
-    assert await done.wait() == 0
-    link = await scanned(bot, ["node", str(made)])
-    order = {"to": PEER, "type": "text", "text": "from the agent", "key": "k" * 64}
-    with pytest.raises(EngineError, match="nothing for the agent") as refused:
-        await link.call("send", {"message": order})
-    assert refused.value.code == "not_supported"
-    assert await bot.stop() == 0
-    assert "killed" not in bot.log()

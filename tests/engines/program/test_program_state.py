@@ -1,7 +1,5 @@
 """What a program tells, as claims; what cannot be started, and why. Without a worker."""
 
-import asyncio
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import pytest
 
 from agent.core.words import Claim, Happening
-from agent.engines.baileys.conversation import Conversation
 from agent.engines.base import KeepsNothing
 from agent.engines.program.declaration import RESERVED, ProgramDeclaration
 from agent.engines.program.environment import (
@@ -147,32 +144,6 @@ def test_an_environment_file_may_have_any_variable_but_those_of_the_worker(tmp_p
         file.write_text(f"GOOD=1\n{name}=x\n")
         with pytest.raises(EngineError, match=rf"line 2 .*\(environment_file\): {name} is the"):
             read_environment_file(str(file))
-
-
-def test_the_end_of_a_ban_that_is_no_time_is_not_known() -> None:
-    heard = Heard()
-    ProgramState(heard).hear({"event": "close", "code": 402, "expire": float("inf")})
-    assert (heard.claims[-1].reason, heard.claims[-1].until_wall) == ("temporary_ban", None)
-
-
-async def test_half_a_character_and_an_empty_line_end_no_conversation() -> None:
-    """JavaScript makes the first by cutting within a character."""
-    events: list[Any] = []
-    ours, theirs = socket.socketpair()
-    _, writer = await asyncio.open_connection(sock=ours)
-    conversation = Conversation(writer, events.append)
-    reader = asyncio.StreamReader()
-    reader.feed_data(b"\r\n\n\n\n" + rb'{"event":"open","version":"a\ud83d","n":["\ud83d\ude00"]}')
-    reader.feed_data(b'\n{"event":"qr","\xed\xa0\xbd":"\xed\xa0\xbd"}\n{"event":"x","n":NaN}\n')
-    reader.feed_eof()
-    assert await conversation.read(reader) == ""
-    assert events == [
-        {"event": "open", "version": "a\ufffd", "n": ["\U0001f600"]},
-        {"event": "qr", "\ufffd": "\ufffd"},
-        {"event": "x", "n": None},
-    ]
-    conversation.end("over")
-    theirs.close()
 
 
 SAID = (

@@ -1,9 +1,7 @@
 """What contacts write to the sandbox's account, and what they get: nothing lost, nothing twice."""
 
 import asyncio
-from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -140,28 +138,6 @@ async def test_a_contact_gets_a_message_of_one_key_once_and_its_acks_come_also_a
     assert acks <= {r["id"] for r in again.kept}, "acknowledged again, by the same ids"
 
 
-async def test_a_file_reaches_the_contact_whole_at_once_or_in_parts(start: Any) -> None:
-    engine, raw = await start(Keeping()), bytes(range(256)) * 3
-    whole = b64encode(raw).decode()
-    parts = [whole[at : at + 400] for at in range(0, len(whole), 400)]
-    for index, data in enumerate(parts):
-        part = {"upload": "ab" * 16, "index": index, "data": data}
-        await engine.command("file_part", part)
-    message = {"to": ANN, "type": "media", "mimetype": "image/png"}
-    await engine.send({**message, "content": whole})
-    await engine.send({**message, "upload": "ab" * 16, "size": len(raw)})
-    got = (await engine.command("heard", {}))["messages"]
-    assert [(m["size"], m["sha256"]) for m in got] == [(768, sha256(raw).hexdigest())] * 2
-    assert not any({"content", "upload"} & m.keys() for m in got)
-    for broken in ({"upload": "ab" * 16, "size": 768}, {"upload": "cd" * 16, "size": 1}):
-        with pytest.raises(EngineError) as refused:
-            await engine.send({**message, **broken})
-        assert refused.value.code == "file_lost"
-    with pytest.raises(EngineError) as refused:
-        await engine.command("file_part", {"upload": "ab" * 16, "index": 1, "data": "AAAA"})
-    assert refused.value.code == "file_lost"
-
-
 async def test_each_kind_arrives_as_a_record_that_can_be_kept(start: Any, eventually: Any) -> None:
     clean = pytest.importorskip(RECORDS).clean
     heard = Keeping()
@@ -201,18 +177,6 @@ async def test_what_cannot_be_said_is_refused_by_its_field(
     with pytest.raises(InvalidRequest) as refused:
         await engine.command("say", said)
     assert refused.value.field == field
-
-
-def test_more_than_whatsapp_holds_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(waiting, "MOST", 3)
-    held = Waiting(tmp_path, kept=True)
-    held.add([{"id": "a"}, {"id": "b"}])
-    with pytest.raises(EngineError) as refused:
-        held.add([{"id": "c"}, {"id": "d"}])
-    assert refused.value.code == "too_many_waiting"
-    assert [e.record["id"] for e in Waiting(tmp_path, kept=True).next(9)] == ["a", "b"]
 
 
 def test_a_line_that_a_kill_tore_is_cut_off_and_the_next_one_is_whole(tmp_path: Path) -> None:

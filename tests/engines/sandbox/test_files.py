@@ -82,12 +82,6 @@ def test_f32_a_disk_that_fails_keeps_the_old_file(
     assert [each.name for each in tmp_path.iterdir()] == [NAME]
 
 
-def test_a_missing_folder_is_never_made_again(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        write_session(tmp_path / "gone", PAIRED)
-    assert not (tmp_path / "gone").exists()
-
-
 def test_faults_that_a_restart_does_not_cure_are_stored(tmp_path: Path) -> None:
     faults = Faults(tmp_path)
     for name in FAULTS:

@@ -26,15 +26,6 @@ def test_a_start_never_goes_back_whatever_its_page_shows_again() -> None:
     assert {(each.status, each.phase) for each in again} == {(login.status, login.phase)}
 
 
-def test_a_sync_that_begins_again_shows_no_progress_until_it_is_further() -> None:
-    advance = Advance(0.0)
-    told = [0.2, 0.6, 0.1, 0.4, 0.7]
-    shown = [
-        advance.forward(starting("sync", Status.LOADING, progress=share)).progress for share in told
-    ]
-    assert shown == [0.2, 0.6, 0.6, 0.6, 0.7]
-
-
 def test_a_connection_ends_a_start_and_the_next_one_begins_from_nothing() -> None:
     advance = Advance(0.0)
     advance.forward(starting("sync", Status.LOADING))
@@ -119,15 +110,3 @@ def test_a_title_cannot_write_into_the_log() -> None:
 )
 def test_the_browsers_word_for_a_failed_load_is_understood(word: str, code: str) -> None:
     assert network_code(word) == code
-
-
-def test_a_pairing_that_was_completed_goes_on_to_its_login() -> None:
-    advance = Advance(0.0)
-    for claim in (
-        starting("login"),
-        starting("login", Status.QR_REQUIRED),
-        starting("pairing"),
-        starting("login", Status.LOADING, paired=True),
-        starting("sync", Status.LOADING, paired=True),
-    ):
-        assert advance.forward(claim) == claim

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.web.messages import outcome, read_message, read_part
+from agent.engines.web.messages import outcome, read_message
 from agent.errors import EngineError, InvalidRequest
 
 
@@ -99,19 +99,6 @@ def test_every_kind_of_message_becomes_a_call_of_the_bundle(
     asked = read_message({"to": "5511999999999", **message})
     assert (asked.kind, asked.content) == (kind, content)
     assert asked.about == ("3EB0A1" if kind in ("reaction", "delete") else "")
-
-
-@pytest.mark.parametrize(
-    ("told", "field"),
-    [
-        ({"upload": UPLOAD, "index": -1, "data": "eA=="}, "index"),
-        ({"upload": "x", "index": 0, "data": "eA=="}, "upload"),
-    ],
-)
-def test_a_part_of_a_file_needs_its_place(told: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        read_part(told)
-    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from agent.engines.surroundings import probe_limit
 from agent.engines.web import bundle, fetch
-from agent.engines.web.browser.arguments import command_line, find_browser, user_agent
+from agent.engines.web.browser.arguments import command_line, find_browser
 from agent.engines.web.files import profile_path
 from agent.engines.web.profile.folder import Lock, prepare_profile, read_lock
 from agent.engines.web.profile.notes import (
@@ -47,12 +46,6 @@ def test_a_setting_that_cannot_be_used_is_named(told: dict[str, Any]) -> None:
         read_settings(told)
     assert caught.value.field == next(iter(told))
     assert "secret" not in str(caught.value)
-
-
-def test_a_probe_answers_before_the_watchdog_gives_up() -> None:
-    assert probe_limit({}) == 3.0
-    assert probe_limit({"WATCHDOG_USEC": "2000000"}) < 1.0
-    assert probe_limit({"WATCHDOG_USEC": "nonsense"}) == 3.0
 
 
 # --- the bundle ------------------------------------------------------------------------------
@@ -92,12 +85,6 @@ def test_the_sandbox_goes_only_together_with_the_zygote(tmp_path: Path) -> None:
         assert line[1:3] == ["--pdeathsig", "KILL"]
 
 
-def test_the_user_agent_says_neither_headless_nor_an_exact_build() -> None:
-    said = user_agent("Chromium 156.0.8078.79")
-    assert "Chrome/156.0.0.0" in said and "Headless" not in said
-    assert user_agent("nonsense") == ""
-
-
 # --- the profile -------------------------------------------------------------------------------
 
 
@@ -119,11 +106,6 @@ def test_a_killed_browser_leaves_no_folder_for_its_socket(tmp_path: Path, whose:
     (profile / "SingletonSocket").symlink_to(folder / "SingletonSocket")
     prepare_profile(tmp_path)
     assert folder.exists() is (whose == "another profile's")
-
-
-def test_a_lock_whose_process_number_was_given_again_is_dead(tmp_path: Path) -> None:
-    profile = locked(tmp_path, f"{socket.gethostname()}-{os.getpid()}")
-    assert read_lock(profile) is Lock.DEAD
 
 
 def test_f46_a_lock_from_another_machine_is_removed(tmp_path: Path) -> None:
@@ -203,21 +185,6 @@ def test_a_local_auth_folder_comes_in_and_goes_out_again(tmp_path: Path) -> None
     assert not os.path.lexists(profile / "evil") and not os.path.lexists(profile / "SingletonLock")
     out = export_local_auth(session, tmp_path / "out", "sales")
     assert out.name == "session-sales" and (out / stored).read_bytes() == b"keys"
-
-
-def test_an_export_moves_an_older_folder_aside_only_where_that_is_wanted(tmp_path: Path) -> None:
-    session, out = tmp_path / "session", tmp_path / "out"
-    local_auth(session, "profile")
-    made = export_local_auth(session, out, "sales")
-    (made / "mine").touch()
-    with pytest.raises(Refused, match="--force") as caught:
-        export_local_auth(session, out, "sales")
-    assert caught.value.code == "exists"
-    assert export_local_auth(session, out, "sales", replace=True) == made
-    assert not (made / "mine").exists()
-    (old,) = out.glob("session-sales.old-*")
-    assert (old / "mine").exists(), "nothing is deleted"
-    assert len(list(out.iterdir())) == 2
 
 
 def test_an_import_never_replaces_a_profile(tmp_path: Path) -> None:

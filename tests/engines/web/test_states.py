@@ -1,7 +1,5 @@
 """What each word and each look at the page means."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,12 +152,6 @@ def test_words_that_end_a_session(words: list[tuple[str, str]], reason: str) -> 
         story = next_story(story, word, detail, None, MAIN)
     claim = claim_of(MAIN, story)
     assert (claim.status, claim.reason) == (Status.DISCONNECTED, reason)
-
-
-def test_an_announced_logout_that_never_comes_changes_nothing() -> None:
-    story = next_story(BEFORE, "backend", "unexpected_logout_modal", None, MAIN)
-    assert claim_of(MAIN, story).status is Status.CONNECTED
-    assert claim_of(replace(MAIN, version="2.3000.1"), story).version == "2.3000.1"
 
 
 def test_a_connection_makes_an_interruption_forgotten() -> None:

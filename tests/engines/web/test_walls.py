@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import ConnectionStatus
-from agent.engines.web.profile.notes import read_note, write_note
 from tests.engines.web.bench import Bench, renderers_below
 from tests.lacking import not_lent
 from tests.listener import listening
@@ -75,25 +74,3 @@ async def test_an_unprivileged_worker_keeps_the_browser_in_its_sandbox(
         assert "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
         assert Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink()
     await bench.kill_worker()
-
-
-async def test_the_page_that_connected_is_kept_and_can_be_pinned(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    await bench.until(lambda: read_note(bench.session).page == "2.3000.1040000000")
-    page = bench.session / "pages" / "2.3000.1040000000.html"
-    await bench.until(page.exists)
-    await bench.stop()
-    page.write_text(page.read_text().replace("A stand-in", "A pinned stand-in"))
-
-    before = len([each for each in stand_in.requests if each.startswith("/?")])
-    await bench.start(page="known_good")
-    await bench.claimed(Status.CONNECTED)
-    assert len([each for each in stand_in.requests if each.startswith("/?")]) == before
-    await bench.stop()
-
-    write_note(bench.session, read_note(bench.session))
-    await bench.start(page="2.3000.1")
-    claim = await bench.claimed(Status.DISCONNECTED, "misconfigured")
-    assert "2.3000.1" in claim.raw
