@@ -105,6 +105,30 @@ def is_read(receipts: list[str]) -> bool:
     return bool({"delivered", "inactive"} & set(receipts))
 
 
+def session_of(bed: Bed, who: str) -> Path:
+    """The file of the keys with one person; 7.x names it after the LID."""
+    name = f"session-1{who}_1.0.json" if bed.package == "baileys" else f"session-{who}.0.json"
+    return bed.auth / name
+
+
+def address_of(bed: Bed, who: str) -> str:
+    return f"1{who}_1" if bed.package == "baileys" else who
+
+
+async def break_session(bed: Bed, who: str) -> None:
+    """The file of the keys with one person comes from an old copy, as after a bad restore."""
+    bed.server.disconnect()
+    old = session_of(bed, who).read_bytes()
+    bed.server.start_session()
+    await bed.connected()
+    await bed.talk(who, "two")
+    await bed.talk(who, "three")
+    bed.server.disconnect()
+    session_of(bed, who).write_bytes(old)
+    bed.server.start_session()
+    await bed.connected()
+
+
 NEWEST = "the newest that runs here"
 one_package = pytest.mark.parametrize("package", [NEWEST], indirect=True)
 """For what one version is enough."""

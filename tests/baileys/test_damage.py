@@ -9,8 +9,15 @@ import pytest
 
 from agent.engines.whaticket.keys.damage import is_record, worth_reading
 from agent.engines.whaticket.keys.folder import AuthFolder
-from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read, one_package
-from tests.baileys.test_one_peer import session_of
+from tests.baileys.conftest import (
+    ACCOUNT,
+    NEIGHBOUR,
+    PEER,
+    Bed,
+    is_read,
+    one_package,
+    session_of,
+)
 from tests.standin.baileys.run import TOKEN
 
 pytestmark = pytest.mark.slow

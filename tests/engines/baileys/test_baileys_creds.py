@@ -154,22 +154,6 @@ def test_credentials_that_are_not_linked_yet_are_not_looked_at(tmp_path: Path) -
     assert fixed_mark({}) and key_fault({"noiseKey": 5, "signedPreKey": {"keyPair": []}}) == ""
 
 
-def test_of_a_paired_session_credentials_that_are_not_there_are_missing_and_not_damaged(
-    tmp_path: Path,
-) -> None:
-    """A restore or a move may be under way; damaged files would be given up."""
-    folder = tmp_path / "sales" / "session"
-    folder.mkdir(parents=True)
-    (folder / "pre-key-1.json").write_text("{}")
-    report = inspect_files(tmp_path / "sales", "baileys")
-    assert report.files is SessionFiles.ABSENT
-    assert f"{folder / CREDS}: it is missing, and its keys are there" in report.problem
-    unpaired = inspect_files(tmp_path / "sales", "baileys", paired=False)
-    assert unpaired.files is SessionFiles.DAMAGED
-    write(folder, linked())
-    assert inspect_files(tmp_path / "sales", "baileys").files is SessionFiles.WHOLE
-
-
 @pytest.mark.slow
 async def test_a_session_never_logs_in_with_a_changed_digit_or_as_somebody_else(
     bench: Bench,

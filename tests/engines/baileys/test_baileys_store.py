@@ -34,21 +34,6 @@ async def test_a_message_whose_receipt_never_came_is_asked_for_and_read(bench: B
     await bench.talk("later")
 
 
-async def test_a_stop_tells_of_every_message_that_whatsapp_counts_as_delivered(
-    bench: Bench,
-) -> None:
-    await bench.lay_paired()
-    await asyncio.to_thread(bench.whatsapp.say_many, PEER, ACCOUNT, 60)
-    await bench.start()
-    await bench.until(lambda: len(read(bench)) >= 10)
-    await bench.stop()
-    await bench.until(lambda: not bench.whatsapp.device(ACCOUNT)["connected"])
-    told = {each.detail.get("id") for each in bench.heard.happenings if each.kind == "message"}
-    assert read(bench) - told == set()
-    await bench.start()
-    await bench.until(lambda: len(read(bench)) == 60)
-
-
 async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
     bench: Bench, small_disk: Callable[[str], Path]
 ) -> None:

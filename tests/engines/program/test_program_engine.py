@@ -40,17 +40,6 @@ async def test_a_bot_that_tells_is_shown_as_it_says(bench: ProgramBench) -> None
     assert note == {"version": 1, "account": "5511900000001", "elsewhere": True}
 
 
-async def test_what_a_bot_does_not_tell_is_unknown(bench: ProgramBench) -> None:
-    bench.run("quiet")
-    link = await bench.linked()
-    claim = await bench.is_now("INITIALIZING", "not_told")
-    await bench.until(lambda: bench.claims[-1].raw == "listens at the till")
-    assert (claim.paired, claim.pairing_unknown) == (False, True)
-    answer = await link.call("probe")
-    assert answer["claim"]["status"] == "INITIALIZING"
-    assert answer["detail"]["tells"] is False
-
-
 async def test_a_bot_that_fails_at_each_start_ends_in_one_reason_with_its_last_lines(
     bench: ProgramBench,
 ) -> None:

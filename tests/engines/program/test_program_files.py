@@ -92,25 +92,6 @@ def test_a_session_that_lies_elsewhere_is_no_lost_one(session: Path) -> None:
     assert RULES.lost_store(session).endswith("is empty")
 
 
-@pytest.mark.parametrize("log", [True, False])
-def test_a_session_that_lies_elsewhere_is_in_no_copy(
-    session: Path, tmp_path: Path, log: bool
-) -> None:
-    root, shop = session.parent.parent, Instance(InstanceId("shop"), "program", True, {})
-    subject = Subject(shop, True, "5511900000001", "test")
-    place = tmp_path / "srv" / "auth"
-    if log:
-        (session / "bot.log").touch()
-    write_note(session, "5511900000001", str(place) if log else "")
-    with pytest.raises(Refused, match=str(place) if log else "outside of its folder") as refused:
-        take_snapshot(root, subject)
-    assert refused.value.code == "keys_elsewhere"
-    # One whose files came after its note, as a store of another library's may, is copied.
-    (session / "store.db").write_bytes(b"its own")
-    write_note(session, "5511900000001")
-    assert take_snapshot(root, subject).good
-
-
 STORE = "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
 
 
@@ -155,31 +136,6 @@ def test_keys_are_found_where_the_note_says(session: Path) -> None:
     (place / "creds.json").write_text(json.dumps(CREDS))
     (place / "pre-key-1.json").write_text("{}")
     assert files_of(session) is SessionFiles.WHOLE
-
-
-OWN = ("bot.log", ".env", "session.db", "empty", "a.json", "auth_info_baileys.bak")
-
-
-def spoil(session: Path) -> None:
-    """What a program may keep in its folder, and no rule knows."""
-    for name in OWN:
-        (session / name).write_bytes(b"" if name == "empty" else b"of its own")
-    os.mkfifo(session / "pipe")
-    (session / "/".join(["deep"] * 40)).mkdir(parents=True)
-
-
-@pytest.mark.parametrize("place", ["auth_info_baileys", "none"])
-def test_what_no_rule_knows_is_no_damage(session: Path, place: str) -> None:
-    spoil(session)
-    if place != "none":
-        (session / place).mkdir(exist_ok=True)
-        (session / place / "creds.json").write_text(json.dumps(CREDS))
-    report = inspect_files(session.parent, "program", paired=True)
-    assert (report.files, report.problem) == (SessionFiles.WHOLE, "")
-    assert read_linked(session.parent.parent, InstanceId("shop"), "program").account == (
-        "" if place == "none" else "5511900000001"
-    )
-    refuse_unusable(session, "5511900000001")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "large"])

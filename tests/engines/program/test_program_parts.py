@@ -69,19 +69,3 @@ async def test_a_library_in_a_thread_is_noticed(bot: BotBench) -> None:
     await messages_go_and_come(bot, link)
     assert await bot.stop() == 0
     assert "killed" not in bot.log()
-
-
-async def test_a_part_that_ends_is_a_lost_connection_until_a_new_one_has_the_library(
-    bot: BotBench,
-) -> None:
-    command = [shutil.which("node") or "node", str(HERE / "bots" / "cluster.mjs")]
-    link = await scanned(bot, command)
-    await messages_go_and_come(bot, link)
-    main = int((await link.call("probe"))["detail"]["pid"])
-    (part,) = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-    bot.claims.clear()
-    os.kill(int(part), signal.SIGKILL)
-    await bot.until(lambda: any(its.reason == "connection_lost" for its in bot.claims))
-    await bot.is_now("CONNECTED")
-    assert (await link.call("probe", {"deep": True}))["detail"]["open"] is True
-    assert (await link.call("probe"))["detail"]["pid"] == main

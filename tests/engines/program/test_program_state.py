@@ -63,25 +63,6 @@ def test_why_a_session_ended_is_in_the_reasons_of_all_engines(
     assert claim.paired is (reason not in ("logout", "qr_idle"))
 
 
-def test_events_of_any_shape_change_nothing_that_they_do_not_name() -> None:
-    heard = Heard()
-    state = ProgramState(heard)
-    state.begun()
-    for event in (
-        {"event": "_why"},
-        {"event": None},
-        {},
-        {"event": "ready"},
-        {"event": "sync", "progress": "half"},
-        {"event": "qr", "qr": 7, "expires": "x"},
-        {"event": "message", "direction": 1},
-        {"event": "ack"},
-        {"event": "undecryptable", "kind": "else", "peer": {}},
-    ):
-        state.hear(event)
-    assert not state.connected and not state.current().paired
-
-
 def test_a_program_that_was_paired_is_so_until_a_logout() -> None:
     state = ProgramState(Heard())
     state.begun()
@@ -135,15 +116,6 @@ def test_a_wrong_line_of_an_environment_file_is_named_without_its_value(tmp_path
         with pytest.raises(EngineError, match="line 2") as caught:
             read_environment_file(str(file))
         assert "hidden" not in str(caught.value)
-
-
-def test_an_environment_file_may_have_any_variable_but_those_of_the_worker(tmp_path: Path) -> None:
-    (file := tmp_path / "env").write_text("WA_NUMBER=49151\nWA_AGENT_KEY=wak_1\n")
-    assert read_environment_file(str(file)) == {"WA_NUMBER": "49151", "WA_AGENT_KEY": "wak_1"}
-    for name in sorted(RESERVED):
-        file.write_text(f"GOOD=1\n{name}=x\n")
-        with pytest.raises(EngineError, match=rf"line 2 .*\(environment_file\): {name} is the"):
-            read_environment_file(str(file))
 
 
 SAID = (

@@ -100,21 +100,6 @@ def _directions(heard: Heard) -> list[tuple[str, Any]]:
     return [(each.kind, each.detail.get("direction")) for each in heard.happened_]
 
 
-async def test_a_full_disk_takes_nothing_and_is_told_once(
-    start: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(conversation, "AGAIN_AFTER", 0.01)
-    heard = Keeping()
-    heard.full = True
-    engine = await start(heard)
-    await say(engine, "kept at last")
-    await eventually(lambda: heard.tries > 3)
-    assert [e.detail for e in heard.happened_ if e.kind == "error"] == [{"code": "not_kept"}]
-    assert ("message", "in") not in _directions(heard)
-    heard.full = False
-    await eventually(lambda: heard.texts() == ["kept at last"])
-
-
 async def test_a_contact_gets_a_message_of_one_key_once_and_its_acks_come_also_after_a_kill(
     start: Any, eventually: Any
 ) -> None:

@@ -25,15 +25,6 @@ from agent.errors import ConfigError, InvalidRequest
 PAIRED = SessionFile(paired=True, account="5511900000001", device="d1", counter=7)
 
 
-def test_the_file_has_the_form_that_the_vault_checks(tmp_path: Path) -> None:
-    write_session(tmp_path, PAIRED)
-    told = json.loads((tmp_path / NAME).read_text())
-    checksum = told.pop("checksum")
-    assert set(told) == {"version", "paired", "account", "device", "counter"}
-    canonical = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
-    assert checksum == sha256(canonical).hexdigest()
-
-
 @given(st.data())
 def test_f43_any_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     folder = tmp_path_factory.mktemp("s")
@@ -80,22 +71,6 @@ def test_f32_a_disk_that_fails_keeps_the_old_file(
     monkeypatch.undo()
     assert read_session(tmp_path) == PAIRED
     assert [each.name for each in tmp_path.iterdir()] == [NAME]
-
-
-def test_faults_that_a_restart_does_not_cure_are_stored(tmp_path: Path) -> None:
-    faults = Faults(tmp_path)
-    for name in FAULTS:
-        faults.begin(name, None, {})
-    of_the_account = {"ban", "temp-ban", "outdated", "passkey", "no-pairing"}
-    assert set(Faults(tmp_path).list()) == of_the_account
-    for name in FAULTS:
-        faults.begin(name, 60, {})
-    assert set(Faults(tmp_path).list()) == {
-        *of_the_account,
-        *("crash", "drop", "conflict", "no-qr", "stuck-loading"),
-    }
-    faults.clear()
-    assert Faults(tmp_path).list() == {} and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("seconds", [0, True, 1e12])

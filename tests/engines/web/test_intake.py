@@ -94,38 +94,6 @@ async def test_what_only_the_page_took_is_kept_after_the_next_start(
     assert order == [f"LOST{number}" for number in range(30)], "as they were written"
 
 
-WAITS = "messages wait in the page"
-
-
-async def test_on_a_full_disk_messages_wait_in_the_page_and_no_text_is_in_the_log(
-    bench: Bench, stand_in: StandIn, capfd: pytest.CaptureFixture[str]
-) -> None:
-    soon = f"{KEEP}; import agent.engines.web.intake as intake; intake.REST = 0.1"
-    soon += "; intake.COMPARE_EVERY = 0.5"
-    await bench.pair(stand_in, first=soon, env={"WA_LOG_LEVEL": "debug"})
-    says(stand_in, "M0", quiet=True)
-    await bench.until(lambda: "M0" in messages(bench))
-    (bench.folder / FULL).touch()
-    says(stand_in, "M1", "a very secret text", fields={"notifyName": "Secret Ann"})
-    said = ""
-
-    def is_told() -> bool:
-        nonlocal said
-        said += "".join(capfd.readouterr())
-        return any("[WARN]" in line and WAITS in line for line in said.splitlines())
-
-    await bench.until(is_told)
-    assert messages(bench).keys() == {"M0"}
-    (bench.folder / FULL).unlink()
-    await bench.until(lambda: "M1" in messages(bench))
-    await bench.stop()
-    said += "".join(capfd.readouterr())
-    # A try after it that failed too, before there was room, is a line for `debug`.
-    warned = [line for line in said.splitlines() if WAITS in line]
-    assert sum("[WARN]" in line for line in warned) == 1
-    assert "ecret" not in said and "5511777777777" not in said
-
-
 async def test_the_messages_wing_has_them_in_order_and_once_each(
     bench: Bench, stand_in: StandIn, eventually: Any
 ) -> None:

@@ -109,32 +109,3 @@ async def test_a_logout_on_our_side_reaches_whatsapp(bench: Bench, stand_in: Sta
     assert not claim.paired
     await bench.until(lambda: device not in stand_in.devices)
     await bench.until(lambda: not read_note(bench.session).paired)
-
-
-async def test_a_profile_that_another_browser_uses_is_left_alone_and_not_called_damaged(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    browser = await bench.browser()
-    with pytest.raises(EngineError, match=f"process {browser} has it open"):
-        prepare_profile(bench.session)
-    with pytest.raises(Refused, match="stop it first"):
-        import_local_auth(bench.session / "profile", bench.root)
-    assert await bench.stop() == 0
-
-    other = await Browser.start(
-        find_browser("headless-shell", os.environ.get("WA_BROWSER", "")),
-        bench.session / "profile",
-        loopback=True,
-    )
-    try:
-        page = await Page.open(other.debugger, "1", other.version, lambda _word, _told: None)
-        await page.navigate(bench.url, within=60)
-        await bench.until(lambda: holder(bench.session / "profile") is not None)
-        await bench.start(paired=True)
-        claim = await bench.claimed(Status.DISCONNECTED, "profile_in_use")
-        assert f"process {other.pid}" in claim.raw
-    finally:
-        await other.close()
-    await bench.link.call("connect")
-    await bench.claimed(Status.CONNECTED)

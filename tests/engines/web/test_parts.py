@@ -96,18 +96,6 @@ def locked(session: Path, holder: str) -> Path:
     return profile
 
 
-@pytest.mark.parametrize("whose", ["this profile's", "another profile's"])
-def test_a_killed_browser_leaves_no_folder_for_its_socket(tmp_path: Path, whose: str) -> None:
-    profile = locked(tmp_path, f"{socket.gethostname()}-999999999")
-    folder = tmp_path / "tmp" / "org.chromium.Chromium.Ab12Cd"
-    folder.mkdir(parents=True)
-    (folder / "SingletonSocket").touch()
-    (folder / "SingletonCookie").symlink_to("123" if whose == "this profile's" else "456")
-    (profile / "SingletonSocket").symlink_to(folder / "SingletonSocket")
-    prepare_profile(tmp_path)
-    assert folder.exists() is (whose == "another profile's")
-
-
 def test_f46_a_lock_from_another_machine_is_removed(tmp_path: Path) -> None:
     profile = locked(tmp_path, "other-host-17")
     assert read_lock(profile) is Lock.FOREIGN
@@ -193,12 +181,6 @@ def test_an_import_never_replaces_a_profile(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         import_local_auth(tmp_path / "session", tmp_path / "target")
     assert caught.value.code == "exists"
-
-
-def test_a_folder_without_a_pairing_is_not_imported(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        import_local_auth(tmp_path, tmp_path)
-    assert caught.value.code == "no_session"
 
 
 # --- what is kept --------------------------------------------------------------------------------

@@ -82,23 +82,3 @@ async def test_a_group_is_written_to_and_its_members_are_read(
     told = await send(bench, to=GROUP, type="media", **file)
     sent = sends(stand_in)[-1]
     assert (told["outcome"], sent["to"], sent["size"]) == ("sent", GROUP, 1000)
-
-
-async def test_a_file_of_which_a_part_is_missing_is_not_sent(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    upload = {"upload": "0123456789abcdef"}
-
-    async def give(index: int) -> None:
-        part = {**upload, "index": index, "data": "A" * PART}
-        await bench.link.call("command", {"name": "file_part", "arguments": part})
-
-    await give(0)
-    with pytest.raises(EngineError) as caught:
-        await give(2)
-    assert caught.value.code == "file_lost"
-    with pytest.raises(EngineError) as caught:
-        await send(bench, type="media", mimetype="a/b", **upload, size=PART * 3 // 4 * 2)
-    assert caught.value.code == "file_lost"
-    assert sends(stand_in) == []
