@@ -11,9 +11,9 @@ from agent.core.model import Instance, InstanceId
 from agent.core.words import SessionFiles
 from agent.engines.program.files import RULES, refuse_unusable
 from agent.engines.program.note import NOTE, write_note
-from agent.errors import EngineError, Refused
+from agent.errors import EngineError
 from agent.vault.atomic import LARGEST
-from agent.vault.check import inspect_files, read_linked
+from agent.vault.check import inspect_files
 from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create

@@ -5,7 +5,6 @@ import asyncio
 import os
 import shutil
 import signal
-from pathlib import Path
 
 from agent.link.client import Link
 from tests.engines.program.test_program_baileys import ACCOUNT, PEER, BotBench, bot, whatsapp

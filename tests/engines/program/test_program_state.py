@@ -8,7 +8,7 @@ import pytest
 
 from agent.core.words import Claim, Happening
 from agent.engines.base import KeepsNothing
-from agent.engines.program.declaration import RESERVED, ProgramDeclaration
+from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
     find_command,
     own_environment,

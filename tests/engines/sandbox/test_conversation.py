@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.sandbox.chat import conversation, waiting
+from agent.engines.sandbox.chat import waiting
 from agent.engines.sandbox.chat.records import KINDS, TYPES, record_of
 from agent.engines.sandbox.chat.waiting import Waiting
 from agent.engines.sandbox.engine import SandboxEngine, open_engine

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.engines.sandbox.faults import FAULTS, Faults
+from agent.engines.sandbox.faults import Faults
 from agent.engines.sandbox.files import (
     NAME,
     SessionDamagedError,

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,15 +61,13 @@ class Bench:
         watchdog: float = 10.0,
         env: dict[str, str] | None = None,
         user: int | None = None,
-        before: Sequence[str] = (),
         first: str = "",
         paired: bool = False,
         **settings: Any,
     ) -> Link:
         """Start a worker, connect to it as the agent does.
 
-        `before`: a program that starts it; `first`: Python that it runs before all else;
-        `paired`: as the agent wrote it.
+        `first`: Python that it runs before all else; `paired`: as the agent wrote it.
         """
         told = {"version": 1, "id": self.id, "engine": "web", "enabled": True, "paired": paired}
         told["settings"] = {"url": self.url, **settings}
@@ -80,7 +78,7 @@ class Bench:
         self.notices.clear()
         self.claims.clear()
         self.process = subprocess.Popen(  # noqa: ASYNC220 - a few milliseconds, in a test
-            [*before, sys.executable, *_program(first), self.id],
+            [sys.executable, *_program(first), self.id],
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(ROOT),

@@ -10,7 +10,7 @@ import pytest
 
 from agent.core.model import ConnectionStatus
 from tests.engines.web.bench import Bench, renderers_below
-from tests.engines.web.kept import FULL, KEEP, kept
+from tests.engines.web.kept import KEEP, kept
 from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus

@@ -5,16 +5,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from agent.core.model import ConnectionStatus
-from agent.engines.web.browser.arguments import find_browser
-from agent.engines.web.browser.page import Page
-from agent.engines.web.browser.process import Browser
-from agent.engines.web.profile.folder import holder, prepare_profile
 from agent.engines.web.profile.notes import read_note
-from agent.errors import EngineError, Refused
-from agent.wings.moving.local_auth import import_local_auth
 from tests.engines.web.bench import ACCOUNT, Bench, entries, processes_below
 from tests.standin.web.stand_in import StandIn
 

@@ -25,7 +25,7 @@ from agent.engines.web.profile.notes import (
 )
 from agent.engines.web.record import Record
 from agent.engines.web.settings import read_settings
-from agent.errors import ConfigError, EngineError, InvalidRequest, Refused
+from agent.errors import ConfigError, EngineError, Refused
 from agent.wings.moving.local_auth import export_local_auth, import_local_auth
 
 

@@ -4,10 +4,6 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
-
-from agent.errors import EngineError
-from agent.supervise.requests.calls import PART
 from tests.engines.web.bench import Bench
 from tests.standin.web.stand_in import StandIn
 
