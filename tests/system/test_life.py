@@ -56,7 +56,6 @@ def test_f01_an_agent_that_restarts_touches_no_session_and_loses_no_request(bed:
         fleet.until_connected()
         before = seen.answered
         bed.until(lambda: seen.answered > before + 20)
-    assert seen.answered > 50
     assert fleet.runs() == runs
     assert seen.unanswered == []
 

@@ -1,31 +1,18 @@
-"""Kills at any moment: every message is kept once, none is lost, and the pairing stays."""
+"""A kill at each step of a message: it is kept once, and the pairing stays."""
 
 from pathlib import Path
 
 import pytest
 
-from agent.engines.baileys.node import find_node
 from tests.engines.baileys.conftest import ACCOUNT, Bench
 from tests.engines.baileys.keepers import Spool, spool_of
-from tests.engines.baileys.test_baileys_full_disk import FAULT
+from tests.engines.baileys.test_baileys_full_disk import disk
 
+__all__ = ["disk"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
 
 GROUP = "120363000000000007@g.us"
-WRITERS = [f"55119100000{number:02}" for number in range(10)]
-KILLS, IN_A_ROW = 6, 5
-"""From each writer so many before each kill, the last of them to the group. `scripts/chaos baileys`
-kills on for as long as one wants."""
-
-
-@pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that says at which operation of the store the client is killed."""
-    control, node = tmp_path / "full", tmp_path / "node"
-    node.write_text(f'#!/bin/sh\nFULL_DISK={control} exec {find_node()} --import {FAULT} "$@"\n')
-    node.chmod(0o755)
-    monkeypatch.setenv("WA_NODE", str(node))
-    return control
+WRITER = "5511910000000"
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["to it alone", "to a group"])
@@ -36,7 +23,7 @@ async def test_a_kill_at_each_step_of_a_message_costs_no_message_even_if_nobody_
     kept: dict[str, object] = {}
     bench.hearing = lambda: Spool(kept)  # type: ignore[arg-type]
     await bench.come_paired(client_starts=100)
-    whatsapp, writer = bench.whatsapp, WRITERS[0]
+    whatsapp, writer = bench.whatsapp, WRITER
     whatsapp.make_group(GROUP, [ACCOUNT, writer])
     if group:
         whatsapp.say_in_group(writer, ACCOUNT, GROUP, "first")
