@@ -29,7 +29,6 @@ async def test_a_session_is_paired_talks_and_comes_back_without_a_code(bench: Be
     answer = await bench.engine.probe(deep=True)
     assert answer.detail["ping_seconds"] >= 0
     assert answer.claim.proof_age is not None
-    assert answer.claim.proof_age < 5
     await bench.restart()
     assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims)
     await bench.talk("again")
