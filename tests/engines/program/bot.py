@@ -15,13 +15,11 @@ from wa_program import Agent  # type: ignore[import-not-found]
 HERE = Path(os.environ["WA_SESSION"])
 
 
-def tell(*, connected: bool = False) -> None:
+def tell() -> None:
     """Lines of the file `tell` beside the session, as they come: an event, or what to do."""
     agent = Agent(look=lambda: True, stop=(HERE / "stopped").touch)
     orders = HERE.parent / "orders"
     os.mkfifo(orders)
-    if connected:
-        agent.tell("open", account="4915112345678")
     while True:
         for line in orders.read_text().splitlines():
             do, _, more = line.partition(" ")
@@ -30,14 +28,6 @@ def tell(*, connected: bool = False) -> None:
                 agent.tell(event.pop("event"), **event)
             elif do == "hang":
                 agent._lock.acquire()
-
-
-def connected() -> None:
-    """As `tell`, and connected without a word of the test's: after each start, too."""
-    (HERE.parent / "orders").unlink(missing_ok=True)
-    (HERE / "keys").write_text("of the pairing")
-    (HERE.parent / "runs_as").write_text(str(os.getpid()))
-    tell(connected=True)
 
 
 def quiet() -> None:
