@@ -32,7 +32,7 @@ def woken() -> Woken:
 async def host(
     bed: Bed, standin: Standin, woken: Woken, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[SystemdHost]:
-    standin("good", "deaf", "exit7", "exit78", "hang", "slow")
+    standin("good", "deaf", "exit7", "exit78", "hang")
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bed.bus_address)
     folders = [bed.path("/etc/systemd/system"), bed.path("/run/systemd/system")]
     host = await SystemdHost.open(woken.append, WorkerSection(), unit_folders=folders)
@@ -123,16 +123,6 @@ async def test_f13_a_configuration_error_is_not_restarted(host: SystemdHost):
     assert (status.state, status.exit_status, status.restarts) == (UnitState.FAILED, 78, 0)
     await host.reset_failed(id)
     await host.reset_failed(InstanceId("never-loaded"))
-
-
-async def test_f10_a_long_save_may_extend_its_time(bed: Bed, host: SystemdHost, standin: Standin):
-    standin("slow", more="TimeoutStopSec=2s\n")
-    id = InstanceId("slow")
-    await host.start(id)
-    begun = time.monotonic()
-    await host.stop(id)
-    assert time.monotonic() - begun > 2.0
-    assert (await host.status(id)).state is UnitState.INACTIVE
 
 
 async def test_f09_a_deaf_worker_is_killed_after_its_time(host: SystemdHost, standin: Standin):

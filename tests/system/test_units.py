@@ -57,22 +57,6 @@ def test_workers_are_stopped_before_the_agent_and_outlive_it(bed: Bed):
             assert "wa-agent.service" not in bed.show(unit, tie).split()
 
 
-def test_the_round_without_an_agent_is_not_turned_on_and_waits_while_there_is_one(bed: Bed):
-    assert bed.try_run("systemctl", "is-enabled", "wa-repair.timer").stdout.strip() == "disabled"
-    bed.write("/etc/wa-agent/repair.env", "LOG_FILE=/var/log/nothing.log\n")
-    try:
-        bed.run("systemctl", "start", "wa-repair.service")
-        assert bed.show("wa-repair.service", "ConditionResult") == "no"
-        # Handed over to the agent, whose words it then says.
-        handed = bed.try_run("/opt/wa-agent/scripts/auto-fix-sessions.sh", "all", "--dry-run")
-        own = bed.try_run("wa-agent", "repair", "all", "--dry-run")
-        assert handed.returncode == own.returncode == 0, handed.stderr
-        headings = {text.split()[0] for text in (handed.stdout, own.stdout)}
-        assert headings <= {"nothing", "ID"}, (handed.stdout, own.stdout)
-    finally:
-        bed.run("rm", "/etc/wa-agent/repair.env")
-
-
 def test_f15_workers_die_before_the_agent_when_memory_ends(bed: Bed):
     assert int(bed.show("wa-agent.service", "OOMScoreAdjust")) < 0
     assert int(bed.show("wa-instance@x.service", "OOMScoreAdjust")) > 0

@@ -1,27 +1,18 @@
 """What a contact chooses — names, sizes, numbers — costs that contact's keys at most."""
 
 import asyncio
-import base64
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
 from agent.engines.baileys.peer_keys import unreadable_record
-from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
+from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 
 HERE = Path(__file__).parent
-SHARED = base64.b64encode(b"\x33\x08\x01\x10\x00\x1a\x20" + b"k" * 32 + b"\x22\x21" + b"\x05" * 33)
-"""A sender key, as a member of a group gives it to each device."""
-
-
-def distribution(group: str) -> dict[str, Any]:
-    told = {"groupId": group, "axolotlSenderKeyDistributionMessage": SHARED.decode()}
-    return {"conversation": "hello", "senderKeyDistributionMessage": told}
 
 
 def run_store(script: str, cache: Path, folder: Path) -> str:
@@ -39,21 +30,6 @@ def test_the_store_refuses_a_contacts_strange_keys_alone_and_says_so_ever_more_s
     counts = [event["count"] for event in told]
     assert counts == [1, 1, 10, 100]
     assert {path.parent for path in tmp_path.glob("**/*.json")} == {tmp_path / "session"}
-
-
-@pytest.mark.slow
-async def test_a_contact_that_names_groups_as_no_file_can_be_named_ends_nothing(
-    bench: Bench,
-) -> None:
-    await bench.come_paired()
-    begun = len(bench.heard.claims)
-    for group in ("x" * 300, "a\0b", "a\nb", "\ud800", "../" * 70, "é" * 130):
-        message = distribution(group)
-        id = await asyncio.to_thread(bench.whatsapp.say_message, PEER, ACCOUNT, message)
-        await bench.until(lambda id=id: bench.heard.count("message", id=id))
-    await bench.talk("still here", OTHER)
-    assert bench.heard.claims[begun:] == []
-    assert not bench.heard.errors
 
 
 @pytest.mark.slow
