@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,11 @@ class Bed:
     folder: Path
     log: Path
     server: BaileysServer
-    start_server: Callable[[], BaileysServer]
     eventually: Eventually
 
     @property
     def auth(self) -> Path:
         return self.folder / "7"
-
-    def restart_server(self) -> None:
-        self.server = self.start_server()
 
     async def pair(self, account: str = ACCOUNT, id: str = "7") -> None:
         qr = await self.eventually(lambda: self.server.qr(id), within=60)
@@ -109,6 +105,30 @@ def is_read(receipts: list[str]) -> bool:
     return bool({"delivered", "inactive"} & set(receipts))
 
 
+def session_of(bed: Bed, who: str) -> Path:
+    """The file of the keys with one person; 7.x names it after the LID."""
+    name = f"session-1{who}_1.0.json" if bed.package == "baileys" else f"session-{who}.0.json"
+    return bed.auth / name
+
+
+def address_of(bed: Bed, who: str) -> str:
+    return f"1{who}_1" if bed.package == "baileys" else who
+
+
+async def break_session(bed: Bed, who: str) -> None:
+    """The file of the keys with one person comes from an old copy, as after a bad restore."""
+    bed.server.disconnect()
+    old = session_of(bed, who).read_bytes()
+    bed.server.start_session()
+    await bed.connected()
+    await bed.talk(who, "two")
+    await bed.talk(who, "three")
+    bed.server.disconnect()
+    session_of(bed, who).write_bytes(old)
+    bed.server.start_session()
+    await bed.connected()
+
+
 NEWEST = "the newest that runs here"
 one_package = pytest.mark.parametrize("package", [NEWEST], indirect=True)
 """For what one version is enough."""
@@ -146,11 +166,6 @@ def bed(
     eventually: Eventually,
 ) -> Iterator[Bed]:
     folder, log = tmp_path / "auth", GrowingLog(tmp_path / "server.log")
-    with ExitStack() as running:
-
-        def start() -> BaileysServer:
-            server = BaileysServer(whatsapp, folder, log, package, sessions)
-            running.callback(server.end)
-            return server
-
-        yield Bed(package, whatsapp, folder, log, start(), start, eventually)
+    server = BaileysServer(whatsapp, folder, log, package, sessions)
+    yield Bed(package, whatsapp, folder, log, server, eventually)
+    server.end()

@@ -1,17 +1,63 @@
 """Which records are damaged is judged on what real clients store, and on what stops them."""
 
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from agent.engines.whaticket.keys.damage import is_record, worth_reading
 from agent.engines.whaticket.keys.folder import AuthFolder
-from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read, one_package
-from tests.baileys.test_groups import GROUP, hear, sender_key_of
-from tests.baileys.test_one_peer import session_of
-from tests.baileys.test_script import run_round
+from tests.baileys.conftest import (
+    ACCOUNT,
+    NEIGHBOUR,
+    PEER,
+    Bed,
+    is_read,
+    one_package,
+    session_of,
+)
+from tests.standin.baileys.run import TOKEN
 
 pytestmark = pytest.mark.slow
+
+GROUP = "120363000000000001@g.us"
+
+
+async def hear(bed: Bed, sender: str, text: str) -> list[str]:
+    """A contact writes to the group; the receipts of the account's client, the last one good."""
+    id = bed.whatsapp.say_in_group(sender, ACCOUNT, GROUP, text)
+    await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, id)), within=60)
+    return bed.whatsapp.receipts(ACCOUNT, id)
+
+
+def sender_key_of(bed: Bed, who: str) -> str:
+    """The account's own device is number 1, a phone is number 0."""
+    user = f"1{who}_1" if bed.package == "baileys" else who
+    return f"sender-key-{GROUP}--{user}--{int(who == ACCOUNT)}.json"
+
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "auto-fix-sessions.sh"
+
+
+def run_round(bed: Bed) -> str:
+    place = bed.folder.parent
+    settings = {
+        "PATH": os.environ["PATH"],
+        "BACKEND_URL": bed.server.url,
+        "BACKEND_TOKEN": TOKEN,
+        "LOG_FILE": str(bed.log),
+        "SESSIONS_DIR": str(bed.folder),
+        "STATE_DIR": str(place / "state"),
+        "AUDIT_LOG": str(place / "audit.log"),
+        "WA_AGENT_SOCKET": str(place / "no-agent.sock"),
+    }
+    done = subprocess.run(
+        [SCRIPT, "all"], env=settings, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def damaged(bed: Bed) -> list[str]:

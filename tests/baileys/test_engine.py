@@ -10,8 +10,17 @@ from agent.engines.base import KeepsNothing
 from agent.engines.whaticket.backend import WhaticketBackend, open_backend
 from agent.engines.whaticket.session import WhaticketSession
 from agent.errors import EngineError
-from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, one_package, two_sessions
-from tests.baileys.test_one_peer import address_of, break_session, session_of
+from tests.baileys.conftest import (
+    ACCOUNT,
+    NEIGHBOUR,
+    PEER,
+    Bed,
+    address_of,
+    break_session,
+    one_package,
+    session_of,
+    two_sessions,
+)
 from tests.standin.baileys.run import TOKEN
 
 pytestmark = pytest.mark.slow
@@ -64,7 +73,6 @@ async def status_of(session: WhaticketSession) -> ConnectionStatus:
     return (await session.probe()).claim.status
 
 
-@one_package
 @two_sessions
 async def test_a_real_session_is_paired_broken_and_repaired_by_the_engine(
     bed: Bed, backend: WhaticketBackend

@@ -8,20 +8,11 @@ import pytest
 
 from agent.engines.catalog import (
     CATALOG,
-    engine_names,
     file_rules,
-    find_engine,
     load_engine,
     needed_address,
 )
 from agent.errors import ConfigError
-
-
-def test_every_known_engine_has_a_line_and_can_be_opened() -> None:
-    assert "sandbox" in engine_names()
-    for name in engine_names():
-        assert find_engine(name).line
-    assert callable(load_engine("sandbox"))
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in CATALOG.values() if not entry.remote])
@@ -33,9 +24,7 @@ def test_f42_every_engine_says_when_a_folder_can_hold_no_pairing(name: str, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["", "evil", "os", "../sandbox", "agent.engines.sandbox", "x" * 999]
-)
+@pytest.mark.parametrize("name", ["", "../sandbox", "x" * 999])
 def test_an_unknown_engine_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(ConfigError, match=r"known are: .*sandbox") as caught:
         load_engine(name)
@@ -76,9 +65,3 @@ def test_every_local_engine_names_the_address_that_it_needs(engine, settings, ur
     found = needed_address(engine, settings, Path("/s/a/session"))
     assert found is not None
     assert (found.url, found.proxy) == (url, proxy)
-
-
-def test_unreadable_settings_and_backends_need_no_address():
-    assert needed_address("web", {"url": "ftp://x"}, Path("/s")) is None
-    assert needed_address("evolution", {"backend": "evo"}, Path("/s")) is None
-    assert needed_address("unheard_of", {}, Path("/s")) is None

@@ -12,14 +12,10 @@ from agent.wings.messages.out.message import chat_of
     [
         ("+55 11 77777-7777", "+55 11 77777-7777", "5511777777777"),
         ("5511777777777@s.whatsapp.net", "5511777777777@s.whatsapp.net", "5511777777777"),
-        ("5511777777777@c.us", "5511777777777@c.us", "5511777777777"),
-        ("5511777777777:12@s.whatsapp.net", "5511777777777@s.whatsapp.net", "5511777777777"),
         ("5511777777777_1:3@c.us", "5511777777777@c.us", "5511777777777"),
         ("99900011:4@lid", "99900011@lid", "99900011@lid"),
-        ("120363040000000000@g.us", "120363040000000000@g.us", "120363040000000000@g.us"),
         ("49151123-1500@g.us", "49151123-1500@g.us", "49151123-1500@g.us"),
         (" 4915112345678 ", "4915112345678", "4915112345678"),
-        ("12345", "12345", "12345"),
         ("+49 (0)151 12345678", "+49 (0)151 12345678", "4915112345678"),
         ("0049 151 12345678", "0049 151 12345678", "4915112345678"),
     ],
@@ -33,11 +29,8 @@ def test_a_receiver_is_taken_without_the_device_that_it_names(to, taken, chat) -
 @pytest.mark.parametrize(
     "to",
     [
-        *("nobody", "123", "+", "1234-", "@s.whatsapp.net", "4915112345678@", "4915112345678@x.y"),
-        *("4915112345678 extra", "4915112345678@g.us@lid", "status@broadcast", "1" * 26),
-        *("4915112345678_1@s.whatsapp.net", "4915112345678_12@c.us", "99900011222_1@lid"),
-        *("0151 12345678", "https://4915112345678/"),
-        *("٤٩١٥١١٢٣٤٥٦٧٨", "4915112345678\n1", "120363040000000000:1@g.us", "+4915112345678@lid"),
+        *("nobody", "123", "4915112345678@x.y", "4915112345678 extra", "1" * 26),
+        *("99900011222_1@lid", "0151 12345678", "٤٩١٥١١٢٣٤٥٦٧٨", "4915112345678\n1"),
     ],
 )
 def test_a_receiver_that_no_engine_could_reach_is_refused_at_once(to: str) -> None:
@@ -48,8 +41,6 @@ def test_a_receiver_that_no_engine_could_reach_is_refused_at_once(to: str) -> No
     assert not is_answerable(to)
 
 
-@pytest.mark.parametrize(
-    "chat", ["status@broadcast", "49151-1500@broadcast", "120363040000000000@newsletter", ""]
-)
+@pytest.mark.parametrize("chat", ["49151-1500@broadcast", "120363040000000000@newsletter", ""])
 def test_status_posts_lists_and_channels_take_no_answer(chat: str) -> None:
     assert not is_answerable(chat)

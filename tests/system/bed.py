@@ -47,12 +47,6 @@ class Bed:
     root: Path
     nspawn: subprocess.Popen[bytes] | None = None
     init: int = 0
-    counting: bool = False
-    """Booted with Debian 12's control groups, whatever the outside has: what a unit uses is told.
-
-    Not for all tests: where the outside has others, systemd now and then finds a group of a unit
-    that just ended half gone, and cannot start it.
-    """
     port: int = 0
     """Where the agent inside listens, on the loopback that the outside shares."""
     agent_rests: bool = False
@@ -162,9 +156,6 @@ class Bed:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
-                if self.counting
-                else None,
                 preexec_fn=lambda: _enter(self.groups),  # noqa: PLW1509 - no thread holds a lock
             )
         self.until(self._find_init, within=within)

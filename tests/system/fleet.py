@@ -6,8 +6,6 @@ import json
 import re
 import socket
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,29 +101,6 @@ class Fleet:
         told = self.bed.run("systemctl", "show", "-p", name, *map(self.unit, self.ids))
         return dict(zip(self.ids, re.findall(f"^{name}=(.*)$", told, re.M), strict=True))
 
-    def memory(self, id: str) -> range:
-        """Between which figures its use of memory lies, told without the code under test.
-
-        By systemd where its machine lets it count, file pages included; else by the processes.
-        """
-        counted = self.bed.show(self.unit(id), "MemoryCurrent")
-        if counted.isdigit():
-            return range(int(counted) // 5, int(counted) * 2)
-        group = self.bed.show(self.unit(id), "ControlGroup")
-        places = (
-            f"/sys/fs/cgroup{kind}{group}/cgroup.procs" for kind in ("", "/unified", "/systemd")
-        )
-        pids = set(self.bed.try_run("cat", *places).stdout.split()) - {"0"}
-        # Some of them may be on their way out.
-        told = self.bed.try_run("cat", *(f"/proc/{pid}/smaps_rollup" for pid in pids)).stdout
-        used = sum(int(kib) for kib in re.findall(r"^Pss: +(\d+) kB$", told, re.M)) * 1024
-        return range(int(used * 0.7), int(used * 1.3))
-
-    def restarts(self, id: str, reason: str) -> int:
-        """How often it was started again for it, as the agent counts, a moment after systemd."""
-        counted: int = self.show(id)["restarts_by_reason"][reason]
-        return counted
-
     @staticmethod
     def unit(id: str) -> str:
         return f"wa-instance@{id}.service"
@@ -198,22 +173,16 @@ class Traffic:
 
     answered: int = 0
     unanswered: list[str] = field(default_factory=list)
-    losers: Counter[int] = field(default_factory=Counter)
-    """How many requests each client lost."""
     lost: list[str] = field(default_factory=list)
     """Asked once more at once, and not answered even then."""
-    slowest: float = 0.0
 
-    def note(self, client: int, ask: Callable[[], int]) -> None:
-        begun = time.monotonic()
+    def note(self, ask: Callable[[], int]) -> None:
         if (problem := _problem(ask)) is None:
             self.answered += 1
         else:
             self.unanswered.append(problem)
-            self.losers[client] += 1
             if (problem := _problem(ask)) is not None:
                 self.lost.append(problem)
-        self.slowest = max(self.slowest, time.monotonic() - begun)
 
 
 def _problem(ask: Callable[[], int]) -> str | None:
@@ -267,14 +236,14 @@ def traffic(bed: Bed, *, upgrade: bool = False):
     def over_unix() -> int:
         return _get(connect(bed), "/api/instances")
 
-    def ask_on(client: int) -> None:
+    def ask_on() -> None:
         while not done.is_set():
-            seen.note(client, over_tcp)
-            seen.note(client, over_unix)
+            seen.note(over_tcp)
+            seen.note(over_unix)
             if nothing_happens():
                 done.wait(RARELY)
 
-    askers = [threading.Thread(target=ask_on, args=(client,)) for client in range(CLIENTS)]
+    askers = [threading.Thread(target=ask_on) for _ in range(CLIENTS)]
     for asker in askers:
         asker.start()
     try:

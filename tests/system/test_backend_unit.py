@@ -2,81 +2,14 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from agent.cli.backends.drop_in import drop_in_path, render_reach
-from tests.system.bed import SOURCE, Bed
+from tests.system.bed import Bed
 from tests.system.conftest import PYTHON
-from tests.system.fleet import AGENT, Fleet
-
-UNIT = "wa-backend@evo.service"
-COUNT = 20
-IDS = tuple(f"line-{number:04}" for number in range(COUNT))
-CONFIG = "/etc/wa-agent/agent.toml"
-PLAIN = "[start]\nstagger = 0.1\nspread = 0.0\n"
-
-
-@dataclass
-class Evo:
-    bed: Bed
-    fleet: Fleet
-
-    def show(self, name: str) -> str:
-        return self.bed.show(UNIT, name)
-
-    def run(self) -> str:
-        return self.show("InvocationID")
-
-    def until_all_connected(self) -> None:
-        self.fleet.until_connected(60)
-        wanted = f"{COUNT} of {COUNT} connected; server up (2.3.7)"
-        self.bed.until(lambda: self.show("StatusText") == wanted, within=40)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[dict[str, str]]:
-    """It listens on the loopback that the bed shares with the outside."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.standin.evolution", "--instances", str(COUNT)],
-        cwd=SOURCE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    words = process.stdout.readline().split()
-    yield dict(zip(words[::2], words[1::2], strict=True))
-    process.terminate()
-    process.wait(60)
-    process.stdout.close()
-
-
-@pytest.fixture
-def evo(bed: Bed, server: dict[str, str]) -> Iterator[Evo]:
-    declared = {"name": "evo", "engine": "evolution", "url": server["url"], "key": server["key"]}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in declared.items()]
-    configure(bed, PLAIN + "\n".join(["[[backend]]", *lines, 'adopt = ["*"]', ""]))
-    found = Evo(bed, Fleet(bed, IDS))
-    yield found
-    for id in found.fleet.list():
-        if id in IDS:
-            found.fleet.forget(id)
-    configure(bed, PLAIN)
-    bed.try_run("systemctl", "stop", UNIT, within=60)
-    bed.try_run("rm", "-r", "/var/lib/wa-agent/backends/evo")
-
-
-def configure(bed: Bed, text: str) -> None:
-    bed.run("sh", "-c", f"cat > {CONFIG} <<'END'\n{text}END")
-    bed.run("systemctl", "reset-failed")
-    bed.run("systemctl", "restart", "wa-agent.socket", AGENT)
-    Fleet(bed, ()).until_it_answers()
-
 
 # What a backend's worker can reach from inside its unit, tried by the unit itself.
 PROBE = """\

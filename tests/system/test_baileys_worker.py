@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,10 @@ import pytest
 from agent.engines.baileys.packages import LOADER, LOADER_TEXT, MARK, packages_folder
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
-from tests.system.bed import CHECKOUT, SOURCE, Bed
+from tests.system.bed import Bed
 from tests.system.fleet import AGENT, Fleet
 
 ID, ACCOUNT, PEER = "node1", "5511900000001", "5511900000002"
-MISBEHAVE = SOURCE / "tests/engines/baileys/misbehave.mjs"
 CACHE = "/var/lib/wa-agent/cache"
 
 
@@ -108,49 +106,3 @@ def test_a_session_lives_in_its_hardened_unit(fleet: Fleet, whatsapp: WhatsApp) 
     events = map(json.loads, told.splitlines())
     codes = [one for one in events if one["detail"].get("status") == "QR_REQUIRED"]
     assert len(codes) == 1, codes
-
-
-@pytest.fixture(scope="module")
-def misbehave(fleet: Fleet) -> Iterator[Path]:
-    """A file of the session whose word makes its Node misbehave; the bed's own Node runs it."""
-    bed, folder = fleet.bed, "/opt/wa-misbehave"
-    control = f"/var/lib/wa-agent/sessions/{ID}/session/.misbehave"
-    bed.write(f"{folder}/misbehave.mjs", MISBEHAVE.read_text())
-    line = f'exec node --import {folder}/misbehave.mjs "$@"'
-    bed.write(f"{folder}/node", f"#!/bin/sh\nMISBEHAVE={control} {line}\n")
-    bed.run("chmod", "-R", "a+rX", folder)
-    bed.run("chmod", "a+x", f"{folder}/node")
-    drop_in = f"/etc/systemd/system/{fleet.unit(ID)}.d/node.conf"
-    bed.write(drop_in, f"[Service]\nEnvironment=WA_NODE={folder}/node\n")
-    bed.run("systemctl", "daemon-reload")
-    fleet.cli("restart", ID)
-
-    def runs_the_other_node() -> bool:
-        # A worker that is just restarted may be gone between two looks at it.
-        with suppress(OSError, AssertionError):
-            return bool(fleet.pid(ID)) and b"--import" in _line(node_of(fleet))
-        return False
-
-    bed.until(runs_the_other_node, within=60)
-    fleet.until_connected(within=60)
-    yield bed.path(control)
-    bed.path(drop_in).unlink()
-    bed.run("systemctl", "daemon-reload")
-
-
-@pytest.mark.timeout(280)
-def test_the_installation_brings_the_packages(bed: Bed) -> None:
-    """With the registry, or by the words that say how it is done without one."""
-    bed.run("rm", "-rf", f"{CACHE}/baileys")
-    done = bed.try_run(CHECKOUT / "scripts/install", "--with", "whatsapp")
-    assert (done.returncode, "only the engine baileys" in done.stderr) == (1, True), done.stderr
-    done = bed.try_run(CHECKOUT / "scripts/install", "--with", "baileys", within=250)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = bed.try_run("wa-agent", "doctor", "--json").stdout
-    if "does not have its npm packages yet" in done.stderr:
-        assert "Without a network: run `npm ci --cache DIR`" in done.stderr
-        assert "agent.engines.baileys.fetch /var/lib/wa-agent/cache" in found
-    else:
-        assert '"the baileys engine can run"' in found, found
-        reader = ("setpriv", "--reuid=wa-worker", "--regid=wa", "--clear-groups")
-        bed.run(*reader, "sh", "-c", f"cat {CACHE}/baileys/*/node_modules/baileys/package.json")

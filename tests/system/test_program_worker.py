@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,38 +93,3 @@ def test_a_bot_keeps_its_session_in_its_own_folder_behind_its_drop_in(
     bed.until(lambda: fleet.statuses()[ID] != "CONNECTED", within=60)
     fleet.until_connected(within=90)
     assert (len(whatsapp.devices()), whatsapp.overlaps()) == (1, [])
-
-
-OLD = "/etc/systemd/system/oldbot.service"
-OLD_UNIT = """
-[Service]
-User=nobody
-Restart=always
-WorkingDirectory=/srv
-Environment=GREETING=hello
-ExecStart=/bin/sleep infinity
-"""
-
-
-def test_a_unit_is_imported_as_systemd_reads_it_with_the_drop_ins_of_all_folders(
-    fleet: Fleet,
-) -> None:
-    bed = fleet.bed
-    bed.write(OLD, OLD_UNIT)
-    bed.write(f"{OLD}.d/10-memory.conf", "[Service]\nMemoryMax=200M\n")
-    runtime = "/run/systemd/system/oldbot.service.d"
-    bed.run("mkdir", "-p", runtime)
-    more = "[Service]\nEnvironment=RATE=5\nTimeoutStopSec=40\n"
-    bed.run("sh", "-c", f"printf '%s' '{more}' >{runtime}/20-run.conf")
-    bed.run("systemctl", "daemon-reload")
-    for source in (OLD, "oldbot.service"):
-        said = fleet.cli("import", source, "--dry-run", "--config", CONFIG)
-        (bot,) = said["bots"]
-        assert (bot["memory_limit"], bot["refused"]) == (200 << 20, "")
-        (table,) = tomllib.loads(said["tables"])["program"]
-        assert table["command"] == ["/bin/sleep", "infinity"]
-        assert table["stop"] == 40
-        given = {line.partition("=")[0] for line in table["environment"]}
-        assert given == {"GREETING", "RATE", "HOME"}
-    bed.run("rm", "-rf", OLD, f"{OLD}.d", runtime)
-    bed.run("systemctl", "daemon-reload")

@@ -1,26 +1,17 @@
 """The agent's sockets on a booted machine: a port that is taken, a file that is removed."""
 
-import contextlib
 import http.client
 import json
-import os
-import shutil
-import signal
 import socket
-import subprocess
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from agent.host.machine.routes import GROUPS
-from tests.lacking import lacks
 from tests.system.bed import Bed
 from tests.system.fleet import AGENT, Fleet
 
 HTTP = "wa-agent-http.socket"
-ROUTES = "wa-agent-routes.socket"
 FILE = "/run/wa-agent/api.sock"
 
 
@@ -69,77 +60,11 @@ def test_s8_sessions_come_back_without_their_port_and_get_it_once_it_is_free(
     bed.until(lambda: ready(bed))
 
 
-@pytest.mark.parametrize("how", ["restart", "kill"])
-def test_s9_a_socket_whose_file_was_removed_comes_back(bed: Bed, fleet: Fleet, how: str):
+def test_s9_a_socket_whose_file_was_removed_comes_back(bed: Bed, fleet: Fleet):
     runs = fleet.runs()
     bed.run("rm", FILE)
-    if how == "restart":
-        bed.run("systemctl", "restart", AGENT, within=120)
-    else:
-        bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", AGENT)
+    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", AGENT)
     fleet.until_it_answers()
     fleet.until_connected()
     assert bed.run("stat", "-c", "%U:%G %a", FILE).strip() == "root:wa-agent 660"
     assert fleet.runs() == runs, "every worker went on"
-
-
-def test_the_agent_hears_the_kernels_news_of_routes_from_systemds_socket(bed: Bed):
-    if shutil.which("ip") is None:
-        lacks("ip is not installed")
-    bed.until(lambda: ready(bed))
-    for start in ("first", "again"):
-        if start == "again":
-            bed.run("systemctl", "restart", AGENT, within=120)
-            bed.until(lambda: ready(bed))
-        agent = bed.outside_pid(int(bed.show(AGENT, "MainPID")))
-        assert bed.show(ROUTES, "SubState") == "running"
-        (news,) = told_of_routes(agent)
-        os.kill(agent, signal.SIGSTOP)  # what it does not read stays in its queue
-        try:
-            change_routes()
-            assert waiting(news) > 0
-        finally:
-            os.kill(agent, signal.SIGCONT)
-        bed.until(lambda news=news: waiting(news) == 0)
-    assert "tells no route changes" not in bed.journal("-u", AGENT, "-o", "cat")
-
-
-def test_news_of_routes_start_no_agent_that_an_operator_stopped(bed: Bed):
-    if shutil.which("ip") is None:
-        lacks("ip is not installed")
-    bed.run("systemctl", "stop", AGENT, within=120)
-    try:
-        bed.until(lambda: bed.show(ROUTES, "ActiveState") == "inactive")
-        change_routes()
-        assert bed.show(AGENT, "ActiveState") == "inactive"
-        assert bed.run("systemctl", "list-jobs", "--no-legend", AGENT) == ""
-    finally:
-        bed.run("systemctl", "start", "wa-agent.socket", AGENT, within=120)
-    assert bed.show(ROUTES, "SubState") == "running"
-
-
-def change_routes() -> None:
-    """One more address of the loopback for a moment: the bed has no network of its own."""
-    for verb in ("add", "del"):
-        command = ["ip", "address", verb, "127.66.84.70/32", "dev", "lo"]
-        subprocess.run(command, check=True, capture_output=True)
-
-
-def told_of_routes(pid: int) -> list[str]:
-    """The inodes of its sockets that hear of every group of `Routes`."""
-    listening = {row[9] for row in netlink() if int(row[3], 16) == GROUPS}
-    held = set()
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed since
-            held.add(os.readlink(path).removeprefix("socket:[").removesuffix("]"))  # noqa: PTH115
-    return sorted(listening & held)
-
-
-def waiting(inode: str) -> int:
-    """Unread bytes."""
-    return next(int(row[4]) for row in netlink() if row[9] == inode)
-
-
-def netlink() -> list[list[str]]:
-    lines = Path("/proc/net/netlink").read_text().splitlines()[1:]
-    return [line.split() for line in lines]

@@ -1,7 +1,4 @@
-"""The web engine in its hardened unit, as the unprivileged user, with the real browser.
-
-One session goes through every state of WhatsApp Web's, each test leaves it connected.
-"""
+"""The web engine in its hardened unit, as the unprivileged user, with the real browser."""
 
 import asyncio
 import os
@@ -20,7 +17,6 @@ from agent.engines.web.bundle import bundle_path
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from tests.lacking import lacks
-from tests.standin.web.client import Client
 from tests.standin.web.stand_in import StandIn
 from tests.system.bed import SOURCE, Bed
 from tests.system.fleet import AGENT, Fleet
@@ -30,9 +26,6 @@ ACCOUNT = "5511999999999"
 CACHE = "/var/lib/wa-agent/cache"
 QUIET = 300.0
 """Seconds in which no code is replaced."""
-
-
-MEASURED_OFTEN = "\n[memory]\ninterval = 1\n"
 
 
 class Played:
@@ -53,13 +46,6 @@ class Played:
 
         return self._do(in_loop())
 
-    def page(self, id: str = ID) -> Client:
-        found: Client = self.play(lambda: self.stand_in.page(id))
-        return found
-
-    def tell(self, do: str, **more: Any) -> None:
-        self.play(lambda: self.stand_in.page(ID).tell(do, **more))
-
     def close(self) -> None:
         self._do(self.stand_in.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -72,64 +58,28 @@ class Web:
     """One web session on the bed, and the stand-in behind it."""
 
     fleet: Fleet
-    played: Played
+    stand_in: StandIn
 
     @property
     def bed(self) -> Bed:
         return self.fleet.bed
 
-    @property
-    def stand_in(self) -> StandIn:
-        return self.played.stand_in
-
-    def url(self, id: str = ID, more: str = "") -> str:
-        return f"url={self.stand_in.url}?name={id}{more}"
-
-    def claim(self) -> dict[str, Any]:
-        return self.fleet.show(ID).get("claim") or {}
-
-    def until(self, within: float = 40.0, **wanted: Any) -> None:
-        def found() -> bool:
-            return wanted.items() <= self.claim().items()
-
-        try:
-            self.bed.until(found, within=within)
-        except AssertionError as error:
-            raise AssertionError(f"wanted {wanted}, it claims {self.claim()}") from error
-
-    def scan(self) -> None:
-        self.until(status="QR_REQUIRED")
-        self.played.play(lambda: self.stand_in.scan(ACCOUNT, ID))
-        self.fleet.until_connected()
-
-    def code(self) -> str:
-        return str(self.fleet.cli("qr", ID)["qr"])
-
     def worker(self) -> int:
         return self.bed.outside_pid(self.fleet.pid(ID))
-
-    def browser(self) -> int:
-        return next(
-            pid
-            for pid in _below(self.worker())
-            if b"--user-data-dir=" in _line(pid) and b"--type=" not in _line(pid)
-        )
 
     def renderers(self) -> list[int]:
         return [pid for pid in _below(self.worker()) if b"--type=renderer" in _line(pid)]
 
 
-@pytest.fixture(scope="module")
-def played(machine: Bed) -> Iterator[Played]:
-    if not machine.init:
-        machine.boot()
+@pytest.fixture
+def played(bed: Bed) -> Iterator[Played]:
     cache = Path(os.environ.get("WA_CACHE_PATH", SOURCE / ".cache"))
     try:
         find_browser("headless-shell")
         fetch_bundle(cache)
     except (ConfigError, EngineError) as error:
         lacks(str(error))
-    there = bundle_path(machine.path(CACHE))
+    there = bundle_path(bed.path(CACHE))
     there.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(bundle_path(cache), there)
     found = Played()
@@ -137,47 +87,18 @@ def played(machine: Bed) -> Iterator[Played]:
     found.close()
 
 
-@pytest.fixture(scope="module")
-def session(machine: Bed, played: Played) -> Iterator[Web]:
-    web = Web(Fleet(machine, (ID,)), played)
-    machine.run("systemctl", "start", "wa-agent.socket", AGENT)
-    web.fleet.until_it_answers()
-    web.fleet.cli("create", ID, "--engine", "web", "--set", web.url())
-    yield web
-    if ID in web.fleet.list():
-        web.fleet.forget(ID)
-
-
 @pytest.fixture
-def web(session: Web, bed: Bed) -> Web:
-    """Connected, whatever the test before did."""
-    if session.fleet.statuses()[ID] != "CONNECTED":
-        session.fleet.cli("start", ID)
-        session.bed.until(lambda: session.fleet.statuses()[ID] in ("QR_REQUIRED", "CONNECTED"), 60)
-        if session.fleet.statuses()[ID] == "QR_REQUIRED":
-            session.scan()
-    session.fleet.until_connected()
-    return session
-
-
-def test_the_browsers_use_counts_for_its_worker(web: Web) -> None:
-    """By the worker's word in the bed: it must see into its browser's locked up processes."""
-    bed, file = web.bed, "/etc/wa-agent/agent.toml"
-    before = bed.path(file).read_text()
-    bed.write(file, before.replace("[start]", "[start]\nfirst_check = 1") + MEASURED_OFTEN)
-    bed.run("systemctl", "restart", AGENT)
-
-    def is_told() -> bool:
-        found = web.fleet.show(ID)  # empty while the agent is on its way up
-        whole = found.get("processes") == len(list(_below(web.worker())))
-        return whole and found["memory_bytes"] in web.fleet.memory(ID)
-
-    try:
-        bed.until(is_told)
-    finally:
-        bed.write(file, before)
-        bed.run("systemctl", "restart", AGENT)
-        web.fleet.until_connected()
+def web(bed: Bed, played: Played) -> Iterator[Web]:
+    """Connected."""
+    fleet = Fleet(bed, (ID,))
+    bed.run("systemctl", "start", "wa-agent.socket", AGENT)
+    fleet.until_it_answers()
+    fleet.cli("create", ID, "--engine", "web", "--set", f"url={played.stand_in.url}?name={ID}")
+    bed.until(lambda: fleet.statuses()[ID] == "QR_REQUIRED")
+    played.play(lambda: played.stand_in.scan(ACCOUNT, ID))
+    fleet.until_connected()
+    yield Web(fleet, played.stand_in)
+    fleet.forget(ID)
 
 
 def test_a_web_session_lives_in_its_hardened_unit(web: Web) -> None:

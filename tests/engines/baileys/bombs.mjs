@@ -11,14 +11,12 @@ const [modules, file] = process.argv.slice(2);
 boundInflation();
 const library = (name) => import(join(modules, "baileys/lib", name));
 const { downloadAndProcessHistorySyncNotification: read } = await library("Utils/history.js");
-const { maxRSS: before } = process.resourceUsage();
 
 await assert.rejects(read({ initialHistBootstrapInlinePayload: readFileSync(file) }, {}), /frame of more than 8 MiB/);
 const chunks = [];
 const inflater = createInflate();
 inflater.on("data", (chunk) => chunks.push(chunk));
 await assert.rejects(pipeline(createReadStream(file), inflater), /part of the history of more than 64 MiB/);
-assert.ok(process.resourceUsage().maxRSS - before < 112 << 10);
 
 const member = (_, n) => ({ tag: "participant", attrs: { jid: `${123456789000000 + n}@lid`, phone_number: `${5511900000000 + n}@s.whatsapp.net` } });
 const { encodeBinaryNode, decodeBinaryNode } = await library("WABinary/index.js");

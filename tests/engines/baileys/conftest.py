@@ -2,25 +2,18 @@
 
 import asyncio
 import json
-import os
 import shutil
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
+from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.baileys.engine import BaileysEngine, open_engine
 from agent.engines.baileys.packages import LOADER, LOADER_TEXT, MARK, packages_folder
 from agent.engines.base import KeepsNothing
-from agent.errors import LinkError
-from agent.link.client import Link
-from agent.link.sockets import only_process
-from scripts.benches.processes import tree
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
 from tests.standin.baileys.shared import shared_whatsapp
@@ -199,85 +192,3 @@ async def bench(
     found = Bench(whatsapp, folder)
     yield found
     await found.stop()
-
-
-class PackProcess:
-    """The worker of a pack as its unit starts it, and the agent's links to it and its members."""
-
-    def __init__(self, folder: Path, root: Path, cache: Path) -> None:
-        self.folder, self.root = folder, root
-        self.log = folder / "log"
-        self._env = {
-            "PATH": os.environ["PATH"],
-            "RUNTIME_DIRECTORY": str(folder),
-            "WA_SESSION_ROOT": str(folder.parent),
-            "WA_MEMBERS_ROOT": str(root),
-            "WA_CACHE_PATH": str(cache),
-        }
-        self._process: asyncio.subprocess.Process | None = None
-        self._links: list[Link] = []
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def node(self) -> int:
-        _, pid = tree(self.pid)
-        return pid
-
-    async def start(self) -> None:
-        command = (sys.executable, "-m", "agent.worker", "--pack", NAME)
-        with self.log.open("ab") as out:
-            self._process = await asyncio.create_subprocess_exec(
-                *command, env=self._env, stdout=out, stderr=out
-            )
-        self.link = await self.reach(self.folder / "link.sock", NAME, lambda *_: None)
-
-    async def reach(self, path: Path, id: str, on_claim: Callable[..., None]) -> Link:
-        """Once it listens there."""
-        async with asyncio.timeout(30):
-            while True:
-                with suppress(LinkError):
-                    link = await Link.open(
-                        path,
-                        InstanceId(id),
-                        only_process(self.pid),
-                        on_claim,
-                        lambda *_: None,
-                        lambda _why: None,
-                    )
-                    self._links.append(link)
-                    return link
-                await asyncio.sleep(0.02)
-
-    async def hold(self, id: str) -> str:
-        """How its session is then."""
-        return str((await self.link.call("hold", {"id": id}, timeout=30))["member"]["state"])
-
-    async def members(self) -> dict[str, Any]:
-        return dict((await self.link.call("members", {}))["members"])
-
-    async def ended(self) -> int:
-        assert self._process is not None
-        async with asyncio.timeout(60):
-            return await self._process.wait()
-
-    async def stop(self) -> None:
-        for link in self._links:
-            await link.close()
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
-            await self.ended()
-
-
-@pytest.fixture
-async def pack(tmp_path: Path, cache: Path) -> AsyncIterator[PackProcess]:
-    folder = tmp_path / "run-packs" / NAME
-    folder.mkdir(parents=True)
-    process = PackProcess(folder, tmp_path / "sessions", cache)
-    process.root.mkdir(exist_ok=True)
-    await process.start()
-    yield process
-    await process.stop()

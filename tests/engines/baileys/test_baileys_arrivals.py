@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import time
 from typing import Any
 
@@ -12,7 +11,6 @@ from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 from tests.engines.baileys.keepers import Spool, spool_of
 
 pytestmark = pytest.mark.slow
-GROUP = "120363000000000007@g.us"
 LID, NUMBER = f"1{PEER}@lid", f"{PEER}@s.whatsapp.net"
 
 
@@ -115,11 +113,6 @@ KINDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         },
     ),
     (
-        {"ephemeralMessage": {"message": {"conversation": "gone soon"}}},
-        "message",
-        text("gone soon"),
-    ),
-    (
         {"viewOnceMessageV2": {"message": {"imageMessage": {**PICTURE, "caption": "once"}}}},
         "message",
         {"type": "image", "text": "once", "media": FACTS, "_media": KEYS},
@@ -134,11 +127,6 @@ KINDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         },
     ),
     (
-        {"audioMessage": {**PICTURE, "seconds": 3}},
-        "message",
-        {"type": "audio", "media": {**FACTS, "seconds": 3}, "_media": KEYS},
-    ),
-    (
         {
             "documentWithCaptionMessage": {
                 "message": {"documentMessage": {**PICTURE, "fileName": "a.pdf", "caption": "read"}}
@@ -151,11 +139,6 @@ KINDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
             "media": {**FACTS, "filename": "a.pdf"},
             "_media": KEYS,
         },
-    ),
-    (
-        {"stickerMessage": PICTURE},
-        "message",
-        {"type": "sticker", "media": FACTS, "_media": KEYS},
     ),
     (
         {
@@ -176,11 +159,6 @@ KINDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
                 "address": "Rua 1",
             },
         },
-    ),
-    (
-        {"contactMessage": CARD},
-        "message",
-        {"type": "contact", "contacts": [{"name": "Ana", "vcard": CARD["vcard"]}]},
     ),
     (
         {"contactsArrayMessage": {"contacts": [CARD, CARD]}},
@@ -205,13 +183,7 @@ KINDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "message_reaction",
         {"emoji": "👍"},
     ),
-    ({"reactionMessage": {"key": TARGET, "text": ""}}, "message_reaction", {"emoji": ""}),
     ({"protocolMessage": EDITED}, "message_edit", {"text": "better"}),
-    (
-        {"editedMessage": {"message": {"protocolMessage": EDITED}}},
-        "message_edit",
-        {"text": "better"},
-    ),
     ({"protocolMessage": {"key": TARGET, "type": 0}}, "message_delete", {}),
     (
         {"pollUpdateMessage": {"pollCreationMessageKey": TARGET, "vote": {}}},
@@ -289,66 +261,6 @@ async def test_what_is_sent_here_is_kept_with_each_state_that_its_receiver_tells
     last = spool.of("message_ack")[-1]
     assert (last["state"], last["chat"], last["at"]) == ("read", NUMBER, 1_800_000_000)
     assert last["id"] == f"a:{id}:{NUMBER}:read"
-    played = {"id": id, "type": "played", "t": "1800000001", "from": LID}
-    await keeping.hear("its other name is known from now on")
-    await put(keeping, {"tag": "receipt", "attrs": played})
-    await keeping.until(lambda: len(spool.of("message_ack")) == 4)
-    last = spool.of("message_ack")[-1]
-    assert (last["state"], last["chat"], last["id"]) == ("played", NUMBER, f"a:{id}:{LID}:played")
-
-
-async def test_a_receipt_of_200_000_ids_that_nobody_sent_fills_no_disk(keeping: Bench) -> None:
-    id = (await keeping.engine.send({"to": PEER, "type": "text", "text": "out"}))["id"]
-    spool = spool_of(keeping)
-    await keeping.until(lambda: len(spool.of("message_ack")) == 2)
-    items = [
-        {"tag": "item", "attrs": {"id": each}}
-        for each in (id, *(f"3EB0{number:018X}" for number in range(200_000)))
-    ]
-    listed = {"tag": "list", "attrs": {}, "content": items}
-    read = {"id": "3EB0CC", "type": "read", "t": "1", "from": NUMBER}
-    await put(keeping, {"tag": "receipt", "attrs": read, "content": [listed]})
-    await keeping.until(lambda: len(spool.of("message_ack")) == 3)
-    await keeping.until(lambda: not keeping.whatsapp.device(ACCOUNT)["unconfirmed"])
-    assert {each["message_id"] for each in spool.of("message_ack")} == {id}
-    await keeping.hear("still here")
-
-
-async def test_a_text_is_whole_up_to_its_bound_and_longer_ones_are_kept_as_far_as_they_fit(
-    keeping: Bench,
-) -> None:
-    spool, most = spool_of(keeping), 65_536
-    texts = ["界" * most, "a" * (most + 9), "\x01" * most]
-    for words in texts:
-        id = await say(keeping, words)
-        await keeping.until(lambda id=id: keeping.whatsapp.receipts(ACCOUNT, id))
-    first, second, third = spool.texts()
-    assert (first, second) == (texts[0], texts[1][:most])
-    assert third == texts[2][: most // 2], "as JSON each of its characters is six"
-    long = {"contextInfo": {"mentionedJid": ["1@lid" * 200] * 3000}, "text": "b" * most}
-    id = await say(keeping, {"extendedTextMessage": long})
-    await keeping.until(lambda: keeping.whatsapp.receipts(ACCOUNT, id))
-    assert spool.texts()[-1] == "b" * most
-    assert len(json.dumps(list(spool.kept.values())[-1])) < 256 << 10
-
-
-async def test_an_id_that_a_contact_chose_makes_no_record_of_no_id(keeping: Bench) -> None:
-    spool = spool_of(keeping)
-    told = {"from": PEER, "to": ACCOUNT, "message": {"conversation": "hi"}, "id": "x" * 5000}
-    await asyncio.to_thread(keeping.whatsapp.tell, "/say", told)
-    await keeping.until(lambda: spool.kept)
-    [id] = spool.kept
-    assert len(id) <= 200
-
-
-async def test_the_same_messages_are_known_as_sent_here_after_a_start(keeping: Bench) -> None:
-    id = (await keeping.engine.send({"to": PEER, "type": "text", "text": "out"}))["id"]
-    await keeping.restart()
-    read = {"id": id, "type": "read", "t": "1", "from": NUMBER}
-    await put(keeping, {"tag": "receipt", "attrs": read})
-    await keeping.until(
-        lambda: [each["state"] for each in spool_of(keeping).of("message_ack")] == ["read"]
-    )
 
 
 async def test_a_call_is_kept_before_it_is_acknowledged(keeping: Bench) -> None:
@@ -369,23 +281,6 @@ async def test_a_call_is_kept_before_it_is_acknowledged(keeping: Bench) -> None:
     first, second = spool.of("call")
     assert (first["id"], first["video"], first["chat"]) == ("c:CALL1:offer", True, NUMBER)
     assert (second["id"], second["state"]) == ("c:CALL1:timeout", "timeout")
-
-
-async def test_a_history_is_kept_as_not_fresh(keeping: Bench) -> None:
-    def one(number: int) -> dict[str, Any]:
-        key = {"remoteJid": NUMBER, "id": f"OLD{number}", "fromMe": number % 2 == 0}
-        content = {"conversation": f"old {number}"}
-        return {"message": {"key": key, "message": content, "messageTimestamp": 1_700_000_000}}
-
-    chat = {"id": NUMBER, "messages": [one(number) for number in range(250)]}
-    told = {"user": ACCOUNT, "conversations": [chat]}
-    await asyncio.to_thread(keeping.whatsapp.tell, "/history", told)
-    spool = spool_of(keeping)
-    await keeping.until(lambda: len(spool.kept) == 250)
-    old = spool.kept[f"m:{NUMBER}:{NUMBER}:OLD7"]
-    assert (old["fresh"], old["at"], old["text"]) == (False, 1_700_000_000, "old 7")
-    assert spool.kept[f"m:{NUMBER}:me:OLD8"]["from_me"] is True
-    await keeping.hear("and on it goes")
 
 
 async def put(bench: Bench, stanza: dict[str, Any]) -> None:
@@ -430,11 +325,3 @@ async def test_a_record_that_can_never_be_kept_ends_no_connection(keeping: Bench
     await keeping.hear("plain")
     assert spool.texts() == ["plain"]
     assert keeping.heard.claims[begun:] == []
-
-
-async def test_a_worker_that_keeps_nothing_is_given_nothing_and_waited_for_by_nothing(
-    bench: Bench,
-) -> None:
-    await bench.come_paired()
-    assert bench.heard.keeps is False
-    await bench.talk("plain")

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -113,61 +112,6 @@ async def test_every_kind_of_failure_has_its_own_error(
     await client.kill()
 
 
-ECHO = """
-tell({'event': 'ready'})
-for line in os.fdopen(commands, 'rb'):
-    told = json.loads(line)
-    tell({'answer': told['id'], 'ok': {'size': len(told['text'])}})
-"""
-
-
-async def test_long_commands_of_several_callers_never_mix_on_the_pipe(tmp_path: Path) -> None:
-    client = await Client.start(program(tmp_path, ECHO), tmp_path, lambda _: None, lambda _: None)
-    sizes = [300_000 + number for number in range(12)]
-    given_up = asyncio.create_task(client.call("send", 60.0, text="z" * 2_000_000))
-    calls = [client.call("send", 60.0, text="x" * size) for size in sizes]
-    working = asyncio.gather(*calls)
-    await asyncio.sleep(0)
-    given_up.cancel()
-    answers = await working
-    assert [answer["size"] for answer in answers] == sizes
-    await client.kill()
-
-
-async def test_an_event_that_cannot_be_used_ends_the_client_by_name(
-    tmp_path: Path, eventually: Eventually
-) -> None:
-    def hear(_told: object) -> None:
-        raise TypeError("not as expected")
-
-    ended: list[str] = []
-    body = "tell({'event': 'ready'})\ntell({'event': 'close'})\ntime.sleep(600)"
-    client = await Client.start(program(tmp_path, body), tmp_path, hear, ended.append)
-    await eventually(lambda: ended == ["the worker could not use an event of it (TypeError)"])
-    with pytest.raises(EngineError, match="the client ended"):
-        await client.call("look", 1.0)
-    await client.kill()
-
-
-async def test_a_flood_of_events_does_not_stop_the_worker(
-    tmp_path: Path, eventually: Eventually
-) -> None:
-    heard = 0
-
-    def hear(_told: object) -> None:
-        nonlocal heard
-        heard += 1
-
-    body = (
-        "tell({'event': 'ready'})\n"
-        "for n in range(20000): tell({'event': 'message', 'id': str(n)})\n"
-        "time.sleep(60)"
-    )
-    client = await Client.start(program(tmp_path, body), tmp_path, hear, lambda _: None)
-    await eventually(lambda: heard == 20000, within=30)
-    await client.kill()
-
-
 async def test_the_client_ends_with_its_worker_also_when_it_hangs(
     tmp_path: Path, eventually: Eventually
 ) -> None:
@@ -227,11 +171,3 @@ async def test_no_signal_opens_a_debugger_that_others_could_read_keys_with(bench
     listening = [one for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
     assert told and not listening
     assert client.alive
-
-
-async def test_a_login_that_reached_no_server_is_no_code_that_nobody_scanned(bench: Bench) -> None:
-    """The library's number for both is 408: a new session was given up after one such try."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        await bench.start(url=f"ws://127.0.0.1:{free.getsockname()[1]}/ws")
-        await bench.is_now("DISCONNECTED", "connection_lost")

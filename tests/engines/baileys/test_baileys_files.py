@@ -1,6 +1,5 @@
 """Files of a session: whole ones and such that come in parts, out to a peer and in from one."""
 
-import asyncio
 import base64
 import hashlib
 import os
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import EngineError
-from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
+from tests.engines.baileys.conftest import PEER, Bench
 from tests.lacking import lacks
 from tests.standin.baileys.run import WhatsApp, make_certificate, why_not
 
@@ -69,28 +68,3 @@ async def test_a_file_arrives_as_it_was_whole_or_in_parts(bench: Bench) -> None:
     assert file["sha256"] == hashlib.sha256(long).hexdigest()
     with pytest.raises(EngineError, match="not whole here any more"):
         await bench.engine.send({**MESSAGE, **parts})
-
-
-async def test_a_part_that_is_missing_or_too_much_is_refused_by_name(bench: Bench) -> None:
-    await bench.pair()
-    with pytest.raises(EngineError, match="a part of the file is missing") as refused:
-        await hand_over(bench, os.urandom(3 * PART), skip=1)
-    assert refused.value.code == "file_lost"
-    parts = await hand_over(bench, b"x" * PART) | {"size": PART + 1}
-    with pytest.raises(EngineError, match="not whole here any more"):
-        await bench.engine.send({**MESSAGE, **parts})
-    with pytest.raises(EngineError, match="the file is too large") as refused:
-        await hand_over(bench, bytes((64 << 20) + 1))
-    assert refused.value.code == "file_too_large"
-
-
-async def test_a_file_that_a_peer_sends_is_reported_with_its_kind(bench: Bench) -> None:
-    await bench.pair()
-    file = {"url": "https://mmg.whatsapp.net/v/x", "mimetype": "image/png", "fileLength": 5000}
-    file |= {"mediaKey": base64.b64encode(bytes(32)).decode(), "directPath": "/v/x"}
-    for kind in ("image", "document"):
-        message = {f"{kind}Message": file}
-        id = await asyncio.to_thread(bench.whatsapp.say_message, PEER, ACCOUNT, message)
-        await bench.until(
-            lambda id=id, kind=kind: bench.heard.count("message", id=id, type=kind, direction="in")
-        )

@@ -9,7 +9,7 @@ import pytest
 
 from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
-from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
+from tests.engines.baileys.conftest import ACCOUNT, Bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -38,93 +38,6 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     node.chmod(0o755)
     monkeypatch.setenv("WA_NODE", str(node))
     return control
-
-
-@pytest.mark.parametrize("each_time_new", [False, True], ids=["one peer", "new peers"])
-async def test_a_disk_that_fills_up_at_any_write_costs_neither_the_pairing_nor_a_later_message(
-    bench: Bench, disk: Path, each_time_new: bool
-) -> None:
-    await bench.come_paired()
-    await bench.talk("hello")
-    pairing = json.loads((bench.folder / "creds.json").read_text())["me"]
-    paired, at, full = len(bench.heard.claims), 0, True
-    while full:
-        peer = f"55119{at:08d}" if each_time_new else PEER
-        full = await message_into_a_full_disk(bench, disk, peer, at)
-        at += 1
-    assert at > 6, "a message changes files, each in several operations"
-    assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims[paired:])
-    await bench.restart()
-    assert json.loads((bench.folder / "creds.json").read_text())["me"] == pairing
-    await bench.talk("after all of it")
-
-
-async def message_into_a_full_disk(bench: Bench, disk: Path, peer: str, room: int) -> bool:
-    """A message while `room` operations succeed, then another with room for all; True where the
-    first one needed more."""
-    begun, duplicates = len(bench.heard.claims), bench.heard.count("crypto_error")
-    disk.write_text(str(room))
-    first = await asyncio.to_thread(bench.whatsapp.say, peer, ACCOUNT, "into the full disk")
-
-    def failures() -> list[str]:
-        return [c.raw for c in bench.heard.claims[begun:] if c.reason == "storage_failed"]
-
-    def is_read() -> bool:
-        return bench.heard.count("message", id=first) > 0
-
-    await bench.until(lambda: failures() or is_read())
-    await until_the_disk_is_still(disk)
-    disk.unlink()
-    if not failures():
-        return False
-    await bench.engine.connect()
-    await bench.is_now("CONNECTED")
-    if "the session's folder" in failures()[0]:
-        # Its keys had been renamed into place: the message that comes again may be a duplicate.
-        again = lambda: is_read() or bench.heard.count("crypto_error") > duplicates  # noqa: E731
-        await bench.until(again)
-    else:
-        await bench.until(is_read)
-    later = await asyncio.to_thread(bench.whatsapp.say, peer, ACCOUNT, "with room again")
-    await bench.until(lambda: bench.heard.count("message", id=later) > 0)
-    return True
-
-
-async def until_the_disk_is_still(disk: Path) -> None:
-    count, seen = disk.with_name(f"{disk.name}.count"), -1
-    while seen != (seen := count.stat().st_size if count.exists() else 0):  # noqa: ASYNC110
-        await asyncio.sleep(0.2)
-
-
-async def test_a_disk_that_is_full_at_the_scan_links_no_device_that_is_not_stored(
-    bench: Bench, disk: Path
-) -> None:
-    """WhatsApp links a device when it hears of the scan again: by then the scan is on the disk."""
-    refused, room = 0, -1
-    await bench.start()
-    while not bench.whatsapp.device(ACCOUNT):
-        room += 1
-        await bench.is_now("QR_REQUIRED")
-        code = await bench.engine.qr()
-        assert code is not None
-        disk.write_text(str(room))
-        await asyncio.to_thread(bench.whatsapp.scan, code.text, ACCOUNT)
-        ended = lambda: bench.heard.last.reason in ("storage_failed", "restart_required")  # noqa: E731
-        await bench.until(ended)
-        await until_the_disk_is_still(disk)
-        disk.unlink()
-        if bench.heard.last.reason == "storage_failed":
-            refused += 1
-            assert "WhatsApp linked no device: scan again" in bench.heard.last.raw
-            assert not bench.whatsapp.device(ACCOUNT)
-            await bench.stop()
-            if creds_tell_of_a_pairing(bench.folder):  # its file was in place, unflushed
-                retire(bench.folder)  # as the agent does when WhatsApp knows no such device
-            await bench.start()
-    assert refused > 2
-    assert json.loads((bench.folder / "creds.json").read_text())["me"]
-    await bench.engine.connect()
-    await bench.is_now("CONNECTED")
 
 
 async def test_a_client_that_is_killed_at_the_scan_links_no_device_that_is_not_stored(

@@ -1,105 +1,18 @@
-"""Kills at any moment: every message is kept once, none is lost, and the pairing stays."""
+"""A kill at each step of a message: it is kept once, and the pairing stays."""
 
-import asyncio
-import json
-import os
-import signal
-import sys
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from agent.engines.baileys.node import find_node
-from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import ACCOUNT, Bench
 from tests.engines.baileys.keepers import Spool, spool_of
-from tests.engines.baileys.test_baileys_full_disk import FAULT
+from tests.engines.baileys.test_baileys_full_disk import disk
 
+__all__ = ["disk"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
 
 GROUP = "120363000000000007@g.us"
-WRITERS = [f"55119100000{number:02}" for number in range(10)]
-KILLS, IN_A_ROW = 6, 5
-"""From each writer so many before each kill, the last of them to the group. `scripts/chaos baileys`
-kills on for as long as one wants."""
-
-
-class KilledWorker:
-    """One worker after the other for one session, each killed."""
-
-    def __init__(self, bench: Bench, file: Path) -> None:
-        self._bench, self.file = bench, file
-        self._process: asyncio.subprocess.Process | None = None
-        self.kills = Counter[str]()
-
-    def records(self) -> list[dict[str, object]]:
-        """Of whole lines: a kill tears the last one."""
-        raw = self.file.read_text() if self.file.exists() else ""
-        found = []
-        for line in raw.splitlines():
-            with suppress(ValueError):
-                found.append(dict(json.loads(line)))
-        return found
-
-    async def start(self) -> None:
-        command = (sys.executable, "-m", "tests.engines.baileys.one_worker")
-        where = (str(self._bench.folder), self._bench.whatsapp.socket, str(self.file))
-        self._process = await asyncio.create_subprocess_exec(
-            *command, *where, stdout=asyncio.subprocess.PIPE
-        )
-
-    async def until_connected(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
-        async with asyncio.timeout(60):
-            while line := await self._process.stdout.readline():
-                if line.startswith(b"CONNECTED"):
-                    return
-                assert not line.startswith((b"QR_REQUIRED", b"AUTH_FAILURE")), line
-        raise AssertionError("the worker ended by itself")
-
-    async def until_it_kept(self, more: int) -> None:
-        """So many lines: what it is killed at does not follow the machine's speed."""
-        wanted = self._lines() + more
-        async with asyncio.timeout(60):
-            while self._lines() < wanted:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
-
-    def _lines(self) -> int:
-        return self.file.read_bytes().count(b"\n") if self.file.exists() else 0
-
-    async def kill_node(self) -> None:
-        assert self._process is not None
-        for pid in list(tree(self._process.pid))[1:]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                self.kills["node"] += 1
-
-    async def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        await self._process.wait()
-        self.kills["worker"] += 1
-
-
-@pytest.fixture
-async def worker(bench: Bench, tmp_path: Path) -> AsyncIterator[KilledWorker]:
-    found = KilledWorker(bench, tmp_path / "kept")
-    yield found
-    if found._process is not None and found._process.returncode is None:
-        await found.kill()
-
-
-@pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that says at which operation of the store the client is killed."""
-    control, node = tmp_path / "full", tmp_path / "node"
-    node.write_text(f'#!/bin/sh\nFULL_DISK={control} exec {find_node()} --import {FAULT} "$@"\n')
-    node.chmod(0o755)
-    monkeypatch.setenv("WA_NODE", str(node))
-    return control
+WRITER = "5511910000000"
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["to it alone", "to a group"])
@@ -110,7 +23,7 @@ async def test_a_kill_at_each_step_of_a_message_costs_no_message_even_if_nobody_
     kept: dict[str, object] = {}
     bench.hearing = lambda: Spool(kept)  # type: ignore[arg-type]
     await bench.come_paired(client_starts=100)
-    whatsapp, writer = bench.whatsapp, WRITERS[0]
+    whatsapp, writer = bench.whatsapp, WRITER
     whatsapp.make_group(GROUP, [ACCOUNT, writer])
     if group:
         whatsapp.say_in_group(writer, ACCOUNT, GROUP, "first")

@@ -85,28 +85,3 @@ async def test_an_edit_and_a_deletion_change_the_message_once(paired: Bench) -> 
     assert (shown["edits"], shown["text"]) == (1, "")
     await paired.until(lambda: record(paired, "message_delete", message_id=id, from_me=True))
     assert screen(paired)["ignored"] == 0
-
-
-async def test_what_contacts_answer_and_change_is_read_rightly(paired: Bench) -> None:
-    mine = await send(paired, text="coming?")
-    context = {
-        "stanzaId": mine,
-        "participant": jid(ACCOUNT),
-        "quotedMessage": {"conversation": "coming?"},
-        "mentionedJid": [jid(OTHER)],
-    }
-    reply = {"extendedTextMessage": {"text": f"yes @{OTHER}", "contextInfo": context}}
-    say = paired.whatsapp.say_message
-    id = await asyncio.to_thread(say, PEER, ACCOUNT, reply)
-    found = await paired.until(lambda: record(paired, message_id=id))
-    assert found["quote"] == {"message_id": mine, "sender": jid(ACCOUNT), "text": "coming?"}
-    assert (found["mentions"], found["sender"]) == ([jid(OTHER)], jid(PEER))
-    key = {"remoteJid": jid(ACCOUNT), "fromMe": True, "id": id}
-    edit = {"type": "MESSAGE_EDIT", "key": key, "editedMessage": {"conversation": "no"}}
-    await asyncio.to_thread(say, PEER, ACCOUNT, {"protocolMessage": edit})
-    edited = await paired.until(lambda: record(paired, "message_edit", message_id=id))
-    assert (edited["text"], edited["sender"], edited["from_me"]) == ("no", jid(PEER), False)
-    gone = {"protocolMessage": {"type": "REVOKE", "key": key}}
-    await asyncio.to_thread(say, PEER, ACCOUNT, gone)
-    deleted = await paired.until(lambda: record(paired, "message_delete", message_id=id))
-    assert (deleted["chat"], deleted["sender"]) == (jid(PEER), jid(PEER))

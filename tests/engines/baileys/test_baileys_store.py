@@ -1,20 +1,14 @@
 """The store under kills, full disks, damage and one peer's removed keys: no pairing is lost."""
 
 import asyncio
-import base64
 import contextlib
 import json
-import os
-import random
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent.core.words import ConnectionStatus, Happening
-from agent.engines.baileys.files import lost_store
 from agent.engines.baileys.peer_keys import set_aside
 from agent.vault.check import check_files
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
@@ -28,38 +22,6 @@ def read(bench: Bench) -> set[str]:
     return {each["id"] for each in receipts if each["type"] in ("delivered", "inactive")}
 
 
-async def kill(bench: Bench) -> None:
-    client = bench.engine._life.client
-    assert client is not None
-    os.kill(client.pid, signal.SIGKILL)
-    await bench.is_now("DISCONNECTED", "client_crashed")
-
-
-@pytest.mark.timeout(280)
-async def test_kills_at_any_moment_lose_neither_the_pairing_nor_a_later_message(
-    bench: Bench,
-) -> None:
-    await bench.come_paired(client_starts=100)
-    await bench.talk("first")
-    chance, paired, said = random.Random(7), len(bench.heard.claims), []
-    for number in range(12):
-        texts = [f"{number} {n}" for n in range(3)]
-        says = [asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, text) for text in texts]
-        writing = asyncio.gather(*says)
-        await asyncio.sleep(chance.uniform(0.0, 0.25))  # the moment of the kill, not a wait
-        await kill(bench)
-        said += await writing
-        assert not list(bench.folder.glob("creds.json.*"))
-        assert lost_store(bench.folder) == ""
-        json.loads((bench.folder / "creds.json").read_text())
-        await bench.engine.connect()
-        await bench.is_now("CONNECTED", within=45)
-    assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims[paired:])
-    await bench.hear("after all kills")
-    await bench.until(lambda: set(said) <= read(bench))
-    await bench.send("and out")
-
-
 async def test_a_message_whose_receipt_never_came_is_asked_for_and_read(bench: Bench) -> None:
     await bench.come_paired()
     whatsapp = bench.whatsapp
@@ -70,21 +32,6 @@ async def test_a_message_whose_receipt_never_came_is_asked_for_and_read(bench: B
     await bench.engine.connect()
     await bench.until(lambda: id in read(bench))
     await bench.talk("later")
-
-
-async def test_a_stop_tells_of_every_message_that_whatsapp_counts_as_delivered(
-    bench: Bench,
-) -> None:
-    await bench.lay_paired()
-    await asyncio.to_thread(bench.whatsapp.say_many, PEER, ACCOUNT, 60)
-    await bench.start()
-    await bench.until(lambda: len(read(bench)) >= 10)
-    await bench.stop()
-    await bench.until(lambda: not bench.whatsapp.device(ACCOUNT)["connected"])
-    told = {each.detail.get("id") for each in bench.heard.happenings if each.kind == "message"}
-    assert read(bench) - told == set()
-    await bench.start()
-    await bench.until(lambda: len(read(bench)) == 60)
 
 
 async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
@@ -157,55 +104,6 @@ async def test_a_damaged_pairing_is_named_and_left_as_it_is(bench: Bench) -> Non
     await bench.is_now("CONNECTED")
 
 
-def as_lists(value: Any) -> Any:
-    """Bytes as older versions of the library wrote them."""
-    if isinstance(value, dict) and value.get("type") == "Buffer":
-        return {"type": "Buffer", "data": list(base64.b64decode(value["data"]))}
-    if isinstance(value, dict):
-        return {name: as_lists(inner) for name, inner in value.items()}
-    return [as_lists(inner) for inner in value] if isinstance(value, list) else value
-
-
-async def test_keys_with_bytes_written_as_lists_log_in_and_read(bench: Bench) -> None:
-    await bench.come_paired()
-    await bench.talk("before")
-    await bench.stop()
-    for path in [bench.folder / "creds.json", *bench.folder.glob("session-*.json")]:
-        path.write_text(json.dumps(as_lists(json.loads(path.read_bytes()))))
-    await bench.start()
-    await bench.is_now("CONNECTED")
-    await bench.talk("after")
-    assert bench.heard.count("crypto_error") == 0
-
-
-async def test_a_check_writes_broken_credentials_of_a_connected_session_again(
-    bench: Bench,
-) -> None:
-    await bench.come_paired()
-    await bench.talk("before")
-    creds = bench.folder / "creds.json"
-    whole = creds.read_bytes()
-
-    def is_whole() -> bool:
-        with contextlib.suppress(ValueError, FileNotFoundError):
-            return "noiseKey" in json.loads(creds.read_bytes())
-        return False
-
-    # The library writes the file by itself as well, at some moments after a pairing.
-    for _ in range(20):
-        creds.write_bytes(whole[:99])
-        await bench.engine.probe()
-        await bench.until(is_whole)
-        await bench.engine.save()
-        if bench.heard.count("key_unreadable"):
-            break
-    (told,) = [str(h.detail["text"]) for h in bench.heard.happenings if h.kind == "key_unreadable"]
-    assert told.startswith("creds.json could not be read any more: the engine wrote the")
-    assert (bench.folder / "removed-keys/unreadable/creds.json").read_bytes() == whole[:99]
-    await bench.restart()
-    await bench.talk("after")
-
-
 async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,66 +163,3 @@ def test_only_the_peers_own_records_are_put_aside(tmp_path: Path) -> None:
     left = {path.name for path in tmp_path.glob("*.json")}
     assert left == {*kept, "lid-mapping-5511900000002.json"}
     assert set_aside(tmp_path, ["5511900000009"]) == []
-
-
-def test_the_five_newest_sets_of_removed_keys_stay_and_only_peers_keys_are_ever_deleted(
-    tmp_path: Path,
-) -> None:
-    removed, name = tmp_path / "removed-keys", "session-5511900000002.0.json"
-    strange = {"20200101T000000Z": "creds.json", "20200102T000000Z": "pre-key-1.json", "mine": "x"}
-    for folder, file in strange.items():
-        (removed / folder).mkdir(parents=True)
-        (removed / folder / file).write_text("{}")
-        (removed / folder / name).write_text("{}")
-    (tmp_path / "creds.json").write_text('{"me": {}}')
-    for number in range(9):
-        (tmp_path / name).write_text(str(number))
-        assert set_aside(tmp_path, ["5511900000002"]) == [name]
-    left = {path.name: (path / name).read_text() for path in removed.iterdir()}
-    assert strange.keys() <= left.keys()
-    assert all((removed / folder / file).exists() for folder, file in strange.items())
-    ours = [text for folder, text in sorted(left.items()) if folder not in strange]
-    assert ours == ["4", "5", "6", "7", "8"]
-    assert (tmp_path / "creds.json").exists()
-
-
-async def test_new_keys_for_a_peer_of_whom_none_are_held_cost_no_connection(bench: Bench) -> None:
-    await bench.come_paired()
-    logins = bench.whatsapp.device(ACCOUNT)["logins"]
-    await bench.engine.regenerate_keys(["5511999999999"])
-    await bench.hear("and it reads on")
-    assert bench.whatsapp.device(ACCOUNT)["logins"] == logins
-    assert not bench.heard.count("key_regeneration")
-
-
-async def test_what_a_contact_without_keys_here_wrote_is_told_as_a_strangers(bench: Bench) -> None:
-    await bench.come_paired()
-    await bench.talk("hello")
-    await bench.stop()
-    for session in bench.folder.glob("session-*900000002*"):
-        session.unlink()
-    await bench.start()
-    await bench.is_now("CONNECTED")
-    bench.whatsapp.answers_retries(PEER, False)
-    await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "cannot be read")
-    await bench.until(lambda: bench.heard.count("crypto_error") >= 1)
-    errors = [h for h in bench.heard.happenings if h.kind == "crypto_error"]
-    assert all(h.detail.get("stranger") for h in errors)
-
-
-async def test_other_credentials_under_a_connected_session_are_told_and_not_taken(
-    bench: Bench,
-) -> None:
-    await bench.come_paired()
-    creds = bench.folder / "creds.json"
-    whole = json.loads(creds.read_bytes())
-    # The library writes the file by itself as well, at some moments after a pairing.
-    for _ in range(20):
-        creds.write_text(json.dumps(whole | {"noiseKey": whole["signedIdentityKey"]}))
-        await bench.engine.probe()
-        await bench.engine.save()
-        if bench.heard.count("key_unreadable"):
-            break
-    told = [str(h.detail["text"]) for h in bench.heard.happenings if h.kind == "key_unreadable"]
-    assert told[0].startswith("creds.json holds other credentials than those with which it is")
-    await bench.talk("with its own")

@@ -147,30 +147,3 @@ async def test_a_bot_that_was_killed_is_not_started_on_spoilt_files(
     assert (await link.call("probe"))["detail"]["program"] is False
     assert creds.exists() == (how == "zeros")
     assert not creds.exists() or creds.read_bytes() == bytes(900)
-
-
-SECOND = "5511900000003"
-
-
-async def scan(bot: BotBench, store: str, account: str) -> None:
-    code = bot.session / f"{store}.qr"
-    await bot.until(lambda: code.exists() and bool(code.read_text()))
-    await asyncio.to_thread(bot.whatsapp.scan, code.read_text(), account)
-    await bot.until(lambda: bot.whatsapp.device(account).get("connected") is True)
-
-
-async def test_the_logout_of_one_account_of_a_bot_is_none_of_its_other(bot: BotBench) -> None:
-    bot.run_bot("two.mjs", "A", "B")
-    await bot.linked()
-    await scan(bot, "A", ACCOUNT)
-    await scan(bot, "B", SECOND)
-    await bot.is_now("CONNECTED")
-    told = bot.claims[-1].account
-    other = {ACCOUNT: SECOND, SECOND: ACCOUNT}[told]
-    bot.claims.clear()
-    await asyncio.to_thread(bot.whatsapp.trouble, told, "conflict", type="device_removed")
-    claim = await bot.is_now("CONNECTED")
-    assert (claim.account, claim.paired) == (other, True)
-    assert {its.reason for its in bot.claims} <= {"connection_lost", ""}
-    assert bot.whatsapp.device(other)["connected"] is True
-    assert await bot.stop() == 0

@@ -40,48 +40,6 @@ async def test_a_bot_that_tells_is_shown_as_it_says(bench: ProgramBench) -> None
     assert note == {"version": 1, "account": "5511900000001", "elsewhere": True}
 
 
-async def test_a_bot_whose_library_finds_no_connection_is_not_connected(
-    bench: ProgramBench,
-) -> None:
-    bench.run("tell")
-    link = await bench.linked()
-    await bench.tell("open", account="1")
-    claim = await bench.is_now("CONNECTED")
-    assert claim.proof_age is not None
-    await bench.order("open no")
-
-    async def asked() -> None:
-        await link.call("probe", {"deep": True})
-
-    await asked()
-    await bench.is_now("RECONNECTING", "connection_lost")
-    await bench.tell("open", account="1")
-    await bench.is_now("CONNECTED")
-
-
-async def test_what_a_bot_does_not_tell_is_unknown(bench: ProgramBench) -> None:
-    bench.run("quiet")
-    link = await bench.linked()
-    claim = await bench.is_now("INITIALIZING", "not_told")
-    await bench.until(lambda: bench.claims[-1].raw == "listens at the till")
-    assert (claim.paired, claim.pairing_unknown) == (False, True)
-    answer = await link.call("probe")
-    assert answer["claim"]["status"] == "INITIALIZING"
-    assert answer["detail"]["tells"] is False
-
-
-async def test_a_bot_that_stops_pinging_is_started_again(bench: ProgramBench) -> None:
-    bench.run("pings", watchdog=0.5)
-    link = await bench.linked()
-    await bench.is_now("INITIALIZING", "not_told")
-    (bench.folder / "hangs").touch()
-    claim = await bench.is_now("DISCONNECTED", "program_ended")
-    assert "it sent no WATCHDOG=1 for" in claim.raw
-    (bench.folder / "hangs").unlink()
-    await link.call("connect")
-    await bench.is_now("INITIALIZING", "not_told")
-
-
 async def test_a_bot_that_fails_at_each_start_ends_in_one_reason_with_its_last_lines(
     bench: ProgramBench,
 ) -> None:
@@ -112,18 +70,6 @@ async def test_a_stop_asks_the_library_first_then_the_program(bench: ProgramBenc
     assert await bench.stop() == 0
     assert (bench.session / "stopped").exists()
     assert "killed" not in bench.errors()
-
-
-async def test_a_bot_that_ignores_its_end_is_killed_with_all_it_started(
-    bench: ProgramBench,
-) -> None:
-    bench.run("stays", stop=0.3)
-    await bench.linked()
-    own, child = map(int, (await bench.file("pids", lambda text: " " in text)).split())
-    assert lives(own) and lives(child)
-    assert await bench.stop() == 0
-    assert not lives(own) and not lives(child)
-    assert "the program did not end within 0.3 s and was killed" in bench.errors()
 
 
 async def test_nothing_of_a_bot_is_left_whatever_it_does_to_hide(bench: ProgramBench) -> None:

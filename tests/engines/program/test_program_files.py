@@ -10,11 +10,10 @@ import pytest
 from agent.core.model import Instance, InstanceId
 from agent.core.words import SessionFiles
 from agent.engines.program.files import RULES, refuse_unusable
-from agent.engines.program.note import NOTE, session_place, write_note
-from agent.engines.program.output import is_drawn_code
-from agent.errors import EngineError, Refused, VaultError
+from agent.engines.program.note import NOTE, write_note
+from agent.errors import EngineError
 from agent.vault.atomic import LARGEST
-from agent.vault.check import inspect_files, read_linked
+from agent.vault.check import inspect_files
 from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create
@@ -55,13 +54,10 @@ def test_keys_of_baileys_are_found_and_judged(session: Path, inner: str) -> None
         assert (place / "creds.json").read_bytes() == damaged
 
 
-@pytest.mark.parametrize("inner", ["", "own"])
-def test_credentials_of_a_bot_that_is_not_on_baileys_are_no_damage(
-    session: Path, inner: str
-) -> None:
+def test_credentials_of_a_bot_that_is_not_on_baileys_are_no_damage(session: Path) -> None:
     """Its name for them is the same: a repair would put them aside, and end its pairing."""
-    place = session / inner
-    place.mkdir(exist_ok=True)
+    place = session / "own"
+    place.mkdir()
     (place / "creds.json").write_text(json.dumps({"token": "of its own"}))
     (place / "session.db").write_bytes(b"of its own")
     assert files_of(session) is SessionFiles.WHOLE
@@ -96,67 +92,11 @@ def test_a_session_that_lies_elsewhere_is_no_lost_one(session: Path) -> None:
     assert RULES.lost_store(session).endswith("is empty")
 
 
-@pytest.mark.parametrize("log", [True, False])
-def test_a_session_that_lies_elsewhere_is_in_no_copy(
-    session: Path, tmp_path: Path, log: bool
-) -> None:
-    root, shop = session.parent.parent, Instance(InstanceId("shop"), "program", True, {})
-    subject = Subject(shop, True, "5511900000001", "test")
-    place = tmp_path / "srv" / "auth"
-    if log:
-        (session / "bot.log").touch()
-    write_note(session, "5511900000001", str(place) if log else "")
-    with pytest.raises(Refused, match=str(place) if log else "outside of its folder") as refused:
-        take_snapshot(root, subject)
-    assert refused.value.code == "keys_elsewhere"
-    # One whose files came after its note, as a store of another library's may, is copied.
-    (session / "store.db").write_bytes(b"its own")
-    write_note(session, "5511900000001")
-    assert take_snapshot(root, subject).good
-
-
-def test_files_of_another_library_are_kept_as_they_are(session: Path) -> None:
-    (session / "store").mkdir()
-    (session / "store" / "keys.db").write_bytes(b"keys")
-    assert files_of(session) is SessionFiles.WHOLE
-    RULES.check_login(session, "5511900000001")
-
-
-def test_credentials_of_the_bots_own_keep_no_archive_from_an_import() -> None:
-    """A bot on another library, or on whatsapp-web.js, has a `creds.json` of some service."""
-    keys = ["auth/creds.json", "auth/pre-key-1.json"]
-    for others in (keys, ["store.db"], [".wwebjs_auth/session/Default/Cookies"]):
-        assert RULES.lacks(["creds.json", "program.json", *others]) == ""
-    assert RULES.lacks(["google/creds.json", *keys]) == ""
-    assert RULES.lacks(["auth/creds.json", "auth/session-1.0.json"])
-    assert RULES.lacks(["auth/creds.json", "orders.sqlite"])
-
-
-def test_logs_and_media_of_the_bots_own_keep_no_pairing_from_being_copied(session: Path) -> None:
-    (keys := session / "auth").mkdir()
-    (keys / "creds.json").write_text(json.dumps(CREDS))
-    (keys / "pre-key-1.json").write_text("{}")
-    (session / "current.log").symlink_to("bot-1.log")
-    os.mkfifo(session / "control.fifo")
-    with (session / "film.mp4").open("wb") as film:
-        film.truncate(300 << 20)
-    root, shop = session.parents[1], Instance(InstanceId("shop"), "program", True)
-    copy = take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
-    assert copy.good and copy.manifest is not None
-    assert {file.path for file in copy.manifest.listing.files} == {
-        "auth/creds.json",
-        "auth/pre-key-1.json",
-    }
-    (session / "store.db").symlink_to("/srv/store.db")
-    with pytest.raises(VaultError):
-        take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
-
-
 STORE = "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
 
 
-@pytest.mark.parametrize("place", [".wwebjs_auth/session", ".wwebjs_auth/session-shop", "session"])
-def test_local_auth_is_found_copied_and_restored(session: Path, place: str) -> None:
+def test_local_auth_is_found_copied_and_restored(session: Path) -> None:
+    place = ".wwebjs_auth/session-shop"
     write_note(session, "5511900000001")
     store = session / place / STORE
     store.mkdir(parents=True)
@@ -184,23 +124,6 @@ def test_local_auth_is_found_copied_and_restored(session: Path, place: str) -> N
     assert files_of(session) is SessionFiles.UNPAIRED
 
 
-def test_the_local_part_of_remote_auth_is_copied_and_never_called_damaged(session: Path) -> None:
-    """whatsapp-web.js 1.34.7 removes it at each start, and makes it again from its store."""
-    write_note(session, "5511900000001", str(session / ".wwebjs_auth" / "RemoteAuth-shop"))
-    store = session / ".wwebjs_auth" / "RemoteAuth-shop" / STORE
-    store.mkdir(parents=True)
-    (store / "CURRENT").write_bytes(b"")
-    (kept := session / "store" / "RemoteAuth-shop.zip").parent.mkdir()
-    kept.write_bytes(b"PK")
-    assert files_of(session) is SessionFiles.WHOLE
-    root, shop = session.parents[1], Instance(InstanceId("shop"), "program", True)
-    copy = take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
-    assert copy.manifest is not None
-    assert "store/RemoteAuth-shop.zip" in {file.path for file in copy.manifest.listing.files}
-    shutil.rmtree(session / ".wwebjs_auth")
-    assert RULES.lost_store(session) == ""
-
-
 def test_keys_are_found_where_the_note_says(session: Path) -> None:
     place = session / "data" / "auth"
     place.mkdir(parents=True)
@@ -215,55 +138,11 @@ def test_keys_are_found_where_the_note_says(session: Path) -> None:
     assert files_of(session) is SessionFiles.WHOLE
 
 
-def test_a_session_outside_its_folder_lies_elsewhere(session: Path, tmp_path: Path) -> None:
-    (session / "log").touch()
-    write_note(session, "5511900000001", str(tmp_path / "srv"))
-    (session / "log").unlink()
-    assert files_of(session) is SessionFiles.WHOLE
-    for told in ("/etc", "../x", 7):
-        (session / NOTE).write_text(json.dumps({"session": told}))
-        assert session_place((session / NOTE).read_bytes()) == ""
-
-
-OWN = ("bot.log", ".env", "session.db", "empty", "a.json", "auth_info_baileys.bak")
-
-
-def spoil(session: Path) -> None:
-    """What a program may keep in its folder, and no rule knows."""
-    for name in OWN:
-        (session / name).write_bytes(b"" if name == "empty" else b"of its own")
-    os.mkfifo(session / "pipe")
-    (session / "/".join(["deep"] * 40)).mkdir(parents=True)
-
-
-@pytest.mark.parametrize("place", ["", "auth_info_baileys", "none"])
-def test_what_no_rule_knows_is_no_damage(session: Path, place: str) -> None:
-    spoil(session)
-    if place != "none":
-        (session / place).mkdir(exist_ok=True)
-        (session / place / "creds.json").write_text(json.dumps(CREDS))
-    report = inspect_files(session.parent, "program", paired=True)
-    assert (report.files, report.problem) == (SessionFiles.WHOLE, "")
-    assert read_linked(session.parent.parent, InstanceId("shop"), "program").account == (
-        "" if place == "none" else "5511900000001"
-    )
-    refuse_unusable(session, "5511900000001")
-
-
-def test_a_note_that_names_a_file_is_no_damage(session: Path) -> None:
-    (session / "session.db").write_bytes(b"of its own")
-    write_note(session, "5511900000001", "session.db")
-    assert files_of(session) is SessionFiles.WHOLE
-    refuse_unusable(session, "5511900000001")
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "large"])
+@pytest.mark.parametrize("kind", ["pipe", "large"])
 def test_what_cannot_be_read_is_never_called_damage(session: Path, kind: str) -> None:
     """The repair retires what is damaged; what it could not read waits for a person."""
     keys = session / "creds.json"
-    if kind == "folder":
-        keys.mkdir()
-    elif kind == "pipe":
+    if kind == "pipe":
         os.mkfifo(keys)
     else:
         keys.touch()
@@ -282,21 +161,3 @@ def test_of_several_stores_a_damaged_one_is_not_taken_for_the_one_in_use(session
     assert files_of(session) is SessionFiles.DAMAGED
     with pytest.raises(EngineError, match="a-old"):
         refuse_unusable(session, "5511900000001")
-
-
-CODE = "\u2584\u2584\u2584\u2580 \u2588 \u2580\u2588\u2588 \u2584\u2580\u2580 \u2588\u2588\u2588"
-
-
-@pytest.mark.parametrize(
-    ("line", "drawn"),
-    [
-        (CODE, True),
-        ("\x1b[47m  \x1b[0m\x1b[40m  \x1b[0m\x1b[47m  \x1b[0m", True),
-        ("loading \u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588 80 %", False),
-        ("", False),
-        (" " * 25, False),
-        ("Bad MAC", False),
-    ],
-)
-def test_a_drawn_code_is_no_line_for_a_log(line: str, drawn: bool) -> None:
-    assert is_drawn_code(line) is drawn

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from agent.errors import EngineError
 from agent.link.client import Link
 from tests.engines.program.test_program_baileys import ACCOUNT, PEER, BotBench, bot, whatsapp
 
 __all__ = ["bot", "whatsapp"]
-KILLS = 4
+KILLS = 2
 GROUP = "120363000000000007@g.us"
-BOTS = pytest.mark.parametrize("file", ["plain.mjs", "plain.cjs"])
 
 
 async def records(link: Link, kind: str = "message") -> list[Mapping[str, Any]]:
@@ -33,11 +31,8 @@ async def kept(bench: BotBench, link: Link, wanted: set[str]) -> list[Mapping[st
         assert asyncio.get_running_loop().time() < begun + 30, bench.claims[-1]
 
 
-@BOTS
-async def test_what_comes_is_kept_and_the_bot_hears_it_all_the_same(
-    bot: BotBench, file: str
-) -> None:
-    link = await bot.pair(file, messages=True)
+async def test_what_comes_is_kept_and_the_bot_hears_it_all_the_same(bot: BotBench) -> None:
+    link = await bot.pair(messages=True)
     bot.whatsapp.make_group(GROUP, [ACCOUNT, PEER])
     first = await asyncio.to_thread(bot.whatsapp.say, PEER, ACCOUNT, "hello")
     second = await asyncio.to_thread(bot.whatsapp.say_in_group, PEER, ACCOUNT, GROUP, "all")
@@ -53,10 +48,9 @@ async def test_what_comes_is_kept_and_the_bot_hears_it_all_the_same(
     assert [log.count(f"got 1 of {id}") for id in (first, second)] == [1, 1]
 
 
-@BOTS
-async def test_whatsapp_hears_of_a_message_when_it_is_kept(bot: BotBench, file: str) -> None:
+async def test_whatsapp_hears_of_a_message_when_it_is_kept(bot: BotBench) -> None:
     """The worker stands still: the receipt waits for it, as long as a bot can be held up."""
-    link = await bot.pair(file, messages=True)
+    link = await bot.pair(messages=True)
     assert bot.process is not None
     # A message before: with it the contact's session is made, and all of the hooks are loaded.
     before = await asyncio.to_thread(bot.whatsapp.say, PEER, ACCOUNT, "before")
@@ -74,9 +68,8 @@ async def test_whatsapp_hears_of_a_message_when_it_is_kept(bot: BotBench, file: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(280)
-@BOTS
-async def test_a_bot_that_is_killed_loses_no_message(bot: BotBench, file: str) -> None:
-    link = await bot.pair(file, messages=True)
+async def test_a_bot_that_is_killed_loses_no_message(bot: BotBench) -> None:
+    link = await bot.pair(messages=True)
     said: set[str] = set()
     for kill in range(KILLS):
         for number in range(12):
@@ -89,9 +82,8 @@ async def test_a_bot_that_is_killed_loses_no_message(bot: BotBench, file: str) -
     assert len(found) == len(said)
 
 
-@BOTS
-async def test_the_agent_sends_by_the_library(bot: BotBench, file: str) -> None:
-    link = await bot.pair(file, messages=True)
+async def test_the_agent_sends_by_the_library(bot: BotBench) -> None:
+    link = await bot.pair(messages=True)
     message = {"type": "text", "to": PEER, "text": "from the agent", "key": "k" * 64}
     answer = await link.call("send", {"message": message})
     assert answer["outcome"] == "sent"
@@ -109,13 +101,3 @@ async def test_the_agent_sends_by_the_library(bot: BotBench, file: str) -> None:
     assert len(bot.whatsapp.screen(PEER)["messages"]) == 1
     await bot.until(lambda: any(its.kind == "ack" for its in bot.happened))
     assert {its.detail["ack"] for its in bot.happened if its.kind == "ack"} >= {"server"}
-
-
-async def test_without_messages_nothing_is_sent_or_kept(bot: BotBench) -> None:
-    link = await bot.pair()
-    id = await asyncio.to_thread(bot.whatsapp.say, PEER, ACCOUNT, "hello")
-    await bot.until(lambda: any(its.detail.get("id") == id for its in bot.happened))
-    assert await records(link) == []
-    with pytest.raises(EngineError, match="messages = true") as refused:
-        await link.call("send", {"message": {"type": "text", "to": PEER, "text": "no"}})
-    assert refused.value.code == "not_supported"

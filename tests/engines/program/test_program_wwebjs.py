@@ -114,42 +114,12 @@ async def test_the_librarys_own_example_runs_without_a_change(
     assert Path(f"{bench.phone}.log").read_text() == "destroyed\n"
 
 
-async def test_a_page_that_hangs_proves_nothing_and_one_without_a_stream_is_not_connected(
-    bench: ClientBench,
-) -> None:
-    link = await bench.connected()
-    await bench.happens(state="hangs")
-
-    async def proof_age() -> float:
-        return float((await link.call("probe", {"deep": True}))["claim"]["proof_age"] or 0.0)
-
-    # The order and the question take ways of their own; an age of seconds needs a page that hangs.
-    begun = asyncio.get_running_loop().time()
-    while await proof_age() < 1.0:
-        assert asyncio.get_running_loop().time() < begun + 30
-    await bench.happens(state="TIMEOUT")
-    while bench.claims[-1].reason != "connection_lost":
-        await proof_age()
-        assert asyncio.get_running_loop().time() < begun + 30
-    assert bench.claims[-1].status == "RECONNECTING"
-
-
-@pytest.mark.parametrize(
-    ("why", "status", "reason"),
-    [
-        ("LOGOUT", "DISCONNECTED", "logout"),
-        ("CONFLICT", "DISCONNECTED", "conflict"),
-        ("NAVIGATION", "RECONNECTING", "connection_lost"),
-    ],
-)
-async def test_why_a_client_was_disconnected(
-    bench: ClientBench, why: str, status: str, reason: str
-) -> None:
+async def test_why_a_client_was_disconnected(bench: ClientBench) -> None:
     await bench.connected()
     seen = len(bench.claims)
-    await bench.happens(emit=["disconnected", why])
-    await bench.until(lambda: [its.reason for its in bench.claims[seen:]][:1] == [reason])
-    assert bench.claims[seen].status == status
+    await bench.happens(emit=["disconnected", "LOGOUT"])
+    await bench.until(lambda: [its.reason for its in bench.claims[seen:]][:1] == ["logout"])
+    assert bench.claims[seen].status == "DISCONNECTED"
 
 
 ME, PEER = "5511900000001@c.us", "5511900000002@c.us"

@@ -7,13 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
-from agent.engines.base import KeepsNothing
 from agent.errors import EngineError
 from agent.link.client import Link, Peer
 from tests.standin.web.stand_in import StandIn
@@ -21,28 +20,6 @@ from tests.waiting import alive
 
 ACCOUNT = "5511999999999"
 ROOT = Path(__file__).parents[3]
-
-
-class Heard(KeepsNothing):
-    """A Reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.claims: list[Claim] = []
-        self.happened_: list[Happening] = []
-        self.crashes: list[BaseException] = []
-        self.steps = 0
-
-    def claim(self, claim: Claim) -> None:
-        self.claims.append(claim)
-
-    def happened(self, happening: Happening) -> None:
-        self.happened_.append(happening)
-
-    def progress(self) -> None:
-        self.steps += 1
-
-    def crashed(self, error: BaseException) -> None:
-        self.crashes.append(error)
 
 
 class Bench:
@@ -81,18 +58,14 @@ class Bench:
     async def start(
         self,
         *,
-        watchdog: float = 10.0,
-        env: dict[str, str] | None = None,
         user: int | None = None,
-        before: Sequence[str] = (),
         first: str = "",
         paired: bool = False,
         **settings: Any,
     ) -> Link:
         """Start a worker, connect to it as the agent does.
 
-        `before`: a program that starts it; `first`: Python that it runs before all else;
-        `paired`: as the agent wrote it.
+        `first`: Python that it runs before all else; `paired`: as the agent wrote it.
         """
         told = {"version": 1, "id": self.id, "engine": "web", "enabled": True, "paired": paired}
         told["settings"] = {"url": self.url, **settings}
@@ -103,18 +76,17 @@ class Bench:
         self.notices.clear()
         self.claims.clear()
         self.process = subprocess.Popen(  # noqa: ASYNC220 - a few milliseconds, in a test
-            [*before, sys.executable, *_program(first), self.id],
+            [sys.executable, *_program(first), self.id],
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(ROOT),
                 "NOTIFY_SOCKET": str(self._notify_path),
-                "WATCHDOG_USEC": str(round(watchdog * 1e6)),
+                "WATCHDOG_USEC": "10000000",
                 "INVOCATION_ID": f"run{self.runs}",
                 "RUNTIME_DIRECTORY": str(self.runtime),
                 "WA_SESSION_ROOT": str(self.root),
                 "WA_CACHE_PATH": str(self.cache),
                 "WA_BROWSER": os.environ.get("WA_BROWSER", ""),
-                **(env or {}),
             },
             stdin=subprocess.DEVNULL,
             **({} if user is None else {"user": user, "group": user, "extra_groups": []}),

@@ -1,5 +1,4 @@
-"""Runs in a worker under test: what arrives is kept in a file beside the session, each id once, and
-a file `full` there is a full disk."""
+"""Runs in a worker under test: what arrives is kept in a file beside the session, each id once."""
 
 import json
 import os
@@ -7,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.errors import EngineError
 from agent.worker import run
 from agent.worker.calls import Work
 from agent.worker.wing_parts import WorkerParts
 
 KEEP = "from tests.engines.web.kept import keep_in_a_file; keep_in_a_file()"
-NAME, FULL = "kept.jsonl", "full"
+NAME = "kept.jsonl"
 
 
 def kept(folder: Path) -> list[dict[str, Any]]:
@@ -34,8 +32,6 @@ class FileKeeper:
         self._ids = {each["id"] for each in kept(folder)}
 
     async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
-        if (self._folder / FULL).exists():
-            raise EngineError("cannot keep messages: the disk is full", code="not_kept")
         fresh = {str(each["id"]): each for each in records if each["id"] not in self._ids}
         with (self._folder / NAME).open("ab") as file:
             for record in fresh.values():

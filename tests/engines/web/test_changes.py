@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import ConnectionStatus
 from agent.errors import EngineError
 from tests.engines.web.bench import Bench
 from tests.engines.web.kept import KEEP, kept
 from tests.standin.web.stand_in import StandIn
 
-Status = ConnectionStatus
 TO = "5511888888888"
 CHAT, JID = f"{TO}@c.us", f"{TO}@s.whatsapp.net"
 BOB = "5511666666666"
@@ -92,27 +90,6 @@ async def test_an_edit_and_a_deletion_change_the_message_once(
         with pytest.raises(EngineError) as refused:
             await send(bench, **wrong)
         assert refused.value.code == code
-
-
-async def test_a_change_that_a_kill_cut_off_is_made_once(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in, first=KEEP)
-    ids = [await send(bench, text=text) for text in ("one", "two")]
-    changes: tuple[dict[str, Any], ...] = (
-        {"type": "edit", "message_id": ids[0], "text": "ONE", "key": "k1"},
-        {"type": "delete", "message_id": ids[1], "sender": "me", "key": "k2"},
-    )
-    stand_in.answers_sends = False
-    for change in changes:
-        told = await bench.link.call("send", {"message": {"to": TO, **change}}, timeout=20)
-        assert told["outcome"] == "unknown"
-    await bench.kill_worker()
-    stand_in.answers_sends = True
-    await bench.start(first=KEEP, paired=True)
-    await bench.claimed(Status.CONNECTED)
-    for change in changes:
-        await send(bench, **change)
-    assert [stand_in.arrived[id]["body"] for id in ids] == ["ONE", ""]
-    assert stand_in.arrived[ids[0]]["edits"] == 1
 
 
 async def test_reading_and_typing_are_shown_to_the_chat(bench: Bench, stand_in: StandIn) -> None:

@@ -3,16 +3,14 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from agent.core.model import ConnectionStatus
-from agent.engines.web.intake import MARGIN, Mark, read_mark, write_mark
-from tests.engines.web.bench import ACCOUNT, Bench, renderers_below
-from tests.engines.web.kept import FULL, KEEP, kept
+from tests.engines.web.bench import Bench, renderers_below
+from tests.engines.web.kept import KEEP, kept
 from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
@@ -96,114 +94,6 @@ async def test_what_only_the_page_took_is_kept_after_the_next_start(
     assert order == [f"LOST{number}" for number in range(30)], "as they were written"
 
 
-async def test_a_comparison_from_time_to_time_finds_what_had_no_event(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    often = f"{KEEP}; import agent.engines.web.intake as intake; intake.COMPARE_EVERY = 0.5"
-    await bench.pair(stand_in, first=often)
-    begun = read_mark(bench.session).at
-    says(stand_in, "QUIET", quiet=True)
-    await bench.until(lambda: "QUIET" in messages(bench))
-    assert messages(bench)["QUIET"]["fresh"] is False
-    # The mark moves on once the document had its comparisons.
-    await bench.until(lambda: read_mark(bench.session).at > begun)
-    assert read_mark(bench.session).account == ACCOUNT
-
-
-async def test_a_message_that_cannot_be_read_yet_holds_the_mark_and_is_kept_when_it_can(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    often = f"{KEEP}; import agent.engines.web.intake as intake; intake.COMPARE_EVERY = 0.5"
-    await bench.pair(stand_in, first=often)
-    sent_at = int(time.time()) - 30
-    says(stand_in, "DARK", "", type="ciphertext", t=sent_at)
-    await bench.until(lambda: not stand_in.waiting[stand_in.page().device])
-    says(stand_in, "QUIET1", quiet=True)
-    await bench.until(lambda: "QUIET1" in messages(bench))
-    says(stand_in, "QUIET2", quiet=True)
-    await bench.until(lambda: "QUIET2" in messages(bench))
-    assert "DARK" not in messages(bench)
-    stand_in.page().tell("decrypt", id="DARK", type="chat", body="now it can")
-    await bench.until(lambda: "DARK" in messages(bench))
-    assert messages(bench)["DARK"]["text"] == "now it can"
-
-
-async def test_a_pause_of_hours_is_made_good_from_the_mark_and_a_history_is_not_handed_over(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in, first=KEEP)
-    await bench.until(lambda: read_mark(bench.session).account == ACCOUNT)
-    now = int(time.time())
-    says(stand_in, "HISTORY", t=now - 3 * 3600)
-    says(stand_in, "NEW")
-    await bench.until(lambda: "NEW" in messages(bench))
-    assert "HISTORY" not in messages(bench)
-    await bench.kill_worker()
-    write_mark(bench.session, Mark(now - 4 * 3600 + MARGIN, ACCOUNT))
-    await bench.start(first=KEEP, paired=True)
-    await bench.until(lambda: "HISTORY" in messages(bench), within=60)
-
-
-WAITS = "messages wait in the page"
-
-
-async def test_on_a_full_disk_messages_wait_in_the_page_and_no_text_is_in_the_log(
-    bench: Bench, stand_in: StandIn, capfd: pytest.CaptureFixture[str]
-) -> None:
-    soon = f"{KEEP}; import agent.engines.web.intake as intake; intake.REST = 0.1"
-    soon += "; intake.COMPARE_EVERY = 0.5"
-    await bench.pair(stand_in, first=soon, env={"WA_LOG_LEVEL": "debug"})
-    says(stand_in, "M0", quiet=True)
-    await bench.until(lambda: "M0" in messages(bench))
-    (bench.folder / FULL).touch()
-    says(stand_in, "M1", "a very secret text", fields={"notifyName": "Secret Ann"})
-    said = ""
-
-    def is_told() -> bool:
-        nonlocal said
-        said += "".join(capfd.readouterr())
-        return any("[WARN]" in line and WAITS in line for line in said.splitlines())
-
-    await bench.until(is_told)
-    assert messages(bench).keys() == {"M0"}
-    (bench.folder / FULL).unlink()
-    await bench.until(lambda: "M1" in messages(bench))
-    await bench.stop()
-    said += "".join(capfd.readouterr())
-    # A try after it that failed too, before there was room, is a line for `debug`.
-    warned = [line for line in said.splitlines() if WAITS in line]
-    assert sum("[WARN]" in line for line in warned) == 1
-    assert "ecret" not in said and "5511777777777" not in said
-
-
-async def test_a_stop_in_order_takes_along_what_waits_in_the_page(
-    bench: Bench, stand_in: StandIn, capfd: pytest.CaptureFixture[str]
-) -> None:
-    late = f"{KEEP}; import agent.engines.web.intake as intake; intake.REST = 300"
-    late += "; intake.COMPARE_EVERY = 0.5"
-    await bench.pair(stand_in, first=late)
-    says(stand_in, "M0", quiet=True)
-    await bench.until(lambda: "M0" in messages(bench))
-    (bench.folder / FULL).touch()
-    says(stand_in, "M1")
-    await bench.until(lambda: "messages wait in the page" in "".join(capfd.readouterr()))
-    (bench.folder / FULL).unlink()
-    assert await bench.stop() == 0
-    assert messages(bench).keys() == {"M0", "M1"}
-
-
-async def test_where_nobody_keeps_messages_no_record_is_made(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    without = "import agent.worker.run as run; from agent.worker.wing_parts import WorkerParts;"
-    await bench.pair(
-        stand_in, first=f"{without} run.open_worker_parts = lambda *_, **_how: WorkerParts([])"
-    )
-    says(stand_in, "M1")
-    await bench.until(lambda: any(each.kind == "message" for each in bench.happened))
-    assert not (bench.session / "taken.json").exists()
-
-
 async def test_the_messages_wing_has_them_in_order_and_once_each(
     bench: Bench, stand_in: StandIn, eventually: Any
 ) -> None:
@@ -249,18 +139,17 @@ async def test_the_same_key_is_the_same_message(bench: Bench, stand_in: StandIn)
     assert all(each["from_me"] for each in messages(bench).values())
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["in the page", "lost by the page"])
 async def test_a_message_that_a_crash_left_open_is_sent_again_as_the_same_one(
-    bench: Bench, stand_in: StandIn, known: bool
+    bench: Bench, stand_in: StandIn
 ) -> None:
+    """Also where the page lost it."""
     await bench.pair(stand_in, first=KEEP)
     stand_in.answers_sends = False
     asked = asyncio.ensure_future(send(bench, "key-1", "once"))
     await bench.until(lambda: stand_in.arrived)
     browser, heard = await bench.browser(), len(bench.claims)
-    if not known:
-        stand_in.page().tell("forget")
-        await bench.until(lambda: any(each["do"] == "forgot" for each in stand_in.page().received))
+    stand_in.page().tell("forget")
+    await bench.until(lambda: any(each["do"] == "forgot" for each in stand_in.page().received))
     os.kill(browser, signal.SIGKILL)
     told = await asked
     assert told["outcome"] == "unknown"

@@ -5,16 +5,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from agent.core.model import ConnectionStatus
-from agent.engines.web.browser.arguments import find_browser
-from agent.engines.web.browser.page import Page
-from agent.engines.web.browser.process import Browser
-from agent.engines.web.profile.folder import holder, prepare_profile
 from agent.engines.web.profile.notes import read_note
-from agent.errors import EngineError, Refused
-from agent.wings.moving.local_auth import import_local_auth
 from tests.engines.web.bench import ACCOUNT, Bench, entries, processes_below
 from tests.standin.web.stand_in import StandIn
 
@@ -78,18 +70,6 @@ async def test_f03_a_killed_browser_is_started_again_by_the_same_worker(
     assert bench.process is not None and bench.process.poll() is None
 
 
-async def test_f03_a_browser_that_dies_too_often_is_left_to_the_agent(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in, browser_starts=1)
-    browser, heard = await bench.browser(), len(bench.claims)
-    os.kill(browser, signal.SIGKILL)
-    await bench.came(Status.RECONNECTING, heard)
-    await bench.claimed(Status.CONNECTED)
-    os.kill(await bench.browser(), signal.SIGKILL)
-    await bench.claimed(Status.DISCONNECTED, "page_crashed")
-
-
 async def test_f84_no_process_of_a_session_listens_on_a_port(
     bench: Bench, stand_in: StandIn
 ) -> None:
@@ -121,39 +101,3 @@ async def test_a_logout_on_our_side_reaches_whatsapp(bench: Bench, stand_in: Sta
     assert not claim.paired
     await bench.until(lambda: device not in stand_in.devices)
     await bench.until(lambda: not read_note(bench.session).paired)
-
-
-async def test_a_profile_that_another_browser_uses_is_left_alone_and_not_called_damaged(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    browser = await bench.browser()
-    with pytest.raises(EngineError, match=f"process {browser} has it open"):
-        prepare_profile(bench.session)
-    with pytest.raises(Refused, match="stop it first"):
-        import_local_auth(bench.session / "profile", bench.root)
-    assert await bench.stop() == 0
-
-    other = await Browser.start(
-        find_browser("headless-shell", os.environ.get("WA_BROWSER", "")),
-        bench.session / "profile",
-        loopback=True,
-    )
-    try:
-        page = await Page.open(other.debugger, "1", other.version, lambda _word, _told: None)
-        await page.navigate(bench.url, within=60)
-        await bench.until(lambda: holder(bench.session / "profile") is not None)
-        await bench.start(paired=True)
-        claim = await bench.claimed(Status.DISCONNECTED, "profile_in_use")
-        assert f"process {other.pid}" in claim.raw
-    finally:
-        await other.close()
-    await bench.link.call("connect")
-    await bench.claimed(Status.CONNECTED)
-
-
-async def test_a_stop_leaves_a_profile_without_locks(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    assert await bench.stop() == 0
-    assert (bench.session / "profile" / "Default" / "IndexedDB").is_dir()
-    assert not list((bench.session / "profile").glob("Singleton*"))

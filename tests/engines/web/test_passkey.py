@@ -27,14 +27,3 @@ async def test_a_passkey_that_the_page_asks_for_is_reported_and_not_answered(
     await bench.claimed(Status.QR_REQUIRED)
     stand_in.scan(ACCOUNT)
     assert (await bench.claimed(Status.CONNECTED)).paired
-
-
-async def test_a_scan_that_leads_nowhere_is_reported_as_a_pairing_under_way(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.start()
-    await bench.claimed(Status.QR_REQUIRED)
-    stand_in.passkey = "silent"
-    stand_in.scan(ACCOUNT)
-    await bench.until(lambda: bench.claims[-1].phase == "pairing")
-    assert bench.claims[-1].status is Status.INITIALIZING

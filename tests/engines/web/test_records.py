@@ -238,36 +238,6 @@ async def test_what_happens_to_messages_is_a_record_by_event_and_the_same_one_by
     assert await watched.compare() == found, "a comparison that was not kept finds it again"
 
 
-async def test_the_next_document_numbers_its_records_anew(
-    watched: Watched, stand_in: StandIn
-) -> None:
-    await watched.pair()
-    for number in range(3):
-        says(stand_in, f"A{number}")
-    await watched.record("message", 3)
-    await watched.record("message", 3)  # tells the page that they are kept
-    watched.facts = {}
-    await watched.page.navigate(stand_in.url, within=60)
-    await watched.ready()
-    says(stand_in, "B")
-    assert watched.done == 3
-    assert (await watched.record("message", 4))["message_id"] == "B"
-
-
-async def test_a_chat_that_the_page_cannot_read_hides_no_other(
-    watched: Watched, stand_in: StandIn
-) -> None:
-    await watched.pair()
-    says(stand_in, "A1", quiet=True)
-    says(stand_in, "B1", chat=BOB, quiet=True)
-    await Bench.until(lambda: not stand_in.waiting[stand_in.page().device])
-    broken = f"""Object.defineProperty(WPP.whatsapp.ChatStore.get('{ANN}'), 'id',
-      {{ value: '5511000000000@c.us' }}) && true"""
-    assert await watched.page.evaluate(broken, within=30) is True
-    found = {each["message_id"] for each in await watched.compare(failing=1)}
-    assert "B1" in found
-
-
 async def test_what_a_contact_sends_is_bounded_and_never_ends_the_page(
     watched: Watched, stand_in: StandIn
 ) -> None:
@@ -295,20 +265,3 @@ async def test_what_a_contact_sends_is_bounded_and_never_ends_the_page(
     assert by_id["L7"]["text"] == ""
     says(stand_in, "LAST")
     await watched.record("message", 9)
-
-
-async def test_what_a_throwing_page_says_costs_only_that_record(
-    watched: Watched, stand_in: StandIn
-) -> None:
-    await watched.pair()
-    broken = """(() => { for (const name of ['body', 'author', 'notifyName', 't'])
-      Object.defineProperty(WPP.whatsapp.MsgModel.prototype, name,
-        { get() { throw new Error('no') }, configurable: true });
-      WPP.emit('chat.new_message', new WPP.whatsapp.MsgModel({}));
-      WPP.emit('chat.new_message', null); WPP.emit('chat.msg_revoke', {});
-      WPP.emit('chat.msg_edited', null); WPP.emit('chat.msg_ack_change', { ids: 5 });
-      WPP.emit('call.incoming_call', null); return true })()"""
-    assert await watched.page.evaluate(broken, within=30) is True
-    says(stand_in, "AFTER")
-    told = await watched.record("message")
-    assert told["message_id"] == "AFTER"

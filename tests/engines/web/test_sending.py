@@ -1,21 +1,12 @@
 """Messages through the real worker: every kind, every outcome, and what is told of them."""
 
-import asyncio
 import base64
-import os
-import signal
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
-
-from agent.core.model import ConnectionStatus
-from agent.errors import EngineError
-from agent.supervise.requests.calls import PART
-from tests.engines.web.bench import ACCOUNT, Bench
+from tests.engines.web.bench import Bench
 from tests.standin.web.stand_in import StandIn
 
-Status = ConnectionStatus
 TO = "5511888888888"
 CHAT = f"{TO}@c.us"
 GROUP = "120363000000000001@g.us"
@@ -60,65 +51,6 @@ async def test_messages_go_out_and_come_in_and_are_counted_without_their_text(
     assert "secret" not in repr(bench.happened) and "5511" not in repr(bench.happened)
 
 
-async def test_a_file_is_sent(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    content = base64.b64encode(b"x" * 1000).decode()
-    told = await bench.link.call(
-        "send",
-        {
-            "message": {
-                "type": "media",
-                "to": "5511888888888",
-                "content": content,
-                "mimetype": "text/plain",
-                "filename": "x.txt",
-            }
-        },
-    )
-    assert told["outcome"] == "sent"
-    sent = next(each for each in stand_in.page().received if each["do"] == "send")
-    assert sent["size"] == 1000
-
-
-async def test_a_message_without_a_connection_is_refused(bench: Bench, stand_in: StandIn) -> None:
-    await bench.start()
-    await bench.claimed(Status.QR_REQUIRED)
-    with pytest.raises(EngineError) as caught:
-        await bench.link.call("send", {"message": {"to": "5511888888888", "text": "hi"}})
-    assert caught.value.code == "not_connected"
-
-
-async def test_a_message_that_a_crash_leaves_open_is_unknown_and_has_its_id(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    pid = await bench.browser()
-    stand_in.answers_sends = False
-    asked = asyncio.ensure_future(
-        bench.link.call("send", {"message": {"to": "5511888888888", "text": "hi"}}, timeout=15)
-    )
-    await bench.until(lambda: any(each["do"] == "send" for each in stand_in.page().received))
-    sent = next(each for each in stand_in.page().received if each["do"] == "send")
-    os.kill(pid, signal.SIGKILL)
-    told = await asked
-    assert told["outcome"] == "unknown" and told["id"] == sent["id"]
-
-
-async def test_a_file_whose_answer_is_late_is_unknown_and_has_its_id(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.start(first="import agent.engines.web.sending as web; web.FILE_ANSWER = 0.5")
-    await bench.claimed(Status.QR_REQUIRED)
-    stand_in.scan(ACCOUNT)
-    await bench.claimed(Status.CONNECTED)
-    stand_in.answers_sends = False
-    file = {"type": "media", "content": "eA==", "mimetype": "text/plain", "filename": "x.txt"}
-    told = await bench.link.call("send", {"message": {"to": "5511888888888", **file}})
-    await bench.until(lambda: sends(stand_in))
-    sent = next(each for each in stand_in.page().received if each["do"] == "send")
-    assert (told["outcome"], told["id"]) == ("unknown", sent["id"])
-
-
 async def test_a_group_is_written_to_and_its_members_are_read(
     bench: Bench, stand_in: StandIn
 ) -> None:
@@ -146,43 +78,3 @@ async def test_a_group_is_written_to_and_its_members_are_read(
     told = await send(bench, to=GROUP, type="media", **file)
     sent = sends(stand_in)[-1]
     assert (told["outcome"], sent["to"], sent["size"]) == ("sent", GROUP, 1000)
-
-
-async def test_a_wrong_field_of_a_message_is_named(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    with pytest.raises(EngineError) as caught:
-        await send(bench, type="contact", name="Ann", phone="nobody")
-    assert (caught.value.code, caught.value.field) == ("invalid_request", "phone")
-
-
-async def test_a_message_that_is_read_only_later_counts_once(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    page = stand_in.page()
-    page.tell("message", **{"from": CHAT}, body="", type="ciphertext", id="AAAA1")
-    await bench.until(lambda: heard(bench, id="AAAA1", type="ciphertext"))
-    page.tell("decrypt", id="AAAA1", type="chat")
-    page.tell("message", **{"from": CHAT}, body="", id="AAAA2")
-    await bench.until(lambda: heard(bench, id="AAAA2", type="chat"))
-    assert len(heard(bench, id="AAAA1")) == 1
-
-
-async def test_a_file_of_which_a_part_is_missing_is_not_sent(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    upload = {"upload": "0123456789abcdef"}
-
-    async def give(index: int) -> None:
-        part = {**upload, "index": index, "data": "A" * PART}
-        await bench.link.call("command", {"name": "file_part", "arguments": part})
-
-    await give(0)
-    with pytest.raises(EngineError) as caught:
-        await give(2)
-    assert caught.value.code == "file_lost"
-    with pytest.raises(EngineError) as caught:
-        await send(bench, type="media", mimetype="a/b", **upload, size=PART * 3 // 4 * 2)
-    assert caught.value.code == "file_lost"
-    assert sends(stand_in) == []

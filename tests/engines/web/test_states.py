@@ -1,18 +1,11 @@
 """What each word and each look at the page means."""
 
-import math
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import ConnectionStatus
-from agent.core.reasons import reason_of
-from agent.engines.web import states
 from agent.engines.web.states import (
-    FRESH_PAGE,
     PageFacts,
     Story,
     claim_of,
@@ -39,32 +32,13 @@ CODE = page(auth=False, mode="QR", info="OPENING", socket="UNPAIRED", qr="2@x,a,
     ("facts", "story", "expected"),
     [
         pytest.param(None, NEW, (Status.INITIALIZING, "", "loaded"), id="no document yet"),
-        pytest.param(PageFacts(), NEW, (Status.INITIALIZING, "", "injected"), id="just loaded"),
         pytest.param(
             PageFacts(age=26, loaded=True, idle=26),
             NEW,
             (Status.INITIALIZING, "injection_failed", "injected"),
             id="the bundle does not get ready",
         ),
-        pytest.param(
-            PageFacts(failure="SyntaxError"),
-            NEW,
-            (Status.INITIALIZING, "injection_failed", "injected"),
-            id="the bundle threw",
-        ),
-        pytest.param(
-            page(auth=False, socket="OPENING"),
-            NEW,
-            (Status.INITIALIZING, "", "login"),
-            id="opening",
-        ),
         pytest.param(CODE, NEW, (Status.QR_REQUIRED, "", "login"), id="a code is shown"),
-        pytest.param(
-            page(auth=False, mode="QR", socket="UNPAIRED"),
-            NEW,
-            (Status.INITIALIZING, "", "login"),
-            id="unpaired, no code yet",
-        ),
         pytest.param(
             page(auth=False, mode="QR", socket="UNPAIRED_IDLE", qr="2@x"),
             NEW,
@@ -85,22 +59,10 @@ CODE = page(auth=False, mode="QR", info="OPENING", socket="UNPAIRED", qr="2@x,a,
             id="MAIN without a pairing is not connected",
         ),
         pytest.param(
-            page(mode="SYNCING", info="SYNCING", socket="CONNECTED", progress=0.4),
-            NEW,
-            (Status.LOADING, "", "sync"),
-            id="first sync",
-        ),
-        pytest.param(
             page(mode="MAIN", info="RESUMING", socket="CONNECTED"),
             BEFORE,
             (Status.RECONNECTING, "connection_lost", ""),
             id="resuming",
-        ),
-        pytest.param(
-            page(mode="MAIN", info="OFFLINE", socket="TIMEOUT"),
-            BEFORE,
-            (Status.RECONNECTING, "connection_lost", ""),
-            id="no network",
         ),
         pytest.param(
             page(mode="MAIN", info="NORMAL", socket="CONNECTED", online=False),
@@ -127,12 +89,6 @@ CODE = page(auth=False, mode="QR", info="OPENING", socket="UNPAIRED", qr="2@x,a,
             id="no stream can be read",
         ),
         pytest.param(
-            page(mode="MAIN", info="NORMAL", socket="CONNECTED", update=True, age=999),
-            NEW,
-            (Status.CONNECTED, "", ""),
-            id="an update is only offered",
-        ),
-        pytest.param(
             page(mode="OFFLINE", socket="OPENING", update=True, age=30),
             BEFORE,
             (Status.DISCONNECTED, "client_outdated", ""),
@@ -140,9 +96,6 @@ CODE = page(auth=False, mode="QR", info="OPENING", socket="UNPAIRED", qr="2@x,a,
         ),
         pytest.param(
             MAIN, Story(ended="LOGOUT"), (Status.DISCONNECTED, "logout", ""), id="a logout stays"
-        ),
-        pytest.param(
-            CODE, Story(ended="LOGOUT"), (Status.DISCONNECTED, "logout", ""), id="beside a code too"
         ),
     ],
 )
@@ -153,15 +106,13 @@ def test_a_look_becomes_a_claim(
     assert (claim.status, claim.reason, claim.phase) == expected
 
 
-@pytest.mark.parametrize("field", ["mode", "socket"])
 @pytest.mark.parametrize(
-    ("word", "reason"),
+    ("field", "word", "reason"),
     [
-        ("CONFLICT", "conflict"),
-        ("TOS_BLOCK", "tos_block"),
-        ("SMB_TOS_BLOCK", "tos_block"),
-        ("PROXYBLOCK", "proxy_block"),
-        ("DEPRECATED_VERSION", "client_outdated"),
+        ("mode", "CONFLICT", "conflict"),
+        ("socket", "CONFLICT", "conflict"),
+        ("mode", "SMB_TOS_BLOCK", "tos_block"),
+        ("socket", "DEPRECATED_VERSION", "client_outdated"),
     ],
 )
 def test_a_refusal_counts_wherever_it_is_said(field: str, word: str, reason: str) -> None:
@@ -203,28 +154,16 @@ def test_words_that_end_a_session(words: list[tuple[str, str]], reason: str) -> 
     assert (claim.status, claim.reason) == (Status.DISCONNECTED, reason)
 
 
-def test_an_announced_logout_that_never_comes_changes_nothing() -> None:
-    story = next_story(BEFORE, "backend", "unexpected_logout_modal", None, MAIN)
-    assert claim_of(MAIN, story).status is Status.CONNECTED
-    assert claim_of(replace(MAIN, version="2.3000.1"), story).version == "2.3000.1"
-
-
 def test_a_connection_makes_an_interruption_forgotten() -> None:
     story = next_story(BEFORE, "backend", "service_unavailable_503", None, page(mode="MAIN"))
     assert story.passing
     assert not next_story(story, "socket", "", None, MAIN).passing
 
 
-def test_a_restored_session_needs_no_authenticated_event() -> None:
-    story = next_story(NEW, "conn.main_loaded", "", None, MAIN)
-    assert story.was_connected and claim_of(MAIN, story).status is Status.CONNECTED
-
-
 @pytest.mark.parametrize(
     ("address", "ended"),
     [
         ("https://web.whatsapp.com/?post_logout=1", "LOGOUT"),
-        ("https://web.whatsapp.com/?post_logout=1&x=2", "LOGOUT"),
         ("https://web.whatsapp.com/", ""),
         ("https://web.whatsapp.com/post_logout=1", ""),
     ],
@@ -236,13 +175,9 @@ def test_the_address_after_a_logout_names_it(address: str, ended: str) -> None:
 @pytest.mark.parametrize(
     ("told", "wall"),
     [
-        (2_000_000_000, 2e9),
         (2_000_000_000_000, 2e9),
-        (0, None),
         (-5, None),
         (10**400, None),
-        (float("nan"), None),
-        (True, None),
         ("soon", None),
     ],
 )
@@ -265,17 +200,3 @@ def test_any_answer_of_a_page_is_read(told: object) -> None:
         claim = claim_of(facts, NEW)
         assert len(claim.account) <= 40 and len(claim.raw) < 200
         assert claim.progress is None or 0 <= claim.progress <= 1
-
-
-def test_the_readme_has_the_delays_of_the_reason_table() -> None:
-    readme = Path(states.__file__).with_name("README.md").read_text().replace("\n", " ")
-    slow = reason_of("browser_unsupported")
-    steps = ", ".join(f"{seconds:g}" for seconds in slow.steps)
-    assert f"`{slow.code}` after {steps} s, then every {slow.max:g} s" in readme
-    outdated = reason_of("client_outdated")
-    first, second = outdated.steps
-    assert f"({first:g}, {second:g} s, then {outdated.max:g} s each time)" in readme
-    others = [reason_of(code) for code in FRESH_PAGE - {slow.code, outdated.code}]
-    assert {reason.base for reason in others} == {5.0, 10.0} and "after 5 or 10 s" in readme
-    assert max(reason.max or math.inf for reason in others) == 120.0
-    assert "at least every two minutes" in readme

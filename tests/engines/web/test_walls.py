@@ -1,11 +1,8 @@
 """What surrounds a session: its sandbox, its silence towards others, its memory, its neighbours."""
 
 import asyncio
-import json
 import os
-import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import ConnectionStatus
-from agent.engines.web.profile.notes import read_note, write_note
 from tests.engines.web.bench import Bench, renderers_below
 from tests.lacking import not_lent
 from tests.listener import listening
@@ -49,15 +45,6 @@ async def test_a_session_contacts_no_other_host(
     assert asked == []
 
 
-async def test_the_page_sees_a_person_s_browser(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    said = stand_in.heads[0]
-    assert "Chrome/" in said and "Headless" not in said
-    told = next(each for each in stand_in.page().received if each["do"] == "hello")
-    assert told["webdriver"] is False
-    assert "Headless" not in told["agent"]
-
-
 @pytest.fixture
 async def nobodys(cache: Path, browser: None, stand_in: StandIn) -> AsyncIterator[Bench]:
     """A bench whose worker runs as a user without rights."""
@@ -87,43 +74,3 @@ async def test_an_unprivileged_worker_keeps_the_browser_in_its_sandbox(
         assert "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
         assert Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink()
     await bench.kill_worker()
-
-
-async def test_a_machine_that_gives_the_browser_no_sandbox_is_misconfigured(
-    nobodys: Bench,
-) -> None:
-    if platform.machine() != "x86_64":
-        not_lent("the filter is written for x86-64")
-    forbid = str(Path(__file__).with_name("without_namespaces.py"))
-    await nobodys.start(user=NOBODY, before=(sys.executable, forbid))
-    claim = await nobodys.claimed(Status.DISCONNECTED, "misconfigured")
-    assert "No usable sandbox" in claim.raw
-
-
-async def test_the_page_that_connected_is_kept_and_can_be_pinned(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    await bench.until(lambda: read_note(bench.session).page == "2.3000.1040000000")
-    page = bench.session / "pages" / "2.3000.1040000000.html"
-    await bench.until(page.exists)
-    await bench.stop()
-    page.write_text(page.read_text().replace("A stand-in", "A pinned stand-in"))
-
-    before = len([each for each in stand_in.requests if each.startswith("/?")])
-    await bench.start(page="known_good")
-    await bench.claimed(Status.CONNECTED)
-    assert len([each for each in stand_in.requests if each.startswith("/?")]) == before
-    await bench.stop()
-
-    write_note(bench.session, read_note(bench.session))
-    await bench.start(page="2.3000.1")
-    claim = await bench.claimed(Status.DISCONNECTED, "misconfigured")
-    assert "2.3000.1" in claim.raw
-
-
-async def test_a_note_of_the_session_names_no_secret(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    await bench.until((bench.session / "web.json").exists)
-    told = json.loads((bench.session / "web.json").read_text())
-    assert set(told) == {"version", "paired", "account", "page", "device"}

@@ -13,8 +13,6 @@ class Front:
     """Where the answer sends the browser; "" = nowhere."""
     silent: bool = False
     """The connection is taken, and nothing is ever answered."""
-    stalls: bool = False
-    """The body never ends."""
 
     @property
     def headers(self) -> str:
@@ -27,26 +25,13 @@ def _page(title: str, body: str) -> bytes:
 
 
 HTTP_ERROR = Front("500 Internal Server Error", _page("Error 500", "<h1>Something went wrong</h1>"))
-UNSUPPORTED = Front(
-    body=_page(
-        "WhatsApp Web",
-        '<div class="landing-wrapper"><h1 class="landing-title version-title">WhatsApp works with'
-        " Google Chrome 85+</h1><p>To use WhatsApp, update Chrome or use Mozilla Firefox, Safari,"
-        " Microsoft Edge or Opera.</p></div>",
-    )
-)
 PORTAL = Front(
     body=_page(
         "Guest network",
         "<h1>Welcome</h1><form action='/login'><input name='room'><button>Log in</button></form>",
     )
 )
-PORTAL_STATUS = Front(
-    "511 Network Authentication Required", _page("Login", "<p>Log in to the network.</p>")
-)
-EMPTY = Front(body=_page("Maintenance", "<p>We are back soon.</p>"))
 SILENT = Front(silent=True)
-STALLS = Front(body=b"<!doctype html><html><head><title>WhatsApp Web</title>", stalls=True)
 
 KEEPER = b"""
 // A service worker that answers for the page with a copy that went bad.

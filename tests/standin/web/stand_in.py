@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from tests.standin.web import server
@@ -30,20 +29,8 @@ class StandIn(server.StandIn):
         self._numbers = 0
         self.front: Front | None = None
         """What comes in place of the page; None: the page."""
-        self.refuses = ""
-        """A stream's mode that each page is told as soon as it says hello; "" = none."""
         self.missing = ""
         """Modules that the page does not define, separated by commas."""
-        self.reload_every = 0.0
-        """Seconds after which each page loads itself again; 0 = never."""
-        self.leads_to = ""
-        """An address that the page goes to by itself as soon as it has loaded; "" = nowhere."""
-        self.also_at: tuple[str, ...] = ()
-        """Paths besides / at which the page is."""
-        self.padding, self.pace = 0, 0.0
-        """Bytes that make the page's script longer, and bytes a second for it; 0 = at once."""
-        self.paced = 0
-        """Bytes that were sent at that pace."""
 
     def page(self, name: str = "") -> Client:
         """The newest open page (of that name)."""
@@ -98,11 +85,7 @@ class StandIn(server.StandIn):
         self.arrived[str(raw["about"])] = {**target, "body": body, done: target.get(done, 0) + 1}
 
     def _answer_page(self, client: Client, raw: Mapping[str, Any]) -> None:
-        if raw.get("do") == "hello" and self.refuses:
-            client.received.append(raw)
-            client.name, client.device = str(raw.get("name", "")), str(raw.get("device", ""))
-            client.tell("stream", mode=self.refuses, socket=self.refuses)
-        elif raw.get("do") == "send" and not self.answers_sends:
+        if raw.get("do") == "send" and not self.answers_sends:
             client.received.append(raw)
         else:
             super().take(client, raw)
@@ -116,46 +99,22 @@ class StandIn(server.StandIn):
     async def respond(self, writer: asyncio.StreamWriter, request: Request) -> None:
         if self.front is not None and request.path == "/":
             await _send_front(writer, self.front)
-        elif self.pace and request.path == "/standin.js":
-            status, kind, content = self.answer(request)
-            content += b"\n/*" + b"x" * self.padding + b"*/"
-            write_head(writer, status, kind, len(content))
-            await self._send_slowly(writer, content)
         else:
             await super().respond(writer, request)
-
-    async def _send_slowly(self, writer: asyncio.StreamWriter, content: bytes) -> None:
-        """As over a bad line."""
-        step = max(1, int(self.pace / 4))
-        for start in range(0, len(content), step):
-            writer.write(content[start : start + step])
-            await writer.drain()
-            self.paced += step
-            await asyncio.sleep(0.25)
 
     def answer(self, request: Request) -> Answer:
         if request.path == "/keeper.js":
             return "200 OK", "text/javascript", KEEPER
-        if request.path in self.also_at:
-            request = replace(request, path="/")
         status, kind, content = super().answer(request)
         if request.path == "/standin.js" and self.missing:
             content = f"globalThis.__missing = {json.dumps(self.missing)};\n".encode() + content
-        if request.path == "/" and self.reload_every:
-            script = f"setTimeout(() => location.reload(), {round(self.reload_every * 1000)})"
-            content += f'<script nonce="standin">{script}</script>\n'.encode()
-        if request.path == "/" and self.leads_to:
-            script = f"addEventListener('load', () => location.assign({json.dumps(self.leads_to)}))"
-            content += f'<script nonce="standin">{script}</script>\n'.encode()
         return status, kind, content
 
 
 async def _send_front(writer: asyncio.StreamWriter, front: Front) -> None:
-    """A silent or stalling one never ends."""
-    if not front.silent:
-        longer = 100_000 if front.stalls else 0
-        write_head(writer, front.status, "text/html", len(front.body) + longer, front.headers)
-        writer.write(front.body)
-        await writer.drain()
-    if front.silent or front.stalls:
+    """A silent one never ends."""
+    if front.silent:
         await asyncio.Event().wait()
+    write_head(writer, front.status, "text/html", len(front.body), front.headers)
+    writer.write(front.body)
+    await writer.drain()
