@@ -106,6 +106,30 @@ BUSCTL = [
 ]
 
 
+REFUSED_BEFORE_POLKIT = {
+    "org.freedesktop.DBus.Error.InvalidArgs",
+    "org.freedesktop.DBus.Error.PropertyReadOnly",
+    "org.freedesktop.DBus.Error.UnknownProperty",
+    "org.freedesktop.DBus.Error.NotSupported",
+    "org.freedesktop.DBus.Error.BadAddress",
+    "org.freedesktop.systemd1.NoSuchUnit",
+    "org.freedesktop.systemd1.NoSuchJob",
+    "org.freedesktop.systemd1.NotReferenced",
+    "org.freedesktop.systemd1.JobTypeNotApplicable",
+}
+
+
+def everything(bed: Bed) -> dict[str, str]:
+    """Every call as the agent's user, and how it was answered."""
+    bed.write("/opt/try_everything.py", (SOURCE / "tests/system/try_everything.py").read_text())
+    command = (PYTHON, "/opt/try_everything.py", OURS)
+    done = bed.try_run(*command, user="wa-agent", within=300)
+    assert done.returncode == 0, done.stderr
+    answers: dict[str, str] = json.loads(done.stdout)
+    assert len(answers) > 1000
+    return answers
+
+
 def exploit(bed: Bed) -> bool:
     """Whether the agent's user becomes root by a unit's description."""
     bed.try_run("bash", "-c", EXPLOIT, "exploit", *BUSCTL, user="wa-agent")
@@ -114,6 +138,22 @@ def exploit(bed: Bed) -> bool:
     bed.try_run("systemctl", "stop", "wa-instance@fresh9.service")
     bed.try_run("systemctl", "reset-failed", "wa-instance@fresh9.service")
     return done
+
+
+def test_s1_no_property_and_no_method_of_systemd_is_the_agents(
+    bed: Bed, standin: Callable[..., None]
+):
+    standin("good")
+    bed.run("systemctl", "start", OURS)
+    run = bed.show(OURS, "InvocationID")
+    answers = everything(bed)
+    properties = {name: one for name, one in answers.items() if "SetProperties " in name}
+    properties |= {name: one for name, one in answers.items() if "SetUnitProperties " in name}
+    assert {name: one for name, one in properties.items() if one not in DENIED} == {}
+    refused = DENIED | REFUSED_BEFORE_POLKIT
+    assert {name: one for name, one in answers.items() if one not in refused} == {}
+    assert bed.show(OURS, "InvocationID") == run
+    assert bed.try_run("test", "-e", "/root/pwned").returncode == 1
 
 
 def test_s1_the_agent_does_not_become_root_by_a_units_description(
