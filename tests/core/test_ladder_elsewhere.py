@@ -12,10 +12,11 @@ from agent.core.model import (
     Instance,
     InstanceId,
     Observation,
+    ProbeFact,
     SessionFiles,
     SessionRecord,
 )
-from agent.core.recovery.beginning import begin_repair, join_repair
+from agent.core.recovery.beginning import begin_repair, join_repair, wants_repair
 from agent.core.recovery.pairing import may_repair_end_it
 from agent.core.recovery.policy import RecoveryPolicy, Unpair
 from agent.core.recovery.proof import Consent, Kept, Proof
@@ -45,6 +46,7 @@ def connecting(
 CODE = seen(
     instance=THERE, record=NEVER_PAIRED, claim=said(S.QR_REQUIRED), files=SessionFiles.UNPAIRED
 )
+NEVER_SHOWN = connecting(NEVER_PAIRED, ago=99.0)
 LOGGED_OUT = replace(CODE, claim=said(S.DISCONNECTED, reason="logout", ago=5.0))
 
 
@@ -142,7 +144,13 @@ def test_a_pairing_is_ended_after_all_restarts_of_three_rounds_and_no_step_cuts_
     assert (repair.over, repair.unpaired) == (False, True), "it owes a code"
 
 
-@pytest.mark.parametrize(("times", "within"), [(2, 120), (9, 4000)])
+def test_a_paired_session_is_restarted_as_often_as_a_round_allows_and_then_waits():
+    server = Server(replace(PAIRED), heals=None)
+    play(server, limit=1700.0)
+    assert kinds(server) == [K.RESTART] * POLICY.tries
+
+
+@pytest.mark.parametrize(("times", "within"), [(2, 120), (6, 2100), (9, 4000)])
 def test_a_session_that_hangs_again_after_a_restart_keeps_its_pairing(times, within):
     """Operators tell of six restarts that such a session needed."""
     server = Server(replace(PAIRED), heals=K.RESTART, times=times)
@@ -151,7 +159,7 @@ def test_a_session_that_hangs_again_after_a_restart_keeps_its_pairing(times, wit
     assert (repair.ending, at < within) == (Ending.RECOVERED, True)
 
 
-@pytest.mark.parametrize("unpair", [Unpair.EARLY])
+@pytest.mark.parametrize("unpair", [Unpair.LAST, Unpair.EARLY])
 def test_where_no_other_session_of_its_server_is_connected_the_pairing_is_kept(unpair):
     """That its server answers does not show that it reaches WhatsApp."""
     server = Server(replace(PAIRED), heals=None)
@@ -198,13 +206,7 @@ def test_a_logout_of_ours_is_not_the_end_whatever_the_session_says_next(after_lo
     assert repair.ending is Ending.CLEANED
 
 
-@pytest.mark.parametrize(
-    "goal",
-    [
-        Goal.HEAL,
-        Goal.WORKING_QR,
-    ],
-)
+@pytest.mark.parametrize("goal", [Goal.HEAL, Goal.WORKING_QR, Goal.CLEANUP])
 @pytest.mark.parametrize("joined", [None, Goal.WORKING_QR], ids=["alone", "asked for meanwhile"])
 def test_a_repair_that_ended_a_pairing_is_not_over_before_a_code_is_shown(goal, joined):
     silent = Server(replace(PAIRED), heals=None)
@@ -219,9 +221,41 @@ def test_a_repair_that_ended_a_pairing_is_not_over_before_a_code_is_shown(goal, 
     assert repair.answer == {"healthy": True, "cleaned": True, "recovered": False}
 
 
+def test_an_asked_for_repair_that_joins_one_without_its_code_is_not_told_that_it_gave_up():
+    silent = Server(replace(PAIRED), heals=None)
+    repair, at = play(silent, goal=Goal.CLEANUP, limit=60.0)
+    repair = join_repair(repair, Goal.WORKING_QR)
+    for second in range(600):
+        observation = connecting(NEVER_PAIRED, ago=99.0)
+        verdict = judge_health(observation, HEALTH, NOW)
+        case = Case(observation, verdict, REMOTE, POLICY, WALL + at + second)
+        repair, action = step_repair(case, repair)
+        assert not repair.over
+        if action.kind is not K.WAIT:
+            repair = after_action(repair, action.kind, True, POLICY, WALL + at + second, backup="x")
+
+
 def test_a_session_that_never_paired_is_given_up_after_one_round():
     repair, at = play(Server(NEVER_PAIRED, heals=None), goal=Goal.WORKING_QR)
     assert (repair.ending, at < 240) == (Ending.GAVE_UP, True)
+
+
+def test_the_end_of_an_asked_for_round_says_that_the_agent_goes_on_where_it_does():
+    repair = begin_repair(judge_health(NEVER_SHOWN, HEALTH, NOW), Goal.WORKING_QR, WALL)
+    told = ""
+    for second in range(0, 600, 5):
+        case = Case(
+            NEVER_SHOWN, judge_health(NEVER_SHOWN, HEALTH, NOW), REMOTE, POLICY, WALL + second
+        )
+        repair, action = step_repair(case, repair)
+        if repair.over:
+            told = action.reason
+            break
+        if action.kind is not K.WAIT:
+            repair = after_action(repair, action.kind, True, POLICY, WALL + second, backup="x")
+    assert told.startswith("over after the round that was asked for; the agent goes on: ")
+    again = WALL + second + POLICY.unpaired_pause + 1
+    assert wants_repair(judge_health(NEVER_SHOWN, HEALTH, NOW), repair, POLICY, again)
 
 
 def test_a_request_that_joins_the_agents_own_repair_in_an_outage_does_not_end_it():
@@ -238,6 +272,22 @@ def test_a_request_that_joins_the_agents_own_repair_in_an_outage_does_not_end_it
     assert repair.ending is Ending.RECOVERED
 
 
+@pytest.mark.parametrize("goal", [Goal.WORKING_QR, Goal.CLEANUP])
+def test_a_request_behind_the_clean_up_of_a_round_gets_one_of_its_own(goal):
+    server = Server(NEVER_PAIRED, heals=None)
+    repair, at = play(server, limit=40.0)
+    assert (kinds(server), repair.cleaned) == ([K.RESTART, K.CLEANUP], True)
+    repair = join_repair(repair, goal)
+    server.heals = K.CLEANUP  # WhatsApp is back
+    repair, until = play(server, begun=(repair, at))
+    assert kinds(server)[2:] == [K.CLEANUP]
+    assert (repair.ending, until - at < 70) == (Ending.CLEANED, True)
+    silent = Server(NEVER_PAIRED, heals=None)
+    repair, at = play(silent, limit=40.0)
+    repair, _ = play(silent, begun=(join_repair(repair, goal), at))
+    assert (repair.ending, kinds(silent).count(K.CLEANUP)) == (Ending.GAVE_UP, 2)
+
+
 @pytest.mark.parametrize("consent", [Consent.NONE, Consent.PAIRING])
 def test_a_pairing_made_since_the_clean_up_ends_by_a_word_given_since(consent):
     """A phone scanned the code, and the session hangs: the clean-up was the pairing before."""
@@ -252,6 +302,28 @@ def test_a_pairing_made_since_the_clean_up_ends_by_a_word_given_since(consent):
     assert (K.CLEANUP in kinds(paired)) is (consent is Consent.PAIRING)
 
 
+def test_a_logout_step_that_failed_half_way_is_not_the_end_either():
+    """The server logged it out, and the connect after that came to nothing."""
+    server = Server(replace(PAIRED), heals=K.CLEANUP, after_logout=LOGGED_OUT)
+    repair, _ = play(server, works=tuple(set(K) - {K.LOGOUT_RESTART}))
+    assert kinds(server)[-2:] == [K.LOGOUT_RESTART, K.CLEANUP]
+    assert repair.ending is Ending.CLEANED
+
+
+def test_a_logout_that_brought_a_code_has_cleaned_and_not_recovered():
+    server = Server(replace(PAIRED), heals=K.LOGOUT_RESTART)
+    repair, _ = play(server, goal=Goal.WORKING_QR)
+    assert repair.answer == {"healthy": True, "cleaned": True, "recovered": False}
+
+
+def test_a_logout_that_fails_goes_on_to_the_clean_up():
+    server = Server(replace(PAIRED), heals=K.CLEANUP)
+    works = tuple(set(K) - {K.LOGOUT_RESTART})
+    repair, at = play(server, goal=Goal.WORKING_QR, works=works)
+    assert kinds(server) == [K.RESTART, *[K.LOGOUT_RESTART] * 3, K.CLEANUP]
+    assert (repair.ending, at < 240) == (Ending.CLEANED, True)
+
+
 def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again():
     stuck = connecting(PAIRED, ago=99.0)
     verdict = judge_health(stuck, HEALTH, NOW)
@@ -261,6 +333,98 @@ def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again
         reported = after_action(repair, K.LOGOUT_RESTART, False, POLICY, WALL, no_effect=no_effect)
         case = Case(stuck, verdict, REMOTE, POLICY, WALL + 10)
         assert step_repair(case, reported)[1].kind is expected
+
+
+def test_a_clean_up_does_not_wait_for_what_a_milder_step_may_do():
+    server = Server(replace(PAIRED), heals=K.CLEANUP)
+    repair, at = play(server, limit=35.0)
+    repair = join_repair(repair, Goal.CLEANUP, Consent.PAIRING)
+    starting = connecting(PAIRED, ago=3.0)
+    case = Case(starting, judge_health(starting, HEALTH, NOW), REMOTE, POLICY, WALL + at)
+    repair, action = step_repair(case, repair)
+    assert action.kind is K.BACK_UP
+
+
+def test_in_an_incident_one_without_a_pairing_goes_all_the_way_for_the_others():
+    held = replace(REMOTE, well=False)
+    server = Server(NEVER_PAIRED, heals=K.CLEANUP)
+    play(server, around=held, limit=900.0)
+    assert kinds(server) == []
+    play(server, around=replace(held, canary=True), limit=900.0)
+    assert kinds(server) == [K.RESTART, K.CLEANUP]
+    paired = Server(replace(PAIRED), heals=K.CLEANUP)
+    play(paired, around=replace(held, canary=True), limit=86400.0)
+    assert set(kinds(paired)) == {K.RESTART}, "a pairing is never given up for others"
+
+
+def test_a_list_that_contradicts_a_working_session_ends_no_pairing_and_is_not_called_recovered():
+    disagrees = "the server's list says close and the session is open"
+    open_there = seen(instance=THERE, probe=ProbeFact(True, NOW - 1, 0.1, disagrees=disagrees))
+    for goal in (Goal.HEAL, Goal.WORKING_QR):
+        verdict = judge_health(open_there, HEALTH, NOW)
+        repair, done, at = begin_repair(verdict, goal, WALL), [], 0.0
+        while not repair.over:
+            case = Case(open_there, verdict, REMOTE, POLICY, WALL + at)
+            repair, action = step_repair(case, repair)
+            at = max(at + 1.0, action.not_before_wall - WALL)
+            if action.kind not in (K.WAIT, K.NONE, K.GIVE_UP):
+                done.append(action.kind)
+                repair = after_action(repair, action.kind, True, POLICY, WALL + at, backup="x")
+        assert set(done) <= {K.RECONNECT, K.RESTART}
+        assert repair.ending is Ending.GAVE_UP
+
+
+def test_an_unpaired_session_is_repaired_again_soon_after_a_repair_that_was_asked_for():
+    stuck = judge_health(connecting(NEVER_PAIRED, ago=99.0), HEALTH, NOW)
+    asked = begin_repair(stuck, Goal.WORKING_QR, WALL)
+    gave_up = replace(asked, ending=Ending.GAVE_UP, ended_wall=WALL, acts=1)
+    assert not wants_repair(stuck, gave_up, POLICY, WALL + 5)
+    assert wants_repair(stuck, gave_up, POLICY, WALL + 60)
+    paired = judge_health(connecting(PAIRED, ago=99.0), HEALTH, NOW)
+    assert not wants_repair(paired, gave_up, POLICY, WALL + 60)
+    assert wants_repair(paired, gave_up, POLICY, WALL + POLICY.round_pause), "its own rounds begin"
+    of_its_own = replace(gave_up, goal=Goal.HEAL)
+    assert not wants_repair(paired, of_its_own, POLICY, WALL + POLICY.round_pause)
+
+
+def test_a_held_session_that_shows_its_code_is_well():
+    held = replace(CODE, wait_reason="incident")
+    verdict = judge_health(held, HEALTH, NOW)
+    repair = begin_repair(
+        judge_health(connecting(NEVER_PAIRED, ago=99), HEALTH, NOW), Goal.WORKING_QR, WALL
+    )
+    case = Case(held, verdict, replace(REMOTE, well=False), POLICY, WALL)
+    repair, _ = step_repair(case, repair)
+    assert repair.ending is Ending.NO_STEP
+
+
+def test_a_repair_that_has_no_step_to_try_says_so_and_one_that_waits_for_a_step_does_not():
+    hangs = connecting(PAIRED, ago=99, useless=("reconnect", "restart", "logout_restart"))
+    verdict = judge_health(hangs, HEALTH, NOW)
+    around = replace(REMOTE, well=False, canary=True)
+    case = Case(hangs, verdict, around, POLICY, WALL)
+    repair, action = step_repair(case, begin_repair(verdict, Goal.HEAL, WALL))
+    assert (action.kind, action.idle) == (K.WAIT, True)
+    assert not step_repair(case, repair)[1].idle, "its round has ended already"
+
+    tries = replace(case, observation=connecting(PAIRED, ago=99))
+    repair, action = step_repair(tries, begin_repair(verdict, Goal.HEAL, WALL))
+    assert (action.kind, action.idle) == (K.RESTART, False)
+
+
+def test_a_step_that_comes_up_after_an_empty_round_waits_for_no_pause():
+    nothing = connecting(PAIRED, ago=99, useless=("reconnect", "restart", "logout_restart"))
+    verdict, policy = judge_health(nothing, HEALTH, NOW), POLICY
+    repair = begin_repair(verdict, Goal.HEAL, WALL)
+    around = replace(REMOTE, another_connected=False)
+    repair, action = step_repair(Case(nothing, verdict, around, policy, WALL), repair)
+    assert action.not_before_wall == WALL + policy.round_pause
+    again = Case(connecting(PAIRED, ago=99), verdict, around, policy, WALL + 5.0)
+    repair, action = step_repair(again, repair)
+    assert action.kind is K.RESTART
+    repair = after_action(repair, K.RESTART, False, policy, WALL + 6.0)
+    _, action = step_repair(replace(again, now_wall=WALL + 6.5), repair)
+    assert action.kind is K.WAIT, "between two tries of a step there is a pause as ever"
 
 
 def test_an_empty_round_brings_the_end_of_a_pairing_no_nearer_in_time():

@@ -43,7 +43,7 @@ from agent.core.recovery.repair import (
     Stage,
     Trouble,
 )
-from agent.core.recovery.steps import MOST_ACTS, after_action, step_repair
+from agent.core.recovery.steps import MOST_ACTS, after_action, put_off_ending, step_repair
 from agent.core.recovery.stored import read_repair, stored
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 
@@ -179,6 +179,13 @@ def once(steps):
         ),
         pytest.param(
             KEYS,
+            {"circumstances": Circumstances(reads=True)},
+            [K.RECONNECT, K.RESTART] * 3,
+            Ending.GAVE_UP,
+            id="a session that reads some messages keeps its pairing",
+        ),
+        pytest.param(
+            KEYS,
             {"circumstances": Circumstances(reads=True), "goal": Goal.WORKING_QR},
             [K.RECONNECT, K.RESTART],
             Ending.GAVE_UP,
@@ -255,6 +262,13 @@ def once(steps):
             Ending.GAVE_UP,
             id="a person asks for a QR: one round down to a new pairing",
         ),
+        pytest.param(
+            seen(),
+            {"goal": Goal.CLEANUP},
+            [K.BACK_UP, K.CLEANUP],
+            Ending.CLEANED,
+            id="a person asks to begin afresh",
+        ),
     ],
 )
 def test_ladder(observation, options, steps, ending):
@@ -283,12 +297,31 @@ def test_every_step_is_tried_three_times_with_doubling_delays():
     assert begun == [(K.RECONNECT, 0), (K.RECONNECT, 2), (K.RECONNECT, 6), (K.RESTART, 14)]
 
 
+def test_a_worker_that_hangs_is_replaced_at_once():
+    """However its repair began: what was milder is not waited for any more."""
+    repair = begin_repair(judge_health(OLD_PROOF, HEALTH, NOW), Goal.HEAL, WALL)
+    repair, action = step_repair(case_of(OLD_PROOF, Circumstances(), POLICY, WALL), repair)
+    assert action.kind is K.RECONNECT
+    repair = after_action(repair, action.kind, True, POLICY, WALL)
+    wall = WALL + 1
+    while action.kind is not K.RESTART:
+        repair, action = step_repair(case_of(ZOMBIE, Circumstances(), POLICY, wall), repair)
+        wall = max(wall, action.not_before_wall)
+    assert wall - WALL < 10
+
+
 def test_rounds_are_apart_in_time():
     times = []
     run(ZOMBIE, works=lambda kind: times.append(kind) or False)
     assert times.count(K.RESTART) == 9
     _, repair = run(ZOMBIE, policy=RecoveryPolicy(unpair=Unpair.NEVER))
     assert repair.ended_wall - repair.started_wall >= 2 * POLICY.round_pause
+
+
+def test_a_step_that_helps_ends_the_repair():
+    done, repair = run(ZOMBIE, heals=lambda kind, done: seen() if kind is K.RESTART else None)
+    assert done == [K.RESTART]
+    assert repair.ending is Ending.RECOVERED
 
 
 def test_a_start_under_way_is_waited_for():
@@ -304,6 +337,59 @@ def test_a_start_under_way_is_waited_for():
         case_of(starting, Circumstances(), POLICY, action.not_before_wall), repair
     )
     assert (action.kind, repair.tries) == (K.RESTART, 2)
+
+
+def test_nothing_is_done_to_one_that_shares_its_trouble_with_all():
+    case = case_of(ZOMBIE, Circumstances(well=False), POLICY, WALL)
+    repair, action = step_repair(case, begin_repair(case.verdict, Goal.HEAL, WALL))
+    assert action.kind is K.WAIT
+    assert not repair.calm
+
+
+def test_an_outage_in_between_ends_no_pairing():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    wall, done = WALL, []
+    for number in range(400):
+        well = number % 7 != 0  # bad weather in every round
+        repair, action = step_repair(
+            case_of(ZOMBIE, Circumstances(well=well), POLICY, wall), repair
+        )
+        if repair.over:
+            break
+        wall = max(action.not_before_wall, wall + 1)
+        if action.kind in ACTS:
+            done.append(action.kind)
+            repair = after_action(repair, action.kind, True, POLICY, wall)
+    assert not set(done) & UNPAIRING
+    assert len(done) <= MOST_ACTS
+
+
+def test_a_session_that_fails_like_another_is_repaired_but_not_unpaired():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    wall, done = WALL, []
+    for _ in range(400):
+        case = case_of(ZOMBIE, Circumstances(odd_one_out=False), POLICY, wall)
+        repair, action = step_repair(case, repair)
+        if repair.over:
+            break
+        wall = max(action.not_before_wall, wall + 1)
+        if action.kind in ACTS:
+            done.append(action.kind)
+            repair = after_action(repair, action.kind, True, POLICY, wall)
+    assert done[:3] == [K.RESTART] * 3
+    assert not set(done) & UNPAIRING
+    assert repair.ending is Ending.GAVE_UP
+
+
+def test_a_canary_is_repaired_while_all_is_not_well_and_keeps_its_pairing():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    repair = replace(repair, round=POLICY.rounds, backup="kept")
+    around = Circumstances(well=False, canary=True)
+    repair, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
+    assert action.kind is K.RESTART
+    repair = replace(repair, step=K.RESTART, tries=3, stage=Stage.DUE)
+    waiting, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
+    assert (action.kind, waiting.round) == (K.WAIT, POLICY.rounds)
 
 
 def test_a_turn_in_an_incident_makes_the_next_try_due():
@@ -344,6 +430,21 @@ def test_a_new_kind_of_trouble_gets_its_own_ladder():
     assert repair.ending is Ending.RECOVERED
 
 
+def test_a_suspect_is_stopped_and_looked_at_before_anything_is_tried():
+    verdict = judge_health(SUSPECT, HEALTH, NOW)
+    repair, action = step_repair(
+        case_of(SUSPECT, SNAPSHOT, POLICY, WALL), begin_repair(verdict, Goal.HEAL, WALL)
+    )
+    assert action.kind is K.WAIT
+    stop = plan_actions(SUSPECT, verdict, HEALTH, NOW, repair=repair)
+    assert stop.actions == (ActionKind.STOP,)
+    for files, step in ((SessionFiles.WHOLE, K.RESTART), (SessionFiles.UNPAIRED, K.BACK_UP)):
+        stopped = without_worker(files=files)
+        case = case_of(stopped, SNAPSHOT, POLICY, WALL)
+        assert step_repair(case, repair)[1].kind is step
+        assert plan_actions(stopped, case.verdict, HEALTH, NOW, repair=repair) is None
+
+
 def test_a_lost_store_is_given_its_time_to_come_back_before_a_pairing_is_given_up():
     repair = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL)
     waits, action = step_repair(case_of(LOST, Circumstances(), POLICY, WALL + 1), repair)
@@ -361,12 +462,71 @@ def test_a_lost_store_is_given_its_time_to_come_back_before_a_pairing_is_given_u
     assert step_repair(now, asked)[1].kind is K.BACK_UP, "a person need not wait"
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "nothing_to_remove",
-    ],
-)
+def test_while_many_come_up_unpaired_no_pairing_is_given_up():
+    repair = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL)
+    for canary in (False, True):
+        for wall in (WALL, WALL + 1e6):
+            around = Circumstances(well=False, canary=canary)
+            held, action = step_repair(case_of(LOST, around, POLICY, wall), repair)
+            assert (action.kind, held.over, held.acts) == (K.WAIT, False, 0)
+    over = case_of(LOST, Circumstances(), POLICY, WALL + 1e6)
+    assert step_repair(over, held)[1].kind is K.BACK_UP
+
+
+def test_a_suspect_whose_end_was_cut_short_is_ended_whatever_it_shows_meanwhile():
+    repair = replace(begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL), backup="kept")
+    for observation in (
+        without_worker(record=NEW),
+        seen(record=NEW, claim=said(S.QR_REQUIRED), files=SessionFiles.UNPAIRED),
+    ):
+        ended, _ = step_repair(case_of(observation, SNAPSHOT, POLICY, WALL), repair)
+        assert ended.ending is Ending.NEEDS_SCAN
+    paired = seen(files=SessionFiles.UNPAIRED)
+    ended, _ = step_repair(case_of(paired, SNAPSHOT, POLICY, WALL), repair)
+    assert ended.ending is Ending.NO_STEP, "another request was quicker"
+    held = replace(SNAPSHOT, well=False)
+    put_off = put_off_ending(repair, POLICY, WALL)
+    case = case_of(without_worker(record=NEW), held, POLICY, WALL)
+    assert step_repair(case, put_off)[1].kind is K.WAIT
+    case = replace(case, now_wall=put_off.not_before_wall)
+    assert step_repair(case, put_off)[0].ending is Ending.NEEDS_SCAN
+
+
+def test_an_end_that_cannot_be_done_is_tried_again_at_least_every_minute():
+    repair, waits = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL), []
+    for _ in range(10):
+        repair = put_off_ending(repair, POLICY, WALL)
+        waits.append(repair.not_before_wall - WALL)
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (POLICY.first_delay, 60)
+
+
+def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
+    """After a restart of the agent no session has been counted yet, and a connect comes first."""
+    there = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
+    one_peer = replace(ONE_PEER, instance=there)
+    verdict = judge_health(one_peer, HEALTH, NOW)
+    repair = begin_repair(verdict, Goal.HEAL, WALL)
+    repair, action = step_repair(case_of(one_peer, PEERS, POLICY, WALL), repair)
+    assert action.kind is K.REGENERATE_KEYS
+    repair = resume_repair(repair, WALL)
+    down = seen(claim=said(S.DISCONNECTED, reason="connection_closed"))
+    repair, action = step_repair(
+        case_of(replace(down, instance=there), Circumstances(), POLICY, WALL), repair
+    )
+    assert action.kind is K.RECONNECT
+    repair = after_action(repair, action.kind, True, POLICY, WALL)
+    for kind in (K.REGENERATE_KEYS, K.REGENERATE_KEYS, K.REGENERATE_KEYS, K.RECONNECT):
+        later = repair.stage_wall + POLICY.settle_keys + 99
+        repair, action = step_repair(case_of(one_peer, PEERS, POLICY, later), repair)
+        if action.kind is K.WAIT:
+            later = action.not_before_wall
+            repair, action = step_repair(case_of(one_peer, PEERS, POLICY, later), repair)
+        assert action.kind is kind
+        repair = after_action(repair, action.kind, True, POLICY, later)
+
+
+@pytest.mark.parametrize("code", ["nothing_to_remove", "not_supported"])
 def test_a_step_that_is_refused_for_good_is_not_tried_again_in_its_round(code):
     there = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
     one_peer, at = replace(ONE_PEER, instance=there), WALL
@@ -380,6 +540,17 @@ def test_a_step_that_is_refused_for_good_is_not_tried_again_in_its_round(code):
         assert action.kind is kind
         repair = after_action(repair, kind, False, POLICY, at, refusal=refusal)
         at = repair.not_before_wall
+
+
+def test_a_cleanup_that_shows_a_qr_has_cleaned():
+    waiting = seen(claim=said(S.QR_REQUIRED), record=NEW, files=SessionFiles.UNPAIRED)
+    done, repair = run(
+        ZOMBIE,
+        goal=Goal.WORKING_QR,
+        heals=lambda kind, done: waiting if kind is K.CLEANUP else None,
+    )
+    assert done[-1] is K.CLEANUP
+    assert repair.ending is Ending.CLEANED
 
 
 @pytest.mark.parametrize(
@@ -411,7 +582,7 @@ def test_a_repair_ends_by_itself(observation, ending):
     assert (again, action.kind) == (repair, K.NONE)
 
 
-@pytest.mark.parametrize("code", ["banned"])
+@pytest.mark.parametrize("code", ["logout", "banned"])
 def test_a_dead_pairing_is_not_logged_in_with_even_when_a_person_asks_for_a_qr(code):
     ended = seen(claim=said(S.DISCONNECTED, reason=code))
     done, _ = run(ended, goal=Goal.WORKING_QR)
@@ -429,6 +600,51 @@ def test_keys_count_as_healed_when_no_new_trouble_shows_for_a_while():
     assert again.stage is Stage.DUE
     repair, action = step_repair(case_of(seen(), PEERS, POLICY, WALL + 120), repair)
     assert repair.ending is Ending.RECOVERED
+
+
+def test_a_lost_ping_after_a_step_is_no_success_yet():
+    repair = replace(
+        begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL),
+        step=K.RECONNECT,
+        tries=1,
+        stage=Stage.SETTLING,
+        stage_wall=WALL - 10,
+    )
+    doubtful = case_of(seen(probe=ProbeFact(False, NOW, 10, 1)), Circumstances(), POLICY, WALL)
+    after, action = step_repair(doubtful, repair)
+    assert (after.over, action.kind) == (False, K.WAIT)
+    answers = case_of(seen(), Circumstances(), POLICY, WALL)
+    after, _ = step_repair(answers, repair)
+    assert after.ending is Ending.NO_STEP
+
+
+@pytest.mark.parametrize(
+    ("found", "goal"),
+    [
+        pytest.param(without_worker(), Goal.HEAL, id="its worker does not run yet"),
+        pytest.param(seen(claim=said(S.INITIALIZING, ago=1)), Goal.HEAL, id="it starts"),
+        pytest.param(seen(claim=said(S.LOADING, ago=1)), Goal.HEAL, id="it syncs"),
+        pytest.param(
+            seen(claim=said(S.LOADING, ago=1)), Goal.RECOVER, id="it syncs, as a person asked"
+        ),
+    ],
+)
+def test_a_repair_whose_step_was_cut_off_waits_for_a_session_that_comes_up(found, goal):
+    policy = RecoveryPolicy(rounds=1, unpair=Unpair.NEVER)
+    cut = replace(
+        begin_repair(judge_health(DAMAGED, HEALTH, NOW), goal, WALL - 60),
+        step=K.RESTORE,
+        tries=1,
+        stage=Stage.ACTING,
+        stage_wall=WALL - 50,
+        backup="b1",
+    )
+    after, action = step_repair(case_of(found, SNAPSHOT, policy, WALL), resume_repair(cut, WALL))
+    assert (action.kind, after.stage) == (K.WAIT, Stage.SETTLING)
+    again, action = step_repair(case_of(found, SNAPSHOT, policy, WALL + 2), after)
+    assert (action.kind, again) == (K.WAIT, after)
+    after, _ = step_repair(case_of(seen(), SNAPSHOT, policy, WALL + 5), after)
+    assert after.ending is Ending.RECOVERED
 
 
 def test_every_round_makes_its_own_backup():
@@ -455,6 +671,17 @@ def test_a_second_request_joins_and_widens():
     assert (joined.goal, joined.joined, joined.not_before_wall) == (Goal.WORKING_QR, 1, 0)
     assert join_repair(joined, Goal.RECOVER).goal is Goal.WORKING_QR
     assert join_repair(waiting, Goal.HEAL).not_before_wall == WALL + 1000
+
+
+def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
+    repair = begin_repair(judge_health(OLD_PROOF, HEALTH, NOW), Goal.HEAL, WALL)
+    kinds = []
+    for _ in range(7):
+        repair, action = step_repair(case_of(OLD_PROOF, Circumstances(), POLICY, WALL), repair)
+        kinds.append(action.kind)
+        repair = resume_repair(read_repair(stored(repair)), WALL)
+    assert kinds == [K.RECONNECT] * 6 + [K.RESTART]
+    assert resume_repair(repair, WALL) == replace(repair)
 
 
 @pytest.mark.parametrize(
@@ -498,6 +725,35 @@ def test_a_session_whose_keys_still_fail_is_repaired_again_in_the_next_round():
     verdict = judge_health(KEYS, HEALTH, NOW)
     assert not wants_repair(verdict, gave_up, POLICY, WALL + 599)
     assert wants_repair(verdict, gave_up, POLICY, WALL + 600)
+
+
+def test_a_repair_that_was_asked_for_and_had_no_step_does_not_delay_the_agents_own():
+    verdict = judge_health(ZOMBIE, HEALTH, NOW)
+    asked = begin_repair(verdict, Goal.WORKING_QR, WALL)
+    gave_up = replace(asked, ending=Ending.GAVE_UP, ended_wall=WALL)
+    assert wants_repair(verdict, gave_up, POLICY, WALL + 1)
+    assert not wants_repair(verdict, replace(gave_up, acts=1), POLICY, WALL + 1)
+
+
+def test_a_repair_is_over_once_the_session_is_well_also_while_others_wait():
+    """A backend's open circuit holds its sessions back for ten minutes."""
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    for wait in ("backend_circuit", "incident"):
+        observation = seen(wait_reason=wait)
+        verdict = judge_health(observation, HEALTH, NOW)
+        assert verdict.healthy
+        case = Case(observation, verdict, Circumstances(well=False), POLICY, WALL + 60)
+        assert step_repair(case, repair)[0].ending is Ending.NO_STEP
+
+
+def test_a_session_that_gave_up_in_an_incident_may_try_again_after_it():
+    gave_up = Repair(
+        Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL
+    )
+    verdict = judge_health(ZOMBIE, HEALTH, NOW)
+    released = WALL + 10
+    assert wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=released)
+    assert not wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=WALL - 10)
 
 
 def test_a_plain_drop_is_not_the_ladders():
@@ -681,15 +937,21 @@ def test_keys_that_a_server_holds_are_renewed_first():
     assert here[0] is K.RECONNECT
 
 
+def test_keys_of_a_server_have_a_step_between_reconnecting_and_unpairing_without_a_peer() -> None:
+    """The engine reads the session's own records and takes out the damaged ones."""
+    there = replace(KEYS, instance=replace(KEYS.instance, settings={"backend": "desk"}))
+    policy = RecoveryPolicy(rounds=1)
+    blind = Circumstances(can_log_out=True)
+    done, _ = run(there, circumstances=blind, policy=policy)
+    assert K.REGENERATE_KEYS not in done
+    done, _ = run(there, circumstances=replace(blind, finds_records=True), policy=policy)
+    assert done.index(K.REGENERATE_KEYS) < done.index(K.LOGOUT_RESTART)
+
+
 REMOTE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo"})
 
 
-@pytest.mark.parametrize(
-    "goal",
-    [
-        Goal.WORKING_QR,
-    ],
-)
+@pytest.mark.parametrize("goal", [Goal.RECOVER, Goal.WORKING_QR, Goal.CLEANUP])
 def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
     """Its server was away, and comes back an hour later with the session as it was."""
     well = seen(instance=REMOTE)
