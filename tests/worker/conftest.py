@@ -6,16 +6,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.core.model import Claim, ConnectionStatus, Happening, ServerClaim, parse_instance_id
+from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
 from agent.link.client import Link, LinkStats, Peer
-from agent.link.limits import BACKEND_LINK
-from tests.worker.backend.loop.server import LoopServer
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
 
@@ -24,13 +22,10 @@ class Bench:
     """One instance's folder and its worker, started as often as a test wants."""
 
     program = ("-m", "agent.worker")
-    inside: Sequence[str] = ()
-    """A command that runs it somewhere else; the process stays the same."""
-    roots = "sessions"
     quick: Mapping[str, Any] = QUICK
 
     def __init__(self, root: Path, id: str = "sales") -> None:
-        self.root = root / self.roots
+        self.root = root / "sessions"
         self.folder = self.root / id
         self.session = self.folder / "session"
         self.runtime = root / "run"
@@ -88,7 +83,6 @@ class Bench:
         self.notices.clear()
         self.process = subprocess.Popen(
             [
-                *self.inside,
                 sys.executable,
                 *self.program,
                 self.id if argument is None else argument,
@@ -182,71 +176,6 @@ class Bench:
                 self.notices.append(self._notify.recv(65536).decode())
             except BlockingIOError:
                 return
-
-
-class BackendBench(Bench):
-    """A backend's folder, its server on the loopback, and its worker."""
-
-    program = ("-m", "tests.worker.backend.main", "--backend")
-    roots = "backends"
-    quick: Mapping[str, Any] = {}
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root, "evo")
-        self.server = LoopServer()
-        self.servers: list[ServerClaim] = []
-        self.said: list[tuple[str, Claim]] = []
-        self.known: set[str] = set()
-
-    def identity(self, **changes: Any) -> None:
-        settings = {"name": self.id, "port": self.server.port, **changes.pop("settings", {})}
-        told = {"version": 1, "name": self.id, "engine": "loop", "settings": settings}
-        (self.folder / "backend.json").write_text(json.dumps({**told, **changes}))
-
-    def roster(self, sessions: dict[str, Any]) -> None:
-        self.known |= set(sessions)
-        told = {"version": 1, "sessions": sessions}
-        (self.folder / "roster.json").write_text(json.dumps(told))
-
-    def serve(self, count: int, state: str = "CONNECTED") -> list[str]:
-        """So many sessions on the server and in the roster; returns their names."""
-        names = [f"s{number:04}" for number in range(count)]
-        self.server.states = dict.fromkeys(names, state)
-        self.roster({name: {"backend": "evo", "remote": ""} for name in names})
-        return names
-
-    async def open_link(self) -> Link:
-        self.said.clear()
-        self.servers.clear()
-        return await Link.open(
-            self.runtime / "link.sock",
-            self.id,
-            self.check_peer,
-            lambda id, _run, claim: self.said.append((id, claim)),
-            lambda _id, _run, happening: self.happened.append(happening),
-            self.closed.append,
-            stats=self.stats,
-            limits=BACKEND_LINK,
-            speaks_for=lambda id: id in self.known,
-            on_server=lambda _run, claim: self.servers.append(claim),
-        )
-
-    def states(self) -> dict[str, str]:
-        """What was claimed last of each session."""
-        return {id: str(claim.status) for id, claim in self.said}
-
-    def statuses(self) -> list[str]:
-        lines = "\n".join(self.notices).splitlines()
-        return [line.removeprefix("STATUS=") for line in lines if line.startswith("STATUS=")]
-
-
-@pytest.fixture
-async def backend(tmp_path: Path) -> AsyncIterator[BackendBench]:
-    bench = BackendBench(tmp_path)
-    await bench.server.open()
-    yield bench
-    await bench.clean_up()
-    await bench.server.close()
 
 
 @pytest.fixture

@@ -79,6 +79,11 @@ async def checked(backend: ScriptedBackend, limit: float = 5.0):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def for_ever() -> ServerClaim:
+    await asyncio.sleep(600)
+    return WELL
+
+
 async def deaf() -> ServerClaim:
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(600)
@@ -147,7 +152,7 @@ async def test_a_check_that_comes_back_after_one_that_hung_ends_the_silence(
         await comes_back.wait()
         return WELL
 
-    async with checked(ScriptedBackend(WELL, deaf, later), limit=0.2) as (checks, told, pings):
+    async with checked(ScriptedBackend(WELL, for_ever, later), limit=0.2) as (checks, told, pings):
         await eventually(lambda: checks.hangs)
         comes_back.set()
         await eventually(lambda: checks.hangs, False)
