@@ -319,7 +319,8 @@ async def test_errors_without_a_damaged_record_end_with_one_disconnect_and_start
     down_and_up = ["PUT /whatsapp/7/disconnect", "PUT /whatsapp/7/start-session"]
     assert changes() == down_and_up
     assert prints(desk, "7") == before
-    await eventually(lambda: steps(agent, id, "INITIALIZING → CONNECTED"), within=60)
+    await eventually(lambda: sick.status == "CONNECTED")
+    await eventually(lambda: connected(agent, 1))
 
     fail()
 
