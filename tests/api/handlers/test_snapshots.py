@@ -52,13 +52,9 @@ async def test_the_progress_of_a_snapshot_can_be_read(
     ("method", "path", "body", "status"),
     [
         ("GET", "/api/instance/nobody/snapshots", None, 404),
-        ("POST", "/api/instance/nobody/snapshots", None, 404),
-        ("POST", "/api/instance/nobody/export", None, 404),
         ("POST", "/api/instance/sales/snapshots/20260115T103000Z/restore", None, 404),
         ("POST", "/api/instance/sales/snapshots/..%2fx/restore", None, 404),
         ("POST", "/api/instance/sales/snapshots/20260115T103000Z/restore", {"force": 1}, 400),
-        ("POST", "/api/instance/sales/snapshots", {"why": "x"}, 400),
-        ("POST", "/api/instance/sales/export", {"snapshot": "x" * 99}, 400),
         ("POST", "/api/instance/sales/export", {"snapshot": "../x"}, 404),
     ],
 )
@@ -94,10 +90,8 @@ async def test_an_archive_goes_out_with_its_sum_and_comes_in(local: aiohttp.Clie
     ("query", "headers", "status"),
     [
         ("", {"Content-Type": "application/json"}, 415),
-        ("", {"Content-Type": "multipart/form-data"}, 415),
         ("", {**GZIP, "Content-Encoding": "gzip"}, 415),
         ("?id=Foul%20Id", GZIP, 400),
-        ("?replace=maybe", GZIP, 400),
         ("?path=/etc/passwd", GZIP, 400),
         ("", {**GZIP, "Origin": "https://evil.example"}, 403),
         ("", GZIP, 400),
@@ -133,18 +127,3 @@ async def test_an_upload_that_drips_is_given_up(open_house: OpenHouse) -> None:
                 await asyncio.wait([answer], timeout=0.2)
         assert b" 408 " in (await answer).partition(b"\r\n")[0]
         writer.close()
-
-
-async def test_an_upload_may_be_larger_and_slower_than_a_plain_body(open_house: OpenHouse) -> None:
-    async def slowly():
-        yield ARCHIVE
-        for _ in range(7):
-            await asyncio.sleep(0.5)
-            yield b"x" * 300_000
-
-    async with (
-        open_house(body_timeout=3.0) as house,
-        house.local(base_url="http://localhost") as session,
-    ):
-        made = await session.post("/api/import", data=slowly(), headers=GZIP)
-        assert made.status == 201

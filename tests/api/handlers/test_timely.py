@@ -13,22 +13,16 @@ from tests.fakes.supervisor import make_view
 
 SHOP = "/api/instance/shop"
 REMOTE = {"backend": "evo", "remote": "shop"}
-SETTINGS = {"settings": {"rejectCall": True}}
 DELETE_BOTH = {"confirm": "delete shop"}
 ORDERS = [
     ("POST", f"{SHOP}/health", {}, SHOP),
-    ("POST", "/api/health/check", {}, "/api/health"),
     ("POST", f"{SHOP}/logout", {"confirm": True}, SHOP),
     ("DELETE", SHOP, {}, SHOP),
     ("DELETE", f"{SHOP}?remote=true", DELETE_BOTH, SHOP),
-    ("PATCH", f"{SHOP}/remote-settings", SETTINGS, SHOP),
     ("POST", "/api/backends/evo/check", {}, "/api/backends/evo"),
-    ("POST", "/api/backends/evo/adopt", {"remote": "new"}, "/api/backends/evo"),
 ]
 QUESTIONS = [
     ("GET", f"{SHOP}/remote-settings", None),
-    ("GET", f"{SHOP}/removed", None),
-    ("GET", f"{SHOP}/qr", None),
     ("POST", f"{SHOP}/pairing-code", {"phone": "5511999990000"}),
     ("GET", "/api/backends/evo/sessions", None),
 ]
