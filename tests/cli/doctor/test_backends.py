@@ -66,8 +66,6 @@ async def test_a_backend_that_answers_is_good(doctor, house):
             "does not accept",
             "set the right key",
         ),
-        ({"reason": "timeout", "sentence": "no answer in 10 s"}, "no answer", "overloaded"),
-        ({"reason": "unreachable", "sentence": "nobody listens"}, "nobody", "check that it runs"),
         ({"reason": "new_word", "sentence": ""}, "it is not up", "backends check evo"),
         (
             {"worker_state": "failed", "sentence": "its worker is failed"},
@@ -239,20 +237,6 @@ async def redis(tmp_path, eventually):
     finally:
         process.terminate()
         await process.wait()
-
-
-async def test_a_real_redis_is_asked(doctor, house, redis):
-    house.supervisor.backends.declare("tick", "whaticket")
-    found = await doctor(f"{TICKET}redis_url = 'unix://:R-1@{redis}'\n")
-    assert wrong(found) == []
-    assert any(sentence == f"Redis at {redis} answers" for _, sentence, _ in found)
-    for password in (":other@", ""):
-        ((sentence, advice),) = wrong(
-            await doctor(f"{TICKET}redis_url = 'unix://{password}{redis}'\n")
-        )
-        assert "refuses the agent" in sentence
-        assert "redis_url" in advice
-        assert "other" not in sentence
 
 
 async def test_a_redis_that_is_none_is_wrong(doctor, house):

@@ -16,7 +16,7 @@ import pytest
 from agent.cli.client import Client
 from agent.cli.doctor import machine_checks as machine
 from agent.cli.doctor import systemd_checks
-from agent.cli.doctor.bundle import clean_text, without_secrets
+from agent.cli.doctor.bundle import without_secrets
 from agent.cli.doctor.check import Installation
 from agent.cli.doctor.checks import check_unit_memory
 from agent.cli.doctor.findings import Finding, Level
@@ -117,8 +117,8 @@ async def test_a_damaged_database_is_wrong(doctor: Doctor) -> None:
     assert "database" not in await doctor.wrong()
 
 
-@pytest.mark.parametrize("name", ["agent.db", "agent.db-wal", "lock"])
-@pytest.mark.parametrize("kind", ["fifo", "device", "huge"])
+@pytest.mark.parametrize("name", ["agent.db", "lock"])
+@pytest.mark.parametrize("kind", ["fifo", "huge"])
 async def test_what_another_user_put_in_the_state_folder_holds_up_no_doctor(
     doctor: Doctor, state: Path, name: str, kind: str
 ) -> None:
@@ -127,8 +127,6 @@ async def test_what_another_user_put_in_the_state_folder_holds_up_no_doctor(
     place.unlink(missing_ok=True)
     if kind == "fifo":
         os.mkfifo(place)
-    elif kind == "device":
-        place.symlink_to("/dev/zero")
     else:
         place.touch()
         os.truncate(place, 1 << 43)
@@ -167,14 +165,6 @@ async def test_no_agent_is_wrong_and_hides_nothing(cli: Cli, state: Path, tmp_pa
     found = await doctor.wrong()
     assert set(found) == {"agent"}
     assert "nobody.sock" in found["agent"]
-
-
-async def test_another_version_that_runs_is_noted(doctor: Doctor, house: House) -> None:
-    house.supervisor.agent = replace(house.supervisor.agent, version="0.0.1")
-    _, found = await doctor()
-    assert "version 0.0.1 runs" in found["agent"][0]["sentence"]
-    house.supervisor.agent = replace(house.supervisor.agent, dbus_connected=False)
-    assert "lost D-Bus" in (await doctor.wrong())["dbus"]
 
 
 async def test_accounts_that_need_a_passkey_are_named(doctor: Doctor, house: House) -> None:
@@ -313,11 +303,6 @@ def test_settings_of_engines_keep_their_names_only() -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["2026-01-15 10:30:45", "1800000000.123", "pid 1234567"])
-def test_times_and_numbers_stay_readable(text: str) -> None:
-    assert clean_text(text) == text
-
-
 async def test_a_variable_that_nothing_reads_is_noted(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,9 +336,7 @@ def test_missing_parts_of_the_installation_are_named(tmp_path: Path) -> None:
     ("limit", "most", "fault"),
     [
         pytest.param(3 << 30, 2 << 30, f"may use {3 << 30} bytes", id="above"),
-        pytest.param(0, 2 << 30, "may use inf bytes", id="no limit of its own"),
         pytest.param(2 << 30, 2 << 30, "", id="as much"),
-        pytest.param(3 << 30, "infinity", "", id="a unit without a limit"),
     ],
 )
 async def test_a_session_that_may_use_more_memory_than_its_unit_grants_is_wrong(
@@ -460,12 +443,6 @@ def test_a_folder_that_is_gone_is_wrong(tmp_path: Path) -> None:
 def test_a_full_disk_is_wrong(small_disk: Any) -> None:
     folder = small_disk("size=16m")
     assert machine.check_disk(folder).level is Level.WRONG
-
-
-def test_a_disk_that_stopped_its_writes_is_wrong(failing_disk: Any) -> None:
-    failing_disk.fail()
-    found = machine.check_disk(failing_disk.folder)
-    assert (found.level, "is read-only" in found.sentence) == (Level.WRONG, True)
 
 
 def test_a_socket_open_to_everybody_is_wrong(tmp_path: Path) -> None:
