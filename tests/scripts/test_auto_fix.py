@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tests.conftest import Eventually
 from tests.forked import fork_agent
 from tests.ports import free_port
 from tests.standin.whaticket.keys import fresh
@@ -344,7 +343,6 @@ async def test_the_script_logs_in_and_again_when_its_token_is_too_old(place: Pla
     [
         ("disconnect", 500, 1, "cannot disconnect 7: 500 no"),
         ("disconnect", 403, 4, "the key is refused"),
-        ("disconnect", 404, 3, "the server has no such route"),
         ("start-session", 500, 1, "cannot start 7: 500 no"),
     ],
 )
@@ -495,20 +493,14 @@ async def test_no_secret_is_in_the_process_list_or_in_logs(
 
 
 @pytest.mark.parametrize("word", ["disconnect", "start-session", "7"])
-@pytest.mark.parametrize("when", ["asked", "answered"])
-async def test_a_kill_in_the_middle_loses_nothing_and_is_made_good(
-    place: Place, word: str, when: str, eventually: Eventually
-) -> None:
+async def test_a_kill_in_the_middle_loses_nothing_and_is_made_good(place: Place, word: str) -> None:
     before = tree(place.root / "auth")
     place.errors(5)
     killed = asyncio.Event()
 
     async def kill(asked: str) -> None:
         if asked == word and not killed.is_set():
-            if when == "asked":
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                asyncio.get_running_loop().call_later(0.02, os.killpg, process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
             killed.set()
 
     place.server.before = kill
@@ -605,38 +597,19 @@ async def test_q3_a_server_that_is_away_is_no_system_without_errors(place: Place
     [
         ([], {}, 2, "say all, a session, or --stats"),
         (["--all"], {}, 2, "cannot understand '--all'"),
-        (["all", "7"], {}, 2, "in one round"),
         (["../x"], {}, 2, "cannot use '../x' as a session's id"),
         (["all"], {"LOG_FILE": ""}, 78, "LOG_FILE is not set"),
-        (
-            ["all"],
-            {"LOG_FILE": "/nowhere.log"},
-            78,
-            "cannot use LOG_FILE: cannot read /nowhere.log: no such file",
-        ),
-        (["all"], {"LOG_SESSION": "(("}, 78, "cannot use LOG_SESSION='(('"),
         (["all"], {"THRESHOLD": "five"}, 78, "cannot use THRESHOLD='five'"),
-        (["all"], {"KEEP_DAYS": "0"}, 78, "cannot use KEEP_DAYS=0"),
         (
             ["all"],
             {"BACKEND_URL": "http://a:b@c"},
             78,
             "without user and password",
         ),
-        (
-            ["all"],
-            {"DISCONNECT_ROUTE": "PUT /x"},
-            78,
-            "cannot use DISCONNECT_ROUTE: its path must hold {id} once",
-        ),
-        (["all"], {"BACKEND_TOKEN_FILE": "/nowhere"}, 78, "cannot read BACKEND_TOKEN_FILE"),
         (["all"], {"BACKEND_TOKEN": ""}, 78, "set BACKEND_TOKEN, or BACKEND_USER"),
-        (["all"], {"LOG_ZONE": "CET"}, 78, "cannot use LOG_ZONE='CET'"),
         (["all"], {"SESSIONS_DIR": "/nowhere/auth"}, 78, "cannot use SESSIONS_DIR: cannot list"),
         (["all"], {"AUDIT_LOG": "/proc/no/x.log"}, 78, "cannot write /proc/no/x.log"),
         (["all"], {"REDIS_URL": "redis://127.0.0.1:9/0"}, 5, "no connection to Redis (REDIS_URL"),
-        (["all"], {"REDIS_URL": "redis://127.0.0.1:9/x"}, 78, "its database is no number"),
-        (["all"], {"REDIS_URL": "redis://127.0.0.1:9?a=b"}, 78, "an unknown option 'a'"),
     ],
 )
 async def test_wrong_settings_are_named_and_have_their_status(
@@ -693,35 +666,6 @@ async def test_where_an_agent_runs_it_is_asked_instead(place: Place, tmp_path: P
 
 async def _well(_request: web.Request) -> web.Response:
     return web.Response(text="ok")
-
-
-SETTINGS = (
-    *("BACKEND_URL", "BACKEND_TOKEN_FILE", "BACKEND_PASSWORD_FILE", "CA_FILE", "LOG_SESSION"),
-    *(
-        "SESSIONS_DIR",
-        "REDIS_PATTERN",
-        "THRESHOLD",
-        "WINDOW",
-        "WAIT",
-        "POLL",
-        "TIMEOUT",
-        "TRIES",
-        "PAUSE",
-    ),
-    *("DISCONNECT_ROUTE", "START_ROUTE", "STATE_ROUTE", "LOGIN_ROUTE", "WA_AGENT_SOCKET"),
-    *("AUDIT_LOG", "STATE_DIR", "BACKUP_DIR", "KEEP_DAYS", "MAX_READ"),
-)
-
-
-async def test_its_help_names_every_setting_it_reads(place: Place) -> None:
-    shown = (await place.run("--help")).out
-    assert shown.startswith("usage: scripts/auto-fix-sessions.sh all|ID")
-    package = SCRIPT.parents[1] / "agent" / "engines" / "whaticket"
-    code = (package / "once" / "options.py").read_text()
-    code += (package / "repair_once.py").read_text()
-    for name in SETTINGS:
-        assert name in shown
-        assert f'"{name}"' in code or f'"{name.removesuffix("_FILE")}"' in code
 
 
 def test_shellcheck_has_nothing_to_say() -> None:
