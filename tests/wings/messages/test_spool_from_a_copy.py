@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.wings.messages.spool.holes import Hole, gaps, never_given
 from agent.wings.messages.spool.page import Bounds
 from tests.wings.messages.spools import (
     UNSURE,
@@ -136,32 +135,6 @@ def test_a_worker_that_starts_again_goes_on_as_before(tmp_path: Path) -> None:
     assert len(segments(tmp_path)) == 1
 
 
-def test_what_was_given_ahead_of_the_time_counts_as_missing_too(tmp_path: Path) -> None:
-    """Thousands of records in the moment in which a spool begins."""
-    ahead = put_back(tmp_path, range(5), range(5, 12)) + 60_000
-    spool = spool_at(tmp_path)
-    first = spool.page(0, 1).oldest
-    spool.go_above(ahead)
-    spool.append(entries([20]))
-    assert numbers_of(read_all(spool)) == [0, 1, 2, 3, 4, first + 4 - ahead, 20]
-
-
-def test_what_a_worker_gave_before_it_knew_comes_again_above(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    newest = put_back(tmp_path, range(3), range(3, 9))
-    with monkeypatch.context() as blind:  # it does not see by itself that this is a copy
-        blind.setattr("agent.wings.messages.spool.opening._go_above_the_time", lambda *_: False)
-        spool = spool_at(tmp_path)
-        spool.append(entries([30, 31]))
-    assert spool.newest < newest
-    spool.go_above(newest)
-    assert numbers_of(read_all(spool, newest)) == [30, 31], "its reader would never see them"
-    spool.go_above(newest)
-    spool.append(entries([30, 32]))
-    assert numbers_of(read_all(spool, newest)) == [30, 31, 32]
-
-
 def test_a_spool_that_was_lost_and_made_anew_says_how_many_are_missing(tmp_path: Path) -> None:
     spool = spool_at(tmp_path)
     spool.append(entries(range(10)))
@@ -194,18 +167,3 @@ def test_a_cursor_that_no_spool_gave_moves_none(tmp_path: Path) -> None:
     newest = spool.newest
     spool.go_above(10**30)
     assert spool.newest == newest
-
-
-def test_a_place_where_nothing_was_ever_given_is_no_missing_record() -> None:
-    holes = [Hole(10, 100), Hole(120, 200, 5.0, 6.0)]
-    found = list(gaps(8, 250, 1.0, holes, []))
-    assert [(it["first"], it["last"], it.get("missing")) for it in found] == [
-        (8, 10, 3),
-        (100, 120, 21),
-        (200, 250, 51),
-    ]
-    inside = next(iter(gaps(150, 250, 1.0, holes, [])))
-    assert (inside["first"], inside["last"], inside.get("missing")) == (150, 199, None)
-    assert (inside["since"], inside["until"]) == (5.0, 6.0)
-    assert list(gaps(11, 99, 1.0, holes, [])) == []
-    assert never_given(1, 250, holes) == 89 + 79

@@ -1,7 +1,6 @@
 """`wa-agent import` of several sessions into a running agent."""
 
 import asyncio
-import fcntl
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -94,34 +93,6 @@ async def test_an_incomplete_archive_is_refused_with_the_name_of_what_it_lacks(
     status, out = await cli(agent, "import", file, "--dry-run", "--json")
     assert (status, json.loads(out)[0]["code"]) == (4, "bad_archive"), out
     assert not await agent.knows("deaf")
-
-
-async def test_a_profile_is_shown_before_it_is_copied(tmp_path: Path, make_agent: Any) -> None:
-    store = tmp_path / "session-shop/Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
-    store.mkdir(parents=True)
-    agent = make_agent()
-    await agent.start()
-    status, out = await cli(agent, "import", tmp_path, "shop", "--dry-run")
-    assert (status, "whatsapp-web.js" in out, "session-shop" in out) == (0, True, True), out
-    with (store / "LOCK").open("w") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)  # as a browser's database does
-        status, out = await cli(agent, "import", tmp_path, "shop", "--dry-run", "--json")
-    assert (status, json.loads(out)[0]["code"]) == (4, "profile_in_use"), out
-
-
-async def test_of_several_each_tells_how_far_it_came(
-    make_agent: Callable[..., RunningAgent], tmp_path: Path
-) -> None:
-    write_folder(tmp_path / "bots" / "sales", keys_of())
-    write_folder(tmp_path / "bots" / "deaf", keys_of(pre_keys=0))
-    agent = make_agent()
-    await agent.start({"WA_NODE": "/no/node"})
-    words = ("--all", "--enable", "--wait", "1", "--json")
-    status, out = await cli(agent, "import", tmp_path / "bots", *words)
-    told = {row["name"]: row["result"] for row in json.loads(out)}
-    assert (status, sorted(told)) == (4, ["deaf", "sales"]), out
-    assert told["sales"].startswith("imported; cannot wait"), told
-    assert told["deaf"].startswith("refused: it holds credentials without"), told
 
 
 @pytest.mark.parametrize("point", ["import_unpacked", "staging_in_place"])

@@ -61,24 +61,6 @@ async def test_a_copy_of_an_instance_is_not_imported_beside_it(
     assert len((await agent.do("GET", "/api/trash"))["trash"]) == 2, "nothing is lost"
 
 
-async def test_an_export_is_not_imported_beside_its_own_sandbox_session(
-    make_agent: Callable[..., RunningAgent], eventually: Any, tmp_path: Path
-) -> None:
-    agent = make_agent()
-    await agent.start()
-    await agent.create("shop", scan="auto")
-    await eventually(lambda: agent.status("shop"), "CONNECTED")
-    archive = tmp_path / "shop.tar.gz"
-    status, out = await cli(agent, "export", "shop", archive)
-    assert status == 0, out
-    status, out = await cli(agent, "import", archive, "copy", "--json")
-    assert (status, json.loads(out)["error"]) == (4, "same_device"), out
-    assert not await agent.knows("copy")
-    await agent.do("DELETE", "/api/instance/shop")
-    status, out = await cli(agent, "import", archive, "copy")
-    assert status == 0, out
-
-
 async def test_a_copy_of_a_web_session_is_not_imported_beside_it(
     make_agent: Callable[..., RunningAgent], tmp_path: Path
 ) -> None:

@@ -93,7 +93,6 @@ def test_a_node_that_a_shell_found_is_found_here_too(tmp_path: Path) -> None:
         ("node src/bot.js --shop", ["start"], ("node", "src/bot.js", "--shop")),
         ("tsx bot.ts", ["run", "start"], ("tsx", "bot.ts")),
         ("NODE_ENV=x node bot.js", ["start"], None),
-        ("node bot.js && echo $?", ["start"], None),
         ("node bot.js", ["test"], None),
     ],
 )

@@ -32,17 +32,11 @@ def shop(**settings: str) -> Instance:
     [
         ('name = "Shop Bot"', "program[0].name"),
         ("command = []", "every [[program]] needs it"),
-        ('command = "node bot.js"', "a list of texts"),
         ('command = ["./bot"]', "a name or an absolute path"),
-        ('folder = "bots"', "an absolute path"),
         ('folder = "/srv/../etc"', "an absolute path"),
         ('environment = ["TOKEN"]', "entry 1: it must be NAME=VALUE"),
-        ('environment = ["WA_INSTANCE=other"]', "WA_INSTANCE is the worker's to set"),
         ('environment = ["A=b", "WA_PROGRAM_FD=3"]', "entry 2: WA_PROGRAM_FD is the worker's"),
-        ('environment = ["NOTIFY_SOCKET=@x"]', "NOTIFY_SOCKET is the worker's to set"),
-        ('environment_file = ".env"', "an absolute path"),
         ('session = "../other"', "a path without .."),
-        ("starts = 0", "at least 1"),
         ("shell = true", "there is no such key"),
     ],
 )
@@ -97,10 +91,7 @@ def test_a_session_gets_the_row_that_it_names_and_no_other(tmp_path: Path) -> No
             'environment_file = "/etc/wa-agent/bot.env"\n',
             ["BindReadOnlyPaths=/etc/wa-agent/bot.env"],
         ),
-        ('session = "/srv/auth"\n', ["BindPaths=/srv/auth"]),
-        ('session = "auth"\n', []),
         ('folder = "/srv/my 100% bot"\n', ['BindPaths="/srv/my 100%% bot"']),
-        ('folder = "/srv/a:b"\n', ['BindPaths="/srv/a:b"']),
         ('folder = "/home/deploy/bot"\n', ["ProtectHome=tmpfs", "BindPaths=/home/deploy/bot"]),
     ],
 )
@@ -119,7 +110,6 @@ SHARED = 'folder = "/srv/shopbot"\n'
     [
         (SHARED, SHARED, True),
         ('session = "/srv/keys"\n', 'session = "/srv/keys/"\nfolder = "/srv"\n', True),
-        ("", "", False),
         (SHARED + 'session = "auth"\n', SHARED + 'session = "auth"\n', False),
         (SHARED, 'folder = "/srv/tillbot"\n', False),
         (SHARED + 'environment = ["N=1"]\n', SHARED + 'environment = ["N=2"]\n', False),
@@ -171,7 +161,7 @@ def test_a_path_cannot_become_a_line_of_a_unit(tmp_path: Path, key: str) -> None
         render_reach(ProgramDeclaration(name="shop", command=command))
 
 
-@pytest.mark.parametrize("folder", ["/", "/var", "/var/lib/wa-agent/sessions", "/etc/wa-agent"])
+@pytest.mark.parametrize("folder", ["/", "/var/lib/wa-agent/sessions"])
 def test_no_drop_in_shows_a_program_the_agents_own_files(folder: str) -> None:
     program = ProgramDeclaration(name="shop", command=("/usr/bin/env",), folder=folder)
     with pytest.raises(InvalidRequest, match="the agent's own files"):

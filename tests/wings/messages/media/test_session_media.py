@@ -226,7 +226,7 @@ async def test_slow_files_give_their_turns_to_those_that_wait(make, monkeypatch,
     loads = [asyncio.create_task(session.open(id)) for id in slow]
     await eventually(lambda: session.engine.loads == loading.AT_ONCE)
     third = asyncio.create_task(session.open(await session.arrive(9, content)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert [await refused(load) for load in loads] == ["media_unreachable"] * len(loads)
         session.engine.goes_on.set()
         assert (await third)["size"] == len(content)
@@ -243,19 +243,6 @@ async def test_a_link_in_the_place_of_the_folder_is_not_followed(make, tmp_path)
     assert list((tmp_path / "elsewhere").iterdir()) == []
     session.folder.unlink()
     assert await session.read(id) == content
-
-
-async def test_a_file_that_somebody_reads_goes_last(make):
-    session = make(media_megabytes=1)
-    ids = [await session.arrive(n, os.urandom(500_000)) for n in range(3)]
-    session.part._media._shelf.most = 1_100_000
-    await session.read(ids[1])
-    opened = await session.open(ids[0])  # the oldest, and a reader has just begun
-    assert opened["state"] == "ready"
-    session.part._media._shelf._all()[session_media.name_of(ids[1])].read_at = -1e9
-    await session.read(ids[2])
-    asked = {"name": opened["name"], "offset": 300_000}
-    assert await session.part.works["messages_media_part"](asked)
 
 
 async def test_what_is_too_large_is_not_loaded(make):
@@ -328,7 +315,7 @@ async def test_a_slow_file_that_is_loaded_at_once_holds_up_no_message_and_no_oth
     session.engine.goes_on.clear()
     slow = await session.arrive(0, os.urandom(900))
     await eventually(lambda: session.engine.loads, 1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         ids = [await session.arrive(n, os.urandom(1000 + n)) for n in range(1, 20)]
     page = await session.part.works["messages"]({"after": 0, "limit": 100, "wait": 0})
     assert [each["id"] for each in page["records"]] == [slow, *ids], "kept while a file hangs"

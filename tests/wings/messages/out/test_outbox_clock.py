@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.wings.messages.out.message import OutMessage
-from agent.wings.messages.out.session.hold import SessionHolds
-from agent.wings.messages.out.session.queue import SessionQueue, waiting_of
-from agent.wings.messages.out.states import Pace, State
+from agent.wings.messages.out.states import State
 from agent.wings.messages.out.store import NewMessage, OutboxStore
 from agent.wings.messages.out.times import OutboxClock
 from tests.wings.messages.out.test_outbox_file import row
@@ -78,21 +76,3 @@ async def test_of_the_time_off_only_the_wall_tells(tmp_path: Path) -> None:
     await clock.open(store.writer)
     assert await left(store, clock) == {"out_1": 60}
     await store.close()
-
-
-def test_what_is_due_and_what_is_held_move_with_the_clock() -> None:
-    queue, holds = SessionQueue(), SessionHolds()
-    first, second = (waiting_of(replace(row(f"out_{n}"), number=n, chat=str(n))) for n in (1, 2))
-    first.due, second.due = 1000.0, 1010.0
-    second.begun_wall = 990.0
-    queue.add(first)
-    queue.add(second)
-    holds.refuse("busy", "it is busy", 1000.0, Pace(first=8.0), 1.0)
-    queue.move(-900.0)
-    assert (first.begun_wall, second.begun_wall) == (0.0, 90.0)
-    holds.move(-900.0)
-    assert queue.take(99.0) is None
-    assert queue.take(100.0) is first
-    assert queue.next_due() == 110.0
-    assert holds._refused is not None
-    assert holds._refused.until_wall == 108.0

@@ -2,7 +2,6 @@
 of what was used."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,18 +159,6 @@ async def test_no_number_of_a_person_is_kept(paced: Paced, tmp_path: Path) -> No
     files = b"".join(path.read_bytes() for path in tmp_path.glob("outbox.db*"))
     assert b"4915112345678" not in files
     assert (tmp_path / "outbox.db").stat().st_mode & 0o777 == 0o600
-
-
-async def test_a_sender_keeps_the_pause_between_all_its_chats(paced: Paced) -> None:
-    session, moments = Session(), []
-    session.before_answer.append(lambda _id: moments.append(time.monotonic()))
-    bench = paced.sender(session, per_minute=1200, jitter=0.0)
-    for number in range(6):
-        await bench.take(str(number % 3), f"t{number}")
-    await bench.run()
-    assert len(session.sent) == 6
-    # The pause is between their beginnings: an answer may be late.
-    assert moments[-1] - moments[0] >= 0.05 * 4
 
 
 async def test_what_waits_for_the_pace_says_so_and_goes_on_in_the_next_agent(
