@@ -122,29 +122,6 @@ def test_f56_sockets_of_systemd_are_taken_by_the_one_they_are_meant_for(
         assert first == "[] []"
 
 
-def test_the_kernels_news_of_routes_is_taken_and_is_no_address(tmp_path: Path) -> None:
-    program = """
-import os, socket, sys
-from pathlib import Path
-from agent.api.http.sockets import open_sockets
-from agent.config.sections import ApiSection
-environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-opened = open_sockets(ApiSection(listen="127.0.0.1:0"), Path(sys.argv[1]), environ)
-print(opened.routes.family == socket.AF_NETLINK, len(opened.addresses))
-"""
-    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "api.sock")],
-        preexec_fn=lambda: os.dup2(kernel.fileno(), 3, inheritable=True),
-        close_fds=False,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    kernel.close()
-    assert done.stdout == "True 2\n", done.stderr
-
-
 def test_without_systemd_nothing_is_taken() -> None:
     assert take_sockets({}, os.getpid()) == []
     assert take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}, os.getpid()) == []
@@ -174,20 +151,6 @@ async def test_requests_in_flight_are_answered_before_the_end(
         house.supervisor.gate.set()
         assert (await sending).status == 200
         await closing
-
-
-async def test_a_client_that_connected_a_moment_before_the_end_is_answered(
-    house: House, eventually: Eventually
-) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-    await eventually(lambda: house.server._entrance.connections)
-    closing = asyncio.create_task(house.server.close())
-    await asyncio.sleep(0)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    async with asyncio.timeout(30):
-        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
-    await closing
-    writer.close()
 
 
 async def test_a_client_on_a_kept_connection_loses_no_request_to_a_restart(

@@ -42,24 +42,6 @@ def refusal(code):
     return EngineError("cannot do that to shop", code=code)
 
 
-async def test_files_put_aside_are_listed_newest_first(local, knows):
-    found = (await (await local.get(REMOVED)).json())["removed"]
-    assert [one["name"] for one in found] == [f"{NAME}.2", NAME]
-    assert found[1] == {
-        "name": NAME,
-        "removed": "2026-01-15T10:30:00.000Z",
-        "why": "new keys with single peers",
-        "state": "done",
-        "files": 3,
-        "keys": 1,
-        "whole": False,
-    }
-    knows["removed"] = {"removed": []}
-    assert await (await local.get(REMOVED)).json() == {"removed": []}
-    knows["removed"] = {"removed": "rubbish"}
-    assert (await local.get(REMOVED)).status == 502
-
-
 async def test_a_file_is_put_back_alone_and_has_time_for_it(house, local, knows):
     done = await local.post(RESTORE)
     found = await done.json()
@@ -97,29 +79,6 @@ async def test_why_it_could_not_be_put_back_is_said(local, knows, error, status,
     knows["restore_removed"] = error
     answer = await local.post(RESTORE)
     assert (answer.status, (await answer.json())["error"]) == (status, code)
-
-
-async def test_settings_over_there_are_read_and_changed(house, local, knows):
-    assert await (await local.get(THERE)).json() == {"settings": SETTINGS}
-    changed = await local.patch(THERE, json={"settings": {"rejectCall": True}})
-    assert changed.status == 200
-    assert house.supervisor.commands[-1] == ("shop", "settings", {"rejectCall": True})
-    assert house.supervisor.how["settings"] == (60.0, False)
-    for body in ({}, {"settings": []}, {"rejectCall": True}):
-        assert (await local.patch(THERE, json=body)).status == 400, body
-    knows["settings"] = {"settings": None}
-    assert (await local.get(THERE)).status == 502
-
-
-async def test_a_setting_that_cannot_be_is_the_askers_mistake(local, house, knows, monkeypatch):
-    async def command(_id, name, arguments, **_how):
-        if arguments:
-            raise refusal("invalid_request")
-        return {"settings": SETTINGS}
-
-    monkeypatch.setattr(house.supervisor, "command", command)
-    wrong = await local.patch(THERE, json={"settings": {"colour": "red"}})
-    assert (wrong.status, (await wrong.json())["error"]) == (400, "invalid_request")
 
 
 async def test_an_engine_without_them_says_so(house, local, knows):

@@ -1,14 +1,11 @@
 """Snapshots and archives over HTTP."""
 
 import asyncio
-import hashlib
 
 import aiohttp
 import pytest
 
 from agent.core.model import InstanceId
-from agent.errors import Refused
-from agent.supervise.copies.work import Progress
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
 from tests.fakes.vault import ARCHIVE
@@ -19,33 +16,6 @@ GZIP = {"Content-Type": "application/gzip"}
 @pytest.fixture(autouse=True)
 def sales(house: House) -> None:
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
-
-
-async def test_snapshots_are_made_listed_and_restored(
-    house: House, local: aiohttp.ClientSession
-) -> None:
-    made = await local.post("/api/instance/sales/snapshots")
-    assert made.status == 201
-    shown = await made.json()
-    assert (shown["good"], shown["state"], shown["files"], shown["bytes"]) == (True, "whole", 1, 3)
-    listed = await (await local.get("/api/instance/sales/snapshots")).json()
-    assert listed == {"snapshots": [shown], "under_way": None}
-    path = f"/api/instance/sales/snapshots/{shown['name']}/restore"
-    done = await (await local.post(path, json={})).json()
-    assert (done["snapshot"], done["instance"]["id"], done["trash"]) == (shown, "sales", "")
-    house.supervisor.keeping.breaks_with = Refused("cannot: newer", code="newer_session")
-    refused = await local.post(path)
-    assert (refused.status, (await refused.json())["error"]) == (409, "newer_session")
-    assert (await local.post(path, json={"force": True})).status == 200
-    assert house.supervisor.keeping.forced == [False, True]
-
-
-async def test_the_progress_of_a_snapshot_can_be_read(
-    house: House, local: aiohttp.ClientSession
-) -> None:
-    house.supervisor.keeping.under_way[InstanceId("sales")] = Progress("export", 1.0, 5, 10)
-    listed = await (await local.get("/api/instance/sales/snapshots")).json()
-    assert listed["under_way"] == {"what": "export", "done": 5, "total": 10}
 
 
 @pytest.mark.parametrize(
@@ -63,27 +33,6 @@ async def test_an_impossible_restore_is_refused(
 ) -> None:
     async with local.request(method, path, json=body) as answer:
         assert answer.status == status
-
-
-async def test_an_archive_goes_out_with_its_sum_and_comes_in(local: aiohttp.ClientSession) -> None:
-    out = await local.post("/api/instance/sales/export")
-    raw = await out.read()
-    assert out.headers["X-Archive-SHA256"] == hashlib.sha256(raw).hexdigest()
-    assert out.headers["Content-Length"] == str(len(raw))
-    assert out.headers["Cache-Control"] == "no-store"
-    assert "sales.20260115T103000Z.wa-session.tar.gz" in out.headers["Content-Disposition"]
-    exists = await local.post("/api/import", data=raw, headers=GZIP)
-    assert (exists.status, (await exists.json())["error"]) == (409, "exists")
-    made = await local.post("/api/import?id=other&enable=true", data=raw, headers=GZIP)
-    found = await made.json()
-    assert (made.status, found["id"], found["sha256"]) == (
-        201,
-        "other",
-        out.headers["X-Archive-SHA256"],
-    )
-    assert made.headers["Location"] == "/api/instance/other"
-    replaced = await local.post("/api/import?replace=1", data=raw, headers=GZIP)
-    assert (await replaced.json())["trash"] == "sales.20260115T103045Z"
 
 
 @pytest.mark.parametrize(

@@ -73,28 +73,6 @@ def test_a_backend_without_needs_gets_no_drop_in(settings: dict[str, Any]):
 
 
 @pytest.mark.parametrize(
-    ("template", "folder"),
-    [
-        ("/srv/wt/session-{id}", "/srv/wt"),
-        ("/srv/{id}/auth", "/srv"),
-    ],
-)
-def test_the_auth_folders_are_reached_by_what_holds_them_all(template: str, folder: str):
-    assert f'BindPaths="-{folder}"\n' in render_reach("shop", {"auth_folder": template})
-
-
-def test_logs_in_the_auth_folder_are_written_to_by_the_same_way():
-    text = render_reach("shop", {"auth_folder": "/srv/wt/{id}", "logs": ["folder:/srv/wt"]})
-    assert "BindReadOnlyPaths" not in text and 'BindPaths="-/srv/wt"' in text
-
-
-def test_a_log_is_reached_by_its_folder_as_it_is_another_file_tomorrow():
-    text = render_reach("shop", {"logs": ["file:/srv/wt/logs/app.log"]})
-    assert 'BindReadOnlyPaths="-/srv/wt/logs"\n' in text and "app.log" not in text
-    assert "ProtectHome" not in text
-
-
-@pytest.mark.parametrize(
     "settings",
     [
         {"logs": ["folder:/home"]},

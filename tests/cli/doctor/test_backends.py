@@ -11,10 +11,9 @@ import pytest
 from agent.cli.backends.drop_in import render_reach
 from agent.cli.doctor import backends as doctor_backends
 from agent.cli.doctor import worker_access as worker_sight
-from agent.cli.doctor.worker_access import Worker, environment_of, worker_of
+from agent.cli.doctor.worker_access import Worker, worker_of
 from agent.config import BackendDeclaration
 from tests.lacking import lacks, not_lent
-from tests.ports import free_port
 
 EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
 TICKET = "[[backend]]\nname = 'tick'\nengine = 'whaticket'\nurl = 'http://t.example'\nkey = 'K-2'\n"
@@ -79,30 +78,6 @@ async def test_a_fault_of_a_server_comes_with_advice(doctor, house, more, senten
     (found,) = wrong(await doctor(EVO))
     assert sentence in found[0]
     assert advice in found[1]
-
-
-async def test_logs_that_name_no_session_are_wrong_while_the_server_answers(doctor, house):
-    words = "6 crypto errors in its logs of the last hour name no session"
-    house.supervisor.backends.declare("evo", warning=words)
-    (found,) = wrong(await doctor(EVO))
-    assert words in found[0]
-    assert "log_session" in found[1]
-
-
-async def test_a_backend_that_the_agent_has_not_read_is_noted(doctor):
-    found = await doctor(EVO)
-    assert wrong(found) == []
-    assert any("has not read it" in sentence for _, sentence, _ in found)
-
-
-async def test_two_backends_that_are_one_server_are_wrong(doctor, house):
-    twins = [
-        text.replace("http://e.example'", f"http://{host}:8080'\nadopt = ['*']")
-        for text, host in ((EVO, "127.0.0.1"), (EVO.replace("'evo'", "'evo2'"), "localhost"))
-    ]
-    ((sentence, advice),) = wrong(await doctor("".join(twins)))
-    assert sentence.startswith("backend evo and backend evo2 are one server (127.0.0.1:8080)")
-    assert "remove one of the two" in advice
 
 
 async def test_keys_must_not_be_open_to_everybody(doctor, house, tmp_path):
@@ -237,26 +212,3 @@ async def redis(tmp_path, eventually):
     finally:
         process.terminate()
         await process.wait()
-
-
-async def test_a_redis_that_is_none_is_wrong(doctor, house):
-    house.supervisor.backends.declare("tick", "whaticket")
-    address = f"127.0.0.1:{free_port()}"
-    ((sentence, _),) = wrong(await doctor(f"{TICKET}redis_url = 'redis://{address}'\n"))
-    assert "Connection refused" in sentence
-    ((sentence, _),) = wrong(
-        await doctor(f"{TICKET}redis_url = 'redis://127.0.0.1:{house.port}'\n")
-    )
-    assert "is not Redis" in sentence
-
-
-def test_a_unit_s_environment_is_what_its_drop_ins_say(tmp_path: Path) -> None:
-    for folder, name, text in (
-        ("usr/local/lib", "a", "WA_BROWSER=/opt/a"),
-        ("etc", "b", '"WA_BROWSER=/opt/the browser" LANG=C'),
-    ):
-        file = tmp_path / folder / "systemd/system/wa-instance@.service.d" / f"{name}.conf"
-        file.parent.mkdir(parents=True)
-        file.write_text(f"[Service]\n# Environment=WA_BROWSER=/no\nEnvironment={text}\n")
-    found = environment_of("wa-instance@.service", tmp_path)
-    assert found == {"WA_BROWSER": "/opt/the browser", "LANG": "C"}

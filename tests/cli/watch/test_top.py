@@ -183,15 +183,6 @@ def test_foreign_text_cannot_move_the_cursor() -> None:
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202e]", text)
 
 
-def test_the_next_try_is_counted_down() -> None:
-    trying = one(
-        "a", "RECONNECTING", "degraded", attempts=4, next_attempt="2026-01-15T10:01:00.000Z"
-    )
-    now = 1768471200.0  # 10:00:00
-    assert "4     in 1m00s" in draw(Sight([trying]), 150, 0, colours=False, now_wall=now)[-1]
-    assert "in 10s" in draw(Sight([trying]), 150, 0, colours=False, now_wall=now + 50)[-1]
-
-
 async def test_once_prints_a_frame_and_ends(cli: Cli, house: House) -> None:
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     said = await cli("top", "--once")
@@ -319,16 +310,3 @@ async def test_the_terminal_is_restored_however_it_ends(
         await eventually(screen.shows("no instance yet"))
         os.kill(screen.pid, number)
         assert await end(screen, eventually) == status
-
-
-async def test_a_lost_agent_is_said_and_the_last_picture_stays(
-    house: House, eventually: Eventually
-) -> None:
-    house.supervisor.known[InstanceId("sales")] = make_view("sales")
-    with on_a_terminal(house) as screen:
-        await eventually(screen.shows("CONNECTED"))
-        await house.server.close()
-        await eventually(screen.shows("NOT LIVE"))
-        await eventually(lambda: "sales" in screen.read().rpartition("NOT LIVE")[2])
-        os.write(screen.fd, b"q")
-        assert await end(screen, eventually) == 0

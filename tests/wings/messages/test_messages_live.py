@@ -91,27 +91,6 @@ async def test_a_listener_whose_key_is_revoked_hears_nothing_more(
     assert await closed(listener) == (1008, "its key was revoked")
 
 
-async def test_the_end_of_the_agent_is_said(house: House, local: aiohttp.ClientSession) -> None:
-    house.messages.add("shop").keep("a")
-    listener = await local.ws_connect(PATH)
-    assert await texts(listener, 1) == ["a"]
-    house.messages.source.end()
-    assert await closed(listener) == (1001, "the agent stops")
-
-
-async def test_a_deleted_session_ends_its_listeners(
-    house: House, local: aiohttp.ClientSession
-) -> None:
-    house.messages.add("shop").keep("a")
-    listener = await local.ws_connect(PATH)
-    assert await texts(listener, 1) == ["a"]
-    del house.messages.registry.facts["shop"]
-    house.messages.source.forget("shop")
-    code, said = await closed(listener)
-    assert code == 1001
-    assert "shop" in said
-
-
 async def test_a_listener_that_does_not_read_is_let_go_and_costs_no_memory(
     house: House, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:

@@ -47,28 +47,6 @@ async def test_a_reader_that_waits_hears_of_a_message_when_it_comes(keeping: Kee
     assert (await keeping.page(newest, wait=0.05))["records"] == []
 
 
-async def test_what_an_agent_that_was_away_missed_is_one_word(keeping: KeepingBench) -> None:
-    await keeping.connected()
-    await keeping.arrive(0)
-    await keeping.until(lambda: [each for each in keeping.happened if each.kind == "kept"])
-    keeping.happened.clear()
-    many = [keeping.arrive(number) for number in range(1, 30)]
-    await asyncio.gather(*many)
-    await keeping.link.close()
-    await keeping.linked()
-    newest = (await keeping.page())["newest"]
-    await keeping.until(
-        lambda: {"cursor": newest} in [dict(each.detail) for each in keeping.happened]
-    )
-
-
-async def test_many_that_wait_share_one_write(keeping: KeepingBench) -> None:
-    await keeping.connected()
-    await asyncio.gather(*(keeping.arrive(number * 10, 10) for number in range(50)))
-    found = (await keeping.page(limit=1000))["records"]
-    assert sorted(numbers_of(found)) == list(range(500))
-
-
 async def test_a_worker_that_is_told_to_end_has_what_it_took(keeping: KeepingBench) -> None:
     await keeping.connected()
     await keeping.arrive(0, 20)
@@ -88,20 +66,6 @@ async def test_what_waits_when_a_worker_ends_is_on_the_disk_before_it_does(tmp_p
     await part.close()
     assert sorted(numbers_of(read_all(spool_at(tmp_path)))) == list(range(100))
     await asyncio.gather(*keeping)
-
-
-async def test_a_session_that_was_ended_for_good_still_gives_what_it_kept(
-    keeping: KeepingBench,
-) -> None:
-    await keeping.connected()
-    await keeping.arrive(0, 2)
-    keeping.process.kill()
-    await keeping.ended()
-    await keeping.until(lambda: keeping.closed)
-    keeping.identity(settings=keeping.quick, ended="banned")
-    keeping.start(identity=False)
-    await keeping.linked()
-    assert numbers_of((await keeping.page())["records"]) == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.wings.messages.spool.page import Bounds
 from tests.wings.messages.spools import (
     UNSURE,
     entries,
@@ -96,33 +95,6 @@ def test_files_that_were_copied_over_give_no_cursor_again(
     look_at_a_copy_of_five_of_twelve(tmp_path, newest)
 
 
-def test_after_a_boot_cursors_go_on_above_the_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The machine may be one of before: an image of it was put back."""
-    for boot in range(40):
-        for user in ("opening", "spool"):
-            name = f"agent.wings.messages.spool.{user}.wall_at_boot"
-            monkeypatch.setattr(name, lambda boot=boot: 1_790_000_000.0 + 100 * boot)
-        spool = spool_at(tmp_path)
-        wait_until_the_time_is_above(spool.newest)
-        spool.append(entries([boot]))
-        spool.settle(spool.newest)
-        spool.close()
-    spool = spool_at(tmp_path)
-    records = read_all(spool)
-    assert numbers_of(records) == list(range(40))
-    for record in records:
-        assert read_all(spool, record["cursor"])[:1] == records[records.index(record) + 1 :][:1]
-    assert (spool.state()["waiting"], spool.state()["lost"]) == (0, 0)
-    # Cursors that were never given are no lost records when what is around them goes.
-    spool.bounds = Bounds(most=16)
-    spool.trim()
-    assert len(segments(tmp_path)) < 20 and spool.state()["lost"] == 0
-    kept = numbers_of(read_all(spool))
-    assert kept == list(range(40))[-len(kept) :]
-
-
 def test_a_worker_that_starts_again_goes_on_as_before(tmp_path: Path) -> None:
     cursors = []
     for number in range(5):
@@ -151,19 +123,3 @@ def test_a_spool_that_was_lost_and_made_anew_says_how_many_are_missing(tmp_path:
         assert numbers_of(read_all(each, newest)) == [50]
         assert numbers_of(read_all(each)) == [50]
         assert (each.state()["waiting"], each.state()["lost"]) == (1, 0)
-
-
-def test_an_empty_spool_that_goes_on_above_another_has_lost_nothing(tmp_path: Path) -> None:
-    spool = spool_at(tmp_path)
-    spool.go_above(10**15)
-    spool.append(entries([50]))
-    spool.close()
-    assert spool_at(tmp_path).state()["lost"] == 0
-
-
-def test_a_cursor_that_no_spool_gave_moves_none(tmp_path: Path) -> None:
-    spool = spool_at(tmp_path)
-    spool.append(entries([50]))
-    newest = spool.newest
-    spool.go_above(10**30)
-    assert spool.newest == newest

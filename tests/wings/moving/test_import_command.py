@@ -1,13 +1,10 @@
 """`wa-agent import` of several sessions into a running agent."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 from agent.core.model import InstanceId
 from agent.vault.archives.pack import pack_session
@@ -93,27 +90,6 @@ async def test_an_incomplete_archive_is_refused_with_the_name_of_what_it_lacks(
     status, out = await cli(agent, "import", file, "--dry-run", "--json")
     assert (status, json.loads(out)[0]["code"]) == (4, "bad_archive"), out
     assert not await agent.knows("deaf")
-
-
-@pytest.mark.parametrize("point", ["import_unpacked", "staging_in_place"])
-async def test_an_agent_that_is_killed_meanwhile_is_waited_for(
-    make_agent: Callable[..., RunningAgent], tmp_path: Path, point: str
-) -> None:
-    for number, name in enumerate(("desk", "sales", "till")):
-        told = creds(me={"id": f"551188000000{number}:1@x"}, noiseKey=pair_of(number + 10))
-        write_folder(tmp_path / "bots" / name, keys_of(told))
-    agent = make_agent()
-    await agent.start({"WA_FAILPOINT": f"{point}:kill"})
-    importing = asyncio.create_task(cli(agent, "import", tmp_path / "bots", "--all", "--json"))
-    assert agent.process is not None
-    async with asyncio.timeout(60):
-        await agent.process.wait()
-    await agent.start()
-    status, out = await importing
-    assert status == 0, out
-    assert [row["result"] for row in json.loads(out)] == ["imported"] * 3
-    shown = [await agent.show(id) for id in ("desk", "sales", "till")]
-    assert [one["account"] for one in shown] == [f"551188000000{n}" for n in range(3)]
 
 
 async def test_where_no_agent_runs_nothing_is_waited_for(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ shown(`connected ${process.connected}`);
 """
 
 
-@pytest.mark.parametrize("told", ["shutdown", "SIGINT"])
+@pytest.mark.parametrize("told", ["shutdown"])
 async def test_a_bot_that_talks_with_pm2_finds_the_same_here(
     make_agent: Callable[..., RunningAgent],
     pm2: Pm2,

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ import pytest
 from agent.deliver.bus import EventBus
 from agent.store.database import Store
 from agent.wings.webhooks.all import Webhooks
-from agent.wings.webhooks.deliveries import Pace, WebhookState
+from agent.wings.webhooks.deliveries import Pace
 from agent.wings.webhooks.messages import carrier as carriers
-from agent.wings.webhooks.messages.carrier import LANES
 from agent.wings.webhooks.messages.one_session import PAGE
 from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
@@ -259,49 +258,6 @@ async def test_a_gap_stands_between_what_came_before_and_after_it(
     gap.set()
     await eventually(lambda: texts(target), ["before", "message_gap", "after"])
     assert webhooks.figures().results["dead"] == 0
-
-
-async def test_a_target_that_fails_is_tried_by_one_session_for_all(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    sessions = [f"s{number}" for number in range(LANES * 3)]
-    for name in sessions:
-        bench.messages.add(name)
-    slow = replace(QUICK, first=0.2, longest=0.2, circuit_failures=3, circuit_pause=0.2)
-    webhooks = await bench.begun(hook(target), pace=slow)
-    target.status = lambda body: 503
-    for name in sessions:
-        bench.messages.keep(name, "a", "b")
-    await eventually(lambda: _failing(webhooks))
-    tried = len(target.asked)
-    await eventually(lambda: len(target.asked) >= tried + 4)
-    assert "webhook_failing" in await bench.kinds()
-    (view,) = webhooks.views()
-    assert (view.messages, view.problem) == (len(sessions) * 2, "it answered 503")
-    assert view.oldest_wall is not None
-    target.status = lambda body: 200
-    await eventually(lambda: len(target.taken) == len(sessions) * 2)
-    for name in sessions:
-        assert texts(target, name) == ["a", "b"]
-    await eventually(bench_has(bench, "webhook_back"))
-    await eventually(lambda: _state(webhooks), (WebhookState.IDLE, 0))
-
-
-def _state(webhooks: Webhooks) -> tuple[WebhookState, int]:
-    (view,) = webhooks.views()
-    return view.state, view.waiting
-
-
-def _failing(webhooks: Webhooks) -> bool:
-    (view,) = webhooks.views()
-    return view.state is WebhookState.FAILING and view.circuit.value != "closed"
-
-
-def bench_has(bench: Bench, kind: str) -> Any:
-    async def has() -> bool:
-        return kind in await bench.kinds()
-
-    return has
 
 
 async def test_a_refused_message_is_put_aside_without_its_text_and_tried_again_by_hand(

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -132,29 +131,10 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
-def cannot_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False))
-
-
-@pytest.fixture
 def settles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False, settles=True)
     )
-
-
-async def test_a_look_comes_soon_however_often_a_message_was_tried(
-    bench: Bench, settles: None
-) -> None:
-    """It holds its chat. An agent that was killed again and again has noted many tries."""
-    bench.sender.pace = replace(QUICK, longest=3600.0)
-    bench.session.refuses["a1"] = [UNKNOWN]
-    bench.session.shows = ["unknown"] * 4
-    row = await bench.take("a", "a1")
-    next(iter(bench.sender.queue)).tries = 16
-    await bench.run()
-    assert await bench.state("a1") == "failed unknown"
-    assert row.id in bench.ends
 
 
 @pytest.mark.parametrize(
@@ -215,20 +195,6 @@ async def test_an_unknown_outcome_is_repeated_where_the_engine_can(bench: Bench)
     assert await bench.state("a1") == "sent"
 
 
-async def test_an_unknown_outcome_is_never_repeated_by_guess(
-    bench: Bench, cannot_repeat: None
-) -> None:
-    bench.session.refuses["a1"] = [UNKNOWN]
-    await bench.take("a", "a1")
-    await bench.take("a", "a2")
-    await bench.run()
-    assert bench.session.tried == ["a1", "a2"]
-    assert await bench.state("a1") == "failed unknown"
-    error = bench.ends["out_a1"].error
-    assert error is not None
-    assert error.code == "unknown_outcome"
-
-
 async def test_a_refusal_after_an_unknown_outcome_does_not_say_that_it_stayed(
     bench: Bench,
 ) -> None:
@@ -239,45 +205,6 @@ async def test_a_refusal_after_an_unknown_outcome_does_not_say_that_it_stayed(
     found = await bench.store.find(ID, row.id)
     assert found is not None
     assert found.repeats, "its key must not send it a second time"
-
-
-async def test_a_session_that_refuses_for_its_state_is_left_alone_and_loses_nothing(
-    bench: Bench, eventually: Eventually
-) -> None:
-    bench.session.refuses["a1"] = [EngineError("x", code="not_connected")] * 20
-    for text in ("a1", "a2"):
-        await bench.take("a", text)
-    running = asyncio.create_task(bench.run())
-    await eventually(lambda: bench.held_for() == "not_connected")
-    bench.session.refuses.clear()
-    bench.sender.wake()
-    await running
-    assert [text for _, text in bench.session.sent] == ["a1", "a2"]
-
-
-async def test_a_try_under_way_is_on_the_disk_and_a_sure_refusal_takes_it_back(
-    bench: Bench, eventually: Eventually
-) -> None:
-    async def begun() -> float:
-        (row,) = await bench.store.waiting()
-        return row.begun_wall
-
-    seen: list[float] = []
-
-    async def send(_id: InstanceId, _message: Mapping[str, Any], _file: Path | None = None) -> Any:
-        seen.append(await begun())
-        raise EngineError("x", code="not_connected")
-
-    bench.session.send = send  # type: ignore[method-assign]
-    await bench.take("a", "a1")
-    running = asyncio.create_task(bench.run())
-    await eventually(lambda: bench.held_for() == "not_connected")
-    assert seen[0] > 0.0
-    assert await begun() == 0.0
-    running.cancel()
-    with suppress(asyncio.CancelledError):
-        await running
-    await bench.sender.stop(1.0)
 
 
 async def test_a_client_that_waits_hears_the_refusal_and_nothing_is_kept(bench: Bench) -> None:
@@ -352,19 +279,6 @@ async def test_acknowledgements_find_a_long_id_by_its_beginning(bench: Bench) ->
     assert await bench.state(text) == "delivered"
     assert await bench.store.note_acks([Ack(ID, cut, "server", 3.0)]) == 0
     assert await bench.store.note_acks([Ack(InstanceId("other"), cut, "read", 3.0)]) == 0
-
-
-async def test_an_internal_error_in_a_try_is_an_unknown_outcome(
-    bench: Bench, cannot_repeat: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(_id: str) -> None:
-        raise KeyError("x")
-
-    bench.session.before_answer.append(broken)
-    await bench.take("a", "a1")
-    await bench.run()
-    assert await bench.state("a1") == "failed unknown"
-    assert "internal error" in caplog.text
 
 
 def paired_with(bench: Bench, account: str, status: ConnectionStatus = CONNECTED) -> None:
