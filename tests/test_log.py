@@ -20,14 +20,10 @@ from agent.log import (
     as_fields,
     as_json,
     as_text,
-    bound,
     clean,
     describe,
     journal_listens,
-    set_level,
-    set_up_logging,
 )
-from agent.redaction import redact
 
 LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[(\w+)\] \[(\w+)\] \[([^]]+)\] (.*)")
 
@@ -100,32 +96,6 @@ def test_a_line_has_time_level_category_instance_and_text(level, word):
     assert matched.groups() == (word, "HEALTH", "sales", "took 3 s")
 
 
-def test_a_line_of_another_library_counts_as_system():
-    matched = LINE.fullmatch(as_text(record("x"), "x", ""))
-    assert matched
-    assert matched.groups() == ("INFO", "SYSTEM", "-", "x")
-
-
-def test_a_bound_logger_passes_on_what_it_knows(root, pipe):
-    reading, writing = pipe
-    set_up_logging("info", env={}, fd=writing)
-    bound(Category.RECONNECT, "sales").warning("try %d", 3)
-    matched = LINE.fullmatch(os.read(reading, 4096).decode().rstrip("\n"))
-    assert matched
-    assert matched.groups() == ("WARN", "RECONNECT", "sales", "try 3")
-
-
-def test_the_level_can_change_while_running(root, pipe):
-    reading, writing = pipe
-    set_up_logging("error", env={}, fd=writing)
-    bound().info("one")
-    set_level("debug")
-    bound().debug("two")
-    text = os.read(reading, 4096).decode()
-    assert "one" not in text
-    assert "two" in text
-
-
 def test_json_lines_hold_the_same():
     made = record("took %s", 3, wa_category="API", wa_instance="a")
     found = json.loads(as_json(made, *describe(made)))
@@ -169,17 +139,6 @@ def test_cleaned_text_is_one_printable_line_and_plain_text_stays(text):
     assert clean(cleaned) == cleaned
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "account 4915112345678@s.whatsapp.net connected",
-        "3 keys regenerated; password of nobody",
-    ],
-)
-def test_ordinary_text_is_left_alone(text):
-    assert redact(text) == text
-
-
 def test_the_journal_gets_fields(journal):
     listening, path = journal
     writer = LineWriter(2, "text", to_journal=True, journal_path=path)
@@ -199,21 +158,6 @@ def test_f72_a_field_cannot_be_smuggled_into_the_journal():
     fields = read_fields(as_fields(made, *describe(made)))
     assert fields["PRIORITY"] == "6"
     assert fields["WA_CATEGORY"] == "SESSION"
-
-
-def test_a_traceback_reaches_the_journal_whole(journal):
-    listening, path = journal
-    writer = LineWriter(2, "text", to_journal=True, journal_path=path)
-    try:
-        raise ValueError("no")
-    except ValueError as error:
-        made = record("failed")
-        made.exc_info = (type(error), error, error.__traceback__)
-    writer.handle(made)
-    message = read_fields(listening.recv(65536))["MESSAGE"]
-    assert message.startswith("failed\nTraceback")
-    assert message.endswith("ValueError: no")
-    writer.close()
 
 
 def test_without_a_journal_the_line_goes_to_stderr(pipe, tmp_path):
@@ -324,14 +268,3 @@ def test_a_very_long_message_is_cut(pipe):
         except BlockingIOError:
             break
     assert 16_000 < total < 17_000
-
-
-def test_lines_to_a_file_are_whole(tmp_path: Path):
-    path = tmp_path / "log"
-    with path.open("wb") as file:
-        writer = LineWriter(file.fileno(), "text", to_journal=False)
-        for number in range(100):
-            writer.handle(record("ä%d", number))
-    lines = path.read_text().splitlines()
-    assert len(lines) == 100
-    assert all(LINE.fullmatch(line) for line in lines)

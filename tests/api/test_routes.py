@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 
 import aiohttp
-import pytest
 
 from agent.api.http.auth import Right
 from agent.api.http.call import plain_path
@@ -73,35 +72,6 @@ async def test_a_key_of_an_instance_ends_with_it_and_opens_no_next_one(
 
 
 BOTH = ["instance:sales", "instance:till"]
-
-
-async def test_a_second_instance_of_the_same_id_is_refused(local: Client) -> None:
-    await make(local)
-    again = await local.post("/api/instance", json={"id": "sales", "engine": "sandbox"})
-    assert again.status == 409
-    found = await again.json()
-    assert (found["error"], found["field"]) == ("exists", "id")
-    assert found["request"] == again.headers["X-Request-Id"]
-
-
-@pytest.mark.parametrize(
-    ("verb", "enabled", "override"),
-    [
-        ("enable", True, "none"),
-        ("disable", False, "none"),
-        ("start", True, "started"),
-        ("stop", True, "stopped"),
-        ("restart", True, "none"),
-    ],
-)
-async def test_an_intent_is_stored_and_answered_with_202(
-    local: Client, verb: str, enabled: bool, override: str
-) -> None:
-    await make(local)
-    answer = await local.post(f"/api/instance/sales/{verb}")
-    assert answer.status == 202
-    found = await answer.json()
-    assert (found["enabled"], found["override"]) == (enabled, override)
 
 
 async def test_the_list_is_filtered_and_paged(house: House, local: Client) -> None:
@@ -203,34 +173,6 @@ async def test_the_same_idempotency_key_sends_once(house: House, local: Client) 
     assert len(house.supervisor.sent) == 1
     other = await local.post(path, json={"to": "1", "text": "ho"}, headers=key)
     assert (other.status, (await other.json())["error"]) == (409, "idempotency_key_reused")
-
-
-async def test_the_sandbox_obeys_and_other_engines_have_none(house: House, local: Client) -> None:
-    await make(local)
-    fault = await local.post("/api/instance/sales/sandbox/fault", json={"fault": "slow", "for": 5})
-    assert fault.status == 200
-    await local.post("/api/instance/sales/sandbox/fault", json={"clear": True})
-    await local.post("/api/instance/sales/sandbox/scan")
-    said = {"contact": "5511999990000", "text": "hello", "fields": {"mentions": ["1@lid"]}}
-    await local.post("/api/instance/sales/sandbox/say", json=said)
-    await local.get("/api/instance/sales/sandbox/heard?after=3&limit=7")
-    assert [row[1:] for row in house.supervisor.commands] == [
-        ("fault", {"name": "slow", "for": 5}),
-        ("fault", {"name": "clear"}),
-        ("scan", {}),
-        ("say", said),
-        ("heard", {"after": 3, "limit": 7}),
-    ]
-    nobody = await local.post("/api/instance/sales/sandbox/say", json={"text": "hello"})
-    assert (nobody.status, (await nobody.json())["field"]) == (400, "contact")
-    unknown = await local.post("/api/instance/sales/sandbox/fault", json={"fault": "fire"})
-    assert unknown.status == 400
-    view = make_view("web1")
-    house.supervisor.known[InstanceId("web1")] = replace(
-        view, instance=replace(view.instance, engine="web")
-    )
-    refused = await local.post("/api/instance/web1/sandbox/scan")
-    assert (refused.status, (await refused.json())["error"]) == (409, "not_sandbox")
 
 
 async def test_health_is_shown_for_all_and_for_one(house: House, local: Client) -> None:

@@ -289,13 +289,6 @@ async def test_a_dry_round_says_what_it_would_do_and_does_nothing(place: Place) 
     assert tree(place.root) == before
 
 
-async def test_errors_of_two_rounds_add_up_and_few_are_none(place: Place) -> None:
-    place.errors(4)
-    assert (await place.run("all")).out == "nothing needs a repair\n"
-    place.errors(1)
-    assert "5 crypto errors" in (await place.run("all")).out
-
-
 # --- whose error it is ------------------------------------------------------------------------
 
 
@@ -410,7 +403,6 @@ def redis(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
     process.wait(60)
 
 
-@pytest.mark.parametrize("redis", ["r3dis-s3cret", ""], indirect=True)
 async def test_the_keys_in_redis_are_dumped_before_they_go(
     place: Place, redis: Callable[..., bytes]
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.wings.messages.spool.damage import merge, missing_in
+from agent.wings.messages.spool.damage import merge
 from agent.wings.messages.spool.page import Bounds
 from agent.wings.messages.spool.spool import Spool
 from tests.wings.messages.spools import entries, numbers_of, read_all, segments, spool_at
@@ -24,14 +24,6 @@ from tests.wings.messages.spools import entries, numbers_of, read_all, segments,
 )
 def test_a_hole_counts_once(known, found, settled, holes, lost) -> None:
     assert merge(known, found, settled) == (holes, lost)
-
-
-def test_many_holes_stay_few_and_keep_their_number() -> None:
-    found = [[n * 10, n * 10 + 1, 2] for n in range(1, 500)]
-    holes, lost = merge([], found, 0)
-    assert len(holes) <= 64 and lost == 998
-    assert missing_in(holes, 10, 4991) == 998 + sum(8 for n in range(len(holes) - 1))
-    assert merge(holes, found, 0)[1] == 0
 
 
 @pytest.mark.parametrize("hit", [1, 10])
@@ -108,17 +100,6 @@ def test_folders_swapped_between_sessions_are_set_aside_and_said(tmp_path: Path)
         home = tmp_path / other / "put-back"
         aside.rename(home)
     assert numbers_of(read_all(Spool(tmp_path / "a" / "put-back", Bounds(), "a"))) == [1]
-
-
-def test_a_folder_of_an_older_version_is_its_sessions_from_the_first_look_on(
-    tmp_path: Path,
-) -> None:
-    spool = spool_at(tmp_path)
-    spool.append(entries([1]))
-    spool.close()
-    assert numbers_of(read_all(own(tmp_path, "a"))) == [1]
-    assert own(tmp_path, "a").newest and own(tmp_path, "b").newest
-    assert len(list(tmp_path.glob("messages.aside-*"))) == 1
 
 
 @pytest.mark.parametrize("what", ["link", "file"])

@@ -55,31 +55,6 @@ async def test_each_record_comes_once_and_in_order_past_restarts_of_the_worker(
         await one.close()
 
 
-async def test_a_listener_may_come_before_the_worker_does(
-    house: House, local: aiohttp.ClientSession
-) -> None:
-    house.messages.add("shop").keep("a")
-    house.messages.lose_worker("shop")
-    listener = await local.ws_connect(PATH)
-    house.messages.connect_worker("shop")
-    assert await texts(listener, 1) == ["a"]
-    await listener.close()
-    for path, status in ((f"{PATH}?after=newest", 409), ("/api/instance/x/messages/live", 404)):
-        house.messages.lose_worker("shop")
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await local.ws_connect(path)
-        assert refused.value.status == status
-
-
-async def test_a_gap_comes_in_its_place(house: House, local: aiohttp.ClientSession) -> None:
-    worker = house.messages.add("shop")
-    worker.keep(*"abcd")
-    worker.drop(2)
-    listener = await local.ws_connect(f"{PATH}?after=1")
-    assert await texts(listener, 3) == ["message_gap", "c", "d"]
-    await listener.close()
-
-
 async def test_a_listener_whose_key_is_revoked_hears_nothing_more(
     house: House, local: aiohttp.ClientSession
 ) -> None:

@@ -79,27 +79,9 @@ def test_a_text_is_whole_up_to_its_limit_and_fits_into_an_answer(sign: str) -> N
     assert len(json.dumps(given_out)) <= line.wire_size
 
 
-def test_what_is_too_long_loses_its_parts_before_its_text() -> None:
-    contacts = [{"name": "n", "vcard": "v" * 65_536} for _ in range(10)]
-    text = "x" * 65_536
-    entry = entry_of(records.clean(message(1, text, contacts=contacts, mentions=["a@b"])))
-    body = json.loads(entry.body)
-    assert body["text"] == text and body["cut"] is True and "contacts" not in body
-    assert body["mentions"] == ["a@b"]
-
-
 def test_a_record_names_persons_not_their_devices() -> None:
     jid = "4915112345678:12@s.whatsapp.net"
     told = {**message(1), "sender": jid, "alias": "777:3@lid"}
     found = records.clean(told)
     assert found["sender"] == "4915112345678@s.whatsapp.net"
     assert (found["alias"], found["id"]) == ("777@lid", told["id"])
-
-
-def test_the_schema_names_every_field_and_a_gap_fits_it() -> None:
-    schema = records.schema()
-    gap = records.gap(5, 9, 1.5, 5)
-    assert gap["missing"] == 5 and gap["cursor"] == 9
-    for found in (gap, {**records.clean(message(1)), "cursor": 1, "kept": 1.0}):
-        assert set(found) <= set(schema["properties"])
-        assert set(schema["required"]) <= set(found)

@@ -30,30 +30,6 @@ def test_what_is_kept_is_read_in_its_order_by_this_worker_and_the_next(tmp_path:
         assert abs(found[0]["kept"] - time.time()) < 60
 
 
-def test_the_same_thing_that_comes_again_is_kept_once(tmp_path: Path) -> None:
-    spool = spool_at(tmp_path)
-    spool.append(entries([1, 2, 2]))
-    assert spool.append(entries([1, 3])) == 1
-    spool = spool_at(tmp_path)
-    assert spool.append(entries([3, 2, 4, 4])) == 1
-    assert numbers_of(read_all(spool)) == [1, 2, 3, 4]
-
-
-def test_a_reader_goes_on_where_it_was_and_hears_whether_there_is_more(tmp_path: Path) -> None:
-    spool = spool_at(tmp_path)
-    spool.append(entries(range(10)))
-    page = spool.page(0, 4)
-    assert numbers_of(page.records) == [0, 1, 2, 3] and page.more
-    page = spool.page(page.next, 6)
-    assert numbers_of(page.records) == [4, 5, 6, 7, 8, 9] and not page.more
-    assert page.next == page.newest
-    nothing = spool.page(page.next, 6)
-    assert (nothing.records, nothing.next) == ([], page.newest)
-    assert spool.page(page.newest + 1000, 6).next == page.newest
-    spool.append(entries([10]))
-    assert numbers_of(spool.page(page.next, 6).records) == [10]
-
-
 def test_a_page_fits_into_one_answer_of_the_link(tmp_path: Path) -> None:
     spool = spool_at(tmp_path)
     spool.append(entries(range(40), "ã" * 60_000))

@@ -81,13 +81,6 @@ def in_strings(places: Places, keys: Keys) -> tuple[str, Hints]:
     return places.redis.url, Hints()
 
 
-def in_a_hash(places: Places, keys: Keys) -> tuple[str, Hints]:
-    places.redis.fill(
-        lambda client: [client.hset("evo:instance:abc", *item) for item in keys.items()] and None
-    )
-    return places.redis.url, Hints()
-
-
 def in_evolutions_database(places: Places, keys: Keys) -> tuple[str, Hints]:
     beside = {key: value for key, value in keys.items() if key != "creds"}
     write_folder(places.folder / "instances" / "abc", beside)
@@ -100,10 +93,6 @@ def whatickets_column(keys: Keys) -> str:
     sql = whaticket_sql(keys_of() if damaged else keys, beside=False)
     cut = 'UPDATE "Whatsapps" SET session = substr(session, 1, 99) WHERE id = 7;'
     return sql + cut if damaged else sql
-
-
-def in_whatickets_column(places: Places, keys: Keys) -> tuple[str, Hints]:
-    return places.database(whatickets_column(keys)), Hints()
 
 
 def in_whatickets_dump(places: Places, keys: Keys) -> tuple[str, Hints]:
@@ -194,12 +183,6 @@ def test_a_session_that_cannot_be_read_at_all_is_named_and_the_others_go_on(
 def nothing_in_a_store(places: Places) -> str:
     with closing(sqlite3.connect(places.folder / "store.db")) as database, database:
         database.executescript(SCHEMA)
-    return str(places.folder / "store.db")
-
-
-def a_strange_store(places: Places) -> str:
-    with closing(sqlite3.connect(places.folder / "store.db")) as database, database:
-        database.execute("CREATE TABLE t (a int)")
     return str(places.folder / "store.db")
 
 

@@ -48,17 +48,6 @@ def test_a_wrong_program_is_refused_with_its_key(tmp_path: Path, line: str, word
     assert words in str(caught.value)
 
 
-def test_a_variable_of_the_program_may_begin_with_wa(tmp_path: Path) -> None:
-    line = 'environment = ["WA_NUMBER=49151", "WATCHDOG_URL=x"]\n'
-    (program,) = programs_of(load(tmp_path, GOOD + line))
-    assert program.environment == ("WA_NUMBER=49151", "WATCHDOG_URL=x")
-
-
-def test_two_programs_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="shopbot is declared twice"):
-        load(tmp_path, GOOD + GOOD)
-
-
 def test_no_value_of_an_environment_is_shown(tmp_path: Path) -> None:
     config = load(tmp_path, GOOD + 'environment = ["TOKEN=hidden", "PORT=3000"]\n')
     (shown,) = programs_of(without_secrets(config))
@@ -141,13 +130,6 @@ def test_another_name_of_a_folder_is_no_other_place(tmp_path: Path) -> None:
         with pytest.raises(Refused, match="one session must not run twice"):
             check_declared(config, till, [shop(program="shopbot")])
         assert [*shared_sessions(config, [till, shop(program="shopbot")])] == [("shop", "till")]
-
-
-def test_two_instances_of_one_program_with_a_folder_are_refused(tmp_path: Path) -> None:
-    config = load(tmp_path, GOOD + SHARED)
-    second = Instance(InstanceId("till"), "program", True, {"program": "shopbot"})
-    with pytest.raises(Refused, match="one session must not run twice"):
-        check_declared(config, second, [shop(program="shopbot")])
 
 
 @pytest.mark.parametrize("key", ["folder", "session", "environment_file"])

@@ -285,52 +285,6 @@ async def test_a_refused_message_is_put_aside_without_its_text_and_tried_again_b
     await eventually(lambda: not webhooks.dead("crm"))
 
 
-async def test_a_session_that_was_erased_and_made_again_is_sent_from_its_first_message(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    bench.messages.add("shop", created_wall=1.0)
-    await bench.begun(hook(target))
-    bench.messages.keep("shop", "a", "b")
-    await eventually(lambda: texts(target), ["a", "b"])
-    bench.messages.add("shop", created_wall=2.0)  # another one of that name
-    bench.messages.connect_worker("shop")
-    bench.messages.keep("shop", "c")
-    await eventually(lambda: texts(target), ["a", "b", "c"])
-    worker = bench.messages.workers["shop"]
-    worker.records.clear()
-    worker.newest = 0  # its files were lost
-    bench.messages.connect_worker("shop")
-    await eventually(lambda: texts(target)[3:], ["message_gap"])
-    bench.messages.keep("shop", "d")
-    await eventually(lambda: texts(target)[3:], ["message_gap", "d"])
-
-
-async def test_a_removed_webhook_holds_nothing_back(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    worker = bench.messages.add("shop")
-    gone = hook(target, "gone", url="http://127.0.0.1:9/in")
-    webhooks = await bench.begun(hook(target), gone)
-    bench.messages.keep("shop", "a", "b")
-    await eventually(lambda: texts(target), ["a", "b"])
-    assert worker.settled() == []
-    webhooks.apply([hook(target)])
-
-    async def said() -> list[str]:
-        entries = await bench.store.history(limit=100)
-        return [one.sentence for one in entries if one.kind == "webhook_gone"]
-
-    await eventually(
-        said,
-        [
-            "webhook gone: agent.toml has it no longer, and 2 messages were not delivered; under"
-            " its name again it goes on with them"
-        ],
-    )
-    bench.messages.keep("shop", "c")
-    await eventually(lambda: worker.settled()[-1:] == [3])
-
-
 async def test_nothing_is_settled_before_a_declared_webhook_has_begun(
     bench: Bench, target: Receiver
 ) -> None:

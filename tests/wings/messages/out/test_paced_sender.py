@@ -80,13 +80,6 @@ async def paced(tmp_path: Path) -> AsyncIterator[Paced]:
     await store.close()
 
 
-async def test_off_is_off_and_reads_nothing(paced: Paced) -> None:
-    pacer = await paced.pacer()
-    for chat in ("1", "2", "3"):
-        assert await pacer.take(chat) is None and pacer.hold() is None
-    assert await paced.store.ledger.used(ID) is None
-
-
 async def test_the_pace_holds_the_session_until_the_next_may_go(paced: Paced) -> None:
     pacer = await paced.pacer(per_minute=2)
     assert pacer.hold() is None and await pacer.take("1") is None
@@ -108,32 +101,6 @@ async def test_an_agent_that_was_restarted_goes_on_where_the_one_before_it_was(
     paced.clock.pass_by(10.0)
     hold = (await paced.pacer()).hold()
     assert hold is not None and hold.until_wall == pytest.approx(paced.clock.wall + 20)
-
-
-async def test_a_boot_with_a_clock_that_is_behind_delays_by_one_pause_and_one_day_only(
-    paced: Paced,
-) -> None:
-    assert await (await paced.pacer(per_minute=2, new_people=1)).take("1") is None
-    paced.clock.boot, paced.clock.at, paced.clock.wall = "two", 5.0, 1e8
-    for _ in range(2):
-        pacer = await paced.pacer()
-        assert pacer.hold() is not None
-        paced.clock.pass_by(20.0)
-    assert (await paced.pacer()).hold() is None
-    paced.clock.pass_by(DAY)
-    assert await (await paced.pacer()).take("2") is None
-
-
-async def test_a_session_that_was_just_paired_sends_more_slowly(paced: Paced) -> None:
-    paced.paired_wall = 1e9 - DAY
-    pacer = await paced.pacer(per_minute=60, young_days=2, young_per_minute=2)
-    await pacer.take("1")
-    hold = pacer.hold()
-    assert hold is not None and hold.until_wall == pytest.approx(1e9 + 15.5)
-    paced.clock.pass_by(5 * DAY)
-    await pacer.take("1")
-    hold = pacer.hold()
-    assert hold is not None and hold.until_wall == pytest.approx(paced.clock.wall + 1.0)
 
 
 async def test_only_new_people_wait_for_their_limit(paced: Paced) -> None:
@@ -237,16 +204,3 @@ async def test_who_wrote_and_who_was_written_to_is_no_new_person(paced: Paced) -
     chats = ("11", "9011@lid", "12@lid", "12000", "13", "14", "15", "99", "9011")
     found = [chat for chat in chats if await knows(chat)]
     assert found == ["11", "9011@lid", "12@lid", "12000", "13"]
-
-
-async def test_the_people_that_a_session_knows_are_bounded(
-    paced: Paced, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agent.wings.messages.out.session.ledger.MOST_PEOPLE", 10)
-    ledger = paced.store.ledger
-    for first in range(0, 100, 5):
-        now = Moment("one", float(first), 1e9 + first)
-        await ledger.meet(ID, range(first, first + 5), first, now)
-    assert [await ledger.knows(ID, person) for person in (0, 89, 90, 99)] == [
-        *(False, False, True, True),
-    ]
