@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from agent.api.http.sockets import bind_tcp, bind_unix, parse_listen, take_sockets
+from agent.api.http.sockets import bind_tcp, bind_unix
 from agent.api.server import Server
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
@@ -71,11 +71,6 @@ def test_an_address_that_is_none_is_a_configuration_error(listen: str) -> None:
         bind_tcp(listen)
 
 
-def test_an_ipv6_address_is_taken_apart() -> None:
-    assert parse_listen("[::1]:8470") == ("::1", 8470)
-    assert parse_listen("0.0.0.0:80") == ("0.0.0.0", 80)
-
-
 _TAKE = """
 import os, sys
 from agent.api.http.sockets import describe, take_sockets
@@ -120,11 +115,6 @@ def test_f56_sockets_of_systemd_are_taken_by_the_one_they_are_meant_for(
         assert second == "[False, False]"
     else:
         assert first == "[] []"
-
-
-def test_without_systemd_nothing_is_taken() -> None:
-    assert take_sockets({}, os.getpid()) == []
-    assert take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}, os.getpid()) == []
 
 
 async def open_server(tmp_path: Path, supervisor: FakeSupervisor, **changes: object) -> Server:
@@ -191,12 +181,6 @@ async def test_the_socket_of_a_successor_is_left_alone(tmp_path: Path) -> None:
         assert (await session.get("http://localhost/healthz")).status == 200
     await second.close()
     assert not (tmp_path / "api.sock").exists()
-
-
-async def test_the_unix_socket_alone_is_enough(tmp_path: Path) -> None:
-    server = await open_server(tmp_path, FakeSupervisor(), listen="")
-    assert server.addresses == (f"unix:{tmp_path / 'api.sock'}",)
-    await server.close()
 
 
 async def test_s8_a_taken_port_is_named_and_had_once_it_is_free(

@@ -5,7 +5,6 @@ import asyncio
 import json
 import re
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from agent.cli.main import build_parser
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.engines.base import Qr
-from agent.engines.sandbox.settings import read_settings
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually
@@ -37,18 +35,6 @@ async def test_the_life_of_an_instance(house: House, cli: Cli) -> None:
         await cli("trash", "restore", "sales.20260115T103045Z")
     ).out == "sales is back, enabled\n"
     assert (await cli("trash", "list")).out == "the trash is empty\n"
-
-
-async def test_the_list_counts_down_to_the_next_try(house: House, cli: Cli) -> None:
-    later = time.time() + 1800
-    for id, more in (("tries", {"next_attempt_wall": later}), ("well", {})):
-        house.supervisor.known[InstanceId(id)] = make_view(id, **more)
-    opens = {"circuit": "open", "circuit_opens_wall": time.time() + 90}
-    house.supervisor.known[InstanceId("held")] = make_view("held", next_attempt_wall=later, **opens)
-    listed = (await cli("list")).out
-    assert re.search(r"^tries .*; next try in (30 min 0|29 min \d+) s$", listed, re.M)
-    assert re.search(r"^held .*; next try in 1 min \d+ s$", listed, re.M)
-    assert re.search(r"^well .*connected and answering$", listed, re.M)
 
 
 async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None:
@@ -329,13 +315,3 @@ def test_every_command_has_json_and_a_help_with_an_example_that_parses() -> None
         assert words[0] == "wa-agent"
         assert " ".join(words[1:]).startswith(path)
         assert whole.parse_args(words[1:]).run is not None, path
-
-
-async def test_a_number_on_the_command_line_is_taken_where_text_is_wanted(
-    cli: Cli, house: House
-) -> None:
-    number = "account=5511999990000"
-    said = await cli("create", "sales", "--engine", "sandbox", "--set", number)
-    assert said.status == 0, said
-    settings = house.supervisor.known[InstanceId("sales")].instance.settings
-    assert read_settings(settings).account == "5511999990000"

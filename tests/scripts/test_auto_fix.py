@@ -532,25 +532,6 @@ async def test_q1_a_kill_between_removing_and_starting_leaves_no_session_down(
     assert (await place.run("all")).out == "nothing needs a repair\n"
 
 
-async def test_q2_a_removal_that_was_put_back_is_refused_and_nothing_is_touched(
-    place: Place,
-) -> None:
-    place.server.comes_back_as = "qrcode"
-    assert (await place.run("7", "--reset")).status == 0
-    (removal,) = (place.removed / "7").iterdir()
-    place.server.status["7"] = "DISCONNECTED"
-    place.server.comes_back_as = "CONNECTED"
-    done = await place.run("7", "--put-back", removal.name)
-    assert (done.status, "is put back" in done.out) == (0, True), done.out
-    assert "repaired                     0" in (await place.run("--stats")).out
-    before, asked = tree(place.root / "auth"), list(place.server.acts)
-    again = await place.run("7", "--put-back", removal.name)
-    assert again.status == 1
-    assert "it was put back already, and nothing of the session was touched" in again.out
-    assert tree(place.root / "auth") == before
-    assert place.server.acts == asked, "the session stayed connected"
-
-
 # --- how it is used ---------------------------------------------------------------------------
 
 

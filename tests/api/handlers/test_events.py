@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.model import InstanceId, JournalEntry
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 
@@ -64,18 +64,6 @@ async def test_a_listener_whose_key_is_revoked_hears_nothing_more(house: House) 
         house.supervisor.note(A, "status", "one")
         assert await read_events(listeners["kept"], 1) == ["one"]
         await listeners["kept"].close()
-
-
-async def test_a_listener_hears_the_categories_it_asked_for(house: House) -> None:
-    async with house.local(base_url="http://localhost") as local:
-        listener = await local.ws_connect("/api/events?category=RECOVERY,CRYPTO")
-        assert (await read(listener))["type"] == "hello"
-        for cursor, word in enumerate(("SESSION", "RECOVERY", "API", "CRYPTO"), 1):
-            entry = JournalEntry("x", word, Category(word), A, 1.0, cursor=cursor)
-            house.supervisor.bus.publish(entry)
-        assert await read_events(listener, 2) == ["RECOVERY", "CRYPTO"]
-        assert (await local.get("/api/events?category=NONE")).status == 400
-        await listener.close()
 
 
 async def test_a_listener_that_comes_back_gets_the_rest_once_and_in_order(house: House) -> None:
@@ -211,16 +199,3 @@ async def test_f75_f78_a_page_brings_its_key_as_a_subprotocol(house: House) -> N
                 "/api/events?instance=b", protocols=("wa-agent", f"bearer.{key}")
             )
         assert other.value.status == 403
-
-
-async def test_listeners_are_notified_when_the_agent_stops(open_house: OpenHouse) -> None:
-    async with aiohttp.ClientSession() as session, open_house() as house:
-        key = await house.key("read")
-        listener = await session.ws_connect(f"{house.url}/api/events", headers=key)
-        await read(listener)
-        closing = asyncio.create_task(house.server.close())
-        async with asyncio.timeout(30):
-            message = await listener.receive()
-        assert message.type is aiohttp.WSMsgType.CLOSE
-        assert (message.data, message.extra) == (1001, "the agent stops")
-        await closing

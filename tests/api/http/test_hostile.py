@@ -306,12 +306,6 @@ async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
     assert b'"ready":true' in answer.rpartition(b"HTTP/1.1")[2]
 
 
-async def test_an_unknown_expectation_is_417(house: House) -> None:
-    answer = await house.raw(request("GET /healthz", "Expect: cake", "Connection: close"))
-    assert answer.startswith(b"HTTP/1.1 417 ")
-    envelope(answer)
-
-
 async def test_a_failure_of_our_own_is_500_without_its_cause(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:

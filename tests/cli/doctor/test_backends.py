@@ -143,14 +143,6 @@ def test_the_workers_own_user_is_asked(tmp_path: Path):
     assert levels(tmp_path / "shut", "rx") == ["wrong"]
 
 
-def test_a_user_who_is_neither_root_nor_the_worker_gets_no_verdict(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    assert NOBODY.may(tmp_path, "r") is None
-    one = BackendDeclaration("tick", "whaticket")
-    (found,) = doctor_backends._path(one, NOBODY, tmp_path, "r")
-    assert (str(found.level), found.advice) == ("note", "run it as root")
-
-
 def test_paths_that_the_unit_hides_are_read_through_its_drop_in(tmp_path, monkeypatch):
     monkeypatch.setattr(worker_sight, "WORKER", "nobody")
     (tmp_path / "run/systemd/system").mkdir(parents=True)

@@ -148,14 +148,6 @@ async def test_no_agent_is_wrong_and_hides_nothing(cli: Cli, state: Path, tmp_pa
     assert "nobody.sock" in found["agent"]
 
 
-async def test_for_people_the_advice_stands_below(cli: Cli, state: Path, tmp_path: Path) -> None:
-    where = ("--state", str(state), "--socket", str(tmp_path / "nobody.sock"))
-    said = await cli("doctor", *where)
-    assert said.status == 1
-    assert "wrong  agent" in said.out
-    assert "agent: start it: systemctl start wa-agent" in said.out
-
-
 # --- the bundle -------------------------------------------------------------------------------
 
 TOKEN = "wak_abcdefgh_S3cretS3cretS3cretS3cretS3cret12"
@@ -241,18 +233,6 @@ async def test_a_bundle_replaces_no_file(doctor: Doctor, cli: Cli, tmp_path: Pat
     link.symlink_to(tmp_path / "elsewhere")
     assert (await cli("doctor", "--state", str(doctor.state), "--bundle", str(link))).status == 4
     assert not (tmp_path / "elsewhere").exists()
-
-
-async def test_without_an_agent_the_bundle_says_what_is_missing(
-    cli: Cli, state: Path, tmp_path: Path
-) -> None:
-    target = tmp_path / "bundle.tar.gz"
-    where = ("--state", str(state), "--socket", str(tmp_path / "nobody.sock"))
-    await cli("doctor", *where, "--bundle", str(target))
-    with tarfile.open(target) as archive:
-        metrics = archive.extractfile("wa-agent/metrics.txt")
-        assert metrics is not None
-        assert metrics.read().startswith(b"# missing: cannot reach the agent")
 
 
 def test_settings_of_engines_keep_their_names_only() -> None:

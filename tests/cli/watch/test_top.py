@@ -99,24 +99,6 @@ def test_a_frame_fits_the_window(width: int, height: int) -> None:
         assert columns <= width, line
 
 
-@pytest.mark.parametrize("width", [60, 160])
-def test_the_reason_and_the_next_try_stay_at_every_width(width: int) -> None:
-    down = one(
-        "a-session-with-a-long-id",
-        "RECONNECTING",
-        "degraded",
-        sentence="the line was lost and is not back",
-        next_attempt="2026-01-15T10:01:00.000Z",
-    )
-    lines = draw(Sight([down]), width, 20, colours=False, now_wall=1768471200.0)
-    head = next(line for line in lines if line.startswith("INSTANCE"))
-    row = lines[lines.index(head) + 1]
-    assert head.index("NEXT") < head.index("WHY")
-    assert row[head.index("NEXT") :].startswith("in 1m00s")
-    assert row[head.index("WHY") :].startswith("the line was lost")
-    assert all(len(line) <= width for line in lines)
-
-
 def rows_of(lines: list[str]) -> list[str]:
     begin = next(at for at, line in enumerate(lines) if line.startswith("INSTANCE"))
     return [line.split()[0] for line in lines[begin + 1 :] if not line.startswith("…")]

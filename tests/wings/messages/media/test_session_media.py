@@ -29,22 +29,15 @@ class Engine:
         self.errors: list[EngineError] = []
         self.goes_on = asyncio.Event()
         self.goes_on.set()
-        self.asked: list[str] = []
-        self.slow: EngineError | None = None
-        """Ends the load that is under way, once."""
 
     async def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         self.loads += 1
-        self.asked.append(record["_media"]["file"])
         if self.errors:
             raise self.errors.pop(0)
         content = self.files[record["_media"]["file"]]
         for at in range(0, len(content), 65536):
             yield content[at : at + 65536]
             await self.goes_on.wait()
-            if error := self.slow:
-                self.slow = None
-                raise error
 
 
 class Session:
@@ -216,23 +209,6 @@ async def test_what_is_too_large_is_not_loaded(make):
     assert await refused(small.open(await small.arrive(4, os.urandom(MIB + 1)))) == (
         "media_too_large"
     )
-
-
-async def test_many_that_ask_for_one_file_load_it_once_and_few_are_loaded_at_a_time(
-    make, eventually
-):
-    session, content = make(), os.urandom(100_000)
-    session.engine.goes_on.clear()
-    id = await session.arrive(0, content)
-    asked = [asyncio.create_task(session.read(id)) for _ in range(10)]
-    for number in range(1, loading.WAITING):
-        other = await session.arrive(number, os.urandom(10))
-        assert (await session.open(other, wait=0.0))["state"] == "loading"
-    await eventually(lambda: session.engine.loads == loading.AT_ONCE)
-    one_more = await session.arrive(99, b"x")
-    assert await refused(session.open(one_more)) == "busy"
-    session.engine.goes_on.set()
-    assert await asyncio.gather(*asked) == [content] * 10
 
 
 async def test_files_are_loaded_at_once_where_the_settings_say_so(make, eventually, monkeypatch):

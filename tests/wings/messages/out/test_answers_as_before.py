@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from agent.api.http.call import LARGE_AT_ONCE
 from agent.config import Config
 from agent.config.sections import AgentSection
 from agent.core.model import InstanceId
@@ -120,25 +119,6 @@ async def test_who_waits_too_short_gets_a_202_and_the_message_goes_out(house: Ho
     assert [message["text"] for _, message in house.supervisor.sent] == ["hello", "the next"]
 
 
-async def test_a_waiting_request_keeps_no_file_in_memory(
-    open_house: OpenHouse, eventually: Callable[..., Any]
-) -> None:
-    """More requests with long bodies than may be read at once wait for their answers."""
-    opened = open_house(body_limit=1024, body_timeout=5.0)
-    async with opened as house, house.local(base_url="http://localhost") as local:
-        make(house)
-        house.supervisor.gate.clear()
-        many = [
-            asyncio.create_task(
-                before.post(local, before.file(2000, to=str(49_151_000_000 + chat)))
-            )
-            for chat in range(3 * LARGE_AT_ONCE)
-        ]
-        await eventually(lambda: house.outbox.waiting(ID).get("waiting"), len(many))
-        house.supervisor.gate.set()
-        assert {(await each).status for each in many} == {200}
-
-
 async def test_an_outbox_that_cannot_be_opened_refuses_messages_and_ends_nothing(
     open_house: OpenHouse,
     tmp_path: Path,
@@ -161,20 +141,3 @@ async def test_an_outbox_that_cannot_be_opened_refuses_messages_and_ends_nothing
             return (await local.post(PATH, json=HELLO)).status
 
         await eventually(taken, 200)
-
-
-async def test_an_internal_error_of_the_outbox_ends_nothing_else(
-    house: House, local, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Any], caplog
-) -> None:
-    make(house)
-    monkeypatch.setattr("agent.wings.messages.out.running.OPEN_AGAIN", 0.05)
-    assert (await local.post(PATH, json=HELLO)).status == 200
-    assert "internal error" not in caplog.text
-
-    async def broken(*_: Any) -> None:
-        raise KeyError("x")
-
-    monkeypatch.setattr("agent.wings.messages.out.events._take_in", broken)
-    house.supervisor.note(ID, "status", "it changed")
-    await eventually(lambda: "internal error of the outbox" in caplog.text)
-    assert (await local.post(PATH, json=HELLO)).status == 200

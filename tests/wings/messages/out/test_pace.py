@@ -2,12 +2,11 @@
 chat waits for another one's many messages."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from agent.wings.messages.out.session.pace import DAY, Moment, Used, first_in, pause_of, settle, use
+from agent.wings.messages.out.session.pace import DAY, Moment, first_in, pause_of, use
 from agent.wings.messages.out.session.queue import SessionQueue, Waiting
 from agent.wings.messages.settings import PaceSettings
 
@@ -30,11 +29,6 @@ def test_the_pause_between_two_messages(rules: PaceSettings, days: float, pause:
     assert pause_of(rules, days * DAY) == pytest.approx(pause)
 
 
-def test_a_young_session_only_becomes_faster() -> None:
-    pauses = [pause_of(YOUNG, hour * 3600.0) for hour in range(300)]
-    assert pauses == sorted(pauses, reverse=True)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_no_minute_has_more_messages_than_it_may_whatever_the_wall_clock_does(seed: int) -> None:
     """What was used is all that is known of the past. The wall's clock jumps."""
@@ -51,18 +45,6 @@ def test_no_minute_has_more_messages_than_it_may_whatever_the_wall_clock_does(se
     for first, last in zip(sent, sent[int(rules.per_minute) :], strict=False):
         assert last - first > 60.0 - 1e-6
     assert len(sent) > 100
-
-
-def test_after_a_boot_the_wall_clock_counts_and_one_set_back_delays_by_one_pause() -> None:
-    used = Used(Moment("a", 5000.0, 1000.0), 30.0)
-    assert used.left(Moment("b", 1.0, 1010.0)) == 20.0
-    assert used.left(Moment("b", 1.0, 1e9)) == 0.0
-    now = Moment("b", 1.0, 10.0)
-    again = replace(used, moment=settle(used.moment, now))
-    assert again.left(now) == 30.0
-    assert again.left(Moment("b", 31.0, 40.0)) == 0.0
-    assert settle(Moment("a", 1.0, 5.0), now) == Moment("a", 1.0, 5.0)
-    assert settle(Moment("b", 1.0, 99.0), now) == Moment("b", 1.0, 99.0)
 
 
 @pytest.mark.parametrize(
@@ -99,23 +81,6 @@ def test_no_day_has_more_new_people_than_it_may(seed: int) -> None:
 
 def waiting(number: int, chat: str, due: float = 0.0) -> Waiting:
     return Waiting(number, f"out_{number}", chat, 1.0, 1.0, 9e9, due, 0, 0, "", False)
-
-
-def taken(queue: SessionQueue, now: float = 1.0) -> Iterator[Waiting]:
-    while (one := queue.take(now)) is not None:
-        yield one
-        queue.remove(one)
-
-
-def test_a_chat_with_many_messages_delays_no_other_by_more_than_one_each() -> None:
-    queue = SessionQueue()
-    for number in range(100):
-        queue.add(waiting(number, "loud"))
-    queue.add(waiting(100, "quiet"))
-    queue.add(waiting(101, "quiet"))
-    order = [one.chat for one in taken(queue)]
-    assert order[:5].count("quiet") == 2
-    assert len(order) == 102
 
 
 @pytest.mark.parametrize("seed", range(2))
