@@ -29,20 +29,6 @@ LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[(\w+)\] \[(\w+)\] \[([^
 
 
 @pytest.fixture
-def root():
-    """The root logger, given back as it was."""
-    logger = logging.getLogger()
-    before = (logger.handlers[:], logger.level)
-    yield logger
-    for handler in logger.handlers[:]:
-        if handler not in before[0]:
-            handler.close()
-    logger.handlers[:] = before[0]
-    logger.setLevel(before[1])
-    logging.captureWarnings(False)
-
-
-@pytest.fixture
 def pipe():
     reading, writing = os.pipe()
     os.set_blocking(reading, False)

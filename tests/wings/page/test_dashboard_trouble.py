@@ -1,13 +1,10 @@
 """What the dashboard says when something is wrong, in a real browser before a real agent."""
 
-from collections.abc import AsyncIterator, Callable
-
-import pytest
+from collections.abc import Callable
 
 from tests.api.conftest import OpenHouse
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
-from tests.standin.evolution import StandIn
 from tests.wings.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
 from tests.wings.page.watcher import Watcher
 
@@ -23,13 +20,6 @@ BREAKS_OFF = """(() => {
 })()"""
 ROWS = "[...document.querySelectorAll('#{} .attention-row')].map((e) => e.innerText)"
 OVERVIEW, INSTANCE = ROWS.format("overview"), ROWS.format("instance")
-
-
-@pytest.fixture
-async def standin() -> AsyncIterator[StandIn]:
-    one = await StandIn.open()
-    yield one
-    await one.close()
 
 
 async def test_a_trouble_is_shown_with_what_to_do_and_goes_with_its_cause(
