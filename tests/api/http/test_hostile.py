@@ -333,8 +333,10 @@ async def test_an_answer_that_its_client_does_not_read_ends(
         await eventually(lambda: not connections)  # the one that made the key
         _, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1)
         ask = request("GET /metrics", f"Authorization: {key['Authorization']}")
+        counted = house.server._runner.server
+        before = counted.requests_count
         writer.write(ask * 5)
-        await eventually(lambda: connections)
+        await eventually(lambda: counted.requests_count > before)
         await eventually(lambda: not connections)
         writer.transport.abort()
         await still_answers(house)

@@ -74,7 +74,7 @@ async def test_a_listener_that_does_not_read_is_let_go_and_costs_no_memory(
     worker.keep(*("x" * 60_000 for _ in range(400)))  # 24 MB
     _, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1024)
     writer.write(_UPGRADE.format(path=PATH).encode())
-    await eventually(lambda: len(house.server._parts.listeners) == 1)
+    await eventually(lambda: worker.asked)
     await eventually(lambda: not house.server._parts.listeners)
     pages = [args for do, args in worker.asked if do == "messages"]
     assert len(pages) < 5  # the first look, and what one page and the kernel hold
