@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.core.model import InstanceId, JournalEntry
+from agent.core.model import InstanceId
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 
@@ -77,25 +77,6 @@ async def test_a_listener_that_comes_back_gets_the_rest_once_and_in_order(house:
         found += await read_events(listener, 1)
         assert found == [str(n) for n in range(100, 1200)] + ["meanwhile", "afterwards"]
         await listener.close()
-
-
-async def test_messages_reach_listeners_that_named_them_and_move_no_cursor(house: House) -> None:
-    said = JournalEntry("message", "a message came in", instance=A, detail={"direction": "in"})
-    async with house.local(base_url="http://localhost") as local:
-        everything = await local.ws_connect("/api/events")
-        some = await local.ws_connect("/api/events?kind=message&kind=status")
-        for listener in (everything, some):
-            assert (await read(listener))["type"] == "hello"
-        house.supervisor.note(A, "status", "one")
-        house.supervisor.bus.publish_passing(said)
-        house.supervisor.note(A, "status", "two")
-        assert await read_events(everything, 2) == ["one", "two"]
-        one, message, two = [await read(some) for _ in range(3)]
-        assert message["kind"] == "message"
-        assert message["detail"] == {"direction": "in"}
-        assert one["cursor"] == message["cursor"] < two["cursor"]
-        await everything.close()
-        await some.close()
 
 
 async def test_a_listener_of_a_journal_that_was_lost_is_notified_and_listens_on(

@@ -67,15 +67,6 @@ async def test_impossible_restores_are_refused_with_a_reason(
     assert (await cli(*argv)).status == status
 
 
-async def test_a_copy_that_cannot_be_had_now_may_be_tried_again(
-    house: House, cli: Cli, sales: InstanceId
-) -> None:
-    house.supervisor.keeping.breaks_with = TryLater("cannot copy: it changes", code="changing")
-    answer = await cli("snapshot", "sales", "--json")
-    assert answer.status == 75
-    assert '"changing"' in answer.err
-
-
 async def test_an_export_is_whole_private_and_can_be_imported(
     house: House, cli: Cli, sales: InstanceId, elsewhere
 ) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.backends.drop_in import render_reach
 from agent.cli.doctor import backends as doctor_backends
 from agent.cli.doctor import worker_access as worker_sight
-from agent.cli.doctor.worker_access import Worker, worker_of
+from agent.cli.doctor.worker_access import Worker
 from agent.config import BackendDeclaration
 from tests.lacking import lacks, not_lent
 
@@ -141,41 +140,6 @@ def test_the_workers_own_user_is_asked(tmp_path: Path):
     assert levels(tmp_path / "open", "rx") == ["ok"]
     assert levels(tmp_path / "open", "rwx") == ["wrong"]
     assert levels(tmp_path / "shut", "rx") == ["wrong"]
-
-
-def test_paths_that_the_unit_hides_are_read_through_its_drop_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker_sight, "WORKER", "nobody")
-    (tmp_path / "run/systemd/system").mkdir(parents=True)
-    log = Path("/home/app/.pm2/logs/app.log")
-    before = worker_of("tick", tmp_path, installed=True, root=tmp_path)
-    assert (before.name, before.confined) == ("nobody", True)
-    assert not before.sees(log)
-    assert before.sees(Path("/srv/app.log"))
-    assert not before.may_change(Path("/srv/auth"))
-    folder = tmp_path / "etc/systemd/system/wa-backend@tick.service.d"
-    folder.mkdir(parents=True)
-    settings = {"logs": ["pm2:/home/app/.pm2/logs"], "auth_folder": "/srv/auth/{id}"}
-    (folder / "reach.conf").write_text(render_reach("tick", settings))
-    (folder / "more.conf").write_text(
-        "[Service]\n# BindPaths=/root\nBindReadOnlyPaths=/srv/x \\\n  /var/log/app:/log\n"
-        "BindPaths='\nSupplementaryGroups=daemon 4711 nosuchgroup\n"
-    )
-    after = worker_of("tick", tmp_path, installed=True, root=tmp_path)
-    assert after.sees(log)
-    assert after.sees(Path("/var/log/app/x"))
-    assert not after.sees(Path("/root/x"))
-    assert after.may_change(Path("/srv/auth/7"))
-    assert not after.may_change(log)
-    assert 4711 in after.groups
-    assert worker_of("other", tmp_path, installed=True, root=tmp_path).shown == ()
-    one = BackendDeclaration("tick", "whaticket")
-    hidden = tmp_path / "there"
-    hidden.touch()
-    monkeypatch.setattr(worker_sight, "HIDDEN", (str(tmp_path),))
-    monkeypatch.setattr(Worker, "may", lambda *_: True)
-    (found,) = doctor_backends._path(one, before, hidden, "r")
-    assert "hidden from its worker" in found.sentence
-    assert "wa-agent backends drop-in tick" in found.advice
 
 
 # Redis

@@ -259,19 +259,6 @@ def test_missing_parts_of_the_installation_are_named(tmp_path: Path) -> None:
     assert any(one.startswith("masked:") for one in masked)
 
 
-def test_a_bus_that_cannot_be_reached_is_wrong(tmp_path: Path) -> None:
-    (only,) = systemd_checks.check_systemd(tmp_path)
-    assert only.level is Level.NOTE
-    (tmp_path / "run/systemd/system").mkdir(parents=True)
-    found = {one.check: one.level for one in systemd_checks.check_systemd(tmp_path)}
-    assert found == {
-        "systemd": Level.OK,
-        "memory": Level.NOTE,
-        "firewall": Level.NOTE,
-        "dbus": Level.WRONG,
-    }
-
-
 def test_a_full_disk_is_wrong(small_disk: Any) -> None:
     folder = small_disk("size=16m")
     assert machine.check_disk(folder).level is Level.WRONG

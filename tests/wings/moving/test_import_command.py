@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from agent.core.model import InstanceId
@@ -90,13 +89,6 @@ async def test_an_incomplete_archive_is_refused_with_the_name_of_what_it_lacks(
     status, out = await cli(agent, "import", file, "--dry-run", "--json")
     assert (status, json.loads(out)[0]["code"]) == (4, "bad_archive"), out
     assert not await agent.knows("deaf")
-
-
-async def test_where_no_agent_runs_nothing_is_waited_for(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "auth", keys_of())
-    nobody = SimpleNamespace(state=tmp_path)
-    status, out = await cli(nobody, "import", folder)
-    assert (status, "cannot reach the agent" in out) == (5, True), out
 
 
 async def test_what_a_session_needs_before_its_first_login_is_set_with_its_import(

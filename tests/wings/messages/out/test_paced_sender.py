@@ -149,26 +149,6 @@ async def test_what_waits_for_the_pace_says_so_and_goes_on_in_the_next_agent(
     assert bench.session.sent == [("a", "a"), ("b", "b")]
 
 
-async def test_a_new_person_waits_and_the_others_of_its_session_go(
-    paced: Paced, eventually: Any
-) -> None:
-    bench = paced.sender(Session(), new_people=1)
-    for chat in ("1", "2", "1203@g.us", "1"):
-        await bench.take(chat, f"to {chat} {len(bench.sender.queue._lanes)}")
-    running = asyncio.create_task(bench.run())
-    await eventually(lambda: bench.sender.queue.count == 1)
-    assert "2" not in [chat for chat, _ in bench.session.sent]
-    (held,) = [each.held for each in bench.sender.queue]
-    assert "new person" in held
-    paced.rules = PaceSettings(new_people=2)
-    for waiting in bench.sender.queue:
-        bench.sender.queue.reserve(waiting)
-        bench.sender.queue.put_back(waiting, 0.0)
-    bench.sender.wake()
-    await running
-    assert bench.session.sent[-1][0] == "2"
-
-
 async def test_who_wrote_and_who_was_written_to_is_no_new_person(paced: Paced) -> None:
     def record(chat: str, **more: Any) -> dict[str, Any]:
         return {**message(1), "chat": chat, "sender": chat, **more}
