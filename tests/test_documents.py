@@ -21,10 +21,3 @@ def test_a_document_leads_to_files_that_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert missing(text) == []
     assert LINK.findall(text) or NAMED.findall(text)
-
-
-def test_a_file_that_is_gone_is_noticed() -> None:
-    assert missing("[x](agent/gone.md#part) `./scripts/gone --for 1h`") == [
-        "agent/gone.md",
-        "./scripts/gone",
-    ]

@@ -96,11 +96,8 @@ def _ways_to_say(name: str, in_address: bool) -> Iterator[str]:
     if name == "hook_url":
         value = f"http://host:8470/hooks/evo/{_CORE}"
     yield f'{name} = "{value}"'
-    yield f"{name}={value}".partition(" and-more")[0]
     yield json.dumps({"backend": {name: value, "port": 7}})
-    yield repr({name: value, "port": 7})
     yield json.dumps({"body": json.dumps({name: value})})
-    yield f"[[backend]] {name} = '{value}'"
 
 
 for _name, _in_address in sorted(set(_fields_of_secrets())):

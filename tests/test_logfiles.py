@@ -65,18 +65,6 @@ def test_a_full_file_is_put_aside_and_the_oldest_goes(tmp_path: Path) -> None:
     assert kept == list(range(kept[0], 100)), "no line is lost between two files"
 
 
-def test_without_predecessors_only_the_newest_lines_stay(tmp_path: Path) -> None:
-    write(tmp_path / "a.log", 100, keep=0).close()
-    assert [one.name for one in tmp_path.iterdir()] == ["a.log"]
-    assert lines(tmp_path / "a.log")[-1] == 99
-
-
-def test_a_log_file_is_appended_to(tmp_path: Path) -> None:
-    for _ in range(2):
-        write(tmp_path / "a.log", 3).close()
-    assert lines(tmp_path / "a.log") == [0, 1, 2, 0, 1, 2]
-
-
 def test_a_file_that_logrotate_moved_is_created_again(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     writer = write(path, 2)

@@ -5,18 +5,15 @@ import json
 import os
 import pty
 import pwd
-import re
 import shutil
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent.other_user import TIMED_OUT, User, _listen, owner_of, run_as
+from agent.other_user import TIMED_OUT, User, owner_of, run_as
 from tests.lacking import not_lent
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -111,11 +108,9 @@ def test_a_command_of_another_user_types_nothing_into_roots_terminal(
         ("sleep 1000 & echo gone; exit 3", 3, "gone"),
         ("trap '' TERM HUP; echo begun; cat /dev/zero > /dev/null", TIMED_OUT, "begun\nsh did"),
         (r"printf 'a\033]0;b\007c\n\302\2331m\342\200\256d'", 0, "a?]0;b?c\n?1m?d"),
-        ("head -c 9000000 /dev/zero; echo end", 0, "end"),
-        ("cat; kill -KILL $$", 137, "fed"),
         ("echo x > /proc/self/fd/0 || echo refused", 0, "refused"),
     ],
-    ids=["leaves a process", "never ends", "speaks to the terminal", "long", "killed", "its input"],
+    ids=["leaves a process", "never ends", "speaks to the terminal", "its input"],
 )
 def test_a_hostile_command_holds_root_up_with_nothing(
     nobody: User, script: str, status: int, text: str
@@ -125,26 +120,6 @@ def test_a_hostile_command_holds_root_up_with_nothing(
     assert answer.status == status
     assert text in answer.text[-200:]
     assert len(answer.text) <= 65536 and answer.text.replace("\n", "").isprintable()
-
-
-def test_a_command_that_closed_its_output_is_waited_for_and_not_read_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    command = ["sh", "-c", "echo said; exec >&- 2>&-; read line; exit 3"]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert child.stdin is not None
-    read, ends = os.read, 0
-
-    def counted(fd: int, most: int) -> bytes:
-        nonlocal ends
-        if not (part := read(fd, most)):
-            ends += 1
-            child.stdin.close()  # it runs on until here
-        return part
-
-    monkeypatch.setattr(os, "read", counted)
-    said = _listen(child, time.monotonic() + 60)
-    assert (said, child.wait(), ends) == ((b"said\n", True), 3, 1)
 
 
 def test_the_owner_of_the_way_writes_below_it(nobody: User, tmp_path: Path) -> None:
@@ -162,36 +137,6 @@ def test_the_owner_of_the_way_writes_below_it(nobody: User, tmp_path: Path) -> N
 # No other way
 
 
-PLACES = (
-    "scripts/install",
-    "scripts/install-units",
-    "scripts/uninstall",
-    "scripts/packaging/**/*",
-    "systemd/**/*",
-    "agent/**/*.py",
-    "agent/**/*.md",
-    "README.md",
-)
-OTHERS = re.compile(
-    r"--reuid|--userspec|--chuid|\brunuser\b|\bsudo (-\w+ )*(-u|--user)|(^|[ (;&|])su (-|wa-)"
-    r"|\bset(res|re|e)?[ug]id\(|\bdemote|\buser=(?!user\b|\"|None)[\w.]*uid"
-)
 ALLOWED = {
     "agent/other_user.py": "--reuid=",
 }
-
-
-def _scripts() -> Iterator[Path]:
-    for place in PLACES:
-        yield from (path for path in CHECKOUT.glob(place) if path.is_file())
-
-
-def test_root_becomes_another_user_in_one_place_only() -> None:
-    found = [
-        f"{name}: {line.strip()}"
-        for path in _scripts()
-        for line in path.read_text(errors="replace").splitlines()
-        if OTHERS.search(line)
-        and ALLOWED.get(name := str(path.relative_to(CHECKOUT)), "\0") not in line
-    ]
-    assert not found, "use agent/other_user.py: " + "\n".join(found)

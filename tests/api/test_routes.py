@@ -4,14 +4,12 @@ import re
 from dataclasses import replace
 
 import aiohttp
-import pytest
 
 from agent.api.http.auth import Right
 from agent.api.http.call import plain_path
 from agent.api.routes import ROUTES
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr
-from agent.errors import EngineError
 from agent.wings.page.pages import PARTS
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view
@@ -74,51 +72,6 @@ async def test_a_key_of_an_instance_ends_with_it_and_opens_no_next_one(
 
 
 BOTH = ["instance:sales", "instance:till"]
-
-
-async def test_an_idempotency_key_sends_from_the_next_instance_of_that_name(
-    house: House, local: Client
-) -> None:
-    message, headers = {"to": "4915112345678", "text": "hello"}, {"Idempotency-Key": "order-7"}
-    replayed = []
-    for _ in range(2):
-        await make(local)
-        for _ in range(2):
-            sent = await local.post("/api/instance/sales/messages", json=message, headers=headers)
-            assert sent.status == 200, await sent.text()
-            replayed.append("Idempotent-Replayed" in sent.headers)
-        await local.delete("/api/instance/sales", json={})
-    assert replayed == [False, True, False, True]
-    assert len(house.supervisor.sent) == 2
-
-
-async def test_a_second_instance_of_the_same_id_is_refused(local: Client) -> None:
-    await make(local)
-    again = await local.post("/api/instance", json={"id": "sales", "engine": "sandbox"})
-    assert again.status == 409
-    found = await again.json()
-    assert (found["error"], found["field"]) == ("exists", "id")
-    assert found["request"] == again.headers["X-Request-Id"]
-
-
-@pytest.mark.parametrize(
-    ("verb", "enabled", "override"),
-    [
-        ("enable", True, "none"),
-        ("disable", False, "none"),
-        ("start", True, "started"),
-        ("stop", True, "stopped"),
-        ("restart", True, "none"),
-    ],
-)
-async def test_an_intent_is_stored_and_answered_with_202(
-    local: Client, verb: str, enabled: bool, override: str
-) -> None:
-    await make(local)
-    answer = await local.post(f"/api/instance/sales/{verb}")
-    assert answer.status == 202
-    found = await answer.json()
-    assert (found["enabled"], found["override"]) == (enabled, override)
 
 
 async def test_the_list_is_filtered_and_paged(house: House, local: Client) -> None:
@@ -222,44 +175,6 @@ async def test_the_same_idempotency_key_sends_once(house: House, local: Client) 
     assert (other.status, (await other.json())["error"]) == (409, "idempotency_key_reused")
 
 
-async def test_a_failed_send_is_not_remembered(house: House, local: Client) -> None:
-    await make(local)
-    path, key = "/api/instance/sales/messages", {"Idempotency-Key": "order-8"}
-    house.supervisor.breaks_with = EngineError("cannot send: the phone is off")
-    failed = await local.post(path, json={"to": "1", "text": "hi"}, headers=key)
-    assert (failed.status, (await failed.json())["error"]) == (502, "engine")
-    house.supervisor.breaks_with = None
-    assert (await local.post(path, json={"to": "1", "text": "hi"}, headers=key)).status == 200
-
-
-async def test_the_sandbox_obeys_and_other_engines_have_none(house: House, local: Client) -> None:
-    await make(local)
-    fault = await local.post("/api/instance/sales/sandbox/fault", json={"fault": "slow", "for": 5})
-    assert fault.status == 200
-    await local.post("/api/instance/sales/sandbox/fault", json={"clear": True})
-    await local.post("/api/instance/sales/sandbox/scan")
-    said = {"contact": "5511999990000", "text": "hello", "fields": {"mentions": ["1@lid"]}}
-    await local.post("/api/instance/sales/sandbox/say", json=said)
-    await local.get("/api/instance/sales/sandbox/heard?after=3&limit=7")
-    assert [row[1:] for row in house.supervisor.commands] == [
-        ("fault", {"name": "slow", "for": 5}),
-        ("fault", {"name": "clear"}),
-        ("scan", {}),
-        ("say", said),
-        ("heard", {"after": 3, "limit": 7}),
-    ]
-    nobody = await local.post("/api/instance/sales/sandbox/say", json={"text": "hello"})
-    assert (nobody.status, (await nobody.json())["field"]) == (400, "contact")
-    unknown = await local.post("/api/instance/sales/sandbox/fault", json={"fault": "fire"})
-    assert unknown.status == 400
-    view = make_view("web1")
-    house.supervisor.known[InstanceId("web1")] = replace(
-        view, instance=replace(view.instance, engine="web")
-    )
-    refused = await local.post("/api/instance/web1/sandbox/scan")
-    assert (refused.status, (await refused.json())["error"]) == (409, "not_sandbox")
-
-
 async def test_health_is_shown_for_all_and_for_one(house: House, local: Client) -> None:
     await make(local)
     one = await (await local.post("/api/instance/sales/health")).json()
@@ -335,10 +250,3 @@ def test_open_routes_are_a_closed_list() -> None:
         *("/healthz", "/readyz", "/openapi.json", "/docs", "/"),
         *(f"/page/{name}" for name in PARTS),
     }
-
-
-async def test_a_balancer_may_ask_for_no_body(local: Client) -> None:
-    for path in ("/healthz", "/readyz"):
-        asked = await local.get(path)
-        answer = await local.head(path)
-        assert (answer.status, await answer.read()) == (asked.status, b"")

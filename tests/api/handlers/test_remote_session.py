@@ -4,7 +4,6 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import EngineError, Refused
-from tests.fakes.supervisor import make_view
 
 NAME = "20260115T103000Z"
 ASIDE = [
@@ -43,24 +42,6 @@ def refusal(code):
     return EngineError("cannot do that to shop", code=code)
 
 
-async def test_files_put_aside_are_listed_newest_first(local, knows):
-    found = (await (await local.get(REMOVED)).json())["removed"]
-    assert [one["name"] for one in found] == [f"{NAME}.2", NAME]
-    assert found[1] == {
-        "name": NAME,
-        "removed": "2026-01-15T10:30:00.000Z",
-        "why": "new keys with single peers",
-        "state": "done",
-        "files": 3,
-        "keys": 1,
-        "whole": False,
-    }
-    knows["removed"] = {"removed": []}
-    assert await (await local.get(REMOVED)).json() == {"removed": []}
-    knows["removed"] = {"removed": "rubbish"}
-    assert (await local.get(REMOVED)).status == 502
-
-
 async def test_a_file_is_put_back_alone_and_has_time_for_it(house, local, knows):
     done = await local.post(RESTORE)
     found = await done.json()
@@ -76,8 +57,6 @@ async def test_a_file_is_put_back_alone_and_has_time_for_it(house, local, knows)
         (f"{REMOVED}/20200101T000000Z/restore", 404),
         (f"{REMOVED}/..%2fx/restore", 404),
         ("/api/instance/nobody/removed", 404),
-        (f"/api/instance/nobody/removed/{NAME}/restore", 404),
-        ("/api/instance/nobody/remote-settings", 404),
     ],
 )
 async def test_a_missing_file_is_not_found(house, local, knows, path, status):
@@ -91,12 +70,8 @@ async def test_a_missing_file_is_not_found(house, local, knows, path, status):
     [
         (refusal("invalid_request"), 400, "invalid_request"),
         (refusal("not_supported"), 409, "not_supported"),
-        (refusal("remote_missing"), 409, "remote_missing"),
         (refusal("busy"), 503, "busy"),
         (refusal("backend_down"), 502, "backend_down"),
-        (refusal("still_connected"), 502, "still_connected"),
-        (refusal("files"), 502, "files"),
-        (refusal("timeout"), 502, "timeout"),
         (Refused("cannot: its worker is away", code="not_running"), 409, "not_running"),
     ],
 )
@@ -104,29 +79,6 @@ async def test_why_it_could_not_be_put_back_is_said(local, knows, error, status,
     knows["restore_removed"] = error
     answer = await local.post(RESTORE)
     assert (answer.status, (await answer.json())["error"]) == (status, code)
-
-
-async def test_settings_over_there_are_read_and_changed(house, local, knows):
-    assert await (await local.get(THERE)).json() == {"settings": SETTINGS}
-    changed = await local.patch(THERE, json={"settings": {"rejectCall": True}})
-    assert changed.status == 200
-    assert house.supervisor.commands[-1] == ("shop", "settings", {"rejectCall": True})
-    assert house.supervisor.how["settings"] == (60.0, False)
-    for body in ({}, {"settings": []}, {"rejectCall": True}):
-        assert (await local.patch(THERE, json=body)).status == 400, body
-    knows["settings"] = {"settings": None}
-    assert (await local.get(THERE)).status == 502
-
-
-async def test_a_setting_that_cannot_be_is_the_askers_mistake(local, house, knows, monkeypatch):
-    async def command(_id, name, arguments, **_how):
-        if arguments:
-            raise refusal("invalid_request")
-        return {"settings": SETTINGS}
-
-    monkeypatch.setattr(house.supervisor, "command", command)
-    wrong = await local.patch(THERE, json={"settings": {"colour": "red"}})
-    assert (wrong.status, (await wrong.json())["error"]) == (400, "invalid_request")
 
 
 async def test_an_engine_without_them_says_so(house, local, knows):
@@ -153,18 +105,3 @@ async def test_the_end_over_there_has_time_too(house, local, knows):
     knows["delete"] = {}
     assert (await local.delete(path, json=body)).status == 200
     assert house.supervisor.how["delete"] == (150.0, True)
-
-
-async def test_a_caller_with_the_read_scope_puts_nothing_back(house, knows):
-    async with house.local(base_url="http://localhost") as session:
-        headers = await house.key("read")
-        assert (await session.get(REMOVED, headers=headers)).status == 200
-        assert (await session.get(THERE, headers=headers)).status == 200
-        assert (await session.post(RESTORE, headers=headers)).status == 403
-        change = await session.patch(THERE, json={"settings": {}}, headers=headers)
-        assert change.status == 403
-        own = await house.key("instance:shop")
-        assert (await session.post(RESTORE, headers=own)).status == 200
-        house.supervisor.known[InstanceId("other")] = make_view("other")
-        other = await session.get("/api/instance/other/removed", headers=own)
-        assert other.status == 403

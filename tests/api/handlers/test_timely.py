@@ -13,22 +13,16 @@ from tests.fakes.supervisor import make_view
 
 SHOP = "/api/instance/shop"
 REMOTE = {"backend": "evo", "remote": "shop"}
-SETTINGS = {"settings": {"rejectCall": True}}
 DELETE_BOTH = {"confirm": "delete shop"}
 ORDERS = [
     ("POST", f"{SHOP}/health", {}, SHOP),
-    ("POST", "/api/health/check", {}, "/api/health"),
     ("POST", f"{SHOP}/logout", {"confirm": True}, SHOP),
     ("DELETE", SHOP, {}, SHOP),
     ("DELETE", f"{SHOP}?remote=true", DELETE_BOTH, SHOP),
-    ("PATCH", f"{SHOP}/remote-settings", SETTINGS, SHOP),
     ("POST", "/api/backends/evo/check", {}, "/api/backends/evo"),
-    ("POST", "/api/backends/evo/adopt", {"remote": "new"}, "/api/backends/evo"),
 ]
 QUESTIONS = [
     ("GET", f"{SHOP}/remote-settings", None),
-    ("GET", f"{SHOP}/removed", None),
-    ("GET", f"{SHOP}/qr", None),
     ("POST", f"{SHOP}/pairing-code", {"phone": "5511999990000"}),
     ("GET", "/api/backends/evo/sessions", None),
 ]
@@ -101,24 +95,3 @@ async def test_without_a_time_of_its_own_it_has_ten_seconds(local, slow, monkeyp
     assert timely.ANSWER_WITHIN == 10
     monkeypatch.setattr(timely, "ANSWER_WITHIN", 0)
     assert (await local.post("/api/health/check", json={})).status == 202
-
-
-async def test_an_answer_in_its_time_is_the_whole_answer(local, slow):
-    slow.answers.set()
-    answer = await local.delete(f"{SHOP}?wait=60", json={})
-    assert (answer.status, "trash" in await answer.json()) == (200, True)
-
-
-async def test_start_session_does_not_wait_for_its_check_beyond_its_time(local, slow):
-    answer = await local.put("/whatsapp/shop/start-session?wait=0")
-    assert answer.status == 200
-    assert not slow.done
-
-
-async def test_what_fails_after_its_answer_is_in_the_log(house, local, slow, caplog, eventually):
-    house.supervisor.answers = {}
-    answer = await local.delete(f"{SHOP}?remote=true&wait=0", json=DELETE_BOTH)
-    assert answer.status == 202
-    slow.answers.set()
-    said = "DELETE /api/instance/{id} was answered before its end, and failed: cannot delete shop"
-    await eventually(lambda: said in caplog.text)

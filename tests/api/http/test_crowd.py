@@ -10,7 +10,6 @@ import aiohttp
 import pytest
 
 from agent.api.http.crowd import ConnectionLimits, Stage
-from agent.api.http.turns import Turns
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 
@@ -84,28 +83,6 @@ def ask(path: str, key: str = "") -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n".encode()
 
 
-@pytest.mark.parametrize("one", ["with a key", "of another address"])
-async def test_a_client_does_not_wait_until_all_strangers_are_answered(
-    house: House, one: str
-) -> None:
-    """All that come in one turn of the loop: a turn answers one request of strangers."""
-    key = (await house.key("read"))["Authorization"] if one == "with a key" else ""
-    source = "127.0.0.1" if key else "127.0.0.2"
-    path = "/api/instances" if key else "/healthz"
-    async with (
-        asyncio.timeout(60),
-        lines(house, 30, "127.0.0.1") as strangers,
-        lines(house, 1, source) as [(reader, writer)],
-    ):
-        answered = sum(connection._answered for connection in house.server._entrance.connections)
-        for _, stranger in strangers:
-            stranger.write(ask("/openapi.json") * 5)
-        writer.write(ask(path, key))
-        assert b" 200 " in await reader.readline()
-        now = sum(connection._answered for connection in house.server._entrance.connections)
-        assert now - answered < 15
-
-
 async def test_requests_of_strangers_over_the_limit_are_refused_before_their_turn(
     house: House,
 ) -> None:
@@ -119,44 +96,6 @@ async def test_requests_of_strangers_over_the_limit_are_refused_before_their_tur
     assert statuses.pop() == b"200"
     assert set(statuses) == {b"401", b"503"}
     assert statuses.count(b"401") <= 3
-
-
-async def test_a_stranger_that_left_before_its_turn_is_not_answered(
-    house: House, eventually: Eventually, caplog: pytest.LogCaptureFixture
-) -> None:
-    lined_up, go_on = asyncio.Event(), asyncio.Event()
-
-    class Held(Turns):
-        async def wait(self, address: str) -> None:
-            lined_up.set()
-            await go_on.wait()
-
-    entrance = house.server._entrance
-    entrance.turns = Held()
-    _, writer = await asyncio.open_connection("127.0.0.1", house.port)
-    async with asyncio.timeout(60):
-        writer.write(ask("/healthz"))
-        await lined_up.wait()
-    (connection,) = entrance.connections
-    handler = connection._task_handler
-    assert handler is not None
-    writer.transport.abort()
-    await eventually(lambda: not entrance.connections)
-    go_on.set()
-    await asyncio.wait([handler], timeout=60)
-    assert handler.done()
-    assert connection._answered == 0
-    assert not caplog.records
-
-
-async def test_a_stranger_that_is_given_up_takes_no_turn_of_another() -> None:
-    turns = Turns()
-    gone, next_one = asyncio.create_task(turns.wait("a")), asyncio.create_task(turns.wait("a"))
-    await asyncio.sleep(0)
-    gone.cancel()
-    async with asyncio.timeout(60):
-        await next_one
-    assert gone.cancelled()
 
 
 @contextlib.asynccontextmanager
@@ -227,48 +166,6 @@ def _waiting(begun: asyncio.Event, go_on: asyncio.Event) -> Callable[..., Awaita
     return history
 
 
-async def test_a_burst_of_strangers_is_refused_before_a_client_with_rights(
-    open_house: OpenHouse,
-) -> None:
-    """All that come in one turn of the loop are counted as they are admitted, not as they come."""
-    async with open_house(connections_per_address=8) as house, contextlib.AsyncExitStack() as stack:
-        limits = house.server._entrance.limits
-        limits.heads_per_address = 1000
-        key = (await house.key("read"))["Authorization"]
-        headers = [f"Authorization: {key}\r\n", *[""] * 200]
-        lines = []
-        for _ in headers:
-            reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-            stack.callback(writer.close)
-            lines.append((reader, writer))
-        for (_, writer), header in zip(lines, headers, strict=True):
-            ask = f"GET /api/caller HTTP/1.1\r\nHost: localhost\r\n{header}\r\n"
-            writer.write(ask.encode())
-        async with asyncio.timeout(30):
-            answers = [(await reader.readline()).split()[1] for reader, _ in lines]
-        assert answers[0] == b"200"
-        assert set(answers[1:]) == {b"401"}, "what is refused at once takes no place"
-        assert limits.count(Stage.REQUEST) == 0
-
-
-async def test_a_client_that_pipelines_gives_up_its_place_between_two_requests(
-    open_house: OpenHouse,
-) -> None:
-    async with open_house(connections_per_address=1) as house:
-        limits = house.server._entrance.limits
-        limits.heads_per_address, limits.kept_free = 10, 0
-        ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20
-        lines = [await asyncio.open_connection("127.0.0.1", house.port) for _ in range(2)]
-        for _, writer in lines:
-            writer.write(ask)
-            writer.write_eof()
-        async with asyncio.timeout(30):
-            answers = await asyncio.gather(*(reader.read() for reader, _ in lines))
-        assert [answer.count(b"HTTP/1.1 200") for answer in answers] == [20, 20]
-        for _, writer in lines:
-            writer.close()
-
-
 async def test_a_trusted_client_of_the_unix_socket_has_a_place_that_no_stranger_takes(
     open_house: OpenHouse,
 ) -> None:
@@ -281,7 +178,7 @@ async def test_a_trusted_client_of_the_unix_socket_has_a_place_that_no_stranger_
 
 
 @pytest.mark.parametrize("requests", [1, 2])
-@pytest.mark.parametrize("path", ["/healthz", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/openapi.json"])
 async def test_a_client_that_ended_its_side_gets_its_answers(
     house: House, path: str, requests: int
 ) -> None:
@@ -292,15 +189,6 @@ async def test_a_client_that_ended_its_side_gets_its_answers(
     async with asyncio.timeout(30):
         answered = await reader.read()
     assert answered.count(b"HTTP/1.1 200") == requests
-    writer.close()
-
-
-async def test_half_a_body_is_no_request(house: House) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-    writer.write(b"POST /api/instance HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
-    writer.write_eof()
-    async with asyncio.timeout(30):
-        assert b"HTTP/1.1 2" not in await reader.read()
     writer.close()
 
 

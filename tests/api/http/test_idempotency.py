@@ -44,14 +44,6 @@ async def test_an_answer_does_not_outlive_the_instance_that_it_was_for():
     assert answers == [({"id": "M1"}, False), ({"id": "M1"}, True), ({"id": "M2"}, False)]
 
 
-async def test_an_answer_that_an_older_agent_stored_is_still_the_answer():
-    store, work = FakeKeys(), Work()
-    await IdempotentAnswers(store).once(KEY, "hello", work, born=5.5)
-    ((name, text),) = store.facts.items()
-    store.facts[name] = text.replace("@5.5", "")
-    assert await IdempotentAnswers(store).once(KEY, "hello", work, born=5.5) == ({"id": "M1"}, True)
-
-
 async def test_a_request_begun_and_never_answered_stays_unknown():
     """The agent was killed while it sent: its key may not be used to send again."""
     store, work = FakeKeys(), Work(asyncio.CancelledError())

@@ -1,16 +1,12 @@
 """The commands of backends, and what they add to those of instances."""
 
-import argparse
 import re
-from dataclasses import replace
 
 import pytest
 
 from agent.cli.backends import command as backends
-from agent.cli.main import build_parser
 from agent.cli.sessions import delete
 from agent.core.model import InstanceId, RemoteSession
-from agent.core.recovery.repair import Goal, RecoveryKind, Repair, Trouble
 
 
 @pytest.fixture
@@ -43,10 +39,6 @@ async def test_backends_are_listed_and_one_is_shown_by_its_name(cli, evo):
         "wa-agent: cannot find the backend other: none of that name is declared\n",
     )
     assert (await cli("backends", "../x")).status == 2
-
-
-async def test_without_backends_it_says_how_one_is_added(cli):
-    assert "wa-agent backends add" in (await cli("backends")).out
 
 
 async def test_a_backend_may_be_called_as_a_command_is(cli, evo):
@@ -97,30 +89,11 @@ async def test_an_instance_on_a_backend_is_created_listed_and_shown(cli, house, 
     assert (await cli("create", "x", "--engine", "sandbox", "--backend", "evo")).status == 2
 
 
-async def test_setup_on_a_backend_needs_no_engine(cli, house, evo):
-    assert (await cli("setup", "shop", "--backend", "evo")).status == 0
-    assert house.supervisor.known[InstanceId("shop")].instance.engine == "evolution"
-
-
 async def test_deleting_leaves_the_session_on_the_server(cli, house, evo):
     await cli("create", "shop", "--engine", "evolution", "--backend", "evo")
     said = await cli("delete", "shop")
     assert said.out.splitlines()[:2] == ["shop deleted", "shop on evo is untouched"]
     assert house.supervisor.commands == []
-
-
-async def test_what_a_clean_up_deletes_on_the_server_is_said_so(cli, house, evo, capsys):
-    await cli("create", "shop", "--engine", "evolution", "--backend", "evo")
-    gone = "(its row on evo was deleted and made again; its chats there are gone)"
-    assert gone in (await cli("cleanup", "shop", "--yes")).out
-    with pytest.raises(SystemExit):
-        build_parser().parse_args(["cleanup", "--help"])
-    assert "Evolution server deletes it with its chats" in " ".join(capsys.readouterr().out.split())
-    view = house.supervisor.known[InstanceId("shop")]
-    under_way = Repair(Trouble.CONNECTION, "zombie", Goal.CLEANUP, 5.0, step=RecoveryKind.CLEANUP)
-    house.supervisor.known[InstanceId("shop")] = replace(view, repair=under_way)
-    told = (await cli("delete", "shop")).out.splitlines()[1]
-    assert told.startswith("shop on evo is not as it was: a clean-up was under way")
 
 
 async def test_deleting_there_too_takes_the_words(cli, house, evo, monkeypatch):
@@ -168,25 +141,14 @@ async def test_addresses_and_paths_of_a_backends_unit_are_printed(cli, tmp_path)
     assert (await cli("backends", "drop-in", "desk", *where)).status == 78
 
 
-def test_the_short_form_knows_every_command():
-    (commands,) = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    parser = commands.choices["backends"]
-    (inner,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    assert tuple(inner.choices) == backends.VERBS
-
-
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
         (["backends"], ["backends"]),
         (["backends", "evo"], ["backends", "show", "evo"]),
-        (["backends", "--json", "evo"], ["backends", "--json", "show", "evo"]),
-        (["--socket", "backends", "list"], ["--socket", "backends", "list"]),
         (["--socket", "s", "backends", "evo"], ["--socket", "s", "backends", "show", "evo"]),
         (["backends", "--key", "evo"], ["backends", "--key", "evo"]),
         (["backends", "check", "evo"], ["backends", "check", "evo"]),
-        (["backends", "--help"], ["backends", "--help"]),
-        (["show", "backends"], ["show", "backends"]),
         ([], []),
     ],
 )

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.backends.drop_in import render_reach
 from agent.cli.doctor import backends as doctor_backends
 from agent.cli.doctor import worker_access as worker_sight
-from agent.cli.doctor.worker_access import Worker, environment_of, worker_of
+from agent.cli.doctor.worker_access import Worker
 from agent.config import BackendDeclaration
 from tests.lacking import lacks, not_lent
-from tests.ports import free_port
 
 EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
 TICKET = "[[backend]]\nname = 'tick'\nengine = 'whaticket'\nurl = 'http://t.example'\nkey = 'K-2'\n"
@@ -66,8 +64,6 @@ async def test_a_backend_that_answers_is_good(doctor, house):
             "does not accept",
             "set the right key",
         ),
-        ({"reason": "timeout", "sentence": "no answer in 10 s"}, "no answer", "overloaded"),
-        ({"reason": "unreachable", "sentence": "nobody listens"}, "nobody", "check that it runs"),
         ({"reason": "new_word", "sentence": ""}, "it is not up", "backends check evo"),
         (
             {"worker_state": "failed", "sentence": "its worker is failed"},
@@ -81,30 +77,6 @@ async def test_a_fault_of_a_server_comes_with_advice(doctor, house, more, senten
     (found,) = wrong(await doctor(EVO))
     assert sentence in found[0]
     assert advice in found[1]
-
-
-async def test_logs_that_name_no_session_are_wrong_while_the_server_answers(doctor, house):
-    words = "6 crypto errors in its logs of the last hour name no session"
-    house.supervisor.backends.declare("evo", warning=words)
-    (found,) = wrong(await doctor(EVO))
-    assert words in found[0]
-    assert "log_session" in found[1]
-
-
-async def test_a_backend_that_the_agent_has_not_read_is_noted(doctor):
-    found = await doctor(EVO)
-    assert wrong(found) == []
-    assert any("has not read it" in sentence for _, sentence, _ in found)
-
-
-async def test_two_backends_that_are_one_server_are_wrong(doctor, house):
-    twins = [
-        text.replace("http://e.example'", f"http://{host}:8080'\nadopt = ['*']")
-        for text, host in ((EVO, "127.0.0.1"), (EVO.replace("'evo'", "'evo2'"), "localhost"))
-    ]
-    ((sentence, advice),) = wrong(await doctor("".join(twins)))
-    assert sentence.startswith("backend evo and backend evo2 are one server (127.0.0.1:8080)")
-    assert "remove one of the two" in advice
 
 
 async def test_keys_must_not_be_open_to_everybody(doctor, house, tmp_path):
@@ -170,49 +142,6 @@ def test_the_workers_own_user_is_asked(tmp_path: Path):
     assert levels(tmp_path / "shut", "rx") == ["wrong"]
 
 
-def test_a_user_who_is_neither_root_nor_the_worker_gets_no_verdict(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    assert NOBODY.may(tmp_path, "r") is None
-    one = BackendDeclaration("tick", "whaticket")
-    (found,) = doctor_backends._path(one, NOBODY, tmp_path, "r")
-    assert (str(found.level), found.advice) == ("note", "run it as root")
-
-
-def test_paths_that_the_unit_hides_are_read_through_its_drop_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker_sight, "WORKER", "nobody")
-    (tmp_path / "run/systemd/system").mkdir(parents=True)
-    log = Path("/home/app/.pm2/logs/app.log")
-    before = worker_of("tick", tmp_path, installed=True, root=tmp_path)
-    assert (before.name, before.confined) == ("nobody", True)
-    assert not before.sees(log)
-    assert before.sees(Path("/srv/app.log"))
-    assert not before.may_change(Path("/srv/auth"))
-    folder = tmp_path / "etc/systemd/system/wa-backend@tick.service.d"
-    folder.mkdir(parents=True)
-    settings = {"logs": ["pm2:/home/app/.pm2/logs"], "auth_folder": "/srv/auth/{id}"}
-    (folder / "reach.conf").write_text(render_reach("tick", settings))
-    (folder / "more.conf").write_text(
-        "[Service]\n# BindPaths=/root\nBindReadOnlyPaths=/srv/x \\\n  /var/log/app:/log\n"
-        "BindPaths='\nSupplementaryGroups=daemon 4711 nosuchgroup\n"
-    )
-    after = worker_of("tick", tmp_path, installed=True, root=tmp_path)
-    assert after.sees(log)
-    assert after.sees(Path("/var/log/app/x"))
-    assert not after.sees(Path("/root/x"))
-    assert after.may_change(Path("/srv/auth/7"))
-    assert not after.may_change(log)
-    assert 4711 in after.groups
-    assert worker_of("other", tmp_path, installed=True, root=tmp_path).shown == ()
-    one = BackendDeclaration("tick", "whaticket")
-    hidden = tmp_path / "there"
-    hidden.touch()
-    monkeypatch.setattr(worker_sight, "HIDDEN", (str(tmp_path),))
-    monkeypatch.setattr(Worker, "may", lambda *_: True)
-    (found,) = doctor_backends._path(one, before, hidden, "r")
-    assert "hidden from its worker" in found.sentence
-    assert "wa-agent backends drop-in tick" in found.advice
-
-
 # Redis
 
 
@@ -239,40 +168,3 @@ async def redis(tmp_path, eventually):
     finally:
         process.terminate()
         await process.wait()
-
-
-async def test_a_real_redis_is_asked(doctor, house, redis):
-    house.supervisor.backends.declare("tick", "whaticket")
-    found = await doctor(f"{TICKET}redis_url = 'unix://:R-1@{redis}'\n")
-    assert wrong(found) == []
-    assert any(sentence == f"Redis at {redis} answers" for _, sentence, _ in found)
-    for password in (":other@", ""):
-        ((sentence, advice),) = wrong(
-            await doctor(f"{TICKET}redis_url = 'unix://{password}{redis}'\n")
-        )
-        assert "refuses the agent" in sentence
-        assert "redis_url" in advice
-        assert "other" not in sentence
-
-
-async def test_a_redis_that_is_none_is_wrong(doctor, house):
-    house.supervisor.backends.declare("tick", "whaticket")
-    address = f"127.0.0.1:{free_port()}"
-    ((sentence, _),) = wrong(await doctor(f"{TICKET}redis_url = 'redis://{address}'\n"))
-    assert "Connection refused" in sentence
-    ((sentence, _),) = wrong(
-        await doctor(f"{TICKET}redis_url = 'redis://127.0.0.1:{house.port}'\n")
-    )
-    assert "is not Redis" in sentence
-
-
-def test_a_unit_s_environment_is_what_its_drop_ins_say(tmp_path: Path) -> None:
-    for folder, name, text in (
-        ("usr/local/lib", "a", "WA_BROWSER=/opt/a"),
-        ("etc", "b", '"WA_BROWSER=/opt/the browser" LANG=C'),
-    ):
-        file = tmp_path / folder / "systemd/system/wa-instance@.service.d" / f"{name}.conf"
-        file.parent.mkdir(parents=True)
-        file.write_text(f"[Service]\n# Environment=WA_BROWSER=/no\nEnvironment={text}\n")
-    found = environment_of("wa-instance@.service", tmp_path)
-    assert found == {"WA_BROWSER": "/opt/the browser", "LANG": "C"}

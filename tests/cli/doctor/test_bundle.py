@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -120,20 +119,3 @@ def test_a_link_that_a_worker_planted_is_not_followed(
     assert "root's own" not in "".join(parts.values())
     assert set(parts) >= {"workers/one.log", "workers/pipe.log"}
     assert "workers/two.log" not in parts
-
-
-def test_the_log_of_an_agent_started_by_hand_is_found_behind_its_stderr(tmp_path: Path) -> None:
-    log = tmp_path / "agent.log"
-    with log.open("w") as file:
-        process = subprocess.Popen(["sleep", "60"], stderr=file)
-    try:
-        (tmp_path / "lock").write_text(str(process.pid))
-        log.write_text("[2026-01-15 10:30:45] [WARN] [SESSION] [a] what was told\n")
-        parts = dict(bundle_machine.machine_parts(Config(agent=AgentSection(state_path=tmp_path))))
-        assert "what was told" in parts["agent.log"]
-    finally:
-        process.kill()
-        process.wait()
-    assert "agent.log" not in dict(
-        bundle_machine.machine_parts(Config(agent=AgentSection(state_path=tmp_path)))
-    )

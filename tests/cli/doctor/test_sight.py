@@ -6,9 +6,7 @@ from typing import cast
 
 import pytest
 
-from agent.core.model import Instance, InstanceId
 from agent.engines.web import doctor as web
-from agent.vault.identity import create
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.cli.doctor.test_doctor import Doctor, doctor, state
@@ -43,14 +41,6 @@ async def test_doctor_reads_the_state_folder_of_the_agent_that_answers(
     said = await cli("doctor", "--json")
     found = {one["check"]: one for one in said.json()["findings"]}
     assert "sales (0755)" in found["state"]["sentence"]
-
-
-async def test_the_state_folder_of_the_command_line_holds(
-    cli: Cli, other: House, tmp_path: Path
-) -> None:
-    said = await cli("doctor", "--json", "--state", str(tmp_path / "gone"))
-    found = {one["check"]: one for one in said.json()["findings"]}
-    assert f"{tmp_path / 'gone'} is not there" in found["state"]["sentence"]
 
 
 async def test_an_agent_that_is_asked_over_http_may_be_another_machines(
@@ -110,18 +100,6 @@ async def test_a_browser_is_looked_at_before_the_first_web_instance(
     assert [one["level"] for one in found["browser"]] == ["wrong", "wrong"]
 
 
-async def test_without_an_agent_its_folders_tell_of_web_instances(
-    cli: Cli, browser: Callable[..., None], state: Path, tmp_path: Path
-) -> None:
-    doctor = Doctor(cli, state, tmp_path / "nobody.sock")
-    browser("browser_missing", "bundle_missing")
-    _, found = await doctor()
-    assert [one["level"] for one in found["browser"]] == ["ok"]
-    create(state / "sessions", Instance(InstanceId("shop"), "web", True, {}))
-    _, found = await doctor()
-    assert [one["level"] for one in found["browser"]] == ["wrong", "wrong"]
-
-
 async def test_node_and_packages_are_looked_at_where_a_baileys_instance_needs_them(
     doctor: Doctor, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,19 +112,3 @@ async def test_node_and_packages_are_looked_at_where_a_baileys_instance_needs_th
     assert status == 1
     assert {one["level"] for one in found["baileys"]} == {"wrong"}
     assert any("scripts/install --with baileys" in one["advice"] for one in found["baileys"])
-
-
-async def test_the_packs_and_their_sessions_are_listed(
-    doctor: Doctor, state: Path, tmp_path: Path
-) -> None:
-    for number in range(3):
-        folder = state / "run-packs" / "baileys-1" / "members" / f"p{number}"
-        folder.mkdir(parents=True)
-        (folder / "link.sock").touch()
-    config = tmp_path / "packs.toml"
-    config.write_text("[worker]\npack = 3\n")
-    _, found = await doctor("--config", str(config))
-    (only,) = found["packs"]
-    assert (only["level"], only["sentence"].split(";")[0]) == ("ok", "baileys-1: 3 sessions")
-    _, found = await doctor()
-    assert "wa-agent restart ID" in found["packs"][1]["advice"]

@@ -48,14 +48,6 @@ async def test_the_id_is_asked_for_once_more(
     )
 
 
-@pytest.mark.parametrize(("verb", "options"), [(one[0], one[1:]) for one in ENDS])
-async def test_the_option_answers_the_question(
-    cli: Cli, marked: House, verb: str, options: tuple[str, ...]
-) -> None:
-    done = await cli(verb, "sales", *options, "--confirm-passkey", "sales")
-    assert done.status == 0
-
-
 async def test_an_operator_notes_it_and_takes_it_back(cli: Cli, house: House) -> None:
     house.supervisor.known[SALES] = make_view("sales")
     assert (await cli("passkey", "sales", "needed")).status == 0

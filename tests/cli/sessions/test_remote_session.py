@@ -60,10 +60,8 @@ async def test_settings_there_are_shown_and_changed(cli, house, knows):
 @pytest.mark.parametrize(
     ("argv", "status", "words"),
     [
-        (("removed", "list", "nobody"), 3, "nobody"),
         (("removed", "restore", "shop", "20200101T000000Z"), 3, "no repair of shop"),
         (("removed", "restore", "shop", "../x"), 3, ""),
-        (("removed", "list", "Foul Id"), 2, ""),
         (("remote-settings", "shop", "--set", "x"), 2, "NAME=VALUE"),
         (("remote-settings", "nobody"), 3, "nobody"),
     ],
@@ -81,19 +79,6 @@ async def test_why_it_was_not_put_back_is_in_the_status(cli, knows, code, status
         status,
         "wa-agent: cannot put keys back: a cause\n",
     )
-
-
-async def test_an_engine_without_them_says_so(cli, knows):
-    knows.clear()
-    for argv, lacks in (
-        (("removed", "list", "shop"), "removes no files"),
-        (("remote-settings", "shop"), "has no settings on its server"),
-    ):
-        said = await cli(*argv)
-        assert (said.status, said.err) == (
-            4,
-            f"wa-agent: cannot do this with shop: its engine evolution {lacks}\n",
-        )
 
 
 @pytest.mark.parametrize(

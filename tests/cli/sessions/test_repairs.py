@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent.core.incidents.incident import Incident, IncidentKind
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, Instance, InstanceId
-from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair, Stage, Trouble
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
+from agent.core.recovery.repair import Goal, RecoveryKind, Repair, Stage, Trouble
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.fakes.supervisor import FakeResult, make_view
@@ -71,37 +71,6 @@ async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
     assert (await cli("repair", "../x")).status == 2
 
 
-async def test_a_round_over_there_says_what_it_is_made_of_and_tells_no_older_story(
-    house: House, cli: Cli
-) -> None:
-    verdict = HealthVerdict(Health.DEGRADED, S.CONNECTED, "crypto_peer", "5 crypto errors")
-    remote = Instance(InstanceId("desk"), "whaticket", True, {"backend": "tickets"}, 0.0)
-    put(house, "desk", instance=remote, verdict=verdict)
-    planned = (await cli("repair", "desk", "--dry-run")).out
-    steps = "disconnect, back up and remove, start-session, wait"
-    assert f"would try: regenerate_keys ({steps}), reconnect, restart" in planned
-    house.supervisor.note(InstanceId("desk"), "repaired", "of yesterday")
-    done = await cli("repair", "desk", "--debug")
-    assert "repair_over: recover: recovered" in done.err
-    assert "of yesterday" not in done.err
-
-
-async def test_the_sum_of_all_repairs_is_printed(house: House, cli: Cli) -> None:
-    shown = await cli("repair", "--stats")
-    assert re.search(r"mean time of a check +50\.0 ms", shown.out)
-    assert re.search(r"success rate +100%", shown.out)
-    assert re.search(r"asked for by hand +2\nended needing a person +1", shown.out)
-    assert (await cli("repair", "--stats", "--json")).json()["repaired"] == 1
-
-
-async def test_a_setup_draws_the_code_or_says_connected(house: House, cli: Cli) -> None:
-    made = await cli("setup", "sales", "--engine", "sandbox")
-    assert "█" in made.out
-    assert "SANDBOX,2@abc" not in made.out
-    put(house)
-    assert (await cli("setup", "sales")).out == "sales is connected\n"
-
-
 async def test_incidents_are_shown_and_released(house: House, cli: Cli) -> None:
     assert (await cli("incidents")).out == "no incidents\n"
     since = time.clock_gettime(time.CLOCK_BOOTTIME) - 5
@@ -142,21 +111,6 @@ def repair(**more: Any) -> Repair:
             id="a repair waits",
         ),
         pytest.param(
-            {"repair": repair(step=RecoveryKind.RECONNECT, tries=1, stage=Stage.SETTLING)},
-            "reconnect inside its worker, try 1, done; the next checks show",
-            id="a step settles",
-        ),
-        pytest.param(
-            {"status": S.CONNECTED, "repair": repair(ending=Ending.NEEDS_SCAN)},
-            r"next\n  nothing\n",
-            id="what needed a scan was scanned",
-        ),
-        pytest.param(
-            {"status": S.CONNECTED, "reason": "ping_failed"},
-            "its next pings decide",
-            id="a ping failed",
-        ),
-        pytest.param(
             {"circuit": "open", "circuit_opens_wall": time.time() + 70_000},
             r"its circuit is open; one trial in \d+ h.*, or now: wa-agent recover sales",
             id="the circuit",
@@ -164,7 +118,6 @@ def repair(**more: Any) -> Repair:
         pytest.param(
             {"wait_reason": "incident"}, "waits for others: many instances", id="an incident"
         ),
-        pytest.param({"status": S.QR_REQUIRED}, "a person must scan its code", id="a scan"),
         pytest.param(
             {"status": S.AUTH_FAILURE, "reason": "banned"},
             "advice: Appeal on the phone(.|\n)*the agent does nothing more: a person must act",

@@ -1,6 +1,5 @@
 """`--wait`: how long a command waits for a connection, and when waiting is in vain."""
 
-import time
 from typing import Any
 
 import pytest
@@ -33,12 +32,10 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "SETTLED", 0.3)
 
 
-@pytest.mark.parametrize("reason", ["misconfigured", "banned", "session_damaged"])
+@pytest.mark.parametrize("reason", ["misconfigured", "banned"])
 def test_waiting_ends_where_only_a_person_can_help(reason: str) -> None:
-    begun = time.monotonic()
     with pytest.raises(Refused, match=f"a person must help, it says {reason}"):
-        wait(("DISCONNECTED", reason), seconds=120)
-    assert time.monotonic() - begun < 60
+        wait(("DISCONNECTED", reason), seconds=100_000)
 
 
 def test_the_word_of_the_last_run_ends_no_waiting() -> None:
@@ -66,10 +63,8 @@ def test_waiting_ends_when_a_code_is_there_that_nobody_has_scanned_yet() -> None
 
 
 def test_waiting_ends_when_the_sandbox_shows_a_code_that_its_phone_does_not_scan() -> None:
-    begun = time.monotonic()
     with pytest.raises(TryLater, match="a person must scan the code of sales: wa-agent qr sales"):
-        wait(("INITIALIZING", ""), ("QR_REQUIRED", ""), seconds=120, engine="sandbox")
-    assert time.monotonic() - begun < 60
+        wait(("INITIALIZING", ""), ("QR_REQUIRED", ""), seconds=100_000, engine="sandbox")
 
 
 def test_a_code_that_the_sandbox_scans_itself_ends_no_waiting() -> None:

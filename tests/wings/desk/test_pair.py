@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -136,15 +135,3 @@ def test_a_browser_is_searched_for_and_may_be_named(
         assert (found.path, found.visible) == (program, True)
     with pytest.raises(ConfigError):
         find_visible_browser("no-such-browser")
-
-
-def test_a_desktop_needs_none_of_the_agents_libraries() -> None:
-    code = (
-        "import sys; from agent.cli.main import run; run(['pair', '--help']);"
-        "import agent.wings.desk.pairing, agent.vault.archives.pack;"
-        "print('loaded', *sorted({'aiohttp','dbus_fast','psutil','sqlite3','segno','agent.store',"
-        "'agent.host','agent.supervise','agent.config'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "loaded"
-    assert "age -p" in done.stdout

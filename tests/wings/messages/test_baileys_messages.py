@@ -19,7 +19,7 @@ from tests.worker.conftest import Bench
 pytestmark = pytest.mark.slow
 __all__ = ["cache", "whatsapp"]
 GROUP = "120363000000000007@g.us"
-TURNS, IN_A_ROW = 6, 10
+TURNS, IN_A_ROW = 2, 10
 
 
 @pytest.mark.timeout(280)

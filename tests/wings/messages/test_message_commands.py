@@ -36,30 +36,6 @@ async def test_no_text_can_draw_on_the_terminal(house: House, cli: Cli) -> None:
     assert line.endswith("�[31mred� / next [99] line")
 
 
-async def test_each_kind_has_its_words(house: House, cli: Cli) -> None:
-    worker = house.messages.add("shop")
-    worker.keep("", kind="message_ack")
-    worker.records[-1] |= {"state": "read", "from_me": True}
-    worker.keep("", kind="message_reaction")
-    worker.records[-1] |= {"emoji": "👍", "sender": "a@lid", "name": "Ann"}
-    worker.keep("look", kind="message")
-    worker.records[-1] |= {"type": "image"}
-    worker.keep("", "")
-    worker.drop(0)
-    said = await cli("messages", "shop")
-    ends = [line.partition(" [")[2] for line in said.out.splitlines()][:3]
-    assert ends == [
-        "me in 551199999901@s.whatsapp.net] message_ack: read",
-        "Ann <a@lid> in 551199999901@s.whatsapp.net] message_reaction: 👍",
-        "551199999901@s.whatsapp.net] message: (image) look",
-    ]
-    worker.drop(3)
-    said = await cli("messages", "shop", "--after", "1")
-    assert "message_gap: 2 records at most are gone" in said.out
-    said = await cli("messages", "shop", "--after", "900")
-    assert "message_gap: what was kept before is gone" in said.out
-
-
 async def test_a_wrong_cursor_and_an_unknown_session_are_refused(house: House, cli: Cli) -> None:
     house.messages.add("shop")
     assert (await cli("messages", "shop", "--after", "x")).status == 2

@@ -55,31 +55,6 @@ async def test_each_record_comes_once_and_in_order_past_restarts_of_the_worker(
         await one.close()
 
 
-async def test_a_listener_may_come_before_the_worker_does(
-    house: House, local: aiohttp.ClientSession
-) -> None:
-    house.messages.add("shop").keep("a")
-    house.messages.lose_worker("shop")
-    listener = await local.ws_connect(PATH)
-    house.messages.connect_worker("shop")
-    assert await texts(listener, 1) == ["a"]
-    await listener.close()
-    for path, status in ((f"{PATH}?after=newest", 409), ("/api/instance/x/messages/live", 404)):
-        house.messages.lose_worker("shop")
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await local.ws_connect(path)
-        assert refused.value.status == status
-
-
-async def test_a_gap_comes_in_its_place(house: House, local: aiohttp.ClientSession) -> None:
-    worker = house.messages.add("shop")
-    worker.keep(*"abcd")
-    worker.drop(2)
-    listener = await local.ws_connect(f"{PATH}?after=1")
-    assert await texts(listener, 3) == ["message_gap", "c", "d"]
-    await listener.close()
-
-
 async def test_a_listener_whose_key_is_revoked_hears_nothing_more(
     house: House, local: aiohttp.ClientSession
 ) -> None:
@@ -91,27 +66,6 @@ async def test_a_listener_whose_key_is_revoked_hears_nothing_more(
     assert await closed(listener) == (1008, "its key was revoked")
 
 
-async def test_the_end_of_the_agent_is_said(house: House, local: aiohttp.ClientSession) -> None:
-    house.messages.add("shop").keep("a")
-    listener = await local.ws_connect(PATH)
-    assert await texts(listener, 1) == ["a"]
-    house.messages.source.end()
-    assert await closed(listener) == (1001, "the agent stops")
-
-
-async def test_a_deleted_session_ends_its_listeners(
-    house: House, local: aiohttp.ClientSession
-) -> None:
-    house.messages.add("shop").keep("a")
-    listener = await local.ws_connect(PATH)
-    assert await texts(listener, 1) == ["a"]
-    del house.messages.registry.facts["shop"]
-    house.messages.source.forget("shop")
-    code, said = await closed(listener)
-    assert code == 1001
-    assert "shop" in said
-
-
 async def test_a_listener_that_does_not_read_is_let_go_and_costs_no_memory(
     house: House, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
@@ -120,7 +74,7 @@ async def test_a_listener_that_does_not_read_is_let_go_and_costs_no_memory(
     worker.keep(*("x" * 60_000 for _ in range(400)))  # 24 MB
     _, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1024)
     writer.write(_UPGRADE.format(path=PATH).encode())
-    await eventually(lambda: len(house.server._parts.listeners) == 1)
+    await eventually(lambda: worker.asked)
     await eventually(lambda: not house.server._parts.listeners)
     pages = [args for do, args in worker.asked if do == "messages"]
     assert len(pages) < 5  # the first look, and what one page and the kernel hold

@@ -44,15 +44,10 @@ def test_the_pace_is_a_table_of_its_own_and_goes_to_no_worker(tmp_path: Path) ->
     ("text", "key"),
     [
         ("[messages]\nhours = 0", "messages.hours"),
-        ("[messages]\nmost = 99", "messages.most"),
-        ("[messages]\nmegabytes = 1.5", "messages.megabytes"),
         ('[messages]\nkeep = "no"', "messages.keep"),
         ("[messages]\ndays = 3", "messages.days"),
         ("[messages.pace]\nper_minute = -1", "messages.pace.per_minute"),
-        ("[messages.pace]\nper_hour = 1", "messages.pace.per_hour"),
         ("[messages]\npace = 3", "messages.pace"),
-        ("[messages]\npace.new_people = 1.5", "messages.pace.new_people"),
-        ("[[messages]]\nhours = 3", "messages"),
         ("messages = 3", "messages"),
     ],
 )

@@ -4,11 +4,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.wings.messages.spool.reading import PAGE_BYTES
-from agent.wings.messages.spool.segment import Segment
 from tests.wings.messages.spools import (
     entries,
     message,
@@ -31,30 +28,6 @@ def test_what_is_kept_is_read_in_its_order_by_this_worker_and_the_next(tmp_path:
         assert found[6]["text"] == "ação\n\t\0\u2028 🙂"
         assert {key: found[0][key] for key in message(0)} == message(0)
         assert abs(found[0]["kept"] - time.time()) < 60
-
-
-def test_the_same_thing_that_comes_again_is_kept_once(tmp_path: Path) -> None:
-    spool = spool_at(tmp_path)
-    spool.append(entries([1, 2, 2]))
-    assert spool.append(entries([1, 3])) == 1
-    spool = spool_at(tmp_path)
-    assert spool.append(entries([3, 2, 4, 4])) == 1
-    assert numbers_of(read_all(spool)) == [1, 2, 3, 4]
-
-
-def test_a_reader_goes_on_where_it_was_and_hears_whether_there_is_more(tmp_path: Path) -> None:
-    spool = spool_at(tmp_path)
-    spool.append(entries(range(10)))
-    page = spool.page(0, 4)
-    assert numbers_of(page.records) == [0, 1, 2, 3] and page.more
-    page = spool.page(page.next, 6)
-    assert numbers_of(page.records) == [4, 5, 6, 7, 8, 9] and not page.more
-    assert page.next == page.newest
-    nothing = spool.page(page.next, 6)
-    assert (nothing.records, nothing.next) == ([], page.newest)
-    assert spool.page(page.newest + 1000, 6).next == page.newest
-    spool.append(entries([10]))
-    assert numbers_of(spool.page(page.next, 6).records) == [10]
 
 
 def test_a_page_fits_into_one_answer_of_the_link(tmp_path: Path) -> None:
@@ -139,20 +112,6 @@ def test_what_is_too_old_goes_and_no_cursor_comes_again(
     assert record["cursor"] > newest
 
 
-def test_a_spool_that_is_made_again_gives_no_cursor_a_second_time(tmp_path: Path) -> None:
-    first = spool_at(tmp_path)
-    first.append(entries(range(3)))
-    (tmp_path / "messages").rename(tmp_path / "before")
-    # Nobody makes a session again within as many milliseconds as it has had messages.
-    while time.time() * 1000 <= first.newest + 1:
-        pass
-    second = spool_at(tmp_path)
-    second.append(entries(range(3)))
-    oldest = read_all(second)[0]["cursor"]
-    assert oldest > first.newest
-    assert numbers_of(read_all(second, after=first.newest)) == [0, 1, 2], "and has no gap"
-
-
 def test_only_the_workers_own_user_reads_what_is_kept(tmp_path: Path) -> None:
     tmp_path.chmod(0o770)
     spool = spool_at(tmp_path)
@@ -162,15 +121,3 @@ def test_only_the_workers_own_user_reads_what_is_kept(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o770, "the agent throws it away with the session"
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
     assert {file.name for file in folder.iterdir()} > {"state.json"}
-
-
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50), st.data())
-def test_a_sealed_segment_knows_the_same_marks(marks: list[int], data: st.DataObject) -> None:
-    segment = Segment(1)
-    cut = data.draw(st.integers(0, len(marks)))
-    for part in (marks[:cut], marks[cut:]):
-        segment._marks.update(part)
-        segment.seal()
-    others = data.draw(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20))
-    for mark in (*marks, *others):
-        assert segment.has(mark) == (mark in marks)

@@ -7,8 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.wings.messages.spool.holes import Hole, gaps, never_given
-from agent.wings.messages.spool.page import Bounds
 from tests.wings.messages.spools import (
     UNSURE,
     entries,
@@ -97,33 +95,6 @@ def test_files_that_were_copied_over_give_no_cursor_again(
     look_at_a_copy_of_five_of_twelve(tmp_path, newest)
 
 
-def test_after_a_boot_cursors_go_on_above_the_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The machine may be one of before: an image of it was put back."""
-    for boot in range(40):
-        for user in ("opening", "spool"):
-            name = f"agent.wings.messages.spool.{user}.wall_at_boot"
-            monkeypatch.setattr(name, lambda boot=boot: 1_790_000_000.0 + 100 * boot)
-        spool = spool_at(tmp_path)
-        wait_until_the_time_is_above(spool.newest)
-        spool.append(entries([boot]))
-        spool.settle(spool.newest)
-        spool.close()
-    spool = spool_at(tmp_path)
-    records = read_all(spool)
-    assert numbers_of(records) == list(range(40))
-    for record in records:
-        assert read_all(spool, record["cursor"])[:1] == records[records.index(record) + 1 :][:1]
-    assert (spool.state()["waiting"], spool.state()["lost"]) == (0, 0)
-    # Cursors that were never given are no lost records when what is around them goes.
-    spool.bounds = Bounds(most=16)
-    spool.trim()
-    assert len(segments(tmp_path)) < 20 and spool.state()["lost"] == 0
-    kept = numbers_of(read_all(spool))
-    assert kept == list(range(40))[-len(kept) :]
-
-
 def test_a_worker_that_starts_again_goes_on_as_before(tmp_path: Path) -> None:
     cursors = []
     for number in range(5):
@@ -134,32 +105,6 @@ def test_a_worker_that_starts_again_goes_on_as_before(tmp_path: Path) -> None:
         spool.close()
     assert cursors == list(range(cursors[0], cursors[0] + 5))
     assert len(segments(tmp_path)) == 1
-
-
-def test_what_was_given_ahead_of_the_time_counts_as_missing_too(tmp_path: Path) -> None:
-    """Thousands of records in the moment in which a spool begins."""
-    ahead = put_back(tmp_path, range(5), range(5, 12)) + 60_000
-    spool = spool_at(tmp_path)
-    first = spool.page(0, 1).oldest
-    spool.go_above(ahead)
-    spool.append(entries([20]))
-    assert numbers_of(read_all(spool)) == [0, 1, 2, 3, 4, first + 4 - ahead, 20]
-
-
-def test_what_a_worker_gave_before_it_knew_comes_again_above(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    newest = put_back(tmp_path, range(3), range(3, 9))
-    with monkeypatch.context() as blind:  # it does not see by itself that this is a copy
-        blind.setattr("agent.wings.messages.spool.opening._go_above_the_time", lambda *_: False)
-        spool = spool_at(tmp_path)
-        spool.append(entries([30, 31]))
-    assert spool.newest < newest
-    spool.go_above(newest)
-    assert numbers_of(read_all(spool, newest)) == [30, 31], "its reader would never see them"
-    spool.go_above(newest)
-    spool.append(entries([30, 32]))
-    assert numbers_of(read_all(spool, newest)) == [30, 31, 32]
 
 
 def test_a_spool_that_was_lost_and_made_anew_says_how_many_are_missing(tmp_path: Path) -> None:
@@ -178,34 +123,3 @@ def test_a_spool_that_was_lost_and_made_anew_says_how_many_are_missing(tmp_path:
         assert numbers_of(read_all(each, newest)) == [50]
         assert numbers_of(read_all(each)) == [50]
         assert (each.state()["waiting"], each.state()["lost"]) == (1, 0)
-
-
-def test_an_empty_spool_that_goes_on_above_another_has_lost_nothing(tmp_path: Path) -> None:
-    spool = spool_at(tmp_path)
-    spool.go_above(10**15)
-    spool.append(entries([50]))
-    spool.close()
-    assert spool_at(tmp_path).state()["lost"] == 0
-
-
-def test_a_cursor_that_no_spool_gave_moves_none(tmp_path: Path) -> None:
-    spool = spool_at(tmp_path)
-    spool.append(entries([50]))
-    newest = spool.newest
-    spool.go_above(10**30)
-    assert spool.newest == newest
-
-
-def test_a_place_where_nothing_was_ever_given_is_no_missing_record() -> None:
-    holes = [Hole(10, 100), Hole(120, 200, 5.0, 6.0)]
-    found = list(gaps(8, 250, 1.0, holes, []))
-    assert [(it["first"], it["last"], it.get("missing")) for it in found] == [
-        (8, 10, 3),
-        (100, 120, 21),
-        (200, 250, 51),
-    ]
-    inside = next(iter(gaps(150, 250, 1.0, holes, [])))
-    assert (inside["first"], inside["last"], inside.get("missing")) == (150, 199, None)
-    assert (inside["since"], inside["until"]) == (5.0, 6.0)
-    assert list(gaps(11, 99, 1.0, holes, [])) == []
-    assert never_given(1, 250, holes) == 89 + 79

@@ -1,8 +1,6 @@
 """A full disk takes nothing and loses nothing: who hands over hears it, and it goes on later."""
 
-import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +12,6 @@ from agent.wings.messages.spool.page import Bounds
 from agent.wings.messages.spool.spool import Spool
 from tests.wings.messages.conftest import KeepingBench
 from tests.wings.messages.spools import entries, numbers_of, read_all, segments, spool_at
-
-REPOSITORY = Path(__file__).parents[3]
 
 
 def fill(folder: Path) -> Path:
@@ -57,18 +53,6 @@ def test_a_full_disk_keeps_what_it_has_and_takes_the_rest_when_it_has_room(
     assert [each["cursor"] for each in read_all(spool)][-1] == newest + 2
 
 
-def test_a_disk_without_a_free_inode_is_no_different(small_disk: Callable[[str], Path]) -> None:
-    disk = small_disk("size=4m,nr_inodes=6,mode=0700")
-    spool = spool_at(disk, most=160)
-    number = 0
-    with pytest.raises(OSError, match="No space"):
-        while True:
-            spool.append(entries([number]))
-            number += 1
-    assert numbers_of(read_all(spool)) == list(range(number))
-    assert numbers_of(read_all(spool_at(disk, most=160))) == list(range(number))
-
-
 def test_a_disk_that_turned_read_only_is_still_read(small_disk: Callable[[str], Path]) -> None:
     disk = small_disk("size=1m,mode=0700")
     spool = spool_at(disk)
@@ -84,43 +68,6 @@ def test_a_disk_that_turned_read_only_is_still_read(small_disk: Callable[[str], 
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     assert spool.append(entries([4, 5])) == 1
     assert numbers_of(read_all(spool_at(disk))) == list(range(6))
-
-
-LIMITED = """
-import signal, sys
-from pathlib import Path
-from tests.wings.messages.spools import entries, spool_at
-spool = spool_at(Path(sys.argv[1]))
-number = 0
-try:
-    while True:
-        spool.append(entries([number], "x" * 500))
-        number += 1
-except OSError as error:
-    print(number, error.strerror)
-"""
-
-
-def test_a_line_of_which_a_part_was_written_is_no_message(tmp_path: Path) -> None:
-    """The limit falls into a line: a part of it is written before the error."""
-    for limit in range(20_000, 20_400, 37):
-        folder = tmp_path / str(limit)
-        folder.mkdir()
-        done = subprocess.run(
-            [sys.executable, "-c", LIMITED, str(folder)],
-            env={"PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            check=True,
-            preexec_fn=lambda limit=limit: resource.setrlimit(
-                resource.RLIMIT_FSIZE, (limit, limit)
-            ),
-        )
-        kept, _, cause = done.stdout.strip().partition(" ")
-        assert cause == "File too large" and int(kept) > 20
-        spool = spool_at(folder)
-        assert numbers_of(read_all(spool)) == list(range(int(kept)))
-        assert spool.append(entries([int(kept)])) == 1 and not spool.damaged
 
 
 async def test_the_session_says_that_its_disk_takes_nothing_and_that_it_does_again(

@@ -1,14 +1,9 @@
 """`wa-agent import` of several sessions into a running agent."""
 
-import asyncio
-import fcntl
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 from agent.core.model import InstanceId
 from agent.vault.archives.pack import pack_session
@@ -94,62 +89,6 @@ async def test_an_incomplete_archive_is_refused_with_the_name_of_what_it_lacks(
     status, out = await cli(agent, "import", file, "--dry-run", "--json")
     assert (status, json.loads(out)[0]["code"]) == (4, "bad_archive"), out
     assert not await agent.knows("deaf")
-
-
-async def test_a_profile_is_shown_before_it_is_copied(tmp_path: Path, make_agent: Any) -> None:
-    store = tmp_path / "session-shop/Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
-    store.mkdir(parents=True)
-    agent = make_agent()
-    await agent.start()
-    status, out = await cli(agent, "import", tmp_path, "shop", "--dry-run")
-    assert (status, "whatsapp-web.js" in out, "session-shop" in out) == (0, True, True), out
-    with (store / "LOCK").open("w") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)  # as a browser's database does
-        status, out = await cli(agent, "import", tmp_path, "shop", "--dry-run", "--json")
-    assert (status, json.loads(out)[0]["code"]) == (4, "profile_in_use"), out
-
-
-async def test_of_several_each_tells_how_far_it_came(
-    make_agent: Callable[..., RunningAgent], tmp_path: Path
-) -> None:
-    write_folder(tmp_path / "bots" / "sales", keys_of())
-    write_folder(tmp_path / "bots" / "deaf", keys_of(pre_keys=0))
-    agent = make_agent()
-    await agent.start({"WA_NODE": "/no/node"})
-    words = ("--all", "--enable", "--wait", "1", "--json")
-    status, out = await cli(agent, "import", tmp_path / "bots", *words)
-    told = {row["name"]: row["result"] for row in json.loads(out)}
-    assert (status, sorted(told)) == (4, ["deaf", "sales"]), out
-    assert told["sales"].startswith("imported; cannot wait"), told
-    assert told["deaf"].startswith("refused: it holds credentials without"), told
-
-
-@pytest.mark.parametrize("point", ["import_unpacked", "staging_in_place"])
-async def test_an_agent_that_is_killed_meanwhile_is_waited_for(
-    make_agent: Callable[..., RunningAgent], tmp_path: Path, point: str
-) -> None:
-    for number, name in enumerate(("desk", "sales", "till")):
-        told = creds(me={"id": f"551188000000{number}:1@x"}, noiseKey=pair_of(number + 10))
-        write_folder(tmp_path / "bots" / name, keys_of(told))
-    agent = make_agent()
-    await agent.start({"WA_FAILPOINT": f"{point}:kill"})
-    importing = asyncio.create_task(cli(agent, "import", tmp_path / "bots", "--all", "--json"))
-    assert agent.process is not None
-    async with asyncio.timeout(60):
-        await agent.process.wait()
-    await agent.start()
-    status, out = await importing
-    assert status == 0, out
-    assert [row["result"] for row in json.loads(out)] == ["imported"] * 3
-    shown = [await agent.show(id) for id in ("desk", "sales", "till")]
-    assert [one["account"] for one in shown] == [f"551188000000{n}" for n in range(3)]
-
-
-async def test_where_no_agent_runs_nothing_is_waited_for(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "auth", keys_of())
-    nobody = SimpleNamespace(state=tmp_path)
-    status, out = await cli(nobody, "import", folder)
-    assert (status, "cannot reach the agent" in out) == (5, True), out
 
 
 async def test_what_a_session_needs_before_its_first_login_is_set_with_its_import(

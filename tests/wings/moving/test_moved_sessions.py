@@ -13,14 +13,10 @@ from agent.wings.moving.session import write_folder as write_session
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 from tests.standin.baileys.run import BaileysServer
 from tests.wings.moving.conftest import (
-    SCHEMA,
     Postgres,
     Redis,
     evolution_sql,
-    insert,
     read_folder,
-    whaticket_sql,
-    whatsmeow_rows,
     write_folder,
     write_whatsmeow,
 )
@@ -80,13 +76,6 @@ async def test_from_whatsmeows_file(bench: Bench, tmp_path: Path) -> None:
     await moves_in(bench, session)
 
 
-async def test_from_whatsmeow_on_postgresql(bench: Bench, postgres: Postgres) -> None:
-    rows = whatsmeow_rows(await paired(bench))
-    postgres.sql(SCHEMA + "".join(insert(table, *rows[table]) for table in rows))
-    [session] = find_sessions(postgres.url, Hints())
-    await moves_in(bench, session)
-
-
 async def test_from_evolution_2(bench: Bench, tmp_path: Path, postgres: Postgres) -> None:
     keys = await paired(bench)
     postgres.sql(evolution_sql("abc", "shop", keys))
@@ -105,13 +94,7 @@ async def test_from_whatickets_redis(bench: Bench, redis_server: Redis) -> None:
     await moves_in(bench, session)
 
 
-async def test_from_ticketz_table_of_keys(bench: Bench, postgres: Postgres) -> None:
-    postgres.sql(whaticket_sql(await paired(bench), beside=True))
-    [session] = find_sessions(postgres.url, Hints())
-    await moves_in(bench, session)
-
-
-@pytest.mark.parametrize("package", ["baileys", "baileys-6", "baileys-6.7"])
+@pytest.mark.parametrize("package", ["baileys", "baileys-6.7"])
 async def test_from_a_bot_of_the_real_library(bench: Bench, tmp_path: Path, package: str) -> None:
     server = BaileysServer(bench.whatsapp, tmp_path / "bot", tmp_path / "bot.log", package)
     try:

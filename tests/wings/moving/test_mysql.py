@@ -1,7 +1,6 @@
 """Sessions in a real MariaDB, and in what its dump program writes."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,8 @@ from agent.wings.moving.session import normal
 from tests.wings.moving.conftest import (
     Mariadb,
     creds,
-    evolution_sql,
     keys_of,
     whaticket_sql,
-    write_folder,
 )
 
 NAME = 'Owner\'s \\ "shop" ção 🙂; NULL'
@@ -34,25 +31,6 @@ def holds_all(session: FoundSession) -> None:
     assert session.keys == {key: normal(key, raw) for key, raw in KEYS.items()}
 
 
-def test_evolution_2_is_read_from_mysql_and_its_dumps(tmp_path: Path, mariadb: Mariadb) -> None:
-    url = mariadb.make("evolution", evolution_sql("abc", NAME, KEYS))
-    beside = {key: value for key, value in KEYS.items() if key != "creds"}
-    write_folder(tmp_path / "instances" / "abc", beside)
-    sources = [
-        url,
-        url.replace("mysql:", "mariadb:"),
-        mariadb.dump("evolution", tmp_path / "rows.sql"),
-        mariadb.dump(
-            "evolution", tmp_path / "named.sql", "--complete-insert", "--skip-extended-insert"
-        ),
-    ]
-    for source in sources:
-        [alone] = find(source)
-        assert (alone.name, alone.code) == (NAME, "keys_elsewhere")
-        [session] = find(source, keys=str(tmp_path / "instances"))
-        holds_all(session)
-
-
 @pytest.mark.parametrize("beside", [False, True], ids=["column session", "table BaileysKeys"])
 def test_whaticket_is_read_from_mysql_and_its_dump(
     tmp_path: Path, mariadb: Mariadb, beside: bool
@@ -63,24 +41,6 @@ def test_whaticket_is_read_from_mysql_and_its_dump(
         [session] = find(source)
         assert (session.program, session.name) == ("whaticket", "Support")
         holds_all(session)
-
-
-def test_a_mysql_database_that_a_server_uses_is_refused(mariadb: Mariadb) -> None:
-    url = mariadb.make("used", whaticket_sql(KEYS, beside=False))
-    with subprocess.Popen(
-        mariadb.client("--unbuffered", "used"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        server.stdin.write("SELECT 1;\n")
-        server.stdin.flush()
-        server.stdout.readline()
-        [session] = find(url)
-        server.communicate()
-    assert (session.code, "root uses it" in session.problem) == ("in_use", True)
 
 
 def test_no_question_can_write(mariadb: Mariadb) -> None:

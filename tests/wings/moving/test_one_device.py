@@ -61,49 +61,6 @@ async def test_a_copy_of_an_instance_is_not_imported_beside_it(
     assert len((await agent.do("GET", "/api/trash"))["trash"]) == 2, "nothing is lost"
 
 
-async def test_an_export_is_not_imported_beside_its_own_sandbox_session(
-    make_agent: Callable[..., RunningAgent], eventually: Any, tmp_path: Path
-) -> None:
-    agent = make_agent()
-    await agent.start()
-    await agent.create("shop", scan="auto")
-    await eventually(lambda: agent.status("shop"), "CONNECTED")
-    archive = tmp_path / "shop.tar.gz"
-    status, out = await cli(agent, "export", "shop", archive)
-    assert status == 0, out
-    status, out = await cli(agent, "import", archive, "copy", "--json")
-    assert (status, json.loads(out)["error"]) == (4, "same_device"), out
-    assert not await agent.knows("copy")
-    await agent.do("DELETE", "/api/instance/shop")
-    status, out = await cli(agent, "import", archive, "copy")
-    assert status == 0, out
-
-
-async def test_a_copy_of_a_web_session_is_not_imported_beside_it(
-    make_agent: Callable[..., RunningAgent], tmp_path: Path
-) -> None:
-    store = tmp_path / "web/profile/Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
-    store.mkdir(parents=True)
-    (store / "CURRENT").write_text("MANIFEST-000001\n")
-    (store / "MANIFEST-000001").write_text("x")
-    archives = {}
-    for device in ("d1", "d2"):
-        note = {"version": 1, "paired": True, "account": "5511", "page": "", "device": device}
-        (tmp_path / "web/web.json").write_text(json.dumps(note))
-        archives[device] = tmp_path / f"{device}.tar.gz"
-        with archives[device].open("wb") as file:
-            id = InstanceId("x")
-            pack_session(tmp_path / "web", id, "web", file, wall=1.0, account="5511")
-    agent = make_agent()
-    await agent.start()
-    status, out = await cli(agent, "import", archives["d1"], "shop")
-    assert status == 0, out
-    status, out = await cli(agent, "import", archives["d1"], "copy", "--json")
-    assert (status, json.loads(out)["error"]) == (4, "same_device"), out
-    status, out = await cli(agent, "import", archives["d2"], "till")
-    assert status == 0, "an account may link two devices"
-
-
 async def test_a_duplicated_instance_is_not_enabled_beside_the_first(
     make_agent: Callable[..., RunningAgent], eventually: Any, tmp_path: Path
 ) -> None:

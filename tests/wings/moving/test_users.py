@@ -58,29 +58,6 @@ def test_a_bot_in_a_container_is_seen_by_its_working_directory(tmp_path: Path, b
     assert user_of_folder(bot / "auth") == ""
 
 
-def test_a_bot_in_a_container_is_seen_by_its_mount_alone(tmp_path: Path, bot: Path) -> None:
-    container = tmp_path / "container"
-    mount = (bot / "auth", container / "data")
-    with contained(WAITS, mount, cwd=container / "elsewhere") as pid:
-        assert refused(bot / "auth", pid)
-
-
-def test_a_file_that_a_container_holds_open_is_seen(tmp_path: Path, bot: Path) -> None:
-    """Its program is no Node, so that the open file alone tells."""
-    data = tmp_path / "container" / "data"
-    inside = 'mount --bind "$1" "$2" && cd / && exec tail -f "$2/creds.json"'
-    command = ["unshare", "--mount", "sh", "-c", inside, "sh", str(bot / "auth"), str(data)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
-        assert program.stdout is not None
-        if not program.stdout.read(1):
-            program.wait()
-            not_lent("a mount namespace")
-        try:
-            assert refused(bot / "auth", program.pid)
-        finally:
-            program.kill()
-
-
 def test_a_container_with_another_folder_uses_this_one_not(tmp_path: Path, bot: Path) -> None:
     container = tmp_path / "container"
     mount = (bot.parent / "unrelated", container / "data")

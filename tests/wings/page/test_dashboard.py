@@ -1,28 +1,17 @@
 """The dashboard in a real browser, before a real agent with real workers."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from importlib.resources import files
 
 import pytest
 
 from tests.conftest import Eventually
-from tests.daemon.conftest import RunningAgent, remote_settings
-from tests.daemon.test_backends import table
-from tests.standin.evolution import StandIn
+from tests.daemon.conftest import RunningAgent
 from tests.wings.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
 from tests.wings.page.watcher import Watcher
 
 __all__ = ["listening", "make_agent", "watcher"]
-
-HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-
-
-@pytest.fixture
-async def standin() -> AsyncIterator[StandIn]:
-    one = await StandIn.open()
-    yield one
-    await one.close()
 
 
 async def test_create_scan_fault_and_repair_are_seen_live(
@@ -190,90 +179,6 @@ async def test_harsh_actions_ask_first_and_the_keyboard_is_enough(
     await check_manners(watcher, agent)
 
 
-async def test_the_code_is_replaced_before_it_runs_out_and_fits_a_phone(
-    listening: Callable[..., RunningAgent], watcher: Watcher
-) -> None:
-    agent = listening("\n[api]\ntrust_loopback = true\n")
-    await agent.start()
-    await agent.create("sales", scan="manual", qr_every=1.0, qr_codes=500)
-    await watcher.size(390, 844, phone=True)
-    await watcher.go(f"http://{agent.listen}/#/instance/sales")
-    image = "document.querySelector('.qr img')"
-    await watcher.until(f"{image}.naturalWidth > 100")
-    first = int(await watcher.run(f"{image}.dataset.number"))
-    await watcher.run(
-        "window.blank = 0; setInterval(() => { window.blank +="
-        f" {image}.hidden || !{image}.complete ? 1 : 0; }}, 20)"
-    )
-    await watcher.until(f"Number({image}.dataset.number) >= {first + 3}")
-    assert await watcher.run("window.blank") <= 2, "one code takes the other's place"
-    assert await watcher.run(f"{image}.getBoundingClientRect().width") > 280
-    assert await watcher.run("document.documentElement.scrollWidth") <= 390
-    await watcher.run("location.hash = '#/'")
-    await watcher.until(pill("sales", "warn"))
-    assert await watcher.run("document.documentElement.scrollWidth") <= 390
-    await check_manners(watcher, agent)
-
-
-async def test_backends_are_shown_with_what_is_wrong_and_whose_instances_are_theirs(
-    listening: Callable[..., RunningAgent], watcher: Watcher, standin: StandIn
-) -> None:
-    for name in ("line-1", "line-2"):
-        standin.add(name, "open")
-    standin.add("Shop One", "open")
-    absent = table(standin, name="old-office", url="http://127.0.0.1:9", adopt=[])
-    agent = listening(
-        "\n[api]\ntrust_loopback = true\n" + table(standin, adopt=["line-*", "Shop*"]) + absent,
-        base=remote_settings(),
-    )
-    await agent.start()
-    await agent.create("local")
-    await watcher.colours("dark")
-    await watcher.size(390, 844, phone=True)
-    await watcher.go(f"http://{agent.listen}/")
-    row = "document.querySelector('[data-backend={}] {}')"
-    await watcher.until(f"{row.format('evo', '.pill')}.textContent === 'Answers'")
-    await watcher.until(f"{row.format('evo', 'dd')}.textContent === '3 of 3'")
-    await watcher.until(f"{row.format('old-office', '.pill')}.textContent === 'Down'")
-    why = f"{row.format('old-office', '.backend-why')}.textContent"
-    await watcher.until(f"{why}.includes('Connect call failed')")
-    first = "document.querySelector('[data-backend]').dataset.backend"
-    await watcher.until(f"{first} === 'old-office'")  # trouble first
-    assert await watcher.run("document.documentElement.scrollWidth") <= 390
-    await picture(watcher, "backends-phone-dark")
-    await watcher.size(1400, 900)
-    await watcher.run("document.querySelector('#theme').click()")
-    await watcher.run("document.documentElement.dataset.theme = 'light'")
-    await picture(watcher, "backends-wide-light")
-
-    # Its instances, by the keyboard alone.
-    await watcher.run("document.querySelector('[data-backend=evo] button').focus()")
-    await watcher.press("Enter", 13)
-    await watcher.until("document.querySelectorAll('.card').length === 3")
-    assert await watcher.run("document.activeElement.id") == "search"
-    told = await watcher.run("document.querySelector('[data-id=line-1]').innerText")
-    assert "evolution on evo" in told
-    assert "on evo as Shop One" in await watcher.run("document.querySelector('.cards').innerText")
-    await watcher.run("location.hash = '#/instance/line-1'")
-    await watcher.until(
-        "document.querySelector('#instance .facts').innerText.includes('evolution on evo')"
-    )
-    await watcher.run("location.hash = '#/'")
-
-    # Down while a person watches, and back on a click.
-    await standin.front.set("failing")
-    await watcher.until(f"{row.format('evo', '.pill')}.textContent === 'Down'")
-    await watcher.until(f"{row.format('evo', 'dd')}.textContent.endsWith(' of 3')")
-    await watcher.until(
-        "document.querySelector('[data-id=line-1]').innerText.includes('its backend is down')"
-    )
-    await picture(watcher, "backends-down")
-    await standin.front.set("")
-    await watcher.click("[data-backend=evo] .actions button:last-child")
-    await watcher.until(f"{row.format('evo', '.pill')}.textContent === 'Answers'")
-    await check_manners(watcher, agent)
-
-
 def luminance(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     red, green, blue = (
@@ -295,20 +200,3 @@ def test_every_text_stands_out_enough(theme: str) -> None:
     for text, ground in pairs:
         dark, light = sorted((luminance(colours[text]), luminance(colours[ground])))
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
-
-
-async def test_f83_hostile_text_is_shown_and_does_nothing(
-    listening: Callable[..., RunningAgent], watcher: Watcher
-) -> None:
-    """A name for an account comes from WhatsApp: it is anybody's text."""
-    agent = listening("\n[api]\ntrust_loopback = true\n")
-    await agent.start()
-    await agent.create("sales", account=HOSTILE)
-    await watcher.go(f"http://{agent.listen}/")
-    await watcher.until(pill("sales", "good"))
-    await watcher.until("document.querySelector('[data-id=sales]').innerText.includes('<script>')")
-    await watcher.run("location.hash = '#/instance/sales'")
-    await watcher.until("document.querySelector('#instance .facts').innerText.includes('<script>')")
-    assert await watcher.run("document.title") == "wa-agent"
-    assert not await watcher.run("document.querySelector('img[src=x]')")
-    await check_manners(watcher, agent)

@@ -2,18 +2,14 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
-from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
 from tests.wings.page.browsing import check_manners, listening, make_agent, picture, watcher
 from tests.wings.page.watcher import Watcher
 
 __all__ = ["listening", "make_agent", "watcher"]
 
-TRUSTED = "\n[api]\ntrust_loopback = true\n"
 YES = "dialog[open] .danger"
-TOASTS = "document.querySelector('.toasts').innerText"
 WIDE = "document.documentElement.scrollWidth"
 
 
@@ -73,53 +69,4 @@ async def test_a_key_is_made_shown_once_used_and_revoked(
     await watcher.click(YES)
     await watcher.until(f"!document.querySelector('{row}')")
     assert (await agent.ask("GET", "/api/instances", headers=bearer))[0] == 401
-    await check_manners(watcher, agent)
-
-
-async def test_a_session_goes_out_as_an_archive_and_comes_in_again(
-    listening: Callable[..., RunningAgent],
-    watcher: Watcher,
-    eventually: Eventually,
-    tmp_path: Path,
-) -> None:
-    agent = listening(TRUSTED)
-    await agent.start()
-    await agent.create("sales")
-    await eventually(lambda: agent.status("sales"), "CONNECTED")
-    await watcher.size(1280, 900)
-    down = {"behavior": "allow", "downloadPath": str(tmp_path)}
-    await watcher.call("Page.setDownloadBehavior", down)
-    await watcher.go(f"http://{agent.listen}/#/agent")
-    await watcher.click("[data-do=export]")
-    await watcher.until(f"{TOASTS}.includes('the archive of sales is sales.')")
-
-    async def archive() -> list[Path]:
-        return [file for file in tmp_path.glob("sales.*.tar.gz") if file.stat().st_size]
-
-    await eventually(archive)
-    (file,) = await archive()
-    await watcher.set_files("#import-file", [str(file)])
-    await watcher.click("#import button")
-    wrong = "document.querySelector('#import .wrong').textContent"
-    await watcher.until(f"{wrong}.includes('cannot import sales: ')")  # the interface's own words
-
-    # Deleted: its note and its story lead to the trash.
-    await watcher.run("location.hash = '#/instance/sales'")
-    await watcher.click("[data-do=delete]")
-    await watcher.until("document.activeElement.id === 'dialog-typed'")
-    await watcher.type("sales")
-    await watcher.press("Enter", 13)
-    note = "document.querySelector('.toast:has(a[href=\"#/copies\"])').innerText"
-    await watcher.until(f"{note}.includes('in the trash as sales.')")
-    await watcher.click("#overview .story a[href='#/copies/sales']")
-    await watcher.until("document.querySelector('#copies-trash .copy-row')")
-
-    await watcher.run("location.hash = '#/agent'")
-    await watcher.set_files("#import-file", [str(file)])
-    await watcher.click("#import-enable")
-    await watcher.click("#import button")
-    await watcher.until("location.hash === '#/instance/sales'")
-    await eventually(lambda: agent.status("sales"), "CONNECTED")
-    await watcher.click("#instance .facts a[href='#/copies/sales']")
-    await watcher.until("document.querySelector('#copies-of').value === 'sales'")
     await check_manners(watcher, agent)

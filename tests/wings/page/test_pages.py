@@ -2,30 +2,16 @@
 
 import asyncio
 import gzip
-import re
 import shutil
 from pathlib import Path
 
-import pytest
-
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.wings.page.pages import FILES, PARTS
+from agent.wings.page.pages import PARTS
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
 from tests.lacking import lacks
 
 FOUL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-_OBEYS_TEXT = re.compile(
-    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|srcdoc"
-    r"|setAttribute\(\s*[\"']on|createContextualFragment|javascript:"
-)
-
-
-@pytest.mark.parametrize("name", [*PARTS, "dashboard.html", "docs.html"])
-def test_f83_a_page_takes_foreign_text_as_text(name: str) -> None:
-    source = FILES[name].read_text(encoding="utf-8")
-    assert not _OBEYS_TEXT.search(source)
-    assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=", source), "code stands in files only"
 
 
 async def test_f83_a_page_may_run_nothing_but_our_own_files(house: House) -> None:
@@ -40,25 +26,6 @@ async def test_f83_a_page_may_run_nothing_but_our_own_files(house: House) -> Non
             assert policy["script-src"] == "'self'"
             assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
-
-
-async def test_the_dashboard_names_all_its_modules_so_that_they_load_side_by_side(
-    house: House,
-) -> None:
-    async with house.local(base_url="http://localhost") as local:
-
-        async def text(path: str) -> str:
-            return await (await local.get(path)).text()
-
-        page = await text("/")
-        preloaded = set(re.findall(r'<link rel="modulepreload" href="([^"]+)">', page))
-        wanted, known = {"/page/dashboard.js"}, set[str]()
-        while left := wanted - known:
-            known |= left
-            for path in left:
-                wanted |= set(re.findall(r'from "(/page/[^"]+)"', await text(path)))
-    assert len(wanted) > 20
-    assert preloaded == wanted - {"/page/dashboard.js"}
 
 
 async def test_a_page_travels_packed_and_is_not_sent_again_while_it_is_the_same(

@@ -156,14 +156,6 @@ class Watcher:
     async def type(self, text: str) -> None:
         await self.call("Input.insertText", {"text": text})
 
-    async def set_files(self, selector: str, paths: list[str]) -> None:
-        """As if a person had chosen them in the browser's dialog."""
-        script = f"document.querySelector({json.dumps(selector)})"
-        await self.until(script)
-        found = await self.call("Runtime.evaluate", {"expression": script})
-        field = found["result"]["objectId"]
-        await self.call("DOM.setFileInputFiles", {"files": paths, "objectId": field})
-
     async def press(self, key: str, code: int) -> None:
         for kind in ("rawKeyDown", "keyUp"):
             event = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}

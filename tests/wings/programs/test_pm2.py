@@ -93,7 +93,6 @@ def test_a_node_that_a_shell_found_is_found_here_too(tmp_path: Path) -> None:
         ("node src/bot.js --shop", ["start"], ("node", "src/bot.js", "--shop")),
         ("tsx bot.ts", ["run", "start"], ("tsx", "bot.ts")),
         ("NODE_ENV=x node bot.js", ["start"], None),
-        ("node bot.js && echo $?", ["start"], None),
         ("node bot.js", ["test"], None),
     ],
 )
@@ -137,29 +136,6 @@ def test_what_has_no_counterpart_is_named() -> None:
 def test_what_is_no_list_of_pm2_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="no list of pm2's"):
         read_list(raw, SHELL)
-
-
-def test_half_a_character_of_pm2s_list_is_written_as_a_whole_one() -> None:
-    bot = {"name": "a\ud83d", "pm_exec_path": "/srv/b.js", "env": {"KEY": "v\ud83d"}}
-    text = render(read_list(json.dumps([bot]).encode(), {}), "pm2")
-    (program,) = tomllib.loads(text)["program"]
-    assert "KEY=v?" in program["environment"]
-
-
-def test_variables_that_begin_with_wa_move_and_those_of_the_worker_are_named() -> None:
-    given = {"WA_NUMBER": "49151", "WA_SESSION": "/srv/auth", "WATCHDOG_USEC": 5, "my.key": "x"}
-    (bot,) = read_list(json.dumps([row(env=given)]).encode(), SHELL)
-    assert bot.programs[0].environment == ("WA_NUMBER=49151",)
-    assert bot.notes == [
-        "its variable WATCHDOG_USEC: WATCHDOG_USEC is the worker's to set",
-        "its variable WA_SESSION: WA_SESSION is the worker's to set",
-        "its variable my.key: it must be NAME=VALUE",
-    ]
-
-
-def test_values_are_given_as_pm2_gives_them() -> None:
-    (bot,) = read_list(json.dumps([row(env={"A": True, "B": 5, "C": None})]).encode(), SHELL)
-    assert bot.programs[0].environment == ("A=true", "B=5")
 
 
 def test_a_bot_that_may_use_more_than_its_unit_grants_comes_with_a_drop_in(

@@ -137,10 +137,7 @@ async def test_exit_statuses_and_signals_of_children_are_reported(bench: Any, wa
     ("packet", "files"),
     [
         pytest.param(b"{", 2, id="not json"),
-        pytest.param(b"[]", 2, id="not an object"),
-        pytest.param(b"{}", 2, id="empty"),
         pytest.param(b'{"fork": "a", "env": 3}', 2, id="no environment"),
-        pytest.param(b'{"fork": 3, "env": {}}', 2, id="no id"),
         pytest.param(b'{"fork": "a", "env": {}}', 0, id="no files"),
         pytest.param(b'{"fork": "a", "env": {}}', 5, id="too many files"),
         pytest.param(b"[" * 100_000, 2, id="depth bomb"),
@@ -177,9 +174,8 @@ async def test_children_outlive_the_warm_process_which_ends_with_its_agent(
     assert await link.call("close") == {}
 
 
-@pytest.mark.parametrize("killed", [False, True])
 async def test_a_worker_whose_start_was_broken_off_does_not_outlive_its_agent(
-    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, killed: bool
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     mark = f"{os.getpid()}-{boot_now()}"
     monkeypatch.setenv("WA_TESTS_BROKEN_OFF", mark)
@@ -192,12 +188,10 @@ async def test_a_worker_whose_start_was_broken_off_does_not_outlive_its_agent(
     begun.cancel()
     await asyncio.gather(begun, return_exceptions=True)
     os.close(out)
-    if killed:  # as an agent that is killed: nothing reads what the warm process answers
-        assert warm._sock is not None
-        asyncio.get_running_loop().remove_reader(warm._sock.fileno())
-        warm._sock.close()
-    else:
-        await warm.close()
+    # As an agent that is killed: nothing reads what the warm process answers.
+    assert warm._sock is not None
+    asyncio.get_running_loop().remove_reader(warm._sock.fileno())
+    warm._sock.close()
 
     def lives() -> list[int]:
         return [it.pid for it in psutil.process_iter() if _marked(it, mark)]
@@ -210,29 +204,3 @@ def _marked(process: psutil.Process, mark: str) -> bool:
         return process.environ().get("WA_TESTS_BROKEN_OFF") == mark and process.pid != os.getpid()
     except psutil.Error:
         return False
-
-
-async def test_the_memory_of_forked_workers_is_shared(
-    make_bench: Any, warm: Warm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pids = []
-    for number in range(10):
-        root = tmp_path / str(number)
-        root.mkdir()
-        bench = make_bench(root)
-        bench.identity(settings={"scan_after": 0.0})
-        pids.append((await warm.fork("sales", bench.environment()))["pid"])
-        await bench.until(lambda bench=bench: any("CONNECTED" in each for each in bench.notices))
-    plain = make_bench(tmp_path / "plain")
-    plain.root.mkdir(exist_ok=True)
-    await plain.connected()
-    forked = sum(_private_kib(pid) for pid in pids) / len(pids)
-    alone = _private_kib(plain.process.pid)
-    with capsys.disabled():
-        print(f"\nprivate memory: forked {forked:.0f} KiB, plain {alone} KiB")
-    assert forked < alone * 0.6
-
-
-def _private_kib(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))

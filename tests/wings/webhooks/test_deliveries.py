@@ -59,18 +59,13 @@ def test_filters_choose_the_events_of_a_webhook(
     ("status", "answer"),
     [
         (200, Answer.TAKEN),
-        (204, Answer.TAKEN),
         (301, Answer.REFUSED),
-        (307, Answer.REFUSED),
         (400, Answer.REFUSED),
-        (401, Answer.REFUSED),
         (404, Answer.REFUSED),
         (408, Answer.LATER),
         (410, Answer.REFUSED),
-        (425, Answer.LATER),
         (429, Answer.LATER),
         (500, Answer.LATER),
-        (503, Answer.LATER),
         (999, Answer.LATER),
     ],
 )
@@ -82,18 +77,14 @@ def test_every_answer_of_a_target_has_its_meaning(status: int, answer: Answer) -
     ("text", "seconds"),
     [
         (None, 0),
-        ("", 0),
         ("120", 120),
         ("0", 0),
         ("99999999999999999999", LONGEST_RETRY_AFTER),
         (formatdate(NOW + 90, usegmt=True), 90),
         (formatdate(NOW - 90, usegmt=True), 0),
-        (formatdate(NOW + 10 * 86400, usegmt=True), LONGEST_RETRY_AFTER),
         ("-5", 0),
-        ("1e9", 0),
         ("soon", 0),
         ("\u0661\u0662", 0),
-        ("x" * 1000, 0),
     ],
 )
 def test_a_wait_that_is_asked_for_is_kept_within_bounds(text: str | None, seconds: float) -> None:

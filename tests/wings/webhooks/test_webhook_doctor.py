@@ -1,7 +1,5 @@
 """What the doctor says of webhooks."""
 
-import json
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +8,6 @@ import pytest
 from agent.wings.webhooks.deliveries import WebhookState, WebhookView
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
-from tests.wings.webhooks.fake_webhooks import FAILING
 
 SECRET = "Geheim-of-sixteen-or-more"
 
@@ -70,21 +67,3 @@ async def test_obstacles_to_sending_a_webhook_are_named(doctor, house, tmp_path)
     assert bad(await doctor("private = true", "https://127.0.0.1:1/in")) == []
     ((_, sentence),) = bad(await doctor("private=true\nca_file='/no/ca'", "https://127.0.0.1:1/in"))
     assert "cannot read /no/ca" in sentence
-
-
-async def test_failures_known_to_the_running_agent_are_named(doctor, house):
-    ((level, sentence),) = bad(await doctor("private = true"))
-    assert (level, "has not read it" in sentence) == ("note", True)
-    house.webhooks.known["ops"] = FAILING
-    assert bad(await doctor("private = true")) == [("wrong", "it answered 503; 7 events wait")]
-
-
-async def test_the_bundle_names_webhooks_and_hides_their_query(doctor, house, tmp_path):
-    house.webhooks.known["ops"] = FAILING
-    target = tmp_path / "bundle.tar.gz"
-    await doctor("private = true", "http://127.0.0.1:1/in", "--bundle", str(target))
-    with tarfile.open(target) as archive:
-        parts = {one.name: archive.extractfile(one).read().decode() for one in archive}
-    assert not any(SECRET in text for text in parts.values())
-    assert json.loads(parts["wa-agent/webhooks.json"])["webhooks"][0]["waiting"] == 7
-    assert json.loads(parts["wa-agent/config.json"])["webhook"][0]["name"] == "ops"

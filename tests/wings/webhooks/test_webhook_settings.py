@@ -53,24 +53,15 @@ def test_webhooks_are_declared_and_read_back(load):
 @pytest.mark.parametrize(
     ("text", "line", "cause"),
     [
-        pytest.param("[[webhook]]\nurl = 'http://x'", 1, "every .* needs it", id="no name"),
         pytest.param("[[webhook]]\nname = 'a'", 1, "every .* needs it", id="no url"),
         pytest.param(HOOK + "name2 = 1", 4, "no such key; did you mean name", id="unknown key"),
-        pytest.param(HOOK + "tries = '3'", 4, "a whole number", id="wrong type"),
         pytest.param(HOOK + "tries = 0", 4, "at least 1", id="too few"),
         pytest.param(HOOK + "kinds = []", 4, "an empty list sends nothing", id="no kinds"),
-        pytest.param(HOOK + "kinds = ['A b']", 4, "is no pattern", id="no pattern"),
         pytest.param(HOOK + "secret_file = 'x'", 4, "an absolute path", id="relative"),
-        pytest.param(HOOK + HOOK, 5, "declared twice", id="twins"),
-        pytest.param(HOOK.replace("ops", "O p"), 2, "1 to 48 of", id="bad name"),
         pytest.param(HOOK.replace("https", "ftp"), 3, "must be http", id="ftp"),
         pytest.param(HOOK.replace("x.ex", "u:p@x.ex"), 3, "without user", id="password"),
-        pytest.param(HOOK.replace("in?", "#"), 3, "without #", id="fragment"),
         pytest.param(HOOK.replace("x.example", "10.0.0.7"), 3, "it is private", id="private"),
         pytest.param(HOOK.replace("x.example", "127.1"), 3, "a plain IP address", id="odd"),
-        pytest.param(
-            HOOK.replace("x.example", "0x7f000001"), 3, "a plain IP address", id="hexadecimal"
-        ),
         pytest.param(HOOK.replace("x.example", "[::ffff:7f00:1]"), 3, "loopback", id="mapped"),
         pytest.param(
             HOOK.replace("x.example", "169.254.169.254") + "private = true",
@@ -81,7 +72,6 @@ def test_webhooks_are_declared_and_read_back(load):
         pytest.param(
             HOOK.replace("https", "http") + "ca_file = '/x'", 4, "no certificate", id="no TLS"
         ),
-        pytest.param("[webhook]\nname = 'a'", 1, r"\[\[webhook\]\]", id="one table"),
     ],
 )
 def test_f62_a_webhook_that_cannot_be_is_named_with_its_line(load, text, line, cause):

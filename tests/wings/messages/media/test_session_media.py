@@ -29,22 +29,15 @@ class Engine:
         self.errors: list[EngineError] = []
         self.goes_on = asyncio.Event()
         self.goes_on.set()
-        self.asked: list[str] = []
-        self.slow: EngineError | None = None
-        """Ends the load that is under way, once."""
 
     async def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         self.loads += 1
-        self.asked.append(record["_media"]["file"])
         if self.errors:
             raise self.errors.pop(0)
         content = self.files[record["_media"]["file"]]
         for at in range(0, len(content), 65536):
             yield content[at : at + 65536]
             await self.goes_on.wait()
-            if error := self.slow:
-                self.slow = None
-                raise error
 
 
 class Session:
@@ -189,49 +182,6 @@ async def test_the_oldest_go_when_new_ones_need_their_room(make, monkeypatch):
     assert session.kept() == [300_000] * 3
 
 
-async def test_a_file_that_makes_room_is_read_to_its_end(make, monkeypatch):
-    session, content = make(media_megabytes=1), os.urandom(900_000)
-    first = await session.arrive(1, content)
-    opened = await session.open(first)
-    assert await session.read(await session.arrive(2, os.urandom(900_000)))
-    assert session.kept() == [900_000], "the quota holds"
-    read = b""
-    while len(read) < len(content):
-        asked = {"name": opened["name"], "offset": len(read)}
-        part = await session.part.works["messages_media_part"](asked)
-        read += base64.b64decode(part["data"])
-    assert read == content
-    # Its readers are gone: nothing of it is kept open.
-    monkeypatch.setattr("agent.wings.messages.media.shelf.BUSY_SECONDS", 0.0)
-    await session.read(await session.arrive(3, os.urandom(900_000)))
-    asked = {"name": opened["name"], "offset": 0}
-    assert await refused(session.part.works["messages_media_part"](asked)) == "media_not_kept"
-
-
-async def test_a_load_that_fails_costs_no_other_file(make):
-    session = make(media_megabytes=1)
-    first = await session.arrive(1, os.urandom(900_000))
-    await session.read(first)
-    lie = await session.arrive(2, b"small", size=MIB)
-    session.engine.files["2"] = b"other"
-    assert await refused(session.open(lie)) == "media_damaged"
-    assert session.kept() == [900_000]
-
-
-async def test_slow_files_give_their_turns_to_those_that_wait(make, monkeypatch, eventually):
-    monkeypatch.setattr(loading, "GRACE", 0.3)
-    session, content = make(), b"quick"
-    session.engine.goes_on.clear()  # a slow file brings a piece, and no more
-    slow = [await session.arrive(number, b"slow") for number in range(loading.AT_ONCE)]
-    loads = [asyncio.create_task(session.open(id)) for id in slow]
-    await eventually(lambda: session.engine.loads == loading.AT_ONCE)
-    third = asyncio.create_task(session.open(await session.arrive(9, content)))
-    async with asyncio.timeout(10):
-        assert [await refused(load) for load in loads] == ["media_unreachable"] * len(loads)
-        session.engine.goes_on.set()
-        assert (await third)["size"] == len(content)
-
-
 async def test_a_link_in_the_place_of_the_folder_is_not_followed(make, tmp_path):
     session, content = make(), os.urandom(1000)
     id = await session.arrive(1, content)
@@ -243,19 +193,6 @@ async def test_a_link_in_the_place_of_the_folder_is_not_followed(make, tmp_path)
     assert list((tmp_path / "elsewhere").iterdir()) == []
     session.folder.unlink()
     assert await session.read(id) == content
-
-
-async def test_a_file_that_somebody_reads_goes_last(make):
-    session = make(media_megabytes=1)
-    ids = [await session.arrive(n, os.urandom(500_000)) for n in range(3)]
-    session.part._media._shelf.most = 1_100_000
-    await session.read(ids[1])
-    opened = await session.open(ids[0])  # the oldest, and a reader has just begun
-    assert opened["state"] == "ready"
-    session.part._media._shelf._all()[session_media.name_of(ids[1])].read_at = -1e9
-    await session.read(ids[2])
-    asked = {"name": opened["name"], "offset": 300_000}
-    assert await session.part.works["messages_media_part"](asked)
 
 
 async def test_what_is_too_large_is_not_loaded(make):
@@ -274,36 +211,6 @@ async def test_what_is_too_large_is_not_loaded(make):
     )
 
 
-async def test_a_load_goes_on_when_nobody_waits_any_more(make, eventually):
-    session, content = make(), os.urandom(200_000)
-    id = await session.arrive(1, content)
-    session.engine.goes_on.clear()
-    assert (await session.open(id, wait=0.0))["state"] == "loading"
-    waiting = asyncio.create_task(session.open(id))
-    await eventually(lambda: session.engine.loads == 1)
-    waiting.cancel()
-    session.engine.goes_on.set()
-    assert await session.read(id) == content
-    assert session.engine.loads == 1
-
-
-async def test_many_that_ask_for_one_file_load_it_once_and_few_are_loaded_at_a_time(
-    make, eventually
-):
-    session, content = make(), os.urandom(100_000)
-    session.engine.goes_on.clear()
-    id = await session.arrive(0, content)
-    asked = [asyncio.create_task(session.read(id)) for _ in range(10)]
-    for number in range(1, loading.WAITING):
-        other = await session.arrive(number, os.urandom(10))
-        assert (await session.open(other, wait=0.0))["state"] == "loading"
-    await eventually(lambda: session.engine.loads == loading.AT_ONCE)
-    one_more = await session.arrive(99, b"x")
-    assert await refused(session.open(one_more)) == "busy"
-    session.engine.goes_on.set()
-    assert await asyncio.gather(*asked) == [content] * 10
-
-
 async def test_files_are_loaded_at_once_where_the_settings_say_so(make, eventually, monkeypatch):
     monkeypatch.setattr(session_media, "TRY_AFTER", (0.0, 0.0, 0.0))
     session = make(media="at once")
@@ -320,42 +227,6 @@ async def test_files_are_loaded_at_once_where_the_settings_say_so(make, eventual
     assert await refused(session.open(lost)) == "media_gone"
 
 
-async def test_a_slow_file_that_is_loaded_at_once_holds_up_no_message_and_no_other_file(
-    make, eventually, monkeypatch
-):
-    monkeypatch.setattr(session_media, "TRY_AFTER", (0.0, 0.0))
-    session = make(media="at once")
-    session.engine.goes_on.clear()
-    slow = await session.arrive(0, os.urandom(900))
-    await eventually(lambda: session.engine.loads, 1)
-    async with asyncio.timeout(10):
-        ids = [await session.arrive(n, os.urandom(1000 + n)) for n in range(1, 20)]
-    page = await session.part.works["messages"]({"after": 0, "limit": 100, "wait": 0})
-    assert [each["id"] for each in page["records"]] == [slow, *ids], "kept while a file hangs"
-    too_slow = EngineError("too slowly", code="media_unreachable")
-    session.engine.slow = too_slow
-    session.engine.goes_on.set()
-    sizes = [1000 + n for n in range(1, 20)]
-    await eventually(session.kept, [900, *sizes])
-    assert session.engine.asked[:3] == ["0", "1", "2"], "the next one follows a try that failed"
-    assert session.engine.asked[-1] == "0", "which comes last"
-
-
-async def test_files_go_with_the_age_of_their_messages(make):
-    session = make(hours=1)
-    ids = [await session.arrive(n, os.urandom(100 + n)) for n in range(2)]
-    for id in ids:
-        await session.read(id)
-    old = session.folder / session_media.name_of(ids[0])
-    record = await session.part.find(ids[0])
-    assert abs(old.stat().st_mtime - record["kept"]) < 1e-4  # of the message, not of its load
-    os.utime(old, (1_000_000, 1_000_000))
-    again = make(hours=1)
-    await again.part.find(ids[0])
-    await again.part._trim()
-    assert again.kept() == [101]
-
-
 async def test_a_full_disk_says_so_and_leaves_nothing(make, monkeypatch):
     session = make()
     id = await session.arrive(1, os.urandom(200_000))
@@ -368,13 +239,3 @@ async def test_a_full_disk_says_so_and_leaves_nothing(make, monkeypatch):
     assert session.kept() == []
     monkeypatch.undo()
     assert len(await session.read(id)) == 200_000
-
-
-async def test_the_state_counts_files(make):
-    session = make()
-    state = await session.part.works["messages_state"]({})
-    assert (state["media_files"], state["media_bytes"]) == (0, 0)
-    assert not session.folder.exists()
-    await session.read(await session.arrive(1, b"a file"))
-    state = await session.part.works["messages_state"]({})
-    assert (state["media_files"], state["media_bytes"]) == (1, 6)

@@ -61,8 +61,7 @@ async def test_a_file_is_waited_for_and_the_wait_has_an_end() -> None:
     ("code", "kind"),
     [
         *(("message_not_found", NotFound), ("no_media", NotFound), ("media_gone", NotFound)),
-        *(("media_too_large", Refused), ("media_refused", Refused), ("not_connected", Refused)),
-        *(("not_supported", Refused), ("media_unreachable", TryLater), ("timeout", TryLater)),
+        *(("media_too_large", Refused), ("not_connected", Refused), ("timeout", TryLater)),
         *(("media_not_kept", StoreError), ("media_damaged", EngineError)),
     ],
 )

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from agent.api.http.call import LARGE_AT_ONCE
 from agent.config import Config
 from agent.config.sections import AgentSection
 from agent.core.model import InstanceId
 from agent.daemon.wing_parts import Around
 from agent.engines.catalog import CATALOG
-from agent.errors import EngineError, StoreError, TryLater
+from agent.errors import EngineError, TryLater
 from agent.metrics.exporter import Exporter
 from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.messages.out.outbox import Outbox, open_outbox
@@ -27,9 +26,6 @@ ID = InstanceId("sales")
 PATH = "/api/instance/sales/messages?wait=30"
 HELLO = {"to": "49151123456", "text": "hello"}
 
-test_a_file_may_be_longer_than_other_bodies = before.test_a_file_may_be_longer_than_other_bodies
-test_a_body_without_a_length = before.test_a_body_without_a_length_has_the_same_limit
-test_a_file_is_base64_or_refused = before.test_a_file_is_base64_or_refused
 test_a_refusal_of_an_engine = before.test_a_refusal_of_an_engine_is_a_clear_answer
 
 
@@ -96,20 +92,6 @@ async def test_a_refused_message_frees_its_key(house: House, local) -> None:
     assert len(house.supervisor.sent) == 1
 
 
-async def test_an_answer_of_an_agent_without_an_outbox_is_replayed(house: House, local) -> None:
-    make(house)
-    parts, key = house.server._parts, {"Idempotency-Key": "order-9"}
-    object.__setattr__(parts, "outbox", None)
-    first = await local.post(PATH, json=HELLO, headers=key)
-    object.__setattr__(parts, "outbox", house.outbox)
-    again = await local.post(PATH, json=HELLO, headers=key)
-    assert await again.json() == await first.json() == {"message_id": "M1"}
-    assert again.headers["Idempotent-Replayed"] == "true"
-    other = await local.post(PATH, json={**HELLO, "text": "ho"}, headers=key)
-    assert (other.status, (await other.json())["error"]) == (409, "idempotency_key_reused")
-    assert len(house.supervisor.sent) == 1
-
-
 async def test_an_unknown_outcome_is_said_and_its_key_sends_nothing(
     house: House, local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,25 +119,6 @@ async def test_who_waits_too_short_gets_a_202_and_the_message_goes_out(house: Ho
     assert [message["text"] for _, message in house.supervisor.sent] == ["hello", "the next"]
 
 
-async def test_a_waiting_request_keeps_no_file_in_memory(
-    open_house: OpenHouse, eventually: Callable[..., Any]
-) -> None:
-    """More requests with long bodies than may be read at once wait for their answers."""
-    opened = open_house(body_limit=1024, body_timeout=5.0)
-    async with opened as house, house.local(base_url="http://localhost") as local:
-        make(house)
-        house.supervisor.gate.clear()
-        many = [
-            asyncio.create_task(
-                before.post(local, before.file(2000, to=str(49_151_000_000 + chat)))
-            )
-            for chat in range(3 * LARGE_AT_ONCE)
-        ]
-        await eventually(lambda: house.outbox.waiting(ID).get("waiting"), len(many))
-        house.supervisor.gate.set()
-        assert {(await each).status for each in many} == {200}
-
-
 async def test_an_outbox_that_cannot_be_opened_refuses_messages_and_ends_nothing(
     open_house: OpenHouse,
     tmp_path: Path,
@@ -178,37 +141,3 @@ async def test_an_outbox_that_cannot_be_opened_refuses_messages_and_ends_nothing
             return (await local.post(PATH, json=HELLO)).status
 
         await eventually(taken, 200)
-
-
-async def test_an_internal_error_of_the_outbox_ends_nothing_else(
-    house: House, local, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Any], caplog
-) -> None:
-    make(house)
-    monkeypatch.setattr("agent.wings.messages.out.running.OPEN_AGAIN", 0.05)
-    assert (await local.post(PATH, json=HELLO)).status == 200
-    assert "internal error" not in caplog.text
-
-    async def broken(*_: Any) -> None:
-        raise KeyError("x")
-
-    monkeypatch.setattr("agent.wings.messages.out.events._take_in", broken)
-    house.supervisor.note(ID, "status", "it changed")
-    await eventually(lambda: "internal error of the outbox" in caplog.text)
-    assert (await local.post(PATH, json=HELLO)).status == 200
-
-
-async def test_a_full_disk_is_no_internal_error_of_the_outbox(
-    house: House, local, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Any], caplog
-) -> None:
-    make(house)
-    monkeypatch.setattr("agent.wings.messages.out.running.OPEN_AGAIN", 0.05)
-    assert (await local.post(PATH, json=HELLO)).status == 200
-
-    async def full(*_: Any) -> None:
-        raise StoreError("cannot write outbox.db: the disk is full", code="disk_full")
-
-    monkeypatch.setattr("agent.wings.messages.out.events._take_in", full)
-    house.supervisor.note(ID, "status", "it changed")
-    words = "the outbox tries again in 0.05 s: cannot write outbox.db: the disk is full"
-    await eventually(lambda: words in caplog.text)
-    assert "internal error" not in caplog.text and "Traceback" not in caplog.text

@@ -6,7 +6,6 @@ from agent.core.model import InstanceId
 from agent.wings.messages.doctor import examine_outbox
 from agent.wings.messages.out.session.figures import (
     BOUNDS,
-    MOST_REASONS,
     OutboxCounts,
     outbox_samples,
 )
@@ -50,16 +49,6 @@ def test_an_end_counts_by_its_kind_and_what_was_sent_by_its_time() -> None:
     assert len(BOUNDS) <= 8
     counts.forget(A)
     assert 'wa_outbox_messages_total{session="a",state="sent"} 0' in lines_of(counts)
-
-
-def test_codes_that_nobody_foresaw_make_few_lines() -> None:
-    counts = OutboxCounts()
-    for number in range(10_000):
-        counts.note(A, State.FAILED, f"code_{number}", 1.0, 2.0)
-    failed = [line for line in lines_of(counts) if line.startswith("wa_outbox_failed_total")]
-    assert len(failed) < MOST_REASONS + 10
-    assert sum(int(line.rpartition(" ")[2]) for line in failed) == 10_000
-    assert len(counts.of(A).reasons) <= MOST_REASONS + 1
 
 
 def test_the_doctor_names_a_session_whose_oldest_message_waits_for_long() -> None:

@@ -2,7 +2,6 @@
 of what was used."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -81,13 +80,6 @@ async def paced(tmp_path: Path) -> AsyncIterator[Paced]:
     await store.close()
 
 
-async def test_off_is_off_and_reads_nothing(paced: Paced) -> None:
-    pacer = await paced.pacer()
-    for chat in ("1", "2", "3"):
-        assert await pacer.take(chat) is None and pacer.hold() is None
-    assert await paced.store.ledger.used(ID) is None
-
-
 async def test_the_pace_holds_the_session_until_the_next_may_go(paced: Paced) -> None:
     pacer = await paced.pacer(per_minute=2)
     assert pacer.hold() is None and await pacer.take("1") is None
@@ -109,32 +101,6 @@ async def test_an_agent_that_was_restarted_goes_on_where_the_one_before_it_was(
     paced.clock.pass_by(10.0)
     hold = (await paced.pacer()).hold()
     assert hold is not None and hold.until_wall == pytest.approx(paced.clock.wall + 20)
-
-
-async def test_a_boot_with_a_clock_that_is_behind_delays_by_one_pause_and_one_day_only(
-    paced: Paced,
-) -> None:
-    assert await (await paced.pacer(per_minute=2, new_people=1)).take("1") is None
-    paced.clock.boot, paced.clock.at, paced.clock.wall = "two", 5.0, 1e8
-    for _ in range(2):
-        pacer = await paced.pacer()
-        assert pacer.hold() is not None
-        paced.clock.pass_by(20.0)
-    assert (await paced.pacer()).hold() is None
-    paced.clock.pass_by(DAY)
-    assert await (await paced.pacer()).take("2") is None
-
-
-async def test_a_session_that_was_just_paired_sends_more_slowly(paced: Paced) -> None:
-    paced.paired_wall = 1e9 - DAY
-    pacer = await paced.pacer(per_minute=60, young_days=2, young_per_minute=2)
-    await pacer.take("1")
-    hold = pacer.hold()
-    assert hold is not None and hold.until_wall == pytest.approx(1e9 + 15.5)
-    paced.clock.pass_by(5 * DAY)
-    await pacer.take("1")
-    hold = pacer.hold()
-    assert hold is not None and hold.until_wall == pytest.approx(paced.clock.wall + 1.0)
 
 
 async def test_only_new_people_wait_for_their_limit(paced: Paced) -> None:
@@ -162,18 +128,6 @@ async def test_no_number_of_a_person_is_kept(paced: Paced, tmp_path: Path) -> No
     assert (tmp_path / "outbox.db").stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_sender_keeps_the_pause_between_all_its_chats(paced: Paced) -> None:
-    session, moments = Session(), []
-    session.before_answer.append(lambda _id: moments.append(time.monotonic()))
-    bench = paced.sender(session, per_minute=1200, jitter=0.0)
-    for number in range(6):
-        await bench.take(str(number % 3), f"t{number}")
-    await bench.run()
-    assert len(session.sent) == 6
-    # The pause is between their beginnings: an answer may be late.
-    assert moments[-1] - moments[0] >= 0.05 * 4
-
-
 async def test_what_waits_for_the_pace_says_so_and_goes_on_in_the_next_agent(
     paced: Paced, eventually: Any
 ) -> None:
@@ -193,26 +147,6 @@ async def test_what_waits_for_the_pace_says_so_and_goes_on_in_the_next_agent(
     paced.rules = PaceSettings()
     await bench.run()
     assert bench.session.sent == [("a", "a"), ("b", "b")]
-
-
-async def test_a_new_person_waits_and_the_others_of_its_session_go(
-    paced: Paced, eventually: Any
-) -> None:
-    bench = paced.sender(Session(), new_people=1)
-    for chat in ("1", "2", "1203@g.us", "1"):
-        await bench.take(chat, f"to {chat} {len(bench.sender.queue._lanes)}")
-    running = asyncio.create_task(bench.run())
-    await eventually(lambda: bench.sender.queue.count == 1)
-    assert "2" not in [chat for chat, _ in bench.session.sent]
-    (held,) = [each.held for each in bench.sender.queue]
-    assert "new person" in held
-    paced.rules = PaceSettings(new_people=2)
-    for waiting in bench.sender.queue:
-        bench.sender.queue.reserve(waiting)
-        bench.sender.queue.put_back(waiting, 0.0)
-    bench.sender.wake()
-    await running
-    assert bench.session.sent[-1][0] == "2"
 
 
 async def test_who_wrote_and_who_was_written_to_is_no_new_person(paced: Paced) -> None:
@@ -250,16 +184,3 @@ async def test_who_wrote_and_who_was_written_to_is_no_new_person(paced: Paced) -
     chats = ("11", "9011@lid", "12@lid", "12000", "13", "14", "15", "99", "9011")
     found = [chat for chat in chats if await knows(chat)]
     assert found == ["11", "9011@lid", "12@lid", "12000", "13"]
-
-
-async def test_the_people_that_a_session_knows_are_bounded(
-    paced: Paced, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agent.wings.messages.out.session.ledger.MOST_PEOPLE", 10)
-    ledger = paced.store.ledger
-    for first in range(0, 100, 5):
-        now = Moment("one", float(first), 1e9 + first)
-        await ledger.meet(ID, range(first, first + 5), first, now)
-    assert [await ledger.knows(ID, person) for person in (0, 89, 90, 99)] == [
-        *(False, False, True, True),
-    ]

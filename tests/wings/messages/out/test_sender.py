@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from agent.errors import EngineError, TryLater, WaError
 from agent.wings.messages.out.answer import End
 from agent.wings.messages.out.file import OutboxFiles
 from agent.wings.messages.out.message import OutMessage
-from agent.wings.messages.out.rows import Ack, NewMessage
+from agent.wings.messages.out.rows import NewMessage
 from agent.wings.messages.out.session.hold import Hold
 from agent.wings.messages.out.session.queue import Waiting, waiting_of
 from agent.wings.messages.out.session.sender import SessionSender
@@ -132,29 +131,10 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
-def cannot_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False))
-
-
-@pytest.fixture
 def settles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False, settles=True)
     )
-
-
-async def test_a_look_comes_soon_however_often_a_message_was_tried(
-    bench: Bench, settles: None
-) -> None:
-    """It holds its chat. An agent that was killed again and again has noted many tries."""
-    bench.sender.pace = replace(QUICK, longest=3600.0)
-    bench.session.refuses["a1"] = [UNKNOWN]
-    bench.session.shows = ["unknown"] * 4
-    row = await bench.take("a", "a1")
-    next(iter(bench.sender.queue)).tries = 16
-    await bench.run()
-    assert await bench.state("a1") == "failed unknown"
-    assert row.id in bench.ends
 
 
 @pytest.mark.parametrize(
@@ -207,28 +187,6 @@ async def test_what_is_about_the_message_fails_at_once_and_frees_its_key(bench: 
     assert row.repeats == ""
 
 
-async def test_an_unknown_outcome_is_repeated_where_the_engine_can(bench: Bench) -> None:
-    bench.session.refuses["a1"] = [UNKNOWN, UNKNOWN]
-    await bench.take("a", "a1")
-    await bench.run()
-    assert bench.session.tried == ["a1"] * 3
-    assert await bench.state("a1") == "sent"
-
-
-async def test_an_unknown_outcome_is_never_repeated_by_guess(
-    bench: Bench, cannot_repeat: None
-) -> None:
-    bench.session.refuses["a1"] = [UNKNOWN]
-    await bench.take("a", "a1")
-    await bench.take("a", "a2")
-    await bench.run()
-    assert bench.session.tried == ["a1", "a2"]
-    assert await bench.state("a1") == "failed unknown"
-    error = bench.ends["out_a1"].error
-    assert error is not None
-    assert error.code == "unknown_outcome"
-
-
 async def test_a_refusal_after_an_unknown_outcome_does_not_say_that_it_stayed(
     bench: Bench,
 ) -> None:
@@ -239,45 +197,6 @@ async def test_a_refusal_after_an_unknown_outcome_does_not_say_that_it_stayed(
     found = await bench.store.find(ID, row.id)
     assert found is not None
     assert found.repeats, "its key must not send it a second time"
-
-
-async def test_a_session_that_refuses_for_its_state_is_left_alone_and_loses_nothing(
-    bench: Bench, eventually: Eventually
-) -> None:
-    bench.session.refuses["a1"] = [EngineError("x", code="not_connected")] * 20
-    for text in ("a1", "a2"):
-        await bench.take("a", text)
-    running = asyncio.create_task(bench.run())
-    await eventually(lambda: bench.held_for() == "not_connected")
-    bench.session.refuses.clear()
-    bench.sender.wake()
-    await running
-    assert [text for _, text in bench.session.sent] == ["a1", "a2"]
-
-
-async def test_a_try_under_way_is_on_the_disk_and_a_sure_refusal_takes_it_back(
-    bench: Bench, eventually: Eventually
-) -> None:
-    async def begun() -> float:
-        (row,) = await bench.store.waiting()
-        return row.begun_wall
-
-    seen: list[float] = []
-
-    async def send(_id: InstanceId, _message: Mapping[str, Any], _file: Path | None = None) -> Any:
-        seen.append(await begun())
-        raise EngineError("x", code="not_connected")
-
-    bench.session.send = send  # type: ignore[method-assign]
-    await bench.take("a", "a1")
-    running = asyncio.create_task(bench.run())
-    await eventually(lambda: bench.held_for() == "not_connected")
-    assert seen[0] > 0.0
-    assert await begun() == 0.0
-    running.cancel()
-    with suppress(asyncio.CancelledError):
-        await running
-    await bench.sender.stop(1.0)
 
 
 async def test_a_client_that_waits_hears_the_refusal_and_nothing_is_kept(bench: Bench) -> None:
@@ -342,31 +261,6 @@ async def test_an_acknowledgement_that_comes_before_the_answer_counts(bench: Ben
     assert await bench.state("a1") == "read"
 
 
-async def test_acknowledgements_find_a_long_id_by_its_beginning(bench: Bench) -> None:
-    text = "x" * 100
-    await bench.take("a", text)
-    await bench.run()
-    assert await bench.state(text) == "sent"
-    cut = f"WA-{text}"[:64]
-    assert await bench.store.note_acks([Ack(ID, cut, "delivered", 2.0)]) == 1
-    assert await bench.state(text) == "delivered"
-    assert await bench.store.note_acks([Ack(ID, cut, "server", 3.0)]) == 0
-    assert await bench.store.note_acks([Ack(InstanceId("other"), cut, "read", 3.0)]) == 0
-
-
-async def test_an_internal_error_in_a_try_is_an_unknown_outcome(
-    bench: Bench, cannot_repeat: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(_id: str) -> None:
-        raise KeyError("x")
-
-    bench.session.before_answer.append(broken)
-    await bench.take("a", "a1")
-    await bench.run()
-    assert await bench.state("a1") == "failed unknown"
-    assert "internal error" in caplog.text
-
-
 def paired_with(bench: Bench, account: str, status: ConnectionStatus = CONNECTED) -> None:
     shown = bench.session.shown
     record = replace(shown.record, paired=bool(account), account=account)
@@ -409,45 +303,3 @@ async def test_another_account_sends_nothing_that_was_accepted_before_it(
     await bench.take("1", "of the second")
     await bench.run()
     assert bench.session.sent == [("1", "of the second")]
-
-
-class Counting(Session):
-    """How many tries are under way at the beginning of each, until a message is sent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.four = asyncio.Event()
-
-    under_way: int = 0
-    seen: tuple[int, ...] = ()
-
-    async def send(
-        self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
-    ) -> Mapping[str, Any]:
-        self.under_way += 1
-        if not self.sent:
-            self.seen += (self.under_way,)
-        if self.under_way == 4:
-            self.four.set()
-        try:
-            await self.four.wait()
-            return await super().send(id, message, file)
-        finally:
-            self.under_way -= 1
-
-
-async def test_after_a_time_lock_one_message_is_tried_and_not_four(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agent.wings.messages.out.session.hold.LOCK_TRY", 0.05)
-    monkeypatch.setattr("agent.wings.messages.out.session.sender.LOOK_AGAIN", 0.02)
-    bench.session = bench.sender.sessions = session = Counting()
-    refusal = EngineError("cannot send: WhatsApp refused it with error 463", code="refused")
-    for text in ("a", "b", "c", "d", "e"):
-        session.refuses[text] = [refusal, refusal]
-        await bench.take(text, text)
-    await bench.run()
-    assert session.seen[:4] == (1, 2, 3, 4), "they were under way when the lock began"
-    assert len(session.seen) > 4
-    assert set(session.seen[4:]) == {1}
-    assert len(session.sent) == 5
