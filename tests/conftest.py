@@ -240,7 +240,6 @@ SLOW = tuple(
         *("daemon/", "baileys/", "scripts/", "standin/", "trial/"),
         *("engines/baileys/", "engines/web/", "engines/evolution/", "engines/whaticket/logs/"),
         *("wings/page/", "wings/moving/", "metrics/", "worker/", "host/process/", "store/"),
-        "test_failing_disk.py",
     )
 )
 """Real agents, workers, browsers and servers: not what one waits for at each save."""
