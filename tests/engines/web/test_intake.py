@@ -40,16 +40,13 @@ async def test_200_messages_are_kept_once_each_amid_kills(bench: Bench, stand_in
             says(stand_in, id, f"text of {id}")
         await bench.start(first=KEEP, paired=True)
 
-    async def kill_the_browser() -> None:
-        os.kill(await bench.browser(), signal.SIGKILL)
-
     async def kill_the_page() -> None:
         os.kill(renderers_below(await bench.browser())[0], signal.SIGKILL)
 
     async def load_it_again() -> None:
         stand_in.page().tell("navigate", to="/?name=sales&again=1")
 
-    at = {50: kill_the_worker, 100: kill_the_browser, 130: kill_the_page, 160: load_it_again}
+    at = {50: kill_the_worker, 130: kill_the_page, 160: load_it_again}
     for number, id in enumerate(ids):
         if number in at:
             # The last ones are on their way when it is killed.
