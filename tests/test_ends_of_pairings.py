@@ -12,6 +12,7 @@ import pytest
 
 from agent.core.plan import ENDS_PAIRING, ActionKind, Plan
 from agent.core.recovery.proof import Ground, Proof
+from tests.backends import ends
 
 AGENT = Path(__file__).parents[1] / "agent"
 
@@ -25,7 +26,8 @@ FUNCTIONS = {
 }
 """They move a whole session away, or put one in its place."""
 METHODS = ("keeper.restore_newest", "asking.logout", "api.logout", "api.delete", "contract.logout")
-METHODS += ("renewal.take_away", "renewal.log_out", "renewal.delete")
+METHODS += ("renewal.take_away", "renewal.log_out", "renewal.delete", "calls.logout")
+METHODS += ("calls.delete", "api.renew")
 WORDS = frozenset({"logout", "renew", "delete", "restore_removed", "pairing_code"})
 """What the agent asks a worker to do to a session."""
 ASKS = ("call", "_call", "_command", "_ask")
@@ -34,6 +36,8 @@ PLAN = "a plan, which cannot be made without a proof"
 ORDER = "an order of a person, which must_be_confirmed lets pass"
 PART = "a part of an act that has a row of its own"
 KEEPS = "the pairing stays: the same one takes its place, or its place was empty"
+NAMED = "a person names what is put back; what it replaces is kept in removed-keys"
+REPLACED = "a person's --replace, or no session of that name; the trash keeps the replaced one"
 UNPAIRED = "refused for a session that may have a pairing"
 
 ACTS = {
@@ -54,13 +58,9 @@ ACTS = {
     ("supervise/requests/deletion.py", "Deletion.restore_trash", "retire"): KEEPS,
     ("api/handlers/instances.py", "delete", "delete_there"): ORDER,
     ("api/handlers/remote_session.py", "delete_there", "_command delete"): PART,
-    ("api/handlers/remote_session.py", "restore_removed", "_command restore_removed"): (
-        "a person names what is put back; what it replaces is kept in removed-keys"
-    ),
+    ("api/handlers/remote_session.py", "restore_removed", "_command restore_removed"): NAMED,
     ("api/handlers/web_session.py", "pairing_code", "_ask pairing_code"): UNPAIRED,
-    ("wings/archives/archives.py", "Archives._put", "put_in_place"): (
-        "a person's --replace, or no session of that name; the trash keeps the replaced one"
-    ),
+    ("wings/archives/archives.py", "Archives._put", "put_in_place"): REPLACED,
     # in a worker, asked by one of the above
     ("engines/baileys/engine.py", "BaileysEngine.logout", "call logout"): PART,
     ("engines/baileys/engine.py", "BaileysEngine.command", "call pairing_code"): UNPAIRED,
@@ -121,7 +121,7 @@ def scoped(tree: ast.AST, where: str = "") -> Iterator[tuple[str, ast.AST]]:
 def test_each_act_that_may_end_a_pairing_has_its_row_and_its_proof(
     trees: dict[str, ast.AST],
 ) -> None:
-    assert set(acts(trees)) == ACTS.keys()
+    assert set(acts(trees)) == ACTS.keys() | ends.PARTS
 
 
 @pytest.mark.parametrize("kind", sorted(ENDS_PAIRING))
