@@ -128,7 +128,7 @@ class EvolutionCalls:
                 return Live.UNLOADED
         if answer.status >= 500:
             raise ServerDown(f"GET {path}", "failing", f"it answers {answer.status}")
-        raise ServerDown(f"GET {path}", "garbage", "its answer holds no state")
+        raise ServerDown(f"GET {path}", "not_found", "its answer holds no state")
 
     async def connect(self, name: str, phone: str = "") -> Shown:
         """In `close` a login begins; in `connecting` the answer is the last code. Only
@@ -182,12 +182,12 @@ class EvolutionCalls:
         answers other questions meanwhile: 1.8 waits for WhatsApp, which may be what is silent."""
         what = "use its list"
         if self.dialect.old:
-            await self.state(_NOBODY, urgent=True)  # so long a wait tells nothing of the server
+            await self._live()  # a list may take so long that it tells nothing of the server
         try:
             answer = await self._ask("GET", _LIST, timeout=self.dialect.slow, urgent=True)
         except ServerDown as down:
             if down.reason == "timeout":
-                await self.state(_NOBODY, urgent=True)
+                await self._live()
                 words = f"cannot list its sessions: {down.cause}, while it answers the rest"
                 raise EngineError(words, code="list_failed") from down
             raise
@@ -197,6 +197,14 @@ class EvolutionCalls:
         if rows is None:
             raise ServerDown(what, "not_found", "its answer is not Evolution API's")
         return rows, answer.seconds
+
+    async def _live(self) -> None:
+        """ServerDown if the server does not answer from its memory."""
+        try:
+            await self.state(_NOBODY, urgent=True)
+        except ServerDown as down:  # told of all sessions: without that name
+            what, reached = "use its sessions", down.reached
+            raise ServerDown(what, down.reason, down.cause, reached=reached) from down
 
     async def raw_row(self, name: str) -> Any:
         """One session's row in the server's own form; None where the server shows none."""

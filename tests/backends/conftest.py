@@ -19,7 +19,7 @@ from tests.standin.evolution import KEY, StandIn, Times
 from tests.standin.evolution.instances import Instance
 from tests.world import virtual
 
-DELIVERED = 0.002
+DELIVERED = 0.001
 """Real seconds: what one socket of this machine wrote, another can read after them."""
 
 
@@ -87,7 +87,7 @@ class Watched:
         begun = boot_now()
         while not probe():
             assert boot_now() - begun < within, f"not within {within} s; it says {self.says()}"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
         return boot_now() - begun
 
     async def until_it_says(self, words: str, within: float, name: str = "one") -> float:
