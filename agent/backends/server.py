@@ -208,8 +208,7 @@ class Server:
 
     def _note_server(self, claim: ServerClaim, *, listed: bool = False) -> None:
         before, self.claim, self.checked_at = self.claim, claim, boot_now()
-        words = (claim.up, claim.reason, claim.version)
-        news = before is None or (before.up, before.reason, before.version) != words
+        news = before is None or _state(before) != _state(claim)
         if news and claim.up:
             self._look_soon.set()
         if news or listed:
@@ -240,6 +239,7 @@ class Server:
             self._note_remote(remote)
 
     async def _ask(self, remote: str, *, deep: bool = False) -> Mapping[str, Any]:
+        self._refuse_if_down(f"look at {remote}")
         limit = min(LOOK_LIMIT, self.declared.timeout * _LOOK_SHARE)
         self._last_looked[remote] = boot_now()
         try:
@@ -252,6 +252,11 @@ class Server:
         except ServerDown:
             self._check_soon.set()
             raise
+
+    def _refuse_if_down(self, what: str) -> None:
+        """No session waits for the silence of a server that is known to be down."""
+        if self.claim is not None and not self.claim.up:
+            raise ServerDown(what, self.claim.reason, self.claim.sentence, reached=False)
 
     # its sessions
 
@@ -305,42 +310,49 @@ class Server:
 
     async def logout(self, id: InstanceId) -> None:
         """End the pairing; with a proof or by a person's word."""
-        async with self._acting(id, "log out") as remote:
+        async with self._acting(id, "log out", counts=False) as remote:
             await self._api.logout(remote)
 
     async def delete(self, id: InstanceId) -> None:
         """Delete it on the server for good; by a person's word."""
-        async with self._acting(id, "delete") as remote:
+        async with self._acting(id, "delete", counts=False) as remote:
             await self._api.delete(remote)
 
     async def qr(self, id: InstanceId) -> Qr | None:
-        async with self._acting(id, "get a code of") as remote:
+        async with self._acting(id, "get a code of", counts=False) as remote:
             return await self._api.qr(remote)
 
     async def pairing_code(self, id: InstanceId, phone: str) -> Mapping[str, Any]:
-        async with self._acting(id, "get a pairing code of") as remote:
+        async with self._acting(id, "get a pairing code of", counts=False) as remote:
             return await self._api.pairing_code(remote, phone)
 
     @asynccontextmanager
-    async def _acting(self, id: InstanceId, what: str) -> AsyncIterator[str]:
-        """An action: refused while the breaker is open, and counted by it."""
+    async def _acting(
+        self, id: InstanceId, what: str, *, counts: bool = True
+    ) -> AsyncIterator[str]:
+        """An action. `counts`: the breaker counts it, and refuses it while it is open: what the
+        agent does by itself. A person's order goes through."""
         now, remote = boot_now(), self._remotes[id]
-        if not self.breaker.may_try(now, self.policy):
+        self._refuse_if_down(f"{what} {id}")
+        if counts and not self.breaker.may_try(now, self.policy):
             raise EngineError(f"cannot {what} {id}: {self.sentence}", code="circuit_open")
-        self.breaker = self.breaker.after_try(now, self.policy)
+        if counts:
+            self.breaker = self.breaker.after_try(now, self.policy)
+        answered = True
         try:
             yield remote
         except ServerDown as down:
+            answered = False
             self._check_soon.set()
-            if down.reached:
+            if counts and down.reached:
                 self._failed(by_list=False)
             raise
-        except EngineError:
-            self._succeeded()  # it answered: the refusal is about the session
+        except asyncio.CancelledError:
+            answered = False
             raise
-        else:
-            self._succeeded()
         finally:
+            if counts and answered:  # a refusal is about the session
+                self._succeeded()
             self._note_remote(remote)
             self._look_soon.set()
 
@@ -394,7 +406,8 @@ class Server:
         if by_list:  # a list that fails after the pause was the trial
             self.breaker = self.breaker.after_try(now, self.policy)
         self.breaker = self.breaker.after_failure(now, self.policy)
-        self._failed_by_list = by_list
+        # What failed actions opened no list closes.
+        self._failed_by_list = by_list and (before is BreakerState.CLOSED or self._failed_by_list)
         if self.circuit is not before:
             self._changed(None)
 
@@ -445,6 +458,11 @@ class Server:
         if not titled:
             raise NotFound(f"cannot adopt {asked!r:.80}: {name} has no such session")
         return titled[0]
+
+
+def _state(claim: ServerClaim) -> tuple[object, ...]:
+    """What is told of a change; the sentence may hold a number that is another each time."""
+    return claim.up, claim.reason, claim.version, claim.sentence != ""
 
 
 def _words(claim: Claim) -> Claim:

@@ -9,6 +9,7 @@ import pytest
 
 from agent.backends.evolution import Evolution
 from agent.backends.server import EVERY, LOOKS, Server
+from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy
 from agent.core.model import InstanceId, RemoteSession
 from agent.core.words import NO_PROOF
@@ -115,6 +116,7 @@ async def test_actions_that_fail_open_the_circuit_and_one_closes_it(watch: Watch
     with pytest.raises(EngineError) as caught:
         await at.server.restart(ONE)
     assert caught.value.code == "circuit_open" and "circuit" in at.server.sentence
+    assert await at.server.qr(ONE) is None  # a person's order
     await asyncio.sleep(30)
     assert at.server.circuit == "open"  # good lists prove nothing about actions
     await asyncio.sleep(31)
@@ -134,9 +136,16 @@ async def test_a_good_list_closes_what_failed_lists_opened(watch: Watch) -> None
 
 async def test_a_server_that_cannot_be_reached_opens_no_circuit(watch: Watch) -> None:
     at = await watch()
+    await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
     await at.standin.front.set("refuse")
     await asyncio.sleep(60)
     assert not up(at) and at.server.circuit == "closed"
+    for call in (at.server.probe, at.server.connect, at.server.qr):
+        begun = boot_now()
+        with pytest.raises(EngineError) as caught:
+            await call(ONE)
+        assert caught.value.code == "backend_down" and boot_now() == begun
 
 
 async def test_a_server_without_the_route_of_the_proof_is_believed_and_told(
