@@ -27,6 +27,8 @@ LARGEST = 8 << 20
 """Bytes of an answer, before and after it is unpacked."""
 MOST_VALUES = 300_000
 """JSON values of an answer: 8 MiB of `[]` would take 200 MB as Python objects."""
+_SMALL = 64 << 10
+"""Bytes that are read without a thread."""
 _SHORT = 2
 _GZIP_OR_ZLIB = 32
 
@@ -119,7 +121,10 @@ class Http:
             reached = not isinstance(error, aiohttp.ClientConnectorError)
             raise ServerDown(what, reason, cause, reached=reached) from error
         encoding = reply.headers.get("Content-Encoding", "").strip().lower()
-        content = _read(what, reply.status, raw, encoding)
+        if len(raw) < _SMALL:
+            content = _read(what, reply.status, raw, encoding)
+        else:
+            content = await asyncio.to_thread(_read, what, reply.status, raw, encoding)
         secrets = (*self._headers, *_texts([body, dict(query or {})]))
         return Answer(reply.status, content, time.monotonic() - begun, secrets)
 

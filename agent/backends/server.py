@@ -41,6 +41,8 @@ LOOKS = 100
 LOOK_LIMIT = 8.0
 """Seconds for one look, or 0.8 of a request's time if that is less."""
 _LOOK_SHARE = 0.8
+_NOTED_AT_ONCE = 50
+"""Claims, between which other tasks have their turn."""
 _SLUG = 40
 _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
@@ -202,9 +204,12 @@ class Server:
             *(True, listed.reason, listed.warning, self._api.version, listed.seconds),
             sessions=len(listed.sessions),
         )
-        for id in list(self.facts):  # a list tells of pairings and ends
-            self._note(id)
         self._note_server(claim, listed=not same)
+        for number, id in enumerate(list(self.facts)):  # a list tells of pairings and ends
+            if id in self._remotes:
+                self._note(id)
+            if number % _NOTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _note_server(self, claim: ServerClaim, *, listed: bool = False) -> None:
         before, self.claim, self.checked_at = self.claim, claim, boot_now()
