@@ -10,6 +10,7 @@ import fnmatch
 import hashlib
 import logging
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -36,8 +37,8 @@ EVERY = 5.0
 """Seconds between two rounds of looks, and between two lists of a server that is down."""
 SOON = 1.0
 """Seconds between two lists where a failed request asks for one."""
-LOOKS = 100
-"""The most looks at once: an outage of a thousand sessions takes rounds."""
+LOOKS = 30
+"""The most looks at once, so that an outage of a thousand sessions leaves the loop to others."""
 LOOK_LIMIT = 8.0
 """Seconds for one look, or 0.8 of a request's time if that is less."""
 _LOOK_SHARE = 0.8
@@ -135,8 +136,12 @@ class Server:
         self._api = api
         self._changed = changed
         self._remotes: dict[InstanceId, str] = {}
+        self._ids: dict[str, InstanceId] = {}
+        """The same by the server's names."""
         self._looks: dict[str, asyncio.Task[None]] = {}
         """The looks of the rounds that are under way."""
+        self._waiting: deque[str] = deque()
+        """The sessions of this round that are not looked at yet."""
         self._failed_by_list = False
         self._next_check: float | None = None
         self._checking: asyncio.Task[None] | None = None
@@ -154,6 +159,7 @@ class Server:
                 group.create_task(self._read_lists(), name=f"lists of {name}")
                 group.create_task(self._look_around(), name=f"looks at {name}")
         finally:
+            self._waiting.clear()
             tasks = [*self._looks.values(), *filter(None, [self._checking])]
             for task in tasks:
                 task.cancel()
@@ -224,13 +230,17 @@ class Server:
         while True:
             self._look_soon.clear()
             if self.claim is not None and self.claim.up:
-                held = set(self._remotes.values())
-                due = [it for it in self._api.due() if it in held and it not in self._looks]
-                due.sort(key=lambda it: self._last_looked.get(it, 0.0))
-                for remote in due[: max(0, LOOKS - len(self._looks))]:
-                    task = asyncio.create_task(self._look(remote), name=f"look at {remote}")
-                    self._looks[remote] = task
+                due = sorted(self._api.due(), key=lambda it: self._last_looked.get(it, 0.0))
+                self._waiting = deque(due)
+                self._begin_looks()
             await _first(self._look_soon, EVERY)
+
+    def _begin_looks(self) -> None:
+        while self._waiting and len(self._looks) < LOOKS:
+            remote = self._waiting.popleft()
+            if remote in self._ids and remote not in self._looks:
+                task = asyncio.create_task(self._look(remote), name=f"look at {remote}")
+                self._looks[remote] = task
 
     async def _look(self, remote: str) -> None:
         try:
@@ -242,6 +252,7 @@ class Server:
         finally:
             del self._looks[remote]
             self._note_remote(remote)
+            self._begin_looks()
 
     async def _ask(self, remote: str, *, deep: bool = False) -> Mapping[str, Any]:
         self._refuse_if_down(f"look at {remote}")
@@ -269,20 +280,20 @@ class Server:
         self, id: InstanceId, remote: str, *, adopted: bool, paired: bool, account: str
     ) -> None:
         """Watch a session from now on."""
-        taken = next((it for it, name in self._remotes.items() if name == remote), id)
-        if taken != id:
+        if (taken := self._ids.get(remote, id)) != id:
             cause = f"{taken} watches it"
             raise Refused(f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken")
         if self._remotes.get(id) == remote:
             return
         self.release(id)
         await self._api.hold(remote, adopted=adopted, paired=paired, account=account)
-        self._remotes[id] = remote
+        self._remotes[id], self._ids[remote] = remote, id
         self._look_soon.set()
 
     def release(self, id: InstanceId) -> None:
         """Watch it no more; the session itself stays as it is."""
         if (remote := self._remotes.pop(id, None)) is not None:
+            del self._ids[remote]
             if (look := self._looks.get(remote)) is not None:
                 look.cancel()
             self._api.forget(remote)
@@ -362,9 +373,8 @@ class Server:
             self._look_soon.set()
 
     def _note_remote(self, remote: str) -> None:
-        for id, name in self._remotes.items():
-            if name == remote:
-                self._note(id)
+        if (id := self._ids.get(remote)) is not None:
+            self._note(id)
 
     def _note(self, id: InstanceId) -> None:
         """Keep what the server says of it now."""
@@ -429,11 +439,11 @@ class Server:
     ) -> list[tuple[InstanceId, str]]:
         """The listed sessions that match `adopt` and are no instances yet, with an id for each.
         `let_go`: those whose instances a person deleted. `taken`: the ids of all instances."""
-        held, ids, found = set(self._remotes.values()), set(taken), []
+        ids, found = set(taken), []
         for session in self.sessions:
             words = [word for word in (session.name, session.title) if word]
             wanted = any(fnmatch.fnmatchcase(w, p) for w in words for p in self.declared.adopt)
-            if wanted and session.name not in held and session.name not in let_go:
+            if wanted and session.name not in self._ids and session.name not in let_go:
                 id = self.free_id(session.name, ids)
                 ids.add(id)
                 found.append((id, session.name))
