@@ -1,0 +1,401 @@
+"""Evolution API's routes in both of its dialects: one request each, its answer read."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from agent.backends.http import Answer, Http, ServerDown, segment
+from agent.engines.raw import inside, moment, text, whole
+from agent.engines.tasks import in_thread
+from agent.errors import EngineError
+
+_LIST = "/instance/fetchInstances"
+_NOBODY = "wa-agent-check"
+"""No session has this name: the server refuses it from its memory."""
+_LONGEST_CODE = 4096
+_MAYBE_SECRET = re.compile(r"\S{25,}|\+?\d[\d ().-]{6,}\d")
+_NO_ACCOUNT = ("of undefined (reading 'name')", "Cannot read property 'name' of undefined")
+_DEAD = (
+    *("Connection Closed", "Connection Terminated", "Connection was lost", "Connection Failure"),
+    *("Timed Out", "Cannot read properties of"),
+)
+_REFUSED_BY_WHATSAPP = (
+    *("item-not-found", "bad-request", "not-authorized", "not-acceptable", "forbidden"),
+    *("rate-overlimit", "internal-server-error", "service-unavailable"),
+)
+
+
+class Live(StrEnum):
+    """A session's state in the server's process."""
+
+    OPEN = "open"
+    CONNECTING = "connecting"
+    CLOSE = "close"
+    UNLOADED = "not loaded"
+    """The database holds the session and the process does not (yet)."""
+    MISSING = "missing"
+
+
+class Proof(StrEnum):
+    """What a query to WhatsApp through an open session showed."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+    """No query got through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Where Evolution 1.8 and 2.x differ."""
+
+    old: bool
+    list_every: float
+    """Seconds between two lists. 1.8 asks WhatsApp through each open session for each list."""
+    slow: float
+    """Seconds that a list and a creation may take: where WhatsApp is silent, 1.8 takes 35 to 65 s
+    for both. 0 = no longer than other requests."""
+    restart: str
+    """The verb of a restart."""
+    options: tuple[str, ...]
+    """The names of a session's settings: all are set at once."""
+
+
+_OPTIONS = (
+    *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
+    "syncFullHistory",
+)
+NEW = Dialect(False, 5.0, 0.0, "POST", _OPTIONS)
+OLD = Dialect(
+    True, 30.0, 75.0, "PUT", tuple(re.sub("([A-Z])", r"_\1", o).lower() for o in _OPTIONS)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One session in the server's list: of the database in 2.x, of the process in 1.8."""
+
+    name: str
+    status: str
+    account: str = ""
+    """The number of its last pairing; 2.x keeps it through a logout, 1.8 has it while open."""
+    code: int | None = None
+    """WhatsApp's number at the last final close; no later success clears it."""
+    text: str = ""
+    """WhatsApp's own words at that close."""
+    closed_wall: float = 0.0
+    """When it closed, by the server's clock."""
+    updated_wall: float = 0.0
+    integration: str = ""
+    proxy: str = ""
+    """The mark of its own proxy; "" = none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What `connect` answers: a state, or the code to scan now, or neither yet."""
+
+    state: str = ""
+    code: str = field(default="", repr=False)
+    pairing_code: str = field(default="", repr=False)
+    count: int = 0
+
+
+@dataclass(slots=True)
+class EvolutionCalls:
+    http: Http
+    dialect: Dialect = NEW
+    told: bool = False
+    """True if the server's version or its list told the dialect."""
+    version: str = ""
+    has_query: bool = True
+    """False if the server, or a proxy before it, lacks the route of the proof."""
+
+    async def state(self, name: str, *, urgent: bool = False) -> Live:
+        path = f"/instance/connectionState/{segment(name)}"
+        answer = await self._ask("GET", path, urgent=urgent)
+        if _is_missing(answer):
+            return Live.MISSING
+        session = inside(answer.body, "instance") if answer.good else None
+        if isinstance(session, Mapping):
+            state = session.get("state")
+            if state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
+                return Live(state)
+            if state is None:
+                return Live.UNLOADED
+        if answer.status >= 500:
+            raise ServerDown(f"GET {path}", "failing", f"it answers {answer.status}")
+        raise ServerDown(f"GET {path}", "not_found", "its answer holds no state")
+
+    async def connect(self, name: str, phone: str = "") -> Shown:
+        """In `close` a login begins; in `connecting` the answer is the last code. Only
+        EvolutionSession.log_in calls it."""
+        query = {"number": phone} if phone else None
+        answer = await self._ask("GET", f"/instance/connect/{segment(name)}", query=query)
+        if _is_refused(answer):
+            raise _refusal("connect", name, answer)
+        return _shown(answer.body)
+
+    async def has_account(self, name: str) -> bool | None:
+        """True if the keys of a session that is not open have an account; None if the server does
+        not tell. Baileys reads the account's name before it looks at the connection."""
+        path = f"/instance/setPresence/{segment(name)}"
+        answer = await self._ask("POST", path, {"presence": "unavailable"})
+        words = _words_of(answer.body)
+        if not answer.good and any(sign in words for sign in _NO_ACCOUNT):
+            return False
+        return True if answer.good or "Connection Closed" in words else None
+
+    async def restart(self, name: str) -> bool:
+        """False where the server refuses: in `close`."""
+        answer = await self._ask(self.dialect.restart, f"/instance/restart/{segment(name)}")
+        if _is_missing(answer) or answer.status >= 500:
+            raise _refusal("restart", name, answer)
+        return not _is_refused(answer)
+
+    async def logout(self, name: str) -> None:
+        """The answer comes before the logout. A closed or missing session needs none."""
+        answer = await self._ask("DELETE", f"/instance/logout/{segment(name)}")
+        if not answer.good and answer.status != 400 and not _is_missing(answer):
+            raise _refusal("log out", name, answer)
+
+    async def delete(self, name: str) -> None:
+        """The answer comes before the deletion."""
+        answer = await self._ask("DELETE", f"/instance/delete/{segment(name)}")
+        if not answer.good and not _is_missing(answer):
+            raise _refusal("delete", name, answer)
+
+    async def create(self, name: str, more: Mapping[str, Any]) -> None:
+        """`more`: token, number and proxy of a session that is made again."""
+        # Without `qrcode` it answers at once; with it, it waits five seconds.
+        body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False, **more}
+        answer = await self._ask("POST", "/instance/create", body, timeout=self.dialect.slow)
+        if not answer.good:
+            code = "remote_exists" if answer.status == 403 else "remote_refused"
+            raise _refusal("create", name, answer, code)
+
+    async def rows(self) -> tuple[dict[str, Row], float]:
+        """The whole list, and the seconds that it took. EngineError `list_failed` if the server
+        answers other questions meanwhile: 1.8 waits for WhatsApp, which may be what is silent."""
+        what = "use its list"
+        if self.dialect.old:
+            await self._live()  # a list may take so long that it tells nothing of the server
+        try:
+            answer = await self._ask("GET", _LIST, timeout=self.dialect.slow, urgent=True)
+        except ServerDown as down:
+            if down.reason == "timeout":
+                await self._live()
+                words = f"cannot list its sessions: {down.cause}, while it answers the rest"
+                raise EngineError(words, code="list_failed") from down
+            raise
+        if answer.status >= 500:
+            raise ServerDown(what, "failing", f"it answers {answer.status}")
+        # In a thread: a thousand rows take 50 ms.
+        rows = await in_thread(self._read_rows, answer.body) if answer.good else None
+        if rows is None:
+            raise ServerDown(what, "not_found", "its answer is not Evolution API's")
+        return rows, answer.seconds
+
+    async def _live(self) -> None:
+        """ServerDown if the server does not answer from its memory."""
+        try:
+            await self.state(_NOBODY, urgent=True)
+        except ServerDown as down:  # told of all sessions: without that name
+            what, reached = "use its sessions", down.reached
+            raise ServerDown(what, down.reason, down.cause, reached=reached) from down
+
+    async def raw_row(self, name: str) -> Any:
+        """One session's row in the server's own form; None where the server shows none."""
+        answer = await self._ask("GET", _LIST, query={"instanceName": name})
+        body = answer.body if answer.good else None
+        for raw in body if isinstance(body, list) else [body]:
+            if name in (self._read_rows([raw]) or {}):  # some servers take no notice of the name
+                return raw
+        return None
+
+    async def row(self, name: str) -> Row | None:
+        return (self._read_rows([await self.raw_row(name)]) or {}).get(name)
+
+    async def find(self, what: str, name: str) -> Any:
+        """The `settings` or the `webhook` of a session; None where it has none."""
+        answer = await self._ask("GET", f"/{what}/find/{segment(name)}")
+        if _is_missing(answer):
+            raise _refusal(f"find the {what} of", name, answer)
+        return answer.body if answer.good else None
+
+    async def set(self, what: str, name: str, body: Mapping[str, Any]) -> None:
+        answer = await self._ask("POST", f"/{what}/set/{segment(name)}", body)
+        if not answer.good:
+            raise _refusal(f"set the {what} of", name, answer)
+
+    async def query(self, name: str, account: str, limit: float) -> Proof:
+        """Ask WhatsApp through the session for its own business profile: that changes nothing, no
+        contact sees it, and Baileys really asks. ServerDown if it is the server that fails."""
+        path = f"/chat/fetchBusinessProfile/{segment(name)}"
+        try:
+            answer = await self._ask("POST", path, {"number": account}, timeout=limit)
+        except ServerDown as down:
+            if down.reason == "not_found":
+                self.has_query = False
+            elif down.reason != "timeout":
+                raise
+            if down.reason == "not_found" or not down.reached:
+                return Proof.UNKNOWN
+            await self.state(name, urgent=True)  # the session hangs if the server still answers
+            return Proof.DEAD
+        self.has_query = True
+        words = _words_of(answer.body)
+        if not answer.good and any(sign in words for sign in _DEAD):
+            return Proof.DEAD
+        refused = any(sign in words for sign in _REFUSED_BY_WHATSAPP)
+        return Proof.ALIVE if answer.good or refused else Proof.UNKNOWN
+
+    async def learn_version(self) -> None:
+        """2.x asks the internet before it answers: slow, and it hides failures."""
+        try:
+            answer = await self.http.ask("GET", "/", timeout=5.0, urgent=True)
+        except ServerDown:
+            return
+        if version := text(inside(answer.body, "version"), 40):
+            self.version, self.told = version, True
+            self.dialect = OLD if version.startswith("1.") else NEW
+
+    def _read_rows(self, body: Any) -> dict[str, Row] | None:
+        """Unreadable rows are left out. None if the body is no list."""
+        if isinstance(body, Mapping) and "instance" in body:
+            body = [body]  # 1.8 with a key that knows one session only
+        if not isinstance(body, list):
+            return None
+        old = any(isinstance(raw, Mapping) and "instance" in raw for raw in body)
+        rows = [row for row in map(_old_row if old else _row, body) if row is not None]
+        if body and not rows:
+            return None
+        if rows:
+            self.dialect, self.told = OLD if old else NEW, True
+        return {row.name: row for row in rows if row.name not in (".", "..")}
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        timeout: float = 0.0,
+        urgent: bool = False,
+    ) -> Answer:
+        """The answer; ServerDown if it tells that the server itself is not well."""
+        limit = timeout or None
+        answer = await self.http.ask(method, path, body, query=query, timeout=limit, urgent=urgent)
+        what, words = f"{method} {path}", _words_of(answer.body)
+        if answer.status == 401 or (answer.status == 403 and "Missing global api key" in words):
+            raise ServerDown(what, "refused_key", "it refuses the key")
+        if answer.status == 503 and inside(answer.body, "code") == "LICENSE_REQUIRED":
+            raise ServerDown(what, "licence_missing", "its licence is not activated")
+        if answer.status > 500:
+            raise ServerDown(what, "failing", f"it answers {answer.status}")
+        if answer.status == 404 and (answer.body is None or words.startswith("Cannot ")):
+            raise ServerDown(what, "not_found", "it has no such route")
+        return answer
+
+
+def mark_code(code: str) -> str:
+    """What may be kept of a code: it cannot be scanned."""
+    return hashlib.sha256(code.encode()).hexdigest()[:16] if code else ""
+
+
+def _refusal(what: str, name: str, answer: Answer, code: str = "remote_refused") -> EngineError:
+    """In the server's own words, without what may be secret."""
+    if _is_missing(answer):
+        cause = f"cannot {what} {name}: the server has no such session"
+        return EngineError(cause, code="remote_missing")
+    words = _MAYBE_SECRET.sub("…", answer.hide(_words_of(answer.body)))[:160]
+    return EngineError(f"cannot {what} {name}: {words or f'it answers {answer.status}'}", code=code)
+
+
+def _is_refused(answer: Answer) -> bool:
+    """`connect` and `restart` refuse with status 200 and `error: true`, 1.8 with an empty body."""
+    return not answer.good or answer.body is None or inside(answer.body, "error") is True
+
+
+def _is_missing(answer: Answer) -> bool:
+    words = _words_of(answer.body)
+    return answer.status == 404 and ("does not exist" in words or "not found" in words)
+
+
+def _words_of(body: Any) -> str:
+    """The texts under `response.message` or `message`, however deep the arrays go."""
+    response = inside(body, "response")
+    holder = response if isinstance(response, Mapping) else body
+    return "; ".join(_texts(inside(holder, "message"), 4))
+
+
+def _texts(message: Any, depth: int) -> list[str]:
+    if isinstance(message, str):
+        return [message[:300]]
+    if isinstance(message, list) and depth:
+        return [words for part in message[:5] for words in _texts(part, depth - 1)]
+    return []
+
+
+def _shown(body: Any) -> Shown:
+    session = inside(body, "instance")
+    state = session.get("state", session.get("status")) if isinstance(session, Mapping) else ""
+    code = inside(body, "qrcode") if isinstance(session, Mapping) else body
+    return Shown(
+        text(state),
+        text(inside(code, "code"), _LONGEST_CODE),
+        text(inside(code, "pairingCode")),
+        whole(inside(code, "count")) or 0,
+    )
+
+
+def _row(raw: Any) -> Row | None:
+    if not (name := text(inside(raw, "name"))):
+        return None
+    return Row(
+        name=name,
+        status=text(raw.get("connectionStatus")),
+        account=_account(raw.get("ownerJid")),
+        code=whole(raw.get("disconnectionReasonCode")),
+        text=_words_of_end(raw.get("disconnectionObject")),
+        closed_wall=moment(raw.get("disconnectionAt")),
+        updated_wall=moment(raw.get("updatedAt")),
+        integration=text(raw.get("integration")),
+        proxy=_mark_proxy(raw.get("Proxy")),
+    )
+
+
+def _old_row(raw: Any) -> Row | None:
+    session = inside(raw, "instance")
+    if not (name := text(inside(session, "instanceName"))):
+        return None
+    return Row(name, text(session.get("status")), _account(session.get("owner")))
+
+
+def _account(jid: object) -> str:
+    """The number in a JID, without its device; "" for an id that is no number."""
+    if not isinstance(jid, str) or jid.endswith("@lid"):
+        return ""
+    return jid.split("@")[0].split(":")[0][:40]
+
+
+def _mark_proxy(raw: Any) -> str:
+    """Equal for equal proxies, and tells nothing of a password; "" = none is switched on."""
+    if inside(raw, "enabled") is not True:
+        return ""
+    proxy = [raw.get(key) for key in ("protocol", "host", "port", "username", "password")]
+    return hashlib.sha256(json.dumps(proxy).encode()).hexdigest()[:16]
+
+
+def _words_of_end(raw: Any) -> str:
+    """The message in Baileys' last disconnect, which the server keeps as JSON in a string."""
+    try:
+        end = json.loads(raw) if isinstance(raw, str) else None
+    except (ValueError, RecursionError):
+        return ""
+    return text(inside(end, "error", "output", "payload", "message"))

@@ -1,0 +1,265 @@
+"""Replace a session on an Evolution server: back up its row and settings, delete it, create it.
+
+That ends its pairing, and the server deletes its messages and contacts. Token, settings, webhook
+and proxy are given back, also after the agent or the server died in between. One folder for each
+session: a backup for each deletion, `removal.json` from the deletion until all is given back, and
+`made` if the agent made it on the server. The backups have the session's token: mode 0600.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.backends.evolution_calls import EvolutionCalls, Live
+from agent.backends.evolution_session import EvolutionSession
+from agent.backends.http import ServerDown, segment
+from agent.engines.raw import inside
+from agent.engines.tasks import in_thread
+from agent.errors import EngineError
+from agent.files import write_whole
+
+log = logging.getLogger(__name__)
+
+LOGOUT_WAIT = 5.0
+"""Seconds that a logout may take after the server answered it."""
+REMOVAL_WAIT = 45.0
+REMOVAL_AGAIN = 600.0
+"""Seconds after a request to delete a session in which the server may still be at it: a backup of
+then may lack what the first one has."""
+LOOK_EVERY = 0.3
+_KEPT = 10
+"""Backups of one session: an outage of a day renews it 50 times."""
+_LONGEST_NAME = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Of one session."""
+
+    session: EvolutionSession
+    calls: EvolutionCalls
+    folder: Path
+
+    async def load(self) -> None:
+        """What an earlier agent noted of this session."""
+        removal = await in_thread(self._read_removal)
+        self.session.owed = bool(removal)
+        self.session.made = await in_thread((self.folder / "made").exists)
+
+    async def take_away(self, heard: Live | None) -> None:
+        """Delete the session after a backup. `heard`: the state by which that was decided."""
+        name = self.session.name
+        live = await self.calls.state(name)
+        if live is Live.MISSING:
+            return
+        removal = await in_thread(self._read_removal)
+        if time.time() - float(removal.get("asked_wall", 0.0)) >= REMOVAL_AGAIN:
+            removal = {"backup": await self._back_up(rehearse=live is not Live.UNLOADED)}
+        elif await self._becomes(Live.MISSING, LOGOUT_WAIT):
+            return
+        await self._remove(heard, removal)
+
+    async def delete(self) -> None:
+        """Delete for good; the backup stays for a person."""
+        if await self.calls.state(self.session.name) is not Live.MISSING:
+            await self._back_up(rehearse=False)
+            await self._remove(None, None)
+        await self._write({"removal.json": None, "made": None})
+        self.session.owed = self.session.made = False
+
+    async def log_out(self, heard: Live | None) -> None:
+        """End its pairing, and leave it on the server with all that it has there."""
+        name = self.session.name
+        live = await self.calls.state(name)
+        self._refuse_kept(live, heard)
+        if live not in (Live.OPEN, Live.CONNECTING):
+            return
+        await self.calls.logout(name)
+        # The answer comes first, and says success also where the server does nothing: a paired
+        # session that is not connected cannot tell WhatsApp about it, and stays as it is.
+        if not await self._becomes(Live.CLOSE, LOGOUT_WAIT):
+            cause = f"it has not closed after {LOGOUT_WAIT:g} s"
+            raise EngineError(f"cannot log {name} out: {cause}", code="no_effect")
+
+    async def create(self) -> None:
+        """Create it with what an unfinished renewal backed up, else with nothing set."""
+        removal = await in_thread(self._read_removal)
+        row = inside(await in_thread(self._read, removal.get("backup")), "row")
+        await self._write({"made": b""})
+        self.session.made = True
+        await self.calls.create(self.session.name, _creation(row, self.calls.dialect.old))
+
+    async def give_back(self) -> None:
+        """Set what an unfinished renewal backed up and `create` cannot set."""
+        removal = await in_thread(self._read_removal)
+        if not removal:
+            return
+        session = await in_thread(self._read, removal["backup"])
+        for what, body in self._settable(session).items():
+            try:
+                await self.calls.set(what, self.session.name, body)
+            except ServerDown:
+                raise
+            except EngineError as error:
+                # It is there and can be scanned; deleting it once more changes nothing.
+                log.warning("%s: the backup stays in %s", error, self.folder)
+        await self._write({"removal.json": None})
+        self.session.owed = False
+
+    async def _back_up(self, *, rehearse: bool) -> str:
+        """`rehearse`: set the present values again, for the server would refuse the same after the
+        deletion, and wait until it can create sessions at all."""
+        name = self.session.name
+        session = {
+            "remote": name,
+            "row": await self.calls.raw_row(name),
+            "settings": await self.calls.find("settings", name),
+            "webhook": await self.calls.find("webhook", name),
+        }
+        backup = (
+            f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{time.time_ns() % 10**9:09}.json"
+        )
+        await self._write({backup: json.dumps(session).encode()})
+        if await in_thread(self._read, backup) != session:
+            raise EngineError(f"cannot back up {name}: it reads differently", code="backup_failed")
+        if rehearse:
+            if self.calls.dialect.old:
+                await self.calls.rows()
+            for what, body in self._settable(session).items():
+                await self.calls.set(what, name, body)
+        return backup
+
+    async def _remove(self, heard: Live | None, removal: Mapping[str, Any] | None) -> None:
+        """`removal`: what to note of a session that is created again."""
+        calls, name = self.calls, self.session.name
+        live = await calls.state(name)
+        self._refuse_kept(live, heard)
+        if live is Live.OPEN or (live is Live.CONNECTING and calls.dialect.old):
+            await calls.logout(name)
+            if not await self._becomes(Live.CLOSE, LOGOUT_WAIT) and live is Live.CONNECTING:
+                # Measured on 1.8.6: the connection of what is deleted now goes on, reads the keys
+                # of the next session of that name, and both replace each other without an end.
+                raise EngineError(
+                    f"cannot remove {name} now: WhatsApp does not answer its connection, which"
+                    " Evolution API 1.8 would keep beside the new session's; try again once"
+                    " WhatsApp answers, or restart the server",
+                    code="no_effect",
+                )
+        if removal is not None:
+            note = {**removal, "asked_wall": time.time()}
+            await self._write({"removal.json": json.dumps(note).encode()})
+            self.session.owed = True
+        await calls.delete(name)
+        if not await self._becomes(Live.MISSING, REMOVAL_WAIT):
+            cause = f"it is still there after {REMOVAL_WAIT:g} s"
+            raise EngineError(f"cannot delete {name}: {cause}", code="timeout")
+
+    def _refuse_kept(self, live: Live, heard: Live | None) -> None:
+        back = live is Live.OPEN and heard not in (None, Live.OPEN)
+        if live is not Live.MISSING and (back or heard is Live.MISSING):
+            raise EngineError(
+                f"cannot renew {self.session.name}: its server has it again, and says {live}; the"
+                " pairing is kept. To end it all the same, ask again",
+                code="pairing_kept",
+            )
+
+    async def _becomes(self, wanted: Live, within: float) -> bool:
+        """True once it is so at two looks: between two tries it says `close` for a moment."""
+        deadline, seen = time.monotonic() + within, 0
+        while seen < 2:
+            live = await self.calls.state(self.session.name)
+            seen = seen + 1 if live is wanted else 0
+            if live is Live.MISSING or time.monotonic() > deadline:
+                return live is Live.MISSING or seen > 1
+            await asyncio.sleep(LOOK_EVERY)
+        return True
+
+    def _settable(self, session: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The bodies that set its settings and its webhook, by the route's name."""
+        bodies, old = {}, self.calls.dialect.old
+        if isinstance(raw := session.get("settings"), Mapping):
+            raw = raw.get("settings", raw)
+            names = self.calls.dialect.options
+            unset = {name: "" if name.startswith("msg") else False for name in names}
+            bodies["settings"] = {
+                name: unset[name] if inside(raw, name) is None else raw[name] for name in names
+            }
+            token = inside(raw, "wavoipToken")
+            if old or token:  # 1.8.6 refuses a change without it, and takes an empty one
+                bodies["settings"]["wavoipToken"] = token if isinstance(token, str) else ""
+        if webhook := _webhook(session.get("webhook"), old):
+            bodies["webhook"] = webhook
+        return bodies
+
+    # files
+
+    async def _write(self, files: Mapping[str, bytes | None]) -> None:
+        """None removes a file. EngineError if a file cannot be written: delete nothing then."""
+        try:
+            await in_thread(self._write_now, files)
+        except OSError as error:
+            cause = f"cannot write {self.folder}: {error.strerror}"
+            raise EngineError(cause, code="backup_failed") from error
+
+    def _write_now(self, files: Mapping[str, bytes | None]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, content in files.items():
+            if content is not None:
+                write_whole(self.folder / name, content)
+            else:
+                (self.folder / name).unlink(missing_ok=True)
+        for old in sorted(self.folder.glob("[0-9]*.json"))[:-_KEPT]:
+            old.unlink()
+
+    def _read_removal(self) -> dict[str, Any]:
+        removal = self._read("removal.json")
+        return removal if isinstance(removal.get("backup"), str) else {}
+
+    def _read(self, name: str | None) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
+            content = json.loads((self.folder / (name or "none")).read_bytes())
+            return content if isinstance(content, dict) else {}
+        return {}
+
+
+def folder_name(name: str) -> str:
+    quoted = segment(name)
+    if len(quoted) <= _LONGEST_NAME:
+        return quoted
+    return f"{quoted[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def _creation(row: Any, old: bool) -> dict[str, str]:
+    """Token, number and proxy: only `create` can set them."""
+    if old:
+        fields = {"token": inside(row, "instance", "apikey")}
+    else:
+        fields = {"token": inside(row, "token"), "number": inside(row, "number")}
+        if inside(row, "Proxy", "enabled") is True:
+            for key in ("host", "port", "protocol", "username", "password"):
+                fields[f"proxy{key.capitalize()}"] = row["Proxy"].get(key)
+    return {key: value for key, value in fields.items() if isinstance(value, str) and value}
+
+
+def _webhook(raw: Any, old: bool) -> dict[str, Any]:
+    url, events = inside(raw, "url"), inside(raw, "events")
+    if inside(raw, "enabled") is not True or not isinstance(url, str) or not url:
+        return {}
+    both = {"enabled": True, "url": url, "events": events if isinstance(events, list) else []}
+    if old:
+        names = ("webhook_by_events", "webhook_base64")
+        return both | {key: raw.get(key) is True for key in names}
+    headers = raw.get("headers")
+    more = {
+        "headers": headers if isinstance(headers, Mapping) else {},
+        "byEvents": raw.get("webhookByEvents") is True,
+        "base64": raw.get("webhookBase64") is True,
+    }
+    return {"webhook": both | more}

@@ -1,0 +1,410 @@
+"""What is known of one session on an Evolution server, and the claim that follows. No I/O.
+
+The list's `disconnection*` columns outlive a success: they count only for an end that is newer than
+the last time the session was known to be open.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from agent.backends.evolution_calls import EvolutionCalls, Live, Proof, Row, Shown, mark_code
+from agent.clock import boot_now
+from agent.core.words import Claim, ConnectionStatus
+from agent.engines.base import Qr
+from agent.engines.reason_codes import evolution_reason
+
+Status = ConnectionStatus
+
+CODE_HOLDS = 45.0
+"""Seconds for which one QR code can be scanned; Evolution sets it for Baileys."""
+BLANK = 25.0
+"""Seconds in `connecting` without a code after which a session is said to hang."""
+LOGIN = 3.0
+"""Seconds in `connecting` before which what the server writes for a request may break the login."""
+ACCOUNT_AGAIN = 300.0
+"""Seconds between two questions whether the keys of a session have an account."""
+STAYS_CLOSED = 180.0
+"""Seconds in `close` after which the server makes no more tries of its own. Before a try it asks
+the internet for a version, which takes 130 s where nothing answers; the try takes 20 to 30 s."""
+LOOKS_APART = 15.0
+"""Less than a try takes: looks further apart do not show that a session stayed closed."""
+SETTLED = 5.0
+_OPENINGS, _WITHIN = 3, 15.0
+"""So many openings in so many seconds are those of two connections."""
+YOUNG = 60.0
+"""Seconds for which an open session is looked at in each round."""
+_UNPAIRED = ("logout", "banned", "account_locked", "temporary_ban")
+_OLD_RESTART = (
+    "Evolution API 1.8 ignores a restart of a connecting session; for an open one it opens a second"
+    " connection, and the two replace each other endlessly"
+)
+
+
+@dataclass(slots=True)
+class EvolutionSession:
+    name: str
+    calls: EvolutionCalls
+    adopted: bool = False
+    """True if it was on the server before the agent had it."""
+    paired: bool | None = None
+    """None: not known yet."""
+    account: str = ""
+    integration: str = ""
+    born: float = field(default_factory=boot_now)
+    """A list that was asked for earlier is about another session of this name."""
+    live: Live | None = None
+    since: float = field(default_factory=boot_now)
+    """Boot time at which `live` was first seen."""
+    row: Row | None = None
+    row_at: float = float("-inf")
+    """Boot time at which the request that brought `row` began."""
+    proof: Proof | None = None
+    """The last query's answer in this opening; None: not asked yet."""
+    owner_known: bool = False
+    """The server told whose it is since it opened."""
+    gone: bool = False
+    """It is missing at two looks and in a list between them."""
+    awaited: bool = False
+    """The agent asked for its creation, and the server has not answered."""
+    owed: bool = False
+    """The agent deleted it in order to create it again, and has not done so yet."""
+    made: bool = False
+    """The agent made it on the server."""
+    renewing: bool = False
+    lost: bool = False
+    """A phone or WhatsApp ended its pairing."""
+    code_taken: bool = False
+    """A phone scanned its code, and it has not opened since."""
+    acting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by each action: a request for a code begins a login if the session closed meanwhile."""
+    _ended: str = ""
+    _open_until: float = 0.0
+    """Ends before this moment of the server's clock are old."""
+    _code: Shown | None = None
+    _code_at: float = 0.0
+    _code_number: int = 0
+    _scanned: str = ""
+    """The mark of the last code before it opened: the server goes on showing it."""
+    _blank_since: float | None = None
+    _closed_since: float | None = None
+    _looked_at: float = 0.0
+    _tries: bool = False
+    """True if it was seen connecting or open, or a login was asked for, since its last end."""
+    _under_way: bool = False
+    """True if a login may begin: one was asked for without an answer, or a code was scanned."""
+    _openings: deque[float] = field(default_factory=lambda: deque(maxlen=_OPENINGS))
+    _asked: tuple[Shown | None, float] = (None, float("-inf"))
+    """The code at the last question for its account, and the time."""
+
+    @property
+    def seconds(self) -> float:
+        """How long `live` has been seen."""
+        return boot_now() - self.since
+
+    @property
+    def fight(self) -> bool:
+        """True if two connections of it replace each other."""
+        times = self._openings
+        near = len(times) == _OPENINGS and times[-1] - times[0] < _WITHIN
+        return near and boot_now() - times[-1] < 2 * _WITHIN
+
+    @property
+    def is_unsteady(self) -> bool:
+        """True if it was lost soon after it opened: then one look tells little."""
+        lost = self.live in (Live.CONNECTING, Live.CLOSE) and bool(self._openings)
+        return self.fight or (lost and boot_now() - self._openings[-1] < YOUNG)
+
+    @property
+    def code(self) -> Shown | None:
+        """The code that a phone can scan now."""
+        fresh = self.live is Live.CONNECTING and boot_now() - self._code_at < CODE_HOLDS
+        return self._code if fresh else None
+
+    @property
+    def qr(self) -> Qr | None:
+        if self.code is None or not self.code.code:
+            return None
+        left = self._code_at + CODE_HOLDS - boot_now()
+        return Qr(self.code.code, max(1.0, left), max(1, self._code_number))
+
+    @property
+    def is_ours(self) -> bool:
+        return self.made and not self.adopted
+
+    @property
+    def end(self) -> str:
+        """Why it ended for good, as a reason's code; "" = it did not, or that is not known."""
+        row = self.row
+        if self._ended or row is None or row.code is None or row.status != Live.CLOSE:
+            return self._ended
+        return evolution_reason(row.code, row.text) if row.closed_wall > self._open_until else ""
+
+    @property
+    def needs_row(self) -> bool:
+        """True if its own row may tell whether a pairing stands, or why it closed."""
+        if self.calls.dialect.old or self.row_at >= self.since:
+            return False
+        return self.live is Live.CLOSE or (self.live is Live.CONNECTING and self.paired is not True)
+
+    @property
+    def is_due(self) -> bool:
+        """True if it must be looked at soon, not only when a pass probes it."""
+        if self.live is not Live.OPEN or self.proof in (None, Proof.DEAD) or self.seconds < YOUNG:
+            return True
+        return self.row_at >= self.since and (self.row is None or self.row.status != Live.OPEN)
+
+    @property
+    def may_come_back(self) -> bool:
+        """True if it is closed and the server may connect it by itself."""
+        if self.live is not Live.CLOSE or self._looked_closed >= STAYS_CLOSED:
+            return False
+        unpaired = self.paired is False
+        tries = self._tries or not unpaired
+        return self._under_way or (tries and not (unpaired and self.end))
+
+    @property
+    def _looked_closed(self) -> float:
+        return 0.0 if self._closed_since is None else self._looked_at - self._closed_since
+
+    def refuse_login(self, *, restart: bool = False) -> str:
+        """Why no login may be asked for now, by GET connect or by a restart; "" = it may. One that
+        begins beside the server's own makes two connections that replace each other."""
+        if self.live is Live.UNLOADED:
+            return "the server has not loaded it; if it stays so, restart the server"
+        if restart and self.live in (Live.OPEN, Live.CONNECTING):
+            careful = self.calls.dialect.old or not self.calls.told
+            return _OLD_RESTART if careful else ""
+        if self.fight:
+            return "two connections of it replace each other in the server: restart the server"
+        if self.may_come_back:
+            return (
+                "the server may still connect it by itself, and two logins would replace each other"
+                f" without an end; it was seen closed for {self._looked_closed:.0f} s, and"
+                f" {STAYS_CLOSED:.0f} s are needed"
+            )
+        if self.live is not Live.CLOSE and self.paired is not False:
+            return f"the session is {self.live}, and its server connects it by itself"
+        return ""
+
+    def note_live(self, live: Live) -> None:
+        """The server said so at a look."""
+        now, before = boot_now(), self.live
+        if live is Live.CLOSE:
+            late = now - self._looked_at > LOOKS_APART and self._looked_closed < STAYS_CLOSED
+            if self._closed_since is None or late:
+                self._closed_since = now
+            if before is Live.CLOSE:  # not between two tries of an endless loop
+                self._blank_since = None
+        else:
+            self._closed_since, self._under_way = None, False
+            self._tries = self._tries or live in (Live.CONNECTING, Live.OPEN)
+        if live is Live.MISSING:
+            listed = self.row is not None or self.row_at < self.since
+            self.gone = self.gone or (before is Live.MISSING and not listed)
+            self._code = self._blank_since = None
+        else:
+            self.awaited = self.gone = False
+        self._looked_at = now
+        if live is not before:
+            self.live, self.since = live, now
+            self.away()
+            if live is Live.OPEN and before is not None:
+                self._openings.append(now)
+        if live is Live.OPEN:
+            self._scanned = mark_code(self._code.code) if self._code else self._scanned
+            self._code = self._blank_since = None
+            self._ended, self.paired, self.lost, self.code_taken = "", True, False, False
+            if self.row is not None:
+                self._open_until = max(self._open_until, self.row.closed_wall)
+        elif live is Live.CONNECTING and self._blank_since is None and self.code is None:
+            self._blank_since = now
+        elif live in (Live.MISSING, Live.UNLOADED):
+            self._tries = self._under_way = False
+            self._openings.clear()
+
+    def note_row(self, row: Row | None, at: float) -> None:
+        """`at`: boot time at which the request for it began."""
+        if at < self.born or at < self.row_at:
+            return
+        self.row, self.row_at = row, at
+        if row is None:
+            return
+        self.account = row.account or self.account
+        self.integration = row.integration
+        if self.calls.dialect.old:
+            return
+        if row.status == Live.OPEN and self.live is Live.OPEN:
+            self._open_until = max(self._open_until, row.updated_wall, row.closed_wall)
+        elif self.live is Live.OPEN:
+            return  # the next look tells which of both is newer
+        elif self.code_taken and row.status == Live.CONNECTING:
+            return  # the row of before the scan
+        elif row.status == Live.OPEN or at >= self.since:
+            # An older list may tell that a pairing stands; only a newer one that none does.
+            self.paired = self._pairing_in(row)
+
+    def _pairing_in(self, row: Row) -> bool | None:
+        """A final close and a logout delete the keys and leave the owner's name; a code that is
+        shown sets "connecting". None: it says "close" without the number of an end."""
+        if not row.account or self._ended in _UNPAIRED:
+            return False
+        if row.status == Live.CLOSE:
+            return False if self.end else None
+        return row.status == Live.OPEN
+
+    def note_shown(self, shown: Shown) -> None:
+        """A code is new only for a session without a pairing: a session that lost its connection
+        shows the code of its last login."""
+        if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
+            self.note_live(Live(shown.state))
+        new = self._code is None or self._code.code != shown.code
+        if not shown.code or self.paired is not False or mark_code(shown.code) == self._scanned:
+            return
+        if new:
+            self._code_at, self._ended, self._blank_since = boot_now(), "", None
+            self._code_number = shown.count or self._code_number + 1
+        if new or shown.pairing_code:
+            self._code = shown
+
+    def asks_account(self, *, at_once: bool = False) -> bool:
+        """True if the server must be asked whether the keys have an account: a phone may have
+        scanned the code that is gone, and 1.8's list tells of no pairing."""
+        if self.live not in (Live.CONNECTING, Live.CLOSE):
+            return False
+        if self.live is Live.CONNECTING and self.seconds < LOGIN and not at_once:
+            return False  # the question would go into its login, and break it
+        if self.paired is False:
+            doubt = self._code is not None and (at_once or self.code is None)
+        elif self.paired is None:
+            doubt = True
+        else:
+            doubt = self.calls.dialect.old and (at_once or self.seconds >= BLANK)
+        code, at = self._asked
+        if doubt and (at_once or code != self._code or boot_now() - at >= ACCOUNT_AGAIN):
+            self._asked = (self._code, boot_now())
+            return True
+        return False
+
+    def note_account(self, has: bool | None) -> None:
+        if has is False:
+            if self.paired:  # after that end the server makes no tries
+                self.lost, self._tries, self._under_way = True, False, False
+            self.paired = False
+        elif has and self.paired is False and self._code and not self._code.pairing_code:
+            # A code to type names the account at once.
+            self.paired, self.code_taken, self._under_way = None, True, True
+        elif has and self.paired is None and not self.code_taken:
+            self.paired = True
+
+    def begin(self) -> None:
+        """A login is asked for now."""
+        self._tries = self._under_way = True
+        self._closed_since, self._ended = None, ""
+        self.away()
+        self._openings.clear()
+        self._asked = (None, float("-inf"))
+        self._blank_since = self._blank_since or boot_now()
+
+    def answered(self) -> None:
+        """The server answers once the login has begun."""
+        self._under_way = False
+        if self.live is not Live.CONNECTING:
+            self.live, self.since = Live.CONNECTING, boot_now()
+
+    def note_end(self, ended: str) -> None:
+        self._ended, self.paired, self._code = ended, False, None
+        self._tries = self._under_way = False
+
+    def away(self) -> None:
+        """It is another opening, or its server was away: what comes back may be another session."""
+        self.proof, self.owner_known = None, False
+
+    @property
+    def compared(self) -> bool:
+        """True if the list is so much newer than the state that the server has written its row."""
+        return self.row_at >= self.since + SETTLED
+
+    @property
+    def disagreement(self) -> str:
+        """How the list contradicts the state; "" = it does not."""
+        live, row = self.live, self.row
+        if live is Live.UNLOADED:
+            return "the server's database holds the session and its process does not"
+        if live is Live.MISSING:
+            return "the server's list shows a session that it does not have" if row else ""
+        if row is None:
+            return f"the session is {live} and the server's list does not show it"
+        # The server's own reconnects leave "open" in the row; a last code without a scan
+        # "connecting". The list of 1.8 is the live state.
+        odd = live is Live.OPEN or (live is Live.CLOSE and row.status == Live.OPEN)
+        if odd and row.status != live and not self.calls.dialect.old:
+            return f"the server's list says {row.status:.20} and the session is {live}"
+        return ""
+
+    def claim(self) -> Claim:
+        claim = self._claim()
+        if self.calls.dialect.old and self.live in (Live.CONNECTING, Live.OPEN):
+            claim = replace(claim, useless=(*claim.useless, "restart"))
+        return replace(claim, made_elsewhere=not self.is_ours)
+
+    def _claim(self) -> Claim:
+        if self.renewing:
+            return Claim(Status.INITIALIZING, raw="it is created again")
+        if self.fight:
+            return self._with(Status.DISCONNECTED, "two_connections")
+        match self.live:
+            case Live.OPEN:
+                proved = self.owner_known and self.proof in (Proof.ALIVE, Proof.UNKNOWN)
+                claim = replace(self._with(Status.CONNECTED), paired=True, pairing_unknown=False)
+                age = boot_now() - self._looked_at if proved else None
+                return replace(claim, proof_age=age, raw="", useless=("reconnect",))
+            case Live.CONNECTING:
+                return self._connecting()
+            case Live.MISSING if self.awaited:
+                return Claim(Status.INITIALIZING, raw="its creation is not answered yet")
+            case Live.MISSING if self.gone:
+                reason = "renewal_unfinished" if self.owed else "remote_missing"
+                return Claim(Status.DISCONNECTED, reason, raw="missing")
+            case Live.CLOSE if self.may_come_back:
+                useless = ("reconnect", "restart")
+                return replace(self._with(Status.INITIALIZING), useless=useless)
+            case Live.CLOSE if self.calls.dialect.old or self.row_at >= self.since:
+                return self._closed()
+            case _:
+                return self._with(Status.INITIALIZING)
+
+    def _connecting(self) -> Claim:
+        if self.code is not None:
+            reason = "logout" if self.lost else ""
+            return replace(self._with(Status.QR_REQUIRED, reason), pairing_unknown=False)
+        claim = replace(self._with(Status.INITIALIZING), useless=("reconnect",))
+        if self.code_taken:
+            return replace(claim, phase="pairing")
+        if self.paired:
+            # Without a connection a logout is answered with success and changes nothing.
+            claim = replace(claim, useless=("reconnect", "logout_restart"))
+        # A connection or a code comes within seconds, unless WhatsApp refuses the client (405) or
+        # cannot be reached. The server tries again and again then, and says neither.
+        hangs = self._blank_since is not None and boot_now() - self._blank_since >= BLANK
+        return replace(claim, guess="client_outdated") if hangs else claim
+
+    def _closed(self) -> Claim:
+        if self.end:
+            reason = self.end
+        elif not self.calls.dialect.old and self.row and self.row.status == Live.CONNECTING:
+            reason = "qr_idle"  # a code was shown, and then it closed without an end
+        else:
+            reason = "connection_closed"
+        status = Status.QR_REQUIRED if reason == "qr_idle" else Status.DISCONNECTED
+        return self._with(status, reason)
+
+    def _with(self, status: ConnectionStatus, reason: str = "") -> Claim:
+        return Claim(
+            status,
+            reason,
+            paired=self.paired is True,
+            pairing_unknown=self.paired is None,
+            account=self.account,
+            raw=str(self.live or ""),
+        )

@@ -1,0 +1,231 @@
+"""Requests to somebody's server: each has one deadline, a bounded answer, a connection of its own.
+
+No redirect is followed, nothing is sent twice, and no proxy of the environment is used. Errors
+hold no key, no query and no body: bodies may have QR texts.
+"""
+
+import asyncio
+import json
+import ssl
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from yarl import URL
+
+from agent.config import BackendDeclaration
+from agent.errors import ConfigError, EngineError, InvalidRequest
+
+CONNECT = 3.0
+"""Seconds until the server must have taken a connection."""
+LARGEST = 8 << 20
+"""Bytes of an answer, before and after it is unpacked."""
+MOST_VALUES = 300_000
+"""JSON values of an answer: 8 MiB of `[]` would take 200 MB as Python objects."""
+_SMALL = 64 << 10
+"""Bytes that are read without a thread."""
+_SHORT = 2
+_GZIP_OR_ZLIB = 32
+
+
+class ServerDown(EngineError):
+    """The server gave no usable answer, which proves nothing about a session."""
+
+    code = "backend_down"
+
+    def __init__(self, what: str, reason: str, cause: str, *, reached: bool = True) -> None:
+        """`reason`: a code of ServerClaim, or "oversized". `reached`: False if the request surely
+        did not get to the server."""
+        super().__init__(f"cannot {what}: {cause}")
+        self.reason, self.cause, self.reached = reason, cause, reached
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`body` is None if there was none, or if a refusal was not JSON."""
+
+    status: int
+    body: Any = field(repr=False)
+    seconds: float
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """The texts of the request, its key among them: a refusal may repeat them."""
+
+    @property
+    def good(self) -> bool:
+        return self.status < 400
+
+    def hide(self, words: str) -> str:
+        """The server's words without what the request told it."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            words = words.replace(secret, "…")
+        return words
+
+
+class Http:
+    """One server's requests. Made inside a running loop; `close` ends it."""
+
+    def __init__(self, declared: BackendDeclaration, headers: Mapping[str, str]) -> None:
+        """`headers` go with each request and may hold the key."""
+        self.declared = declared
+        self._headers = tuple(headers.values())
+        self._turns = asyncio.Semaphore(declared.parallel)
+        self._session = aiohttp.ClientSession(
+            # Of a kept connection that the server just closes nobody knows whether the request
+            # arrived: aiohttp would send a GET connect or a DELETE a second time.
+            connector=aiohttp.TCPConnector(limit=0, ssl=_tls(declared), force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        urgent: bool = False,
+    ) -> Answer:
+        """One request; ServerDown if no usable answer comes in time. A refusal (4xx), and a 5xx
+        with JSON, is an answer. `urgent`: it takes no turn, for it tells whether the server lives.
+        """
+        what, limit = f"{method} {path}", timeout or self.declared.timeout
+        begun, sent = time.monotonic(), False
+        url = URL(
+            self.declared.url + path + ("?" + urlencode(query) if query else ""), encoded=True
+        )
+        try:
+            async with asyncio.timeout(limit), nullcontext() if urgent else self._turns:
+                begun, sent = time.monotonic(), True
+                async with self._session.request(
+                    method, url, json=body, allow_redirects=False
+                ) as reply:
+                    raw = await _bounded(reply, what)
+        except aiohttp.ConnectionTimeoutError as error:
+            cause = f"no connection within {CONNECT:g} s"
+            raise ServerDown(what, "unreachable", cause, reached=False) from error
+        except TimeoutError as error:
+            cause = f"no {'answer' if sent else 'turn'} within {round(limit, 1):g} s"
+            raise ServerDown(what, "timeout", cause, reached=sent) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            reason, cause = _classified(error)
+            reached = not isinstance(error, aiohttp.ClientConnectorError)
+            raise ServerDown(what, reason, cause, reached=reached) from error
+        encoding = reply.headers.get("Content-Encoding", "").strip().lower()
+        if len(raw) < _SMALL:
+            content = _read(what, reply.status, raw, encoding)
+        else:
+            content = await asyncio.to_thread(_read, what, reply.status, raw, encoding)
+        secrets = (*self._headers, *_texts([body, dict(query or {})]))
+        return Answer(reply.status, content, time.monotonic() - begun, secrets)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+def segment(name: str) -> str:
+    """A name, quoted as one part of a path."""
+    if name in ("", ".", ".."):  # each client resolves these
+        raise InvalidRequest(f"cannot use {name!r} as a name on a server", field="remote")
+    return quote(name, safe="")
+
+
+def _tls(declared: BackendDeclaration) -> ssl.SSLContext | bool:
+    """A `ca_file` is trusted instead of the machine's list."""
+    if not declared.url.startswith("https:"):
+        return True
+    try:
+        context = ssl.create_default_context(cafile=declared.ca_file or None)
+    except (OSError, ssl.SSLError) as error:
+        cause = getattr(error, "strerror", None) or "no certificates in it"
+        words = f"cannot use backend setting 'ca_file': {cause}"
+        raise ConfigError(words, field="ca_file") from error
+    if not declared.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def _bounded(reply: aiohttp.ClientResponse, what: str) -> bytes:
+    raw = bytearray()
+    async for chunk in reply.content.iter_any():
+        raw += chunk
+        if len(raw) > LARGEST:
+            raise ServerDown(what, "oversized", f"its answer is larger than {LARGEST >> 20} MiB")
+    return bytes(raw)
+
+
+def _read(what: str, status: int, raw: bytes, encoding: str) -> Any:
+    """The JSON of an answer. Compression is never asked for; some proxies do it."""
+    if 300 <= status < 400:
+        raise ServerDown(what, "not_found", f"it sends on to another address ({status})")
+    cause = "its answer is not JSON"
+    try:
+        raw = raw if encoding in ("", "identity") else _unpacked(raw, encoding)
+        if sum(map(raw.count, (b",", b"[", b"{"))) > MOST_VALUES:
+            raise ServerDown(what, "oversized", f"its answer has more than {MOST_VALUES:,} values")
+        return json.loads(raw) if raw else None
+    except zlib.error as error:
+        cause = f"its answer is compressed, and {error} (Content-Encoding: {encoding!r:.40})"
+    except (ValueError, RecursionError):
+        pass
+    if status >= 500:
+        raise ServerDown(what, "failing", f"it answers {status}")
+    if status < 400:
+        raise ServerDown(what, "garbage", cause)
+    return None
+
+
+def _unpacked(raw: bytes, encoding: str) -> bytes:
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise zlib.error("the agent cannot read that: switch it off in the proxy before the server")
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | _GZIP_OR_ZLIB)
+    try:
+        content = unpacking.decompress(raw, LARGEST)
+    except zlib.error:
+        raise zlib.error("cannot be read") from None
+    if not unpacking.eof:
+        raise zlib.error("is larger than 8 MiB" if len(content) >= LARGEST else "ends early")
+    return content
+
+
+def _texts(body: Any) -> Iterator[str]:
+    """The texts of a request, however deep. Short ones tell nothing and stand in every word."""
+    if isinstance(body, str):
+        yield from (body,) if len(body) > _SHORT else ()
+    elif isinstance(body, Mapping | list):
+        for part in body.values() if isinstance(body, Mapping) else body:
+            yield from _texts(part)
+
+
+def _classified(error: Exception) -> tuple[str, str]:
+    """A code and a cause for people; the error's own text may show too much."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            why = getattr(error.certificate_error, "verify_message", "") or "it cannot be verified"
+            return "tls", f"its certificate is refused: {why}"
+        case aiohttp.ClientSSLError():
+            return "tls", "no TLS with it"
+        case aiohttp.ClientConnectorDNSError():
+            return "unreachable", "its name is not known"
+        case aiohttp.ServerDisconnectedError():
+            return "unreachable", "it closed the connection without an answer"
+        case aiohttp.ClientPayloadError():
+            return "unreachable", "its answer broke off"
+        case aiohttp.ClientResponseError():
+            return "garbage", "its answer is not HTTP"
+        case OSError():
+            return "unreachable", error.strerror or "no connection"
+        case aiohttp.ClientError():
+            return "unreachable", type(error).__name__
+        case _:
+            return "garbage", "its answer cannot be read"

@@ -1,0 +1,137 @@
+"""A server's task against a stand-in of its server, both in one loop and in virtual time."""
+
+import asyncio
+import contextlib
+import selectors
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from agent.backends.evolution import Evolution
+from agent.backends.server import Server
+from agent.clock import boot_now
+from agent.config import BackendDeclaration
+from agent.core.breaker import BreakerPolicy
+from agent.core.model import Claim, InstanceId
+from tests.standin.evolution import KEY, StandIn, Times
+from tests.standin.evolution.instances import Instance
+from tests.world import virtual
+
+DELIVERED = 0.001
+"""Real seconds: what one socket of this machine wrote, another can read after them."""
+
+
+class _Patient(virtual._Selector):
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout and (ready := selectors.EpollSelector.select(self, DELIVERED)):
+            return ready
+        return super().select(timeout)
+
+
+class Loop(virtual.Loop):
+    """Virtual time for real sockets: it moves once the kernel has nothing on its way."""
+
+    def __init__(self) -> None:
+        asyncio.SelectorEventLoop.__init__(self, _Patient(virtual.clocks.stopped()))
+        asyncio.SelectorEventLoop.set_default_executor(self, virtual._InLine(1))
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"virtual": Loop}
+
+
+@pytest.fixture(autouse=True)
+def virtual_clocks() -> Iterator[None]:
+    with virtual.virtual_time():
+        yield
+
+
+@dataclass
+class Watched:
+    """A server's task, the stand-in that it watches, and what it said."""
+
+    standin: StandIn
+    api: Evolution
+    server: Server
+    said: list[InstanceId | None] = field(default_factory=list)
+    folder: Path = Path()
+
+    async def hold(
+        self, name: str, state: str = "open", *, adopted: bool = True, paired: bool = False
+    ) -> Instance:
+        """A session that has been on the server for long."""
+        instance = self.standin.add(name, state)
+        await self.watch(name, adopted=adopted, paired=paired or state == "open")
+        return instance
+
+    async def watch(self, name: str, *, adopted: bool = True, paired: bool = False) -> None:
+        await self.server.hold(InstanceId(name), name, adopted=adopted, paired=paired, account="")
+
+    def claim(self, name: str = "one") -> Claim:
+        return self.server.facts[InstanceId(name)].claim
+
+    def says(self, name: str = "one") -> str:
+        fact = self.server.facts.get(InstanceId(name))
+        if fact is None:
+            return "nothing"
+        proved = fact.proved_at() is not None
+        status = str(fact.claim.status)
+        if status == "CONNECTED" and not proved:
+            return "unproved"
+        return f"{status} {fact.claim.reason}".strip()
+
+    async def until(self, probe: Callable[[], object], within: float) -> float:
+        """Wait until `probe` is true; the seconds that it took."""
+        begun = boot_now()
+        while not probe():
+            assert boot_now() - begun < within, f"not within {within} s; it says {self.says()}"
+            await asyncio.sleep(0.25)
+        return boot_now() - begun
+
+    async def until_it_says(self, words: str, within: float, name: str = "one") -> float:
+        return await self.until(lambda: self.says(name) == words, within)
+
+    def asked(self, route: str) -> int:
+        """Requests by verb and route, for all sessions."""
+        return self.standin.asked[route]
+
+
+Watch = Callable[..., Awaitable[Watched]]
+
+
+def declare(url: str, **more: object) -> BackendDeclaration:
+    values: dict[str, object] = {"name": "evo", "engine": "evolution", "url": url, "key": KEY}
+    return BackendDeclaration(**values | more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def begin(
+            version: str = "2.3.7", times: Times | None = None, **more: object
+        ) -> Watched:
+            standin = await StandIn.open(version, times=times or Times())
+            stack.push_async_callback(standin.close)
+            declared = declare(standin.url, **more)
+            api = Evolution(declared, tmp_path / "evo")
+            said: list[InstanceId | None] = []
+            server = Server(declared, api, BreakerPolicy(3, 60.0), said.append)
+            task = asyncio.create_task(server.run(), name="server")
+            stack.push_async_callback(_end, task)
+            return Watched(standin, api, server, said, tmp_path / "evo")
+
+        yield begin
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.fixture(params=["2.3.7", "1.8.6"])
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)

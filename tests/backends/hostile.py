@@ -1,0 +1,71 @@
+"""A server that answers whatever a test wants, byte by byte."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+Misbehaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def hostile(behave: Misbehaviour) -> AsyncIterator[str]:
+    """Its address. Each connection gets one answer."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            await behave(writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.close()
+        await asyncio.sleep(61)  # the silent ones end by themselves
+
+
+def answer(
+    body: bytes, status: str = "200 OK", *headers: str, length: int | None = None
+) -> Misbehaviour:
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        size = len(body) if length is None else length
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {size}", *headers, "", ""]
+        writer.write("\r\n".join(lines).encode() + body)
+        await writer.drain()
+
+    return behave
+
+
+def stream(piece: bytes, pause: float = 0.0, most: int = 1 << 62) -> Misbehaviour:
+    """An answer in pieces that has no end, or `most` bytes."""
+
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sent = 0
+        while sent < most and not writer.is_closing():
+            writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            sent += len(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return behave
+
+
+async def silent(writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(60)
+
+
+async def reset(writer: asyncio.StreamWriter) -> None:
+    plain = writer.get_extra_info("socket")
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def not_http(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"220 mail.example ESMTP\r\n\r\n")
+    await writer.drain()

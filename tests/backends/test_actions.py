@@ -1,0 +1,243 @@
+"""What may be done to a session on Evolution, and what is refused without a request."""
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.backends.server import EVERY
+from agent.core.model import InstanceId
+from agent.errors import EngineError
+from tests.backends.conftest import Watch, Watched
+from tests.standin.evolution.instances import Instance
+
+CONNECT, DELETE, LOGOUT = (
+    "GET /instance/connect",
+    "DELETE /instance/delete",
+    "DELETE /instance/logout",
+)
+CREATE = "POST /instance/create"
+ONE = InstanceId("one")
+AT_ONCE = EVERY + 1.0
+SCAN = "QR_REQUIRED"
+
+
+async def ours(at: Watched) -> Instance:
+    """A session that the agent made, paired and connected."""
+    await at.watch("one", adopted=False)
+    await at.until_it_says("DISCONNECTED remote_missing", 45)
+    await at.server.connect(ONE)
+    await at.until_it_says(SCAN, 2 * AT_ONCE)
+    one = at.standin.instances["one"]
+    assert one.scan()
+    await at.until_it_says("CONNECTED", 2 * AT_ONCE)
+    return one
+
+
+def backups(at: Watched) -> list[Path]:
+    return sorted(at.folder.glob("one/[0-9]*.json"))
+
+
+async def test_a_session_is_made_and_shows_its_code(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    one = await ours(at)
+    assert (at.asked(CREATE), one.second_logins, one.logins) == (1, 0, 1)
+    assert not at.claim().made_elsewhere
+
+
+async def test_a_session_of_others_is_not_made_again(watch: Watch) -> None:
+    at = await watch()
+    await at.watch("one", adopted=True)
+    await at.until_it_says("DISCONNECTED remote_missing", 45)
+    with pytest.raises(EngineError) as caught:
+        await at.server.connect(ONE)
+    assert caught.value.code == "remote_missing"
+    assert at.asked(CREATE) == 0
+
+
+async def test_an_instance_that_hangs_gets_its_code_once_whatsapp_answers(watch: Watch) -> None:
+    at = await watch()
+    one = at.standin.add("one")
+    one.stuck = True
+    one.connect()
+    await at.watch("one", adopted=False)
+    await asyncio.sleep(40)
+    assert at.claim().guess and at.claim().made_elsewhere
+    one.silence(False)
+    await at.until(lambda: one.code != "", 40)
+    await at.until_it_says(SCAN, 10)
+
+
+@pytest.mark.parametrize(("version", "route"), [("2.3.7", "POST"), ("1.8.6", "PUT")])
+async def test_a_restart_keeps_the_pairing(watch: Watch, version: str, route: str) -> None:
+    at = await watch(version)
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    with contextlib.nullcontext() if route == "POST" else pytest.raises(EngineError):
+        await at.server.restart(ONE)
+    await at.until(lambda: one.state == "open", 5)
+    await at.until_it_says("CONNECTED", 2 * AT_ONCE)
+    # 1.8 would open a second connection.
+    assert at.asked(f"{route} /instance/restart") == (1 if route == "POST" else 0)
+    assert one.creds and not one.storms
+    assert ("restart" in at.claim().useless) is (route == "PUT")
+
+
+async def test_a_logout_ends_the_pairing(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    await at.server.logout(ONE)
+    assert not one.creds
+    await at.until_it_says("DISCONNECTED logout", AT_ONCE)
+
+
+async def test_a_logout_that_changed_nothing_is_told(watch: Watch) -> None:
+    at = await watch()
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    one.silence(True)
+    one.drop(408)
+    await asyncio.sleep(1)
+    with pytest.raises(EngineError) as caught:
+        await at.server.logout(ONE)
+    assert caught.value.code == "no_effect"
+    await asyncio.sleep(AT_ONCE)
+    assert at.claim().paired and one.creds
+
+
+async def test_a_renewal_gives_back_what_the_session_had(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    one = await ours(at)
+    one.settings["rejectCall"] = True
+    hook = {"enabled": True, "url": "http://shop.example/in", "events": ["MESSAGES_UPSERT"]}
+    one.webhook = hook | ({} if one.old else {"headers": None, "webhookByEvents": True})
+    await at.server.renew(ONE, confirmed=False)
+    made = at.standin.instances["one"]
+    assert made is not one and made.token == one.token
+    assert made.settings == one.settings
+    assert made.webhook is not None and made.webhook["url"] == hook["url"]
+    assert made.webhook["events"] == hook["events"]
+    assert not (at.folder / "one/removal.json").exists()
+    kept = json.loads(backups(at)[0].read_text())
+    assert kept["row"] and kept["settings"] and kept["webhook"]
+    assert backups(at)[0].stat().st_mode & 0o777 == 0o600
+    await at.until_it_says(SCAN, AT_ONCE)
+    assert made.scan()
+    await at.until_it_says("CONNECTED", 2 * AT_ONCE)
+
+
+async def test_a_renewal_gives_back_the_proxy(watch: Watch) -> None:
+    at = await watch()
+    one = await ours(at)
+    one.proxy = {"enabled": True, "host": "p", "port": "1", "protocol": "http", "username": "u"}
+    one.proxy["password"] = "w"
+    await at.server.renew(ONE, confirmed=False)
+    assert at.standin.instances["one"].proxy == one.proxy
+
+
+async def test_what_others_made_is_logged_out_and_stays(watch: Watch) -> None:
+    at = await watch()
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    await at.server.renew(ONE, confirmed=False)
+    assert at.asked(DELETE) == 0 and at.standin.instances["one"] is one
+    await at.until_it_says(SCAN, 2 * AT_ONCE)
+
+
+async def test_a_person_may_have_it_deleted_and_made_again(watch: Watch) -> None:
+    at = await watch()
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    await at.server.renew(ONE, confirmed=True)
+    assert at.standin.instances["one"] is not one
+    assert len(backups(at)) == 1
+    await at.until_it_says(SCAN, 2 * AT_ONCE)
+
+
+async def test_a_renewal_that_was_killed_is_finished_by_the_next_agent(
+    watch: Watch, version: str
+) -> None:
+    at = await watch(version)
+    one = await ours(at)
+    one.settings["rejectCall"] = True
+    await at.standin.front.set("refused", only="instance/create")
+    with pytest.raises(EngineError):
+        await at.server.renew(ONE, confirmed=False)
+    assert "one" not in at.standin.instances
+    await at.standin.front.set("")
+    at.server.release(ONE)  # another agent knows only what is on the disk
+    await at.watch("one", adopted=True)
+    await at.until_it_says("DISCONNECTED renewal_unfinished", 45)
+    await at.server.connect(ONE)
+    made = at.standin.instances["one"]
+    assert made.settings["rejectCall"] and made.token == one.token
+
+
+@pytest.mark.parametrize("what", ["settings/set", "settings/find", "the disk"])
+async def test_nothing_is_deleted_that_could_not_be_given_back(watch: Watch, what: str) -> None:
+    at = await watch()
+    one = await ours(at)
+    if what == "the disk":
+        (at.folder / "one/made").unlink()
+        (at.folder / "one").rmdir()
+        (at.folder / "one").write_text("no folder")
+    else:
+        await at.standin.front.set("half" if what.endswith("find") else "refused", only=what)
+    with pytest.raises(EngineError):
+        await at.server.renew(ONE, confirmed=True)
+    assert at.standin.instances["one"] is one and one.creds
+    assert at.asked(DELETE) == 0
+
+
+async def test_a_session_that_came_back_is_kept(watch: Watch) -> None:
+    at = await watch()
+    one = await ours(at)
+    one.silence(True)
+    one.drop(408)
+    await at.until_it_says("INITIALIZING", 2 * AT_ONCE + 60)
+    one.silence(False)
+    one.connect()
+    await asyncio.sleep(1)
+    assert one.state == "open"
+    with pytest.raises(EngineError) as caught:
+        await at.server.renew(ONE, confirmed=True)
+    assert caught.value.code == "pairing_kept"
+    assert one.creds and at.asked(LOGOUT) == at.asked(DELETE) == 0
+
+
+async def test_1_8_is_not_left_with_a_connection_of_a_deleted_session(watch: Watch) -> None:
+    at = await watch("1.8.6")
+    one = await ours(at)
+    one.silence(True)
+    await asyncio.sleep(35)
+    assert one.state == "connecting"
+    with pytest.raises(EngineError) as caught:
+        await at.server.renew(ONE, confirmed=True)
+    assert caught.value.code == "no_effect"
+    assert one.creds and at.asked(DELETE) == 0
+
+
+async def test_a_deletion_leaves_its_backup(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    await ours(at)
+    await at.server.delete(ONE)
+    assert "one" not in at.standin.instances and len(backups(at)) == 1
+    await at.until_it_says("DISCONNECTED remote_missing", 45)
+
+
+async def test_a_pairing_code_is_for_a_session_without_a_pairing(
+    watch: Watch, version: str
+) -> None:
+    at = await watch(version)
+    one = await at.hold("one", "connecting")
+    await at.until_it_says(SCAN, 20)
+    told = await at.server.pairing_code(ONE, "5511987654321")
+    assert told["code"] == "ABCD1234" and told["expires_in"] > 30
+    one.scan()
+    await at.until_it_says("CONNECTED", 2 * AT_ONCE)
+    with pytest.raises(EngineError) as caught:
+        await at.server.pairing_code(ONE, "5511987654321")
+    assert caught.value.code == "not_waiting"

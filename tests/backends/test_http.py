@@ -1,0 +1,109 @@
+"""A foreign server's misbehaviours: each ends in time, in little memory, and as a code."""
+
+import gzip
+import json
+import tracemalloc
+
+import pytest
+
+from agent.backends.http import CONNECT, Answer, Http, ServerDown
+from agent.clock import boot_now
+from tests.backends.conftest import declare
+from tests.backends.hostile import (
+    Misbehaviour,
+    answer,
+    hostile,
+    not_http,
+    reset,
+    silent,
+    stream,
+)
+from tests.ports import free_port
+
+MIB = 1 << 20
+KEY = "a-key-that-nobody-may-read"
+
+
+async def ask(url: str, method: str = "GET", **more: object) -> Answer:
+    http = Http(declare(url, key=KEY), {"apikey": KEY})
+    try:
+        return await http.ask(method, "/any", **more)  # type: ignore[arg-type]
+    finally:
+        await http.close()
+
+
+BOMB = gzip.compress(b"[" + b" " * (64 * MIB) + b"]")
+BEHAVIOURS: dict[str, tuple[Misbehaviour, str]] = {
+    "no answer": (silent, "timeout"),
+    "a reset": (reset, "unreachable"),
+    "a web page": (answer(b"<html>Welcome to nginx!</html>"), "garbage"),
+    "another protocol": (not_http, "garbage"),
+    "half an answer": (answer(b'{"a":', length=90), "unreachable"),
+    "a large answer": (answer(b" " * (9 * MIB)), "oversized"),
+    "a large web page as an error": (answer(b"<" * (9 * MIB), "502 Bad Gateway"), "oversized"),
+    "200 MB of JSON": (stream(b"[" + b"[]," * (MIB // 3), most=200 * MIB), "oversized"),
+    "an endless stream": (stream(b" " * MIB), "oversized"),
+    "a slow endless stream": (stream(b" ", 1.0), "timeout"),
+    "many values": (answer(b"[" + b"[]," * 400_000 + b"1]"), "oversized"),
+    "deep JSON": (answer(b"[" * 100_000), "garbage"),
+    "a bomb": (answer(BOMB, "200 OK", "Content-Encoding: gzip"), "garbage"),
+    "an unknown packing": (answer(b"x", "200 OK", "Content-Encoding: br"), "garbage"),
+    "no text": (answer(b'{"a": "\xff\xfe"}'), "garbage"),
+    "a redirect": (answer(b"{}", "302 Found", "Location: http://127.0.0.1:1/"), "not_found"),
+    "an error without JSON": (answer(b"<html>", "502 Bad Gateway"), "failing"),
+}
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+async def test_a_misbehaviour_is_a_code(name: str) -> None:
+    behave, reason = BEHAVIOURS[name]
+    async with hostile(behave) as url:
+        begun = boot_now()
+        with pytest.raises(ServerDown) as caught:
+            await ask(url)
+        assert caught.value.reason == reason
+        assert caught.value.reached and caught.value.code == "backend_down"
+        assert boot_now() - begun <= 10.1
+
+
+async def test_what_is_not_there_was_not_reached() -> None:
+    begun = boot_now()
+    with pytest.raises(ServerDown) as caught:
+        await ask(f"http://127.0.0.1:{free_port()}")
+    assert caught.value.reason == "unreachable" and not caught.value.reached
+    assert boot_now() - begun < CONNECT
+
+
+async def test_200_mb_cost_no_memory() -> None:
+    async with hostile(stream(b"[" + b"[]," * (MIB // 3), most=200 * MIB)) as url:
+        tracemalloc.start()
+        try:
+            with pytest.raises(ServerDown):
+                await ask(url)
+            assert tracemalloc.get_traced_memory()[1] < 40 * MIB
+        finally:
+            tracemalloc.stop()
+
+
+async def test_answers_are_read() -> None:
+    packed = gzip.compress(b'{"a": 1}')
+    async with hostile(answer(packed, "200 OK", "Content-Encoding: gzip")) as url:
+        assert (await ask(url)).body == {"a": 1}
+    async with hostile(answer(b"")) as url:
+        assert (await ask(url)).body is None
+    async with hostile(answer(b"<html>", "404 Not Found")) as url:
+        refused = await ask(url)
+        assert (refused.status, refused.body, refused.good) == (404, None, False)
+
+
+async def test_no_secret_is_in_a_refusal_or_an_error() -> None:
+    number = "5511987654321"
+    words = {"message": f"bad {KEY} for {number}"}
+    async with hostile(answer(json.dumps(words).encode(), "400 Bad Request")) as url:
+        refused = await ask(url, "POST", body={"number": number}, query={"q": "text"})
+        assert refused.hide(words["message"]) == "bad … for …"
+        assert KEY not in repr(refused) and number not in repr(refused)
+    async with hostile(silent) as url:
+        with pytest.raises(ServerDown) as caught:
+            await ask(url, query={"number": number})
+        assert KEY not in str(caught.value) and number not in str(caught.value)

@@ -1,0 +1,251 @@
+"""One session as lists and looks tell it, without a webhook, on both versions of Evolution."""
+
+import asyncio
+
+import pytest
+
+from agent.backends.server import EVERY
+from agent.core.model import InstanceId
+from agent.errors import EngineError
+from tests.backends.conftest import Watch, Watched
+
+CONNECT, STATE = "GET /instance/connect", "GET /instance/connectionState"
+ONE = InstanceId("one")
+AT_ONCE = EVERY + 1.0
+SCAN = "QR_REQUIRED"
+
+
+async def test_an_open_session_is_connected_once_whatsapp_answered_through_it(
+    watch: Watch, version: str
+) -> None:
+    at = await watch(version)
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    assert at.asked("POST /chat/fetchBusinessProfile") == 1
+    claim = at.claim()
+    assert claim.paired and claim.account in one.wuid
+    assert at.asked(CONNECT) == 0
+    assert ONE in at.said
+
+
+async def test_what_is_only_believed_is_no_proof(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    (await at.hold("one")).dead = "closed"
+    await at.until_it_says("unproved", AT_ONCE)
+    with pytest.raises(EngineError) as caught:
+        await at.server.probe(ONE, deep=True)
+    assert caught.value.code == "zombie"
+    at.standin.instances["one"].dead = ""
+    await at.until_it_says("CONNECTED", AT_ONCE)
+
+
+async def test_a_connected_session_that_stops_to_answer_fails_its_deep_probe(watch: Watch) -> None:
+    at = await watch()
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    one.dead = "silent"
+    assert (await at.server.probe(ONE)).claim.status == "CONNECTED"
+    with pytest.raises(EngineError) as caught:
+        await at.server.probe(ONE, deep=True)
+    assert caught.value.code == "zombie"
+    assert at.says() == "unproved"
+
+
+async def test_a_scan_counts_at_once(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    one = await at.hold("one", "connecting")
+    await at.until_it_says(SCAN, 20)
+    qr = await at.server.qr(ONE)
+    assert qr is not None and qr.text == one.code
+    assert one.scan()
+    await at.until(lambda: one.state == "open", 2)
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    assert await at.server.qr(ONE) is None
+    assert one.second_logins == 0
+
+
+async def test_each_new_code_is_shown(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    one = await at.hold("one", "connecting")
+    await at.until_it_says(SCAN, 20)
+    for _ in range(3):
+        before = one.code
+        await at.until(lambda before=before: one.code != before, 60)  # type: ignore[misc]
+        await asyncio.sleep(AT_ONCE)
+        qr = await at.server.qr(ONE)
+        assert qr is not None and qr.text == one.code
+        assert at.says() == SCAN
+
+
+async def test_an_outage_of_whatsapp_costs_no_pairing_and_no_login_more(
+    watch: Watch, version: str
+) -> None:
+    at = await watch(version)
+    names = [f"line{number}" for number in range(5)]
+    those = [await at.hold(name) for name in names]
+    await at.until(lambda: all(at.says(name) == "CONNECTED" for name in names), AT_ONCE)
+    at.standin.silence(True)
+    await asyncio.sleep(240)
+    for name in names:
+        assert at.says(name) in ("INITIALIZING", "unproved")
+        assert at.claim(name).paired
+    at.standin.silence(False)
+    await at.until(lambda: all(one.state == "open" for one in those), 60)
+    await at.until(lambda: all(at.says(name) == "CONNECTED" for name in names), AT_ONCE)
+    assert at.asked(CONNECT) == 0 and at.asked("DELETE /instance/logout") == 0
+    assert all(one.creds and one.broken_logins == 0 for one in those)
+
+
+async def test_the_end_of_a_pairing_is_told_with_its_reason(watch: Watch) -> None:
+    at = await watch()
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    one.end(401)
+    await at.until_it_says("DISCONNECTED logout", AT_ONCE)
+    assert not at.claim().paired and not at.claim().pairing_unknown
+    assert at.claim().account in one.wuid
+
+
+async def test_an_end_that_1_8_does_not_tell_is_seen_at_the_code_after_it(watch: Watch) -> None:
+    at = await watch("1.8.6")
+    one = await at.hold("one")
+    one.logins = 1
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    one.end(401)
+    await at.until_it_says("DISCONNECTED connection_closed", 60)
+    assert not at.claim().paired
+    await at.server.connect(ONE)
+    await at.until_it_says(f"{SCAN} logout", AT_ONCE)
+
+
+async def test_a_session_that_ended_before_an_earlier_success_is_not_ended(watch: Watch) -> None:
+    at = await watch()
+    one = await at.hold("one")
+    one.end(401)  # its columns stay
+    one.creds = True
+    one.connect()
+    await at.until_it_says("CONNECTED", 2 * AT_ONCE)
+    one.drop(428)
+    await asyncio.sleep(2 * AT_ONCE)
+    assert at.says() == "CONNECTED"
+
+
+async def test_one_look_that_misses_a_session_ends_nothing(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    one.denied = 1
+    probed = await at.server.probe(ONE)
+    assert (probed.claim.status, probed.claim.reason) == ("INITIALIZING", "")
+    assert probed.claim.paired
+    await at.until_it_says("CONNECTED", AT_ONCE)
+
+
+async def test_a_deleted_session_is_missing(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    at.standin.remove("one")
+    await at.until_it_says("DISCONNECTED remote_missing", 45)
+    assert at.claim().raw == "missing"
+
+
+async def test_a_session_that_its_process_has_not_loaded_is_waited_for(
+    watch: Watch, version: str
+) -> None:
+    at = await watch(version)
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    one.unload()
+    await at.server.probe(ONE)
+    assert at.says() == "INITIALIZING" and at.claim().paired
+    with pytest.raises(EngineError) as caught:
+        await at.server.connect(ONE)
+    assert caught.value.code == "remote_refused"
+    one.load(connects=True)
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    assert at.asked(CONNECT) == 0
+
+
+async def test_a_session_that_hangs_without_a_code_says_so(watch: Watch) -> None:
+    at = await watch()
+    one = await at.hold("one")
+    one.creds, one.outdated = False, True
+    one.row.set(connectionStatus="close", ownerJid=None)
+    one.connect()
+    await asyncio.sleep(60)
+    assert at.says() == "INITIALIZING" and at.claim().guess == "client_outdated"
+
+
+async def test_a_scan_before_an_outage_is_kept(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    one = await at.hold("one", "connecting")
+    await at.until_it_says(SCAN, 20)
+    one.silence(True)
+    one.scan()
+    one._stop()  # it hangs between the scan and its first login
+    await asyncio.sleep(70)
+    claim = at.claim()
+    assert (claim.status, claim.phase) == ("INITIALIZING", "pairing")
+    assert claim.pairing_unknown
+    before = at.asked(CONNECT)
+    await asyncio.sleep(60)
+    assert at.asked(CONNECT) == before
+
+
+async def test_two_connections_of_one_session_are_found(watch: Watch) -> None:
+    at = await watch()
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    one.storms = True
+    one.connect()
+    await at.until_it_says("DISCONNECTED two_connections", 120)
+
+
+async def test_a_list_that_contradicts_the_state_is_told(watch: Watch) -> None:
+    at = await watch()
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    one.row.set(connectionStatus="close")
+    await asyncio.sleep(AT_ONCE)
+    probed = await at.server.probe(ONE, deep=True)
+    assert probed.detail["compared"] and "close" in probed.detail["disagrees"]
+    assert probed.claim.status == "CONNECTED"
+
+
+async def test_used_up_codes_are_told(watch: Watch) -> None:
+    at = await watch()
+    one = await at.hold("one", "connecting")
+    await at.until_it_says(SCAN, 20)
+    one._codes_used_up()
+    await at.until_it_says(f"{SCAN} qr_idle", 200)
+
+
+async def paired_and_closed(at: Watched) -> None:
+    """It was connected, and its server makes no more tries; that is known only after a while."""
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    one._stop()
+    one.state = "close"
+    await at.until_it_says("INITIALIZING", 30)
+
+
+async def test_a_paired_session_in_close_is_left_to_its_server(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    await paired_and_closed(at)
+    await asyncio.sleep(2 * AT_ONCE)
+    for action in (at.server.connect, at.server.restart):
+        with pytest.raises(EngineError) as caught:
+            await action(ONE)
+        assert caught.value.code == "remote_refused"
+    assert await at.server.qr(ONE) is None
+    assert at.asked(CONNECT) == 0
+
+
+async def test_a_paired_session_that_its_server_left_closed_is_logged_in(watch: Watch) -> None:
+    at = await watch()
+    await paired_and_closed(at)
+    await at.until_it_says("DISCONNECTED connection_closed", 200)
+    await at.server.connect(ONE)
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    assert at.asked(CONNECT) == 1

@@ -1,0 +1,263 @@
+"""The task of one server: what is wrong with it, its breaker, its rounds, and adoption."""
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.backends.evolution import Evolution
+from agent.backends.server import EVERY, LOOKS, Server
+from agent.clock import boot_now
+from agent.core.breaker import BreakerPolicy
+from agent.core.model import InstanceId, RemoteSession
+from agent.core.words import NO_PROOF
+from agent.errors import EngineError, NotFound, Refused
+from tests.backends.conftest import Watch, Watched, declare
+from tests.backends.hostile import answer, hostile, reset, silent, stream
+from tests.standin.evolution import KEY
+
+CONNECT = "GET /instance/connect"
+ONE, TWO = InstanceId("one"), InstanceId("two")
+AT_ONCE = EVERY + 1.0
+
+
+def up(at: Watched) -> bool:
+    return at.server.claim is not None and at.server.claim.up
+
+
+FAULTS = {
+    "refuse": "unreachable",
+    "reset": "unreachable",
+    "black_hole": "timeout",
+    "garbage": "garbage",
+    "html": "garbage",
+    "failing": "failing",
+    "licence": "licence_missing",
+    "refused": "not_found",
+    "empty": "not_found",
+}
+
+
+async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
+    watch: Watch, version: str
+) -> None:
+    at = await watch(version)
+    await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    assert at.server.sentence == ""
+    for fault, reason in FAULTS.items():
+        await at.standin.front.set(fault)
+        await at.until(lambda: not up(at), 60)
+        assert at.server.claim is not None and at.server.claim.reason == reason, fault
+        assert at.server.sentence and KEY not in at.server.sentence
+        await at.standin.front.set("")
+        await at.until(lambda: up(at), AT_ONCE)
+        await at.until_it_says("CONNECTED", AT_ONCE)
+    assert None in at.said and at.asked(CONNECT) == 0
+
+
+async def test_a_wrong_key_is_told(watch: Watch) -> None:
+    at = await watch(key="another")
+    await at.until(lambda: at.server.claim, AT_ONCE)
+    assert at.server.claim is not None and at.server.claim.reason == "refused_key"
+
+
+async def test_sessions_of_a_server_that_was_away_are_proved_again_at_once(
+    watch: Watch, version: str
+) -> None:
+    at = await watch(version)
+    one = await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    await at.standin.restart_process(away=40.0)
+    await at.until(lambda: not up(at), 40)
+    await at.until(lambda: one.state == "open", 120)
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    assert at.asked(CONNECT) == 0
+
+
+async def test_a_list_that_waits_for_whatsapp_stops_no_look(watch: Watch) -> None:
+    at = await watch("1.8.6")
+    await at.hold("one")
+    new = await at.hold("two", "connecting")
+    await at.until_it_says("QR_REQUIRED", 20, "two")
+    at.standin.list_seconds = 300
+    await asyncio.sleep(40)
+    new.scan()
+    await at.until_it_says("CONNECTED", AT_ONCE + 1, "two")
+    await asyncio.sleep(80)
+    assert up(at) and "list" in at.server.sentence
+
+
+async def test_one_session_that_hangs_delays_no_other(watch: Watch) -> None:
+    at = await watch()
+    await at.hold("hangs")
+    new = await at.hold("two", "connecting")
+    await at.until_it_says("QR_REQUIRED", 20, "two")
+    await at.standin.front.set("slow", 30, only="/hangs")
+    new.scan()
+    await at.until_it_says("CONNECTED", AT_ONCE + 1, "two")
+    with pytest.raises(EngineError) as caught:
+        await at.server.probe(InstanceId("hangs"))
+    assert caught.value.code == "backend_down"
+    assert up(at)
+
+
+async def test_actions_that_fail_open_the_circuit_and_one_closes_it(watch: Watch) -> None:
+    at = await watch()
+    await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    await at.standin.front.set("failing", only="restart")
+    for _ in range(3):
+        with pytest.raises(EngineError) as caught:
+            await at.server.restart(ONE)
+        assert caught.value.code == "backend_down"
+    with pytest.raises(EngineError) as caught:
+        await at.server.restart(ONE)
+    assert caught.value.code == "circuit_open" and "circuit" in at.server.sentence
+    assert await at.server.qr(ONE) is None  # a person's order
+    await asyncio.sleep(30)
+    assert at.server.circuit == "open"  # good lists prove nothing about actions
+    await asyncio.sleep(31)
+    await at.standin.front.set("")
+    assert at.server.circuit == "half_open"
+    await at.server.restart(ONE)
+    assert at.server.circuit == "closed"
+
+
+async def test_a_good_list_closes_what_failed_lists_opened(watch: Watch) -> None:
+    at = await watch()
+    await at.standin.front.set("failing")
+    await at.until(lambda: at.server.circuit == "open", 4 * EVERY)
+    await at.standin.front.set("")
+    await at.until(lambda: at.server.circuit == "closed", AT_ONCE)
+
+
+async def test_a_server_that_cannot_be_reached_opens_no_circuit(watch: Watch) -> None:
+    at = await watch()
+    await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    await at.standin.front.set("refuse")
+    await asyncio.sleep(60)
+    assert not up(at) and at.server.circuit == "closed"
+    for call in (at.server.probe, at.server.connect, at.server.qr):
+        begun = boot_now()
+        with pytest.raises(EngineError) as caught:
+            await call(ONE)
+        assert caught.value.code == "backend_down" and boot_now() == begun
+
+
+async def test_a_server_without_the_route_of_the_proof_is_believed_and_told(
+    watch: Watch,
+) -> None:
+    at = await watch()
+    at.standin.without = "/chat"
+    (await at.hold("one")).dead = "closed"
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    await asyncio.sleep(AT_ONCE)
+    assert up(at) and at.server.claim is not None and at.server.claim.reason == NO_PROOF
+    assert "fetchBusinessProfile" in at.server.sentence
+
+
+async def test_no_refusal_repeats_the_key(watch: Watch) -> None:
+    at = await watch()
+    await at.hold("one", "close")
+    await at.until(lambda: up(at), AT_ONCE)
+    await at.standin.front.set("echo", only="instance/connect/")
+    for status in (200, 400, 500):
+        at.standin.front.status = status
+        with pytest.raises(EngineError) as caught:
+            await at.server.connect(ONE)
+        assert KEY not in str(caught.value) and "cannot" in str(caught.value)
+
+
+async def test_sessions_are_adopted_by_pattern(watch: Watch) -> None:
+    at = await watch(adopt=("shop-*",))
+    for name in ("shop-a", "Shop-B", "shop-Ü!", "other", "shop-gone", "shop-held"):
+        at.standin.add(name)
+    await at.watch("shop-held")
+    await at.until(lambda: at.server.sessions, AT_ONCE)
+    new = at.server.new_sessions({"shop-gone"}, {InstanceId("shop-held")})
+    assert [remote for _, remote in new] == ["shop-a", "shop-Ü!"]
+    assert new[0][0] == "shop-a" and new[1][0].startswith("shop-")
+    taken = at.server.new_sessions({"shop-gone"}, {InstanceId("shop-a")})
+    assert taken[0][0] not in ("shop-a", new[1][0])
+
+
+async def test_a_new_session_on_the_server_is_said_once(watch: Watch) -> None:
+    at = await watch()
+    await at.until(lambda: up(at), AT_ONCE)
+    await asyncio.sleep(AT_ONCE)
+    at.said.clear()
+    at.standin.add("new")
+    await asyncio.sleep(3 * EVERY)
+    assert at.said == [None]
+    assert at.server.session_meant("new") == "new"
+    with pytest.raises(NotFound):
+        at.server.session_meant("nobody")
+
+
+async def test_a_session_meant_by_its_title_must_be_one(watch: Watch) -> None:
+    at = await watch()
+    at.server.sessions = tuple(RemoteSession(n, title=t) for n, t in (("7", "Shop"), ("8", "Bar")))
+    assert at.server.session_meant("Shop") == "7"
+    at.server.sessions += (RemoteSession("9", title="Bar"),)
+    with pytest.raises(Refused):
+        at.server.session_meant("Bar")
+
+
+async def test_one_session_is_watched_once_and_until_it_is_released(watch: Watch) -> None:
+    at = await watch()
+    await at.hold("one")
+    await at.until_it_says("CONNECTED", AT_ONCE)
+    with pytest.raises(Refused):
+        await at.server.hold(TWO, "one", adopted=True, paired=False, account="")
+    at.server.release(ONE)
+    assert ONE not in at.server.facts
+    before = at.asked("GET /instance/connectionState")
+    await asyncio.sleep(3 * EVERY)
+    assert at.asked("GET /instance/connectionState") == before
+
+
+async def test_an_outage_of_many_is_looked_at_in_rounds(watch: Watch) -> None:
+    at = await watch(parallel=20)
+    names = [f"line{number:03}" for number in range(250)]
+    for name in names:
+        await at.hold(name)
+    begun = time.thread_time()
+    await at.until(lambda: all(at.says(name) == "CONNECTED" for name in names), 60)
+    assert time.thread_time() - begun < 30
+    assert at.standin.most_at_once <= 20 + 2
+    assert len(names) > LOOKS
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [silent, reset, stream(b"[]," * 300_000), answer(b"[[]]"), answer(b'{"instance": []}')],
+    ids=["silent", "reset", "endless", "odd", "odder"],
+)
+async def test_a_server_that_misbehaves_stays_alone_with_it(
+    watch: Watch, tmp_path: Path, behave: object
+) -> None:
+    at = await watch()
+    new = await at.hold("one", "connecting")
+    async with hostile(behave) as url:  # type: ignore[arg-type]
+        declared = declare(url, name="bad")
+        said: list[InstanceId | None] = []
+        bad = Server(
+            declared, Evolution(declared, tmp_path / "bad"), BreakerPolicy(3, 60.0), said.append
+        )
+        task = asyncio.create_task(bad.run())
+        await bad.hold(TWO, "two", adopted=True, paired=True, account="")
+        await at.until_it_says("QR_REQUIRED", 20)
+        new.scan()
+        await at.until_it_says("CONNECTED", AT_ONCE + 1)
+        await asyncio.sleep(30)
+        assert not task.done() and TWO not in bad.facts
+        with pytest.raises(EngineError) as caught:
+            await bad.connect(TWO)
+        assert caught.value.code in ("backend_down", "circuit_open")
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
