@@ -41,12 +41,13 @@ async def test_f61_killed_again_and_again_the_agent_loses_no_event(
     await agent.start()
     first = await eventually(lambda: place(agent))  # 0 until it has looked where it begins
     for number in range(6):
+        # Every other time while the target refuses one.
+        target.status = (lambda body: 503) if number % 2 else (lambda body: 200)
+        seen = len(target.asked)
         await agent.create(f"shop-{number}")
-        # Sometimes in the middle of a delivery, sometimes right after it, sometimes before.
-        if number % 2:
-            seen = len(target.asked)
-            await eventually(lambda seen=seen: len(target.asked) > seen)
+        await eventually(lambda seen=seen: len(target.asked) > seen)
         await agent.kill()
+        target.status = lambda body: 200
         await agent.start()
     for number in range(6):
         await eventually(lambda n=number: agent.status(f"shop-{n}"), "CONNECTED")
