@@ -9,12 +9,13 @@ _time, _monotonic, _gettime, _sleep = time.time, time.monotonic, time.clock_gett
 
 
 class Clock:
-    """All clocks begin at the machine's and move together."""
+    """All clocks begin at a whole second, and move together: what is done at whole
+    seconds or minutes is done in the same order each time."""
 
     def __init__(self) -> None:
         self.moved = 0.0
-        self.wall, self.monotonic = _time(), _monotonic()
-        self.boot = _gettime(time.CLOCK_BOOTTIME)
+        self.wall, self.monotonic = _time() // 1 + 1, (_monotonic() // 3600 + 1) * 3600
+        self.boot = (_gettime(time.CLOCK_BOOTTIME) // 3600 + 1) * 3600
 
 
 _stopped: Clock | None = None
