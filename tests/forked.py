@@ -165,8 +165,6 @@ def serve(sock: socket.socket) -> int:
     import agent.cli.main
     import agent.daemon.main
     import agent.host.process.host
-    import agent.host.process.launcher
-    import agent.wings.warm.process
     import agent.worker.__main__
     import agent.worker.backend.run  # noqa: F401
     from agent.config.wing_tables import wing_tables

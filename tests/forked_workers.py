@@ -90,8 +90,7 @@ def fork_workers() -> None:
             _serve(its)
         os._exit(0)
     its.close()
-    from agent.host.process import launch, launcher
-    from agent.wings.warm import process
+    from agent.host.process import host, launch
 
     spawn = launch.spawn
     lock = threading.Lock()
@@ -111,7 +110,7 @@ def fork_workers() -> None:
                 pid = 0
         return pid or spawn(arguments, environment, out)
 
-    process.spawn = launcher.spawn = spawn_or_fork
+    host.spawn = spawn_or_fork
 
 
 def _descriptors() -> list[int]:

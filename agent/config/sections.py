@@ -163,9 +163,6 @@ class WorkerSection:
         low=1,
         high=100,
     )
-    warm: bool = setting(
-        True, "true = the process host forks workers from one preloaded process", restart=True
-    )
 
 
 @dataclass(frozen=True, slots=True)

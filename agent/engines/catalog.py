@@ -35,8 +35,6 @@ class EngineEntry:
     and `engine` (of a remote engine `backend`) opens it."""
     tls: bool = True
     """False where the worker may leave OpenSSL out of its memory."""
-    forkable: bool = False
-    """True where a worker may be forked from a warm process: no threads, no foreign runtime."""
     memory: int = 0
     """Bytes that a session of it will never need more of; 0 = as much as [memory] says."""
     remote: bool = False
@@ -100,7 +98,6 @@ CATALOG = {
             "a session with a simulated phone and every fault on command; no WhatsApp behind it",
             "agent.engines.sandbox",
             tls=False,
-            forkable=True,
             memory=64 << 20,
             scans_itself=True,
             sends=ALL,

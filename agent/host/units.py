@@ -38,8 +38,6 @@ class Kind:
     """WA_SESSION_ROOT of the units as they are shipped."""
     arguments: tuple[str, ...] = ()
     """For the worker's program, before its name."""
-    forkable: frozenset[str] = frozenset()
-    """Engines whose workers may be forked from the warm process, where there is no systemd."""
 
     @property
     def template(self) -> str:
@@ -66,9 +64,7 @@ class Kind:
         return self.runtime / parse_instance_id(id)
 
 
-INSTANCES = Kind(
-    "wa-instance@", Path("/run/wa-instance"), INSTALLED_SESSIONS, forkable=frozenset({"sandbox"})
-)
+INSTANCES = Kind("wa-instance@", Path("/run/wa-instance"), INSTALLED_SESSIONS)
 BACKENDS = Kind("wa-backend@", Path("/run/wa-backend"), INSTALLED_BACKENDS, ("--backend",))
 """Backends are named by the same rule as instances."""
 

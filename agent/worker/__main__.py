@@ -1,27 +1,19 @@
 """`python -m agent.worker ID`: the worker of one instance. `--backend NAME`: of one backend.
 `--pack NAME`: of one pack of sessions.
-
-`--warm`: the process that instances' workers are forked from.
 """
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from agent.engines.catalog import find_engine
 from agent.errors import WaError
-from agent.wing import modules_of
 from agent.worker.identity import read_identity
 from agent.worker.no_tls import import_asyncio_without_tls
 
 
 def main(argv: list[str]) -> int:
     # The modules below import asyncio: each only where its worker is wanted.
-    if argv == ["--warm"]:
-        import_asyncio_without_tls()
-        serve_forks: Callable[[], int] = next(modules_of("fork_server")).serve_forks
-        return serve_forks()
     if len(argv) == 2 and argv[0] == "--backend":
         from agent.worker.backend.run import run_backend
 

@@ -29,18 +29,15 @@ async def measure_ours(site: Site, times: Times) -> Figures:
     async with Client(agent) as client:
         await at_rest(agent, agent.workers(), times, figures)
         figures["agent uss"].append(uss(agent.agent_pid))
-        figures["warm uss"].append(uss(agent.warm_pid))
         _memory_look(agent, figures)
         await _scrapes(client, times, figures)
         await _kills(agent, client, site.ids[: times.kills], figures)
     await _adoptions(agent, times, figures)
     async with Client(agent) as client:
-        # The adopting agent was given the other setting; its first fork begins a warm process.
-        chosen = site.ids[times.kills : 2 * times.kills + 1]
-        await _kills(agent, client, chosen[:1], Figures(list), "")
-        await _kills(agent, client, chosen[1:], figures, " at once")
+        # The adopting agent was given the other setting.
+        chosen = site.ids[times.kills : 2 * times.kills]
+        await _kills(agent, client, chosen, figures, " at once")
     await agent.end()
-    await _spawned(Agent(site, {"warm": False}), figures)
     await _as_installed(Agent(site, tuned=False), figures)
     return figures
 
@@ -173,20 +170,6 @@ async def _adoptions(agent: Agent, times: Times, figures: Figures) -> None:
         others = sum(agent.workers().get(id) != pid for id, pid in workers.items())
         figures["adoption lost"].append(others + max(again, 0))
         await asyncio.sleep(SETTLE)
-
-
-async def _spawned(agent: Agent, figures: Figures) -> None:
-    """Without a warm process: every worker is a Python of its own."""
-    await agent.begin()
-    async with Client(agent) as client:
-        begun = time.perf_counter()
-        await client.answers()
-        await client.all_connected()
-        figures["start spawned"].append(time.perf_counter() - begun)
-    found = Figures(list)
-    await at_rest(agent, agent.workers(), Times(idle=1.0, settle=SETTLE), found)
-    figures["spawned pss"] = found["worker pss"]
-    await agent.end()
 
 
 async def _as_installed(agent: Agent, figures: Figures) -> None:

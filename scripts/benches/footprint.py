@@ -175,10 +175,8 @@ def _shapes(instances: int) -> list[Shape]:
     return [
         Shape("uss", "own memory (USS), all own processes", "MiB", as_good_as("pm2", "uss")),
         Shape("agent uss", "… the agent's process alone", "MiB", fixed(40.0)),
-        Shape("warm uss", "… the warm process alone", "MiB"),
-        Shape("worker pss", "one worker, PSS (ours forked)", "MiB", fixed(5.0)),
-        Shape("worker uss", "one worker, USS (ours forked)", "MiB"),
-        Shape("spawned pss", "one worker, PSS (ours spawned)", "MiB", fixed(11.0), "worker pss"),
+        Shape("worker pss", "one worker, PSS", "MiB", fixed(11.0)),
+        Shape("worker uss", "one worker, USS", "MiB"),
         Shape("everything", f"all {instances} and who keeps them, PSS", "MiB"),
         Shape("idle", "idle CPU of its own", "s/min", fixed(idle)),
         Shape(
@@ -225,7 +223,6 @@ def _shapes(instances: int) -> list[Shape]:
             "s",
             fixed(boot_goal(instances)),
         ),
-        Shape("start spawned", "start, every worker spawned", "s", None, "start"),
         Shape("stop", "stop all in order", "s"),
         Shape("adoption api", "kill -9 agent → the API answers", "s", fixed(2.0)),
         Shape("adoption", "kill -9 agent → all adopted and CONNECTED", "s", fixed(2.0)),

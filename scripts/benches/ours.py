@@ -103,7 +103,7 @@ class Agent:
 
     @property
     def warm_pid(self) -> int:
-        """0 where there is no warm process."""
+        """The process that workers of an older commit are forked from; 0 = none."""
         for pid in children([self.agent_pid]):
             with contextlib.suppress(OSError):
                 if b"--warm" in Path(f"/proc/{pid}/cmdline").read_bytes():

@@ -64,13 +64,13 @@ def test_without_a_file_every_default_holds():
 
 
 def test_a_file_changes_what_it_names_and_nothing_else(load):
-    config = load("[reconnect]\nbase = 5\n[worker]\nwarm = false\n")
+    config = load("[reconnect]\nbase = 5\n[memory]\nmeasure = false\n")
     assert config.reconnect.base == 5.0
     assert isinstance(config.reconnect.base, float)
     assert config == replace(
         Config(),
         reconnect=replace(Config().reconnect, base=5.0),
-        worker=replace(Config().worker, warm=False),
+        memory=replace(Config().memory, measure=False),
     )
 
 
@@ -79,7 +79,9 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
     [
         pytest.param("[api]\nlistn = 'x'", "api.listn", 2, "did you mean listen?", id="a typo"),
         pytest.param("[stop]\n#\nsave = '20'", "stop.save", 3, "a number", id="text for number"),
-        pytest.param("[worker]\nwarm = 1", "worker.warm", 2, "true or false", id="int for bool"),
+        pytest.param(
+            "[memory]\nmeasure = 1", "memory.measure", 2, "true or false", id="int for bool"
+        ),
         pytest.param("[api]\nallowed_hosts = [1]", "api.allowed_hosts", 2, "a list", id="bad list"),
         pytest.param("[stop]\nsave = nan", "stop.save", 2, "finite", id="not a number"),
         pytest.param("[stop]\nsave = -1", "stop.save", 2, "at least 0.1", id="below the range"),
@@ -205,7 +207,7 @@ def test_instances_are_declared(load):
         ("WHATSAPP_MEMORY_THRESHOLD", "70", "memory.warn", 0.7),
         ("WHATSAPP_MEMORY_THRESHOLD", "97", "memory.critical", 0.97),
         ("WHATSAPP_ERROR_RATE_THRESHOLD", "5", "health.error_rate", 0.05),
-        ("WA_AGENT_WORKER__WARM", "off", "worker.warm", False),
+        ("WA_AGENT_MEMORY__MEASURE", "off", "memory.measure", False),
         ("WA_AGENT_API__ALLOWED_HOSTS", "a.b, c.d", "api.allowed_hosts", ("a.b", "c.d")),
         ],
 )  # fmt: skip
@@ -551,7 +553,7 @@ def test_the_example_file_is_the_dataclasses():
 
 def test_a_rendered_file_reads_back_as_the_same_config(load):
     config = load(
-        "[agent]\nlog_level='debug'\n[api]\nallowed_hosts=['x.example']\n[worker]\nwarm=false\n"
+        "[agent]\nlog_level='debug'\n[api]\nallowed_hosts=['x.example']\n[memory]\nmeasure=false\n"
         "[[instance]]\nid='a'\nengine='sandbox'\nsettings={x={y=1}, z=\"q\\n#\"}\n"
     )
     assert load(render_config(config)) == config

@@ -13,7 +13,6 @@ FAST = WorkerSection(
     restart_delay=0.02,
     burst=4,
     burst_interval=30.0,
-    warm=False,
 )
 WATCHFUL = replace(FAST, watchdog=1.5)
 """A busy machine may hold up a good worker for longer: only where it is to be killed."""

@@ -1,7 +1,6 @@
 """A process that the agent started or adopted, identified by its pidfd, never by its pid.
 
-Its end is known for the agent's own child, and from the warm process for those that it forked. The
-end of an adopted one stays unknown.
+The end of an adopted one stays unknown.
 """
 
 import asyncio
@@ -11,9 +10,6 @@ import signal
 from dataclasses import dataclass
 
 from agent.host.machine.proc_table import is_alive, read_process
-
-# The warm process reaps its children at once; its report and the pidfd differ by moments only.
-WORD_WITHIN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +49,12 @@ def result_of(how: Exit, *, was_ready: bool, stop_wanted: bool) -> str:
 class Child:
     """`ended` is set once, when the process is gone."""
 
-    def __init__(self, pid: int, pidfd: int, *, own: bool, word_expected: bool) -> None:
+    def __init__(self, pid: int, pidfd: int, *, own: bool) -> None:
         self.pid = pid
         process = read_process(pid)
         self.start_ticks = process.start_ticks if process is not None else 0
         self._pidfd = pidfd
         self._own = own
-        self._word_expected = word_expected
-        self._word: Exit | None = None
         self._gone = False
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
@@ -69,24 +63,12 @@ class Child:
     @classmethod
     def spawned(cls, pid: int) -> "Child":
         # Not yet waited for, so the pid cannot have passed to another process.
-        return cls(pid, os.pidfd_open(pid), own=True, word_expected=False)
-
-    @classmethod
-    def forked(cls, pid: int, warm_pid: int) -> "Child | None":
-        """A child of the warm process; None when it has ended already and was reaped."""
-        child = cls._open_foreign(pid, word_expected=True)
-        if child is None:
-            return None
-        process = read_process(pid)
-        if not child._is_there() or (process is not None and process.parent != warm_pid):
-            child.release()
-            return None
-        return child
+        return cls(pid, os.pidfd_open(pid), own=True)
 
     @classmethod
     def adopted(cls, pid: int, start_ticks: int) -> "Child | None":
         """A worker of an earlier agent; None when it is gone, even if its pid is in use."""
-        child = cls._open_foreign(pid, word_expected=False)
+        child = cls._open_foreign(pid)
         if child is not None and not is_alive(pid, start_ticks):
             child.release()
             return None
@@ -95,26 +77,19 @@ class Child:
     @classmethod
     def stray(cls, pid: int) -> "Child | None":
         """Recognised by its lock or its log; None when it is gone already."""
-        child = cls._open_foreign(pid, word_expected=False)
+        child = cls._open_foreign(pid)
         if child is not None and (process := read_process(pid)) is not None:
             child._own = process.parent == os.getpid()
         return child
 
     @classmethod
-    def _open_foreign(cls, pid: int, *, word_expected: bool) -> "Child | None":
+    def _open_foreign(cls, pid: int) -> "Child | None":
         """None when it is gone; OSError when it cannot be seen, as without a free descriptor."""
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return None
-        return cls(pid, pidfd, own=False, word_expected=word_expected)
-
-    def _is_there(self) -> bool:
-        try:
-            signal.pidfd_send_signal(self._pidfd, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        return cls(pid, pidfd, own=False)
 
     def send(self, number: signal.Signals) -> None:
         """To this very process; nothing when it is gone."""
@@ -131,18 +106,6 @@ class Child:
             self.send(signal.SIGKILL)
             await self.ended
 
-    def note_exit(self, word: Exit) -> None:
-        """The warm process reaped it and reports its end."""
-        self._word = word
-        if self._gone:
-            self._end(word)
-
-    def expect_no_word(self) -> None:
-        """The warm process is gone and will not report its end."""
-        self._word_expected = False
-        if self._gone:
-            self._end(UNTOLD)
-
     def release(self) -> None:
         """Stop watching it; it lives on."""
         if not self._gone:
@@ -151,14 +114,10 @@ class Child:
             os.close(self._pidfd)
 
     def _readable(self) -> None:
-        word = self._reap() if self._own else self._word
+        how = self._reap() if self._own else UNTOLD
         self.release()
-        if word is not None:
-            self._end(word)
-        elif self._word_expected:
-            self._loop.call_later(WORD_WITHIN, self._end, UNTOLD)
-        else:
-            self._end(UNTOLD)
+        if not self.ended.done():
+            self.ended.set_result(how)
 
     def _reap(self) -> Exit:
         # By pidfd: no other wait can take the status away in between.
@@ -171,7 +130,3 @@ class Child:
         if result.si_code == os.CLD_EXITED:
             return Exit(code=result.si_status)
         return Exit(signal=result.si_status, dumped=result.si_code == os.CLD_DUMPED)
-
-    def _end(self, word: Exit) -> None:
-        if not self.ended.done():
-            self.ended.set_result(word)

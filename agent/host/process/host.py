@@ -6,8 +6,8 @@ finds them by the notes in the run folder and adopts them.
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.clock import boot_id
@@ -15,10 +15,9 @@ from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest, TryLater
 from agent.host.base import Wake
-from agent.host.process.child import Child, Exit
+from agent.host.process.child import Child
 from agent.host.process.held_up import Pulse
-from agent.host.process.launch import Places, make_run_dir
-from agent.host.process.launcher import Launcher, open_warm
+from agent.host.process.launch import Places, make_run_dir, spawn, worker_environment
 from agent.host.process.memory_watch import MemoryWatch
 from agent.host.process.notify_socket import NotifySocket
 from agent.host.process.phase import STATE, Phase
@@ -28,12 +27,11 @@ from agent.host.process.sweep import Remains, Sweep
 from agent.host.process.worker import ProcessWorker
 from agent.host.units import INSTANCES, Kind
 from agent.log import about
-from agent.worker_log import trim_log
+from agent.worker_log import open_log, trim_log
 
 log = logging.getLogger(__name__)
 
 WORKER = ("-m", "agent.worker")
-EARLY_NOTICES = 256
 PASSING = frozenset(
     phase
     for phase, state in STATE.items()
@@ -53,7 +51,6 @@ class ProcessHost:
         wake: Wake,
         places: Places,
         worker: WorkerSection,
-        forkable: Collection[str],
         program: Sequence[str],
     ) -> None:
         self._wake = wake
@@ -62,13 +59,10 @@ class ProcessHost:
         self._workers: dict[InstanceId, ProcessWorker] = {}
         self._by_pid: dict[int, ProcessWorker] = {}
         self._memory_max: dict[InstanceId, int] = {}
-        # A forked worker may send notices before its pid arrives.
-        self._early: deque[tuple[int, Mapping[str, str]]] = deque(maxlen=EARLY_NOTICES)
         self.notices = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
         self._sweep = Sweep(self._by_pid.keys)
         self._strays = Strays(places.session_root, self._by_pid, places.run_dir)
-        self._warm = open_warm(places.run_dir / "warm.log", self._note_exit, self._warm_lost)
-        self._launcher = Launcher(places, worker, self._warm, forkable=forkable, program=program)
+        self._program = program
         self.settings = worker
         self._pulse = Pulse(self._held_up, limit=worker.watchdog / 4)
         self._memory = MemoryWatch()
@@ -92,7 +86,7 @@ class ProcessHost:
         try:
             make_run_dir(run_dir, parents=True)
             places = Places(run_dir, session_root, cache_root, members_root)
-            self = cls(wake, places, worker, kind.forkable, [*program, *kind.arguments])
+            self = cls(wake, places, worker, [*program, *kind.arguments])
         except OSError as error:
             raise HostError(f"cannot use {run_dir} for the workers: {error}") from error
         for folder in sorted(run_dir.iterdir()):
@@ -109,8 +103,6 @@ class ProcessHost:
             await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
         for worker in self._workers.values():
             worker.let_go()
-        if self._warm is not None:
-            await self._warm.close()
         self.notices.close()
 
     @property
@@ -177,10 +169,26 @@ class ProcessHost:
             await stray.end(self.settings.stop_timeout)
             await self.kill_remains(stray, "")
         try:
-            return await self._launcher.launch(instance, run)
+            return self._spawn(instance, run)
         except HostError:
             self._strays.suspect(instance)
             raise
+
+    def _spawn(self, instance: InstanceId, run: str) -> Child:
+        folder = self._places.folder(instance)
+        environment = worker_environment(instance, run, self._places, self.settings)
+        try:
+            make_run_dir(folder)
+            (folder / "link.sock").unlink(missing_ok=True)
+            out = open_log(folder)
+        except OSError as error:
+            raise HostError(f"cannot prepare {folder} for {instance}: {error}") from error
+        try:
+            return Child.spawned(spawn([*self._program, instance], environment, out))
+        except OSError as error:
+            raise HostError(f"cannot start a worker for {instance}: {error}") from error
+        finally:
+            os.close(out)
 
     async def kill_remains(self, child: Child, run: str) -> int:
         return await self._sweep.kill_remains(Remains(child.pid, run, child.start_ticks))
@@ -192,13 +200,9 @@ class ProcessHost:
             ready = worker.phase is Phase.RUNNING
             told = (child.pid, child.start_ticks, worker.run, self._boot, ready, worker.restarts)
             self._note(folder, RunNote(*told, str(self._places.session_root.absolute())))
-            if not ready:
-                for said in self._take_early(child.pid):
-                    self._notice(child.pid, said)
         elif child is not None and worker.phase is Phase.SWEEPING:
             self._by_pid.pop(child.pid, None)
             self.notices.forget(child.pid)
-            self._take_early(child.pid)
             remove_note(folder)
             if worker.status.exit_status == TryLater.exit_status:
                 self._strays.suspect(worker.id)
@@ -215,25 +219,6 @@ class ProcessHost:
         worker = self._by_pid.get(pid)
         if worker is not None:
             worker.notice(said)
-        else:
-            self._early.append((pid, said))
-
-    def _take_early(self, pid: int) -> Sequence[Mapping[str, str]]:
-        said = [notice for sender, notice in self._early if sender == pid]
-        if said:
-            kept = [early for early in self._early if early[0] != pid]
-            self._early = deque(kept, maxlen=EARLY_NOTICES)
-        return said
-
-    def _note_exit(self, pid: int, how: Exit) -> None:
-        worker = self._by_pid.get(pid)
-        if worker is not None and worker.child is not None:
-            worker.child.note_exit(how)
-
-    def _warm_lost(self, pid: int) -> None:
-        for worker in self._by_pid.values():
-            if worker.child is not None:
-                worker.child.expect_no_word()
 
     async def _adopt(self, folder: Path) -> None:
         try:
