@@ -15,7 +15,6 @@ from agent.errors import StoreError
 from agent.log import bound
 from agent.store import instances, journal, keys
 from agent.store import key_values as facts
-from agent.store import reserve as ballast
 from agent.store.connect import connect_to_read
 from agent.store.copy import copy_verified, integrity
 from agent.store.errors import explain
@@ -26,44 +25,8 @@ from agent.store.opening import open_checked
 from agent.store.rebuild import FolderSessions, Opening
 from agent.store.writer import DatabaseStats, Writer
 
-EVERY = 100
-"""Commits between two looks."""
-
-
-class Upkeep:
-    """Bounds the history and keeps a reserve on the disk. Its two methods run in the writer's
-    thread; `on_full` is called in the loop."""
-
-    def __init__(self, path: Path, bounds: Bounds, now_wall: Callable[[], float]) -> None:
-        self.on_full: Callable[[], None] = lambda: None
-        self._path = path
-        self._bounds = bounds
-        self._now_wall = now_wall
-        self._loop = asyncio.get_running_loop()
-        self._commits = 0
-        self._without_reserve = True
-        """It was freed, or has not been looked at yet."""
-
-    def tidy(self, db: Database) -> None:
-        """Called at the end of each transaction, inside it."""
-        if self._without_reserve:
-            self._without_reserve = not ballast.lay_in(self._path)
-        self._commits += 1
-        if self._commits < EVERY:
-            return
-        went = trim(db, self._bounds, self._now_wall())
-        # If more than one step is to be deleted, the next commit goes on with it.
-        self._commits = 0 if went < self._bounds.step else EVERY
-        self._without_reserve = True  # looked at again: anybody may have removed the file
-
-    def make_room(self) -> bool:
-        """The disk is full: True when the reserve could be freed."""
-        if not ballast.free(self._path):
-            return False
-        self._without_reserve = True
-        self._loop.call_soon_threadsafe(self.on_full)
-        return True
-
+TRIM_EVERY = 100
+"""Commits between two looks at the history's bounds."""
 
 _log = bound(name=__name__)
 
@@ -83,7 +46,6 @@ class Store:
         self._path = path
         self._writer = writer
         self._now_wall = now_wall
-        self._notes: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(
@@ -98,16 +60,24 @@ class Store:
         """Rebuilds a damaged or lost file from `folder_sessions`. SchemaTooNew writes nothing."""
         sentences: list[str] = []
         opening = Opening(path, folder_sessions, migrations, now_wall)
-        upkeep = Upkeep(path, bounds or Bounds(), now_wall)
+        keep_within, commits = bounds or Bounds(), 0
 
         def connect() -> Database:
             db, found_sentences = open_checked(opening)
             sentences.extend(found_sentences)
             return db
 
-        writer = await Writer.open(path, connect, upkeep.tidy, upkeep.make_room)
+        def tidy(db: Database) -> None:
+            """At the end of each transaction, inside it."""
+            nonlocal commits
+            commits += 1
+            if commits >= TRIM_EVERY:
+                went = trim(db, keep_within, now_wall())
+                # If more than one step is to be deleted, the next commit goes on with it.
+                commits = 0 if went < keep_within.step else TRIM_EVERY
+
+        writer = await Writer.open(path, connect, tidy)
         store = cls(path, writer, sentences, now_wall)
-        upkeep.on_full = store._note_full
         for sentence in sentences:
             _log.warning("%s", sentence)
         entries = [
@@ -126,7 +96,6 @@ class Store:
 
     async def close(self) -> None:
         """Finish all requests, then close the file."""
-        await asyncio.gather(*self._notes)
         await self._writer.close()
 
     async def answers(self) -> None:
@@ -264,17 +233,6 @@ class Store:
             return journal.insert_entries(db, entries, rows)
 
         return await self._writer.write(change, self._tell)
-
-    def _note_full(self) -> None:
-        task = asyncio.create_task(self._append_full(), name="store reserve")
-        self._notes.add(task)
-        task.add_done_callback(self._notes.discard)
-
-    async def _append_full(self) -> None:
-        sentence = "the disk is full: the database writes on from its reserve, make room now"
-        _log.error("%s", sentence)
-        with contextlib.suppress(StoreError):
-            await self.append(JournalEntry("disk_full", sentence, Category.SYSTEM))
 
     def _tell(self, stored: list[JournalEntry]) -> None:
         for entry in stored:

@@ -9,7 +9,6 @@ from sqlite_utils import Database
 
 from agent.core.model import Instance, InstanceId, SessionRecord, parse_instance_id
 from agent.errors import InvalidRequest, NotFound, Refused
-from agent.store.sums import sum_of
 
 _OF_RECORD = tuple(known.name for known in fields(SessionRecord))
 
@@ -30,31 +29,33 @@ def insert_instance(db: Database, instance: Instance, settings: str, record: str
     if next(iter(db.query("select 1 from instances where id = ?", [instance.id])), None):
         raise Refused(f"cannot add {instance.id}: there is one of that id", code="exists")
     db.execute(
-        "insert into instances (id, engine, enabled, settings, created_wall, sum)"
-        " values (?, ?, ?, ?, ?, ?)",
-        _summed(instance, settings, float(instance.created_wall)),
+        "insert into instances (id, engine, enabled, settings, created_wall)"
+        " values (?, ?, ?, ?, ?)",
+        [
+            instance.id,
+            instance.engine,
+            int(instance.enabled),
+            settings,
+            float(instance.created_wall),
+        ],
     )
     update_record(db, instance.id, record)
 
 
 def update_instance(db: Database, instance: Instance, settings: str) -> None:
-    kept = db.execute("select created_wall from instances where id = ?", [instance.id]).fetchone()
-    if kept is None:
+    row = [instance.engine, int(instance.enabled), settings, instance.id]
+    sql = "update instances set engine = ?, enabled = ?, settings = ? where id = ?"
+    if not db.execute(sql, row).rowcount:
         raise NotFound(f"cannot save {instance.id}: there is no such instance")
-    db.execute(
-        "update instances set engine = ?, enabled = ?, settings = ?, created_wall = ?, sum = ?"
-        " where id = ?",
-        [*_summed(instance, settings, kept[0])[1:], instance.id],
-    )
 
 
 def update_record(db: Database, id: InstanceId, record: str) -> None:
     if not next(iter(db.query("select 1 from instances where id = ?", [id])), None):
         raise NotFound(f"cannot save the session of {id}: there is no such instance")
     db.execute(
-        "insert into sessions (instance, record, sum) values (?, ?, ?)"
-        " on conflict (instance) do update set record = excluded.record, sum = excluded.sum",
-        [id, record, sum_of(id, record)],
+        "insert into sessions (instance, record) values (?, ?)"
+        " on conflict (instance) do update set record = excluded.record",
+        [id, record],
     )
 
 
@@ -85,11 +86,6 @@ def decode_record(text: str | None) -> SessionRecord:
         if column.name in content:
             known[column.name] = _as_kind_of(getattr(plain, column.name), content[column.name])
     return SessionRecord(**known)
-
-
-def _summed(instance: Instance, settings: str, created_wall: float) -> list[Any]:
-    row = [instance.id, instance.engine, int(instance.enabled), settings, created_wall]
-    return [*row, sum_of(*row)]
 
 
 def _as_kind_of(default: Any, value: Any) -> Any:

@@ -4,8 +4,6 @@ from collections.abc import Collection, Mapping
 
 from sqlite_utils import Database
 
-from agent.store.sums import sum_of
-
 
 def read_fact(db: Database, name: str) -> str | None:
     row = db.execute("select value from facts where name = ?", [name]).fetchone()
@@ -23,9 +21,9 @@ def read_facts(db: Database, prefix: str) -> dict[str, str]:
 def write_facts(db: Database, facts: Mapping[str, str]) -> None:
     for name, value in facts.items():
         db.execute(
-            "insert into facts (name, value, sum) values (?, ?, ?)"
-            " on conflict (name) do update set value = excluded.value, sum = excluded.sum",
-            [name, value, sum_of(name, value)],
+            "insert into facts (name, value) values (?, ?)"
+            " on conflict (name) do update set value = excluded.value",
+            [name, value],
         )
 
 

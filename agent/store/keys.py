@@ -7,7 +7,6 @@ from typing import Any
 from sqlite_utils import Database
 
 from agent.errors import Refused
-from agent.store.sums import sum_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,7 @@ def insert_key(db: Database, key: KeyRow) -> None:
         raise Refused(f"cannot add key {key.id}: there is one of that id", code="exists")
     row = [key.id, key.hash, json.dumps(key.scopes), key.name, float(key.created_wall)]
     db.execute(
-        "insert into keys (id, hash, scopes, name, created_wall, sum) values (?, ?, ?, ?, ?, ?)",
-        [*row, sum_of(*row)],
+        "insert into keys (id, hash, scopes, name, created_wall) values (?, ?, ?, ?, ?)", row
     )
 
 

@@ -27,11 +27,11 @@ def first_tables(db: Database) -> None:
     db.execute(
         "create table instances (id text primary key, engine text not null,"
         " enabled integer not null check (enabled in (0, 1)), settings text not null,"
-        " created_wall real not null, sum integer not null) strict"
+        " created_wall real not null) strict"
     )
     db.execute(
         "create table sessions (instance text primary key references instances (id)"
-        " on delete cascade, record text not null, sum integer not null) strict"
+        " on delete cascade, record text not null) strict"
     )
     db.execute(
         "create table journal (cursor integer primary key autoincrement, wall real not null,"
@@ -41,12 +41,9 @@ def first_tables(db: Database) -> None:
     db.execute("create index journal_by_instance on journal (instance, cursor)")
     db.execute(
         "create table keys (id text primary key, hash text not null unique, scopes text not null,"
-        " name text not null, created_wall real not null, sum integer not null) strict"
+        " name text not null, created_wall real not null) strict"
     )
-    db.execute(
-        "create table facts (name text primary key, value text not null,"
-        " sum integer not null) strict"
-    )
+    db.execute("create table facts (name text primary key, value text not null) strict")
 
 
 MIGRATIONS: Sequence[Migration] = (Migration("first tables", first_tables),)

@@ -1,6 +1,7 @@
 """From a path to a connection that can be trusted: examine, set aside, rebuild, migrate."""
 
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -9,10 +10,10 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from agent.errors import SchemaTooNew, StoreError
-from agent.store import reserve as ballast
 from agent.store.connect import connect, connect_to_read, explain_opening
 from agent.store.errors import code_of, explain
-from agent.store.mend import mend_rows
+from agent.store.instances import decode_instance
+from agent.store.keys import list_keys
 from agent.store.migrations import (
     APPLICATION_ID,
     FIRST_TABLES,
@@ -25,7 +26,6 @@ from agent.store.rebuild import (
     COMPANIONS,
     Opening,
     build,
-    clear_mark,
     companion,
     set_aside,
 )
@@ -38,15 +38,7 @@ UNUSABLE = ("disk_full", MIGRATION)
 def open_checked(opening: Opening) -> tuple[Database, list[str]]:
     """A connection to a whole database of the newest schema, and what had to be repaired."""
     try:
-        try:
-            db, sentences = _open(opening)
-        except StoreError as error:
-            if error.code != "disk_full" or not ballast.free(opening.path):
-                raise
-            db, sentences = _open(opening)
-            sentences.append("the disk is full: the database was opened with its reserve")
-        ballast.lay_in(opening.path)
-        return db, sentences
+        return _open(opening)
     except OSError as error:
         raise StoreError(f"cannot open {opening.path}: {error}") from error
 
@@ -66,15 +58,14 @@ def _open(opening: Opening) -> tuple[Database, list[str]]:
     if damage:
         kept = set_aside(path, opening.now_wall())
         sentences.append(f"the database was damaged ({damage}); it is kept as {kept.name}")
-    sentences += build(opening)
+    sentences += build(opening, _whole_copy(opening))
     db, more = _use(opening)
     return db, [*sentences, *more]
 
 
 def _use(opening: Opening) -> tuple[Database, list[str]]:
-    """Connect, migrate, mend single rows."""
+    """Connect and migrate."""
     path = opening.path
-    clear_mark(path)
     db = connect(path)
     try:
         sentences = _migrate(db, opening)
@@ -83,9 +74,8 @@ def _use(opening: Opening) -> tuple[Database, list[str]]:
             db.conn.execute("begin immediate")
             db.conn.execute(f"pragma user_version = {schema_version(db)}")
             db.rollback()
-            sentences += mend_rows(db, opening)
         except sqlite3.Error as error:
-            raise explain("mend", path, error) from error
+            raise explain("write to", path, error) from error
     except BaseException:
         db.close()
         raise
@@ -106,6 +96,15 @@ def _migrate(db: Database, opening: Opening) -> list[str]:
     return [f"the database's schema was brought from version {version} to {version + len(steps)}"]
 
 
+def _whole_copy(opening: Opening) -> Path | None:
+    """The last verified copy, if it can be used."""
+    copy = companion(opening.path, ".copy")
+    try:
+        return copy if copy.exists() and not find_damage(copy, opening.migrations) else None
+    except StoreError:
+        return None
+
+
 def find_damage(path: Path, migrations: Sequence[Migration]) -> str:
     """Why this file cannot be used, "" when it can. Writes nothing; SchemaTooNew passes through."""
     try:
@@ -115,11 +114,8 @@ def find_damage(path: Path, migrations: Sequence[Migration]) -> str:
         if code_of(error) == "damaged" or _a_new_one_would_open(path):
             return str(error)
         raise explain_opening(path, error) from error
-    except (
-        ValueError,
-        OverflowError,
-    ) as error:  # bytes of which the sqlite3 module cannot make a value
-        return str(error)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        return str(error)  # bytes of which the sqlite3 or the json module cannot make a value
 
 
 def _find_damage(db: Database, path: Path, migrations: Sequence[Migration]) -> str:
@@ -145,7 +141,21 @@ def _find_damage(db: Database, path: Path, migrations: Sequence[Migration]) -> s
         return "the description of its tables is not the one that this program wrote"
     # Not the quick one, which does not compare indexes with their tables: 0.12 s for 45 MB.
     lines = [str(row[0]) for row in db.execute("pragma integrity_check(5)").fetchall()]
-    return "" if lines == ["ok"] else "; ".join(lines)[:300]
+    if lines != ["ok"]:
+        return "; ".join(lines)[:300]
+    list_keys(db)
+    rows = db.execute(
+        "select id, engine, enabled, settings, created_wall, record from instances"
+        " left join sessions on instance = id"
+    )
+    lost = [
+        row[0] for row in rows.fetchall() if decode_instance(row) is None or not _is_record(row[5])
+    ]
+    return f"the row of an instance cannot be read: {lost[0]!r:.80}" if lost else ""
+
+
+def _is_record(text: str | None) -> bool:
+    return text is not None and isinstance(json.loads(text), dict)
 
 
 def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:

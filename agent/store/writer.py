@@ -50,13 +50,10 @@ class _Job(Generic[T]):
 class Writer:
     """Runs jobs in order; `open` returns when the connection is there."""
 
-    def __init__(
-        self, path: Path, tidy: Callable[[Database], None], make_room: Callable[[], bool]
-    ) -> None:
+    def __init__(self, path: Path, tidy: Callable[[Database], None]) -> None:
         self.stats = DatabaseStats()
         self._path = path
         self._tidy = tidy
-        self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closed = False
@@ -64,15 +61,11 @@ class Writer:
 
     @classmethod
     async def open(
-        cls,
-        path: Path,
-        connect: Callable[[], Database],
-        tidy: Callable[[Database], None],
-        make_room: Callable[[], bool],
+        cls, path: Path, connect: Callable[[], Database], tidy: Callable[[Database], None]
     ) -> "Writer":
-        """All three run in the thread. `connect` may fail: that is raised here. `tidy` ends each
-        commit; `make_room` is asked once when the disk is full."""
-        writer = cls(path, tidy, make_room)
+        """Both run in the thread. `connect` may fail: that is raised here. `tidy` ends each
+        commit."""
+        writer = cls(path, tidy)
         opened: asyncio.Future[None] = writer._loop.create_future()
         writer._thread = threading.Thread(
             target=writer._run, args=(connect, opened), name="store", daemon=True
@@ -144,10 +137,6 @@ class Writer:
     def _commit(self, db: Database, writes: Sequence[_Job[Any]]) -> None:
         begun = time.monotonic()
         error = self._transact(db, writes)
-        if error is not None and code_of(error) == "disk_full" and self._make_room():
-            for job in writes:
-                job.result = job.error = None
-            error = self._transact(db, writes)
         if error is None:
             self.stats.writes += len(writes)
             self.stats.commits += 1

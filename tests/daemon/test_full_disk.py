@@ -65,7 +65,7 @@ async def test_f31_a_snapshot_due_on_a_full_disk_ends_no_agent(
     assert [await agent.pid(id) for id in "ab"] == workers
 
 
-async def test_f31_an_agent_killed_on_a_full_disk_starts_on_the_reserve(
+async def test_f31_an_agent_killed_on_a_full_disk_says_so_and_starts_with_room_again(
     make_agent: Any, eventually: Any, small_disk: Any
 ) -> None:
     agent = make_agent(base=ANY_ROOM)
@@ -76,14 +76,6 @@ async def test_f31_an_agent_killed_on_a_full_disk_starts_on_the_reserve(
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await agent.kill()
     (agent.state / "lock").unlink()
-    assert (agent.state / "agent.db.ballast").exists()
-    fill(disk)
-    await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
-
-    # Without the reserve: it says what to do, and does it when that is done.
-    assert await agent.stop() == 0
-    (agent.state / "agent.db.ballast").unlink(missing_ok=True)
     fill(disk)
     await agent.start(ready=False)
     assert await asyncio.wait_for(agent.process.wait(), 60) == 75

@@ -83,49 +83,11 @@ async def write_much(store, times=400):
         await store.append(entry(str(number), sentence="x" * 1000))
 
 
-async def test_f31_on_a_full_disk_the_reserve_is_used_and_told_of(small_disk, eventually):
-    folder = small_disk("size=64m,mode=0700")
-    store = await Store.open(folder / "agent.db")
-    heard = []
-    store.on_append = lambda one: heard.append(one.kind)
-    reserve = folder / "agent.db.ballast"
-    assert reserve.stat().st_blocks * 512 >= 8 << 20, "real room, not a hole"
-    fill(folder)
-    await write_much(store)
-    assert not reserve.exists()
-    await eventually(lambda: heard.count("disk_full"), 1)
-    told = await store.history(kinds=["disk_full"])
-    assert "make room now" in told[0].sentence
-    (folder / "filler").unlink()
-    await write_much(store, 1)
-    assert reserve.exists(), "laid in again with the first write that has room for it"
-    # The disk becomes full again: an agent that is killed now still starts.
-    fill(folder)
-    await write_much(store)
-    assert not reserve.exists()
-    await eventually(lambda: heard.count("disk_full"), 2)
-    await store.close()
-
-
-async def test_a_start_on_a_full_disk_uses_the_reserve(small_disk):
-    folder = small_disk("size=64m,mode=0700")
-    store = await Store.open(folder / "agent.db")
-    await store.append(entry("before"))
-    await store.close()
-    fill(folder)
-    again = await Store.open(folder / "agent.db")
-    await again.append(entry("after"))
-    assert {"before", "after"} <= {one.kind for one in await again.history()}
-    assert not list(folder.glob("*damaged*"))
-    await again.close()
-
-
 async def test_a_start_without_any_room_says_why(small_disk):
     folder = small_disk("size=1m,mode=0700")
     store = await Store.open(folder / "agent.db")
     await store.append(entry("before"))
     await store.close()
-    assert not (folder / "agent.db.ballast").exists(), "a small disk is not eaten up by a reserve"
     fill(folder)
     try:
         again = await Store.open(folder / "agent.db")

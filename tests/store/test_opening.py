@@ -16,7 +16,7 @@ from agent.errors import SchemaTooNew, StoreError
 from agent.store.database import Store
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
-from agent.store.rebuild import set_aside
+from agent.supervise.story import DELETING
 from tests.lacking import not_lent
 from tests.store.conftest import REPOSITORY, entry, instance
 
@@ -131,58 +131,33 @@ async def test_f38_a_garbage_log_beside_a_whole_database_is_ignored(written, ope
 KEY = KeyRow("ab12cd34", "f" * 64, ("admin",), "ops", 5.0)
 
 
-def drop_rows_of_an_index(path):
-    with sqlite3.connect(path) as raw:
-        raw.execute("pragma writable_schema = on")
-        named = "sqlite_master where name = 'journal_by_instance'"
-        schema = raw.execute(f"select * from {named}").fetchone()
-        raw.execute(f"delete from {named}")
-    raw.close()
-    with sqlite3.connect(path) as raw:
-        raw.execute("delete from journal where cursor = 5")
-        raw.execute("pragma writable_schema = on")
-        raw.execute("insert into sqlite_master values (?, ?, ?, ?, ?)", schema)
-    raw.close()
-
-
-async def test_f36_damage_that_only_the_full_check_finds_is_repaired_by_the_start(
-    written, found, open_store
-):
-    """SQLite's quick check does not compare indexes with their tables."""
+async def test_f39_a_damaged_database_is_replaced_by_the_copy(written, found, open_store):
     store = await open_store(written)
     await store.add_key(KEY)
-    await store.put_fact("colour", "blue")
-    await store.close()
-    drop_rows_of_an_index(written)
-
-    second = await open_store(written, folder_sessions=found)
-    assert "journal_by_instance" in second.rebuilt_from[0]
-    assert await second.check() == "ok"
-    assert await second.keys() == [KEY], "what can be read is kept"
-    assert await second.get_fact("colour") == "blue"
-    assert (await second.history(after=0, limit=1))[0].kind == "created"
-    records = {one.id: record for one, record in await second.instances()}
-    assert (records["a"].attempts, records["a"].account) == (7, "49151")
-    await second.close()
-    third = await open_store(written)
-    assert third.rebuilt_from == ()
-
-
-async def test_f39_what_a_garbled_database_cannot_tell_is_taken_from_the_copy(
-    written, found, open_store
-):
-    store = await open_store(written)
-    await store.add_key(KEY)
+    await store.put_facts({"colour": "blue", DELETING + "a": ""})
+    deleted = instance("deleted")
+    await store.add(deleted, SessionRecord(), entry("created", deleted.id))
     await store.copy_to(written.with_name("agent.db.copy"))
-    await store.append(entry("after the copy"))
+    (late,) = await store.append(entry("after the copy"))
     await store.close()
     garbage(written)
     again = await open_store(written, folder_sessions=found)
     assert await again.keys() == [KEY]
-    assert len(await again.history(limit=1000)) == 201 + len(again.rebuilt_from)
+    assert await again.get_facts("") == {"colour": "blue"}, "no deletion of before begins again"
+    records = {one.id: record for one, record in await again.instances()}
+    assert set(records) == {"a", "b"}
+    assert (records["a"].attempts, records["a"].account) == (7, "49151")
+    first, *_ = await again.history(after=late.cursor)
+    assert first.kind == "store_repaired"
+    assert (await again.history(after=0, limit=1))[0].kind == "created"
     assert any("revoke again" in one and "agent.db.copy" in one for one in again.rebuilt_from)
-    (stored,) = await again.append(entry())
-    assert stored.cursor > 201
+
+
+async def test_f39_a_damaged_copy_is_not_used(written, found, open_store):
+    garbage(written)
+    garbage(written.with_name("agent.db.copy"))
+    store = await open_store(written, folder_sessions=found)
+    assert await store.instances() == list(found())
 
 
 def set_version(path, version):
@@ -306,7 +281,6 @@ async def test_a_rebuild_that_was_killed_is_done_again(
     run_child(REBUILD, written, failpoint=f"{point}:kill")
     store = await open_store(written, folder_sessions=found)
     assert await store.instances() == list(found())
-    assert not written.with_name("agent.db.rebuilding").exists()
     (kept,) = [
         part
         for part in written.parent.glob("agent.db.damaged-*")
@@ -410,26 +384,3 @@ async def test_a_failing_folder_scan_stops_the_rebuild_and_loses_nothing(written
     recovered = replace(instance("a"), enabled=False)
     store = await open_store(written, folder_sessions=lambda: [(recovered, SessionRecord())])
     assert [one for one, _ in await store.instances()] == [recovered]
-
-
-def test_the_note_of_a_rebuild_is_on_the_disk_before_the_database_is_renamed(tmp_path, monkeypatch):
-    """A power cut after the rename must leave a note with its content, not an empty one."""
-    path = tmp_path / "agent.db"
-    path.write_bytes(b"damaged")
-    calls = []
-    fsync, rename = os.fsync, Path.rename
-
-    def note_fsync(fd):
-        calls.append(Path(f"/proc/self/fd/{fd}").readlink().name)
-        fsync(fd)
-
-    def note_rename(source, target):
-        calls.append(f"renamed {source.name}")
-        return rename(source, target)
-
-    monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(Path, "rename", note_rename)
-    set_aside(path, 1_800_000_000.0)
-    before = calls[: calls.index("renamed agent.db")]
-    assert any("agent.db.rebuilding" in name for name in before), calls
-    assert tmp_path.name in before, "the folder that holds the note's name"

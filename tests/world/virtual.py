@@ -75,8 +75,8 @@ class _InLineWriter(Writer):
     _db: Any
 
     @classmethod
-    async def open(cls, path: Any, connect: Any, tidy: Any, make_room: Any) -> Writer:
-        made = cls(path, tidy, make_room)
+    async def open(cls, path: Any, connect: Any, tidy: Any) -> Writer:
+        made = cls(path, tidy)
         made._db = connect()
         made._db.execute("pragma synchronous = off")
         return made

@@ -46,7 +46,7 @@ class OutboxStore:
             sentences.extend(said)
             return db
 
-        writer = await Writer.open(path, connect, lambda _db: None, lambda: False)
+        writer = await Writer.open(path, connect, lambda _db: None)
         return cls(writer, sentences)
 
     async def close(self) -> None:
