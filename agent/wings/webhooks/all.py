@@ -1,12 +1,12 @@
-"""All webhooks: one courier each, woken by the bus, changed by a reload."""
+"""All webhooks: a courier each, woken by the bus, changed by a reload."""
 
 import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent import VERSION
 from agent.config import Config
@@ -17,18 +17,7 @@ from agent.errors import NotFound
 from agent.metrics.text import Family
 from agent.store.database import Store
 from agent.supervise.messages.kept_messages import KeptMessages
-from agent.wings.webhooks.deliveries import (
-    Answer,
-    DeadLetter,
-    Pace,
-    Result,
-    Trial,
-    WebhookFigures,
-    WebhookView,
-    body_of,
-    delivery_name,
-)
-from agent.wings.webhooks.metrics import webhook_samples
+from agent.wings.webhooks.metrics import RESULTS, webhook_samples
 from agent.wings.webhooks.settings import (
     WebhookDeclaration,
     consumer_of,
@@ -36,26 +25,19 @@ from agent.wings.webhooks.settings import (
     message_kinds,
     webhooks_of,
 )
-from agent.wings.webhooks.view import with_messages
-from agent.wings.webhooks.webhook import Webhook
+from agent.wings.webhooks.view import Trial, WebhookFigures, WebhookView
 
 if TYPE_CHECKING:
     from agent.wings.webhooks.courier import Courier
-    from agent.wings.webhooks.messages.carrier import MessageCarrier
 
 _SAID = 200
 """Characters of an answer to a test event that are shown."""
 
 
 def open_part(around: Around) -> "Webhooks":
-    return Webhooks(
-        webhooks_of(around.config),
-        around.store,
-        around.bus,
-        machine=socket.gethostname(),
-        version=VERSION,
-        source=around.messages,
-    )
+    declared = webhooks_of(around.config)
+    sender = (socket.gethostname(), VERSION)
+    return Webhooks(declared, around.store, around.bus, sender=sender, source=around.messages)
 
 
 class Webhooks:
@@ -65,24 +47,16 @@ class Webhooks:
         store: Store,
         bus: EventBus,
         *,
-        machine: str,
-        version: str,
-        pace: Pace | None = None,
+        sender: tuple[str, str],
         source: KeptMessages | None = None,
     ) -> None:
-        """`source`: what arrives in sessions; None: no webhook gets any of it."""
+        """`sender`: machine and version. `source`: what arrives in sessions; None: no webhook gets
+        any of it."""
         self._declared = tuple(declared)
-        self._store = store
-        self._bus = bus
-        self._machine = machine
-        self._version = version
-        self._pace = pace or Pace()
-        self._source = source
-        self._results: Counter[Result] = Counter()
+        self._store, self._bus, self._sender, self._source = store, bus, sender, source
+        self._results: Counter[str] = Counter()
         """Since the agent's start, also of removed webhooks: a counter never falls."""
         self._couriers: dict[str, Courier] = {}
-        self._carriers: dict[str, MessageCarrier] = {}
-        """Of the webhooks that get messages."""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._some = asyncio.Event()
@@ -101,13 +75,15 @@ class Webhooks:
     async def _pass_on(self) -> None:
         subscription = self._bus.subscribe()
         try:
-            for courier in self._couriers.values():
-                courier.look()
-            async for entry in subscription:
-                for courier in self._couriers.values():
-                    courier.offer(entry)
+            self._look()
+            async for _ in subscription:
+                self._look()
         finally:
             subscription.close()
+
+    def _look(self) -> None:
+        for courier in self._couriers.values():
+            courier.look()
 
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
         return {"webhooks": self.run}
@@ -125,103 +101,74 @@ class Webhooks:
             return
         wanted = {webhook.name: webhook for webhook in declared}
         for name in [name for name in self._couriers if name not in wanted]:
-            if (view := self._view(name)).waiting:
-                self._group.create_task(self._couriers[name].say_gone(view), name=f"{name} is gone")
-            del self._couriers[name]
-            self._drop_carrier(name)
+            courier = self._couriers.pop(name)
+            if courier.view().waiting:
+                self._group.create_task(courier.say_gone(), name=f"{name} is gone")
+            if self._source is not None:
+                self._source.forget_consumer(consumer_of(courier.declared))
             self._running.pop(name).cancel()
         for name, webhook in wanted.items():
             before = self._running.get(name)
             if before is not None and self._couriers[name].declared == webhook:
                 self._couriers[name].reopen()
-                if name in self._carriers:
-                    self._carriers[name].reopen()
                 continue
             if before is not None:
                 before.cancel()
-            run = _after(before, self._make(webhook))
+            run = _after(before, self._make(webhook).run)
             self._running[name] = self._group.create_task(run, name=f"webhook {name}")
         if wanted:
             self._some.set()
         else:
             self._some.clear()
 
-    def _make(self, declared: WebhookDeclaration) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """What runs for it."""
+    def _make(self, declared: WebhookDeclaration) -> "Courier":
         from agent.wings.webhooks.courier import Courier  # for the first webhook
 
-        name = declared.name
-        shared = (self._store, self._results, self._machine, self._version, self._pace)
-        webhook = Webhook(declared, *shared)
-        self._drop_carrier(name)
+        if self._source is not None:
+            self._source.forget_consumer(consumer_of(declared))
         self._announce(declared)
-        courier = self._couriers[name] = Courier(webhook)
-        runs = [courier.run]
-        if self._source is not None and message_kinds(declared):
-            from agent.wings.webhooks.messages.carrier import MessageCarrier
-
-            carrier = self._carriers[name] = MessageCarrier(webhook, self._source)
-            runs.append(carrier.run)
-        return runs
+        courier = Courier(declared, self._store, self._source, self._results, self._sender)
+        self._couriers[declared.name] = courier
+        return courier
 
     def _announce(self, webhook: WebhookDeclaration) -> None:
         """From now on nothing counts as taken by all that this webhook has not taken."""
         if self._source is not None and message_kinds(webhook):
             self._source.consume(consumer_of(webhook), partial(gets_messages_of, webhook))
 
-    def _drop_carrier(self, name: str) -> None:
-        carrier = self._carriers.pop(name, None)
-        if carrier is not None and self._source is not None:
-            self._source.forget_consumer(carrier.consumer)
-
     def views(self) -> Sequence[WebhookView]:
-        return [self._view(name) for name in sorted(self._couriers)]
-
-    def _view(self, name: str) -> WebhookView:
-        view, carrier = self._couriers[name].view(), self._carriers.get(name)
-        return view if carrier is None else with_messages(view, carrier)
+        return [self._couriers[name].view() for name in sorted(self._couriers)]
 
     def figures(self) -> WebhookFigures:
         views = self.views()
         oldest = [view.oldest_wall for view in views if view.oldest_wall is not None]
         return WebhookFigures(
-            {result.value: self._results[result] for result in Result},
+            {result: self._results[result] for result in RESULTS},
             sum(view.waiting for view in views),
             min(oldest, default=None),
         )
 
-    def dead(self, name: str) -> Sequence[DeadLetter]:
-        letters, carrier = self._find(name).dead(), self._carriers.get(name)
-        return letters if carrier is None else (*letters, *carrier.dead())
-
-    async def retry(self, name: str) -> int:
-        """Close its circuit and try now, also its dead letters; returns their number."""
-        courier = self._find(name)
-        count = courier.retry()
-        if name in self._carriers:
-            count += self._carriers[name].retry()
-        await self._note(name, f"an operator asked for a try now, with {count} dead letters")
-        return count
+    async def retry(self, name: str) -> None:
+        """Close its circuit and try now."""
+        self._find(name).retry()
+        await self._note(name, "an operator asked for a try now")
 
     async def test(self, name: str) -> Trial:
         """Send a test event now, before all waiting ones. ConfigError: its files cannot be read."""
-        from agent.wings.webhooks.request import RequestLine
+        from agent.wings.webhooks.post import Answer, RequestLine, parcel_of
 
         declared = self._find(name).declared
-        now = time.time()
         sentence = "a test that an operator sent"
-        entry = JournalEntry("webhook_test", sentence, Category.SYSTEM, None, now)
-        line = await RequestLine.open(declared, self._version)
+        entry = JournalEntry("webhook_test", sentence, Category.SYSTEM, None, time.time())
+        line = await RequestLine.open(declared, self._sender[1])
         begun = time.monotonic()
         try:
-            body = body_of(entry, self._machine, self._version)
-            reply = await line.post(body, entry.kind, delivery_name(entry))
+            reply = await line.post(parcel_of(entry, *self._sender))
         finally:
             await line.close()
-        taken = reply.answer is Answer.TAKEN
         result = f"it answered {reply.status}" if reply.status else reply.problem
         await self._note(name, f"an operator sent a test: {result}")
-        seconds = time.monotonic() - begun
+        seconds, taken = time.monotonic() - begun, reply.answer is Answer.TAKEN
         return Trial(taken, reply.status, reply.problem, seconds, reply.said[:_SAID])
 
     def _find(self, name: str) -> "Courier":
@@ -237,12 +184,8 @@ class Webhooks:
         )
 
 
-async def _after(
-    before: asyncio.Task[None] | None, runs: Sequence[Callable[[], Coroutine[Any, Any, None]]]
-) -> None:
+async def _after(before: asyncio.Task[None] | None, run: Callable[[], Awaitable[None]]) -> None:
     """Start after the courier before it: two couriers would both write the cursor."""
     if before is not None:
         await asyncio.wait([before])
-    async with asyncio.TaskGroup() as group:
-        for run in runs:
-            group.create_task(run())
+    await run()

@@ -18,8 +18,7 @@ def add(commands: Subparsers) -> None:
             test,
             "send a test event now and print the answer; exit status 1 if it was refused",
         ),
-        ("dead", dead, "list the events that a webhook's target refused for good"),
-        ("retry", retry, "close a webhook's circuit and send now, refused events included"),
+        ("retry", retry, "close a webhook's circuit and send now"),
     ):
         parser = add_command(among, name, run, summary, "ops")
         name_type = name_of_a("webhook")
@@ -30,7 +29,7 @@ def list_webhooks(options: argparse.Namespace) -> int:
     return print_list(
         options,
         client_of(options).get("/api/webhooks")["webhooks"],
-        ("NAME", "URL", "STATE", "CIRCUIT", "WAITING", "OLDEST", "DEAD", "LAST PROBLEM"),
+        ("NAME", "URL", "STATE", "CIRCUIT", "WAITING", "OLDEST", "GIVEN UP", "LAST PROBLEM"),
         lambda webhook: (
             webhook["name"],
             webhook["url"],
@@ -58,24 +57,6 @@ def test(options: argparse.Namespace) -> int:
     )
 
 
-def dead(options: argparse.Namespace) -> int:
-    return print_list(
-        options,
-        client_of(options).get(f"/api/webhooks/{options.webhook}/dead")["dead"],
-        ("ID", "TIME", "KIND", "INSTANCE", "PUT ASIDE", "WHY"),
-        lambda letter: (
-            letter["id"],
-            moment(letter["time"]),
-            letter["kind"],
-            letter["instance"] or "-",
-            moment(letter["put_aside"]),
-            letter["problem"],
-        ),
-        nothing=f"{options.webhook} refused no event for good",
-    )
-
-
 def retry(options: argparse.Namespace) -> int:
     answer = client_of(options).post(f"/api/webhooks/{options.webhook}/retry")
-    again = f", and {answer['dead']} refused events again" if answer["dead"] else ""
-    return print_answer(options, answer, f"{options.webhook} is tried now{again}")
+    return print_answer(options, answer, f"{options.webhook} is tried now")

@@ -1,249 +1,502 @@
-"""Carries the journal to one webhook: in order, at least once, at the target's own pace.
+"""Carries the journal, and what arrives in sessions, to one webhook: each source in order behind
+its cursor, at least once, at the target's own pace.
 
-The journal is the queue, so an outage costs no memory and a crash loses nothing: unsettled entries
-are read again. Each courier runs by itself; a slow target delays no other.
+The journal and the sessions are the queues, so an outage costs no memory and a crash loses nothing:
+what is behind a cursor is read again. While the target fails, one source tries for all.
 """
 
 import asyncio
 import contextlib
+import json
 import logging
+import random
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
 
-from agent.core.model import JournalEntry
-from agent.errors import StoreError
-from agent.wings.webhooks.backlog import PAGE, Backlog
-from agent.wings.webhooks.cursor import WebhookCursor
-from agent.wings.webhooks.deliveries import (
+from agent.clock import boot_now
+from agent.core.breaker import Breaker, BreakerPolicy
+from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.reconnect import ReconnectPolicy, reconnect_delay
+from agent.errors import ConfigError, NotFound, Refused, StoreError, WaError
+from agent.log import about
+from agent.store.database import Store
+from agent.supervise.messages.kept_messages import KeptMessages
+from agent.wings.webhooks.post import (
     OWN_KINDS,
     Answer,
-    DeadLetter,
-    Result,
-    WebhookState,
-    WebhookView,
+    Parcel,
+    Reply,
+    RequestLine,
+    parcel_of,
+    parcel_of_record,
     wants,
 )
-from agent.wings.webhooks.request import Reply
-from agent.wings.webhooks.retry import AgeLimit, TargetStanding, wait_for
-from agent.wings.webhooks.settings import shown_target
-from agent.wings.webhooks.target import Target
-from agent.wings.webhooks.webhook import Webhook
+from agent.wings.webhooks.settings import (
+    WebhookDeclaration,
+    consumer_of,
+    gets_messages_of,
+    message_kinds,
+    shown_target,
+)
+from agent.wings.webhooks.view import WebhookView
 
 log = logging.getLogger(__name__)
 
-SAVE_EVERY = 50
-"""Entries, at most, that a crash lets be sent twice."""
+FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0
+"""Seconds between two tries of a target that fails; they double."""
+CIRCUIT = BreakerPolicy(5, 60.0)
+"""Failures in a row after which the target counts as failing, and the least pause from then on."""
+MOST_IN_A_ROW = 10
+"""Given up without a delivery between them. A target that refuses more than that refuses
+everything: then it is tried as one that is down."""
+EVENTS, RECORDS = 100, 50
+"""Read at once from the journal, and from a session."""
+SESSIONS, POSTS = 32, 8
+"""Sessions whose records are in memory, and posts under way, at most."""
+SAVE_EVERY = 0.5
+"""Seconds of deliveries, at most, that a kill lets be sent twice."""
+COUNT_EVERY = 5.0
+"""Seconds between two counts of the events that wait."""
 TICK = 60.0
 """Seconds after which the journal is read again without a wake-up."""
 AFTER_FAULT = 5.0
+CLOCK_JUMP = 3600.0
+"""Seconds that the wall clock may gain on the boot clock; beyond them it was set."""
+GAP = "message_gap"
+_FORGOTTEN_AFTER = 90 * 86_400.0
+"""Seconds after which the cursor of a session that is gone goes too."""
+_EVENTS, _RECORDS, _BEGUN = "webhook.", "webhook_message.", "webhook_messages."
+_DOUBLING = ReconnectPolicy(factor=2.0, jitter=0.0)
+
+
+def next_wait(failures: int, asked: float, share: float) -> float:
+    """Seconds to the next try: a share of what doubles with the failures, at least `asked`."""
+    longest = reconnect_delay(failures - 1, _DOUBLING, FIRST_WAIT, LONGEST_WAIT, 0.0)
+    return max(longest * share, asked)
 
 
 class Courier:
     """`run` carries; the rest never waits."""
 
-    def __init__(self, webhook: Webhook) -> None:
-        self.declared = webhook.declared
-        self._webhook = webhook
-        self._store = webhook.store
-        self._results = webhook.results
-        self._target = Target(webhook)
-        self._standing = TargetStanding(webhook, "events")
-        self._age = AgeLimit(webhook.declared.longest_age * 3600)
-        self._progress: WebhookCursor | None = None
-        self._backlog = Backlog(self._wants)
-        self._again: list[int] = []
-        """Dead letters that an operator wants tried again."""
-        self._wake = asyncio.Event()
-        self._hurry = asyncio.Event()
+    def __init__(
+        self,
+        declared: WebhookDeclaration,
+        store: Store,
+        source: KeptMessages | None,
+        results: Counter[str],
+        sender: tuple[str, str],
+    ) -> None:
+        """`source`: what arrives in sessions; None: it gets none. `sender`: machine and version."""
+        self.declared = declared
+        self.cursor = 0
+        """All events up to it are settled; 0: it has not looked where it begins."""
+        self.given_up = 0
+        self._store, self._results, self._sender = store, results, sender
+        self._source = source if message_kinds(declared) else None
+        self._kinds = (*message_kinds(declared), GAP)
+        self._line: RequestLine | None = None
+        self._opening, self._stale = asyncio.Lock(), False
+        self._apart = time.time() - boot_now()
+        self._news, self._hurry = asyncio.Event(), asyncio.Event()
+        # The target.
+        self._breaker, self._failures, self._in_a_row = Breaker(), 0, 0
+        self._next_try = 0.0
+        self._problem, self._told_failing = "", False
+        self._next_try_wall: float | None = None
+        self._delivered_wall: float | None = None
+        self._alone, self._posts = asyncio.Lock(), asyncio.Semaphore(POSTS)
+        # The events that wait.
+        self._waiting = 0
+        self._oldest_wall: float | None = None
+        self._uncounted = asyncio.Event()
+        # The sessions.
+        self._group: asyncio.TaskGroup | None = None
+        self._lanes: dict[InstanceId, asyncio.Task[None]] = {}
+        self._more: set[InstanceId] = set()
+        """Sessions that may have more than was looked at."""
+        self._reads = asyncio.Semaphore(SESSIONS)
+        self._cursors: dict[InstanceId, tuple[int, float]] = {}
+        """All up to it is settled, and when the session was created."""
+        self._tried: dict[InstanceId, float] = {}
+        """When that was kept which is tried now."""
+
+    # For others
+
+    def look(self) -> None:
+        """There may be new events."""
+        self._news.set()
+        self._uncounted.set()
+
+    def retry(self) -> None:
+        """Try now, whatever failed before."""
+        self._works()
+        self._hurry.set()
+        self._news.set()
+
+    def reopen(self) -> None:
+        """Read its secret and its certificates again, and try now."""
+        self._stale = True
+        self._hurry.set()
 
     def view(self) -> WebhookView:
-        state = WebhookState.SENDING if self._backlog.waiting else WebhookState.IDLE
-        state = WebhookState.FAILING if self._standing.patience.failures else state
+        messages = self._count_messages() if self._source is not None else None
+        waiting = self._waiting + (messages or 0)
+        walls = [wall for wall in (self._oldest_wall, *self._tried.values()) if wall is not None]
+        state = "failing" if self._failures else "sending" if waiting else "idle"
         return WebhookView(
             name=self.declared.name,
             url=shown_target(self.declared.url),
             state=state,
-            circuit=self._standing.patience.circuit,
-            cursor=self._progress.cursor if self._progress else 0,
-            waiting=self._backlog.waiting,
-            oldest_wall=self._backlog.oldest_wall if self._backlog.waiting else None,
-            problem=self._standing.problem,
-            next_try_wall=self._standing.next_try_wall,
-            delivered_wall=self._standing.delivered_wall,
-            dead=len(self._progress.dead) if self._progress else 0,
+            circuit=str(self._breaker.state(boot_now(), CIRCUIT)),
+            cursor=self.cursor,
+            waiting=waiting,
+            oldest_wall=min(walls) if waiting and walls else None,
+            problem=self._problem,
+            next_try_wall=self._next_try_wall,
+            delivered_wall=self._delivered_wall,
+            dead=self.given_up,
+            messages=messages,
         )
 
-    async def say_gone(self, view: WebhookView) -> None:
+    async def say_gone(self) -> None:
         """Who renames a webhook may think that what waits goes to the new name."""
-        messages = view.messages or 0
-        counts = {"events": view.waiting - messages, "messages": messages}
-        what = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-        await self._webhook.report(
-            "webhook_gone",
-            f"agent.toml has it no longer, and {what} were not delivered; under its name again it"
-            " goes on with them",
-            bad=True,
+        view, name = self.view(), self.declared.name
+        sentence = (
+            f"it is gone from agent.toml, and {view.waiting} events and messages wait for it: they"
+            f" are sent when a webhook is called {name} again, and to no other"
         )
+        await self._report("webhook_gone", sentence, bad=True)
 
-    def dead(self) -> Sequence[DeadLetter]:
-        return tuple(self._progress.dead.values()) if self._progress else ()
-
-    def retry(self) -> int:
-        """Try now, dead letters included; returns their number."""
-        self._again = [letter.cursor for letter in self.dead()]
-        self._standing.retry()
-        self._hurry.set()
-        self._wake.set()
-        return len(self._again)
-
-    def reopen(self) -> None:
-        """Read its secret and its certificates again, and try now."""
-        self._target.reopen()
-        self._hurry.set()
-
-    def offer(self, entry: JournalEntry) -> None:
-        """Count a new entry; the courier reads the entries it sends from the journal."""
-        if self._progress is None or not self._backlog.follows(entry) or self._backlog.count(entry):
-            self._wake.set()
-
-    def look(self) -> None:
-        """Read the journal again: an entry may have been missed."""
-        self._wake.set()
+    # Its life
 
     async def run(self) -> None:
-        """Until it is cancelled; after an internal error it goes on from its progress."""
+        """Until it is cancelled; after an internal error it goes on from its cursors."""
+        name = self.declared.name
         while True:
             try:
-                await self._deliver()
-            except StoreError as error:
-                log.error("webhook %s: %s", self.declared.name, error)
-            except Exception:
-                log.exception("webhook %s: internal error; it starts again", self.declared.name)
+                async with asyncio.TaskGroup() as self._group:
+                    self._group.create_task(self._carry_events(), name=f"webhook {name}: events")
+                    self._group.create_task(self._count_waiting(), name=f"webhook {name}: count")
+                    if self._source is not None:
+                        self._group.create_task(self._follow_sessions(self._source))
+            except* StoreError as errors:
+                log.error("webhook %s: %s", name, errors.exceptions[0])
+            except* Exception:
+                log.exception("webhook %s: internal error; it starts again", name)
             finally:
+                self._group = None
                 await self._close()
             await asyncio.sleep(AFTER_FAULT)
 
-    async def _close(self) -> None:
-        await self._target.close()
-        if self._progress is not None:
-            with contextlib.suppress(StoreError):
-                await self._progress.save()
+    # Events
 
-    async def _deliver(self) -> None:
-        progress = await self._find_progress()
-        self._progress = progress
-        self._backlog.begin(progress.cursor)
-        await self._backlog.count_ahead(self._store)
-        while True:
-            self._wake.clear()
-            await self._try_dead(progress)
-            page = await self._store.history(after=progress.cursor, limit=PAGE)
-            await self._skip_gap(progress, page)
-            for entry in page:
-                self._backlog.count(entry)
-                if self._wants(entry):
-                    self._backlog.is_next(entry)
-                    await self._settle(progress, entry)
-                    self._backlog.settled()
-                progress.cursor = max(progress.cursor, entry.cursor)
-                if progress.unsaved >= SAVE_EVERY:
-                    await progress.save()
-            if len(page) < PAGE:
-                await progress.save()
-                self._backlog.caught_up(progress.cursor)
-                await wait_for(self._wake, TICK)
-                await self._backlog.count_ahead(self._store)
+    async def _carry_events(self) -> None:
+        await self._find_place()
+        saved, saved_at = self.cursor, boot_now()
+        try:
+            while True:
+                self._news.clear()
+                page = await self._store.history(after=self.cursor, limit=EVENTS)
+                if page:
+                    await self._say_gap(page[0])
+                for entry in page:
+                    if self._wants(entry):
+                        await self._settle(parcel_of(entry, *self._sender))
+                    self.cursor = max(self.cursor, entry.cursor)
+                    if boot_now() - saved_at >= SAVE_EVERY:
+                        saved, saved_at = self.cursor, boot_now()
+                        await self._store.put_fact(_EVENTS + self.declared.name, str(saved))
+                self._uncounted.set()
+                if len(page) < EVENTS:
+                    if self.cursor != saved:
+                        saved, saved_at = self.cursor, boot_now()
+                        await self._store.put_fact(_EVENTS + self.declared.name, str(saved))
+                    await _first(self._news, TICK)
+        finally:
+            if self.cursor != saved:
+                with contextlib.suppress(StoreError):
+                    await self._store.put_fact(_EVENTS + self.declared.name, str(self.cursor))
 
-    async def _find_progress(self) -> WebhookCursor:
-        newest = await self._store.history(limit=1)
+    async def _find_place(self) -> None:
+        name, newest = self.declared.name, await self._store.history(limit=1)
         last = newest[0].cursor if newest else 0
-        progress = await WebhookCursor.find(self._store, self.declared.name)
-        if progress is None:
-            progress = await WebhookCursor.begin(self._store, self.declared.name, last)
-            await self._webhook.report("webhook_begun", "it starts with the next event")
-        elif progress.cursor > last:
-            # The journal was lost and counts from 1 again: all its entries are new.
-            log.warning(
-                "webhook %s: the journal was recreated; sending from its start", self.declared.name
-            )
-            progress.cursor = 0
-        return progress
+        text = await self._store.get_fact(_EVENTS + name)
+        if text is None:
+            self.cursor = last
+            await self._store.put_fact(_EVENTS + name, str(last))
+            await self._report("webhook_begun", "it starts with the next event")
+        elif (cursor := int(text)) > last:
+            log.warning("webhook %s: the journal was made anew: it is sent from its start", name)
+            self.cursor = 0
+        else:
+            self.cursor = cursor
 
-    async def _skip_gap(self, progress: WebhookCursor, page: Sequence[JournalEntry]) -> None:
-        """Skip entries that the bounded journal dropped before they were sent, and report them."""
-        missing = page[0].cursor - progress.cursor - 1 if page else 0
-        if missing <= 0 or progress.cursor == 0:
+    async def _say_gap(self, first: JournalEntry) -> None:
+        """The bounded journal dropped entries before they were sent."""
+        missing = first.cursor - self.cursor - 1
+        if missing <= 0 or self.cursor == 0:
             return
-        self._results[Result.EXPIRED] += missing
-        self._backlog.lost(missing)
-        progress.cursor = page[0].cursor - 1
+        if await self._store.history(before=first.cursor, limit=1):
+            return  # the numbers between were never given
+        self._results["expired"] += missing
+        self.cursor = first.cursor - 1
         sentence = f"{missing} entries left the journal before they could be sent"
-        await self._webhook.report("webhook_gap", sentence, bad=True)
+        await self._report("webhook_gap", sentence, bad=True)
 
     def _wants(self, entry: JournalEntry) -> bool:
         chosen = self.declared
         return wants(chosen.name, chosen.kinds, chosen.instances, entry)
 
-    async def _settle(self, progress: WebhookCursor, entry: JournalEntry) -> None:
-        """Try one entry until it is delivered, too old or put aside."""
-        refused = 0
-        while not self._age.is_over(entry.wall):
-            reply = await self._send(entry)
-            if reply.answer is Answer.TAKEN:
-                return await self._delivered()
-            hopeless = False
-            if reply.answer is Answer.REFUSED:
-                refused += 1
-                hopeless = self._standing.refuses_all
-                if refused >= self.declared.tries and not hopeless:
-                    return await self._put_aside(progress, entry, reply)
-            await self._failed(reply, at_fault=reply.answer is Answer.LATER or hopeless)
-            await self._backlog.count_ahead(self._store)
-        self._results[Result.EXPIRED] += 1
-        return None
+    async def _count_waiting(self) -> None:
+        chosen = self.declared
+        while True:
+            await self._uncounted.wait()
+            self._uncounted.clear()
+            self._waiting, self._oldest_wall = await self._store.count_after(
+                self.cursor, chosen.kinds, chosen.instances, but_of=chosen.name
+            )
+            await asyncio.sleep(COUNT_EVERY)
 
-    async def _send(self, entry: JournalEntry) -> Reply:
-        self._standing.patience.begin_try()
-        return await self._target.send(entry)
+    # Sessions
+
+    async def _follow_sessions(self, source: KeptMessages) -> None:
+        changes, name = source.follow(), self.declared.name
+        try:
+            begun = await self._store.get_fact(_BEGUN + name)
+            if begun is None:
+                begun = "0.0" if self.declared.oldest else repr(time.time())
+                await self._store.put_fact(_BEGUN + name, begun)
+            there = source.sessions()
+            await self._find_cursors(there)
+            while True:
+                for id in there:
+                    self._begin(id, source, float(begun))
+                there = list(await changes.next())
+        finally:
+            changes.close()
+
+    async def _find_cursors(self, there: list[InstanceId]) -> None:
+        prefix, due = f"{_RECORDS}{self.declared.name}.", time.time() - _FORGOTTEN_AFTER
+        for fact, text in (await self._store.get_facts(prefix)).items():
+            id, row = InstanceId(fact.removeprefix(prefix)), json.loads(text)
+            if id not in there and row["at"] < due:
+                await self._store.forget_facts([fact])
+            else:
+                self._cursors[id] = (int(row["cursor"]), float(row["born"]))
+
+    def _begin(self, id: InstanceId, source: KeptMessages, begun_wall: float) -> None:
+        if self._group is None or not gets_messages_of(self.declared, id):
+            return
+        self._more.add(id)
+        if id not in self._lanes:
+            lane = self._carry_session(id, source, begun_wall)
+            name = f"webhook {self.declared.name}: {id}"
+            self._lanes[id] = self._group.create_task(lane, name=name)
+
+    async def _carry_session(self, id: InstanceId, source: KeptMessages, begun: float) -> None:
+        """Until it has no more; the next word of its worker begins that again."""
+        pause = 0.0
+        try:
+            while id in self._more:
+                self._more.discard(id)
+                try:
+                    await self._carry_records(id, source, begun)
+                    pause = 0.0
+                except (Refused, NotFound):
+                    pass  # its worker does not run, or keeps nothing
+                except WaError as error:
+                    bad = isinstance(error, StoreError)
+                    level = logging.ERROR if bad else logging.DEBUG
+                    log.log(level, "webhook %s: %s", self.declared.name, error, extra=about(id))
+                    self._more.add(id)
+                    pause = min(max(pause * 2, 1.0), TICK)
+                    await asyncio.sleep(pause)
+        finally:
+            del self._lanes[id]
+
+    async def _carry_records(self, id: InstanceId, source: KeptMessages, begun: float) -> None:
+        born, more = source.created_wall(id), True
+        while more:
+            async with self._reads:
+                cursor, whose = self._cursors.get(id, (0, -1.0))
+                if whose != born:  # the webhook has none of this session yet
+                    cursor = await cursor_before(source, id, begun)
+                    await self._save_cursor(id, cursor, born)
+                page = await source.page(id, cursor, limit=RECORDS)
+                more, saved_at = page.more, boot_now()
+                for record in page.records:
+                    if self._wants_record(record):
+                        parcel = parcel_of_record(id, record, *self._sender)
+                        self._tried[id] = parcel.wall
+                        try:
+                            await self._settle(parcel)
+                        finally:
+                            del self._tried[id]
+                    cursor = int(record["cursor"])
+                    if boot_now() - saved_at >= SAVE_EVERY:
+                        await self._save_cursor(id, cursor, born)
+                        saved_at = boot_now()
+                if page.next != self._cursors[id][0]:
+                    await self._save_cursor(id, page.next, born)
+            await source.settled(consumer_of(self.declared), id, page.next)
+
+    def _wants_record(self, record: Mapping[str, Any]) -> bool:
+        return any(fnmatchcase(str(record.get("kind")), pattern) for pattern in self._kinds)
+
+    async def _save_cursor(self, id: InstanceId, cursor: int, born: float) -> None:
+        row = json.dumps({"cursor": cursor, "born": born, "at": time.time()})
+        await self._store.put_fact(f"{_RECORDS}{self.declared.name}.{id}", row)
+        self._cursors[id] = (cursor, born)
+
+    def _count_messages(self) -> int:
+        assert self._source is not None
+        count = self._source.count_behind
+        return sum(count(id, cursor) for id, (cursor, _) in self._cursors.items())
+
+    # One parcel
+
+    async def _settle(self, parcel: Parcel) -> None:
+        """Return when it is delivered, too old or given up."""
+        refused = 0
+        while not self._is_too_old(parcel.wall):
+            reply = await self._try_in_turn(parcel)
+            if reply.answer is Answer.TAKEN:
+                return
+            if reply.answer is Answer.REFUSED and self._in_a_row < MOST_IN_A_ROW:
+                refused += 1
+                if refused >= self.declared.tries:
+                    await self._give_up(parcel, reply)
+                    return
+                await self._pause(next_wait(refused, reply.wait, random.random()))
+        self._results["expired"] += 1
+
+    def _is_too_old(self, wall: float) -> bool:
+        now_wall = time.time()
+        if now_wall - boot_now() - self._apart > CLOCK_JUMP:
+            return False  # the clock was set: ages by it are wrong
+        return now_wall - wall > self.declared.longest_age * 3600
+
+    async def _try_in_turn(self, parcel: Parcel) -> Reply:
+        while True:
+            if self._failures:
+                async with self._alone:
+                    if self._failures:
+                        await self._pause(self._next_try - boot_now())
+                        return await self._try(parcel)
+            async with self._posts:
+                if not self._failures:
+                    return await self._try(parcel)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the next try, or until a person wants it now."""
+        self._next_try_wall = time.time() + max(seconds, 0.0)
+        self._hurry.clear()
+        await _first(self._hurry, max(seconds, 0.0))
+        self._next_try_wall = None
+
+    async def _try(self, parcel: Parcel) -> Reply:
+        failures = self._failures
+        self._breaker = self._breaker.after_try(boot_now(), CIRCUIT)
+        try:
+            line = await self._opened()
+        except ConfigError as error:
+            # Unsigned would be worse than late: the receiver could not tell it from a forgery.
+            reply = Reply(Answer.LATER, problem=str(error))
+        else:
+            reply = await line.post(parcel)
+        if reply.answer is Answer.TAKEN:
+            self._results["delivered"] += 1
+            await self._delivered()
+            return reply
+        self._results["failed"] += 1
+        if not self._problem:
+            log.warning("webhook %s: %s; it is tried again", self.declared.name, reply.problem)
+        self._problem = reply.problem
+        refuses_all = self._in_a_row >= MOST_IN_A_ROW
+        # Tries side by side fail as one.
+        if (reply.answer is Answer.LATER or refuses_all) and failures == self._failures:
+            await self._failed(reply)
+        return reply
+
+    async def _failed(self, reply: Reply) -> None:
+        now = boot_now()
+        self._failures += 1
+        self._breaker = self._breaker.after_failure(now, CIRCUIT)
+        wait = next_wait(self._failures, reply.wait, random.random())
+        self._next_try = now + max(wait, self._breaker.opens_in(now, CIRCUIT))
+        if self._breaker.opened_at is not None and not self._told_failing:
+            self._told_failing = True
+            await self._report("webhook_failing", f"deliveries fail: {reply.problem}", bad=True)
 
     async def _delivered(self) -> None:
-        await self._standing.delivered(f"; {self._backlog.waiting} events waited")
+        self._delivered_wall = time.time()
+        self._works()
+        if self._problem:
+            log.info("webhook %s takes events again", self.declared.name)
+        self._problem = ""
+        if self._told_failing:
+            self._told_failing = False
+            await self._report("webhook_back", "deliveries work again")
 
-    async def _failed(self, reply: Reply, *, at_fault: bool) -> None:
-        """Wait for the next try."""
-        wait = await self._standing.failed(reply, at_fault=at_fault)
-        self._standing.next_try_wall = time.time() + wait
-        if await wait_for(self._hurry, wait):
-            self._hurry.clear()
-        self._standing.next_try_wall = None
+    def _works(self) -> None:
+        self._breaker, self._failures, self._in_a_row = Breaker(), 0, 0
 
-    async def _put_aside(self, progress: WebhookCursor, entry: JournalEntry, reply: Reply) -> None:
-        """Go on with the next entries."""
-        self._standing.count_dead()
-        self._standing.patience.next_entry()
-        self._standing.problem = reply.problem
-        await progress.put_aside(entry, reply.problem)
+    async def _give_up(self, parcel: Parcel, reply: Reply) -> None:
+        self._results["dead"] += 1
+        self.given_up += 1
+        self._in_a_row += 1
         # No event about a webhook's own events: two webhooks would answer each other for ever.
-        if not entry.kind.startswith(OWN_KINDS):
-            await self._standing.report_dead("an event", reply)
+        if not parcel.kind.startswith(OWN_KINDS):
+            what = f"{parcel.what} ({parcel.kind})"
+            sentence = f"it refused {what}, which is given up: {reply.problem}"
+            await self._report("webhook_dead", sentence, bad=True)
 
-    async def _try_dead(self, progress: WebhookCursor) -> None:
-        """Try each dead letter once more, as an operator asked."""
-        while self._again:
-            cursor = self._again[0]
-            letter = progress.dead.get(cursor)
-            page = await self._store.history(after=cursor - 1, limit=1)
-            if letter is None or not page or page[0].cursor != cursor:
-                await progress.forget(cursor)  # the journal dropped it
-                self._results[Result.EXPIRED] += letter is not None
-            else:
-                reply = await self._send(page[0])
-                if reply.answer is Answer.TAKEN:
-                    await progress.forget(cursor)
-                    await self._delivered()
-                else:
-                    self._standing.problem = reply.problem
-                    if reply.answer is Answer.LATER:
-                        self._again.clear()  # they stay dead letters
-                        return
-            del self._again[:1]
+    async def _opened(self) -> RequestLine:
+        async with self._opening:
+            if self._stale:
+                await self._close()
+            if self._line is None:
+                self._line = await RequestLine.open(self.declared, self._sender[1])
+            return self._line
+
+    async def _close(self) -> None:
+        line, self._line, self._stale = self._line, None, False
+        if line is not None:
+            await line.close()
+
+    async def _report(self, kind: str, sentence: str, *, bad: bool = False) -> None:
+        name = self.declared.name
+        text = f"webhook {name}: {sentence}"
+        log.log(logging.WARNING if bad else logging.INFO, "%s", text)
+        detail = {"webhook": name}
+        await self._store.note(JournalEntry(kind, text, Category.SYSTEM, None, time.time(), detail))
+
+
+async def cursor_before(source: KeptMessages, id: InstanceId, wall: float) -> int:
+    """The cursor before the first record that was kept since then. Found by halves: a session may
+    keep a hundred thousand."""
+    page = await source.page(id, 0, limit=1)
+    low, high = page.oldest - 1, page.newest
+    if wall <= 0 or low < 0:
+        return 0
+    while low < high:
+        middle = (low + high) // 2
+        page = await source.page(id, middle, limit=2)
+        record = next((one for one in page.records if "kept" in one), None)
+        if record is None:
+            high = middle  # nothing behind it can be read
+        elif float(record["kept"]) < wall:
+            low = int(record["cursor"])
+        else:
+            high = middle
+    return low
+
+
+async def _first(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set or the time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

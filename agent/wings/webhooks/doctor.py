@@ -77,5 +77,5 @@ def _deliveries(
         sentence = f"{view['problem']}; {view['waiting']} events wait"
         yield wrong(sentence, f"wa-agent webhooks test {webhook.name}")
     elif view["dead"]:
-        sentence = f"its target refused {view['dead']} events, which the agent set aside"
-        yield note(sentence, f"wa-agent webhooks dead {webhook.name}")
+        sentence = f"its target refused {view['dead']} events, which the agent gave up"
+        yield note(sentence, "wa-agent events --kind webhook_dead")

@@ -21,6 +21,7 @@ from agent.core.network.addresses import refuse_address
 KEPT_OPEN = 3.0
 """Seconds without use after which a connection is closed: many servers close one after five, and a
 POST into one that just closed counts as failed."""
+_CONNECTIONS = 8
 _FIRST = 10
 """Addresses of one name that are checked."""
 
@@ -32,9 +33,7 @@ class AddressDenied(OSError):
         super().__init__(f"nothing is sent to {address}: {why}")
 
 
-def open_connector(
-    *, private: bool, tls: ssl.SSLContext | None, connections: int = 2
-) -> aiohttp.TCPConnector:
+def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPConnector:
     """`private`: allow this machine and private networks."""
 
     def make_socket(info: Any) -> socket.socket:
@@ -49,7 +48,7 @@ def open_connector(
         use_dns_cache=False,
         socket_factory=make_socket,
         keepalive_timeout=KEPT_OPEN,
-        limit=connections,
+        limit=_CONNECTIONS,
     )
     handler: Any = partial(_HeadFirst, loop=asyncio.get_running_loop())
     connector._factory = handler

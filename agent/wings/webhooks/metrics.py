@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
-from agent.wings.webhooks.deliveries import Result, WebhookFigures
+from agent.wings.webhooks.view import WebhookFigures
 
 DELIVERIES = Family(
     "wa_agent_webhook_deliveries_total", COUNTER, "Deliveries and tries of webhooks by result."
@@ -15,14 +15,15 @@ OLDEST = Family(
     "Time of the oldest queued event; absent without one.",
 )
 KIND = "webhook"
+RESULTS = ("delivered", "failed", "dead", "expired")
 
 
 def webhook_samples(figures: WebhookFigures) -> Iterator[tuple[Family, str]]:
     yield (
         DELIVERIES,
         "".join(
-            sample(DELIVERIES.name, figures.results.get(result.value, 0), result=result.value)
-            for result in Result
+            sample(DELIVERIES.name, figures.results.get(result, 0), result=result)
+            for result in RESULTS
         ),
     )
     yield LENGTH, sample(LENGTH.name, figures.waiting, kind=KIND)

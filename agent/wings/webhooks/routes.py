@@ -7,7 +7,7 @@ from agent.api.http.call import Call, Json, Route
 from agent.core.event_json import wall_text
 from agent.core.model import ID_PATTERN
 from agent.wings.webhooks.all import Webhooks
-from agent.wings.webhooks.deliveries import DeadLetter, WebhookView
+from agent.wings.webhooks.view import WebhookView
 
 ONE = f"/api/webhooks/{{name:{ID_PATTERN}}}"
 
@@ -28,21 +28,18 @@ async def test(call: Call) -> Json:
     }
 
 
-async def dead(call: Call) -> Json:
-    return {"dead": [show_dead(letter) for letter in call.parts.wing(Webhooks).dead(_name(call))]}
-
-
 async def retry(call: Call) -> Json:
     """Answered before the tries; the list of webhooks shows their results."""
-    return {"dead": await call.parts.wing(Webhooks).retry(_name(call))}
+    await call.parts.wing(Webhooks).retry(_name(call))
+    return {"look": "/api/webhooks"}
 
 
 def show_webhook(view: WebhookView) -> dict[str, Any]:
     return {
         "name": view.name,
         "url": view.url,
-        "state": view.state.value,
-        "circuit": view.circuit.value,
+        "state": view.state,
+        "circuit": view.circuit,
         "cursor": view.cursor,
         "waiting": view.waiting,
         "oldest": wall_text(view.oldest_wall),
@@ -51,18 +48,6 @@ def show_webhook(view: WebhookView) -> dict[str, Any]:
         "delivered": wall_text(view.delivered_wall),
         "dead": view.dead,
         "messages": view.messages,
-    }
-
-
-def show_dead(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "id": letter.cursor,
-        "kind": letter.kind,
-        "instance": letter.instance,
-        "time": wall_text(letter.wall),
-        "problem": letter.problem,
-        "put_aside": wall_text(letter.at_wall),
-        "message_id": letter.message_id,
     }
 
 
@@ -87,18 +72,11 @@ ROUTES = (
         (),
     ),
     Route(
-        "GET",
-        f"{ONE}/dead",
-        Right.READ,
-        dead,
-        "The events that a webhook's target refused for good",
-    ),
-    Route(
         "POST",
         f"{ONE}/retry",
         Right.OPERATE,
         retry,
-        "Close a webhook's circuit and send now, refused events included",
+        "Close a webhook's circuit and send now",
         (),
         answers=(202,),
     ),

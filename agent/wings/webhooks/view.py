@@ -1,33 +1,46 @@
-"""How a webhook is shown that gets messages besides events: one view of both."""
+"""How a webhook is shown."""
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
-from agent.core.breaker import BreakerState
-from agent.wings.webhooks.deliveries import WebhookState, WebhookView
-
-if TYPE_CHECKING:
-    from agent.wings.webhooks.messages.carrier import MessageCarrier
+from dataclasses import dataclass, field
 
 
-def with_messages(view: WebhookView, carrier: "MessageCarrier") -> WebhookView:
-    standing, waiting = carrier.gate.standing, carrier.waiting
-    circuit = standing.patience.circuit
-    failing = bool(standing.patience.failures) or view.state is WebhookState.FAILING
-    state = WebhookState.SENDING if waiting else view.state
-    return replace(
-        view,
-        state=WebhookState.FAILING if failing else state,
-        circuit=view.circuit if circuit is BreakerState.CLOSED else circuit,
-        waiting=view.waiting + waiting,
-        messages=waiting,
-        oldest_wall=_least(view.oldest_wall, carrier.oldest_wall),
-        problem=view.problem or standing.problem,
-        next_try_wall=_least(view.next_try_wall, standing.next_try_wall),
-        delivered_wall=max(view.delivered_wall or 0.0, standing.delivered_wall or 0.0) or None,
-        dead=view.dead + len(carrier.dead()),
-    )
+@dataclass(frozen=True, slots=True)
+class WebhookView:
+    name: str
+    url: str
+    """Without path and query: either may be the key."""
+    state: str = "idle"
+    """idle: everything is delivered; sending; failing: the last try failed."""
+    circuit: str = "closed"
+    cursor: int = 0
+    """All events up to this one are settled."""
+    waiting: int = 0
+    oldest_wall: float | None = None
+    """When the oldest that waits happened; None: none waits."""
+    problem: str = ""
+    """Why the last try failed; "" when it did not."""
+    next_try_wall: float | None = None
+    delivered_wall: float | None = None
+    """The last delivery since the agent began."""
+    dead: int = 0
+    """Given up since the agent began; the journal has each of them."""
+    messages: int | None = None
+    """How many of those that wait are records of messages; None: it gets none."""
 
 
-def _least(*walls: float | None) -> float | None:
-    return min((wall for wall in walls if wall is not None), default=None)
+@dataclass(frozen=True, slots=True)
+class WebhookFigures:
+    results: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    oldest_wall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The target's answer to the test event that an operator sent."""
+
+    delivered: bool
+    status: int | None
+    problem: str
+    seconds: float
+    said: str
+    """The beginning of the answer's text."""

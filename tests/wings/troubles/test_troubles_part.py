@@ -16,7 +16,7 @@ from agent.core.troubles.trouble import TroublesPolicy
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.wings.troubles.part import Troubles
-from agent.wings.webhooks.deliveries import WebhookFigures
+from agent.wings.webhooks.view import WebhookFigures
 from tests.api.conftest import serve_fakes
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually

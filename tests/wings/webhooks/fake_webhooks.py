@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.core.breaker import BreakerState
 from agent.errors import NotFound
-from agent.wings.webhooks.deliveries import DeadLetter, Trial, WebhookState, WebhookView
+from agent.wings.webhooks.view import Trial, WebhookView
 
 WALL = 1_800_000_000.0
 
 FAILING = WebhookView(
     "ops",
     "https://ops.example/in",
-    WebhookState.FAILING,
-    BreakerState.OPEN,
+    "failing",
+    "open",
     cursor=41,
     waiting=7,
     oldest_wall=WALL - 600,
@@ -22,32 +21,25 @@ FAILING = WebhookView(
     delivered_wall=WALL - 700,
     dead=1,
 )
-LETTER = DeadLetter(12, "status", "shop", WALL - 900, "it answered 422", WALL - 890)
 
 
 class FakeWebhooks:
     def __init__(self) -> None:
         self.known: dict[str, WebhookView] = {}
-        self.letters: Sequence[DeadLetter] = ()
         self.answer = Trial(True, 200, "", 0.0125, "ok")
         self.asked: list[str] = []
 
     def views(self) -> Sequence[WebhookView]:
         return [self.known[name] for name in sorted(self.known)]
 
-    def dead(self, name: str) -> Sequence[DeadLetter]:
-        self._find(name)
-        return self.letters
-
     async def test(self, name: str) -> Trial:
         self._find(name)
         self.asked.append(f"test {name}")
         return self.answer
 
-    async def retry(self, name: str) -> int:
-        self.known[name] = replace(self._find(name), problem="", state=WebhookState.SENDING)
+    async def retry(self, name: str) -> None:
+        self.known[name] = replace(self._find(name), problem="", state="sending")
         self.asked.append(f"retry {name}")
-        return len(self.letters)
 
     def _find(self, name: str) -> WebhookView:
         if name not in self.known:

@@ -12,9 +12,8 @@ import aiohttp
 import pytest
 
 from agent.wings.webhooks import guarded_address
-from agent.wings.webhooks.deliveries import Answer
 from agent.wings.webhooks.guarded_address import GuardedResolver, open_connector
-from agent.wings.webhooks.request import Reply, RequestLine
+from agent.wings.webhooks.post import Answer, Parcel, Reply, RequestLine
 from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.listener import listening
@@ -48,7 +47,7 @@ async def send(url: str, **more: Any) -> Reply:
     declared = WebhookDeclaration("ops", url, **{"timeout": 30.0, **more})
     line = await RequestLine.open(declared, "9.9")
     try:
-        return await line.post(b"{}", "status", "1-1")
+        return await line.post(Parcel("status", "1-1", 0.0, b"{}", "it"))
     finally:
         await line.close()
 

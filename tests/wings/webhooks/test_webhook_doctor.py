@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.wings.webhooks.deliveries import WebhookState, WebhookView
+from agent.wings.webhooks.view import WebhookView
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 
@@ -46,12 +46,12 @@ async def test_a_webhook_that_takes_events_is_good(doctor, house, tmp_path):
     assert len(found) == 2
     house.webhooks.known["ops"] = replace(house.webhooks.known["ops"], dead=2)
     assert bad(await doctor("private = true")) == [
-        ("note", "its target refused 2 events, which the agent set aside")
+        ("note", "its target refused 2 events, which the agent gave up")
     ]
 
 
 async def test_obstacles_to_sending_a_webhook_are_named(doctor, house, tmp_path):
-    house.webhooks.known["ops"] = WebhookView("ops", "x", WebhookState.IDLE)
+    house.webhooks.known["ops"] = WebhookView("ops", "x")
     ((level, sentence),) = bad(await doctor("private = true\nsecret_file = '/nowhere/x'"))
     assert (level, "cannot read /nowhere/x" in sentence) == ("wrong", True)
     ((level, sentence),) = bad(await doctor("", "http://localhost:1/in"))

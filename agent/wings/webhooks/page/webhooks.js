@@ -48,20 +48,14 @@ function makeRow(name) {
     problem: make("span", { name: "wrong small" }),
     send: make("button", { type: "button", text: "Send now", "data-do": "retry" }),
     test: make("button", { type: "button", text: "Send a test", "data-do": "test" }),
-    dead: make("details", {}),
-    deadTitle: make("summary", {}),
-    deadList: make("ul"),
-    count: -1,
   };
   row.send.addEventListener("click", () =>
     act(row.send, "", async () => {
-      const { dead } = await post(path(name, "retry"), {});
-      return name + " is tried now" + (dead ? ", with " + dead + " refused events" : "");
+      await post(path(name, "retry"), {});
+      return name + " is tried now";
     }),
   );
   row.test.addEventListener("click", () => act(row.test, "", () => test(name)));
-  row.dead.append(row.deadTitle, row.deadList);
-  row.dead.addEventListener("toggle", () => row.dead.open && loadDead(row, name));
   row.item = make(
     "li",
     { name: "copy-row", "data-webhook": name },
@@ -74,7 +68,6 @@ function makeRow(name) {
       row.problem,
     ),
     make("div", { name: "actions" }, row.test, row.send),
-    row.dead,
   );
   return row;
 }
@@ -85,11 +78,7 @@ function drawRow(row, webhook) {
   setText(row.state, words(webhook));
   setText(row.problem, webhook.problem || "");
   row.send.hidden = row.test.hidden = !may("operate");
-  row.send.disabled = !webhook.waiting && !webhook.dead;
-  row.dead.hidden = !webhook.dead;
-  setText(row.deadTitle, webhook.dead + " refused for good");
-  if (row.count !== webhook.dead && row.dead.open) loadDead(row, webhook.name);
-  row.count = webhook.dead;
+  row.send.disabled = !webhook.waiting;
 }
 
 function words(webhook) {
@@ -101,6 +90,7 @@ function words(webhook) {
         (webhook.oldest ? ", the oldest since " + moment(webhook.oldest) : "")
       : "nothing waits",
   ];
+  if (webhook.dead) parts.push(webhook.dead + " refused and given up");
   if (webhook.circuit !== "closed") parts.push("it pauses after failures");
   if (webhook.next_try) parts.push("next try " + moment(webhook.next_try));
   return parts.join("; ");
@@ -111,27 +101,4 @@ async function test(name) {
   const said = answer.status ? "answered " + answer.status : answer.problem;
   if (!answer.delivered) throw new Refused(0, name + " took no test event: " + said);
   return name + " took a test event in " + answer.seconds + " s";
-}
-
-async function loadDead(row, name) {
-  try {
-    const { dead } = await get(path(name, "dead"));
-    row.deadList.replaceChildren(
-      ...dead.map((letter) =>
-        make("li", {
-          name: "small dead-letter",
-          text:
-            moment(letter.time) +
-            " · " +
-            letter.kind.replaceAll("_", " ") +
-            (letter.instance ? " of " + letter.instance : "") +
-            ": " +
-            letter.problem,
-        }),
-      ),
-    );
-  } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    row.deadList.replaceChildren(make("li", { name: "wrong small", text: error.message }));
-  }
 }

@@ -11,18 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.wings.webhooks.deliveries import (
+from agent.wings.webhooks.courier import next_wait
+from agent.wings.webhooks.post import (
     LONGEST_RETRY_AFTER,
     Answer,
-    Pace,
-    body_of,
-    delivery_name,
     judge_answer,
+    parcel_of,
     retry_after,
     sign,
     wants,
 )
-from agent.wings.webhooks.retry import next_wait
 
 NOW = 1_800_000_000.0
 
@@ -97,12 +95,12 @@ def test_the_wait_has_an_end_however_long_a_target_asks_for(text: str) -> None:
 
 
 def test_waits_double_up_to_the_longest_with_full_jitter() -> None:
-    longest = [next_wait(failures, 0.0, Pace(), 1.0) for failures in range(1, 13)]
+    longest = [next_wait(failures, 0.0, 1.0) for failures in range(1, 13)]
     assert longest[:5] == [1, 2, 4, 8, 16]
     assert longest[-1] == 300
-    assert next_wait(500, 0.0, Pace(), 1.0) == 300
-    assert next_wait(5, 0.0, Pace(), 0.25) == 4
-    assert next_wait(1, 77.0, Pace(), 1.0) == 77
+    assert next_wait(500, 0.0, 1.0) == 300
+    assert next_wait(5, 0.0, 0.25) == 4
+    assert next_wait(1, 77.0, 1.0) == 77
 
 
 def test_the_signature_holds_the_time_and_the_body() -> None:
@@ -114,13 +112,13 @@ def test_the_signature_holds_the_time_and_the_body() -> None:
 
 
 def test_an_infinite_number_holds_nothing_up() -> None:
-    found = json.loads(body_of(entry(share=float("nan")), "m", "1"))
+    found = json.loads(parcel_of(entry(share=float("nan")), "m", "1").body)
     assert (found["detail"], found["id"]) == ({}, 7)
-    assert json.loads(body_of(entry(share=0.5), "m", "1"))["detail"] == {"share": 0.5}
+    assert json.loads(parcel_of(entry(share=0.5), "m", "1").body)["detail"] == {"share": 0.5}
 
 
 def test_an_entry_of_another_journal_has_another_name() -> None:
     first = entry()
     other = JournalEntry("status", "later", wall=NOW + 1, cursor=7)
-    assert delivery_name(first) == "7-1800000000000"
-    assert delivery_name(first) != delivery_name(other)
+    assert parcel_of(first, "m", "1").delivery == "7-1800000000000"
+    assert parcel_of(other, "m", "1").delivery != "7-1800000000000"

@@ -1,24 +1,44 @@
-"""One POST to one webhook: signed, bounded, never redirected. Its errors contain neither the URL
-nor the secret nor the event."""
+"""What is posted to a webhook, what its answer means, and one signed, bounded POST. No error has
+the URL, the secret or the event."""
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
+import json
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
 
 import aiohttp
 
+from agent.core.event_json import show_event
+from agent.core.model import InstanceId, JournalEntry
 from agent.errors import ConfigError
-from agent.wings.webhooks.deliveries import Answer, judge_answer, retry_after, sign
 from agent.wings.webhooks.guarded_address import AddressDenied, open_connector
 from agent.wings.webhooks.settings import WebhookDeclaration, secret_of
 
+OWN_KINDS = "webhook"
+"""Kinds that begin so are about webhooks themselves; `detail` names which."""
+LONGEST_RETRY_AFTER = 3600.0
+"""A target may ask for a wait of so many seconds at most."""
 _SAID = 1024
 """Bytes of an answer that are read; only its status counts."""
 _PATIENCE = 1.0
+
+
+class Answer(StrEnum):
+    TAKEN = "taken"
+    LATER = "later"
+    """Not now: the target is away, slow, or has too much to do."""
+    REFUSED = "refused"
+    """The target answered, and refuses this event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +53,86 @@ class Reply:
     said: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What is posted once."""
+
+    kind: str
+    delivery: str
+    """The same each time it is sent, and never another's: a new journal counts from 1 again, so
+    the number alone would not do."""
+    wall: float
+    """When it happened."""
+    body: bytes
+    what: str
+    """For the log and the journal, without text and numbers."""
+
+
+def parcel_of(entry: JournalEntry, machine: str, version: str) -> Parcel:
+    """The entry as the API shows it, with its machine and version."""
+    shown = show_event(entry)
+    sent = {"id": shown.pop("cursor"), **shown, "machine": machine, "agent": version}
+    try:
+        body = json.dumps(sent, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        # An infinite number is no JSON; the entry is sent without its detail, not held up.
+        body = json.dumps({**sent, "detail": {}}, separators=(",", ":"))
+    name = f"{entry.cursor}-{round(entry.wall * 1000)}"
+    return Parcel(entry.kind, name, entry.wall, body.encode(), f"event {entry.cursor}")
+
+
+def parcel_of_record(
+    id: InstanceId, record: Mapping[str, Any], machine: str, version: str
+) -> Parcel:
+    """What arrived in a session, as the API shows it, with its session, machine and version."""
+    sent = {**record, "instance": id, "machine": machine, "agent": version}
+    cursor, kept = record.get("cursor", 0), record.get("kept") or record.get("since") or 0.0
+    body = json.dumps(sent, separators=(",", ":")).encode()
+    name, wall = f"{id}-{cursor}-{round(kept * 1000)}", float(record.get("kept") or time.time())
+    return Parcel(str(record["kind"]), name, wall, body, f"record {cursor} of {id}")
+
+
+def wants(name: str, kinds: Sequence[str], instances: Sequence[str], entry: JournalEntry) -> bool:
+    """Whether that webhook is sent that entry; never an entry about itself, or it would go
+    round."""
+    if entry.kind.startswith(OWN_KINDS) and entry.detail.get("webhook") == name:
+        return False
+    if not any(fnmatchcase(entry.kind, pattern) for pattern in kinds):
+        return False
+    if entry.instance is None:
+        return "*" in instances
+    return any(fnmatchcase(entry.instance, pattern) for pattern in instances)
+
+
+def sign(secret: bytes, moment: int, body: bytes) -> str:
+    """The X-WA-Signature header. The time is signed too, so that a copy cannot be sent later."""
+    signed = hmac.new(secret, f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={moment},v1={signed}"
+
+
+def judge_answer(status: int) -> Answer:
+    if 200 <= status < 300:
+        return Answer.TAKEN
+    if status in (408, 425, 429) or status >= 500:
+        return Answer.LATER
+    # A redirect too: it is not followed, for it may lead anywhere.
+    return Answer.REFUSED
+
+
+def retry_after(text: str | None, now_wall: float) -> float:
+    """The seconds that a Retry-After header asks for, within bounds; 0 = none."""
+    if not text or len(text) > 64:
+        return 0.0
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:9])
+    else:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - now_wall
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
 class RequestLine:
     """A connection to one webhook, kept while there is more to send."""
 
@@ -42,13 +142,11 @@ class RequestLine:
         self._http = http
 
     @classmethod
-    async def open(
-        cls, declared: WebhookDeclaration, version: str, *, connections: int = 2
-    ) -> "RequestLine":
+    async def open(cls, declared: WebhookDeclaration, version: str) -> "RequestLine":
         """Reads the secret and the certificates. ConfigError: one of them cannot be read."""
         secret, tls = await asyncio.to_thread(_read, declared)
         http = aiohttp.ClientSession(
-            connector=open_connector(private=declared.private, tls=tls, connections=connections),
+            connector=open_connector(private=declared.private, tls=tls),
             timeout=aiohttp.ClientTimeout(total=declared.timeout),
             headers={"User-Agent": f"wa-agent/{version}"},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -60,16 +158,16 @@ class RequestLine:
     async def close(self) -> None:
         await self._http.close()
 
-    async def post(self, body: bytes, event: str, delivery: str) -> Reply:
+    async def post(self, parcel: Parcel) -> Reply:
         headers = {
             "Content-Type": "application/json",
-            "X-WA-Event": event,
-            "X-WA-Delivery": delivery,
+            "X-WA-Event": parcel.kind,
+            "X-WA-Delivery": parcel.delivery,
         }
         if self._secret:
-            headers["X-WA-Signature"] = sign(self._secret, int(time.time()), body)
+            headers["X-WA-Signature"] = sign(self._secret, int(time.time()), parcel.body)
         try:
-            return await self._post(body, headers)
+            return await self._post(parcel.body, headers)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Reply(Answer.LATER, problem=problem_of(error, self._declared.timeout))
 

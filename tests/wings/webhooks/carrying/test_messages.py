@@ -14,15 +14,12 @@ import pytest
 from agent.deliver.bus import EventBus
 from agent.store.database import Store
 from agent.wings.webhooks.all import Webhooks
-from agent.wings.webhooks.deliveries import Pace
-from agent.wings.webhooks.messages import carrier as carriers
-from agent.wings.webhooks.messages.one_session import PAGE
+from agent.wings.webhooks.courier import RECORDS, SESSIONS
 from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.fakes.messages import FakeMessages
 from tests.wings.webhooks.receiver import Receiver
 
-QUICK = Pace(first=0.01, longest=0.05, circuit_failures=3, circuit_pause=0.1)
 SECRET_TEXT = "for nobody's log"
 
 
@@ -35,29 +32,26 @@ class Bench:
     eventually: Eventually
     running: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def begin(self, *declared: WebhookDeclaration, pace: Pace = QUICK) -> Webhooks:
+    def begin(self, *declared: WebhookDeclaration) -> Webhooks:
         one = Webhooks(
             declared,
             self.store,
             EventBus(),
-            machine="m1",
-            version="9.9",
-            pace=pace,
+            sender=("m1", "9.9"),
             source=self.messages.source,
         )
         self.running.append(asyncio.create_task(one.run()))
         return one
 
-    async def begun(self, *declared: WebhookDeclaration, pace: Pace = QUICK) -> Webhooks:
+    async def begun(self, *declared: WebhookDeclaration) -> Webhooks:
         """As `begin`; each has its cursor in each session."""
-        one = self.begin(*declared, pace=pace)
+        one = self.begin(*declared)
         await self.eventually(lambda: all(self.cursors(one, hook.name) for hook in declared))
         return one
 
-    def cursors(self, one: Webhooks, name: str) -> dict[str, int]:
-        cursors = one._carriers[name]._cursors if name in one._carriers else None
-        found = {} if cursors is None else dict(cursors.items())
-        return found if len(found) >= len(self.messages.workers) else {}
+    def cursors(self, one: Webhooks, name: str) -> bool:
+        known = one._couriers[name]._cursors if name in one._couriers else {}
+        return len(known) >= len(self.messages.workers)
 
     async def end(self) -> None:
         for task in self.running:
@@ -103,7 +97,7 @@ async def test_each_record_arrives_as_the_api_shows_it_with_its_session(
 ) -> None:
     worker = bench.messages.add("shop", first=1_800_000_000_000)
     await bench.begun(hook(target))
-    many = [str(number) for number in range(PAGE * 2 + 7)]
+    many = [str(number) for number in range(RECORDS * 2 + 7)]
     bench.messages.keep("shop", *many)
     await eventually(lambda: texts(target), many)
     found = target.taken[-1]
@@ -204,7 +198,7 @@ async def _cursor(bench: Bench, id: str) -> int:
 async def test_a_worker_that_hangs_delays_no_other_session(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
-    for number in range(carriers.READS // 2):
+    for number in range(SESSIONS // 2):
         bench.messages.add(f"slow-{number}").leave.clear()
     bench.messages.add("quick")
     bench.begin(hook(target, oldest=True))
@@ -216,73 +210,39 @@ async def test_a_worker_that_hangs_delays_no_other_session(
     await eventually(lambda: texts(target, "slow-3"), ["b"], within=60)
 
 
-async def test_a_slow_answer_for_one_contact_holds_up_no_other_one(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    worker = bench.messages.add("shop")
-    slow = target.hold("slow")
-    await bench.begun(hook(target))
-    worker_keeps = [("a", "slow"), ("b", "1"), ("a", "behind it"), ("b", "2"), ("c", "3")]
-    for chat, text in worker_keeps:
-        worker.keep(text, chat=f"{chat}@s.whatsapp.net")
-    bench.messages.tell("shop")
-    await eventually(lambda: sorted(texts(target)), ["1", "2", "3"])
-    # More comes while it waits; nothing behind it is settled.
-    worker.keep("4", chat="b@s.whatsapp.net")
-    bench.messages.tell("shop")
-    await eventually(lambda: sorted(texts(target)), ["1", "2", "3", "4"])
-    assert await _cursor(bench, "shop") == 0
-    slow.set()
-    await eventually(lambda: texts(target)[4:], ["slow", "behind it"])
-    await eventually(lambda: _cursor(bench, "shop"), worker.newest)
-
-
-async def test_a_gap_stands_between_what_came_before_and_after_it(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    worker = bench.messages.add("shop")
-    before, gap = target.hold("before"), target.hold("message_gap")
-    webhooks = await bench.begun(hook(target))
-    worker.keep("before", chat="1@s.whatsapp.net")
-    bench.messages.tell("shop")
-    await eventually(lambda: len(target.asked) == 1)
-    worker.keep("gone", "gone")
-    worker.keep("after", chat="2@s.whatsapp.net")
-    worker.drop(3)
-    bench.messages.tell("shop")
-    await eventually(lambda: {"after": 1, "limit": PAGE}.items() <= worker.asked[-1][1].items())
-    assert len(target.asked) == 1
-    before.set()
-    await eventually(lambda: [one.body["kind"] for one in target.asked],
-                     ["message", "message_gap"])  # fmt: skip
-    gap.set()
-    await eventually(lambda: texts(target), ["before", "message_gap", "after"])
-    assert webhooks.figures().results["dead"] == 0
-
-
-async def test_a_refused_message_is_put_aside_without_its_text_and_tried_again_by_hand(
+async def test_a_refused_message_is_given_up_and_said_without_its_text(
     bench: Bench, target: Receiver, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.messages.add("shop")
-    webhooks = await bench.begun(hook(target, tries=2))
+    await bench.begun(hook(target, tries=2))
     target.status = lambda body: 422 if body.get("text") == SECRET_TEXT else 200
     bench.messages.keep("shop", SECRET_TEXT, "next")
     await eventually(lambda: texts(target), ["next"])
     assert len(target.asked) == 3
-    (letter,) = webhooks.dead("crm")
-    assert (letter.cursor, letter.instance, letter.message_id) == (1, "shop", "3EB0000001")
+    (told,) = await bench.store.history(kinds=["webhook_dead"])
+    assert "it refused record 1 of shop (message), which is given up" in told.sentence
     facts = await bench.store.get_facts("webhook")
     events = [one.sentence for one in await bench.store.history(limit=100)]
     for said in (*facts.values(), *events, caplog.text):
         assert SECRET_TEXT not in said
         assert "5511" not in said
-    await bench.end()
-    webhooks = await bench.begun(hook(target, tries=2))
-    assert [one.cursor for one in webhooks.dead("crm")] == [1]
+
+
+async def test_while_the_target_fails_one_session_tries_for_all(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    names = [f"shop-{number}" for number in range(20)]
+    for name in names:
+        bench.messages.add(name)
+    webhooks = await bench.begun(hook(target))
+    target.status = lambda body: 503
+    for name in names:
+        bench.messages.keep(name, "a")
+    await eventually(lambda: webhooks.views()[0].circuit != "closed", within=900)
+    assert len(target.asked) <= 8 + 5, "those under way, and one after another"
+    assert webhooks.views()[0].messages == 20
     target.status = lambda body: 200
-    assert await webhooks.retry("crm") == 1
-    await eventually(lambda: texts(target), ["next", SECRET_TEXT])
-    await eventually(lambda: not webhooks.dead("crm"))
+    await eventually(lambda: sorted(texts(target)), ["a"] * 20, within=900)
 
 
 async def test_nothing_is_settled_before_a_declared_webhook_has_begun(
@@ -295,8 +255,7 @@ async def test_nothing_is_settled_before_a_declared_webhook_has_begun(
         [hook(target, instances=("shop",))],
         bench.store,
         EventBus(),
-        machine="m1",
-        version="9.9",
+        sender=("m1", "9.9"),
         source=bench.messages.source,
     )
     for id in bench.messages.workers:

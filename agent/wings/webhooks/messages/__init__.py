@@ -1,1 +1,0 @@
-"""Webhooks that get what arrives in sessions: a cursor for each session, into what it keeps."""
