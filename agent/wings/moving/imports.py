@@ -27,7 +27,7 @@ from agent.wings.moving.archives import look_at_local_auth, pack_found, pack_loc
 AUTO, WWEBJS, BAILEYS = "auto", "wwebjs", "baileys"
 IMPORTED = "imported"
 ALSO = " or from another program's paired sessions"
-PLACES = ", a folder, a database's file, dump or address"
+PLACES = ", a folder, a JSON file"
 """What the help of `import` says after an archive."""
 _GZIP = b"\x1f\x8b"
 
@@ -53,12 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--keys",
         metavar="PLACE",
         default="",
-        help="folder or redis:// address with the keys of a database's sessions",
-    )
-    parser.add_argument(
-        "--pattern",
-        default="sessions:{id}:*",
-        help="names of whaticket's keys in Redis (default %(default)s)",
+        help="folder or JSON file with the keys that the source lacks",
     )
     parser.add_argument(
         "--stopped",
@@ -137,7 +132,7 @@ def _found(options: argparse.Namespace) -> list[FoundSession]:
     from agent.wings.moving.recognise import Hints, find_sessions, shown
     from agent.wings.moving.session import without_twins
 
-    hints = Hints(options.keys, options.pattern, options.stopped)
+    hints = Hints(options.keys, options.stopped)
     words = f"reading {shown(options.source)}"
     sessions = with_progress(
         words, lambda: find_sessions(options.source, hints), str, quiet=wants_json(options)

@@ -34,12 +34,6 @@ def just_written(written: float) -> str:
     )
 
 
-def user_of_file(path: Path) -> str:
-    """The process that has the file open; "" when none (or none that we may see)."""
-    wanted = _identities([path.resolve()])
-    return next((_named(process) for process in _processes() if _has_open(process, wanted)), "")
-
-
 def user_of_folder(folder: Path) -> str:
     """The Node program that runs above this folder or holds one of its files open.
 

@@ -12,14 +12,7 @@ from agent.wings.moving.recognise import Hints, find_sessions
 from agent.wings.moving.session import write_folder as write_session
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 from tests.standin.baileys.run import BaileysServer
-from tests.wings.moving.conftest import (
-    Postgres,
-    Redis,
-    evolution_sql,
-    read_folder,
-    write_folder,
-    write_whatsmeow,
-)
+from tests.wings.moving.conftest import as_whaticket, read_folder, write_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -70,27 +63,9 @@ async def paired(bench: Bench) -> dict[str, bytes]:
     return read_folder(bench.folder)
 
 
-async def test_from_whatsmeows_file(bench: Bench, tmp_path: Path) -> None:
-    path = write_whatsmeow(tmp_path / "store.db", await paired(bench))
-    [session] = find_sessions(str(path), Hints())
-    await moves_in(bench, session)
-
-
-async def test_from_evolution_2(bench: Bench, tmp_path: Path, postgres: Postgres) -> None:
-    keys = await paired(bench)
-    postgres.sql(evolution_sql("abc", "shop", keys))
-    del keys["creds"]
-    write_folder(tmp_path / "instances" / "abc", keys)
-    [session] = find_sessions(postgres.url, Hints(keys=str(tmp_path / "instances")))
-    await moves_in(bench, session)
-
-
-async def test_from_whatickets_redis(bench: Bench, redis_server: Redis) -> None:
-    keys = await paired(bench)
-    redis_server.fill(
-        lambda client: [client.set(f"sessions:7:{key}", keys[key]) for key in keys] and None
-    )
-    [session] = await asyncio.to_thread(find_sessions, redis_server.url, Hints())
+async def test_from_whatickets_json(bench: Bench, tmp_path: Path) -> None:
+    path = write_json(tmp_path / "shop.json", as_whaticket(await paired(bench)))
+    [session] = find_sessions(str(path), Hints(stopped=True))
     await moves_in(bench, session)
 
 
