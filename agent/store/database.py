@@ -14,9 +14,7 @@ from agent.core.model import Category, Instance, InstanceId, JournalEntry, Sessi
 from agent.errors import StoreError
 from agent.log import bound
 from agent.store import instances, journal, keys
-from agent.store import key_values as facts
-from agent.store.connect import connect_to_read
-from agent.store.copy import copy_verified, integrity
+from agent.store.connect import connect_to_read, copy_verified, integrity
 from agent.store.errors import explain
 from agent.store.journal import Bounds, trim
 from agent.store.keys import KeyRow
@@ -186,18 +184,18 @@ class Store:
         await self.put_facts({name: value})
 
     async def get_fact(self, name: str) -> str | None:
-        return await self._writer.read(lambda db: facts.read_fact(db, name))
+        return await self._writer.read(lambda db: keys.read_fact(db, name))
 
     async def put_facts(self, changed: Mapping[str, str]) -> None:
         """All in one commit."""
-        await self._writer.write(lambda db: facts.write_facts(db, changed))
+        await self._writer.write(lambda db: keys.write_facts(db, changed))
 
     async def get_facts(self, prefix: str) -> dict[str, str]:
         """All facts whose name begins so."""
-        return await self._writer.read(lambda db: facts.read_facts(db, prefix))
+        return await self._writer.read(lambda db: keys.read_facts(db, prefix))
 
     async def forget_facts(self, names: Collection[str]) -> None:
-        await self._writer.write(lambda db: facts.forget_facts(db, names))
+        await self._writer.write(lambda db: keys.forget_facts(db, names))
 
     async def check(self) -> str:
         """SQLite's full check, "ok" or its words, beside the writer. The next start sets a

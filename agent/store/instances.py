@@ -28,17 +28,8 @@ def select_instances(db: Database) -> list[tuple[Instance, SessionRecord]]:
 def insert_instance(db: Database, instance: Instance, settings: str, record: str) -> None:
     if next(iter(db.query("select 1 from instances where id = ?", [instance.id])), None):
         raise Refused(f"cannot add {instance.id}: there is one of that id", code="exists")
-    db.execute(
-        "insert into instances (id, engine, enabled, settings, created_wall)"
-        " values (?, ?, ?, ?, ?)",
-        [
-            instance.id,
-            instance.engine,
-            int(instance.enabled),
-            settings,
-            float(instance.created_wall),
-        ],
-    )
+    row = [instance.id, instance.engine, int(instance.enabled), settings]
+    db.execute("insert into instances values (?, ?, ?, ?, ?)", [*row, float(instance.created_wall)])
     update_record(db, instance.id, record)
 
 
@@ -52,11 +43,7 @@ def update_instance(db: Database, instance: Instance, settings: str) -> None:
 def update_record(db: Database, id: InstanceId, record: str) -> None:
     if not next(iter(db.query("select 1 from instances where id = ?", [id])), None):
         raise NotFound(f"cannot save the session of {id}: there is no such instance")
-    db.execute(
-        "insert into sessions (instance, record) values (?, ?)"
-        " on conflict (instance) do update set record = excluded.record",
-        [id, record],
-    )
+    db.execute("replace into sessions (instance, record) values (?, ?)", [id, record])
 
 
 def delete_instance(db: Database, id: InstanceId) -> None:

@@ -1,6 +1,8 @@
-"""API keys: a hash, never the key itself."""
+"""API keys: a hash, never the key itself. And facts: small texts by name that outlive the agent; no
+decision about a session depends on them."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,3 +44,26 @@ def _decode(row: dict[str, Any]) -> KeyRow:
     return KeyRow(
         row["id"], row["hash"], tuple(json.loads(row["scopes"])), row["name"], row["created_wall"]
     )
+
+
+def read_fact(db: Database, name: str) -> str | None:
+    row = db.execute("select value from facts where name = ?", [name]).fetchone()
+    return None if row is None else row[0]
+
+
+def read_facts(db: Database, prefix: str) -> dict[str, str]:
+    """All facts whose name begins so."""
+    rows = db.execute(
+        "select name, value from facts where substr(name, 1, ?) = ?", [len(prefix), prefix]
+    )
+    return dict(rows.fetchall())
+
+
+def write_facts(db: Database, facts: Mapping[str, str]) -> None:
+    for name, value in facts.items():
+        db.execute("replace into facts (name, value) values (?, ?)", [name, value])
+
+
+def forget_facts(db: Database, names: Collection[str]) -> None:
+    for name in names:
+        db.execute("delete from facts where name = ?", [name])
