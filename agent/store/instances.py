@@ -43,7 +43,8 @@ def update_instance(db: Database, instance: Instance, settings: str) -> None:
 def update_record(db: Database, id: InstanceId, record: str) -> None:
     if not next(iter(db.query("select 1 from instances where id = ?", [id])), None):
         raise NotFound(f"cannot save the session of {id}: there is no such instance")
-    db.execute("replace into sessions (instance, record) values (?, ?)", [id, record])
+    sql = "insert into sessions values (?, ?) on conflict do update set record = excluded.record"
+    db.execute(sql, [id, record])
 
 
 def delete_instance(db: Database, id: InstanceId) -> None:
