@@ -1,6 +1,7 @@
 """This process' clocks, which a world may stop. Imported before all else: defaults take a clock as
 it is then."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ class Clock:
     seconds or minutes is done in the same order each time."""
 
     def __init__(self) -> None:
-        self.moved = 0.0
+        self.moved, self.most = 0.0, math.inf
         self.wall, self.monotonic = _time() // 1 + 1, (_monotonic() // 3600 + 1) * 3600
         self.boot = (_gettime(time.CLOCK_BOOTTIME) // 3600 + 1) * 3600
 

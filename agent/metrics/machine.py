@@ -37,7 +37,6 @@ class MachineFigures:
         self.started_wall = _started_wall()
         """When this process began."""
         self._cores = CoreUse()
-        self._mount_point = _mount_point(state_path)
         self._read_at = -1e9
         self._values: dict[str, float] = {}
 
@@ -49,8 +48,9 @@ class MachineFigures:
         return self._values
 
     def samples(self) -> Iterator[tuple[Family, str]]:
+        mount_point = _mount_point(self._state_path)
         for name, value in self.values().items():
-            labels = {"mountpoint": self._mount_point} if "filesystem" in name else {}
+            labels = {"mountpoint": mount_point} if "filesystem" in name else {}
             yield _FAMILIES[name], sample(name, value, **labels)
 
     def _process_and_host(self) -> Iterator[tuple[str, float]]:
@@ -69,7 +69,6 @@ class MachineFigures:
             status = os.statvfs(self._state_path)
         except OSError:
             return  # it is gone: a missing figure is better than an old one
-        self._mount_point = _mount_point(self._state_path)
         yield "wa_host_filesystem_avail_bytes", status.f_bavail * status.f_frsize
         yield "wa_host_filesystem_size_bytes", status.f_blocks * status.f_frsize
 

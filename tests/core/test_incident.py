@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from agent.core.incidents.incident import (
     Failure,
-    IncidentKind,
     IncidentPolicy,
     canary_failed,
     choose_canary,
@@ -157,27 +156,3 @@ def test_no_clock_puts_a_turn_off_longer_than_the_policy(since, now):
 )
 def test_the_odd_one_out(failing, population, odd):
     assert odd_one_out(InstanceId("i000"), failing, population, POLICY) is odd
-
-
-@given(
-    st.lists(
-        st.builds(
-            Failure,
-            instance=st.text("ab", min_size=1, max_size=6),
-            group=st.sampled_from(["web", "socket"]),
-            code=st.sampled_from(["phase_login", "connection_lost", "conflict", ""]),
-            at=st.floats(0, 2 * NOW),
-        ),
-        max_size=60,
-    ),
-    st.integers(1, 1000),
-)
-def test_an_incident_names_a_real_crowd(failures, population):
-    found = find_incident(failures, {"web": population, "socket": population}, {}, POLICY, NOW)
-    assert found == find_incident(
-        failures, {"web": population, "socket": population}, {}, POLICY, NOW
-    )
-    if found:
-        assert len(found.members) >= min(3, max(2, 0.3 * population))
-        if found.kind is IncidentKind.OUTAGE:
-            assert len(found.members) >= max(3, 0.3 * population)

@@ -890,16 +890,6 @@ def test_no_repair_of_its_own_touches_what_whatsapp_ended(observation, code, aro
         assert (action.kind, repair.ending) == (K.GIVE_UP, Ending.NEEDS_PERSON)
 
 
-@given(observations, st.sampled_from(Goal), circumstances)
-def test_no_repair_touches_an_instance_that_should_not_run(observation, goal, around):
-    unwanted = replace(observation, desired=OFF)
-    verdict = judge_health(unwanted, HEALTH, NOW)
-    repair, action = step_repair(
-        Case(unwanted, verdict, around, POLICY, WALL), begin_repair(verdict, goal, WALL)
-    )
-    assert (action.kind, repair.ending) == (K.GIVE_UP, Ending.NOT_WANTED)
-
-
 @given(observations, circumstances, st.floats(0, 4 * WALL), st.floats(0, 4 * WALL))
 def test_f51_a_clock_that_jumps_never_makes_a_repair_wait_longer_than_its_policy(
     observation, around, begun, now

@@ -1,4 +1,4 @@
-"""scripts/auto-fix-sessions.sh against a real server on loopback, real folders, a real Redis."""
+"""scripts/auto-fix-sessions.sh against a real server on loopback, real folders."""
 
 import asyncio
 import json
@@ -6,8 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -289,9 +288,6 @@ async def test_a_dry_round_says_what_it_would_do_and_does_nothing(place: Place) 
     assert tree(place.root) == before
 
 
-# --- whose error it is ------------------------------------------------------------------------
-
-
 # --- the server -------------------------------------------------------------------------------
 
 
@@ -362,78 +358,10 @@ async def test_a_reset_gives_the_pairing_up_and_keeps_the_folder(place: Place) -
     assert "success rate                 100%" in shown
 
 
-# --- nothing is left down, and nothing is called recovered that is not ------------------------
-
-
-# --- Redis ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["r3dis-s3cret"])
-def redis(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., bytes]]:
-    """A real one; the parameter is its password, "" for none."""
-    needs("redis-server", "redis-cli")
-    password = str(request.param)
-    port = free_port()
-    settings = f'port {port}\nbind 127.0.0.1\nsave ""\n'
-    settings += f"requirepass {password}\n" if password else ""
-    process = subprocess.Popen(
-        ["redis-server", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=tmp_path
-    )
-    assert process.stdin is not None
-    process.stdin.write(settings.encode())
-    process.stdin.close()
-
-    def ask(*argv: str, told: bytes | None = None) -> bytes:
-        return subprocess.run(
-            ["redis-cli", "-p", str(port), "-n", "3", *argv],
-            env={**os.environ, **({"REDISCLI_AUTH": password} if password else {})},
-            input=told,
-            stdin=subprocess.DEVNULL if told is None else None,
-            capture_output=True,
-            check=False,
-        ).stdout
-
-    deadline = time.monotonic() + 60
-    while ask("PING") != b"PONG\n":
-        assert time.monotonic() < deadline, "Redis did not start"
-        time.sleep(0.02)
-    ask.url = f"redis://:{password}@127.0.0.1:{port}/3"  # type: ignore[attr-defined]
-    yield ask
-    process.terminate()
-    process.wait(60)
-
-
-async def test_the_keys_in_redis_are_dumped_before_they_go(
-    place: Place, redis: Callable[..., bytes]
-) -> None:
-    shutil.rmtree(place.root / "auth")
-    mine = (f"session-{PEER}.0", f"session-{LID}_1.5", f"sender-key-1@g.us::{PEER}::0")
-    kept = ("creds", "pre-key-12", "app-state-sync-key-AAA=", f"session-{OTHER}.0")
-    kept += (f"session-{PEER}9.0", f"sender-key-memory-{PEER}@g.us")
-    for name in (*mine, *kept):
-        redis("-x", "SET", f"sessions:7:{name}", told=name.encode() + b" with \0 \n bytes\n\n")
-    redis("SET", "sessions:7:creds", '{"me":{"id":"5511000000000:3@s.whatsapp.net"}}')
-    redis("SET", f"sessions:7:lid-mapping-{PEER}", f'"{LID}"')
-    redis("SET", "sessions:8:session-5511777777777.0", "not mine")
-    settings = {"REDIS_URL": redis.url, "SESSIONS_DIR": ""}  # type: ignore[attr-defined]
-    everything = {key: redis("GET", key.decode()) for key in redis("KEYS", "*").split()}
-    place.errors(5)
-    done = await place.run("all", **settings)
-    assert (done.status, done.err) == (0, "")
-    left = set(redis("KEYS", "*").split())
-    assert everything.keys() - left == {f"sessions:7:{name}".encode() for name in mine}
-    (backup,) = (place.removed / "7").iterdir()
-    back = await place.run("7", "--put-back", backup.name, **settings)
-    assert (back.status, f"{backup.name} is put back" in back.out) == (0, True)
-    assert {key: redis("GET", key.decode()) for key in redis("KEYS", "*").split()} == everything
-
-
 # --- secrets, kills, two at once --------------------------------------------------------------
 
 
-async def test_no_secret_is_in_the_process_list_or_in_logs(
-    place: Place, redis: Callable[..., bytes]
-) -> None:
+async def test_no_secret_is_in_the_process_list_or_in_logs(place: Place) -> None:
     seen: list[bytes] = []
 
     async def look(_word: str) -> None:
@@ -443,20 +371,16 @@ async def test_no_secret_is_in_the_process_list_or_in_logs(
             except OSError:
                 continue
 
-    (place.root / "auth" / "7" / "creds.json").rename(place.root / "creds.json")
-    redis("-x", "SET", "sessions:7:creds", told=(place.root / "creds.json").read_bytes())
-    redis("-x", "SET", f"sessions:7:session-{PEER}.0", told=fresh("session").encode())
     place.server.before = look
     place.errors(5)
     login = {"BACKEND_USER": "admin@x.example", "BACKEND_PASSWORD": PASSWORD}
-    url = redis.url  # type: ignore[attr-defined]
-    settings = {"BACKEND_TOKEN": f"{MADE}before", "REDIS_URL": url, "SESSIONS_DIR": ""}
-    done = await place.run("all", "--debug", **login, **settings, SHELL_OF_TEST="/bin/dash")
+    settings = {"BACKEND_TOKEN": f"{MADE}before", "SHELL_OF_TEST": "/bin/dash"}
+    done = await place.run("all", "--debug", **login, **settings)
     assert done.status == 0
     assert any(b"repair_once" in line for line in seen)
     told = [done.out, done.err, *(tree(place.root / "logs").values())]
     everything = b"\0".join(seen) + "\n".join(told).encode()
-    for secret in (PASSWORD, "pass\\word", MADE, "r3dis-s3cret", TOKEN):
+    for secret in (PASSWORD, "pass\\word", MADE, TOKEN):
         assert secret.encode() not in everything, secret
 
 

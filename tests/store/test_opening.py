@@ -4,7 +4,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,10 @@ from agent.store.database import Store
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
 from agent.supervise.story import DELETING
-from tests.lacking import not_lent
-from tests.store.conftest import REPOSITORY, entry, instance
+from tests.store.conftest import entry, instance
+from tests.vault.conftest import as_nobody
+
+__all__ = ["as_nobody"]
 
 
 @pytest.fixture
@@ -297,12 +298,7 @@ async def test_a_first_start_that_was_killed_leaves_no_half_database(path, run_c
     assert store.rebuilt_from == ()
 
 
-@pytest.fixture
-def as_nobody():
-    """Open a store as a user without rights; return what it says."""
-    if os.geteuid() != 0:
-        not_lent("needs root to become another user")
-    code = """
+OPEN = """
 import asyncio, sys
 from pathlib import Path
 from agent.errors import StoreError
@@ -315,22 +311,6 @@ async def main():
 asyncio.run(main())
 """
 
-    def run(path: Path) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(path)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-            user=65534,
-            group=65534,
-            extra_groups=(),
-        )
-        return done.stdout
-
-    return run
-
 
 async def test_f44_a_database_without_rights_names_its_owner(as_nobody):
     folder = Path(tempfile.mkdtemp(prefix="wa-store-"))  # tmp_path is closed to other users
@@ -338,7 +318,7 @@ async def test_f44_a_database_without_rights_names_its_owner(as_nobody):
         folder.chmod(0o755)
         store = await Store.open(folder / "agent.db")
         await store.close()
-        said = as_nobody(folder / "agent.db")
+        said = as_nobody(OPEN, folder / "agent.db")
         assert not list(folder.glob("*damaged*")), "no rights is no damage"
     finally:
         shutil.rmtree(folder)

@@ -154,31 +154,3 @@ async def test_a_repair_that_takes_longer_than_its_limit_is_answered_and_goes_on
         found = await asked
     assert found == RepairResult(False, unpaired, False, GOES_ON, "it hangs")
     assert not facts.repair.last.over
-
-
-@pytest.mark.parametrize(
-    ("ending", "done", "answer"),
-    [
-        (Ending.RECOVERED, {"acts": 1}, (True, False, True)),
-        (Ending.NO_STEP, {"acts": 0}, (False, False, False)),
-        (Ending.CLEANED, {"acts": 1, "unpaired": True}, (True, True, False)),
-        (Ending.GAVE_UP, {"acts": 3, "cleaned": True}, (False, True, False)),
-        (Ending.NEEDS_PERSON, {"acts": 1}, (False, False, False)),
-    ],
-)
-async def test_an_answer_is_true_to_what_the_repair_did(
-    repairs: Repairs,
-    facts: Facts,
-    eventually: Eventually,
-    *,
-    ending: Ending,
-    done: dict[str, Any],
-    answer: tuple[bool, bool, bool],
-) -> None:
-    asked = asyncio.create_task(ask(repairs, "ensure-healthy"))
-    await eventually(lambda: facts.repair.waiters is not None)
-    assert facts.repair.last is not None
-    facts.repair.last = replace(facts.repair.last, ending=ending, **done)
-    facts.repair_ended()
-    sentence = "" if answer[0] else "it hangs"
-    assert await asked == RepairResult(*answer, ending, sentence)

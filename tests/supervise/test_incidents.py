@@ -261,3 +261,16 @@ def test_who_rests_is_no_canary_and_nobody_waits_for_it():
     incidents.judged(facts[second], RESTS)
     assert not incidents.active, "none of its members should run"
     assert incidents.wait_reason(facts["d"]) == ""
+
+
+def test_only_the_canarys_own_doings_end_its_turn_and_cost_nothing():
+    incidents, facts = made("a", "b", "c")
+    canary = fails_together(incidents, facts)
+    other = facts[next(id for id in facts if id != canary)]
+    incidents.nothing_to_try(other)
+    assert incidents.active["sandbox"].canary == canary
+    incidents.succeeded(other)
+    assert list(incidents.active) == ["sandbox"], "the others wait for the canary"
+    for _ in range(5):
+        lose(incidents, other, "phase_login")
+    assert other.record.breaker_opened_wall

@@ -48,16 +48,6 @@ async def bench(tmp_path):
     await store.close()
 
 
-async def test_a_page_begins_behind_its_cursor_and_says_where_to_go_on(bench):
-    bench.worker.keep("a", "b", "c")
-    page = await bench.messages.page(ID, 1, limit=1)
-    assert [one["text"] for one in page.records] == ["b"]
-    assert (page.next, page.oldest, page.newest, page.more) == (2, 1, 3, True)
-    assert await bench.texts(2) == ["c"]
-    page = await bench.messages.page(ID, 3)
-    assert (page.records, page.next, page.more) == ((), 3, False)
-
-
 async def test_behind_the_newest_is_what_comes_from_now_on(bench, eventually):
     bench.worker.keep("a", "b")
     page = await bench.messages.page(ID, None)
@@ -90,42 +80,6 @@ async def test_what_is_kept_during_the_look_is_not_missed(bench, eventually):
     bench.worker.leave.set()
     assert await waiting == ["a"]
     assert bench.asks() == 2
-
-
-async def test_a_wait_goes_on_while_its_worker_is_restarted(bench, eventually):
-    waiting = asyncio.create_task(bench.texts(0, wait=30))
-    await eventually(lambda: bench.asks() == 1 and not bench.worker.at_once)
-    bench.facts.link = None
-    bench.messages.changed(ID)
-    for _ in range(10):
-        await asyncio.sleep(0)  # it looks, and finds no worker
-    bench.worker.keep("a")
-    bench.facts.link = bench.worker
-    bench.messages.attached(ID)
-    assert await waiting == ["a"]
-
-
-async def test_the_end_of_the_agent_ends_each_wait(bench, eventually):
-    waiting = [asyncio.create_task(bench.texts(0, wait=30)) for _ in range(3)]
-    await eventually(lambda: bench.asks() == 3 and not bench.worker.at_once)
-    bench.messages.end()
-    ends = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [one.code for one in ends] == ["stopping"] * 3
-    assert await bench.texts(0) == []
-
-
-async def test_a_cursor_ahead_of_all_begins_at_the_oldest_and_says_a_gap(bench):
-    bench.worker.keep("a", "b")
-    page = await bench.messages.page(ID, 500)
-    gap, *rest = page.records
-    assert (gap["kind"], gap["cursor"], "missing" in gap) == ("message_gap", 0, False)
-    assert [one["text"] for one in rest] == ["a", "b"]
-    assert page.next == 2
-    bench.worker.records.clear()
-    bench.worker.newest = 0
-    page = await bench.messages.page(ID, 500)
-    assert ([one["kind"] for one in page.records], page.next) == (["message_gap"], 0)
-    assert await bench.texts(page.next) == []
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.clocks import stopped
 from tests.conftest import Eventually
 from tests.world.virtual import Loop, virtual_time
 from tests.world.world import WorldAgent
 
+LONGEST = 4 * 3600.0
+"""Virtual seconds of a test: what waits for longer waits for ever."""
 BASE = '[agent]\nhost = "process"\n'
 
 
@@ -22,6 +25,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 @pytest.fixture(autouse=True)
 def virtual() -> Iterator[None]:
     with virtual_time():
+        stopped().most = LONGEST
         yield
 
 

@@ -22,6 +22,7 @@ class Machine:
 
     def __init__(self, root: Path, links: Path) -> None:
         self.wake: Wake = lambda _: None
+        self.open_engine = load_engine("sandbox")
         self._root, self._links = root, links
         self._members: dict[InstanceId, Member] = {}
         self._looks: asyncio.Task[None] | None = None
@@ -38,7 +39,7 @@ class Machine:
                 root=self._root,
                 links=self._links,
                 check_folder=lambda _: None,
-                open_engine=load_engine("sandbox"),
+                open_engine=self.open_engine,
                 watchdog=WATCHDOG,
                 changed=lambda: self.wake(id),
                 extend=lambda _: None,

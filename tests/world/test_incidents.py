@@ -115,18 +115,6 @@ async def free(agent):
     assert status in (200, 404)
 
 
-async def test_a_person_releases_it_and_all_may_try(three, eventually):
-    await three.do("POST", "/api/incidents/sandbox/release")
-    assert await incidents(three) == []
-    status, _ = await three.ask("POST", "/api/incidents/sandbox/release")
-    assert status == 404
-    (over,) = await eventually(lambda: said(three, "incident_over"))
-    assert "an operator released it" in over
-    await free(three)
-    for id in IDS:
-        await eventually(lambda id=id: three.status(id), "CONNECTED")
-
-
 async def test_held_instances_start_no_worker_until_it_is_over(three, eventually):
     await three.create("late")
 

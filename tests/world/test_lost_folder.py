@@ -15,18 +15,6 @@ async def reason(agent, id="a"):
     return (await agent.show(id))["health"]["reason"]
 
 
-async def test_a_folder_that_was_moved_away_is_reported_and_well_when_it_is_back(agent, eventually):
-    folder = await connected(agent, eventually)
-    run = await agent.run_of("a")
-    away = agent.state / "away"
-    folder.rename(away)
-    await eventually(lambda: reason(agent), "folder_lost")
-    assert "was moved away or replaced" in (await agent.show("a"))["sentence"]
-    away.rename(folder)
-    await eventually(lambda: reason(agent), "")
-    assert await agent.run_of("a") == run, "nothing was restarted for it"
-
-
 @pytest.mark.parametrize("part", ["", "session"], ids=["all of it", "its session"])
 async def test_nothing_ends_a_worker_that_holds_the_only_copy_of_a_pairing(agent, eventually, part):
     folder = await connected(agent, eventually)

@@ -4,6 +4,10 @@ import asyncio
 
 import pytest
 
+from agent.core.model import ConnectionStatus
+from agent.engines.sandbox.engine import SandboxEngine
+from agent.engines.sandbox.settings import read_settings
+
 OUTAGE = 60.0
 BACK_WITHIN = 10.0
 """Seconds from the network's return until the last of them is connected."""
@@ -72,3 +76,43 @@ async def test_a_hundred_sessions_are_back_within_the_budget_of_logins(agent, ev
     assert late <= BACK_WITHIN + budget, f"back {late:.1f} s after the network"
     for id in ids:
         assert len(await tries(agent, id)) <= 2
+
+
+async def test_logins_that_the_network_cuts_off_open_no_circuit(agent, eventually):
+    """It is back for a few seconds at a time, too short for a login."""
+    await agent.create("a", login_seconds=6)
+    await eventually(lambda: all_connected(agent, ["a"]))
+    for _ in range(8):
+        await lose_the_network(agent, ["a"], 30)
+        await asyncio.sleep(35)
+    assert len(await tries(agent, "a")) >= 7
+    back = await lose_the_network(agent, ["a"], 30)
+    await asyncio.sleep(back - now())
+    shown = await agent.show("a")
+    assert (shown["attempts"], shown["circuit"]) == (0, "closed")
+    await eventually(lambda: all_connected(agent, ["a"]), within=BACK_WITHIN + 6)
+
+
+class ReconnectingEngine(SandboxEngine):
+    """It connects again by itself, as a page of WhatsApp Web does."""
+
+    async def lose(self, reason, until_wall=None):
+        await self.hang_up()
+        self._tell(ConnectionStatus.RECONNECTING, reason)
+
+
+async def test_a_session_that_reconnects_by_itself_says_what_it_cannot_reach(agent, eventually):
+    agent.machine.open_engine = lambda folder, settings, reporter: ReconnectingEngine(
+        folder, read_settings(settings), reporter
+    )
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await agent.fault("a", "drop")  # the agent's first look finds the network there
+    await eventually(lambda: agent.status("a"), "RECONNECTING")
+    await asyncio.sleep(5)
+    await lose_the_network(agent, ["a"], 600)
+
+    async def reason():
+        return (await agent.show("a"))["reason"]
+
+    await eventually(reason, "unreachable", within=30)

@@ -34,6 +34,22 @@ async def test_a_message_is_accepted_at_once_and_followed_to_the_phone(agent, ev
     assert (status, sent["id"][:4]) == (200, "3EB0")
 
 
+async def test_a_newcomer_sends_every_kind_of_message_through_the_sandbox(agent, eventually):
+    await agent.create("a", scan_after=0)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    for more in (
+        {"text": "hello"},
+        {"type": "media", "content": "aGk=", "mimetype": "text/plain"},
+        {"type": "location", "latitude": 52.5, "longitude": 13.4},
+        {"type": "contact", "name": "Ann", "phone": "5511777777777"},
+        {"type": "reaction", "message_id": "3EB0", "emoji": "+"},
+    ):
+        said = await agent.do(
+            "POST", "/api/instance/a/messages?wait=30", {"to": "5511777777777", **more}
+        )
+        assert said["id"]
+
+
 async def test_a_repeat_names_the_message_as_the_first_answer_did(agent, eventually):
     await connected(agent, eventually)
     key, body = {"Idempotency-Key": "order-7"}, {"to": TO, "text": "once"}

@@ -27,21 +27,30 @@ T = TypeVar("T")
 STANDS_STILL = 5.0
 """Real seconds without anything to do: no clock would ever move again."""
 
+BUSY = 50_000
+"""Turns of the loop in which no clock moves."""
+
 
 class _Selector(selectors.EpollSelector):
     def __init__(self, clock: Clock) -> None:
         super().__init__()
-        self._clock = clock
+        self._clock, self._still = clock, 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if ready or timeout == 0:
+            self._still += 1
+            assert self._still < BUSY, "nothing but work, and no clock moves"
             return ready
+        self._still = 0
         if timeout is None:
             ready = super().select(STANDS_STILL)
             assert ready, "the world stands still: nothing is ready, and nothing is planned"
             return ready
         self._clock.moved += timeout
+        if self._clock.moved > self._clock.most:
+            self._clock.most *= 2  # for what ends the test
+            raise AssertionError(f"no end after {self._clock.moved:.0f} virtual seconds")
         return super().select(0)
 
 

@@ -100,7 +100,7 @@ class Windows:
 
     def rise(self, who: str, name: str, seconds: float, now: float) -> float:
         past = self._past.get(who)
-        if not past:
+        if past is None or len(past) < 2:
             return 0.0
         then = next((at for at in reversed(past) if at[0] <= now - seconds), past[0])
         last, before = past[-1][1].get(name, 0.0), then[1].get(name, 0.0)

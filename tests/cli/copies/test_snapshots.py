@@ -51,22 +51,6 @@ async def test_a_newer_session_is_replaced_only_with_force(
     assert house.supervisor.keeping.forced == [True]
 
 
-@pytest.mark.parametrize(
-    ("argv", "status"),
-    [
-        pytest.param(("snapshot", "nobody"), 3, id="unknown instance"),
-        pytest.param(("restore", "sales", "20260115T103000Z"), 3, id="unknown snapshot"),
-        pytest.param(("restore", "sales", "../x"), 3, id="foul name"),
-        pytest.param(("export", "sales", "/"), 4, id="a folder"),
-        pytest.param(("import", "/no/such/file"), 2, id="no file"),
-    ],
-)
-async def test_impossible_restores_are_refused_with_a_reason(
-    cli: Cli, sales: InstanceId, argv: tuple[str, ...], status: int
-) -> None:
-    assert (await cli(*argv)).status == status
-
-
 async def test_an_export_is_whole_private_and_can_be_imported(
     house: House, cli: Cli, sales: InstanceId, elsewhere
 ) -> None:
@@ -116,17 +100,6 @@ async def test_an_export_takes_no_devices_place_and_follows_no_link(
     assert sorted(elsewhere.iterdir()) == before
     assert kind != "link" or (elsewhere / "other").read_text() == "other"
     assert kind == "dash" or not stat.S_ISREG(target.lstat().st_mode)
-
-
-async def test_a_file_that_is_no_archive_is_refused(cli: Cli, elsewhere) -> None:
-    (elsewhere / "big").write_bytes(b"no archive" * 1_000_000)
-    answer = await cli("import", "big", "--from", "wa-agent")
-    assert (answer.status, answer.err) == (
-        2,
-        "wa-agent: cannot use the archive: it is no gzip\n",
-    )
-    answer = await cli("import", "big")
-    assert (answer.status, "holds no session" in answer.err) == (2, True)
 
 
 async def test_a_failed_export_leaves_no_file(

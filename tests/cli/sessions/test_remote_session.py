@@ -4,8 +4,6 @@ import re
 
 import pytest
 
-from agent.errors import EngineError
-
 NAME = "20260115T103000Z"
 ASIDE = {
     "name": NAME,
@@ -55,30 +53,6 @@ async def test_settings_there_are_shown_and_changed(cli, house, knows):
     assert (await cli(*argv, "--json")).json()["msgCall"] == "no calls", "what the server says"
     changed = {"rejectCall": True, "msgCall": "call later"}
     assert house.supervisor.commands[-1] == ("shop", "settings", changed)
-
-
-@pytest.mark.parametrize(
-    ("argv", "status", "words"),
-    [
-        (("removed", "restore", "shop", "20200101T000000Z"), 3, "no repair of shop"),
-        (("removed", "restore", "shop", "../x"), 3, ""),
-        (("remote-settings", "shop", "--set", "x"), 2, "NAME=VALUE"),
-        (("remote-settings", "nobody"), 3, "nobody"),
-    ],
-)
-async def test_impossible_orders_are_refused_with_a_reason(cli, knows, argv, status, words):
-    said = await cli(*argv)
-    assert (said.status, words in said.err) == (status, True), said.err
-
-
-@pytest.mark.parametrize(("code", "status"), [("not_supported", 4), ("busy", 75), ("files", 1)])
-async def test_why_it_was_not_put_back_is_in_the_status(cli, knows, code, status):
-    knows["restore_removed"] = EngineError("cannot put keys back: a cause", code=code)
-    said = await cli("removed", "restore", "shop", NAME)
-    assert (said.status, said.err) == (
-        status,
-        "wa-agent: cannot put keys back: a cause\n",
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,10 @@
 """The sandbox's files: whole or not there, whatever happens while they are written."""
 
-import errno
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.engines.sandbox.faults import Faults
 from agent.engines.sandbox.files import (
@@ -24,52 +20,11 @@ from agent.errors import ConfigError, InvalidRequest
 PAIRED = SessionFile(paired=True, account="5511900000001", device="d1", counter=7)
 
 
-@given(st.data())
-def test_f43_any_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
-    folder = tmp_path_factory.mktemp("s")
-    write_session(folder, PAIRED)
-    whole = (folder / NAME).read_bytes()
-    kind = data.draw(st.sampled_from(["cut", "flip", "zero", "rubbish"]))
-    at = data.draw(st.integers(0, len(whole) - 1))
-    damaged = {
-        "cut": whole[:at],
-        "flip": whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :],
-        "zero": bytes(len(whole)),
-        "rubbish": data.draw(st.binary(max_size=200)),
-    }[kind]
-    (folder / NAME).write_bytes(damaged)
-    with pytest.raises(SessionDamagedError):
-        read_session(folder)
-
-
 @pytest.mark.parametrize("text", ["null", "{}", "[" * 100_000])
 def test_json_that_is_no_session_is_damage(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_text(text)
     with pytest.raises(SessionDamagedError):
         read_session(tmp_path)
-
-
-@pytest.mark.parametrize("call", ["write", "fsync", "rename"])
-def test_f32_a_disk_that_fails_keeps_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    write_session(tmp_path, PAIRED)
-
-    def fails(*_args: object, **_more: object) -> None:
-        raise OSError(errno.ENOSPC, "no room")
-
-    if call == "rename":
-        monkeypatch.setattr(os, "rename", fails)
-    elif call == "fsync":
-        monkeypatch.setattr(os, "fsync", fails)
-    else:
-        monkeypatch.setattr(json, "dumps", lambda *_args, **_more: "x" * 10)
-        monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match="no room"):
-        write_session(tmp_path, SessionFile())
-    monkeypatch.undo()
-    assert read_session(tmp_path) == PAIRED
-    assert [each.name for each in tmp_path.iterdir()] == [NAME]
 
 
 @pytest.mark.parametrize("seconds", [0, True, 1e12])

@@ -12,13 +12,14 @@ import asyncio
 import json
 import logging
 import math
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,13 +84,10 @@ def disk_of_its_own() -> Iterator[Path]:
 
 
 def fill(file: Path) -> None:
-    """To the last byte."""
-    with file.open("wb", buffering=0) as filler, suppress(OSError):
-        while True:
-            filler.write(bytes(1 << 20))
-    with file.open("ab", buffering=0) as filler, suppress(OSError):
-        while True:
-            filler.write(bytes(512))
+    """To the last block."""
+    disk = os.statvfs(file.parent)
+    with file.open("wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, disk.f_bavail * disk.f_frsize)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from agent.vault.archives.pack import export_snapshot
 from agent.vault.archives.unpack import unpack
 from agent.vault.archives.untar import Limits, read_members
 from agent.vault.copies.manifest import check_path, parse_manifest, render_manifest
-from agent.vault.copies.staging import finish, put_in_place
+from agent.vault.copies.staging import put_in_place
 from agent.vault.copies.take import take_snapshot
 from agent.vault.identity import Identity, read_identity
 from tests.vault.conftest import contents, sandbox_file
@@ -391,36 +391,3 @@ def test_a_manifest_comes_back_as_it_was(root, session, subject):
 
 
 # killed while importing
-
-IMPORT = """
-import sys
-from pathlib import Path
-from agent.core.model import Instance, InstanceId
-from agent.vault.archives.unpack import unpack
-from agent.vault.identity import Identity
-from agent.vault.copies.staging import put_in_place
-from agent.vault.archives.untar import Limits
-root, archive, name = Path(sys.argv[1]), Path(sys.argv[2]), InstanceId(sys.argv[3])
-with archive.open("rb") as source:
-    unpack(root, source, name, Limits())
-identity = Identity(Instance(name, "sandbox", False), True, "49151")
-put_in_place(root, "import", identity, lineage="l", why="replaced", replace=True)
-"""
-
-
-@pytest.mark.parametrize("point", ["staging_ready", "retire_moved"])
-def test_a_kill_while_importing_leaves_the_old_or_the_new(
-    root, session, subject, run_until_killed, point
-):
-    archive = root.parent / "archive"
-    with archive.open("wb") as out:
-        export_snapshot(root, take_snapshot(root, subject), out)
-    new = contents(session)
-    (session / "keys" / "mine").write_bytes(b"another session by now")
-    old = contents(session)
-    run_until_killed(IMPORT, point, root, archive, "sales")
-    finish(root)
-    assert list((root / ".staging").iterdir()) == []
-    in_place = point in ("retire_moved", "staging_way_free", "staging_in_place")
-    assert contents(session) == (new if in_place else old)
-    assert read_identity(root / "sales").instance.enabled is not in_place

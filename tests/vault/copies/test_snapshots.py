@@ -24,7 +24,6 @@ from agent.vault.tree import read_back
 from tests.vault.conftest import contents, sandbox_file
 
 AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
-STEPS = ("verified", "visible")
 
 
 def read_again(root, snapshot):
@@ -169,36 +168,6 @@ def test_evidence_is_kept_and_never_called_good(root, sales, session, subject):
     assert (broken.manifest.state, broken.good) == (SessionFiles.DAMAGED, False)
     assert (backup.manifest.state, backup.good) == (SessionFiles.WHOLE, False)
     assert newest_good(root, sales.id) == good
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_f47_a_kill_at_any_step_leaves_the_session_and_no_partial_copy(
-    root, session, subject, run_until_killed, step
-):
-    before = contents(session)
-    older = take_snapshot(root, subject, now_wall=AT)
-    run_until_killed(TAKE, f"snapshot_{step}", root)
-    assert contents(session) == before
-    found = list_snapshots(root, "sales")
-    assert older in found
-    for one in found:
-        assert contents(one.path / "files") == before
-        read_again(root, one)
-    assert len(found) == (2 if step == "visible" else 1)
-    sweep_snapshots(root, {"sales"}, 0.0, 0.0)
-    left = [part.name for part in (root / ".snapshots" / "sales").iterdir()]
-    assert sorted(left) == sorted(one.name for one in found)
-    assert take_snapshot(root, subject).good
-
-
-TAKE = """
-import sys
-from pathlib import Path
-from agent.core.model import Instance, InstanceId
-from agent.vault.copies.take import Subject, take_snapshot
-instance = Instance(InstanceId("sales"), "sandbox", True, {}, 1_700_000_000.0)
-take_snapshot(Path(sys.argv[1]), Subject(instance, True, "49151", "a test"))
-"""
 
 
 def test_few_are_kept_and_the_last_good_one_always(root, sales, session, subject):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.wings.messages.lookup import mark_of
-from tests.wings.messages.spools import entries, message, numbers_of, read_all, segments, spool_at
+from tests.wings.messages.spools import entries, numbers_of, read_all, segments, spool_at
 
 
 def aside(folder: Path) -> list[Path]:
@@ -196,26 +196,3 @@ def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     spool = spool_at(tmp_path, most=160)
     assert numbers_of(read_all(spool)) == list(range(30))
     assert all((tmp_path / "messages" / name).read_text() == "mine" for name in names)
-
-
-def test_a_failed_sync_keeps_nothing_and_what_comes_again_is_kept_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spool = spool_at(tmp_path)
-    spool.append(entries([1]))
-
-    def fails(_fd: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    for _ in range(3):
-        with monkeypatch.context() as broken:
-            broken.setattr(os, "fdatasync", fails)
-            with pytest.raises(OSError, match="Input"):
-                spool.append(entries([2, 3]))
-        assert numbers_of(read_all(spool)) == [1]
-    assert spool.append(entries([2, 3])) == 2
-    assert len(segments(tmp_path)) == 2, "what was written to the first one nobody knows"
-    for each in (spool, spool_at(tmp_path)):
-        assert numbers_of(read_all(each)) == [1, 2, 3]
-        assert not each.damaged
-    assert message(2)["text"] == read_all(spool)[1]["text"]

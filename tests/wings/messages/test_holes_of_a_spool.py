@@ -59,21 +59,6 @@ def test_a_damaged_end_says_about_how_many_are_gone_and_counts_them(
     assert spool_at(tmp_path).state()["lost"] == lost
 
 
-@pytest.mark.parametrize("which", [1, 2])
-def test_a_segment_that_is_gone_counts_as_lost_once(tmp_path: Path, which: int) -> None:
-    spool = spool_at(tmp_path, most=160)
-    for number in range(30):
-        spool.append(entries([number]))
-    spool.close()
-    segments(tmp_path)[which].unlink()
-    for _ in range(2):
-        lost = spool_at(tmp_path, most=160).state()["lost"]
-        assert lost == 10 if which < 2 else 10 <= lost <= 20
-    spool = spool_at(tmp_path, most=160)
-    spool.append(entries([40]))
-    assert spool_at(tmp_path, most=160).state()["lost"] == lost
-
-
 def own(folder: Path, id: str) -> Spool:
     return Spool(folder / "messages", Bounds(), id)
 

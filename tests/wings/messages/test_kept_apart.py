@@ -1,23 +1,18 @@
 """What a session keeps is for its readers: no copy of it has it, and no other user reads it."""
 
 import os
-import shutil
-import subprocess
-import sys
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from agent.worker.group_access import share_session
 from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_vault import cli, connected
-from tests.lacking import not_lent
 from tests.wings.messages.spools import entries, spool_at
+from tests.worker.test_group_access import AGENT, GROUP, WORKER, Run, root, run
 
-REPOSITORY = Path(__file__).parents[3]
+__all__ = ["root", "run"]
+
 NEEDLE = "a word that no copy has"
 
 
@@ -60,8 +55,6 @@ async def test_no_snapshot_archive_or_bundle_has_what_is_kept(
     assert NEEDLE not in agent.log.read_text()
 
 
-GROUP, WORKER, AGENT = 64100, 64101, 64102
-
 KEEP = """
 import os, sys
 from pathlib import Path
@@ -100,45 +93,6 @@ print(len(list((retired.path / "messages").iterdir())))
 sweep(Path(sys.argv[1]), 10.0, 0.0)
 print(*sweep(Path(sys.argv[1]), 10.0, 20.0))
 """
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def run() -> Run:
-    if os.geteuid() != 0:
-        not_lent("needs root to become other users")
-
-    def as_user(user: int, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-            user=user,
-            group=GROUP,
-            extra_groups=(),
-        )
-
-    if as_user(AGENT, "import agent.errors").returncode:
-        not_lent("this checkout cannot be read by other users")
-    return as_user
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """As tmpfiles and the vault lay it out; tmp_path is closed to other users."""
-    base = Path(tempfile.mkdtemp(prefix="wa-apart-"))
-    base.chmod(0o755)
-    made = base / "sessions"
-    for path, mode in ((made, 0o2770), (made / "a", 0o770), (made / "a/session", 0o770)):
-        path.mkdir()
-        os.chown(path, AGENT, GROUP)
-        path.chmod(mode)
-    yield made
-    shutil.rmtree(base)
 
 
 def test_only_the_worker_reads_what_is_kept_and_the_agent_throws_it_away(

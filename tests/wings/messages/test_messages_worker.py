@@ -47,15 +47,6 @@ async def test_a_reader_that_waits_hears_of_a_message_when_it_comes(keeping: Kee
     assert (await keeping.page(newest, wait=0.05))["records"] == []
 
 
-async def test_a_worker_that_is_told_to_end_has_what_it_took(keeping: KeepingBench) -> None:
-    await keeping.connected()
-    await keeping.arrive(0, 20)
-    keeping.process.terminate()
-    assert await keeping.ended() == 0
-    await keeping.again()
-    assert len((await keeping.page())["records"]) == 20
-
-
 async def test_what_waits_when_a_worker_ends_is_on_the_disk_before_it_does(tmp_path: Path) -> None:
     part = open_worker_part(tmp_path, InstanceId("a"), {}, lambda _happening: None)
     keeping = [

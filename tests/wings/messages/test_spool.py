@@ -110,14 +110,3 @@ def test_what_is_too_old_goes_and_no_cursor_comes_again(
     spool.append(entries([9]))
     (record,) = spool.page(newest, 10).records
     assert record["cursor"] > newest
-
-
-def test_only_the_workers_own_user_reads_what_is_kept(tmp_path: Path) -> None:
-    tmp_path.chmod(0o770)
-    spool = spool_at(tmp_path)
-    spool.append(entries([1]))
-    spool.settle(spool.newest)
-    folder = tmp_path / "messages"
-    assert folder.stat().st_mode & 0o777 == 0o770, "the agent throws it away with the session"
-    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
-    assert {file.name for file in folder.iterdir()} > {"state.json"}

@@ -95,18 +95,6 @@ def test_files_that_were_copied_over_give_no_cursor_again(
     look_at_a_copy_of_five_of_twelve(tmp_path, newest)
 
 
-def test_a_worker_that_starts_again_goes_on_as_before(tmp_path: Path) -> None:
-    cursors = []
-    for number in range(5):
-        spool = spool_at(tmp_path)
-        spool.append(entries([number]))
-        cursors.append(spool.newest)
-        assert spool.state()["holes"] == []
-        spool.close()
-    assert cursors == list(range(cursors[0], cursors[0] + 5))
-    assert len(segments(tmp_path)) == 1
-
-
 def test_a_spool_that_was_lost_and_made_anew_says_how_many_are_missing(tmp_path: Path) -> None:
     spool = spool_at(tmp_path)
     spool.append(entries(range(10)))

@@ -1,6 +1,5 @@
 """`wa-agent import` of several sessions into a running agent."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,24 +70,6 @@ async def test_an_archive_is_shown_and_its_first_messages_prove_that_it_reads(
     await there.kill()
     await there.start()
     assert (await there.do("GET", "/api/instance/a/details"))["first_messages"] == told
-
-
-async def test_an_incomplete_archive_is_refused_with_the_name_of_what_it_lacks(
-    make_agent: Callable[..., RunningAgent], tmp_path: Path
-) -> None:
-    deaf = write_folder(tmp_path / "deaf", keys_of(pre_keys=0))
-    file = tmp_path / "deaf.tar.gz"
-    with file.open("wb") as out_file:
-        pack_session(deaf, InstanceId("deaf"), "baileys", out_file, wall=1.0)
-    agent = make_agent()
-    await agent.start()
-    for words in (("--dry-run",), ()):
-        status, out = await cli(agent, "import", file, *words)
-        assert (status != 0, "without one-time pre-keys" in out) == (True, True), out
-    file.write_bytes(file.read_bytes()[:-300])
-    status, out = await cli(agent, "import", file, "--dry-run", "--json")
-    assert (status, json.loads(out)[0]["code"]) == (4, "bad_archive"), out
-    assert not await agent.knows("deaf")
 
 
 async def test_what_a_session_needs_before_its_first_login_is_set_with_its_import(

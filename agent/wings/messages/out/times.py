@@ -63,13 +63,13 @@ class OutboxClock:
 
     async def follow(self, writer: Writer) -> float:
         """Seconds by which the clock was set since the last call; what the file notes has moved."""
-        step, boot = self._read() - self._ahead, self._boot_id()
+        step = self._read() - self._ahead
         if abs(step) < LEAST_STEP:
             return 0.0
 
         def write(db: Database) -> None:
             _move(db, step)
-            _note(db, boot, self._ahead + step)
+            _note(db, self._boot_id(), self._ahead + step)
 
         await writer.write(write)
         self._ahead += step

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from agent.config import Config
 from agent.config.sections import AgentSection
 from agent.core.model import InstanceId
 from agent.daemon.wing_parts import Around
-from agent.engines.catalog import CATALOG
-from agent.errors import EngineError, TryLater
 from agent.metrics.exporter import Exporter
 from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.messages.out.outbox import Outbox, open_outbox
@@ -65,44 +62,6 @@ def over_an_outbox(open_house: OpenHouse, tmp_path: Path) -> OpenHouse:
 
 def make(house: House) -> None:
     house.supervisor.known[ID] = make_view(ID)
-
-
-async def test_a_key_sends_once_is_replayed_and_is_of_one_request(house: House, local) -> None:
-    make(house)
-    key = {"Idempotency-Key": "order-7"}
-    first = await local.post(PATH, json=HELLO, headers=key)
-    again = await local.post(PATH, json=dict(reversed(HELLO.items())), headers=key)
-    assert (first.status, again.status) == (200, 200)
-    assert await again.json() == await first.json() == {"message_id": "M1"}
-    assert "Idempotent-Replayed" not in first.headers
-    assert again.headers["Idempotent-Replayed"] == "true"
-    other = await local.post(PATH, json={**HELLO, "text": "ho"}, headers=key)
-    assert (other.status, (await other.json())["error"]) == (409, "idempotency_key_reused")
-    assert len(house.supervisor.sent) == 1
-
-
-async def test_a_refused_message_frees_its_key(house: House, local) -> None:
-    make(house)
-    key = {"Idempotency-Key": "order-8"}
-    house.supervisor.breaks_with = EngineError("cannot send: not connected", code="not_connected")
-    refused = await local.post(PATH, json=HELLO, headers=key)
-    assert (refused.status, (await refused.json())["error"]) == (409, "not_connected")
-    house.supervisor.breaks_with = None
-    assert (await local.post(PATH, json=HELLO, headers=key)).status == 200
-    assert len(house.supervisor.sent) == 1
-
-
-async def test_an_unknown_outcome_is_said_and_its_key_sends_nothing(
-    house: House, local, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False))
-    make(house)
-    house.supervisor.breaks_with = TryLater("cannot tell whether", code="unknown_outcome")
-    for _ in range(2):
-        answer = await local.post(PATH, json=HELLO, headers={"Idempotency-Key": "order-10"})
-        assert (answer.status, (await answer.json())["error"]) == (503, "unknown_outcome")
-        house.supervisor.breaks_with = None
-    assert house.supervisor.sent == []
 
 
 async def test_who_waits_too_short_gets_a_202_and_the_message_goes_out(house: House, local) -> None:

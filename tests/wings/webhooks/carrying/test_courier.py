@@ -139,22 +139,6 @@ async def test_the_signature_can_be_verified(
     assert signed == mine.hexdigest()
 
 
-async def test_only_wanted_kinds_and_instances_are_sent(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    webhooks = await bench.begin(hook(target, kinds=("status", "trouble*"), instances=("shop-*",)))
-    for kind, instance in (
-        ("status", "shop-1"),
-        ("verdict", "shop-1"),
-        ("status", "desk"),
-        ("trouble", None),
-        ("trouble_over", "shop-2"),
-    ):
-        await bench.say(f"{kind} {instance}", kind, instance=instance and InstanceId(instance))
-    await eventually(target.sentences, ["status shop-1", "trouble_over shop-2"])
-    await eventually(lambda: only(webhooks).waiting, 0)
-
-
 async def test_f61_a_target_that_is_down_gets_everything_when_it_is_back(
     bench: Bench, eventually: Eventually
 ) -> None:
@@ -309,20 +293,6 @@ async def test_f61_what_left_the_journal_before_its_turn_is_said(
     assert webhooks.figures().results["expired"] == 7
     said = (await bench.store.history(kinds=("webhook_gap",)))[0]
     assert "7 entries left the journal" in said.sentence
-
-
-async def test_f61_an_end_in_the_middle_repeats_a_little_and_loses_nothing(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    await bench.begin(hook(target))
-    for number in range(200):
-        await bench.say(f"event {number}")
-        if number in (60, 120):
-            await bench.end()
-            await bench.begin(hook(target))
-    await eventually(lambda: "event 199" in target.sentences())
-    ours = [one for one in target.sentences() if one.startswith("event")]
-    assert list(dict.fromkeys(ours)) == [f"event {number}" for number in range(200)]
 
 
 async def test_a_reload_begins_changes_and_ends_webhooks(
