@@ -1,0 +1,288 @@
+"""Keeps in a session's worker what arrives in it, and answers the agent's questions about it.
+
+A caller of `keep` waits until the disk has its records; all that wait share one commit.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent.core.words import KEPT, Happening, InstanceId
+from agent.engines.base import Engine
+from agent.errors import EngineError, InvalidRequest, WaError
+from agent.messages.incoming import NAME, RAW, Bounds, Incoming
+from agent.messages.media import MediaLoader
+from agent.messages.record import LONGEST_WORD, clean
+
+T = TypeVar("T")
+Answer = Mapping[str, Any]
+
+log = logging.getLogger(__name__)
+
+FOLDER = "messages"
+MOST_RECORDS = 1000
+"""Of one page."""
+MOST_FOUND = 200
+TELL_APART = 0.25
+"""Seconds from one word about new records to the next."""
+LOOK_EVERY = 3600.0
+"""Seconds between two looks for what is too old."""
+CLOSE_WITHIN = 5.0
+_LARGEST = 1 << 53
+
+
+class Intake:
+    """messages.db of this worker's session, in one thread at a time beside the loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        id: InstanceId,
+        settings: Mapping[str, Any],
+        tell: Callable[[Happening], None],
+    ) -> None:
+        self.keeps = settings.get("keep") is not False
+        self._file = Incoming(folder / FOLDER / NAME, id, _bounds(settings))
+        self._media = MediaLoader(folder / FOLDER, settings)
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()
+        self._waiting: list[tuple[list[dict[str, Any]], asyncio.Future[None]]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._newest = self._told = 0
+        self._refused_since = 0.0
+        self._begin("look at old messages", self._look)
+
+    @property
+    def works(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        """The calls of the link."""
+        return {
+            "messages": self._page,
+            "messages_settled": self._settled,
+            "messages_state": self._state,
+            "messages_find": self._find,
+            "messages_name": self._other_name,
+            "messages_unread": self._unread,
+            "messages_marked": self._marked,
+            "messages_media": self._open_media,
+        }
+
+    def serve(self, engine: Engine) -> None:
+        self._media.engine = engine
+
+    async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            cleaned = [clean(record) for record in records]
+        except (ValueError, TypeError) as error:
+            raise EngineError(f"cannot keep what arrived: {error}", code="bad_record") from error
+        if not cleaned or not self.keeps:
+            return
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append((cleaned, done))
+        self._begin("keep messages", self._write)
+        await done
+
+    async def close(self) -> None:
+        """Return when what waits is on the disk."""
+        writing = self._tasks.pop("keep messages", None)
+        for task in self._tasks.values():
+            task.cancel()
+        await self._media.close()
+        if writing is not None:
+            await asyncio.wait({writing}, timeout=CLOSE_WITHIN)
+        if not self._turn.locked():  # else the disk hangs, and so would this
+            self._file.close()
+
+    def _begin(self, name: str, work: Callable[[], Any]) -> None:
+        if (task := self._tasks.get(name)) is None or task.done():
+            self._tasks[name] = self._loop.create_task(work(), name=name)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            records = [record for each, _ in batch for record in each]
+            try:
+                self._newest = await self._do(lambda file: _append(file, records))  # noqa: B023
+            except Exception as error:
+                failure: EngineError | None = self._refuse(error)
+            else:
+                failure = None
+                self._accept()
+            for _, done in batch:
+                if not done.done():
+                    done.set_result(None) if failure is None else done.set_exception(failure)
+
+    def _refuse(self, error: Exception) -> EngineError:
+        cause = (isinstance(error, OSError) and error.strerror) or str(error)
+        if not isinstance(error, OSError | sqlite3.Error | WaError):
+            log.error("cannot keep messages: internal error", exc_info=error)
+            cause = type(error).__name__
+        if not self._refused_since:
+            self._refused_since = time.monotonic()
+            text = f"messages cannot be kept: {cause}; WhatsApp keeps what it can until they are"
+            log.error("%s", text)
+            self._tell(Happening("not_kept", {"text": text}))
+        return EngineError(f"cannot keep messages: {cause}", code="not_kept")
+
+    def _accept(self) -> None:
+        if self._refused_since:
+            took, self._refused_since = time.monotonic() - self._refused_since, 0.0
+            text = f"messages are kept again, after {took:.0f} s"
+            log.info("%s", text)
+            self._tell(Happening("kept_again", {"text": text}))
+        self._begin("tell of new messages", self._say)
+
+    async def _say(self) -> None:
+        """Tell the agent of the newest at once, of those after it a little later as one."""
+        while self._newest > self._told:
+            self._told = self._newest
+            self._tell(Happening(KEPT, {"cursor": self._told}))
+            await asyncio.sleep(TELL_APART)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                if self._file.there:
+                    await self._do(Incoming.trim)
+                await self._media.trim()
+            except (OSError, sqlite3.Error, WaError) as error:
+                log.warning("cannot look at old messages: %s", error)
+
+    # The agent's calls
+
+    async def _page(self, args: Mapping[str, Any]) -> Answer:
+        after, limit = _whole(args, "after", 0), _whole(args, "limit", 100)
+        page = await self._ask(lambda file: file.page(after, max(1, min(limit, MOST_RECORDS))))
+        return {
+            "records": page.records,
+            "next": page.next,
+            "oldest": page.oldest,
+            "newest": page.newest,
+            "more": page.more,
+        }
+
+    async def _settled(self, args: Mapping[str, Any]) -> Answer:
+        cursor = _whole(args, "cursor")
+        await self._ask(lambda file: file.settle(cursor))
+        return {}
+
+    async def _state(self, _args: Mapping[str, Any]) -> Answer:
+        files, size = await self._media.figures()
+        state = await self._ask(Incoming.state)
+        return {
+            "waiting": state.waiting,
+            "bytes": state.bytes,
+            "oldest_at": state.oldest_at,
+            "newest": state.newest,
+            "lost": state.lost,
+            "media_files": files,
+            "media_bytes": size,
+            "keeps": self.keeps,
+            "refused": bool(self._refused_since),
+        }
+
+    async def _find(self, args: Mapping[str, Any]) -> Answer:
+        chat, ids = _word(args, "chat"), args.get("message_ids")
+        if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
+            raise InvalidRequest("cannot find messages without their ids", field="message_ids")
+        found = await self._ask(lambda file: file.messages(chat, ids[:MOST_FOUND]))
+        return {"found": {id: _about(record) for id, record in found.items()}}
+
+    async def _other_name(self, args: Mapping[str, Any]) -> Answer:
+        jid = _word(args, "chat")
+        return {"name": await self._ask(lambda file: file.other_name(jid))}
+
+    async def _unread(self, args: Mapping[str, Any]) -> Answer:
+        chat = _word(args, "chat")
+        found, newest = await self._ask(lambda file: file.unread(chat))
+        about = [(record["message_id"], _about(record)) for record in found]
+        messages = [(id, its["chat"], its["sender"]) for id, its in about]
+        return {"messages": messages, "newest": newest}
+
+    async def _marked(self, args: Mapping[str, Any]) -> Answer:
+        chat, cursor = _word(args, "chat"), _whole(args, "cursor")
+        if self._file.there:
+            await self._ask(lambda file: file.mark(chat, cursor))
+        return {}
+
+    async def _open_media(self, args: Mapping[str, Any]) -> Answer:
+        """`ready` with the file's name, or `loading` where that takes longer than `wait`."""
+        id, chat, wait = _word(args, "id"), args.get("chat", ""), args.get("wait", 0.0)
+        if not isinstance(wait, int | float) or isinstance(wait, bool) or wait < 0:
+            raise InvalidRequest("cannot use wait: not a number of seconds", field="wait")
+        if isinstance(chat, str) and chat:
+            found = await self._ask(lambda file: file.messages(chat, [id]))
+            record = found.get(id)
+        else:
+            record = await self._ask(lambda file: file.find(id))
+        return await self._media.open(record, wait)
+
+    async def _ask(self, work: Callable[[Incoming], T]) -> T:
+        try:
+            return await self._do(work)
+        except (OSError, sqlite3.Error, WaError) as error:
+            why = f"cannot read the messages that are kept: {error}"
+            raise EngineError(why, code="unreadable") from error
+
+    async def _do(self, work: Callable[[Incoming], T]) -> T:
+        """Cancelling the caller does not stop the thread; the lock is held until it ends."""
+        alone = self._loop.create_task(self._alone(work))
+        try:
+            return await asyncio.shield(alone)
+        finally:
+            said, self._file.said = self._file.said, []
+            for sentence in said:
+                text = f"{sentence}; what it held is not read, and readers get a gap"
+                log.error("%s", text)
+                self._tell(Happening("kept_aside", {"text": text}))
+
+    async def _alone(self, work: Callable[[Incoming], T]) -> T:
+        async with self._turn:
+            return await self._loop.run_in_executor(None, work, self._file)
+
+
+def _append(file: Incoming, records: Sequence[Mapping[str, Any]]) -> int:
+    """The newest cursor; 0 = all were there."""
+    return file.newest if file.append(records) else 0
+
+
+def _about(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Chat and sender as WhatsApp named them with it, where its reader gets other names."""
+    raw = record.get(RAW, {})
+    return {
+        "chat": raw.get("chat") or record.get("chat", ""),
+        "sender": raw.get("sender") or record.get("sender", ""),
+        "from_me": record.get("from_me") is True,
+        "type": record.get("type", ""),
+        "text": record.get("text", "")[:LONGEST_WORD],
+    }
+
+
+def _bounds(settings: Mapping[str, Any]) -> Bounds:
+    """Non-numeric values fall back to the default; the agent checked them when it read its file."""
+    plain = Bounds()
+    found = {
+        name: type(getattr(plain, name))(value)
+        for name in ("hours", "megabytes", "most")
+        if isinstance(value := settings.get(name), int | float) and value > 0
+    }
+    return Bounds(**found)
+
+
+def _whole(args: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = args.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _LARGEST:
+        raise InvalidRequest(f"cannot use {key}: not a whole number", field=key)
+    return value
+
+
+def _word(args: Mapping[str, Any], key: str) -> str:
+    value = args.get(key)
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_WORD:
+        raise InvalidRequest(f"cannot use {key}: not a text", field=key)
+    return value
