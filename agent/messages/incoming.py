@@ -82,6 +82,21 @@ class Page:
     def more(self) -> bool:
         return self.next < self.newest
 
+    def as_answer(self) -> dict[str, Any]:
+        """As the API and the link give it."""
+        return {
+            "records": self.records,
+            "next": self.next,
+            "oldest": self.oldest,
+            "newest": self.newest,
+            "more": self.more,
+        }
+
+
+def nothing(after: int) -> Page:
+    """Where no file is: a reader that had records hears that they are gone."""
+    return Page([erased(after, time.time())] if after else [], 0, 1, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -132,7 +147,7 @@ class Incoming:
     def page(self, after: int, limit: int) -> Page:
         """What follows the cursor: 0 = from the oldest."""
         if not self.there:
-            return Page([erased(after, time.time())] if after else [], 0, 1, 0)
+            return nothing(after)
         return self._do(lambda db: page(db, after, limit))
 
     def settle(self, cursor: int) -> None:

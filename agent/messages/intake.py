@@ -157,14 +157,8 @@ class Intake:
 
     async def _page(self, args: Mapping[str, Any]) -> Answer:
         after, limit = _whole(args, "after", 0), _whole(args, "limit", 100)
-        page = await self._ask(lambda file: file.page(after, max(1, min(limit, MOST_RECORDS))))
-        return {
-            "records": page.records,
-            "next": page.next,
-            "oldest": page.oldest,
-            "newest": page.newest,
-            "more": page.more,
-        }
+        limit = max(1, min(limit, MOST_RECORDS))
+        return (await self._ask(lambda file: file.page(after, limit))).as_answer()
 
     async def _settled(self, args: Mapping[str, Any]) -> Answer:
         cursor = _whole(args, "cursor")

@@ -39,6 +39,7 @@ LONGEST_WAIT = 20.0
 PART = 192 * 1024
 _FINAL = frozenset({"media_gone", "media_damaged", "media_refused"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[0-9a-f]{40}")
 _PART_ENDS = ".part"
 
 
@@ -209,24 +210,31 @@ class OutgoingFiles:
             self.remove(*{path.name for path in self.folder.iterdir()}.difference(used))
 
 
-def parts(folder: Path, name: str) -> "MediaFile":
-    """The agent's view of a file that a worker has ready; OSError: it is gone."""
-    return MediaFile(open_plain(folder / FOLDER / name))
-
-
 class MediaFile:
-    """An open file, read to its end though its name goes meanwhile."""
+    """A file that a worker has ready, as the agent reads it: to its end, though its name goes."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.size = size
         self._file = file
 
-    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+    async def parts(self) -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
         while part := await loop.run_in_executor(None, self._file.read, PART):
             yield part
 
     def close(self) -> None:
         self._file.close()
+
+
+def open_media(folder: Path, name: str, size: int) -> MediaFile:
+    """OSError: it is gone, or is not what the worker said: another user made it."""
+    if not _NAME.fullmatch(name) or (folder / FOLDER).is_symlink() or folder.is_symlink():
+        raise OSError(22, "its worker names no file of its own", name)
+    file = open_plain(folder / FOLDER / name)
+    if os.fstat(file.fileno()).st_size != size:
+        file.close()
+        raise OSError(22, "it has another size", name)
+    return MediaFile(file, size)
 
 
 def _check(record: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -1,0 +1,391 @@
+"""What arrived in sessions, read by cursor: in pages, waited for, or followed. From the session's
+worker while one runs, else from its file."""
+
+import asyncio
+import logging
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from agent.clock import boot_now
+from agent.core.model import InstanceId
+from agent.engines.receiver import is_answerable
+from agent.errors import (
+    EngineError,
+    LinkError,
+    NotFound,
+    NotYet,
+    Refused,
+    StoreError,
+    TryLater,
+    WaError,
+)
+from agent.log import about
+from agent.messages import incoming
+from agent.messages.incoming import NAME, Page
+from agent.messages.intake import FOLDER
+from agent.messages.media import MediaFile, open_media
+from agent.messages.record import MESSAGE
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+ENDING = "stopping"
+READER = ""
+"""The consumer that reads over the API; it counts where no webhook gets the messages."""
+LONGEST_PAGE = 500
+FOLLOWED_PAGE = 50
+CALL_SECONDS = 5.0
+MEDIA_SECONDS = 15.0
+"""Of an answer beside the seconds that were asked for."""
+LOOK_AGAIN = 2.0
+"""Seconds after a look that failed."""
+SETTLE_EVERY = 10.0
+READS_AT_ONCE = 4
+"""Of one session: its worker answers probes and sends meanwhile."""
+_UNKNOWN_CALL = ("invalid_request", "do")
+MEDIA_READERS, ALL_MEDIA_READERS = 4, 16
+"""At a time, of one session and of all."""
+_MEDIA_ERRORS: Mapping[str, type[WaError]] = {
+    **dict.fromkeys(("message_not_found", "no_media", "media_gone"), NotFound),
+    **dict.fromkeys(("media_too_large", "media_refused", "not_supported"), Refused),
+    **dict.fromkeys(("stopping", "media_unreachable", "busy", "timeout"), TryLater),
+    **dict.fromkeys(("interrupted", "not_ready"), TryLater),
+    "not_connected": Refused,
+    "media_not_kept": StoreError,
+}
+"""A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
+_PASSES = ("not_running", "slow")
+"""Codes of a session whose worker is expected back."""
+
+
+class Link(Protocol):
+    async def call(
+        self, do: str, args: Mapping[str, Any], *, timeout: float
+    ) -> Mapping[str, Any]: ...
+
+
+class Workers(Protocol):
+    """What the reader asks of the agent's sessions; NotFound for an unknown one."""
+
+    def link(self, id: InstanceId) -> Link | None:
+        """None: no worker runs, or it cannot be reached."""
+
+    def folder(self, id: InstanceId) -> Path | None:
+        """Of the session's files; None: a server has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The figures that a worker told last."""
+
+    newest: int = 0
+    waiting: int = 0
+    bytes: int = 0
+    lost: int = 0
+    media_files: int = 0
+    media_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Session:
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there may be more, and replaced."""
+    reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
+    kept: Kept | None = None
+    cursors: dict[str, int] = field(default_factory=dict)
+    """By consumer: all up to it is delivered."""
+
+
+class Changes:
+    """The sessions that have more to read, or may have, for one follower."""
+
+    def __init__(self, forget: Callable[["Changes"], None]) -> None:
+        self._forget = forget
+        self._ids: set[InstanceId] = set()
+        self._filled = asyncio.Event()
+
+    def add(self, id: InstanceId) -> None:
+        self._ids.add(id)
+        self._filled.set()
+
+    async def next(self) -> frozenset[InstanceId]:
+        """At least one; may be cancelled without loss."""
+        await self._filled.wait()
+        self._filled.clear()
+        ids, self._ids = frozenset(self._ids), set()
+        return ids
+
+    def close(self) -> None:
+        self._forget(self)
+
+
+class Reader:
+    def __init__(self, workers: Workers) -> None:
+        self.ending = False
+        """The agent stops: waiting readers get what there is."""
+        self._workers = workers
+        self._sessions: dict[InstanceId, _Session] = {}
+        self._followers: set[Changes] = set()
+        self._own = self.follow_changes()
+        """Those whose workers are to be told what is settled, and asked for their figures."""
+        self._media: Counter[InstanceId] = Counter()
+        self._consumers: dict[str, Callable[[InstanceId], bool]] = {}
+
+    async def page(
+        self, id: InstanceId, after: int | None, *, limit: int = 100, wait: float = 0.0
+    ) -> Page:
+        """The records behind the cursor; None = behind the newest. With `wait` it waits so many
+        seconds for the first one, also while the session's worker is restarted."""
+        ends_at, looked = boot_now() + wait, False
+        while True:
+            news = self._of(id).news  # before the look: what comes meanwhile is not missed
+            failure: WaError | None = None
+            try:
+                page = await self._look(id, after, limit)
+                after = page.next if after is None else after
+                if page.records:
+                    return page
+            except (Refused, TryLater) as error:
+                if isinstance(error, Refused) and not looked:
+                    raise
+                failure = error  # its worker ends, or is slow: the next look may be good
+            looked, left = True, ends_at - boot_now()
+            if self.ending and wait:
+                raise NotYet(f"cannot wait for messages of {id}: the agent stops", code=ENDING)
+            if left <= 0:
+                if failure is not None:
+                    raise failure
+                return page
+            await _wait(news, min(left, LOOK_AGAIN) if failure else left)
+
+    async def follow(self, id: InstanceId, after: int | None) -> AsyncGenerator[Page, None]:
+        """Pages with records, until the agent stops or the session is gone. One page is in memory;
+        asking for the next one tells that this one is delivered."""
+        if after is None:
+            after = (await self._look(id, None, 1)).next
+        while not self.ending:
+            try:
+                page = await self.page(id, after, limit=FOLLOWED_PAGE, wait=15.0)
+            except (Refused, TryLater) as error:
+                if error.code == ENDING:
+                    return
+                if error.code not in _PASSES:
+                    raise
+                await _wait(self._of(id).news, 15.0)
+                continue
+            if page.records:
+                yield page
+                self.settle(READER, id, page.next)
+            after = page.next
+
+    async def other_name(self, id: InstanceId, jid: str) -> str:
+        """The number of a lid, or the lid of a number; "" = unknown."""
+
+        def read(db: sqlite3.Connection) -> Mapping[str, Any]:
+            return {"name": incoming.other_name(db, jid)}
+
+        found = await self._ask(id, "messages_name", {"chat": jid}, read)
+        return str(found.get("name") or "")
+
+    async def media(
+        self, id: InstanceId, message: str, chat: str, wait: float
+    ) -> tuple[Mapping[str, Any], MediaFile]:
+        """The `sha256`, `mimetype` and `filename` of what a message brought, and the file, which
+        the caller closes. NotYet `media_loading` after so many seconds."""
+        until = boot_now() + wait
+        while True:
+            left = max(0.0, min(until - boot_now(), 10.0))
+            asked = {"id": message, "chat": chat, "wait": left}
+            try:
+                said = await self.call(id, "messages_media", asked, left + MEDIA_SECONDS)
+            except EngineError as error:
+                kind = _MEDIA_ERRORS.get(error.code)
+                if kind is None:
+                    raise
+                raise kind(f"{error} ({id})", code=error.code) from error
+            if said.get("state") == "ready":
+                break
+            if boot_now() >= until or self.ending:
+                raise NotYet(
+                    f"cannot give this file of {id} yet: it is being loaded; ask again",
+                    code="media_loading",
+                )
+        folder = self._workers.folder(id)
+        assert folder is not None
+        try:
+            return said, open_media(folder / FOLDER, str(said["name"]), int(said["size"]))
+        except OSError as error:
+            why = f"cannot read a file of {id}: {error.strerror}; try again"
+            raise TryLater(why, code="busy") from error
+
+    @contextmanager
+    def media_turn(self, id: InstanceId) -> Iterator[None]:
+        """TryLater where too many files are read already."""
+        if self._media[id] >= MEDIA_READERS or self._media.total() >= ALL_MEDIA_READERS:
+            raise TryLater(
+                f"cannot read a file of {id}: too many are read already; try again", code="busy"
+            )
+        self._media[id] += 1
+        try:
+            yield
+        finally:
+            self._media[id] -= 1
+
+    async def call(
+        self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float = CALL_SECONDS
+    ) -> Mapping[str, Any]:
+        """A call that only a running worker answers."""
+        link = self._workers.link(id)
+        if link is None:
+            raise Refused(
+                f"cannot read messages of {id}: its worker does not run or cannot be reached",
+                code="not_running",
+            )
+        try:
+            return await link.call(do, args, timeout=seconds)
+        except LinkError as error:
+            why = f"cannot read messages of {id}: {error}; try again"
+            raise TryLater(why, code="slow") from error
+        except EngineError as error:
+            if (error.code, error.field) != _UNKNOWN_CALL:
+                raise
+            why = f"cannot read messages of {id}: its worker keeps none ([messages] keep)"
+            raise Refused(why, code="not_kept") from error
+
+    # Consumers
+
+    def consume(self, consumer: str, wants: Callable[[InstanceId], bool]) -> None:
+        """The consumer gets the messages of these sessions; `settle` tells how far it is."""
+        self._consumers[consumer] = wants
+
+    def forget_consumer(self, consumer: str) -> None:
+        self._consumers.pop(consumer, None)
+        for its in self._sessions.values():
+            its.cursors.pop(consumer, None)
+
+    def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
+        """The consumer needs nothing up to the cursor any more."""
+        its = self._of(id)
+        before = its.cursors.get(READER, 0) if consumer == READER else 0
+        if its.cursors.get(consumer) != (reached := max(cursor, before)):
+            its.cursors[consumer] = reached
+            self._own.add(id)
+
+    async def run(self) -> None:
+        """Tell workers what all consumers have, and take their figures."""
+        while True:
+            for id in await self._own.next():
+                await self._settle(id)
+            await asyncio.sleep(SETTLE_EVERY)
+
+    async def _settle(self, id: InstanceId) -> None:
+        its = self._of(id)
+        wanted = [name for name, wants in self._consumers.items() if wants(id)]
+        least = min((its.cursors.get(name, 0) for name in wanted or (READER,)), default=0)
+        try:
+            if least:
+                await self.call(id, "messages_settled", {"cursor": least})
+            raw = await self.call(id, "messages_state", {})
+        except WaError as error:
+            log.debug("no figures of its messages: %s", error, extra=about(id))
+            return
+        names = ("newest", "waiting", "bytes", "lost", "media_files", "media_bytes")
+        its.kept = Kept(*(_whole(raw.get(name)) for name in names))
+
+    def figures(self) -> Mapping[InstanceId, Kept]:
+        return {id: its.kept for id, its in self._sessions.items() if its.kept is not None}
+
+    # The agent tells
+
+    def follow_changes(self) -> Changes:
+        changes = Changes(self._followers.discard)
+        self._followers.add(changes)
+        return changes
+
+    def changed(self, id: InstanceId) -> None:
+        """The worker kept more, or was connected and may have."""
+        its = self._of(id)
+        its.news.set()
+        its.news = asyncio.Event()
+        for follower in self._followers:
+            follower.add(id)
+
+    def forget(self, id: InstanceId) -> None:
+        """The session was deleted."""
+        if (its := self._sessions.pop(id, None)) is not None:
+            its.news.set()
+
+    def end(self) -> None:
+        self.ending = True
+        for its in self._sessions.values():
+            its.news.set()
+
+    def _of(self, id: InstanceId) -> _Session:
+        return self._sessions.setdefault(id, _Session())
+
+    async def _look(self, id: InstanceId, after: int | None, limit: int) -> Page:
+        if after is None:
+            page = await self._look(id, 0, 1)
+            return Page([], page.newest, page.oldest, page.newest)
+
+        def read(db: sqlite3.Connection) -> Mapping[str, Any]:
+            return incoming.page(db, after, limit).as_answer()
+
+        raw = await self._ask(id, "messages", {"after": after, "limit": limit}, read)
+        records = raw.get("records")
+        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+            why = "cannot read messages: the worker's answer has another form"
+            raise TryLater(why, code="slow")
+        next, oldest, newest = (_whole(raw.get(name)) for name in ("next", "oldest", "newest"))
+        return Page([_with_answerable(one) for one in records], next, oldest, newest)
+
+    async def _ask(
+        self,
+        id: InstanceId,
+        do: str,
+        args: Mapping[str, Any],
+        read: Callable[[sqlite3.Connection], Mapping[str, Any]],
+    ) -> Mapping[str, Any]:
+        """Of the worker, or of its file where none runs."""
+        folder = self._workers.folder(id)
+        if folder is None:
+            raise Refused(
+                f"cannot read messages of {id}: its server has them", code="not_supported"
+            )
+        async with self._of(id).reads:
+            if self._workers.link(id) is not None:
+                return await self.call(id, do, args)
+            path = folder / FOLDER / NAME
+            try:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(None, incoming.read_only, path, read)
+            except FileNotFoundError:
+                return incoming.nothing(_whole(args.get("after"))).as_answer()
+            except (OSError, sqlite3.Error) as error:
+                why = f"cannot read messages of {id}: {error}; try again"
+                raise TryLater(why, code="slow") from error
+
+
+def _with_answerable(record: dict[str, Any]) -> dict[str, Any]:
+    """A message says whether the agent takes an answer to its chat."""
+    if record.get("kind") != MESSAGE:
+        return record
+    return {**record, "answerable": is_answerable(str(record.get("chat", "")))}
+
+
+def _whole(value: Any) -> int:
+    """0 for what is no count."""
+    right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+    return value if right else 0
+
+
+async def _wait(news: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await news.wait()
