@@ -4,6 +4,7 @@ Standard library only: each worker that keeps messages has this in memory.
 """
 
 import os
+import secrets
 import sqlite3
 import stat
 import time
@@ -16,15 +17,6 @@ from agent.errors import SchemaTooNew, StoreError
 
 COMPANIONS = ("-wal", "-shm", "-journal")
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_CODES = {
-    sqlite3.SQLITE_FULL: "disk_full",
-    sqlite3.SQLITE_READONLY: "read_only",
-    sqlite3.SQLITE_IOERR: "io",
-    sqlite3.SQLITE_CORRUPT: "damaged",
-    sqlite3.SQLITE_NOTADB: "damaged",
-    sqlite3.SQLITE_BUSY: "busy",
-    sqlite3.SQLITE_CANTOPEN: "cannot_open",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +26,10 @@ class Form:
     application_id: int
     version: int
     tables: str
-    names: frozenset[str]
-    """Of its tables."""
 
 
 def is_damage(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
-
-
-def explain(verb: str, path: Path, error: sqlite3.Error | OSError) -> StoreError:
-    if isinstance(error, OSError):
-        code = "disk_full" if error.errno in (28, 122) else "store"
-        return StoreError(f"cannot {verb} {path}: {error.strerror}", code=code)
-    code = _CODES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "store")
-    return StoreError(f"cannot {verb} {path}: {error}", code=code)
 
 
 def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Connection, str]:
@@ -128,8 +110,7 @@ def _find_fault(path: Path, form: Form) -> str:
     try:
         with closing(_connect(path)) as db:
             version = db.execute("pragma user_version").fetchone()[0]
-            names = {row[0] for row in db.execute("select name from sqlite_master")}
-            if not version and not names:
+            if not version and not db.execute("select 1 from sqlite_master").fetchone():
                 return ""  # a kill came between its making and its tables
             if db.execute("pragma application_id").fetchone()[0] != form.application_id:
                 return "it is another program's"
@@ -138,8 +119,6 @@ def _find_fault(path: Path, form: Form) -> str:
                     f"cannot open {path}: its schema has version {version}, this program knows"
                     f" {form.version}; run the newer version, or move the file away"
                 )
-            if not form.names <= names:
-                return "tables are missing"
             found = db.execute("pragma quick_check(3)").fetchall()
             return "" if found == [("ok",)] else "; ".join(str(row[0]) for row in found)[:300]
     except sqlite3.DatabaseError as error:
@@ -149,12 +128,8 @@ def _find_fault(path: Path, form: Form) -> str:
 
 
 def _free_name(path: Path) -> Path:
-    stamp, number = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), 1
-    name = f"{path.name}.damaged-{stamp}"
-    while any(os.path.lexists(path.with_name(name + end)) for end in ("", *COMPANIONS)):
-        number += 1
-        name = f"{path.name}.damaged-{stamp}.{number}"
-    return path.with_name(name)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return path.with_name(f"{path.name}.damaged-{stamp}-{secrets.token_hex(3)}")
 
 
 def _move_companions(path: Path, kept: Path) -> None:

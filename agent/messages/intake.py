@@ -8,31 +8,28 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.core.words import KEPT, Happening, InstanceId
 from agent.engines.base import Engine
-from agent.errors import EngineError, InvalidRequest, WaError
-from agent.messages.incoming import NAME, RAW, Bounds, Incoming
+from agent.errors import EngineError, StoreError, WaError
+from agent.messages.incoming import NAME, Bounds, Incoming
 from agent.messages.media import MediaLoader
-from agent.messages.record import LONGEST_WORD, clean
+from agent.messages.reading import READS, Answer, whole, word
+from agent.messages.record import clean
 
 T = TypeVar("T")
-Answer = Mapping[str, Any]
 
 log = logging.getLogger(__name__)
 
 FOLDER = "messages"
-MOST_RECORDS = 1000
-"""Of one page."""
-MOST_FOUND = 200
 TELL_APART = 0.25
 """Seconds from one word about new records to the next."""
 LOOK_EVERY = 3600.0
 """Seconds between two looks for what is too old."""
 CLOSE_WITHIN = 5.0
-_LARGEST = 1 << 53
 
 
 class Intake:
@@ -46,7 +43,9 @@ class Intake:
         tell: Callable[[Happening], None],
     ) -> None:
         self.keeps = settings.get("keep") is not False
-        self._file = Incoming(folder / FOLDER / NAME, id, _bounds(settings))
+        names = {"hours", "megabytes", "most"} & set(settings)
+        bounds = Bounds(**{name: settings[name] for name in names})
+        self._file = Incoming(folder / FOLDER / NAME, id, bounds)
         self._media = MediaLoader(folder / FOLDER, settings)
         self._tell = tell
         self._loop = asyncio.get_running_loop()
@@ -61,12 +60,8 @@ class Intake:
     def works(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """The calls of the link."""
         return {
-            "messages": self._page,
+            **{do: partial(self._read, do) for do in READS},
             "messages_settled": self._settled,
-            "messages_state": self._state,
-            "messages_find": self._find,
-            "messages_name": self._other_name,
-            "messages_unread": self._unread,
             "messages_marked": self._marked,
             "messages_media": self._open_media,
         }
@@ -106,7 +101,8 @@ class Intake:
             batch, self._waiting = self._waiting, []
             records = [record for each, _ in batch for record in each]
             try:
-                self._newest = await self._do(lambda file: _append(file, records))  # noqa: B023
+                newest = await self._do(lambda file: file.append(records))  # noqa: B023
+                self._newest = newest or self._newest
             except Exception as error:
                 failure: EngineError | None = self._refuse(error)
             else:
@@ -155,71 +151,30 @@ class Intake:
 
     # The agent's calls
 
-    async def _page(self, args: Mapping[str, Any]) -> Answer:
-        after, limit = _whole(args, "after", 0), _whole(args, "limit", 100)
-        limit = max(1, min(limit, MOST_RECORDS))
-        return (await self._ask(lambda file: file.page(after, limit))).as_answer()
+    async def _read(self, do: str, args: Mapping[str, Any]) -> Answer:
+        return await self._ask(lambda file: file.read(do, args))
 
     async def _settled(self, args: Mapping[str, Any]) -> Answer:
-        cursor = _whole(args, "cursor")
+        cursor = whole(args, "cursor")
         await self._ask(lambda file: file.settle(cursor))
         return {}
 
-    async def _state(self, _args: Mapping[str, Any]) -> Answer:
-        files, size = await self._media.figures()
-        state = await self._ask(Incoming.state)
-        return {
-            "waiting": state.waiting,
-            "bytes": state.bytes,
-            "oldest_at": state.oldest_at,
-            "newest": state.newest,
-            "lost": state.lost,
-            "media_files": files,
-            "media_bytes": size,
-            "keeps": self.keeps,
-            "refused": bool(self._refused_since),
-        }
-
-    async def _find(self, args: Mapping[str, Any]) -> Answer:
-        chat, ids = _word(args, "chat"), args.get("message_ids")
-        if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
-            raise InvalidRequest("cannot find messages without their ids", field="message_ids")
-        found = await self._ask(lambda file: file.messages(chat, ids[:MOST_FOUND]))
-        return {"found": {id: _about(record) for id, record in found.items()}}
-
-    async def _other_name(self, args: Mapping[str, Any]) -> Answer:
-        jid = _word(args, "chat")
-        return {"name": await self._ask(lambda file: file.other_name(jid))}
-
-    async def _unread(self, args: Mapping[str, Any]) -> Answer:
-        chat = _word(args, "chat")
-        found, newest = await self._ask(lambda file: file.unread(chat))
-        about = [(record["message_id"], _about(record)) for record in found]
-        messages = [(id, its["chat"], its["sender"]) for id, its in about]
-        return {"messages": messages, "newest": newest}
-
     async def _marked(self, args: Mapping[str, Any]) -> Answer:
-        chat, cursor = _word(args, "chat"), _whole(args, "cursor")
+        chat, cursor = word(args, "chat"), whole(args, "cursor")
         if self._file.there:
             await self._ask(lambda file: file.mark(chat, cursor))
         return {}
 
     async def _open_media(self, args: Mapping[str, Any]) -> Answer:
         """`ready` with the file's name, or `loading` where that takes longer than `wait`."""
-        id, chat, wait = _word(args, "id"), args.get("chat", ""), args.get("wait", 0.0)
-        if not isinstance(wait, int | float) or isinstance(wait, bool) or wait < 0:
-            raise InvalidRequest("cannot use wait: not a number of seconds", field="wait")
-        if isinstance(chat, str) and chat:
-            found = await self._ask(lambda file: file.messages(chat, [id]))
-            record = found.get(id)
-        else:
-            record = await self._ask(lambda file: file.find(id))
-        return await self._media.open(record, wait)
+        id, chat = word(args, "id"), args.get("chat") or ""
+        record = await self._ask(lambda file: file.find(id, chat))
+        return await self._media.open(record, args.get("wait", 0.0))
 
     async def _ask(self, work: Callable[[Incoming], T]) -> T:
         try:
             return await self._do(work)
-        except (OSError, sqlite3.Error, WaError) as error:
+        except (OSError, sqlite3.Error, StoreError) as error:
             why = f"cannot read the messages that are kept: {error}"
             raise EngineError(why, code="unreadable") from error
 
@@ -238,45 +193,3 @@ class Intake:
     async def _alone(self, work: Callable[[Incoming], T]) -> T:
         async with self._turn:
             return await self._loop.run_in_executor(None, work, self._file)
-
-
-def _append(file: Incoming, records: Sequence[Mapping[str, Any]]) -> int:
-    """The newest cursor; 0 = all were there."""
-    return file.newest if file.append(records) else 0
-
-
-def _about(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Chat and sender as WhatsApp named them with it, where its reader gets other names."""
-    raw = record.get(RAW, {})
-    return {
-        "chat": raw.get("chat") or record.get("chat", ""),
-        "sender": raw.get("sender") or record.get("sender", ""),
-        "from_me": record.get("from_me") is True,
-        "type": record.get("type", ""),
-        "text": record.get("text", "")[:LONGEST_WORD],
-    }
-
-
-def _bounds(settings: Mapping[str, Any]) -> Bounds:
-    """Non-numeric values fall back to the default; the agent checked them when it read its file."""
-    plain = Bounds()
-    found = {
-        name: type(getattr(plain, name))(value)
-        for name in ("hours", "megabytes", "most")
-        if isinstance(value := settings.get(name), int | float) and value > 0
-    }
-    return Bounds(**found)
-
-
-def _whole(args: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = args.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _LARGEST:
-        raise InvalidRequest(f"cannot use {key}: not a whole number", field=key)
-    return value
-
-
-def _word(args: Mapping[str, Any], key: str) -> str:
-    value = args.get(key)
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_WORD:
-        raise InvalidRequest(f"cannot use {key}: not a text", field=key)
-    return value

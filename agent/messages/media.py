@@ -25,7 +25,7 @@ LIVES = 86_400.0
 """Seconds after its load at which a file goes."""
 AT_ONCE = 2
 WAITING = 32
-"""Loads under way and waiting; more are refused."""
+"""Loads under way, waiting, and failed within a minute; more are refused."""
 STILL = 100.0
 """Seconds without a piece after which a load ends."""
 LONGEST = 900.0
@@ -36,7 +36,6 @@ LEAST = 8 * 1024
 FORGET_AFTER = 60.0
 """Seconds in which a failure that another try would not change is not tried again."""
 LONGEST_WAIT = 20.0
-PART = 192 * 1024
 _FINAL = frozenset({"media_gone", "media_damaged", "media_refused"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[0-9a-f]{40}")
@@ -49,12 +48,11 @@ class MediaLoader:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.engine: Engine | LoadsMedia | None = None
         self._folder = folder / FOLDER
-        self._most = _bytes_of(settings, "media_megabytes", 256)
-        self._largest = min(self._most, _bytes_of(settings, "media_most_megabytes", 64))
+        self._most = settings.get("media_megabytes", 256) << 20
+        self._largest = min(self._most, settings.get("media_most_megabytes", 64) << 20)
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._failures: dict[str, tuple[float, EngineError]] = {}
 
     async def open(self, record: Mapping[str, Any] | None, wait: float) -> Mapping[str, Any]:
         """`ready` with the name of a whole file, or `loading` after so many seconds."""
@@ -67,20 +65,14 @@ class MediaLoader:
             if not (await asyncio.wait({task}, timeout=min(wait, LONGEST_WAIT)))[0]:
                 return {"state": "loading"}
             if task.cancelled():
-                raise EngineError("cannot load the file: the session stops", code="stopping")
+                raise _no("the session stops", "stopping")
             task.result()
         try:
             size = path.stat().st_size
         except OSError:
-            why = "cannot give the file: newer ones took its room"
-            raise EngineError(why, code="busy") from None
+            raise _no("newer ones took its room", "busy") from None
         shown = {key: media[key] for key in ("mimetype", "filename", "sha256") if key in media}
         return {**shown, "state": "ready", "name": name, "size": size}
-
-    async def figures(self) -> tuple[int, int]:
-        """How many files there are, and their bytes."""
-        found = await self._in_thread(lambda: _files(self._folder))
-        return len(found), sum(size for _, size, _ in found)
 
     async def trim(self) -> None:
         await self._in_thread(lambda: _make_room(self._folder, self._most))
@@ -92,25 +84,19 @@ class MediaLoader:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, name: str, record: Mapping[str, Any]) -> "asyncio.Task[None]":
-        """The load of this file that is under way, or a new one."""
+        """The load of this file that is under way, or failed just now, or a new one."""
         if (task := self._tasks.get(name)) is not None:
             return task
-        now = time.monotonic()
-        failures = self._failures.items()
-        self._failures = {key: it for key, it in failures if now - it[0] < FORGET_AFTER}
-        if failed := self._failures.get(name):
-            raise failed[1]
         if len(self._tasks) >= WAITING:
-            raise EngineError("cannot load the file: too many are loaded already", code="busy")
+            raise _no("too many are loaded already", "busy")
         task = self._tasks[name] = self._loop.create_task(self._load(name, record), name="media")
         task.add_done_callback(lambda done: self._ended(name, done))
         return task
 
     def _ended(self, name: str, done: "asyncio.Task[None]") -> None:
-        del self._tasks[name]
         error = None if done.cancelled() else done.exception()  # no request may be waiting
-        if isinstance(error, EngineError) and error.code in _FINAL:
-            self._failures[name] = time.monotonic(), error
+        final = isinstance(error, EngineError) and error.code in _FINAL
+        self._loop.call_later(FORGET_AFTER if final else 0, self._tasks.pop, name, None)
 
     async def _load(self, name: str, record: Mapping[str, Any]) -> None:
         said = record["media"]
@@ -119,9 +105,7 @@ class MediaLoader:
             raise self._too_large(size)
         load = getattr(self.engine, "load_media", None)
         if load is None:
-            raise EngineError(
-                "cannot load the file: the engine of this session loads none", code="not_supported"
-            )
+            raise _no("the engine of this session loads none", "not_supported")
         seconds = min(LONGEST, GRACE + size / LEAST) if size else LONGEST
         async with self._turns:
             part = self._folder / (name + _PART_ENDS)
@@ -135,12 +119,10 @@ class MediaLoader:
                 await self._in_thread(lambda: _make_room(self._folder, self._most, part))
                 part.rename(self._folder / name)
             except TimeoutError as error:
-                raise EngineError(
-                    "cannot load the file: WhatsApp gives it too slowly", code="media_unreachable"
-                ) from error
+                raise _no("WhatsApp gives it too slowly", "media_unreachable") from error
             except OSError as error:
-                raise EngineError(
-                    f"cannot keep the file: {error.strerror}", code="media_not_kept"
+                raise _no(
+                    f"the disk does not take it: {error.strerror}", "media_not_kept"
                 ) from error
             finally:
                 part.unlink(missing_ok=True)
@@ -156,27 +138,18 @@ class MediaLoader:
                 break
             length += len(piece)
             if size and length > size:
-                raise EngineError(
-                    f"cannot use the file: it is larger than the {size} bytes of its message",
-                    code="media_damaged",
-                )
+                raise _no(f"it is larger than the {size} bytes of its message", "media_damaged")
             if length > self._largest:
                 raise self._too_large(length)
             digest.update(piece)
             await self._in_thread(lambda piece=piece: file.write(piece))  # type: ignore[misc]
         await self._in_thread(file.flush)
         if digest.hexdigest() != sha256:
-            raise EngineError(
-                "cannot use the file: it is not the one that its message names: another sha256",
-                code="media_damaged",
-            )
+            raise _no("it has another sha256 than its message names", "media_damaged")
 
     def _too_large(self, size: int) -> EngineError:
-        return EngineError(
-            f"cannot load the file: it has {size} bytes or more, at most {self._largest}"
-            " ([messages] media_most_megabytes and media_megabytes)",
-            code="media_too_large",
-        )
+        limits = f"{self._largest} ([messages] media_most_megabytes and media_megabytes)"
+        return _no(f"it has {size} bytes or more, at most {limits}", "media_too_large")
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(None, work)
@@ -210,49 +183,28 @@ class OutgoingFiles:
             self.remove(*{path.name for path in self.folder.iterdir()}.difference(used))
 
 
-class MediaFile:
-    """A file that a worker has ready, as the agent reads it: to its end, though its name goes."""
+def open_media(folder: Path, name: str, size: int) -> IO[bytes]:
+    """A file that a worker has ready, as the agent reads it: to its end, though its name goes.
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self.size = size
-        self._file = file
-
-    async def parts(self) -> AsyncGenerator[bytes, None]:
-        loop = asyncio.get_running_loop()
-        while part := await loop.run_in_executor(None, self._file.read, PART):
-            yield part
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def open_media(folder: Path, name: str, size: int) -> MediaFile:
-    """OSError: it is gone, or is not what the worker said: another user made it."""
+    OSError: it is gone, or is not what the worker said: another user made it."""
     if not _NAME.fullmatch(name) or (folder / FOLDER).is_symlink() or folder.is_symlink():
         raise OSError(22, "its worker names no file of its own", name)
     file = open_plain(folder / FOLDER / name)
     if os.fstat(file.fileno()).st_size != size:
         file.close()
         raise OSError(22, "it has another size", name)
-    return MediaFile(file, size)
+    return file
 
 
 def _check(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The `media` of a record whose file can be loaded and checked."""
     if record is None:
-        raise EngineError(
-            "cannot find the message: it is not kept here, or not any more",
-            code="message_not_found",
-        )
+        raise _no("its message is not kept here, or not any more", "message_not_found")
     media = record.get("media")
     if record["kind"] != MESSAGE or not isinstance(media, Mapping):
-        raise EngineError("cannot load a file: the message brought none", code="no_media")
-    sha256 = media.get("sha256")
-    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256) or "_media" not in record:
-        raise EngineError(
-            "cannot load the file: the message does not say enough to load and to check it",
-            code="no_media",
-        )
+        raise _no("the message brought none", "no_media")
+    if not _SHA256.fullmatch(str(media.get("sha256"))) or "_media" not in record:
+        raise _no("the message does not say enough to load and to check it", "no_media")
     return media
 
 
@@ -305,6 +257,5 @@ def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:
             whole -= size
 
 
-def _bytes_of(settings: Mapping[str, Any], key: str, default: int) -> int:
-    value = settings.get(key)
-    return (value if type(value) is int and value > 0 else default) << 20
+def _no(why: str, code: str) -> EngineError:
+    return EngineError(f"cannot load the file: {why}", code=code)

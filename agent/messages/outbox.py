@@ -23,8 +23,9 @@ from agent.core.model import InstanceId
 from agent.engines.phones import digits_of
 from agent.engines.receiver import person_of
 from agent.errors import Refused
-from agent.messages.database import Form, explain, open_file
+from agent.messages.database import Form, open_file
 from agent.messages.outcomes import State, after_ack
+from agent.store.errors import explain
 from agent.store.writer import Writer
 
 NAME = "outbox.db"
@@ -38,8 +39,9 @@ create table messages (
     type text not null, state text not null, accepted_wall real not null,
     changed_wall real not null, expires_wall real not null, repeats text unique,
     digest text not null, message_id text not null, tries integer not null,
-    begun_wall real not null, reason text not null, sentence text not null, file text not null,
-    size integer not null, answer text not null, content text not null
+    begun_wall real not null, reason text not null, sentence text not null,
+    not_before_wall real not null, file text not null, size integer not null,
+    answer text not null, content text not null
 );
 create index messages_of_instance on messages (instance, number);
 create index messages_by_whatsapp on messages (message_id) where message_id <> '';
@@ -53,11 +55,9 @@ create table opened (id text not null, times integer not null, boot text not nul
     ahead real not null);
 insert into opened values ('', 0, '', 0);
 """,
-    frozenset({"messages", "cursors", "opened"}),
 )
 KEPT_HOURS = 72.0
 """Hours for which a message that ended is shown."""
-KEPT_MOST = 100_000
 CUT = 64
 """Characters that an event has of WhatsApp's id."""
 LEAST_STEP = 1.0
@@ -105,10 +105,12 @@ class OutMessage:
     """WhatsApp's."""
     tries: int = 0
     begun_wall: float = 0.0
-    """Unix time of the first try that may have sent it; 0 = none may."""
+    """Unix time of its last try; 0 = none was made."""
     reason: str = ""
     sentence: str = ""
     """Why it waits, or ended so."""
+    not_before_wall: float = 0.0
+    """Unix time of its next try; 0 = as soon as it can be."""
     file: str = ""
     """The name of its media file; "" = it is in the content, or there is none."""
     size: int = 0
@@ -116,7 +118,7 @@ class OutMessage:
     answer: Mapping[str, Any] = field(default_factory=dict)
     """The engine's, when it was sent."""
 
-    def show(self, waits: str = "", next_try_wall: float | None = None) -> dict[str, Any]:
+    def show(self, waits: str = "") -> dict[str, Any]:
         """As the API answers; `waits`: why its session sends nothing now."""
         return {
             "id": self.id,
@@ -131,7 +133,7 @@ class OutMessage:
             "accepted": wall_text(self.accepted_wall),
             "changed": wall_text(self.changed_wall),
             "expires": wall_text(self.expires_wall) if self.state.waits else None,
-            "next_try": wall_text(next_try_wall) if next_try_wall else None,
+            "next_try": wall_text(self.not_before_wall) if self.state.waits else None,
         }
 
 
@@ -162,8 +164,8 @@ class Outbox:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self.mark = Mark("", 0)
-        self.sentences: list[str] = []
-        """What a person must know of how the file was opened."""
+        self.opened_so = ""
+        """A sentence on what a person must know of how the file was opened."""
         self._ahead = 0.0
 
     @classmethod
@@ -196,12 +198,8 @@ class Outbox:
             id, times, boot, ahead = db.execute("select * from opened").fetchone()
             fresh, mark = not id, Mark(id or secrets.token_hex(8), times + 1)
             now_ahead = time.time() - boot_now()
-            if boot == boot_id():
+            if boot == boot_id():  # else only the wall's clock tells how long it was off
                 _move(db, now_ahead - ahead)
-            else:
-                # Only the wall's clock tells how long the machine was off; where it is behind
-                # what is noted, no time has gone by.
-                _bring_back(db, time.time())
             row = "update opened set id = ?, times = ?, boot = ?, ahead = ?"
             db.execute(row, [mark.id, mark.times, boot_id(), now_ahead])
             return mark, fresh, now_ahead
@@ -218,12 +216,12 @@ class Outbox:
                 f"{NAME} is a copy, or another one than before; messages that it had taken since"
                 " are not sent, and those whose sending had begun are unknown"
             )
-            rows = f"select {{}} from messages where {_WAITS} and (begun_wall > 0 or tries > 0)"
+            rows = f"select {{}} from messages where {_WAITS} and begun_wall > 0"
             begun = [row.number for row in await self._rows(rows)]
             await self.end(begun, State.UNKNOWN, time.time(), reason="unknown", sentence=LOST)
         else:
             return
-        self.sentences.append(what)
+        self.opened_so = what
 
     async def take(
         self, new: OutMessage, content: str, committed: Callable[[OutMessage, bool], None]
@@ -320,22 +318,14 @@ class Outbox:
 
         return await self._writer.write(write)
 
-    async def cursor(self, instance: InstanceId) -> int | None:
-        row = "select cursor from cursors where instance = ?"
-        found = await self._writer.read(lambda db: db.execute(row, [instance]).fetchone())
-        return None if found is None else int(found[0])
-
-    async def followed(self) -> list[InstanceId]:
-        """The sessions with messages that acknowledgements may move."""
-        rows = f"select distinct instance from messages where {_FOLLOWED}"
-        found = await self._writer.read(lambda db: db.execute(rows).fetchall())
-        return [InstanceId(row[0]) for row in found]
-
-    async def follows(self, instance: InstanceId) -> bool:
-        """True if an acknowledgement may move a message of this session."""
-        row = f"select 1 from messages where instance = ? and {_FOLLOWED} limit 1"
-        found = await self._writer.read(lambda db: db.execute(row, [instance]).fetchone())
-        return found is not None
+    async def followed(self) -> dict[InstanceId, int]:
+        """The sessions with messages that acknowledgements may move, and up to where these were
+        read."""
+        rows = (
+            "select distinct instance, coalesce(cursor, 0) from messages left join cursors"
+            f" using (instance) where {_FOLLOWED}"
+        )
+        return await self._writer.read(lambda db: dict(db.execute(rows).fetchall()))
 
     async def forget_instance(self, instance: InstanceId, born: float = 0.0) -> list[OutMessage]:
         """Its rows go, but for those of the instance of that name that was made at `born`; those
@@ -353,18 +343,10 @@ class Outbox:
 
     async def tidy(self) -> None:
         """Rows that ended long ago go, and what was wiped goes from the journal as well."""
-
-        def write(db: Database) -> None:
-            ended = f"delete from messages where not {_WAITS}"
-            db.execute(f"{ended} and changed_wall < ?", [time.time() - KEPT_HOURS * 3600])
-            over = (
-                f"select number from messages where not {_WAITS}"
-                " order by changed_wall desc limit -1 offset ?"
-            )
-            db.execute(f"delete from messages where number in ({over})", [KEPT_MOST])
-
-        await self._writer.write(write)
-        await self._writer.read(lambda db: db.execute("pragma wal_checkpoint(truncate)").fetchall())
+        ended = f"delete from messages where not {_WAITS} and changed_wall < ?"
+        due, empty = time.time() - KEPT_HOURS * 3600, "pragma wal_checkpoint(truncate)"
+        await self._writer.write(lambda db: db.execute(ended, [due]))
+        await self._writer.read(lambda db: db.execute(empty).fetchall())
 
     async def follow_clock(self) -> float:
         """Seconds by which the machine's clock was set since the last call; all times that are
@@ -438,20 +420,10 @@ def _note_ack(db: Database, instance: InstanceId, ack: Ack) -> bool:
 def _move(db: Database, step: float) -> None:
     if abs(step) < LEAST_STEP:
         return
-    # A try's beginning never moves ahead: what was sent since then would count as not sent.
     db.execute(
         "update messages set accepted_wall = accepted_wall + :step,"
         " expires_wall = expires_wall + :step, changed_wall = changed_wall + :step,"
-        " begun_wall = iif(begun_wall > 0, begun_wall + min(:step, 0), 0)",
+        " not_before_wall = iif(not_before_wall > 0, not_before_wall + :step, 0),"
+        " begun_wall = iif(begun_wall > 0, begun_wall + :step, 0)",
         {"step": step},
     )
-
-
-def _bring_back(db: Database, now: float) -> None:
-    db.execute(
-        f"update messages set expires_wall = expires_wall - accepted_wall + :now,"
-        f" accepted_wall = :now, begun_wall = min(begun_wall, :now)"
-        f" where {_WAITS} and accepted_wall > :now",
-        {"now": now},
-    )
-    db.execute("update messages set changed_wall = min(changed_wall, :now)", {"now": now})

@@ -1,15 +1,14 @@
-"""What arrived in sessions, read by cursor: in pages, waited for, or followed. From the session's
-worker while one runs, else from its file."""
+"""What arrived in sessions, read by cursor, at once or waited for: polls, WebSockets, webhooks and
+acknowledgements use this one. From the session's worker while one runs, else from its file."""
 
 import asyncio
 import logging
 import sqlite3
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
@@ -25,13 +24,11 @@ from agent.errors import (
     WaError,
 )
 from agent.log import about
-from agent.messages import incoming
-from agent.messages.incoming import NAME, Page
+from agent.messages.incoming import NAME
 from agent.messages.intake import FOLDER
-from agent.messages.media import MediaFile, open_media
+from agent.messages.media import open_media
+from agent.messages.reading import Answer, read_only
 from agent.messages.record import MESSAGE
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +36,6 @@ ENDING = "stopping"
 READER = ""
 """The consumer that reads over the API; it counts where no webhook gets the messages."""
 LONGEST_PAGE = 500
-FOLLOWED_PAGE = 50
 CALL_SECONDS = 5.0
 MEDIA_SECONDS = 15.0
 """Of an answer beside the seconds that were asked for."""
@@ -48,9 +44,9 @@ LOOK_AGAIN = 2.0
 SETTLE_EVERY = 10.0
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
+_CANNOT = "cannot read messages"
+FIGURES = ("newest", "waiting", "bytes", "lost")
 _UNKNOWN_CALL = ("invalid_request", "do")
-MEDIA_READERS, ALL_MEDIA_READERS = 4, 16
-"""At a time, of one session and of all."""
 _MEDIA_ERRORS: Mapping[str, type[WaError]] = {
     **dict.fromkeys(("message_not_found", "no_media", "media_gone"), NotFound),
     **dict.fromkeys(("media_too_large", "media_refused", "not_supported"), Refused),
@@ -60,36 +56,34 @@ _MEDIA_ERRORS: Mapping[str, type[WaError]] = {
     "media_not_kept": StoreError,
 }
 """A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
-_PASSES = ("not_running", "slow")
-"""Codes of a session whose worker is expected back."""
-
-
-class Link(Protocol):
-    async def call(
-        self, do: str, args: Mapping[str, Any], *, timeout: float
-    ) -> Mapping[str, Any]: ...
 
 
 class Workers(Protocol):
     """What the reader asks of the agent's sessions; NotFound for an unknown one."""
 
-    def link(self, id: InstanceId) -> Link | None:
-        """None: no worker runs, or it cannot be reached."""
-
     def folder(self, id: InstanceId) -> Path | None:
         """Of the session's files; None: a server has them."""
 
+    def runs(self, id: InstanceId) -> bool:
+        """True if its worker can be called."""
+
+    async def call(
+        self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
+    ) -> Answer: ...
+
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """The figures that a worker told last."""
+class Page:
+    records: list[dict[str, Any]]
+    next: int
+    """The cursor to ask behind after this page."""
+    oldest: int
+    newest: int
+    """Cursors; `oldest` is beyond `newest` where nothing is kept."""
 
-    newest: int = 0
-    waiting: int = 0
-    bytes: int = 0
-    lost: int = 0
-    media_files: int = 0
-    media_bytes: int = 0
+    @property
+    def more(self) -> bool:
+        return self.next < self.newest
 
 
 @dataclass(slots=True)
@@ -97,7 +91,8 @@ class _Session:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there may be more, and replaced."""
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
-    kept: Kept | None = None
+    figures: dict[str, int] = field(default_factory=dict)
+    """As its worker told them last."""
     cursors: dict[str, int] = field(default_factory=dict)
     """By consumer: all up to it is delivered."""
 
@@ -134,7 +129,6 @@ class Reader:
         self._followers: set[Changes] = set()
         self._own = self.follow_changes()
         """Those whose workers are to be told what is settled, and asked for their figures."""
-        self._media: Counter[InstanceId] = Counter()
         self._consumers: dict[str, Callable[[InstanceId], bool]] = {}
 
     async def page(
@@ -164,40 +158,16 @@ class Reader:
                 return page
             await _wait(news, min(left, LOOK_AGAIN) if failure else left)
 
-    async def follow(self, id: InstanceId, after: int | None) -> AsyncGenerator[Page, None]:
-        """Pages with records, until the agent stops or the session is gone. One page is in memory;
-        asking for the next one tells that this one is delivered."""
-        if after is None:
-            after = (await self._look(id, None, 1)).next
-        while not self.ending:
-            try:
-                page = await self.page(id, after, limit=FOLLOWED_PAGE, wait=15.0)
-            except (Refused, TryLater) as error:
-                if error.code == ENDING:
-                    return
-                if error.code not in _PASSES:
-                    raise
-                await _wait(self._of(id).news, 15.0)
-                continue
-            if page.records:
-                yield page
-                self.settle(READER, id, page.next)
-            after = page.next
-
     async def other_name(self, id: InstanceId, jid: str) -> str:
         """The number of a lid, or the lid of a number; "" = unknown."""
 
-        def read(db: sqlite3.Connection) -> Mapping[str, Any]:
-            return {"name": incoming.other_name(db, jid)}
-
-        found = await self._ask(id, "messages_name", {"chat": jid}, read)
-        return str(found.get("name") or "")
+        return str((await self.ask(id, "messages_name", {"chat": jid})).get("name") or "")
 
     async def media(
         self, id: InstanceId, message: str, chat: str, wait: float
-    ) -> tuple[Mapping[str, Any], MediaFile]:
-        """The `sha256`, `mimetype` and `filename` of what a message brought, and the file, which
-        the caller closes. NotYet `media_loading` after so many seconds."""
+    ) -> tuple[Mapping[str, Any], IO[bytes]]:
+        """The `size`, `sha256`, `mimetype` and `filename` of what a message brought, and the file,
+        which the caller closes. NotYet `media_loading` after so many seconds."""
         until = boot_now() + wait
         while True:
             left = max(0.0, min(until - boot_now(), 10.0))
@@ -224,38 +194,37 @@ class Reader:
             why = f"cannot read a file of {id}: {error.strerror}; try again"
             raise TryLater(why, code="busy") from error
 
-    @contextmanager
-    def media_turn(self, id: InstanceId) -> Iterator[None]:
-        """TryLater where too many files are read already."""
-        if self._media[id] >= MEDIA_READERS or self._media.total() >= ALL_MEDIA_READERS:
-            raise TryLater(
-                f"cannot read a file of {id}: too many are read already; try again", code="busy"
-            )
-        self._media[id] += 1
-        try:
-            yield
-        finally:
-            self._media[id] -= 1
+    async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
+        """Of the worker, or of its file where none runs: a question of `reading.READS`."""
+        folder = self._workers.folder(id)
+        if folder is None:
+            raise Refused(f"{_CANNOT} of {id}: its server has them", code="not_supported")
+        async with self._of(id).reads:
+            if self._workers.runs(id):
+                return await self.call(id, do, args)
+            path, loop = folder / FOLDER / NAME, asyncio.get_running_loop()
+            try:
+                return await loop.run_in_executor(None, read_only, path, do, args)
+            except (OSError, sqlite3.Error) as error:
+                why = f"{_CANNOT} of {id}: {error}; try again"
+                raise TryLater(why, code="slow") from error
 
     async def call(
         self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float = CALL_SECONDS
-    ) -> Mapping[str, Any]:
+    ) -> Answer:
         """A call that only a running worker answers."""
-        link = self._workers.link(id)
-        if link is None:
-            raise Refused(
-                f"cannot read messages of {id}: its worker does not run or cannot be reached",
-                code="not_running",
-            )
+        if not self._workers.runs(id):
+            why = f"{_CANNOT} of {id}: its worker does not run or cannot be reached"
+            raise Refused(why, code="not_running")
         try:
-            return await link.call(do, args, timeout=seconds)
+            return await self._workers.call(id, do, args, seconds)
         except LinkError as error:
-            why = f"cannot read messages of {id}: {error}; try again"
+            why = f"{_CANNOT} of {id}: {error}; try again"
             raise TryLater(why, code="slow") from error
         except EngineError as error:
             if (error.code, error.field) != _UNKNOWN_CALL:
                 raise
-            why = f"cannot read messages of {id}: its worker keeps none ([messages] keep)"
+            why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
             raise Refused(why, code="not_kept") from error
 
     # Consumers
@@ -295,11 +264,10 @@ class Reader:
         except WaError as error:
             log.debug("no figures of its messages: %s", error, extra=about(id))
             return
-        names = ("newest", "waiting", "bytes", "lost", "media_files", "media_bytes")
-        its.kept = Kept(*(_whole(raw.get(name)) for name in names))
+        its.figures = {name: _whole(raw.get(name)) for name in FIGURES}
 
-    def figures(self) -> Mapping[InstanceId, Kept]:
-        return {id: its.kept for id, its in self._sessions.items() if its.kept is not None}
+    def figures(self) -> Mapping[InstanceId, Mapping[str, int]]:
+        return {id: its.figures for id, its in self._sessions.items() if its.figures}
 
     # The agent tells
 
@@ -334,42 +302,13 @@ class Reader:
             page = await self._look(id, 0, 1)
             return Page([], page.newest, page.oldest, page.newest)
 
-        def read(db: sqlite3.Connection) -> Mapping[str, Any]:
-            return incoming.page(db, after, limit).as_answer()
-
-        raw = await self._ask(id, "messages", {"after": after, "limit": limit}, read)
+        raw = await self.ask(id, "messages", {"after": after, "limit": limit})
         records = raw.get("records")
         if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
-            why = "cannot read messages: the worker's answer has another form"
+            why = f"{_CANNOT} of {id}: the worker's answer has another form"
             raise TryLater(why, code="slow")
         next, oldest, newest = (_whole(raw.get(name)) for name in ("next", "oldest", "newest"))
         return Page([_with_answerable(one) for one in records], next, oldest, newest)
-
-    async def _ask(
-        self,
-        id: InstanceId,
-        do: str,
-        args: Mapping[str, Any],
-        read: Callable[[sqlite3.Connection], Mapping[str, Any]],
-    ) -> Mapping[str, Any]:
-        """Of the worker, or of its file where none runs."""
-        folder = self._workers.folder(id)
-        if folder is None:
-            raise Refused(
-                f"cannot read messages of {id}: its server has them", code="not_supported"
-            )
-        async with self._of(id).reads:
-            if self._workers.link(id) is not None:
-                return await self.call(id, do, args)
-            path = folder / FOLDER / NAME
-            try:
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(None, incoming.read_only, path, read)
-            except FileNotFoundError:
-                return incoming.nothing(_whole(args.get("after"))).as_answer()
-            except (OSError, sqlite3.Error) as error:
-                why = f"cannot read messages of {id}: {error}; try again"
-                raise TryLater(why, code="slow") from error
 
 
 def _with_answerable(record: dict[str, Any]) -> dict[str, Any]:

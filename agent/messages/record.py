@@ -29,10 +29,13 @@ STATES = ("server", "delivered", "read", "played", "error")
 PRIVATE = "_"
 """A key that begins so is never shown: what a later download needs."""
 
-_TEXT, _WORD, _NUMBER, _TRUTH, _WORDS, _OBJECT, _OBJECTS = (
-    *("text", "word", "number", "truth", "words", "object", "objects"),
-)
-COMMON = {
+_TEXT = {"type": "string", "maxLength": LONGEST_TEXT}
+_WORD = {"type": "string", "maxLength": LONGEST_WORD}
+_NUMBER, _TRUTH, _OBJECT = {"type": "number"}, {"type": "boolean"}, {"type": "object"}
+_WORDS = {"type": "array", "items": {"type": "string"}}
+_OBJECTS = {"type": "array", "items": _OBJECT}
+_Fields = Mapping[str, tuple[Mapping[str, Any], str]]
+COMMON: _Fields = {
     "at": (_NUMBER, "WhatsApp's time of it, in Unix seconds"),
     "chat": (_WORD, "jid of the chat"),
     "from_me": (_TRUTH, "whether this account wrote or did it"),
@@ -41,7 +44,7 @@ COMMON = {
     "message_id": (_WORD, "WhatsApp's id of the message that it is about"),
 }
 """The fields of every record beside v, id, kind, cursor and kept, with their meaning."""
-OWN: Mapping[str, Mapping[str, tuple[str, str]]] = {
+OWN: Mapping[str, _Fields] = {
     MESSAGE: {
         "type": (_WORD, f"one of {', '.join(TYPES)}"),
         "text": (_TEXT, "its text, or the caption of what it brings"),
@@ -72,7 +75,6 @@ OWN: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "first": (_NUMBER, "the cursor of the first of them"),
         "last": (_NUMBER, "and of the last"),
         "since": (_NUMBER, "since when, in Unix seconds"),
-        "until": (_NUMBER, "until when, where it is known"),
     },
 }
 """Each kind with the fields that only it has. A gap is made for a reader and never kept."""
@@ -157,7 +159,7 @@ def schema() -> dict[str, Any]:
         },
     }
     fields = {
-        name: {**_TYPES[wanted], "description": meaning}
+        name: {**wanted, "description": meaning}
         for own in _BY_KIND.values()
         for name, (wanted, meaning) in own.items()
     }
@@ -165,31 +167,19 @@ def schema() -> dict[str, Any]:
     return {"type": "object", "properties": {**fixed, **fields}, "required": required}
 
 
-_TYPES: Mapping[str, Mapping[str, Any]] = {
-    _TEXT: {"type": "string", "maxLength": LONGEST_TEXT},
-    _WORD: {"type": "string", "maxLength": LONGEST_WORD},
-    _NUMBER: {"type": "number"},
-    _TRUTH: {"type": "boolean"},
-    _WORDS: {"type": "array", "items": {"type": "string"}},
-    _OBJECT: {"type": "object"},
-    _OBJECTS: {"type": "array", "items": {"type": "object"}},
-}
-
-
-def _take(value: Any, wanted: str) -> Any:
+def _take(value: Any, wanted: Mapping[str, Any]) -> Any:
     """None where it is not what is wanted."""
-    if wanted in {_TEXT, _WORD}:
-        longest = LONGEST_TEXT if wanted == _TEXT else LONGEST_WORD
-        return value[:longest] if isinstance(value, str) else None
-    if wanted == _NUMBER:
+    if wanted is _TEXT or wanted is _WORD:
+        return value[: wanted["maxLength"]] if isinstance(value, str) else None
+    if wanted is _NUMBER:
         return value if type(value) in {int, float} and abs(value) < 1e15 else None
-    if wanted == _TRUTH:
+    if wanted is _TRUTH:
         return value if isinstance(value, bool) else None
-    if wanted == _OBJECT:
+    if wanted is _OBJECT:
         return _plain(value) if isinstance(value, Mapping) else None
     if not isinstance(value, list):
         return None
-    if wanted == _WORDS:
+    if wanted is _WORDS:
         return [each[:LONGEST_WORD] for each in value[:MOST_PARTS] if isinstance(each, str)]
     return [_plain(each) for each in value[:MOST_PARTS] if isinstance(each, Mapping)]
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,8 +52,6 @@ LOOK_AGAIN = 10.0
 """Seconds after which a session that is held is looked at again; its events wake earlier."""
 LEAST_WAIT, LONGEST_WAIT = 0.05, 60.0
 WRITE_AGAIN = 5.0
-MOST_LOOKS = 4
-"""Looks for a message that may have been sent; then it is unknown."""
 MOST_EARLY = 1000
 PACED = "paced"
 ME = "me"
@@ -78,10 +76,6 @@ class Sessions(Protocol):
         self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
     ) -> Mapping[str, Any]: ...
 
-    async def ask_sent(
-        self, id: InstanceId, message: Mapping[str, Any], begun_wall: float
-    ) -> Mapping[str, Any]: ...
-
     async def find(
         self, id: InstanceId, chat: str, message_ids: Sequence[str]
     ) -> Mapping[str, Mapping[str, Any]]: ...
@@ -104,16 +98,20 @@ class Waiting:
     maybe_out: bool
     """True if a try that is over may have sent it."""
     tries: int
-    begun_wall: float
-    """Unix time of the first try that may have sent it; 0 = none may."""
     impatient: bool = False
     """True if a client waits for the answer to the first try: a refusal of it ends the message."""
     due: float = 0.0
     """Boot time before which it is not tried."""
-    looks: int = 0
-    """Looks for an earlier try that found nothing certain."""
     under_way: bool = False
     gone: bool = False
+    clients: "list[asyncio.Future[End]]" = field(default_factory=list)
+    end: End | None = None
+
+    def tell(self, end: End) -> None:
+        self.end = end
+        for client in self.clients:
+            if not client.done():
+                client.set_result(end)
 
 
 class Lanes:
@@ -191,7 +189,7 @@ class SessionSender:
         self.per_minute = 0.0
         """Messages a minute at most; 0 = as many as come."""
         self.lanes = Lanes()
-        self.count = 0
+        self.count = self.bytes = 0
         self.hold: Hold | None = None
         self._sessions, self._outbox, self._files = sessions, outbox, files
         self._ended = ended
@@ -205,9 +203,10 @@ class SessionSender:
 
     def add(self, row: OutMessage, *, impatient: bool = False) -> Waiting:
         maybe_out = row.state is State.SENDING
-        waiting = Waiting(row, maybe_out, row.tries, row.begun_wall, impatient)
+        due = boot_now() + row.not_before_wall - time.time()
+        waiting = Waiting(row, maybe_out, row.tries, impatient, due)
         self.lanes.add(waiting)
-        self.count += 1
+        self.count, self.bytes = self.count + 1, self.bytes + row.size
         self._wake.set()
         return waiting
 
@@ -232,21 +231,22 @@ class SessionSender:
             return False
         waiting.under_way = True
         await self._end(waiting, state, end, **columns)
-        self._wake.set()
         return True
 
     def drop(self, waiting: Waiting) -> None:
-        """Its row is gone."""
+        """It waits no more."""
         if not waiting.gone:
             self.lanes.remove(waiting)
-            self.count -= 1
+            self.count, self.bytes = self.count - 1, self.bytes - waiting.row.size
             self._wake.set()
 
     async def run(self) -> None:
         """Until nothing waits."""
         while self.count or self._tries:
             self._wake.clear()
-            view = self._view()
+            view = None
+            with suppress(NotFound):
+                view = self._sessions.view(self.id)
             self.hold = self._holds.find(view, boot_now(), time.time())
             if self.hold is not None:
                 await self._refuse_impatient(self.hold)
@@ -267,12 +267,6 @@ class SessionSender:
         if self._tries:
             await asyncio.wait(self._tries)
 
-    def _view(self) -> InstanceView | None:
-        try:
-            return self._sessions.view(self.id)
-        except NotFound:
-            return None
-
     async def _start_tries(self, view: InstanceView) -> None:
         while len(self._tries) < (1 if self._holds.careful else AT_ONCE):
             self.hold = await self._pause()
@@ -290,10 +284,7 @@ class SessionSender:
             return None
         share = 60.0 / self.per_minute
         if self._tried_at is None:
-            try:
-                ago = time.time() - await self._outbox.last_begun(self.id)
-            except StoreError as error:
-                return Hold(error.code, str(error), refusal=error.code)
+            ago = time.time() - await self._outbox.last_begun(self.id)
             self._tried_at = boot_now() - max(ago, 0.0)
         if (left := self._tried_at + share - boot_now()) <= 0:
             return None
@@ -326,15 +317,12 @@ class SessionSender:
         for waiting in [each for each in self.lanes.heads() if each.impatient]:
             if not waiting.maybe_out:
                 words = f"cannot send with {self.id}: {hold.sentence}"
-                end = End(error=Refused(words, code=hold.refusal))
-                told = {"reason": hold.refusal, "sentence": words, "repeats": ""}
-                await self.end(waiting, State.FAILED, end, **told)
+                waiting.under_way = True
+                await self._end_failed(waiting, Refused(words, code=hold.refusal))
 
     # One try
 
     async def _try(self, waiting: Waiting, view: InstanceView) -> None:
-        engine = entry_of(view.instance.engine)
-        looks = waiting.maybe_out and not engine.repeats
         try:
             content = await self._outbox.content(waiting.row.number)
             if content is None or view.instance.created_wall != waiting.row.born:
@@ -342,13 +330,15 @@ class SessionSender:
                 return
             account = account_of(view)
             if account and waiting.row.account not in ("", account):
-                await self._end_for_other(waiting)
+                words = f"cannot send with {self.id}: it was paired with another account meanwhile"
+                await self._end_failed(waiting, Refused(words, code=OTHER_ACCOUNT))
                 return
-            if looks and not engine.settles:
+            if waiting.maybe_out and not entry_of(view.instance.engine).repeats:
                 await self._end_unknown(waiting, "the agent ended while it was sent")
                 return
-            if not waiting.maybe_out:
-                await self._begin(waiting)
+            # On the disk before the session hears of it.
+            number, now = waiting.row.number, time.time()
+            await self._outbox.change(number, State.SENDING, begun_wall=now)
         except StoreError as error:
             self._holds.refuse(error.code, str(error), boot_now(), random.random())
             self.lanes.put_back(waiting, boot_now())
@@ -357,9 +347,7 @@ class SessionSender:
         path = self._files.folder / waiting.row.file if waiting.row.file else None
         try:
             message = await complete(self.id, content, self._outbox, self._sessions)
-            answer = await self._look(waiting, message) if looks else None
-            if answer is None:
-                answer = await self._sessions.send(self.id, message, path)
+            answer = await self._sessions.send(self.id, message, path)
         except WaError as error:
             await self._failed(waiting, error, view.instance.engine)
         except Exception as error:
@@ -369,21 +357,6 @@ class SessionSender:
         else:
             failpoint("outbox_sent")
             await self._sent(waiting, answer)
-
-    async def _begin(self, waiting: Waiting) -> None:
-        """On the disk before the session hears of it."""
-        wall = time.time()
-        await self._outbox.change(waiting.row.number, State.SENDING, begun_wall=wall)
-        waiting.begun_wall = wall
-
-    async def _look(self, waiting: Waiting, message: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The answer to an earlier try; None: it was not sent."""
-        answer = await self._sessions.ask_sent(self.id, message, waiting.begun_wall)
-        if answer.get("outcome") == "sent":
-            return answer
-        waiting.maybe_out, waiting.looks = False, 0
-        await self._begin(waiting)
-        return None
 
     async def _sent(self, waiting: Waiting, answer: Mapping[str, Any]) -> None:
         self._holds.sent()
@@ -407,9 +380,7 @@ class SessionSender:
             jitter = random.random()
             self._holds.refuse(shown.code, str(shown), boot_now(), jitter, lock=lock)
         if found is Judgement.UNKNOWN:
-            waiting.looks += may_be_out
-            entry = entry_of(engine)
-            if not entry.repeats and not (entry.settles and waiting.looks < MOST_LOOKS):
+            if not entry_of(engine).repeats:
                 await self._end_unknown(waiting, str(shown))
                 return
             waiting.maybe_out = True
@@ -418,25 +389,20 @@ class SessionSender:
             await self._end_unknown(waiting, words)
             return
         elif found is Judgement.FINAL or (waiting.impatient and not may_be_out):
-            # It did not go out: its Idempotency-Key may be used again.
-            await self._end(waiting, State.FAILED, End(error=shown), **told, repeats="")
+            await self._end_failed(waiting, shown)
             return
         await self._again(waiting, found, told)
 
     async def _again(self, waiting: Waiting, found: Judgement, told: dict[str, Any]) -> None:
-        due, state = boot_now(), State.SENDING
-        if not waiting.maybe_out:
-            state, waiting.begun_wall = State.ACCEPTED, 0.0
+        due, state = boot_now(), State.SENDING if waiting.maybe_out else State.ACCEPTED
         if found is Judgement.SESSION:
             told["tries"] = waiting.tries
         else:
             waiting.tries = told["tries"]
-            # A look holds its chat, and waits no longer because of tries before it.
-            count = waiting.looks + 1 if found is Judgement.UNKNOWN else waiting.tries
-            due += next_try(count, LONGEST, random.random())
+            wait = next_try(waiting.tries, LONGEST, random.random())
+            due, told["not_before_wall"] = due + wait, time.time() + wait
         try:
-            number, begun = waiting.row.number, waiting.begun_wall
-            await self._outbox.change(number, state, begun_wall=begun, **told)
+            await self._outbox.change(waiting.row.number, state, **told)
         except StoreError as error:
             log.error("cannot note a try: %s", error, extra=about(self.id))
         self.lanes.put_back(waiting, due)
@@ -446,11 +412,10 @@ class SessionSender:
         told = {"reason": State.UNKNOWN.value, "sentence": words}
         await self._end(waiting, State.UNKNOWN, End(error=error), **told)
 
-    async def _end_for_other(self, waiting: Waiting) -> None:
-        words = "its session was paired with another account meanwhile"
-        error = Refused(f"cannot send with {self.id}: {words}", code=OTHER_ACCOUNT)
-        told = {"reason": OTHER_ACCOUNT, "sentence": words, "repeats": ""}
-        await self._end(waiting, State.FAILED, End(error=error), **told)
+    async def _end_failed(self, waiting: Waiting, error: WaError) -> None:
+        """It did not go out: its Idempotency-Key may be used again."""
+        told = {"reason": error.code, "sentence": str(error), "repeats": ""}
+        await self._end(waiting, State.FAILED, End(error=error), tries=waiting.tries + 1, **told)
 
     async def _end(self, waiting: Waiting, state: State, end: End, **columns: Any) -> None:
         """Write it down, for as long as that takes; a client that waits hears of it at once."""
@@ -467,8 +432,7 @@ class SessionSender:
                 await asyncio.sleep(WRITE_AGAIN)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._files.remove, waiting.row.file)
-        self.lanes.remove(waiting)
-        self.count -= 1
+        self.drop(waiting)
         if not said:
             self._ended(waiting, state, reason, end)
 

@@ -6,7 +6,6 @@ import json
 import logging
 import secrets
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +23,7 @@ from agent.log import about
 from agent.messages.media import OutgoingFiles
 from agent.messages.outbox import NAME, Ack, Mark, Outbox, OutMessage, chat_of, hash_of
 from agent.messages.outcomes import UNKNOWN_OUTCOME, State
-from agent.messages.reader import Reader
+from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Sessions, SessionSender, Waiting, account_of
 from agent.store.database import Store
 
@@ -45,10 +44,13 @@ HOUR = 3600.0
 LOOK_EVERY = 5.0
 """Seconds, at least, between two looks at the acknowledgements that were kept."""
 EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
-BOUNDS = (1, 5, 30, 300, 3600, 86_400)
-"""Seconds of the histogram from accepted to sent."""
 ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)
 MOST_REASONS = 40
+
+
+class TooManyWait(TryLater):
+    code = "outbox_full"
+    http = 429
 
 
 @dataclass(slots=True)
@@ -68,21 +70,17 @@ class Taken:
     row: OutMessage
     again: bool
     """True if an earlier request with its Idempotency-Key made it."""
-    waits: str
-    """Why its session sends nothing now."""
-    end: "asyncio.Future[End] | None" = None
-    """None: the client does not wait, or it has ended."""
+    waiting: Waiting | None
+    """None: it has ended, or the agent stops."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """Since the agent's start; of a session, or of all."""
+    """Of a session, since the agent's start."""
 
     ended: Counter[State] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     sent_wall: float | None = None
-    took: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
-    seconds: float = 0.0
 
 
 class Sending:
@@ -93,17 +91,14 @@ class Sending:
         self.senders: dict[InstanceId, SessionSender] = {}
         """Of each session that has something to send."""
         self.counts: dict[InstanceId, Counts] = {}
-        self.all = Counts()
+        self.on_end: Callable[[OutMessage, State, str], None] = lambda row, state, reason: None
+        """Called with each end and its reason, for metrics."""
         self._path, self._files = folder / NAME, OutgoingFiles(folder / FOLDER)
         self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
         self._outbox: Outbox | None = None
         self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
         self._opened = asyncio.Event()
         self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
-        self._clients: dict[int, set[asyncio.Future[End]]] = {}
-        self._bytes = 0
-        """Of all that waits or comes."""
-        self._coming: Counter[InstanceId] = Counter()
         self._untidy = False
         """True if a message ended since the journal was emptied of what it said."""
 
@@ -141,42 +136,25 @@ class Sending:
         apart = content.pop("content") if len(apart) > LONGEST_INSIDE else ""
         text = json.dumps(content, separators=(",", ":"))
         chat = chat_of(content["to"])
+        lane, expires = await self._lane(id, chat), expires_in or self.limits.expires_hours * HOUR
         row = OutMessage(
-            number=0,
-            id=name,
-            instance=id,
-            born=born,
-            account=account_of(view),
-            lane=await self._lane(id, chat),
-            chat=chat,
-            type=str(content["type"]),
-            state=State.ACCEPTED,
-            accepted_wall=now,
-            changed_wall=now,
-            expires_wall=now + (expires_in or self.limits.expires_hours * HOUR),
+            *(0, name, id, born, account_of(view), lane, chat, str(content["type"])),
+            *(State.ACCEPTED, now, now, now + expires),
             repeats=hash_of(whose, born) if whose else "",
             digest=digest,
             file=name if apart else "",
             size=len(text) + len(apart) // 4 * 3,
         )
         self._must_fit(id, row.size)
-        self._coming[id] += 1
-        self._bytes += row.size
-        try:
-            taken = await self._keep(outbox, row, text, apart, wait)
-        finally:
-            self._coming[id] -= 1
-            self._bytes -= row.size
+        taken = await self._keep(outbox, row, text, apart, impatient=wait > 0)
         failpoint("outbox_accepted")
         return taken
 
     async def answer(self, taken: Taken, seconds: float) -> tuple[int, Mapping[str, Any]]:
         """Status and body for the client, after so many seconds at most; its error is raised."""
-        if taken.end is not None:
-            await asyncio.wait({taken.end}, timeout=seconds)
-            self._lose_patience(taken)
-        end = taken.end.result() if taken.end is not None and taken.end.done() else End()
-        row = taken.row
+        row, end = taken.row, End()
+        if taken.waiting is not None and seconds:
+            end = await self._wait(taken.waiting, seconds)
         if end.error is not None:
             raise end.error
         if end.answer is not None:
@@ -185,19 +163,14 @@ class Sending:
             return 200, row.answer if seconds else row.show()
         if row.state.waits:
             look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
-            return 202, {**row.show(taken.waits), "look": look}
+            return 202, {**self._show(row), "look": look}
         if row.state in (State.CANCELLED, State.EXPIRED):
-            raise Refused(
-                f"cannot send it: the message of this Idempotency-Key is {row.state.value}"
-                f" ({row.sentence}), and none was sent; another message needs another key",
-                field="Idempotency-Key",
-                code=row.state.value,
-            )
-        raise TryLater(
-            "cannot tell whether the first request with this Idempotency-Key sent the message"
-            f" ({row.sentence}); check it before you send it with another key",
-            code=UNKNOWN_OUTCOME,
-        )
+            why = f"the message of this Idempotency-Key is {row.state.value} ({row.sentence})"
+            words = f"cannot send it: {why}; another message needs another key"
+            raise Refused(words, field="Idempotency-Key", code=row.state.value)
+        words = "cannot tell whether the first request with this Idempotency-Key sent the message"
+        more = f"({row.sentence}); check it before you send it with another key"
+        raise TryLater(f"{words} {more}", code=UNKNOWN_OUTCOME)
 
     async def page(
         self, id: InstanceId, state: str = "", before: str = "", limit: int = 100
@@ -270,59 +243,55 @@ class Sending:
 
     def _must_fit(self, id: InstanceId, size: int) -> None:
         sender, limits = self.senders.get(id), self.limits
-        count = self._coming[id] + (0 if sender is None else sender.count)
-        if count >= limits.most:
-            error = TryLater(
-                f"cannot take the message: {count} messages of {id} wait to be sent, at most"
-                f" {limits.most} may ([messages] outbox_most); wa-agent why {id} says why",
-                code="outbox_full",
+        if sender is not None and sender.count >= limits.most:
+            raise TooManyWait(
+                f"cannot take the message: {sender.count} messages of {id} wait to be sent, at most"
+                f" {limits.most} may ([messages] outbox_most); wa-agent why {id} says why"
             )
-            error.http = 429
-            raise error
-        if self._bytes + size > limits.megabytes << 20:
+        waiting = sum(each.bytes for each in self.senders.values())
+        if waiting + size > limits.megabytes << 20:
             raise StoreError(
-                f"cannot take the message: what waits to be sent has {self._bytes} bytes, at most"
+                f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
                 f" {limits.megabytes} MiB may wait ([messages] outbox_megabytes)",
                 code="outbox_full",
             )
 
     async def _keep(
-        self, outbox: Outbox, new: OutMessage, text: str, apart: str, wait: float
+        self, outbox: Outbox, new: OutMessage, text: str, apart: str, *, impatient: bool
     ) -> Taken:
-        loop, ends = asyncio.get_running_loop(), []
+        loop, waiting = asyncio.get_running_loop(), None
 
         def committed(row: OutMessage, again: bool) -> None:
+            nonlocal waiting
             if not again and self._outbox is outbox:  # else the next agent sends it
-                self._add(outbox, row, impatient=wait > 0)
-            if wait and row.state.waits:
-                ends.append(loop.create_future())
-                self._clients.setdefault(row.number, set()).add(ends[0])
+                waiting = self._add(outbox, row, impatient=impatient)
 
         if apart:
             await loop.run_in_executor(None, self._files.write, new.file, apart)
         failpoint("outbox_file")
-        kept = False
         try:
             row, again = await outbox.take(new, text, committed)
-            kept = not again
-        finally:
-            if apart and not kept:
-                await loop.run_in_executor(None, self._files.remove, new.file)
-        sender = self.senders.get(row.instance)
-        waits = sender.hold.sentence if sender is not None and sender.hold is not None else ""
-        return Taken(row, again, waits, ends[0] if ends else None)
+        except WaError:
+            await loop.run_in_executor(None, self._files.remove, new.file)
+            raise
+        if again:
+            await loop.run_in_executor(None, self._files.remove, new.file)
+            sender = self.senders.get(row.instance)
+            waiting = None if sender is None else sender.find(row.number)
+        return Taken(row, again, waiting)
 
-    def _lose_patience(self, taken: Taken) -> None:
-        """The client goes with a 202: no refusal of a try ends its message any more."""
-        clients = self._clients.get(taken.row.number, set())
-        clients.discard(taken.end)
-        if clients:
-            return
-        self._clients.pop(taken.row.number, None)
-        sender = self.senders.get(taken.row.instance)
-        waiting = None if sender is None else sender.find(taken.row.number)
-        if waiting is not None:
-            waiting.impatient = False
+    async def _wait(self, waiting: Waiting, seconds: float) -> End:
+        """Afterwards the client goes: no refusal of a try ends its message any more."""
+        if waiting.end is not None:
+            return waiting.end
+        client: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        waiting.clients.append(client)
+        try:
+            await asyncio.wait({client}, timeout=seconds)
+        finally:
+            waiting.clients.remove(client)
+            waiting.impatient &= bool(waiting.clients)
+        return client.result() if client.done() else End()
 
     def _show(self, row: OutMessage) -> dict[str, Any]:
         sender = self.senders.get(row.instance)
@@ -344,7 +313,9 @@ class Sending:
     async def _open(self) -> Outbox:
         while True:
             try:
-                outbox = await Outbox.open(self._path, _read_mark(await self._store.get_fact(MARK)))
+                known = await self._store.get_fact(MARK)
+                mark = Mark(*json.loads(known)) if known else None
+                outbox = await Outbox.open(self._path, mark)
                 try:
                     rows = await self._take_over(outbox)
                 except BaseException:
@@ -365,22 +336,16 @@ class Sending:
 
     async def _take_over(self, outbox: Outbox) -> list[OutMessage]:
         """What the agent before this one left, and is to be sent."""
-        for sentence in outbox.sentences:
-            log.error("%s", sentence)
-            entry = JournalEntry("store_repaired", sentence, Category.SYSTEM, wall=time.time())
+        if said := outbox.opened_so:
+            log.error("%s", said)
+            entry = JournalEntry("store_repaired", said, Category.SYSTEM, wall=time.time())
             await self._store.note(entry)
-        mark = json.dumps({"id": outbox.mark.id, "times": outbox.mark.times})
+        mark = json.dumps([outbox.mark.id, outbox.mark.times])
         await self._store.put_facts({MARK: mark})
-        rows, born = await outbox.waiting(), {}
-        for id in {row.instance for row in rows}:
-            born[id] = 0.0
-            with suppress(NotFound):
-                born[id] = self._sessions.view(id).instance.created_wall
-            if any(row.instance == id and row.born != born[id] for row in rows):
-                await self._say_dropped(id, await outbox.forget_instance(id, born[id]))
-        left = [row for row in rows if row.born == born[row.instance]]
-        names = {row.file for row in left}
-        loop = asyncio.get_running_loop()
+        for id in {row.instance for row in await outbox.waiting()}:
+            await self._forget(outbox, id, 0.0)
+        left = await outbox.waiting()
+        names, loop = {row.file for row in left}, asyncio.get_running_loop()
         await loop.run_in_executor(None, self._files.remove_others, names)
         return left
 
@@ -393,30 +358,26 @@ class Sending:
             task.cancel()
         stops = [sender.stop(TRIES_END_WITHIN) for sender in self.senders.values()]
         await asyncio.gather(*stops, *running, return_exceptions=True)
-        for clients in self._clients.values():
-            for client in clients:
-                if not client.done():
-                    client.set_result(End())
-        self._clients.clear()
+        for sender in self.senders.values():
+            for waiting in sender.lanes:
+                waiting.tell(End())
         self.senders.clear()
         self._tasks.clear()
-        self._bytes = 0
         with suppress(StoreError):
             await outbox.tidy()
         await outbox.close()
 
-    def _add(self, outbox: Outbox, row: OutMessage, *, impatient: bool) -> None:
-        self._bytes += row.size
+    def _add(self, outbox: Outbox, row: OutMessage, *, impatient: bool) -> Waiting:
         sender = self.senders.get(row.instance)
         if sender is None:
             sender = self.senders[row.instance] = SessionSender(
                 row.instance, self._sessions, outbox, self._files, self._ended
             )
         sender.per_minute = self.limits.per_minute
-        sender.add(row, impatient=impatient)
         if row.instance not in self._tasks:
             work = self._run_sender(sender)
             self._tasks[row.instance] = asyncio.create_task(work, name=f"outbox {row.instance}")
+        return sender.add(row, impatient=impatient)
 
     async def _run_sender(self, sender: SessionSender) -> None:
         while sender.count:
@@ -429,21 +390,16 @@ class Sending:
         del self.senders[sender.id]
 
     def _ended(self, waiting: Waiting, state: State, reason: str, end: End) -> None:
-        row, now = waiting.row, time.time()
-        self._bytes -= row.size
-        self._untidy = True
-        for counts in (self.all, self.counts.setdefault(row.instance, Counts())):
-            counts.ended[state] += 1
-            if state is State.SENT:
-                took = max(now - row.accepted_wall, 0.0)
-                counts.took[bisect_left(BOUNDS, took)] += 1
-                counts.seconds, counts.sent_wall = counts.seconds + took, now
-            elif state in (State.FAILED, State.UNKNOWN):
-                known = reason in counts.reasons or len(counts.reasons) < MOST_REASONS
-                counts.reasons[reason if known else "other"] += 1
-        for client in self._clients.pop(row.number, ()):
-            if not client.done():
-                client.set_result(end)
+        row, self._untidy = waiting.row, True
+        counts = self.counts.setdefault(row.instance, Counts())
+        counts.ended[state] += 1
+        if state is State.SENT:
+            counts.sent_wall = time.time()
+        elif state in (State.FAILED, State.UNKNOWN):
+            known = reason in counts.reasons or len(counts.reasons) < MOST_REASONS
+            counts.reasons[reason if known else "other"] += 1
+        self.on_end(row, state, reason)
+        waiting.tell(end)
 
     async def _tick(self, outbox: Outbox) -> None:
         """Until the file is found damaged."""
@@ -496,28 +452,25 @@ class Sending:
     async def _acks(self, outbox: Outbox) -> None:
         """Acknowledgements that sessions keep, also those that came while no agent ran."""
         changes = self._reader.follow_changes()
+        ids: frozenset[InstanceId] = frozenset(await outbox.followed())
         try:
-            ids: Iterable[InstanceId] = await outbox.followed()
             while True:
-                for id in ids:
-                    if await outbox.follows(id):
+                for id, cursor in (await outbox.followed()).items():
+                    if id in ids:
                         with suppress(Refused, TryLater):  # a change comes when that is over
-                            await self._read_acks(outbox, id)
+                            await self._read_acks(outbox, id, cursor)
                 await asyncio.sleep(LOOK_EVERY)
                 ids = await changes.next()
         finally:
             changes.close()
 
-    async def _read_acks(self, outbox: Outbox, id: InstanceId) -> None:
-        cursor, more = await outbox.cursor(id) or 0, True
+    async def _read_acks(self, outbox: Outbox, id: InstanceId, cursor: int) -> None:
+        more = True
         while more:
-            page = await self._reader.page(id, cursor, limit=500)
+            page = await self._reader.page(id, cursor, limit=LONGEST_PAGE)
+            kept = [each for each in page.records if each["kind"] == "message_ack"]
             acks = [
-                Ack(
-                    str(each.get("message_id", "")), str(each.get("state", "")), each.get("at", 0.0)
-                )
-                for each in page.records
-                if each["kind"] == "message_ack"
+                Ack(it.get("message_id", ""), it.get("state", ""), it.get("at", 0.0)) for it in kept
             ]
             await self._note_acks(outbox, id, acks, page.next)
             cursor, more = page.next, page.more
@@ -532,35 +485,27 @@ class Sending:
     async def _forget(self, outbox: Outbox, id: InstanceId, deleted_wall: float) -> None:
         """The instance is deleted; another one of that name may have been made since."""
         born = 0.0
-        self.counts.pop(id, None)
         with suppress(NotFound):
             made = self._sessions.view(id).instance.created_wall
             born = made if made > deleted_wall else 0.0
-        gone = await outbox.forget_instance(id, born)
-        self._untidy = True
-        await self._say_dropped(id, gone)
-        sender = self.senders.get(id)
-        for waiting in [] if sender is None else list(sender.lanes):
-            if waiting.row.born != born and sender is not None:
-                sender.drop(waiting)
-                self._bytes -= waiting.row.size
-                error = NotFound(f"cannot send {waiting.row.id}: {id} was deleted", field="id")
-                for client in self._clients.pop(waiting.row.number, ()):
-                    client.set_result(End(error=error))
-        loop, names = asyncio.get_running_loop(), [row.file for row in gone]
-        await loop.run_in_executor(None, self._files.remove, *names)
-
-    async def _say_dropped(self, id: InstanceId, gone: Sequence[OutMessage]) -> None:
-        """Accepted messages went with their instance: the log and the history tell it."""
-        if not gone:
+        if not (gone := await outbox.forget_instance(id, born)):
             return
+        self._untidy, sender = True, self.senders.get(id)
         words = f"{len(gone)} accepted messages are not sent: their instance was deleted"
+        for row in gone:
+            waiting = None if sender is None else sender.find(row.number)
+            if sender is not None and waiting is not None:
+                sender.drop(waiting)
+                error = NotFound(f"cannot send {row.id}: {id} was deleted", field="id")
+                waiting.tell(End(error=error))
+        names, loop = [row.file for row in gone], asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._files.remove, *names)
         log.warning("%s", words, extra=about(id))
         detail = {"count": len(gone)}
-        entry = JournalEntry(
+        dropped = JournalEntry(
             "messages_dropped", words, instance=id, wall=time.time(), detail=detail
         )
-        await self._store.note(entry)
+        await self._store.note(dropped)
 
 
 async def _end(sender: SessionSender, waiting: Waiting, state: State, words: str) -> bool:
@@ -580,21 +525,11 @@ async def _keep_on(work: Callable[[Outbox], Awaitable[None]], outbox: Outbox) ->
     while True:
         try:
             await work(outbox)
-        except StoreError as error:  # the disk is full, or read only
-            log.error("the outbox tries again in %g s: %s", OPEN_AGAIN, error)
-            await asyncio.sleep(OPEN_AGAIN)
-        except Exception:
-            log.exception("internal error of the outbox; it goes on")
+        except Exception as error:
+            known = isinstance(error, StoreError)  # the disk is full, or read only
+            log.error("the outbox goes on: %s", error, exc_info=None if known else error)
             await asyncio.sleep(OPEN_AGAIN)
 
 
 def _not_now(why: str, code: str) -> WaError:
     return TryLater(f"cannot take the message: {why}", code=code)
-
-
-def _read_mark(text: str | None) -> Mark | None:
-    try:
-        raw = json.loads(text or "")
-        return Mark(str(raw["id"]), int(raw["times"]))
-    except (ValueError, TypeError, KeyError):
-        return None

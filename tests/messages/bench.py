@@ -12,7 +12,7 @@ from agent.core.model import ConnectionStatus, InstanceId, JournalEntry
 from agent.core.view import InstanceView
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound, TryLater, WaError
-from agent.messages.reader import Link, Reader
+from agent.messages.reader import Reader
 from agent.messages.sending import Sending, Taken
 from agent.store.database import Store
 from tests.fakes.supervisor import make_view
@@ -34,8 +34,6 @@ class Phone:
     """By text, one for each try."""
     takes: float = 0.0
     """Seconds until an answer."""
-    finds: list[str] = field(default_factory=list)
-    """What looks for an earlier try find, one after another."""
     messages: dict[str, dict[str, Any]] = field(default_factory=dict)
     got: list[Mapping[str, Any]] = field(default_factory=list)
     files: list[bytes] = field(default_factory=list)
@@ -52,14 +50,6 @@ class Phone:
         self, _id: InstanceId, _chat: str, ids: Sequence[str]
     ) -> Mapping[str, Mapping[str, Any]]:
         return {id: self.messages[id] for id in ids if id in self.messages}
-
-    async def ask_sent(
-        self, _id: InstanceId, _message: Mapping[str, Any], _begun_wall: float
-    ) -> Mapping[str, Any]:
-        found = self.finds.pop(0)
-        if found == "unknown":
-            raise UNKNOWN
-        return {"id": "found", "outcome": found}
 
     async def send(
         self, _id: InstanceId, message: Mapping[str, Any], file: Path | None = None
@@ -86,13 +76,28 @@ class Phone:
 @dataclass
 class Workers:
     root: Path
-    links: dict[InstanceId, Link] = field(default_factory=dict)
-
-    def link(self, id: InstanceId) -> Link | None:
-        return self.links.get(id)
+    works: dict[InstanceId, Mapping[str, Callable[[Mapping[str, Any]], Any]]] = field(
+        default_factory=dict
+    )
+    """The calls of each worker that runs."""
+    fails: Exception | None = None
+    calls: list[str] = field(default_factory=list)
 
     def folder(self, id: InstanceId) -> Path | None:
         return self.root / id
+
+    def runs(self, id: InstanceId) -> bool:
+        return id in self.works
+
+    async def call(
+        self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
+    ) -> Mapping[str, Any]:
+        self.calls.append(do)
+        if self.fails is not None:
+            raise self.fails
+        async with asyncio.timeout(timeout):
+            answer: Mapping[str, Any] = await self.works[id][do](args)
+            return answer
 
 
 class Agent:

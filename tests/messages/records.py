@@ -1,6 +1,6 @@
 """Records for tests, and files that hold them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,23 @@ def numbers_of(records: Iterable[dict[str, Any]]) -> list[int]:
     ]
 
 
+def page_of(file: Incoming, after: int, limit: int = 1000) -> Mapping[str, Any]:
+    return file.read("messages", {"after": after, "limit": limit})
+
+
+def newest(file: Incoming) -> int:
+    return int(page_of(file, 0, 1)["newest"])
+
+
+def lost_of(file: Incoming) -> int:
+    return int(file.read("messages_state", {})["lost"])
+
+
 def read_all(file: Incoming, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while True:
-        page = file.page(after, limit)
-        found += page.records
-        after = page.next
-        if not page.more:
+        page = page_of(file, after, limit)
+        found += page["records"]
+        after = page["next"]
+        if not page["more"]:
             return found

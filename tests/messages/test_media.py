@@ -17,7 +17,6 @@ from agent.messages.media import LIVES, STILL
 from agent.messages.reader import Reader
 from tests.messages.bench import ID, Workers
 from tests.messages.records import CHAT, message
-from tests.messages.test_reader import IntakeLink
 
 CONTENT = b"0123456789" * 30_000
 
@@ -50,8 +49,8 @@ class Bench:
         self.intake = Intake(self.folder, InstanceId(ID), settings, self.told.append)
         self.engine = Loads()
         self.intake.serve(self.engine)  # type: ignore[arg-type]
-        workers = Workers(root, {ID: IntakeLink(self.intake)})
-        self.reader = Reader(workers)
+        self.workers = Workers(root, {ID: self.intake.works})
+        self.reader = Reader(self.workers)
 
     async def bring(self, number: int = 1, **more: Any) -> str:
         media = {"mimetype": "image/jpeg", "size": len(CONTENT), "filename": "a.jpg"}
@@ -63,9 +62,8 @@ class Bench:
 
     async def read(self, id: str, chat: str = "", wait: float = 30) -> bytes:
         _, file = await self.reader.media(ID, id, chat, wait)
-        found = [part async for part in file.parts()]
-        file.close()
-        return b"".join(found)
+        with file:
+            return file.read()
 
     async def code_of(self, id: str) -> str:
         with pytest.raises(Exception) as caught:
@@ -85,8 +83,8 @@ async def test_a_file_is_loaded_once_checked_and_read_by_the_group(tmp_path: Pat
     assert await at.read(id) == CONTENT, "one that the disk changed is loaded again"
     assert len(at.engine.asked) == 2
     said, opened = await at.reader.media(ID, id, "", 1)
-    assert (said["mimetype"], opened.size) == ("image/jpeg", len(CONTENT))
     opened.close()
+    assert (said["mimetype"], said["size"]) == ("image/jpeg", len(CONTENT))
     await at.intake.close()
 
 
@@ -94,14 +92,13 @@ async def test_a_file_lives_a_day_and_its_reader_comes_to_its_end(tmp_path: Path
     at = Bench(tmp_path)
     id = await at.bring()
     _, file = await at.reader.media(ID, id, "", 30)
-    parts = file.parts()
-    first = await anext(parts)
+    first = file.read(9)
     path = next((at.folder / "messages" / "media").iterdir())
     old = time.time() - LIVES
     os.utime(path, (old, old))
     await asyncio.sleep(LOOK_EVERY + 1)
     assert not path.exists()
-    assert first + b"".join([part async for part in parts]) == CONTENT
+    assert first + file.read() == CONTENT
     file.close()
     await at.intake.close()
 
@@ -164,7 +161,11 @@ async def test_a_worker_cannot_lead_the_agent_to_another_file(tmp_path: Path) ->
     folder = at.folder / "messages" / "media"
     (file,) = folder.iterdir()
     answer = {"state": "ready", "name": "../messages.db", "size": 1, "sha256": ""}
-    at.reader._workers.links[ID] = Says(answer)  # type: ignore[attr-defined]
+
+    async def says(_args: Mapping[str, Any]) -> Mapping[str, Any]:
+        return answer
+
+    at.workers.works[ID] = {"messages_media": says}
     assert await at.code_of(id) == "busy"
     file.unlink()
     file.symlink_to("/etc/hostname")
@@ -174,13 +175,3 @@ async def test_a_worker_cannot_lead_the_agent_to_another_file(tmp_path: Path) ->
     os.mkfifo(file)
     assert await at.code_of(id) == "busy"
     await at.intake.close()
-
-
-class Says:
-    def __init__(self, answer: Mapping[str, Any]) -> None:
-        self.answer = answer
-
-    async def call(
-        self, _do: str, _args: Mapping[str, Any], *, timeout: float
-    ) -> Mapping[str, Any]:
-        return self.answer
