@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from agent.core.view import InstanceView
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound, TryLater, WaError
 from agent.messages.reader import Reader
-from agent.messages.sending import Sending, Taken
+from agent.messages.sending import Limits, Sending, Taken
 from agent.store.database import Store
 from tests.fakes.supervisor import make_view
 
@@ -105,12 +105,25 @@ class Agent:
 
     def __init__(self, folder: Path, phone: Phone) -> None:
         self.folder, self.phone, self.bus = folder, phone, EventBus()
-        self.workers = Workers(folder / "sessions")
+        self.workers, self.limits = Workers(folder / "sessions"), Limits()
+        self.session, self.file = folder / "sessions" / ID, folder / "outbox.db"
+        self.session.mkdir(parents=True)
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+        await asyncio.sleep(1)
+
+    async def repaired(self) -> str:
+        """The one thing that had to be done to open the outbox."""
+        (entry,) = await self.store.history(None, limit=9, kinds=("store_repaired",))
+        return entry.sentence
 
     async def start(self) -> "Agent":
         self.store = await Store.open(self.folder / "agent.db")
         self.reader = Reader(self.workers)
         self.sending = Sending(self.folder, self.phone, self.store, self.bus, self.reader)
+        self.sending.limits = self.limits
         self.task = asyncio.create_task(self.sending.run(), name="sending")
         return self
 
@@ -154,6 +167,15 @@ class Agent:
 
     def tell(self, kind: str, **detail: Any) -> None:
         self.bus.publish(JournalEntry(kind, kind, instance=ID, wall=2e9, detail=detail))
+
+
+async def code_of(work: Awaitable[object]) -> str:
+    """The code of the error that it ends with; "" = none."""
+    try:
+        await work
+    except WaError as error:
+        return error.code
+    return ""
 
 
 async def until(probe: Callable[[], object], within: float = 60.0) -> None:
