@@ -81,6 +81,10 @@ def test_a_file_that_was_lost_begins_with_a_gap_for_its_old_readers(tmp_path: Pa
     again = file_at(tmp_path)
     assert numbers_of(read_all(again)) == [2], "who begins missed nothing"
     assert numbers_of(read_all(again, found["next"])) == [UNSURE, 2]
+    shutil.copy(file.path, tmp_path / "copy")
+    (tmp_path / "copy").rename(file.path)
+    again.append(messages([3]))
+    assert numbers_of(read_all(file_at(tmp_path)))[-1:] == [3], "into the file that is there now"
 
 
 @pytest.mark.parametrize("point", ["before_commit", "after_commit"])

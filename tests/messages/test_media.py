@@ -156,16 +156,19 @@ async def test_a_worker_cannot_lead_the_agent_to_another_file(tmp_path: Path) ->
     await at.read(id)
     folder = at.folder / "messages" / "media"
     (file,) = folder.iterdir()
-    answer = {"state": "ready", "name": "../messages.db", "size": 1, "sha256": ""}
+    size = (folder.parent / "messages.db").stat().st_size
+    answer = {"state": "ready", "name": "../messages.db", "size": size, "sha256": ""}
 
     async def says(_args: Mapping[str, Any]) -> Mapping[str, Any]:
         return answer
 
     at.workers.works[ID] = {"messages_media": says}
     assert await at.code_of(id) == "busy"
+    answer |= {"name": file.name}
+    assert await at.code_of(id) == "busy", "it has another size"
     file.unlink()
     file.symlink_to("/etc/hostname")
-    answer |= {"name": file.name, "size": Path("/etc/hostname").stat().st_size}
+    answer |= {"size": Path("/etc/hostname").stat().st_size}
     assert await at.code_of(id) == "busy"
     file.unlink()
     os.mkfifo(file)

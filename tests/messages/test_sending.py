@@ -66,7 +66,7 @@ async def test_a_message_is_kept_at_once_and_sent_when_the_session_can(
 
 async def test_what_a_message_said_is_wiped_when_it_was_sent(agent: Agent, phone: Phone) -> None:
     phone.show(status=AWAY)
-    await agent.say(A, "a secret of ours")
+    await agent.say(A, "a secret of ours" * 999)
 
     def left() -> bytes:
         return b"".join(each.read_bytes() for each in agent.folder.glob("outbox.db*"))
@@ -112,7 +112,7 @@ async def test_both_names_of_a_person_are_one_chat(agent: Agent, phone: Phone) -
     file = file_at(agent.session)
     file.append(messages([1], chat=LID, alias=f"{A}@s.whatsapp.net"))
     file.close()
-    phone.takes = 1.0
+    phone.refuses["1"] = [EngineError("x", code="browser_gone")]
     for text, to in (("1", A), ("2", LID), ("3", f"+{A}"), ("4", f"{A}:7@s.whatsapp.net")):
         await agent.say(to, text)
     await until(lambda: len(phone.heard) == 4)
@@ -260,6 +260,30 @@ async def test_what_waits_is_sent_by_the_next_agent_in_its_order(
 # Holds
 
 
+async def test_a_try_that_failed_is_tried_again_no_sooner_for_anything(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.refuses["a1"] = [EngineError("x", code="browser_gone")] * 99
+    taken = await agent.say(A, "a1")
+    await agent.say(A, "a2")
+    await asyncio.sleep(1000)
+    tries, row = len(phone.tried), (await agent.sending.page(ID))[0]
+    await agent.sending.cancel(ID, row["id"])
+    await asyncio.sleep(10)
+    await agent.restart()
+    await asyncio.sleep(10)
+    assert len(phone.tried) <= tries + 1
+    assert (await agent.row(taken))["next_try"] is not None
+
+
+async def test_a_client_that_has_gone_ends_no_message_by_its_patience(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.takes, phone.refuses["a1"] = 5.0, [EngineError("x", code="browser_gone")]
+    assert (await agent.ask(A, "a1", wait=2))[0] == 202
+    await until(lambda: phone.texts() == ["a1"])
+
+
 async def test_a_client_that_waits_hears_of_a_hold_and_nothing_is_kept(
     agent: Agent, phone: Phone
 ) -> None:
@@ -302,7 +326,7 @@ async def test_a_time_lock_holds_until_whatsapp_lifts_it(agent: Agent, phone: Ph
     claim = ClaimFact(Claim(CONNECTED, "restricted", until_wall=ends), 10.0, 5.0)
     phone.show(reason="restricted", claim=claim)
     await agent.say(A, "a1")
-    await asyncio.sleep(7000)
+    await asyncio.sleep(1800)
     assert phone.tried == []
     assert agent.sending.waiting(ID)["reason"] == "restricted"
     phone.show(reason="healthy")
@@ -431,6 +455,15 @@ async def test_a_deleted_session_takes_its_messages_with_it(agent: Agent, phone:
     assert [entry.detail["count"] for entry in entries] == [1]
     phone.show(status=CONNECTED)
     assert (await agent.ask(A, "of the new one"))[0] == 200
+    for ends in (True, False):
+        phone.show(status=AWAY)
+        await agent.say(A, "of it as well")
+        phone.show(instance=replace(phone.shown[ID].instance, created_wall=4e9 + ends))
+        if ends:
+            await agent.restart()
+        phone.show(status=CONNECTED)
+        await asyncio.sleep(60)
+    assert phone.texts() == ["of the new one"], "another instance sends none of it"
 
 
 async def test_a_file_goes_when_its_message_was_sent(agent: Agent, phone: Phone) -> None:
