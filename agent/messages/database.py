@@ -41,8 +41,8 @@ def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Con
     if os.path.lexists(path) and (fault := _find_fault(path, form)):
         aside = f"{path.name} was damaged ({fault}); it is kept as {set_aside(path).name}"
     if not os.path.lexists(path):
-        # A kill between the renames left them: SQLite would replay them into the new file.
-        _move_companions(path, _free_name(path))
+        # A log that a kill between the renames left is not replayed: SQLite removes it from beside
+        # an empty file.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         file = os.open(path, flags, 0o600)
         try:

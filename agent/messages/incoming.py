@@ -75,7 +75,6 @@ class Incoming:
         self._db: sqlite3.Connection | None = None
         self._next = 0
         self._opened_wall = self._opened_at = 0.0
-        self._inode = 0
 
     @property
     def there(self) -> bool:
@@ -130,7 +129,7 @@ class Incoming:
     def _open(self, *, begun_again: bool = False) -> sqlite3.Connection:
         """Opened at the first use, so a session in which nothing arrives has no file."""
         if self._db is not None:
-            if os.path.lexists(self.path) and self.path.stat().st_ino == self._inode:
+            if os.path.lexists(self.path):
                 return self._db
             self.close()  # moved away under us: no reader would ever find what it takes
         folder = self.path.parent
@@ -158,7 +157,6 @@ class Incoming:
                 db.execute("update state set lost = ?", (lost,))
             newest = self._next - 1
             db.execute("update state set owner = ?, newest = ?", (self.owner, newest))
-        self._inode = self.path.stat().st_ino
         self._db = db
         return db
 
