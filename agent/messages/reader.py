@@ -42,6 +42,7 @@ MEDIA_SECONDS = 15.0
 LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""
 SETTLE_EVERY = 10.0
+SETTLES_AT_ONCE = 16
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
@@ -130,6 +131,7 @@ class Reader:
         self._own = self.follow_changes()
         """Those whose workers are to be told what is settled, and asked for their figures."""
         self._consumers: dict[str, Callable[[InstanceId], bool]] = {}
+        self._settles = asyncio.Semaphore(SETTLES_AT_ONCE)
 
     async def page(
         self, id: InstanceId, after: int | None, *, limit: int = 100, wait: float = 0.0
@@ -249,8 +251,7 @@ class Reader:
     async def run(self) -> None:
         """Tell workers what all consumers have, and take their figures."""
         while True:
-            for id in await self._own.next():
-                await self._settle(id)
+            await asyncio.gather(*map(self._settle, await self._own.next()))
             await asyncio.sleep(SETTLE_EVERY)
 
     async def _settle(self, id: InstanceId) -> None:
@@ -258,9 +259,10 @@ class Reader:
         wanted = [name for name, wants in self._consumers.items() if wants(id)]
         least = min((its.cursors.get(name, 0) for name in wanted or (READER,)), default=0)
         try:
-            if least:
-                await self.call(id, "messages_settled", {"cursor": least})
-            raw = await self.call(id, "messages_state", {})
+            async with self._settles:
+                if least or wanted:
+                    await self.call(id, "messages_settled", {"cursor": least})
+                raw = await self.call(id, "messages_state", {})
         except WaError as error:
             log.debug("no figures of its messages: %s", error, extra=about(id))
             return

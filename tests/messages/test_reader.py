@@ -136,11 +136,17 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     intake = at.start_worker()
     await intake.keep([message(number) for number in range(10)])
     cursors = [each["cursor"] for each in (await at.reader.page(ID, 0)).records]
+    await asyncio.sleep(2 * SETTLE_EVERY)
+    assert "messages_settled" not in at.workers.calls, "no consumer, so nothing can be lost"
     at.reader.settle(READER, ID, cursors[1])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 8
     at.reader.consume("one", lambda id: id == ID)
     at.reader.consume("another", lambda id: id != ID)
+    at.workers.calls.clear()
+    at.reader.changed(ID)
+    await asyncio.sleep(2 * SETTLE_EVERY)
+    assert "messages_settled" in at.workers.calls, "what this one misses is lost"
     at.reader.settle(READER, ID, cursors[7])
     at.reader.settle("one", ID, cursors[4])
     await asyncio.sleep(2 * SETTLE_EVERY)

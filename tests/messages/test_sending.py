@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import Claim, ClaimFact, ConnectionStatus, InstanceId
+from agent.core.model import Claim, ClaimFact, ConnectionStatus
 from agent.engines.catalog import CATALOG
 from agent.errors import EngineError, NotFound, Refused, StoreError, TryLater, WaError
 from agent.failpoint import VARIABLE, FailpointHit
@@ -117,14 +117,6 @@ async def test_both_names_of_a_person_are_one_chat(agent: Agent, phone: Phone) -
         await agent.say(to, text)
     await until(lambda: len(phone.heard) == 4)
     assert phone.texts() == ["1", "2", "3", "4"]
-
-
-async def test_a_session_alone_may_wait(agent: Agent, phone: Phone) -> None:
-    other = InstanceId("other")
-    phone.shown[other] = replace(phone.shown[ID], status=AWAY)
-    await agent.sending.accept(other, {"type": "text", "to": A, "text": "waits"})
-    assert (await agent.ask(A, "goes"))[0] == 200
-    assert phone.texts() == ["goes"]
 
 
 @pytest.mark.parametrize("code", ["number_unknown", "invalid_request", "file_too_large"])
