@@ -49,7 +49,7 @@ insert into state (owner) values ('');
 BESIDE = 200
 """Bytes of a row beside its record."""
 MOST_GONE = 64
-"""Runs of records that went; the oldest two become one."""
+"""Runs of records that went; beyond them the oldest two become one."""
 MOST_MARKS = 2000
 FORGOTTEN_AFTER = 7 * 86_400.0
 """Seconds after which a session that no consumer reads loses nothing when records go."""
@@ -211,12 +211,13 @@ def _let_go(db: sqlite3.Connection, last: int, went: int, freed: int, since: flo
         "insert or replace into gone values (?, ?, ?, ?, ?)", (first, last, went, lost, since)
     )
     if db.execute("select count(*) from gone").fetchone()[0] > MOST_GONE:
-        # An unknown number and any other are unknown: null + 1 is null.
-        oldest = db.execute("select first, missing, lost from gone order by last limit 1")
-        begins, missing, unread = oldest.fetchone()
+        # But the one of an unknown number, before the file's first record, stays apart.
+        known = "gone where missing is not null"
+        oldest = f"select first, missing, lost from {known} order by last limit 1"
+        begins, missing, unread = db.execute(oldest).fetchone()
         db.execute("delete from gone where first = ?", (begins,))
         widen = "update gone set first = ?, missing = missing + ?, lost = lost + ?"
-        next = "where last = (select min(last) from gone)"
+        next = f"where last = (select min(last) from {known})"
         db.execute(f"{widen} {next}", (begins, missing, unread))
     change = "update state set count = count - ?, bytes = bytes - ?, lost = lost + ?"
     db.execute(change, (went, freed, lost))

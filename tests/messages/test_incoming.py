@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from agent.errors import SchemaTooNew
 from agent.failpoint import VARIABLE, FailpointHit
+from agent.messages import incoming
 from agent.messages.incoming import Incoming
 from agent.messages.intake import FOLDER
 from agent.messages.reading import read_only
@@ -136,6 +137,18 @@ def test_what_no_consumer_reads_is_not_lost(tmp_path: Path) -> None:
     assert numbers_of(page_of(file, 1, 1)["records"])[0] < 0, (
         "but a reader that was there hears of it"
     )
+
+
+def test_one_gap_counts_all_that_went_however_often_some_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "MOST_GONE", 3)
+    file = file_at(tmp_path, most=100)
+    file.settle(0)
+    for begin in range(0, 720, 60):
+        file.append(messages(range(begin, begin + 60)))
+    missing, *kept = numbers_of(read_all(file))
+    assert missing == -lost_of(file) == len(kept) - 720
 
 
 def test_the_oldest_go_over_the_bytes(tmp_path: Path) -> None:
