@@ -1,0 +1,1 @@
+"""Messages that arrive in sessions and that are to be sent."""

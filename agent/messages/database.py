@@ -1,0 +1,138 @@
+"""SQLite files of messages: opened whole, or set aside and begun again.
+
+Standard library only: each worker that keeps messages has this in memory.
+"""
+
+import os
+import secrets
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import SchemaTooNew, StoreError
+
+COMPANIONS = ("-wal", "-shm", "-journal")
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a file must be to be used."""
+
+    application_id: int
+    version: int
+    tables: str
+
+
+def is_damage(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+
+
+def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Connection, str]:
+    """A connection that writes, and why a damaged file was set aside; "" = none was.
+
+    sqlite3.Error or OSError: the disk does not allow it now. SchemaTooNew: nothing was touched.
+    """
+    aside = ""
+    if os.path.lexists(path) and (fault := _find_fault(path, form)):
+        aside = f"{path.name} was damaged ({fault}); it is kept as {set_aside(path).name}"
+    if not os.path.lexists(path):
+        # A log that a kill between the renames left is not replayed: SQLite removes it from beside
+        # an empty file.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        file = os.open(path, flags, 0o600)
+        try:
+            os.fchmod(file, mode)
+        finally:
+            os.close(file)
+    db = _connect(path)
+    try:
+        if db.execute("pragma journal_mode = wal").fetchone()[0] != "wal":
+            raise StoreError(f"cannot open {path}: this file system allows no WAL")
+        for pragma in ("synchronous = full", "busy_timeout = 5000", "secure_delete = fast"):
+            db.execute(f"pragma {pragma}").fetchall()
+        if not db.execute("pragma user_version").fetchone()[0]:
+            db.executescript(
+                f"begin immediate; {form.tables} pragma user_version = {form.version};"
+                f" pragma application_id = {form.application_id}; commit;"
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db, aside
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """For another process of the file's group while no worker runs. Nothing is made beside the
+    file: a companion of this user might keep the worker out."""
+    if not stat.S_ISREG(path.lstat().st_mode) or path.parent.is_symlink():
+        raise FileNotFoundError(2, "it is no file", str(path))
+    killed = path.with_name(path.name + "-wal").exists()
+    how = "mode=ro&readonly_shm=1" if killed else "immutable=1"
+    name = str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return sqlite3.connect(f"file:{name}?{how}", uri=True, isolation_level=None, timeout=5.0)
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """One commit; what fails leaves nothing."""
+    db.execute("begin immediate")
+    try:
+        yield
+        db.execute("commit")
+    except BaseException:
+        with suppress(sqlite3.Error):  # a full disk may have rolled it back already
+            db.execute("rollback")
+        raise
+
+
+def set_aside(path: Path) -> Path:
+    kept = _free_name(path)
+    path.rename(kept)
+    _move_companions(path, kept)
+    return kept
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
+    db.execute("pragma cache_size = -256")
+    return db
+
+
+def _find_fault(path: Path, form: Form) -> str:
+    """ "" when the file can be used."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return "it is no file"
+    try:
+        with closing(_connect(path)) as db:
+            version = db.execute("pragma user_version").fetchone()[0]
+            if not version and not db.execute("select 1 from sqlite_master").fetchone():
+                return ""  # a kill came between its making and its tables
+            if db.execute("pragma application_id").fetchone()[0] != form.application_id:
+                return "it is another program's"
+            if version > form.version:
+                raise SchemaTooNew(
+                    f"cannot open {path}: its schema has version {version}, this program knows"
+                    f" {form.version}; run the newer version, or move the file away"
+                )
+            found = db.execute("pragma quick_check(3)").fetchall()
+            return "" if found == [("ok",)] else "; ".join(str(row[0]) for row in found)[:300]
+    except sqlite3.DatabaseError as error:
+        if is_damage(error):
+            return str(error)
+        raise
+
+
+def _free_name(path: Path) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return path.with_name(f"{path.name}.damaged-{stamp}-{secrets.token_hex(3)}")
+
+
+def _move_companions(path: Path, kept: Path) -> None:
+    for suffix in COMPANIONS:
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))

@@ -1,0 +1,195 @@
+"""Keeps in a session's worker what arrives in it, and answers the agent's questions about it.
+
+A caller of `keep` waits until the disk has its records; all that wait share one commit.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent.core.words import KEPT, Happening, InstanceId
+from agent.engines.base import Engine
+from agent.errors import EngineError, StoreError, WaError
+from agent.messages.incoming import NAME, Bounds, Incoming
+from agent.messages.media import MediaLoader
+from agent.messages.reading import READS, Answer, whole, word
+from agent.messages.record import clean
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+FOLDER = "messages"
+TELL_APART = 0.25
+"""Seconds from one word about new records to the next."""
+LOOK_EVERY = 3600.0
+"""Seconds between two looks for what is too old."""
+CLOSE_WITHIN = 5.0
+
+
+class Intake:
+    """messages.db of this worker's session, in one thread at a time beside the loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        id: InstanceId,
+        settings: Mapping[str, Any],
+        tell: Callable[[Happening], None],
+    ) -> None:
+        self.keeps = settings.get("keep") is not False
+        names = {"hours", "megabytes", "most"} & set(settings)
+        bounds = Bounds(**{name: settings[name] for name in names})
+        self._file = Incoming(folder / FOLDER / NAME, id, bounds)
+        self._media = MediaLoader(folder / FOLDER, settings)
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()
+        self._waiting: list[tuple[list[dict[str, Any]], asyncio.Future[None]]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._newest = self._told = 0
+        self._refused_since = 0.0
+        self._begin("look at old messages", self._look)
+
+    @property
+    def works(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        """The calls of the link."""
+        return {
+            **{do: partial(self._read, do) for do in READS},
+            "messages_settled": self._settled,
+            "messages_marked": self._marked,
+            "messages_media": self._open_media,
+        }
+
+    def serve(self, engine: Engine) -> None:
+        self._media.engine = engine
+
+    async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            cleaned = [clean(record) for record in records]
+        except (ValueError, TypeError) as error:
+            raise EngineError(f"cannot keep what arrived: {error}", code="bad_record") from error
+        if not cleaned or not self.keeps:
+            return
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append((cleaned, done))
+        self._begin("keep messages", self._write)
+        await done
+
+    async def close(self) -> None:
+        """Return when what waits is on the disk."""
+        writing = self._tasks.pop("keep messages", None)
+        for task in self._tasks.values():
+            task.cancel()
+        await self._media.close()
+        if writing is not None:
+            await asyncio.wait({writing}, timeout=CLOSE_WITHIN)
+        if not self._turn.locked():  # else the disk hangs, and so would this
+            self._file.close()
+
+    def _begin(self, name: str, work: Callable[[], Any]) -> None:
+        if (task := self._tasks.get(name)) is None or task.done():
+            self._tasks[name] = self._loop.create_task(work(), name=name)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            records = [record for each, _ in batch for record in each]
+            try:
+                newest = await self._do(lambda file: file.append(records))  # noqa: B023
+                self._newest = newest or self._newest
+            except Exception as error:
+                failure: EngineError | None = self._refuse(error)
+            else:
+                failure = None
+                self._accept()
+            for _, done in batch:
+                if not done.done():
+                    done.set_result(None) if failure is None else done.set_exception(failure)
+
+    def _refuse(self, error: Exception) -> EngineError:
+        cause = (isinstance(error, OSError) and error.strerror) or str(error)
+        if not isinstance(error, OSError | sqlite3.Error | WaError):
+            log.error("cannot keep messages: internal error", exc_info=error)
+            cause = type(error).__name__
+        if not self._refused_since:
+            self._refused_since = time.monotonic()
+            text = f"messages cannot be kept: {cause}; WhatsApp keeps what it can until they are"
+            log.error("%s", text)
+            self._tell(Happening("not_kept", {"text": text}))
+        return EngineError(f"cannot keep messages: {cause}", code="not_kept")
+
+    def _accept(self) -> None:
+        if self._refused_since:
+            took, self._refused_since = time.monotonic() - self._refused_since, 0.0
+            text = f"messages are kept again, after {took:.0f} s"
+            log.info("%s", text)
+            self._tell(Happening("kept_again", {"text": text}))
+        self._begin("tell of new messages", self._say)
+
+    async def _say(self) -> None:
+        """Tell the agent of the newest at once, of those after it a little later as one."""
+        while self._newest > self._told:
+            self._told = self._newest
+            self._tell(Happening(KEPT, {"cursor": self._told}))
+            await asyncio.sleep(TELL_APART)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                if self._file.there:
+                    await self._do(Incoming.trim)
+                await self._media.trim()
+            except (OSError, sqlite3.Error, WaError) as error:
+                log.warning("cannot look at old messages: %s", error)
+
+    # The agent's calls
+
+    async def _read(self, do: str, args: Mapping[str, Any]) -> Answer:
+        return await self._ask(lambda file: file.read(do, args))
+
+    async def _settled(self, args: Mapping[str, Any]) -> Answer:
+        cursor = whole(args, "cursor")
+        await self._ask(lambda file: file.settle(cursor))
+        return {}
+
+    async def _marked(self, args: Mapping[str, Any]) -> Answer:
+        chat, cursor = word(args, "chat"), whole(args, "cursor")
+        if self._file.there:
+            await self._ask(lambda file: file.mark(chat, cursor))
+        return {}
+
+    async def _open_media(self, args: Mapping[str, Any]) -> Answer:
+        """`ready` with the file's name, or `loading` where that takes longer than `wait`."""
+        id, chat = word(args, "id"), args.get("chat") or ""
+        record = await self._ask(lambda file: file.find(id, chat))
+        return await self._media.open(record, args.get("wait", 0.0))
+
+    async def _ask(self, work: Callable[[Incoming], T]) -> T:
+        try:
+            return await self._do(work)
+        except (OSError, sqlite3.Error, StoreError) as error:
+            why = f"cannot read the messages that are kept: {error}"
+            raise EngineError(why, code="unreadable") from error
+
+    async def _do(self, work: Callable[[Incoming], T]) -> T:
+        """Cancelling the caller does not stop the thread; the lock is held until it ends."""
+        alone = self._loop.create_task(self._alone(work))
+        try:
+            return await asyncio.shield(alone)
+        finally:
+            said, self._file.said = self._file.said, []
+            for sentence in said:
+                text = f"{sentence}; what it held is not read, and readers get a gap"
+                log.error("%s", text)
+                self._tell(Happening("kept_aside", {"text": text}))
+
+    async def _alone(self, work: Callable[[Incoming], T]) -> T:
+        async with self._turn:
+            return await self._loop.run_in_executor(None, work, self._file)

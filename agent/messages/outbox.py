@@ -1,0 +1,429 @@
+"""outbox.db of the agent: each message that was accepted, until hours after its end.
+
+A write that returned is on the disk; writes that come together share one commit. The file is never
+put back from a copy: where it is one all the same, what may have been sent is not sent again.
+"""
+
+import contextlib
+import hashlib
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from agent.clock import boot_id, boot_now
+from agent.core.event_json import wall_text
+from agent.core.model import InstanceId
+from agent.engines.phones import digits_of
+from agent.engines.receiver import person_of
+from agent.errors import Refused
+from agent.messages.database import Form, open_file
+from agent.messages.outcomes import State, after_ack
+from agent.store.errors import explain
+from agent.store.writer import Writer
+
+NAME = "outbox.db"
+FORM = Form(
+    0x57414F42,  # WAOB
+    1,
+    """
+create table messages (
+    number integer primary key autoincrement, id text not null unique, instance text not null,
+    born real not null, account text not null, lane text not null, chat text not null,
+    type text not null, state text not null, accepted_wall real not null,
+    changed_wall real not null, expires_wall real not null, repeats text unique,
+    digest text not null, message_id text not null, tries integer not null,
+    begun_wall real not null, reason text not null, sentence text not null,
+    not_before_wall real not null, file text not null, size integer not null,
+    answer text not null, content text not null
+);
+create index messages_of_instance on messages (instance, number);
+create index messages_by_whatsapp on messages (message_id) where message_id <> '';
+create index messages_waiting on messages (expires_wall) where state in ('accepted', 'sending');
+create index messages_ended on messages (changed_wall)
+    where state not in ('accepted', 'sending');
+create index messages_followed on messages (instance)
+    where state in ('accepted', 'sending', 'sent', 'delivered');
+create table cursors (instance text primary key, cursor integer not null);
+create table opened (id text not null, times integer not null, boot text not null,
+    ahead real not null);
+insert into opened values ('', 0, '', 0);
+""",
+)
+KEPT_HOURS = 72.0
+"""Hours for which a message that ended is shown."""
+CUT = 64
+"""Characters that an event has of WhatsApp's id."""
+LEAST_STEP = 1.0
+"""Seconds off that count as a clock that was set."""
+_WAITS = "state in ('accepted', 'sending')"
+_FOLLOWED = "state in ('accepted', 'sending', 'sent', 'delivered')"
+_WIPED = {"content": "", "file": "", "size": 0}
+LOST = "a copy of outbox.db was put back while it was sent: check whether it went out"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The agent's database knows it of the outbox that it had last."""
+
+    id: str
+    times: int
+    """Number of openings: a copy from before has a lower one."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutMessage:
+    """One row without its content, which the sender alone reads."""
+
+    number: int
+    """Messages of a lane leave in this order."""
+    id: str
+    instance: InstanceId
+    born: float
+    """Unix time at which its instance was made: another one of that name sends none of it."""
+    account: str
+    """The number that its session had when it was accepted; "" = it was not paired."""
+    lane: str
+    """The chat, by one of its names."""
+    chat: str
+    type: str
+    state: State
+    accepted_wall: float
+    changed_wall: float
+    expires_wall: float
+    repeats: str = field(default="", repr=False)
+    """The hash of its Idempotency-Key; "" = it has none, or one that may be used again."""
+    digest: str = field(default="", repr=False)
+    """Of the request with that key."""
+    message_id: str = ""
+    """WhatsApp's."""
+    tries: int = 0
+    begun_wall: float = 0.0
+    """Unix time of its last try; 0 = none was made."""
+    reason: str = ""
+    sentence: str = ""
+    """Why it waits, or ended so."""
+    not_before_wall: float = 0.0
+    """Unix time of its next try; 0 = as soon as it can be."""
+    file: str = ""
+    """The name of its media file; "" = it is in the content, or there is none."""
+    size: int = 0
+    """Bytes of content and file."""
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    """The engine's, when it was sent."""
+
+    def show(self, waits: str = "") -> dict[str, Any]:
+        """As the API answers; `waits`: why its session sends nothing now."""
+        return {
+            "id": self.id,
+            "instance": self.instance,
+            "to": self.chat,
+            "type": self.type,
+            "state": self.state.value,
+            "message_id": self.message_id or None,
+            "reason": self.reason,
+            "sentence": (waits if self.state.waits else "") or self.sentence,
+            "tries": self.tries,
+            "accepted": wall_text(self.accepted_wall),
+            "changed": wall_text(self.changed_wall),
+            "expires": wall_text(self.expires_wall) if self.state.waits else None,
+            "next_try": wall_text(self.not_before_wall) if self.state.waits else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    message_id: str
+    word: str
+    wall: float
+
+
+_COLUMNS = ", ".join(each.name for each in fields(OutMessage))
+
+
+def chat_of(to: str) -> str:
+    """One name for a chat however its number is written: its messages keep one order."""
+    name, at, domain = person_of(to.strip()).partition("@")
+    if at and domain not in ("c.us", "s.whatsapp.net"):
+        return f"{name}@{domain}"
+    return digits_of(name) or to.strip()
+
+
+def hash_of(whose: Sequence[str], born: float) -> str:
+    """Of an Idempotency-Key, which the file does not reveal; other for another instance."""
+    return hashlib.sha256("\0".join((*whose, str(born))).encode()).hexdigest()
+
+
+class Outbox:
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self.mark = Mark("", 0)
+        self.opened_so = ""
+        """A sentence on what a person must know of how the file was opened."""
+        self._ahead = 0.0
+
+    @classmethod
+    async def open(cls, path: Path, known: Mark | None) -> "Outbox":
+        """`known`: the mark of the file that this agent had last; None = it had none."""
+        aside = []
+
+        def connect() -> Database:
+            try:
+                db, damage = open_file(path, FORM)
+            except (sqlite3.Error, OSError) as error:
+                raise explain("open", path, error) from error
+            db.execute("pragma secure_delete = on").fetchall()
+            aside.append(damage)
+            return Database(db, recursive_triggers=False, execute_plugins=False)
+
+        outbox = cls(await Writer.open(path, connect, lambda _db: None, lambda: False))
+        try:
+            await outbox._begin(known, aside[0])
+        except BaseException:
+            await outbox.close()
+            raise
+        return outbox
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+    async def _begin(self, known: Mark | None, damage: str) -> None:
+        def write(db: Database) -> tuple[Mark, bool, float]:
+            id, times, boot, ahead = db.execute("select * from opened").fetchone()
+            fresh, mark = not id, Mark(id or secrets.token_hex(8), times + 1)
+            now_ahead = time.time() - boot_now()
+            if boot == boot_id():  # else only the wall's clock tells how long it was off
+                _move(db, now_ahead - ahead)
+            row = "update opened set id = ?, times = ?, boot = ?, ahead = ?"
+            db.execute(row, [mark.id, mark.times, boot_id(), now_ahead])
+            return mark, fresh, now_ahead
+
+        self.mark, fresh, self._ahead = await self._writer.write(write)
+        if damage:
+            what = f"{damage}; the messages that waited in it are not sent"
+        elif known is None:
+            return
+        elif fresh:
+            what = f"{NAME} was removed; messages that waited in it are not sent"
+        elif self.mark.id != known.id or self.mark.times <= known.times:
+            what = (
+                f"{NAME} is a copy, or another one than before; messages that it had taken since"
+                " are not sent, and those whose sending had begun are unknown"
+            )
+            rows = f"select {{}} from messages where {_WAITS} and begun_wall > 0"
+            begun = [row.number for row in await self._rows(rows)]
+            await self.end(begun, State.UNKNOWN, time.time(), reason="unknown", sentence=LOST)
+        else:
+            return
+        self.opened_so = what
+
+    async def take(
+        self, new: OutMessage, content: str, committed: Callable[[OutMessage, bool], None]
+    ) -> tuple[OutMessage, bool]:
+        """The row, and True if an earlier request with its key made it. `committed` is called in
+        the order of the numbers, before another write."""
+
+        def write(db: Database) -> tuple[OutMessage, bool]:
+            if new.repeats:
+                found = _find(db, "select {} from messages where repeats = ?", new.repeats)
+                if found:
+                    if found[0].digest != new.digest:
+                        raise Refused(
+                            "cannot use this Idempotency-Key again: it was sent with another"
+                            " request",
+                            field="Idempotency-Key",
+                            code="idempotency_key_reused",
+                        )
+                    return found[0], True
+            values = {each.name: getattr(new, each.name) for each in fields(new)}
+            del values["number"]
+            stored = _stored({**values, "content": content})
+            marks = ", ".join("?" * len(stored))
+            row = f"insert into messages ({', '.join(stored)}) values ({marks})"
+            number = db.execute(row, list(stored.values())).lastrowid
+            assert number is not None
+            return replace(new, number=number), False
+
+        return await self._writer.write(write, lambda taken: committed(*taken))
+
+    async def waiting(self) -> list[OutMessage]:
+        return await self._rows(f"select {{}} from messages where {_WAITS} order by number")
+
+    async def overdue(self) -> list[OutMessage]:
+        rows = f"select {{}} from messages where {_WAITS} and expires_wall <= ? limit 1000"
+        return await self._rows(rows, time.time())
+
+    async def content(self, number: int) -> Mapping[str, Any] | None:
+        """None: it ended meanwhile."""
+        row = "select content from messages where number = ?"
+        found = await self._writer.read(lambda db: db.execute(row, [number]).fetchone())
+        content: Mapping[str, Any] | None = json.loads(found[0]) if found and found[0] else None
+        return content
+
+    async def find(self, instance: InstanceId, id: str) -> OutMessage | None:
+        """By its id in the outbox, or by WhatsApp's."""
+        rows = (
+            "select {} from messages where instance = ? and (id = ? or message_id = ?)"
+            " order by number limit 1"
+        )
+        return next(iter(await self._rows(rows, instance, id, id)), None)
+
+    async def page(
+        self, instance: InstanceId, *, state: str = "", before: int = 0, limit: int = 200
+    ) -> list[OutMessage]:
+        """Newest first."""
+        rows = (
+            "select {} from messages where instance = ? and (? = '' or state = ?)"
+            " and (? = 0 or number < ?) order by number desc limit ?"
+        )
+        return await self._rows(rows, instance, state, state, before, before, limit)
+
+    async def last_begun(self, instance: InstanceId) -> float:
+        """Unix time of the session's last try; 0 = none is known."""
+        row = "select max(begun_wall) from messages where instance = ?"
+        found = await self._writer.read(lambda db: db.execute(row, [instance]).fetchone())
+        return float(found[0] or 0.0)
+
+    async def change(self, number: int, state: State, **columns: Any) -> None:
+        """Of one that waits and goes on waiting."""
+        values = {**columns, "state": state, "changed_wall": time.time()}
+        await self._writer.write(lambda db: _change(db, number, values))
+
+    async def end(self, numbers: Iterable[int], state: State, wall: float, **columns: Any) -> None:
+        """Those that wait have ended; what they said is wiped."""
+        values = {**columns, **_WIPED, "state": state, "changed_wall": wall}
+
+        def write(db: Database) -> None:
+            for number in numbers:
+                _change(db, number, values)
+
+        await self._writer.write(write)
+
+    async def note_acks(
+        self, instance: InstanceId, acks: Sequence[Ack], cursor: int | None = None
+    ) -> list[Ack]:
+        """Those of no message that is known; `cursor`: up to where they were read."""
+
+        def write(db: Database) -> list[Ack]:
+            if cursor is not None:
+                row = "insert or replace into cursors values (?, ?)"
+                db.execute(row, [instance, cursor])
+            return [ack for ack in acks if not _note_ack(db, instance, ack)]
+
+        return await self._writer.write(write)
+
+    async def followed(self) -> dict[InstanceId, int]:
+        """The sessions with messages that acknowledgements may move, and up to where these were
+        read."""
+        rows = (
+            "select distinct instance, coalesce(cursor, 0) from messages left join cursors"
+            f" using (instance) where {_FOLLOWED}"
+        )
+        return await self._writer.read(lambda db: dict(db.execute(rows).fetchall()))
+
+    async def forget_instance(self, instance: InstanceId, born: float = 0.0) -> list[OutMessage]:
+        """Its rows go, but for those of the instance of that name that was made at `born`; those
+        that waited."""
+        mine = "where instance = ? and born <> ?"
+
+        def write(db: Database) -> list[OutMessage]:
+            rows = f"select {{}} from messages {mine} and {_WAITS}"
+            waited = _find(db, rows, instance, born)
+            db.execute(f"delete from messages {mine}", [instance, born])
+            db.execute("delete from cursors where instance = ?", [instance])
+            return waited
+
+        return await self._writer.write(write)
+
+    async def tidy(self) -> None:
+        """Rows that ended long ago go, and what was wiped goes from the journal as well."""
+        ended = f"delete from messages where not {_WAITS} and changed_wall < ?"
+        due, empty = time.time() - KEPT_HOURS * 3600, "pragma wal_checkpoint(truncate)"
+        await self._writer.write(lambda db: db.execute(ended, [due]))
+        await self._writer.read(lambda db: db.execute(empty).fetchall())
+
+    async def follow_clock(self) -> float:
+        """Seconds by which the machine's clock was set since the last call; all times that are
+        noted moved with it, so a message has as long as it had before."""
+        ahead = time.time() - boot_now()
+        if abs(step := ahead - self._ahead) < LEAST_STEP:
+            return 0.0
+
+        def write(db: Database) -> None:
+            _move(db, step)
+            db.execute("update opened set ahead = ?", [ahead])
+
+        await self._writer.write(write)
+        self._ahead = ahead
+        return step
+
+    async def _rows(self, sql: str, *given: Any) -> list[OutMessage]:
+        return await self._writer.read(lambda db: _find(db, sql, *given))
+
+
+def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:
+    found = []
+    for row in db.execute(sql.format(_COLUMNS), list(given)).fetchall():
+        values = dict(zip((each.name for each in fields(OutMessage)), row, strict=True))
+        values["state"] = State(values["state"])
+        values["repeats"] = values["repeats"] or ""
+        with contextlib.suppress(ValueError):
+            values["answer"] = json.loads(values["answer"])
+        found.append(OutMessage(**values))
+    return found
+
+
+def _stored(values: Mapping[str, Any]) -> dict[str, Any]:
+    stored = {
+        name: json.dumps(dict(value)) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+    }
+    if stored.get("repeats") == "":
+        stored["repeats"] = None  # unique, and only null may stand twice
+    return stored
+
+
+def _change(db: Database, number: int, values: Mapping[str, Any]) -> None:
+    stored = _stored(values)
+    names = ", ".join(f"{name} = ?" for name in stored)
+    row = f"update messages set {names} where number = ? and {_WAITS}"
+    db.execute(row, [*stored.values(), number])
+
+
+def _note_ack(db: Database, instance: InstanceId, ack: Ack) -> bool:
+    """True if the message is known."""
+    rows = "select {} from messages where message_id = ? and instance = ?"
+    found = _find(db, rows, ack.message_id, instance)
+    if not found and len(ack.message_id) == CUT:
+        rows = "select {} from messages where message_id between ? and ? and instance = ?"
+        found = _find(db, rows, ack.message_id, ack.message_id + "\x7f", instance)
+    for row in found:
+        state = after_ack(row.state, ack.word)
+        if state is not row.state:
+            why = ("", "")
+            if state is State.FAILED:
+                why = ("refused", "WhatsApp refused it afterwards")
+            change = (
+                "update messages set state = ?, changed_wall = ?, reason = ?, sentence = ?"
+                " where number = ?"
+            )
+            db.execute(change, [state, ack.wall or time.time(), *why, row.number])
+    return bool(found)
+
+
+def _move(db: Database, step: float) -> None:
+    if abs(step) < LEAST_STEP:
+        return
+    db.execute(
+        "update messages set accepted_wall = accepted_wall + :step,"
+        " expires_wall = expires_wall + :step, changed_wall = changed_wall + :step,"
+        " not_before_wall = iif(not_before_wall > 0, not_before_wall + :step, 0),"
+        " begun_wall = iif(begun_wall > 0, begun_wall + :step, 0)",
+        {"step": step},
+    )

@@ -1,0 +1,195 @@
+"""States of a message that is sent, and what a failed try means for it and its session. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.core.event_json import wall_text
+from agent.core.model import ConnectionStatus
+from agent.core.view import InstanceView
+
+
+class State(StrEnum):
+    ACCEPTED = "accepted"
+    """On the disk; no try of it can have left."""
+    SENDING = "sending"
+    """A try is under way, or may have sent it."""
+    SENT = "sent"
+    """WhatsApp has it."""
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+    """It may have gone out, and is never sent again."""
+
+    @property
+    def left(self) -> bool:
+        """True if WhatsApp has it."""
+        return self in _LEFT
+
+    @property
+    def waits(self) -> bool:
+        return self in WAITING
+
+
+WAITING = (State.ACCEPTED, State.SENDING)
+_LEFT = (State.SENT, State.DELIVERED, State.READ)
+"""In their order: an acknowledgement moves a message forward only."""
+_ACKS: Mapping[str, State] = {
+    "server": State.SENT,
+    "delivered": State.DELIVERED,
+    "read": State.READ,
+    "played": State.READ,
+}
+
+UNKNOWN_OUTCOME = "unknown_outcome"
+"""The code of a try that may have sent the message."""
+REFUSED = "refused"
+TIME_LOCK = "restricted"
+"""The session's reason while WhatsApp lets it answer known chats only (error 463)."""
+_FINAL = frozenset(
+    {
+        *("invalid_request", "not_supported", "file_too_large", "too_large", "number_unknown"),
+        *("chat_not_found", "message_not_found", "invalid_wid", "file_lost", REFUSED),
+    }
+)
+_OF_SESSION = frozenset(
+    {
+        *("not_connected", "not_running", "stopping", "not_ready", "busy", "suspect"),
+        *("remote_missing", "other_account", "backend_unreachable", "closed", "not_found"),
+        TIME_LOCK,
+    }
+)
+_PERHAPS_FINAL = frozenset({"not_sent", "page_error", "remote_refused", "url_unreachable"})
+MOST_TRIES = 10
+"""Tries after which such a refusal counts as the message's own fault: about half an hour."""
+FIRST, LONGEST, SESSION_LONGEST = 2.0, 300.0, 30.0
+"""Seconds to the second try, between two of one message, and between two of a session."""
+LOCK_TRY = 3600.0
+"""Seconds between two messages that are tried in a time lock of which WhatsApp told no end."""
+
+
+class Judgement(StrEnum):
+    FINAL = "final"
+    """It is about the message: no later try ends otherwise."""
+    SESSION = "session"
+    """The session cannot send now: all its messages wait."""
+    AGAIN = "again"
+    """This message is tried again; others go on."""
+    UNKNOWN = "unknown"
+
+
+def judge(code: str, words: str, tries: int) -> Judgement:
+    """The meaning of a failed try, the `tries`-th of its message; `words` are the engine's."""
+    if code == UNKNOWN_OUTCOME:
+        return Judgement.UNKNOWN
+    if is_time_lock(code, words) or code in _OF_SESSION:
+        return Judgement.SESSION
+    if code in _FINAL or (code in _PERHAPS_FINAL and tries >= MOST_TRIES):
+        return Judgement.FINAL
+    return Judgement.AGAIN
+
+
+def is_time_lock(code: str, words: str) -> bool:
+    return code == TIME_LOCK or (code == REFUSED and "error 463" in words)
+
+
+def after_ack(state: State, ack: str) -> State:
+    if ack == "error":
+        return State.FAILED if state is State.SENT else state
+    reached = _ACKS.get(ack)
+    if reached is None or not state.left:
+        return state
+    return max(state, reached, key=_LEFT.index)
+
+
+def next_try(tries: int, longest: float, jitter01: float) -> float:
+    """Seconds to wait after so many tries: doubled each time, the second half of it by chance."""
+    wait = min(FIRST * 2.0 ** min(tries - 1, 20), longest)
+    return wait * (0.5 + 0.5 * jitter01)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A session sends nothing now."""
+
+    code: str
+    sentence: str
+    until_wall: float | None = None
+    """None: until the session changes."""
+    refusal: str = "not_connected"
+    """The code for a client that waits for its message."""
+
+
+@dataclass(slots=True)
+class Holds:
+    """The one rule that holds a session: what it shows of itself, and what it refused. Each `now`
+    is a boot time."""
+
+    careful: bool = False
+    """True from a time lock until WhatsApp takes a message: one is sent at a time."""
+    _until: float = 0.0
+    _refused: tuple[str, str] = ("", "")
+    _refusals: int = 0
+    """In a row."""
+    _seen_locked: bool = False
+    """The session itself said that it is locked, and will say when it is not."""
+
+    def find(self, view: InstanceView | None, now: float, wall: float) -> Hold | None:
+        if view is None:
+            return Hold("not_found", "its session is not on this machine", refusal="not_found")
+        if view.status is not ConnectionStatus.CONNECTED or not view.linked:
+            why = f": {view.sentence}" if view.sentence else ""
+            return Hold(
+                view.reason or "not_connected",
+                f"the session is {view.status.value}{why}",
+                view.next_attempt_wall,
+                "not_connected" if view.linked else "not_running",
+            )
+        if view.reason == TIME_LOCK:
+            return self._find_lock(view, now, wall)
+        if self._seen_locked:
+            self.sent()
+        if now < self._until:
+            code, sentence = self._refused
+            return Hold(code, sentence, wall + self._until - now, code)
+        return None
+
+    def refuse(
+        self, code: str, sentence: str, now: float, jitter01: float, *, lock: bool = False
+    ) -> None:
+        """The session looked well and refused; `lock`: with error 463."""
+        self.careful |= lock
+        self._refusals += 1
+        wait = LOCK_TRY if self.careful else next_try(self._refusals, SESSION_LONGEST, jitter01)
+        self._until, self._refused = now + wait, (code, sentence)
+
+    def changed(self) -> None:
+        """The session changed, which lifts no time lock."""
+        if not self.careful:
+            self._until = 0.0
+
+    def sent(self) -> None:
+        """WhatsApp took a message."""
+        self._until, self._refusals = 0.0, 0
+        self.careful = self._seen_locked = False
+
+    def _find_lock(self, view: InstanceView, now: float, wall: float) -> Hold | None:
+        if not self._seen_locked:
+            self._seen_locked = self.careful = True
+            self._until = max(self._until, now + LOCK_TRY)
+        told = view.claim.claim.until_wall if view.claim is not None else None
+        known = told is not None and wall < told
+        until = told if told is not None and known else wall + self._until - now
+        if wall >= until:
+            return None
+        ends = f" until {wall_text(until)}" if known else ""
+        return Hold(
+            TIME_LOCK,
+            f"WhatsApp lets the account answer known chats only (error 463){ends}; the next"
+            f" message is tried at {wall_text(until)}",
+            until,
+            TIME_LOCK,
+        )

@@ -1,0 +1,332 @@
+"""What arrived in sessions, read by cursor, at once or waited for: polls, WebSockets, webhooks and
+acknowledgements use this one. From the session's worker while one runs, else from its file."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from agent.clock import boot_now
+from agent.core.model import InstanceId
+from agent.engines.receiver import is_answerable
+from agent.errors import (
+    EngineError,
+    LinkError,
+    NotFound,
+    NotYet,
+    Refused,
+    StoreError,
+    TryLater,
+    WaError,
+)
+from agent.log import about
+from agent.messages.incoming import NAME
+from agent.messages.intake import FOLDER
+from agent.messages.media import open_media
+from agent.messages.reading import Answer, read_only
+from agent.messages.record import MESSAGE
+
+log = logging.getLogger(__name__)
+
+ENDING = "stopping"
+READER = ""
+"""The consumer that reads over the API; it counts where no webhook gets the messages."""
+LONGEST_PAGE = 500
+CALL_SECONDS = 5.0
+MEDIA_SECONDS = 15.0
+"""Of an answer beside the seconds that were asked for."""
+LOOK_AGAIN = 2.0
+"""Seconds after a look that failed."""
+SETTLE_EVERY = 10.0
+SETTLES_AT_ONCE = 16
+READS_AT_ONCE = 4
+"""Of one session: its worker answers probes and sends meanwhile."""
+_CANNOT = "cannot read messages"
+FIGURES = ("newest", "waiting", "bytes", "lost")
+_UNKNOWN_CALL = ("invalid_request", "do")
+_MEDIA_ERRORS: Mapping[str, type[WaError]] = {
+    **dict.fromkeys(("message_not_found", "no_media", "media_gone"), NotFound),
+    **dict.fromkeys(("media_too_large", "media_refused", "not_supported"), Refused),
+    **dict.fromkeys(("stopping", "media_unreachable", "busy", "timeout"), TryLater),
+    **dict.fromkeys(("interrupted", "not_ready"), TryLater),
+    "not_connected": Refused,
+    "media_not_kept": StoreError,
+}
+"""A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
+
+
+class Workers(Protocol):
+    """What the reader asks of the agent's sessions; NotFound for an unknown one."""
+
+    def folder(self, id: InstanceId) -> Path | None:
+        """Of the session's files; None: a server has them."""
+
+    def runs(self, id: InstanceId) -> bool:
+        """True if its worker can be called."""
+
+    async def call(
+        self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
+    ) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    records: list[dict[str, Any]]
+    next: int
+    """The cursor to ask behind after this page."""
+    oldest: int
+    newest: int
+    """Cursors; `oldest` is beyond `newest` where nothing is kept."""
+
+    @property
+    def more(self) -> bool:
+        return self.next < self.newest
+
+
+@dataclass(slots=True)
+class _Session:
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there may be more, and replaced."""
+    reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
+    figures: dict[str, int] = field(default_factory=dict)
+    """As its worker told them last."""
+    cursors: dict[str, int] = field(default_factory=dict)
+    """By consumer: all up to it is delivered."""
+
+
+class Changes:
+    """The sessions that have more to read, or may have, for one follower."""
+
+    def __init__(self, forget: Callable[["Changes"], None]) -> None:
+        self._forget = forget
+        self._ids: set[InstanceId] = set()
+        self._filled = asyncio.Event()
+
+    def add(self, id: InstanceId) -> None:
+        self._ids.add(id)
+        self._filled.set()
+
+    async def next(self) -> frozenset[InstanceId]:
+        """At least one; may be cancelled without loss."""
+        await self._filled.wait()
+        self._filled.clear()
+        ids, self._ids = frozenset(self._ids), set()
+        return ids
+
+    def close(self) -> None:
+        self._forget(self)
+
+
+class Reader:
+    def __init__(self, workers: Workers) -> None:
+        self.ending = False
+        """The agent stops: waiting readers get what there is."""
+        self._workers = workers
+        self._sessions: dict[InstanceId, _Session] = {}
+        self._followers: set[Changes] = set()
+        self._own = self.follow_changes()
+        """Those whose workers are to be told what is settled, and asked for their figures."""
+        self._consumers: dict[str, Callable[[InstanceId], bool]] = {}
+        self._settles = asyncio.Semaphore(SETTLES_AT_ONCE)
+
+    async def page(
+        self, id: InstanceId, after: int | None, *, limit: int = 100, wait: float = 0.0
+    ) -> Page:
+        """The records behind the cursor; None = behind the newest. With `wait` it waits so many
+        seconds for the first one, also while the session's worker is restarted."""
+        ends_at, looked = boot_now() + wait, False
+        while True:
+            news = self._of(id).news  # before the look: what comes meanwhile is not missed
+            failure: WaError | None = None
+            try:
+                page = await self._look(id, after, limit)
+                after = page.next if after is None else after
+                if page.records:
+                    return page
+            except (Refused, TryLater) as error:
+                if isinstance(error, Refused) and not looked:
+                    raise
+                failure = error  # its worker ends, or is slow: the next look may be good
+            looked, left = True, ends_at - boot_now()
+            if self.ending and wait:
+                raise NotYet(f"cannot wait for messages of {id}: the agent stops", code=ENDING)
+            if left <= 0:
+                if failure is not None:
+                    raise failure
+                return page
+            await _wait(news, min(left, LOOK_AGAIN) if failure else left)
+
+    async def other_name(self, id: InstanceId, jid: str) -> str:
+        """The number of a lid, or the lid of a number; "" = unknown."""
+
+        return str((await self.ask(id, "messages_name", {"chat": jid})).get("name") or "")
+
+    async def media(
+        self, id: InstanceId, message: str, chat: str, wait: float
+    ) -> tuple[Mapping[str, Any], IO[bytes]]:
+        """The `size`, `sha256`, `mimetype` and `filename` of what a message brought, and the file,
+        which the caller closes. NotYet `media_loading` after so many seconds."""
+        until = boot_now() + wait
+        while True:
+            left = max(0.0, min(until - boot_now(), 10.0))
+            asked = {"id": message, "chat": chat, "wait": left}
+            try:
+                said = await self.call(id, "messages_media", asked, left + MEDIA_SECONDS)
+            except EngineError as error:
+                kind = _MEDIA_ERRORS.get(error.code)
+                if kind is None:
+                    raise
+                raise kind(f"{error} ({id})", code=error.code) from error
+            if said.get("state") == "ready":
+                break
+            if boot_now() >= until or self.ending:
+                raise NotYet(
+                    f"cannot give this file of {id} yet: it is being loaded; ask again",
+                    code="media_loading",
+                )
+        folder = self._workers.folder(id)
+        assert folder is not None
+        try:
+            return said, open_media(folder / FOLDER, str(said["name"]), int(said["size"]))
+        except OSError as error:
+            why = f"cannot read a file of {id}: {error.strerror}; try again"
+            raise TryLater(why, code="busy") from error
+
+    async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
+        """Of the worker, or of its file where none runs: a question of `reading.READS`."""
+        folder = self._workers.folder(id)
+        if folder is None:
+            raise Refused(f"{_CANNOT} of {id}: its server has them", code="not_supported")
+        async with self._of(id).reads:
+            if self._workers.runs(id):
+                return await self.call(id, do, args)
+            path, loop = folder / FOLDER / NAME, asyncio.get_running_loop()
+            try:
+                return await loop.run_in_executor(None, read_only, path, do, args)
+            except (OSError, sqlite3.Error) as error:
+                why = f"{_CANNOT} of {id}: {error}; try again"
+                raise TryLater(why, code="slow") from error
+
+    async def call(
+        self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float = CALL_SECONDS
+    ) -> Answer:
+        """A call that only a running worker answers."""
+        if not self._workers.runs(id):
+            why = f"{_CANNOT} of {id}: its worker does not run or cannot be reached"
+            raise Refused(why, code="not_running")
+        try:
+            return await self._workers.call(id, do, args, seconds)
+        except LinkError as error:
+            why = f"{_CANNOT} of {id}: {error}; try again"
+            raise TryLater(why, code="slow") from error
+        except EngineError as error:
+            if (error.code, error.field) != _UNKNOWN_CALL:
+                raise
+            why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
+            raise Refused(why, code="not_kept") from error
+
+    # Consumers
+
+    def consume(self, consumer: str, wants: Callable[[InstanceId], bool]) -> None:
+        """The consumer gets the messages of these sessions; `settle` tells how far it is."""
+        self._consumers[consumer] = wants
+
+    def forget_consumer(self, consumer: str) -> None:
+        self._consumers.pop(consumer, None)
+        for its in self._sessions.values():
+            its.cursors.pop(consumer, None)
+
+    def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
+        """The consumer needs nothing up to the cursor any more."""
+        its = self._of(id)
+        before = its.cursors.get(READER, 0) if consumer == READER else 0
+        if its.cursors.get(consumer) != (reached := max(cursor, before)):
+            its.cursors[consumer] = reached
+            self._own.add(id)
+
+    async def run(self) -> None:
+        """Tell workers what all consumers have, and take their figures."""
+        while True:
+            await asyncio.gather(*map(self._settle, await self._own.next()))
+            await asyncio.sleep(SETTLE_EVERY)
+
+    async def _settle(self, id: InstanceId) -> None:
+        its = self._of(id)
+        wanted = [name for name, wants in self._consumers.items() if wants(id)]
+        least = min((its.cursors.get(name, 0) for name in wanted or (READER,)), default=0)
+        try:
+            async with self._settles:
+                if least or wanted:
+                    await self.call(id, "messages_settled", {"cursor": least})
+                raw = await self.call(id, "messages_state", {})
+        except WaError as error:
+            log.debug("no figures of its messages: %s", error, extra=about(id))
+            return
+        its.figures = {name: _whole(raw.get(name)) for name in FIGURES}
+
+    def figures(self) -> Mapping[InstanceId, Mapping[str, int]]:
+        return {id: its.figures for id, its in self._sessions.items() if its.figures}
+
+    # The agent tells
+
+    def follow_changes(self) -> Changes:
+        changes = Changes(self._followers.discard)
+        self._followers.add(changes)
+        return changes
+
+    def changed(self, id: InstanceId) -> None:
+        """The worker kept more, or was connected and may have."""
+        its = self._of(id)
+        its.news.set()
+        its.news = asyncio.Event()
+        for follower in self._followers:
+            follower.add(id)
+
+    def forget(self, id: InstanceId) -> None:
+        """The session was deleted."""
+        if (its := self._sessions.pop(id, None)) is not None:
+            its.news.set()
+
+    def end(self) -> None:
+        self.ending = True
+        for its in self._sessions.values():
+            its.news.set()
+
+    def _of(self, id: InstanceId) -> _Session:
+        return self._sessions.setdefault(id, _Session())
+
+    async def _look(self, id: InstanceId, after: int | None, limit: int) -> Page:
+        if after is None:
+            page = await self._look(id, 0, 1)
+            return Page([], page.newest, page.oldest, page.newest)
+
+        raw = await self.ask(id, "messages", {"after": after, "limit": limit})
+        records = raw.get("records")
+        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+            why = f"{_CANNOT} of {id}: the worker's answer has another form"
+            raise TryLater(why, code="slow")
+        next, oldest, newest = (_whole(raw.get(name)) for name in ("next", "oldest", "newest"))
+        return Page([_with_answerable(one) for one in records], next, oldest, newest)
+
+
+def _with_answerable(record: dict[str, Any]) -> dict[str, Any]:
+    """A message says whether the agent takes an answer to its chat."""
+    if record.get("kind") != MESSAGE:
+        return record
+    return {**record, "answerable": is_answerable(str(record.get("chat", "")))}
+
+
+def _whole(value: Any) -> int:
+    """0 for what is no count."""
+    right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+    return value if right else 0
+
+
+async def _wait(news: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await news.wait()

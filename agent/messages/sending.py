@@ -1,0 +1,535 @@
+"""The agent's side of messages to send: it takes them onto the disk, runs one sender for each
+session, and ends what waited for too long."""
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.core.event_json import wall_text
+from agent.core.model import Category, InstanceId, JournalEntry
+from agent.deliver.bus import EventBus, EventFilter
+from agent.engines.receiver import check_receiver
+from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
+from agent.failpoint import failpoint
+from agent.log import about
+from agent.messages.media import OutgoingFiles
+from agent.messages.outbox import NAME, Ack, Mark, Outbox, OutMessage, chat_of, hash_of
+from agent.messages.outcomes import UNKNOWN_OUTCOME, State
+from agent.messages.reader import LONGEST_PAGE, Reader
+from agent.messages.sender import End, Sessions, SessionSender, Waiting, account_of
+from agent.store.database import Store
+
+log = logging.getLogger(__name__)
+
+FOLDER = "outbox"
+MARK = "outbox.mark"
+"""The fact of the agent's database that knows the mark of the outbox."""
+LONGEST_INSIDE = 256 * 1024
+"""Characters of base64 that a row may hold; a longer file lies beside the database."""
+OPENS_WITHIN = 10.0
+"""Seconds that a request waits for the outbox just after the agent's start."""
+OPEN_AGAIN = 10.0
+TRIES_END_WITHIN = 5.0
+TICK = 1.0
+TIDY_EVERY = 5.0
+HOUR = 3600.0
+LOOK_EVERY = 5.0
+"""Seconds, at least, between two looks at the acknowledgements that were kept."""
+EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
+ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)
+MOST_REASONS = 40
+
+
+class TooManyWait(TryLater):
+    code = "outbox_full"
+    http = 429
+
+
+@dataclass(slots=True)
+class Limits:
+    """The settings in force; the composition replaces it at a reload."""
+
+    expires_hours: float = 24.0
+    most: int = 10_000
+    megabytes: int = 1024
+    per_minute: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that is kept, for the answer to its client."""
+
+    row: OutMessage
+    again: bool
+    """True if an earlier request with its Idempotency-Key made it."""
+    waiting: Waiting | None
+    """None: it has ended, or the agent stops."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Of a session, since the agent's start."""
+
+    ended: Counter[State] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    sent_wall: float | None = None
+
+
+class Sending:
+    def __init__(
+        self, folder: Path, sessions: Sessions, store: Store, bus: EventBus, reader: Reader
+    ) -> None:
+        self.limits = Limits()
+        self.senders: dict[InstanceId, SessionSender] = {}
+        """Of each session that has something to send."""
+        self.counts: dict[InstanceId, Counts] = {}
+        self.on_end: Callable[[OutMessage, State, str], None] = lambda row, state, reason: None
+        """Called with each end and its reason, for metrics."""
+        self._path, self._files = folder / NAME, OutgoingFiles(folder / FOLDER)
+        self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
+        self._outbox: Outbox | None = None
+        self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
+        self._opened = asyncio.Event()
+        self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
+        self._untidy = False
+        """True if a message ended since the journal was emptied of what it said."""
+
+    async def run(self) -> None:
+        """Until the agent stops. A file that cannot be opened ends no session: messages are
+        refused until it can. One that is found damaged is opened again, and set aside by that."""
+        while True:
+            outbox = await self._open()
+            works: tuple[Callable[[Outbox], Awaitable[None]], ...] = (self._events, self._acks)
+            tasks = [asyncio.create_task(_keep_on(work, outbox)) for work in works]
+            try:
+                await self._tick(outbox)
+            finally:
+                await self._close(outbox, tasks)
+
+    async def accept(
+        self,
+        id: InstanceId,
+        message: Mapping[str, Any],
+        *,
+        expires_in: float | None = None,
+        whose: Sequence[str] = (),
+        digest: str = "",
+        wait: float = 0.0,
+    ) -> Taken:
+        """Return when the message is on the disk. `whose`: the caller's name, the session and the
+        Idempotency-Key; `digest`: of that request."""
+        outbox = await self._ready()
+        view, name = self._sessions.view(id), f"out_{secrets.token_hex(12)}"
+        born, now = view.instance.created_wall, time.time()
+        # An engine that can derives WhatsApp's id from `key`: sent again it is the same message.
+        content = {"key": hash_of((name,), born), **message}
+        content["to"] = check_receiver(str(content["to"]))
+        apart = content.get("content", "")
+        apart = content.pop("content") if len(apart) > LONGEST_INSIDE else ""
+        text = json.dumps(content, separators=(",", ":"))
+        chat = chat_of(content["to"])
+        lane, expires = await self._lane(id, chat), expires_in or self.limits.expires_hours * HOUR
+        row = OutMessage(
+            *(0, name, id, born, account_of(view), lane, chat, str(content["type"])),
+            *(State.ACCEPTED, now, now, now + expires),
+            repeats=hash_of(whose, born) if whose else "",
+            digest=digest,
+            file=name if apart else "",
+            size=len(text) + len(apart) // 4 * 3,
+        )
+        self._must_fit(id, row.size)
+        taken = await self._keep(outbox, row, text, apart, impatient=wait > 0)
+        failpoint("outbox_accepted")
+        return taken
+
+    async def answer(self, taken: Taken, seconds: float) -> tuple[int, Mapping[str, Any]]:
+        """Status and body for the client, after so many seconds at most; its error is raised."""
+        row, end = taken.row, End()
+        if taken.waiting is not None and seconds:
+            end = await self._wait(taken.waiting, seconds)
+        if end.error is not None:
+            raise end.error
+        if end.answer is not None:
+            return 200, end.answer
+        if row.state.left:
+            return 200, row.answer if seconds else row.show()
+        if row.state.waits:
+            look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
+            return 202, {**self._show(row), "look": look}
+        if row.state in (State.CANCELLED, State.EXPIRED):
+            why = f"the message of this Idempotency-Key is {row.state.value} ({row.sentence})"
+            words = f"cannot send it: {why}; another message needs another key"
+            raise Refused(words, field="Idempotency-Key", code=row.state.value)
+        words = "cannot tell whether the first request with this Idempotency-Key sent the message"
+        more = f"({row.sentence}); check it before you send it with another key"
+        raise TryLater(f"{words} {more}", code=UNKNOWN_OUTCOME)
+
+    async def page(
+        self, id: InstanceId, state: str = "", before: str = "", limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """Newest first, as the API shows them; `before`: the id of the last one seen."""
+        outbox = await self._ready()
+        number = (await self._find(outbox, id, before)).number if before else 0
+        rows = await outbox.page(id, state=state, before=number, limit=limit)
+        return [self._show(row) for row in rows]
+
+    async def show(self, id: InstanceId, message: str) -> dict[str, Any]:
+        return self._show(await self._find(await self._ready(), id, message))
+
+    async def cancel(self, id: InstanceId, message: str) -> dict[str, Any]:
+        """A message that may be out is unknown, not cancelled: its client would send it again."""
+        outbox = await self._ready()
+        row = await self._find(outbox, id, message)
+        sender = self.senders.get(id)
+        waiting = None if sender is None else sender.find(row.number)
+        if sender is None or waiting is None:
+            raise Refused(
+                f"cannot cancel {message}: it is {row.state.value} already", code="message_ended"
+            )
+        if not await _end(sender, waiting, State.CANCELLED, "cancelled by an operator"):
+            raise Refused(
+                f"cannot cancel {message}: it is being sent at this moment", code="being_sent"
+            )
+        return await self.show(id, message)
+
+    def waiting(self, id: InstanceId) -> Mapping[str, Any]:
+        """As a session's JSON shows it; {} where nothing waits."""
+        sender = self.senders.get(id)
+        oldest = None if sender is None else sender.oldest()
+        if sender is None or oldest is None:
+            return {}
+        hold = sender.hold
+        return {
+            "waiting": sender.count,
+            "oldest": wall_text(oldest.accepted_wall),
+            "reason": hold.code if hold else "",
+            "sentence": hold.sentence if hold else "",
+            "until": wall_text(hold.until_wall) if hold and hold.until_wall else None,
+        }
+
+    def ended(self, id: InstanceId) -> Mapping[str, Any]:
+        its = self.counts.get(id, Counts())
+        return {
+            **{state.value: its.ended[state] for state in ENDS},
+            "reasons": dict(its.reasons),
+            "last_sent": None if its.sent_wall is None else wall_text(its.sent_wall),
+        }
+
+    # Taking
+
+    async def _ready(self) -> Outbox:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPENS_WITHIN):
+                await self._opened.wait()
+        if self._outbox is None:
+            raise self._trouble
+        return self._outbox
+
+    async def _lane(self, id: InstanceId, chat: str) -> str:
+        """The chat under the name by which both its names keep one order."""
+        if not chat.endswith("@lid"):
+            return chat
+        with suppress(WaError):
+            return chat_of(await self._reader.other_name(id, chat)) or chat
+        return chat
+
+    def _must_fit(self, id: InstanceId, size: int) -> None:
+        sender, limits = self.senders.get(id), self.limits
+        if sender is not None and sender.count >= limits.most:
+            raise TooManyWait(
+                f"cannot take the message: {sender.count} messages of {id} wait to be sent, at most"
+                f" {limits.most} may ([messages] outbox_most); wa-agent why {id} says why"
+            )
+        waiting = sum(each.bytes for each in self.senders.values())
+        if waiting + size > limits.megabytes << 20:
+            raise StoreError(
+                f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
+                f" {limits.megabytes} MiB may wait ([messages] outbox_megabytes)",
+                code="outbox_full",
+            )
+
+    async def _keep(
+        self, outbox: Outbox, new: OutMessage, text: str, apart: str, *, impatient: bool
+    ) -> Taken:
+        loop, waiting = asyncio.get_running_loop(), None
+
+        def committed(row: OutMessage, again: bool) -> None:
+            nonlocal waiting
+            if not again and self._outbox is outbox:  # else the next agent sends it
+                waiting = self._add(outbox, row, impatient=impatient)
+
+        if apart:
+            await loop.run_in_executor(None, self._files.write, new.file, apart)
+        failpoint("outbox_file")
+        try:
+            row, again = await outbox.take(new, text, committed)
+        except WaError:
+            await loop.run_in_executor(None, self._files.remove, new.file)
+            raise
+        if again:
+            await loop.run_in_executor(None, self._files.remove, new.file)
+            sender = self.senders.get(row.instance)
+            waiting = None if sender is None else sender.find(row.number)
+        return Taken(row, again, waiting)
+
+    async def _wait(self, waiting: Waiting, seconds: float) -> End:
+        """Afterwards the client goes: no refusal of a try ends its message any more."""
+        if waiting.end is not None:
+            return waiting.end
+        client: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        waiting.clients.append(client)
+        try:
+            await asyncio.wait({client}, timeout=seconds)
+        finally:
+            waiting.clients.remove(client)
+            waiting.impatient &= bool(waiting.clients)
+        return client.result() if client.done() else End()
+
+    def _show(self, row: OutMessage) -> dict[str, Any]:
+        sender = self.senders.get(row.instance)
+        hold = None if sender is None else sender.hold
+        return row.show(hold.sentence if hold is not None else "")
+
+    async def _find(self, outbox: Outbox, id: InstanceId, message: str) -> OutMessage:
+        row = await outbox.find(id, message)
+        if row is None:
+            raise NotFound(
+                f"cannot find the message {message}: the outbox of {id} has none of that id;"
+                f" messages that ended are shown for 72 hours (wa-agent outbox {id})",
+                code="message_unknown",
+            )
+        return row
+
+    # Running
+
+    async def _open(self) -> Outbox:
+        while True:
+            try:
+                known = await self._store.get_fact(MARK)
+                mark = Mark(*json.loads(known)) if known else None
+                outbox = await Outbox.open(self._path, mark)
+                try:
+                    rows = await self._take_over(outbox)
+                except BaseException:
+                    await outbox.close()
+                    raise
+            except WaError as error:
+                if str(error) != str(self._trouble):
+                    log.error("messages to send are refused: %s", error)
+                self._trouble = error
+                self._opened.set()
+                await asyncio.sleep(OPEN_AGAIN)
+                continue
+            self._outbox = outbox
+            for row in rows:
+                self._add(outbox, row, impatient=False)
+            self._opened.set()
+            return outbox
+
+    async def _take_over(self, outbox: Outbox) -> list[OutMessage]:
+        """What the agent before this one left, and is to be sent."""
+        if said := outbox.opened_so:
+            log.error("%s", said)
+            entry = JournalEntry("store_repaired", said, Category.SYSTEM, wall=time.time())
+            await self._store.note(entry)
+        mark = json.dumps([outbox.mark.id, outbox.mark.times])
+        await self._store.put_facts({MARK: mark})
+        for id in {row.instance for row in await outbox.waiting()}:
+            await self._forget(outbox, id, 0.0)
+        left = await outbox.waiting()
+        names, loop = {row.file for row in left}, asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._files.remove_others, names)
+        return left
+
+    async def _close(self, outbox: Outbox, tasks: Iterable["asyncio.Task[None]"]) -> None:
+        self._outbox = None
+        self._opened.clear()
+        self._trouble = _not_now("the agent is stopping, or opens its outbox again", "stopping")
+        running = [*tasks, *self._tasks.values()]
+        for task in running:
+            task.cancel()
+        stops = [sender.stop(TRIES_END_WITHIN) for sender in self.senders.values()]
+        await asyncio.gather(*stops, *running, return_exceptions=True)
+        for sender in self.senders.values():
+            for waiting in sender.lanes:
+                waiting.tell(End())
+        self.senders.clear()
+        self._tasks.clear()
+        with suppress(StoreError):
+            await outbox.tidy()
+        await outbox.close()
+
+    def _add(self, outbox: Outbox, row: OutMessage, *, impatient: bool) -> Waiting:
+        sender = self.senders.get(row.instance)
+        if sender is None:
+            sender = self.senders[row.instance] = SessionSender(
+                row.instance, self._sessions, outbox, self._files, self._ended
+            )
+        sender.per_minute = self.limits.per_minute
+        if row.instance not in self._tasks:
+            work = self._run_sender(sender)
+            self._tasks[row.instance] = asyncio.create_task(work, name=f"outbox {row.instance}")
+        return sender.add(row, impatient=impatient)
+
+    async def _run_sender(self, sender: SessionSender) -> None:
+        while sender.count:
+            try:
+                await sender.run()
+            except Exception:
+                log.exception("internal error of an outbox's sender", extra=about(sender.id))
+                await asyncio.sleep(OPEN_AGAIN)
+        del self._tasks[sender.id]
+        del self.senders[sender.id]
+
+    def _ended(self, waiting: Waiting, state: State, reason: str, end: End) -> None:
+        row, self._untidy = waiting.row, True
+        counts = self.counts.setdefault(row.instance, Counts())
+        counts.ended[state] += 1
+        if state is State.SENT:
+            counts.sent_wall = time.time()
+        elif state in (State.FAILED, State.UNKNOWN):
+            known = reason in counts.reasons or len(counts.reasons) < MOST_REASONS
+            counts.reasons[reason if known else "other"] += 1
+        self.on_end(row, state, reason)
+        waiting.tell(end)
+
+    async def _tick(self, outbox: Outbox) -> None:
+        """Until the file is found damaged."""
+        tidied = time.monotonic() - HOUR
+        while True:
+            try:
+                for sender in list(self.senders.values()):
+                    sender.per_minute = self.limits.per_minute
+                    if sender.hold is not None and sender.hold.code == "damaged":
+                        return
+                if step := await outbox.follow_clock():
+                    log.warning("the machine's clock was set by %+.0f s; messages wait on", step)
+                for row in await outbox.overdue() if self.senders else ():
+                    owner = self.senders.get(row.instance)
+                    waiting = None if owner is None else owner.find(row.number)
+                    if owner is not None and waiting is not None:
+                        words = "it could not be sent in time"
+                        await _end(owner, waiting, State.EXPIRED, words)
+                age = time.monotonic() - tidied
+                if (self._untidy and age >= TIDY_EVERY) or age >= HOUR:
+                    self._untidy, tidied = False, time.monotonic()
+                    await outbox.tidy()
+            except StoreError as error:
+                log.error("the outbox goes on: %s", error)
+                if error.code == "damaged":
+                    return
+                await asyncio.sleep(OPEN_AGAIN)
+            await asyncio.sleep(TICK)
+
+    async def _events(self, outbox: Outbox) -> None:
+        """Changes that may let a session send, acknowledgements, deletions."""
+        subscription = self._bus.subscribe(EVENTS, limit=20_000)
+        for sender in list(self.senders.values()):
+            sender.wake()
+        try:
+            async for entry in subscription:
+                if (id := entry.instance) is None:
+                    continue
+                its = self.senders.get(id)
+                if entry.kind == "ack":
+                    message, word = entry.detail.get("id"), entry.detail.get("ack")
+                    await self._note_acks(outbox, id, [Ack(str(message), str(word), entry.wall)])
+                elif entry.kind == "deleted":
+                    await self._forget(outbox, id, entry.wall)
+                elif its is not None:
+                    its.wake()
+        finally:
+            subscription.close()
+
+    async def _acks(self, outbox: Outbox) -> None:
+        """Acknowledgements that sessions keep, also those that came while no agent ran."""
+        changes = self._reader.follow_changes()
+        ids: frozenset[InstanceId] = frozenset(await outbox.followed())
+        try:
+            while True:
+                for id, cursor in (await outbox.followed()).items():
+                    if id in ids:
+                        with suppress(Refused, TryLater):  # a change comes when that is over
+                            await self._read_acks(outbox, id, cursor)
+                await asyncio.sleep(LOOK_EVERY)
+                ids = await changes.next()
+        finally:
+            changes.close()
+
+    async def _read_acks(self, outbox: Outbox, id: InstanceId, cursor: int) -> None:
+        more = True
+        while more:
+            page = await self._reader.page(id, cursor, limit=LONGEST_PAGE)
+            kept = [each for each in page.records if each["kind"] == "message_ack"]
+            acks = [
+                Ack(it.get("message_id", ""), it.get("state", ""), it.get("at", 0.0)) for it in kept
+            ]
+            await self._note_acks(outbox, id, acks, page.next)
+            cursor, more = page.next, page.more
+
+    async def _note_acks(
+        self, outbox: Outbox, id: InstanceId, acks: Sequence[Ack], cursor: int | None = None
+    ) -> None:
+        early = await outbox.note_acks(id, [ack for ack in acks if ack.message_id], cursor)
+        if early and (sender := self.senders.get(id)) is not None:
+            sender.note_early(early)
+
+    async def _forget(self, outbox: Outbox, id: InstanceId, deleted_wall: float) -> None:
+        """The instance is deleted; another one of that name may have been made since."""
+        born = 0.0
+        with suppress(NotFound):
+            made = self._sessions.view(id).instance.created_wall
+            born = made if made > deleted_wall else 0.0
+        if not (gone := await outbox.forget_instance(id, born)):
+            return
+        self._untidy, sender = True, self.senders.get(id)
+        words = f"{len(gone)} accepted messages are not sent: their instance was deleted"
+        for row in gone:
+            waiting = None if sender is None else sender.find(row.number)
+            if sender is not None and waiting is not None:
+                sender.drop(waiting)
+                error = NotFound(f"cannot send {row.id}: {id} was deleted", field="id")
+                waiting.tell(End(error=error))
+        names, loop = [row.file for row in gone], asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._files.remove, *names)
+        log.warning("%s", words, extra=about(id))
+        detail = {"count": len(gone)}
+        dropped = JournalEntry(
+            "messages_dropped", words, instance=id, wall=time.time(), detail=detail
+        )
+        await self._store.note(dropped)
+
+
+async def _end(sender: SessionSender, waiting: Waiting, state: State, words: str) -> bool:
+    """End one that is not being sent; False: it is."""
+    reason = state.value
+    if waiting.maybe_out:
+        state, reason = State.UNKNOWN, State.UNKNOWN.value
+        words += "; an earlier try may have sent it"
+    code = UNKNOWN_OUTCOME if waiting.maybe_out else reason
+    error = TryLater(f"cannot send with {sender.id}: {words}", code=code)
+    # Its Idempotency-Key stays its own: a client's repeat of before sends it no more.
+    return await sender.end(waiting, state, End(error=error), reason=reason, sentence=words)
+
+
+async def _keep_on(work: Callable[[Outbox], Awaitable[None]], outbox: Outbox) -> None:
+    """An error of the outbox's own ends no session."""
+    while True:
+        try:
+            await work(outbox)
+        except Exception as error:
+            known = isinstance(error, StoreError)  # the disk is full, or read only
+            log.error("the outbox goes on: %s", error, exc_info=None if known else error)
+            await asyncio.sleep(OPEN_AGAIN)
+
+
+def _not_now(why: str, code: str) -> WaError:
+    return TryLater(f"cannot take the message: {why}", code=code)

@@ -1,0 +1,300 @@
+"""messages.db of a session: nothing that was kept is lost or comes twice, and what had to go is a
+gap for its readers."""
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import SchemaTooNew
+from agent.failpoint import VARIABLE, FailpointHit
+from agent.messages import incoming
+from agent.messages.incoming import Incoming
+from agent.messages.intake import FOLDER
+from agent.messages.reading import read_only
+from tests.messages.records import (
+    UNSURE,
+    file_at,
+    lost_of,
+    messages,
+    newest,
+    numbers_of,
+    page_of,
+    read_all,
+)
+
+LID = "123456789012345@lid"
+
+
+def test_what_is_kept_is_read_in_its_order_from_any_cursor(tmp_path: Path) -> None:
+    file = file_at(tmp_path)
+    file.append(messages(range(3)))
+    assert file.append(messages(range(2, 5))) == newest(file)
+    assert file.append(messages(range(5))) == 0
+    records = read_all(file, limit=2)
+    assert numbers_of(records) == [0, 1, 2, 3, 4]
+    cursors = [record["cursor"] for record in records]
+    assert cursors == sorted(set(cursors))
+    assert all("kept" in record and "_media" not in record for record in records)
+    after = page_of(file, cursors[2], 1)
+    assert numbers_of(after["records"]) == [3]
+    assert after["more"]
+    assert not page_of(file, newest(file), 10)["records"]
+
+
+def test_a_file_that_is_opened_again_repeats_no_cursor(tmp_path: Path) -> None:
+    file = file_at(tmp_path)
+    file.append(messages([1]))
+    newest_one = newest(file)
+    file.close()
+    shutil.copytree(tmp_path / FOLDER, tmp_path / "copy")
+    again = file_at(tmp_path)
+    again.append(messages([2]))
+    assert numbers_of(page_of(again, newest_one, 10)["records"]) == [2]
+    reached = newest(again)
+    again.close()
+    shutil.rmtree(tmp_path / FOLDER)
+    (tmp_path / "copy").rename(tmp_path / FOLDER)
+    time.sleep(1)
+    restored = file_at(tmp_path)
+    restored.append(messages([3]))
+    assert newest(restored) > reached
+    assert numbers_of(page_of(restored, reached, 10)["records"]) == [3]
+
+
+def test_a_file_that_was_lost_begins_with_a_gap_for_its_old_readers(tmp_path: Path) -> None:
+    file = file_at(tmp_path)
+    assert numbers_of(page_of(file, 77, 10)["records"]) == [UNSURE]
+    assert not (tmp_path / FOLDER).exists()
+    file.append(messages([1]))
+    found = page_of(file, newest(file) + 1000, 1)
+    assert numbers_of(found["records"]) == [UNSURE, 1]
+    assert found["next"] == newest(file)
+    (tmp_path / FOLDER / "messages.db").unlink()
+    file.append(messages([2]))
+    time.sleep(1)
+    again = file_at(tmp_path)
+    assert numbers_of(read_all(again)) == [2], "who begins missed nothing"
+    assert numbers_of(read_all(again, found["next"])) == [UNSURE, 2]
+
+
+def test_what_a_kill_left_of_a_set_aside_is_not_replayed(tmp_path: Path) -> None:
+    file = file_at(tmp_path)
+    file.append(messages(range(3)))
+    log = file.path.with_name("messages.db-wal")
+    left = log.read_bytes()
+    file.close()
+    file.path.unlink()
+    log.write_bytes(left)
+    again = file_at(tmp_path)
+    again.append(messages([77]))
+    assert numbers_of(read_all(again)) == [77]
+
+
+@pytest.mark.parametrize("point", ["before_commit", "after_commit"])
+def test_a_kill_at_a_commit_loses_nothing_that_was_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    file = file_at(tmp_path)
+    file.append(messages([1]))
+    monkeypatch.setenv(VARIABLE, f"{point}:raise")
+    with pytest.raises(FailpointHit):
+        file.append(messages([2, 3]))
+    monkeypatch.delenv(VARIABLE)
+    next_life = file_at(tmp_path)
+    found = numbers_of(read_all(next_life))
+    assert found == ([1] if point == "before_commit" else [1, 2, 3])
+    # WhatsApp sends again what it did not hear of.
+    next_life.append(messages([2, 3]))
+    assert numbers_of(read_all(next_life)) == [1, 2, 3]
+
+
+def test_a_full_disk_takes_nothing_and_leaves_what_was_kept(tmp_path: Path) -> None:
+    file = file_at(tmp_path)
+    file.append(messages([1]))
+    assert file._db is not None
+    pages = file._db.execute("pragma page_count").fetchone()[0]
+    file._db.execute(f"pragma max_page_count = {pages}")
+    with pytest.raises(sqlite3.OperationalError):
+        file.append(messages(range(2, 50), "x" * 5000))
+    assert numbers_of(read_all(file)) == [1]
+    file._db.execute("pragma max_page_count = 100000")
+    file.append(messages(range(2, 50), "x" * 5000))
+    assert numbers_of(read_all(file)) == list(range(1, 50))
+
+
+def test_what_no_consumer_reads_is_not_lost(tmp_path: Path) -> None:
+    file = file_at(tmp_path, most=128)
+    file.append(messages(range(300)))
+    assert lost_of(file) == 0
+    assert numbers_of(read_all(file))[0] > 0
+    assert numbers_of(page_of(file, 1, 1)["records"])[0] < 0, (
+        "but a reader that was there hears of it"
+    )
+
+
+def test_one_gap_counts_all_that_went_however_often_some_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "MOST_GONE", 3)
+    file = file_at(tmp_path, most=100)
+    file.settle(0)
+    for begin in range(0, 720, 60):
+        file.append(messages(range(begin, begin + 60)))
+    missing, *kept = numbers_of(read_all(file))
+    assert missing == -lost_of(file) == len(kept) - 720
+
+
+def test_the_oldest_go_over_the_bytes(tmp_path: Path) -> None:
+    file = file_at(tmp_path, megabytes=1)
+    for number in range(60):
+        file.append(messages([number], "x" * 40_000))
+    assert int(file.read("messages_state", {})["bytes"]) <= 1 << 20
+    assert numbers_of(read_all(file))[-20:] == list(range(40, 60))
+    size = sum(each.stat().st_size for each in (tmp_path / FOLDER).iterdir())
+    assert size < 8 << 20
+
+
+def test_what_is_too_old_goes_by_a_clock_that_does_not_jump(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = file_at(tmp_path, hours=1)
+    file.append(messages(range(5)))
+    newest_one = newest(file)
+    jumped = time.time() + 7200
+    monkeypatch.setattr(time, "time", lambda: jumped)
+    file.trim()
+    assert len(read_all(file)) == 5
+    later = file_at(tmp_path, hours=1)
+    later.trim()
+    assert read_all(later) == []
+    later.append(messages([9]))
+    assert numbers_of(page_of(later, newest_one, 9)["records"]) == [9]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_each_reader_gets_each_record_once_or_a_gap_that_counts_it(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    file = file_at(tmp_path_factory.mktemp("any"), most=100)
+    number, cursor, got, missed = 0, 0, 0, 0
+    file.settle(0)
+    for step in data.draw(st.lists(st.sampled_from(["keep", "read", "again"]), max_size=25)):
+        if step == "keep":
+            count = data.draw(st.integers(1, 80))
+            file.append(messages(range(number, number + count)))
+            number += count
+        elif step == "again":
+            file.close()
+            file = Incoming(file.path, "sales", file.bounds)
+        else:
+            found = page_of(file, cursor, 30)
+            counts = numbers_of(found["records"])
+            missed -= sum(each for each in counts if each < 0)
+            fresh = [each for each in counts if each >= 0]
+            assert fresh == list(range(got + missed, got + missed + len(fresh)))
+            got, cursor = got + len(fresh), found["next"]
+            file.settle(cursor)
+    rest = numbers_of(read_all(file, cursor))
+    assert got + missed + sum(1 if each >= 0 else -each for each in rest) == number
+    assert missed - sum(each for each in rest if each < 0) == lost_of(file)
+    begins, kept = numbers_of(read_all(file)), int(file.read("messages_state", {})["waiting"])
+    assert [each for each in begins if each < 0] == [each for each in rest if each < 0]
+    assert begins[-1:] in ([], [number - 1])
+    assert kept <= len(begins) <= 101
+
+
+def damage(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(os.fstat(file.fileno()).st_size - 4096))
+
+
+def link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+
+
+def other(path: Path) -> None:
+    path.unlink()
+    sqlite3.connect(path).execute("create table other (a)")
+
+
+def owner(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("kept"))
+    Incoming(path, "another").append(messages([3]))
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("hurt", [damage, other, folder, link, owner])
+def test_a_damaged_file_is_set_aside_and_readers_get_a_gap(
+    tmp_path: Path, hurt: Callable[[Path], None]
+) -> None:
+    file = file_at(tmp_path)
+    file.append(messages(range(50)))
+    newest_one = newest(file)
+    file.close()
+    hurt(file.path)
+    again = file_at(tmp_path)
+    again.append(messages([77]))
+    assert numbers_of(read_all(again, newest_one)) == [UNSURE, 77]
+    assert numbers_of(read_all(again)) == [UNSURE, 77]
+    (sentence,) = again.said
+    (aside,) = file.path.parent.glob("messages.db.damaged-*Z-??????")
+    assert aside.name in sentence
+    assert lost_of(again) == 1
+
+
+def test_damage_under_a_running_worker_costs_no_new_message(tmp_path: Path) -> None:
+    file = file_at(tmp_path)
+    file.append(messages(range(200), "x" * 2000))
+    assert file._db is not None
+    file._db.execute("pragma wal_checkpoint(truncate)").fetchall()
+    damage(file.path)
+    file._db.execute("pragma cache_size = 0")
+    file.append(messages([900]))
+    assert numbers_of(read_all(file)) == [UNSURE, 900]
+    assert file.said
+
+
+def test_a_file_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
+    file = file_at(tmp_path)
+    file.append(messages([1]))
+    assert file._db is not None
+    file._db.execute("pragma user_version = 2")
+    file.close()
+    with pytest.raises(SchemaTooNew):
+        file_at(tmp_path).append(messages([2]))
+    assert [each.name for each in file.path.parent.iterdir()] == ["messages.db"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_agent_reads_the_file_of_a_worker_that_does_not_run(
+    tmp_path: Path, killed: bool
+) -> None:
+    tmp_path.chmod(0o770)
+    file = file_at(tmp_path)
+    file.append(messages(range(3)))
+    if not killed:
+        file.close()
+    before = sorted(file.path.parent.iterdir())
+    assert numbers_of(read_only(file.path, "messages", {})["records"]) == [0, 1, 2]
+    assert sorted(file.path.parent.iterdir()) == before
+    assert file.path.parent.stat().st_mode & 0o777 == 0o770
+    rights = {each.stat().st_mode & 0o777 for each in file.path.parent.iterdir()}
+    assert rights == {0o660}, "the group that agent and workers share"
+    file.close()
+    file.path.unlink()
+    file.path.symlink_to("/etc/hostname")
+    assert read_only(file.path, "messages", {})["records"] == [], "no link is followed"

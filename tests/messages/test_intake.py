@@ -1,0 +1,140 @@
+"""What a worker does with messages that arrive: WhatsApp hears of them when the disk has them."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.words import KEPT, Happening, InstanceId
+from agent.errors import InvalidRequest
+from agent.failpoint import VARIABLE
+from agent.messages.incoming import Incoming
+from agent.messages.intake import LOOK_EVERY, Intake
+from tests.messages.bench import code_of
+from tests.messages.records import CHAT, message, numbers_of
+
+ID = InstanceId("sales")
+LID = "123456789012345@lid"
+
+
+class Bench:
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.told: list[Happening] = []
+        self.intake = Intake(folder, ID, settings, self.told.append)
+
+    async def ask(self, do: str, **args: Any) -> Mapping[str, Any]:
+        answer: Mapping[str, Any] = await self.intake.works[do](args)
+        return answer
+
+    def kinds(self) -> list[str]:
+        return [each.kind for each in self.told]
+
+
+async def test_all_that_wait_share_one_commit_and_the_agent_hears_of_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, commits, append = Bench(tmp_path), [], Incoming.append
+
+    def counted(file: Incoming, records: Iterable[Mapping[str, Any]]) -> int:
+        commits.append(1)
+        return append(file, records)
+
+    monkeypatch.setattr(Incoming, "append", counted)
+    await asyncio.gather(*(at.intake.keep([message(number)]) for number in range(50)))
+    assert len(commits) == 1
+    page = await at.ask("messages", after=0, limit=30)
+    assert numbers_of(page["records"]) == list(range(30))
+    assert page["more"]
+    for number in range(50, 60):
+        await at.intake.keep([message(number)])
+    await asyncio.sleep(2)
+    newest = (await at.ask("messages", after=page["next"], limit=90))["newest"]
+    assert [each.kind for each in at.told].count(KEPT) == 2, "many as one word"
+    assert at.told[-1].detail == {"cursor": newest}
+    await at.intake.keep([message(3)])
+    await asyncio.sleep(2)
+    assert at.told[-1].detail == {"cursor": newest}, "it was there"
+    await at.intake.close()
+
+
+async def test_what_the_disk_does_not_take_is_refused_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = Bench(tmp_path)
+    await at.intake.keep([message(1)])
+    monkeypatch.setenv(VARIABLE, "before_commit:raise")
+    for _ in range(2):
+        assert await code_of(at.intake.keep([message(2)])) == "not_kept"
+    monkeypatch.delenv(VARIABLE)
+    await at.intake.keep([message(2)])
+    kinds = [kind for kind in at.kinds() if kind != KEPT]
+    assert kinds == ["not_kept", "kept_again"]
+    assert numbers_of((await at.ask("messages", after=0))["records"]) == [1, 2]
+    await at.intake.close()
+
+
+async def test_an_idle_session_has_no_file_and_answers_all_the_same(tmp_path: Path) -> None:
+    at = Bench(tmp_path)
+    await asyncio.sleep(LOOK_EVERY + 1)
+    assert (await at.ask("messages", after=0))["records"] == []
+    assert numbers_of((await at.ask("messages", after=9))["records"]) != []
+    assert (await at.ask("messages_state"))["waiting"] == 0
+    await at.intake.close()
+    assert list(tmp_path.iterdir()) == []
+    silent = Bench(tmp_path, keep=False)
+    await silent.intake.keep([message(1)])
+    assert not silent.intake.keeps
+    await silent.intake.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_old_messages_go_by_themselves(tmp_path: Path) -> None:
+    at = Bench(tmp_path, hours=2)
+    await at.intake.keep([message(1)])
+    await asyncio.sleep(1.5 * LOOK_EVERY)
+    assert numbers_of((await at.ask("messages", after=0))["records"]) == [1]
+    await asyncio.sleep(2 * LOOK_EVERY)
+    assert (await at.ask("messages", after=0))["records"] == []
+    await at.intake.close()
+
+
+async def test_damage_is_said_with_the_name_of_what_is_kept(tmp_path: Path) -> None:
+    first = Bench(tmp_path)
+    await first.intake.keep([message(1)])
+    await first.intake.close()
+    (tmp_path / "messages" / "messages.db").write_bytes(b"nothing of it" * 999)
+    at = Bench(tmp_path)
+    await at.intake.keep([message(2)])
+    (said,) = [each.detail["text"] for each in at.told if each.kind == "kept_aside"]
+    assert "messages.db.damaged-" in said
+    await at.intake.close()
+
+
+async def test_the_agents_questions_about_messages(tmp_path: Path) -> None:
+    at = Bench(tmp_path)
+    raw = {"chat": "5@lid", "sender": "6@lid"}
+    await at.intake.keep([message(1, _raw=raw), message(2, text="x" * 5000), {**message(3)}])
+    found = (await at.ask("messages_find", chat=CHAT, message_ids=["000001", "000002"]))["found"]
+    assert (found["000001"]["chat"], found["000001"]["sender"]) == ("5@lid", "6@lid")
+    assert len(found["000002"]["text"]) == 1024
+    unread = await at.ask("messages_unread", chat=CHAT)
+    assert unread["messages"][-1] == ("000001", "5@lid", "6@lid")
+    await at.ask("messages_marked", chat=CHAT, cursor=unread["newest"])
+    assert (await at.ask("messages_unread", chat=CHAT))["messages"] == []
+    named = message(4, chat=LID, alias=CHAT, sender=LID)
+    in_group = message(5, chat="1-2@g.us", alias=CHAT, sender=LID, id="x")
+    await at.intake.keep([named, in_group, message(6, from_me=True)])
+    unread = await at.ask("messages_unread", chat=CHAT)
+    assert unread["messages"] == [("000004", LID, LID)], "a person is one chat under both names"
+    names = [(await at.ask("messages_name", chat=chat))["name"] for chat in (LID, CHAT, "1@g.us")]
+    assert names == [CHAT, LID, ""]
+    assert (await at.ask("messages_state"))["waiting"] == 6
+    await at.ask("messages_settled", cursor=unread["newest"])
+    assert (await at.ask("messages_state"))["waiting"] == 0
+    for do, args in (("messages", {"after": -1}), ("messages_find", {"chat": CHAT})):
+        with pytest.raises(InvalidRequest):
+            await at.ask(do, **args)
+    assert await code_of(at.intake.keep([{"kind": "message"}])) == "bad_record"
+    await at.intake.close()

@@ -1,0 +1,172 @@
+"""Messages read by cursor: pages, polls and streams give the same, whatever the worker does."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.words import KEPT, Happening, InstanceId
+from agent.errors import EngineError, LinkError, Refused, TryLater
+from agent.messages.intake import Intake
+from agent.messages.reader import READER, SETTLE_EVERY, Reader
+from tests.messages.bench import ID, Workers, code_of
+from tests.messages.records import UNSURE, message, numbers_of
+
+
+class Bench:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / ID).mkdir(exist_ok=True)
+        self.workers = Workers(root)
+        self.reader = Reader(self.workers)
+
+    def start_worker(self, **settings: Any) -> Intake:
+        self.intake = Intake(self.root / ID, ID, settings, self._hear)
+        self.workers.works[ID], self.workers.fails = self.intake.works, None
+        self.reader.changed(ID)
+        return self.intake
+
+    async def stop_worker(self) -> None:
+        del self.workers.works[ID]
+        await self.intake.close()
+
+    def _hear(self, happening: Happening) -> None:
+        if happening.kind == KEPT:
+            self.reader.changed(ID)
+
+
+async def test_a_poll_waits_for_the_first_record_and_ends_with_it(tmp_path: Path) -> None:
+    at = Bench(tmp_path)
+    intake = at.start_worker()
+    poll = asyncio.create_task(at.reader.page(ID, 0, wait=60))
+    await asyncio.sleep(30)
+    calls = len(at.workers.calls)
+    assert calls == 1, "it waits in the agent, and asks no worker on a clock"
+    await intake.keep([message(1)])
+    page = await poll
+    assert numbers_of(page.records) == [1]
+    assert page.records[0]["answerable"] is True
+    assert (await at.reader.page(ID, page.next, wait=5)).records == []
+    newest = await at.reader.page(ID, None)
+    assert (newest.records, newest.next) == ([], page.next)
+    await intake.keep([message(2, chat="status@broadcast")])
+    (found,) = (await at.reader.page(ID, page.next)).records
+    assert found["answerable"] is False
+    await intake.close()
+
+
+async def test_a_poll_goes_on_while_the_worker_is_restarted(tmp_path: Path) -> None:
+    at = Bench(tmp_path)
+    await at.start_worker().keep([message(1)])
+    after = (await at.reader.page(ID, 0)).next
+    poll = asyncio.create_task(at.reader.page(ID, after, wait=60))
+    await asyncio.sleep(1)
+    at.workers.fails = LinkError("it is gone")
+    at.reader.changed(ID)
+    await asyncio.sleep(1)
+    await at.stop_worker()
+    await at.start_worker().keep([message(2)])
+    assert numbers_of((await poll).records) == [2]
+    at.workers.fails = LinkError("it hangs")
+    assert await code_of(at.reader.page(ID, after)) == "slow"
+    await at.intake.close()
+
+
+@pytest.mark.parametrize("killed", [True, False])
+async def test_without_a_worker_the_file_is_read(tmp_path: Path, killed: bool) -> None:
+    at = Bench(tmp_path)
+    assert (await at.reader.page(ID, 0)).records == []
+    assert numbers_of((await at.reader.page(ID, 7)).records) == [UNSURE]
+    await at.start_worker().keep([message(number) for number in range(5)])
+    newest = (await at.reader.page(ID, None)).next
+    if killed:
+        del at.workers.works[ID]
+    else:
+        await at.stop_worker()
+    page = await at.reader.page(ID, 0, limit=3)
+    assert numbers_of(page.records) == [0, 1, 2]
+    assert page.more
+    assert numbers_of((await at.reader.page(ID, page.next)).records) == [3, 4]
+    assert (await at.reader.page(ID, None)).next == newest
+    if killed:
+        return
+    (tmp_path / ID / "messages" / "messages.db").write_bytes(b"no file of ours" * 99)
+    with pytest.raises(TryLater):
+        await at.reader.page(ID, 0)
+    assert not list((tmp_path / ID / "messages").glob("*damaged*")), "its worker sets it aside"
+    await at.intake.close()
+
+
+async def test_a_stream_gives_each_record_once_over_restarts(tmp_path: Path) -> None:
+    at = Bench(tmp_path)
+    got: list[int] = []
+
+    async def read() -> None:
+        after = 0
+        while True:
+            with suppress(Refused, TryLater):
+                page = await at.reader.page(ID, after, limit=50, wait=15)
+                got.extend(numbers_of(page.records))
+                after = page.next
+
+    at.start_worker()
+    reading = asyncio.create_task(read())
+    for number in range(0, 300, 3):
+        await at.intake.keep([message(number + each) for each in range(3)])
+        if number % 60 == 0:
+            await at.stop_worker()
+            await asyncio.sleep(1)
+            at.start_worker()
+    await asyncio.sleep(30)
+    assert got == list(range(300))
+    reading.cancel()
+    at.reader.end()
+    assert (
+        await code_of(at.reader.page(ID, (await at.reader.page(ID, None)).next, wait=5))
+        == "stopping"
+    )
+    await at.intake.close()
+
+
+async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
+    at = Bench(tmp_path)
+    settling = asyncio.create_task(at.reader.run())
+    intake = at.start_worker()
+    await intake.keep([message(number) for number in range(10)])
+    cursors = [each["cursor"] for each in (await at.reader.page(ID, 0)).records]
+    await asyncio.sleep(2 * SETTLE_EVERY)
+    assert "messages_settled" not in at.workers.calls, "no consumer, so nothing can be lost"
+    at.reader.settle(READER, ID, cursors[1])
+    await asyncio.sleep(2 * SETTLE_EVERY)
+    assert at.reader.figures()[ID]["waiting"] == 8
+    at.reader.consume("one", lambda id: id == ID)
+    at.reader.consume("another", lambda id: id != ID)
+    at.workers.calls.clear()
+    at.reader.changed(ID)
+    await asyncio.sleep(2 * SETTLE_EVERY)
+    assert "messages_settled" in at.workers.calls, "what this one misses is lost"
+    at.reader.settle(READER, ID, cursors[7])
+    at.reader.settle("one", ID, cursors[4])
+    await asyncio.sleep(2 * SETTLE_EVERY)
+    assert at.reader.figures()[ID]["waiting"] == 5, "webhooks count, and readers beside them do not"
+    at.reader.forget_consumer("one")
+    at.reader.settle(READER, ID, cursors[9])
+    await asyncio.sleep(2 * SETTLE_EVERY)
+    assert at.reader.figures()[ID]["waiting"] == 0
+    settling.cancel()
+    await intake.close()
+
+
+async def test_what_cannot_be_read_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = Bench(tmp_path)
+    assert await code_of(at.reader.media(ID, "m", "", 0)) == "not_running"
+    at.start_worker()
+    at.workers.fails = EngineError("no such call", code="invalid_request", field="do")
+    assert await code_of(at.reader.page(ID, 0)) == "not_kept"
+    monkeypatch.setattr(at.workers, "folder", lambda _id: None)
+    assert await code_of(at.reader.page(InstanceId("there"), 0)) == "not_supported"
+    await at.intake.close()

@@ -1,0 +1,590 @@
+"""Messages to send: taken onto the disk, sent once and in order, whatever happens meanwhile."""
+
+import asyncio
+import base64
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.model import Claim, ClaimFact, ConnectionStatus
+from agent.engines.catalog import CATALOG
+from agent.errors import EngineError, NotFound, Refused, StoreError, TryLater, WaError
+from agent.failpoint import VARIABLE, FailpointHit
+from agent.messages.outcomes import LOCK_TRY
+from agent.messages.sending import FOLDER
+from tests.messages.bench import AWAY, ID, UNKNOWN, Agent, Phone, code_of, until
+from tests.messages.records import file_at, messages
+
+A, B = "4915100000001", "4915100000002"
+LID = "123456789012345@lid"
+CONNECTED = ConnectionStatus.CONNECTED
+
+
+@pytest.fixture
+def phone() -> Phone:
+    return Phone()
+
+
+@pytest.fixture
+async def agent(tmp_path: Path, phone: Phone) -> AsyncIterator[Agent]:
+    agent = await Agent(tmp_path, phone).start()
+    yield agent
+    await agent.stop()
+
+
+@pytest.fixture
+def cannot_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False))
+
+
+async def test_a_message_is_kept_at_once_and_sent_when_the_session_can(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.show(status=AWAY, sentence="the network is down")
+    taken = await agent.say(A, "hello")
+    status, body = await agent.sending.answer(taken, 0)
+    assert (status, body["state"], body["to"]) == (202, "accepted", A)
+    await asyncio.sleep(100)
+    assert "the network is down" in (await agent.row(taken))["sentence"]
+    assert agent.sending.waiting(ID)["waiting"] == 1
+    phone.show(status=CONNECTED)
+    agent.tell("status")
+    await until(lambda: phone.texts() == ["hello"], 1.0)
+    await asyncio.sleep(1)
+    assert await agent.state(taken) == "sent"
+    assert (await agent.row(taken))["message_id"] in phone.heard
+    assert agent.sending.waiting(ID) == {}
+    assert agent.sending.ended(ID)["sent"] == 1
+    assert (await agent.sending.show(ID, (await agent.row(taken))["message_id"]))["to"] == A
+
+
+async def test_what_a_message_said_is_wiped_when_it_was_sent(agent: Agent, phone: Phone) -> None:
+    phone.show(status=AWAY)
+    await agent.say(A, "a secret of ours" * 999)
+
+    def left() -> bytes:
+        return b"".join(each.read_bytes() for each in agent.folder.glob("outbox.db*"))
+
+    assert b"a secret of ours" in left()
+    phone.show(status=CONNECTED)
+    await until(phone.texts)
+    await asyncio.sleep(10)
+    assert b"a secret of ours" not in left()
+    assert {each.stat().st_mode & 0o777 for each in agent.folder.glob("outbox.db*")} == {0o600}
+
+
+async def test_a_chat_keeps_its_order_and_its_trouble_delays_no_other(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.refuses["a1"] = [EngineError("x", code="browser_gone")] * 3
+    taken = [await agent.say({"a": A, "b": B}[text[0]], text) for text in ("a1", "a2", "b1", "b2")]
+    await until(lambda: len(phone.heard) == 4)
+    texts = phone.texts()
+    assert texts.index("a1") < texts.index("a2")
+    assert texts.index("b2") < texts.index("a1")
+    assert phone.tried.count("a1") == 4
+    await asyncio.sleep(1)
+    assert {await agent.state(each) for each in taken} == {"sent"}
+
+
+async def test_chats_take_turns_and_at_most_four_are_sent_to_at_once(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.takes = 1.0
+    for number in range(30):
+        await agent.say(A, f"a{number}")
+    for number in range(8):
+        await agent.say(f"49151111000{number}", f"b{number}")
+    begun = time.time()
+    await until(lambda: sum(text[0] == "b" for text in phone.texts()) == 8)
+    assert time.time() - begun < 6
+    await until(lambda: len(phone.heard) == 38)
+    assert [text for text in phone.texts() if text[0] == "a"] == [f"a{n}" for n in range(30)]
+
+
+async def test_both_names_of_a_person_are_one_chat(agent: Agent, phone: Phone) -> None:
+    file = file_at(agent.session)
+    file.append(messages([1], chat=LID, alias=f"{A}@s.whatsapp.net"))
+    file.close()
+    phone.refuses["1"] = [EngineError("x", code="browser_gone")]
+    for text, to in (("1", A), ("2", LID), ("3", f"+{A}"), ("4", f"{A}:7@s.whatsapp.net")):
+        await agent.say(to, text)
+    await until(lambda: len(phone.heard) == 4)
+    assert phone.texts() == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("code", ["number_unknown", "invalid_request", "file_too_large"])
+async def test_what_is_about_the_message_fails_at_once_and_frees_its_key(
+    agent: Agent, phone: Phone, code: str
+) -> None:
+    phone.refuses["a1"] = [EngineError("no such number", code=code)]
+    with pytest.raises(WaError) as caught:
+        await agent.ask(A, "a1", key="k")
+    assert caught.value.http in (400, 409, 413)
+    assert await agent.ask(A, "a1", key="k") == (
+        200,
+        {"id": next(iter(phone.heard)), "outcome": "sent"},
+    )
+    rows = await agent.sending.page(ID)
+    assert [row["state"] for row in rows] == ["sent", "failed"]
+    assert agent.sending.ended(ID)["reasons"] == {rows[1]["reason"]: 1}
+
+
+async def test_one_key_is_one_message(agent: Agent, phone: Phone) -> None:
+    phone.takes = 2.0
+    first, second = await asyncio.gather(
+        agent.ask(A, "once", key="k"), agent.ask(A, "once", key="k")
+    )
+    assert first == second
+    assert phone.tried == ["once"]
+    status, body = await agent.ask(A, "once", wait=0, key="k")
+    assert (status, body["state"]) == (200, "sent")
+    assert await code_of(agent.ask(A, "another", key="k")) == "idempotency_key_reused"
+    phone.show(status=AWAY)
+    taken = await agent.say(A, "back", whose=("operator", ID, "c"), digest="d")
+    assert (await agent.sending.cancel(ID, taken.row.id))["state"] == "cancelled"
+    with pytest.raises(Refused) as caught:
+        await agent.sending.answer(
+            await agent.say(A, "back", whose=("operator", ID, "c"), digest="d"), 0
+        )
+    assert caught.value.code == "cancelled"
+    assert await code_of(agent.sending.cancel(ID, taken.row.id)) == "message_ended"
+    with pytest.raises(NotFound):
+        await agent.sending.cancel(ID, "out_none")
+
+
+async def test_an_unknown_outcome_is_sent_again_as_the_same_message(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.refuses["a1"] = [UNKNOWN, UNKNOWN]
+    taken = await agent.say(A, "a1")
+    await agent.say(A, "a2")
+    await until(lambda: phone.tried == ["a1"])
+    assert await agent.state(taken) == "sending unknown_outcome"
+    await until(lambda: len(phone.tried) == 4)
+    await asyncio.sleep(1)
+    assert phone.texts() == ["a1", "a2"]
+    assert len({message["key"] for message in phone.got}) == 2
+    assert await agent.state(taken) == "sent"
+
+
+async def test_a_refusal_after_an_unknown_outcome_does_not_say_that_it_stayed(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.refuses["a1"] = [UNKNOWN, EngineError("no", code="number_unknown")]
+    assert await code_of(agent.ask(A, "a1", key="k")) == "unknown_outcome"
+    with pytest.raises(TryLater):
+        await agent.ask(A, "a1", key="k")
+    assert len(phone.tried) == 2, "its key does not send it again"
+
+
+@pytest.mark.usefixtures("cannot_repeat")
+async def test_an_engine_that_cannot_repeat_is_never_asked_twice(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.refuses["a1"] = [UNKNOWN]
+    assert await code_of(agent.ask(A, "a1")) == "unknown_outcome"
+    assert (await agent.sending.page(ID))[0]["state"] == "unknown"
+    assert (await agent.ask(A, "a2"))[0] == 200
+    assert phone.tried == ["a1", "a2"]
+
+
+# Kills
+
+
+POINTS = ("outbox_file", "outbox_begun", "outbox_sent", "outbox_noted")
+
+
+async def killed_at(agent: Agent, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It dies there on the way of a message, and the next agent begins."""
+    monkeypatch.setenv(VARIABLE, f"{point}:raise")
+    with suppress(FailpointHit):
+        await agent.say(A, "order", whose=("operator", ID, "k"), digest="order")
+    await asyncio.sleep(0.5)
+    await agent.kill()
+    monkeypatch.delenv(VARIABLE)
+    await agent.start()
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_an_agent_killed_on_the_way_of_a_message_sends_it_once(
+    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    await killed_at(agent, point, monkeypatch)
+    status, body = await agent.ask(A, "order", key="k")
+    assert (status, phone.texts()) == (200, ["order"])
+    assert body["id"] in phone.heard
+    assert len(await agent.sending.page(ID)) == 1
+
+
+@pytest.mark.usefixtures("cannot_repeat")
+@pytest.mark.parametrize("point", POINTS[1:])
+async def test_after_a_kill_no_message_is_sent_twice_by_guess(
+    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    await killed_at(agent, point, monkeypatch)
+    await asyncio.sleep(60)
+    heard = [] if point == "outbox_begun" else ["order"]
+    assert phone.texts() == heard
+    (row,) = await agent.sending.page(ID)
+    assert row["state"] == ("sent" if point == "outbox_noted" else "unknown")
+    await agent.ask(A, "next")
+    assert phone.texts() == [*heard, "next"]
+
+
+async def test_what_waits_is_sent_by_the_next_agent_in_its_order(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.show(status=AWAY)
+    for text in "12345":
+        await agent.say(A, text)
+    await agent.restart()
+    phone.show(status=CONNECTED)
+    await until(lambda: phone.texts() == [*"12345"])
+
+
+# Holds
+
+
+async def test_a_try_that_failed_is_tried_again_no_sooner_for_anything(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.refuses["a1"] = [EngineError("x", code="browser_gone")] * 99
+    taken = await agent.say(A, "a1")
+    await agent.say(A, "a2")
+    await asyncio.sleep(1000)
+    tries, row = len(phone.tried), (await agent.sending.page(ID))[0]
+    await agent.sending.cancel(ID, row["id"])
+    await asyncio.sleep(10)
+    await agent.restart()
+    await asyncio.sleep(10)
+    assert len(phone.tried) == tries
+    assert (await agent.row(taken))["next_try"] is not None
+
+
+async def test_a_client_that_has_gone_ends_no_message_by_its_patience(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.takes, phone.refuses["a1"] = 5.0, [EngineError("x", code="browser_gone")]
+    assert (await agent.ask(A, "a1", wait=2))[0] == 202
+    await until(lambda: phone.texts() == ["a1"])
+
+
+async def test_a_client_that_waits_hears_of_a_hold_and_nothing_is_kept(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.show(status=AWAY, sentence="the network is down")
+    earlier = await agent.say(A, "a1")
+    begun = time.time()
+    with pytest.raises(Refused) as caught:
+        await agent.ask(B, "b1")
+    assert (caught.value.code, time.time() - begun < 1) == ("not_connected", True)
+    status, _ = await agent.ask(A, "a2", wait=5)
+    assert status == 202, "it overtakes no earlier message of its chat"
+    assert phone.tried == []
+    phone.show(status=CONNECTED)
+    await until(lambda: phone.texts() == ["a1", "a2"])
+    assert await agent.state(earlier) == "sent"
+
+
+async def test_error_463_holds_the_session_and_lets_one_be_tried_each_hour(
+    agent: Agent, phone: Phone
+) -> None:
+    refusal = EngineError("cannot send: WhatsApp refused it with error 463", code="refused")
+    phone.refuses |= {"a1": [refusal], "b1": [refusal]}
+    await agent.say(A, "a1")
+    await asyncio.sleep(1)
+    for text in ("b1", "c1", "d1"):
+        await agent.say(f"49151000001{ord(text[0])}", text)
+    assert await code_of(agent.ask("4915122222222", "a hold holds each way")) == "refused"
+    agent.tell("status")  # a change lifts no lock
+    await asyncio.sleep(LOCK_TRY - 60)
+    assert phone.tried == ["a1"]
+    assert "463" in agent.sending.waiting(ID)["sentence"]
+    await asyncio.sleep(120)
+    assert phone.tried == ["a1", "b1"]
+    await asyncio.sleep(LOCK_TRY)
+    assert sorted(phone.texts()) == ["a1", "b1", "c1", "d1"]
+
+
+async def test_a_time_lock_holds_until_whatsapp_lifts_it(agent: Agent, phone: Phone) -> None:
+    ends = time.time() + 7200
+    claim = ClaimFact(Claim(CONNECTED, "restricted", until_wall=ends), 10.0, 5.0)
+    phone.show(reason="restricted", claim=claim)
+    await agent.say(A, "a1")
+    await asyncio.sleep(1800)
+    assert phone.tried == []
+    assert agent.sending.waiting(ID)["reason"] == "restricted"
+    phone.show(reason="healthy")
+    agent.tell("verdict")
+    await until(phone.texts, 1)
+
+
+async def test_a_limit_of_messages_a_minute_outlives_the_agent(agent: Agent, phone: Phone) -> None:
+    agent.limits.per_minute = 2.0
+    for number in range(3):
+        await agent.say(f"49151222222{number}0", str(number))
+    await asyncio.sleep(1)
+    assert len(phone.tried) == 1
+    assert agent.sending.waiting(ID)["reason"] == "paced"
+    await agent.restart()
+    for seconds, tries in ((25, 1), (10, 2), (30, 3)):
+        await asyncio.sleep(seconds)
+        assert len(phone.tried) == tries
+
+
+# Ends
+
+
+async def test_what_could_not_be_sent_in_time_expires(agent: Agent, phone: Phone) -> None:
+    phone.refuses["a2"] = [UNKNOWN] * 99
+    phone.show(status=AWAY)
+    first = await agent.say(A, "a1", expires_in=60)
+    await asyncio.sleep(70)
+    assert await agent.state(first) == "expired expired"
+    phone.show(status=CONNECTED)
+    agent.tell("status")
+    second = await agent.say(A, "a2", expires_in=60)
+    await asyncio.sleep(500)
+    assert await agent.state(second) == "unknown unknown", "an earlier try may have sent it"
+    phone.refuses["a3"], phone.takes = [], 30.0
+    third = await agent.say(B, "a3")
+    await asyncio.sleep(1)
+    assert await code_of(agent.sending.cancel(ID, third.row.id)) == "being_sent"
+
+
+async def test_a_clock_that_is_set_expires_nothing(
+    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone.show(status=AWAY)
+    taken, real = await agent.say(A, "a1", expires_in=3600), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 10**6)
+    await asyncio.sleep(60)
+    assert await agent.state(taken) == "accepted"
+    await agent.stop()
+    monkeypatch.setattr(time, "time", lambda: real() - 10**6)
+    await agent.start()
+    await asyncio.sleep(60)
+    assert await agent.state(taken) == "accepted"
+    await asyncio.sleep(3600)
+    assert await agent.state(taken) == "expired expired"
+
+
+async def test_acknowledgements_move_a_message_forward_only(agent: Agent, phone: Phone) -> None:
+    taken = await agent.say(A, "a1")
+    await until(phone.texts)
+    await asyncio.sleep(1)
+    (id,) = phone.heard
+    for word, state in (("delivered", "delivered"), ("played", "read"), ("server", "read")):
+        agent.tell("ack", id=id, ack=word)
+        await asyncio.sleep(1)
+        assert await agent.state(taken) == state
+
+
+async def test_an_acknowledgement_before_the_answer_counts(agent: Agent, phone: Phone) -> None:
+    phone.takes = 5.0
+    taken = await agent.say(A, "a1")
+    await asyncio.sleep(1)
+    agent.tell("ack", id=f"WA{phone.got[0]['key'][:20]}", ack="delivered")
+    await asyncio.sleep(10)
+    assert await agent.state(taken) == "delivered"
+
+
+async def test_acknowledgements_count_that_were_kept_without_an_agent(
+    agent: Agent, phone: Phone
+) -> None:
+    taken = await agent.say(A, "a1")
+    await until(phone.texts)
+    await asyncio.sleep(1)
+    await agent.stop()
+    file = file_at(agent.session)
+    (id,) = phone.heard
+    file.append([{"v": 1, "id": "k", "kind": "message_ack", "message_id": id, "state": "read"}])
+    file.close()
+    await agent.start()
+    await asyncio.sleep(10)
+    assert await agent.state(taken) == "read"
+
+
+def paired_with(phone: Phone, account: str, status: ConnectionStatus = CONNECTED) -> None:
+    record = replace(phone.shown[ID].record, paired=bool(account), account=account)
+    phone.show(record=record, status=status)
+
+
+async def test_another_account_sends_nothing_that_was_accepted_before_it(
+    agent: Agent, phone: Phone
+) -> None:
+    paired_with(phone, "4915100000009", AWAY)
+    taken = [await agent.say(A, "a"), await agent.say(B, "b")]
+    paired_with(phone, "", ConnectionStatus.QR_REQUIRED)
+    await asyncio.sleep(60)
+    paired_with(phone, "4915100000008:3@s.whatsapp.net")
+    await asyncio.sleep(60)
+    assert [await agent.state(each) for each in taken] == ["failed other_account"] * 2
+    assert (await agent.ask(A, "of the second"))[0] == 200
+    assert phone.texts() == ["of the second"]
+
+
+async def test_a_deleted_session_takes_its_messages_with_it(agent: Agent, phone: Phone) -> None:
+    phone.show(status=AWAY)
+    content = base64.b64encode(b"x" * 300_000).decode()
+    await agent.sending.accept(
+        ID, {"type": "media", "to": A, "mimetype": "a/b", "content": content}
+    )
+    assert len(list((agent.folder / FOLDER).iterdir())) == 1
+    phone.show(instance=replace(phone.shown[ID].instance, created_wall=3e9))
+    agent.tell("deleted")
+    await asyncio.sleep(1)
+    assert list((agent.folder / FOLDER).iterdir()) == []
+    assert await agent.sending.page(ID) == []
+    entries = await agent.store.history(ID, limit=5, kinds=("messages_dropped",))
+    assert [entry.detail["count"] for entry in entries] == [1]
+    phone.show(status=CONNECTED)
+    assert (await agent.ask(A, "of the new one"))[0] == 200
+    for ends in (True, False):
+        phone.show(status=AWAY)
+        await agent.say(A, "of it as well")
+        phone.show(instance=replace(phone.shown[ID].instance, created_wall=4e9 + ends))
+        if ends:
+            await agent.restart()
+            assert all(row["state"] == "sent" for row in await agent.sending.page(ID))
+        phone.show(status=CONNECTED)
+        await asyncio.sleep(60)
+    assert phone.texts() == ["of the new one"], "another instance sends none of it"
+
+
+async def test_a_file_goes_when_its_message_was_sent(agent: Agent, phone: Phone) -> None:
+    for size in (10, 300_000):
+        content = base64.b64encode(b"y" * size).decode()
+        message = {"type": "media", "to": A, "mimetype": "a/b", "content": content}
+        taken = await agent.sending.accept(ID, message, wait=30)
+        assert (await agent.sending.answer(taken, 30))[0] == 200
+        await asyncio.sleep(1)
+    assert list((agent.folder / FOLDER).iterdir()) == []
+    assert phone.files == [b"y" * 300_000]
+    (agent.folder / FOLDER / "out_left_by_a_kill").write_bytes(b"1")
+    await agent.restart()
+    assert list((agent.folder / FOLDER).iterdir()) == []
+
+
+async def test_no_more_waits_than_the_limits_allow(agent: Agent, phone: Phone) -> None:
+    phone.show(status=AWAY)
+    agent.limits.most = 2
+    for text in ("1", "2"):
+        await agent.say(A, text)
+    with pytest.raises(TryLater) as caught:
+        await agent.say(A, "3")
+    assert (caught.value.http, caught.value.code) == (429, "outbox_full")
+    agent.limits.most, agent.limits.megabytes = 9, 1
+    await agent.say(A, "3" * 500_000)
+    with pytest.raises(StoreError) as too_many:
+        await agent.say(A, "4" * 600_000)
+    assert (too_many.value.http, too_many.value.code) == (507, "outbox_full")
+
+
+async def test_a_reply_has_whatsapps_id_and_the_writer_of_what_it_is_about(
+    agent: Agent, phone: Phone
+) -> None:
+    mine = await agent.say(A, "first")
+    phone.messages["THEIRS"] = {"from_me": False, "sender": "7@lid", "text": "hi", "type": "text"}
+    for more in ({"quote": mine.row.id}, {"quote": "THEIRS"}, {"quote": "NONE"}):
+        await agent.sending.accept(ID, {"type": "text", "to": A, "text": "re", **more})
+    message: dict[str, Any] = {"type": "delete", "to": A, "message_id": mine.row.id}
+    await agent.sending.accept(ID, message)
+    await until(lambda: len(phone.got) == 5)
+    assert phone.got[1]["quote"] in phone.heard
+    assert phone.got[1]["quote_from"] == phone.got[4]["sender"] == "me"
+    assert (phone.got[2]["quote_from"], phone.got[2]["quote_text"]) == ("7@lid", "hi")
+    assert "quote_from" not in phone.got[3]
+    elsewhere = {"type": "text", "to": B, "text": "re", "quote": mine.row.id}
+    taken = await agent.sending.accept(ID, elsewhere, wait=5)
+    assert await code_of(agent.sending.answer(taken, 5)) == "message_not_found"
+
+
+# The file
+
+
+async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(agent: Agent, phone: Phone) -> None:
+    phone.refuses["begun"] = [UNKNOWN] * 99
+    begun = await agent.say(A, "begun")
+    await asyncio.sleep(1)
+    phone.show(status=AWAY)
+    accepted = await agent.say(B, "accepted")
+    await agent.stop()
+    copy = agent.file.read_bytes()
+    for _ in range(2):
+        await agent.start()
+        await asyncio.sleep(1)
+        await agent.stop()
+    agent.file.write_bytes(copy)
+    tries = len(phone.tried)
+    phone.show(status=CONNECTED)
+    await agent.start()
+    await asyncio.sleep(600)
+    assert await agent.state(begun) == "unknown unknown"
+    assert await agent.state(accepted) == "sent"
+    assert phone.tried[tries:] == ["accepted"]
+    assert "copy" in await agent.repaired()
+
+
+@pytest.mark.parametrize("what", ["noise", "gone", "other"])
+async def test_a_damaged_outbox_is_set_aside_and_said(
+    agent: Agent, phone: Phone, what: str
+) -> None:
+    phone.show(status=AWAY)
+    await agent.say(A, "lost")
+    await agent.stop()
+    if what == "noise":
+        agent.file.write_bytes(agent.file.read_bytes()[:4096] + b"\xff" * 9000)
+    else:
+        agent.file.unlink()
+    if what == "other":
+        sqlite3.connect(agent.file).execute("create table other (a)")
+    phone.show(status=CONNECTED)
+    await agent.start()
+    assert (await agent.ask(A, "new"))[0] == 200
+    assert phone.texts() == ["new"]
+    assert "waited in it are not sent" in await agent.repaired()
+    asides = list(agent.folder.glob("outbox.db.damaged-*Z-??????"))
+    assert len(asides) == (what != "gone")
+
+
+async def test_an_outbox_that_cannot_be_opened_refuses_messages_until_it_can(
+    agent: Agent, phone: Phone
+) -> None:
+    await agent.ask(A, "earlier")
+    with sqlite3.connect(agent.file) as db:
+        db.execute("pragma user_version = 9")
+    await agent.restart()
+    assert await code_of(agent.say(A, "no")) == "schema_too_new"
+    agent.file.unlink()
+    await asyncio.sleep(15)
+    assert (await agent.ask(A, "yes"))[0] == 200
+
+
+async def test_a_full_disk_loses_no_message_that_was_answered(
+    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone.show(status=AWAY)
+    kept = await agent.say(A, "kept")
+    outbox = agent.sending._outbox
+    assert outbox is not None
+    writer: Any = outbox._writer
+    pages = writer._db.execute("pragma page_count").fetchone()[0]
+    writer._db.execute(f"pragma max_page_count = {pages}")
+    assert await code_of(agent.say(A, "x" * 50_000)) == "disk_full"
+    writer._db.execute("pragma max_page_count = 99999")
+    monkeypatch.setenv(VARIABLE, "before_commit:raise")
+    phone.show(status=CONNECTED)
+    await asyncio.sleep(60)
+    assert phone.texts() == [], "its try is on the disk before the session hears of it"
+    monkeypatch.delenv(VARIABLE)
+    await asyncio.sleep(60)
+    assert phone.texts() == ["kept"]
+    assert await agent.state(kept) == "sent"
