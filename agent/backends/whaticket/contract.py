@@ -1,0 +1,221 @@
+"""Which requests a whaticket server understands, and the settings of a [[backend]] of that kind.
+
+Each fork has its own routes, so each route can be set by hand.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from agent.core.setting import setting as mark  # counted once the old room is deleted
+from agent.engines.remote.declaration import BackendDeclaration, Fault, path_fault, url_fault
+from agent.errors import EngineError
+
+_VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_PATH = re.compile(r"/[A-Za-z0-9._~/{}:-]{0,200}")
+_NAMED = re.compile(r":(?:id|whatsappId)\b")
+_WITHOUT_ID = ("list", "login", "create")
+_NEEDED = ("list", "state", "start", "login")
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+# Without a sign between the id and the star, session 1 would be session 10 too.
+_KEYS_OF_ONE = re.compile(r"[^*?\[\]\\{}]*\{id\}[^*?\[\]\\{}]*[^*?\[\]\\{}A-Za-z0-9]\*")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A verb and a path in which `{id}` stands for the session."""
+
+    verb: str
+    path: str
+
+    def at(self, id: str) -> str:
+        return self.path.replace("{id}", quote(id, safe=""))
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.path}"
+
+
+_COMMUNITY = {
+    "list": Route("GET", "/whatsapp/"),
+    "login": Route("POST", "/auth/login"),
+    "state": Route("GET", "/whatsapp/{id}"),
+    "start": Route("POST", "/whatsappsession/{id}"),
+    "disconnect": Route("DELETE", "/whatsappsession/{id}"),
+    "new_qr": Route("PUT", "/whatsappsession/{id}"),
+    "logout": Route("DELETE", "/whatsappsession/{id}"),
+    "create": Route("POST", "/whatsapp/"),
+}
+_OF_SPEC = {
+    "start": Route("PUT", "/whatsapp/{id}/start-session"),
+    "disconnect": Route("PUT", "/whatsapp/{id}/disconnect"),
+}
+PRESETS: Mapping[str, Mapping[str, Route]] = {
+    "spec": _COMMUNITY | _OF_SPEC,
+    "community": _COMMUNITY,
+    "saas": _COMMUNITY,
+    "ticketz": _COMMUNITY | {"restart": Route("GET", "/whatsappsession/refresh/{id}")},
+}
+"""In each public one `disconnect` logs out at WhatsApp."""
+
+
+def is_safe(id: str) -> bool:
+    """True if a session's id can name a file and a folder."""
+    return _SAFE.fullmatch(id) is not None and ".." not in id
+
+
+def _split(route: str) -> tuple[str, str]:
+    """Verb and path; `:id` and `:whatsappId` are read as {id}."""
+    verb, _, path = route.strip().partition(" ")
+    return verb.upper(), _NAMED.sub("{id}", path.strip())
+
+
+def _route_fault(name: str, route: str) -> str:
+    if not route.strip():
+        return ""
+    if route.strip() == "none":
+        return "the agent needs this route" if name in _NEEDED else ""
+    verb, path = _split(route)
+    if verb not in _VERBS or not _PATH.fullmatch(path) or ".." in path:
+        return f'it must be "VERB /path" with one of {", ".join(_VERBS)}, not {route!r:.80}'
+    if path.count("{id}") != (name not in _WITHOUT_ID):
+        return "its path takes no {id}" if name in _WITHOUT_ID else "its path must have {id} once"
+    rest = path.replace("{id}", "")
+    return "only {id} may be in { }" if "{" in rest or "}" in rest else ""
+
+
+def _logs_fault(logs: Sequence[str]) -> str:
+    for entry in logs:
+        kind, _, what = entry.partition(":")
+        if kind == "file" and what:
+            fault = path_fault(what)
+        elif kind == "command" and what:
+            fault = _command_fault(what)
+        else:
+            fault = "it must be file:/PATH, with * and ? for several files, or command:PROGRAM …"
+        if fault:
+            return f"{entry!r:.80}: {fault}"
+    commands = sum(entry.startswith("command:") for entry in logs)
+    return "only one command can be run" if commands > 1 else ""
+
+
+def _command_fault(text: str) -> str:
+    try:
+        program = shlex.split(text)[0]
+    except (ValueError, IndexError):
+        return "it cannot be split into words"
+    relative = "/" in program and not program.startswith("/")
+    return "its program has a relative path" if relative else ""
+
+
+def _expression_fault(text: str) -> str:
+    try:
+        groups = re.compile(text).groups if text else 1
+    except (re.error, RecursionError, OverflowError) as error:
+        return f"it is no regular expression: {error}"
+    return "" if groups == 1 else f"it must have one group, it has {groups}"
+
+
+def _folder_fault(text: str) -> str:
+    above, _, last = text.rstrip("/").rpartition("/")
+    if text and ("{id}" in above or last.count("{id}") != 1 or not above):
+        return "it must be like /path/{id}, with {id} once, in its last part"
+    return path_fault(text)
+
+
+def _keys_fault(text: str) -> str:
+    good = _KEYS_OF_ONE.fullmatch(text)
+    return "" if good else "it must be like sessions:{id}:*, with a separator between {id} and *"
+
+
+def _way(name: str, does: str) -> str:
+    path = "/path" if name in _WITHOUT_ID else "/path/{id}"
+    none = "" if name in _NEEDED else ', or "none"'
+    meaning = f'"VERB {path}" that {does}, instead of the preset\'s{none}'
+    return mark("", meaning, check=partial(_route_fault, name))
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSettings:
+    """What a [[backend]] of this kind has beside the settings of each backend."""
+
+    preset: str = mark("spec", "set of routes that the server has", choices=tuple(PRESETS))
+    user: str = mark("", "e-mail address of the login")
+    password: str = mark("", "password of the login", secret=True)
+    password_file: str = mark("", "file with the password, instead of password", check=path_fault)
+    list_route: str = _way("list", "lists sessions")
+    login_route: str = _way("login", "logs in")
+    state_route: str = _way("state", "shows a session")
+    start_route: str = _way("start", "starts a session")
+    disconnect_route: str = _way("disconnect", "disconnects a session")
+    restart_route: str = _way("restart", "reconnects a session")
+    new_qr_route: str = _way("new_qr", "makes a new QR code")
+    logout_route: str = _way("logout", "ends a pairing")
+    create_route: str = _way("create", "creates a session")
+    disconnect_keeps_pairing: bool | None = mark(
+        None, "false = its disconnect route logs out; unset = as its preset says"
+    )
+    disconnect_within: float = mark(
+        30.0, "seconds until a disconnected session must be down", low=0.05, high=300
+    )
+    connect_within: float = mark(
+        90.0, "seconds until a started session must be connected", low=0.05, high=300
+    )
+    logs: tuple[str, ...] = mark(
+        (), "its logs: file:/PATH with * and ?, or command:PROGRAM …", check=_logs_fault
+    )
+    log_session: str = mark(
+        "",
+        "regular expression whose one group is the session in a log line",
+        check=_expression_fault,
+    )
+    auth_folder: str = mark("", "/path/{id} of a session's auth folder", check=_folder_fault)
+    redis_url: str = mark(
+        "",
+        "redis://HOST:PORT/DATABASE that holds the sessions' keys",
+        credentials=True,
+        check=partial(url_fault, schemes=("redis", "rediss", "unix"), password=True),
+        variable="REDIS_URL",
+    )
+    redis_pattern: str = mark(
+        "sessions:{id}:*", "pattern of a session's keys in Redis", check=_keys_fault
+    )
+
+    def route(self, name: str) -> Route | None:
+        """None: this server has none."""
+        if chosen := getattr(self, f"{name}_route").strip():
+            return None if chosen == "none" else Route(*_split(chosen))
+        return PRESETS[self.preset].get(name)
+
+    def needed(self, name: str, what: str) -> Route:
+        if (route := self.route(name)) is None:
+            cause = "this server has no route for it"
+            raise EngineError(f"cannot {what}: {cause}", code="not_supported")
+        return route
+
+    @property
+    def hang_up(self) -> Route | None:
+        """The disconnect that keeps the pairing. None: what the server calls disconnect logs out
+        at WhatsApp, so no repair uses it."""
+        keeps = self.disconnect_keeps_pairing
+        keeps = self.preset == "spec" if keeps is None else keeps
+        return self.route("disconnect") if keeps else None
+
+
+def find_faults(backend: BackendDeclaration) -> Iterator[Fault]:
+    """What cannot be true together."""
+    own: BackendSettings = backend.own
+    key, password = backend.key or backend.key_file, own.password or own.password_file
+    if not key and not (own.user and password):
+        yield ("user", "key"), "it needs user and password, or key (a ready token)"
+    if bool(own.user) != bool(password):
+        yield ("password", "user"), "user and password (or password_file) belong together"
+
+
+def with_secrets(declared: BackendDeclaration, key: str, password: str) -> BackendDeclaration:
+    """The declaration with what its key_file and password_file hold."""
+    own: Any = replace(declared.own, password=password)
+    return replace(declared, key=key, own=own)
