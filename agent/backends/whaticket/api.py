@@ -1,0 +1,398 @@
+"""A whaticket server as somebody's server: what server.py asks of it, its logs and its keys."""
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent.backends.http import segment
+from agent.backends.server import Listed
+from agent.backends.whaticket.calls import NOT_RUNNING, Row, WhaticketCalls
+from agent.backends.whaticket.contract import BackendSettings
+from agent.backends.whaticket.down_and_up import DownAndUp
+from agent.backends.whaticket.keys import open_keys
+from agent.backends.whaticket.log_files import (
+    Found,
+    LogFiles,
+    Owners,
+    read_json,
+    run_command,
+)
+from agent.backends.whaticket.log_lines import LineReader, LogError, Turn, words_of
+from agent.backends.whaticket.session import WhaticketSession
+from agent.clock import boot_now
+from agent.config import BackendDeclaration
+from agent.core.findings.crypto_patterns import CryptoPattern
+from agent.core.words import Claim, Happening, RemoteSession
+from agent.engines.base import Qr
+from agent.engines.tasks import Tasks, in_thread
+from agent.errors import EngineError
+from agent.files import write_whole
+
+log = logging.getLogger(__name__)
+
+LIST_EVERY = 5.0
+POLL, RATE = 0.5, 2 << 20
+"""Seconds between two readings of the logs, and the most bytes a second."""
+SAVE_EVERY = 5.0
+MOST_ERRORS, STRETCH = 60, 10.0
+"""Of one session, in so many seconds; the agent counts to five in five minutes."""
+DAY = 86400.0
+
+
+class Whaticket:
+    """A ServerApi. Made inside a running loop; `close` ends it."""
+
+    def __init__(
+        self,
+        declared: BackendDeclaration,
+        folder: Path,
+        happened: Callable[[str, Happening], None],
+        *,
+        window: float = 300.0,
+        patterns: Sequence[CryptoPattern] = (),
+    ) -> None:
+        """`happened`: called with the server's name of a session, for what its log told and what a
+        repair did. `window`: seconds after which an error is no news."""
+        self.declared, self.folder = declared, folder
+        self.own: BackendSettings = declared.own
+        self.calls = WhaticketCalls(declared)
+        self.keys = open_keys(declared, folder / "removed")
+        self.held: dict[str, WhaticketSession] = {}
+        self.owners = Owners()
+        self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"))
+        self._happened, self._window = happened, window
+        self._rows: dict[str, Row] = {}
+        self._troubles: dict[str, str] = {}
+        """What is wrong with the logs, by what found it."""
+        self._shown: Counter[str] = Counter()
+        self._shown_at = 0.0
+        self._tasks = Tasks(
+            lambda error: log.error("a task of %s failed", declared.name, exc_info=error),
+            expected=(EngineError,),
+        )
+        if self.logs.patterns:
+            self._tasks.start(self._follow(), "logs")
+        for entry in self.own.logs:
+            if entry.startswith("command:"):
+                self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
+        self._sweeping = self._tasks.start(self._sweep(), "sweep of removals")
+        self._repairs = Tasks(lambda _: None)
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def list_every(self) -> float:
+        return LIST_EVERY
+
+    async def sessions(self) -> Listed:
+        at = boot_now()
+        rows, seconds = await self.calls.rows()
+        self._rows = {row.id: row for row in rows}
+        self.owners.know(rows)
+        for session in self.held.values():
+            # A list that leaves a session out is asked about by a look.
+            if (row := self._row_of(session.name)) is not None:
+                session.note_row(row, at)
+            elif session.row is not None:
+                session.note_row(None, at)
+        sessions = tuple(RemoteSession(it.id, it.status, it.number, it.name) for it in rows)
+        return Listed(sessions, seconds, "", "; ".join(filter(None, self._troubles.values())))
+
+    def away(self) -> None:
+        """What is known of the sessions stays as old as it is."""
+
+    async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> None:
+        segment(remote)
+        useless = () if self.own.hang_up is not None else ("reconnect",)
+        prove = self.declared.prove
+        session = WhaticketSession(remote, adopted, paired, account, prove, useless)
+        if (row := self._row_of(remote)) is not None:
+            session.note_row(row, boot_now())
+        self.held[remote] = session
+
+    def forget(self, remote: str) -> None:
+        self.held.pop(remote, None)
+
+    def claim(self, remote: str) -> Claim | None:
+        return self.held[remote].claim()
+
+    def due(self) -> list[str]:
+        return [name for name, session in self.held.items() if session.is_due]
+
+    async def look(self, remote: str, *, deep: bool = False) -> Mapping[str, Any]:
+        session, at = self.held[remote], boot_now()
+        id = await self._find(session)
+        session.note_row(await self.calls.state(id) if id else None, at)
+        if session.row is not None and not session.row.connected:
+            with suppress(EngineError):
+                session.note_keys(await self.keys.look(session.id))
+        if not deep:
+            return {}
+        rows, _ = await self.calls.rows()
+        return session.detail(next((row for row in rows if row.id == id), None))
+
+    async def connect(self, remote: str) -> None:
+        session = self.held[remote]
+        id = await self._find(session) or await self._create(session)
+        await self._way(session, id).begin()
+        session.hung_up = False
+
+    async def disconnect(self, remote: str) -> None:
+        """Its pairing stays."""
+        session, way = await self._started(remote)
+        session.hung_up = True
+        await self._alone(session, "disconnect", way.go_down())
+
+    async def restart(self, remote: str) -> None:
+        session, way = await self._started(remote)
+
+        async def work() -> None:
+            await way.must_have_whole_creds()
+            row = await self.calls.look(way.id)
+            if self.own.hang_up is not None:
+                await way.go_down()
+                await way.begin()
+            elif self.own.route("restart") is not None and not row.down:
+                await self.calls.do(f"restart {way.id}", "restart", way.id)
+            else:
+                await self.calls.do(f"start {way.id}", "start", way.id)
+
+        await self._alone(session, "restart", work())
+
+    async def logout(self, remote: str) -> None:
+        """End its pairing. The caller has a proof or a person's word."""
+        session, way = await self._started(remote)
+        try:
+            await self.calls.do(f"log out {way.id}", "logout", way.id)
+        except EngineError as error:
+            if NOT_RUNNING not in str(error):
+                raise
+            return  # it is not in the server's memory: there is nothing to log out
+        session.logged_out()
+
+    async def renew(self, remote: str, *, confirmed: bool) -> None:
+        """End its pairing and begin a fresh one with a code; the server's row stays. The caller
+        has a proof for the end, or a person's word."""
+        session, way = await self._started(remote)
+
+        async def work() -> None:
+            if self.own.hang_up is None or not self.keys.stores:
+                if plan := await self.keys.plan_all(way.id):
+                    await self.keys.copy(way.id, plan, "the session starts over")
+                await self.calls.do(f"renew {way.id}", "new_qr", way.id)
+            else:
+                await way.start_over()
+            session.logged_out()
+            await way.wait("get a code of", lambda row: row.asks)
+
+        await self._alone(session, "renew", work())
+
+    async def delete(self, remote: str) -> None:
+        cause = "the agent deletes no session of such a server"
+        raise EngineError(f"cannot delete {remote}: {cause}", code="not_supported")
+
+    async def qr(self, remote: str) -> Qr | None:
+        session, way = await self._started(remote)
+        row = await self.calls.look(way.id)
+        if row.down and not session.paired:
+            # The code was not scanned in time: the server shows codes again after a start.
+            await way.begin()
+            row = await way.wait("get a code of", lambda row: row.asks or row.connected)
+        session.note_row(row, boot_now())
+        return session.code()
+
+    async def pairing_code(self, remote: str, phone: str) -> Mapping[str, Any]:
+        cause = "such a server makes no codes to type"
+        raise EngineError(f"cannot get a pairing code: {cause}", code="not_supported")
+
+    async def new_keys(self, remote: str, peers: Sequence[str]) -> None:
+        """Take the records of these peers, and the damaged ones, out with a backup."""
+        session, way = await self._started(remote)
+        outcome: dict[str, Any] = {"ok": True}
+        try:
+            await self._alone(session, "regenerate keys", way.regenerate(peers))
+        except EngineError as error:
+            outcome = {"ok": False, "code": error.code}
+            raise
+        finally:
+            for peer in peers:
+                self._happened(remote, Happening("key_regeneration", {"peer": peer, **outcome}))
+
+    async def removed(self, remote: str) -> list[dict[str, Any]]:
+        """What repairs took out, oldest first."""
+        _, way = await self._started(remote)
+        removals = await in_thread(self.keys.shelf.all, way.id)
+        return [removal.shown() for removal in removals]
+
+    async def put_back(self, remote: str, name: object) -> None:
+        session, way = await self._started(remote)
+        await self._alone(session, "put keys back", way.put_back(name))
+
+    async def close(self) -> None:
+        """A repair that has begun goes on to its end, so that no session stays down."""
+        await self._repairs.wait()
+        await self._tasks.cancel()
+        if self.logs.patterns:
+            await in_thread(self._save)
+            self.logs.close()
+        await self.calls.close()
+
+    # one session
+
+    def _row_of(self, remote: str) -> Row | None:
+        if remote in self._rows:
+            return self._rows[remote]
+        named = [row for row in self._rows.values() if row.name == remote]
+        return named[0] if len(named) == 1 else None
+
+    async def _find(self, session: WhaticketSession) -> str:
+        """The server's id of it; "" if there is none."""
+        if not session.id and session.name.isdigit():
+            session.id = session.name
+        if not session.id:
+            rows, _ = await self.calls.rows()
+            ids = [row.id for row in rows if session.name in (row.id, row.name)]
+            ids = [id for id in ids if id == session.name] or ids
+            if len(ids) > 1:
+                cause = "several have that name"
+                words = f"cannot tell which session is {session.name!r:.60}: {cause}"
+                raise EngineError(words, code="remote_ambiguous")
+            session.id = ids[0] if ids else ""
+        return session.id
+
+    async def _create(self, session: WhaticketSession) -> str:
+        what = f"create {session.name!r:.60}"
+        if session.adopted:  # what others made is not made again in its place
+            cause = "the server knows no such session, and the agent did not make it"
+            raise EngineError(f"cannot {what}: {cause}", code="remote_missing")
+        await self.calls.do(what, "create", "", {"name": session.name})
+        if id := await self._find(session):
+            return id
+        cause = "it is not in the server's list"
+        raise EngineError(f"cannot {what}: {cause}", code="remote_missing")
+
+    async def _started(self, remote: str) -> tuple[WhaticketSession, DownAndUp]:
+        """The session and the steps of its repairs; EngineError if the server lacks it."""
+        session = self.held[remote]
+        if not (id := await self._find(session)):
+            cause = "the server knows no such session"
+            raise EngineError(f"cannot find {remote!r:.60}: {cause}", code="remote_missing")
+        return session, self._way(session, id)
+
+    def _way(self, session: WhaticketSession, id: str) -> DownAndUp:
+        def report(step: str) -> None:
+            self._happened(session.name, Happening("repair_step", {"text": step}))
+
+        def went_down() -> None:
+            session.hung_up = True
+
+        return DownAndUp(self.calls, self.keys, id, report, went_down)
+
+    async def _alone(
+        self, session: WhaticketSession, what: str, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """One at a time, and to its end, also if the caller is cancelled."""
+        if session.acting.locked():
+            work.close()
+            raise EngineError(f"cannot {what}: another repair of it is under way", code="busy")
+
+        async def alone() -> None:
+            async with session.acting:
+                await work
+
+        await asyncio.shield(self._repairs.start(alone(), what))
+
+    # logs
+
+    async def _follow(self) -> None:
+        saved = time.monotonic()
+        while True:
+            begun = time.monotonic()
+            self._take(await in_thread(self.logs.read, int(RATE * POLL)))
+            self._say(
+                "files", "; ".join([*self.logs.lost[-3:], *filter(None, [self.logs.trouble])])
+            )
+            if begun - saved >= SAVE_EVERY:
+                saved = begun
+                await in_thread(self._save)
+            await asyncio.sleep(max(POLL, time.monotonic() - begun))  # half a processor at most
+
+    async def _run(self, text: str) -> None:
+        pause = 1.0
+        while True:
+            begun, cause = time.monotonic(), "its program ended"
+            try:
+                await run_command(text, self.logs.make_reader, self._take, RATE)
+            except EngineError as error:
+                cause = str(error)
+            self._say("command", f"cannot read the log by {text.split(maxsplit=1)[0]}: {cause}")
+            pause = 1.0 if time.monotonic() - begun > 60 else min(pause * 2, 60.0)
+            await asyncio.sleep(pause)
+
+    def _save(self) -> None:
+        positions = self.logs.positions()
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self.folder / "logs.json", json.dumps(positions).encode())
+        except OSError as error:
+            log.warning("cannot write %s: %s", self.folder / "logs.json", error.strerror)
+
+    def _say(self, source: str, trouble: str) -> None:
+        if trouble and trouble != self._troubles.get(source):
+            log.warning("%s: %s", self.declared.name, trouble)
+        self._troubles[source] = trouble
+
+    def _take(self, all_found: list[Found]) -> None:
+        by_id = {session.id: session for session in self.held.values() if session.id}
+        now, nameless = time.time(), 0
+        for found in all_found:
+            if now - found.at > self._window:
+                continue
+            id = self.owners.whose(found)
+            session = by_id.get(id)
+            if isinstance(found.it, Turn):
+                if id or found.it.session:
+                    self.owners.note(id or found.it.session, found.at)
+                if session is not None:
+                    session.note_turn(found.it)
+            elif session is not None:
+                self._report(session.name, found.it, now)
+            elif not id:
+                nameless += 1
+        if nameless:
+            self._say("owners", f"{nameless} errors about keys in its logs name no session")
+
+    def _report(self, remote: str, error: LogError, now: float) -> None:
+        if now - self._shown_at > STRETCH:
+            self._shown, self._shown_at = Counter(), now
+        self._shown[remote] += 1
+        if self._shown[remote] <= MOST_ERRORS:
+            words = words_of(error.finding.name)
+            detail = {"text": words, "peer": error.finding.peer, "pattern": error.finding.name}
+            self._happened(remote, Happening("crypto_error", detail))
+
+    async def _sweep(self) -> None:
+        while True:
+            if gone := await in_thread(self.keys.shelf.sweep):
+                log.info("%d old backups of removed keys deleted", gone)
+            await asyncio.sleep(DAY)
+
+
+def open_logs(
+    own: BackendSettings,
+    patterns: Sequence[CryptoPattern],
+    marks: Mapping[str, Any],
+    history: int = 0,
+) -> LogFiles:
+    expression = re.compile(own.log_session) if own.log_session else None
+    files = [it.removeprefix("file:") for it in own.logs if it.startswith("file:")]
+    return LogFiles(files, lambda: LineReader(expression, tuple(patterns)), marks, history)

@@ -1,0 +1,120 @@
+"""A whaticket server's task against a stand-in of its server, in virtual time."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from agent.backends.server import Server
+from agent.backends.whaticket.api import Whaticket
+from agent.backends.whaticket.contract import BackendSettings
+from agent.clock import boot_now
+from agent.config import BackendDeclaration
+from agent.core.breaker import BreakerPolicy
+from agent.core.model import Claim, InstanceId
+from agent.core.words import Happening
+from tests.standin.whaticket.server import PASSWORD, USER, StandIn
+from tests.standin.whaticket.session import Pace, Session
+
+PEER, OTHER, LONGER = "5511999990001", "5511999990002", "551199999000"
+"""The last one is the beginning of the others: the keys of one may not be taken for another's."""
+LIDS = {PEER: "123456789012345"}
+
+
+def declare(url: str, root: Path, **own: object) -> BackendDeclaration:
+    shared = {key: own.pop(key) for key in ("key", "prove", "timeout") if key in own}
+    values: dict[str, object] = {
+        "user": USER,
+        "password": PASSWORD,
+        "auth_folder": f"{root}/auth/{{id}}",
+    }
+    mine = BackendSettings(**values | own)  # type: ignore[arg-type]
+    return BackendDeclaration(name="wt", engine="whaticket", url=url, own=mine, **shared)  # type: ignore[arg-type]
+
+
+@dataclass
+class Bench:
+    """A server's task, the stand-in that it watches, and what both said."""
+
+    standin: StandIn
+    root: Path
+    declared: BackendDeclaration
+    happened: list[tuple[str, Happening]] = field(default_factory=list)
+    said: list[InstanceId | None] = field(default_factory=list)
+    task: "asyncio.Task[None] | None" = None
+    monkeypatch: pytest.MonkeyPatch = field(default_factory=pytest.MonkeyPatch)
+
+    def begin(self) -> None:
+        self.api = Whaticket(self.declared, self.root / "wt", lambda *it: self.happened.append(it))
+        self.server = Server(self.declared, self.api, BreakerPolicy(3, 60.0), self.said.append)
+        self.task = asyncio.create_task(self.server.run(), name="server")
+
+    async def end(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.task
+            self.task = None
+
+    async def paired(self, id: str = "7", name: str = "") -> Session:
+        """A session that has been connected for long."""
+        session = self.standin.add(id, name)
+        await session.pair(f"55110000000{id}", [PEER, OTHER, LONGER], LIDS)
+        session.start()
+        await self.hold(id)
+        await self.until(lambda: self.status(id) == "CONNECTED", 20)
+        return session
+
+    async def hold(self, remote: str, *, adopted: bool = True) -> InstanceId:
+        id = InstanceId(f"i{remote}".lower())
+        await self.server.hold(id, remote, adopted=adopted, paired=False, account="")
+        return id
+
+    def claim(self, remote: str = "7") -> Claim:
+        return self.server.facts[InstanceId(f"i{remote}".lower())].claim
+
+    def status(self, remote: str = "7") -> str:
+        fact = self.server.facts.get(InstanceId(f"i{remote}".lower()))
+        return str(fact.claim.status) if fact else ""
+
+    async def until(self, probe: Callable[[], object], within: float) -> None:
+        begun = boot_now()
+        while not probe():
+            assert boot_now() - begun < within, f"not within {within} s"
+            await asyncio.sleep(0.25)
+
+    def auth(self, id: str = "7") -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (self.root / "auth" / id).iterdir()}
+
+    def errors(self, remote: str = "7") -> list[tuple[str, str]]:
+        heard = [it for name, it in self.happened if name == remote and it.kind == "crypto_error"]
+        return [(it.detail["pattern"], it.detail["peer"]) for it in heard]
+
+    @property
+    def acts(self) -> list[str]:
+        """Requests that change something."""
+        words = ("GET", "POST /auth")
+        return [it for it in self.standin.requests if not it.startswith(words) or "refresh" in it]
+
+
+OpenBench = Callable[..., Awaitable[Bench]]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[OpenBench]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def begin(**own: object) -> Bench:
+            preset = str(own.get("preset", "spec"))
+            pace = Pace(write_every=2.0)
+            opening = StandIn.opened(tmp_path, preset=preset, pace=pace)
+            standin = await stack.enter_async_context(opening)
+            opened = Bench(standin, tmp_path, declare(standin.url, tmp_path, **own))
+            opened.begin()
+            stack.push_async_callback(opened.end)
+            return opened
+
+        yield begin
