@@ -21,6 +21,7 @@ from agent.backends.whaticket.log_files import (
     Found,
     LogFiles,
     Owners,
+    joined,
     read_json,
     run_command,
 )
@@ -43,6 +44,8 @@ POLL, RATE = 0.5, 2 << 20
 SAVE_EVERY = 5.0
 MOST_ERRORS, STRETCH = 60, 10.0
 """Of one session, in so many seconds; the agent counts to five in five minutes."""
+FIRST, MOST_EARLY = 60.0, 1000
+"""Seconds after a start in which sessions may come to be held, and the errors kept for them."""
 DAY = 86400.0
 
 
@@ -68,7 +71,11 @@ class Whaticket:
         self.owners = Owners()
         self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"))
         self._happened, self._window = happened, window
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, Row] | None = None
+        """Of the last list; None before the first one."""
+        self._begun = boot_now()
+        self._early: list[Found] = []
+        """What the log told in the first minute of sessions that are not held yet."""
         self._troubles: dict[str, str] = {}
         """What is wrong with the logs, by what found it."""
         self._shown: Counter[str] = Counter()
@@ -249,9 +256,10 @@ class Whaticket:
     # one session
 
     def _row_of(self, remote: str) -> Row | None:
-        if remote in self._rows:
-            return self._rows[remote]
-        named = [row for row in self._rows.values() if row.name == remote]
+        rows = self._rows or {}
+        if remote in rows:
+            return rows[remote]
+        named = [row for row in rows.values() if row.name == remote]
         return named[0] if len(named) == 1 else None
 
     async def _find(self, session: WhaticketSession) -> str:
@@ -316,6 +324,9 @@ class Whaticket:
     async def _follow(self) -> None:
         saved = time.monotonic()
         while True:
+            if self._rows is None:  # no name in the log is known yet
+                await asyncio.sleep(POLL)
+                continue
             begun = time.monotonic()
             self._take(await in_thread(self.logs.read, int(RATE * POLL)))
             self._say(
@@ -354,7 +365,8 @@ class Whaticket:
     def _take(self, all_found: list[Found]) -> None:
         by_id = {session.id: session for session in self.held.values() if session.id}
         now, nameless = time.time(), 0
-        for found in all_found:
+        all_found, self._early = [*self._early, *all_found], []
+        for found in joined(all_found):
             if now - found.at > self._window:
                 continue
             id = self.owners.whose(found)
@@ -368,6 +380,8 @@ class Whaticket:
                 self._report(session.name, found.it, now)
             elif not id:
                 nameless += 1
+            elif boot_now() - self._begun < FIRST and len(self._early) < MOST_EARLY:
+                self._early.append(found)
         if nameless:
             self._say("owners", f"{nameless} errors about keys in its logs name no session")
 

@@ -17,12 +17,13 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent.backends.whaticket.calls import Row
+from agent.backends.whaticket.damage import user_of
 from agent.backends.whaticket.log_lines import LONGEST_LINE, LineReader, LogError, Turn
 from agent.errors import EngineError
 from agent.files import open_plain
@@ -41,7 +42,7 @@ _COPIES = re.compile(r"__\d{4}-\d\d-\d\d|\.gz$")
 _EPOCH = re.compile(rb'"time":\s*(1\d{12})\b')
 _TIME = re.compile(
     rb"(?:(20\d\d)[-/](\d\d)[-/](\d\d)|(\d\d)[-/](\d\d)[-/](20\d\d))?[T ,]{0,2}"
-    rb"\b(\d\d):(\d\d):(\d\d)\b"
+    rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)"
 )
 _QUARTER = 900.0
 
@@ -83,6 +84,10 @@ class Tail:
     """Where a later run must begin, for no line before it waits for another."""
     stamp: float | None = None
     """Of the newest line that has one."""
+    began: float | None = None
+    """Of the line that waits for more."""
+    live: bool = False
+    """True if nothing was left unread a moment ago: what is read now was written now."""
     skew: float | None = None
     """Seconds from a stamp to Unix time."""
     skips: bool = False
@@ -109,24 +114,28 @@ class Tail:
     def _feed(self, line: bytes) -> None:
         if (stamp := stamp_of(line)) is not None:
             self.stamp = stamp
-        self.waiting += [(it, self.stamp) for it in self.reader.feed(line)]
+        self.began = self.stamp if self.reader.rests else self.began
+        found = self.reader.feed(line)
+        self.waiting += [(it, self.began) for it in found]
+        self.began = self.stamp if found else self.began
         if self.reader.rests:
             self.safe = self.offset + len(line) + 1
 
     def take(self, now: float, *, ends: bool) -> list[Found]:
         """What is complete. `ends`: nothing more comes."""
         if ends or now - self.heard_at > QUIET:
-            self.waiting += [(it, self.stamp) for it in self.reader.flush()]
+            self.waiting += [(it, self.began) for it in self.reader.flush()]
             self.safe = self.offset
-        changed = min(os.fstat(self.fd).st_mtime, now)
+        changed = now if self.live else min(os.fstat(self.fd).st_mtime, now)
         if self.stamp is not None and self.left == 0:
             self.skew = round((changed - self.stamp) / _QUARTER) * _QUARTER
-        found, self.waiting = self.waiting, []
         hint = Path(self.path).stem
-        return [Found(it, self._when(stamp, changed), hint) for it, stamp in found]
+        found = [Found(it, self._when(stamp, changed), hint) for it, stamp in self.waiting]
+        self.waiting, self.live = [], self.left == 0
+        return found
 
     def _when(self, stamp: float | None, changed: float) -> float:
-        if stamp is None or self.skew is None:
+        if stamp is None or self.skew is None or self.live:
             return changed
         return min(stamp + self.skew, changed)
 
@@ -292,6 +301,20 @@ async def run_command(
                 await process.wait()
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def joined(all_found: list[Found]) -> list[Found]:
+    """libsignal's error names no session; the server's own line about that message may."""
+    found = list(all_found)
+    for at, one in enumerate(found):
+        if isinstance(one.it, LogError) and not one.it.session and one.it.finding.peer:
+            user = user_of(one.it.finding.peer)
+            for other in found[at + 1 : at + 50]:
+                named = isinstance(other.it, LogError) and other.it.session
+                if named and user == user_of(other.it.finding.peer):  # type: ignore[union-attr]
+                    found[at] = replace(one, it=replace(one.it, session=named))
+                    break
+    return found
 
 
 @dataclass(slots=True)

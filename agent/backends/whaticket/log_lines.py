@@ -129,7 +129,8 @@ class LineReader:
         """What waits for more lines, as it is."""
         found = self._end_block()
         self._reader, done = self._reader.flush()
-        return found + [LogError(it, self._session) for it in done]
+        found += [LogError(it, self._session) for it in done]
+        return [it for it in found if not _is_benign(it)]
 
     def _text(self, line: str) -> list[LogError | Turn]:
         session, found = self._named(line), list[LogError | Turn]()
@@ -140,12 +141,13 @@ class LineReader:
         waited = self._reader.waiting is not None
         self._reader, done = self._reader.feed(line)
         for number, finding in enumerate(done):
-            whose = self._session if waited and number == 0 else session
-            found.append(LogError(finding, whose))
-        if self._reader.waiting is None and not self._reader.in_block:
-            self._session = ""
-        elif session or not waited:
-            self._session = session or (self._session if self._reader.in_block else "")
+            found.append(LogError(finding, self._session if waited and number == 0 else session))
+        if any(finding.name == "known_header" for finding in done):
+            self._session = session  # the lines below it may say no more whose it is
+        elif self._reader.in_block:
+            self._session = session or self._session
+        elif done or not waited:
+            self._session = session
         return [it for it in found if not _is_benign(it)]
 
     def _end_block(self) -> list[LogError | Turn]:

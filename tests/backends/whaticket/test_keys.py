@@ -109,7 +109,7 @@ def _no_creds(at: Bench) -> None:
 
 
 def _full(at: Bench) -> None:
-    usage = shutil._ntuple_diskusage(1, 1, 0)  # type: ignore[attr-defined]
+    usage = shutil._ntuple_diskusage(1, 1, 0)
     at.monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
 
 
