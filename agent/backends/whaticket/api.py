@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -13,19 +12,19 @@ from typing import Any
 
 from agent.backends.http import segment
 from agent.backends.server import Listed
-from agent.backends.whaticket.calls import NOT_RUNNING, Row, WhaticketCalls
-from agent.backends.whaticket.contract import BackendSettings
+from agent.backends.whaticket.calls import NOT_RUNNING, UNKNOWN, Row, WhaticketCalls
+from agent.backends.whaticket.contract import BackendSettings, cannot
 from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
 from agent.backends.whaticket.log_files import (
     Found,
-    LogFiles,
     Owners,
-    joined,
+    open_logs,
     read_json,
     run_command,
+    turns_first,
 )
-from agent.backends.whaticket.log_lines import LineReader, LogError, Turn, words_of
+from agent.backends.whaticket.log_lines import LogError, Turn, words_of
 from agent.backends.whaticket.session import WhaticketSession
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
@@ -44,8 +43,6 @@ POLL, RATE = 0.5, 2 << 20
 SAVE_EVERY = 5.0
 MOST_ERRORS, STRETCH = 60, 10.0
 """Of one session, in so many seconds; the agent counts to five in five minutes."""
-FIRST, MOST_EARLY = 60.0, 1000
-"""Seconds after a start in which sessions may come to be held, and the errors kept for them."""
 DAY = 86400.0
 
 
@@ -69,13 +66,10 @@ class Whaticket:
         self.keys = open_keys(declared, folder / "removed")
         self.held: dict[str, WhaticketSession] = {}
         self.owners = Owners()
-        self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"))
+        self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
         self._happened, self._window = happened, window
         self._rows: dict[str, Row] | None = None
         """Of the last list; None before the first one."""
-        self._begun = boot_now()
-        self._early: list[Found] = []
-        """What the log told in the first minute of sessions that are not held yet."""
         self._troubles: dict[str, str] = {}
         """What is wrong with the logs, by what found it."""
         self._shown: Counter[str] = Counter()
@@ -89,7 +83,7 @@ class Whaticket:
         for entry in self.own.logs:
             if entry.startswith("command:"):
                 self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
-        self._sweeping = self._tasks.start(self._sweep(), "sweep of removals")
+        self._tasks.start(self._sweep(), "sweep of removals")
         self._repairs = Tasks(lambda _: None)
 
     @property
@@ -205,7 +199,7 @@ class Whaticket:
 
     async def delete(self, remote: str) -> None:
         cause = "the agent deletes no session of such a server"
-        raise EngineError(f"cannot delete {remote}: {cause}", code="not_supported")
+        raise cannot(f"delete {remote}", cause, "not_supported")
 
     async def qr(self, remote: str) -> Qr | None:
         session, way = await self._started(remote)
@@ -219,20 +213,12 @@ class Whaticket:
 
     async def pairing_code(self, remote: str, phone: str) -> Mapping[str, Any]:
         cause = "such a server makes no codes to type"
-        raise EngineError(f"cannot get a pairing code: {cause}", code="not_supported")
+        raise cannot("get a pairing code", cause, "not_supported")
 
     async def new_keys(self, remote: str, peers: Sequence[str]) -> None:
         """Take the records of these peers, and the damaged ones, out with a backup."""
         session, way = await self._started(remote)
-        outcome: dict[str, Any] = {"ok": True}
-        try:
-            await self._alone(session, "regenerate keys", way.regenerate(peers))
-        except EngineError as error:
-            outcome = {"ok": False, "code": error.code}
-            raise
-        finally:
-            for peer in peers:
-                self._happened(remote, Happening("key_regeneration", {"peer": peer, **outcome}))
+        await self._alone(session, "regenerate keys", way.regenerate(peers))
 
     async def removed(self, remote: str) -> list[dict[str, Any]]:
         """What repairs took out, oldest first."""
@@ -256,44 +242,35 @@ class Whaticket:
     # one session
 
     def _row_of(self, remote: str) -> Row | None:
-        rows = self._rows or {}
-        if remote in rows:
-            return rows[remote]
-        named = [row for row in rows.values() if row.name == remote]
-        return named[0] if len(named) == 1 else None
+        return (self._rows or {}).get(self.owners.ids.get(remote, ""))
 
     async def _find(self, session: WhaticketSession) -> str:
         """The server's id of it; "" if there is none."""
-        if not session.id and session.name.isdigit():
-            session.id = session.name
-        if not session.id:
-            rows, _ = await self.calls.rows()
-            ids = [row.id for row in rows if session.name in (row.id, row.name)]
-            ids = [id for id in ids if id == session.name] or ids
-            if len(ids) > 1:
-                cause = "several have that name"
-                words = f"cannot tell which session is {session.name!r:.60}: {cause}"
-                raise EngineError(words, code="remote_ambiguous")
-            session.id = ids[0] if ids else ""
+        name, rows = session.name, self._rows
+        if rows is None and not name.isdigit():
+            await self.sessions()
+            rows = self._rows
+        session.id = session.id or self.owners.ids.get(name, name if name.isdigit() else "")
+        if not session.id and any(row.name == name for row in (rows or {}).values()):
+            what = f"tell which session is {name!r:.60}"
+            raise cannot(what, "several have that name", "remote_ambiguous")
         return session.id
 
     async def _create(self, session: WhaticketSession) -> str:
         what = f"create {session.name!r:.60}"
         if session.adopted:  # what others made is not made again in its place
-            cause = "the server knows no such session, and the agent did not make it"
-            raise EngineError(f"cannot {what}: {cause}", code="remote_missing")
+            raise cannot(what, f"{UNKNOWN}, and the agent did not make it", "remote_missing")
         await self.calls.do(what, "create", "", {"name": session.name})
+        await self.sessions()
         if id := await self._find(session):
             return id
-        cause = "it is not in the server's list"
-        raise EngineError(f"cannot {what}: {cause}", code="remote_missing")
+        raise cannot(what, "it is not in the server's list", "remote_missing")
 
     async def _started(self, remote: str) -> tuple[WhaticketSession, DownAndUp]:
         """The session and the steps of its repairs; EngineError if the server lacks it."""
         session = self.held[remote]
         if not (id := await self._find(session)):
-            cause = "the server knows no such session"
-            raise EngineError(f"cannot find {remote!r:.60}: {cause}", code="remote_missing")
+            raise cannot(f"find {remote!r:.60}", UNKNOWN, "remote_missing")
         return session, self._way(session, id)
 
     def _way(self, session: WhaticketSession, id: str) -> DownAndUp:
@@ -311,7 +288,7 @@ class Whaticket:
         """One at a time, and to its end, also if the caller is cancelled."""
         if session.acting.locked():
             work.close()
-            raise EngineError(f"cannot {what}: another repair of it is under way", code="busy")
+            raise cannot(what, "another repair of it is under way", "busy")
 
         async def alone() -> None:
             async with session.acting:
@@ -324,7 +301,7 @@ class Whaticket:
     async def _follow(self) -> None:
         saved = time.monotonic()
         while True:
-            if self._rows is None:  # no name in the log is known yet
+            if self._rows is None or not self.held:  # no name in the log is known yet
                 await asyncio.sleep(POLL)
                 continue
             begun = time.monotonic()
@@ -342,7 +319,7 @@ class Whaticket:
         while True:
             begun, cause = time.monotonic(), "its program ended"
             try:
-                await run_command(text, self.logs.make_reader, self._take, RATE)
+                await run_command(text, self.logs.make_reader(), self._take, RATE)
             except EngineError as error:
                 cause = str(error)
             self._say("command", f"cannot read the log by {text.split(maxsplit=1)[0]}: {cause}")
@@ -364,25 +341,22 @@ class Whaticket:
 
     def _take(self, all_found: list[Found]) -> None:
         by_id = {session.id: session for session in self.held.values() if session.id}
-        now, nameless = time.time(), 0
-        all_found, self._early = [*self._early, *all_found], []
-        for found in joined(all_found):
+        now, nameless, named = time.time(), 0, False
+        for found in turns_first(all_found):
             if now - found.at > self._window:
                 continue
             id = self.owners.whose(found)
             session = by_id.get(id)
             if isinstance(found.it, Turn):
-                if id or found.it.session:
-                    self.owners.note(id or found.it.session, found.at)
                 if session is not None:
                     session.note_turn(found.it)
             elif session is not None:
+                named = True
                 self._report(session.name, found.it, now)
             elif not id:
                 nameless += 1
-            elif boot_now() - self._begun < FIRST and len(self._early) < MOST_EARLY:
-                self._early.append(found)
-        if nameless:
+        # libsignal's own lines name no session; the server's line about the message does.
+        if nameless and not named:
             self._say("owners", f"{nameless} errors about keys in its logs name no session")
 
     def _report(self, remote: str, error: LogError, now: float) -> None:
@@ -396,17 +370,5 @@ class Whaticket:
 
     async def _sweep(self) -> None:
         while True:
-            if gone := await in_thread(self.keys.shelf.sweep):
-                log.info("%d old backups of removed keys deleted", gone)
+            await in_thread(self.keys.shelf.sweep)
             await asyncio.sleep(DAY)
-
-
-def open_logs(
-    own: BackendSettings,
-    patterns: Sequence[CryptoPattern],
-    marks: Mapping[str, Any],
-    history: int = 0,
-) -> LogFiles:
-    expression = re.compile(own.log_session) if own.log_session else None
-    files = [it.removeprefix("file:") for it in own.logs if it.startswith("file:")]
-    return LogFiles(files, lambda: LineReader(expression, tuple(patterns)), marks, history)

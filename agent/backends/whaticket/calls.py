@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.backends.http import Answer, Http, ServerDown
-from agent.backends.whaticket.contract import BackendSettings, Route
+from agent.backends.whaticket.contract import BackendSettings, Route, cannot
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
 from agent.engines.raw import inside, text
-from agent.errors import EngineError
 
 REFUSED_HOLDS = 30.0
 """Seconds in which a refused login is not tried again."""
+UNKNOWN = "the server knows no such session"
 NOT_RUNNING = "ERR_WAPP_NOT_INITIALIZED"
 _NO_SESSION = "ERR_NO_WAPP_FOUND"
 _REFUSALS = (401, 403)
@@ -124,8 +124,7 @@ class WhaticketCalls:
     async def look(self, id: str) -> Row:
         """EngineError `remote_missing`: the server does not know that session."""
         if (row := await self.state(id)) is None:
-            cause = "the server knows no such session"
-            raise EngineError(f"cannot find {id!r:.60}: {cause}", code="remote_missing")
+            raise cannot(f"find {id!r:.60}", UNKNOWN, "remote_missing")
         return row
 
     async def do(self, what: str, name: str, id: str = "", body: Any = None) -> None:
@@ -134,12 +133,10 @@ class WhaticketCalls:
         answer = await self._ask(route, id, body)
         if answer.status == 404:
             if id and await self._is_missing(id, answer):
-                cause = f"cannot {what}: the server knows no such session"
-                raise EngineError(cause, code="remote_missing")
-            cause = f"cannot {what}: the server has no route {route}"
-            raise EngineError(cause, code="not_supported")
+                raise cannot(what, UNKNOWN, "remote_missing")
+            raise cannot(what, f"the server has no route {route}", "not_supported")
         if not answer.good:
-            raise EngineError(f"cannot {what}: {_refusal(answer)}", code="remote_refused")
+            raise cannot(what, _refusal(answer), "remote_refused")
 
     async def _is_missing(self, id: str, answer: Answer) -> bool:
         """A 404 of a session that the list has says that the route is not there."""

@@ -6,9 +6,8 @@ Each fork has its own routes, so each route can be set by hand.
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 from urllib.parse import quote
 
 from agent.core.setting import setting as mark  # counted once the old room is deleted
@@ -40,26 +39,30 @@ class Route:
 
 
 _COMMUNITY = {
-    "list": Route("GET", "/whatsapp/"),
-    "login": Route("POST", "/auth/login"),
-    "state": Route("GET", "/whatsapp/{id}"),
-    "start": Route("POST", "/whatsappsession/{id}"),
-    "disconnect": Route("DELETE", "/whatsappsession/{id}"),
-    "new_qr": Route("PUT", "/whatsappsession/{id}"),
-    "logout": Route("DELETE", "/whatsappsession/{id}"),
-    "create": Route("POST", "/whatsapp/"),
+    "list": "GET /whatsapp/",
+    "login": "POST /auth/login",
+    "state": "GET /whatsapp/{id}",
+    "start": "POST /whatsappsession/{id}",
+    "disconnect": "DELETE /whatsappsession/{id}",
+    "new_qr": "PUT /whatsappsession/{id}",
+    "logout": "DELETE /whatsappsession/{id}",
+    "create": "POST /whatsapp/",
 }
-_OF_SPEC = {
-    "start": Route("PUT", "/whatsapp/{id}/start-session"),
-    "disconnect": Route("PUT", "/whatsapp/{id}/disconnect"),
+_SPEC = {
+    "start": "PUT /whatsapp/{id}/start-session",
+    "disconnect": "PUT /whatsapp/{id}/disconnect",
 }
-PRESETS: Mapping[str, Mapping[str, Route]] = {
-    "spec": _COMMUNITY | _OF_SPEC,
+PRESETS: Mapping[str, Mapping[str, str]] = {
+    "spec": _COMMUNITY | _SPEC,
     "community": _COMMUNITY,
     "saas": _COMMUNITY,
-    "ticketz": _COMMUNITY | {"restart": Route("GET", "/whatsappsession/refresh/{id}")},
+    "ticketz": _COMMUNITY | {"restart": "GET /whatsappsession/refresh/{id}"},
 }
 """In each public one `disconnect` logs out at WhatsApp."""
+
+
+def cannot(what: str, cause: str, code: str) -> EngineError:
+    return EngineError(f"cannot {what}: {cause}", code=code)
 
 
 def is_safe(id: str) -> bool:
@@ -90,25 +93,15 @@ def _route_fault(name: str, route: str) -> str:
 def _logs_fault(logs: Sequence[str]) -> str:
     for entry in logs:
         kind, _, what = entry.partition(":")
-        if kind == "file" and what:
-            fault = path_fault(what)
-        elif kind == "command" and what:
-            fault = _command_fault(what)
-        else:
-            fault = "it must be file:/PATH, with * and ? for several files, or command:PROGRAM …"
-        if fault:
-            return f"{entry!r:.80}: {fault}"
-    commands = sum(entry.startswith("command:") for entry in logs)
-    return "only one command can be run" if commands > 1 else ""
-
-
-def _command_fault(text: str) -> str:
-    try:
-        program = shlex.split(text)[0]
-    except (ValueError, IndexError):
-        return "it cannot be split into words"
-    relative = "/" in program and not program.startswith("/")
-    return "its program has a relative path" if relative else ""
+        try:
+            bad = kind not in ("file", "command") or not shlex.split(what)
+        except ValueError:
+            bad = True
+        if bad or (kind == "file" and path_fault(what)):
+            wanted = "file:/PATH, with * and ? for several files, or command:PROGRAM …"
+            return f"it must be {wanted}, not {entry!r:.80}"
+    commands = [entry for entry in logs if entry.startswith("command:")]
+    return "only one command can be run" if len(commands) > 1 else ""
 
 
 def _expression_fault(text: str) -> str:
@@ -186,14 +179,12 @@ class BackendSettings:
 
     def route(self, name: str) -> Route | None:
         """None: this server has none."""
-        if chosen := getattr(self, f"{name}_route").strip():
-            return None if chosen == "none" else Route(*_split(chosen))
-        return PRESETS[self.preset].get(name)
+        chosen = getattr(self, f"{name}_route").strip() or PRESETS[self.preset].get(name, "none")
+        return None if chosen == "none" else Route(*_split(chosen))
 
     def needed(self, name: str, what: str) -> Route:
         if (route := self.route(name)) is None:
-            cause = "this server has no route for it"
-            raise EngineError(f"cannot {what}: {cause}", code="not_supported")
+            raise cannot(what, "this server has no route for it", "not_supported")
         return route
 
     @property
@@ -213,9 +204,3 @@ def find_faults(backend: BackendDeclaration) -> Iterator[Fault]:
         yield ("user", "key"), "it needs user and password, or key (a ready token)"
     if bool(own.user) != bool(password):
         yield ("password", "user"), "user and password (or password_file) belong together"
-
-
-def with_secrets(declared: BackendDeclaration, key: str, password: str) -> BackendDeclaration:
-    """The declaration with what its key_file and password_file hold."""
-    own: Any = replace(declared.own, password=password)
-    return replace(declared, key=key, own=own)

@@ -15,34 +15,10 @@ from agent.engines.raw import inside, text
 
 _JUDGED = re.compile(r"(?:session|identity-key|sender-key|pre-key)-.+")
 _MEMORY = "sender-key-memory-"
-_USER = r"(?P<user>\d{1,20})(?:_\d{1,3})?"
 _SENDER_KEY = re.compile(
-    rf"sender-key-(?!memory-)(?P<group>[^/]{{1,200}}?)(?:--|::){_USER}(?:--|::)\d{{1,5}}"
+    r"sender-key-(?!memory-)(?P<group>[^/]{1,200}?)(?:--|::)(?P<user>\d{1,20})(?:_\d{1,3})?"
+    r"(?:--|::)\d{1,5}"
 )
-_OWNED = (
-    re.compile(rf"session-{_USER}\.\d{{1,5}}"),
-    re.compile(rf"identity-key-{_USER}(?:\.\d{{1,5}})?"),
-    _SENDER_KEY,
-)
-_PEER = re.compile(r"(?P<user>\d{1,20})(?:_\d{1,3})?(?:[.:]\d{1,5})?(?:@[a-z.]{2,20})?")
-
-
-def user_of(peer: object) -> str:
-    """`5511999999999`, `123456789012345_1`, `5511999999999.3` → the digits; "" for no address."""
-    address = _PEER.fullmatch(peer.strip()) if isinstance(peer, str) else None
-    return address["user"] if address else ""
-
-
-def is_owned(key: str, users: Iterable[str]) -> bool:
-    """True if that key is of one of these users, and one that a new handshake replaces: never
-    creds, pre-keys or app-state keys, nor `sender-key-memory`, which is the account's own."""
-    owned = (pattern.fullmatch(key) for pattern in _OWNED)
-    return any(found["user"] in users for found in owned if found)
-
-
-def mappings_of(user: str) -> tuple[str, str]:
-    """The keys of a user's other form: number → LID, and LID → number."""
-    return f"lid-mapping-{user}", f"lid-mapping-{user}_reverse"
 
 
 def worth_reading(key: str) -> bool:
@@ -56,6 +32,10 @@ def is_record(key: str, raw: bytes) -> bool:
         return False
     kind = next((kind for kind in _KINDS if key.startswith(kind)), "")
     return record is None or not kind or _KINDS[kind](record)
+
+
+def bad_among(stored: Mapping[str, bytes]) -> list[str]:
+    return [key for key, raw in stored.items() if not is_record(key, raw)]
 
 
 def notes_of_own(damaged: Iterable[str], own_users: Iterable[str]) -> set[str]:

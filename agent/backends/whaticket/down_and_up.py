@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from agent.backends.http import ServerDown
 from agent.backends.whaticket.calls import Row, WhaticketCalls
+from agent.backends.whaticket.contract import cannot
 from agent.backends.whaticket.keys import Plan, SessionKeys
 from agent.backends.whaticket.session import Status, claim_of_row
 from agent.clock import boot_now
@@ -54,7 +55,7 @@ class DownAndUp:
         if not plan:
             about = "no record of these peers is stored" if peers else "no peer is named"
             cause = f"{about}, and no stored record is damaged"
-            raise EngineError(f"cannot regenerate keys of {self.id}: {cause}", code=NOTHING)
+            raise cannot(f"regenerate keys of {self.id}", cause, NOTHING)
         await self.keys.must_be_possible(self.id, plan)
 
         async def work() -> None:
@@ -95,7 +96,7 @@ class DownAndUp:
         self._must_be_possible("put keys back")
         removal = self.keys.shelf.find(self.id, name)
         plan = await self.keys.in_the_way(self.id, removal)
-        await self.keys.must_be_possible(self.id, plan, removal.records)
+        await self.keys.must_be_possible(self.id, plan)
 
         async def work() -> None:
             if plan := await self.keys.in_the_way(self.id, removal):
@@ -113,18 +114,17 @@ class DownAndUp:
             cause = "this server has no disconnect that keeps the pairing, and keys may change"
             cause += " only while a session is down"
         if cause:
-            raise EngineError(f"cannot {what}: {cause}", code="not_supported")
+            raise cannot(what, cause, "not_supported")
 
     async def _must_stay_gone(self, plan: Plan) -> None:
         """After a removal the records are still gone, and the session is still down."""
         await asyncio.sleep(SETTLE)
         if back := await self.keys.came_back(self.id, plan):
             cause = f"{back} were written again, so something still runs this session"
-            raise EngineError(f"cannot remove keys of {self.id}: {cause}", code="written_back")
+            raise cannot(f"remove keys of {self.id}", cause, "written_back")
         if not (await self.calls.look(self.id)).down:
             cause = "the server connected it meanwhile"
-            words = f"cannot be sure of the keys of {self.id}: {cause}"
-            raise EngineError(words, code="server_reconnected")
+            raise cannot(f"be sure of the keys of {self.id}", cause, "server_reconnected")
 
     # down and up
 
@@ -151,7 +151,7 @@ class DownAndUp:
             if await self._down_twice():
                 return
             cause = "what this server calls disconnect would end the pairing"
-            raise EngineError(f"cannot {what}: {cause}", code="not_supported")
+            raise cannot(what, cause, "not_supported")
         try:
             await self._again(lambda: self.calls.do(what, "disconnect", self.id))
         except EngineError as error:
@@ -163,7 +163,7 @@ class DownAndUp:
         while not await self._down_twice():
             if boot_now() > deadline:
                 cause = f"it is still not down after {own.disconnect_within:g} s"
-                raise EngineError(f"cannot {what}: {cause}", code="still_connected")
+                raise cannot(what, cause, "still_connected")
             await asyncio.sleep(LOOK_EVERY)
 
     async def come_up(self) -> None:
@@ -187,14 +187,12 @@ class DownAndUp:
         state = await self.keys.look(self.id)
         if state == "damaged":
             cause = "its creds are damaged, and a start would replace them with empty ones"
-            words = f"cannot start {self.id} again: {cause}"
-            raise EngineError(words, code="session_damaged")
+            raise cannot(f"start {self.id} again", cause, "session_damaged")
         lacks = stored and state in ("absent", "unpaired", "unreadable")
         if lacks and (await self.calls.look(self.id)).connected:
             cause = "it is connected, but its creds are not where the settings say; a start would"
             cause += " begin a new pairing"
-            words = f"cannot touch the keys of {self.id}: {cause}"
-            raise EngineError(words, code="session_missing")
+            raise cannot(f"touch the keys of {self.id}", cause, "session_missing")
 
     async def wait(self, what: str, wanted: Callable[[Row], bool]) -> Row:
         within = self.calls.own.connect_within
@@ -202,7 +200,7 @@ class DownAndUp:
         while not wanted(row := await self.calls.look(self.id)):
             if boot_now() > deadline:
                 cause = f"it is {row.status or 'without a status'} after {within:g} s"
-                raise EngineError(f"cannot {what} {self.id}: {cause}", code="not_connected")
+                raise cannot(f"{what} {self.id}", cause, "not_connected")
             await asyncio.sleep(LOOK_EVERY)
         return row
 
@@ -228,6 +226,5 @@ class DownAndUp:
 
     def _is_up(self, row: Row) -> bool:
         if row.asks:
-            cause = "the server asks for a new pairing"
-            raise EngineError(f"cannot connect {self.id}: {cause}", code="pairing_lost")
+            raise cannot(f"connect {self.id}", "it asks for a new pairing", "pairing_lost")
         return row.connected

@@ -10,17 +10,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.backends.whaticket.contract import is_safe
+from agent.backends.whaticket.contract import cannot, is_safe
 from agent.backends.whaticket.shelf import Record
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
+from agent.files import replacement
 
 LARGEST = 16 << 20
 SUFFIX = ".json"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_TRIAL = ".wa-agent.tmp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +31,19 @@ class FolderKeys:
 
     def path(self, id: str) -> Path:
         if not is_safe(id):
-            cause = "its name cannot name a folder"
-            raise EngineError(f"cannot find the keys of {id!r:.60}: {cause}", code="remote_name")
+            what = f"find the keys of {id!r:.60}"
+            raise cannot(what, "its name cannot name a folder", "remote_name")
         return Path(self.template.rstrip("/").replace("{id}", id))
 
     async def ids(self) -> list[str]:
         """All sessions that have a folder."""
-        return await in_thread(self._ids)
-
-    def _ids(self) -> list[str]:
         place = Path(self.template.rstrip("/"))
         before, after = place.name.split("{id}")
         try:
-            names = [entry.name for entry in os.scandir(place.parent) if entry.is_dir()]
+            names = [path.name for path in await in_thread(list, place.parent.iterdir())]
         except OSError as error:
             raise _failed("list the sessions in", place.parent, error) from error
-        ids = (n[len(before) : len(n) - len(after)] for n in names if n.startswith(before))
+        ids = (n[len(before) : len(n) - len(after)] for n in names)
         return sorted(id for id in ids if is_safe(id) and before + id + after in names)
 
     async def names(self, id: str) -> list[str]:
@@ -62,18 +58,10 @@ class FolderKeys:
 
     async def values(self, id: str, names: Sequence[str]) -> dict[str, bytes]:
         """What the files hold; those that are gone or unreadable are left out."""
-        return await in_thread(self._values, id, names)
-
-    def _values(self, id: str, names: Sequence[str]) -> dict[str, bytes]:
         values: dict[str, bytes] = {}
-        try:
-            with _opened(self.path(id)) as fd:
-                for name in names:
-                    with suppress(EngineError, FileNotFoundError):
-                        values[name] = _read(self.path(id), fd, name).content
-        except EngineError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
+        for name in names:
+            with suppress(EngineError):
+                values |= {it.name: it.content for it in await self.read(id, [name])}
         return values
 
     async def read(self, id: str, names: Sequence[str]) -> list[Record]:
@@ -99,8 +87,7 @@ class FolderKeys:
                 try:
                     if _read(path, fd, record.name).content != record.content:
                         cause = "it changed meanwhile, so the server still writes it"
-                        words = f"cannot remove {path / record.name}: {cause}"
-                        raise EngineError(words, code="files")
+                        raise cannot(f"remove {path / record.name}", cause, "files")
                     os.unlink(record.name, dir_fd=fd)
                 except FileNotFoundError:
                     continue
@@ -120,44 +107,11 @@ class FolderKeys:
                 os.chown(path, records[0].uid, records[0].gid)
             with _opened(path) as fd:
                 for record in records:
-                    _write(fd, record)
-                    os.rename(_TRIAL, record.name, src_dir_fd=fd, dst_dir_fd=fd)
-                os.fsync(fd)
+                    with replacement(fd, record.name, mode=record.mode) as file:
+                        file.write(record.content)
+                        os.fchown(file.fileno(), record.uid, record.gid)
         except OSError as error:
             raise _failed("put keys back into", path, error) from error
-
-    async def must_be_allowed(self, id: str, records: Sequence[Record], *, back: bool) -> None:
-        """EngineError where the agent cannot take files out of the folder, or (`back`) put them
-        back in their owner's name: a file is really written there."""
-        await in_thread(self._try_out, id, records, back)
-
-    def _try_out(self, id: str, records: Sequence[Record], back: bool) -> None:
-        path, own = self.path(id), Record("", b"", mode=0o600, uid=os.geteuid(), gid=os.getegid())
-        if not path.exists():
-            return
-        try:
-            with _opened(path) as fd:
-                _write(fd, records[0] if back and records else own)
-                os.unlink(_TRIAL, dir_fd=fd)
-        except OSError as error:
-            raise EngineError(
-                f"cannot change keys in {path}: {_cause(error)}; the session was not touched. The"
-                " agent needs the rights of the server's user there",
-                code="files",
-            ) from error
-
-
-def _write(fd: int, record: Record) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(_TRIAL, dir_fd=fd)
-    with os.fdopen(os.open(_TRIAL, _NEW, 0o600, dir_fd=fd), "wb") as file:
-        file.write(record.content)
-        file.flush()
-        os.fchmod(file.fileno(), record.mode)
-        status = os.fstat(file.fileno())
-        if (status.st_uid, status.st_gid) != (record.uid, record.gid):
-            os.fchown(file.fileno(), record.uid, record.gid)
-        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -184,14 +138,10 @@ def _read(folder: Path, fd: int, name: str) -> Record:
     except OSError as error:
         raise _failed("read", folder / name, error) from error
     if content is None or len(content) > LARGEST:
-        raise EngineError(f"cannot read {folder / name}: it is no file of keys", code="files")
+        raise cannot(f"read {folder / name}", "it is no file of keys", "files")
     mode = stat.S_IMODE(status.st_mode)
     return Record(name, content, mode=mode, uid=status.st_uid, gid=status.st_gid)
 
 
 def _failed(verb: str, path: Path, error: OSError) -> EngineError:
-    return EngineError(f"cannot {verb} {path}: {_cause(error)}", code="files")
-
-
-def _cause(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
+    return cannot(f"{verb} {path}", (error.strerror or type(error).__name__).lower(), "files")

@@ -5,18 +5,18 @@ can be put back.
 """
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.backends.whaticket import damage
-from agent.backends.whaticket.contract import BackendSettings
+from agent.backends.whaticket.contract import BackendSettings, cannot
 from agent.backends.whaticket.folder import SUFFIX, FolderKeys
 from agent.backends.whaticket.redis import RedisKeys
 from agent.backends.whaticket.shelf import Record, Removal, Shelf
 from agent.config import BackendDeclaration
 from agent.engines.tasks import in_thread
+from agent.engines.whaticket.keys.peers import mappings_of, user_of, with_mapped
 from agent.errors import EngineError
 
 AGAIN = 0.1
@@ -67,7 +67,7 @@ class SessionKeys:
         name = "creds" if store.redis else f"creds{SUFFIX}"
         values = await store.values(id, [name])
         if not values and name in await store.names(id):
-            raise EngineError(f"cannot read the creds of {id}", code="files")
+            raise cannot("read the creds", "it is no readable file", "files")
         return values.get(name)
 
     async def ids(self) -> list[str]:
@@ -84,15 +84,16 @@ class SessionKeys:
         plan = Plan()
         for store in self.stores:
             keys = {name.removesuffix(SUFFIX): name for name in await store.names(id)}
-            users = {user for peer in peers if (user := damage.user_of(peer))}
-            maps = [keys[m] for user in users for m in damage.mappings_of(user) if m in keys]
-            for value in (await store.values(id, maps)).values():
-                users |= {damage.user_of(_json(value))}
-            owned = {keys[key] for key in keys if damage.is_owned(key, users - {""})}
-            if damaged or not owned:
-                owned |= {keys[key] for key in await self._damaged(store, id, keys)}
-            names = tuple(owned)
-            plan |= Plan(keys=names) if store.redis else Plan(files=names)
+            users = {user for peer in peers if (user := user_of(peer))}
+            maps = [keys[m] for user in users for m in mappings_of(user) if m in keys]
+            mapped = (await store.values(id, maps)).values()
+            owned = with_mapped(
+                users, [value.decode(errors="replace").strip('" ') for value in mapped]
+            )
+            names = {keys[key] for key in keys if owned.owns(key)}
+            if damaged or not names:
+                names |= {keys[key] for key in await self._damaged(store, id, keys)}
+            plan |= Plan(keys=tuple(names)) if store.redis else Plan(files=tuple(names))
         return plan
 
     async def _damaged(
@@ -101,29 +102,20 @@ class SessionKeys:
         """With a damaged sender key of the account's own goes the note of who has it."""
         bad = [key for key in keys if damage.worth_reading(key)]
         for pause in (0.0, AGAIN):
-            if bad:
-                await asyncio.sleep(pause)
+            await asyncio.sleep(pause if bad else 0.0)
             values = await store.values(id, [keys[key] for key in bad])
-            bad = await in_thread(
-                lambda values=values, bad=bad: [  # type: ignore[misc]
-                    key
-                    for key in bad
-                    if keys[key] in values and not damage.is_record(key, values[keys[key]])
-                ]
-            )
+            stored = {key: values[keys[key]] for key in bad if keys[key] in values}
+            bad = await in_thread(damage.bad_among, stored)
         own = damage.own_users(await self._creds(id) or b"") if bad else frozenset()
         return {*bad, *(damage.notes_of_own(bad, own) & keys.keys())}
 
-    async def must_be_possible(self, id: str, plan: Plan, back: Sequence[Record] = ()) -> None:
-        """EngineError where the plan cannot be carried out, for want of room or of rights: asked
-        before the session is taken down. `back`: the records that are to be put back."""
-        records = []
-        for store in self.stores:
-            own = await store.read(id, plan.of(store)) if plan.of(store) else []
-            coming = [record for record in back if record.redis == store.redis]
-            await store.must_be_allowed(id, coming or own, back=plan.whole or bool(coming))
-            records += own
-        await in_thread(self.shelf.must_have_room, id, records)
+    async def must_be_possible(self, id: str, plan: Plan) -> None:
+        """EngineError where it cannot be backed up: asked before the session is taken down."""
+        await in_thread(self.shelf.must_have_room, id, await self._read(id, plan))
+
+    async def _read(self, id: str, plan: Plan) -> list[Record]:
+        stores = [store for store in self.stores if plan.of(store)]
+        return [it for store in stores for it in await store.read(id, plan.of(store))]
 
     async def take_out(self, id: str, plan: Plan, why: str) -> Removal:
         """Nothing goes that was not backed up."""
@@ -133,9 +125,7 @@ class SessionKeys:
         return await self._note(removal, "done")
 
     async def copy(self, id: str, plan: Plan, why: str) -> Removal:
-        records = []
-        for store in self.stores:
-            records += await store.read(id, plan.of(store)) if plan.of(store) else []
+        records = await self._read(id, plan)
         return await in_thread(self.shelf.keep, id, why, records, whole=plan.whole)
 
     async def came_back(self, id: str, plan: Plan) -> int:
@@ -182,10 +172,3 @@ def open_keys(declared: BackendDeclaration, folder: Path) -> SessionKeys:
         redis = RedisKeys(own.redis_url, own.redis_pattern, declared.timeout, declared.ca_file)
         stores.append(redis)
     return SessionKeys(Shelf(folder), tuple(stores))
-
-
-def _json(value: bytes) -> object:
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return None

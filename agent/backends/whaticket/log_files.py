@@ -7,7 +7,6 @@ the file last changed: so no time zone matters.
 """
 
 import asyncio
-import glob
 import hashlib
 import json
 import os
@@ -15,20 +14,21 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent.backends.whaticket.calls import Row
-from agent.backends.whaticket.damage import user_of
+from agent.backends.whaticket.contract import BackendSettings, cannot
 from agent.backends.whaticket.log_lines import LONGEST_LINE, LineReader, LogError, Turn
-from agent.errors import EngineError
+from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.files import open_plain
 
-CHUNK = 256 << 10
+CHUNK = LONGEST_LINE + (256 << 10)
 MOST_FILES = 200
 QUIET = 0.7
 """Seconds after which an error waits for no further lines of its stack."""
@@ -36,7 +36,6 @@ GRACE = 15.0
 """Seconds for which a program may go on writing into a file that was renamed."""
 MOMENT = 30.0
 """Seconds around a reconnect in which an error without a name counts for that session."""
-_PRINT = 256
 _COPIES = re.compile(r"__\d{4}-\d\d-\d\d|\.gz$")
 """In the names of pm2's copies of what was read already."""
 _EPOCH = re.compile(rb'"time":\s*(1\d{12})\b')
@@ -62,13 +61,11 @@ def stamp_of(raw: bytes) -> float | None:
         return int(epoch[1]) / 1000.0
     if (hit := _TIME.search(raw[:96])) is None:
         return None
-    year, month, day = (hit[1], hit[2], hit[3]) if hit[1] else (hit[6], hit[5], hit[4])
-    try:
-        date = (int(year), int(month), int(day)) if year else (1970, 1, 1)
-        clock = (int(hit[7]), int(hit[8]), int(hit[9]))
-        return datetime(*date, *clock, tzinfo=UTC).timestamp()
-    except ValueError:
-        return None
+    date = (hit[1], hit[2], hit[3]) if hit[1] else (hit[6] or 1970, hit[5] or 1, hit[4] or 1)
+    with suppress(ValueError):
+        numbers = [int(it) for it in (*date, hit[7], hit[8], hit[9])]
+        return datetime(*numbers, tzinfo=UTC).timestamp()  # type: ignore[misc, arg-type]
+    return None
 
 
 @dataclass(slots=True)
@@ -80,79 +77,66 @@ class Tail:
     reader: LineReader
     offset: int
     """Behind the last whole line that was read."""
-    safe: int
+    heard_at: float
+    safe: int = 0
     """Where a later run must begin, for no line before it waits for another."""
     stamp: float | None = None
     """Of the newest line that has one."""
     began: float | None = None
     """Of the line that waits for more."""
-    live: bool = False
-    """True if nothing was left unread a moment ago: what is read now was written now."""
     skew: float | None = None
     """Seconds from a stamp to Unix time."""
+    live: bool = False
+    """True if nothing was left unread a moment ago: what is read now was written now."""
     skips: bool = False
     """True within a line that is longer than any that is read."""
-    heard_at: float = 0.0
-    waiting: list[tuple[LogError | Turn, float | None]] = field(default_factory=list)
 
-    def read(self, most: int, now: float) -> int:
-        """Read on; how many bytes."""
-        chunk = os.pread(self.fd, most, self.offset)
+    def read(self, most: int, now: float, *, ends: bool) -> tuple[int, list[Found]]:
+        """Read on: how many bytes, and what is complete. `ends`: nothing more comes."""
+        chunk, waiting = os.pread(self.fd, min(most, CHUNK), self.offset), []
         end = chunk.rfind(b"\n") + 1
-        if not end and len(chunk) < LONGEST_LINE:
-            return 0  # half a line waits for its other half
-        self.heard_at = now
-        if not end:
-            self.skips, self.offset = True, self.offset + len(chunk)
-            return len(chunk)
-        for line in chunk[: end - 1].split(b"\n"):
-            if not self.skips:
-                self._feed(line)
-            self.offset, self.skips = self.offset + len(line) + 1, False
-        return end
-
-    def _feed(self, line: bytes) -> None:
-        if (stamp := stamp_of(line)) is not None:
-            self.stamp = stamp
-        self.began = self.stamp if self.reader.rests else self.began
-        found = self.reader.feed(line)
-        self.waiting += [(it, self.began) for it in found]
-        self.began = self.stamp if found else self.began
-        if self.reader.rests:
-            self.safe = self.offset + len(line) + 1
-
-    def take(self, now: float, *, ends: bool) -> list[Found]:
-        """What is complete. `ends`: nothing more comes."""
+        if not end and len(chunk) >= LONGEST_LINE:
+            self.skips, self.offset, end = True, self.offset + len(chunk), len(chunk)
+        else:  # half a line waits for its other half
+            for line in chunk[: max(end - 1, 0)].split(b"\n") if end else ():
+                waiting += [] if self.skips else self._feed(line)
+                self.offset, self.skips = self.offset + len(line) + 1, False
+                self.safe = self.offset if self.reader.rests else self.safe
+        self.heard_at = now if end else self.heard_at
         if ends or now - self.heard_at > QUIET:
-            self.waiting += [(it, self.began) for it in self.reader.flush()]
+            waiting += [(it, self.began) for it in self.reader.flush()]
             self.safe = self.offset
-        changed = now if self.live else min(os.fstat(self.fd).st_mtime, now)
-        if self.stamp is not None and self.left == 0:
+        status = os.fstat(self.fd)
+        changed = now if self.live else min(status.st_mtime, now)
+        if self.stamp is not None and status.st_size == self.offset:
             self.skew = round((changed - self.stamp) / _QUARTER) * _QUARTER
-        hint = Path(self.path).stem
-        found = [Found(it, self._when(stamp, changed), hint) for it, stamp in self.waiting]
-        self.waiting, self.live = [], self.left == 0
-        return found
+        known = None if self.live else self.skew
+        self.live, hint = status.st_size == self.offset, Path(self.path).stem
+        return end, [
+            Found(it, changed if None in (at, known) else min(at + known, changed), hint)  # type: ignore[operator]
+            for it, at in waiting
+        ]
 
-    def _when(self, stamp: float | None, changed: float) -> float:
-        if stamp is None or self.skew is None or self.live:
-            return changed
-        return min(stamp + self.skew, changed)
+    def _feed(self, line: bytes) -> list[tuple[LogError | Turn, float | None]]:
+        stamp = stamp_of(line)
+        self.stamp = self.stamp if stamp is None else stamp
+        self.began = self.stamp if self.reader.rests else self.began
+        found = [(it, self.began) for it in self.reader.feed(line)]
+        self.began = self.stamp if found else self.began
+        return found
 
     @property
     def left(self) -> int:
         return max(os.fstat(self.fd).st_size - self.offset, 0)
 
-    def mark(self) -> dict[str, Any]:
-        return {"path": self.path, "offset": self.safe, "print": self._print(self.safe)}
+    def print_of(self, offset: int) -> str:
+        """A mark of what stands before that place."""
+        before = os.pread(self.fd, min(256, offset), max(offset - 256, 0))
+        return hashlib.sha256(before).hexdigest() if len(before) == min(256, offset) else ""
 
-    def goes_on(self, mark: Mapping[str, Any]) -> bool:
-        """True if the file has what stood before the mark."""
-        return self._print(self.offset) == mark.get("print")
-
-    def _print(self, offset: int) -> str:
-        before = os.pread(self.fd, min(_PRINT, offset), max(offset - _PRINT, 0))
-        return hashlib.sha256(before).hexdigest() if len(before) == min(_PRINT, offset) else ""
+    def begin_again(self) -> None:
+        """The file was cut or written over."""
+        self.offset, self.safe, self.skips = 0, 0, False
 
 
 @dataclass(slots=True)
@@ -167,154 +151,112 @@ class LogFiles:
     """Bytes that are read of a file if no earlier run met it."""
     trouble: str = ""
     lost: list[str] = field(default_factory=list)
-    """What was rotated away before it was read; the caller empties it."""
+    """What was rotated away before it was read."""
     _tails: dict[str, Tail] = field(default_factory=dict)
-    _gone: dict[str, float] = field(default_factory=dict)
     _began: bool = False
 
     def read(self, most: int, *, ends: bool = False) -> list[Found]:
         """At most so many bytes. `ends`: nothing more comes in this run."""
-        now = time.time()
-        self._meet()
-        found = []
+        now, found, self.trouble = time.time(), list[Found](), ""
+        here = self._meet(now)
         for key, tail in list(self._tails.items()):
-            try:
-                if os.fstat(tail.fd).st_size < tail.offset:
-                    self._begin_again(tail)
-                while most > 0 and (count := tail.read(min(CHUNK + LONGEST_LINE, most), now)):
-                    most -= count
-                found += tail.take(now, ends=ends)
-            except OSError as error:
-                self.trouble = _unreadable(tail.path, error)
-            if not tail.left and now - self._gone.get(key, now) > GRACE:
+            if os.fstat(tail.fd).st_size < tail.offset:
+                tail.begin_again()
+            count = 1
+            while count and most > 0:
+                count, more = tail.read(most, now, ends=ends)
+                most, found = most - count, found + more
+            if key not in here and now - tail.heard_at > GRACE:
                 os.close(self._tails.pop(key).fd)
-        if behind := self.behind:
-            self.trouble = self.trouble or f"{behind >> 10} KiB of its logs are not read yet"
+        behind = sum(left for tail in self._tails.values() if (left := tail.left) > LONGEST_LINE)
+        if behind:
+            self.trouble = f"{behind >> 10} KiB of its logs are not read yet"
         return found
 
-    @property
-    def behind(self) -> int:
-        """Bytes that are not read, but for half a line."""
-        left = (tail.left for tail in self._tails.values())
-        return sum(count for count in left if count > LONGEST_LINE)
-
     def positions(self) -> dict[str, Any]:
-        return {key: tail.mark() for key, tail in self._tails.items()}
+        return {
+            key: {"path": it.path, "offset": it.safe, "print": it.print_of(it.safe)}
+            for key, it in self._tails.items()
+        }
 
     def close(self) -> None:
         for tail in self._tails.values():
             os.close(tail.fd)
         self._tails.clear()
 
-    def _meet(self) -> None:
-        self.trouble, here = "", set()
-        for path in self._paths():
+    def _meet(self, now: float) -> set[str]:
+        here, paths = set(), list[Path]()
+        for pattern in self.patterns:
+            found = sorted(Path("/").glob(pattern.lstrip("/")))
+            paths += [path for path in found if not _COPIES.search(path.name) and path.is_file()]
+            self.trouble = self.trouble if found else f"cannot read {pattern}: no such file"
+        if len(paths) > MOST_FILES:
+            self.trouble = f"cannot follow all of its logs: more than {MOST_FILES} files"
+        for path in paths[:MOST_FILES]:
             try:
-                status = Path(path).stat()
-                key = f"{status.st_dev}:{status.st_ino}"
-                here.add(key)
-                if key in self._tails:
-                    self._tails[key].path = path
-                else:
-                    self._open(path, key)
+                status = path.stat()
+                here.add(key := f"{status.st_dev}:{status.st_ino}")
+                if key not in self._tails:
+                    self._tails[key] = self._open(path, key, now)
+                self._tails[key].path = str(path)
             except OSError as error:
-                self.trouble = _unreadable(path, error)
-        now = time.time()
-        self._gone = {k: self._gone.get(k, now) for k in self._tails if k not in here}
+                self.trouble = f"cannot read {path}: {error.strerror}"
         if not self._began:
             gone = [mark["path"] for key, mark in self.marks.items() if key not in here]
             self.lost += [
                 f"the end of {path}, which was rotated away, is not read" for path in gone
             ]
             self._began = True
+        return here
 
-    def _paths(self) -> list[str]:
-        paths = []
-        for pattern in self.patterns:
-            plain = not glob.has_magic(pattern)
-            found = [pattern] if plain else sorted(map(str, Path("/").glob(pattern.lstrip("/"))))
-            paths += [p for p in found if plain or (not _COPIES.search(p) and Path(p).is_file())]
-            if not found:
-                self.trouble = f"cannot read {pattern}: no such file"
-        if len(paths) > MOST_FILES:
-            self.trouble = f"cannot follow all of its logs: more than {MOST_FILES} files"
-        return paths[:MOST_FILES]
-
-    def _open(self, path: str, key: str) -> None:
-        with open_plain(Path(os.path.realpath(path))) as file:
+    def _open(self, path: Path, key: str, now: float) -> Tail:
+        with open_plain(path.resolve()) as file:
             fd = os.dup(file.fileno())
-        mark, size = self.marks.get(key) if not self._began else None, os.fstat(fd).st_size
-        known = self._began or any(it["path"] == path for it in self.marks.values())
-        start = 0 if known else max(size - self.history, 0)
-        tail = Tail(fd, path, self.make_reader(), start, start)
-        if mark is not None:
-            tail.offset = tail.safe = int(mark["offset"])
-            if not tail.goes_on(mark):
-                self._begin_again(tail)
-        elif start:
+        known = self._began or any(it["path"] == str(path) for it in self.marks.values())
+        start = 0 if known else max(os.fstat(fd).st_size - self.history, 0)
+        mark = None if self._began else self.marks.get(key)
+        start = start if mark is None else int(mark["offset"])
+        tail = Tail(fd, str(path), self.make_reader(), start, now, start)
+        if mark is not None and tail.print_of(start) != mark["print"]:
+            tail.begin_again()
+        elif mark is None and start:
             tail.skips = os.pread(fd, 1, start - 1) != b"\n"
-        self._tails[key] = tail
-
-    def _begin_again(self, tail: Tail) -> None:
-        """The file was cut or written over."""
-        tail.offset = tail.safe = 0
-        tail.skips = False
-        tail.waiting += [(it, tail.stamp) for it in tail.reader.flush()]
+        return tail
 
 
-def _unreadable(path: str, error: OSError) -> str:
-    return f"cannot read {path}: {(error.strerror or type(error).__name__).lower()}"
+def open_logs(
+    own: BackendSettings, patterns: Sequence[CryptoPattern], marks: Mapping[str, Any], history: int
+) -> LogFiles:
+    expression = re.compile(own.log_session) if own.log_session else None
+    files = [it.removeprefix("file:") for it in own.logs if it.startswith("file:")]
+    return LogFiles(files, lambda: LineReader(expression, tuple(patterns)), marks, history)
 
 
 async def run_command(
-    text: str, make_reader: Callable[[], LineReader], take: Callable[[list[Found]], None], rate: int
+    text: str, reader: LineReader, take: Callable[[list[Found]], None], rate: int
 ) -> None:
     """Run it to its end, at most `rate` bytes a second; its pipe fills meanwhile."""
-    words, reader, partial = shlex.split(text), make_reader(), b""
+    words, partial, pipe = shlex.split(text), b"", asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
+            *words, stdout=pipe, stderr=asyncio.subprocess.STDOUT, start_new_session=True
         )
     except OSError as error:
-        cause = (error.strerror or "it cannot be started").lower()
-        raise EngineError(f"cannot run {words[0]}: {cause}", code="log_source") from error
+        raise cannot(f"run {words[0]}", f"{error.strerror}", "log_source") from error
     assert process.stdout is not None
     try:
         while not process.stdout.at_eof():
-            chunk: bytes | None = None
+            chunk = b""
             with suppress(TimeoutError):
                 async with asyncio.timeout(QUIET):
-                    chunk = await process.stdout.read(CHUNK // 4)
-            *lines, partial = (partial + (chunk or b""))[-LONGEST_LINE:].split(b"\n")
+                    chunk = await process.stdout.read(CHUNK // 8)
+            *lines, partial = (partial + chunk)[-LONGEST_LINE:].split(b"\n")
             found = [it for line in lines for it in reader.feed(line)]
             take([Found(it, time.time()) for it in (found if chunk else reader.flush())])
-            await asyncio.sleep(len(chunk or b"") / rate)
+            await asyncio.sleep(len(chunk) / rate)
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(2.0):
-                await process.wait()
-        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def joined(all_found: list[Found]) -> list[Found]:
-    """libsignal's error names no session; the server's own line about that message may."""
-    found = list(all_found)
-    for at, one in enumerate(found):
-        if isinstance(one.it, LogError) and not one.it.session and one.it.finding.peer:
-            user = user_of(one.it.finding.peer)
-            for other in found[at + 1 : at + 50]:
-                named = isinstance(other.it, LogError) and other.it.session
-                if named and user == user_of(other.it.finding.peer):  # type: ignore[union-attr]
-                    found[at] = replace(one, it=replace(one.it, session=named))
-                    break
-    return found
 
 
 @dataclass(slots=True)
@@ -322,29 +264,33 @@ class Owners:
     """Which session an error counts for: the one that its line names, else the one that its file
     is named by, else the server's only one, else the only one that reconnected at that moment."""
 
-    _names: dict[str, str] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    """The server's ids, by themselves and by each name that no two have."""
     _only: str = ""
     _turns: list[tuple[float, str]] = field(default_factory=list)
 
-    def know(self, rows: Iterable[Row]) -> None:
-        """The server's sessions. A name that two have names neither."""
-        rows = list(rows)
-        names = [row.name for row in rows]
-        self._names = {row.name: row.id for row in rows if row.name and names.count(row.name) == 1}
-        self._names |= {row.id: row.id for row in rows}
+    def know(self, rows: Sequence[Row]) -> None:
+        """The server's sessions."""
+        names = Counter(row.name for row in rows)
+        self.ids = {row.name: row.id for row in rows if names[row.name] == 1}
+        self.ids |= {row.id: row.id for row in rows}
         self._only = rows[0].id if len(rows) == 1 else ""
-
-    def note(self, session: str, at: float) -> None:
-        self._turns = [*self._turns, (at, session)][-500:]
 
     def whose(self, found: Found) -> str:
         """The server's id of a session; "" = not known."""
         last = re.split(r"(?:session|whatsapp|wpp|baileys)[-_.]", found.hint)[-1]
-        for name in (found.it.session, found.hint, last):
-            if name in self._names:
-                return self._names[name]
+        named = [self.ids[n] for n in (found.it.session, found.hint, last) if n in self.ids]
         near = {session for at, session in self._turns if abs(at - found.at) < MOMENT}
-        return self._only or (near.pop() if len(near) == 1 else "")
+        whose = next(iter(named), self._only or (near.pop() if len(near) == 1 else ""))
+        if isinstance(found.it, Turn) and (named or found.it.session):
+            turn = (found.at, named[0] if named else found.it.session)
+            self._turns = [*self._turns, turn][-500:]
+        return whose
+
+
+def turns_first(found: list[Found]) -> list[Found]:
+    """An error without a name may stand before the reconnect that tells whose it is."""
+    return sorted(found, key=lambda it: isinstance(it.it, LogError))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from agent.engines.reason_codes import web_reason
 
 Status = ConnectionStatus
 CODE_LASTS = 20.0
+STUCK = "server_browser_stuck"
 _WORDS: Mapping[str, tuple[Status, str, str]] = {
     # No phase: the server tells none, so the general time limit of a start holds.
     "OPENING": (Status.INITIALIZING, "", ""),
@@ -68,8 +69,6 @@ class WhaticketSession:
     _scanned: bool = False
     """True if it went from showing a code straight to connecting."""
     _log_reason: str = ""
-    _blocked: bool = False
-    """True if the log says that its old browser still runs: no start gets past that."""
     _closed_at: float | None = None
     """When the log told of an end of the connection and of no beginning after it."""
     _wiped: bool = False
@@ -96,7 +95,7 @@ class WhaticketSession:
             self._since = at
             if row.connected and before is not None:
                 # Whatever the log told of before, this connection is a new one.
-                self._closed_at, self._log_reason, self._blocked = None, "", False
+                self._closed_at, self._log_reason = None, ""
             from_code = self._scanned or (before is not None and before.asks)
             self._scanned = from_code and not (row.asks or row.down or row.connected)
         if row.connected:
@@ -105,8 +104,7 @@ class WhaticketSession:
             self.hung_up = False
             self._asked = self._asked or row.asks
             if row.asks:  # it started again: the earlier end no longer counts
-                self._log_reason, self._blocked, self._wiped = "", False, False
-                self.paired = False
+                self._log_reason, self._wiped, self.paired = "", False, False
 
     def note_keys(self, keys: str) -> None:
         """The state of its creds while it is not connected."""
@@ -119,13 +117,13 @@ class WhaticketSession:
 
     def note_turn(self, turn: Turn) -> None:
         """The log tells that a connection began or ended."""
-        if turn.blocked:
-            self._blocked = True
-        elif turn.open:
-            self._closed_at, self._log_reason, self._blocked = None, "", False
-        else:
-            # Two lines tell of one end, and one of them may leave the reason open.
-            self._closed_at, self._log_reason = boot_now(), turn.reason or self._log_reason
+        if turn.open:
+            self._closed_at, self._log_reason = None, ""
+            return
+        # Two lines tell of one end, and one of them may leave the reason open.
+        self._log_reason = turn.reason or self._log_reason
+        if turn.reason != STUCK:
+            self._closed_at = boot_now()
             self.paired = self.paired and turn.reason != "logout"
 
     def logged_out(self) -> None:
@@ -148,11 +146,10 @@ class WhaticketSession:
             proof = max(age, 0.0) if claim.status is Status.CONNECTED else None
             return replace(claim, paired=True, proof_age=proof)
         claim = replace(claim, paired=self.paired)
-        if self._blocked and not self.row.asks:
-            return replace(claim, status=Status.DISCONNECTED, reason="server_browser_stuck")
-        if self._log_reason == "logout" and not self.row.asks:
-            # Some of these servers begin again at once, and show OPENING of one that is gone.
-            return replace(claim, status=Status.DISCONNECTED, reason="logout", paired=False)
+        if self._log_reason in ("logout", STUCK) and not self.row.asks:
+            # Some of these servers begin again at once, and show OPENING of one that is gone; with
+            # an old browser that still runs no start gets far.
+            return replace(claim, status=Status.DISCONNECTED, reason=self._log_reason)
         if claim.status in (Status.DISCONNECTED, Status.RECONNECTING):
             return self._why_down(claim)
         pairs = claim.status is Status.INITIALIZING and self._scanned and not self.paired
