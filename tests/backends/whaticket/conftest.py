@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +47,6 @@ class Bench:
     happened: list[tuple[str, Happening]] = field(default_factory=list)
     said: list[InstanceId | None] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None
-    monkeypatch: pytest.MonkeyPatch = field(default_factory=pytest.MonkeyPatch)
 
     def begin(self) -> None:
         self.api = Whaticket(self.declared, self.root / "wt", lambda *it: self.happened.append(it))
@@ -118,3 +119,25 @@ async def bench(tmp_path: Path) -> AsyncIterator[OpenBench]:
             return opened
 
         yield begin
+
+
+class Killed(BaseException):
+    """As by SIGKILL."""
+
+
+def die_at(step: int, patched: pytest.MonkeyPatch, *names: str) -> list[int]:
+    """Killed before its so manieth call of one of these; how many there were."""
+    count = [0]
+    for name in names:
+        place, _, function = name.rpartition(".")
+        module, _, kind = place.partition(":")
+        target = getattr(import_module(module), kind) if kind else import_module(module)
+
+        def call(*args: Any, _do: Any = getattr(target, function), **more: Any) -> Any:  # noqa: B008
+            count[0] += 1
+            if count[0] > step:
+                raise Killed
+            return _do(*args, **more)
+
+        patched.setattr(target, function, call)
+    return count

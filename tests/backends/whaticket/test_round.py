@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis.asyncio
@@ -17,12 +16,15 @@ from agent.backends.whaticket.keys import SessionKeys
 from agent.backends.whaticket.redis import RedisKeys
 from agent.backends.whaticket.shelf import Shelf
 from agent.core.findings.crypto_window import CryptoPolicy
-from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, OpenBench
-from tests.backends.whaticket.test_keys import Killed
+from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, Killed, OpenBench, die_at
 from tests.standin.whaticket import words
 from tests.standin.whaticket.keys import RedisKeys as TheirRedis
 from tests.standin.whaticket.keys import paired_keys
 
+CHANGES = (
+    *("agent.backends.whaticket.round.write_whole", "agent.backends.whaticket.shelf.write_whole"),
+    *("agent.backends.http:Http.ask", "os.unlink"),
+)
 FIVE = [f"551199999000{number}" for number in range(1, 6)]
 
 
@@ -102,7 +104,7 @@ async def test_a_round_killed_at_any_step_is_ended_by_the_next(
         theirs.log("\n".join([words.pino(f"{PEER}@s.whatsapp.net", "Bad MAC", sessionId="7")] * 5))
         before = at.auth()
         with monkeypatch.context() as patched:
-            count = _die_at(step, patched)
+            count = die_at(step, patched, *CHANGES)
             try:
                 await run(at)
             except Killed:
@@ -115,32 +117,6 @@ async def test_a_round_killed_at_any_step_is_ended_by_the_next(
         if count[0] <= step:
             break
     assert killed > 10
-
-
-def _die_at(step: int, patched: pytest.MonkeyPatch) -> list[int]:
-    """Killed before its so manieth request or change of the disk."""
-    count = [0]
-    for name in (
-        "agent.backends.whaticket.round.write_whole",
-        "agent.backends.whaticket.shelf.write_whole",
-        "agent.backends.http.Http.ask",
-        "os.unlink",
-    ):
-        where, _, function = name.rpartition(".")
-        module, _, kind = where.rpartition(".") if where.endswith("Http") else (where, "", "")
-        target: Any = __import__(module, fromlist=["x"])
-        target = getattr(target, kind) if kind else target
-
-        old = getattr(target, function)
-
-        def change(*args: Any, _do: Any = old, **more: Any) -> Any:
-            count[0] += 1
-            if count[0] > step:
-                raise Killed
-            return _do(*args, **more)
-
-        patched.setattr(target, function, change)
-    return count
 
 
 # a real Redis, in real time
@@ -180,7 +156,6 @@ def test_keys_in_redis(redis_url: str, tmp_path: Path, virtual_clocks: None) -> 
         assert len(await client.keys("*")) == len(before) - 6
         await keys.put_back("7", removal)
         whole = await keys.take_out("7", await keys.plan_all("7"), "a test")
-        assert await keys.names("7") == [] if hasattr(keys, "names") else True
         assert await keys.look("7") == "absent" and await keys.look("77") == "paired"
         await keys.put_back("7", whole)
         assert {key: await client.dump(key) for key in await client.keys("*")} == before
