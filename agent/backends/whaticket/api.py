@@ -40,9 +40,9 @@ log = logging.getLogger(__name__)
 LIST_EVERY = 5.0
 POLL, RATE = 0.5, 2 << 20
 """Seconds between two readings of the logs, and the most bytes a second."""
-SAVE_EVERY = 5.0
-MOST_ERRORS, STRETCH = 60, 10.0
-"""Of one session, in so many seconds; the agent counts to five in five minutes."""
+SAVE_EVERY, COMMAND_AGAIN = 5.0, 10.0
+MOST_ERRORS = 20
+"""Of one session, in one reading; the agent counts to five in five minutes."""
 DAY = 86400.0
 
 
@@ -70,10 +70,10 @@ class Whaticket:
         self._happened, self._window = happened, window
         self._rows: dict[str, Row] | None = None
         """Of the last list; None before the first one."""
+        self._ready = asyncio.Event()
+        """Set once a listed session is held: before, no name in the log is known."""
         self._troubles: dict[str, str] = {}
         """What is wrong with the logs, by what found it."""
-        self._shown: Counter[str] = Counter()
-        self._shown_at = 0.0
         self._tasks = Tasks(
             lambda error: log.error("a task of %s failed", declared.name, exc_info=error),
             expected=(EngineError,),
@@ -100,11 +100,11 @@ class Whaticket:
         self._rows = {row.id: row for row in rows}
         self.owners.know(rows)
         for session in self.held.values():
-            # A list that leaves a session out is asked about by a look.
-            if (row := self._row_of(session.name)) is not None:
+            row = self._row_of(session.name)
+            if row is not None or session.row is not None:  # else a look asks for it
                 session.note_row(row, at)
-            elif session.row is not None:
-                session.note_row(None, at)
+        if self.held:
+            self._ready.set()
         sessions = tuple(RemoteSession(it.id, it.status, it.number, it.name) for it in rows)
         return Listed(sessions, seconds, "", "; ".join(filter(None, self._troubles.values())))
 
@@ -116,8 +116,6 @@ class Whaticket:
         useless = () if self.own.hang_up is not None else ("reconnect",)
         prove = self.declared.prove
         session = WhaticketSession(remote, adopted, paired, account, prove, useless)
-        if (row := self._row_of(remote)) is not None:
-            session.note_row(row, boot_now())
         self.held[remote] = session
 
     def forget(self, remote: str) -> None:
@@ -299,38 +297,32 @@ class Whaticket:
     # logs
 
     async def _follow(self) -> None:
+        await self._ready.wait()
         saved = time.monotonic()
         while True:
-            if self._rows is None or not self.held:  # no name in the log is known yet
-                await asyncio.sleep(POLL)
-                continue
             begun = time.monotonic()
             self._take(await in_thread(self.logs.read, int(RATE * POLL)))
-            self._say(
-                "files", "; ".join([*self.logs.lost[-3:], *filter(None, [self.logs.trouble])])
-            )
+            self._say("files", "; ".join(filter(None, [*self.logs.lost[-3:], self.logs.trouble])))
             if begun - saved >= SAVE_EVERY:
                 saved = begun
                 await in_thread(self._save)
             await asyncio.sleep(max(POLL, time.monotonic() - begun))  # half a processor at most
 
     async def _run(self, text: str) -> None:
-        pause = 1.0
         while True:
-            begun, cause = time.monotonic(), "its program ended"
+            cause = "its program ended"
             try:
                 await run_command(text, self.logs.make_reader(), self._take, RATE)
             except EngineError as error:
                 cause = str(error)
             self._say("command", f"cannot read the log by {text.split(maxsplit=1)[0]}: {cause}")
-            pause = 1.0 if time.monotonic() - begun > 60 else min(pause * 2, 60.0)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(COMMAND_AGAIN)
 
     def _save(self) -> None:
-        positions = self.logs.positions()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self.folder / "logs.json", json.dumps(positions).encode())
+            positions = json.dumps(self.logs.positions() or dict(self.logs.marks))
+            write_whole(self.folder / "logs.json", positions.encode())
         except OSError as error:
             log.warning("cannot write %s: %s", self.folder / "logs.json", error.strerror)
 
@@ -341,7 +333,7 @@ class Whaticket:
 
     def _take(self, all_found: list[Found]) -> None:
         by_id = {session.id: session for session in self.held.values() if session.id}
-        now, nameless, named = time.time(), 0, False
+        now, nameless, shown = time.time(), 0, Counter[str]()
         for found in turns_first(all_found):
             if now - found.at > self._window:
                 continue
@@ -351,22 +343,15 @@ class Whaticket:
                 if session is not None:
                     session.note_turn(found.it)
             elif session is not None:
-                named = True
-                self._report(session.name, found.it, now)
-            elif not id:
-                nameless += 1
+                shown[session.name] += 1
+                what = found.it.finding
+                detail = {"text": words_of(what.name), "peer": what.peer, "pattern": what.name}
+                if shown[session.name] <= MOST_ERRORS:
+                    self._happened(session.name, Happening("crypto_error", detail))
+            nameless += isinstance(found.it, LogError) and not id
         # libsignal's own lines name no session; the server's line about the message does.
-        if nameless and not named:
+        if nameless and not shown:
             self._say("owners", f"{nameless} errors about keys in its logs name no session")
-
-    def _report(self, remote: str, error: LogError, now: float) -> None:
-        if now - self._shown_at > STRETCH:
-            self._shown, self._shown_at = Counter(), now
-        self._shown[remote] += 1
-        if self._shown[remote] <= MOST_ERRORS:
-            words = words_of(error.finding.name)
-            detail = {"text": words, "peer": error.finding.peer, "pattern": error.finding.name}
-            self._happened(remote, Happening("crypto_error", detail))
 
     async def _sweep(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from agent.engines.raw import inside, text
 
 REFUSED_HOLDS = 30.0
 """Seconds in which a refused login is not tried again."""
+REFUSED = "user or password is refused"
 UNKNOWN = "the server knows no such session"
 NOT_RUNNING = "ERR_WAPP_NOT_INITIALIZED"
 _NO_SESSION = "ERR_NO_WAPP_FOUND"
@@ -59,18 +60,10 @@ def parse_row(raw: object, id: str = "") -> Row | None:
         raw = next((it for it in inner if isinstance(it, Mapping)), raw)
         raw = {"id": id or None, **raw} if isinstance(raw.get("status"), str) else raw
     given = inside(raw, "id")
-    if isinstance(given, bool) or not isinstance(given, int | str):
-        return None
-    if str(given) in ("", ".", ".."):  # no request can name these
-        return None
-    return Row(
-        id=str(given)[:200],
-        name=text(inside(raw, "name")),
-        status=text(inside(raw, "status"), 60),
-        qrcode=text(inside(raw, "qrcode"), 4000),
-        number=text(inside(raw, "number"), 60),
-        stored=bool(inside(raw, "session")),
-    )
+    if not isinstance(given, int | str) or str(given) in ("True", "False", "", ".", ".."):
+        return None  # no request can name these
+    words = {name: text(inside(raw, name), 4000) for name in ("name", "status", "qrcode", "number")}
+    return Row(str(given)[:200], **words, stored=bool(inside(raw, "session")))
 
 
 def parse_rows(raw: object) -> list[Row] | None:
@@ -94,7 +87,7 @@ class WhaticketCalls:
         self._before: Http | None = None
         """The connections of the token before this one: their requests end by their deadlines."""
         self._logging_in = asyncio.Lock()
-        self._refused: tuple[float, ServerDown] | None = None
+        self._refused_at = float("-inf")
 
     async def close(self) -> None:
         for http in (self._before, self._http):
@@ -163,18 +156,13 @@ class WhaticketCalls:
         async with self._logging_in:
             if self._token and self._token != refused:
                 return self._token
-            if self._refused and boot_now() - self._refused[0] < REFUSED_HOLDS:
-                down = self._refused[1]
-                raise ServerDown("log in", down.reason, down.cause)
-            try:
-                token = await self._new_token(urgent)
-            except ServerDown as down:
-                self._refused = (boot_now(), down) if down.reason == "refused_key" else None
-                raise
+            if boot_now() - self._refused_at < REFUSED_HOLDS:
+                raise ServerDown("log in", "refused_key", REFUSED)
+            token = await self._new_token(urgent)
             if self._before is not None:
                 await self._before.close()
             self._before, self._http = self._http, Http(self.declared, _bearer(token))
-            self._token, self._refused = token, None
+            self._token = token
             return token
 
     async def _new_token(self, urgent: bool) -> str:
@@ -182,7 +170,8 @@ class WhaticketCalls:
         who = {"email": self.own.user, "password": self.own.password}
         answer = await self._http.ask(route.verb, route.path, who, urgent=urgent)
         if answer.status in (*_REFUSALS, 400):
-            raise ServerDown(what, "refused_key", "user or password is refused")
+            self._refused_at = boot_now()
+            raise ServerDown(what, "refused_key", REFUSED)
         _must_be_good(route, answer)
         token = inside(answer.body, "token")
         if not isinstance(token, str) or not token or any(not "!" <= c <= "~" for c in token):
@@ -195,12 +184,10 @@ def _bearer(token: str) -> dict[str, str]:
 
 
 def _must_be_good(route: Route, answer: Answer) -> None:
-    if answer.status >= 500:
-        raise ServerDown(f"ask {route}", "failing", f"it answers {answer.status}")
-    if answer.status == 404:
-        raise ServerDown(f"ask {route}", "not_found", "the server has no such route")
     if not answer.good:
-        raise ServerDown(f"ask {route}", "garbage", f"it answers {_refusal(answer)}")
+        reason = "not_found" if answer.status == 404 else "garbage"
+        reason = "failing" if answer.status >= 500 else reason
+        raise ServerDown(f"ask {route}", reason, f"it answers {_refusal(answer)}")
 
 
 def _refusal(answer: Answer) -> str:

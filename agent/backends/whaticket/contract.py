@@ -14,8 +14,7 @@ from agent.core.setting import setting as mark  # counted once the old room is d
 from agent.engines.remote.declaration import BackendDeclaration, Fault, path_fault, url_fault
 from agent.errors import EngineError
 
-_VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-_PATH = re.compile(r"/[A-Za-z0-9._~/{}:-]{0,200}")
+_ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/:-]*(\{id\})?[A-Za-z0-9._~/:-]*)")
 _NAMED = re.compile(r":(?:id|whatsappId)\b")
 _WITHOUT_ID = ("list", "login", "create")
 _NEEDED = ("list", "state", "start", "login")
@@ -77,17 +76,13 @@ def _split(route: str) -> tuple[str, str]:
 
 
 def _route_fault(name: str, route: str) -> str:
-    if not route.strip():
+    if not route.strip() or (route.strip() == "none" and name not in _NEEDED):
         return ""
-    if route.strip() == "none":
-        return "the agent needs this route" if name in _NEEDED else ""
-    verb, path = _split(route)
-    if verb not in _VERBS or not _PATH.fullmatch(path) or ".." in path:
-        return f'it must be "VERB /path" with one of {", ".join(_VERBS)}, not {route!r:.80}'
-    if path.count("{id}") != (name not in _WITHOUT_ID):
-        return "its path takes no {id}" if name in _WITHOUT_ID else "its path must have {id} once"
-    rest = path.replace("{id}", "")
-    return "only {id} may be in { }" if "{" in rest or "}" in rest else ""
+    parts = _ROUTE.fullmatch(" ".join(_split(route)))
+    if parts and (parts[3] is None) == (name in _WITHOUT_ID) and ".." not in route:
+        return ""
+    verbs, path = "GET, POST, PUT, PATCH or DELETE", "/path" + "/{id}" * (name not in _WITHOUT_ID)
+    return f'it must be "VERB {path}" with {verbs}, not {route!r:.80}'
 
 
 def _logs_fault(logs: Sequence[str]) -> str:
@@ -150,12 +145,6 @@ class BackendSettings:
     create_route: str = _way("create", "creates a session")
     disconnect_keeps_pairing: bool | None = mark(
         None, "false = its disconnect route logs out; unset = as its preset says"
-    )
-    disconnect_within: float = mark(
-        30.0, "seconds until a disconnected session must be down", low=0.05, high=300
-    )
-    connect_within: float = mark(
-        90.0, "seconds until a started session must be connected", low=0.05, high=300
     )
     logs: tuple[str, ...] = mark(
         (), "its logs: file:/PATH with * and ?, or command:PROGRAM …", check=_logs_fault

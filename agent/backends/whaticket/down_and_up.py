@@ -20,6 +20,8 @@ from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
 
+DOWN_WITHIN, UP_WITHIN = 30.0, 90.0
+"""Seconds until a disconnected session must be down, and a started one connected."""
 LOOK_EVERY = 0.25
 SETTLE = 0.5
 """Seconds in which a server that still writes would write again."""
@@ -79,17 +81,14 @@ class DownAndUp:
         removal = await self.keys.take_out(self.id, plan, "the session starts over")
         try:
             await self._must_stay_gone(plan)
-        except EngineError:
-            await self._again(self.begin)
-            raise
-        try:
-            await self._again(self.begin)
-        except ServerDown:
-            raise  # it may have started: an old pairing under a running session would mix two
-        except EngineError:
-            if await self._down_twice():
-                await self.keys.put_back(self.id, removal)
-            raise
+        finally:
+            try:
+                await self._again(self.begin)
+            except EngineError as error:
+                # Unanswered it may have started: an old pairing under it would mix two.
+                if not isinstance(error, ServerDown) and await self._down_twice():
+                    await self.keys.put_back(self.id, removal)
+                raise
 
     async def put_back(self, name: object) -> None:
         """A removal undone, by a person's word. What lies there by now is put aside itself."""
@@ -146,8 +145,8 @@ class DownAndUp:
 
     async def go_down(self) -> None:
         """Return when the server says twice that nothing of it runs; EngineError otherwise."""
-        what, own = f"disconnect {self.id}", self.calls.own
-        if own.hang_up is None:
+        what = f"disconnect {self.id}"
+        if self.calls.own.hang_up is None:
             if await self._down_twice():
                 return
             cause = "what this server calls disconnect would end the pairing"
@@ -159,10 +158,10 @@ class DownAndUp:
             if error.code != "remote_refused" or not await self._down_twice():
                 raise
             return
-        deadline = boot_now() + own.disconnect_within
+        deadline = boot_now() + DOWN_WITHIN
         while not await self._down_twice():
             if boot_now() > deadline:
-                cause = f"it is still not down after {own.disconnect_within:g} s"
+                cause = f"it is still not down after {DOWN_WITHIN:g} s"
                 raise cannot(what, cause, "still_connected")
             await asyncio.sleep(LOOK_EVERY)
 
@@ -195,11 +194,10 @@ class DownAndUp:
             raise cannot(f"touch the keys of {self.id}", cause, "session_missing")
 
     async def wait(self, what: str, wanted: Callable[[Row], bool]) -> Row:
-        within = self.calls.own.connect_within
-        deadline = boot_now() + within
+        deadline = boot_now() + UP_WITHIN
         while not wanted(row := await self.calls.look(self.id)):
             if boot_now() > deadline:
-                cause = f"it is {row.status or 'without a status'} after {within:g} s"
+                cause = f"it is {row.status or 'without a status'} after {UP_WITHIN:g} s"
                 raise cannot(f"{what} {self.id}", cause, "not_connected")
             await asyncio.sleep(LOOK_EVERY)
         return row

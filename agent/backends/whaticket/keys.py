@@ -5,7 +5,7 @@ can be put back.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,9 +34,9 @@ class Plan:
     def of(self, store: FolderKeys | RedisKeys) -> tuple[str, ...]:
         return self.keys if store.redis else self.files
 
-    def __or__(self, other: "Plan") -> "Plan":
-        files, keys = {*self.files, *other.files}, {*self.keys, *other.keys}
-        return Plan(tuple(sorted(files)), tuple(sorted(keys)), self.whole or other.whole)
+    def add(self, store: FolderKeys | RedisKeys, names: Iterable[str]) -> "Plan":
+        part = "keys" if store.redis else "files"
+        return replace(self, **{part: tuple(sorted(names))})  # type: ignore[arg-type]
 
     def __bool__(self) -> bool:
         return bool(self.files or self.keys)
@@ -75,8 +75,10 @@ class SessionKeys:
         return sorted({id for store in self.stores for id in await store.ids()})
 
     async def plan_all(self, id: str) -> Plan:
-        names = {store.redis: tuple(await store.names(id)) for store in self.stores}
-        return Plan(names.get(False, ()), names.get(True, ()), whole=True)
+        plan = Plan(whole=True)
+        for store in self.stores:
+            plan = plan.add(store, await store.names(id))
+        return plan
 
     async def plan_records(self, id: str, peers: Sequence[str], *, damaged: bool) -> Plan:
         """The records of these peers; where they have none, or with `damaged`, also those that
@@ -93,7 +95,7 @@ class SessionKeys:
             names = {keys[key] for key in keys if owned.owns(key)}
             if damaged or not names:
                 names |= {keys[key] for key in await self._damaged(store, id, keys)}
-            plan |= Plan(keys=tuple(names)) if store.redis else Plan(files=tuple(names))
+            plan = plan.add(store, names)
         return plan
 
     async def _damaged(
@@ -143,8 +145,8 @@ class SessionKeys:
             kept = {it.name: it.content for it in removal.records if it.redis == store.redis}
             names = [n for n in await store.names(id) if removal.whole or n in kept]
             now = await store.read(id, names) if names else []
-            other = tuple(it.name for it in now if kept.get(it.name) != it.content)
-            plan |= Plan(keys=other) if store.redis else Plan(files=other)
+            other = [it.name for it in now if kept.get(it.name) != it.content]
+            plan = plan.add(store, other)
         return plan
 
     async def put_back(self, id: str, removal: Removal) -> None:

@@ -91,6 +91,8 @@ class LineReader:
     _session: str = ""
     """Of the error that waits for the stack under it."""
     _block: list[str] = field(default_factory=list)
+    _twice: int = 0
+    """Messages that came twice: the server's own lines about them are benign as well."""
 
     def __post_init__(self) -> None:
         self._reader = CryptoLogReader(self.own)
@@ -122,7 +124,7 @@ class LineReader:
         """What waits for more lines, as it is."""
         found = self._end_block()
         self._reader, done = self._reader.flush()
-        return found + [LogError(it, self._session) for it in done if _counts(it)]
+        return found + [LogError(it, self._session) for it in done if self._counts(it)]
 
     def _text(self, line: str) -> list[LogError | Turn]:
         session = self._named(line)
@@ -138,7 +140,7 @@ class LineReader:
         elif done or before is None:
             self._session = session
         whose = [session if number or before is None else before for number in range(len(done))]
-        errors = [LogError(it, who) for it, who in zip(done, whose, strict=True) if _counts(it)]
+        errors = [LogError(*it) for it in zip(done, whose, strict=True) if self._counts(it[0])]
         return [*([turn] if turn else []), *errors]
 
     def _end_block(self) -> list[LogError | Turn]:
@@ -180,17 +182,20 @@ class LineReader:
         if (turn := read_turn(text(record.get("msg"), _LONGEST_TEXT))) is not None:
             found.append(turn if turn.session else replace(turn, session=session))
         finding = read_record(record, self.own)
-        if finding is not None and _counts(finding):
+        if finding is not None and self._counts(finding):
             found.append(LogError(replace(finding, peer=peer or finding.peer), session))
         return found
+
+    def _counts(self, finding: CryptoFinding) -> bool:
+        if finding.effect is Effect.SUMMARY and self._twice:
+            self._twice -= 1
+            return False
+        self._twice = min(self._twice + (finding.name == "duplicate"), 5)
+        return finding.effect is not Effect.BENIGN
 
     def _named(self, line: str) -> str:
         named = self.log_session.search(line[:2000]) if self.log_session else None
         return (named[1] or "")[:200] if named else ""
-
-
-def _counts(finding: CryptoFinding) -> bool:
-    return finding.effect is not Effect.BENIGN
 
 
 def _key_of(record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,11 @@ async def run_round(
     keys = open_keys(declared, folder / "removed")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        state = read_json(folder / "round.json")
-        if not state and (folder / "round.json").exists():
-            cause = "it is damaged, and names what a round took down: look whether each session is"
-            return [f"cannot read {folder / 'round.json'}: {cause} connected, remove it"], BAD_STATE
-        round = Round(folder / "round.json", declared, calls, keys, policy, **state)
+        path = folder / "round.json"
+        if not (state := read_json(path)) and path.exists():
+            cause = "it names what a round took down: look whether each session is connected"
+            return [f"cannot read {path}, which is damaged; {cause}, and remove it"], BAD_STATE
+        round = Round(path, calls, keys, policy, **state)
         await round.read(most, patterns)
         await round.repair(wanted)
         return round.sentences or ["nothing needs a repair"], round.status
@@ -70,7 +71,6 @@ async def run_round(
 @dataclass(slots=True)
 class Round:
     path: Path
-    declared: BackendDeclaration
     calls: WhaticketCalls
     keys: SessionKeys
     policy: CryptoPolicy
@@ -148,24 +148,18 @@ class Round:
             return
         peers = before["peers"] if before else peers
 
-        def note(taken: bool) -> None:
+        def note(*, taken: bool) -> None:
             self.down[id] = {"peers": peers, "taken": taken}
             self.save()
 
-        way = DownAndUp(
-            self.calls,
-            self.keys,
-            id,
-            went_down=lambda: note(False),
-            taken=lambda: note(True),
-        )
-        named = [peer for peer in peers if peer]
-        if not (before and before["taken"]):
-            try:
-                await way.regenerate(named, damaged="" in peers)
-            except WaError as error:
-                if before is None or error.code != NOTHING:
-                    raise
+        going, gone = partial(note, taken=False), partial(note, taken=True)
+        way = DownAndUp(self.calls, self.keys, id, went_down=going, taken=gone)
+        try:
+            if not (before and before["taken"]):
+                await way.regenerate([peer for peer in peers if peer], damaged="" in peers)
+        except WaError as error:
+            if before is None or error.code != NOTHING:
+                raise
         if before:
             await way.come_up()
         self.down.pop(id, None)

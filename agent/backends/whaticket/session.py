@@ -183,21 +183,16 @@ class WhaticketSession:
         differ = (listed.status if listed else None) != (row.status if row else None)
         # The two are asked one after the other: once is a change, twice is a disagreement.
         self._disagreed = self._disagreed + 1 if differ else 0
+        needed = row is not None and not row.connected and (row.asks or not self.paired)
+        shown = "yes" if row is not None and row.asks and row.qrcode else "no"
         detail: dict[str, Any] = {
             "exists": row is not None,
             "listed": listed is not None,
-            "list_status": listed.status if listed is not None else "",
-            "state_seconds": round(boot_now() - self._since, 1) if row is not None else 0.0,
-            "qr": "no",
+            "list_status": listed.status if listed else "",
+            "state_seconds": round(boot_now() - self._since, 1) if row else 0.0,
+            "qr": shown if needed or row is None else "not_needed",
         }
-        if row is not None and (row.connected or (self.paired and not row.asks)):
-            detail["qr"] = "not_needed"
-        elif row is not None and row.asks and row.qrcode:
-            detail["qr"] = "yes"
         if self._disagreed >= 2:
-            state = row.status if row is not None else "nothing"
-            said = listed.status if listed is not None else "nothing"
-            detail["disagrees"] = (
-                f"the server's list says {said}, its answer for the session alone says {state}"
-            )
+            state, said = (it.status if it else "nothing" for it in (row, listed))
+            detail["disagrees"] = f"its list says {said}, its answer for the session says {state}"
         return detail
