@@ -131,6 +131,7 @@ class Whaticket:
         session, at = self.held[remote], boot_now()
         id = await self._find(session)
         session.note_row(await self.calls.state(id) if id else None, at)
+        session.looked = True
         if session.row is not None and not session.row.connected:
             with suppress(EngineError):
                 session.note_keys(await self.keys.look(session.id))

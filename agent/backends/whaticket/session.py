@@ -58,6 +58,7 @@ class WhaticketSession:
     row: Row | None = None
     row_at: float = float("-inf")
     """When the request for `row` began; `row` None after it: the server has no such session."""
+    looked: bool = False
     keys: str = "unknown"
     """The state of its creds: absent, unpaired, paired, damaged, unreadable or unknown."""
     hung_up: bool = False
@@ -80,8 +81,8 @@ class WhaticketSession:
 
     @property
     def is_due(self) -> bool:
-        """True if its keys must be looked at, or the list does not have it."""
-        return self.row is None or not self.row.connected
+        """True if it was not looked at yet, or is not connected."""
+        return not self.looked or self.row is None or not self.row.connected
 
     def note_row(self, row: Row | None, at: float) -> None:
         """`at`: when the request for it began."""

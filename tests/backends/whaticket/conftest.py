@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -26,17 +27,6 @@ PEER, OTHER, LONGER = "5511999990001", "5511999990002", "551199999000"
 LIDS = {PEER: "123456789012345"}
 
 
-def declare(url: str, root: Path, **own: object) -> BackendDeclaration:
-    shared = {key: own.pop(key) for key in ("key", "prove", "timeout") if key in own}
-    values: dict[str, object] = {
-        "user": USER,
-        "password": PASSWORD,
-        "auth_folder": f"{root}/auth/{{id}}",
-    }
-    mine = BackendSettings(**values | own)  # type: ignore[arg-type]
-    return BackendDeclaration(name="wt", engine="whaticket", url=url, own=mine, **shared)  # type: ignore[arg-type]
-
-
 @dataclass
 class Bench:
     """A server's task, the stand-in that it watches, and what both said."""
@@ -45,24 +35,19 @@ class Bench:
     root: Path
     declared: BackendDeclaration
     happened: list[tuple[str, Happening]] = field(default_factory=list)
-    said: list[InstanceId | None] = field(default_factory=list)
-    task: "asyncio.Task[None] | None" = None
 
     def begin(self) -> None:
         self.api = Whaticket(self.declared, self.root / "wt", lambda *it: self.happened.append(it))
-        self.server = Server(self.declared, self.api, BreakerPolicy(3, 60.0), self.said.append)
+        self.server = Server(self.declared, self.api, BreakerPolicy(3, 60.0), lambda _: None)
         self.task = asyncio.create_task(self.server.run(), name="server")
 
     async def end(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self.task
-            self.task = None
+        self.task.cancel()
+        await asyncio.wait([self.task])
 
-    async def paired(self, id: str = "7", name: str = "") -> Session:
+    async def paired(self, id: str = "7") -> Session:
         """A session that has been connected for long."""
-        session = self.standin.add(id, name)
+        session = self.standin.add(id)
         await session.pair(f"55110000000{id}", [PEER, OTHER, LONGER], LIDS)
         session.start()
         await self.hold(id)
@@ -70,16 +55,15 @@ class Bench:
         return session
 
     async def hold(self, remote: str, *, adopted: bool = True) -> InstanceId:
-        id = InstanceId(f"i{remote}".lower())
+        id = InstanceId(remote)
         await self.server.hold(id, remote, adopted=adopted, paired=False, account="")
         return id
 
     def claim(self, remote: str = "7") -> Claim:
-        return self.server.facts[InstanceId(f"i{remote}".lower())].claim
+        return self.server.facts[InstanceId(remote)].claim
 
     def status(self, remote: str = "7") -> str:
-        fact = self.server.facts.get(InstanceId(f"i{remote}".lower()))
-        return str(fact.claim.status) if fact else ""
+        return str(self.claim(remote).status) if InstanceId(remote) in self.server.facts else ""
 
     async def until(self, probe: Callable[[], object], within: float) -> None:
         begun = boot_now()
@@ -97,8 +81,8 @@ class Bench:
     @property
     def acts(self) -> list[str]:
         """Requests that change something."""
-        words = ("GET", "POST /auth")
-        return [it for it in self.standin.requests if not it.startswith(words) or "refresh" in it]
+        looks = re.compile("GET /whatsapp/|POST /auth")
+        return [it for it in self.standin.requests if not looks.match(it)]
 
 
 OpenBench = Callable[..., Awaitable[Bench]]
@@ -110,10 +94,16 @@ async def bench(tmp_path: Path) -> AsyncIterator[OpenBench]:
 
         async def begin(**own: object) -> Bench:
             preset = str(own.get("preset", "spec"))
-            pace = Pace(write_every=2.0)
-            opening = StandIn.opened(tmp_path, preset=preset, pace=pace)
+            opening = StandIn.opened(tmp_path, preset=preset, pace=Pace(write_every=2.0))
             standin = await stack.enter_async_context(opening)
-            opened = Bench(standin, tmp_path, declare(standin.url, tmp_path, **own))
+            own = {
+                "user": USER,
+                "password": PASSWORD,
+                "auth_folder": f"{tmp_path}/auth/{{id}}",
+            } | own
+            settings = BackendSettings(**own)  # type: ignore[arg-type]
+            declared = BackendDeclaration("wt", "whaticket", standin.url, own=settings)
+            opened = Bench(standin, tmp_path, declared)
             opened.begin()
             stack.push_async_callback(opened.end)
             return opened

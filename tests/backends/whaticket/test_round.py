@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-import shutil
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from agent.backends.whaticket.keys import SessionKeys
 from agent.backends.whaticket.redis import RedisKeys
 from agent.backends.whaticket.shelf import Shelf
 from agent.core.findings.crypto_window import CryptoPolicy
+from agent.errors import EngineError
 from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, Killed, OpenBench, die_at
 from tests.standin.whaticket import words
 from tests.standin.whaticket.keys import RedisKeys as TheirRedis
@@ -25,7 +26,6 @@ CHANGES = (
     *("agent.backends.whaticket.round.write_whole", "agent.backends.whaticket.shelf.write_whole"),
     *("agent.backends.http:Http.ask", "os.unlink"),
 )
-FIVE = [f"551199999000{number}" for number in range(1, 6)]
 
 
 async def run(at: Bench, wanted: str = "all") -> tuple[list[str], int]:
@@ -50,12 +50,11 @@ async def ready(bench: OpenBench, tmp_path: Path) -> Bench:
     [
         ([words.bad_mac(f"{PEER}.0")] * 5, {PEER}),
         (["ERROR [20-11-2026 12:00:00]: Invalid PreKey ID"] * 5, {OTHER}),
-        ([words.bad_mac(f"{peer}.0") for peer in FIVE], {PEER, OTHER}),
+        ([words.bad_mac(f"551199999000{n}.0") for n in range(1, 6)], {PEER, OTHER}),
         ([words.bad_mac(f"{PEER}.0")] * 3 + ["[ERROR] whatsapp: Bad MAC"] * 2, {PEER, OTHER}),
         ([words.info(f'"{words.bad_mac(f"{PEER}.0")}"'.replace("\n", " "))] * 9, set()),
         ([words.bad_mac(f"{PEER}.0")] * 4, set()),
     ],
-    ids=["one contact", "no contact", "five contacts", "mixed", "only quoted", "too few"],
 )
 async def test_five_errors_renew_the_keys_of_one_session(
     bench: OpenBench, tmp_path: Path, lines: list[str], gone: set[str]
@@ -67,14 +66,11 @@ async def test_five_errors_renew_the_keys_of_one_session(
     at.standin.log(f"Socket  {theirs.name} Connection Update open undefined")  # it reconnects
     before = set(at.auth())
     sentences, status = await run(at)
-    taken = {
-        name.split("-")[1].split(".")[0] for name in before - set(at.auth()) if "session-" in name
-    }
-    assert taken - {f"{LIDS[PEER]}_1"} == gone and status == 0, sentences
+    taken = {name[8:21] for name in before - set(at.auth()) if name[:9] == "session-5"}
+    assert taken == gone and status == 0, sentences
     assert sentences == (["7: recovered"] if gone else ["nothing needs a repair"])
     assert bool(at.acts) is bool(gone) and theirs.status == "CONNECTED"
-    at.standin.requests.clear()
-    assert await run(at) == (["nothing needs a repair"], 0) and at.acts == []
+    assert await run(at) == (["nothing needs a repair"], 0)
 
 
 async def test_what_a_round_cannot_do_is_an_exit_status(bench: OpenBench, tmp_path: Path) -> None:
@@ -83,8 +79,7 @@ async def test_what_a_round_cannot_do_is_an_exit_status(bench: OpenBench, tmp_pa
     at.standin.log("\n".join([words.pino(f"{PEER}@s.whatsapp.net", "Bad MAC", sessionId="7")] * 5))
     await at.standin.sessions["7"].end()
     at.standin.sessions["7"].status = "DISCONNECTED"
-    sentences, status = await run(at)
-    assert "left as it is" in sentences[0] and status == 0 and at.acts == []
+    assert "left as it is" in (await run(at))[0][0] and at.acts == []
     at.standin.faults.refuses_start = 500
     assert (await run(at, "7"))[1] == 1
     await at.standin.go_away()
@@ -124,11 +119,9 @@ async def test_a_round_killed_at_any_step_is_ended_by_the_next(
 
 @pytest.fixture
 def redis_url(tmp_path: Path) -> Iterator[str]:
-    program = shutil.which("redis-server")
-    assert program, "redis-server is missing; scripts/test installs its package"
     place = Path(f"/tmp/wa-redis-{os.getpid()}-{id(tmp_path)}.sock")
-    arguments = ["--port", "0", "--unixsocket", str(place), "--save", "", "--requirepass", "hush"]
-    process = subprocess.Popen([program, *arguments, "--dir", str(tmp_path)], stdout=-3)
+    words = f"redis-server --port 0 --unixsocket {place} --save '' --requirepass hush"
+    process = subprocess.Popen([*shlex.split(words), "--dir", str(tmp_path)], stdout=-3)
     while not place.exists():
         assert process.poll() is None
     yield f"unix://:hush@{place}?db=3"
@@ -145,9 +138,7 @@ def test_keys_in_redis(redis_url: str, tmp_path: Path, virtual_clocks: None) -> 
         for id in ("7", "77", "7x"):
             for name, text in paired_keys("551100000007", [PEER, OTHER], LIDS).items():
                 await theirs.write(id, name, text)
-        await client.set("sessions:7:soon", "gone", px=500_000)
-        await client.hset("sessions:7:hash", "a", "b")
-        await client.set(b"sessions:7:\xff\xfe", "a name that is no text")
+        await client.hset(b"sessions:7:\xff\xfe", "a", "b")
         before = {key: await client.dump(key) for key in await client.keys("*")}
         assert await keys.look("7") == "paired" and await keys.ids() == ["7", "77", "7x"]
         plan = await keys.plan_records("7", [PEER], damaged=True)
@@ -159,16 +150,13 @@ def test_keys_in_redis(redis_url: str, tmp_path: Path, virtual_clocks: None) -> 
         assert await keys.look("7") == "absent" and await keys.look("77") == "paired"
         await keys.put_back("7", whole)
         assert {key: await client.dump(key) for key in await client.keys("*")} == before
-        assert 0 < await client.pttl("sessions:7:soon") <= 500_000
         stale = keys.shelf.keep("7", "x", await keys.stores[0].read("7", ["creds"]), whole=False)
         await client.set("sessions:7:creds", "new")
-        with pytest.raises(Exception, match="CHANGED"):
+        with pytest.raises(EngineError, match="CHANGED"):
             await keys.stores[0].remove("7", stale.records)
         assert await client.get("sessions:7:creds") == b"new"
-        for url in (redis_url.replace("hush", "wrong"), "redis://127.0.0.1:1"):
-            with pytest.raises(Exception, match="Redis") as caught:
-                await RedisKeys(url).names("7")
-            assert "wrong" not in str(caught.value)
+        with pytest.raises(EngineError, match="WRONGPASS"):
+            await RedisKeys(redis_url.replace("hush", "wrong")).names("7")
         await client.aclose()
 
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:

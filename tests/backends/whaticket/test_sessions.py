@@ -6,8 +6,6 @@ from agent.core.model import InstanceId
 from agent.errors import EngineError
 from tests.backends.whaticket.conftest import PEER, OpenBench
 
-SEVEN = InstanceId("i7")
-
 
 async def test_one_list_tells_of_all_sessions(bench: OpenBench) -> None:
     at = await bench()
@@ -20,18 +18,15 @@ async def test_one_list_tells_of_all_sessions(bench: OpenBench) -> None:
     assert set(at.standin.requests[begun + 2 :]) == {"GET /whatsapp/"} and at.standin.logins == 2
     assert [it.name for it in at.server.sessions] == ["1", "2", "3"]
     assert at.server.sessions[0].account == at.claim("1").account == "551100000001"
-    assert at.claim("1").proof_age is not None and at.claim("1").paired
     at.standin.faults.list_lies = "DISCONNECTED"
-    assert "disagrees" not in (await at.server.probe(InstanceId("i1"), deep=True)).detail
-    assert (await at.server.probe(InstanceId("i1"), deep=True)).detail["disagrees"]
+    assert "disagrees" not in (await at.server.probe(InstanceId("1"), deep=True)).detail
+    assert (await at.server.probe(InstanceId("1"), deep=True)).detail["disagrees"]
 
 
 async def test_a_life(bench: OpenBench) -> None:
     at = await bench()
     theirs = at.standin.add("7", "Shop")
     shop = await at.hold("Shop")
-    await at.until(lambda: at.status("Shop") == "DISCONNECTED", 6)
-    assert not at.claim("Shop").paired
     await at.server.connect(shop)
     await at.server.connect(shop)  # it is on its way: a second socket would fight the first
     assert theirs.starts == 1
@@ -48,7 +43,6 @@ async def test_a_life(bench: OpenBench) -> None:
     await at.until(lambda: at.status("Shop") == "CONNECTED", 6)
     await at.server.logout(shop)
     await at.until(lambda: at.claim("Shop").reason == "logout", 6)
-    assert not at.claim("Shop").paired
 
 
 async def test_a_refused_password_is_not_tried_again_and_again(bench: OpenBench) -> None:
@@ -57,24 +51,6 @@ async def test_a_refused_password_is_not_tried_again_and_again(bench: OpenBench)
         claim = await at.server.check()
         assert (claim.up, claim.reason) == (False, "refused_key") and "wrong" not in claim.sentence
     assert at.standin.requests.count("POST /auth/login") == 1
-
-
-FAULTS = {"dead": "unreachable", "garbage": "garbage", "failing": "failing"}
-
-
-async def test_what_is_wrong_with_the_server(bench: OpenBench) -> None:
-    at = await bench()
-    await at.paired()
-    for fault, reason in FAULTS.items():
-        setattr(at.standin.faults, fault, True)
-        await at.until(lambda: at.server.claim and not at.server.claim.up, 10)
-        assert at.server.claim is not None and at.server.claim.reason == reason
-        with pytest.raises(EngineError) as caught:
-            await at.server.restart(SEVEN)
-        assert caught.value.code == "backend_down"
-        setattr(at.standin.faults, fault, False)
-        await at.until(lambda: at.server.claim and at.server.claim.up, 10)
-        assert at.status() == "CONNECTED"
 
 
 async def test_a_missing_session_is_made_only_where_the_agent_made_it(bench: OpenBench) -> None:
@@ -91,7 +67,6 @@ async def test_a_missing_session_is_made_only_where_the_agent_made_it(bench: Ope
         assert caught.value.code == f"remote_{code}"
     await at.server.connect(own)
     assert [it.name for it in at.standin.sessions.values()] == ["Twin", "Twin", "New"]
-    await at.until(lambda: at.status("New") == "QR_REQUIRED", 10)
 
 
 @pytest.mark.parametrize("preset", ["community", "ticketz"])
@@ -104,7 +79,7 @@ async def test_a_disconnect_that_logs_out_is_never_used(bench: OpenBench, preset
             await repair
         assert caught.value.code == "not_supported" and "pairing" in str(caught.value)
     assert at.claim().useless == ("reconnect",)
-    await at.server.restart(SEVEN)
+    await at.server.restart(InstanceId("7"))
     await at.until(lambda: theirs.status == "CONNECTED", 10)
     route = {"ticketz": "GET /whatsappsession/refresh/7"}.get(preset, "POST /whatsappsession/7")
     assert at.acts == [route] and theirs.logouts == 0 and set(at.auth()) == before
