@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ from agent.files import write_whole
 
 log = logging.getLogger(__name__)
 
-LIST_EVERY = 5.0
 POLL, RATE = 0.5, 2 << 20
 """Seconds between two readings of the logs, and the most bytes a second."""
 SAVE_EVERY, COMMAND_AGAIN = 5.0, 10.0
@@ -48,6 +48,9 @@ DAY = 86400.0
 
 class Whaticket:
     """A ServerApi. Made inside a running loop; `close` ends it."""
+
+    version = ""
+    list_every = 5.0
 
     def __init__(
         self,
@@ -86,14 +89,6 @@ class Whaticket:
         self._tasks.start(self._sweep(), "sweep of removals")
         self._repairs = Tasks(lambda _: None)
 
-    @property
-    def version(self) -> str:
-        return ""
-
-    @property
-    def list_every(self) -> float:
-        return LIST_EVERY
-
     async def sessions(self) -> Listed:
         at = boot_now()
         rows, seconds = await self.calls.rows()
@@ -113,10 +108,9 @@ class Whaticket:
 
     async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> None:
         segment(remote)
-        useless = () if self.own.hang_up is not None else ("reconnect",)
-        prove = self.declared.prove
-        session = WhaticketSession(remote, adopted, paired, account, prove, useless)
-        self.held[remote] = session
+        self.held[remote] = session = WhaticketSession(remote, adopted, paired, account)
+        session.prove = self.declared.prove
+        session.useless = () if self.own.hang_up is not None else ("reconnect",)
 
     def forget(self, remote: str) -> None:
         self.held.pop(remote, None)
@@ -197,8 +191,7 @@ class Whaticket:
         await self._alone(session, "renew", work())
 
     async def delete(self, remote: str) -> None:
-        cause = "the agent deletes no session of such a server"
-        raise cannot(f"delete {remote}", cause, "not_supported")
+        raise cannot(f"delete {remote}", "the agent has no route for it", "not_supported")
 
     async def qr(self, remote: str) -> Qr | None:
         session, way = await self._started(remote)
@@ -211,8 +204,7 @@ class Whaticket:
         return session.code()
 
     async def pairing_code(self, remote: str, phone: str) -> Mapping[str, Any]:
-        cause = "such a server makes no codes to type"
-        raise cannot("get a pairing code", cause, "not_supported")
+        raise cannot("get a code", "such a server makes none to type", "not_supported")
 
     async def new_keys(self, remote: str, peers: Sequence[str]) -> None:
         """Take the records of these peers, and the damaged ones, out with a backup."""
@@ -222,8 +214,7 @@ class Whaticket:
     async def removed(self, remote: str) -> list[dict[str, Any]]:
         """What repairs took out, oldest first."""
         _, way = await self._started(remote)
-        removals = await in_thread(self.keys.shelf.all, way.id)
-        return [removal.shown() for removal in removals]
+        return [it.shown() for it in await in_thread(self.keys.shelf.all, way.id)]
 
     async def put_back(self, remote: str, name: object) -> None:
         session, way = await self._started(remote)
@@ -245,12 +236,11 @@ class Whaticket:
 
     async def _find(self, session: WhaticketSession) -> str:
         """The server's id of it; "" if there is none."""
-        name, rows = session.name, self._rows
-        if rows is None and not name.isdigit():
+        name = session.name
+        if self._rows is None and not name.isdigit():
             await self.sessions()
-            rows = self._rows
         session.id = session.id or self.owners.ids.get(name, name if name.isdigit() else "")
-        if not session.id and any(row.name == name for row in (rows or {}).values()):
+        if not session.id and any(row.name == name for row in (self._rows or {}).values()):
             what = f"tell which session is {name!r:.60}"
             raise cannot(what, "several have that name", "remote_ambiguous")
         return session.id
@@ -276,9 +266,7 @@ class Whaticket:
         def report(step: str) -> None:
             self._happened(session.name, Happening("repair_step", {"text": step}))
 
-        def went_down() -> None:
-            session.hung_up = True
-
+        went_down = partial(setattr, session, "hung_up", True)
         return DownAndUp(self.calls, self.keys, id, report, went_down)
 
     async def _alone(
@@ -311,12 +299,12 @@ class Whaticket:
 
     async def _run(self, text: str) -> None:
         while True:
-            cause = "its program ended"
+            cause = f"cannot read the log by {text.split(maxsplit=1)[0]}: it ended"
             try:
                 await run_command(text, self.logs.make_reader(), self._take, RATE)
             except EngineError as error:
                 cause = str(error)
-            self._say("command", f"cannot read the log by {text.split(maxsplit=1)[0]}: {cause}")
+            self._say("command", cause)
             await asyncio.sleep(COMMAND_AGAIN)
 
     def _save(self) -> None:
@@ -351,8 +339,9 @@ class Whaticket:
                     self._happened(session.name, Happening("crypto_error", detail))
             nameless += isinstance(found.it, LogError) and not id
         # libsignal's own lines name no session; the server's line about the message does.
-        if nameless and not shown:
-            self._say("owners", f"{nameless} errors about keys in its logs name no session")
+        if nameless or shown:
+            words = f"{nameless} errors about keys in its logs name no session"
+            self._say("owners", "" if shown else words)
 
     async def _sweep(self) -> None:
         while True:

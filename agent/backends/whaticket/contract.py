@@ -5,7 +5,7 @@ Each fork has its own routes, so each route can be set by hand.
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote
@@ -19,8 +19,9 @@ _NAMED = re.compile(r":(?:id|whatsappId)\b")
 _WITHOUT_ID = ("list", "login", "create")
 _NEEDED = ("list", "state", "start", "login")
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_FOLDER = r"/(?!.*\.\.)(?:[^{}]+/)?[^/{}]*\{id\}[^/{}]*/?"
 # Without a sign between the id and the star, session 1 would be session 10 too.
-_KEYS_OF_ONE = re.compile(r"[^*?\[\]\\{}]*\{id\}[^*?\[\]\\{}]*[^*?\[\]\\{}A-Za-z0-9]\*")
+_KEYS = r"[^*?\[\]\\{}]*\{id\}[^*?\[\]\\{}]*[^*?\[\]\\{}A-Za-z0-9]\*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +108,9 @@ def _expression_fault(text: str) -> str:
     return "" if groups == 1 else f"it must have one group, it has {groups}"
 
 
-def _folder_fault(text: str) -> str:
-    above, _, last = text.rstrip("/").rpartition("/")
-    if text and ("{id}" in above or last.count("{id}") != 1 or not above):
-        return "it must be like /path/{id}, with {id} once, in its last part"
-    return path_fault(text)
-
-
-def _keys_fault(text: str) -> str:
-    good = _KEYS_OF_ONE.fullmatch(text)
-    return "" if good else "it must be like sessions:{id}:*, with a separator between {id} and *"
+def _like(pattern: str, words: str) -> Callable[[str], str]:
+    wanted = re.compile(pattern)
+    return lambda text: "" if not text or wanted.fullmatch(text) else f"it must be like {words}"
 
 
 def _way(name: str, does: str) -> str:
@@ -154,7 +148,11 @@ class BackendSettings:
         "regular expression whose one group is the session in a log line",
         check=_expression_fault,
     )
-    auth_folder: str = mark("", "/path/{id} of a session's auth folder", check=_folder_fault)
+    auth_folder: str = mark(
+        "",
+        "/path/{id} of a session's auth folder",
+        check=_like(_FOLDER, "/path/{id}, with {id} once, in its last part"),
+    )
     redis_url: str = mark(
         "",
         "redis://HOST:PORT/DATABASE that holds the sessions' keys",
@@ -163,7 +161,9 @@ class BackendSettings:
         variable="REDIS_URL",
     )
     redis_pattern: str = mark(
-        "sessions:{id}:*", "pattern of a session's keys in Redis", check=_keys_fault
+        "sessions:{id}:*",
+        "pattern of a session's keys in Redis",
+        check=_like(_KEYS, "sessions:{id}:*, with a separator between {id} and *"),
     )
 
     def route(self, name: str) -> Route | None:

@@ -87,13 +87,10 @@ def _is_entry(raw: Any) -> bool:
 
 
 def _are_chains(chains: Mapping[str, Any]) -> bool:
-    for chain in chains.values():
-        keys = inside(chain, "messageKeys")
-        if not isinstance(inside(chain, "chainKey"), Mapping) or not isinstance(keys, Mapping):
-            return False
-        if not all(isinstance(key, str) for key in keys.values()):
-            return False
-    return True
+    parts = [(inside(it, "chainKey"), inside(it, "messageKeys")) for it in chains.values()]
+    if not all(isinstance(part, Mapping) for pair in parts for part in pair):
+        return False
+    return all(isinstance(key, str) for _, keys in parts for key in keys.values())
 
 
 def _is_key(raw: Any) -> bool:

@@ -106,14 +106,11 @@ class DownAndUp:
         await self._while_down(work)
 
     def _must_be_possible(self, what: str) -> None:
-        cause = ""
         if not self.keys.stores:
-            cause = "neither auth_folder nor redis_url of the backend is set"
-        elif self.calls.own.hang_up is None:
-            cause = "this server has no disconnect that keeps the pairing, and keys may change"
-            cause += " only while a session is down"
-        if cause:
-            raise cannot(what, cause, "not_supported")
+            raise cannot(what, "neither auth_folder nor redis_url is set", "not_supported")
+        if self.calls.own.hang_up is None:
+            cause = "keys change while a session is down, and this server's disconnect"
+            raise cannot(what, f"{cause} ends the pairing", "not_supported")
 
     async def _must_stay_gone(self, plan: Plan) -> None:
         """After a removal the records are still gone, and the session is still down."""
@@ -149,8 +146,7 @@ class DownAndUp:
         if self.calls.own.hang_up is None:
             if await self._down_twice():
                 return
-            cause = "what this server calls disconnect would end the pairing"
-            raise cannot(what, cause, "not_supported")
+            raise cannot(what, "it would end the pairing on this server", "not_supported")
         try:
             await self._again(lambda: self.calls.do(what, "disconnect", self.id))
         except EngineError as error:

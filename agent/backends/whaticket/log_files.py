@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ _TIME = re.compile(
     rb"(?:(20\d\d)[-/](\d\d)[-/](\d\d)|(\d\d)[-/](\d\d)[-/](20\d\d))?[T ,]{0,2}"
     rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)"
 )
-_QUARTER = 900.0
+_QUARTER, _FIRST_DAY = 900.0, date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ def stamp_of(raw: bytes) -> float | None:
         return int(epoch[1]) / 1000.0
     if (hit := _TIME.search(raw[:96])) is None:
         return None
-    date = (hit[1], hit[2], hit[3]) if hit[1] else (hit[6] or 1970, hit[5] or 1, hit[4] or 1)
+    day = (hit[1], hit[2], hit[3]) if hit[1] else (hit[6] or 1970, hit[5] or 1, hit[4] or 1)
     with suppress(ValueError):
-        numbers = [int(it) for it in (*date, hit[7], hit[8], hit[9])]
-        return datetime(*numbers, tzinfo=UTC).timestamp()  # type: ignore[misc, arg-type]
+        clock = 3600.0 * int(hit[7]) + 60 * int(hit[8]) + int(hit[9])
+        return (date(*map(int, day)).toordinal() - _FIRST_DAY) * 86400.0 + clock
     return None
 
 
@@ -93,6 +93,8 @@ class Tail:
 
     def read(self, most: int, now: float, *, ends: bool) -> tuple[int, list[Found]]:
         """Read on: how many bytes, and what is complete. `ends`: nothing more comes."""
+        if os.fstat(self.fd).st_size < self.offset:
+            self.begin_again()
         chunk, waiting = os.pread(self.fd, min(most, CHUNK), self.offset), []
         end = chunk.rfind(b"\n") + 1
         if not end and len(chunk) >= LONGEST_LINE:
@@ -110,12 +112,9 @@ class Tail:
         changed = now if self.live else min(status.st_mtime, now)
         if self.stamp is not None and status.st_size == self.offset:
             self.skew = round((changed - self.stamp) / _QUARTER) * _QUARTER
-        known = None if self.live else self.skew
-        self.live, hint = status.st_size == self.offset, Path(self.path).stem
-        return end, [
-            Found(it, changed if None in (at, known) else min(at + known, changed), hint)  # type: ignore[operator]
-            for it, at in waiting
-        ]
+        skew, hint = None if self.live else self.skew, Path(self.path).stem
+        self.live = status.st_size == self.offset
+        return end, [Found(it, _moment(at, skew, changed), hint) for it, at in waiting]
 
     def _feed(self, line: bytes) -> list[tuple[LogError | Turn, float | None]]:
         stamp = stamp_of(line)
@@ -139,6 +138,12 @@ class Tail:
         self.offset, self.safe, self.skips = 0, 0, False
 
 
+def _moment(stamp: float | None, skew: float | None, changed: float) -> float:
+    """Unix time of a stamp in a file that was changed then."""
+    at = changed if stamp is None or skew is None else stamp + skew
+    return min(at if at < changed + _QUARTER else at - 86400.0, changed)  # before midnight
+
+
 @dataclass(slots=True)
 class LogFiles:
     """Blocking; runs in a thread."""
@@ -160,12 +165,13 @@ class LogFiles:
         now, found, self.trouble = time.time(), list[Found](), ""
         here = self._meet(now)
         for key, tail in list(self._tails.items()):
-            if os.fstat(tail.fd).st_size < tail.offset:
-                tail.begin_again()
             count = 1
-            while count and most > 0:
-                count, more = tail.read(most, now, ends=ends)
-                most, found = most - count, found + more
+            try:
+                while count and most > 0:
+                    count, more = tail.read(most, now, ends=ends)
+                    most, found = most - count, found + more
+            except OSError as error:
+                self.trouble = f"cannot read {tail.path}: {error.strerror}"
             if key not in here and now - tail.heard_at > GRACE:
                 os.close(self._tails.pop(key).fd)
         behind = sum(left for tail in self._tails.values() if (left := tail.left) > LONGEST_LINE)
@@ -203,9 +209,7 @@ class LogFiles:
                 self.trouble = f"cannot read {path}: {error.strerror}"
         if not self._began:
             gone = [mark["path"] for key, mark in self.marks.items() if key not in here]
-            self.lost += [
-                f"the end of {path}, which was rotated away, is not read" for path in gone
-            ]
+            self.lost += [f"the end of {path} was rotated away and is not read" for path in gone]
             self._began = True
         return here
 
@@ -236,10 +240,11 @@ async def run_command(
     text: str, reader: LineReader, take: Callable[[list[Found]], None], rate: int
 ) -> None:
     """Run it to its end, at most `rate` bytes a second; its pipe fills meanwhile."""
-    words, partial, pipe = shlex.split(text), b"", asyncio.subprocess.PIPE
+    words, partial = shlex.split(text), b""
+    to = asyncio.subprocess
     try:
         process = await asyncio.create_subprocess_exec(
-            *words, stdout=pipe, stderr=asyncio.subprocess.STDOUT, start_new_session=True
+            *words, stdin=to.DEVNULL, stdout=to.PIPE, stderr=to.STDOUT, start_new_session=True
         )
     except OSError as error:
         raise cannot(f"run {words[0]}", f"{error.strerror}", "log_source") from error
@@ -257,6 +262,7 @@ async def run_command(
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 @dataclass(slots=True)

@@ -122,20 +122,18 @@ class RedisKeys:
 
     @asynccontextmanager
     async def _talk(self, what: str) -> AsyncIterator[Conversation]:
-        parts, path = urlsplit(self.url), ""
+        parts, writer = urlsplit(self.url), None
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         if parts.password is None:
             user, password = "", user  # redis-cli reads the only word before the @ as the password
-        writer = None
+        path = unquote(parts.path)
         try:
             async with asyncio.timeout(self.timeout * 3):
                 if parts.scheme == "unix":
-                    reader, writer = await asyncio.open_unix_connection(
-                        unquote(parts.path), limit=LARGEST
-                    )
+                    reader, writer = await asyncio.open_unix_connection(path, limit=LARGEST)
+                    path = ""
                 else:
                     tls = ssl.create_default_context(cafile=self.ca_file or None)
-                    path = parts.path.strip("/")
                     reader, writer = await asyncio.open_connection(
                         *(parts.hostname, parts.port or 6379),
                         ssl=tls if parts.scheme == "rediss" else None,
@@ -144,7 +142,9 @@ class RedisKeys:
                 redis = Conversation(reader, writer)
                 if password:
                     await redis.ask(["AUTH", *([user] if user else []), password])
-                await redis.ask(["SELECT", dict(parse_qsl(parts.query)).get("db") or path or "0"])
+                await redis.ask(
+                    ["SELECT", dict(parse_qsl(parts.query)).get("db") or path[1:] or "0"]
+                )
                 yield redis
         except (RespError, OSError, EOFError, ValueError) as error:
             # Redis' own words may have a key's value or the password.
