@@ -147,16 +147,14 @@ def test_rotation_and_cutting(tmp_path: Path) -> None:
         assert peers(files) == [OTHER]
         old.write(error(PEER))  # its writer has not heard of the rotation yet
     assert peers(files) == [PEER]
-    log.write_text("")
-    assert peers(files) == []
     log.write_text("z" * 5000 + "\n" + error(OTHER))  # written over while the agent was away
     assert peers(again(files)) == [OTHER]
 
 
-@pytest.mark.parametrize("shift", range(-43200, 43200, 7200))
+@pytest.mark.parametrize("shift", [-10800, 0, 7200])
 @pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%SZ", "[%d-%m-%Y %H:%M:%S]", "[%H:%M:%S]"])
 def test_a_line_has_its_own_time_in_any_zone(tmp_path: Path, form: str, shift: int) -> None:
-    log, now = tmp_path / "app.log", time.time()
+    log, now = tmp_path / "app.log", time.time() // 86400 * 86400 - 86100  # after midnight
     for age in (1000, 200, 5):
         at = time.strftime(form, time.gmtime(now - age + shift))
         log.write_text((log.read_text() if log.exists() else "") + f"{at} ERROR: Bad MAC\n")

@@ -17,7 +17,6 @@ async def test_one_list_tells_of_all_sessions(bench: OpenBench) -> None:
     await at.until(lambda: len(at.standin.requests) >= begun + 6, 60)
     assert set(at.standin.requests[begun + 2 :]) == {"GET /whatsapp/"} and at.standin.logins == 2
     assert [it.name for it in at.server.sessions] == ["1", "2", "3"]
-    assert at.server.sessions[0].account == at.claim("1").account == "551100000001"
     at.standin.faults.list_lies = "DISCONNECTED"
     assert "disagrees" not in (await at.server.probe(InstanceId("1"), deep=True)).detail
     assert (await at.server.probe(InstanceId("1"), deep=True)).detail["disagrees"]
@@ -66,7 +65,6 @@ async def test_a_missing_session_is_made_only_where_the_agent_made_it(bench: Ope
             await at.server.connect(id)
         assert caught.value.code == f"remote_{code}"
     await at.server.connect(own)
-    assert [it.name for it in at.standin.sessions.values()] == ["Twin", "Twin", "New"]
 
 
 @pytest.mark.parametrize("preset", ["community", "ticketz"])
@@ -74,11 +72,14 @@ async def test_a_disconnect_that_logs_out_is_never_used(bench: OpenBench, preset
     at = await bench(preset=preset)
     theirs = await at.paired()
     before = set(at.auth())
-    for repair in (at.api.disconnect("7"), at.api.new_keys("7", [PEER])):
+    for repair in (at.api.disconnect("7"), at.api.new_keys("7", [PEER]), at.api.disconnect("7")):
         with pytest.raises(EngineError) as caught:
             await repair
         assert caught.value.code == "not_supported" and "pairing" in str(caught.value)
+        theirs.pace.restart_after = 0.3
+        await theirs.drop()  # it is down, and comes back by itself
     assert at.claim().useless == ("reconnect",)
+    await at.until(lambda: theirs.status == "CONNECTED", 10)
     await at.server.restart(InstanceId("7"))
     await at.until(lambda: theirs.status == "CONNECTED", 10)
     route = {"ticketz": "GET /whatsappsession/refresh/7"}.get(preset, "POST /whatsappsession/7")
