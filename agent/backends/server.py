@@ -11,10 +11,10 @@ import hashlib
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from agent.backends.http import ServerDown
 from agent.clock import boot_now
@@ -32,6 +32,7 @@ from agent.engines.base import ProbeAnswer, Qr
 from agent.errors import EngineError, NotFound, Refused
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 EVERY = 5.0
 """Seconds between two rounds of looks, and between two lists of a server that is down."""
@@ -341,6 +342,14 @@ class Server:
     async def pairing_code(self, id: InstanceId, phone: str) -> Mapping[str, Any]:
         async with self._acting(id, "get a pairing code of", counts=False) as remote:
             return await self._api.pairing_code(remote, phone)
+
+    async def act(self, id: InstanceId, what: str, work: Callable[[str], Awaitable[T]]) -> T:
+        """An action that only one kind of server has; `work` gets the server's name of it."""
+        async with self._acting(id, what, counts=False) as remote:
+            return await work(remote)
+
+    def id_of(self, remote: str) -> InstanceId | None:
+        return self._ids.get(remote)
 
     @asynccontextmanager
     async def _acting(

@@ -1,0 +1,1 @@
+"""Sessions on a whaticket server, or on one of its forks."""

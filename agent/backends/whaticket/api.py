@@ -1,0 +1,349 @@
+"""A whaticket server as somebody's server: what server.py asks of it, its logs and its keys."""
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.backends.http import segment
+from agent.backends.server import Listed
+from agent.backends.whaticket.calls import NOT_RUNNING, UNKNOWN, Row, WhaticketCalls
+from agent.backends.whaticket.contract import BackendSettings, cannot
+from agent.backends.whaticket.down_and_up import DownAndUp
+from agent.backends.whaticket.keys import open_keys
+from agent.backends.whaticket.log_files import (
+    Found,
+    Owners,
+    open_logs,
+    read_json,
+    run_command,
+    turns_first,
+)
+from agent.backends.whaticket.log_lines import LogError, Turn, words_of
+from agent.backends.whaticket.session import WhaticketSession
+from agent.clock import boot_now
+from agent.config import BackendDeclaration
+from agent.core.findings.crypto_patterns import CryptoPattern
+from agent.core.words import Claim, Happening, RemoteSession
+from agent.engines.base import Qr
+from agent.engines.tasks import Tasks, in_thread
+from agent.errors import EngineError
+from agent.files import write_whole
+
+log = logging.getLogger(__name__)
+
+POLL, RATE = 0.5, 2 << 20
+"""Seconds between two readings of the logs, and the most bytes a second."""
+SAVE_EVERY, COMMAND_AGAIN = 5.0, 10.0
+MOST_ERRORS = 20
+"""Of one session, in one reading; the agent counts to five in five minutes."""
+DAY = 86400.0
+
+
+class Whaticket:
+    """A ServerApi. Made inside a running loop; `close` ends it."""
+
+    version = ""
+    list_every = 5.0
+
+    def __init__(
+        self,
+        declared: BackendDeclaration,
+        folder: Path,
+        happened: Callable[[str, Happening], None],
+        *,
+        window: float = 300.0,
+        patterns: Sequence[CryptoPattern] = (),
+    ) -> None:
+        """`happened`: called with the server's name of a session, for what its log told and what a
+        repair did. `window`: seconds after which an error is no news."""
+        self.declared, self.folder = declared, folder
+        self.own: BackendSettings = declared.own
+        self.calls = WhaticketCalls(declared)
+        self.keys = open_keys(declared, folder / "removed")
+        self.held: dict[str, WhaticketSession] = {}
+        self.owners = Owners()
+        self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
+        self._happened, self._window = happened, window
+        self._rows: dict[str, Row] | None = None
+        """Of the last list; None before the first one."""
+        self._ready = asyncio.Event()
+        """Set once a listed session is held: before, no name in the log is known."""
+        self._troubles: dict[str, str] = {}
+        """What is wrong with the logs, by what found it."""
+        self._tasks = Tasks(
+            lambda error: log.error("a task of %s failed", declared.name, exc_info=error),
+            expected=(EngineError,),
+        )
+        if self.logs.patterns:
+            self._tasks.start(self._follow(), "logs")
+        for entry in self.own.logs:
+            if entry.startswith("command:"):
+                self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
+        self._tasks.start(self._sweep(), "sweep of removals")
+        self._repairs = Tasks(lambda _: None)
+
+    async def sessions(self) -> Listed:
+        at = boot_now()
+        rows, seconds = await self.calls.rows()
+        self._rows = {row.id: row for row in rows}
+        self.owners.know(rows)
+        for session in self.held.values():
+            row = self._row_of(session.name)
+            if row is not None or session.row is not None:  # else a look asks for it
+                session.note_row(row, at)
+        if self.held:
+            self._ready.set()
+        sessions = tuple(RemoteSession(it.id, it.status, it.number, it.name) for it in rows)
+        return Listed(sessions, seconds, "", "; ".join(filter(None, self._troubles.values())))
+
+    def away(self) -> None:
+        """What is known of the sessions stays as old as it is."""
+
+    async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> None:
+        segment(remote)
+        self.held[remote] = session = WhaticketSession(remote, adopted, paired, account)
+        session.prove = self.declared.prove
+        session.useless = () if self.own.hang_up is not None else ("reconnect",)
+
+    def forget(self, remote: str) -> None:
+        self.held.pop(remote, None)
+
+    def claim(self, remote: str) -> Claim | None:
+        return self.held[remote].claim()
+
+    def due(self) -> list[str]:
+        return [name for name, session in self.held.items() if session.is_due]
+
+    async def look(self, remote: str, *, deep: bool = False) -> Mapping[str, Any]:
+        session, at = self.held[remote], boot_now()
+        id = await self._find(session)
+        session.note_row(await self.calls.state(id) if id else None, at)
+        session.looked = True
+        if session.row is not None and not session.row.connected:
+            with suppress(EngineError):
+                session.note_keys(await self.keys.look(session.id))
+        if not deep:
+            return {}
+        rows, _ = await self.calls.rows()
+        return session.detail(next((row for row in rows if row.id == id), None))
+
+    async def connect(self, remote: str) -> None:
+        session = self.held[remote]
+        id = await self._find(session) or await self._create(session)
+        await self._way(session, id).begin()
+        session.hung_up = False
+
+    async def disconnect(self, remote: str) -> None:
+        """Its pairing stays."""
+        session, way = await self._started(remote)
+        session.hung_up = True
+        await self._alone(session, "disconnect", way.go_down())
+
+    async def restart(self, remote: str) -> None:
+        session, way = await self._started(remote)
+
+        async def work() -> None:
+            await way.must_have_whole_creds()
+            row = await self.calls.look(way.id)
+            if self.own.hang_up is not None:
+                await way.go_down()
+                await way.begin()
+            elif self.own.route("restart") is not None and not row.down:
+                await self.calls.do(f"restart {way.id}", "restart", way.id)
+            else:
+                await self.calls.do(f"start {way.id}", "start", way.id)
+
+        await self._alone(session, "restart", work())
+
+    async def logout(self, remote: str) -> None:
+        """End its pairing. The caller has a proof or a person's word."""
+        session, way = await self._started(remote)
+        try:
+            await self.calls.do(f"log out {way.id}", "logout", way.id)
+        except EngineError as error:
+            if NOT_RUNNING not in str(error):
+                raise
+            return  # it is not in the server's memory: there is nothing to log out
+        session.logged_out()
+
+    async def renew(self, remote: str, *, confirmed: bool) -> None:
+        """End its pairing and begin a fresh one with a code; the server's row stays. The caller
+        has a proof for the end, or a person's word."""
+        session, way = await self._started(remote)
+
+        async def work() -> None:
+            if self.own.hang_up is None or not self.keys.stores:
+                if plan := await self.keys.plan_all(way.id):
+                    await self.keys.copy(way.id, plan, "the session starts over")
+                await self.calls.do(f"renew {way.id}", "new_qr", way.id)
+            else:
+                await way.start_over()
+            session.logged_out()
+            await way.wait("get a code of", lambda row: row.asks)
+
+        await self._alone(session, "renew", work())
+
+    async def delete(self, remote: str) -> None:
+        raise cannot(f"delete {remote}", "the agent has no route for it", "not_supported")
+
+    async def qr(self, remote: str) -> Qr | None:
+        session, way = await self._started(remote)
+        row = await self.calls.look(way.id)
+        if row.down and not session.paired:
+            # The code was not scanned in time: the server shows codes again after a start.
+            await way.begin()
+            row = await way.wait("get a code of", lambda row: row.asks or row.connected)
+        session.note_row(row, boot_now())
+        return session.code()
+
+    async def pairing_code(self, remote: str, phone: str) -> Mapping[str, Any]:
+        raise cannot("get a code", "such a server makes none to type", "not_supported")
+
+    async def new_keys(self, remote: str, peers: Sequence[str]) -> None:
+        """Take the records of these peers, and the damaged ones, out with a backup."""
+        session, way = await self._started(remote)
+        await self._alone(session, "regenerate keys", way.regenerate(peers))
+
+    async def removed(self, remote: str) -> list[dict[str, Any]]:
+        """What repairs took out, oldest first."""
+        _, way = await self._started(remote)
+        return [it.shown() for it in await in_thread(self.keys.shelf.all, way.id)]
+
+    async def put_back(self, remote: str, name: object) -> None:
+        session, way = await self._started(remote)
+        await self._alone(session, "put keys back", way.put_back(name))
+
+    async def close(self) -> None:
+        """A repair that has begun goes on to its end, so that no session stays down."""
+        await self._repairs.wait()
+        await self._tasks.cancel()
+        if self.logs.patterns:
+            await in_thread(self._save)
+            self.logs.close()
+        await self.calls.close()
+
+    # one session
+
+    def _row_of(self, remote: str) -> Row | None:
+        return (self._rows or {}).get(self.owners.ids.get(remote, ""))
+
+    async def _find(self, session: WhaticketSession) -> str:
+        """The server's id of it; "" if there is none."""
+        name = session.name
+        if self._rows is None and not name.isdigit():
+            await self.sessions()
+        session.id = session.id or self.owners.ids.get(name, name if name.isdigit() else "")
+        if not session.id and any(row.name == name for row in (self._rows or {}).values()):
+            what = f"tell which session is {name!r:.60}"
+            raise cannot(what, "several have that name", "remote_ambiguous")
+        return session.id
+
+    async def _create(self, session: WhaticketSession) -> str:
+        what = f"create {session.name!r:.60}"
+        if session.adopted:  # what others made is not made again in its place
+            raise cannot(what, f"{UNKNOWN}, and the agent did not make it", "remote_missing")
+        await self.calls.do(what, "create", "", {"name": session.name})
+        await self.sessions()
+        if id := await self._find(session):
+            return id
+        raise cannot(what, "it is not in the server's list", "remote_missing")
+
+    async def _started(self, remote: str) -> tuple[WhaticketSession, DownAndUp]:
+        """The session and the steps of its repairs; EngineError if the server lacks it."""
+        session = self.held[remote]
+        if not (id := await self._find(session)):
+            raise cannot(f"find {remote!r:.60}", UNKNOWN, "remote_missing")
+        return session, self._way(session, id)
+
+    def _way(self, session: WhaticketSession, id: str) -> DownAndUp:
+        def report(step: str) -> None:
+            self._happened(session.name, Happening("repair_step", {"text": step}))
+
+        went_down = partial(setattr, session, "hung_up", True)
+        return DownAndUp(self.calls, self.keys, id, report, went_down)
+
+    async def _alone(
+        self, session: WhaticketSession, what: str, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """One at a time, and to its end, also if the caller is cancelled."""
+        if session.acting.locked():
+            work.close()
+            raise cannot(what, "another repair of it is under way", "busy")
+
+        async def alone() -> None:
+            async with session.acting:
+                await work
+
+        await asyncio.shield(self._repairs.start(alone(), what))
+
+    # logs
+
+    async def _follow(self) -> None:
+        await self._ready.wait()
+        saved = time.monotonic()
+        while True:
+            begun = time.monotonic()
+            self._take(await in_thread(self.logs.read, int(RATE * POLL)))
+            self._say("files", "; ".join(filter(None, [*self.logs.lost[-3:], self.logs.trouble])))
+            if begun - saved >= SAVE_EVERY:
+                saved = begun
+                await in_thread(self._save)
+            await asyncio.sleep(max(POLL, time.monotonic() - begun))  # half a processor at most
+
+    async def _run(self, text: str) -> None:
+        while True:
+            cause = f"cannot read the log by {text.split(maxsplit=1)[0]}: it ended"
+            try:
+                await run_command(text, self.logs.make_reader(), self._take, RATE)
+            except EngineError as error:
+                cause = str(error)
+            self._say("command", cause)
+            await asyncio.sleep(COMMAND_AGAIN)
+
+    def _save(self) -> None:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            positions = json.dumps(self.logs.positions() or dict(self.logs.marks))
+            write_whole(self.folder / "logs.json", positions.encode())
+        except OSError as error:
+            log.warning("cannot write %s: %s", self.folder / "logs.json", error.strerror)
+
+    def _say(self, source: str, trouble: str) -> None:
+        if trouble and trouble != self._troubles.get(source):
+            log.warning("%s: %s", self.declared.name, trouble)
+        self._troubles[source] = trouble
+
+    def _take(self, all_found: list[Found]) -> None:
+        by_id = {session.id: session for session in self.held.values() if session.id}
+        now, nameless, shown = time.time(), 0, Counter[str]()
+        for found in turns_first(all_found):
+            if now - found.at > self._window:
+                continue
+            id = self.owners.whose(found)
+            session = by_id.get(id)
+            if isinstance(found.it, Turn):
+                if session is not None:
+                    session.note_turn(found.it)
+            elif session is not None:
+                shown[session.name] += 1
+                what = found.it.finding
+                detail = {"text": words_of(what.name), "peer": what.peer, "pattern": what.name}
+                if shown[session.name] <= MOST_ERRORS:
+                    self._happened(session.name, Happening("crypto_error", detail))
+            nameless += isinstance(found.it, LogError) and not id
+        # libsignal's own lines name no session; the server's line about the message does.
+        if nameless or shown:
+            words = f"{nameless} errors about keys in its logs name no session"
+            self._say("owners", "" if shown else words)
+
+    async def _sweep(self) -> None:
+        while True:
+            await in_thread(self.keys.shelf.sweep)
+            await asyncio.sleep(DAY)

@@ -1,0 +1,133 @@
+"""A whaticket server's task against a stand-in of its server, in virtual time."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.backends.server import Server
+from agent.backends.whaticket.api import Whaticket
+from agent.backends.whaticket.contract import BackendSettings
+from agent.clock import boot_now
+from agent.config import BackendDeclaration
+from agent.core.breaker import BreakerPolicy
+from agent.core.model import Claim, InstanceId
+from agent.core.words import Happening
+from tests.standin.whaticket.server import PASSWORD, USER, StandIn
+from tests.standin.whaticket.session import Pace, Session
+
+PEER, OTHER, LONGER = "5511999990001", "5511999990002", "551199999000"
+"""The last one is the beginning of the others: the keys of one may not be taken for another's."""
+LIDS = {PEER: "123456789012345"}
+
+
+@dataclass
+class Bench:
+    """A server's task, the stand-in that it watches, and what both said."""
+
+    standin: StandIn
+    root: Path
+    declared: BackendDeclaration
+    happened: list[tuple[str, Happening]] = field(default_factory=list)
+
+    def begin(self) -> None:
+        self.api = Whaticket(self.declared, self.root / "wt", lambda *it: self.happened.append(it))
+        self.server = Server(self.declared, self.api, BreakerPolicy(3, 60.0), lambda _: None)
+        self.task = asyncio.create_task(self.server.run(), name="server")
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+    async def paired(self, id: str = "7") -> Session:
+        """A session that has been connected for long."""
+        session = self.standin.add(id)
+        await session.pair(f"55110000000{id}", [PEER, OTHER, LONGER], LIDS)
+        session.start()
+        await self.hold(id)
+        await self.until(lambda: self.status(id) == "CONNECTED", 20)
+        return session
+
+    async def hold(self, remote: str, *, adopted: bool = True) -> InstanceId:
+        id = InstanceId(remote)
+        await self.server.hold(id, remote, adopted=adopted, paired=False, account="")
+        return id
+
+    def claim(self, remote: str = "7") -> Claim:
+        return self.server.facts[InstanceId(remote)].claim
+
+    def status(self, remote: str = "7") -> str:
+        return str(self.claim(remote).status) if InstanceId(remote) in self.server.facts else ""
+
+    async def until(self, probe: Callable[[], object], within: float) -> None:
+        begun = boot_now()
+        while not probe():
+            assert boot_now() - begun < within, f"not within {within} s"
+            await asyncio.sleep(0.25)
+
+    def auth(self, id: str = "7") -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (self.root / "auth" / id).iterdir()}
+
+    def errors(self, remote: str = "7") -> list[tuple[str, str]]:
+        heard = [it for name, it in self.happened if name == remote and it.kind == "crypto_error"]
+        return [(it.detail["pattern"], it.detail["peer"]) for it in heard]
+
+    @property
+    def acts(self) -> list[str]:
+        """Requests that change something."""
+        looks = re.compile("GET /whatsapp/|POST /auth")
+        return [it for it in self.standin.requests if not looks.match(it)]
+
+
+OpenBench = Callable[..., Awaitable[Bench]]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[OpenBench]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def begin(**own: object) -> Bench:
+            preset = str(own.get("preset", "spec"))
+            opening = StandIn.opened(tmp_path, preset=preset, pace=Pace(write_every=2.0))
+            standin = await stack.enter_async_context(opening)
+            own = {
+                "user": USER,
+                "password": PASSWORD,
+                "auth_folder": f"{tmp_path}/auth/{{id}}",
+            } | own
+            settings = BackendSettings(**own)  # type: ignore[arg-type]
+            declared = BackendDeclaration("wt", "whaticket", standin.url, own=settings)
+            opened = Bench(standin, tmp_path, declared)
+            opened.begin()
+            stack.push_async_callback(opened.end)
+            return opened
+
+        yield begin
+
+
+class Killed(BaseException):
+    """As by SIGKILL."""
+
+
+def die_at(step: int, patched: pytest.MonkeyPatch, *names: str) -> list[int]:
+    """Killed before its so manieth call of one of these; how many there were."""
+    count = [0]
+    for name in names:
+        place, _, function = name.rpartition(".")
+        module, _, kind = place.partition(":")
+        target = getattr(import_module(module), kind) if kind else import_module(module)
+
+        def call(*args: Any, _do: Any = getattr(target, function), **more: Any) -> Any:  # noqa: B008
+            count[0] += 1
+            if count[0] > step:
+                raise Killed
+            return _do(*args, **more)
+
+        patched.setattr(target, function, call)
+    return count

@@ -1,0 +1,200 @@
+"""Keys in an auth folder: only what is corrupted goes, and nothing is lost."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.backends.whaticket import damage
+from agent.backends.whaticket.folder import FolderKeys
+from agent.backends.whaticket.keys import SessionKeys
+from agent.backends.whaticket.shelf import KEEP, Shelf
+from agent.core.model import InstanceId
+from agent.errors import EngineError, InvalidRequest
+from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, Killed, OpenBench, die_at
+from tests.standin.whaticket.keys import FolderKeys as TheirFolder
+from tests.standin.whaticket.keys import file_name, paired_keys
+from tests.standin.whaticket.session import Session
+
+SEVEN, LID = InstanceId("7"), LIDS[PEER]
+REMOVED = {
+    *(f"identity-key-{LID}_1.0.json", f"session-{LID}_1.0.json", f"session-{PEER}.0.json"),
+    f"sender-key-120363000000000001@g.us--{LID}_1--0.json",
+    *(f"sender-key-120363000000000001@g.us--{PEER}--0.json", f"session-{PEER}.12.json"),
+}
+
+
+async def resting(bench: OpenBench, **own: object) -> tuple[Bench, Session]:
+    """A session of which one peer's record is damaged, and that writes nothing more."""
+    at = await bench(**own)
+    theirs = await at.paired()
+    await theirs.damage(PEER)
+    theirs.pace.write_every = 1000.0
+    await at.until(lambda: theirs.rests == 1000.0, 10)
+    return at, theirs
+
+
+async def test_one_peers_keys_go_and_can_be_put_back(bench: OpenBench) -> None:
+    at, theirs = await resting(bench)
+    await at.paired("70")
+    neighbour, before = at.auth("70"), at.auth()
+    await at.api.new_keys("7", [f"{PEER}.12"])
+    after = at.auth()
+    assert set(before) - set(after) == REMOVED and at.auth("70") == neighbour
+    assert all(after[name] == before[name] for name in after)
+    assert theirs.status == "CONNECTED" and theirs.logouts == 0 and theirs.receive(PEER)
+
+    at.standin.requests.clear()
+    with pytest.raises(EngineError) as caught:
+        await at.api.new_keys("7", ["5599888887777"])
+    assert caught.value.code == "nothing_to_remove" and at.acts == []
+    [shown] = await at.api.removed("7")
+    await at.api.put_back("7", shown["name"])
+    assert theirs.status == "CONNECTED" and not theirs.receive(PEER)  # the damaged one is back
+    assert {name: at.auth()[name] for name in before} == before
+    assert len(await at.api.removed("7")) == 2  # what stood in its way was not lost either
+    with pytest.raises(EngineError) as caught:
+        await at.api.put_back("7", shown["name"])
+    assert caught.value.code == "put_back_already"
+
+
+def _lie(name: str, value: object = True) -> Callable[[Bench], None]:
+    return lambda at: setattr(at.standin.faults, name, value)
+
+
+def _cut_creds(at: Bench) -> None:
+    path = at.root / "auth/7/creds.json"
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def _link(at: Bench) -> None:
+    path = at.root / f"auth/7/session-{PEER}.0.json"
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+FAULTS = {
+    "still_connected": _lie("comes_back"),
+    "written_back": _lie("writes_when_down"),
+    "remote_refused": _lie("refuses_start", 500),
+    "pairing_lost": _lie("loses_pairing"),
+    "session_damaged": _cut_creds,
+    "files": _link,
+}
+
+
+@pytest.mark.parametrize("code", FAULTS)
+async def test_what_stops_a_repair(bench: OpenBench, code: str) -> None:
+    at, theirs = await resting(bench)
+    creds = at.auth()["creds.json"]
+    FAULTS[code](at)
+    with pytest.raises(EngineError) as caught:
+        await at.api.new_keys("7", [PEER])
+    assert caught.value.code == code and bool(at.acts) is (code not in ("session_damaged", "files"))
+    if code in ("still_connected", "session_damaged"):
+        assert set(at.auth()) >= REMOVED
+    if code == "remote_refused":
+        assert at.auth()["creds.json"] == creds and not set(at.auth()) & REMOVED
+        return
+    if code == "session_damaged":  # a start would replace them with empty ones
+        with pytest.raises(EngineError):
+            await at.server.restart(SEVEN)
+        await at.server.renew(SEVEN, confirmed=True)
+        assert (await at.api.removed("7"))[0]["whole"]
+    elif code != "pairing_lost":
+        await at.until(lambda: theirs.status == "CONNECTED", 20)
+
+
+async def test_a_caller_who_leaves_stops_no_repair(bench: OpenBench) -> None:
+    at, theirs = await resting(bench)
+    asking = asyncio.create_task(at.api.new_keys("7", [PEER]))
+    await at.until(lambda: theirs.status == "DISCONNECTED", 5)
+    asking.cancel()
+    with pytest.raises(EngineError) as caught:
+        await at.api.new_keys("7", [OTHER])
+    assert caught.value.code == "busy"
+    await at.end()  # the agent stops
+    await at.until(lambda: theirs.status == "CONNECTED", 5)
+
+
+@pytest.mark.parametrize("preset", ["spec", "saas"])
+async def test_a_renewal_keeps_all_keys_and_shows_a_code(bench: OpenBench, preset: str) -> None:
+    at, theirs = await resting(bench, preset=preset)
+    before = at.auth()
+    if preset == "spec":
+        at.standin.faults.refuses_start = 400
+        with pytest.raises(EngineError):
+            await at.server.renew(SEVEN, confirmed=True)
+        assert at.auth() == before
+        at.standin.faults.refuses_start = 0
+        await at.server.connect(SEVEN)
+        await at.until(lambda: theirs.status == "CONNECTED", 10)
+    await at.server.renew(SEVEN, confirmed=True)
+    assert theirs.status == "qrcode" and theirs.logouts == 0
+    removal = at.api.keys.shelf.all("7")[-1]
+    assert {it.name: it.content for it in removal.records} == before
+    if preset == "spec":
+        theirs.scan()
+        await at.until(lambda: theirs.status == "CONNECTED", 10)
+        await at.api.put_back("7", removal.name)
+        assert at.auth()["creds.json"] == before["creds.json"]
+
+
+CHANGES = ("os.unlink", "os.rename", "os.fsync", "agent.backends.whaticket.shelf.write_whole")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_killed_at_each_step_and_run_again_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """Taken out, and put back: each change of the disk in turn is the last one."""
+    for step in range(500):
+        root = tmp_path / str(step)
+        theirs = TheirFolder(root / "auth")
+        keys = SessionKeys(Shelf(root / "removed"), (FolderKeys(f"{root}/auth/{{id}}"),))
+        for name, text in paired_keys("551100000007", [PEER], LIDS).items():
+            await theirs.write("7", name, text)
+        before = await theirs.load("7")
+        plan = await keys.plan_records("7", [PEER], damaged=False)
+        plan = await keys.plan_all("7") if whole else plan
+        with monkeypatch.context() as patched:
+            die_at(step, patched, *CHANGES)
+            try:
+                await keys.put_back("7", await keys.take_out("7", plan, "a test"))
+                break
+            except Killed:
+                pass
+        stored = {r.name: r.content for it in keys.shelf.all("7") for r in it.records}
+        stored |= {file_name(n): t.encode() for n, t in (await theirs.load("7")).items()}
+        assert {name: stored[file_name(name)].decode() for name in before} == before
+        for removal in keys.shelf.all("7"):
+            await keys.put_back("7", removal)
+        assert await theirs.load("7") == before
+    assert step > 15
+
+
+async def test_old_removals_are_swept(tmp_path: Path) -> None:
+    shelf, now = Shelf(tmp_path), time.time()
+    young, old = [shelf.keep("7", why, [], whole=False) for why in ("young", "old")]
+    shelf.write(replace(old, wall=now - KEEP - 1.0))
+    shelf.sweep()
+    assert shelf.all("7") == [young]
+    path = tmp_path / f"7/{young.name}.json"
+    path.write_text(path.read_text().replace("young", "other"))
+    for remote, name in (("7", young.name), ("7", "../.."), ("../7", young.name), ("7", None)):
+        with pytest.raises((InvalidRequest, EngineError)):
+            shelf.find(remote, name)
+    folder = FolderKeys(f"{tmp_path}/{{id}}")
+    [record] = await folder.read("7", [path.name])
+    with pytest.raises(EngineError):  # it is not as it was backed up
+        await folder.remove("7", [replace(record, content=b"old")])
+
+
+def test_a_whole_record_is_whole_and_a_cut_one_is_not() -> None:
+    for key, text in paired_keys("55", [PEER], LIDS).items():
+        assert damage.is_record(key, text.encode()) and damage.is_record(key, b"null")
+        if damage.worth_reading(key):
+            assert not any(damage.is_record(key, it) for it in (text[:-3].encode(), b"", b"7"))

@@ -1,0 +1,211 @@
+"""What a log's lines say, files that grow and rotate, and the session that an error counts for."""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.backends.whaticket.calls import Row
+from agent.backends.whaticket.log_files import Found, LogFiles, Owners
+from agent.backends.whaticket.log_lines import LineReader, LogError, Turn, words_of
+from agent.core.findings import crypto_patterns as crypto
+from tests.backends.whaticket.conftest import OTHER, PEER, OpenBench
+from tests.standin.whaticket import words
+
+JID, SAID = f"{PEER}@s.whatsapp.net", "Session error:Error: Bad MAC Error: Bad MAC"
+PRINTED = "[ERROR] Erro de criptografia: {\n  sessionId: 123,\n  %s,\n  at: 'x'\n}\nnext"
+STACK = f"error: Error: Bad MAC\n      at async {PEER}.3 [as awaitable] (q.js)"
+DAY, AT = "2026-11-20T12:00:00", "[20-11-2026 12:00:00]"
+
+
+def heard(*texts: str, reader: LineReader | None = None) -> list[LogError | Turn]:
+    reader = reader or LineReader()
+    lines = "\n".join(texts).encode().split(b"\n")
+    return [it for line in lines for it in reader.feed(line)] + reader.flush()
+
+
+def errors(*texts: str, reader: LineReader | None = None) -> list[str]:
+    found = [it for it in heard(*texts, reader=reader) if isinstance(it, LogError)]
+    return [f"{it.finding.name} {it.finding.peer} {it.session}" for it in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (words.bad_mac(f"{PEER}.3", tried=4), f"bad_mac {PEER} "),
+        (re.sub("^", f"{DAY}: ", words.bad_mac("55111_1.3"), flags=re.M), "bad_mac 55111_1 "),
+        (words.pino(JID, sessionId="7"), f"no_matching_session {PEER} 7"),
+        (words.pino(JID, "Bad MAC", "Error", from_me=True), "bad_mac  "),
+        (words.pretty(JID, "Invalid PreKey ID", "PreKeyError", sessionId="7"), f"prekey {PEER} 7"),
+        (PRINTED % STACK, f"bad_mac {PEER} 123"),
+        (PRINTED % "error: {\n    name: 'Error',\n    message: 'Bad MAC'\n  }", "bad_mac  123"),
+        ("0|app  | Erro de criptografia: Bad MAC", "bad_mac  "),
+        # benign, or the words of a contact
+        (words.duplicate(f"{PEER}.3") + "\n" + words.pino(JID, sessionId="7"), ""),
+        (words.info(f"from {JID}: {SAID}"), ""),
+        (f'INFO {AT}: message\n    body: "{SAID}"\n    error: "{SAID}"', ""),
+        (f'{{"level":30,"err":{{"message":"{SAID}"}},"msg":"{SAID}"}}', ""),
+        (f'ERROR {AT}: cannot send "{SAID}"', ""),
+        (f"[ERROR] cannot send: {{\n  body: '{SAID}',\n  message: '{SAID}'\n}}\nx", ""),
+    ],
+)  # fmt: skip
+def test_errors_in_lines(text: str, expected: str) -> None:
+    assert errors(text) == ([expected] if expected else [])
+
+
+TURNS = {
+    "Socket  wa 7 Connection Update open undefined": Turn("wa 7", True),
+    "Socket  wa 7 Connection Update close Intentional Logout": Turn("wa 7", False, "logout"),
+    "Disconnected session: wa 7, reason: CONFLICT": Turn("wa 7", False, "conflict"),
+    'DESCONECTOU REASON: 403 --> {"statusCode":403}': Turn("", False, "account_locked"),
+}
+
+
+@pytest.mark.parametrize("line", TURNS)
+def test_connections_that_begin_and_end(line: str) -> None:
+    for shown in (line, words.info(line), json.dumps({"level": 30, "msg": line})):
+        assert heard(shown, "next") == [TURNS[line]]
+    assert heard(f'INFO: "{line}"') == []
+
+
+def test_settings_name_the_session_and_more_errors() -> None:
+    reader = LineReader(re.compile(r"\[id (\w+)\]"), (crypto.own_pattern("counts: Ratchet odd"),))
+    named = re.sub("^", "[id shop] ", words.bad_mac(f"{PEER}.3"), flags=re.M)
+    found = errors(named, "[id 9] Bad MAC", "ratchet ODD", reader=reader)
+    assert found == [f"bad_mac {PEER} shop", "bad_mac  9", "own: Ratchet odd  "]
+
+
+def test_no_key_of_a_dump_leaves_a_line() -> None:
+    private, reader = words.secret_buffer(32), LineReader()
+    shown = repr(heard(words.closing_session(private), words.bad_mac(f"{PEER}.3"), reader=reader))
+    assert private not in shown + repr(reader) and "Buffer" not in shown
+    for it in crypto.PATTERNS:
+        read = crypto.read_line(words_of(it.name))
+        assert it.effect is crypto.Effect.BENIGN or (read and read.name == it.name)
+
+
+# files
+
+
+def error(peer: str) -> str:
+    return words.pino(f"{peer}@s.whatsapp.net", "No session record") + "\n"
+
+
+def follow(*patterns: object, marks: dict[str, object] | None = None, history: int = 0) -> LogFiles:
+    files = LogFiles([str(it) for it in patterns], LineReader, marks or {}, history)
+    if not marks and not history:
+        assert files.read(1 << 20) == []
+    return files
+
+
+def peers(files: LogFiles, *, ends: bool = False) -> list[str]:
+    found = files.read(1 << 20, ends=ends)
+    return [it.it.finding.peer for it in found if isinstance(it.it, LogError)]
+
+
+def again(files: LogFiles) -> LogFiles:
+    """As after a restart of the agent."""
+    marks = json.loads(json.dumps(files.positions()))
+    files.close()
+    return follow(*files.patterns, marks=marks)
+
+
+def test_what_is_there_at_first_is_old_and_what_comes_is_read_once(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    log.write_text(error(PEER))
+    files = follow(tmp_path / "*.log")
+    head, _, stack = words.bad_mac(f"{PEER}.3").partition("    at async 55")
+    with log.open("a") as file:
+        file.write(error(OTHER) + error(PEER)[:60])
+        file.flush()
+        assert peers(files) == [OTHER]
+        files = again(files)
+        file.write(error(PEER)[60:] + head)
+        file.flush()
+        assert peers(files) == [PEER]
+        files = again(files)  # an error waits for its stack
+        file.write(f"    at async 55{stack}\n")
+    assert peers(files, ends=True) == [PEER] and peers(files) == []
+    log.write_text(log.read_text() + ("x" * 999 + "\n") * 2000 + error(PEER))
+    assert peers(files) == [] and "not read yet" in files.trouble  # so many bytes a time
+    assert peers(files) == [PEER] and files.trouble == ""
+    log.unlink()
+    files = again(files)
+    assert peers(files) == [] and "app.log" in files.lost[0] and "no such file" in files.trouble
+
+
+def test_rotation_and_cutting(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    log.write_text("x" * 5000 + "\n")
+    files = follow(tmp_path / "*.log")
+    with log.open("a") as old:
+        log.rename(tmp_path / "app.log.1")
+        log.write_text(error(OTHER))
+        assert peers(files) == [OTHER]
+        old.write(error(PEER))  # its writer has not heard of the rotation yet
+    assert peers(files) == [PEER]
+    log.write_text("z" * 5000 + "\n" + error(OTHER))  # written over while the agent was away
+    assert peers(again(files)) == [OTHER]
+
+
+@pytest.mark.parametrize("shift", [-10800, 0, 7200])
+@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%SZ", "[%d-%m-%Y %H:%M:%S]", "[%H:%M:%S]"])
+def test_a_line_has_its_own_time_in_any_zone(tmp_path: Path, form: str, shift: int) -> None:
+    log, now = tmp_path / "app.log", time.time() // 86400 * 86400 - 86100  # after midnight
+    for age in (1000, 200, 5):
+        at = time.strftime(form, time.gmtime(now - age + shift))
+        log.write_text((log.read_text() if log.exists() else "") + f"{at} ERROR: Bad MAC\n")
+    os.utime(log, (now - 5, now - 5))
+    found = follow(log, history=1 << 20).read(1 << 20, ends=True)
+    assert [now - it.at for it in found] == pytest.approx([1000, 200, 5], abs=2)
+
+
+ROWS = [Row("7", "Shop"), Row("8", "Office"), Row("9", "Twin"), Row("10", "Twin")]
+CASES = [("Shop", "8", "7"), ("Twin", "", ""), ("", "whatsapp-8", "8"), ("", "app-out", "")]
+
+
+@pytest.mark.parametrize(("named", "hint", "whose"), CASES)
+def test_whose_an_error_is(named: str, hint: str, whose: str) -> None:
+    owners, finding = Owners(), crypto.CryptoFinding("bad_mac", crypto.Effect.COUNTS)
+    owners.know(ROWS)
+    found = Found(LogError(finding, named), 1000.0, hint)
+    assert owners.whose(found) == whose
+    owners.whose(Found(Turn("9", True), 980.0))
+    assert owners.whose(found) == (whose or "9")  # the one that reconnects
+    owners.know(ROWS[:1])
+    assert owners.whose(found) == "7"
+
+
+# through the server's task
+
+
+async def test_errors_reach_their_session_also_after_a_restart(
+    bench: OpenBench, tmp_path: Path
+) -> None:
+    log = tmp_path / "logs/app.log"
+    at = await bench(logs=(f"file:{log.parent}/*.log", "command:/nowhere/program"))
+    theirs = await at.paired()
+    await at.paired("8")
+    await at.until(lambda: "/nowhere/program" in at.server.sentence, 20)
+    await theirs.damage(PEER)
+    for _ in range(300):
+        theirs.receive(PEER)
+    await at.until(at.errors, 5)
+    assert set(at.errors()) == {("no_matching_session", PEER)} and at.errors("8") == []
+    await at.end()
+    at.happened.clear()
+    theirs.receive(PEER)
+    os.utime(log, (time.time(), time.time()))
+    at.begin()
+    await at.hold("7")
+    await at.until(at.errors, 10)
+    assert len(at.errors()) == 1
+    await at.until(lambda: at.status() == "CONNECTED", 10)
+    at.standin.log(f"Disconnected session: {theirs.name}, reason: CONFLICT")
+    await at.until(lambda: (at.claim().proof_age or 0.0) > 9.0, 30)
+    await theirs.end()
+    theirs.status = "DISCONNECTED"
+    await at.until(lambda: at.claim().reason == "conflict", 6)

@@ -1,0 +1,86 @@
+"""Claims and actions of sessions on a whaticket server."""
+
+import pytest
+
+from agent.core.model import InstanceId
+from agent.errors import EngineError
+from tests.backends.whaticket.conftest import PEER, OpenBench
+
+
+async def test_one_list_tells_of_all_sessions(bench: OpenBench) -> None:
+    at = await bench()
+    for id in ("1", "2", "3"):
+        await at.paired(id)
+    assert at.standin.logins == 1
+    at.standin.expire_tokens()
+    begun = len(at.standin.requests)
+    await at.until(lambda: len(at.standin.requests) >= begun + 6, 60)
+    assert set(at.standin.requests[begun + 2 :]) == {"GET /whatsapp/"} and at.standin.logins == 2
+    assert [it.name for it in at.server.sessions] == ["1", "2", "3"]
+    at.standin.faults.list_lies = "DISCONNECTED"
+    assert "disagrees" not in (await at.server.probe(InstanceId("1"), deep=True)).detail
+    assert (await at.server.probe(InstanceId("1"), deep=True)).detail["disagrees"]
+
+
+async def test_a_life(bench: OpenBench) -> None:
+    at = await bench()
+    theirs = at.standin.add("7", "Shop")
+    shop = await at.hold("Shop")
+    await at.server.connect(shop)
+    await at.server.connect(shop)  # it is on its way: a second socket would fight the first
+    assert theirs.starts == 1
+    await at.until(lambda: at.status("Shop") == "QR_REQUIRED", 6)
+    code = await at.server.qr(shop)
+    assert code is not None and code.text == theirs.qrcode and code.text not in repr(code)
+    theirs.scan()
+    await at.until(lambda: at.status("Shop") == "CONNECTED", 6)
+    assert at.claim("Shop").paired and await at.server.qr(shop) is None
+    await at.api.disconnect("Shop")
+    await at.until(lambda: at.status("Shop") == "DISCONNECTED", 6)
+    assert (at.claim("Shop").reason, at.claim("Shop").paired) == ("", True)
+    await at.server.restart(shop)
+    await at.until(lambda: at.status("Shop") == "CONNECTED", 6)
+    await at.server.logout(shop)
+    await at.until(lambda: at.claim("Shop").reason == "logout", 6)
+
+
+async def test_a_refused_password_is_not_tried_again_and_again(bench: OpenBench) -> None:
+    at = await bench(password="wrong")
+    for _ in range(4):
+        claim = await at.server.check()
+        assert (claim.up, claim.reason) == (False, "refused_key") and "wrong" not in claim.sentence
+    assert at.standin.requests.count("POST /auth/login") == 1
+
+
+async def test_a_missing_session_is_made_only_where_the_agent_made_it(bench: OpenBench) -> None:
+    at = await bench()
+    at.standin.add("1", "Twin")
+    at.standin.add("2", "Twin")
+    names = ("44", "Old", "Twin", "New")
+    *others, own = [await at.hold(name, adopted=name != "New") for name in names]
+    await at.until(lambda: at.status("44") and at.status("New") and at.status("Old"), 6)
+    assert {at.claim(name).reason for name in ("44", "New", "Old")} == {"remote_missing"}
+    for id, code in zip(others, ["missing", "missing", "ambiguous"], strict=True):
+        with pytest.raises(EngineError) as caught:
+            await at.server.connect(id)
+        assert caught.value.code == f"remote_{code}"
+    await at.server.connect(own)
+
+
+@pytest.mark.parametrize("preset", ["community", "ticketz"])
+async def test_a_disconnect_that_logs_out_is_never_used(bench: OpenBench, preset: str) -> None:
+    at = await bench(preset=preset)
+    theirs = await at.paired()
+    before = set(at.auth())
+    for repair in (at.api.disconnect("7"), at.api.new_keys("7", [PEER]), at.api.disconnect("7")):
+        with pytest.raises(EngineError) as caught:
+            await repair
+        assert caught.value.code == "not_supported" and "pairing" in str(caught.value)
+        theirs.pace.restart_after = 0.3
+        await theirs.drop()  # it is down, and comes back by itself
+    assert at.claim().useless == ("reconnect",)
+    await at.until(lambda: theirs.status == "CONNECTED", 10)
+    await at.server.restart(InstanceId("7"))
+    await at.until(lambda: theirs.status == "CONNECTED", 10)
+    route = {"ticketz": "GET /whatsappsession/refresh/7"}.get(preset, "POST /whatsappsession/7")
+    assert at.acts == [route] and theirs.logouts == 0 and set(at.auth()) == before
