@@ -165,14 +165,14 @@ def serve(sock: socket.socket) -> int:
     import agent.cli.main
     import agent.daemon.main
     import agent.host.process.host
-    import agent.worker.__main__
-    import agent.worker.backend.run  # noqa: F401
+    import agent.worker.__main__  # noqa: F401
     from agent.config.wing_tables import wing_tables
-    from agent.engines.catalog import CATALOG, load_backend, load_engine
+    from agent.engines.catalog import CATALOG, load_engine
     from agent.wing import wings
 
     for entry in CATALOG.values():
-        (load_backend if entry.remote else load_engine)(entry.name)
+        if not entry.remote:
+            load_engine(entry.name)
     wing_tables(), [wing.take(wing.part) for wing in wings() if wing.part]
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is for the agents

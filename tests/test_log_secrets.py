@@ -6,18 +6,16 @@ import re
 import socket
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import aiohttp
 import pytest
 
-from agent.config import Config
-from agent.config.backends import BackendSecrets
+from agent.backends.whaticket.contract import BackendSettings
+from agent.config import BackendDeclaration, Config
 from agent.core.setting import settings_of
-from agent.engines.evolution.settings import EvolutionSettings
-from agent.engines.whaticket.settings import WhaticketSettings
 from agent.log import LineWriter, as_fields, as_json, as_text, describe
 from agent.logfiles import FileWriter
 from tests.conftest import Eventually
@@ -84,17 +82,14 @@ def _fields_of_secrets() -> Iterator[tuple[str, bool]]:
                 for one, mark in settings_of(part):
                     if mark.secret or mark.credentials:
                         yield one.name, mark.credentials
-    for part in (BackendSecrets, EvolutionSettings, WhaticketSettings):
-        # The e-mail address that one logs in with opens nothing.
-        for one in fields(part):
-            if not one.repr and one.name != "user":
-                yield one.name, one.name.endswith("_url")
+    for part in (BackendDeclaration, BackendSettings):
+        for one, mark in settings_of(part):
+            if mark.secret or mark.credentials:
+                yield one.name, mark.credentials
 
 
 def _ways_to_say(name: str, in_address: bool) -> Iterator[str]:
     value = f"redis://:{_CORE}@host/0" if in_address else f"{_CORE} and-more"
-    if name == "hook_url":
-        value = f"http://host:8470/hooks/evo/{_CORE}"
     yield f'{name} = "{value}"'
     yield json.dumps({"backend": {name: value, "port": 7}})
     yield json.dumps({"body": json.dumps({name: value})})

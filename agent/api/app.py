@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from agent.api.http.audit import REQUEST_ID, ROUTE, path_of
-from agent.api.http.auth import ANONYMOUS, Caller, identify, require
+from agent.api.http.auth import Caller, identify, require
 from agent.api.http.call import Call, Parts, Route, plain_path, read_call
 from agent.api.http.envelope import (
     HEADERS,
@@ -16,7 +16,7 @@ from agent.api.http.envelope import (
     library_error_answer,
     new_request_id,
 )
-from agent.api.http.guard import check_crowd, check_entrance, is_hook
+from agent.api.http.guard import check_crowd, check_entrance
 from agent.api.routes import ROUTES
 from agent.api.timely import run_in_time
 from agent.core.model import Category, InstanceId, parse_instance_id
@@ -49,7 +49,7 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 def _bound(route: Route, parts: Parts) -> Answering:
     async def answer(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = plain_path(route.path)
-        caller = ANONYMOUS if route.hook else _caller(request, route, parts)
+        caller = _caller(request, route, parts)
         text = request.match_info.get("id")
         try:
             require(caller, route.right, InstanceId(text) if text else None)
@@ -113,8 +113,6 @@ async def _safely(
             audit.refused(request, error.http, error.code)
         return error_answer(error, request_id)
     except web.HTTPException as error:
-        if error.status == 404 and is_hook(request):
-            audit.refused(request, 404, "unknown_hook")
         if error.status == 404 and (wrong := _wrong_id(request)):
             return error_answer(wrong, request_id)
         return library_error_answer(error.status, request_id, error.headers)

@@ -176,8 +176,6 @@ def show_backend(view: BackendView) -> dict[str, Any]:
         "name": view.name,
         "engine": view.engine,
         "url": view.url,
-        "worker": view.worker_state,
-        "pid": view.pid or None,
         "up": view.up,
         "reason": view.reason,
         "sentence": view.sentence,

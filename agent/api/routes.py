@@ -30,7 +30,6 @@ from agent.wing import wings
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
 BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
-HOOK = f"/hooks/{{name:{ID_PATTERN}}}/{{secret:[A-Za-z0-9_-]{{16,128}}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 TRASHED = rf"{{name:{ID_PATTERN}\.{NAME_PATTERN}}}"
 SNAPSHOT = f"{{snapshot:{NAME_PATTERN}}}"
@@ -83,7 +82,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{BACKEND}/adopt", OPERATE, backends.adopt, "Make an instance of a backend's session", backends.ADOPT, answers=(201, 202), query=WAIT, timely=True),  # noqa: E501
     Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Check a backend's server now", (), answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("POST", f"{BACKEND}/reset", OPERATE, backends.reset, "Close a backend's circuit, so that its sessions try again", ()),  # noqa: E501
-    Route("POST", HOOK, OPEN, backends.hook, "The address that a backend posts its events to", hook=True),  # noqa: E501
     Route("GET", "/api/health", READ, monitoring.health, "The agent's health and its instances'"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK, answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501

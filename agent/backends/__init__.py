@@ -1,1 +1,1 @@
-"""Sessions on somebody's server: one task in the agent for each server."""
+"""Sessions on servers of other programs: one task in the agent for each server."""

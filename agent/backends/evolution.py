@@ -1,12 +1,12 @@
 """Evolution API 1.8 and 2.x as somebody's server: what server.py asks of it."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.backends.evolution_calls import EvolutionCalls, Live, Proof
+from agent.backends.evolution_calls import OPTIONS, EvolutionCalls, Live, Proof
 from agent.backends.evolution_renewal import LOOK_EVERY, Renewal, folder_name
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, segment
@@ -15,8 +15,9 @@ from agent.clock import boot_now
 from agent.config import BackendDeclaration
 from agent.core.words import NO_PROOF, Claim, RemoteSession
 from agent.engines.base import Qr
+from agent.engines.phones import phone_of
 from agent.engines.tasks import cancel, runs
-from agent.errors import EngineError
+from agent.errors import EngineError, InvalidRequest
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
 """Only sessions of these integrations can be asked for proof."""
@@ -213,6 +214,44 @@ class Evolution:
                 raise EngineError(f"cannot get a pairing code: {cause}", code="not_ready")
             left = session.qr.expires_in if session.qr is not None else 1.0
             return {"code": code, "expires_in": round(left, 1)}
+
+    async def disconnect(self, remote: str) -> None:
+        """Its server has no such request; what follows asks for a login."""
+
+    async def new_keys(self, remote: str, peers: Sequence[str]) -> None:
+        cause = "an Evolution server keeps the keys of its sessions by itself"
+        raise EngineError(f"cannot make new keys of {remote}: {cause}", code="not_supported")
+
+    async def command(
+        self, remote: str, name: str, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        if name == "pairing_code":
+            return await self.pairing_code(remote, phone_of(arguments))
+        if name == "settings":
+            return await self._settings(remote, arguments)
+        if name == "delete":
+            await self.delete(remote)
+            return {}
+        cause = "an Evolution server knows pairing_code, settings and delete"
+        raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
+
+    async def _settings(self, remote: str, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Make the changes, if any, and answer with all settings, by 2.x's names."""
+        known = dict(zip(OPTIONS, self.calls.dialect.options, strict=True))
+        for name, value in changes.items():
+            if name not in known:
+                cause = f"unknown, known are {', '.join(known)}"
+                raise InvalidRequest(f"cannot set {name!r:.40}: {cause}", field=name[:40])
+            if not isinstance(value, str if name == "msgCall" else bool):
+                kind = "text" if name == "msgCall" else "true or false"
+                raise InvalidRequest(f"cannot set {name}: it must be {kind}", field=name)
+        body = self._renewal(self.held[remote]).whole_settings(
+            {"settings": await self.calls.find("settings", remote)}
+        )
+        body |= {known[name]: value for name, value in changes.items()}
+        if changes:
+            await self.calls.set("settings", remote, body)
+        return {"settings": {name: body[theirs] for name, theirs in known.items()}}
 
     async def close(self) -> None:
         await cancel(self._learning)

@@ -65,14 +65,12 @@ class Dialect:
     """The names of a session's settings: all are set at once."""
 
 
-_OPTIONS = (
+OPTIONS = (
     *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
     "syncFullHistory",
 )
-NEW = Dialect(False, 5.0, 0.0, "POST", _OPTIONS)
-OLD = Dialect(
-    True, 30.0, 75.0, "PUT", tuple(re.sub("([A-Z])", r"_\1", o).lower() for o in _OPTIONS)
-)
+NEW = Dialect(False, 5.0, 0.0, "POST", OPTIONS)
+OLD = Dialect(True, 30.0, 75.0, "PUT", tuple(re.sub("([A-Z])", r"_\1", o).lower() for o in OPTIONS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,19 +184,24 @@ class Renewal:
     def _settable(self, session: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """The bodies that set its settings and its webhook, by the route's name."""
         bodies, old = {}, self.calls.dialect.old
-        if isinstance(raw := session.get("settings"), Mapping):
-            raw = raw.get("settings", raw)
-            names = self.calls.dialect.options
-            unset = {name: "" if name.startswith("msg") else False for name in names}
-            bodies["settings"] = {
-                name: unset[name] if inside(raw, name) is None else raw[name] for name in names
-            }
-            token = inside(raw, "wavoipToken")
-            if old or token:  # 1.8.6 refuses a change without it, and takes an empty one
-                bodies["settings"]["wavoipToken"] = token if isinstance(token, str) else ""
+        if isinstance(session.get("settings"), Mapping):
+            bodies["settings"] = self.whole_settings(session)
         if webhook := _webhook(session.get("webhook"), old):
             bodies["webhook"] = webhook
         return bodies
+
+    def whole_settings(self, session: Mapping[str, Any]) -> dict[str, Any]:
+        """All its settings by the server's own names, for the route that sets all at once."""
+        raw: Any = session.get("settings") or {}
+        raw = inside(raw, "settings") or raw
+        names = self.calls.dialect.options
+        unset = {name: "" if name.startswith("msg") else False for name in names}
+        body = {name: unset[name] if inside(raw, name) is None else raw[name] for name in names}
+        token = inside(raw, "wavoipToken")
+        if self.calls.dialect.old or token:
+            # 1.8.6 refuses a change without it, and takes an empty one.
+            body["wavoipToken"] = token if isinstance(token, str) else ""
+        return body
 
     # files
 

@@ -99,6 +99,8 @@ class Http:
         with JSON, is an answer. `urgent`: it takes no turn, for it tells whether the server lives.
         """
         what, limit = f"{method} {path}", timeout or self.declared.timeout
+        if self._session.closed:  # under an action that goes on: the key in its file changed
+            raise ServerDown(what, "unreachable", "it is watched anew", reached=False)
         begun, sent = time.monotonic(), False
         url = URL(
             self.declared.url + path + ("?" + urlencode(query) if query else ""), encoded=True

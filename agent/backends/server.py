@@ -6,33 +6,28 @@ the server does wrong stays its own: each request has a deadline, and no session
 """
 
 import asyncio
-import fnmatch
-import hashlib
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from agent.backends.http import ServerDown
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
-from agent.core.breaker import Breaker, BreakerPolicy, BreakerState
 from agent.core.model import (
     Claim,
     ClaimFact,
     InstanceId,
     RemoteSession,
     ServerClaim,
-    parse_instance_id,
 )
 from agent.engines.base import ProbeAnswer, Qr
-from agent.errors import EngineError, NotFound, Refused
+from agent.errors import EngineError, Refused
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 EVERY = 5.0
 """Seconds between two rounds of looks, and between two lists of a server that is down."""
@@ -104,11 +99,17 @@ class ServerApi(Protocol):
 
     async def renew(self, remote: str, *, confirmed: bool) -> None: ...
 
-    async def delete(self, remote: str) -> None: ...
+    async def disconnect(self, remote: str) -> None: ...
+
+    async def new_keys(self, remote: str, peers: Sequence[str]) -> None:
+        """Let the keys of these contacts be made anew; none named: what is damaged."""
 
     async def qr(self, remote: str) -> Qr | None: ...
 
-    async def pairing_code(self, remote: str, phone: str) -> Mapping[str, Any]: ...
+    async def command(
+        self, remote: str, name: str, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What only this kind of server can do."""
 
     async def close(self) -> None: ...
 
@@ -120,12 +121,13 @@ class Server:
         self,
         declared: BackendDeclaration,
         api: ServerApi,
-        policy: BreakerPolicy,
         changed: Callable[[InstanceId | None], None],
+        checked: Callable[[ServerClaim], None],
     ) -> None:
         """`changed` is called with the id of a session whose claim has new words or a first proof,
-        and with None if the server's own state, or its list, has changed."""
-        self.declared, self.policy = declared, policy
+        and with None if the server's own state, or its list, has changed; `checked` with each
+        answer to a request for the list, or its failure."""
+        self.declared = declared
         self.claim: ServerClaim | None = None
         """The server's state; None before the first list."""
         self.checked_at = float("-inf")
@@ -133,9 +135,8 @@ class Server:
         """The last list."""
         self.facts: dict[InstanceId, ClaimFact] = {}
         """The newest claim of each session that was looked at."""
-        self.breaker = Breaker()
         self._api = api
-        self._changed = changed
+        self._changed, self._checked = changed, checked
         self._remotes: dict[InstanceId, str] = {}
         self._ids: dict[str, InstanceId] = {}
         """The same by the server's names."""
@@ -143,7 +144,6 @@ class Server:
         """The looks of the rounds that are under way."""
         self._waiting: deque[str] = deque()
         """The sessions of this round that are not looked at yet."""
-        self._failed_by_list = False
         self._next_check: float | None = None
         self._checking: asyncio.Task[None] | None = None
         self._check_soon = asyncio.Event()
@@ -172,8 +172,10 @@ class Server:
         if self._checking is None or self._checking.done():
             name = f"list of {self.declared.name}"
             self._checking = asyncio.create_task(self._check(), name=name)
-        await asyncio.shield(self._checking)
-        assert self.claim is not None
+        checking = self._checking
+        await asyncio.wait([checking])  # its end by `run` is not the end of who waits
+        if checking.cancelled() or self.claim is None:
+            return ServerClaim(False, "not_checked", "it is watched anew")
         return self.claim
 
     async def _read_lists(self) -> None:
@@ -192,8 +194,6 @@ class Server:
             listed = await self._api.sessions()
         except ServerDown as down:
             self._api.away()
-            if down.reached:
-                self._failed(by_list=True)
             self._note_server(ServerClaim(False, down.reason, str(down)))
             return
         except EngineError as error:
@@ -203,8 +203,6 @@ class Server:
             log.exception("cannot read the list of %s: a fault of the agent", self.declared.name)
             self._note_server(ServerClaim(False, "garbage", "its list cannot be read"))
             return
-        if self._failed_by_list:
-            self._succeeded()
         same = self.sessions == listed.sessions
         self.sessions = listed.sessions
         claim = ServerClaim(
@@ -223,6 +221,7 @@ class Server:
         news = before is None or _state(before) != _state(claim)
         if news and claim.up:
             self._look_soon.set()
+        self._checked(claim)
         if news or listed:
             self._changed(None)
 
@@ -316,6 +315,10 @@ class Server:
         async with self._acting(id, "connect") as remote:
             await self._api.connect(remote)
 
+    async def disconnect(self, id: InstanceId) -> None:
+        async with self._acting(id, "disconnect") as remote:
+            await self._api.disconnect(remote)
+
     async def restart(self, id: InstanceId) -> None:
         async with self._acting(id, "restart") as remote:
             await self._api.restart(remote)
@@ -327,57 +330,34 @@ class Server:
 
     async def logout(self, id: InstanceId) -> None:
         """End the pairing; with a proof or by a person's word."""
-        async with self._acting(id, "log out", counts=False) as remote:
+        async with self._acting(id, "log out") as remote:
             await self._api.logout(remote)
 
-    async def delete(self, id: InstanceId) -> None:
-        """Delete it on the server for good; by a person's word."""
-        async with self._acting(id, "delete", counts=False) as remote:
-            await self._api.delete(remote)
+    async def new_keys(self, id: InstanceId, peers: Sequence[str]) -> None:
+        async with self._acting(id, "make new keys of") as remote:
+            await self._api.new_keys(remote, peers)
 
     async def qr(self, id: InstanceId) -> Qr | None:
-        async with self._acting(id, "get a code of", counts=False) as remote:
+        async with self._acting(id, "get a code of") as remote:
             return await self._api.qr(remote)
 
-    async def pairing_code(self, id: InstanceId, phone: str) -> Mapping[str, Any]:
-        async with self._acting(id, "get a pairing code of", counts=False) as remote:
-            return await self._api.pairing_code(remote, phone)
-
-    async def act(self, id: InstanceId, what: str, work: Callable[[str], Awaitable[T]]) -> T:
-        """An action that only one kind of server has; `work` gets the server's name of it."""
-        async with self._acting(id, what, counts=False) as remote:
-            return await work(remote)
-
-    def id_of(self, remote: str) -> InstanceId | None:
-        return self._ids.get(remote)
+    async def command(
+        self, id: InstanceId, name: str, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """By a person's word."""
+        async with self._acting(id, f"{name} with") as remote:
+            return await self._api.command(remote, name, arguments)
 
     @asynccontextmanager
-    async def _acting(
-        self, id: InstanceId, what: str, *, counts: bool = True
-    ) -> AsyncIterator[str]:
-        """An action. `counts`: the breaker counts it, and refuses it while it is open: what the
-        agent does by itself. A person's order goes through."""
-        now, remote = boot_now(), self._remotes[id]
+    async def _acting(self, id: InstanceId, what: str) -> AsyncIterator[str]:
+        remote = self._remotes[id]
         self._refuse_if_down(f"{what} {id}")
-        if counts and not self.breaker.may_try(now, self.policy):
-            raise EngineError(f"cannot {what} {id}: {self.sentence}", code="circuit_open")
-        if counts:
-            self.breaker = self.breaker.after_try(now, self.policy)
-        answered = True
         try:
             yield remote
-        except ServerDown as down:
-            answered = False
+        except ServerDown:
             self._check_soon.set()
-            if counts and down.reached:
-                self._failed(by_list=False)
-            raise
-        except asyncio.CancelledError:
-            answered = False
             raise
         finally:
-            if counts and answered:  # a refusal is about the session
-                self._succeeded()
             self._note_remote(remote)
             self._look_soon.set()
 
@@ -405,83 +385,17 @@ class Server:
 
     # the server
 
-    @property
-    def circuit(self) -> BreakerState:
-        return self.breaker.state(boot_now(), self.policy)
+    def id_of(self, remote: str) -> InstanceId | None:
+        return self._ids.get(remote)
+
+    def hurry(self) -> None:
+        """Read the list soon."""
+        self._check_soon.set()
 
     @property
     def next_check(self) -> float | None:
         """In so many seconds the list is read again."""
         return None if self._next_check is None else max(0.0, self._next_check - boot_now())
-
-    @property
-    def sentence(self) -> str:
-        """What is wrong with the server; "" = nothing."""
-        if self.claim is None:
-            return "the agent has not checked it yet"
-        if self.claim.up and self.circuit is not BreakerState.CLOSED:
-            wait = self.breaker.opens_in(boot_now(), self.policy)
-            failures = f"after {self.breaker.failures} failures in a row"
-            return f"its circuit is {self.circuit} {failures}, and lets one try in {wait:.0f} s"
-        return self.claim.sentence
-
-    def _failed(self, *, by_list: bool) -> None:
-        before, now = self.circuit, boot_now()
-        if by_list:  # a list that fails after the pause was the trial
-            self.breaker = self.breaker.after_try(now, self.policy)
-        self.breaker = self.breaker.after_failure(now, self.policy)
-        # What failed actions opened no list closes.
-        self._failed_by_list = by_list and (before is BreakerState.CLOSED or self._failed_by_list)
-        if self.circuit is not before:
-            self._changed(None)
-
-    def _succeeded(self) -> None:
-        before, self.breaker = self.circuit, self.breaker.after_success()
-        self._failed_by_list = False
-        if before is not BreakerState.CLOSED:
-            self._changed(None)
-
-    # adoption
-
-    def new_sessions(
-        self, let_go: Collection[str], taken: Collection[InstanceId]
-    ) -> list[tuple[InstanceId, str]]:
-        """The listed sessions that match `adopt` and are no instances yet, with an id for each.
-        `let_go`: those whose instances a person deleted. `taken`: the ids of all instances."""
-        ids, found = set(taken), []
-        for session in self.sessions:
-            words = [word for word in (session.name, session.title) if word]
-            wanted = any(fnmatch.fnmatchcase(w, p) for w in words for p in self.declared.adopt)
-            if wanted and session.name not in self._ids and session.name not in let_go:
-                id = self.free_id(session.name, ids)
-                ids.add(id)
-                found.append((id, session.name))
-        return found
-
-    def free_id(self, remote: str, taken: Collection[InstanceId]) -> InstanceId:
-        """The server's name where it is a free id, else an id made from it."""
-        slug = _NOT_OURS.sub("-", remote.lower()).strip("-_")[:_SLUG]
-        if slug == remote and InstanceId(slug) not in taken:
-            return parse_instance_id(slug)
-        mark = hashlib.sha256(f"{self.declared.name}/{remote}".encode()).hexdigest()[:6]
-        return parse_instance_id(f"{slug or self.declared.name[:_SLUG]}-{mark}")
-
-    def session_meant(self, asked: str) -> str:
-        """The server's name of the session that a person called by its name or its title."""
-        if any(session.name == asked for session in self.sessions):
-            return asked
-        titled = [session.name for session in self.sessions if session.title == asked != ""]
-        name = self.declared.name
-        if len(titled) > 1:
-            raise Refused(
-                f"cannot adopt {asked!r:.80}: {name} has {len(titled)} sessions of that name;"
-                f" take one of {', '.join(titled[:5])}",
-                field="remote",
-                code="ambiguous",
-            )
-        if not titled:
-            raise NotFound(f"cannot adopt {asked!r:.80}: {name} has no such session")
-        return titled[0]
 
 
 def _state(claim: ServerClaim) -> tuple[object, ...]:

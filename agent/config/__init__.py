@@ -6,7 +6,7 @@ from agent.config.backends import (
     BackendDeclaration,
     BackendSecrets,
     secrets_of,
-    worker_settings,
+    with_secrets,
 )
 from agent.config.config import Config, Declaration
 from agent.config.environment import unused_variables
@@ -46,6 +46,6 @@ __all__ = [
     "split_address",
     "tables_of",
     "unused_variables",
+    "with_secrets",
     "without_secrets",
-    "worker_settings",
 ]

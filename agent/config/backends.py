@@ -1,13 +1,13 @@
 """[[backend]]: servers of other programs whose sessions the agent watches, and their secrets. The
-keys are flat: the same names stand in the table, in `backend.json` and in the engine."""
+keys are flat: the same names stand in the table."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent.config.declaration import BackendDeclaration, key_fault
 from agent.config.secret_file import read_secret
 from agent.core.setting import HIDDEN, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
-from agent.engines.remote.declaration import BackendDeclaration, key_fault
 
 __all__ = ["BackendDeclaration"]
 
@@ -39,13 +39,13 @@ def secrets_of(declaration: BackendDeclaration) -> BackendSecrets:
     )
 
 
-def worker_settings(declaration: BackendDeclaration, secrets: BackendSecrets) -> dict[str, Any]:
-    """The flat settings of `backend.json`: secrets in, the files that held them out."""
-    values = declaration.flat()
-    values |= {"key": secrets.key, "password": secrets.password}
-    values |= {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-    left_out = {"key_file", "password_file"}
-    return {k: v for k, v in values.items() if k not in left_out and v is not None}
+def with_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
+    """With its key and password, wherever they lie. ConfigError says which cannot be read."""
+    found = secrets_of(declaration)
+    own = declaration.own
+    if found.password:
+        own = replace(own, password=found.password)
+    return replace(declaration, key=found.key, own=own)
 
 
 def hide_secrets(declaration: BackendDeclaration) -> BackendDeclaration:

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from agent.config.declaration import key_fault
 from agent.config.load import load_config
 from agent.config.secret_file import read_secret
-from agent.engines.remote.declaration import key_fault
 from agent.errors import ConfigError, InvalidRequest, Refused, TryLater
 from agent.files import write_whole
 

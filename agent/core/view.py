@@ -112,17 +112,15 @@ class InstanceView:
 
 @dataclass(frozen=True, slots=True)
 class BackendView:
-    """Everything that is shown of a backend: its server and its worker."""
+    """Everything that is shown of a backend."""
 
     name: str
     engine: str
     url: str
     """Without a password."""
-    worker_state: str = "inactive"
-    pid: int = 0
     up: bool = False
     reason: str = ""
-    """A short code while it is not up (ServerClaim.reason, or one of the worker's)."""
+    """A short code while it is not up (ServerClaim.reason, or not_checked)."""
     sentence: str = ""
     warning: str = ""
     """While it is up: what its logs leave unclear, or why they cannot be read."""
@@ -143,8 +141,6 @@ class BackendView:
     breaker: str = "closed"
     """closed, open or half_open."""
     next_check_wall: float | None = None
-    hooks: int = 0
-    """Events that its server posted, since the agent's start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,11 +123,9 @@ class Daemon:
             host = await self._open_host(self._config.agent.host, units.INSTANCES)
             await self._refuse_foreign_state(store, host)
             older = await go_on(store, self._state, rebuilt=bool(store.rebuilt_from))
-            backends = await self._open_host(host.name, units.BACKENDS)
             ground = Ground(
                 store,
                 host,
-                backends,
                 self._bus,
                 self._wakes,
                 self._backend_wakes,
@@ -162,7 +160,6 @@ class Daemon:
         state = config.agent.state_path
         wake, run, root = {
             units.INSTANCES.prefix: (self._wakes.wake, "run", config.session_root),
-            units.BACKENDS.prefix: (self._backend_wakes.wake, "run-backends", config.backends_root),
             units.PACKS.prefix: (lambda _: None, "run-packs", state / "run-packs"),
         }[kind.prefix]
         return await self._hosts(

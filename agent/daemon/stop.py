@@ -60,7 +60,7 @@ async def stop_in_order(
             every, supervision.seats, times, save_records, hurry=hurry, besides=besides
         )
     await supervision.packs.close(leave_workers=leave)
-    await supervision.backends.close(leave_workers=leave)
+    await supervision.backends.close()
     await write(ground.store.append(said("agent_stopped", "the agent stopped in order")))
     await write(note_stop(ground.store, state))
     if server is not None:

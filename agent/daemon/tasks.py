@@ -97,9 +97,8 @@ class Tasks:
             "database check": lambda: check_database(supervision.ground.store, copy),
             "reload": self._reload_when_asked,
             "stop": self._end_when_asked,
+            "backends": supervision.backend_loop.run,
         }
-        if supervision.ground.backend_host is not None:
-            tasks["backends"] = supervision.backend_loop.run
         for part in parts.of_wings.values():
             tasks |= part.tasks()
         return tasks

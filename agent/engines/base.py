@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
+from agent.core.words import Claim, Happening
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -165,56 +165,6 @@ class Settles(Protocol):
         """What became of a message that was begun to be sent at that time, and whose answer its
         caller never got: as `send` answers; `outcome` "not_sent", or "unknown" where that
         cannot be told. It is not sent here."""
-
-
-class RemoteEngine(Engine, Protocol):
-    """A session that runs on a backend's server, which can also restart or renew it."""
-
-    async def restart(self) -> None:
-        """Let the server restart this session with its pairing."""
-
-    async def renew(self, *, confirmed: bool) -> None:
-        """End the pairing and begin a fresh one with a QR. Data on the server is deleted after a
-        backup only, and that of a session that was adopted only where a person `confirmed` it."""
-
-
-class BackendReporter(Protocol):
-    """How a backend reports by itself; each call returns at once."""
-
-    def server(self, claim: ServerClaim) -> None: ...
-
-    def crashed(self, error: BaseException) -> None:
-        """The engine's background work ended with an unexpected error: the worker ends."""
-
-
-class Backend(Protocol):
-    """One server and those of its sessions that are instances; lives in one worker."""
-
-    async def open(self) -> None:
-        """Begin to watch. A server that is away is no error, it is reported. `hold` may come before
-        this."""
-
-    async def check(self) -> ServerClaim:
-        """Ask the server now whether it is well; never raises for what the server does."""
-
-    async def sessions(self) -> list[RemoteSession]:
-        """All sessions of the server; EngineError when it gives no list."""
-
-    def hold(self, id: InstanceId, settings: Mapping[str, Any], reporter: Reporter) -> RemoteEngine:
-        """Watch one session from now on. `settings["remote"]` is its name there ("" = the id)."""
-
-    def release(self, id: InstanceId) -> None:
-        """Stop watching it; the session itself stays as it is."""
-
-    async def hook(self, raw: Mapping[str, Any]) -> None:
-        """Take in an event of the server (a webhook's body)."""
-
-    async def close(self) -> None: ...
-
-
-OpenBackend = Callable[[Path, Mapping[str, Any], BackendReporter], Backend]
-"""Each remote engine's module `backend` has an `open_backend` of this type: folder, settings,
-reporter."""
 
 
 class PackedEngine(Engine, Protocol):

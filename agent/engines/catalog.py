@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core.setting import settings_of
 from agent.core.words import ADOPTED, AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
-from agent.engines.base import OpenBackend, OpenEngine, OpenShared
+from agent.engines.base import OpenEngine, OpenShared
 from agent.engines.files import NO_RULES, FileRules
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.engines.remote.declaration import BackendDeclaration, Fault
+    from agent.config.declaration import BackendDeclaration, Fault
 
 
 _MEMORY_LIMIT: Mapping[str, Any] = {
@@ -32,14 +32,13 @@ class EngineEntry:
     """What it is, for people."""
     module: str
     """Its package, of which the modules `settings` and `files` import the standard library only,
-    and `engine` (of a remote engine `backend`) opens it."""
+    and `engine` opens it. Of a remote engine: the module with its settings; "" = it has none."""
     tls: bool = True
     """False where the worker may leave OpenSSL out of its memory."""
     memory: int = 0
     """Bytes that a session of it will never need more of; 0 = as much as [memory] says."""
     remote: bool = False
-    """True where the sessions live on a server of someone else's: `open_backend` is offered, and
-    one worker per backend holds them all."""
+    """True where the sessions live on a server of another program: agent/backends watches it."""
     packable: bool = False
     """True where one worker may hold several sessions: `open_shared` is offered."""
     finds_records: bool = False
@@ -106,16 +105,15 @@ CATALOG = {
         EngineEntry(
             "evolution",
             "sessions on an Evolution API server",
-            "agent.engines.evolution",
+            "",
             remote=True,
+            counts_messages=False,
         ),
         EngineEntry(
             "whaticket",
             "sessions on a whaticket-like (Baileys) server",
-            "agent.engines.whaticket",
+            "agent.backends.whaticket.contract",
             remote=True,
-            sends=frozenset({"text"}),
-            settles=True,
             finds_records=True,
             counts_messages=False,
         ),
@@ -155,22 +153,27 @@ def remote_engines() -> frozenset[str]:
 
 def backend_settings(name: str) -> Any:
     """The default settings that only backends of this engine have; None: no such engine."""
-    return _rules(CATALOG[name]).BackendSettings() if entry_of(name).remote else None
+    from agent.config.declaration import NoSettings
+
+    if not entry_of(name).remote:
+        return None
+    entry = CATALOG[name]
+    return import_module(entry.module).BackendSettings() if entry.module else NoSettings()
 
 
 def backend_faults(backend: "BackendDeclaration") -> "Iterator[Fault]":
     """The faults of this backend, by the rules that all share and by its engine's own."""
-    from agent.engines.remote.declaration import shared_faults  # no worker needs them
+    from agent.config.declaration import shared_faults  # no worker needs them
 
     yield from shared_faults(backend)
-    yield from _rules(CATALOG[backend.engine]).find_faults(backend)
+    if module := CATALOG[backend.engine].module:
+        yield from import_module(module).find_faults(backend)
 
 
 def describe_engine(name: str) -> dict[str, Any]:
     """Its words for people, and its settings: of an instance, or (remote) of a backend."""
     entry = find_engine(name)
-    rules = _rules(entry)
-    table = rules.BackendSettings() if entry.remote else rules.read_settings({})
+    table = backend_settings(name) if entry.remote else _rules(entry).read_settings({})
     settings = [
         {
             "name": field.name,
@@ -253,19 +256,6 @@ def load_engine(name: str) -> OpenEngine:
         )
     open_engine: OpenEngine = _import(entry, "engine").open_engine
     return open_engine
-
-
-def load_backend(name: str) -> OpenBackend:
-    """Import the engine of that name, whose sessions live on a server."""
-    entry = find_engine(name)
-    if not entry.remote:
-        raise ConfigError(
-            f"cannot use engine {name} for a backend: its sessions live on this machine",
-            field="engine",
-            code="engine_is_local",
-        )
-    open_backend: OpenBackend = _import(entry, "backend").open_backend
-    return open_backend
 
 
 def load_shared(name: str) -> OpenShared:

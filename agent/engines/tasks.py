@@ -26,9 +26,9 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
-    async def wait(self) -> None:
+    async def wait(self, within: float | None = None) -> None:
         if self._running:
-            await asyncio.wait(set(self._running))
+            await asyncio.wait(set(self._running), timeout=within)
 
     async def cancel(self) -> bool:
         return await cancel(*self._running)

@@ -14,7 +14,6 @@ INSTANCES_SLICE = "wa-instances.slice"
 INSTALLED_SESSIONS = Path("/var/lib/wa-agent/sessions")
 """WA_SESSION_ROOT of the units as they are shipped."""
 
-INSTALLED_BACKENDS = Path("/var/lib/wa-agent/backends")
 """The same of the backends' units."""
 
 INSTALLED_CACHE = Path("/var/lib/wa-agent/cache")
@@ -65,8 +64,6 @@ class Kind:
 
 
 INSTANCES = Kind("wa-instance@", Path("/run/wa-instance"), INSTALLED_SESSIONS)
-BACKENDS = Kind("wa-backend@", Path("/run/wa-backend"), INSTALLED_BACKENDS, ("--backend",))
-"""Backends are named by the same rule as instances."""
 
 INSTALLED_PACKS = Path("/run/wa-pack")
 PACKS = Kind("wa-pack@", INSTALLED_PACKS, INSTALLED_PACKS, ("--pack",))

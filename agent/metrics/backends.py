@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from agent.core.breaker import BreakerState
 from agent.core.view import BackendView
-from agent.metrics.text import COUNTER, GAUGE, Family, sample
+from agent.metrics.text import GAUGE, Family, sample
 
 _Samples = Iterable[tuple[dict[str, str], float]]
 """Labels besides the backend's name, and a value."""
@@ -66,12 +66,6 @@ FAMILIES: tuple[_Row, ...] = (
         "wa_backend_next_check_timestamp_seconds",
         "Time of the next check.",
         lambda view: view.next_check_wall,
-    ),
-    _figure(
-        "wa_backend_hooks_total",
-        "Events that its server posted to the agent.",
-        lambda view: view.hooks,
-        COUNTER,
     ),
     _figure(
         "wa_backend_check_duration_seconds",

@@ -58,8 +58,6 @@ class Ground:
 
     store: Store
     host: Host
-    backend_host: Host | None
-    """Starts the workers of backends; None where none is declared."""
     bus: EventBus
     wakes: Wakes
     backend_wakes: Wakes
@@ -91,16 +89,14 @@ class Supervision:
             wanted=lambda its: waits_for_its_address(its, host),
         )
         self.backends = Backends(
-            host=self.ground.backend_host,
             root=config.backends_root,
             wakes=self.ground.backend_wakes,
             facts=self._facts,
             wake=wake,
             note=self._notes.write,
-            link_stats=self._link_stats,
             settings=lambda: settings.config.backends,
             breaker=lambda: settings.config.reconnect.breaker,
-            crypto_patterns=config.crypto.patterns,
+            crypto_patterns=config.crypto_patterns,
         )
         self.incidents = Incidents(
             lambda: settings.config.incident_policy,

@@ -215,7 +215,7 @@ class Facts:
         return desired_in(boot, self.instance, self.record, self.enabled_by_operator)
 
     def heard(self, claim: Claim, now: float) -> bool:
-        """Take in a claim of the present run; True when more than its proof is new."""
+        """Take in a claim of the present run; True if more than the age of its proof is new."""
         before = self.run.claim
         self.engine_version = claim.version or self.engine_version
         same_status = before is not None and before.claim.status is claim.status
@@ -273,6 +273,7 @@ class Facts:
 def _words(claim: Claim) -> tuple[object, ...]:
     """All of a claim but its age and the age of its proof."""
     return (
+        claim.proof_age is not None,
         claim.status,
         claim.reason,
         claim.phase,

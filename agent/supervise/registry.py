@@ -211,7 +211,7 @@ class Registry:
     async def save_all(self, *, closing: bool) -> None:
         """Every record in one commit. `closing`: the agent itself ends the workers."""
         for facts in self.facts.values():
-            if closing:
+            if closing and not facts.instance.backend:
                 # A worker found stopped in this same boot was stopped by an operator, unless the
                 # agent did it.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)

@@ -1,6 +1,4 @@
-"""`python -m agent.worker ID`: the worker of one instance. `--backend NAME`: of one backend.
-`--pack NAME`: of one pack of sessions.
-"""
+"""`python -m agent.worker ID`: the worker of an instance. `--pack NAME`: of a pack of sessions."""
 
 import os
 import sys
@@ -14,17 +12,13 @@ from agent.worker.no_tls import import_asyncio_without_tls
 
 def main(argv: list[str]) -> int:
     # The modules below import asyncio: each only where its worker is wanted.
-    if len(argv) == 2 and argv[0] == "--backend":
-        from agent.worker.backend.run import run_backend
-
-        return run_backend(argv[1])
     if len(argv) == 2 and argv[0] == "--pack":
         import_asyncio_without_tls()
         from agent.worker.pack.run import run_pack
 
         return run_pack(argv[1])
     if len(argv) != 1:
-        print("usage: python -m agent.worker ID | --backend NAME | --pack NAME", file=sys.stderr)
+        print("usage: python -m agent.worker ID | --pack NAME", file=sys.stderr)
         return 78
     if not _needs_tls(argv[0]):
         import_asyncio_without_tls()

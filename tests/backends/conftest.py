@@ -13,7 +13,6 @@ from agent.backends.evolution import Evolution
 from agent.backends.server import Server
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
-from agent.core.breaker import BreakerPolicy
 from agent.core.model import Claim, InstanceId
 from tests.standin.evolution import KEY, StandIn, Times
 from tests.standin.evolution.instances import Instance
@@ -118,7 +117,7 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
             declared = declare(standin.url, **more)
             api = Evolution(declared, tmp_path / "evo")
             said: list[InstanceId | None] = []
-            server = Server(declared, api, BreakerPolicy(3, 60.0), said.append)
+            server = Server(declared, api, said.append, lambda _claim: None)
             task = asyncio.create_task(server.run(), name="server")
             stack.push_async_callback(_end, task)
             return Watched(standin, api, server, said, tmp_path / "evo")

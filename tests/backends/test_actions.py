@@ -223,7 +223,7 @@ async def test_1_8_is_not_left_with_a_connection_of_a_deleted_session(watch: Wat
 async def test_a_deletion_leaves_its_backup(watch: Watch, version: str) -> None:
     at = await watch(version)
     await ours(at)
-    await at.server.delete(ONE)
+    await at.server.command(ONE, "delete", {})
     assert "one" not in at.standin.instances and len(backups(at)) == 1
     await at.until_it_says("DISCONNECTED remote_missing", 45)
 
@@ -234,10 +234,10 @@ async def test_a_pairing_code_is_for_a_session_without_a_pairing(
     at = await watch(version)
     one = await at.hold("one", "connecting")
     await at.until_it_says(SCAN, 20)
-    told = await at.server.pairing_code(ONE, "5511987654321")
+    told = await at.server.command(ONE, "pairing_code", {"phone": "5511987654321"})
     assert told["code"] == "ABCD1234" and told["expires_in"] > 30
     one.scan()
     await at.until_it_says("CONNECTED", 2 * AT_ONCE)
     with pytest.raises(EngineError) as caught:
-        await at.server.pairing_code(ONE, "5511987654321")
+        await at.server.command(ONE, "pairing_code", {"phone": "5511987654321"})
     assert caught.value.code == "not_waiting"

@@ -1,5 +1,6 @@
 """A foreign server's misbehaviours: each ends in time, in little memory, and as a code."""
 
+import asyncio
 import gzip
 import json
 import tracemalloc
@@ -72,6 +73,18 @@ async def test_what_is_not_there_was_not_reached() -> None:
         await ask(f"http://127.0.0.1:{free_port()}")
     assert caught.value.reason == "unreachable" and not caught.value.reached
     assert boot_now() - begun < CONNECT
+
+
+async def test_an_action_that_outlives_its_task_is_refused() -> None:
+    async with hostile(silent) as url:
+        http = Http(declare(url, key=KEY), {"apikey": KEY})
+        under_way = asyncio.create_task(http.ask("GET", "/any"))
+        await asyncio.sleep(1)
+        await http.close()
+        with pytest.raises(ServerDown):
+            await under_way
+        with pytest.raises(ServerDown):
+            await http.ask("GET", "/any")
 
 
 async def test_200_mb_cost_no_memory() -> None:

@@ -1,4 +1,4 @@
-"""The task of one server: what is wrong with it, its breaker, its rounds, and adoption."""
+"""The task of one server: what is wrong with it, and its rounds."""
 
 import asyncio
 import contextlib
@@ -9,11 +9,9 @@ import pytest
 
 from agent.backends.evolution import Evolution
 from agent.backends.server import EVERY, LOOKS, Server
-from agent.clock import boot_now
-from agent.core.breaker import BreakerPolicy
-from agent.core.model import InstanceId, RemoteSession
+from agent.core.model import InstanceId
 from agent.core.words import NO_PROOF
-from agent.errors import EngineError, NotFound, Refused
+from agent.errors import EngineError, Refused
 from tests.backends.conftest import Watch, Watched, declare
 from tests.backends.hostile import answer, hostile, reset, silent, stream
 from tests.standin.evolution import KEY
@@ -46,12 +44,12 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
     at = await watch(version)
     await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
-    assert at.server.sentence == ""
+    assert at.server.claim.sentence == ""
     for fault, reason in FAULTS.items():
         await at.standin.front.set(fault)
         await at.until(lambda: not up(at), 60)
         assert at.server.claim is not None and at.server.claim.reason == reason, fault
-        assert at.server.sentence and KEY not in at.server.sentence
+        assert at.server.claim.sentence and KEY not in at.server.claim.sentence
         await at.standin.front.set("")
         await at.until(lambda: up(at), AT_ONCE)
         await at.until_it_says("CONNECTED", AT_ONCE)
@@ -87,7 +85,7 @@ async def test_a_list_that_waits_for_whatsapp_stops_no_look(watch: Watch) -> Non
     new.scan()
     await at.until_it_says("CONNECTED", AT_ONCE + 1, "two")
     await asyncio.sleep(80)
-    assert up(at) and "list" in at.server.sentence
+    assert up(at) and "list" in at.server.claim.sentence
 
 
 async def test_one_session_that_hangs_delays_no_other(watch: Watch) -> None:
@@ -104,50 +102,6 @@ async def test_one_session_that_hangs_delays_no_other(watch: Watch) -> None:
     assert up(at)
 
 
-async def test_actions_that_fail_open_the_circuit_and_one_closes_it(watch: Watch) -> None:
-    at = await watch()
-    await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.standin.front.set("failing", only="restart")
-    for _ in range(3):
-        with pytest.raises(EngineError) as caught:
-            await at.server.restart(ONE)
-        assert caught.value.code == "backend_down"
-    with pytest.raises(EngineError) as caught:
-        await at.server.restart(ONE)
-    assert caught.value.code == "circuit_open" and "circuit" in at.server.sentence
-    assert await at.server.qr(ONE) is None  # a person's order
-    await asyncio.sleep(30)
-    assert at.server.circuit == "open"  # good lists prove nothing about actions
-    await asyncio.sleep(31)
-    await at.standin.front.set("")
-    assert at.server.circuit == "half_open"
-    await at.server.restart(ONE)
-    assert at.server.circuit == "closed"
-
-
-async def test_a_good_list_closes_what_failed_lists_opened(watch: Watch) -> None:
-    at = await watch()
-    await at.standin.front.set("failing")
-    await at.until(lambda: at.server.circuit == "open", 4 * EVERY)
-    await at.standin.front.set("")
-    await at.until(lambda: at.server.circuit == "closed", AT_ONCE)
-
-
-async def test_a_server_that_cannot_be_reached_opens_no_circuit(watch: Watch) -> None:
-    at = await watch()
-    await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.standin.front.set("refuse")
-    await asyncio.sleep(60)
-    assert not up(at) and at.server.circuit == "closed"
-    for call in (at.server.probe, at.server.connect, at.server.qr):
-        begun = boot_now()
-        with pytest.raises(EngineError) as caught:
-            await call(ONE)
-        assert caught.value.code == "backend_down" and boot_now() == begun
-
-
 async def test_a_server_without_the_route_of_the_proof_is_believed_and_told(
     watch: Watch,
 ) -> None:
@@ -157,7 +111,7 @@ async def test_a_server_without_the_route_of_the_proof_is_believed_and_told(
     await at.until_it_says("CONNECTED", AT_ONCE)
     await asyncio.sleep(AT_ONCE)
     assert up(at) and at.server.claim is not None and at.server.claim.reason == NO_PROOF
-    assert "fetchBusinessProfile" in at.server.sentence
+    assert "fetchBusinessProfile" in at.server.claim.sentence
 
 
 async def test_no_refusal_repeats_the_key(watch: Watch) -> None:
@@ -172,41 +126,6 @@ async def test_no_refusal_repeats_the_key(watch: Watch) -> None:
         assert KEY not in str(caught.value) and "cannot" in str(caught.value)
 
 
-async def test_sessions_are_adopted_by_pattern(watch: Watch) -> None:
-    at = await watch(adopt=("shop-*",))
-    for name in ("shop-a", "Shop-B", "shop-Ü!", "other", "shop-gone", "shop-held"):
-        at.standin.add(name)
-    await at.watch("shop-held")
-    await at.until(lambda: at.server.sessions, AT_ONCE)
-    new = at.server.new_sessions({"shop-gone"}, {InstanceId("shop-held")})
-    assert [remote for _, remote in new] == ["shop-a", "shop-Ü!"]
-    assert new[0][0] == "shop-a" and new[1][0].startswith("shop-")
-    taken = at.server.new_sessions({"shop-gone"}, {InstanceId("shop-a")})
-    assert taken[0][0] not in ("shop-a", new[1][0])
-
-
-async def test_a_new_session_on_the_server_is_said_once(watch: Watch) -> None:
-    at = await watch()
-    await at.until(lambda: up(at), AT_ONCE)
-    await asyncio.sleep(AT_ONCE)
-    at.said.clear()
-    at.standin.add("new")
-    await asyncio.sleep(3 * EVERY)
-    assert at.said == [None]
-    assert at.server.session_meant("new") == "new"
-    with pytest.raises(NotFound):
-        at.server.session_meant("nobody")
-
-
-async def test_a_session_meant_by_its_title_must_be_one(watch: Watch) -> None:
-    at = await watch()
-    at.server.sessions = tuple(RemoteSession(n, title=t) for n, t in (("7", "Shop"), ("8", "Bar")))
-    assert at.server.session_meant("Shop") == "7"
-    at.server.sessions += (RemoteSession("9", title="Bar"),)
-    with pytest.raises(Refused):
-        at.server.session_meant("Bar")
-
-
 async def test_one_session_is_watched_once_and_until_it_is_released(watch: Watch) -> None:
     at = await watch()
     await at.hold("one")
@@ -218,6 +137,18 @@ async def test_one_session_is_watched_once_and_until_it_is_released(watch: Watch
     before = at.asked("GET /instance/connectionState")
     await asyncio.sleep(3 * EVERY)
     assert at.asked("GET /instance/connectionState") == before
+
+
+async def test_a_caller_that_waits_for_the_list_outlives_the_task(tmp_path: Path) -> None:
+    async with hostile(silent) as url:
+        declared = declare(url)
+        api = Evolution(declared, tmp_path)
+        server = Server(declared, api, lambda _: None, lambda _: None)
+        task = asyncio.create_task(server.run())
+        asked = asyncio.create_task(server.check())
+        await asyncio.sleep(1)
+        task.cancel()
+        assert not (await asked).up
 
 
 async def test_an_outage_of_many_is_looked_at_in_rounds(watch: Watch) -> None:
@@ -246,7 +177,7 @@ async def test_a_server_that_misbehaves_stays_alone_with_it(
         declared = declare(url, name="bad")
         said: list[InstanceId | None] = []
         bad = Server(
-            declared, Evolution(declared, tmp_path / "bad"), BreakerPolicy(3, 60.0), said.append
+            declared, Evolution(declared, tmp_path / "bad"), said.append, lambda _claim: None
         )
         task = asyncio.create_task(bad.run())
         await bad.hold(TWO, "two", adopted=True, paired=True, account="")
@@ -257,7 +188,7 @@ async def test_a_server_that_misbehaves_stays_alone_with_it(
         assert not task.done() and TWO not in bad.facts
         with pytest.raises(EngineError) as caught:
             await bad.connect(TWO)
-        assert caught.value.code in ("backend_down", "circuit_open")
+        assert caught.value.code == "backend_down"
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task

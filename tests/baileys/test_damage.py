@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from agent.engines.whaticket.keys.damage import is_record, worth_reading
 from agent.engines.whaticket.keys.folder import AuthFolder
+
 from tests.baileys.conftest import (
     ACCOUNT,
     NEIGHBOUR,

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+from agent.engines.whaticket.backend import WhaticketBackend, open_backend
+from agent.engines.whaticket.session import WhaticketSession
 
 from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId, ServerClaim
 from agent.engines.base import KeepsNothing
-from agent.engines.whaticket.backend import WhaticketBackend, open_backend
-from agent.engines.whaticket.session import WhaticketSession
 from agent.errors import EngineError
 from tests.baileys.conftest import (
     ACCOUNT,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.remote.declaration import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.supervise.backends.one_server import one_server
 
 HERE = "http://127.0.0.1:8080"

@@ -1,10 +1,8 @@
 """Settings: what a file and an environment may say, and how a mistake is named."""
 
-import json
 import re
 import tomllib
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,8 +19,8 @@ from agent.config import (
     secrets_of,
     split_address,
     unused_variables,
+    with_secrets,
     without_secrets,
-    worker_settings,
 )
 from agent.config.config import sections as section_names
 from agent.config.environment import NAMED
@@ -257,19 +255,12 @@ def test_a_mistake_in_the_environment_names_the_variable(env, words):
 
 
 def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
-    config = load(
-        EVO + "adopt = ['shop-*']\nwebhook = true\nwebhook_url = 'http://10.0.0.5:8470'\n" + TICKET
-    )
+    config = load(EVO + "adopt = ['shop-*']\n" + TICKET)
     evo, tick = config.backend
     assert (evo.name, evo.adopt, evo.timeout, evo.parallel) == ("evo", ("shop-*",), 10.0, 50)
     assert (tick.own.preset, tick.own.disconnect_keeps_pairing) == ("spec", None)
     assert config.backends_root == Path("/var/lib/wa-agent/backends")
-    told = worker_settings(evo, secrets_of(evo))
-    assert told["key"] == "K-1"
-    assert told["adopt"] == ["shop-*"]
-    assert "key_file" not in told
-    assert "disconnect_keeps_pairing" not in told, "the preset knows better"
-    assert json.loads(json.dumps(told)) == told
+    assert (evo.key, evo.adopt) == ("K-1", ("shop-*",))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +286,6 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
             "backend[0].auth_folder", 6, "only for engine whaticket", id="evolution has no folder",
         ),
         pytest.param(
-            EVO + "webhook = true", "backend[0].webhook", 6, "address", id="a hook to nowhere"
         ),
         pytest.param(
             EVO + "ca_file = '/c'\ntls_verify = false",
@@ -400,24 +390,6 @@ def test_a_backends_settings_read_back_as_they_were_written(load, more):
     assert load(render_config(config, only_changed=False)) == config
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        EVO + "webhook = true\nwebhook_url = 'http://10.0.0.5:8470'\nprove = false\ntimeout = 1",
-        TICKET + "logs = ['pm2:/l/app', 'journal:wa.service']\nauth_folder = '/a/{id}'\n"
-        "redis_url = 'redis://:x@r:1/2'\nrestart_route = 'GET /r/{id}'\nsend_route = 'none'\n"
-        "create_route = 'POST /whatsapp'\ndisconnect_within = 5",
-    ],
-)
-def test_an_engine_accepts_every_setting_of_its_backend(load, text):
-    (one,) = load(text).backend
-    settings = import_module(f"agent.engines.{one.engine}.settings")
-    told = worker_settings(one, secrets_of(one)) | {"hook": "s" * 43}
-    read = settings.read_settings(told)
-    server = read.server
-    assert (server.name, server.url, server.timeout) == (one.name, one.url, one.timeout)
-
-
 def test_secrets_come_from_their_files(load, tmp_path, caplog):
     key, password = tmp_path / "key", tmp_path / "password"
     key.write_text("K-2\n")
@@ -431,7 +403,7 @@ def test_secrets_come_from_their_files(load, tmp_path, caplog):
     (tick,) = load(text).backend
     assert secrets_of(tick).password == "blank and ü"
     assert f"{password} is open to every user" in caplog.text
-    assert worker_settings(tick, secrets_of(tick))["password"] == "blank and ü"
+    assert with_secrets(tick).own.password == "blank and ü"
 
 
 @pytest.mark.parametrize(

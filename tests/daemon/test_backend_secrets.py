@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.daemon.test_backends import Watched, standin, table
 
 from tests.daemon.conftest import remote_settings
-from tests.daemon.test_backends import Watched, standin, table
 from tests.ports import free_port
 from tests.standin.evolution import KEY
 from tests.standin.whaticket import server as whaticket

@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.daemon.test_backends import Watched, table
 
 from tests.daemon.conftest import RunningAgent, remote_settings
-from tests.daemon.test_backends import Watched, table
 from tests.daemon.test_whaticket import PEERS, agent, connected, desk, id_of, paired, prints
 from tests.standin.evolution import StandIn as Evolution
 from tests.standin.whaticket.server import StandIn

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
+from tests.daemon.test_backends import standin
 
 from tests.daemon.conftest import SETTINGS
 from tests.daemon.line import line_to
-from tests.daemon.test_backends import standin
 from tests.daemon.test_web import cache
 from tests.standin.web.stand_in import StandIn
 

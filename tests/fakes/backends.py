@@ -1,8 +1,7 @@
 """Backends over memory: the same face, every answer at once, no workers."""
 
-import hmac
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,10 @@ from agent.errors import InvalidRequest, NotFound, Refused, TryLater
 if TYPE_CHECKING:
     from tests.fakes.supervisor import FakeSupervisor
 
-HOOK_SECRET = "Geheim-0123456789_abcdefghijklmnopqrstuvwxy"
-
 
 def make_backend(name: str, engine: str = "evolution", **more: Any) -> BackendView:
     now = time.time()
     made: dict[str, Any] = {
-        "worker_state": "active",
-        "pid": 4321,
         "up": True,
         "sentence": "it answers",
         "version": "2.3.7",
@@ -40,16 +35,12 @@ class FakeBackends:
         self.house = house
         self.known: dict[str, BackendView] = {}
         self.there: dict[str, list[RemoteSession]] = {}
-        self.secrets: dict[str, str] = {}
-        self.told: list[tuple[str, dict[str, Any]]] = []
         self.checked: list[str] = []
         self.away = False
-        """While true no worker can be reached."""
-        self.breaks_with: Exception | None = None
+        """While true no server can be reached."""
 
     def declare(self, name: str, engine: str = "evolution", **more: Any) -> BackendView:
         self.known[name] = make_backend(name, engine, **more)
-        self.secrets[name] = HOOK_SECRET
         return self.known[name]
 
     def views(self) -> Sequence[BackendView]:
@@ -98,17 +89,8 @@ class FakeBackends:
                 f"cannot create {instance.id}: another engine", field="engine", code="wrong_engine"
             )
 
-    def hook_ok(self, name: str, secret: str) -> bool:
-        return hmac.compare_digest(self.secrets.get(name, ""), secret)
-
-    async def hook(self, name: str, told: Mapping[str, Any]) -> None:
-        if self.breaks_with is not None:
-            raise self.breaks_with
-        self._reach(name)
-        self.told.append((name, dict(told)))
-
     def _reach(self, name: str) -> BackendView:
         view = self.view(name)
         if self.away:
-            raise TryLater(f"cannot reach the worker of backend {name}: it does not run")
+            raise TryLater(f"cannot ask backend {name}: no connection", code="backend_down")
         return view

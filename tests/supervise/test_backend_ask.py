@@ -9,7 +9,6 @@ from agent.config import BackendDeclaration, BackendsSection
 from agent.core.backends.outage import Outage
 from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
-from agent.link.client import LinkStats
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import FRESH, Backends
 from agent.supervise.facts import Facts
@@ -19,18 +18,17 @@ A, B = InstanceId("a"), InstanceId("b")
 
 
 class Server:
-    """A backend's worker whose checks answer as `up` says."""
+    """A server's task that is asked for its list."""
 
     def __init__(self, backends, one):
-        self._backends, self._one = backends, one
-        self.up, self.checks = True, 0
+        self._news, self._one = backends.servers.news, one
+        self.hurries = 0
 
-    async def call(self, do, *, timeout):
-        assert do == "check"
-        self.checks += 1
-        await asyncio.sleep(0)
-        reason = "" if self.up else "failing"
-        self._backends.news.server(self._one, ServerClaim(self.up, reason))
+    def hurry(self):
+        self.hurries += 1
+
+    def answers(self, *, up):
+        self._news.server(self._one, ServerClaim(up, "" if up else "failing"))
 
 
 def facts(id):
@@ -41,32 +39,29 @@ def facts(id):
 def house(tmp_path: Path):
     sessions, woken = {id: facts(id) for id in (A, B)}, []
     backends = Backends(
-        host=None,
         root=tmp_path,
         wakes=Wakes(),
         facts=sessions,
         wake=woken.append,
         note=lambda _: asyncio.get_running_loop().create_future(),
-        link_stats=LinkStats(),
         settings=BackendsSection,
         breaker=lambda: BreakerPolicy(5, 600.0),
     )
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
-    one = BackendFacts(declared, InstanceId("evo"), {}, backends._circuit(InstanceId("evo")))
+    one = BackendFacts(declared, InstanceId("evo"), backends._circuit(InstanceId("evo")))
     backends.all["evo"] = one
-    one.link = server = Server(backends, one)
+    one.served = server = Server(backends, one)
     one.outage = Outage()
     return backends, one, server, sessions, woken
 
 
-async def test_two_that_ask_share_one_check_and_are_woken_by_its_good_answer(house):
+async def test_two_that_ask_are_woken_by_the_next_good_answer(house):
     backends, one, server, sessions, woken = house
     one.server = ServerClaim(True)
     assert backends.ask(sessions[A], boot_now()) is not None
     assert backends.ask(sessions[B], boot_now()) is not None
-    assert woken == []
-    await one.checking
-    assert server.checks == 1
+    assert (server.hurries, woken) == (2, [])
+    server.answers(up=True)
     assert set(woken) == {A, B}
     now = boot_now()
     assert (backends.ask(sessions[A], now), backends.ask(sessions[B], now)) == (None, None)
@@ -74,29 +69,24 @@ async def test_two_that_ask_share_one_check_and_are_woken_by_its_good_answer(hou
 
 
 async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
-    """As in the second after a restart of the agent, in which its worker starts."""
+    """As in the second after a restart of the agent."""
     backends, one, server, sessions, _ = house
-    link, one.link, one.outage = one.link, None, Outage(boot_now(), down=True)
+    one.outage = Outage(boot_now(), down=True)
     assert backends.wait_reason(sessions[A]) == "backend_unchecked"
     assert "down" not in backends.why_away(sessions[A])
-    one.link, server.up = link, False
-    assert backends.wait_reason(sessions[A]) == "backend_unchecked"
-    await server.call("check", timeout=1.0)
+    server.answers(up=False)
     assert backends.wait_reason(sessions[A]) == "backend_down"
     assert backends.why_away(sessions[A]).startswith("its backend is down: ")
-    one.link = one.server = None
-    assert backends.wait_reason(sessions[A]) == "backend_down", "it was checked before"
 
 
-async def test_a_bad_answer_wakes_no_session_and_the_worker_checks_next(house):
+async def test_a_bad_answer_wakes_no_session(house):
     backends, one, server, sessions, woken = house
-    one.server, server.up = ServerClaim(True), False
+    one.server = ServerClaim(True)
     assert backends.ask(sessions[A], boot_now()) is not None
-    await one.checking
+    server.answers(up=False)
     assert not backends.may_begin(sessions[A])
-    assert backends.ask(sessions[A], boot_now()) is not None
-    assert (server.checks, woken, one.checking) == (1, [], None)
-    backends.news.server(one, ServerClaim(True))
+    assert woken == []
+    server.answers(up=True)
     assert woken == [A]
     assert backends.ask(sessions[A], boot_now()) is None
     assert backends.may_begin(sessions[A])
@@ -106,10 +96,7 @@ async def test_a_route_change_checks_the_servers_that_are_away_and_no_others(hou
     backends, one, server, _, _ = house
     one.server = ServerClaim(True)
     backends.look_now()
-    assert (one.checking, server.checks) == (None, 0)
+    assert server.hurries == 0
     one.server = ServerClaim(False, "unreachable")
     backends.look_now()
-    backends.look_now()
-    await one.checking
-    assert server.checks == 1
-    assert one.up
+    assert server.hurries == 1

@@ -42,7 +42,6 @@ def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
     ground = Ground(
         SimpleNamespace(path=Path("agent.db"), history=None),
         QuietHost(),
-        None,
         EventBus(10),
         Wakes(),
         Wakes(),

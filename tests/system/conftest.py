@@ -86,7 +86,7 @@ def standin(bed: Bed) -> Iterator[Callable[..., None]]:
     units without it, and to start it for each of them takes longer than most of them.
     """
     made: list[Path] = []
-    ours = ("wa-instance@*.service", "wa-backend@*.service", "wa-pack@*.service")
+    ours = ("wa-instance@*.service", "wa-pack@*.service")
     bed.run("systemctl", "stop", "wa-agent.service", within=120)
     bed.agent_rests = True
     bed.try_run("systemctl", "stop", *ours, within=120)

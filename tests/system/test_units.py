@@ -12,11 +12,8 @@ UNITS = [
     "wa-agent-http.socket",
     "wa-agent-routes.socket",
     "wa-instance@x.service",
-    "wa-backend@x.service",
     "wa-pack@x.service",
     "wa-instances.slice",
-    "wa-repair.service",
-    "wa-repair.timer",
 ]
 
 
@@ -31,9 +28,7 @@ def test_systemd_finds_no_fault_with_any_unit(bed: Bed):
 EXPOSURE = {
     "wa-agent.service": 1.2,
     "wa-instance@x.service": 1.8,
-    "wa-backend@x.service": 1.1,
     "wa-pack@x.service": 1.1,
-    "wa-repair.service": 1.3,
 }
 
 
@@ -45,13 +40,13 @@ def test_exposure_is_no_worse_than_reachable(bed: Bed):
 
 
 def test_f62_a_clouds_metadata_is_out_of_reach_of_every_unit(bed: Bed):
-    for unit in EXPOSURE.keys() - {"wa-repair.service"}:
+    for unit in EXPOSURE:
         denied = bed.show(unit, "IPAddressDeny").split()
         assert {"169.254.0.0/16", "fe80::/64"} <= set(denied), unit
 
 
 def test_workers_are_stopped_before_the_agent_and_outlive_it(bed: Bed):
-    for unit in ("wa-instance@x.service", "wa-backend@x.service", "wa-pack@x.service"):
+    for unit in ("wa-instance@x.service", "wa-pack@x.service"):
         assert "wa-agent.service" in bed.show(unit, "After").split()
         for tie in ("Requires", "BindsTo", "PartOf", "Wants"):
             assert "wa-agent.service" not in bed.show(unit, tie).split()
@@ -87,7 +82,6 @@ print("PROBE " + json.dumps({
     "sessions": sorted(os.listdir("/var/lib/wa-agent/sessions")),
     "state": sorted(os.listdir("/var/lib/wa-agent")),
     "links": sorted(os.listdir("/run/wa-instance")),
-    "backends": can(lambda: os.listdir("/run/wa-backend")),
     "database": can(lambda: open("/var/lib/wa-agent/agent.db", "rb")),
     "api": can(lambda: connect("/run/wa-agent/api.sock")),
     "bus": can(lambda: connect("/run/dbus/system_bus_socket")),
@@ -129,7 +123,6 @@ def test_f85_a_worker_reaches_its_own_folder_and_nothing_else_of_ours(bed: Bed):
         "sessions": ["probe"],
         "state": ["cache", "sessions"],
         "links": ["probe"],
-        "backends": False,
         "database": False,
         "api": False,
         "bus": False,

@@ -1,4 +1,4 @@
-"""Backends: their health, the sessions on their servers, and the events that servers post."""
+"""Backends: their health, and the sessions on their servers."""
 
 import asyncio
 import os
@@ -14,9 +14,6 @@ from agent.config.settings_file import add_backend
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
 from agent.engines.catalog import remote_engines
 from agent.errors import NotFound, Refused
-
-LONGEST_EVENT = 256 * 1024
-"""Bytes of a posted event: it must fit into one frame of the link to the worker."""
 
 ADOPT = (
     Field("remote", STRING, "its name on the server", required=True, least=1, most=256),
@@ -116,19 +113,6 @@ async def check(call: Call) -> Json:
 
 async def reset(call: Call) -> Json:
     return show_backend(await call.supervisor.backends.reset(_name(call)))
-
-
-async def hook(call: Call) -> Json:
-    """An event that a backend's server posts. Its only key is the secret in the address.
-
-    With a wrong secret the answer is that of an unknown address, before the body is read.
-    TryLater (503) makes the server post it again.
-    """
-    name, secret = _name(call), call.request.match_info["secret"]
-    if not call.supervisor.backends.hook_ok(name, secret):
-        raise web.HTTPNotFound
-    await call.supervisor.backends.hook(name, await call.raw_body(LONGEST_EVENT))
-    return {"taken": True}
 
 
 def _name(call: Call) -> str:

@@ -15,7 +15,6 @@ from aiohttp import web
 
 from agent.api.http.auth import ANONYMOUS, Caller
 from agent.api.http.connection import Connection
-from agent.api.http.guard import is_hook
 from agent.core.model import Category
 from agent.errors import WaError
 from agent.log import bound
@@ -66,7 +65,7 @@ class Audit:
             self._limited(f"read {caller.name} {id} {request.get(ROUTE)}", id, line, logging.INFO)
 
     def refused(self, request: web.Request, status: int, code: str) -> None:
-        """A missing or wrong key, a missing right, a foreign host or page, a wrong hook secret."""
+        """A missing or wrong key, a missing right, a foreign host or page."""
         name, who = request.get(_CALLER, ("", address_of(request)))
         line = (
             f"refused {who}: {request.method} {path_of(request)} → {status} {code}"
@@ -118,8 +117,8 @@ class Audit:
 def path_of(request: web.Request) -> str:
     """The path for a line of a log: its route's pattern, filled in where SHOWN allows it."""
     resource = request.match_info.route.resource
-    if is_hook(request) or resource is None:
-        return str(request.get(ROUTE, "a hook" if is_hook(request) else "an unknown path"))
+    if resource is None:
+        return str(request.get(ROUTE, "an unknown path"))
     given: dict[str, str] = dict(request.match_info)
     return re.sub(
         r"\{(\w+)\}",

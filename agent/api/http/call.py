@@ -100,9 +100,6 @@ class Route:
     query: tuple[Field, ...] = ()
     answers: tuple[int, ...] = (200,)
     """The first one is the status of an answer in JSON."""
-    hook: bool = False
-    """True if a backend's server calls it: a secret in the path is its only key, and the path is
-    written to no log."""
     takes_archive: bool = False
     """True if the body is an archive."""
     timely: bool = False

@@ -44,7 +44,7 @@ class ConnectionLimits:
     unread_per_address: int = 16
     unread: int = 64
     kept_free: int = 32
-    """More requests that scrapes, probes and the webhooks of backends may take."""
+    """More requests that scrapes and probes may take."""
     kept_for_rights: int = 32
     """And more again for clients with rights: no stranger takes these."""
     gave_way: int = 0

@@ -10,7 +10,6 @@ from agent.api.http.connection import Connection
 from agent.config.sections import ApiSection
 from agent.errors import Forbidden, InvalidRequest, TryLater
 
-HOOKS = "/hooks/"
 SECRET_PARAMETERS = frozenset(
     {"token", "key", "api_key", "apikey", "access_token", "auth", "authorization", "bearer"}
 )
@@ -24,7 +23,7 @@ async def check_crowd(request: web.Request, section: ApiSection, ring: KeyRing) 
     connection = request.protocol
     if not isinstance(connection, Connection):
         return
-    needed = is_hook(request) or request.rel_url.raw_path in NEEDED
+    needed = request.rel_url.raw_path in NEEDED
     righted = has_rights(request, section, ring)
     if not await connection.admit(needed=needed, righted=righted):
         raise TryLater("cannot answer so many requests at a time from this address", code="busy")
@@ -40,15 +39,9 @@ def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:
                 code="token_in_query",
             )
     peer = request.transport.get_extra_info("socket") if request.transport else None
-    # A backend in a container may use any name for this machine, and no rebound browser knows the
-    # secret in a hook's path.
-    if peer is not None and peer.family != socket.AF_UNIX and not is_hook(request):
+    if peer is not None and peer.family != socket.AF_UNIX:
         _check_host(request, allowed_hosts)
     _check_origin(request)
-
-
-def is_hook(request: web.Request) -> bool:
-    return request.rel_url.raw_path.startswith(HOOKS)
 
 
 def _check_host(request: web.Request, allowed_hosts: frozenset[str]) -> None:

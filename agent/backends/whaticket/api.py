@@ -33,7 +33,7 @@ from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.words import Claim, Happening, RemoteSession
 from agent.engines.base import Qr
 from agent.engines.tasks import Tasks, in_thread
-from agent.errors import EngineError
+from agent.errors import EngineError, InvalidRequest
 from agent.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ POLL, RATE = 0.5, 2 << 20
 SAVE_EVERY, COMMAND_AGAIN = 5.0, 10.0
 MOST_ERRORS = 20
 """Of one session, in one reading; the agent counts to five in five minutes."""
+CLOSE_WITHIN = 20.0
+"""Seconds that the agent's stop waits for a repair; systemd kills the agent after 90 s."""
 DAY = 86400.0
 
 
@@ -190,9 +192,6 @@ class Whaticket:
 
         await self._alone(session, "renew", work())
 
-    async def delete(self, remote: str) -> None:
-        raise cannot(f"delete {remote}", "the agent has no route for it", "not_supported")
-
     async def qr(self, remote: str) -> Qr | None:
         session, way = await self._started(remote)
         row = await self.calls.look(way.id)
@@ -203,26 +202,29 @@ class Whaticket:
         session.note_row(row, boot_now())
         return session.code()
 
-    async def pairing_code(self, remote: str, phone: str) -> Mapping[str, Any]:
-        raise cannot("get a code", "such a server makes none to type", "not_supported")
-
     async def new_keys(self, remote: str, peers: Sequence[str]) -> None:
         """Take the records of these peers, and the damaged ones, out with a backup."""
         session, way = await self._started(remote)
         await self._alone(session, "regenerate keys", way.regenerate(peers))
 
-    async def removed(self, remote: str) -> list[dict[str, Any]]:
-        """What repairs took out, oldest first."""
-        _, way = await self._started(remote)
-        return [it.shown() for it in await in_thread(self.keys.shelf.all, way.id)]
-
-    async def put_back(self, remote: str, name: object) -> None:
+    async def command(
+        self, remote: str, name: str, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         session, way = await self._started(remote)
-        await self._alone(session, "put keys back", way.put_back(name))
+        if name == "removed":  # oldest first
+            removals = await in_thread(self.keys.shelf.all, way.id)
+            return {"removed": [removal.shown() for removal in removals]}
+        if name == "restore_removed":
+            removal = arguments.get("name")
+            await self._alone(session, "put keys back", way.put_back(removal))
+            return {"name": removal}
+        cause = "a whaticket server knows removed and restore_removed"
+        raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
     async def close(self) -> None:
-        """A repair that has begun goes on to its end, so that no session stays down."""
-        await self._repairs.wait()
+        """A repair that has begun may take a session up again, so that none stays down."""
+        await self._repairs.wait(CLOSE_WITHIN)
+        await self._repairs.cancel()
         await self._tasks.cancel()
         if self.logs.patterns:
             await in_thread(self._save)

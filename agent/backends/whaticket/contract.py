@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote
 
+from agent.config.declaration import BackendDeclaration, Fault, path_fault, url_fault
 from agent.core.setting import setting as mark  # counted once the old room is deleted
-from agent.engines.remote.declaration import BackendDeclaration, Fault, path_fault, url_fault
 from agent.errors import EngineError
 
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/:-]*(\{id\})?[A-Za-z0-9._~/:-]*)")

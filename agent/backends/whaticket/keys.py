@@ -15,8 +15,8 @@ from agent.backends.whaticket.folder import SUFFIX, FolderKeys
 from agent.backends.whaticket.redis import RedisKeys
 from agent.backends.whaticket.shelf import Record, Removal, Shelf
 from agent.config import BackendDeclaration
+from agent.engines.baileys.peers import mappings_of, user_of, with_mapped
 from agent.engines.tasks import in_thread
-from agent.engines.whaticket.keys.peers import mappings_of, user_of, with_mapped
 from agent.errors import EngineError
 
 AGAIN = 0.1

@@ -2,20 +2,19 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from agent.cli.command import Subparsers, add_command, client_of, instance_id, name_of_a, wants_json
+from agent.cli.command import Subparsers, add_command, client_of, instance_id, name_of_a
 from agent.cli.paths import config_path
 from agent.cli.sessions.repair_round import TO_THE_END
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import moment, pair_lines, table_lines
-from agent.errors import InvalidRequest, NotFound
+from agent.errors import InvalidRequest
 
 _SECONDS = 150.0
 """A server may take as long as its `timeout`; the agent answers when that is over."""
-VERBS = ("list", "show", "add", "sessions", "adopt", "check", "reset", "drop-in")
+VERBS = ("list", "show", "add", "sessions", "adopt", "check", "reset")
 _WITH_VALUE = ("--socket", "--url", "--key")
 
 
@@ -48,9 +47,6 @@ def add(commands: Subparsers) -> None:
     )
     _add(among, "check", check, "check a backend's server now; exit status 1 when it is down")
     _add(among, "reset", reset, "close a backend's circuit, so that its sessions try again at once")
-    summary = "print a systemd drop-in with the rights that a backend's worker needs"
-    parser = _add(among, "drop-in", drop_in, summary, "desk > reach.conf")
-    parser.add_argument("--config", metavar="FILE", help="agent.toml")
 
 
 def _add(
@@ -151,7 +147,6 @@ def _lines(backend: dict[str, Any]) -> list[str]:
             "why": backend["sentence"] or "-",
             "version": backend["version"] or "-",
             "answered in": f"{backend['answer_seconds']:.3f} s",
-            "worker": f"{backend['worker']}, pid {backend['pid'] or '-'}",
             "sessions": f"{sessions}, {backend['held']} ours, {backend['connected']} connected",
             "circuit": backend["circuit"],
             "checked": moment(backend["checked"]),
@@ -189,23 +184,3 @@ def reset(options: argparse.Namespace) -> int:
     backend = client_of(options).post(f"/api/backends/{options.backend}/reset")
     done = f"the circuit of {backend['name']} is {backend['circuit']}"
     return print_answer(options, backend, done)
-
-
-def drop_in(options: argparse.Namespace) -> int:
-    """Read from the settings alone: the operator needs it before the agent runs with them."""
-    from agent.cli.backends.drop_in import drop_in_path, render_reach
-    from agent.config import load_config
-
-    config = load_config(config_path(options.config, os.environ), os.environ)
-    declared = {backend.name: backend for backend in config.backend}
-    if options.backend not in declared:
-        names = ", ".join(declared) or "none"
-        raise NotFound(f"cannot find the backend {options.backend}; declared: {names}")
-    text = render_reach(options.backend, declared[options.backend].flat())
-    if not text and not wants_json(options):
-        print(
-            f"{options.backend} needs no drop-in: the unit has all rights that its worker needs",
-            file=sys.stderr,
-        )
-    shown = {"path": str(drop_in_path(options.backend)), "text": text}
-    return print_answer(options, shown, text.removesuffix("\n"))

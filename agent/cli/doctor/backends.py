@@ -1,6 +1,5 @@
-"""doctor's checks of each backend: its server, and what its worker needs on this machine."""
+"""doctor's checks of each backend: its server, and what the agent needs of it on this machine."""
 
-import grp
 import os
 import shlex
 import shutil
@@ -12,9 +11,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from agent.cli.client import Client
+from agent.cli.doctor.access import Agent, agent_of, lines_for
 from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.findings import Finding, note, ok, wrong
-from agent.cli.doctor.worker_access import Worker, worker_of
 from agent.config import INSTALLED_STATE, BackendDeclaration, secrets_of
 from agent.config.backends import hide_secrets
 from agent.errors import ConfigError, WaError
@@ -29,8 +28,8 @@ _ADVICE = {
     "refused_key": "set the right key (or password), then: systemctl restart wa-agent",
     "licence_missing": "activate the licence on the server",
     "failing": "its own log says why it answers with errors",
+    "oversized": "its answer is far too large for a list: correct url, or the proxy before it",
 }
-_DROP_IN = "wa-agent backends drop-in {name} prints the rights that its worker needs"
 _SAMPLES = 5
 _SECONDS = 5.0
 
@@ -45,9 +44,9 @@ def checks(here: Installation) -> Iterator[Check]:
         yield Check("config", _open_file)
         yield Check("config", _one_server)
     state = here.config.agent.state_path
+    agent = agent_of(state, installed=state == INSTALLED_STATE)
     for backend in backends:
-        worker = worker_of(backend.name, state, installed=state == INSTALLED_STATE)
-        yield Check(f"backend {backend.name}", partial(_examine, backend, worker))
+        yield Check(f"backend {backend.name}", partial(_examine, backend, agent))
 
 
 def _views(client: Client) -> Mapping[str, Mapping[str, Any]] | None:
@@ -73,16 +72,13 @@ def _server(
             f"{words} answers in {view['answer_seconds']:.2f} s; {total} sessions,"
             f" {view['connected']} of our {view['held']} connected"
         )
-    if view["worker"] not in ("active", "activating"):
-        advice = f"journalctl -u wa-backend@{backend.name} says why; wa-agent events -f"
-        return wrong(f"its worker is {view['worker']}: {view['sentence']}", advice)
     advice = _ADVICE.get(view["reason"], f"wa-agent backends check {backend.name}")
     return wrong(f"{view['sentence'] or 'it is not up'}", advice)
 
 
-def _examine(backend: BackendDeclaration, worker: Worker, _: Installation) -> Iterator[Finding]:
+def _examine(backend: BackendDeclaration, agent: Agent, _: Installation) -> Iterator[Finding]:
     yield from _secrets(backend)
-    yield from _sources(backend, worker)
+    yield from _sources(backend, agent)
     yield from _redis(backend)
 
 
@@ -126,31 +122,29 @@ def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
             yield wrong(str(error), "correct it, then: systemctl restart wa-agent")
 
 
-# --- what its worker must reach on this machine ----------------------------------------------
+# --- what the agent must reach on this machine -----------------------------------------------
 
 
-def _sources(backend: BackendDeclaration, worker: Worker) -> Iterator[Finding]:
+def _sources(backend: BackendDeclaration, agent: Agent) -> Iterator[Finding]:
     if backend.ca_file:
-        yield from _path(backend, worker, Path(backend.ca_file), "r")
+        yield from _path(agent, Path(backend.ca_file), "r")
     settings = backend.flat()
     for source in settings.get("logs", ()):
         kind, _, what = source.partition(":")
-        if kind == "file":
-            yield from _path(backend, worker, Path(what), "r")
-        elif kind in ("folder", "pm2"):
-            yield from _path(backend, worker, Path(what), "rx")
-        elif kind == "journal":
-            yield from _journal(backend, worker)
+        if kind == "command":
+            yield from _command(what)
+        elif any(sign in what for sign in "*?["):
+            yield from _path(agent, Path(what).parent, "rx")
         else:
-            yield from _command(backend, what)
+            yield from _path(agent, Path(what), "r")
     if folders := settings.get("auth_folder"):
-        yield from _auth_folders(backend, worker, folders)
+        yield from _auth_folders(agent, folders)
 
 
-def _auth_folders(backend: BackendDeclaration, worker: Worker, template: str) -> Iterator[Finding]:
+def _auth_folders(agent: Agent, template: str) -> Iterator[Finding]:
     """A repair removes a peer's files: it needs the right to write in a session's folder."""
     pattern = Path(template)
-    findings = list(_path(backend, worker, pattern.parent, "rx"))
+    findings = list(_path(agent, pattern.parent, "rx"))
     yield from findings
     if any(finding.level == "wrong" for finding in findings):
         return
@@ -162,11 +156,10 @@ def _auth_folders(backend: BackendDeclaration, worker: Worker, template: str) ->
         advice = "check the path: a paired session has a folder there"
         yield note(f"no folder matches {template}", advice)
     for folder in folders[:_SAMPLES]:
-        yield from _path(backend, worker, folder, "rwx")
+        yield from _path(agent, folder, "rwx")
 
 
-def _path(backend: BackendDeclaration, worker: Worker, path: Path, ways: str) -> Iterator[Finding]:
-    drop_in = _DROP_IN.format(name=backend.name)
+def _path(agent: Agent, path: Path, ways: str) -> Iterator[Finding]:
     try:
         path.stat()
     except PermissionError:
@@ -175,38 +168,23 @@ def _path(backend: BackendDeclaration, worker: Worker, path: Path, ways: str) ->
     except OSError as error:
         yield wrong(f"{path}: {error.strerror}", "correct the path in its [[backend]]")
         return
-    may = [worker.may(path, way) for way in ways]
-    words = "write in" if "w" in ways else "read"
+    may, write = [agent.may(path, way) for way in ways], "w" in ways
+    words, unit = "write in" if write else "read", lines_for(path, write=write)
     if None in may:
-        yield note(f"cannot tell whether {worker.name} may {words} {path}", "run it as root")
+        yield note(f"cannot tell whether {agent.name} may {words} {path}", "run it as root")
     elif not all(may):
-        advice = f"give it to the user {worker.name}: setfacl, or a group; {drop_in}"
-        yield wrong(f"{worker.name} may not {words} {path}", advice)
-    elif not worker.sees(path):
-        yield wrong(f"{path} is hidden from its worker: the unit hides it", drop_in)
-    elif "w" in ways and not worker.may_change(path):
-        yield wrong(f"{path} is read-only for its worker by the unit", drop_in)
+        grant = f"u:{agent.name}:{'rwX' if write else 'rX'}"
+        advice = f'give it the right: setfacl -R -m {grant} -m d:{grant} "{path}"'
+        yield wrong(f"{agent.name} may not {words} {path}", advice)
+    elif not agent.sees(path):
+        yield wrong(f"{path} is hidden from the agent by its unit", unit)
+    elif write and not agent.may_change(path):
+        yield wrong(f"{path} is read-only for the agent by its unit", unit)
     else:
-        yield ok(f"{worker.name} may {words} {path}")
+        yield ok(f"{agent.name} may {words} {path}")
 
 
-def _journal(backend: BackendDeclaration, worker: Worker) -> Iterator[Finding]:
-    groups = set()
-    for name in ("systemd-journal", "adm"):
-        try:
-            groups.add(grp.getgrnam(name).gr_gid)
-        except KeyError:
-            continue
-    drop_in = _DROP_IN.format(name=backend.name)
-    if shutil.which("journalctl") is None:
-        yield wrong("journalctl is not installed", "install systemd, or use file:…")
-    elif worker.uid == 0 or groups & {worker.gid, *worker.groups}:
-        yield ok(f"{worker.name} may read the journal")
-    else:
-        yield wrong(f"{worker.name} may not read the journal", drop_in)
-
-
-def _command(backend: BackendDeclaration, text: str) -> Iterator[Finding]:
+def _command(text: str) -> Iterator[Finding]:
     program = shlex.split(text)[0]
     if shutil.which(program) is None:
         yield wrong(f"program {program} is missing", "install it, or correct logs")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from agent.cli.doctor.access import environment_of
 from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.findings import Finding, note, ok, wrong
-from agent.cli.doctor.worker_access import environment_of
 from agent.config import INSTALLED_STATE, Config
 from agent.engines.baileys import doctor as baileys
 from agent.engines.web import doctor as web

@@ -28,7 +28,6 @@ _OURS = (
     units.AGENT_HTTP_SOCKET,
     units.INSTANCES_SLICE,
     "wa-instance@*.service",
-    "wa-backend@*.service",
     "wa-pack@*.service",
 )
 _SHOWN = (
@@ -115,7 +114,7 @@ def _worker_logs(state: Path) -> list[Path]:
 
     logs = [
         path
-        for kind in ("run", "run-backends", "run-packs")
+        for kind in ("run", "run-packs")
         for path in state.glob(f"{kind}/*/worker.log")
         if not path.parent.is_symlink()
     ]

@@ -13,13 +13,12 @@ from agent.host.units import (
     AGENT_HTTP_SOCKET,
     AGENT_SERVICE,
     AGENT_SOCKET,
-    BACKENDS,
     INSTANCES,
     INSTANCES_SLICE,
 )
 
 UNITS = (
-    *(AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, BACKENDS.template, INSTANCES_SLICE),
+    *(AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, INSTANCES_SLICE),
     AGENT_HTTP_SOCKET,
 )
 UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")

@@ -152,7 +152,7 @@ def _without_worker(
     if observation.waits_turn:
         sentence = WAIT_SENTENCES[WAITS_TURN]
         return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, WAITS_TURN, sentence)
-    here, there = "it should run and has no worker", "its backend's worker does not watch it yet"
+    here, there = "it should run and has no worker", "its server is not watched yet"
     sentence = there if observation.instance.backend else here
     return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.engines.baileys.files import KEY_KINDS, REMOVED, UNREADABLE, read_key_file
-from agent.engines.whaticket.keys.peers import Peers, mappings_of, user_of, with_mapped
+from agent.engines.baileys.peers import Peers, mappings_of, user_of, with_mapped
 from agent.errors import EngineError
 from agent.files import sync
 from agent.redaction import mark_of

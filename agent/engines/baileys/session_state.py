@@ -19,8 +19,8 @@ from agent.engines.baileys.creds import CREDS
 from agent.engines.baileys.files import UNREADABLE
 from agent.engines.baileys.login_note import NOTE, forget_creds, note_login
 from agent.engines.baileys.peer_keys import is_stranger, unreadable_record
+from agent.engines.baileys.peers import address_of_jid
 from agent.engines.base import Qr, Reporter
-from agent.engines.whaticket.keys.peers import address_of_jid
 from agent.errors import EngineError, WaError
 
 log = logging.getLogger(__name__)

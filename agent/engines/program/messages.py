@@ -9,7 +9,7 @@ from agent.engines.baileys.keeping import Keeping
 from agent.engines.base import Reporter
 from agent.engines.phones import receiver_of
 from agent.engines.program.declaration import ProgramDeclaration
-from agent.engines.remote.outcomes import NOT_SENT, Outcomes
+from agent.engines.program.outcomes import NOT_SENT, Outcomes
 from agent.errors import EngineError
 
 KEEP = "keep"

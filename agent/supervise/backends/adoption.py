@@ -8,13 +8,12 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance_id
 from agent.core.view import InstanceView
 from agent.core.words import ADOPTED
-from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
+from agent.errors import InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
@@ -116,7 +115,7 @@ class Adoption:
         return made
 
     async def _adopt(self, backend: BackendFacts, asked: str, id: InstanceId | None) -> InstanceId:
-        await read_sessions(backend)
+        await check_now(backend)
         remote = session_meant(backend.name, backend.names, asked)
         if (holder := _holder(self._backends, backend, remote)) is not None:
             raise Refused(
@@ -153,7 +152,7 @@ class Adoption:
 
     async def _adopt_new(self, backend: BackendFacts) -> None:
         try:
-            await read_sessions(backend)
+            await check_now(backend)
         except WaError as error:
             log.warning("cannot read the sessions of backend %s: %s", backend.name, error)
             return
@@ -194,26 +193,11 @@ class Adoption:
         return parse_instance_id(f"{slug or backend.name[:SLUG]}-{mark}")
 
 
-async def read_sessions(backend: BackendFacts) -> None:
-    raw = (await ask_worker(backend, "sessions")).get("sessions")
-    backend.names = tuple(
-        RemoteSession(*(_text(row, key) for key in ("name", "status", "account", "title")))
-        for row in (raw if isinstance(raw, list) else [])
-        if isinstance(row, dict) and _text(row, "name")
-    )
-
-
-async def ask_worker(
-    backend: BackendFacts, do: str, args: Mapping[str, Any] | None = None
-) -> Mapping[str, Any]:
-    cause: LinkError | str = backend.sentence
-    if backend.link is not None:
-        try:
-            limit = backend.declared.timeout + 5.0
-            return await backend.link.call(do, args or {}, timeout=limit)
-        except LinkError as error:
-            cause = error
-    raise TryLater(f"cannot ask backend {backend.name}: {cause}", code="backend_down")
+async def check_now(backend: BackendFacts) -> None:
+    """Read the server's list; TryLater where none comes."""
+    if backend.served is not None and (await backend.served.check()).up:
+        return
+    raise TryLater(f"cannot ask backend {backend.name}: {backend.sentence}", code="backend_down")
 
 
 def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> str:
@@ -235,11 +219,6 @@ def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> s
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _text(row: Mapping[str, Any], key: str) -> str:
-    value = row.get(key)
-    return value[:200] if isinstance(value, str) else ""
 
 
 def check_place(backends: Backends, instance: Instance) -> None:

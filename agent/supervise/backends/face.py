@@ -1,16 +1,14 @@
 """The public face of backends: what the API and the command line may ask of them."""
 
-import hmac
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from agent.core.model import Category, InstanceId, JournalEntry, RemoteSession
 from agent.core.view import BackendView
 from agent.errors import NotFound
 from agent.log import bound
 from agent.store.database import Store
-from agent.supervise.backends.adoption import Adoption, ask_worker, read_sessions
+from agent.supervise.backends.adoption import Adoption, check_now
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
 
@@ -33,12 +31,12 @@ class BackendFace:
     async def sessions(self, name: str) -> list[RemoteSession]:
         """The server's own list, read now."""
         backend = self._find(name)
-        await read_sessions(backend)
+        await check_now(backend)
         return list(backend.names)
 
     async def check(self, name: str) -> BackendView:
         backend = self._find(name)
-        await ask_worker(backend, "check")
+        await check_now(backend)
         await backend.circuit.is_noted()
         return self._view(backend)
 
@@ -57,17 +55,6 @@ class BackendFace:
     async def adopt(self, name: str, remote: str, id: InstanceId | None = None) -> InstanceId:
         return await self._adoption.adopt(self._find(name), remote, id)
 
-    def hook_ok(self, name: str, secret: str) -> bool:
-        kept = self._backends.hooks.get(name, "")
-        right = hmac.compare_digest(kept.encode(), secret.encode(errors="replace"))
-        return bool(kept) and right
-
-    async def hook(self, name: str, event: Mapping[str, Any]) -> None:
-        """Hand an event of the server to the backend's worker. TryLater where that is away."""
-        backend = self._find(name)
-        backend.hooks += 1
-        await ask_worker(backend, "hook", {"told": dict(event)})
-
     def _find(self, name: str) -> BackendFacts:
         backend = self._backends.all.get(name)
         if backend is None:
@@ -82,8 +69,6 @@ class BackendFace:
             name=backend.name,
             engine=backend.declared.engine,
             url=backend.declared.url,
-            worker_state=backend.unit.state,
-            pid=backend.unit.main_pid,
             up=backend.up,
             reason=backend.reason,
             sentence=backend.sentence,
@@ -95,7 +80,11 @@ class BackendFace:
             sessions=server.sessions if server else None,
             held=len(backend.roster),
             connected=sum(facts.record.status == "CONNECTED" for facts in members),
-            next_check_wall=backend.next_check_wall if backend.link is not None else None,
-            hooks=backend.hooks,
+            next_check_wall=_soon(backend),
             breaker=backend.circuit.shown,
         )
+
+
+def _soon(backend: BackendFacts) -> float | None:
+    seconds = None if backend.served is None else backend.served.next_check
+    return None if seconds is None else time.time() + seconds

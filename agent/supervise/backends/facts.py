@@ -1,55 +1,20 @@
-"""What the agent knows of one backend right now, and one session's share of its worker's link."""
+"""What the agent knows of one backend right now."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from agent.backends.server import Server
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
 from agent.core.backends.outage import Outage
 from agent.core.backends.slowness import Slowness
-from agent.core.model import (
-    UNIT_ABSENT,
-    Claim,
-    InstanceId,
-    RemoteSession,
-    ServerClaim,
-    UnitStatus,
-)
-from agent.link.client import Link
-from agent.link.messages import Hello
+from agent.core.model import Claim, Happening, InstanceId, RemoteSession, ServerClaim
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.worker_link import Listener
 
 UNREAD_AGAIN = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class SeatLink:
-    link: Link
-    id: InstanceId
-    circuit: Circuit
-    forget: Callable[[InstanceId], None]
-    slack: Callable[[], float] = lambda: 0.0
-    """Seconds that each call may take longer, for its server is slow."""
-
-    @property
-    def hello(self) -> Hello:
-        return self.link.hello
-
-    async def call(
-        self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
-    ) -> Mapping[str, Any]:
-        limit = timeout + self.slack()
-        return await self.circuit.act(
-            self.id, do, lambda: self.link.call(do, args, timeout=limit, id=self.id)
-        )
-
-    async def close(self) -> None:
-        """End this session's share; the link stays open for the others."""
-        self.forget(self.id)
 
 
 @dataclass(slots=True)
@@ -59,21 +24,20 @@ class BackendFacts:
     declared: BackendDeclaration
     name: InstanceId
     """Named by the same rule as instances."""
-    roster: dict[InstanceId, Mapping[str, Any]]
-    """The sessions its worker holds, as its file says."""
     circuit: Circuit
+    roster: dict[InstanceId, str] = field(default_factory=dict)
+    """The sessions that are watched, each with the name of its run."""
     unread: str = ""
-    """Why the files of its key and password cannot be used: no worker is started for it."""
-    unit: UnitStatus = UNIT_ABSENT
-    link: Link | None = None
-    run: str = ""
-    """The newest run of its worker that the agent attached to."""
-    attached_at: float = 0.0
-    next_attach: float = 0.0
-    failed_starts: int = 0
+    """Why a file that it names (key, password, certificates) cannot be used: its server is not
+    asked."""
+    secret: BackendDeclaration | None = None
+    """The declaration with its key, as last read."""
+    served: Server | None = None
+    task: asyncio.Task[None] | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while its task is begun: a task may take 20 s to end before the next one."""
+    started_at: float = 0.0
     next_start: float = 0.0
-    stopped_by_hand: bool = False
-    our_stop: bool = False
     server: ServerClaim | None = None
     slowness: Slowness = field(default_factory=Slowness)
     cause: str = ""
@@ -85,51 +49,38 @@ class BackendFacts:
     """When the last claim about its server came."""
     asking: set[InstanceId] = field(default_factory=set)
     """Sessions that want to try, and wait for a good check."""
-    next_check_wall: float | None = None
-    """When its worker asks it again."""
     version: str = ""
     """The last that it told of itself."""
-    hooks: int = 0
-    """What its server told by itself."""
     outage: Outage = field(default_factory=lambda: Outage(boot_now(), down=True))
-    """Of its worker or its server; until it was seen up it counts as away."""
+    """Until it was seen up it counts as away."""
     since_wall: float = field(default_factory=time.time)
     """When `outage.down` last changed."""
     away: set[InstanceId] = field(default_factory=set)
     """The backend's sessions that have not come back yet."""
     listener: dict[InstanceId, Listener] = field(default_factory=dict)
-    words: dict[InstanceId, tuple[Claim, float]] = field(default_factory=dict)
-    """The newest claim of each session in this run, and when it arrived."""
-    names: tuple[RemoteSession, ...] = ()
-    """The server's list of sessions, as last read."""
-    checking: asyncio.Task[None] | None = None
-    """A check on demand, between those that the worker makes by itself."""
+    unheard: dict[InstanceId, deque[Happening]] = field(default_factory=dict)
+    """What logs told since the agent's start of sessions that no pass listens to yet."""
     next_look: float = 0.0
 
     @property
     def up(self) -> bool:
-        return self.link is not None and self.server is not None and self.server.up
+        return self.server is not None and self.server.up
 
     @property
     def unchecked(self) -> bool:
-        """Nothing is known of it since the agent's start, as while its worker starts."""
-        never = self.checked_at == float("-inf")
-        return never and not (self.stopped_by_hand or self.failed_starts or self.unread)
+        """Nothing is known of it since the agent's start."""
+        return self.checked_at == float("-inf") and not self.unread
 
     @property
     def reason(self) -> str:
         """Why it is away, as a code; "" = it is up."""
-        return "" if self.up else (self.server.reason if self.server else "worker_away")
+        return "" if self.up else (self.server.reason if self.server else "not_checked")
 
     @property
     def sentence(self) -> str:
         """Why it is not well, for people."""
-        if self.link is None:
-            if self.unread:
-                return f"{self.unread}; the agent reads it again every {UNREAD_AGAIN:g} s"
-            if self.stopped_by_hand:
-                return "an operator stopped its worker"
-            return f"its worker is {self.unit.state} and does not answer"
+        if self.unread:
+            return f"{self.unread}; the agent reads it again every {UNREAD_AGAIN:g} s"
         if self.server is None:
             return "the agent has not checked its server yet"
         if not self.server.up:
@@ -138,16 +89,18 @@ class BackendFacts:
 
     @property
     def warning(self) -> str:
-        """What its worker warns of while its server is up (a log that it cannot read, errors that
-        name no session); "" = nothing."""
+        """What is odd while its server is up (a log that it cannot read, errors that name no
+        session); "" = nothing."""
         return self.server.sentence if self.server is not None and self.server.up else ""
+
+    @property
+    def names(self) -> tuple[RemoteSession, ...]:
+        """The server's list of sessions, as last read."""
+        return () if self.served is None else self.served.sessions
 
     def last_words(self, id: InstanceId) -> Claim | None:
         """The last claim of that session, its proof aged by the time since."""
-        words = self.words.get(id)
-        if words is None:
-            return None
-        claim, at = words
-        if claim.proof_age is None:
-            return claim
-        return replace(claim, proof_age=claim.proof_age + boot_now() - at)
+        fact = None if self.served is None else self.served.facts.get(id)
+        if fact is None or fact.claim.proof_age is None:
+            return None if fact is None else fact.claim
+        return replace(fact.claim, proof_age=fact.claim.proof_age + boot_now() - fact.at)

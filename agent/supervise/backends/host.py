@@ -1,12 +1,13 @@
-"""The host as supervision sees it: local workers, members of packs, seats in backends' workers.
+"""The host as supervision sees it: local workers, members of packs, sessions on servers.
 
-A session on a backend has no process. Starting it makes its backend's worker watch it, stopping it
+A session on a backend has no process. Starting it makes its server's task watch it, stopping it
 ends that; the session on the server stays as it is.
 """
 
-import asyncio
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from agent.clock import boot_now
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
@@ -16,6 +17,7 @@ from agent.host.base import Host
 from agent.link.messages import parse_claim
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
+from agent.supervise.backends.served import ServerLink
 from agent.supervise.facts import Facts
 from agent.supervise.packs.packs import Packs
 
@@ -25,8 +27,7 @@ RESTART_TIMEOUT = 120.0
 
 
 class BackendHost:
-    """A Host whose instances are workers, members of a pack or, on a backend, seats in its
-    worker."""
+    """A Host whose instances are workers, members of a pack or, on a backend, watched sessions."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class BackendHost:
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         units = {**await self._host.list(), **self._packs.list()}
         for backend in self._backends.all.values():
-            units |= {id: _seat(backend) for id in backend.roster}
+            units |= {id: _unit(backend, id) for id in backend.roster}
         return units
 
     async def status(self, instance: InstanceId) -> UnitStatus:
@@ -55,24 +56,31 @@ class BackendHost:
             packed = self._packs.holds(instance)
             return await (self._packs if packed else self._host).status(instance)
         backend = self._backends.all.get(name)
-        return UNIT_ABSENT if backend is None or instance not in backend.roster else _seat(backend)
+        return UNIT_ABSENT if backend is None else _unit(backend, instance)
 
     async def start(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
             await self._start_worker(instance)
             return
-        backend = self._reached(name, instance)
-        async with self._backends.seats.started(backend, instance):
+        backend = self._declared(name, instance)
+        new = instance not in backend.roster
+        backend.roster.setdefault(instance, secrets.token_hex(8))
+        try:
+            await self._backends.servers.hold(backend, instance)
             if await self._needs_connect(backend, instance):
                 await self._call(backend, "connect", instance, RESTART_TIMEOUT)
             else:
                 self._no_login(boot_now())
+        except BaseException:
+            if new:  # the start is tried again as a whole
+                self._backends.servers.leave(backend, instance)
+            raise
 
     async def stop(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
             await (self._packs if self._packs.holds(instance) else self._host).stop(instance)
         elif (backend := self._backends.all.get(name)) is not None:
-            await self._backends.seats.leave(backend, instance)
+            self._backends.servers.leave(backend, instance)
 
     async def restart(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
@@ -83,8 +91,9 @@ class BackendHost:
             else:
                 await self._host.restart(instance)
             return
-        backend = self._reached(name, instance)
-        await self._backends.seats.take(backend, instance)
+        backend = self._declared(name, instance)
+        backend.roster.setdefault(instance, secrets.token_hex(8))
+        await self._backends.servers.hold(backend, instance)
         await self._call(backend, "restart", instance, RESTART_TIMEOUT)
 
     async def reset_failed(self, instance: InstanceId) -> None:
@@ -142,39 +151,30 @@ class BackendHost:
         else:
             await self._host.start(instance)
 
-    def _reached(self, name: str, instance: InstanceId) -> BackendFacts:
+    def _declared(self, name: str, instance: InstanceId) -> BackendFacts:
         backend = self._backends.all.get(name)
         if backend is None:
             raise HostError(f"cannot start {instance}: agent.toml declares no [[backend]] {name}")
-        if backend.link is None:
-            raise HostError(f"cannot start {instance} on {name}: {backend.sentence}")
         return backend
 
     async def _needs_connect(self, backend: BackendFacts, instance: InstanceId) -> bool:
         """Ask the server: the agent leaves a session alone that is connected already."""
         answer = await self._call(backend, "probe", instance, FIRST_LOOK)
-        claim = answer.get("claim")
         facts = self._facts_of(instance)
         paired = facts is None or facts.record.paired
         adopted = facts is None or facts.instance.adopted
-        said = parse_claim(claim if isinstance(claim, dict) else {})
-        return needs_connect(said, paired=paired, adopted=adopted)
+        return needs_connect(parse_claim(answer["claim"]), paired=paired, adopted=adopted)
 
     async def _call(
         self, backend: BackendFacts, do: str, instance: InstanceId, limit: float
-    ) -> Mapping[str, object]:
-        link = backend.link
-        if link is None:
+    ) -> Mapping[str, Any]:
+        if backend.served is None:
             raise HostError(f"cannot {do} {instance} on {backend.name}: {backend.sentence}")
-        limit += backend.slowness.slack
-        async with asyncio.timeout(limit + 5.0):
-            return await backend.circuit.act(
-                instance, do, lambda: link.call(do, {}, timeout=limit, id=instance)
-            )
+        return await ServerLink(backend, backend.served, instance).call(do, timeout=limit)
 
 
-def _seat(backend: BackendFacts) -> UnitStatus:
-    """While its backend's worker is away for a moment, a seat keeps its status."""
-    if backend.link is None and backend.outage.down:
-        return UnitStatus(UnitState.ACTIVATING, run=backend.run, since=backend.unit.since)
-    return UnitStatus(UnitState.ACTIVE, run=backend.run, since=backend.attached_at)
+def _unit(backend: BackendFacts, instance: InstanceId) -> UnitStatus:
+    run = backend.roster.get(instance)
+    if run is None:
+        return UNIT_ABSENT
+    return UnitStatus(UnitState.ACTIVE, run=run, since=backend.started_at)

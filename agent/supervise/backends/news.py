@@ -1,7 +1,8 @@
-"""What a backend's worker tells the agent: claims of sessions, its server's state, its end."""
+"""What the task of a server tells: claims of sessions, its server's state, its end."""
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,39 +14,46 @@ from agent.supervise.loop import Wakes
 
 log = logging.getLogger(__name__)
 
+MOST_UNHEARD = 100
+"""Happenings of one session that no pass listens to yet."""
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class WorkerNews:
+class ServerNews:
     wakes: Wakes
     """Wakes the passes of backends; `wake` wakes those of sessions."""
     wake: Callable[[InstanceId], None]
     say: Say
 
-    def claimed(self, backend: BackendFacts, id: InstanceId, run: str, claim: Claim) -> None:
-        backend.words[id] = (claim, boot_now())
+    def claimed(self, backend: BackendFacts, id: InstanceId, claim: Claim) -> None:
         if (listener := backend.listener.get(id)) is not None:
-            listener.on_claim(id, run, claim)
+            listener.on_claim(id, backend.roster.get(id, ""), claim)
 
-    def happened(self, backend: BackendFacts, id: InstanceId, run: str, what: Happening) -> None:
+    def happened(self, backend: BackendFacts, id: InstanceId, what: Happening) -> None:
         if (listener := backend.listener.get(id)) is not None:
-            listener.on_happening(id, run, what)
+            listener.on_happening(id, backend.roster.get(id, ""), what)
+        else:
+            backend.unheard.setdefault(id, deque(maxlen=MOST_UNHEARD)).append(what)
+
+    def changed(self, backend: BackendFacts) -> None:
+        """Its state or its list."""
+        backend.next_look = 0.0  # new sessions may match `adopt`
+        self.wakes.wake(backend.name)
 
     def lost(self, backend: BackendFacts, why: str) -> None:
-        log.info("the link to the worker of backend %s ended: %s", backend.name, why)
-        backend.link = backend.server = None
+        log.info("backend %s: %s", backend.name, why)
+        backend.server = None
         for listener in list(backend.listener.values()):
             listener.on_close(why)
         backend.listener.clear()
         self.wakes.wake(backend.name)
 
     def server(self, backend: BackendFacts, claim: ServerClaim) -> None:
+        """Each list that was read, or was not."""
         before, backend.server = backend.server, claim
         if claim.up:
             backend.slowness.note(claim.seconds)
         backend.checked_wall, backend.checked_at = time.time(), boot_now()
-        backend.next_check_wall = (
-            None if claim.next_check is None else time.time() + claim.next_check
-        )
         backend.version = claim.version or backend.version
         note_warning(backend, self.say)
         if claim.up or backend.outage.down:  # before, it may be a blink

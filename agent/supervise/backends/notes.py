@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.supervise.backends.circuit import Circuit, Noted
@@ -16,8 +15,6 @@ log = logging.getLogger(__name__)
 
 CIRCUITS = ("circuit_open", "circuit_closed")
 """Kinds of journal entries about a backend's circuit."""
-TELLS_WITHIN = 30.0
-"""Seconds in which a running worker has told why its server is away."""
 _COUNTS = re.compile(r"[0-9]+")
 
 Note = Callable[[JournalEntry], Noted]
@@ -43,21 +40,14 @@ def say_by(note: Note) -> Say:
 
 
 def note_cause(backend: BackendFacts, say: Say) -> None:
-    """Note why it is away, once for each cause: also where it was away before the agent began, and
-    not before its running worker had the time to tell a narrower one."""
+    """Note why it is away, once for each cause: also where it was away before the agent began."""
     cause = backend.reason
-    if cause == backend.cause or (cause and _may_tell_more(backend)):
+    if cause == backend.cause or (backend.server is None and not backend.unread):
         return
     backend.cause = cause
     if cause:
         waiting = f"; {len(backend.away)} sessions wait for it" if backend.away else ""
         say(backend, "backend_down", f"it is down: {backend.sentence}{waiting}", bad=True)
-
-
-def _may_tell_more(backend: BackendFacts) -> bool:
-    since = backend.outage.since
-    soon = since is not None and boot_now() - since < TELLS_WITHIN
-    return soon and backend.server is None and backend.unit.runs
 
 
 def note_warning(backend: BackendFacts, say: Say) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from urllib.parse import SplitResult, urlsplit
 
-from agent.engines.remote.declaration import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 
 ADVICE = "remove one of the two, or let adopt of each name other sessions"
 

@@ -1,13 +1,12 @@
-"""One pass for one backend: start and link its worker, judge its outage, adopt its sessions."""
+"""One pass for one backend: watch its server, judge its outage, adopt its sessions."""
 
 from dataclasses import dataclass
 
 from agent.clock import boot_now
-from agent.core.model import InstanceId, UnitState
+from agent.core.model import InstanceId
 from agent.supervise.backends.adoption import Adoption
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
-from agent.supervise.backends.worker import ATTACH_AGAIN
 
 LOOK_EVERY = 30.0
 
@@ -19,13 +18,10 @@ class BackendPasses:
 
     async def run(self, id: InstanceId) -> float | None:
         """Return when this backend must be looked at again at the latest."""
-        backend, workers = self.backends.all.get(id), self.backends.workers
-        if backend is None or workers is None:
+        if (backend := self.backends.all.get(id)) is None:
             return None
-        linked = backend.link
-        await self.backends.read_unread(backend)
-        await workers.look(backend)
-        if backend.link is not linked:
+        if backend.served is None:
+            await self.backends.start(backend)
             self.backends.wake_members(backend)
         self.backends.returns.look(backend)
         if backend.up:
@@ -34,12 +30,10 @@ class BackendPasses:
 
     def _next_look(self, backend: BackendFacts) -> float:
         now = boot_now()
-        if backend.link is not None:
-            blink = backend.outage.since if not backend.outage.down else None
-            soon = [] if blink is None else [blink + self.backends.settings().patience]
-            if backend.up:
-                soon.append(max(backend.next_look, now))
-            return min([now + LOOK_EVERY, *soon])
-        if backend.unit.state is UnitState.ACTIVE:
-            return max(backend.next_attach, now)
-        return min(max(backend.next_start, now + ATTACH_AGAIN), now + LOOK_EVERY)
+        if backend.served is None:
+            return min(max(backend.next_start, now + 0.5), now + LOOK_EVERY)
+        blink = backend.outage.since if not backend.outage.down else None
+        soon = [] if blink is None else [blink + self.backends.settings().patience]
+        if backend.up:
+            soon.append(max(backend.next_look, now))
+        return min([now + LOOK_EVERY, *soon])

@@ -3,31 +3,25 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
+from agent.config import BackendDeclaration, BackendsSection, with_secrets
 from agent.core.backends.outage import Outage
 from agent.core.breaker import BreakerPolicy
+from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import Health, InstanceId, JournalEntry, Signal, parse_instance_id
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.words import NO_PROOF, UNMEASURED
-from agent.errors import ConfigError, LinkError, WaError
-from agent.host.base import Host
-from agent.link.limits import LinkStats
+from agent.errors import ConfigError, LinkError
 from agent.supervise.backends.circuit import Circuit
-from agent.supervise.backends.facts import UNREAD_AGAIN, BackendFacts, SeatLink
-from agent.supervise.backends.files import (
-    hook_secret,
-    lay_out_backend,
-    make_backend_folder,
-    read_roster,
-)
-from agent.supervise.backends.news import WorkerNews
+from agent.supervise.backends.facts import UNREAD_AGAIN, BackendFacts
+from agent.supervise.backends.files import make_backend_folder
+from agent.supervise.backends.news import ServerNews
 from agent.supervise.backends.notes import Note, noted_circuit, say_by, take_over_circuits
 from agent.supervise.backends.returns import Returns
-from agent.supervise.backends.seats import Seats, forget_listener
-from agent.supervise.backends.worker import BackendWorkers
+from agent.supervise.backends.served import ServerLink, Servers
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
 from agent.supervise.worker_link import Listener
@@ -37,59 +31,55 @@ log = logging.getLogger(__name__)
 RETRY_AFTER = 5.0
 FRESH = 1.0
 """Seconds for which a good check lets sessions try: many that come back together share it."""
-TAKE_OVER = 5.0
-"""Seconds that a start waits for workers that run already to say how their servers are."""
+TAKE_OVER = 3.0
+"""Seconds that a start waits for the first answer of servers."""
 
 
 class Backends:
     def __init__(
         self,
         *,
-        host: Host | None,
         root: Path,
         wakes: Wakes,
         facts: Mapping[InstanceId, Facts],
         wake: Callable[[InstanceId], None],
         note: Note,
-        link_stats: LinkStats,
         settings: Callable[[], BackendsSection],
         breaker: Callable[[], BreakerPolicy],
-        crypto_patterns: Sequence[str] = (),
+        crypto_patterns: Sequence[CryptoPattern] = (),
     ) -> None:
-        """`host` starts the workers of backends; None: they have none."""
+        """`root`: a folder for each backend is in it, for what its kind keeps."""
         self.all: dict[str, BackendFacts] = {}
-        self.hooks: dict[str, str] = {}
-        """The secret part of the address that each server calls; "" = it calls none."""
         self._root = root
         self._wakes = wakes
         self._facts = facts
         self._wake = wake
         self.settings = settings
         self._breaker = breaker
-        self._crypto_patterns = crypto_patterns
         self._say = say_by(note)
         self.returns = Returns(self.members, wake, settings, self._say)
-        self.seats = Seats(root, facts)
-        self.news = WorkerNews(wakes, wake, self._say)
-        self.workers = (
-            None
-            if host is None
-            else BackendWorkers(host, self.news, self.seats, link_stats, self._say)
-        )
+        news = ServerNews(wakes, wake, self._say)
+        self.servers = Servers(root, news, facts, crypto_patterns)
 
     async def take_over(
         self, declared: Collection[BackendDeclaration], history: Iterable[JournalEntry] = ()
     ) -> None:
-        """Write the files of the workers; find workers that run already. `history`: journal entries
-        of the kinds CIRCUITS, newest first."""
-        if (workers := self.workers) is None:
-            return
+        """Watch the sessions again that the agent before this one watched. `history`: journal
+        entries of the kinds CIRCUITS, newest first."""
         for declaration in declared:
             await self._declare(declaration)
         take_over_circuits(self.all, history)
-        # Sessions whose worker ran all the time never count as away.
         backends = self.all.values()
-        await asyncio.gather(*(workers.look_for_running(its, TAKE_OVER) for its in backends))
+        for backend in backends:
+            # The name of a run outlives the agent: what was watched goes on.
+            backend.roster |= {
+                its.id: its.record.seen_run
+                for its in self.members(backend)
+                if its.record.seen_run and its.record.seen_run != its.record.stopped_run
+            }
+            await self.start(backend)
+        # Sessions whose server is well never count as away.
+        await asyncio.gather(*(self._first_check(backend) for backend in backends))
         for backend in backends:
             if backend.up:
                 backend.outage = Outage()
@@ -101,56 +91,69 @@ class Backends:
     async def add(self, declared: BackendDeclaration) -> bool:
         """Take on a backend that is new in the file. False: only the agent's next start can, for
         the name is in use."""
-        if self.workers is None or declared.name in self.all:
+        if declared.name in self.all:
             return False
         await self._declare(declared)
         self._wakes.wake(parse_instance_id(declared.name))
         return True
 
     async def read_secrets_again(self, name: str) -> bool:
-        """After a change of the files that hold its key or password: whether the worker starts
-        again with them. ConfigError: they cannot be read."""
+        """After a change of the files that hold its key or password: whether its server is asked
+        with others from now on. ConfigError: they cannot be read."""
         backend = self.all.get(name)
-        if backend is None or self.workers is None:
+        if backend is None:
             return False
-        changed = await self._write_settings(backend.declared)
-        if changed:
-            await self.workers.read_again(backend)
-        return changed
+        before = backend.secret
+        backend.secret = await asyncio.to_thread(with_secrets, backend.declared)
+        if before == backend.secret:
+            return False
+        async with backend.turn:
+            if backend.served is not None:
+                await self._start(backend)
+        return True
 
-    async def _declare(self, declared: BackendDeclaration) -> None:
-        name = parse_instance_id(declared.name)
-        self.hooks[name] = ""
-        if declared.webhook:
-            self.hooks[name] = await asyncio.to_thread(hook_secret, self._root, name)
-        await asyncio.to_thread(make_backend_folder, self._root, name)
-        roster = await asyncio.to_thread(read_roster, self._root, name)
-        self.all[name] = backend = BackendFacts(declared, name, roster, self._circuit(name))
-        await self.read_unread(backend, first=True)
-        if backend.unread:
-            log.error("cannot use backend %s: %s; all else goes on", name, backend.unread)
+    async def start(self, backend: BackendFacts) -> None:
+        """Begin to watch its server if it is not watched, as far as that can be done now."""
+        if boot_now() >= backend.next_start and backend.secret is None:
+            await self._read_secrets(backend)
+        async with backend.turn:
+            if boot_now() >= backend.next_start and backend.served is None:
+                await self._start(backend)
 
-    async def read_unread(self, backend: BackendFacts, *, first: bool = False) -> None:
-        """Take on the key and the password of a backend, where they could not be read before. A
-        worker that runs goes on with its earlier ones."""
-        if not (first or backend.unread) or boot_now() < backend.next_start:
+    async def _start(self, backend: BackendFacts) -> None:
+        if backend.secret is None:
             return
         try:
-            await self.read_secrets_again(backend.name)
+            await self.servers.start(backend, backend.secret)
         except ConfigError as error:
-            backend.unread, backend.next_start = str(error), boot_now() + UNREAD_AGAIN
+            self._cannot_use(backend, error)
         else:
             backend.unread = ""
 
-    async def _write_settings(self, declared: BackendDeclaration) -> bool:
-        """The file of its worker; True: it is new or another one."""
+    async def _first_check(self, backend: BackendFacts) -> None:
+        if backend.served is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TAKE_OVER):
+                    await backend.served.check()
+
+    async def _declare(self, declared: BackendDeclaration) -> None:
         name = parse_instance_id(declared.name)
-        settings = worker_settings(declared, await asyncio.to_thread(secrets_of, declared))
-        if self._crypto_patterns:
-            settings["crypto_patterns"] = list(self._crypto_patterns)
-        if declared.webhook:
-            settings["hook"] = self.hooks[name]
-        return await asyncio.to_thread(lay_out_backend, self._root, name, declared.engine, settings)
+        await asyncio.to_thread(make_backend_folder, self._root, name)
+        self.all[name] = backend = BackendFacts(declared, name, self._circuit(name))
+        await self._read_secrets(backend)
+
+    async def _read_secrets(self, backend: BackendFacts) -> None:
+        try:
+            await self.read_secrets_again(backend.name)
+        except ConfigError as error:
+            self._cannot_use(backend, error)
+        else:
+            backend.unread = ""
+
+    def _cannot_use(self, backend: BackendFacts, error: ConfigError) -> None:
+        if backend.unread != str(error):
+            log.error("cannot use backend %s: %s; all else goes on", backend.name, error)
+        backend.unread, backend.next_start = str(error), boot_now() + UNREAD_AGAIN
 
     def wait_reason(self, facts: Facts) -> str:
         """Why a session on a backend must wait; "" when it need not, or is on none."""
@@ -164,7 +167,7 @@ class Backends:
         return "" if backend.circuit.lets(facts.id) else "backend_circuit"
 
     def why_away(self, facts: Facts) -> str:
-        """In the words of its worker; "" = its backend is not declared."""
+        """In words; "" = its backend is not declared."""
         backend = self.all.get(facts.instance.backend)
         if backend is None:
             return ""
@@ -195,8 +198,8 @@ class Backends:
         if backend is None or (backend.up and now - backend.checked_at <= FRESH):
             return None
         backend.asking.add(facts.id)
-        if backend.up:  # its worker checks a server that is down by itself
-            self._begin_check(backend)
+        if backend.served is not None:
+            backend.served.hurry()
         return now + RETRY_AFTER
 
     def may_begin(self, facts: Facts) -> bool:
@@ -211,57 +214,29 @@ class Backends:
         backend = self.all.get(name)
         return backend is not None and backend.up and facts.id not in backend.away
 
-    def attach(self, facts: Facts, listener: Listener) -> SeatLink:
-        """The session's share of its worker's link; `listener` gets the last claim at once."""
+    def attach(self, facts: Facts, listener: Listener) -> ServerLink:
+        """The session's share of its server's task. `listener` gets the last claim at once, and
+        what happened before."""
         backend = self.all.get(facts.instance.backend)
-        if backend is None or backend.link is None:
-            raise LinkError(f"cannot reach the worker of {facts.id}'s backend", code="gone")
+        if backend is None or backend.served is None or facts.id not in backend.roster:
+            raise LinkError(f"cannot reach {facts.id}: its server is not watched", code="gone")
         backend.listener[facts.id] = listener
         if (claim := backend.last_words(facts.id)) is not None:
-            listener.on_claim(facts.id, backend.run, claim)
-        return SeatLink(
-            backend.link,
-            facts.id,
-            backend.circuit,
-            lambda id: forget_listener(backend, id),
-            lambda: backend.slowness.slack,
-        )
+            listener.on_claim(facts.id, backend.roster[facts.id], claim)
+        for what in backend.unheard.pop(facts.id, ()):
+            listener.on_happening(facts.id, backend.roster[facts.id], what)
+        return ServerLink(backend, backend.served, facts.id)
 
     def look_now(self) -> None:
         """Check the servers that are away: the kernel's routes changed."""
         for backend in self.all.values():
-            if backend.link is not None and not backend.up:
-                self._begin_check(backend)
+            if backend.served is not None and not backend.up:
+                backend.served.hurry()
 
-    def _begin_check(self, backend: BackendFacts) -> None:
-        if backend.checking is None:
-            backend.checking = asyncio.get_running_loop().create_task(
-                self._check_now(backend), name=f"look at backend {backend.name}"
-            )
-
-    async def _check_now(self, backend: BackendFacts) -> None:
-        try:
-            if backend.link is not None:
-                await backend.link.call("check", timeout=backend.declared.timeout + 5.0)
-        except WaError as error:
-            log.debug("cannot check backend %s: %s", backend.name, error)
-        finally:
-            backend.checking = None
-
-    async def close(self, *, leave_workers: bool) -> None:
-        """End the links and, unless `leave_workers`, the workers; the servers' sessions go on."""
+    async def close(self) -> None:
+        """The servers' sessions go on."""
         self.returns.close()
-        for backend in self.all.values():
-            if backend.checking is not None:
-                backend.checking.cancel()
-            if backend.link is not None:
-                await backend.link.close()
-                backend.link = None
-        if self.workers is None:
-            return
-        if not leave_workers:
-            await asyncio.gather(*(self.workers.stop(backend) for backend in self.all.values()))
-        await self.workers.close(leave_workers=leave_workers)
+        await asyncio.gather(*(self.servers.stop(backend) for backend in self.all.values()))
 
     def _circuit(self, name: InstanceId) -> Circuit:
         return noted_circuit(

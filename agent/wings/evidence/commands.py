@@ -10,7 +10,6 @@ from typing import Any
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
 from agent.cli.terminal.show import clean
-from agent.core.model import parse_instance_id
 from agent.errors import AgentUnreachable, Refused
 from agent.host.units import INSTANCES_SLICE
 
@@ -28,10 +27,9 @@ def logs(options: argparse.Namespace) -> int:
     client = client_of(options)
     path = f"/api/instance/{options.id}/worker-lines"
     if backend := client.get(f"/api/instance/{options.id}").get("backend"):
-        unit = f"wa-backend@{parse_instance_id(backend)}"
         raise Refused(
-            f"cannot print lines of {options.id} alone: it is a session of a server, whose one"
-            f" worker prints those of all its sessions: journalctl -u {unit}",
+            f"cannot print lines of {options.id}: it is a session of the server {backend}, which"
+            " has a log of its own; the agent's lines of it: journalctl -u wa-agent",
             code="not_supported",
         )
     found = client.get(path)

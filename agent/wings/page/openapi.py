@@ -88,8 +88,6 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
 
 
 def _needs(route: Route) -> str:
-    if route.hook:
-        return "No key: the secret in the path replaces it."
     own = route.right in (Right.READ, Right.OPERATE) and "{id:" in route.path
     return _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
 
@@ -119,11 +117,6 @@ def _operation(route: Route) -> dict[str, Any]:
         operation["tags"] = [route.area]
     if route.right is not Right.OPEN:
         operation["security"] = [{"key": []}]
-    if route.hook:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": {"type": "object"}}},
-        }
     if route.takes_archive:
         operation["requestBody"] = {
             "required": True,
@@ -171,7 +164,7 @@ def _refusals(route: Route) -> Iterator[int]:
         yield 401
     if "{" in route.path:
         yield 404
-    if route.body is not None or route.hook or route.takes_archive:
+    if route.body is not None or route.takes_archive:
         yield from (408, 413, 415)
     if "/qr" in route.path:
         yield 406

@@ -132,7 +132,6 @@ async def test_a_refusal_of_an_engine_is_a_clear_answer(
     ("message", "field", "named"),
     [
         ({"type": "edit", "message_id": "M1", "text": "x"}, "type", "edit"),
-        ({"text": "x", "quote": "M1"}, "quote", "quote"),
     ],
 )
 async def test_what_an_engine_never_sends_is_refused_at_once_by_its_name(

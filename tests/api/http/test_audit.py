@@ -109,18 +109,6 @@ async def test_a_reader_of_a_code_is_noted_once_a_minute(
     assert "the secret text" not in caplog.text
 
 
-async def test_a_wrong_secret_of_a_hook_is_noted_without_the_secret(
-    house: House, caplog: pytest.LogCaptureFixture
-) -> None:
-    secret = "almost-right-0123456789"
-    async with aiohttp.ClientSession(house.url) as tcp:
-        answer = await tcp.post(f"/hooks/evo/{secret}", json={})
-    assert answer.status == 404
-    (line,) = said(caplog)
-    assert "refused 127.0.0.1: POST /hooks/{name}/{secret} → 404" in line
-    assert secret not in caplog.text
-
-
 MESSAGE = "m%3A4915177712345@s.whatsapp.net%3A4915177712345@s.whatsapp.net%3AMID30"
 PATHS = {
     f"GET /api/instance/sales/messages/{MESSAGE}/media": "sales/messages/{message}/media",

@@ -16,7 +16,6 @@ from agent.backends.whaticket.api import Whaticket
 from agent.backends.whaticket.contract import BackendSettings
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
-from agent.core.breaker import BreakerPolicy
 from agent.core.model import Claim, InstanceId
 from agent.core.words import Happening
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
@@ -38,7 +37,7 @@ class Bench:
 
     def begin(self) -> None:
         self.api = Whaticket(self.declared, self.root / "wt", lambda *it: self.happened.append(it))
-        self.server = Server(self.declared, self.api, BreakerPolicy(3, 60.0), lambda _: None)
+        self.server = Server(self.declared, self.api, lambda _: None, lambda _: None)
         self.task = asyncio.create_task(self.server.run(), name="server")
 
     async def end(self) -> None:

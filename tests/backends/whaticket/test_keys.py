@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent.backends.whaticket import damage
+from agent.backends.whaticket.api import CLOSE_WITHIN
 from agent.backends.whaticket.folder import FolderKeys
 from agent.backends.whaticket.keys import SessionKeys
 from agent.backends.whaticket.shelf import KEEP, Shelf
+from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.errors import EngineError, InvalidRequest
 from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, Killed, OpenBench, die_at
@@ -51,13 +53,15 @@ async def test_one_peers_keys_go_and_can_be_put_back(bench: OpenBench) -> None:
     with pytest.raises(EngineError) as caught:
         await at.api.new_keys("7", ["5599888887777"])
     assert caught.value.code == "nothing_to_remove" and at.acts == []
-    [shown] = await at.api.removed("7")
-    await at.api.put_back("7", shown["name"])
+    [shown] = (await at.api.command("7", "removed", {}))["removed"]
+    await at.api.command("7", "restore_removed", {"name": shown["name"]})
     assert theirs.status == "CONNECTED" and not theirs.receive(PEER)  # the damaged one is back
     assert {name: at.auth()[name] for name in before} == before
-    assert len(await at.api.removed("7")) == 2  # what stood in its way was not lost either
+    assert (
+        len((await at.api.command("7", "removed", {}))["removed"]) == 2
+    )  # what stood in its way was not lost either
     with pytest.raises(EngineError) as caught:
-        await at.api.put_back("7", shown["name"])
+        await at.api.command("7", "restore_removed", {"name": shown["name"]})
     assert caught.value.code == "put_back_already"
 
 
@@ -103,7 +107,7 @@ async def test_what_stops_a_repair(bench: OpenBench, code: str) -> None:
         with pytest.raises(EngineError):
             await at.server.restart(SEVEN)
         await at.server.renew(SEVEN, confirmed=True)
-        assert (await at.api.removed("7"))[0]["whole"]
+        assert ((await at.api.command("7", "removed", {}))["removed"])[0]["whole"]
     elif code != "pairing_lost":
         await at.until(lambda: theirs.status == "CONNECTED", 20)
 
@@ -118,6 +122,17 @@ async def test_a_caller_who_leaves_stops_no_repair(bench: OpenBench) -> None:
     assert caught.value.code == "busy"
     await at.end()  # the agent stops
     await at.until(lambda: theirs.status == "CONNECTED", 5)
+
+
+async def test_a_session_that_does_not_come_up_again_delays_no_stop(bench: OpenBench) -> None:
+    at, theirs = await resting(bench)
+    at.standin.faults.stuck_opening = True
+    asking = asyncio.create_task(at.api.new_keys("7", [PEER]))
+    await at.until(lambda: theirs.status == "OPENING", 10)
+    begun = boot_now()
+    await at.end()
+    assert boot_now() - begun < CLOSE_WITHIN + 5.0
+    await asyncio.wait([asking])
 
 
 @pytest.mark.parametrize("preset", ["spec", "saas"])
@@ -139,7 +154,7 @@ async def test_a_renewal_keeps_all_keys_and_shows_a_code(bench: OpenBench, prese
     if preset == "spec":
         theirs.scan()
         await at.until(lambda: theirs.status == "CONNECTED", 10)
-        await at.api.put_back("7", removal.name)
+        await at.api.command("7", "restore_removed", {"name": removal.name})
         assert at.auth()["creds.json"] == before["creds.json"]
 
 

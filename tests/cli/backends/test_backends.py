@@ -68,7 +68,7 @@ async def test_a_check_says_with_its_status_how_it_is(cli, evo):
     away = await cli("backends", "check", "evo")
     assert (away.status, away.err) == (
         75,
-        "wa-agent: cannot reach the worker of backend evo: it does not run\n",
+        "wa-agent: cannot ask backend evo: no connection\n",
     )
 
 
@@ -115,30 +115,6 @@ async def test_deleting_there_too_takes_the_words(cli, house, evo, monkeypatch):
     assert "Shop 1 on evo is deleted too" in done.out
     assert "type: delete Shop 1" in asked[-1]
     assert house.supervisor.commands == [("shop", "delete", {})]
-
-
-async def test_addresses_and_paths_of_a_backends_unit_are_printed(cli, tmp_path):
-    file = tmp_path / "agent.toml"
-    file.write_text(
-        "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
-        "[[backend]]\nname = 'desk'\nengine = 'whaticket'\nurl = 'http://d.example'\nkey = 'K-2'\n"
-        "logs = ['pm2:/home/deploy/.pm2/logs']\nauth_folder = '/home/deploy/desk/{id}'\n"
-    )
-    where = ("--config", str(file))
-    said = await cli("backends", "drop-in", "desk", *where)
-    assert said.status == 0
-    assert 'BindReadOnlyPaths="-/home/deploy/.pm2/logs"' in said.out
-    assert "[Service]" in said.out.splitlines()
-    assert "K-2" not in said.out
-    as_json = (await cli("backends", "drop-in", "desk", *where, "--json")).json()
-    assert as_json["text"] == said.out
-    assert as_json["path"].endswith("/wa-backend@desk.service.d/reach.conf")
-    none = await cli("backends", "drop-in", "evo", *where)
-    assert (none.status, none.out) == (0, "")
-    assert none.err == ("evo needs no drop-in: the unit has all rights that its worker needs\n")
-    assert (await cli("backends", "drop-in", "other", *where)).status == 3
-    file.write_text("[[backend]]\nname = 'desk'\n")
-    assert (await cli("backends", "drop-in", "desk", *where)).status == 78
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""doctor on backends: what their workers tell, and what these need on this machine."""
+"""doctor on backends: how their servers are, and what the agent needs on this machine."""
 
 import asyncio
 import os
@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.doctor import access
 from agent.cli.doctor import backends as doctor_backends
-from agent.cli.doctor import worker_access as worker_sight
-from agent.cli.doctor.worker_access import Worker
-from agent.config import BackendDeclaration
+from agent.cli.doctor.access import Agent
 from tests.lacking import lacks, not_lent
 
 EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
@@ -65,11 +64,6 @@ async def test_a_backend_that_answers_is_good(doctor, house):
             "set the right key",
         ),
         ({"reason": "new_word", "sentence": ""}, "it is not up", "backends check evo"),
-        (
-            {"worker_state": "failed", "sentence": "its worker is failed"},
-            "worker is failed",
-            "journalctl -u wa-backend@evo",
-        ),
     ],
 )
 async def test_a_fault_of_a_server_comes_with_advice(doctor, house, more, sentence, advice):
@@ -96,21 +90,20 @@ async def test_keys_must_not_be_open_to_everybody(doctor, house, tmp_path):
 
 
 async def test_log_sources_and_folders_are_tried(doctor, house, tmp_path, monkeypatch):
-    monkeypatch.setattr(worker_sight, "WORKER", "nobody")
+    monkeypatch.setattr(access, "USER", "nobody")
     house.supervisor.backends.declare("tick", "whaticket")
     log, auth = tmp_path / "app.log", tmp_path / "auth"
     log.write_text("x")
     (auth / "session-7").mkdir(parents=True)
     text = (
-        f"{TICKET}logs = ['file:{log}', 'file:{tmp_path}/gone', 'folder:{tmp_path}',"
-        f" 'command:tail -F x', 'command:no-such-program-here']\n"
+        f"{TICKET}logs = ['file:{log}', 'file:{tmp_path}/gone',"
+        f" 'command:no-such-program-here']\n"
         f"auth_folder = '{auth}/session-{{id}}'\n"
     )
     found = await doctor(text)
     good = [sentence for level, sentence, _ in found if level == "ok"]
     assert any(f"may read {log}" in sentence for sentence in good)
     assert any(f"may write in {auth}/session-7" in sentence for sentence in good)
-    assert any("tail is installed" in sentence for sentence in good)
     assert [sentence for sentence, _ in wrong(found)] == [
         f"{tmp_path}/gone: No such file or directory",
         "program no-such-program-here is missing",
@@ -120,10 +113,10 @@ async def test_log_sources_and_folders_are_tried(doctor, house, tmp_path, monkey
     assert noted == [f"no folder matches {auth}/session-{{id}}"]
 
 
-NOBODY = Worker("nobody", 65534, 65534, (), confined=False)
+NOBODY = Agent("nobody", 65534, 65534, (), confined=False)
 
 
-def test_the_workers_own_user_is_asked(tmp_path: Path):
+def test_the_agents_own_user_is_asked(tmp_path: Path):
     if os.geteuid() != 0:
         not_lent("only root can ask as another user")
     (tmp_path / "open").mkdir(mode=0o755)
@@ -132,14 +125,27 @@ def test_the_workers_own_user_is_asked(tmp_path: Path):
         if folder == Path("/tmp"):
             break
         folder.chmod(0o755)
-    one = BackendDeclaration("tick", "whaticket")
 
     def levels(path: Path, ways: str) -> list[str]:
-        return [str(found.level) for found in doctor_backends._path(one, NOBODY, path, ways)]
+        return [str(found.level) for found in doctor_backends._path(NOBODY, path, ways)]
 
     assert levels(tmp_path / "open", "rx") == ["ok"]
     assert levels(tmp_path / "open", "rwx") == ["wrong"]
     assert levels(tmp_path / "shut", "rx") == ["wrong"]
+
+
+@pytest.mark.parametrize(
+    ("path", "write", "lines"),
+    [
+        ("/var/log/app.log", False, ['BindReadOnlyPaths="-/var/log/app.log"']),
+        ("/srv/app/auth", True, ['ReadWritePaths="-/srv/app/auth"']),
+        ("/home/app/auth", True, ["ProtectHome=tmpfs", 'BindPaths="-/home/app/auth"']),
+    ],
+)
+def test_the_lines_for_its_unit_are_said(path: str, lines: list[str], *, write: bool) -> None:
+    said = access.lines_for(Path(path), write=write)
+    assert "systemctl edit wa-agent" in said
+    assert " · ".join(["[Service]", *lines]) in said
 
 
 # Redis

@@ -248,7 +248,7 @@ def test_settings_of_engines_keep_their_names_only() -> None:
 def test_missing_parts_of_the_installation_are_named(tmp_path: Path) -> None:
     found = {one.check: one for one in systemd_checks.check_installation(tmp_path)}
     assert found["units"].level is Level.WRONG
-    for unit in ("wa-agent.service", "wa-instance@.service", "wa-backend@.service"):
+    for unit in ("wa-agent.service", "wa-instance@.service"):
         assert unit in found["units"].sentence
     assert found["polkit"].level is Level.WRONG
     for name in systemd_checks.UNITS:

@@ -6,7 +6,7 @@ from agent.core.model import UNIT_ABSENT, InstanceId, UnitState
 from agent.host.systemd.enabled_units import read_unit_files
 from agent.host.systemd.unit_cache import UnitCache
 from agent.host.systemd.unit_facts import read_unit
-from agent.host.units import BACKENDS, INSTANCES
+from agent.host.units import INSTANCES, PACKS
 
 A = InstanceId("a")
 RUNNING = {
@@ -72,11 +72,11 @@ def test_an_unloaded_unit_stays_absent_until_a_signal_names_it():
     assert cache.status(A) is None
 
 
-@pytest.mark.parametrize("kind", [INSTANCES, BACKENDS], ids=lambda kind: kind.prefix)
+@pytest.mark.parametrize("kind", [INSTANCES, PACKS], ids=lambda kind: kind.prefix)
 def test_enabled_and_masked_units_are_read_by_kind(kind, tmp_path):
     wants = tmp_path / "multi-user.target.wants"
     wants.mkdir()
-    for each in (INSTANCES, BACKENDS):
+    for each in (INSTANCES, PACKS):
         (wants / each.unit(each.prefix[:4])).symlink_to("/x")
         (tmp_path / each.unit("masked")).symlink_to("/dev/null")
     (wants / kind.unit("mine")).symlink_to("/x")

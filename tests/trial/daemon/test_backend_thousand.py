@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from tests.daemon.test_backends import reload
 
 from tests.daemon.conftest import RunningAgent
-from tests.daemon.test_backends import reload
 
 SESSIONS = 1000
 INTERVAL = 5.0

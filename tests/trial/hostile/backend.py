@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from agent.errors import EngineError
 from tests.engines.evolution.conftest import PACE
+
+from agent.errors import EngineError
 from tests.standin.evolution import StandIn, Times
 from tests.trial.hostile.serving import acts
 from tests.trial.hostile.serving.acts import MADE, NAMES, PAIRED, Step

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from agent.engines.whaticket.once.usage import USAGE
+
 from agent.api.http.call import Route, plain_path
 from agent.api.routes import ROUTES
 from agent.cli.main import build_parser
-from agent.engines.whaticket.once.usage import USAGE
 from agent.failpoint import POINTS
 
 Step = dict[str, Any]
@@ -40,7 +41,7 @@ KEEPS = words_of(
     "version, create, list, show, settings, enable, disable, start, stop, restart, passkey, "
     "send, read, presence, backends list, backends show, backends add, "
     "backends sessions, backends adopt, "
-    "backends check, backends reset, backends drop-in, qr, top, health, why, recover, "
+    "backends check, backends reset, qr, top, health, why, recover, "
     "incidents release, reasons, events, logs, "
     "programs list, programs drop-in, webhooks list, webhooks test, "
     "webhooks retry, snapshot, snapshots, export, "
@@ -76,7 +77,7 @@ ROUTES_KEEP = words_of(
     "/api/troubles, GET /api/engines, GET /api/backends, POST /api/backends, POST /api/reload, GET "
     "/api/backends/{name}, GET "
     "/api/backends/{name}/sessions, POST /api/backends/{name}/adopt, POST "
-    "/api/backends/{name}/check, POST /api/backends/{name}/reset, POST /hooks/{name}/{secret}, "
+    "/api/backends/{name}/check, POST /api/backends/{name}/reset, "
     "GET {I}/messages, GET {I}/messages/live, GET {I}/messages/{message}/media, GET /api/messages, "
     "GET /api/webhooks, POST /api/webhooks/{name}/test, POST "
     "/api/webhooks/{name}/retry, GET /api/health, POST /api/health/check, POST "

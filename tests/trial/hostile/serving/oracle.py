@@ -4,12 +4,13 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.core.model import InstanceId
-from agent.core.reasons import reason_of
 from agent.engines.evolution.backend import EvolutionBackend
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import Pace, read_settings
 from tests.engines.evolution.conftest import Heard
+
+from agent.core.model import InstanceId
+from agent.core.reasons import reason_of
 from tests.standin.evolution import KEY, StandIn
 from tests.standin.evolution.instances import Instance
 from tests.trial.hostile.serving.acts import ADOPTED, NAMES, PAIRED

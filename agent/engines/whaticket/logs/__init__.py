@@ -1,1 +1,0 @@
-"""A whaticket server's log: followed, split into records, each given its session."""

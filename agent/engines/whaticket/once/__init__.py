@@ -1,1 +1,0 @@
-"""One round over the sessions of a whaticket-like server, for cron, containers and CI."""

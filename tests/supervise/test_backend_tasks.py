@@ -1,0 +1,54 @@
+"""One task for each server, also while its key changes."""
+
+import asyncio
+from pathlib import Path
+
+from agent.backends.server import Server
+from agent.config import BackendDeclaration, BackendsSection
+from agent.core.breaker import BreakerPolicy
+from agent.supervise.backends.registry import Backends
+from agent.supervise.loop import Wakes
+
+
+async def test_a_key_that_changes_during_a_slow_close_begins_one_task(tmp_path: Path, monkeypatch):
+    backends = Backends(
+        root=tmp_path,
+        wakes=Wakes(),
+        facts={},
+        wake=lambda _: None,
+        note=lambda _: asyncio.get_running_loop().create_future(),
+        settings=BackendsSection,
+        breaker=lambda: BreakerPolicy(5, 600.0),
+    )
+    key, running = tmp_path / "key", []
+    closing, may_close = asyncio.Event(), asyncio.Event()
+
+    async def run(self):
+        running.append(self)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closing.set()
+            await may_close.wait()
+            running.remove(self)
+            await self._api.close()
+
+    monkeypatch.setattr(Server, "run", run)
+    key.write_text("first")
+    url = "http://127.0.0.1:1"
+    await backends.add(BackendDeclaration("evo", "evolution", url, key_file=str(key)))
+    one = backends.all["evo"]
+    await backends.start(one)
+    await asyncio.sleep(0)
+    key.write_text("second")
+    again = asyncio.create_task(backends.read_secrets_again("evo"))
+    await closing.wait()
+    by_pass = asyncio.create_task(backends.start(one))
+    await asyncio.sleep(0)
+    may_close.set()
+    await asyncio.gather(again, by_pass)
+    await asyncio.sleep(0)
+    assert len(running) == 1
+    assert running[0] is one.served
+    await backends.close()
+    assert running == []

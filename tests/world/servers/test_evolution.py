@@ -1,0 +1,334 @@
+"""Sessions on an Evolution server, from outside: the whole agent and a stand-in of the server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from agent.backends.evolution import Evolution
+from agent.clock import boot_now
+from tests.standin.evolution import KEY, StandIn
+from tests.world.world import WorldAgent
+
+ENDING_ROUTES = ("DELETE /instance/logout", "DELETE /instance/delete", "POST /instance/restart")
+
+
+def table(standin: StandIn, **more: object) -> str:
+    keys = {"name": "evo", "engine": "evolution", "url": standin.url, "key": KEY}
+    text = "\n[[backend]]\n"
+    for name, value in {**keys, "adopt": ["*"], **more}.items():
+        shown = str(value).lower() if isinstance(value, bool) else repr(value)
+        text += f"{name} = {shown}\n"
+    return text
+
+
+@pytest.fixture
+async def standin(request: pytest.FixtureRequest) -> AsyncIterator[StandIn]:
+    one = await StandIn.open(getattr(request, "param", "2.3.7"))
+    yield one
+    await one.close()
+
+
+class Watched:
+    """An agent that watches the stand-in, and questions about both."""
+
+    def __init__(self, agent: WorldAgent, standin: StandIn) -> None:
+        self.agent, self.standin = agent, standin
+
+    async def statuses(self) -> dict[str, str]:
+        found = (await self.agent.do("GET", "/api/instances?limit=1000"))["instances"]
+        return {one["id"]: one["connection_status"] for one in found}
+
+    async def all_connected(self, count: int) -> bool:
+        found = await self.statuses()
+        return len(found) == count and set(found.values()) == {"CONNECTED"}
+
+    async def verdict(self, id: str) -> tuple[str, str]:
+        health = (await self.agent.show(id))["health"]
+        return health["verdict"], health["reason"]
+
+    async def backend(self) -> Mapping[str, Any]:
+        found: dict[str, Any] = await self.agent.do("GET", "/api/backends/evo")
+        return found
+
+    async def backend_word(self) -> str:
+        return str((await self.backend())["reason"])
+
+    async def check(self, id: str) -> Mapping[str, Any]:
+        """A check now: it is answered as soon as that one instance was looked at."""
+        async with asyncio.timeout(30):
+            found: dict[str, Any] = await self.agent.do("POST", f"/api/instance/{id}/health")
+        return found
+
+    async def told(self, id: str, kind: str, begins: str) -> bool:
+        story = await self.agent.story(id)
+        return any(one == kind and sentence.startswith(begins) for one, sentence in story)
+
+    async def stayed(self, id: str) -> bool:
+        """Its status was CONNECTED all the time since it first was."""
+        story = await self.agent.story(id)
+        return not any(one == "status" and said.startswith("CONNECTED →") for one, said in story)
+
+    def restarted(self, name: str) -> bool:
+        return self.standin.paths[f"POST /instance/restart/{name}"] > 0
+
+    async def incident(self) -> bool:
+        return bool((await self.agent.do("GET", "/api/incidents"))["incidents"])
+
+    def ended_anything(self) -> list[str]:
+        """Requests that end or interrupt a session."""
+        return [route for route in self.standin.paths if route.startswith(ENDING_ROUTES)]
+
+
+@pytest.fixture
+async def watch(make_agent: Callable[..., WorldAgent], standin: StandIn) -> Callable[..., Any]:
+    async def begin(*sessions: str, state: str = "open", **more: object) -> Watched:
+        for name in sessions:
+            standin.add(name, state)
+        agent = make_agent(table(standin, **more))
+        await agent.start()
+        return Watched(agent, standin)
+
+    return begin
+
+
+async def test_sessions_of_the_server_are_adopted_and_not_touched(watch, standin, eventually):
+    one = await watch("Shop One", "line-1", "line-2")
+    await eventually(lambda: one.all_connected(3))
+    ids = set(await one.statuses())
+    assert {"line-1", "line-2"} < ids
+    (slug,) = ids - {"line-1", "line-2"}
+    assert slug.startswith("shop-one-")
+    assert (await one.agent.show(slug))["settings"] == {
+        "backend": "evo",
+        "remote": "Shop One",
+        "adopted": True,
+    }
+    assert one.ended_anything() == []
+    assert not any(route.startswith("GET /instance/connect/") for route in standin.paths)
+    assert (await one.backend())["held"] == 3
+    # What comes later is found as well, and only what the patterns name.
+    standin.add("line-3", "open")
+    await eventually(lambda: one.all_connected(4))
+
+
+async def test_a_new_one_is_made_there_and_its_code_is_offered(watch, standin, eventually):
+    one = await watch()
+    wanted = {"id": "till", "engine": "evolution", "settings": {"backend": "evo"}}
+    await one.agent.do("POST", "/api/instance", wanted)
+    await eventually(lambda: one.agent.status("till"), "QR_REQUIRED")
+    status, code = await one.agent.ask("GET", "/api/instance/till/qr")
+    assert status == 200
+    assert code["qr"] == standin.instances["till"].code
+    assert standin.instances["till"].scan()
+    await eventually(lambda: one.agent.status("till"), "CONNECTED")
+
+
+async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
+    watch, standin, eventually
+):
+    one = await watch(*(f"line-{number}" for number in range(12)))
+    await one.agent.create("local")
+    await eventually(lambda: one.all_connected(13))
+    await standin.front.set("refuse")
+    await eventually(lambda: one.verdict("line-3"), ("disconnected", "backend_down"))
+    for number in range(12):
+        await eventually(
+            lambda n=number: one.verdict(f"line-{n}"), ("disconnected", "backend_down")
+        )
+    await eventually(lambda: one.verdict("local"), ("healthy", ""))
+    assert await one.stayed("local")
+    shown = await one.backend()
+    assert (shown["up"], shown["reason"]) == (False, "unreachable")
+    # No try of their own: asked of the server itself, once in a while, and of no session.
+    before, begun = sum(standin.asked.values()), boot_now()
+    await standin.front.set("")
+    await eventually(lambda: one.all_connected(13))
+    asked, seconds = sum(standin.asked.values()) - before, boot_now() - begun
+    assert asked < 12 * (2 + 2 * seconds), "its checks, and no more"
+    assert one.ended_anything() == []
+    for number in range(12):
+        shown = await one.agent.show(f"line-{number}")
+        assert shown["attempts"] == 0
+        assert not [kind for kind, _ in await one.agent.story(f"line-{number}") if kind == "repair"]
+    told = await one.agent.do("GET", "/api/instance/line-1/events?limit=50")
+    assert told
+
+
+async def test_a_wrong_key_is_named_and_nothing_is_tried_with_it(watch, eventually, caplog):
+    one = await watch("shop", key="not-the-key")
+    await eventually(one.backend_word, "refused_key")
+    assert "not-the-key" not in caplog.text
+
+
+async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standin, eventually):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    standin.instances["shop"].dead = "closed"
+    await eventually(lambda: one.restarted("shop"))
+    standin.instances["shop"].dead = ""
+    await eventually(lambda: one.verdict("shop"), ("healthy", ""))
+    await eventually(lambda: one.verdict("other"), ("healthy", ""))
+    assert await one.stayed("other")
+    assert not any("other" in route for route in one.ended_anything())
+
+
+async def test_a_logout_on_the_phone_ends_in_a_new_code_and_no_deletion(watch, standin, eventually):
+    one = await watch("shop")
+    await eventually(lambda: one.all_connected(1))
+    standin.instances["shop"].end(401)
+    await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED")
+    assert not any("delete" in route for route in one.ended_anything())
+    assert standin.instances["shop"].scan()
+    await eventually(lambda: one.all_connected(1))
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_the_next_agent_watches_on_and_logs_none_in(watch, standin, eventually, end):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    run = await one.agent.run_of("shop")
+    await (one.agent.kill() if end == "kill" else one.agent.stop())
+    assert {each.state for each in standin.instances.values()} == {"open"}
+    await one.agent.start()
+    await eventually(lambda: one.all_connected(2))
+    assert await one.stayed("shop"), await one.agent.story("shop")
+    assert await one.agent.run_of("shop") == run, "it was started again"
+    assert one.ended_anything() == []
+    assert not any(route.startswith("GET /instance/connect/") for route in standin.paths)
+
+
+async def test_a_session_stopped_or_deleted_here_lives_on_at_its_server(watch, standin, eventually):
+    one = await watch("shop", "other", adopt=[])
+    await eventually(one.backend_word, "")
+    for name in ("shop", "other"):
+        await one.agent.do("POST", "/api/backends/evo/adopt", {"remote": name})
+    await eventually(lambda: one.all_connected(2))
+    await one.agent.do("POST", "/api/instance/shop/stop")
+    await eventually(lambda: one.verdict("shop"), ("disconnected", "stopped"))
+    await one.agent.do("DELETE", "/api/instance/other")
+    assert {each.state for each in standin.instances.values()} == {"open"}
+    assert one.ended_anything() == []
+
+    async def held() -> int:
+        return int((await one.backend())["held"])
+
+    await eventually(held, 0)  # it is shown as stopped as soon as that is wanted
+
+
+async def test_sessions_that_changed_places_on_their_server_are_told_until_it_is_put_right(
+    watch, standin, eventually
+):
+    one = await watch("desk", "shop")
+    await eventually(lambda: one.all_connected(2))
+    shop, desk = standin.instances["shop"], standin.instances["desk"]
+    own, others = (instance.wuid.split("@")[0] for instance in (shop, desk))
+
+    async def account() -> str:
+        return str((await one.agent.show("shop"))["account"])
+
+    await eventually(account, own)
+    shop.number, desk.number = others, own
+    await standin.restart_process()
+    await eventually(lambda: one.verdict("shop"), ("disconnected", "other_account"))
+    assert await account() == own
+    assert await one.told("shop", "status", "CONNECTED → AUTH_FAILURE") or await one.told(
+        "shop", "status", "RECONNECTING → AUTH_FAILURE"
+    ), await one.agent.story("shop")
+    assert one.ended_anything() == []
+    shop.number, desk.number = own, others
+    await standin.restart_process()
+    await eventually(lambda: one.all_connected(2))
+
+
+def reload(agent, text: str) -> None:
+    agent.config.write_text(text)
+    agent.reload()
+
+
+async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(
+    make_agent, eventually, caplog
+):
+    first, second = await StandIn.open(), await StandIn.open()
+    second.add("till", "connecting")
+    try:
+        agent = make_agent(table(first))
+        await agent.start()
+        added = table(second, name="desk")
+        reload(agent, agent.config.read_text() + added)
+
+        async def up() -> list[str]:
+            found = (await agent.do("GET", "/api/backends"))["backends"]
+            return sorted(each["name"] for each in found if each["up"])
+
+        await eventually(up, ["desk", "evo"])
+
+        async def statuses() -> dict[str, str]:
+            found = (await agent.do("GET", "/api/instances"))["instances"]
+            return {each["id"]: each["connection_status"] for each in found}
+
+        await eventually(statuses, {"till": "QR_REQUIRED"})
+        assert "takes effect at the agent's next start" not in caplog.text
+        reload(agent, agent.config.read_text().replace(added, ""))
+        wanted = "[[backend]] desk takes effect at the agent's next start"
+        await eventually(lambda: wanted in caplog.text)
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def test_a_session_whose_probes_fail_by_a_fault_of_the_agent_is_not_called_healthy(
+    watch, standin, eventually, monkeypatch
+):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    look = Evolution.look
+
+    async def faulty(self, remote, *, deep=False):
+        if remote == "shop":
+            raise KeyError(remote)
+        return await look(self, remote, deep=deep)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evolution, "look", faulty)
+        await eventually(lambda: one.told("shop", "verdict", "disconnected"))
+    await eventually(lambda: one.verdict("shop"), ("healthy", ""))
+    assert await one.stayed("other")
+
+
+async def test_a_ca_file_that_cannot_be_used_is_told_and_stops_nothing_else(
+    make_agent, eventually, tmp_path
+):
+    file = tmp_path / "ca.pem"
+    place = f'url = "https://127.0.0.1:1"\nca_file = "{file}"\n'
+    agent = make_agent(f'\n[[backend]]\nname = "evo"\nengine = "evolution"\nkey = "k"\n{place}')
+    await agent.start()
+    await agent.create("local")
+    await eventually(lambda: agent.status("local"), "CONNECTED")
+
+    async def sentence() -> str:
+        return str((await agent.do("GET", "/api/backends/evo"))["sentence"])
+
+    before = await sentence()
+    assert "ca_file" in before
+
+    async def told_anew() -> bool:
+        return await sentence() != before
+
+    file.write_text("")  # it is read again, without an order
+    await eventually(told_anew, within=30)
+    assert "ca_file" in await sentence()
+
+
+@pytest.mark.parametrize("standin", ["2.3.7", "1.8.6"], indirect=True)
+async def test_a_scan_is_shown_as_connected_within_six_seconds(watch, standin, eventually):
+    names = ["one", "two", "three", "four"]  # each at another moment of the list's five seconds
+    for name in names:
+        standin.add(name, "connecting")
+    one = await watch()
+    for name in names:
+        await eventually(lambda its=name: one.agent.status(its), "QR_REQUIRED")
+        await asyncio.sleep(13.9)
+        assert standin.instances[name].scan()
+        await eventually(lambda its=name: one.agent.status(its), "CONNECTED", within=6.5)
