@@ -20,7 +20,7 @@ from pathlib import Path
 
 from agent.core.admission import StartPolicy
 from scripts.outages.beds import Bed, make_bed
-from scripts.simulation.report import grid
+from scripts.table import table
 
 KINDS = ("sandbox", "web", "backend")
 MOST_BROWSERS = 8
@@ -126,7 +126,6 @@ def main() -> int:
     )
     parser.add_argument("--on", default=",".join(KINDS), help=f"kinds, of {', '.join(KINDS)}")
     parser.add_argument("--parallel", type=int, default=4, help="agents at a time")
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     given = parser.parse_args()
     kinds = given.on.split(",")
     if unknown := set(kinds) - set(KINDS):
@@ -134,7 +133,7 @@ def main() -> int:
     costs = asyncio.run(play_all(kinds, given.sessions, given.seconds, given.parallel))
     head = ["on", "sessions", "outage", "first back", "last back", "at most", "logins", "held"]
     rows = [[cost.kind, *_cells(cost)] for cost in costs]
-    print(grid(head, rows, markdown=given.markdown))
+    print(table(head, rows))
     return 0 if all(cost.held for cost in costs) else 1
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from scripts.benches.machine import this_machine
 from scripts.real_evolution.server import version_of, why_not
 from scripts.real_evolution.walk import ROUNDS, Cost, open_walk
-from scripts.simulation.report import grid
+from scripts.table import table
 from tests.standin.baileys import run as node
 
 HEAD = ("round", "back after (s)", "logins of one", "GET connect", "answered (s)", "held")
@@ -53,7 +53,6 @@ def main(argv: list[str]) -> int:
         "--sessions", type=int, default=25, metavar="N", help="three of five paired"
     )
     parser.add_argument("--seconds", type=float, default=240, help="length of each round's fault")
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     options = parser.parse_args(argv)
     if reason := why_not(options.server) or node.why_not("baileys"):
         print(f"scripts/chaos evolution: left out: {reason}", file=sys.stderr)
@@ -66,7 +65,7 @@ def main(argv: list[str]) -> int:
         print(f"not held: {error!r}; the logs are in {place}", file=sys.stderr)
         return 1
     print(f"Evolution API {version_of(options.server)} on {this_machine()}.\n")
-    print(grid(HEAD, [_cells(cost) for cost in costs], markdown=options.markdown))
+    print(table(HEAD, [_cells(cost) for cost in costs]))
     if any(cost.broke for cost in costs):
         print(f"the logs are in {place}", file=sys.stderr)
         return 1
