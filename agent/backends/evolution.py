@@ -135,8 +135,7 @@ class Evolution:
         """End its pairing. The caller has a proof or a person's word."""
         session = self.held[remote]
         async with session.acting:
-            renewal = self._renewal(session)
-            await renewal.log_out(None)
+            await self._renewal(session).log_out(None)
             session.note_end("logout")
             await self._state(session)
 
@@ -170,14 +169,6 @@ class Evolution:
             finally:
                 session.renewing = False
 
-    async def delete(self, remote: str) -> None:
-        """Delete it on the server for good. The caller has a person's word."""
-        session = self.held[remote]
-        async with session.acting:
-            renewal = self._renewal(session)
-            await renewal.delete()
-            session.note_end("")
-
     async def qr(self, remote: str) -> Qr | None:
         """The code to scan now; a login begins for it where there is no pairing to lose."""
         session = self.held[remote]
@@ -203,8 +194,7 @@ class Evolution:
                 raise EngineError(cause, code="not_waiting")
             if session.live is Live.CONNECTING:
                 # The number counts only when a login begins; there is no pairing to lose.
-                renewal = self._renewal(session)
-                await renewal.log_out(None)
+                await self._renewal(session).log_out(None)
                 session.note_end("")
                 session.note_live(Live.CLOSE)
             await self._log_in(session, phone)
@@ -229,8 +219,11 @@ class Evolution:
             return await self.pairing_code(remote, phone_of(arguments))
         if name == "settings":
             return await self._settings(remote, arguments)
-        if name == "delete":
-            await self.delete(remote)
+        if name == "delete":  # for good, by a person's word
+            session = self.held[remote]
+            async with session.acting:
+                await self._renewal(session).delete()
+                session.note_end("")
             return {}
         cause = "an Evolution server knows pairing_code, settings and delete"
         raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")

@@ -29,8 +29,6 @@ MOST_VALUES = 300_000
 """JSON values of an answer: 8 MiB of `[]` would take 200 MB as Python objects."""
 _SMALL = 64 << 10
 """Bytes that are read without a thread."""
-_SHORT = 2
-_GZIP_OR_ZLIB = 32
 
 
 class ServerDown(EngineError):
@@ -190,7 +188,7 @@ def _read(what: str, status: int, raw: bytes, encoding: str) -> Any:
 def _unpacked(raw: bytes, encoding: str) -> bytes:
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise zlib.error("the agent cannot read that: switch it off in the proxy before the server")
-    unpacking = zlib.decompressobj(zlib.MAX_WBITS | _GZIP_OR_ZLIB)
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # of either form
     try:
         content = unpacking.decompress(raw, LARGEST)
     except zlib.error:
@@ -203,31 +201,28 @@ def _unpacked(raw: bytes, encoding: str) -> bytes:
 def _texts(body: Any) -> Iterator[str]:
     """The texts of a request, however deep. Short ones tell nothing and stand in every word."""
     if isinstance(body, str):
-        yield from (body,) if len(body) > _SHORT else ()
+        yield from (body,) if len(body) > 2 else ()
     elif isinstance(body, Mapping | list):
         for part in body.values() if isinstance(body, Mapping) else body:
             yield from _texts(part)
 
 
+_CAUSES = (
+    (aiohttp.ClientSSLError, "tls", "no TLS with it"),
+    (aiohttp.ClientConnectorDNSError, "unreachable", "its name is not known"),
+    (aiohttp.ServerDisconnectedError, "unreachable", "it closed the connection without an answer"),
+    (aiohttp.ClientPayloadError, "unreachable", "its answer broke off"),
+    (aiohttp.ClientResponseError, "garbage", "its answer is not HTTP"),
+    (ValueError, "garbage", "its answer cannot be read"),
+)
+
+
 def _classified(error: Exception) -> tuple[str, str]:
     """A code and a cause for people; the error's own text may show too much."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            why = getattr(error.certificate_error, "verify_message", "") or "it cannot be verified"
-            return "tls", f"its certificate is refused: {why}"
-        case aiohttp.ClientSSLError():
-            return "tls", "no TLS with it"
-        case aiohttp.ClientConnectorDNSError():
-            return "unreachable", "its name is not known"
-        case aiohttp.ServerDisconnectedError():
-            return "unreachable", "it closed the connection without an answer"
-        case aiohttp.ClientPayloadError():
-            return "unreachable", "its answer broke off"
-        case aiohttp.ClientResponseError():
-            return "garbage", "its answer is not HTTP"
-        case OSError():
-            return "unreachable", error.strerror or "no connection"
-        case aiohttp.ClientError():
-            return "unreachable", type(error).__name__
-        case _:
-            return "garbage", "its answer cannot be read"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or "it cannot be verified"
+        return "tls", f"its certificate is refused: {why}"
+    for kind, reason, cause in _CAUSES:
+        if isinstance(error, kind):
+            return reason, cause
+    return "unreachable", getattr(error, "strerror", "") or type(error).__name__

@@ -7,27 +7,21 @@ the server does wrong stays its own: each request has a deadline, and no session
 
 import asyncio
 import logging
-import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from agent.backends.http import ServerDown
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
-from agent.core.model import (
-    Claim,
-    ClaimFact,
-    InstanceId,
-    RemoteSession,
-    ServerClaim,
-)
+from agent.core.model import Claim, ClaimFact, InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import ProbeAnswer, Qr
 from agent.errors import EngineError, Refused
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 EVERY = 5.0
 """Seconds between two rounds of looks, and between two lists of a server that is down."""
@@ -38,10 +32,9 @@ LOOKS = 30
 LOOK_LIMIT = 8.0
 """Seconds for one look, or 0.8 of a request's time if that is less."""
 _LOOK_SHARE = 0.8
+_ACTIONS = {"logout": "log out", "qr": "get a code of", "new_keys": "make new keys of"}
 _NOTED_AT_ONCE = 50
 """Claims, between which other tasks have their turn."""
-_SLUG = 40
-_NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +123,11 @@ class Server:
         self.declared = declared
         self.claim: ServerClaim | None = None
         """The server's state; None before the first list."""
-        self.checked_at = float("-inf")
         self.sessions: tuple[RemoteSession, ...] = ()
         """The last list."""
         self.facts: dict[InstanceId, ClaimFact] = {}
         """The newest claim of each session that was looked at."""
-        self._api = api
+        self.api = api
         self._changed, self._checked = changed, checked
         self._remotes: dict[InstanceId, str] = {}
         self._ids: dict[str, InstanceId] = {}
@@ -165,7 +157,7 @@ class Server:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._api.close()
+            await self.api.close()
 
     async def check(self) -> ServerClaim:
         """Read the list now; callers at the same time share one request."""
@@ -184,16 +176,16 @@ class Server:
             self._check_soon.clear()
             await self.check()
             up = self.claim is not None and self.claim.up
-            self._next_check = begun + (self._api.list_every if up else EVERY)
+            self._next_check = begun + (self.api.list_every if up else EVERY)
             await _first(self._check_soon, max(self._next_check - boot_now(), SOON))
             await asyncio.sleep(max(begun + SOON - boot_now(), 0.0))
 
     async def _check(self) -> None:
         count = len(self.sessions) if self.claim is not None else None
         try:
-            listed = await self._api.sessions()
+            listed = await self.api.sessions()
         except ServerDown as down:
-            self._api.away()
+            self.api.away()
             self._note_server(ServerClaim(False, down.reason, str(down)))
             return
         except EngineError as error:
@@ -206,7 +198,7 @@ class Server:
         same = self.sessions == listed.sessions
         self.sessions = listed.sessions
         claim = ServerClaim(
-            *(True, listed.reason, listed.warning, self._api.version, listed.seconds),
+            *(True, listed.reason, listed.warning, self.api.version, listed.seconds),
             sessions=len(listed.sessions),
         )
         self._note_server(claim, listed=not same)
@@ -217,7 +209,7 @@ class Server:
                 await asyncio.sleep(0)
 
     def _note_server(self, claim: ServerClaim, *, listed: bool = False) -> None:
-        before, self.claim, self.checked_at = self.claim, claim, boot_now()
+        before, self.claim = self.claim, claim
         news = before is None or _state(before) != _state(claim)
         if news and claim.up:
             self._look_soon.set()
@@ -230,7 +222,7 @@ class Server:
         while True:
             self._look_soon.clear()
             if self.claim is not None and self.claim.up:
-                due = sorted(self._api.due(), key=lambda it: self._last_looked.get(it, 0.0))
+                due = sorted(self.api.due(), key=lambda it: self._last_looked.get(it, 0.0))
                 self._waiting = deque(due)
                 self._begin_looks()
             await _first(self._look_soon, EVERY)
@@ -260,7 +252,7 @@ class Server:
         self._last_looked[remote] = boot_now()
         try:
             async with asyncio.timeout(limit):
-                return await self._api.look(remote, deep=deep)
+                return await self.api.look(remote, deep=deep)
         except TimeoutError as error:
             self._check_soon.set()
             cause = f"no answer within {round(limit, 1):g} s"
@@ -286,7 +278,7 @@ class Server:
         if self._remotes.get(id) == remote:
             return
         self.release(id)
-        await self._api.hold(remote, adopted=adopted, paired=paired, account=account)
+        await self.api.hold(remote, adopted=adopted, paired=paired, account=account)
         self._remotes[id], self._ids[remote] = remote, id
         self._look_soon.set()
 
@@ -296,7 +288,7 @@ class Server:
             del self._ids[remote]
             if (look := self._looks.get(remote)) is not None:
                 look.cancel()
-            self._api.forget(remote)
+            self.api.forget(remote)
             self._last_looked.pop(remote, None)
             self.facts.pop(id, None)
 
@@ -311,49 +303,14 @@ class Server:
             raise EngineError(f"cannot probe {id}: it was released meanwhile", code="released")
         return ProbeAnswer(self.facts[id].claim, detail)
 
-    async def connect(self, id: InstanceId) -> None:
-        async with self._acting(id, "connect") as remote:
-            await self._api.connect(remote)
-
-    async def disconnect(self, id: InstanceId) -> None:
-        async with self._acting(id, "disconnect") as remote:
-            await self._api.disconnect(remote)
-
-    async def restart(self, id: InstanceId) -> None:
-        async with self._acting(id, "restart") as remote:
-            await self._api.restart(remote)
-
-    async def renew(self, id: InstanceId, *, confirmed: bool) -> None:
-        """End the pairing and begin a fresh one; with a proof, or `confirmed` by a person."""
-        async with self._acting(id, "renew") as remote:
-            await self._api.renew(remote, confirmed=confirmed)
-
-    async def logout(self, id: InstanceId) -> None:
-        """End the pairing; with a proof or by a person's word."""
-        async with self._acting(id, "log out") as remote:
-            await self._api.logout(remote)
-
-    async def new_keys(self, id: InstanceId, peers: Sequence[str]) -> None:
-        async with self._acting(id, "make new keys of") as remote:
-            await self._api.new_keys(remote, peers)
-
-    async def qr(self, id: InstanceId) -> Qr | None:
-        async with self._acting(id, "get a code of") as remote:
-            return await self._api.qr(remote)
-
-    async def command(
-        self, id: InstanceId, name: str, arguments: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        """By a person's word."""
-        async with self._acting(id, f"{name} with") as remote:
-            return await self._api.command(remote, name, arguments)
-
-    @asynccontextmanager
-    async def _acting(self, id: InstanceId, what: str) -> AsyncIterator[str]:
-        remote = self._remotes[id]
-        self._refuse_if_down(f"{what} {id}")
+    async def act(
+        self, id: InstanceId, action: Callable[..., Awaitable[T]], *args: Any, **more: Any
+    ) -> T:
+        """One of the actions of `api` on a session, at once."""
+        remote, what = self._remotes[id], action.__name__
+        self._refuse_if_down(f"{_ACTIONS.get(what, what)} {id}")
         try:
-            yield remote
+            return await action(remote, *args, **more)
         except ServerDown:
             self._check_soon.set()
             raise
@@ -367,7 +324,7 @@ class Server:
 
     def _note(self, id: InstanceId) -> None:
         """Keep what the server says of it now."""
-        if (claim := self._api.claim(self._remotes[id])) is None:
+        if (claim := self.api.claim(self._remotes[id])) is None:
             return
         now, before = boot_now(), self.facts.get(id)
         same = before is not None and before.claim.status is claim.status

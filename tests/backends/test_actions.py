@@ -28,7 +28,7 @@ async def ours(at: Watched) -> Instance:
     """A session that the agent made, paired and connected."""
     await at.watch("one", adopted=False)
     await at.until_it_says("DISCONNECTED remote_missing", 45)
-    await at.server.connect(ONE)
+    await at.server.act(ONE, at.api.connect)
     await at.until_it_says(SCAN, 2 * AT_ONCE)
     one = at.standin.instances["one"]
     assert one.scan()
@@ -52,7 +52,7 @@ async def test_a_session_of_others_is_not_made_again(watch: Watch) -> None:
     await at.watch("one", adopted=True)
     await at.until_it_says("DISCONNECTED remote_missing", 45)
     with pytest.raises(EngineError) as caught:
-        await at.server.connect(ONE)
+        await at.server.act(ONE, at.api.connect)
     assert caught.value.code == "remote_missing"
     assert at.asked(CREATE) == 0
 
@@ -76,7 +76,7 @@ async def test_a_restart_keeps_the_pairing(watch: Watch, version: str, route: st
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
     with contextlib.nullcontext() if route == "POST" else pytest.raises(EngineError):
-        await at.server.restart(ONE)
+        await at.server.act(ONE, at.api.restart)
     await at.until(lambda: one.state == "open", 5)
     await at.until_it_says("CONNECTED", 2 * AT_ONCE)
     # 1.8 would open a second connection.
@@ -89,7 +89,7 @@ async def test_a_logout_ends_the_pairing(watch: Watch, version: str) -> None:
     at = await watch(version)
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.server.logout(ONE)
+    await at.server.act(ONE, at.api.logout)
     assert not one.creds
     await at.until_it_says("DISCONNECTED logout", AT_ONCE)
 
@@ -102,7 +102,7 @@ async def test_a_logout_that_changed_nothing_is_told(watch: Watch) -> None:
     one.drop(408)
     await asyncio.sleep(1)
     with pytest.raises(EngineError) as caught:
-        await at.server.logout(ONE)
+        await at.server.act(ONE, at.api.logout)
     assert caught.value.code == "no_effect"
     await asyncio.sleep(AT_ONCE)
     assert at.claim().paired and one.creds
@@ -114,7 +114,7 @@ async def test_a_renewal_gives_back_what_the_session_had(watch: Watch, version: 
     one.settings["rejectCall"] = True
     hook = {"enabled": True, "url": "http://shop.example/in", "events": ["MESSAGES_UPSERT"]}
     one.webhook = hook | ({} if one.old else {"headers": None, "webhookByEvents": True})
-    await at.server.renew(ONE, confirmed=False)
+    await at.server.act(ONE, at.api.renew, confirmed=False)
     made = at.standin.instances["one"]
     assert made is not one and made.token == one.token
     assert made.settings == one.settings
@@ -134,7 +134,7 @@ async def test_a_renewal_gives_back_the_proxy(watch: Watch) -> None:
     one = await ours(at)
     one.proxy = {"enabled": True, "host": "p", "port": "1", "protocol": "http", "username": "u"}
     one.proxy["password"] = "w"
-    await at.server.renew(ONE, confirmed=False)
+    await at.server.act(ONE, at.api.renew, confirmed=False)
     assert at.standin.instances["one"].proxy == one.proxy
 
 
@@ -142,7 +142,7 @@ async def test_what_others_made_is_logged_out_and_stays(watch: Watch) -> None:
     at = await watch()
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.server.renew(ONE, confirmed=False)
+    await at.server.act(ONE, at.api.renew, confirmed=False)
     assert at.asked(DELETE) == 0 and at.standin.instances["one"] is one
     await at.until_it_says(SCAN, 2 * AT_ONCE)
 
@@ -151,7 +151,7 @@ async def test_a_person_may_have_it_deleted_and_made_again(watch: Watch) -> None
     at = await watch()
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.server.renew(ONE, confirmed=True)
+    await at.server.act(ONE, at.api.renew, confirmed=True)
     assert at.standin.instances["one"] is not one
     assert len(backups(at)) == 1
     await at.until_it_says(SCAN, 2 * AT_ONCE)
@@ -165,13 +165,13 @@ async def test_a_renewal_that_was_killed_is_finished_by_the_next_agent(
     one.settings["rejectCall"] = True
     await at.standin.front.set("refused", only="instance/create")
     with pytest.raises(EngineError):
-        await at.server.renew(ONE, confirmed=False)
+        await at.server.act(ONE, at.api.renew, confirmed=False)
     assert "one" not in at.standin.instances
     await at.standin.front.set("")
     at.server.release(ONE)  # another agent knows only what is on the disk
     await at.watch("one", adopted=True)
     await at.until_it_says("DISCONNECTED renewal_unfinished", 45)
-    await at.server.connect(ONE)
+    await at.server.act(ONE, at.api.connect)
     made = at.standin.instances["one"]
     assert made.settings["rejectCall"] and made.token == one.token
 
@@ -187,7 +187,7 @@ async def test_nothing_is_deleted_that_could_not_be_given_back(watch: Watch, wha
     else:
         await at.standin.front.set("half" if what.endswith("find") else "refused", only=what)
     with pytest.raises(EngineError):
-        await at.server.renew(ONE, confirmed=True)
+        await at.server.act(ONE, at.api.renew, confirmed=True)
     assert at.standin.instances["one"] is one and one.creds
     assert at.asked(DELETE) == 0
 
@@ -203,7 +203,7 @@ async def test_a_session_that_came_back_is_kept(watch: Watch) -> None:
     await asyncio.sleep(1)
     assert one.state == "open"
     with pytest.raises(EngineError) as caught:
-        await at.server.renew(ONE, confirmed=True)
+        await at.server.act(ONE, at.api.renew, confirmed=True)
     assert caught.value.code == "pairing_kept"
     assert one.creds and at.asked(LOGOUT) == at.asked(DELETE) == 0
 
@@ -215,7 +215,7 @@ async def test_1_8_is_not_left_with_a_connection_of_a_deleted_session(watch: Wat
     await asyncio.sleep(35)
     assert one.state == "connecting"
     with pytest.raises(EngineError) as caught:
-        await at.server.renew(ONE, confirmed=True)
+        await at.server.act(ONE, at.api.renew, confirmed=True)
     assert caught.value.code == "no_effect"
     assert one.creds and at.asked(DELETE) == 0
 
@@ -223,7 +223,7 @@ async def test_1_8_is_not_left_with_a_connection_of_a_deleted_session(watch: Wat
 async def test_a_deletion_leaves_its_backup(watch: Watch, version: str) -> None:
     at = await watch(version)
     await ours(at)
-    await at.server.command(ONE, "delete", {})
+    await at.server.act(ONE, at.api.command, "delete", {})
     assert "one" not in at.standin.instances and len(backups(at)) == 1
     await at.until_it_says("DISCONNECTED remote_missing", 45)
 
@@ -234,10 +234,10 @@ async def test_a_pairing_code_is_for_a_session_without_a_pairing(
     at = await watch(version)
     one = await at.hold("one", "connecting")
     await at.until_it_says(SCAN, 20)
-    told = await at.server.command(ONE, "pairing_code", {"phone": "5511987654321"})
+    told = await at.server.act(ONE, at.api.command, "pairing_code", {"phone": "5511987654321"})
     assert told["code"] == "ABCD1234" and told["expires_in"] > 30
     one.scan()
     await at.until_it_says("CONNECTED", 2 * AT_ONCE)
     with pytest.raises(EngineError) as caught:
-        await at.server.command(ONE, "pairing_code", {"phone": "5511987654321"})
+        await at.server.act(ONE, at.api.command, "pairing_code", {"phone": "5511987654321"})
     assert caught.value.code == "not_waiting"

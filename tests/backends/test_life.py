@@ -55,12 +55,12 @@ async def test_a_scan_counts_at_once(watch: Watch, version: str) -> None:
     at = await watch(version)
     one = await at.hold("one", "connecting")
     await at.until_it_says(SCAN, 20)
-    qr = await at.server.qr(ONE)
+    qr = await at.server.act(ONE, at.api.qr)
     assert qr is not None and qr.text == one.code
     assert one.scan()
     await at.until(lambda: one.state == "open", 2)
     await at.until_it_says("CONNECTED", AT_ONCE)
-    assert await at.server.qr(ONE) is None
+    assert await at.server.act(ONE, at.api.qr) is None
     assert one.second_logins == 0
 
 
@@ -72,7 +72,7 @@ async def test_each_new_code_is_shown(watch: Watch, version: str) -> None:
         before = one.code
         await at.until(lambda before=before: one.code != before, 60)  # type: ignore[misc]
         await asyncio.sleep(AT_ONCE)
-        qr = await at.server.qr(ONE)
+        qr = await at.server.act(ONE, at.api.qr)
         assert qr is not None and qr.text == one.code
         assert at.says() == SCAN
 
@@ -114,7 +114,7 @@ async def test_an_end_that_1_8_does_not_tell_is_seen_at_the_code_after_it(watch:
     one.end(401)
     await at.until_it_says("DISCONNECTED connection_closed", 60)
     assert not at.claim().paired
-    await at.server.connect(ONE)
+    await at.server.act(ONE, at.api.connect)
     await at.until_it_says(f"{SCAN} logout", AT_ONCE)
 
 
@@ -160,7 +160,7 @@ async def test_a_session_that_its_process_has_not_loaded_is_waited_for(
     await at.server.probe(ONE)
     assert at.says() == "INITIALIZING" and at.claim().paired
     with pytest.raises(EngineError) as caught:
-        await at.server.connect(ONE)
+        await at.server.act(ONE, at.api.connect)
     assert caught.value.code == "remote_refused"
     one.load(connects=True)
     await at.until_it_says("CONNECTED", AT_ONCE)
@@ -234,11 +234,11 @@ async def test_a_paired_session_in_close_is_left_to_its_server(watch: Watch, ver
     at = await watch(version)
     await paired_and_closed(at)
     await asyncio.sleep(2 * AT_ONCE)
-    for action in (at.server.connect, at.server.restart):
+    for action in (at.api.connect, at.api.restart):
         with pytest.raises(EngineError) as caught:
             await action(ONE)
         assert caught.value.code == "remote_refused"
-    assert await at.server.qr(ONE) is None
+    assert await at.server.act(ONE, at.api.qr) is None
     assert at.asked(CONNECT) == 0
 
 
@@ -246,6 +246,6 @@ async def test_a_paired_session_that_its_server_left_closed_is_logged_in(watch: 
     at = await watch()
     await paired_and_closed(at)
     await at.until_it_says("DISCONNECTED connection_closed", 200)
-    await at.server.connect(ONE)
+    await at.server.act(ONE, at.api.connect)
     await at.until_it_says("CONNECTED", AT_ONCE)
     assert at.asked(CONNECT) == 1

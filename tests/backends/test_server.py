@@ -122,7 +122,7 @@ async def test_no_refusal_repeats_the_key(watch: Watch) -> None:
     for status in (200, 400, 500):
         at.standin.front.status = status
         with pytest.raises(EngineError) as caught:
-            await at.server.connect(ONE)
+            await at.server.act(ONE, at.api.connect)
         assert KEY not in str(caught.value) and "cannot" in str(caught.value)
 
 
@@ -187,7 +187,7 @@ async def test_a_server_that_misbehaves_stays_alone_with_it(
         await asyncio.sleep(30)
         assert not task.done() and TWO not in bad.facts
         with pytest.raises(EngineError) as caught:
-            await bad.connect(TWO)
+            await bad.act(TWO, bad.api.connect)
         assert caught.value.code == "backend_down"
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -13,18 +13,11 @@ from typing import Any
 
 from agent.backends.http import segment
 from agent.backends.server import Listed
+from agent.backends.whaticket import log_files
 from agent.backends.whaticket.calls import NOT_RUNNING, UNKNOWN, Row, WhaticketCalls
 from agent.backends.whaticket.contract import BackendSettings, cannot
 from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
-from agent.backends.whaticket.log_files import (
-    Found,
-    Owners,
-    open_logs,
-    read_json,
-    run_command,
-    turns_first,
-)
 from agent.backends.whaticket.log_lines import LogError, Turn, words_of
 from agent.backends.whaticket.session import WhaticketSession
 from agent.clock import boot_now
@@ -70,8 +63,10 @@ class Whaticket:
         self.calls = WhaticketCalls(declared)
         self.keys = open_keys(declared, folder / "removed")
         self.held: dict[str, WhaticketSession] = {}
-        self.owners = Owners()
-        self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
+        self.owners = log_files.Owners()
+        self.logs = log_files.open_logs(
+            self.own, patterns, log_files.read_json(folder / "logs.json"), 0
+        )
         self._happened, self._window = happened, window
         self._rows: dict[str, Row] | None = None
         """Of the last list; None before the first one."""
@@ -97,7 +92,7 @@ class Whaticket:
         self._rows = {row.id: row for row in rows}
         self.owners.know(rows)
         for session in self.held.values():
-            row = self._row_of(session.name)
+            row = self._rows.get(self.owners.ids.get(session.name, ""))
             if row is not None or session.row is not None:  # else a look asks for it
                 session.note_row(row, at)
         if self.held:
@@ -233,9 +228,6 @@ class Whaticket:
 
     # one session
 
-    def _row_of(self, remote: str) -> Row | None:
-        return (self._rows or {}).get(self.owners.ids.get(remote, ""))
-
     async def _find(self, session: WhaticketSession) -> str:
         """The server's id of it; "" if there is none."""
         name = session.name
@@ -303,7 +295,7 @@ class Whaticket:
         while True:
             cause = f"cannot read the log by {text.split(maxsplit=1)[0]}: it ended"
             try:
-                await run_command(text, self.logs.make_reader(), self._take, RATE)
+                await log_files.run_command(text, self.logs.make_reader(), self._take, RATE)
             except EngineError as error:
                 cause = str(error)
             self._say("command", cause)
@@ -322,10 +314,10 @@ class Whaticket:
             log.warning("%s: %s", self.declared.name, trouble)
         self._troubles[source] = trouble
 
-    def _take(self, all_found: list[Found]) -> None:
+    def _take(self, all_found: list[log_files.Found]) -> None:
         by_id = {session.id: session for session in self.held.values() if session.id}
         now, nameless, shown = time.time(), 0, Counter[str]()
-        for found in turns_first(all_found):
+        for found in log_files.turns_first(all_found):
             if now - found.at > self._window:
                 continue
             id = self.owners.whose(found)

@@ -48,10 +48,7 @@ _COMMUNITY = {
     "logout": "DELETE /whatsappsession/{id}",
     "create": "POST /whatsapp/",
 }
-_SPEC = {
-    "start": "PUT /whatsapp/{id}/start-session",
-    "disconnect": "PUT /whatsapp/{id}/disconnect",
-}
+_SPEC = {"start": "PUT /whatsapp/{id}/start-session", "disconnect": "PUT /whatsapp/{id}/disconnect"}
 PRESETS: Mapping[str, Mapping[str, str]] = {
     "spec": _COMMUNITY | _SPEC,
     "community": _COMMUNITY,

@@ -70,10 +70,6 @@ class SessionKeys:
             raise cannot("read the creds", "it is no readable file", "files")
         return values.get(name)
 
-    async def ids(self) -> list[str]:
-        """All sessions that have keys."""
-        return sorted({id for store in self.stores for id in await store.ids()})
-
     async def plan_all(self, id: str) -> Plan:
         plan = Plan(whole=True)
         for store in self.stores:

@@ -11,14 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.core.findings.crypto_patterns import (
-    CryptoFinding,
-    CryptoLogReader,
-    CryptoPattern,
-    Effect,
-    peer_in,
-    read_record,
-)
+from agent.core.findings import crypto_patterns as crypto
 from agent.engines.raw import text
 from agent.engines.reason_codes import WEB_WORDS, WHATSAPP_CODES, web_reason
 
@@ -64,7 +57,7 @@ def words_of(name: str) -> str:
 class LogError:
     """One error about keys."""
 
-    finding: CryptoFinding
+    finding: crypto.CryptoFinding
     session: str = ""
     """As the log calls it; "" = not named."""
 
@@ -85,9 +78,9 @@ class LineReader:
     """Reads one stream of lines."""
 
     log_session: re.Pattern[str] | None = None
-    own: tuple[CryptoPattern, ...] = ()
+    own: tuple[crypto.CryptoPattern, ...] = ()
     """The settings' patterns."""
-    _reader: CryptoLogReader = field(init=False)
+    _reader: crypto.CryptoLogReader = field(init=False)
     _session: str = ""
     """Of the error that waits for the stack under it."""
     _block: list[str] = field(default_factory=list)
@@ -95,7 +88,7 @@ class LineReader:
     """Messages that came twice: the server's own lines about them are benign as well."""
 
     def __post_init__(self) -> None:
-        self._reader = CryptoLogReader(self.own)
+        self._reader = crypto.CryptoLogReader(self.own)
 
     def feed(self, raw: bytes) -> list[LogError | Turn]:
         if self.rests and not self.own and not _NEEDLES.search(raw):
@@ -158,7 +151,7 @@ class LineReader:
             here = len(line) - len(line.lstrip())
             inside = inside if here > depth else ""
             if line.lstrip().startswith("at "):
-                peer = peer or peer_in(line.strip())
+                peer = peer or crypto.peer_in(line.strip())
             if (found := _FIELD.match(line)) is None:
                 continue
             name, value = found[1], found[2].strip().rstrip(",").strip("\"'`")
@@ -181,17 +174,17 @@ class LineReader:
         found: list[LogError | Turn] = []
         if (turn := read_turn(text(record.get("msg"), _LONGEST_TEXT))) is not None:
             found.append(turn if turn.session else replace(turn, session=session))
-        finding = read_record(record, self.own)
+        finding = crypto.read_record(record, self.own)
         if finding is not None and self._counts(finding):
             found.append(LogError(replace(finding, peer=peer or finding.peer), session))
         return found
 
-    def _counts(self, finding: CryptoFinding) -> bool:
-        if finding.effect is Effect.SUMMARY and self._twice:
+    def _counts(self, finding: crypto.CryptoFinding) -> bool:
+        if finding.effect is crypto.Effect.SUMMARY and self._twice:
             self._twice -= 1
             return False
         self._twice = min(self._twice + (finding.name == "duplicate"), 5)
-        return finding.effect is not Effect.BENIGN
+        return finding.effect is not crypto.Effect.BENIGN
 
     def _named(self, line: str) -> str:
         named = self.log_session.search(line[:2000]) if self.log_session else None

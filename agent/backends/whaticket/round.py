@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,14 @@ from typing import Any
 
 from agent.backends.http import ServerDown
 from agent.backends.whaticket.calls import Row, WhaticketCalls
+from agent.backends.whaticket.contract import cannot
 from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, open_keys
 from agent.backends.whaticket.log_files import Owners, open_logs, read_json, turns_first
 from agent.backends.whaticket.log_lines import LogError
 from agent.config import BackendDeclaration
 from agent.core.findings.crypto import judge_crypto
-from agent.core.findings.crypto_patterns import CryptoFinding, CryptoPattern, Effect
+from agent.core.findings.crypto_patterns import CryptoFinding, Effect
 from agent.core.findings.crypto_window import CryptoPolicy, CryptoWindow, note_error
 from agent.core.model import Health
 from agent.engines.tasks import in_thread
@@ -29,6 +31,8 @@ from agent.errors import WaError
 from agent.files import write_whole
 
 BUSY, BAD_STATE = 75, 78
+MOST = 16 << 20
+"""Bytes of the logs that one round reads."""
 REACH = 600.0
 """Seconds before the window in which errors still count: the last round may have read the first
 ones of a window."""
@@ -41,12 +45,13 @@ async def run_round(
     wanted: str,
     policy: CryptoPolicy,
     *,
-    most: int = 16 << 20,
-    patterns: tuple[CryptoPattern, ...] = (),
+    note: Callable[[str, str, str], None] = lambda _level, _id, _text: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[list[str], int]:
     """What was done, in sentences, and an exit status: 0 done, 1 failed, 3 not found, 4 refused,
-    5 server not reachable, 75 another round runs. `wanted`: "all", or the server's id of a session.
-    `most`: bytes of the logs that are read."""
+    5 server not reachable, 75 another round runs or this one was stopped. `wanted`: "all", or the
+    server's id of a session. `note`: takes each step at once: a level, the session or "", and
+    words. `stop`: True ends the round before its next session."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     calls = WhaticketCalls(declared)
@@ -57,9 +62,9 @@ async def run_round(
         if not (state := read_json(path)) and path.exists():
             cause = "it names what a round took down: look whether each session is connected"
             return [f"cannot read {path}, which is damaged; {cause}, and remove it"], BAD_STATE
-        round = Round(path, calls, keys, policy, **state)
-        await round.read(most, patterns)
-        await round.repair(wanted)
+        round = Round(path, calls, keys, policy, note, **state)
+        await round.read()
+        await round.repair(wanted, stop)
         return round.sentences or ["nothing needs a repair"], round.status
     except BlockingIOError:
         return ["another round runs; try again later"], BUSY
@@ -74,6 +79,7 @@ class Round:
     calls: WhaticketCalls
     keys: SessionKeys
     policy: CryptoPolicy
+    note: Callable[[str, str, str], None]
     marks: dict[str, Any] = field(default_factory=dict)
     errors: list[list[Any]] = field(default_factory=list)
     """When (Unix time), the session, the pattern's name and effect, the peer."""
@@ -84,9 +90,16 @@ class Round:
 
     def save(self) -> None:
         state = {"marks": self.marks, "errors": self.errors, "down": self.down}
-        write_whole(self.path, json.dumps(state).encode())
+        try:
+            write_whole(self.path, json.dumps(state).encode())
+        except OSError as error:  # as an EngineError it keeps no session down
+            raise cannot(f"write {self.path}", f"{error.strerror}", "files") from error
 
-    async def read(self, most: int, patterns: tuple[CryptoPattern, ...]) -> None:
+    def say(self, level: str, id: str, text: str) -> None:
+        self.sentences.append(f"{id}: {text}" if id else text)
+        self.note(level, id, text)
+
+    async def read(self) -> None:
         """Read the logs on, and find whose each error is."""
         self.keys.shelf.sweep()
         owners = Owners()
@@ -96,18 +109,18 @@ class Round:
             self._failed("", down)
             rows = [Row(id) for store in self.keys.stores for id in await store.ids()]
         owners.know(rows)
-        history = 0 if self.marks else most
-        logs = open_logs(self.calls.own, patterns, self.marks, history)
-        found, nameless = await in_thread(logs.read, most, ends=True), 0
+        logs = open_logs(self.calls.own, (), self.marks, 0 if self.marks else MOST)
+        found, nameless = await in_thread(logs.read, MOST, ends=True), 0
         for one in turns_first(found):
             whose = owners.whose(one)
             if isinstance(one.it, LogError) and whose:
                 what = one.it.finding
                 self.errors.append([one.at, whose, what.name, str(what.effect), what.peer])
             nameless += isinstance(one.it, LogError) and not whose
-        self.sentences += [*logs.lost, *filter(None, [logs.trouble])]
+        for text in (*logs.lost, *filter(None, [logs.trouble])):
+            self.say("WARN", "", text)
         if nameless and not self.errors:
-            self.sentences.append(f"{nameless} errors about keys name no session: set log_session")
+            self.say("WARN", "", f"{nameless} errors about keys name no session: set log_session")
             self.status = 1
         since = time.time() - self.policy.window - REACH
         self.errors = sorted(error for error in self.errors if error[0] > since)
@@ -115,7 +128,7 @@ class Round:
         logs.close()
         self.save()
 
-    async def repair(self, wanted: str) -> None:
+    async def repair(self, wanted: str, stop: Callable[[], bool]) -> None:
         if wanted != "all" and wanted not in self.down:
             try:
                 await self.calls.look(wanted)
@@ -124,6 +137,9 @@ class Round:
                 return
         for id in sorted({*self.down, *(error[1] for error in self.errors)}):
             peers = self._due(id)
+            if stop():
+                self.status = BUSY
+                return
             if wanted in ("all", id) and (peers is not None or id in self.down):
                 try:
                     await self._repair(id, peers or [], by_name=wanted == id)
@@ -144,7 +160,7 @@ class Round:
     async def _repair(self, id: str, peers: list[str], *, by_name: bool) -> None:
         row, before = await self.calls.look(id), self.down.get(id)
         if before is None and not by_name and row.status.upper() == "DISCONNECTED":
-            self.sentences.append(f"{id}: left as it is, for it was disconnected at the server")
+            self.say("INFO", id, "left as it is, for it was disconnected at the server")
             return
         peers = before["peers"] if before else peers
 
@@ -153,7 +169,8 @@ class Round:
             self.save()
 
         going, gone = partial(note, taken=False), partial(note, taken=True)
-        way = DownAndUp(self.calls, self.keys, id, went_down=going, taken=gone)
+        report = partial(self.note, "INFO", id)
+        way = DownAndUp(self.calls, self.keys, id, report, went_down=going, taken=gone)
         try:
             if not (before and before["taken"]):
                 await way.regenerate([peer for peer in peers if peer], damaged="" in peers)
@@ -165,14 +182,14 @@ class Round:
         self.down.pop(id, None)
         self.errors = [error for error in self.errors if error[1] != id]
         self.save()
-        self.sentences.append(f"{id}: recovered")
+        self.say("INFO", id, "recovered")
 
     def _failed(self, id: str, error: WaError) -> None:
         person = error.code == "pairing_lost"
-        self.sentences.append(f"{id}: needs a person: scan its code" if person else str(error))
+        text = "needs a person: scan its code" if person else str(error)
+        self.say("WARN", id if person else "", text)
         if person or error.code == "remote_missing":
             self.down.pop(id, None)
             self.save()
         by_code = 3 if error.code == "remote_missing" else 1
-        reason = error.reason if isinstance(error, ServerDown) else ""
-        self.status = _BY_REASON.get(reason, by_code)
+        self.status = _BY_REASON.get(getattr(error, "reason", ""), by_code)

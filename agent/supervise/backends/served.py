@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.backends.http import ServerDown
-from agent.backends.opening import open_api
-from agent.backends.server import Server
+from agent.backends.server import Server, ServerApi
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
 from agent.core.findings.crypto_patterns import CryptoPattern
@@ -85,28 +84,28 @@ async def _probe(server: Server, id: InstanceId, args: Answer) -> Answer:
 
 
 async def _qr(server: Server, id: InstanceId, _args: Answer) -> Answer:
-    code = await server.qr(id)
+    code = await server.act(id, server.api.qr)
     return {"qr": None if code is None else asdict(code)}
 
 
 async def _renew(server: Server, id: InstanceId, args: Answer) -> Answer:
-    await server.renew(id, confirmed=args.get("confirmed") is True)
+    await server.act(id, server.api.renew, confirmed=args.get("confirmed") is True)
     return {}
 
 
 async def _new_keys(server: Server, id: InstanceId, args: Answer) -> Answer:
-    await server.new_keys(id, [str(peer) for peer in args.get("peers", ())])
+    await server.act(id, server.api.new_keys, [str(peer) for peer in args.get("peers", ())])
     return {}
 
 
 async def _command(server: Server, id: InstanceId, args: Answer) -> Answer:
-    arguments = args.get("arguments", {})
-    return await server.command(id, str(args.get("name", "")), arguments)
+    name, arguments = str(args.get("name", "")), args.get("arguments", {})
+    return await server.act(id, server.api.command, name, arguments)
 
 
-def _plain(method: Callable[[Server, InstanceId], Coroutine[Any, Any, None]]) -> Any:
+def _plain(action: str) -> Any:
     async def work(server: Server, id: InstanceId, _args: Answer) -> Answer:
-        await method(server, id)
+        await server.act(id, getattr(server.api, action))
         return {}
 
     return work
@@ -115,11 +114,8 @@ def _plain(method: Callable[[Server, InstanceId], Coroutine[Any, Any, None]]) ->
 _WORKS: Mapping[str, Callable[[Server, InstanceId, Answer], Coroutine[Any, Any, Answer]]] = {
     "probe": _probe,
     "qr": _qr,
-    "connect": _plain(Server.connect),
-    "disconnect": _plain(Server.disconnect),
-    "restart": _plain(Server.restart),
+    **{action: _plain(action) for action in ("connect", "disconnect", "restart", "logout")},
     "renew": _renew,
-    "logout": _plain(Server.logout),
     "regenerate_keys": _new_keys,
     "command": _command,
 }
@@ -134,6 +130,22 @@ class Servers:
     facts: Mapping[InstanceId, Facts]
     crypto_patterns: Sequence[CryptoPattern]
 
+    def _open(
+        self,
+        declared: BackendDeclaration,
+        folder: Path,
+        happened: Callable[[str, Happening], None],
+    ) -> ServerApi:
+        """`folder`: for what is kept here. `happened`: called with the server's name of a
+        session."""
+        if declared.engine == "evolution":
+            from agent.backends.evolution import Evolution
+
+            return Evolution(declared, folder)
+        from agent.backends.whaticket.api import Whaticket
+
+        return Whaticket(declared, folder, happened, patterns=self.crypto_patterns)
+
     async def start(self, backend: BackendFacts, declared: BackendDeclaration) -> None:
         """`declared`: with its key. ConfigError: a file that it names cannot be used."""
         await self.stop(backend)
@@ -142,7 +154,7 @@ class Servers:
             if (id := server.id_of(remote)) is not None:
                 self.news.happened(backend, id, what)
 
-        api = open_api(declared, self.root / backend.name, happened, self.crypto_patterns)
+        api = self._open(declared, self.root / backend.name, happened)
         server = Server(
             declared, api, partial(self._changed, backend), partial(self.news.server, backend)
         )

@@ -105,8 +105,8 @@ async def test_what_stops_a_repair(bench: OpenBench, code: str) -> None:
         return
     if code == "session_damaged":  # a start would replace them with empty ones
         with pytest.raises(EngineError):
-            await at.server.restart(SEVEN)
-        await at.server.renew(SEVEN, confirmed=True)
+            await at.server.act(SEVEN, at.api.restart)
+        await at.server.act(SEVEN, at.api.renew, confirmed=True)
         assert ((await at.api.command("7", "removed", {}))["removed"])[0]["whole"]
     elif code != "pairing_lost":
         await at.until(lambda: theirs.status == "CONNECTED", 20)
@@ -142,12 +142,12 @@ async def test_a_renewal_keeps_all_keys_and_shows_a_code(bench: OpenBench, prese
     if preset == "spec":
         at.standin.faults.refuses_start = 400
         with pytest.raises(EngineError):
-            await at.server.renew(SEVEN, confirmed=True)
+            await at.server.act(SEVEN, at.api.renew, confirmed=True)
         assert at.auth() == before
         at.standin.faults.refuses_start = 0
-        await at.server.connect(SEVEN)
+        await at.server.act(SEVEN, at.api.connect)
         await at.until(lambda: theirs.status == "CONNECTED", 10)
-    await at.server.renew(SEVEN, confirmed=True)
+    await at.server.act(SEVEN, at.api.renew, confirmed=True)
     assert theirs.status == "qrcode" and theirs.logouts == 0
     removal = at.api.keys.shelf.all("7")[-1]
     assert {it.name: it.content for it in removal.records} == before

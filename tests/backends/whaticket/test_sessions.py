@@ -26,21 +26,22 @@ async def test_a_life(bench: OpenBench) -> None:
     at = await bench()
     theirs = at.standin.add("7", "Shop")
     shop = await at.hold("Shop")
-    await at.server.connect(shop)
-    await at.server.connect(shop)  # it is on its way: a second socket would fight the first
+    await at.server.act(shop, at.api.connect)
+    # It is on its way: a second socket would fight the first.
+    await at.server.act(shop, at.api.connect)
     assert theirs.starts == 1
     await at.until(lambda: at.status("Shop") == "QR_REQUIRED", 6)
-    code = await at.server.qr(shop)
+    code = await at.server.act(shop, at.api.qr)
     assert code is not None and code.text == theirs.qrcode and code.text not in repr(code)
     theirs.scan()
     await at.until(lambda: at.status("Shop") == "CONNECTED", 6)
-    assert at.claim("Shop").paired and await at.server.qr(shop) is None
+    assert at.claim("Shop").paired and await at.server.act(shop, at.api.qr) is None
     await at.api.disconnect("Shop")
     await at.until(lambda: at.status("Shop") == "DISCONNECTED", 6)
     assert (at.claim("Shop").reason, at.claim("Shop").paired) == ("", True)
-    await at.server.restart(shop)
+    await at.server.act(shop, at.api.restart)
     await at.until(lambda: at.status("Shop") == "CONNECTED", 6)
-    await at.server.logout(shop)
+    await at.server.act(shop, at.api.logout)
     await at.until(lambda: at.claim("Shop").reason == "logout", 6)
 
 
@@ -62,9 +63,9 @@ async def test_a_missing_session_is_made_only_where_the_agent_made_it(bench: Ope
     assert {at.claim(name).reason for name in ("44", "New", "Old")} == {"remote_missing"}
     for id, code in zip(others, ["missing", "missing", "ambiguous"], strict=True):
         with pytest.raises(EngineError) as caught:
-            await at.server.connect(id)
+            await at.server.act(id, at.api.connect)
         assert caught.value.code == f"remote_{code}"
-    await at.server.connect(own)
+    await at.server.act(own, at.api.connect)
 
 
 @pytest.mark.parametrize("preset", ["community", "ticketz"])
@@ -80,7 +81,7 @@ async def test_a_disconnect_that_logs_out_is_never_used(bench: OpenBench, preset
         await theirs.drop()  # it is down, and comes back by itself
     assert at.claim().useless == ("reconnect",)
     await at.until(lambda: theirs.status == "CONNECTED", 10)
-    await at.server.restart(InstanceId("7"))
+    await at.server.act(InstanceId("7"), at.api.restart)
     await at.until(lambda: theirs.status == "CONNECTED", 10)
     route = {"ticketz": "GET /whatsappsession/refresh/7"}.get(preset, "POST /whatsappsession/7")
     assert at.acts == [route] and theirs.logouts == 0 and set(at.auth()) == before
