@@ -34,11 +34,6 @@ _ANY_CASE, _LONG = re.IGNORECASE, re.IGNORECASE | re.VERBOSE | re.DOTALL
 _PATTERNS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("wak_", re.compile(r"\bwak_[A-Za-z0-9_~.+/=-]+"), f"wak_{REMOVED}"),
     ("://", re.compile(r'(://)[^/\s"]*@'), rf"\1{REMOVED}@"),
-    (
-        "/hooks/",
-        re.compile(r"""(/hooks/[^/\s{]{1,64}/)[^\s"'?<>{]+""", _ANY_CASE),
-        rf"\1{REMOVED}",
-    ),
     # WhatsApp's code: a version, @, then comma separated base64; or the link that carries it
     (
         "@",

@@ -59,7 +59,6 @@ SECRETS = {
     "a password with a sign": ("redis://user:hun@ter22@host:6379/0", "hun ter22"),
     "a proxy's address": ("http://admin:topsecret@proxy:3128", "topsecret"),
     "an Alertmanager's address": ("cannot reach https://ops:topsecret@am/api/v2", "topsecret"),
-    "a hook's address": ("POST http://a:8470/hooks/evo/5f4dcc3b5aa765d6", "5f4dcc3b"),
     "a session's keys": (
         '{"noiseKey":{"private":{"type":"Buffer","data":"Y29yZWNvcmU="}}}',
         "Y29yZWNvcmU",

@@ -43,7 +43,7 @@ OPEN = (*LONG, "/docs", "/", "/healthz", "/readyz")
 SHUT = ("/metrics", "/api/instances", "/api/keys", f"/api/instance/{SESSION}/details", "/nowhere")
 POSTS = (
     *(f"/api/instance/{SESSION}/stop", f"/api/instance/{SESSION}/cleanup", "/api/instance"),
-    *("/api/import", "/hooks/evo/abcdefghijklmnop", "/healthz", "/api/keys"),
+    *("/api/import", "/healthz", "/api/keys"),
 )
 KEYS = ("none", "none", "none", "unknown", "forged", "basic", "long", "read")
 ANSWERED = {"revoked", "half_closed"}

@@ -207,8 +207,6 @@ def draw_script(chance: Random) -> Step:
     argv = chance.choice(
         [
             [whose], [whose], [whose, "--debug"], [whose, "--dry-run"], ["--stats"], [],
-            [whose, "--put-back", f"@backup:{chance.randrange(4)}"], [whose, "--reset"],
         ]
     )  # fmt: skip
-    ends = "--reset" in argv and whose == "7"
-    return {"do": "script", "argv": argv, "id": "desk", "ends": ends, "own": chance.random() < 0.8}
+    return {"do": "script", "argv": argv, "id": "desk", "ends": False, "own": chance.random() < 0.8}

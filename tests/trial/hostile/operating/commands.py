@@ -3,15 +3,15 @@ routes of the API, the forms of the script. Each has a row here that says whethe
 pairing or why it is left out."""
 
 import argparse
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from agent.engines.whaticket.once.usage import USAGE
-
 from agent.api.http.call import Route, plain_path
 from agent.api.routes import ROUTES
+from agent.backends.whaticket import once
 from agent.cli.main import build_parser
 from agent.failpoint import POINTS
 
@@ -92,7 +92,7 @@ ROUTES_KEEP = words_of(
     "/metrics, GET /healthz, GET /readyz, GET /openapi.json, GET /docs, GET /"
 )
 
-SCRIPT = ("all", "ID", "--debug", "--dry-run", "--reset", "--put-back", "--stats")
+SCRIPT = ("all", "ID", "--debug", "--dry-run", "--stats")
 """Words of its usage."""
 
 PASSED_BY = {
@@ -171,5 +171,5 @@ def lacking() -> list[str]:
     found += [f"no longer there: {each}" for each in known - routes().keys()]
     played = (KEEPS | ENDS.keys() | LEFT.keys()) - commands().keys()
     found += [f"no longer there: {each}" for each in played]
-    typed = [word.strip("[]") for line in USAGE.splitlines()[:4] for word in line.split()]
-    return found + [word for word in typed if word.startswith("--") and word not in SCRIPT]
+    typed = re.findall(r"--[a-z-]+", once.__doc__)
+    return found + [word for word in typed if word not in SCRIPT]
