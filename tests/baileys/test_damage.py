@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from agent.engines.whaticket.keys.damage import is_record, worth_reading
-from agent.engines.whaticket.keys.folder import AuthFolder
 
+from agent.backends.whaticket.damage import bad_among, is_record, worth_reading
 from tests.baileys.conftest import (
     ACCOUNT,
     NEIGHBOUR,
@@ -45,6 +45,7 @@ def run_round(bed: Bed) -> str:
     place = bed.folder.parent
     settings = {
         "PATH": os.environ["PATH"],
+        "PYTHON": sys.executable,
         "BACKEND_URL": bed.server.url,
         "BACKEND_TOKEN": TOKEN,
         "LOG_FILE": str(bed.log),
@@ -61,7 +62,9 @@ def run_round(bed: Bed) -> str:
 
 
 def damaged(bed: Bed) -> list[str]:
-    return AuthFolder(str(bed.folder / "{id}")).damaged("7")
+    stored = {name.removesuffix(".json"): raw for name, raw in bed.files().items()}
+    bad = bad_among({name: raw for name, raw in stored.items() if worth_reading(name)})
+    return [f"{name}.json" for name in bad]
 
 
 async def test_no_record_of_a_working_client_is_called_damaged(bed: Bed) -> None:
