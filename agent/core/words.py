@@ -120,7 +120,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class ServerClaim:
-    """What a backend's worker says of its server."""
+    """What is known of a backend's server."""
 
     up: bool
     reason: str = ""
@@ -156,7 +156,7 @@ UNMEASURED = "unmeasured"
 NO_PROOF = "no_proof"
 """The reason of a server that is up and lacks what proves its sessions; theirs as well."""
 UNREACHED = "backend_unreachable"
-"""The code by which a backend's worker says that a call never got to its server."""
+"""The code of a call that never got to its server."""
 
 
 @dataclass(frozen=True, slots=True)
