@@ -34,9 +34,9 @@ class ServerLimits:
 
 INSTANCE_LINK = LinkLimits()
 INSTANCE_SERVER = ServerLimits()
-# For a worker that speaks for a thousand sessions: all their claims at once, and then some.
-BACKEND_LINK = LinkLimits(rate=2000.0, burst=20000.0, calls=256)
-BACKEND_SERVER = ServerLimits(happenings=5000, rate=1500.0, burst=15000.0, calls=256)
+# For a pack: all its claims at once, and then some.
+PACK_LINK = LinkLimits(rate=2000.0, burst=20000.0, calls=256)
+PACK_SERVER = ServerLimits(happenings=5000, rate=1500.0, burst=15000.0, calls=256)
 
 
 REFUSALS = (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId, ServerClaim
 from agent.errors import EngineError, LinkError
 from agent.link.client import Link, LinkLimits, LinkStats
-from agent.link.limits import BACKEND_LINK, BACKEND_SERVER, INSTANCE_LINK, INSTANCE_SERVER
+from agent.link.limits import INSTANCE_LINK, INSTANCE_SERVER, PACK_LINK, PACK_SERVER
 from agent.link.messages import Call, Hello
 from agent.link.server import LinkServer
 
@@ -44,7 +44,7 @@ class Both:
             HELLO,
             self.answer,
             lambda: dict.fromkeys(sorted(self.held), UP),
-            limits=BACKEND_SERVER,
+            limits=PACK_SERVER,
             answers_for=lambda id: id == EVO or id in self.held,
         )
         return self.server
@@ -55,7 +55,7 @@ class Both:
             return {"sessions": [{"name": "half \ud800"}]}
         return {"about": call.id}
 
-    async def open(self, limits: LinkLimits = BACKEND_LINK) -> Link:
+    async def open(self, limits: LinkLimits = PACK_LINK) -> Link:
         return await Link.open(
             self.path,
             EVO,
@@ -146,7 +146,7 @@ async def test_a_worker_sends_no_message_that_the_agent_refuses(
 
 
 @pytest.mark.parametrize(
-    ("agent", "worker"), [(INSTANCE_LINK, INSTANCE_SERVER), (BACKEND_LINK, BACKEND_SERVER)]
+    ("agent", "worker"), [(INSTANCE_LINK, INSTANCE_SERVER), (PACK_LINK, PACK_SERVER)]
 )
 def test_a_worker_keeps_below_what_the_agent_refuses(agent: Any, worker: Any) -> None:
     assert worker.rate < agent.rate and worker.burst < agent.burst

@@ -10,7 +10,7 @@ from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, par
 from agent.errors import HostError, InvalidRequest, LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import Link
-from agent.link.limits import BACKEND_LINK, LinkStats
+from agent.link.limits import PACK_LINK, LinkStats
 from agent.link.sockets import only_process
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Pack:
                 happened,
                 lost,
                 stats=stats,
-                limits=BACKEND_LINK,
+                limits=PACK_LINK,
             )
         except LinkError as error:
             log.debug("cannot attach to the worker of pack %s: %s", self.name, error)

@@ -16,7 +16,7 @@ from agent.core.words import parse_instance_id
 from agent.engines.base import Shared
 from agent.engines.catalog import load_shared
 from agent.errors import ConfigError
-from agent.link.limits import BACKEND_SERVER
+from agent.link.limits import PACK_SERVER
 from agent.link.messages import Call
 from agent.link.server import LinkServer
 from agent.worker.calls import Answer, Work, answer_with, plain
@@ -86,7 +86,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
         await shared.close()
         return in_order
 
-    server = await LinkServer.open(link_path, life.hello, answer, lambda: {}, limits=BACKEND_SERVER)
+    server = await LinkServer.open(link_path, life.hello, answer, lambda: {}, limits=PACK_SERVER)
     members.attach(server)
     works = {
         "shared": shared.watch(alive),
