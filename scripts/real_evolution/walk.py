@@ -193,7 +193,6 @@ async def open_walk(source: Path, place: Path, sessions: int) -> AsyncIterator[W
             declared = f'\n[[backend]]\nname = "evo"\nengine = "evolution"\nkey = "{KEY}"\n'
             declared += f'url = "{proxy.url}"\nadopt = ["*"]\n'
             listen = f"127.0.0.1:{free_port()}"
-            declared += f'webhook = true\nwebhook_url = "http://{listen}"\n'
             (place / "agent").mkdir()
             async with running_agent(place / "agent", declared, listen) as agent:
                 walk = Walk(bed, proxy, agent)
