@@ -128,6 +128,11 @@ async def test_five_errors_of_keys_end_with_new_keys_and_the_pairing(
     assert all(one.kept()[name] == before[name] for name in removed)
     await asyncio.sleep(310)
     assert one.acts == DOWN_AND_UP, "once"
+    story = await one.agent.story(await one.id())
+    steps = [text.partition(":")[0] for kind, text in story if kind == "repair_step"]
+    assert steps == ["disconnect", "back up and remove", "start-session", "wait"][: 4 * bool(gone)]
+    asked = (await one.agent.do("GET", "/api/repairs/statistics"))["interventions"]["asked"]
+    assert (asked, set((await one.agent.show(await one.id()))["errors"])) == (0, {"crypto"})
     assert one.files()["creds.json"] == before["creds.json"]
     assert one.files("8") == untouched
     assert one.sick.logouts == 0
