@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.conftest import Eventually
+from tests.world.virtual import _NoManager
 from tests.world.world import WorldAgent
 
 SESSIONS = 1000
@@ -72,7 +73,10 @@ async def server() -> AsyncIterator[Any]:
 
 
 @pytest.mark.timeout(1800)
-async def test_a_thousand_sessions_on_one_server(tmp_path: Path, eventually: Eventually) -> None:
+async def test_a_thousand_sessions_on_one_server(
+    tmp_path: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdnotify.SystemdNotifier", _NoManager)
     async with server() as (told, command):
         config = tmp_path / "agent.toml"
         place = f'engine = "evolution"\nurl = "{told["url"]}"\nkey = "{told["key"]}"\n'
