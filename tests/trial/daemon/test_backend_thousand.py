@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -95,23 +95,20 @@ async def test_a_thousand_sessions_on_one_server(
                 found += page["instances"]
             return sum(each["health"]["reason"] == "backend_down" for each in found)
 
-        async def step(what: str, probe: Any) -> None:
+        async def step(what: str, probe: Any, begin: Awaitable[Any]) -> None:
             begun = time.monotonic()
+            await begin
             await eventually(probe, SESSIONS, within=GUARD)
             turns.judge(what, begun)
 
-        await agent.start()
-        await step("adopted and connected", connected)
+        await step("adopted and connected", connected, agent.start())
         begun = time.monotonic()
         await asyncio.sleep(60)
         turns.judge("at rest", begun)
-        await command("fault", fault="refuse")
-        await step("away", held_back)
-        await command("fault", fault="")
-        await step("back", connected)
+        await step("away", held_back, command("fault", fault="refuse"))
+        await step("back", connected, command("fault", fault=""))
         await agent.stop()
-        await agent.start()
-        await step("after the agent's restart", connected)
+        await step("after the agent's restart", connected, agent.start())
         stats = await command("stats")
         assert stats["most_at_once"] <= 50
         touched = ("POST /instance", "DELETE", "GET /instance/connect/")
