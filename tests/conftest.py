@@ -238,7 +238,7 @@ SLOW = tuple(
     f"tests/{place}"
     for place in (
         *("daemon/", "baileys/", "scripts/", "standin/", "trial/"),
-        *("engines/baileys/", "engines/web/", "engines/evolution/", "engines/whaticket/logs/"),
+        *("engines/baileys/", "engines/web/"),
         *("wings/page/", "wings/moving/", "metrics/", "worker/", "host/process/", "store/"),
     )
 )

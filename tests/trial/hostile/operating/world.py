@@ -195,7 +195,6 @@ class World:
             "snapshot": self.sessions / ".snapshots" / id,
             "trash": self.sessions / ".trash",
             "archive": self.folder / "archives",
-            "backup": self.folder / "script" / "removed" / "7",
         }[kind]
         found = list(place.iterdir()) if place.is_dir() else []
         return [str(path) if kind == "archive" else path.name for path in found]
@@ -247,7 +246,7 @@ class World:
 
 _NOBODYS = {
     "snapshot": "20200101T000000Z-1", "trash": "a.20200101T000000Z-1", "key": "aaaaaaaa",
-    "removed": "20200101T000000Z-1", "archive": os.devnull, "backup": "20200101T000000Z-1",
+    "removed": "20200101T000000Z-1", "archive": os.devnull,
 }  # fmt: skip
 _STORES: dict[str, Callable[[Any], str]] = {
     "sandbox.json": lambda told: told["device"] if told["paired"] else "",
