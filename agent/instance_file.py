@@ -7,11 +7,9 @@ knows the keys; how the file is opened belongs to who opens it.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from agent.core.words import InstanceId, parse_instance_id
-from agent.files import open_plain
 
 NAME = "instance.json"
 VERSION = 1
@@ -100,12 +98,3 @@ def render_instance_file(file: InstanceFile, others: Mapping[str, Any]) -> bytes
     if len(raw) > LARGEST:
         raise ValueError(f"{len(raw)} bytes are more than a worker reads")
     return raw
-
-
-def read_instance_file(root: Path, id: InstanceId) -> InstanceFile | None:
-    """What its worker will find; None where it cannot be read."""
-    try:
-        with open_plain(root / id / NAME) as file:
-            return parse_instance_file(file.read(LARGEST + 1), id)
-    except (OSError, ValueError):
-        return None

@@ -23,7 +23,6 @@ LONGEST = (
     "tests/daemon/test_baileys.py",
     "tests/engines/baileys/test_baileys_kills.py",
     "tests/engines/baileys/test_baileys_store.py",
-    "tests/daemon/test_killed_rounds.py",
     "tests/metrics/test_rules.py",
 )
 """What took longest in whole runs: these begin before all rooms where nothing was measured yet, as

@@ -16,7 +16,6 @@ from agent.errors import EngineError
 _LIST = "/instance/fetchInstances"
 _NOBODY = "wa-agent-check"
 """No session has this name: the server refuses it from its memory."""
-_LONGEST_CODE = 4096
 _MAYBE_SECRET = re.compile(r"\S{25,}|\+?\d[\d ().-]{6,}\d")
 _NO_ACCOUNT = ("of undefined (reading 'name')", "Cannot read property 'name' of undefined")
 _DEAD = (
@@ -346,7 +345,7 @@ def _shown(body: Any) -> Shown:
     code = inside(body, "qrcode") if isinstance(session, Mapping) else body
     return Shown(
         text(state),
-        text(inside(code, "code"), _LONGEST_CODE),
+        text(inside(code, "code"), 4096),
         text(inside(code, "pairingCode")),
         whole(inside(code, "count")) or 0,
     )

@@ -36,7 +36,6 @@ then may lack what the first one has."""
 LOOK_EVERY = 0.3
 _KEPT = 10
 """Backups of one session: an outage of a day renews it 50 times."""
-_LONGEST_NAME = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +235,7 @@ class Renewal:
 
 def folder_name(name: str) -> str:
     quoted = segment(name)
-    if len(quoted) <= _LONGEST_NAME:
+    if len(quoted) <= 120:
         return quoted
     return f"{quoted[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 

@@ -11,41 +11,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import Claim, Happening, InstanceId, ServerClaim
+from agent.core.words import Claim, Happening, InstanceId
 from agent.errors import EngineError, LinkError
 from agent.link.allowance import Allowance
-from agent.link.limits import INSTANCE_LINK, LinkLimits, LinkStats
-from agent.link.messages import (
-    AgentHello,
-    Call,
+from agent.link.heard import (
     Claimed,
-    FromWorker,
-    Happened,
-    Hello,
+    Greeting,
+    Heard,
     Refused,
     Reply,
-    ServerClaimed,
-    parse_from_worker,
+    read_workers,
+    shown,
+    sound,
 )
+from agent.link.limits import LinkLimits, LinkStats
+from agent.link.messages import VERSION, Hello, malformed
 from agent.link.sockets import CheckPeer, Peer, reach_trusted
-from agent.link.wire import Decoder, encode
+from agent.link.wire import Lines, encode
 
 log = logging.getLogger(__name__)
 
-OnClaim = Callable[[InstanceId, str, Claim], None]
-OnHappening = Callable[[InstanceId, str, Happening], None]
-OnClose = Callable[[str], None]
-OnServer = Callable[[str, ServerClaim], None]
-SpeaksFor = Callable[[InstanceId], bool]
-
 
 @dataclass(frozen=True, slots=True)
-class _Ears:
-    on_claim: OnClaim
-    on_happening: OnHappening
-    on_close: OnClose
-    on_server: OnServer | None
-    speaks_for: SpeaksFor | None
+class Listener:
+    """Hears what a session says, each with the name of its run."""
+
+    on_claim: Callable[[str, Claim], None]
+    on_happening: Callable[[str, Happening], None]
+    on_close: Callable[[str], None]
+    """Called once when the link ends by itself, not after `close()`."""
 
 
 class Link(asyncio.Protocol):
@@ -54,35 +48,25 @@ class Link(asyncio.Protocol):
     hello: Hello
 
     @classmethod
-    async def open(  # noqa: PLR0917 - the three callbacks belong together
+    async def open(
         cls,
         path: Path,
         expected: InstanceId,
         check_peer: CheckPeer,
-        on_claim: OnClaim,
-        on_happening: OnHappening,
-        on_close: OnClose,
+        listener: Listener,
         *,
         timeout: float = 5.0,
         stats: LinkStats | None = None,
-        limits: LinkLimits = INSTANCE_LINK,
-        speaks_for: SpeaksFor | None = None,
-        on_server: OnServer | None = None,
+        limits: LinkLimits | None = None,
     ) -> "Link":
-        """Return a usable link or raise LinkError; its code is the rule that was broken.
-
-        `on_close` is called once when the link ends by itself, not after `close()`.
-        `speaks_for`: which sessions a backend's worker may speak for; what it says of another
-        one is dropped, it may just have been deleted. None: for `expected` alone, strictly.
-        """
+        """Return a usable link or raise LinkError; its code is the rule that was broken."""
         stats = stats if stats is not None else LinkStats()
         try:
             sock, peer = reach_trusted(path, check_peer)
         except LinkError as error:
             stats.refused[error.code] += 1
             raise
-        ears = _Ears(on_claim, on_happening, on_close, on_server, speaks_for)
-        link = cls(expected, peer, ears, stats, limits)
+        link = cls(expected, peer, listener, stats, limits or LinkLimits())
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: link, sock=sock)
         try:
@@ -103,16 +87,21 @@ class Link(asyncio.Protocol):
         return link
 
     def __init__(
-        self, expected: InstanceId, peer: Peer, ears: "_Ears", stats: LinkStats, limits: LinkLimits
+        self,
+        expected: InstanceId,
+        peer: Peer,
+        listener: Listener,
+        stats: LinkStats,
+        limits: LinkLimits,
     ) -> None:
         self.peer = peer
         self._expected = expected
-        self._ears = ears
+        self._listener = listener
         self._opened = False
         self._stats = stats
         self._limits = limits
         self._transport: asyncio.Transport | None = None
-        self._decoder = Decoder()
+        self._lines = Lines()
         loop = asyncio.get_running_loop()
         self._greeted: asyncio.Future[Hello] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
@@ -122,18 +111,10 @@ class Link(asyncio.Protocol):
         self._allowance = Allowance(limits.rate, limits.burst)
 
     async def call(
-        self,
-        do: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        timeout: float = 10.0,
-        id: InstanceId | None = None,
+        self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
     ) -> Mapping[str, Any]:
-        """Ask the worker. EngineError carries its own code; LinkError: gone, busy or silent.
-
-        `id`: whom it is about; None = whom the worker is called after.
-        """
-        about = self._expected if id is None else id
+        """Ask the worker. EngineError carries its own code; LinkError: gone, busy or silent."""
+        about = self._expected
         if self._transport is None or self._closed.done():
             raise LinkError(f"cannot {do} {about}: the link is closed", code="gone")
         if len(self._calls) >= self._limits.calls:
@@ -141,12 +122,13 @@ class Link(asyncio.Protocol):
         # The worker gives up a little earlier, so that its own words arrive in time.
         deadline = max(timeout * 0.9, timeout - 0.2)
         number = self._last_call + 1
-        frame = encode(Call(number, do, about, {"deadline": deadline, **(args or {})}).wire())
+        told = {"deadline": deadline, **(args or {})}
+        line = encode({"t": "call", "n": number, "do": do, "args": told})
         self._last_call = number
         answer = asyncio.get_running_loop().create_future()
         self._calls[number] = answer
         try:
-            self._transport.write(frame)
+            self._transport.write(line)
             async with asyncio.timeout(timeout):
                 value: Mapping[str, Any] = await answer
                 return value
@@ -171,11 +153,11 @@ class Link(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, chunk: bytes) -> None:
-        self._decoder.feed(chunk)
         try:
-            while not self._why and (message := self._decoder.next_message()) is not None:
-                self._stats.messages += 1
-                self._accept(parse_from_worker(message))
+            for line in self._lines.feed(chunk):
+                if not self._why:
+                    self._stats.messages += 1
+                    self._accept(read_workers(line))
         except LinkError as error:
             self._refuse(error)
         except Exception:
@@ -193,80 +175,55 @@ class Link(asyncio.Protocol):
                 answer.set_exception(gone)
         self._closed.set_result(None)
         if self._opened:
-            self._ears.on_close(why)
+            self._listener.on_close(why)
 
     def _must_be_alive(self, expected: InstanceId) -> None:
         if self._closed.done() or self._why:
             why = self._why or "it greeted and hung up"
             raise LinkError(f"cannot reach the worker of {expected}: {why}", code="gone")
 
-    def _accept(self, message: FromWorker) -> None:
+    def _accept(self, message: Heard) -> None:
         if isinstance(message, Reply):
             self._answer(message)
             return
         self._spend()
         if isinstance(message, Refused):
-            self._end(f"the worker refused: {message.why}")
-        elif isinstance(message, Hello):
-            self._greet(message)
+            self._end(f"the worker refused: {shown(message.why, 500)}")
+        elif isinstance(message, Greeting):
+            self._greet(message.hello())
         elif not self._greeted.done():
-            raise LinkError(
-                "cannot accept a message: it came before the greeting", code="malformed"
-            )
-        elif not self._may_say(message):
-            self._stats.refused["stranger"] += 1
+            raise malformed("it came before the greeting")
         elif message.run != self._greeted.result().run:
             self._stats.refused["old_run"] += 1
-        elif isinstance(message, ServerClaimed):
-            assert self._ears.on_server is not None
-            self._ears.on_server(message.run, message.claim)
         elif isinstance(message, Claimed):
-            self._ears.on_claim(message.id, message.run, message.claim)
-        elif isinstance(message, Happened):
-            self._ears.on_happening(message.id, message.run, message.happening)
-
-    def _may_say(self, message: Claimed | Happened | ServerClaimed) -> bool:
-        """False: to be dropped. An instance's worker that speaks for another one is no more."""
-        speaks_for = self._ears.speaks_for
-        if isinstance(message, ServerClaimed):
-            if self._ears.on_server is not None:
-                return True
-            about = "a server"
-        elif speaks_for is not None:
-            return speaks_for(message.id)
-        elif message.id == self._expected:
-            return True
+            self._listener.on_claim(message.run, sound(message.claim))
         else:
-            about = message.id
-        raise LinkError(
-            f"cannot accept a message: the worker of {self._expected} spoke for {about}",
-            code="identity",
-        )
+            self._listener.on_happening(message.run, Happening(message.kind, message.detail))
 
     def _greet(self, hello: Hello) -> None:
         if self._greeted.done():
-            raise LinkError("cannot accept a message: greeted twice", code="malformed")
+            raise malformed("greeted twice")
         if hello.id != self._expected:
             raise LinkError(
                 f"cannot accept the worker at {self._expected}: it says it is {hello.id}",
                 code="identity",
             )
         assert self._transport is not None
-        self._transport.write(encode(AgentHello().wire()))
+        self._transport.write(encode({"t": "hello", "v": VERSION}))
         self._greeted.set_result(hello)
 
     def _answer(self, reply: Reply) -> None:
-        answer = self._calls.get(reply.number)
+        answer = self._calls.get(reply.n)
         if answer is None:
             # Late answers to calls that were given up are expected; answers to nothing are not.
-            if not 0 < reply.number <= self._last_call:
-                raise LinkError("cannot accept a reply: nothing was asked", code="malformed")
+            if not 0 < reply.n <= self._last_call:
+                raise malformed("nothing was asked")
             self._spend()
         elif answer.done():
             self._spend()
         elif reply.code:
-            field = reply.field or None
-            answer.set_exception(EngineError(reply.error, field=field, code=reply.code))
+            error, name = shown(reply.error, 2000), shown(reply.field, 80)
+            answer.set_exception(EngineError(error, field=name or None, code=reply.code))
         else:
             answer.set_result(reply.value)
 
@@ -281,7 +238,7 @@ class Link(asyncio.Protocol):
     def _refuse(self, error: LinkError) -> None:
         self._stats.refused[error.code] += 1
         if self._transport is not None and error.code == "version":
-            self._transport.write(encode(Refused(str(error)).wire()))
+            self._transport.write(encode({"t": "refused", "why": str(error)}))
         if not self._greeted.done():
             self._greeted.set_exception(error)
             self._greeted.exception()

@@ -32,13 +32,6 @@ class ServerLimits:
     """Seconds until one of those is dropped."""
 
 
-INSTANCE_LINK = LinkLimits()
-INSTANCE_SERVER = ServerLimits()
-# For a worker that speaks for a thousand sessions: all their claims at once, and then some.
-BACKEND_LINK = LinkLimits(rate=2000.0, burst=20000.0, calls=256)
-BACKEND_SERVER = ServerLimits(happenings=5000, rate=1500.0, burst=15000.0, calls=256)
-
-
 REFUSALS = (
     "unreachable",
     "peer",
@@ -50,7 +43,6 @@ REFUSALS = (
     "oversized",
     "flood",
     "old_run",
-    "stranger",
 )
 
 

@@ -7,32 +7,31 @@ happenings first, while the newest claim always waits for it.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import Claim, Happening, InstanceId, ServerClaim
-from agent.errors import LinkError, WaError
+from agent.core.words import Claim, Happening
+from agent.errors import EngineError, LinkError, WaError
 from agent.link.allowance import Allowance
-from agent.link.limits import INSTANCE_SERVER, ServerLimits
+from agent.link.limits import ServerLimits
 from agent.link.messages import (
-    AgentHello,
     Call,
     Hello,
-    Refused,
-    Reply,
-    parse_from_agent,
-    parse_from_worker,
+    check_version,
+    malformed,
+    read_agents,
+    read_call,
+    refusal,
+    reply,
 )
 from agent.link.outbox import Outbox
 from agent.link.sockets import inode_of, listen_at, remove_own
-from agent.link.wire import Decoder, encode
+from agent.link.wire import Lines, encode
 
 log = logging.getLogger(__name__)
 
 Answer = Callable[[Call], Awaitable[Mapping[str, Any]]]
-CurrentClaims = Callable[[], Mapping[InstanceId, Claim]]
-AnswersFor = Callable[[InstanceId], bool]
+CurrentClaim = Callable[[], Claim | None]
 
 
 class LinkServer:
@@ -46,29 +45,18 @@ class LinkServer:
         path: Path,
         hello: Hello,
         answer: Answer,
-        current: CurrentClaims,
-        *,
-        limits: ServerLimits = INSTANCE_SERVER,
-        answers_for: AnswersFor | None = None,
+        current: CurrentClaim,
+        limits: ServerLimits | None = None,
     ) -> "LinkServer":
-        """`answer` does one call; `current` tells a new agent what is claimed at this moment.
-
-        `answers_for`: which ids a call may be about; None = this worker's own, no other.
-        """
+        """`answer` does one call; `current` tells a new agent what is claimed at this moment."""
         sock = listen_at(path)
-        server = cls(path, hello, answer, current, limits, answers_for)
+        server = cls(path, hello, answer, current, limits or ServerLimits())
         loop = asyncio.get_running_loop()
         server._listener = await loop.create_unix_server(lambda: _Connection(server), sock=sock)
         return server
 
-    def __init__(  # noqa: PLR0917 - only `open` calls it
-        self,
-        path: Path,
-        hello: Hello,
-        answer: Answer,
-        current: CurrentClaims,
-        limits: ServerLimits,
-        answers_for: AnswersFor | None,
+    def __init__(
+        self, path: Path, hello: Hello, answer: Answer, current: CurrentClaim, limits: ServerLimits
     ) -> None:
         self.hello = hello
         self.limits = limits
@@ -79,7 +67,6 @@ class LinkServer:
         self._inode = inode_of(path)
         self._answer = answer
         self._current = current
-        self._answers_for = answers_for
         self._agent: _Connection | None = None
         self._outbox = Outbox(hello.run, limits.happenings)
         self._allowance = Allowance(limits.rate, limits.burst)
@@ -96,18 +83,13 @@ class LinkServer:
         """Happenings that no agent read in time."""
         return self._outbox.dropped
 
-    def claim(self, id: InstanceId, claim: Claim) -> None:
+    def claim(self, claim: Claim) -> None:
         if self._agent is not None:
-            self._outbox.claim(id, claim)
+            self._outbox.newest = claim
             self.pump()
 
-    def server_claim(self, claim: ServerClaim) -> None:
-        """Tell what the server behind this worker is like; every new agent hears the newest."""
-        self._outbox.server_claim(claim)
-        self.pump()
-
-    def happened(self, id: InstanceId, happening: Happening) -> None:
-        self._outbox.happened(id, happening)
+    def happened(self, happening: Happening) -> None:
+        self._outbox.happened(happening)
         self.pump()
 
     def pump(self) -> None:
@@ -120,12 +102,9 @@ class LinkServer:
                 if self._later is None:
                     self._later = asyncio.get_running_loop().call_later(0.1, self._go_on)
                 return
-            said = self._outbox.pop().wire()
             try:
-                parse_from_worker(said)
-                agent.write(said)
+                agent.write(self._outbox.pop())
             except LinkError as error:
-                # Said, it would end the link, and again with every next agent.
                 log.error("cannot send to the agent: %s", error)
 
     def take_over(self, agent: "_Connection") -> None:
@@ -135,18 +114,19 @@ class LinkServer:
             self._agent.end("replaced")
         self.strangers.discard(agent)
         self._agent = agent
-        self._outbox.new_agent(self._current())
+        self._outbox.newest = self._current()
         self.pump()
 
     def forget(self, connection: "_Connection") -> None:
         self.strangers.discard(connection)
         if self._agent is connection:
             self._agent = None
-            self._outbox.no_agent()
+            self._outbox.newest = None
 
     def take_call(self, call: Call, connection: "_Connection") -> None:
         if len(self._calls) >= self.limits.calls:
-            connection.write(Reply(call.number, error="too many calls at once", code="busy").wire())
+            busy = EngineError("too many calls at once", code="busy")
+            connection.write(refusal(call.number, busy))
             return
         work = self._do(call, connection)
         task = asyncio.get_running_loop().create_task(work, name=f"call {call.number} {call.do}")
@@ -171,27 +151,14 @@ class LinkServer:
 
     async def _do(self, call: Call, connection: "_Connection") -> None:
         try:
-            if not self._may_ask_about(call.id):
-                raise LinkError(
-                    f"cannot {call.do} {call.id}: its worker does not hold it at the moment, as"
-                    " while it is renewed; try again in some seconds",
-                    code="not_found",
-                )
-            reply = Reply(call.number, await self._answer(call)).wire()
-            frame = encode(reply)
+            line = encode(reply(call.number, await self._answer(call)))
         except WaError as error:
-            refused = Reply(call.number, error=str(error)[:2000], code=error.code)
-            frame = encode(replace(refused, field=(error.field or "")[:80]).wire())
+            line = encode(refusal(call.number, error))
         except Exception as error:
             log.exception("cannot %s: internal error", call.do)
             why = f"cannot {call.do}: {type(error).__name__}"
-            frame = encode(Reply(call.number, error=why, code="internal").wire())
-        connection.write_frame(frame)
-
-    def _may_ask_about(self, id: InstanceId) -> bool:
-        if self._answers_for is None:
-            return id == self.hello.id
-        return self._answers_for(id)
+            line = encode(refusal(call.number, EngineError(why, code="internal")))
+        connection.write_line(line)
 
     def _go_on(self) -> None:
         self._later = None
@@ -207,16 +174,16 @@ class _Connection(asyncio.Protocol):
     def __init__(self, server: LinkServer) -> None:
         self.writable = False
         self._server = server
-        self._decoder = Decoder()
+        self._lines = Lines()
         self._greeted = False
         self._ended = False
 
     def write(self, message: Mapping[str, Any]) -> None:
-        self.write_frame(encode(message))
+        self.write_line(encode(message))
 
-    def write_frame(self, frame: bytes) -> None:
+    def write_line(self, line: bytes) -> None:
         if not self._ended:
-            self._transport.write(frame)
+            self._transport.write(line)
 
     def end(self, why: str) -> None:
         """Drop the connection now, whatever is still unwritten."""
@@ -245,13 +212,13 @@ class _Connection(asyncio.Protocol):
         self.write(self._server.hello.wire())
 
     def data_received(self, chunk: bytes) -> None:
-        self._decoder.feed(chunk)
         try:
-            while not self._ended and (message := self._decoder.next_message()) is not None:
-                self._accept(message)
+            for line in self._lines.feed(chunk):
+                if not self._ended:
+                    self._accept(read_agents(line))
         except LinkError as error:
             if error.code == "version":
-                self.write(Refused(str(error)).wire())
+                self.write({"t": "refused", "why": str(error)})
                 self._server.refused += 1
                 self.hang_up()
             else:
@@ -270,23 +237,22 @@ class _Connection(asyncio.Protocol):
         self._deadline.cancel()
         self._server.forget(self)
 
-    def _accept(self, raw: Mapping[str, Any]) -> None:
-        message = parse_from_agent(raw)
-        if isinstance(message, Refused):
-            log.warning("the agent refused this worker: %s", message.why)
+    def _accept(self, message: Mapping[str, Any]) -> None:
+        kind = message.get("t")
+        if kind == "refused":
+            log.warning("the agent refused this worker: %.500r", message.get("why"))
             self.hang_up()
-        elif isinstance(message, AgentHello):
+        elif kind == "hello":
+            check_version(message.get("v"))
             if self._greeted:
-                raise LinkError("cannot accept a message: greeted twice", code="malformed")
+                raise malformed("greeted twice")
             self._greeted = True
             self._deadline.cancel()
             self._server.take_over(self)
         elif not self._greeted:
-            raise LinkError(
-                "cannot accept a message: it came before the greeting", code="malformed"
-            )
+            raise malformed("it came before the greeting")
         else:
-            self._server.take_call(message, self)
+            self._server.take_call(read_call(message), self)
 
     def _refuse(self, why: str) -> None:
         self._server.refused += 1

@@ -1,8 +1,6 @@
 """The identity of this worker: its folder, the agent's files in it, its lock. Never writes."""
 
 import fcntl
-import json
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,18 +13,14 @@ from agent.errors import ConfigError, FolderUnusable, InvalidRequest, TryLater
 from agent.folder_lock import folder_locked
 from agent.instance_file import NAME, parse_instance_file
 
-log = logging.getLogger(__name__)
-
 _SIZE_LIMIT = 8 * 1024 * 1024
-"""Ten thousand sessions of a backend take about one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the agent wrote down of this instance, or of this backend."""
+    """What the agent wrote down of this instance."""
 
     id: InstanceId
-    """A backend's name follows the same rule."""
     folder: Path
     engine: str
     settings: Mapping[str, Any] = field(repr=False)
@@ -54,48 +48,6 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
         *(id, folder, file.engine, settings, file.ended, file.paired, file.account),
         of_wings=file.of_wings,
     )
-
-
-def read_backend(name_text: str, root: Path) -> Identity:
-    """Of a backend; its settings hold its keys."""
-    name = _parse_id(name_text)
-    folder = root / name
-    path = folder / "backend.json"
-    content = _parse(_read(path), path)
-    if content.get("version") != 1:
-        raise _broken(path, f"version {content.get('version')!r:.40} is not 1")
-    if content.get("name") != name:
-        raise _broken(path, f"it is about {content.get('name')!r:.60}")
-    engine, settings = content.get("engine"), content.get("settings", {})
-    if not isinstance(engine, str) or not isinstance(settings, dict):
-        raise _broken(path, "engine or settings is missing or of a wrong type")
-    return Identity(name, folder, engine, settings)
-
-
-def read_roster(folder: Path) -> dict[InstanceId, Mapping[str, Any]]:
-    """The sessions that this backend's worker should hold; none where the file cannot be read.
-
-    Without it the worker lives and waits for its agent, which knows.
-    """
-    path = folder / "roster.json"
-    if not path.exists():
-        return {}
-    roster: dict[InstanceId, Mapping[str, Any]] = {}
-    try:
-        sessions = _parse(_read(path), path).get("sessions")
-        if not isinstance(sessions, dict):
-            raise _broken(path, "it lists no sessions")
-    except FolderUnusable as error:
-        log.error("%s", error)
-        return {}
-    for text, settings in sessions.items():
-        try:
-            id = parse_instance_id(text)
-        except InvalidRequest as error:
-            log.error("cannot hold a session of %s: %s", path, error)
-            continue
-        roster[id] = own_settings(settings if isinstance(settings, dict) else {})
-    return roster
 
 
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,18 +123,6 @@ def _read(path: Path) -> bytes:
         raise FolderUnusable(f"cannot open {_shown(path, error)}") from error
     finally:
         os.close(parent)
-
-
-def _parse(text: bytes, path: Path) -> dict[str, Any]:
-    if len(text) > _SIZE_LIMIT:
-        raise _broken(path, "it is too large")
-    try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, str(error)) from error
-    if not isinstance(raw, dict):
-        raise _broken(path, "it is not an object")
-    return raw
 
 
 def _shown(path: Path, error: OSError) -> str:

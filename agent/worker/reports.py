@@ -70,7 +70,7 @@ class Reports:
             words = _words(before), _words(claim)
             log.log(level, "%s -> %s", *words, extra={"wa_instance": self._id})
         if self._server is not None:
-            self._server.claim(self._id, claim)
+            self._server.claim(claim)
 
     def renew(self, claim: Claim) -> Claim:
         """Take what a probe found as the newest claim, without telling it at once."""
@@ -92,7 +92,7 @@ class Reports:
 
     def happened(self, happening: Happening) -> None:
         if self._server is not None:
-            self._server.happened(self._id, happening)
+            self._server.happened(happening)
 
     @property
     def keeps(self) -> bool:
@@ -127,7 +127,7 @@ class Reports:
         """Tell the agent again."""
         self.told_at = boot_now()
         if self._server is not None:
-            self._server.claim(self._id, self.current())
+            self._server.claim(self.current())
 
     def status_text(self) -> str:
         claim = self._claim

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import Claim, InstanceId
 from agent.engines.base import Engine, OpenEngine
 from agent.engines.catalog import load_engine
 from agent.errors import EngineError
@@ -84,10 +83,7 @@ async def run_session(
             raise EngineError(f"cannot {call.do}: the session is being closed", code="stopping")
         return await answer_with(works, call)
 
-    def current() -> Mapping[InstanceId, Claim]:
-        return {identity.id: reports.current()}
-
-    server = await LinkServer.open(link_path, life.hello, answer, current)
+    server = await LinkServer.open(link_path, life.hello, answer, reports.current)
     reports.attach(server)
     try:
         return await life.spend(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.core.model import Claim, ConnectionStatus, Instance, InstanceId
 from agent.errors import LinkError
-from agent.link.client import Link
+from agent.link.client import Link, Listener
 from agent.vault.identity import create
 from scripts.benches.machine import TOP
 
@@ -74,14 +74,17 @@ class LoneWorker:
                 with suppress(LinkError, OSError):
                     path = self._runtime / "link.sock"
                     self._link = await Link.open(
-                        path, self._id, self._is_it, self._hear, lambda *_: None, lambda _: None
+                        path,
+                        self._id,
+                        self._is_it,
+                        Listener(self._hear, lambda *_: None, lambda _: None),
                     )
                 await asyncio.sleep(0.01)
 
     def _is_it(self, peer: object) -> str | None:
         return None if getattr(peer, "pid", 0) == self.pid else "another worker"
 
-    def _hear(self, _id: str, _run: str, claim: Claim) -> None:
+    def _hear(self, _run: str, claim: Claim) -> None:
         self.said = claim
         self._claim.set()
 

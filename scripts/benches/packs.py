@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.errors import LinkError
-from agent.link.client import Link
+from agent.link.client import Link, Listener
 from agent.link.sockets import only_process
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP
@@ -63,7 +63,7 @@ class PackProcess:
         self, path: Path, id: InstanceId, hear: Callable[..., None] = lambda *_: None
     ) -> Link:
         check = only_process(self.pid)
-        return await Link.open(path, id, check, hear, lambda *_: None, lambda _why: None)
+        return await Link.open(path, id, check, Listener(hear, lambda *_: None, lambda _why: None))
 
     def link_path(self, id: InstanceId) -> Path:
         return self._folder / "members" / id / "link.sock"

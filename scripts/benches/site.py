@@ -14,7 +14,7 @@ from typing import Protocol
 
 from agent.core.model import Claim, ConnectionStatus, Happening, Instance, InstanceId
 from agent.errors import LinkError
-from agent.link.client import Link, LinkLimits, Peer
+from agent.link.client import Link, Listener, Peer
 from agent.vault.identity import create
 from scripts.benches.machine import TOP
 from scripts.benches.processes import kill_marked
@@ -111,7 +111,7 @@ async def connected(path: Path, id: InstanceId, not_pid: int = 0, every: float =
 async def _hear_connected(path: Path, id: InstanceId, not_pid: int) -> int:
     spoken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def on_claim(_id: InstanceId, _run: str, claim: Claim) -> None:
+    def on_claim(_run: str, claim: Claim) -> None:
         if claim.status is ConnectionStatus.CONNECTED and not spoken.done():
             spoken.set_result(None)
 
@@ -122,10 +122,10 @@ async def _hear_connected(path: Path, id: InstanceId, not_pid: int) -> int:
     def check(peer: Peer) -> str | None:
         return "it is the old one" if peer.pid == not_pid else None
 
-    def on_happening(_id: InstanceId, _run: str, _happening: Happening) -> None:
+    def on_happening(_run: str, _happening: Happening) -> None:
         pass
 
-    link = await Link.open(path, id, check, on_claim, on_happening, on_close, limits=LinkLimits())
+    link = await Link.open(path, id, check, Listener(on_claim, on_happening, on_close))
     try:
         await spoken
         return link.peer.pid

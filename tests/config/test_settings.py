@@ -298,7 +298,7 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
         ),
         pytest.param(
             TICKET + "auth_folder = '/a/../{id}'",
-            "backend[0].auth_folder", 7, "last part", id="a way up",
+            "backend[0].auth_folder", 7, "in its last part", id="a way up",
         ),
         pytest.param(
             TICKET + "redis_pattern = 'sessions:{id}*'",
@@ -312,7 +312,8 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
             TICKET + "redis_url = 'http://r'", "backend[0].redis_url", 7, "redis://", id="no redis"
         ),
         pytest.param(
-            TICKET + "logs = ['journal:desk']", "backend[0].logs", 7, "file:/PATH", id="no source"
+            TICKET + "logs = ['journal:wa']",
+            "backend[0].logs", 7, "it must be file:/PATH", id="no file and no command",
         ),
         pytest.param(
             TICKET + "logs = ['command:a', 'command:b']",
@@ -375,9 +376,9 @@ def test_an_error_does_not_show_what_it_refuses_as_a_secret(load, text):
 @pytest.mark.parametrize(
     "more",
     [
-        "logs = ['file:/l', 'file:/home/x/.pm2/logs/app-*.log', 'command:docker logs -f -n 0 x']",
+        "logs = ['file:/l', 'file:/l/*.log', 'command:docker logs -f -n 0 x']",
         "redis_url = 'redis://:geheim@r:6379/2'\nredis_pattern = 's:{id}:*'",
-        "disconnect_keeps_pairing = false\npreset = 'ticketz'\ncreate_route = 'none'",
+        "disconnect_keeps_pairing = false\npreset = 'ticketz'\nrestart_route = 'none'",
     ],
 )
 def test_a_backends_settings_read_back_as_they_were_written(load, more):

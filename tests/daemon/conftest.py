@@ -54,24 +54,6 @@ PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
 IMPATIENT = {"WA_AGENT_WORKER__WATCHDOG": "1"}
 """Where the watchdog finds it; elsewhere a machine that pauses must cost no worker its life."""
 
-QUICK = """
-[backends]
-patience = 1.0
-discover = 1
-back_rate = 200
-
-[recovery]
-first_delay = 0.2
-settle = 1.5
-settle_start = 2
-"""
-
-
-def remote_settings() -> str:
-    """The same short times for sessions on backends; only a server that hangs makes them wait."""
-    checks = "interval = 1\ndeep = 2\nstuck = 3\ntimeout = 1\n"
-    return SETTINGS.replace("interval = 1\ntimeout = 0.5\n", checks, 1) + QUICK
-
 
 class AgentClient:
     """The way to talk to an agent, over its Unix socket."""

@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
-from tests.daemon.test_backends import standin
 
 from tests.daemon.conftest import SETTINGS
 from tests.daemon.line import line_to
 from tests.daemon.test_web import cache
 from tests.standin.web.stand_in import StandIn
 
-__all__ = ["cache", "standin"]
+__all__ = ["cache"]
 
 USUAL_DELAYS = SETTINGS.replace("[reconnect]\nbase = 0.2\njitter = 0\n", "")
 

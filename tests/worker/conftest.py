@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
-from agent.link.client import Link, LinkStats, Peer
+from agent.link.client import Link, LinkStats, Listener, Peer
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
 
@@ -107,9 +107,11 @@ class Bench:
             self.runtime / "link.sock",
             self.id,
             self.check_peer,
-            lambda _id, _run, claim: self.claims.append(claim),
-            lambda _id, _run, happening: self.happened.append(happening),
-            self.closed.append,
+            Listener(
+                lambda _run, claim: self.claims.append(claim),
+                lambda _run, happening: self.happened.append(happening),
+                self.closed.append,
+            ),
             stats=self.stats,
         )
 

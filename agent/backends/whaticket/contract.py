@@ -11,7 +11,7 @@ from functools import partial
 from urllib.parse import quote
 
 from agent.config.declaration import BackendDeclaration, Fault, path_fault, url_fault
-from agent.core.setting import setting as mark  # counted once the old room is deleted
+from agent.core.setting import setting
 from agent.errors import EngineError
 
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/:-]*(\{id\})?[A-Za-z0-9._~/:-]*)")
@@ -114,17 +114,19 @@ def _way(name: str, does: str) -> str:
     path = "/path" if name in _WITHOUT_ID else "/path/{id}"
     none = "" if name in _NEEDED else ', or "none"'
     meaning = f'"VERB {path}" that {does}, instead of the preset\'s{none}'
-    return mark("", meaning, check=partial(_route_fault, name))
+    return setting("", meaning, check=partial(_route_fault, name))
 
 
 @dataclass(frozen=True, slots=True)
 class BackendSettings:
     """What a [[backend]] of this kind has beside the settings of each backend."""
 
-    preset: str = mark("spec", "set of routes that the server has", choices=tuple(PRESETS))
-    user: str = mark("", "e-mail address of the login")
-    password: str = mark("", "password of the login", secret=True)
-    password_file: str = mark("", "file with the password, instead of password", check=path_fault)
+    preset: str = setting("spec", "set of routes that the server has", choices=tuple(PRESETS))
+    user: str = setting("", "e-mail address of the login")
+    password: str = setting("", "password of the login", secret=True)
+    password_file: str = setting(
+        "", "file with the password, instead of password", check=path_fault
+    )
     list_route: str = _way("list", "lists sessions")
     login_route: str = _way("login", "logs in")
     state_route: str = _way("state", "shows a session")
@@ -134,30 +136,30 @@ class BackendSettings:
     new_qr_route: str = _way("new_qr", "makes a new QR code")
     logout_route: str = _way("logout", "ends a pairing")
     create_route: str = _way("create", "creates a session")
-    disconnect_keeps_pairing: bool | None = mark(
+    disconnect_keeps_pairing: bool | None = setting(
         None, "false = its disconnect route logs out; unset = as its preset says"
     )
-    logs: tuple[str, ...] = mark(
+    logs: tuple[str, ...] = setting(
         (), "its logs: file:/PATH with * and ?, or command:PROGRAM …", check=_logs_fault
     )
-    log_session: str = mark(
+    log_session: str = setting(
         "",
         "regular expression whose one group is the session in a log line",
         check=_expression_fault,
     )
-    auth_folder: str = mark(
+    auth_folder: str = setting(
         "",
         "/path/{id} of a session's auth folder",
         check=_like(_FOLDER, "/path/{id}, with {id} once, in its last part"),
     )
-    redis_url: str = mark(
+    redis_url: str = setting(
         "",
         "redis://HOST:PORT/DATABASE that holds the sessions' keys",
         credentials=True,
         check=partial(url_fault, schemes=("redis", "rediss", "unix"), password=True),
         variable="REDIS_URL",
     )
-    redis_pattern: str = mark(
+    redis_pattern: str = setting(
         "sessions:{id}:*",
         "pattern of a session's keys in Redis",
         check=_like(_KEYS, "sessions:{id}:*, with a separator between {id} and *"),

@@ -50,11 +50,6 @@ def address_of_jid(jid: str) -> str:
     return f"{parts['user']}{_AGENTS[parts['server']]}.{parts['device'] or 0}"
 
 
-def same_peer(peer: str, other: str) -> bool:
-    user = user_of(peer)
-    return bool(user) and user == user_of(other)
-
-
 def mappings_of(user: str) -> tuple[str, str]:
     """The keys that tell a user's other form: number → LID, and LID → number."""
     return f"lid-mapping-{user}", f"lid-mapping-{user}_reverse"

@@ -11,8 +11,8 @@ from agent.config import BackendDeclaration
 from agent.core.backends.outage import Outage
 from agent.core.backends.slowness import Slowness
 from agent.core.model import Claim, Happening, InstanceId, RemoteSession, ServerClaim
+from agent.link.client import Listener
 from agent.supervise.backends.circuit import Circuit
-from agent.supervise.worker_link import Listener
 
 UNREAD_AGAIN = 5.0
 

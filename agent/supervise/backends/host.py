@@ -14,7 +14,7 @@ from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.core.reconnect import needs_connect
 from agent.errors import HostError
 from agent.host.base import Host
-from agent.link.messages import parse_claim
+from agent.link.heard import parse_claim
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
 from agent.supervise.backends.served import ServerLink

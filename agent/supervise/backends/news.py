@@ -27,11 +27,11 @@ class ServerNews:
 
     def claimed(self, backend: BackendFacts, id: InstanceId, claim: Claim) -> None:
         if (listener := backend.listener.get(id)) is not None:
-            listener.on_claim(id, backend.roster.get(id, ""), claim)
+            listener.on_claim(backend.roster.get(id, ""), claim)
 
     def happened(self, backend: BackendFacts, id: InstanceId, what: Happening) -> None:
         if (listener := backend.listener.get(id)) is not None:
-            listener.on_happening(id, backend.roster.get(id, ""), what)
+            listener.on_happening(backend.roster.get(id, ""), what)
         else:
             backend.unheard.setdefault(id, deque(maxlen=MOST_UNHEARD)).append(what)
 

@@ -15,6 +15,7 @@ from agent.core.model import Health, InstanceId, JournalEntry, Signal, parse_ins
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.words import NO_PROOF, UNMEASURED
 from agent.errors import ConfigError, LinkError
+from agent.link.client import Listener
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.backends.facts import UNREAD_AGAIN, BackendFacts
 from agent.supervise.backends.files import make_backend_folder
@@ -24,7 +25,6 @@ from agent.supervise.backends.returns import Returns
 from agent.supervise.backends.served import ServerLink, Servers
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
-from agent.supervise.worker_link import Listener
 
 log = logging.getLogger(__name__)
 
@@ -222,9 +222,9 @@ class Backends:
             raise LinkError(f"cannot reach {facts.id}: its server is not watched", code="gone")
         backend.listener[facts.id] = listener
         if (claim := backend.last_words(facts.id)) is not None:
-            listener.on_claim(facts.id, backend.roster[facts.id], claim)
+            listener.on_claim(backend.roster[facts.id], claim)
         for what in backend.unheard.pop(facts.id, ()):
-            listener.on_happening(facts.id, backend.roster[facts.id], what)
+            listener.on_happening(backend.roster[facts.id], what)
         return ServerLink(backend, backend.served, facts.id)
 
     def look_now(self) -> None:

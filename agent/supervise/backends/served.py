@@ -17,7 +17,7 @@ from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import Happening, InstanceId
 from agent.core.words import UNREACHED, is_adopted
 from agent.errors import EngineError, HostError, InvalidRequest, LinkError, WaError
-from agent.link.messages import Hello, wire_claim
+from agent.link.messages import Hello
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.news import ServerNews
 from agent.supervise.facts import Facts
@@ -80,7 +80,7 @@ class ServerLink:
 
 async def _probe(server: Server, id: InstanceId, args: Answer) -> Answer:
     answer = await server.probe(id, deep=args.get("deep") is True)
-    return {**answer.figures, "claim": wire_claim(answer.claim), "detail": dict(answer.detail)}
+    return {**answer.figures, "claim": answer.claim, "detail": dict(answer.detail)}
 
 
 async def _qr(server: Server, id: InstanceId, _args: Answer) -> Answer:

@@ -9,8 +9,8 @@ from agent.clock import boot_now
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest, LinkError, WaError
 from agent.host.base import Host
-from agent.link.client import Link
-from agent.link.limits import BACKEND_LINK, LinkStats
+from agent.link.client import Link, Listener
+from agent.link.limits import LinkStats
 from agent.link.sockets import only_process
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Pack:
     async def _attach(
         self, host: Host, stats: LinkStats, wake: Callable[[InstanceId], None]
     ) -> None:
-        def happened(_id: InstanceId, _run: str, _what: object) -> None:
+        def happened(_run: str, _what: object) -> None:
             self.stale = True
             wake(self.name)
 
@@ -91,11 +91,8 @@ class Pack:
                 host.link_path(self.name),
                 self.name,
                 only_process(self.unit.main_pid),
-                lambda _id, _run, _claim: None,
-                happened,
-                lost,
+                Listener(lambda _run, _claim: None, happened, lost),
                 stats=stats,
-                limits=BACKEND_LINK,
             )
         except LinkError as error:
             log.debug("cannot attach to the worker of pack %s: %s", self.name, error)

@@ -41,7 +41,7 @@ PLAN_TIMEOUT = 150.0
 """Less than the core's own limit for a step that does not report."""
 BURST = 1.0
 """Seconds to wait for further errors of keys: a burst names all peers that fail."""
-BACKED_UP_THERE = "its backend's task, at each removal"
+BACKED_UP_THERE = "each removal of keys, beside it"
 """A session on a server has no files here to copy."""
 
 WHY_RETIRED = {"cleanup": "cleaned up", "needs_scan": "it needs a scan"}

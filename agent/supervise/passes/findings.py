@@ -222,7 +222,7 @@ WITH_TEXT = {
     "kept_again": Category.SESSION,
     "kept_aside": Category.SESSION,
 }
-"""Happenings whose text goes into the journal: what a backend's task did within a repair's step,
+"""Happenings whose text goes into the journal: what was done on a server within a repair's step,
 how the pack of a session ended, which record of a session could not be read, a second scan, and
 that what arrives cannot be kept, until it can, or was damaged."""
 

@@ -23,9 +23,9 @@ from agent.core.model import (
 )
 from agent.errors import EngineError, LinkError
 from agent.host.base import Host
-from agent.link.client import Link
+from agent.link.client import Link, Listener
+from agent.link.heard import parse_claim
 from agent.link.limits import LinkStats
-from agent.link.messages import parse_claim
 from agent.link.sockets import only_process
 from agent.log import about
 from agent.supervise.backends.registry import Backends
@@ -34,7 +34,7 @@ from agent.supervise.facts import Facts, RunFacts
 from agent.supervise.passes.due import ask_soon, next_look, probe_interval, share_of
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
 from agent.supervise.settings import Settings
-from agent.supervise.worker_link import Listener, WorkerLink
+from agent.supervise.worker_link import WorkerLink
 from agent.vault.check import inspect_folder, may_log_in
 from agent.vault.free_space import why_no_start
 
@@ -188,9 +188,7 @@ async def _open_link(facts: Facts, observer: Observer) -> WorkerLink:
         observer.host.link_path(facts.id),
         facts.id,
         only_process(facts.unit.main_pid),
-        listener.on_claim,
-        listener.on_happening,
-        listener.on_close,
+        listener,
         stats=observer.link_stats,
     )
 
@@ -199,12 +197,12 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
     """Drops what the worker says of a run that is not the present one."""
     opened_in = facts.unit.run
 
-    def on_claim(_instance: InstanceId, run: str, claim: Claim) -> None:
+    def on_claim(run: str, claim: Claim) -> None:
         if run == facts.unit.run and facts.heard(claim, boot_now()):
             ask_soon(facts)
             observer.wake(facts.id)
 
-    def on_happening(_instance: InstanceId, run: str, happening: Happening) -> None:
+    def on_happening(run: str, happening: Happening) -> None:
         if run == facts.unit.run:
             observer.happened(facts, happening)
 
@@ -241,7 +239,7 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     look = None if facts.instance.backend else observer.folders.ask(facts.id)
     try:
         answer = await link.call("probe", {"deep": deep}, timeout=observer.health.timeout)
-        claim = parse_claim(_object(answer.get("claim")))
+        claim = parse_claim(answer.get("claim"))
     except (EngineError, LinkError) as error:
         if error.code == BACKEND_DOWN:
             return  # its server's failure, known from the backend's checks; the proof ages

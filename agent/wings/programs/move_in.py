@@ -1,5 +1,4 @@
-"""`import pm2`, `import FILE.service`: bots of pm2 or systemd become [[program]] tables and
-instances, disabled."""
+"""`import pm2`: bots of pm2 become [[program]] tables and instances, disabled."""
 
 import argparse
 import math
@@ -7,7 +6,7 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,18 +20,16 @@ from agent.cli.unit_memory import granted_memory, memory_drop_in
 from agent.config import Config, load_config
 from agent.config.settings_file import change_rows, with_rows
 from agent.engines.program.declaration import ProgramDeclaration
-from agent.engines.program.environment_file import read_environment_file
-from agent.errors import EngineError, InvalidRequest, Refused
+from agent.errors import InvalidRequest, Refused
 from agent.log import clean
 from agent.wings.programs.moved import Bot, as_row, free_id, render
 from agent.wings.programs.pm2 import read_list
-from agent.wings.programs.pm2_list import read_pm2
+from agent.wings.programs.pm2_list import Pm2List, read_pm2
 from agent.wings.programs.settings import hide_values, programs_of
-from agent.wings.programs.unit import find_unit, is_users, read_unit
 
-SOURCE, UNIT = "pm2", "unit"
-ALSO = " or from the bots that pm2 or a systemd unit runs"
-PLACES = ", the word pm2, or a systemd unit (NAME.service, or its file)"
+SOURCE = "pm2"
+ALSO = " or from the bots that pm2 runs"
+PLACES = ", or the word pm2"
 _RELOADS, _EVERY = 15.0, 0.1
 BACKSLASH, QUOTE = "\\", "'"
 _NOT_FOR_PM2 = ("id", "replace", "enable")
@@ -43,39 +40,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dump", metavar="FILE", help="of pm2: what `pm2 save` wrote; default: what pm2 runs now"
     )
-    parser.add_argument(
-        "--config", metavar="FILE", help="of pm2 and units: the agent.toml that is added to"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """What another manager runs, and how its bots are ended there, for good."""
-
-    manager: str
-    source: str
-    """What it was read from, for people."""
-    bots: Sequence[Bot]
-    ends: Callable[[Bot], str]
+    parser.add_argument("--config", metavar="FILE", help="of pm2: the agent.toml that is added to")
 
 
 def import_sessions(options: argparse.Namespace) -> int | None:
     """None: the source is another one."""
-    if options.source == SOURCE:
-        manager = SOURCE
-    elif find_unit(options.source) is not None:
-        manager = UNIT
-    elif options.dump or options.config:
-        raise InvalidRequest("cannot use --dump and --config but for pm2 and units", field="dump")
-    else:
+    if options.source != SOURCE:
+        if options.dump or options.config:
+            raise InvalidRequest("cannot use --dump and --config but for pm2", field="dump")
         return None
-    _refuse_foreign(options, manager)
+    _refuse_foreign(options)
     path = config_path(options.config, os.environ)
     if path is None:
-        words = f"cannot import from {manager}: --config names agent.toml"
-        raise InvalidRequest(words, field="config")
-    listed = _of_pm2(options) if manager == SOURCE else _of_unit(options)
-    bots = listed.bots
+        raise InvalidRequest("cannot import from pm2: --config names agent.toml", field="config")
+    listed = read_pm2(options.dump or "", os.environ)
+    bots = _wanted(read_list(listed.raw, os.environ), getattr(options, "only", []))
+    for bot in bots:
+        _refuse_lost_folder(bot)
     config = load_config(path, os.environ)
     if options.dry_run:
         new = _named(bots, config)
@@ -84,26 +65,13 @@ def import_sessions(options: argparse.Namespace) -> int | None:
             replace(bot, programs=[hide_values(its) for its in bot.programs])
             for bot in _only(bots, new)
         ]
-        tables = render(hidden, listed.manager)
-        return _tell(options, listed, ids, _Told("nothing is changed", tables))
+        return _tell(options, listed, bots, ids, _Told("nothing is changed", render(hidden)))
     client = client_of(options)
     client.open_socket().close()  # before anything is written
     new = _named(bots, config)
-    done = _declare(path, listed, new)
+    done = _declare(path, bots, new)
     ids = _create(client, path, bots)
-    return _tell(options, listed, ids, _Told(done))
-
-
-def _of_pm2(options: argparse.Namespace) -> _Listed:
-    listed = read_pm2(options.dump or "", os.environ)
-    bots = _wanted(read_list(listed.raw, os.environ), getattr(options, "only", []))
-    for bot in bots:
-        _refuse_lost_folder(bot)
-    pm2 = listed.command
-    # pm2 ends it, and forgets it for the next boot, before ours may start: never both.
-    return _Listed(
-        SOURCE, listed.source, bots, lambda bot: f"{pm2} stop {_quoted(bot.name)} && {pm2} save"
-    )
+    return _tell(options, listed, bots, ids, _Told(done))
 
 
 def _refuse_lost_folder(bot: Bot) -> None:
@@ -115,28 +83,12 @@ def _refuse_lost_folder(bot: Bot) -> None:
             bot.programs.clear()
 
 
-def _of_unit(options: argparse.Namespace) -> _Listed:
-    if options.dump or getattr(options, "only", []):
-        raise InvalidRequest("cannot use --dump and --only for a unit", field="dump")
-    file = find_unit(options.source) or Path(options.source).absolute()
-    user = " --user" if is_users(file) else ""
-    ends = f"systemctl{user} disable --now {_quoted(file.name)}"
-    bot = read_unit(file)
-    try:
-        for program in bot.programs:
-            read_environment_file(program.environment_file)
-    except EngineError as error:
-        # Found at its first start it would be too late: the unit is disabled by then.
-        bot.refused, bot.programs = str(error), []
-    return _Listed(UNIT, str(file), [bot], lambda _bot: ends)
-
-
-def _refuse_foreign(options: argparse.Namespace, manager: str) -> None:
+def _refuse_foreign(options: argparse.Namespace) -> None:
     """What another runs may not run here too: a person enables each, with the other's stopped."""
     for name in _NOT_FOR_PM2:
         if getattr(options, name):
             raise InvalidRequest(
-                f"cannot use {name} for {manager}: a bot becomes a disabled instance of its name",
+                f"cannot use {name} for pm2: a bot becomes a disabled instance of its name",
                 field=name,
             )
 
@@ -181,13 +133,13 @@ def _only(bots: Sequence[Bot], new: set[str]) -> list[Bot]:
     return [bot for bot in rest if bot.programs]
 
 
-def _declare(path: Path, listed: _Listed, new: set[str]) -> str:
+def _declare(path: Path, bots: Sequence[Bot], new: set[str]) -> str:
     """What was done, for people."""
     done = f"{len(new)} [[program]] added to {path}"
-    if not (adding := _only(listed.bots, new)):
+    if not (adding := _only(bots, new)):
         return done
     rows = [as_row(program) for bot in adding for program in bot.programs]
-    text = render(adding, listed.manager)
+    text = render(adding)
     backup = change_rows(
         path, lambda old: with_rows(old, "program", rows, text), os.environ, "add programs to"
     )
@@ -254,19 +206,27 @@ class _Told:
     """What a dry run would add."""
 
 
-def _tell(options: argparse.Namespace, listed: _Listed, ids: Mapping[str, str], told: _Told) -> int:
+def _tell(
+    options: argparse.Namespace,
+    listed: Pm2List,
+    bots: Sequence[Bot],
+    ids: Mapping[str, str],
+    told: _Told,
+) -> int:
     shown, lines = [], [f"read from {clean(listed.source)}; {told.done}"]
     granted = granted_memory(ids.values())
-    for bot in listed.bots:
+    for bot in bots:
         instances = [ids[program.name] for program in bot.programs if program.name in ids]
         enable = [f"wa-agent enable {id}" for id in instances]
         moves = bool(instances) and not bot.refused
-        move = " && ".join([listed.ends(bot), *enable]) if moves else ""
+        # pm2 ends it, and forgets it for the next boot, before ours may start: never both.
+        ends = f"{listed.command} stop {_quoted(bot.name)} && {listed.command} save"
+        move = " && ".join([ends, *enable]) if moves else ""
         low = [id for id in instances if granted.get(id, math.inf) < bot.memory_limit]
         drop_ins = [memory_drop_in(id, bot.memory_limit) for id in low]
         shown.append(
             {
-                listed.manager: bot.name,
+                SOURCE: bot.name,
                 "programs": [program.name for program in bot.programs],
                 "instances": instances,
                 "memory_limit": bot.memory_limit,
@@ -287,11 +247,10 @@ def _tell(options: argparse.Namespace, listed: _Listed, ids: Mapping[str, str], 
             lines += [f"    {line}" for line in text.splitlines()]
             lines += ["  and then: systemctl daemon-reload"]
         lines += [f"  {move}"] if move else []
-    whose = "pm2's" if listed.manager == SOURCE else "the old unit"
-    lines += ["", f"Each of these commands ends {whose}, then starts ours. On systemd, before it:"]
+    lines += ["", "Each of these commands ends pm2's, then starts ours. On systemd, before it:"]
     lines += ["  wa-agent programs drop-in PROGRAM prints what its unit must be shown"]
     answer = {"source": listed.source, "bots": shown, "tables": told.tables}
-    good = not any(bot.refused for bot in listed.bots)
+    good = not any(bot.refused for bot in bots)
     text = "\n".join([*told.tables.splitlines(), "", *lines]).strip()
     return print_answer(options, answer, text, good=good)
 

@@ -1,4 +1,4 @@
-"""Bots that another manager runs, as rows of [[program]]. It changes nothing."""
+"""Bots that pm2 runs, as rows of [[program]]. It changes nothing."""
 
 import re
 from collections.abc import Iterable
@@ -12,29 +12,28 @@ LARGEST = 16 << 20
 
 @dataclass(slots=True)
 class Bot:
-    """What one name of the other manager runs."""
+    """What one name of pm2 runs."""
 
     name: str
-    """The other manager's own."""
     programs: list[ProgramDeclaration] = field(default_factory=list)
     """Of each of its processes."""
     memory_limit: int = 0
     taken: list[str] = field(default_factory=list)
-    """What only its own manager has as a rule, and it keeps here."""
+    """What only pm2 has as a rule, and it keeps here."""
     notes: list[str] = field(default_factory=list)
     """What has no counterpart here."""
     refused: str = ""
     """Why it does not move, all of it or from some process on."""
 
 
-def render(bots: Iterable[Bot], of: str) -> str:
-    """Tables for agent.toml, each with what it leaves out above it. `of`: the other manager."""
+def render(bots: Iterable[Bot]) -> str:
+    """Tables for agent.toml, each with what it leaves out above it."""
     import tomli_w
 
     parts = []
     for bot in bots:
         for number, program in enumerate(bot.programs):
-            lines = [f"# {plain_line(bot.name)} of {plain_line(of)}."]
+            lines = [f"# {plain_line(bot.name)} of pm2."]
             lines += [f"# Not taken over: {note}" for note in bot.notes if not number]
             parts.append("\n".join(lines) + "\n" + tomli_w.dumps({"program": [as_row(program)]}))
     return "\n".join(parts)

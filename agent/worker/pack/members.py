@@ -27,10 +27,9 @@ LOOK_EVERY = 2.0
 class Members:
     """Follows the agent's `hold` and `release`."""
 
-    def __init__(self, name: InstanceId, folder: Path, make_house: Callable[["Members"], House]):
+    def __init__(self, folder: Path, make_house: Callable[["Members"], House]):
         """`folder`: the pack's run folder."""
         self.all: dict[InstanceId, Member] = {}
-        self._name = name
         self._path = folder / FILE
         self._house = make_house(self)
         self._server: LinkServer | None = None
@@ -59,7 +58,7 @@ class Members:
     def _tell(self) -> None:
         self._told = None
         if self._server is not None:
-            self._server.happened(self._name, Happening("members"))
+            self._server.happened(Happening("members"))
 
     async def hold(self, id: InstanceId) -> Mapping[str, Any]:
         """Start it, unless it runs; its status once it is ready or has ended."""

@@ -16,7 +16,6 @@ from agent.core.words import parse_instance_id
 from agent.engines.base import Shared
 from agent.engines.catalog import load_shared
 from agent.errors import ConfigError
-from agent.link.limits import BACKEND_SERVER
 from agent.link.messages import Call
 from agent.link.server import LinkServer
 from agent.worker.calls import Answer, Work, answer_with, plain
@@ -86,7 +85,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
         await shared.close()
         return in_order
 
-    server = await LinkServer.open(link_path, life.hello, answer, lambda: {}, limits=BACKEND_SERVER)
+    server = await LinkServer.open(link_path, life.hello, answer, lambda: None)
     members.attach(server)
     works = {
         "shared": shared.watch(alive),
@@ -132,7 +131,7 @@ def _open_members(
             broken=broken,
         )
 
-    return Members(identity.id, folder, make_house)
+    return Members(folder, make_house)
 
 
 def _calls(members: Members, life: ProcessLife) -> dict[str, Work]:

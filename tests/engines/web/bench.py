@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
 from agent.errors import EngineError
-from agent.link.client import Link, Peer
+from agent.link.client import Link, Listener, Peer
 from tests.standin.web.stand_in import StandIn
 from tests.waiting import alive
 
@@ -101,9 +101,11 @@ class Bench:
             self.runtime / "link.sock",
             self.id,
             self._check,
-            lambda _id, _run, claim: self.claims.append(claim),
-            lambda _id, _run, happening: self.happened.append(happening),
-            lambda _why: None,
+            Listener(
+                lambda _run, claim: self.claims.append(claim),
+                lambda _run, happening: self.happened.append(happening),
+                lambda _why: None,
+            ),
             timeout=60.0,
         )
         return self.link_

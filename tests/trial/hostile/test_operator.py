@@ -18,8 +18,7 @@ def test_a_command_and_a_route_that_nobody_told_the_generator_are_missed(
 ) -> None:
     monkeypatch.setattr(commands, "KEEPS", commands.KEEPS - {"recover"})
     monkeypatch.setattr(commands, "ROUTES_KEEP", commands.ROUTES_KEEP - {"POST {I}/export"})
-    monkeypatch.setattr(commands, "SCRIPT", tuple(set(commands.SCRIPT) - {"--stats"}))
-    assert commands.lacking() == ["recover", "POST {I}/export", "--stats"]
+    assert commands.lacking() == ["recover", "POST {I}/export"]
     monkeypatch.delitem(arguments._ANY, "phone")
     assert "pairing-code phone" in arguments.lacking()
 

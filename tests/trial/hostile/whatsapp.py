@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from agent.core.words import UNPAIRING, InstanceId
+from agent.core.words import UNPAIRING
 from agent.engines.catalog import file_rules
 from agent.errors import WaError
-from agent.link.messages import Claimed, Happened, parse_from_worker
-from agent.link.wire import decode_body, encode
+from agent.link.heard import read_workers
+from agent.link.wire import encode
 from tests.engines.baileys.conftest import ACCOUNT, Bench, make_cache
 from tests.lacking import lacks
+from tests.link.test_wire import told
 from tests.standin.baileys.run import WhatsApp, call, why_not
 from tests.trial.hostile.connecting import acts
 from tests.trial.hostile.connecting.acts import NUMBER, TOKEN, Step
@@ -146,13 +147,12 @@ def _device(folder: Path) -> dict[str, Any]:
 def _check_heard(session: Bench, begun: int) -> None:
     assert not session.heard.count("error", code="client_ended"), "Node ended"
     assert not session.heard.errors
-    id = InstanceId("sales")
     for claim in session.heard.claims[begun:]:
         assert claim.status != "QR_REQUIRED", "a paired session showed a code"
-        parse_from_worker(decode_body(encode(Claimed(id, "run", claim).wire())[4:]))
+        read_workers(encode(told(claim))[:-1])
         assert claim.until_wall is None or time.gmtime(claim.until_wall)
         assert NUMBER not in (said := repr(claim)), said
         assert TOKEN not in said, said
     for happening in session.heard.happenings:
-        parse_from_worker(decode_body(encode(Happened(id, "run", happening).wire())[4:]))
+        read_workers(encode(told(happening))[:-1])
     session.heard.happenings.clear()

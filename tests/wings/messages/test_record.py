@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.link.wire import FRAME_LIMIT, encode
+from agent.link.wire import LINE_LIMIT, encode
 from agent.wings.messages import record as records
 from agent.wings.messages.spool.line import BEYOND, Line, entry_of, read_line, write_line
 from tests.wings.messages.spools import message
@@ -75,7 +75,7 @@ def test_a_text_is_whole_up_to_its_limit_and_fits_into_an_answer(sign: str) -> N
         assert "cut" not in given_out
     else:
         assert given_out["cut"] is True and given_out["text"] == text[: len(given_out["text"])]
-    assert len(encode({"records": [given_out]})) < FRAME_LIMIT
+    assert len(encode({"records": [given_out]})) < LINE_LIMIT
     assert len(json.dumps(given_out)) <= line.wire_size
 
 

@@ -37,7 +37,7 @@ def test_a_bot_moves_with_command_folder_and_its_own_variables(tmp_path: Path) -
     raw = json.dumps([row(max_memory_restart=314572800, kill_timeout=30_000)]).encode()
     (bot,) = read_list(raw, SHELL)
     file = tmp_path / "agent.toml"
-    file.write_text(render([bot], "pm2"))
+    file.write_text(render([bot]))
     (program,) = programs_of(load_config(file, {}))
     assert program.name == "shop-bot"
     node = shutil.which("node", path="/bin") or "node"
@@ -71,7 +71,7 @@ def test_names_processes_and_interpreters_of_all_kinds() -> None:
     )
     assert bots[1].programs[0].command == ("/srv/shop/bot.js", "a", "b")
     assert bots[2].programs[0].command == ("/opt/tsx", "/srv/shop/bot.js")
-    tables = tomllib.loads(render(bots, "pm2"))
+    tables = tomllib.loads(render(bots))
     assert [table["name"] for table in tables["program"]] == ["many-1", "many-2", "many", "n-x"]
     assert list(tables) == ["program"]
 

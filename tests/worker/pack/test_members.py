@@ -13,7 +13,7 @@ from agent.core.model import ConnectionStatus, UnitState, parse_instance_id
 from agent.core.words import Claim
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from agent.errors import EngineError
-from agent.link.client import Link
+from agent.link.client import Link, Listener
 from agent.worker.identity import lock_held
 from agent.worker.pack import member as member_module
 from agent.worker.pack.member import House, Member
@@ -41,7 +41,7 @@ class Bench:
         self.links: list[Link] = []
 
     def make(self) -> Members:
-        return Members(parse_instance_id("sandbox-1"), self.folder, self._house)
+        return Members(self.folder, self._house)
 
     def lay(self, id: str, **more: Any) -> Path:
         folder = self.root / id
@@ -87,9 +87,7 @@ class Bench:
             self.folder / "members" / id / "link.sock",
             parse_instance_id(id),
             lambda peer: None if peer.pid == os.getpid() else "another process",
-            lambda _id, _run, claim: heard.append(claim),
-            lambda _id, _run, _what: None,
-            lambda _why: None,
+            Listener(lambda _run, claim: heard.append(claim), lambda *_: None, lambda _: None),
         )
         self.links.append(link)
         assert link.hello.run == self.run(id)

@@ -1,9 +1,11 @@
 """Sessions on an Evolution server, from outside: the whole agent and a stand-in of the server."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+import aiohttp
 import pytest
 
 from agent.backends.evolution import Evolution
@@ -240,6 +242,25 @@ async def test_sessions_that_changed_places_on_their_server_are_told_until_it_is
     shop.number, desk.number = own, others
     await standin.restart_process()
     await eventually(lambda: one.all_connected(2))
+
+
+@pytest.mark.parametrize("point", ["repair_done:kill:1", "cleanup_reset:kill"])
+async def test_a_cleanup_cut_short_is_ended_by_the_next_life(
+    make_agent, standin, eventually, point
+):
+    standin.add("shop", "open")
+    agent = make_agent(table(standin))
+    await agent.start(point)
+    one = Watched(agent, standin)
+    await eventually(lambda: one.all_connected(1))
+    with contextlib.suppress(aiohttp.ClientError, OSError):
+        await agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
+    await agent.dead()
+    await agent.start()
+    await eventually(lambda: one.told("shop", "repair_over", ""))
+    await eventually(lambda: agent.status("shop"), "QR_REQUIRED")
+    assert (await agent.show("shop"))["paired"] is False
+    assert standin.paths["DELETE /instance/delete/shop"] >= 1
 
 
 def reload(agent, text: str) -> None:

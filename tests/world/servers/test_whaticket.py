@@ -1,11 +1,22 @@
 """Sessions on a whaticket server, from outside: the whole agent and a stand-in of the server."""
 
 import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from agent.backends.whaticket.shelf import Shelf
+from tests.standin.whaticket import words
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
-from tests.standin.whaticket.session import DAMAGED
+from tests.standin.whaticket.session import DAMAGED, Pace, Session
+from tests.world.world import WorldAgent
 
 PEER, OTHER = "5511999990001", "5511999990002"
+DOWN_AND_UP = ["PUT /whatsapp/7/disconnect", "PUT /whatsapp/7/start-session"]
 
 
 def table(desk: StandIn) -> str:
@@ -22,27 +33,250 @@ auth_folder = "{desk.keys.root}/{{id}}"
 """
 
 
-async def test_errors_that_the_log_told_while_the_agent_was_away_count(
-    make_agent, eventually, tmp_path
-):
-    async with StandIn.opened(tmp_path / "desk") as desk:
-        sick = desk.add("7")
-        await sick.pair("551100000007", [PEER, OTHER], {})
-        sick.start()
-        agent = make_agent(table(desk))
-        await agent.start()
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[StandIn]:
+    async with StandIn.opened(tmp_path / "desk", pace=Pace(write_every=30.0)) as one:
+        yield one
 
-        async def connected() -> bool:
-            found = (await agent.do("GET", "/api/instances"))["instances"]
-            return [each["connection_status"] for each in found] == ["CONNECTED"]
 
-        await eventually(connected)
+class Watched:
+    """An agent that watches the sessions 7 and 8 of the stand-in, and questions about both."""
+
+    def __init__(self, agent: WorldAgent, desk: StandIn) -> None:
+        self.agent, self.desk = agent, desk
+        self.sick: Session = desk.sessions["7"]
+
+    async def connected(self) -> bool:
+        found = (await self.agent.do("GET", "/api/instances"))["instances"]
+        return [each["connection_status"] for each in found] == ["CONNECTED"] * 2
+
+    async def id(self) -> str:
+        rows = (await self.agent.do("GET", "/api/backends/desk/sessions"))["sessions"]
+        return next(str(row["instance"]) for row in rows if row["remote"] == "7")
+
+    async def told(self, kind: str, begins: str) -> bool:
+        story = await self.agent.story(await self.id())
+        return any(one == kind and sentence.startswith(begins) for one, sentence in story)
+
+    def files(self, id: str = "7") -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (self.desk.keys.root / id).iterdir()}
+
+    def kept(self) -> dict[str, bytes]:
+        """What was removed, as it can be put back."""
+        shelf = Shelf(self.agent.state / "backends" / "desk" / "removed")
+        return {it.name: it.content for removal in shelf.all("7") for it in removal.records}
+
+    @property
+    def acts(self) -> list[str]:
+        """Requests that change something."""
+        return [it for it in self.desk.requests if not it.startswith(("GET", "POST /auth"))]
+
+    def fail(self, lines: list[str]) -> None:
+        for line in lines:
+            self.desk.log(line)
+        # libsignal's lines name no session: the one that reconnects after them is meant.
+        self.desk.log(f"Socket  {self.sick.name} Connection Update open undefined")
+
+
+@pytest.fixture
+async def watch(make_agent: Callable[..., WorldAgent], desk: StandIn, eventually: Any) -> Any:
+    async def begin(settings: str = "") -> Watched:
+        for id in ("7", "8"):
+            session = desk.add(id)
+            await session.pair(f"55110000000{id}", [PEER, OTHER], {})
+            session.start()
+        one = Watched(make_agent(table(desk) + settings), desk)
+        await one.agent.start()
+        await eventually(one.connected)
         await asyncio.sleep(10)  # its log is read from the second list on
-        await agent.stop()
-        sick.memory[f"session-{PEER}.0"] = DAMAGED
+        return one
+
+    return begin
+
+
+def named(peer: str) -> str:
+    return words.bad_mac(f"{peer}.0")
+
+
+UNNAMED = "ERROR [20-11-2026 12:00:00]: Invalid PreKey ID"
+
+
+@pytest.mark.parametrize(
+    ("lines", "gone"),
+    [
+        pytest.param([named(PEER)] * 5, {PEER}, id="named"),
+        pytest.param([UNNAMED] * 5, {OTHER}, id="unnamed"),
+        pytest.param([named(f"551199999000{n}") for n in range(1, 6)], {PEER, OTHER}, id="of five"),
+        pytest.param([named(PEER)] * 3 + [UNNAMED] * 2, {PEER, OTHER}, id="mixed"),
+        pytest.param([UNNAMED] * 5, set(), id="nothing damaged"),
+    ],
+)
+async def test_five_errors_of_keys_end_with_new_keys_and_the_pairing(
+    watch, eventually, lines, gone
+):
+    one = await watch()
+    if OTHER in gone:
+        await one.sick.damage(OTHER)
+    before, untouched = one.files(), one.files("8")
+    one.fail(lines)
+    await eventually(lambda: one.acts == DOWN_AND_UP, within=40)
+    await eventually(one.connected)
+    removed = before.keys() - one.files().keys()
+    assert {name[8:21] for name in removed if name.startswith("session-5")} == gone
+    assert all(any(peer in name for peer in gone) for name in removed), "the pairing's own"
+    assert removed == one.kept().keys()
+    assert all(one.kept()[name] == before[name] for name in removed)
+    await asyncio.sleep(310)
+    assert one.acts == DOWN_AND_UP, "once"
+    story = await one.agent.story(await one.id())
+    steps = [text.partition(":")[0] for kind, text in story if kind == "repair_step"]
+    assert steps == ["disconnect", "back up and remove", "start-session", "wait"][: 4 * bool(gone)]
+    asked = (await one.agent.do("GET", "/api/repairs/statistics"))["interventions"]["asked"]
+    assert (asked, set((await one.agent.show(await one.id()))["errors"])) == (0, {"crypto"})
+    assert one.files()["creds.json"] == before["creds.json"]
+    assert one.files("8") == untouched
+    assert one.sick.logouts == 0
+
+
+@pytest.mark.parametrize(
+    "line", [words.info(f'"{named(PEER)}"'.replace("\n", " ")), "a customer wrote: Bad MAC"]
+)
+async def test_a_line_that_only_quotes_an_error_counts_for_nothing(watch, line):
+    one = await watch()
+    one.fail([line] * 9)
+    await asyncio.sleep(60)
+    assert one.acts == []
+    assert "crypto" not in (await one.agent.show(await one.id()))["errors"]
+
+
+async def test_recover_joins_the_round_that_runs(watch, eventually):
+    one = await watch()
+    before = one.files()
+    one.fail([named(PEER)] * 5)
+    await eventually(lambda: one.told("verdict", "corrupted"))
+    await one.agent.do("POST", f"/api/instance/{await one.id()}/recover?wait=120")
+    assert one.acts == DOWN_AND_UP
+    await eventually(lambda: one.told("repair_over", "recovered"))
+    assert one.acts == DOWN_AND_UP, "once"
+    removed = before.keys() - one.files().keys()
+    assert removed
+    assert all(PEER in name for name in removed)
+
+
+async def test_errors_that_the_log_told_while_the_agent_was_away_count(watch, eventually):
+    one = await watch()
+    await one.agent.stop()
+    one.sick.memory[f"session-{PEER}.0"] = DAMAGED
+    for _ in range(5):
+        assert not one.sick.receive(PEER)
+    await one.agent.start()
+    await eventually(lambda: one.acts == DOWN_AND_UP, within=30)
+    await eventually(lambda: one.sick.receive(PEER), within=30)
+    assert one.sick.logouts == 0
+
+
+async def test_errors_whose_session_cannot_be_told_are_a_trouble_of_the_server(watch, eventually):
+    one = await watch()
+    for _ in range(6):
+        one.desk.log(UNNAMED)
+
+    async def troubled() -> bool:
+        troubles = (await one.agent.do("GET", "/api/troubles"))["troubles"]
+        return "backend_logs" in [each["kind"] for each in troubles]
+
+    await eventually(troubled)
+    [backend] = (await one.agent.do("GET", "/api/backends"))["backends"]
+    assert backend["up"]
+    assert "errors about keys in its logs name no session" in backend["sentence"]
+    assert one.acts == []
+
+
+WAY = "agent.backends.whaticket.down_and_up:DownAndUp"
+ROUND = [
+    f"{WAY}.go_down",
+    "agent.backends.whaticket.keys:SessionKeys.copy",
+    "agent.backends.whaticket.folder:FolderKeys.remove",
+    "agent.backends.whaticket.keys:SessionKeys._note",
+    f"{WAY}._must_stay_gone",
+    f"{WAY}.begin",
+    f"{WAY}.wait",
+]
+
+
+@pytest.mark.parametrize("point", ["", *ROUND])
+async def test_a_round_killed_at_any_step_is_done_again_and_loses_nothing(
+    watch, eventually, monkeypatch, point
+):
+    """Killed before each step of the round; "": at the point before the first one."""
+    one = await watch()
+    await one.sick.damage(PEER)
+    before = one.files()
+    with monkeypatch.context() as patched:
+        if point:
+            die_before(point, patched)
+        else:
+            patched.setenv("WA_FAILPOINT", "repair_begun:kill:1")
         for _ in range(5):
-            assert not sick.receive(PEER)
-        await agent.start()
-        await eventually(lambda: "PUT /whatsapp/7/disconnect" in desk.requests, within=30)
-        await eventually(lambda: sick.receive(PEER), within=30)
-        assert sick.logouts == 0
+            assert not one.sick.receive(PEER)
+        await one.agent.dead()
+    assert before.keys() <= one.files().keys() | one.kept().keys()
+    await one.agent.start()
+    # No error comes that would begin another round.
+    await eventually(lambda: one.sick.memory.get(f"session-{PEER}.0") != DAMAGED)
+    await eventually(one.connected)
+    assert one.sick.receive(PEER)
+    assert before.keys() <= one.files().keys() | one.kept().keys()
+    assert one.files()["creds.json"] == before["creds.json"]
+    assert one.sick.logouts == 0
+    assert (await one.agent.show(await one.id()))["paired"]
+
+
+def die_before(point: str, patched: pytest.MonkeyPatch) -> None:
+    module, _, place = point.partition(":")
+    kind, _, name = place.partition(".")
+    target = getattr(import_module(module), kind)
+
+    def call(*_: Any, **__: Any) -> Any:
+        os.kill(os.getpid(), 9)
+
+    patched.setattr(target, name, call)
+
+
+async def test_a_server_that_is_gone_is_one_finding_and_no_session_is_touched(watch, eventually):
+    one = await watch()
+    id = await one.id()
+    await one.desk.go_away()
+
+    async def held() -> str:
+        return str((await one.agent.show(id))["health"]["reason"])
+
+    await eventually(held, "backend_down")
+    assert (await one.agent.do("GET", "/api/backends/desk"))["reason"] == "unreachable"
+    await asyncio.sleep(60)
+    await one.desk.listen()
+    await eventually(one.connected, within=10)
+    assert one.acts == []
+
+
+async def test_a_session_that_hangs_in_opening_is_restarted_with_its_pairing(watch, eventually):
+    one = await watch()
+    one.desk.faults.stuck_opening = True
+    await one.sick.drop()
+    await eventually(lambda: one.told("repair", "restart"))
+    one.desk.faults.stuck_opening = False
+    await eventually(one.connected)
+    assert one.sick.logouts == 0
+
+
+async def test_a_server_that_refuses_every_start_opens_the_circuit_of_the_session(
+    watch, eventually
+):
+    one = await watch()
+    one.desk.faults.refuses_start = 500
+    one.sick.pace.restart_after = 100_000.0  # its server leaves it down
+    await one.sick.drop(status="DISCONNECTED")
+    await eventually(lambda: one.told("session_circuit_open", ""), within=7200)
+    one.desk.faults.refuses_start = 0
+    await one.agent.do("POST", f"/api/instance/{await one.id()}/recover?wait=120")
+    await eventually(one.connected)
+    assert await one.told("session_circuit_closed", ""), "the command that it named closed it"

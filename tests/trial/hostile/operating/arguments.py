@@ -203,10 +203,5 @@ def _likely(name: str, id: str, *, required: bool) -> float:
 
 
 def draw_script(chance: Random) -> Step:
-    whose = chance.choice(["all", "7", "7", "8"])
-    argv = chance.choice(
-        [
-            [whose], [whose], [whose, "--debug"], [whose, "--dry-run"], ["--stats"], [],
-        ]
-    )  # fmt: skip
+    argv = [chance.choice(["all", "7", "7", "8"])] * chance.choice([0, 1, 1, 1])
     return {"do": "script", "argv": argv, "id": "desk", "ends": False, "own": chance.random() < 0.8}

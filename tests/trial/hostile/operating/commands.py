@@ -1,9 +1,8 @@
 """What an operator can type and request, read from the program itself: the commands of the CLI, the
-routes of the API, the forms of the script. Each has a row here that says whether it may end a
+routes of the API. Each has a row here that says whether it may end a
 pairing or why it is left out."""
 
 import argparse
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +10,6 @@ from typing import Any
 
 from agent.api.http.call import Route, plain_path
 from agent.api.routes import ROUTES
-from agent.backends.whaticket import once
 from agent.cli.main import build_parser
 from agent.failpoint import POINTS
 
@@ -92,9 +90,6 @@ ROUTES_KEEP = words_of(
     "/metrics, GET /healthz, GET /readyz, GET /openapi.json, GET /docs, GET /"
 )
 
-SCRIPT = ("all", "ID", "--debug", "--dry-run", "--stats")
-"""Words of its usage."""
-
 PASSED_BY = {
     **dict.fromkeys(("after_tmp_write", "after_rename"), ("PATCH {I}", "POST {I}/snapshots")),
     **dict.fromkeys(("before_commit", "after_commit"), ("POST {I}/stop", "POST /api/instance")),
@@ -163,13 +158,11 @@ def routes() -> Mapping[str, Route]:
 
 
 def lacking() -> list[str]:
-    """Commands, routes, fail points and words of the script without a row."""
+    """Commands, routes and fail points without a row."""
     found = [words for words in commands() if words not in KEEPS | ENDS.keys() | LEFT.keys()]
     found += [name for name in routes() if name not in ROUTES_KEEP | ROUTES_END.keys()]
     found += [each for each in POINTS - PASSED_BY.keys() if not each.startswith((*LEFT_POINTS,))]
     known = ROUTES_KEEP | ROUTES_END.keys()
     found += [f"no longer there: {each}" for each in known - routes().keys()]
     played = (KEEPS | ENDS.keys() | LEFT.keys()) - commands().keys()
-    found += [f"no longer there: {each}" for each in played]
-    typed = re.findall(r"--[a-z-]+", once.__doc__)
-    return found + [word for word in typed if word not in SCRIPT]
+    return found + [f"no longer there: {each}" for each in played]

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.daemon.conftest import RunningAgent, remote_settings
+from tests.daemon.conftest import SETTINGS as SHORT
+from tests.daemon.conftest import RunningAgent
 from tests.engines.baileys.conftest import ACCOUNT, make_cache
 from tests.lacking import not_lent
 from tests.standin.baileys.run import WhatsApp
@@ -27,8 +28,12 @@ SANDBOXES = ("a", "b")
 BYSTANDERS = {"calm": "sandbox", "still": "evolution"}
 """Sessions that no command names: nothing happens to them."""
 SETTINGS = (
-    remote_settings().replace("[start]\n", "[start]\ndisk_free = 0\n", 1)
-    + "settle_keys = 2\n[sessions]\nsnapshots = 3\n"
+    SHORT.replace("interval = 1\n", "interval = 1\ndeep = 2\nstuck = 3\n", 1)
+    .replace("timeout = 0.5\n", "timeout = 1\n", 1)
+    .replace("[start]\n", "[start]\ndisk_free = 0\n", 1)
+    + "[backends]\npatience = 1.0\ndiscover = 1\nback_rate = 200\n"
+    + "[recovery]\nfirst_delay = 0.2\nsettle = 1.5\nsettle_start = 2\nsettle_keys = 2\n"
+    + "[sessions]\nsnapshots = 3\n"
 )
 
 

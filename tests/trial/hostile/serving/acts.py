@@ -1,4 +1,4 @@
-"""What an Evolution server, what stands before it, its webhook and people on it do, as data."""
+"""What an Evolution server, what stands before it and people on it do, as data."""
 
 from random import Random
 from typing import Any
@@ -12,14 +12,12 @@ MADE = "made-here"
 ADOPTED = ("paired", WAITS)
 NAMES = (*PAIRED, WAITS, MADE)
 ROUTES = ("", "connectionState", "/instance/connect/", "fetchInstances", "setPresence", "create")
-ROUTES += ("fetchBusinessProfile", "logout", "/webhook/")
+ROUTES += ("fetchBusinessProfile", "logout")
 FAULTS = ("slow", "html", "failing", "licence", "refused", "half", "empty", "earlier", "reset")
 FAULTS += ("echo", "echo", "lost")
-PROXIES = ("/chat/", "/chat/", "/settings/", "/webhook/", "/proxy/")
+PROXIES = ("/chat/", "/chat/", "/settings/", "/proxy/")
 """Routes that a proxy need not pass for sessions to be known as open."""
-CODES = (401, 402, 403, 405, 406, 408, 411, 428, 440, 500, 515)
 ODD = (None, True, -1, 10**20, "", "x" * 3000, [], {}, [[1]], {"a": {}}, "\ud800", "NaN")
-STATES = ("close", "close", "close", "connecting", "open", "refused")
 
 
 def draw(chance: Random) -> list[Step]:
@@ -27,14 +25,14 @@ def draw(chance: Random) -> list[Step]:
     if chance.random() < 0.3:
         first["without"] = chance.choice(PROXIES)
     first["packs"] = chance.random() < 0.2
-    kinds = (_fault, _fault, _happens, _look, _look, _look, _wait, _hook, _hook, _row)
-    kinds += (_person, _next_worker)
+    kinds = (_fault, _fault, _happens, _look, _look, _look, _wait, _row)
+    kinds += (_person, _next_agent)
     return [first, *(chance.choice(kinds)(chance) for _ in range(chance.randint(6, 18)))]
 
 
 def _fault(chance: Random) -> Step:
     kind = chance.choice([*FAULTS, ""])
-    late = sorted(chance.uniform(0.1, 1.0) for _ in range(2))
+    late = sorted(chance.uniform(1.0, 10.0) for _ in range(2))
     status = chance.choice([200, 201, 400, 401, 403, 404, 409, 422, 500])
     route = chance.choice(ROUTES)
     return {"do": "fault", "kind": kind, "route": route, "late": late, "status": status}
@@ -53,9 +51,9 @@ def _person(chance: Random) -> Step:
     return {"do": "delete", "name": chance.choice(ADOPTED)}
 
 
-def _next_worker(chance: Random) -> Step:
-    """The worker ends, at once or in the middle of what it was asked, and another one begins."""
-    return {"do": "worker", "in": chance.choice(["", "renew", "renew", "connect"])}
+def _next_agent(chance: Random) -> Step:
+    """The agent ends, at once or in the middle of what it was asked, and another one begins."""
+    return {"do": "agent", "in": chance.choice(["", "renew", "renew", "connect"])}
 
 
 def _look(chance: Random) -> Step:
@@ -64,32 +62,7 @@ def _look(chance: Random) -> Step:
 
 
 def _wait(chance: Random) -> Step:
-    return {"do": "wait", "seconds": chance.choice([0.05, 0.3, 1.0])}
-
-
-def _odd(chance: Random, usual: Any) -> Any:
-    return chance.choice(ODD) if chance.random() < 0.1 else usual
-
-
-def _hook(chance: Random) -> Step:
-    """An event that tells of before, or lies."""
-    name = chance.choice(NAMES)
-    state, code = _odd(chance, chance.choice(STATES)), _odd(chance, chance.choice(CODES))
-    used_up = {"message": "QR code limit reached, please login again", "statusCode": 500}
-    shown = {"qrcode": {"instance": name, "code": "2@of-an-earlier-login", "count": 1}}
-    closed = {"instance": name, "status": "closed", "disconnectionReasonCode": code}
-    told = [
-        *[("connection.update", {"instance": name, "state": state, "statusReason": code})] * 4,
-        ("status.instance", {**closed, "disconnectionObject": _odd(chance, "{}")}),
-        ("logout.instance", None),
-        ("remove.instance", None),
-        ("qrcode.updated", chance.choice([shown, used_up])),
-        (chance.choice(["connection.update", "messages.upsert"]), chance.choice(ODD)),
-    ]
-    event, content = chance.choice(told)
-    stamps = ["2026-01-01T00:00:00.000Z", "2031-01-01T00:00:00.000Z", None, "yesterday"]
-    raw = {"event": event, "instance": name, "data": content, "date_time": chance.choice(stamps)}
-    return {"do": "hook", "raw": raw, "times": chance.choice([1, 1, 1, 10])}
+    return {"do": "wait", "seconds": chance.choice([0.5, 3.0, 30.0])}
 
 
 def _row(chance: Random) -> Step:

@@ -1,15 +1,15 @@
-"""What stays true of sessions on a server, whatever it answers and its webhook tells."""
+"""What stays true of sessions on a server, whatever it answers."""
 
+import asyncio
 import logging
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.engines.evolution.backend import EvolutionBackend
-from agent.engines.evolution.session import EvolutionSession
-from agent.engines.evolution.settings import Pace, read_settings
-from tests.engines.evolution.conftest import Heard
-
-from agent.core.model import InstanceId
+from agent.backends.evolution import Evolution
+from agent.backends.server import Server
+from agent.config import BackendDeclaration
+from agent.core.model import Claim, InstanceId, ServerClaim
 from agent.core.reasons import reason_of
 from tests.standin.evolution import KEY, StandIn
 from tests.standin.evolution.instances import Instance
@@ -29,14 +29,14 @@ class Log(logging.Handler):
 
 @dataclass
 class Bench:
-    """A server, the backend before it, and what was said and done."""
+    """A server, the agent's task that watches it, and what was said and done."""
 
     standin: StandIn
     folder: Path
-    pace: Pace
-    backend: EvolutionBackend = field(init=False)
-    heard: Heard = field(default_factory=Heard)
-    by_name: dict[str, Heard] = field(default_factory=lambda: {name: Heard() for name in NAMES})
+    server: Server = field(init=False)
+    task: asyncio.Task[None] = field(init=False)
+    servers: list[ServerClaim] = field(default_factory=list)
+    claims: dict[str, list[Claim]] = field(default_factory=lambda: defaultdict(list))
     there: dict[str, Instance] = field(default_factory=dict)
     """What others made on the server, before the agent came."""
     deleted: set[str] = field(default_factory=set)
@@ -45,14 +45,26 @@ class Bench:
     secrets: list[str] = field(default_factory=lambda: [KEY])
     log: Log = field(default_factory=Log)
 
-    def begin(self) -> None:
-        """A worker."""
-        told = {"name": "eu", "url": self.standin.url, "key": KEY, "timeout": 1.5}
-        self.backend = EvolutionBackend(self.folder, read_settings(told), self.heard, self.pace)
+    async def begin(self) -> None:
+        """An agent."""
+        declared = BackendDeclaration("eu", "evolution", self.standin.url, key=KEY)
+        api = Evolution(declared, self.folder)
+        self.server = Server(declared, api, self._changed, self.servers.append)
+        for name in NAMES:
+            await self.server.hold(
+                InstanceId(name), name, adopted=name in ADOPTED, paired=False, account=""
+            )
+        self.task = asyncio.create_task(self.server.run(), name="server")
+        await asyncio.sleep(0)
 
-    def hold(self, name: str) -> EvolutionSession:
-        settings = {"remote": "", "adopted": name in ADOPTED}
-        return self.backend.hold(InstanceId(name), settings, self.by_name[name])
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        assert self.task.cancelled(), self.task
+
+    def _changed(self, id: InstanceId | None) -> None:
+        if id is not None:
+            self.claims[id].append(self.server.facts[id].claim)
 
     def paired(self) -> list[Instance]:
         """Those that were it from the beginning: a code that is asked for while its session is
@@ -79,13 +91,15 @@ def intact(bench: Bench) -> None:
 def judge_words(bench: Bench) -> None:
     """No claim ends a pairing that goes on; no key is repeated."""
     for instance in bench.paired():
-        for claim in bench.by_name[instance.name].claims:
+        for claim in bench.claims[instance.name]:
             reason = reason_of(claim.reason or "unknown")
             ends = reason.unpairs or (reason.hopeless and claim.reason)
             assert not ends, f"{instance.name} is paired, and was told as {claim.reason}"
             assert claim.status != "QR_REQUIRED", f"{instance.name} is paired, and shows a code"
-    said = [*bench.errors, *(claim.sentence for claim in bench.heard.servers), *bench.log.lines]
-    said += [repr(claim) for heard in bench.by_name.values() for claim in heard.claims]
+    said = [*bench.errors, *(claim.sentence for claim in bench.servers), *bench.log.lines]
+    said += [repr(claim) for claims in bench.claims.values() for claim in claims]
     for secret in bench.secrets:
         repeated = [each for each in said if secret in each]
         assert not repeated, f"a secret is repeated: {repeated[0]}"
+    faults = [line for line in bench.log.lines if "Traceback" in line]
+    assert not faults, f"a fault of the agent: {faults[0]}"

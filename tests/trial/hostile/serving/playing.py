@@ -1,14 +1,72 @@
 """What the steps of a backend's case do: over there, on the way, and asked by an agent."""
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from random import Random
 from typing import Any
 
+from agent.core.model import InstanceId
 from agent.errors import EngineError
-from tests.trial.hostile.serving.acts import MADE, NAMES, WAITS, Step
-from tests.trial.hostile.serving.oracle import Bench, intact
+from tests.standin.evolution import StandIn
+from tests.trial.hostile.serving.acts import MADE, NAMES, PAIRED, WAITS, Step
+from tests.trial.hostile.serving.oracle import Bench, intact, judge_words
+
+SETTLED = 1200.0
+"""Seconds until all is as it was, once the faults are over."""
+
+
+async def play_case(case: list[Step], folder: Path) -> None:
+    first = next((step for step in case if step["do"] == "server"), {"version": "1.8.6", "seed": 0})
+    standin = await StandIn.open(first["version"])
+    bench = Bench(standin, folder)
+    logging.getLogger("agent").addHandler(bench.log)
+    try:
+        for name in NAMES:
+            if name != MADE:
+                standin.add(name, "open" if name in PAIRED else "connecting")
+        bench.there = dict(standin.instances)
+        standin.without, standin.front.packs = first.get("without", ""), first.get("packs", False)
+        await bench.begin()
+        await bench.server.check()
+        await bench.server.connect(InstanceId(MADE))
+        await play_steps(bench, case, Random(first["seed"]))
+        await _come_back(bench)
+    finally:
+        await bench.end()
+        await standin.close()
+    judge_words(bench)
+
+
+async def _come_back(bench: Bench) -> None:
+    """All is well over there: each pairing is open, and said to be; so is the server."""
+    standin = bench.standin
+    for instance in standin.instances.values():
+        instance.dead = ""
+    standin.silence(False)
+    until = asyncio.get_running_loop().time() + SETTLED
+    while True:
+        said = {name: await _status(bench, name) for name in NAMES}
+        server = await bench.server.check()
+        if server.up and all(said[each.name] == "CONNECTED" for each in bench.paired()):
+            break
+        assert asyncio.get_running_loop().time() < until, (said, server)
+        await asyncio.sleep(2.0)
+    intact(bench)
+    listed = {session.name for session in bench.server.sessions}
+    assert listed >= {each.name for each in bench.paired()}, f"an odd row hides others: {listed}"
+
+
+async def _status(bench: Bench, name: str) -> str:
+    id = InstanceId(name)
+    try:
+        claim = (await bench.server.probe(id)).claim
+        if claim.status == "DISCONNECTED" and "reconnect" not in claim.useless:
+            await bench.server.connect(id)
+        return str(claim.status)
+    except EngineError as error:
+        return str(error)
 
 
 async def play_steps(bench: Bench, case: list[Step], chance: Random) -> None:
@@ -26,7 +84,7 @@ async def play_steps(bench: Bench, case: list[Step], chance: Random) -> None:
 
 
 class _Asked:
-    """What was asked of the worker, and is under way."""
+    """What was asked, and is under way."""
 
     def __init__(self) -> None:
         self.tasks: list[asyncio.Task[None]] = []
@@ -58,9 +116,6 @@ async def _do(bench: Bench, asked: _Asked, step: Step, chance: Random) -> None:
             for name in NAMES:
                 for what in step["asked"]:
                     await asked.begin(_ask(bench, name, what))
-        case "hook":
-            for _ in range(step["times"]):
-                await asked.begin(_hear(bench, step["raw"]))
         case "row":
             odd = bench.standin.add(step["name"], "close")
             if step["field"]:
@@ -68,13 +123,13 @@ async def _do(bench: Bench, asked: _Asked, step: Step, chance: Random) -> None:
         case "delete" if step["name"] in bench.standin.instances:
             bench.deleted.add(step["name"])
             bench.standin.remove(step["name"])
-        case "worker":
+        case "agent":
             if step["in"]:
                 await asked.begin(_ask(bench, MADE, step["in"]))
                 await asyncio.sleep(0.05)
             await asked.end()
-            await bench.backend.close()
-            bench.begin()
+            await bench.end()
+            await bench.begin()
         case "wait":
             await asyncio.sleep(step["seconds"])
 
@@ -106,30 +161,25 @@ async def _happen(bench: Bench, what: str, name: str) -> None:
 
 
 async def _ask(bench: Bench, name: str, what: str) -> None:
-    """Whatever it answers: an error must be one that the worker can tell. 2.x is asked at once to
+    """Whatever it answers: an error must be one that the agent can tell. 2.x is asked at once to
     connect what it says is closed, so nobody orders it here; a pairing is renewed by nobody."""
     gone = name in bench.deleted
     if what in ("connect", "restart") and not (bench.standin.old or gone):
         return
     if what == "renew" and name not in (WAITS, MADE) and not gone:
         return
-    session = bench.hold(name)
+    server, id = bench.server, InstanceId(name)
     phone = {"phone": "+55 11 98888-7777"}
     asks: dict[str, Callable[[], Awaitable[Any]]] = {
-        "probe": session.probe,
-        "deep": lambda: session.probe(deep=True),
-        "connect": session.connect,
-        "restart": session.restart,
-        "qr": session.qr,
-        "renew": lambda: session.renew(confirmed=False),
-        "pairing_code": lambda: session.command("pairing_code", phone),
+        "probe": lambda: server.probe(id),
+        "deep": lambda: server.probe(id, deep=True),
+        "connect": lambda: server.connect(id),
+        "restart": lambda: server.restart(id),
+        "qr": lambda: server.qr(id),
+        "renew": lambda: server.renew(id, confirmed=False),
+        "pairing_code": lambda: server.command(id, "pairing_code", phone),
     }
     try:
         await asks[what]()
     except EngineError as error:
         bench.errors.append(str(error))
-
-
-async def _hear(bench: Bench, raw: Any) -> None:
-    with contextlib.suppress(EngineError):
-        await bench.backend.hook(raw)
