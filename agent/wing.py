@@ -31,8 +31,6 @@ class Wing:
     session when these are replaced, and that no copy of them has."""
     archives: str = ""
     """Has `Archives`: what takes sessions out as archives, and in from them."""
-    outbox: str = ""
-    """Has `open_outbox`: what takes messages to send in, before the session does."""
     routes: str = ""
     """Has ROUTES: its rows of the table of routes."""
     commands: Mapping[str, str] = field(default_factory=dict)

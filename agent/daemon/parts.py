@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from agent.api.assemble import serve
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts as ApiParts
-from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.server import Server
 from agent.config import Config
-from agent.daemon.wing_parts import Around, WingPart, open_outbox, open_wing_parts
+from agent.daemon.wing_parts import Around, WingPart, open_wing_parts
+from agent.messages.reader import Reader
+from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.supervise.assemble import Supervision
+from agent.supervise.requests.calls import Workers
 from agent.supervise.supervisor import Supervisor
 
 
@@ -33,6 +35,10 @@ async def open_parts(
 ) -> Parts:
     ground, store = supervision.ground, supervision.ground.store
     of_wings: dict[str, WingPart] = {}
+    reader = Reader(Workers(supervision.registry, supervision.root))
+    supervision.on_kept.append(reader.changed)
+    supervision.on_forget.append(reader.forget)
+    sending = Sending(config.agent.state_path, supervisor, store, ground.bus, reader)
     exporter = Exporter(
         supervisor.views,
         supervisor.status,
@@ -44,29 +50,26 @@ async def open_parts(
         config,
         store,
         ground.bus,
-        supervision.messages,
+        reader,
+        sending,
         supervisor,
         exporter,
         in_force=lambda: supervision.settings.config,
         figures=lambda: {name: part.figures() for name, part in of_wings.items()},
         log_path=supervision.seats.log_path,
     )
-    outbox = open_outbox(around)
     of_wings |= open_wing_parts(around)
-    if outbox is not None:
-        of_wings["outbox"] = outbox
     for_handlers = ApiParts(
         config.api,
         supervisor,
         await KeyRing.open(store),
         exporter,
-        IdempotentAnswers(store),
+        sending,
         store.check,
         supervision.sampler,
         places,
         reload,
         of_wings={type(part): part for part in of_wings.values()},
-        outbox=outbox,
     )
     server = await serve(
         for_handlers,

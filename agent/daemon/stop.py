@@ -31,7 +31,6 @@ async def stop_in_order(
     written, ground = True, supervision.ground
     if server is not None:
         server.announce_end()
-    supervision.messages.end()
     supervisor.repairs.stop()
     supervision.keeping.work.stop()
     facts = supervision.registry.facts.values()

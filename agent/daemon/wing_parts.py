@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.api.http.call import MessageOutbox
 from agent.config import Config
 from agent.core.model import InstanceId
 from agent.deliver.bus import EventBus
+from agent.messages.reader import Reader
+from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.metrics.text import Family
 from agent.store.database import Store
-from agent.supervise.messages.kept_messages import KeptMessages
 from agent.supervise.supervisor import Supervisor
 from agent.wing import wings
 
@@ -26,7 +26,8 @@ class Around:
     config: Config
     store: Store
     bus: EventBus
-    messages: KeptMessages
+    reader: Reader
+    sending: Sending
     supervisor: Supervisor
     exporter: Exporter
     in_force: Callable[[], Config]
@@ -54,15 +55,3 @@ class WingPart(Protocol):
 def open_wing_parts(around: Around) -> Mapping[str, WingPart]:
     """By the wing's name."""
     return {wing.name: wing.take(wing.part).open_part(around) for wing in wings() if wing.part}
-
-
-class OutboxPart(WingPart, MessageOutbox, Protocol): ...
-
-
-def open_outbox(around: Around) -> OutboxPart | None:
-    """Of the first wing that keeps messages until they are sent."""
-    for wing in wings():
-        if wing.outbox:
-            opened: OutboxPart = wing.take(wing.outbox).open_outbox(around)
-            return opened
-    return None

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from agent.core.words import Claim, Happening
 from agent.errors import EngineError
@@ -155,16 +155,6 @@ of an instance, which its creator chose, cannot have this name."""
 OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 """Each local engine's module `engine` has an `open_engine` of this type: folder, settings,
 reporter."""
-
-
-@runtime_checkable
-class Settles(Protocol):
-    """An engine that can tell later what became of a message whose answer was lost."""
-
-    async def sent(self, message: Mapping[str, Any], begun: float) -> Mapping[str, Any]:
-        """What became of a message that was begun to be sent at that time, and whose answer its
-        caller never got: as `send` answers; `outcome` "not_sent", or "unknown" where that
-        cannot be told. It is not sent here."""
 
 
 class PackedEngine(Engine, Protocol):

@@ -51,8 +51,6 @@ class EngineEntry:
     repeats: bool = False
     """True where it derives WhatsApp's id of a message from the message's `key`: sent again it is
     the same message, which phones show once."""
-    settles: bool = False
-    """True where it may tell later what became of a message whose answer was lost: `sent`."""
     alike_by: str = "backend"
     """The setting of which sessions have one value that may fail for one cause."""
     counts_messages: bool = True
@@ -89,7 +87,6 @@ CATALOG = {
             "agent.engines.program",
             tls=False,
             sends=ALL,  # of these each program says which ones it sends
-            settles=True,
             alike_by="program",
         ),
         EngineEntry(

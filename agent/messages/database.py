@@ -4,7 +4,6 @@ Standard library only: each worker that keeps messages has this in memory.
 """
 
 import os
-import secrets
 import sqlite3
 import stat
 import time
@@ -129,7 +128,7 @@ def _find_fault(path: Path, form: Form) -> str:
 
 def _free_name(path: Path) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return path.with_name(f"{path.name}.damaged-{stamp}-{secrets.token_hex(3)}")
+    return path.with_name(f"{path.name}.damaged-{stamp}-{os.urandom(3).hex()}")
 
 
 def _move_companions(path: Path, kept: Path) -> None:

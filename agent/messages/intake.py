@@ -61,6 +61,7 @@ class Intake:
         """The calls of the link."""
         return {
             **{do: partial(self._read, do) for do in READS},
+            "messages_state": self._state,
             "messages_settled": self._settled,
             "messages_marked": self._marked,
             "messages_media": self._open_media,
@@ -153,6 +154,9 @@ class Intake:
 
     async def _read(self, do: str, args: Mapping[str, Any]) -> Answer:
         return await self._ask(lambda file: file.read(do, args))
+
+    async def _state(self, args: Mapping[str, Any]) -> Answer:
+        return {**await self._read("messages_state", args), **await self._media.figures()}
 
     async def _settled(self, args: Mapping[str, Any]) -> Answer:
         cursor = whole(args, "cursor")

@@ -46,7 +46,7 @@ SETTLES_AT_ONCE = 16
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
-FIGURES = ("newest", "waiting", "bytes", "lost")
+FIGURES = ("newest", "waiting", "bytes", "lost", "media_files", "media_bytes")
 _UNKNOWN_CALL = ("invalid_request", "do")
 _MEDIA_ERRORS: Mapping[str, type[WaError]] = {
     **dict.fromkeys(("message_not_found", "no_media", "media_gone"), NotFound),

@@ -44,7 +44,7 @@ def nothing(do: str, args: Mapping[str, Any]) -> Answer:
         return {"records": records, "next": 0, "oldest": 1, "newest": 0, "more": False}
     if do == "messages_state":
         return {"waiting": 0, "bytes": 0, "newest": 0, "lost": 0}
-    return {"found": {}, "name": "", "messages": [], "newest": 0}
+    return {"found": {}, "name": "", "messages": [], "newest": 0, "count": 0}
 
 
 def state_of(db: sqlite3.Connection) -> tuple[int, int, int, int, int, float]:
@@ -113,6 +113,11 @@ def _state(db: sqlite3.Connection, _args: Mapping[str, Any]) -> Answer:
     return {"waiting": waiting, "bytes": bytes, "newest": newest, "lost": lost}
 
 
+def _count(db: sqlite3.Connection, args: Mapping[str, Any]) -> Answer:
+    rows = "select count(*) from records where cursor > ?"
+    return {"count": db.execute(rows, (whole(args, "after"),)).fetchone()[0]}
+
+
 def _find(db: sqlite3.Connection, args: Mapping[str, Any]) -> Answer:
     chat, ids = word(args, "chat"), args.get("message_ids")
     if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
@@ -152,6 +157,7 @@ def _unread(db: sqlite3.Connection, args: Mapping[str, Any]) -> Answer:
 READS: Mapping[str, Read] = {
     "messages": _page,
     "messages_state": _state,
+    "messages_count": _count,
     "messages_find": _find,
     "messages_name": _name,
     "messages_unread": _unread,

@@ -457,7 +457,7 @@ class Sending:
             while True:
                 for id, cursor in (await outbox.followed()).items():
                     if id in ids:
-                        with suppress(Refused, TryLater):  # a change comes when that is over
+                        with suppress(NotFound, Refused, TryLater):  # a change comes later
                             await self._read_acks(outbox, id, cursor)
                 await asyncio.sleep(LOOK_EVERY)
                 ids = await changes.next()

@@ -22,8 +22,6 @@ from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
-from agent.supervise.messages.highest_cursors import HighestCursors
-from agent.supervise.messages.kept_messages import KeptMessages
 from agent.supervise.packs.packs import Packs
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
@@ -128,7 +126,9 @@ class Supervision:
         has, version = self.incidents.has, self.backends.server_version
         sources = ViewSources(self.ground.host, self._turns, settings, has, version)
         self.registry = Registry(store, sources, root, self._facts)
-        self.messages = KeptMessages(self.registry, HighestCursors(store, self.registry))
+        self.on_kept: list[Callable[[InstanceId], None]] = []
+        """Hear that a worker kept more messages, or was connected and may have."""
+        self.on_forget: list[Callable[[InstanceId], None]] = []
         self.registry.of_wings = worker_settings(settings.config)
         self.registry.declared = lambda its: declared_for(settings.config, its)
         self.registry.check = lambda its, all: check_declared(settings.config, its, all)
@@ -242,7 +242,7 @@ class Supervision:
 
     def _observer(self, findings: Findings) -> Observer:
         happenings = Happenings(
-            self.messages, findings, self.registry, self._notes, self.ground.bus, self.wake
+            self.on_kept, findings, self.registry, self._notes, self.ground.bus, self.wake
         )
         return Observer(
             self.seats,
@@ -281,4 +281,5 @@ class Supervision:
         self._turns.forget(id)
         self.loop.forget(id)
         self.incidents.forget(id)
-        self.messages.forget(id)
+        for forget in self.on_forget:
+            forget(id)

@@ -2,10 +2,10 @@
 
 from agent.supervise.assemble import Supervision
 from agent.supervise.backends.face import BackendFace
-from agent.supervise.messages.moments import Moments
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.deletion import Deletion
+from agent.supervise.requests.moments import Moments
 from agent.supervise.requests.orders import Orders
 from agent.supervise.requests.repairs import Repairs
 from agent.supervise.requests.set_up import SettingUp
@@ -26,6 +26,7 @@ class Supervisor:
         self.backends = BackendFace(base.backends, base.adoption, store)
         self.asking = Calls(registry, store, wake)
         self.moments = Moments(self.asking)
+        self.send, self.find = self.asking.send, self.moments.find
         self.checking = Checking(registry, base.passes, wake, at_once=CHECKS_AT_ONCE)
         self.orders = Orders(registry, host, base.room, self.asking, wake)
         self.repairs = Repairs(

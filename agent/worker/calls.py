@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from agent.engines.base import Engine, Settles
+from agent.engines.base import Engine
 from agent.errors import EngineError, InvalidRequest
 from agent.link.messages import Call, wire_claim
 from agent.worker.reports import Reports
@@ -74,7 +74,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
             )
         return await engine.command(name, object_of(args, "arguments", {}))
 
-    return _settling(engine) | {
+    return {
         "connect": plain(engine.connect),
         "disconnect": plain(engine.disconnect),
         "logout": plain(engine.logout),
@@ -90,20 +90,6 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
         "regenerate_keys": regenerate_keys,
         "command": command,
     }
-
-
-def _settling(engine: Engine) -> dict[str, Work]:
-    if not isinstance(engine, Settles):
-        return {}
-    settles: Settles = engine
-
-    async def sent(args: Mapping[str, Any]) -> Answer:
-        begun = args.get("begun")
-        if not isinstance(begun, int | float) or isinstance(begun, bool):
-            raise InvalidRequest("cannot look for a message: begun is no time", field="begun")
-        return await settles.sent(object_of(args, "message"), float(begun))
-
-    return {"sent": sent}
 
 
 def plain(method: Callable[[], Awaitable[None]]) -> Work:

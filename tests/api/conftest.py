@@ -16,9 +16,11 @@ import pytest
 from agent.api.assemble import serve
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts
-from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.server import Server
 from agent.config.sections import ApiSection
+from agent.core.model import InstanceId
+from agent.messages.outbox import Outbox
+from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.wings.evidence.part import Evidence
 from agent.wings.messages.part import MessagesPart
@@ -40,7 +42,23 @@ class House:
     port: int
     webhooks: FakeWebhooks
     messages: FakeMessages
-    outbox: Any = None
+    sending: Sending
+
+    @asynccontextmanager
+    async def figures(self, name: str) -> AsyncIterator[None]:
+        """The worker of the session was told what is settled, and told its figures."""
+        reader, worker = self.messages.reader, self.messages.workers[InstanceId(name)]
+        before = len(worker.asked)
+        reader.changed(InstanceId(name))
+        running = asyncio.create_task(reader.run())
+        try:
+            async with asyncio.timeout(30):
+                while "messages_state" not in [do for do, _ in worker.asked[before:]]:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+            yield
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
 
     @property
     def url(self) -> str:
@@ -70,6 +88,22 @@ class House:
             writer.close()
 
 
+class LateSending(Sending):
+    """The real one, which opens its file for the first message."""
+
+    running: asyncio.Task[None] | None = None
+
+    async def _ready(self) -> Outbox:
+        if self.running is None:
+            self.running = asyncio.create_task(self.run())
+        return await super()._ready()
+
+    async def end(self) -> None:
+        if self.running is not None:
+            self.running.cancel()
+            await asyncio.wait({self.running})
+
+
 OpenHouse = Callable[..., Any]
 
 
@@ -81,16 +115,16 @@ async def serve_fakes(
     path: Path,
     *,
     of_wings: Mapping[type, Any] = MappingProxyType({}),
-    outbox: Any = None,
+    sending: Any = None,
 ) -> Server:
     """The real server over what stands in for the rest of the agent."""
-    ring, answers = await KeyRing.open(keys), IdempotentAnswers(keys)
+    ring = await KeyRing.open(keys)
     parts = Parts(
         section,
         supervisor,
         ring,
         metrics,
-        answers,
+        sending,
         keys.check,
         FakeSampler(),
         places={},
@@ -99,7 +133,6 @@ async def serve_fakes(
             Evidence: FakeEvidence(),
             **of_wings,
         },
-        outbox=outbox,
     )
     return await serve(parts, socket_path=path, environ={})
 
@@ -109,24 +142,24 @@ def open_house(tmp_path: Path) -> OpenHouse:
     numbers = itertools.count()
 
     @asynccontextmanager
-    async def opening(
-        outbox_of: Callable[..., Any] = lambda *_: None, **changes: Any
-    ) -> AsyncIterator[House]:
+    async def opening(**changes: Any) -> AsyncIterator[House]:
         supervisor, keys = FakeSupervisor(), FakeKeys()
         metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
         section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
         path = tmp_path / f"{next(numbers)}.sock"
-        webhooks, messages = FakeWebhooks(), FakeMessages(keys)
-        outbox = outbox_of(supervisor, keys, messages.source)
-        of_wings = {Webhooks: webhooks, MessagesPart: messages.part, type(outbox): outbox}
+        webhooks, messages = FakeWebhooks(), FakeMessages()
+        sending = LateSending(tmp_path, supervisor, keys, supervisor.bus, messages.reader)
+        part = MessagesPart(messages.reader, sending, supervisor.views)
+        of_wings = {Webhooks: webhooks, MessagesPart: part}
         server = await serve_fakes(
-            section, supervisor, keys, metrics, path, of_wings=of_wings, outbox=outbox
+            section, supervisor, keys, metrics, path, of_wings=of_wings, sending=sending
         )
         number = server.addresses[0].rpartition(":")[2]
         port = int(number) if number.isdigit() else 0
         try:
-            yield House(supervisor, keys, server, metrics, path, port, webhooks, messages, outbox)
+            yield House(supervisor, keys, server, metrics, path, port, webhooks, messages, sending)
         finally:
+            await sending.end()
             await server.close()
 
     return opening

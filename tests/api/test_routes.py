@@ -144,11 +144,12 @@ async def test_history_is_paged_newest_first(house: House, local: Client) -> Non
 
 
 async def test_a_message_is_checked_and_handed_on(house: House, local: Client) -> None:
-    await make(local)
-    path = "/api/instance/sales/messages"
-    answer = await local.post(path, json={"to": "491", "text": "hi"})
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    path, to = "/api/instance/sales/messages?wait=30", "49151123456"
+    answer = await local.post(path, json={"to": to, "text": "hi"})
     assert await answer.json() == {"message_id": "M1"}
-    assert house.supervisor.sent == [("sales", {"type": "text", "to": "491", "text": "hi"})]
+    ((id, sent),) = house.supervisor.sent
+    assert (id, sent["type"], sent["to"], sent["text"]) == ("sales", "text", to, "hi")
     for wrong, field in (
         ({"to": "491"}, "text"),
         ({"text": "hi"}, "to"),

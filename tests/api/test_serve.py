@@ -131,7 +131,9 @@ async def test_requests_in_flight_are_answered_before_the_end(
         house.supervisor.known[InstanceId("sales")] = make_view("sales")
         house.supervisor.gate.clear()
         sending = asyncio.create_task(
-            local.post("/api/instance/sales/messages", json={"to": "1", "text": "hi"})
+            local.post(
+                "/api/instance/sales/messages?wait=30", json={"to": "49151123456", "text": "hi"}
+            )
         )
         requests = house.server._runner.server
         await eventually(lambda: requests.requests_count == 1)

@@ -4,7 +4,7 @@ import pytest
 
 from agent.engines.receiver import check_receiver, is_answerable
 from agent.errors import InvalidRequest
-from agent.wings.messages.out.message import chat_of
+from agent.messages.outbox import chat_of
 
 
 @pytest.mark.parametrize(

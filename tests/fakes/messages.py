@@ -1,26 +1,21 @@
-"""A worker that keeps messages in memory, and the agent's side over it."""
+"""Workers that keep messages in memory, and the agent's side over them."""
 
 import asyncio
 import time
-from base64 import b64encode
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Happening, Instance, InstanceId, SessionRecord
-from agent.errors import LinkError
-from agent.supervise.facts import Facts
-from agent.supervise.messages.highest_cursors import HighestCursors
-from agent.supervise.messages.kept_messages import KeptMessages
-from agent.supervise.registry import Registry
-from agent.wings.messages.part import MessagesPart
-from agent.wings.messages.readers import Readers
-from agent.wings.messages.record import gap
+from agent.core.model import Instance, InstanceId
+from agent.core.view import InstanceView
+from agent.errors import LinkError, NotFound
+from agent.messages.reader import Reader
+from agent.messages.record import erased, gap
+from tests.fakes.supervisor import make_view
 
 
 class FakeWorker:
-    """A link to a worker that keeps records as the spool does."""
+    """Keeps records as messages.db does."""
 
     def __init__(self, first: int = 1) -> None:
         self.first = first
@@ -29,8 +24,6 @@ class FakeWorker:
         self.newest = first - 1
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.breaks_with: Exception | None = None
-        self.files: dict[str, bytes] = {}
-        """Of messages, by the ids of their records."""
         self.leave = asyncio.Event()
         """While clear, its answers wait."""
         self.leave.set()
@@ -63,12 +56,12 @@ class FakeWorker:
         return [args["cursor"] for do, args in self.asked if do == "messages_settled"]
 
     async def call(
-        self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
+        self, do: str, args: Mapping[str, Any], timeout: float = 10.0
     ) -> Mapping[str, Any]:
-        self.asked.append((do, dict(args or {})))
+        self.asked.append((do, dict(args)))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        answer = self._answer(do, dict(args or {}))
+        answer = self._answer(do, args)
         try:
             async with asyncio.timeout(timeout):
                 await self.leave.wait()
@@ -83,43 +76,45 @@ class FakeWorker:
     def _answer(self, do: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
         if do == "messages_state":
             return {"newest": self.newest, "waiting": 2, "bytes": 300, "lost": 1}
-        if do == "messages_media":
-            content = self.files[args["id"]]
-            about = {"size": len(content), "sha256": sha256(content).hexdigest()}
-            return {"state": "ready", "name": args["id"], "mimetype": "image/png", **about}
-        if do == "messages_media_part":
-            part = self.files[args["name"]][args["offset"] :][: 192 * 1024]
-            return {"data": b64encode(part).decode()}
+        if do == "messages_count":
+            return {"count": len([1 for one in self.records if one["cursor"] > args["after"]])}
         if do != "messages":
             return {}
-        after, oldest = min(args["after"], self.newest), self.newest - len(self.records) + 1
+        after, oldest = args["after"], self.newest - len(self.records) + 1
+        lost = [erased(after, time.time())] if after > self.newest else []
+        after = 0 if lost else after
         found = [one for one in self.records if one["cursor"] > after][: args["limit"]]
-        last = found[-1]["cursor"] if found else after
+        last = found[-1]["cursor"] if found else self.newest
         if 0 < after < oldest - 1:
             first = max(after + 1, self.first)
             found = [gap(first, oldest - 1, time.time(), oldest - first), *found]
         return {
-            **{"records": found, "next": last, "oldest": oldest, "newest": self.newest},
+            **{"records": [*lost, *found], "next": last, "oldest": oldest, "newest": self.newest},
             "more": last < self.newest,
         }
 
 
 class FakeMessages:
-    """The real part of the agent over sessions whose workers are in memory."""
+    """The real reader over sessions whose workers are in memory."""
 
-    def __init__(self, store: Any) -> None:
-        self.registry = Registry(store, None, Path("/nowhere"))
-        self.source = KeptMessages(self.registry, HighestCursors(store, self.registry))
-        self.part = MessagesPart(self.source, Readers(store, self.source))
+    def __init__(self) -> None:
         self.workers: dict[InstanceId, FakeWorker] = {}
+        self.sessions: dict[InstanceId, InstanceView] = {}
+        self.reader = Reader(self)
+        self._away: set[InstanceId] = set()
 
     def add(self, name: str, created_wall: float = 0.0, first: int = 1) -> FakeWorker:
         """A session whose worker runs."""
-        id, worker = InstanceId(name), FakeWorker(first)
-        instance = Instance(id, "sandbox", True, created_wall=created_wall)
-        self.registry.facts[id] = Facts(instance, SessionRecord(), link=worker)
-        self.workers[id] = worker
-        return worker
+        id = InstanceId(name)
+        self.sessions[id] = make_view(
+            name, instance=Instance(id, "sandbox", True, created_wall=created_wall)
+        )
+        self.workers[id] = FakeWorker(first)
+        return self.workers[id]
+
+    def remove(self, name: str) -> None:
+        del self.workers[InstanceId(name)], self.sessions[InstanceId(name)]
+        self.reader.forget(InstanceId(name))
 
     def keep(self, name: str, *texts: str) -> None:
         """Its worker keeps them, and tells."""
@@ -127,14 +122,28 @@ class FakeMessages:
         self.tell(name)
 
     def tell(self, name: str) -> None:
-        newest = self.workers[InstanceId(name)].newest
-        self.source.take(InstanceId(name), Happening("kept", {"cursor": newest}))
+        self.reader.changed(InstanceId(name))
 
     def lose_worker(self, name: str) -> None:
-        self.registry.facts[InstanceId(name)].link = None
-        self.source.changed(InstanceId(name))
+        self._away.add(InstanceId(name))
 
     def connect_worker(self, name: str) -> None:
-        id = InstanceId(name)
-        self.registry.facts[id].link = self.workers[id]
-        self.source.attached(id)
+        self._away.discard(InstanceId(name))
+        self.tell(name)
+
+    # As the reader asks
+
+    def folder(self, id: InstanceId) -> Path | None:
+        if id not in self.workers:
+            raise NotFound(f"cannot find instance {id}", field="id")
+        return Path("/nowhere")
+
+    def runs(self, _id: InstanceId) -> bool:
+        return True
+
+    async def call(
+        self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
+    ) -> Mapping[str, Any]:
+        if id in self._away:
+            raise LinkError("its worker ended", code="closed")
+        return await self.workers[id].call(do, args, timeout)

@@ -315,13 +315,6 @@ class FakeSupervisor:
             raise answer
         return answer
 
-    async def ask_sent(
-        self, id: InstanceId, message: Mapping[str, Any], begun_wall: float
-    ) -> Mapping[str, Any]:
-        """As the worker of a server's session tells it, of what this one sent."""
-        said = dict(message) in [told for sent_id, told in self.sent if sent_id == id]
-        return {"id": "3EB0", "outcome": "sent"} if said else {"outcome": "not_sent"}
-
     async def send(
         self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
     ) -> Mapping[str, Any]:
@@ -391,6 +384,9 @@ class FakeKeys:
     async def forget_facts(self, names: list[str]) -> None:
         for name in names:
             self.facts.pop(name, None)
+
+    async def note(self, *entries: JournalEntry) -> None:
+        """The journal is not kept."""
 
     async def add_key(self, key: KeyRow) -> None:
         self.kept[key.id] = key

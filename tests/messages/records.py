@@ -32,8 +32,23 @@ def messages(numbers: Iterable[int], text: str = "", **more: Any) -> list[dict[s
     return [clean(message(number, text, **more)) for number in numbers]
 
 
-def file_at(folder: Path, **bounds: Any) -> Incoming:
-    return Incoming(folder / "messages" / NAME, "sales", Bounds(**bounds))
+def file_at(folder: Path, owner: str = "sales", **bounds: Any) -> Incoming:
+    return Incoming(folder / "messages" / NAME, owner, Bounds(**bounds))
+
+
+def keep_three(folder: Path) -> None:
+    """Of the session whose folder it is."""
+    file = file_at(folder, folder.name)
+    file.append(messages(range(3)))
+    file.close()
+
+
+def kept_in(folder: Path) -> list[int]:
+    file = file_at(folder, folder.name)
+    try:
+        return numbers_of(read_all(file))
+    finally:
+        file.close()
 
 
 def numbers_of(records: Iterable[dict[str, Any]]) -> list[int]:

@@ -3,7 +3,7 @@
 import json
 
 from tests.daemon.test_vault import connected
-from tests.wings.messages.spools import entries, numbers_of, read_all, spool_at
+from tests.messages.records import keep_three, kept_in
 
 
 async def test_a_session_has_the_settings_in_its_file_and_a_reload_writes_them_anew(
@@ -32,22 +32,21 @@ async def test_a_session_has_the_settings_in_its_file_and_a_reload_writes_them_a
 async def test_what_is_kept_goes_with_its_session_into_the_trash_and_comes_back(agent, eventually):
     await connected(agent, eventually, messages_per_minute=0)
     sessions = agent.state / "sessions"
-    spool_at(sessions / "a").append(entries(range(3)))
+    keep_three(sessions / "a")
     await agent.do("DELETE", "/api/instance/a")
     (name,) = [each["name"] for each in (await agent.do("GET", "/api/trash"))["trash"]]
     await agent.create("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert numbers_of(read_all(spool_at(sessions / "a"))) == [], "another session's are not its own"
+    assert kept_in(sessions / "a") == [], "another session's are not its own"
     await agent.do("DELETE", "/api/instance/a")
     await agent.do("POST", f"/api/trash/{name}/restore", {})
-    assert numbers_of(read_all(spool_at(sessions / "a"))) == [0, 1, 2]
+    assert kept_in(sessions / "a") == [0, 1, 2]
 
 
 async def test_a_clean_up_leaves_what_is_kept_to_its_readers(agent, eventually):
     await connected(agent, eventually, messages_per_minute=0)
-    spool_at(agent.state / "sessions" / "a").append(entries(range(3)))
+    keep_three(agent.state / "sessions" / "a")
     await agent.do("POST", "/api/instance/a/cleanup", {"confirm": True})
     await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    found = spool_at(agent.state / "sessions" / "a")
-    assert numbers_of(read_all(found)) == [0, 1, 2]
+    assert kept_in(agent.state / "sessions" / "a") == [0, 1, 2]
     assert not list((agent.state / "sessions" / ".carried").iterdir())

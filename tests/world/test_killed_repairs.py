@@ -323,10 +323,6 @@ ELSEWHERE = {
     "tests/store": {
         *("before_commit", "after_commit", "mid_migration", "mid_set_aside", "mid_rebuild"),
     },
-    "tests/wings/messages/test_killed_spool.py": {
-        *("spool_begun", "spool_written", "spool_kept", "spool_dropping"),
-    },
-    "tests/wings/messages/media/test_killed_media.py": {"media_loaded"},
 }
 """Who kills at the points that no repair passes by itself."""
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from tests.wings.messages.out.sending import ID, PATH, connected, goes_away
+from tests.world.sending import ID, PATH, connected, goes_away
 
 ANN = "5511777777777"
 MIB = 1 << 20

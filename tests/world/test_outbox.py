@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.clocks import stopped
-from tests.wings.messages.out.sending import (
+from tests.world.sending import (
     ID,
     OUTBOX,
     PATH,

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.wings.messages.out.sending import ID, OUTBOX, PATH, TO, connected, heard, say, state
+from tests.world.sending import ID, OUTBOX, PATH, TO, connected, heard, say, state
 from tests.world.test_killed_repairs import dies
 from tests.world.test_vault import send
 

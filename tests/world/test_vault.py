@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from tests.daemon.test_vault import connected, scans_asked_for, session_of, staging
-from tests.wings.messages.spools import entries, numbers_of, read_all, spool_at
+from tests.messages.records import keep_three, kept_in
 
 
 async def names(agent, id="a"):
@@ -101,7 +101,7 @@ async def test_an_agent_killed_in_a_restore_finishes_it_or_leaves_the_old(agent,
     made = await agent.do("POST", "/api/instance/a/snapshots")
     mark = agent.state / "sessions" / "a" / "session" / "newer"
     mark.write_bytes(b"of the present session")
-    spool_at(agent.state / "sessions" / "a").append(entries(range(3)))
+    keep_three(agent.state / "sessions" / "a")
     path = f"/api/instance/a/snapshots/{made['name']}/restore"
     await killed_at(agent, eventually, point, lambda: agent.ask("POST", path, {}))
     await eventually(lambda: agent.status("a"), "CONNECTED")
@@ -116,8 +116,9 @@ async def test_an_agent_killed_in_a_restore_finishes_it_or_leaves_the_old(agent,
     assert await scans_asked_for(agent) == 1
     assert "repair" not in dict(await agent.story("a")), "its start ended it, no repair"
     assert await names(agent) == [made["name"]]
-    kept = read_all(spool_at(agent.state / "sessions" / "a"))
-    assert numbers_of(kept) == [0, 1, 2], "what is kept is its readers', not the copy's"
+    assert kept_in(agent.state / "sessions" / "a") == [0, 1, 2], (
+        "what is kept is its readers', not the copy's"
+    )
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,6 @@ def virtual_time(seed: int = 0) -> Iterator[None]:
             clocks.stopped_clocks(),
             patch.object(threading.Thread, "start", _run_in_line),
             patch("agent.store.database.Writer", _InLineWriter),
-            patch("agent.wings.messages.out.store.Writer", _InLineWriter),
             patch("agent.messages.outbox.Writer", _InLineWriter),
             patch("agent.daemon.main.start_threads", _nothing),
             patch("agent.supervise.periodic.usage.measure_whole", _measure),

@@ -129,10 +129,9 @@ async def show(call: Call) -> Json:
 
 
 def _outbox(call: Call) -> Json:
-    """What waits to be sent, and what became of the rest; nothing where messages are not kept."""
-    if (outbox := call.parts.outbox) is None:
-        return {}
-    return {"outbox": outbox.waiting(call.id), "outbox_ended": outbox.ended(call.id)}
+    """What waits to be sent, and what became of the rest."""
+    sending = call.parts.sending
+    return {"outbox": sending.waiting(call.id), "outbox_ended": sending.ended(call.id)}
 
 
 async def details(call: Call) -> Json:
@@ -176,7 +175,7 @@ async def delete(call: Call) -> Json:
         raise InvalidRequest(
             f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
         )
-    if waiting := _outbox(call).get("outbox", {}).get("waiting"):
+    if waiting := call.parts.sending.waiting(call.id).get("waiting"):
         deleted["messages_dropped"] = waiting
     trash = await call.supervisor.deletion.delete(call.id, passkey=passkey)
     ended = await call.parts.ring.end_of(call.id)

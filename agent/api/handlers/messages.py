@@ -4,19 +4,19 @@ import asyncio
 import binascii
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call, MessageOutbox, Order
+from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, NUMBER, STRING, STRINGS, Field, read_body
 from agent.engines.catalog import entry_of
 from agent.engines.phones import person_of
-from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
-from agent.supervise.messages.moments import ME
+from agent.errors import InvalidRequest, Refused, TooLarge
+from agent.messages.sender import ME
+from agent.messages.sending import Taken
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
 _KINDS = ("text", "media", "location", "contact", "reaction", "edit", "delete")
@@ -93,44 +93,37 @@ WAIT_SENT = (
         "wait",
         INTEGER,
         "seconds to wait until WhatsApp has it: 200 with WhatsApp's id, or the error; default 0:"
-        " 202 as soon as it is on the disk, and it is sent when the session can. Where messages are"
-        " not kept, each request waits",
+        " 202 as soon as it is on the disk, and it is sent when the session can",
         most=300,
     ),
 )
 
-_STATES = frozenset(
-    {
-        *("not_connected", "stopping", "not_supported", "remote_missing", "number_unknown"),
-        *("chat_not_found", "message_not_found", "invalid_wid"),
-    }
-)
-"""Codes of an engine: the message is right, and the session's state does not allow it."""
-
 
 async def send(call: Call) -> web.StreamResponse:
-    """Hands the message to the outbox; without one, to the session at once."""
+    """Hand the message to the outbox."""
     call.supervisor.view(call.id)
-    if (outbox := call.parts.outbox) is None:
-        async with _order(call) as order:
-            return await _send(call, order)
+    wait = float(call.query.get("wait", 0))
+    taken = await _accept(call, wait)
     # The answer is waited for without the message in memory.
-    return await (await _keep(call, outbox))
+    status, body = await call.parts.sending.answer(taken, wait)
+    answer = json_answer(dict(body), status)
+    if taken.again:
+        answer.headers["Idempotent-Replayed"] = "true"
+    return answer
 
 
-async def _keep(call: Call, outbox: MessageOutbox) -> Awaitable[web.StreamResponse]:
-    async with _order(call) as order:
-        return await outbox.take(call, order)
-
-
-@asynccontextmanager
-async def _order(call: Call) -> AsyncIterator[Order]:
+async def _accept(call: Call, wait: float) -> Taken:
     section = call.parts.section
     async with call.large_body(section.media_limit * 4 // 3 + section.body_limit) as body:
-        yield await _read(call, body, section.media_limit)
+        message = await _read(call, body, section.media_limit)
+        expires_in = message.pop("expires_in", None)
+        whose, digest = await _key_of(call, message)
+        return await call.parts.sending.accept(
+            call.id, message, expires_in=expires_in, whose=whose, digest=digest, wait=wait
+        )
 
 
-async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> Order:
+async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[str, Any]:
     kind = body.get("type", "text")
     if not isinstance(kind, str) or kind not in _MORE:
         raise InvalidRequest(
@@ -139,28 +132,30 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> Order:
     message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
     must_send(call.supervisor.view(call.id).instance.engine, *_features(message))
     _name_people(message)
-    expires_in = message.pop("expires_in", None)
     if kind == "media":
         if ("url" in message) == ("content" in message):
             raise InvalidRequest("cannot send the file: give either url or content", field="url")
         if "content" in message:
             content = message["content"]
             message["content"] = await asyncio.to_thread(check_file, content, media_limit)
+    return message
+
+
+async def _key_of(call: Call, message: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+    """The caller's name, the session and the Idempotency-Key, and the digest of the message."""
     key = call.request.headers.get("Idempotency-Key")
     if key is None:
-        return Order(message, expires_in)
+        return (), ""
     if not 1 <= len(key) <= 255:
         raise InvalidRequest(
             "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
         )
     # One that is no UTF-8 is a key as well: each of its bytes is a character.
-    if not key.isascii():
-        key = _readable(key)
+    whose = (call.caller.name, call.id, key if key.isascii() else _readable(key))
     digest = await asyncio.to_thread(_digest, message)
-    whose = (call.caller.name, call.id, key)
     # An engine that can gives the message this id: sent again, it is the same one for WhatsApp.
     message["key"] = hashlib.sha256("\0".join(whose).encode()).hexdigest()
-    return Order(message, expires_in, whose, digest)
+    return whose, digest
 
 
 def _readable(key: str) -> str:
@@ -206,30 +201,6 @@ def writer_of(text: str, field: str) -> str:
     return ME if text == ME else person_of(text, field)
 
 
-async def _send(call: Call, order: Order) -> web.Response:
-    born = call.supervisor.view(call.id).instance.created_wall
-
-    async def work() -> Mapping[str, Any]:
-        try:
-            return await call.supervisor.asking.send(call.id, order.message)
-        except EngineError as error:
-            engine = call.supervisor.view(call.id).instance.engine
-            raise explain_refusal(engine, error) from error
-
-    if not order.whose:
-        return json_answer(dict(await work()))
-    sent, again = await call.parts.answers.once(order.whose, order.digest, work, born=born)
-    return answer_sent(sent, again=again)
-
-
-def answer_sent(sent: Mapping[str, Any], *, again: bool) -> web.Response:
-    """The engine's own answer; `again`: an earlier request with that Idempotency-Key got it."""
-    answer = json_answer(dict(sent))
-    if again:
-        answer.headers["Idempotent-Replayed"] = "true"
-    return answer
-
-
 def check_file(content: str, limit: int) -> str:
     """The same base64 without its line ends."""
     plain = content.replace("\r", "").replace("\n", "")
@@ -251,16 +222,3 @@ def check_file(content: str, limit: int) -> str:
 
 def _digest(message: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(message, sort_keys=True).encode()).hexdigest()
-
-
-def explain_refusal(engine: str, error: EngineError) -> WaError:
-    """The engine's refusal as an error: wrong, not supported, or not in this state."""
-    if error.code == "invalid_request":
-        if error.field != "type":
-            return InvalidRequest(str(error), field=error.field or "body")
-        return Refused(f"{error} ({engine})", field="type", code="not_supported")
-    if error.code == "file_too_large":
-        return TooLarge(str(error), field="content", code=error.code)
-    if error.code in _STATES:
-        return Refused(str(error), code=error.code)
-    return error

@@ -4,12 +4,13 @@ Nothing keeps it for later: it is done at once or refused."""
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from agent.api.handlers.messages import explain_refusal, must_send, writer_of
+from agent.api.handlers.messages import must_send, writer_of
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import INTEGER, STRING, STRINGS, Field
 from agent.engines.base import IN_CHAT, PRESENCES
 from agent.engines.phones import receiver_of
 from agent.errors import EngineError, InvalidRequest
+from agent.messages.sender import explain_refusal
 
 _CHAT = "a phone number or a chat's id"
 READ = (

@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -14,11 +14,11 @@ from agent.api.http.auth import Caller, KeyRing, Right
 from agent.api.http.body import forget_body, read_json
 from agent.api.http.error_window import ErrorWindow
 from agent.api.http.fields import Field, read_body, read_query
-from agent.api.http.idempotency import IdempotentAnswers
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
 from agent.deliver.bus import Subscription
 from agent.errors import TryLater
+from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.supervisor import Supervisor
@@ -39,7 +39,7 @@ class Parts:
     supervisor: Supervisor
     ring: KeyRing
     metrics: Exporter
-    answers: IdempotentAnswers
+    sending: Sending
     check_database: Callable[[], Awaitable[str]]
     sampler: UsageSampler
     places: Mapping[str, str]
@@ -56,8 +56,6 @@ class Parts:
     """The WebSockets that get events."""
     of_wings: Mapping[type, Any] = field(default_factory=dict)
     """What runs of each wing, by its type."""
-    outbox: "MessageOutbox | None" = None
-    """Keeps messages until they are sent; None: each goes to its session at once."""
 
     def end_listeners_of(self, key: str) -> None:
         """End the WebSockets that were opened with that key."""
@@ -167,32 +165,6 @@ class Call:
 Json = Mapping[str, Any]
 """An answer in JSON."""
 Handler = Callable[[Call], Awaitable[Json | web.StreamResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A message to send, as it was read and checked."""
-
-    message: Mapping[str, Any]
-    expires_in: int | None = None
-    whose: tuple[str, ...] = ()
-    """The caller's name, the instance and the Idempotency-Key; () = without a key."""
-    digest: str = ""
-    """Of the message; "" without a key."""
-
-
-class MessageOutbox(Protocol):
-    """Keeps messages until they are sent: a wing's."""
-
-    async def take(self, call: Call, order: Order) -> Awaitable[web.StreamResponse]:
-        """Returns when the message is kept and `order` needs no memory any more; what it returns
-        waits for the answer."""
-
-    def waiting(self, id: InstanceId) -> Json:
-        """What waits of a session and why, for its view; {} = nothing."""
-
-    def ended(self, id: InstanceId) -> Json:
-        """How many of a session's messages ended how, since the agent's start."""
 
 
 def read_call(request: web.Request, route: Route, parts: Parts, caller: Caller) -> Call:

@@ -79,7 +79,7 @@ def send(options: argparse.Namespace) -> int:
         )
         .json()
     )
-    if message.get("state") == "accepted":
+    if message.get("state") in ("accepted", "sending"):
         kept = f"kept as {message['id']}: it is sent when the session can"
         why = clean(message.get("sentence", ""))
         return print_answer(options, message, kept, why)

@@ -248,9 +248,6 @@ class ProgramEngine:
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self._messages.send(message, self._speech)
 
-    async def sent(self, message: Mapping[str, Any], begun: float) -> Mapping[str, Any]:
-        return await self._messages.sent(message, begun, self._speech)
-
     async def mark_read(self, asked: Mapping[str, Any]) -> None:
         await self._messages.tell("read", "mark_read", asked, self._speech())
 

@@ -9,7 +9,6 @@ from agent.engines.baileys.keeping import Keeping
 from agent.engines.base import Reporter
 from agent.engines.phones import receiver_of
 from agent.engines.program.declaration import ProgramDeclaration
-from agent.engines.program.outcomes import NOT_SENT, Outcomes
 from agent.errors import EngineError
 
 KEEP = "keep"
@@ -46,7 +45,6 @@ class ProgramMessages:
     def __init__(self, reporter: Reporter, program: ProgramDeclaration | None) -> None:
         self._wanted = program is not None and program.messages
         self._keeping = Keeping(reporter)
-        self._outcomes = Outcomes(reporter.crashed)
 
     def told(self, program: ProgramDeclaration) -> dict[str, str]:
         """For the program's environment."""
@@ -59,18 +57,11 @@ class ProgramMessages:
             self._keeping.take(event, speech)
 
     async def send(self, message: Mapping[str, Any], speech: SpeechNow) -> Mapping[str, Any]:
-        """A message with a `key` is sent once by this worker, whoever asks how often, where the
-        library cannot give it the id that follows from the key."""
         outgoing = {**message, "to": receiver_of(message.get("to"))}
         now = speech()
         self._must_send(now, str(message.get("type", "text")), outgoing)
-        if _repeats(now):
-            return await self._send(outgoing, now)
-        return await self._outcomes.once(message, lambda: self._send(outgoing, now))
-
-    async def _send(self, outgoing: Mapping[str, Any], speech: Conversation) -> Mapping[str, Any]:
         try:
-            answer = await speech.call("send", SENDING, seconds=ANSWER, message=outgoing)
+            answer = await now.call("send", SENDING, seconds=ANSWER, message=outgoing)
         except EngineError as error:
             if error.code in _NOT_BEGUN:
                 raise _without_text(error, outgoing) from error
@@ -87,26 +78,6 @@ class ProgramMessages:
             cause = f"WhatsApp did not confirm it within {ANSWER:.0f} s"
             return {**sent, "outcome": "unknown", "cause": cause}
         return sent
-
-    async def sent(
-        self, message: Mapping[str, Any], begun: float, speech: SpeechNow
-    ) -> Mapping[str, Any]:
-        """What became of a message whose answer was lost."""
-        now, key = speech(), str(message.get("key") or "")
-        if key and _repeats(now):
-            return NOT_SENT  # sent again, it is the same message for WhatsApp
-        known = await self._outcomes.of(key, begun)
-        if known is not None and known.get("outcome") != "unknown":
-            return known
-        try:
-            answer = await now.call("sent", TELLING, message=dict(message), begun=begun)
-        except EngineError as error:
-            if error.code != "not_supported":
-                raise
-            return {**UNKNOWN, "cause": "the program cannot tell whether it sent it"}
-        if answer.get("outcome") == "not_sent":
-            self._outcomes.forget(key)
-        return answer
 
     async def tell(
         self, do: str, feature: str, asked: Mapping[str, Any], speech: Conversation
@@ -154,10 +125,6 @@ def _code_of(told: object) -> str:
     """A code of WhatsApp's or the program's: no words of its own."""
     code = str(told) if isinstance(told, (str, int)) else ""
     return code if _ERROR_OF_WHATSAPP.fullmatch(code) else "that has no code"
-
-
-def _repeats(speech: Conversation) -> bool:
-    return _ready(speech).get("repeats") is True
 
 
 def _ready(speech: Conversation) -> Mapping[str, Any]:

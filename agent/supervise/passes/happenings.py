@@ -1,13 +1,13 @@
 """What a worker says of its session: that it is there, and what happened, which is kept, counted,
 written down or passed on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.core.model import Happening, InstanceId
+from agent.core.words import KEPT
 from agent.deliver.bus import EventBus
 from agent.supervise.facts import Facts
-from agent.supervise.messages.kept_messages import KeptMessages
 from agent.supervise.passes.findings import PASSING, WITH_TEXT, Findings, passing_entry, text_entry
 from agent.supervise.registry import Registry
 from agent.supervise.story import Notes
@@ -15,7 +15,7 @@ from agent.supervise.story import Notes
 
 @dataclass(frozen=True, slots=True)
 class Happenings:
-    messages: KeptMessages
+    kept: Sequence[Callable[[InstanceId], None]]
     findings: Findings
     registry: Registry
     notes: Notes
@@ -23,7 +23,8 @@ class Happenings:
     wake: Callable[[InstanceId], None]
 
     def take(self, facts: Facts, happening: Happening) -> None:
-        if self.messages.take(facts.id, happening):
+        if happening.kind == KEPT:
+            self.attached(facts.id)
             return
         if self.findings.note(facts, happening):
             self.wake(facts.id)
@@ -34,4 +35,5 @@ class Happenings:
             self.bus.publish_passing(passing_entry(facts, happening))
 
     def attached(self, id: InstanceId) -> None:
-        self.messages.attached(id)
+        for hear in self.kept:
+            hear(id)

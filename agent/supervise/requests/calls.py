@@ -38,6 +38,27 @@ _MAY_BE_DONE = frozenset({"timeout", "internal", "interrupted"})
 """Codes of an engine that cannot tell whether it sent the message."""
 
 
+class Workers:
+    """What keeps messages in the sessions' workers."""
+
+    def __init__(self, registry: Registry, root: Path) -> None:
+        self._registry, self._root = registry, root
+
+    def folder(self, id: InstanceId) -> Path | None:
+        """None: a server has its files."""
+        return None if self._registry.get(id).instance.backend else self._root / id
+
+    def runs(self, id: InstanceId) -> bool:
+        return self._registry.get(id).link is not None
+
+    async def call(
+        self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
+    ) -> Mapping[str, Any]:
+        if (link := self._registry.get(id).link) is None:
+            raise LinkError(f"cannot {do}: the worker of {id} does not run", code="closed")
+        return await link.call(do, args, timeout=timeout)
+
+
 class Calls:
     """Talks to workers over their links; Refused where there is none."""
 
@@ -105,17 +126,6 @@ class Calls:
         _note_sent(facts, answer.get("id"), begun)
         if answer.get("outcome") == "unknown":
             raise _unknown(id, answer.get("cause") or "WhatsApp did not confirm it")
-        return answer
-
-    async def ask_sent(
-        self, id: InstanceId, message: Mapping[str, Any], begun_wall: float
-    ) -> Mapping[str, Any]:
-        """What became of a message whose answer was lost, as `send` answers, or `outcome`
-        "not_sent"; it is not sent here. TryLater `unknown_outcome` where nobody can tell it now."""
-        args = {"message": dict(message), "begun": begun_wall}
-        answer = await self.ask(id, "sent", args, "look for a message sent")
-        if answer.get("outcome") not in ("sent", "not_sent"):
-            raise _unknown(id, str(answer.get("cause") or "its server does not show it"))
         return answer
 
     async def ask(

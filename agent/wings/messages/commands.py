@@ -37,7 +37,7 @@ def add(commands: Subparsers) -> None:
 
 def messages(options: argparse.Namespace) -> int:
     if options.media:
-        from agent.wings.messages.media.fetch import fetch  # hashlib: not for each command
+        from agent.wings.messages.fetch import fetch  # hashlib: not for each command
 
         return fetch(options)
     client, after = client_of(options), options.after

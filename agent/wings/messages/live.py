@@ -1,5 +1,7 @@
 """What arrives in a session over a WebSocket. Its reader sets the pace: no more than one page is in
-memory, and who does not read is let go."""
+memory, and one that does not read is let go."""
+
+import asyncio
 
 from aiohttp import web
 
@@ -7,17 +9,16 @@ from agent.api.http.call import Call
 from agent.api.http.live import send_frame, serve_live
 from agent.deliver.bus import NOTHING, Subscription
 from agent.errors import Refused, TryLater, WaError
-from agent.supervise.messages.kept_messages import ENDING
-from agent.wings.messages.part import MessagesPart
+from agent.messages.reader import ENDING, LOOK_AGAIN, READER, Reader
 
 PAGE = 50
 _WAIT = 15.0
-"""Seconds after which it looks again though nothing was heard of."""
+"""Seconds after which it looks again though it heard of no news."""
 _STATES = ("not_running", "slow")
 """Codes of a session whose worker is expected back."""
 
 
-async def follow(call: Call, part: MessagesPart, after: int | None) -> web.StreamResponse:
+async def follow(call: Call, reader: Reader, after: int | None) -> web.StreamResponse:
     if call.request.headers.get("Upgrade", "").lower() != "websocket":
         raise Refused(
             f"cannot follow messages of {call.id} without a WebSocket to its own machine; without"
@@ -25,30 +26,30 @@ async def follow(call: Call, part: MessagesPart, after: int | None) -> web.Strea
             code="websocket_needed",
         )
     try:
-        page = await part.source.page(call.id, after, limit=1)
+        page = await reader.page(call.id, after, limit=1)
     except (Refused, TryLater) as error:
         if error.code not in _STATES or after is None:
             raise
     else:
         after = page.next if after is None else after
     return await serve_live(
-        call, NOTHING, lambda listener, ends: [_write(call, part, listener, ends, after or 0)]
+        call, NOTHING, lambda listener, ends: [_write(call, reader, listener, ends, after or 0)]
     )
 
 
 async def _write(
-    call: Call, part: MessagesPart, listener: web.WebSocketResponse, ends: Subscription, after: int
+    call: Call, reader: Reader, listener: web.WebSocketResponse, ends: Subscription, after: int
 ) -> None:
-    while not part.source.ending:
+    while not reader.ending:
         try:
-            page = await part.source.page(call.id, after, limit=PAGE, wait=_WAIT)
+            page = await reader.page(call.id, after, limit=PAGE, wait=_WAIT)
         except WaError as error:
             if error.code == ENDING:
                 break
             if error.code not in _STATES:
                 ends.end(str(error))
                 return
-            await part.source.wait(call.id, _WAIT)
+            await asyncio.sleep(LOOK_AGAIN)
             continue
         for record in page.records:
             try:
@@ -58,5 +59,5 @@ async def _write(
                 return
         if after != page.next:
             after = page.next
-            await part.readers.note(call.id, after)
+            reader.settle(READER, call.id, after)
     ends.end("the agent stops")

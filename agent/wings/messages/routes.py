@@ -7,13 +7,12 @@ from agent.api.http.call import Call, Json, Route
 from agent.api.http.fields import INTEGER, STRING, Field
 from agent.core.model import ID_PATTERN
 from agent.errors import InvalidRequest, Unauthorized
-from agent.supervise.messages.kept_messages import LONGEST_PAGE
-from agent.supervise.messages.page import KeptState
+from agent.messages.reader import LONGEST_PAGE, READER
+from agent.messages.record import schema
 from agent.wings.messages.live import follow
-from agent.wings.messages.media.routes import ROUTES as MEDIA_ROUTES
-from agent.wings.messages.out.routes import ROUTES as OUTBOX_ROUTES
+from agent.wings.messages.media_routes import ROUTES as MEDIA_ROUTES
+from agent.wings.messages.outbox_routes import ROUTES as OUTBOX_ROUTES
 from agent.wings.messages.part import MessagesPart
-from agent.wings.messages.record import schema
 
 MESSAGES = f"/api/instance/{{id:{ID_PATTERN}}}/messages"
 NEWEST = "newest"
@@ -36,16 +35,16 @@ PAGE = (
 
 
 async def read(call: Call) -> Json:
-    after, part = cursor_of(call), call.parts.wing(MessagesPart)
+    after, reader = cursor_of(call), call.parts.wing(MessagesPart).reader
     wait = float(call.query.get("wait", 0))
     limit = call.query.get("limit", 100)
-    page = await part.source.page(call.id, after, limit=limit, wait=wait)
+    page = await reader.page(call.id, after, limit=limit, wait=wait)
     if call.caller.key and not call.parts.ring.knows(call.caller.key):
         raise Unauthorized("cannot accept this key: it was revoked meanwhile")
     if wait and after and after <= page.newest:
-        await part.readers.note(call.id, after)
+        reader.settle(READER, call.id, after)
     return {
-        "records": list(page.records),
+        "records": page.records,
         "next": page.next,
         "oldest": page.oldest,
         "newest": page.newest,
@@ -54,24 +53,21 @@ async def read(call: Call) -> Json:
 
 
 async def live(call: Call) -> web.StreamResponse:
-    return await follow(call, call.parts.wing(MessagesPart), cursor_of(call))
+    return await follow(call, call.parts.wing(MessagesPart).reader, cursor_of(call))
 
 
 async def count(call: Call) -> Json:
-    states, outbox = call.parts.wing(MessagesPart).figures(), call.parts.outbox
-    waits = {} if outbox is None else {id: outbox.waiting(id) for id in call.supervisor.views()}
-    none = KeptState()
+    part = call.parts.wing(MessagesPart)
+    kept = part.reader.figures()
+    waits = {id: part.sending.waiting(id) for id in call.supervisor.views()}
     return {
         "sessions": [
             {
                 "instance": id,
-                "waiting": its.waiting,
-                "bytes": its.bytes,
-                "lost": its.lost,
+                **{name: kept.get(id, {}).get(name, 0) for name in ("waiting", "bytes", "lost")},
                 "outbox": waits.get(id, {}),
             }
-            for id in sorted({*states, *(id for id, some in waits.items() if some)})
-            for its in (states.get(id, none),)
+            for id in sorted({*kept, *(id for id, some in waits.items() if some)})
         ]
     }
 

@@ -22,11 +22,6 @@ class MessagesSettings:
     most: int = setting(
         100_000, "messages that one session keeps; the oldest go first", low=100, high=1_000_000
     )
-    media: str = setting(
-        "on demand",
-        "when a message's file is loaded: when a program asks for it, or when the message comes",
-        choices=("on demand", "at once"),
-    )
     media_megabytes: int = setting(
         256, "of files that one session keeps; the oldest go first", low=1, high=1_048_576
     )
@@ -56,24 +51,6 @@ class PaceSettings:
         0.0, "messages that a session sends a minute at most; 0 = as many as come",
         low=0, high=6000,
     )  # fmt: skip
-    jitter: float = setting(
-        0.5, "how much longer chance makes a pause between two messages at most: 0.5 = by half",
-        low=0, high=10,
-    )  # fmt: skip
-    young_days: float = setting(
-        0.0, "days after its pairing in which a session sends more slowly; 0 = none",
-        low=0, high=365,
-    )  # fmt: skip
-    young_per_minute: float = setting(
-        2.0,
-        "messages a minute of a session that was just paired; its pauses shrink evenly from there",
-        low=0.01,
-        high=6000,
-    )
-    new_people: int = setting(
-        0, "people to whom a session may write first within 24 hours; 0 = any number",
-        low=0, high=10_000,
-    )  # fmt: skip
 
 
 HEAD = """\
@@ -81,14 +58,12 @@ HEAD = """\
 # change on when its worker starts next. What is to be sent waits in outbox.db.\
 """
 
-OF_WORKERS = (
-    *("keep", "hours", "megabytes", "most", "media", "media_megabytes", "media_most_megabytes"),
-)
+OF_WORKERS = (*("keep", "hours", "megabytes", "most", "media_megabytes", "media_most_megabytes"),)
 
 PACE = "messages.pace"
 PACE_HEAD = """\
-# How fast each session sends, so that WhatsApp does not take it for spam. A person who wrote to a
-# session, or got a message of it, is no new person. What waits for this says so in wa-agent why.\
+# How fast each session sends, so that WhatsApp does not take it for spam. What waits for this says
+# so in wa-agent why.\
 """
 
 TABLES = (

@@ -129,18 +129,17 @@ class Troubles:
     def _sight(self) -> Sight:
         config, status, now = self.config(), self.status(), boot_now()
         wings, http = self.of_wings(), self.exporter.http.counted()
-        outbox = wings["outbox"].sessions if "outbox" in wings else {}
+        messages = wings.get("messages")
         wanted = {str(id): view for id, view in self.views().items() if is_wanted(view)}
         self._count(wanted)
         counted: dict[str, Counted] = {
             "": dict(zip(("requests", "requests_failed"), http, strict=True))
         }
         for id in wanted:
-            kept, sent = wings.get("messages", {}).get(id), outbox.get(id)
             counted[id] = {
                 **self._counted[id][1],
-                "lost": 0 if kept is None else kept.lost,
-                "sends_failed": 0 if sent is None else sent.ended.get("failed", 0),
+                "lost": messages.lost.get(id, 0) if messages else 0,
+                "sends_failed": messages.failed.get(id, 0) if messages else 0,
             }
         self._windows.note(counted, now)
         webhooks = wings.get("webhooks")
@@ -155,7 +154,7 @@ class Troubles:
                 if members
             },
             self.exporter.machine.values(),
-            {str(id): its.oldest_wall for id, its in outbox.items() if its.oldest_wall is not None},
+            messages.oldest_wall if messages else {},
             None if webhooks is None else webhooks.oldest_wall,
             Limits(
                 config.health.slow,

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from agent import VERSION
 from agent.config import Config
-from agent.core.model import Category, JournalEntry
+from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.view import InstanceView
 from agent.daemon.wing_parts import Around
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
+from agent.messages.reader import Reader
 from agent.metrics.text import Family
 from agent.store.database import Store
-from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.webhooks.metrics import RESULTS, webhook_samples
 from agent.wings.webhooks.settings import (
     WebhookDeclaration,
@@ -37,7 +38,14 @@ _SAID = 200
 def open_part(around: Around) -> "Webhooks":
     declared = webhooks_of(around.config)
     sender = (socket.gethostname(), VERSION)
-    return Webhooks(declared, around.store, around.bus, sender=sender, source=around.messages)
+    return Webhooks(
+        declared,
+        around.store,
+        around.bus,
+        sender=sender,
+        source=around.reader,
+        views=around.supervisor.views,
+    )
 
 
 class Webhooks:
@@ -48,12 +56,14 @@ class Webhooks:
         bus: EventBus,
         *,
         sender: tuple[str, str],
-        source: KeptMessages | None = None,
+        source: Reader | None = None,
+        views: Callable[[], Mapping[InstanceId, InstanceView]] = dict,
     ) -> None:
         """`sender`: machine and version. `source`: what arrives in sessions; None: no webhook gets
         any of it."""
         self._declared = tuple(declared)
         self._store, self._bus, self._sender, self._source = store, bus, sender, source
+        self._views = views
         self._results: Counter[str] = Counter()
         """Since the agent's start, also of removed webhooks: a counter never falls."""
         self._couriers: dict[str, Courier] = {}
@@ -127,7 +137,9 @@ class Webhooks:
         if self._source is not None:
             self._source.forget_consumer(consumer_of(declared))
         self._announce(declared)
-        courier = Courier(declared, self._store, self._source, self._results, self._sender)
+        courier = Courier(
+            declared, self._store, self._source, self._results, self._sender, views=self._views
+        )
         self._couriers[declared.name] = courier
         return courier
 

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,10 +20,11 @@ from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerPolicy
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.reconnect import ReconnectPolicy, reconnect_delay
+from agent.core.view import InstanceView
 from agent.errors import ConfigError, NotFound, Refused, StoreError, WaError
 from agent.log import about
+from agent.messages.reader import Reader
 from agent.store.database import Store
-from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.webhooks.post import (
     OWN_KINDS,
     Answer,
@@ -59,7 +60,7 @@ SESSIONS, POSTS = 32, 8
 SAVE_EVERY = 0.5
 """Seconds of deliveries, at most, that a kill lets be sent twice."""
 COUNT_EVERY = 5.0
-"""Seconds between two counts of the events that wait."""
+"""Seconds between two counts of the events and messages that wait."""
 TICK = 60.0
 """Seconds after which the journal is read again without a wake-up."""
 AFTER_FAULT = 5.0
@@ -85,16 +86,18 @@ class Courier:
         self,
         declared: WebhookDeclaration,
         store: Store,
-        source: KeptMessages | None,
+        source: Reader | None,
         results: Counter[str],
         sender: tuple[str, str],
+        *,
+        views: Callable[[], Mapping[InstanceId, InstanceView]],
     ) -> None:
         """`source`: what arrives in sessions; None: it gets none. `sender`: machine and version."""
         self.declared = declared
         self.cursor = 0
         """All events up to it are settled; 0: it has not looked where it begins."""
         self.given_up = 0
-        self._store, self._results, self._sender = store, results, sender
+        self._store, self._results, self._sender, self._views = store, results, sender, views
         self._source = source if message_kinds(declared) else None
         self._kinds = (*message_kinds(declared), GAP)
         self._line: RequestLine | None = None
@@ -120,6 +123,8 @@ class Courier:
         self._reads = asyncio.Semaphore(SESSIONS)
         self._cursors: dict[InstanceId, tuple[int, float]] = {}
         """All up to it is settled, and when the session was created."""
+        self._behind: dict[InstanceId, int] = {}
+        """How many records wait, of the sessions that have some."""
         self._tried: dict[InstanceId, float] = {}
         """When that was kept which is tried now."""
 
@@ -142,7 +147,7 @@ class Courier:
         self._hurry.set()
 
     def view(self) -> WebhookView:
-        messages = self._count_messages() if self._source is not None else None
+        messages = sum(self._behind.values()) if self._source is not None else None
         waiting = self._waiting + (messages or 0)
         walls = [wall for wall in (self._oldest_wall, *self._tried.values()) if wall is not None]
         state = "failing" if self._failures else "sending" if waiting else "idle"
@@ -258,18 +263,21 @@ class Courier:
             self._waiting, self._oldest_wall = await self._store.count_after(
                 self.cursor, chosen.kinds, chosen.instances, but_of=chosen.name
             )
+            if self._source is not None:
+                for id in list(self._lanes):
+                    await self._count_records(id, self._source)
             await asyncio.sleep(COUNT_EVERY)
 
     # Sessions
 
-    async def _follow_sessions(self, source: KeptMessages) -> None:
-        changes, name = source.follow(), self.declared.name
+    async def _follow_sessions(self, source: Reader) -> None:
+        changes, name = source.follow_changes(), self.declared.name
         try:
             begun = await self._store.get_fact(_BEGUN + name)
             if begun is None:
                 begun = "0.0" if self.declared.oldest else repr(time.time())
                 await self._store.put_fact(_BEGUN + name, begun)
-            there = source.sessions()
+            there = [id for id, view in self._views().items() if not view.instance.backend]
             await self._find_cursors(there)
             while True:
                 for id in there:
@@ -287,16 +295,17 @@ class Courier:
             else:
                 self._cursors[id] = (int(row["cursor"]), float(row["born"]))
 
-    def _begin(self, id: InstanceId, source: KeptMessages, begun_wall: float) -> None:
+    def _begin(self, id: InstanceId, source: Reader, begun_wall: float) -> None:
         if self._group is None or not gets_messages_of(self.declared, id):
             return
         self._more.add(id)
+        self._uncounted.set()
         if id not in self._lanes:
             lane = self._carry_session(id, source, begun_wall)
             name = f"webhook {self.declared.name}: {id}"
             self._lanes[id] = self._group.create_task(lane, name=name)
 
-    async def _carry_session(self, id: InstanceId, source: KeptMessages, begun: float) -> None:
+    async def _carry_session(self, id: InstanceId, source: Reader, begun: float) -> None:
         """Until it has no more; the next word of its worker begins that again."""
         pause = 0.0
         try:
@@ -316,9 +325,12 @@ class Courier:
                     await asyncio.sleep(pause)
         finally:
             del self._lanes[id]
+            self._behind.pop(id, None)
 
-    async def _carry_records(self, id: InstanceId, source: KeptMessages, begun: float) -> None:
-        born, more = source.created_wall(id), True
+    async def _carry_records(self, id: InstanceId, source: Reader, begun: float) -> None:
+        if (view := self._views().get(id)) is None:
+            raise NotFound(f"cannot read messages of {id}: it was deleted")
+        born, more = view.instance.created_wall, True
         while more:
             async with self._reads:
                 cursor, whose = self._cursors.get(id, (0, -1.0))
@@ -341,7 +353,7 @@ class Courier:
                         saved_at = boot_now()
                 if page.next != self._cursors[id][0]:
                     await self._save_cursor(id, page.next, born)
-            await source.settled(consumer_of(self.declared), id, page.next)
+            source.settle(consumer_of(self.declared), id, page.next)
 
     def _wants_record(self, record: Mapping[str, Any]) -> bool:
         return any(fnmatchcase(str(record.get("kind")), pattern) for pattern in self._kinds)
@@ -351,10 +363,12 @@ class Courier:
         await self._store.put_fact(f"{_RECORDS}{self.declared.name}.{id}", row)
         self._cursors[id] = (cursor, born)
 
-    def _count_messages(self) -> int:
-        assert self._source is not None
-        count = self._source.count_behind
-        return sum(count(id, cursor) for id, (cursor, _) in self._cursors.items())
+    async def _count_records(self, id: InstanceId, source: Reader) -> None:
+        asked = {"after": self._cursors.get(id, (0, 0.0))[0]}
+        with contextlib.suppress(WaError):
+            found = (await source.ask(id, "messages_count", asked))["count"]
+            if id in self._lanes:
+                self._behind[id] = int(found)
 
     # One parcel
 
@@ -475,7 +489,7 @@ class Courier:
         await self._store.note(JournalEntry(kind, text, Category.SYSTEM, None, time.time(), detail))
 
 
-async def cursor_before(source: KeptMessages, id: InstanceId, wall: float) -> int:
+async def cursor_before(source: Reader, id: InstanceId, wall: float) -> int:
     """The cursor before the first record that was kept since then. Found by halves: a session may
     keep a hundred thousand."""
     page = await source.page(id, 0, limit=1)

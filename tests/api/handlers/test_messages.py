@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +15,10 @@ from agent.api.http.call import LARGE_AT_ONCE
 from agent.core.model import InstanceId
 from agent.errors import EngineError
 from tests.api.conftest import House, OpenHouse
+from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
 
-PATH = "/api/instance/sales/messages"
+PATH = "/api/instance/sales/messages?wait=30"
 MIB = 1 << 20
 
 
@@ -33,8 +35,8 @@ async def post(
     return await local.post(PATH, data=io.BytesIO(json.dumps(body).encode()), headers=kind)
 
 
-async def make(local: aiohttp.ClientSession) -> None:
-    assert (await local.post("/api/instance", json={"id": "sales", "engine": "web"})).status == 201
+def make(house: House) -> None:
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
 
 
 async def test_a_file_may_be_longer_than_other_bodies(open_house: OpenHouse) -> None:
@@ -42,7 +44,7 @@ async def test_a_file_may_be_longer_than_other_bodies(open_house: OpenHouse) -> 
         open_house(media_limit=3 * MIB) as house,
         house.local(base_url="http://localhost") as local,
     ):
-        await make(local)
+        make(house)
         for times in range(2):
             sent = await post(local, file(3 * MIB), {"Idempotency-Key": "once"})
             assert sent.status == 200, await sent.text()
@@ -61,7 +63,7 @@ async def test_a_file_may_be_longer_than_other_bodies(open_house: OpenHouse) -> 
 
 async def test_a_body_without_a_length_has_the_same_limit(house: House) -> None:
     async with house.local(base_url="http://localhost") as local:
-        await make(local)
+        make(house)
 
         async def endless():
             for _ in range(64):
@@ -72,19 +74,49 @@ async def test_a_body_without_a_length_has_the_same_limit(house: House) -> None:
         assert (refused.status, (await refused.json())["error"]) == (413, "too_large")
 
 
-async def test_only_so_many_long_bodies_are_in_memory_at_once(open_house: OpenHouse) -> None:
+async def test_only_so_many_long_bodies_are_in_memory_at_once(
+    open_house: OpenHouse, eventually: Eventually
+) -> None:
     opened = open_house(body_limit=1024, body_timeout=4.0)
     async with opened as house, house.local(base_url="http://localhost") as local:
-        await make(local)
-        house.supervisor.gate.clear()
-        many = [asyncio.create_task(post(local, file(2000))) for _ in range(LARGE_AT_ONCE + 1)]
-        (first,), waiting = await asyncio.wait(many, timeout=30, return_when="FIRST_COMPLETED")
-        refused = await first
+        make(house)
+        come = asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            whole = json.dumps(file(2000)).encode()
+            yield whole[:1000]
+            await come.wait()
+            yield whole[1000:]
+
+        kind = {"Content-Type": "application/json"}
+        many = [
+            asyncio.create_task(local.post(PATH, data=slow(), headers=kind))
+            for _ in range(LARGE_AT_ONCE)
+        ]
+        await eventually(house.server._parts.large.locked)
+        refused = await post(local, file(2000))
         assert (refused.status, (await refused.json())["error"]) == (503, "busy")
-        short = asyncio.create_task(local.post(PATH, json={"to": "49151123456", "text": "hi"}))
-        house.supervisor.gate.set()
-        assert {one.status for one in await asyncio.gather(*waiting, short)} == {200}
+        short = await local.post(PATH, json={"to": "49151123456", "text": "hi"})
+        assert short.status == 200
+        come.set()
+        assert {one.status for one in await asyncio.gather(*many)} <= {200, 408}
         assert (await post(local, file(2000))).status == 200
+
+
+async def test_a_client_that_waits_too_short_gets_a_202_and_the_message_goes_out(
+    house: House, local: aiohttp.ClientSession
+) -> None:
+    make(house)
+    hello = {"to": "49151123456", "text": "hello"}
+    house.supervisor.gate.clear()
+    answer = await local.post(PATH.replace("30", "1"), json=hello)
+    told = await answer.json()
+    assert (answer.status, told["state"]) == (202, "accepted")
+    waiting = asyncio.create_task(local.post(PATH, json={**hello, "text": "the next"}))
+    house.supervisor.gate.set()
+    assert (await waiting).status == 200
+    assert (await (await local.get(told["look"]["state"])).json())["state"] == "sent"
+    assert [message["text"] for _, message in house.supervisor.sent] == ["hello", "the next"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +131,7 @@ async def test_only_so_many_long_bodies_are_in_memory_at_once(open_house: OpenHo
 async def test_a_file_is_base64_or_refused(
     house: House, local: aiohttp.ClientSession, content: str, status: int
 ) -> None:
-    await make(local)
+    make(house)
     answer = await local.post(PATH, json={**file(1), "content": content})
     assert answer.status == status
     if status == 200:
@@ -121,7 +153,7 @@ async def test_a_file_is_base64_or_refused(
 async def test_a_refusal_of_an_engine_is_a_clear_answer(
     house: House, local: aiohttp.ClientSession, error: EngineError, expected: tuple[int, str, str]
 ) -> None:
-    await make(local)
+    make(house)
     house.supervisor.breaks_with = error
     answer = await local.post(PATH, json={"to": "49151123456", "text": "x"})
     told = await answer.json()
@@ -160,7 +192,7 @@ async def test_what_an_engine_never_sends_is_refused_at_once_by_its_name(
 async def test_a_wrong_field_of_a_reply_or_a_change_is_named(
     house: House, more: dict[str, Any], field: str
 ) -> None:
-    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    make(house)
     async with house.local(base_url="http://localhost") as local:
         answer = await local.post(PATH, json={"to": "491", **more})
         assert (answer.status, (await answer.json())["field"]) == (400, field)

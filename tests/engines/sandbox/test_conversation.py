@@ -15,7 +15,7 @@ from agent.errors import EngineError, InvalidRequest
 from tests.engines.sandbox.test_engine import QUICK, Heard
 
 ANN = "5511999990000@s.whatsapp.net"
-RECORDS = "agent.wings.messages.record"
+RECORDS = "agent.messages.record"
 SETTINGS = {**QUICK, "messages_per_minute": 0, "read_after": 0.01}
 
 

@@ -15,7 +15,7 @@ from agent.engines.web.browser.process import Browser
 from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.intake import is_record
-from agent.wings.messages.record import LONGEST, OWN, clean, encode
+from agent.messages.record import LONGEST, OWN, clean, encode
 from tests.engines.web.bench import ACCOUNT, Bench
 from tests.standin.web.stand_in import StandIn
 

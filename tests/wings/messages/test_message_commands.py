@@ -42,8 +42,8 @@ async def test_a_wrong_cursor_and_an_unknown_session_are_refused(house: House, c
     assert (await cli("messages", "nobody")).status == 3
     house.messages.lose_worker("shop")
     said = await cli("messages", "shop")
-    assert said.status == 4
-    assert "its worker does not run" in said.err
+    assert said.status == 75
+    assert "its worker ended" in said.err
 
 
 async def test_following_goes_on_past_a_restart_of_the_worker(
@@ -72,8 +72,7 @@ async def test_following_goes_on_past_a_restart_of_the_worker(
     house.messages.connect_worker("shop")
     await eventually(lambda: "message: b" in said())
     # What is gone for good ends it.
-    del house.messages.registry.facts["shop"]
-    house.messages.source.forget("shop")
+    house.messages.remove("shop")
     await asyncio.to_thread(thread.join, 30)
     assert ended == [3]
     assert heard[0].count("message: ") == 2

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import InstanceId
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 
@@ -29,8 +28,9 @@ async def test_messages_that_went_undelivered_are_named_with_their_session(
         ("ok", "no session dropped one that was not delivered; 0 wait"),
     ]
     house.messages.add("shop")
-    await house.messages.source.ask_state(InstanceId("shop"))
-    assert await doctor() == [("note", "shop dropped 1 messages before they were delivered")]
+    async with house.figures("shop"):
+        found = await doctor()
+    assert found == [("note", "shop dropped 1 messages before they were delivered")]
 
 
 async def test_that_nothing_is_kept_is_said(doctor) -> None:

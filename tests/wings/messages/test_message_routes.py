@@ -69,9 +69,6 @@ async def test_a_long_poll_outlives_its_sessions_worker(
     worker.keep("a")
     house.messages.connect_worker("shop")
     assert texts(await polling) == ["a"]
-    house.messages.lose_worker("shop")
-    answer = await local.get(f"{PATH}?wait=60")
-    assert (answer.status, (await answer.json())["error"]) == (409, "not_running")
 
 
 async def test_a_long_poll_ends_when_the_agent_stops(
@@ -80,7 +77,7 @@ async def test_a_long_poll_ends_when_the_agent_stops(
     worker = house.messages.add("shop")
     polling = asyncio.create_task(local.get(f"{PATH}?wait=60"))
     await eventually(lambda: worker.asked and not worker.at_once)
-    house.messages.source.end()
+    house.messages.reader.end()
     answer = await polling
     assert (answer.status, (await answer.json())["error"]) == (503, "stopping")
 
@@ -146,38 +143,31 @@ async def test_who_may_read(house: House, local: aiohttp.ClientSession) -> None:
         assert counted.status == 403
 
 
-async def test_a_session_of_a_server_and_one_that_keeps_nothing_are_refused(
-    house: House, local: aiohttp.ClientSession
+async def test_what_a_session_keeps_is_counted_and_an_unknown_one_is_refused(
+    house: House, local: aiohttp.ClientSession, eventually: Eventually
 ) -> None:
     answer = await local.get("/api/instance/nobody/messages?wait=30")
     assert answer.status == 404
     house.messages.add("shop")
-    await house.messages.source.ask_state("shop")
-    found = await (await local.get("/api/messages")).json()
+    async with house.figures("shop"):
+        found = await (await local.get("/api/messages")).json()
     (shop,) = found["sessions"]
     assert shop == {"instance": "shop", "waiting": 2, "bytes": 300, "lost": 1, "outbox": {}}
 
 
-async def test_who_reads_and_comes_back_settles_what_it_has(
+async def test_a_reader_that_comes_back_settles_what_it_has(
     house: House, local: aiohttp.ClientSession
 ) -> None:
     worker = house.messages.add("shop")
     worker.keep(*"abc")
     await read(local, "after=0&wait=1")
     await read(local, "after=2")  # a look by hand is no reader
-    assert worker.settled() == []
-    await read(local, "after=2&wait=1")
-    assert worker.settled() == [2]
     await read(local, "after=900&wait=1")
-    assert worker.settled() == [2]
-    # The next agent knows that somebody reads, and how far it came.
-    later = type(house.messages)(house.keys)
-    again = later.add("shop")
-    again.keep(*"abc")
-    await later.part.readers.load()
-    await later.source.ask_state("shop")
-    await later.source.tell_settled("shop")
-    assert again.settled() == [2]
+    async with house.figures("shop"):
+        assert worker.settled() == []
+    await read(local, "after=2&wait=1")
+    async with house.figures("shop"):
+        assert worker.settled() == [2]
 
 
 async def test_a_record_says_whether_its_chat_takes_an_answer(

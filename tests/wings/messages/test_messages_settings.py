@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from agent.config import load_config, render_config
-from agent.config.wing_tables import worker_settings
+from agent.config.wing_tables import own_row, worker_settings
 from agent.errors import ConfigError
-from agent.wings.messages.out.limits import limits_of, pace_of
-from tests.wings.messages.conftest import KeepingBench
-from tests.wings.messages.spools import numbers_of
+from agent.wings.messages.settings import TABLES
 
 
 def load(tmp_path: Path, text: str) -> Any:
@@ -29,15 +27,14 @@ def test_only_what_is_not_usual_goes_to_a_worker(tmp_path: Path) -> None:
 
 
 def test_the_pace_is_a_table_of_its_own_and_goes_to_no_worker(tmp_path: Path) -> None:
-    text = "[messages]\nhours = 1\n[messages.pace]\nper_minute = 20\nnew_people = 5\n"
+    text = "[messages]\nhours = 1\n[messages.pace]\nper_minute = 20\n"
     config = load(tmp_path, text)
-    assert (pace_of(config).per_minute, pace_of(config).new_people) == (20.0, 5)
-    assert limits_of(config).hours == 1.0
+    messages, pace = (own_row(config, table) for table in TABLES)
+    assert (pace.per_minute, messages.hours) == (20.0, 1.0)
     assert worker_settings(config) == {"messages": {"hours": 1.0}}
     again = load(tmp_path, render_config(config))
-    assert pace_of(again) == pace_of(config) and limits_of(again) == limits_of(config)
-    off = pace_of(load(tmp_path, ""))
-    assert not (off.per_minute or off.young_days or off.new_people)
+    assert [own_row(again, table) for table in TABLES] == [messages, pace]
+    assert own_row(load(tmp_path, ""), TABLES[1]).per_minute == 0
 
 
 @pytest.mark.parametrize(
@@ -55,24 +52,3 @@ def test_what_makes_no_sense_is_refused_by_its_name(tmp_path: Path, text: str, k
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text + "\n")
     assert key in str(caught.value)
-
-
-async def test_a_session_that_keeps_nothing_makes_no_file(keeping: KeepingBench) -> None:
-    keeping.identity(settings=keeping.quick, of_wings={"messages": {"keep": False}})
-    keeping.start(identity=False)
-    await keeping.linked()
-    await keeping.arrive(1)
-    state = await keeping.link.call("messages_state")
-    assert (state["keeps"], state["bytes"]) == (False, 0)
-    assert (await keeping.page())["records"] == []
-    assert not (keeping.folder / "messages").exists()
-
-
-async def test_a_session_keeps_as_many_as_it_is_told(keeping: KeepingBench) -> None:
-    keeping.identity(settings=keeping.quick, of_wings={"messages": {"most": 100, "hours": "x"}})
-    keeping.start(identity=False)
-    await keeping.linked()
-    for first in range(0, 300, 10):
-        await keeping.arrive(first, 10)
-    found = numbers_of((await keeping.page(limit=1000))["records"])
-    assert found[-1] == 299 and found[0] < 0 and 90 <= len(found) <= 101

@@ -4,134 +4,103 @@ was refused. A last line says how that process ended."""
 
 import asyncio
 import base64
-import hashlib
 import json
 import os
+import sqlite3
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.core.model import InstanceId
 from agent.errors import StoreError
-from agent.wings.messages.lookup import set_mark
-from agent.wings.messages.media.shelf import Shelf
-from agent.wings.messages.out.database import NAME
-from agent.wings.messages.out.file import FOLDER, OutboxFiles
-from agent.wings.messages.out.rows import NewMessage
-from agent.wings.messages.out.states import State
-from agent.wings.messages.out.store import OutboxStore
-from tests.wings.messages.out.test_outbox_file import ID, row
-from tests.wings.messages.spools import entries, spool_at
+from agent.messages.media import OutgoingFiles
+from agent.messages.outbox import NAME, Mark, Outbox, OutMessage
+from agent.messages.outcomes import State
+from agent.messages.sending import FOLDER
+from tests.messages.records import file_at, messages, newest, page_of
 
 MOST = 160
-"""Records of a spool, so that it begins segments and lets them go."""
-SHELF = 60_000
-"""Bytes of media."""
+"""Records of a session, so that some go."""
+ID = InstanceId("sales")
 
 
 def say(**told: Any) -> None:
     os.write(1, json.dumps(told).encode() + b"\n")
 
 
-def spool(run: Mapping[str, Any]) -> None:
-    found = spool_at(Path(run["folder"]), most=MOST)
+def incoming(run: Mapping[str, Any]) -> None:
+    file = file_at(Path(run["folder"]), most=MOST)
     waiting, number = list(run["waiting"]), run["number"]
     for what, *how in run["ops"]:
         try:
             if what == "append":
                 waiting += range(number, number + how[0])
                 number += how[0]
-                found.append(entries(waiting, "x" * how[1]))
+                file.append(messages(waiting, "x" * how[1]))
                 say(kept=waiting)
                 waiting = []
             elif what == "settle":
-                found.settle(found.newest)
+                file.settle(newest(file))
             elif what == "mark":
-                set_mark(found.folder, f"{number % 7}", number)
-            elif what == "above":
-                found.go_above(found.newest + 5)
+                file.mark(f"{number % 7}", number)
             elif what == "page":
-                found.page(0, 100)
+                page_of(file, 0, 100)
             else:
-                found.trim()
-        except OSError as error:
-            say(refused=error.strerror or "")
+                file.trim()
+        except (OSError, sqlite3.Error, StoreError) as error:
+            say(refused=str(error))
+        for sentence in file.said:
+            say(aside=sentence)
     say(waiting=waiting, number=number)
-
-
-def media(run: Mapping[str, Any]) -> None:
-    shelf, number = Shelf(Path(run["folder"]) / "media", SHELF), run["number"]
-    for what, *how in run["ops"]:
-        try:
-            if what == "append":
-                number += 1
-                content = os.urandom(how[1] * 20 + 1)
-                store_file(shelf, f"{number:04d}", content, number)
-                say(stored=f"{number:04d}", sha256=hashlib.sha256(content).hexdigest())
-            elif what == "page":
-                shelf.state()
-            elif what == "trim":
-                shelf.trim(float(number - 4))
-        except OSError as error:
-            say(refused=error.strerror or "")
-    say(number=number)
-
-
-def store_file(shelf: Shelf, name: str, content: bytes, at: int) -> None:
-    file = shelf.begin(name)
-    try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(file, left) :]
-    except OSError:
-        shelf.drop(name, file)
-        raise
-    shelf.finish(name, file, float(at))
 
 
 async def outbox(run: Mapping[str, Any]) -> None:
     folder, number = Path(run["folder"]), run["number"]
-    files = OutboxFiles(folder / FOLDER)
+    files = OutgoingFiles(folder / FOLDER)
+    known = Mark(*run["mark"]) if run["mark"] else None
     try:
-        store = await OutboxStore.open(folder / NAME)
+        box = await Outbox.open(folder / NAME, known)
     except StoreError as error:
         say(refused=str(error), number=number)
         return
-    for sentence in store.sentences:
-        say(aside=sentence)
+    if box.opened_so:
+        say(aside=box.opened_so)
+    say(mark=[box.mark.id, box.mark.times])
     for what, *how in run["ops"]:
         try:
             if what == "append":
                 number += 1
-                await take(store, files, number, how[1])
+                await take(box, files, number, how[1])
             elif what in ("settle", "page"):
-                for waiting in (await store.waiting())[: 1 if what == "page" else 3]:
-                    await store.change(waiting.number, begun_wall=1.0, tries=1)
-                    say(ending=waiting.id)
-                    await store.end(waiting.number, State.SENT, message_id=f"W{waiting.id}")
-                    say(ended=waiting.id)
-                    files.remove(waiting.file)
+                for row in (await box.waiting())[: 1 if what == "page" else 3]:
+                    await box.change(row.number, State.SENDING, begun_wall=1.0, tries=1)
+                    say(ending=row.id)
+                    await box.end([row.number], State.SENT, time.time(), message_id=f"W{row.id}")
+                    say(ended=row.id)
+                    files.remove(row.file)
             elif what == "mark":
-                await store.ledger.put_account(ID, 5.0, f"{number}")
-            elif what == "trim":
-                await store.forget_ended(0.0, 5)
+                await box.note_acks(ID, [], number)
             else:
-                await store.empty_log()
+                await box.tidy()
         except StoreError as error:
             say(refused=str(error))
     say(number=number)
-    await store.close()
+    await box.close()
 
 
-async def take(store: OutboxStore, files: OutboxFiles, number: int, size: int) -> None:
-    """As the outbox does: the file first, which goes again where the row was not taken."""
-    id, name = f"out_{number}", f"file{number}" if size % 2 else ""
-    values = {**{each: getattr(row(id), each) for each in row(id).__slots__}, "file": name}
+async def take(box: Outbox, files: OutgoingFiles, number: int, size: int) -> None:
+    """As `Sending` does: the file first, which goes again where the row was not taken."""
+    id, name, now = f"out_{number}", f"file{number}" if size % 2 else "", time.time()
+    row = OutMessage(
+        *(0, id, ID, 0.0, "", "1", "1", "text", State.ACCEPTED, now, now, now + 3600), file=name
+    )
     if name:
         files.write(name, base64.b64encode(id.encode() * size).decode())
     try:
-        await store.take(NewMessage(type(row(id))(**values), '{"text": "x"}'), lambda _: None)
+        await box.take(row, '{"text": "x"}', lambda _row, _again: None)
     except StoreError:
         files.remove(name)
         raise
@@ -139,7 +108,7 @@ async def take(store: OutboxStore, files: OutboxFiles, number: int, size: int) -
 
 
 def main() -> None:
-    works = {"spool": spool, "media": media, "outbox": lambda run: asyncio.run(outbox(run))}
+    works = {"incoming": incoming, "outbox": lambda run: asyncio.run(outbox(run))}
     for line in sys.stdin:
         run = json.loads(line)
         pid = os.fork()

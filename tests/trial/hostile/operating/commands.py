@@ -122,7 +122,6 @@ PASSED_BY = {
 LEFT_POINTS = {
     "mid_migration": "an older database", "mid_set_aside": "a damaged database",
     "mid_rebuild": "a damaged database", "mid_sweep": "after days in the trash",
-    "spool_": "in a worker: tests/wings/messages", "media_loaded": "in a worker, too",
     "laid_by": "needs messages that are kept",
 }  # fmt: skip
 

@@ -38,7 +38,8 @@ class Bench:
             self.store,
             EventBus(),
             sender=("m1", "9.9"),
-            source=self.messages.source,
+            source=self.messages.reader,
+            views=lambda: self.messages.sessions,
         )
         self.running.append(asyncio.create_task(one.run()))
         return one
@@ -67,9 +68,11 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Bench]:
     store = await Store.open(tmp_path / "agent.db")
-    one = Bench(store, FakeMessages(store), eventually)
+    one = Bench(store, FakeMessages(), eventually)
+    reading = asyncio.create_task(one.messages.reader.run())
     yield one
     await one.end()
+    reading.cancel()
     await store.close()
 
 
@@ -256,10 +259,10 @@ async def test_nothing_is_settled_before_a_declared_webhook_has_begun(
         bench.store,
         EventBus(),
         sender=("m1", "9.9"),
-        source=bench.messages.source,
+        source=bench.messages.reader,
     )
     for id in bench.messages.workers:
-        await bench.messages.source.ask_state(id)
-        await bench.messages.source.tell_settled(id)
-    assert worker.settled() == []
-    assert bench.messages.workers["other"].settled() == [1]
+        bench.messages.tell(id)
+    states = [("messages_settled", {"cursor": 0}), ("messages_state", {})]
+    await bench.eventually(lambda: worker.asked, states)
+    await bench.eventually(lambda: bench.messages.workers["other"].asked, states[1:])

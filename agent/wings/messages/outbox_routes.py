@@ -4,11 +4,10 @@ from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, Route
 from agent.api.http.fields import INTEGER, STRING, Field
 from agent.core.model import ID_PATTERN
-from agent.wings.messages.out.message import ID_PATTERN as MESSAGE_PATTERN
-from agent.wings.messages.out.message import show_message
-from agent.wings.messages.out.outbox import Outbox
-from agent.wings.messages.out.states import State
+from agent.messages.outcomes import State
 
+MESSAGE_PATTERN = "[A-Za-z0-9._:@=-]{1,200}"
+"""Of the outbox ("out_…") or of WhatsApp."""
 OUTBOX = f"/api/instance/{{id:{ID_PATTERN}}}/outbox"
 ONE = f"{OUTBOX}/{{message:{MESSAGE_PATTERN}}}"
 PAGE = 100
@@ -21,27 +20,24 @@ LIST = (
 
 async def list_messages(call: Call) -> Json:
     call.supervisor.view(call.id)
-    outbox, query = call.parts.wing(Outbox), call.query
+    sending, query = call.parts.sending, call.query
     limit = query.get("limit", PAGE)
-    rows, waits = await outbox.page(call.id, query.get("state", ""), query.get("before", ""), limit)
+    rows = await sending.page(call.id, query.get("state", ""), query.get("before", ""), limit)
     return {
-        "messages": [show_message(row, waits.get(row.number, "")) for row in rows],
-        "outbox": outbox.waiting(call.id),
-        "before": rows[-1].id if len(rows) == limit else None,
+        "messages": rows,
+        "outbox": sending.waiting(call.id),
+        "before": rows[-1]["id"] if len(rows) == limit else None,
     }
 
 
 async def show(call: Call) -> Json:
     call.supervisor.view(call.id)
-    outbox = call.parts.wing(Outbox)
-    row = await outbox.find(call.id, call.request.match_info["message"])
-    return show_message(row, outbox.why(call.id, (row,)).get(row.number, ""))
+    return await call.parts.sending.show(call.id, call.request.match_info["message"])
 
 
 async def cancel(call: Call) -> Json:
     call.supervisor.view(call.id)
-    outbox = call.parts.wing(Outbox)
-    return show_message(await outbox.cancel(call.id, call.request.match_info["message"]))
+    return await call.parts.sending.cancel(call.id, call.request.match_info["message"])
 
 
 ROUTES = (

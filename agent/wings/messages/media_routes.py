@@ -1,8 +1,10 @@
-"""The file that a message brought, as it is on its way: one part of it in memory. Its name and its
-type are words of the contact: neither may choose a path, draw on a terminal or run as a page."""
+"""The file that a message brought, in pieces of which one is in memory. Its name and its type are
+words of the contact: neither may choose a path, draw on a terminal or run as a page."""
 
 import asyncio
 import re
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
@@ -12,8 +14,7 @@ from agent.api.http.call import Call, Route
 from agent.api.http.envelope import HEADERS
 from agent.api.http.fields import INTEGER, STRING, Field
 from agent.core.model import ID_PATTERN
-from agent.deliver.media import MediaFile
-from agent.errors import WaError
+from agent.engines.phones import digits_of
 from agent.wings.messages.part import MessagesPart
 
 OCTETS = "application/octet-stream"
@@ -39,8 +40,9 @@ _ENDINGS = {
     "video/mp4": ".mp4",
     "application/pdf": ".pdf",
 }
-PART_SECONDS = 60.0
-"""In which a reader must take a part."""
+PIECE = 256 * 1024
+PIECE_SECONDS = 60.0
+"""In which a reader must take a piece."""
 SLOWEST = 32 * 1024
 """Bytes a second that a reader must take of the whole."""
 _WAIT = 30
@@ -94,46 +96,42 @@ def disposition(name: str) -> str:
 
 async def media(call: Call) -> web.StreamResponse:
     call.supervisor.view(call.id)
-    readers = call.parts.wing(MessagesPart).media
-    message, query = call.request.match_info["message"], call.query
-    async with readers.turn(call.id):
-        wait = float(query.get("wait", _WAIT))
-        file = await readers.open(call.id, message, query.get("chat", ""), wait)
-        parts = readers.parts(file)
-        first = await anext(parts, b"")  # while an error can still be answered
-        answer = web.StreamResponse(headers=_headers(file))
-        answer.content_length = file.size
-        await answer.prepare(call.request)
+    part, query = call.parts.wing(MessagesPart), call.query
+    chat, loop = query.get("chat", ""), asyncio.get_running_loop()
+    if chat and "@" not in chat:
+        chat = f"{digits_of(chat)}@s.whatsapp.net"
+    with part.reads_file(call.id):
+        message, wait = call.request.match_info["message"], float(query.get("wait", _WAIT))
+        about, file = await part.reader.media(call.id, message, chat, wait)
         try:
-            async with asyncio.timeout(PART_SECONDS + file.size / SLOWEST):
-                await _write(answer, first)
-                async for part in parts:
-                    await _write(answer, part)
+            answer = web.StreamResponse(headers=_headers(about))
+            answer.content_length = size = about["size"]
+            await answer.prepare(call.request)
+            async with asyncio.timeout(PIECE_SECONDS + size / SLOWEST):
+                while piece := await loop.run_in_executor(None, file.read, PIECE):
+                    async with asyncio.timeout(PIECE_SECONDS):
+                        await answer.write(piece)
                 await answer.write_eof()
-        except (WaError, TimeoutError) as error:
+        except (OSError, TimeoutError) as error:
             # Half an answer is out: only the end of the connection tells the reader.
             if call.request.transport is not None:
                 call.request.transport.abort()
             raise ConnectionResetError("a file was not read to its end") from error
         finally:
-            await parts.aclose()
+            file.close()
         return answer
 
 
-async def _write(answer: web.StreamResponse, part: bytes) -> None:
-    async with asyncio.timeout(PART_SECONDS):
-        await answer.write(part)
-
-
-def _headers(file: MediaFile) -> dict[str, str]:
+def _headers(about: Mapping[str, Any]) -> dict[str, str]:
+    mimetype = about.get("mimetype")
     return {
         **HEADERS,
-        "Content-Type": type_of(file.mimetype),
-        "Content-Disposition": disposition(file_name(file.filename, file.mimetype)),
+        "Content-Type": type_of(mimetype),
+        "Content-Disposition": disposition(file_name(about.get("filename"), mimetype)),
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Cache-Control": "private, no-store",
         "X-Content-Type-Options": "nosniff",
-        "X-Media-SHA256": file.sha256,
+        "X-Media-SHA256": str(about["sha256"]),
     }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.wings.messages.media.routes import OCTETS, disposition, file_name, type_of
+from agent.wings.messages.media_routes import OCTETS, disposition, file_name, type_of
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import clean, moment
 from agent.errors import InvalidRequest
-from agent.wings.messages.out.message import ID_PATTERN
-from agent.wings.messages.out.states import State
+from agent.messages.outcomes import State
+
+_ID = re.compile(r"[A-Za-z0-9._:@=-]{1,200}")
 
 
 def add(commands: Subparsers) -> None:
@@ -44,7 +45,7 @@ def outbox(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace, path: str) -> int:
-    if not re.fullmatch(ID_PATTERN, options.cancel):
+    if not _ID.fullmatch(options.cancel):
         raise InvalidRequest(
             "cannot cancel a message: --cancel names none by its id; without --cancel, this command"
             " lists them",

@@ -1,1 +1,0 @@
-"""Files that messages brought: loaded by the session's worker, checked, kept within a quota."""

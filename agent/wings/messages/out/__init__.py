@@ -1,1 +1,0 @@
-"""The outbox: messages to send, on the disk before they are taken."""

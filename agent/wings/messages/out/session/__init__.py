@@ -1,1 +1,0 @@
-"""What the outbox knows of a session beside its messages."""
