@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import InstanceId
 from agent.files import put_in_place, remove_left_over, replace_folder, replacing, write_whole
-from agent.instance_file import NAME, read_instance_file
 
 
 @pytest.fixture
@@ -85,22 +83,3 @@ def test_a_folder_takes_its_place_and_the_old_one_is_kept(tmp_path: Path, calls:
     assert calls[-2:] == ["rename", "fsync -"]
     with pytest.raises(FileNotFoundError):
         put_in_place(tmp_path / "ready", tmp_path / "target")
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "gone"])
-def test_an_instance_file_that_is_no_plain_file_is_not_waited_for(
-    tmp_path: Path, kind: str
-) -> None:
-    """The agent reads it before each start of a worker, with its loop."""
-    id = InstanceId("shop")
-    (tmp_path / id).mkdir()
-    path = tmp_path / id / NAME
-    match kind:
-        case "pipe":
-            os.mkfifo(path)
-        case "link":
-            path.symlink_to("/dev/zero")
-        case "folder":
-            path.mkdir()
-    assert read_instance_file(tmp_path, id) is None

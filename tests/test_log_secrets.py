@@ -20,6 +20,7 @@ from agent.log import LineWriter, as_fields, as_json, as_text, describe
 from agent.logfiles import FileWriter
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, make_agent
+from tests.defaults import changed
 
 __all__ = ["make_agent"]
 
@@ -193,7 +194,8 @@ async def test_a_running_agent_at_debug_writes_no_secret_anywhere(
     make_agent: Callable[..., RunningAgent], tmp_path: Path, eventually: Eventually
 ) -> None:
     logs = tmp_path / "logs"
-    agent = make_agent(f'\n[log]\nfolder = "{logs}"\nperformance_interval = 1\n')
+    agent = make_agent(f'\n[log]\nfolder = "{logs}"\n')
+    agent.first = changed("agent.config.sections.LogSection", performance_interval=1.0)
     agent.config.write_text(
         agent.config.read_text().replace("[agent]", '[agent]\nlog_level = "debug"')
     )

@@ -23,7 +23,6 @@ from agent.core.admission import StartPolicy, parallel_starts
 from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.findings.crypto_window import CryptoPolicy
 from agent.core.findings.memory import MemoryPolicy
-from agent.core.findings.silence import SilencePolicy
 from agent.core.health.policy import HealthPolicy
 from agent.core.incidents.incident import IncidentPolicy
 from agent.core.model import InstanceId
@@ -60,7 +59,6 @@ class Config:
     recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     memory: MemoryPolicy = field(default_factory=MemoryPolicy)
     crypto: CryptoPolicy = field(default_factory=CryptoPolicy)
-    silence: SilencePolicy = field(default_factory=SilencePolicy)
     incident: IncidentPolicy = field(default_factory=IncidentPolicy)
     troubles: TroublesPolicy = field(default_factory=TroublesPolicy)
     worker: WorkerSection = field(default_factory=WorkerSection)
@@ -73,7 +71,9 @@ class Config:
 
     @cached_property
     def health_policy(self) -> HealthPolicy:
-        return replace(self.health, phases=self.phases, reconnect=self.reconnect)
+        """A proof of CONNECTED stays valid for three checks at least."""
+        proof = max(self.health.proof_limit, 3 * self.health.interval)
+        return replace(self.health, phases=self.phases, reconnect=self.reconnect, proof_limit=proof)
 
     @cached_property
     def recovery_policy(self) -> RecoveryPolicy:

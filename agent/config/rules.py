@@ -128,19 +128,12 @@ def _times(config: Config) -> Problem | None:
     pairs = (
         ("reconnect.base", reconnect.base, "reconnect.max", reconnect.max),
         ("health.timeout", health.timeout, "health.interval", health.interval),
-        ("health.interval", health.interval, "health.proof_limit", health.proof_limit),
         ("stop.save", stop.save, "worker.stop_timeout", worker.stop_timeout),
         ("memory.warn", config.memory.warn, "memory.critical", config.memory.critical),
     )
     for small, less, great, more in pairs:
         if less > more:
             return Problem((small, great), f"{small} ({less:g}) is more than {great} ({more:g})")
-    if worker.restart_delay * worker.burst >= worker.burst_interval:
-        return Problem(
-            ("worker.burst_interval", "worker.restart_delay", "worker.burst"),
-            f"{worker.burst} restarts, {worker.restart_delay:g} s apart, take longer than"
-            f" {worker.burst_interval:g} s, so the host could never reach the limit",
-        )
     return None
 
 

@@ -54,13 +54,12 @@ class LogSection:
         "file name of the log of repairs in that folder, such as auto-fix-sessions.log",
         restart=True,
     )
-    max_bytes: int = setting(
-        10 * MIB, "bytes at which such a file is rotated", low=32 * 1024, restart=True
-    )
-    keep: int = setting(5, "rotated files kept of each log", low=0, high=1000, restart=True)
-    performance_interval: float = setting(
-        60.0, "seconds between two lines of an instance in performance.log", low=1
-    )
+    max_bytes: int = 10 * MIB
+    """Bytes at which such a file is rotated."""
+    keep: int = 5
+    """Rotated files kept of each log."""
+    performance_interval: float = 60.0
+    """Seconds between two lines of an instance in performance.log."""
 
 
 USUAL_LISTEN = "127.0.0.1:8470"
@@ -85,9 +84,8 @@ class ApiSection:
     allowed_hosts: tuple[str, ...] = setting(
         (), "host names that a Host header may carry besides the loopback ones", restart=True
     )
-    body_limit: int = setting(
-        MIB, "bytes that the body of a request may have", low=1024, high=1 << 30, restart=True
-    )
+    body_limit: int = MIB
+    """Bytes that the body of a request may have."""
     media_limit: int = setting(
         16 * MIB,
         "bytes that a file in a message may have, before base64",
@@ -95,34 +93,23 @@ class ApiSection:
         high=64 * MIB,
         restart=True,
     )
-    head_timeout: float = setting(
-        10.0, "seconds that a client may take to send the head of a request", low=0.1, restart=True
-    )
-    body_timeout: float = setting(
-        10.0, "seconds that a client may take to send the body of a request", low=0.1, restart=True
-    )
-    connections_per_address: int = setting(
-        64, "simultaneous requests from one address", low=1, restart=True
-    )
-    event_queue: int = setting(
-        1000, "events queued for one slow listener before the agent drops it", low=1, restart=True
-    )
-    history: float = setting(
-        3600.0,
-        "seconds of the dashboard's newest lines, beside those of a day, a week and a month",
-        low=60,
-        high=86400,
-        restart=True,
-    )
+    head_timeout: float = 10.0
+    """Seconds that a client may take to send the head of a request."""
+    body_timeout: float = 10.0
+    """Seconds that a client may take to send the body of a request."""
+    connections_per_address: int = 64
+    """Simultaneous requests from one address."""
+    event_queue: int = 1000
+    """Events queued for one slow listener before the agent drops it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopSection:
-    prepare: float = setting(5.0, "seconds for the sessions to prepare for a stop", low=0.1)
+    prepare: float = 5.0
+    """Seconds for the sessions to prepare for a stop."""
     save: float = setting(20.0, "seconds for the workers to save all sessions", low=0.1)
-    close: float = setting(
-        30.0, "seconds for sessions and workers to close, then the agent kills them", low=0.1
-    )
+    close: float = 30.0
+    """Seconds for sessions and workers to close, then the agent kills them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,24 +117,22 @@ class WorkerSection:
     watchdog: float = setting(
         20.0, "seconds of silence after which the host kills a worker", low=0.1, restart=True
     )
-    start_timeout: float = setting(
-        60.0, "seconds until a started worker must be ready", low=0.1, restart=True
-    )
+    start_timeout: float = 60.0
+    """Seconds until a started worker must be ready."""
     stop_timeout: float = setting(
         30.0, "seconds until the host kills a stopping worker", low=0.1, restart=True
     )
-    restart_delay: float = setting(
-        0.1, "seconds from a worker's death to its restart by the host", low=0, restart=True
-    )
+    restart_delay: float = 0.1
+    """Seconds from a worker's death to its restart by the host."""
     burst: int = setting(
         5,
-        "restarts by the host within burst_interval before the agent decides",
+        "restarts by the host within a minute before the agent decides",
         low=1,
+        high=500,
         restart=True,
     )
-    burst_interval: float = setting(
-        60.0, "seconds over which the host counts restarts", low=1, restart=True
-    )
+    burst_interval: float = 60.0
+    """Seconds over which the host counts restarts."""
     memory_max: int = setting(
         640 * MIB,
         "bytes above which the agent kills a worker that it runs without systemd (1.25 x its own"
@@ -184,16 +169,14 @@ class SessionsSection:
     snapshot_interval: float = setting(
         3600.0, "seconds between two automatic snapshots of an instance; 0 = none", low=0
     )
-    snapshot_stable: float = setting(
-        300.0, "seconds an instance must be connected before an automatic snapshot", low=0
-    )
-    import_packed: int = setting(1 << 30, "bytes that an imported archive may have", low=1024)
-    import_unpacked: int = setting(
-        4 << 30, "bytes that an imported session may have unpacked", low=1024
-    )
-    import_files: int = setting(
-        50_000, "files that an imported session may have", low=1, high=50_000
-    )
+    snapshot_stable: float = 300.0
+    """Seconds an instance must be connected before an automatic snapshot."""
+    import_packed: int = 1 << 30
+    """Bytes that an imported archive may have."""
+    import_unpacked: int = 4 << 30
+    """Bytes that an imported session may have unpacked."""
+    import_files: int = 50_000
+    """Files that an imported session may have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,18 +23,8 @@ class StartPolicy:
         " one before logs in",
         low=0,
     )
-    spread: float = setting(1.0, "random seconds, at most, added to each start", low=0)
     parallel: int = setting(
         0, "simultaneous starts of workers, each until it logs in; 0 = twice the cores", low=0
-    )
-    reconnects: int = setting(
-        0,
-        "simultaneous reconnects of running workers, each until it logs in; 0 = twice as many as"
-        " starts",
-        low=0,
-    )
-    remote_parallel: int = setting(
-        50, "simultaneous starts of sessions on backends, which start no process here", low=1
     )
     logins: int = setting(
         30,
@@ -50,9 +40,6 @@ class StartPolicy:
         "bytes that must be free on the disk of the sessions before a worker starts; 0 = no check",
         low=0,
     )
-    idle_load: float = setting(
-        0.7, "load per core below which the next start skips the stagger; 0 = never skip it", low=0
-    )
     first_check: float = setting(
         15.0, "seconds from the agent's start to the first check", low=0, restart=True
     )
@@ -64,9 +51,9 @@ def parallel_starts(chosen: int, cores: int) -> int:
 
 
 def for_reconnects(policy: StartPolicy) -> StartPolicy:
-    """A reconnect begins no worker, at most its client: only a limit of its own and the login
-    budget spread it."""
-    return replace(policy, stagger=0.0, parallel=policy.reconnects or 2 * policy.parallel)
+    """A reconnect begins no worker, at most its client: only twice the limit of starts and the
+    login budget spread it."""
+    return replace(policy, stagger=0.0, parallel=2 * policy.parallel)
 
 
 @dataclass(frozen=True, slots=True)

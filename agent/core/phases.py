@@ -41,13 +41,16 @@ def is_light(claim: Claim) -> bool:
 class PhaseDeadlines:
     """The [phases] table."""
 
-    process: float = setting(10.0, "seconds until a started worker answers the agent", low=0.1)
-    attached: float = setting(
-        30.0, "seconds until the engine is attached to its browser or socket", low=0.1
-    )
-    loaded: float = setting(60.0, "seconds until WhatsApp's page or handshake is loaded", low=0.1)
-    injected: float = setting(30.0, "seconds until the injected script runs in the page", low=0.1)
-    login: float = setting(60.0, "seconds until a QR code or a login appears", low=0.1)
+    process: float = 10.0
+    """Seconds until a started worker answers the agent."""
+    attached: float = 30.0
+    """Seconds until the engine is attached to its browser or socket."""
+    loaded: float = 60.0
+    """Seconds until WhatsApp's page or handshake is loaded."""
+    injected: float = 30.0
+    """Seconds until the injected script runs in the page."""
+    login: float = 60.0
+    """Seconds until a QR code or a login appears."""
     pairing: float = setting(
         120.0,
         "seconds from an accepted code until the pairing is complete; after them a passkey is"

@@ -31,9 +31,8 @@ class ReconnectPolicy:
     factor: float = setting(1.5, "each delay is this many times the previous one", low=1, high=10)
     jitter: float = setting(1.0, "random seconds, at most, added to each delay", low=0)
     attempts: int = setting(20, "attempts before an instance stays disconnected", low=1)
-    stable: float = setting(
-        300.0, "seconds a connection must last before its drop counts as the first", low=1
-    )
+    stable: float = 300.0
+    """Seconds a connection must last before its drop counts as the first."""
     look_every: float = setting(
         3.0,
         "seconds, at most, between two probes of an unreachable address; 0 = no"
@@ -41,7 +40,8 @@ class ReconnectPolicy:
         low=0,
         high=60,
     )
-    look_timeout: float = setting(3.0, "seconds that one such probe may take", low=0.1, high=60)
+    look_timeout: float = 3.0
+    """Seconds that one such probe may take."""
     breaker_failures: int = setting(
         5, "failures in a row, with the address reachable, that open the circuit", low=1
     )

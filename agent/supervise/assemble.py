@@ -73,7 +73,7 @@ class Supervision:
         self.root, self.wake = config.session_root, ground.wakes.wake
         self._facts: dict[InstanceId, Facts] = {}
         self._notes, self._link_stats, self._checks = Notes(ground.store), LinkStats(), CheckTimes()
-        self.trends = open_trends(config.api.history)
+        self.trends = open_trends()
         self._build_turns(config)
         self._build_sessions()
         self._build_passes()
@@ -117,7 +117,7 @@ class Supervision:
             settings.remote_start_policy,
             wake=wake,
             idle=settings.machine_is_idle,
-            jitter=lambda: random.uniform(0.0, settings.config.start.spread),
+            jitter=lambda: random.uniform(0.0, settings.config.start.stagger / 2),
         )
         ask, why_away = self.backends.ask, self.backends.why_away
         self._turns = Turns(gates, self.room, self.reaching, ask, why_away)

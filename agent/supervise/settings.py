@@ -13,6 +13,11 @@ from agent.host.machine.memory import machine_memory
 from agent.supervise.facts import Facts
 from agent.supervise.worker_limits import memory_limit, memory_wall
 
+REMOTE_STARTS = 50
+"""Simultaneous starts of sessions on backends, which start no process here."""
+IDLE_LOAD = 0.7
+"""Load per core below which the next start skips the stagger."""
+
 
 @dataclass(slots=True)
 class Settings:
@@ -35,8 +40,7 @@ class Settings:
 
     def remote_start_policy(self) -> StartPolicy:
         """A start on a backend begins no process here; the budget of logins is the machine's."""
-        parallel = self.config.start.remote_parallel
-        return replace(self.start_policy(), stagger=0.0, parallel=parallel)
+        return replace(self.start_policy(), stagger=0.0, parallel=REMOTE_STARTS)
 
     def memory_wall(self, facts: Facts) -> int:
         return memory_wall(self.config, facts)
@@ -48,4 +52,4 @@ class Settings:
         return memory_budget(self._machine, self.config.memory)
 
     def machine_is_idle(self) -> bool:
-        return os.getloadavg()[0] / (os.cpu_count() or 1) < self.config.start.idle_load
+        return os.getloadavg()[0] / (os.cpu_count() or 1) < IDLE_LOAD

@@ -60,7 +60,7 @@ class Agent:
     def _settings(self) -> Path:
         file = self.site.place / "agent.toml"
         worker = "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.worker.items())
-        start = "[start]\nstagger = 0\nspread = 0\nlogin_every = 0\n"
+        start = "[start]\nstagger = 0\nlogin_every = 0\n"
         start += f"parallel = {len(self.site.ids)}\n\n"
         file.write_text(
             '[agent]\nhost = "process"\n\n[api]\ntrust_loopback = true\n\n'

@@ -14,7 +14,7 @@ from tests.daemon.conftest import RunningAgent
 from tests.engines.baileys.conftest import make_cache
 from tests.standin.baileys.run import WhatsApp
 
-SETTINGS = '[agent]\nhost = "process"\n\n[start]\nstagger = 0\nspread = 0\nlogin_every = 0\n'
+SETTINGS = '[agent]\nhost = "process"\n\n[start]\nstagger = 0\nlogin_every = 0\n'
 PAIRED = 120.0
 """Seconds until a session is paired."""
 UNDER_WAY = 15.0

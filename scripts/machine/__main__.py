@@ -20,7 +20,6 @@ PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,python3,python3-venv,kmod,u
 SETTINGS = """\
 [start]
 stagger = 0.0
-spread = 0.0
 """
 MEMORY = "[Service]\nMemoryMax=100M\n"
 UNIT = """\

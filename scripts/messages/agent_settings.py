@@ -6,7 +6,6 @@ host = "process"
 
 [start]
 stagger = 0
-spread = 0
 login_every = 0
 disk_free = {disk_free}
 

@@ -123,13 +123,6 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
             id="state in the cache",
         ),
         pytest.param(
-            "[worker]\nrestart_delay = 20",
-            "worker.restart_delay",
-            2,
-            "never reach the limit",
-            id="burst that never counts",
-        ),
-        pytest.param(
             "[memory]\ninstance = 1_000_000_000",
             "memory.instance",
             2,

@@ -24,7 +24,6 @@ host = "process"
 [start]
 stagger = 0
 login_every = 0
-spread = 0
 first_check = 0.2
 
 [health]
@@ -34,7 +33,6 @@ timeout = 0.5
 [worker]
 watchdog = 10
 burst = 3
-burst_interval = 30
 stop_timeout = 5
 
 [stop]

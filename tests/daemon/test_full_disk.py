@@ -13,11 +13,13 @@ from agent.core.model import Category, JournalEntry
 from agent.daemon.tasks import keep_up
 from agent.errors import HostError, StoreError
 from agent.store.database import Store
+from tests.defaults import changed
 
 from .conftest import SETTINGS
 
 ANY_ROOM = SETTINGS.replace("[start]\n", "[start]\ndisk_free = 0\n")
-BY_THE_CLOCK = "[sessions]\nsnapshot_interval = 0.5\nsnapshot_stable = 0.1\nsnapshots = 2\n"
+BY_THE_CLOCK = "[sessions]\nsnapshot_interval = 0.5\nsnapshots = 2\n"
+AT_ONCE = changed("agent.config.sections.SessionsSection", snapshot_stable=0.1)
 LARGE = "x" * 100_000
 
 
@@ -34,6 +36,7 @@ async def test_f31_a_snapshot_due_on_a_full_disk_ends_no_agent(
     make_agent: Any, eventually: Any, small_disk: Any
 ) -> None:
     agent = make_agent(base=ANY_ROOM + BY_THE_CLOCK)
+    agent.first = AT_ONCE
     disk = small_disk("size=240m,mode=0700")
     agent.state = disk / "state"
     await agent.start()

@@ -33,7 +33,6 @@ host = "process"
 [start]
 stagger = 0
 login_every = 0
-spread = 0
 first_check = 0.2
 
 [health]

@@ -154,7 +154,7 @@ class FakeSupervisor:
         self.keeping = FakeKeeping(self)
         self.moving = FakeMoving(self)
         self.repairs = FakeRepairs(self)
-        self.trends = open_trends(3600.0)
+        self.trends = open_trends()
         self.backends = FakeBackends(self)
         self.known: dict[InstanceId, InstanceView] = {}
         self.journal: list[JournalEntry] = []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.core.figures.repair_statistics import RepairStatistics, StepTally, note_check, note_step
 from agent.core.figures.trend import open_trends
-from agent.core.findings.silence import Inbound, SilencePolicy, note_hour
+from agent.core.findings.silence import Inbound, note_hour
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.recovery.repair import RecoveryKind
 from agent.store.database import Store
@@ -39,12 +39,12 @@ async def test_statistics_and_usual_rates_are_handed_over(store):
     ladder.statistics = note_step(
         note_check(RepairStatistics(repaired=3), 0.5), RecoveryKind.RESTART, True, 2.0
     )
-    learned = note_hour(Inbound(last_wall=5.0), time.time(), 120, SilencePolicy())
+    learned = note_hour(Inbound(last_wall=5.0), time.time(), 120)
     registry.facts["a"].inbound = learned
-    await Learned(store, ladder, registry, open_trends(3600.0)).keep()
+    await Learned(store, ladder, registry, open_trends()).keep()
 
     ladder, registry = house("a", "b")
-    await Learned(store, ladder, registry, open_trends(3600.0)).take_over()
+    await Learned(store, ladder, registry, open_trends()).take_over()
     assert ladder.statistics.repaired == 3
     assert ladder.statistics.steps == {"restart": StepTally(1, 0, 2.0)}
     assert registry.facts["a"].inbound == learned
@@ -54,9 +54,9 @@ async def test_statistics_and_usual_rates_are_handed_over(store):
 async def test_statistics_of_deleted_sessions_are_removed(store):
     ladder, registry = house("a")
     registry.facts["a"].inbound = Inbound(last_wall=5.0)
-    await Learned(store, ladder, registry, open_trends(3600.0)).keep()
+    await Learned(store, ladder, registry, open_trends()).keep()
     ladder, registry = house()
-    handover = Learned(store, ladder, registry, open_trends(3600.0))
+    handover = Learned(store, ladder, registry, open_trends())
     await handover.take_over()
     await handover.keep()
     assert await store.get_facts("inbound:") == {}
@@ -72,7 +72,7 @@ async def test_statistics_of_deleted_sessions_are_removed(store):
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
     await store.put_fact("repair_statistics", text)
     ladder, registry = house()
-    await Learned(store, ladder, registry, open_trends(3600.0)).take_over()
+    await Learned(store, ladder, registry, open_trends()).take_over()
     assert replace(ladder.statistics, since_wall=0.0) == RepairStatistics()
     assert ladder.statistics.since_wall == pytest.approx(time.time(), abs=60)
 

@@ -59,7 +59,7 @@ def machine() -> Iterator[Bed]:
             "/etc/systemd/system/wa-agent-http.socket.d/bed.conf",
             f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n",
         )
-        bed.write("/etc/wa-agent/agent.toml", "[start]\nstagger = 0.1\nspread = 0.0\n")
+        bed.write("/etc/wa-agent/agent.toml", "[start]\nstagger = 0.1\n")
         bed.boot()
         yield bed
     finally:

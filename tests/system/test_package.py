@@ -20,7 +20,7 @@ from tests.system.terminal import on_a_terminal
 pytestmark = pytest.mark.timeout(900)
 
 
-OWN = "# an operator's own\n[start]\nstagger = 0.1\nspread = 0.0\n"
+OWN = "# an operator's own\n[start]\nstagger = 0.1\n"
 
 
 SESSIONS = int(os.environ.get("WA_PACKAGE_SESSIONS", "8"))

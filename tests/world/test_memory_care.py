@@ -48,7 +48,7 @@ async def test_a_leak_is_freed_first_and_then_restarted_gracefully_once(make_age
 
 
 async def test_no_session_is_restarted_for_its_memory_during_an_incident(make_agent, eventually):
-    agent = make_agent(SETTINGS + "free_every = 0\n[incident]\ncanary_first = 3600\n")
+    agent = make_agent(SETTINGS + "[incident]\ncanary_first = 3600\n")
     await agent.start()
     await connected(agent, eventually, "abcd")
     for id in "abc":

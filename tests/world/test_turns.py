@@ -3,7 +3,7 @@
 import json
 import time
 
-ONE_AT_A_TIME = "[start]\nparallel = 1\nreconnects = 1\nlogins = 1\n"
+ONE_AT_A_TIME = "[start]\nparallel = 1\nlogins = 1\n"
 
 
 async def connected(agent, eventually, ids):
@@ -30,12 +30,14 @@ async def turns_before(agent, id):
 
 
 async def test_a_session_that_is_logged_out_while_it_waits_frees_its_turn(make_agent, eventually):
-    agent = make_agent(ONE_AT_A_TIME + "[sessions]\non_logout = 'stop'\n")
+    two = ONE_AT_A_TIME.replace("logins = 1", "logins = 2")
+    agent = make_agent(two + "[sessions]\non_logout = 'stop'\n")
     await agent.start()
-    for id in "abc":
+    for id in "abcd":
         await agent.create(id)
-    await connected(agent, eventually, "abc")
-    await start_into_a_sync_that_does_not_end(agent, eventually, "a")
+    await connected(agent, eventually, "abcd")
+    for id in "ad":
+        await start_into_a_sync_that_does_not_end(agent, eventually, id)
     await agent.fault("b", "drop")
     await eventually(lambda: turns_before(agent, "b"), 0)
     await agent.fault("c", "drop")
@@ -43,8 +45,9 @@ async def test_a_session_that_is_logged_out_while_it_waits_frees_its_turn(make_a
     await agent.fault("b", "logout")
     await eventually(lambda: turns_before(agent, "c"), 0)
     assert await turns_before(agent, "b") is None
-    await agent.clear("a")
-    await connected(agent, eventually, "ac")
+    for id in "ad":
+        await agent.clear(id)
+    await connected(agent, eventually, "acd")
 
 
 async def test_a_start_that_is_stuck_frees_its_turn(make_agent, eventually):

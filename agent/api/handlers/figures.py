@@ -18,8 +18,8 @@ TRENDS = (
     Field(
         "range",
         STRING,
-        "how far back: latest = the last hour ([api] history), or the last day, week or month",
-        choices=(LATEST, *REACHES),
+        "how far back: latest = the last hour, or the last day, week or month",
+        choices=tuple(REACHES),
     ),
 )
 

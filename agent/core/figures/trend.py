@@ -9,8 +9,8 @@ from agent.core.model import InstanceId
 
 POINTS = 60
 LATEST = "latest"
-REACHES = {"day": 86_400.0, "week": 7 * 86_400.0, "month": 30 * 86_400.0}
-"""Seconds, beside the latest ones, whose reach is a setting."""
+REACHES = {LATEST: 3600.0, "day": 86_400.0, "week": 7 * 86_400.0, "month": 30 * 86_400.0}
+"""Seconds."""
 _KIB = 1024
 _MOST = 0xFFFF_FFFF
 _EARLY = 0.5
@@ -113,8 +113,8 @@ AllTrends = Mapping[str, Trends]
 """By the word for their reach, the latest ones first."""
 
 
-def open_trends(latest: float) -> AllTrends:
-    return {LATEST: Trends(latest), **{word: Trends(reach) for word, reach in REACHES.items()}}
+def open_trends() -> AllTrends:
+    return {word: Trends(reach) for word, reach in REACHES.items()}
 
 
 def note_due(trends: AllTrends, seen: Callable[[], Seen], now_wall: float) -> None:

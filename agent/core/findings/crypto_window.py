@@ -14,34 +14,23 @@ class CryptoPolicy:
     errors: int = setting(
         5, "errors of several peers within the window that mean a corrupted session", low=1
     )
-    answer: float = setting(
-        30.0,
-        "seconds within which a contact may send again what could not be read; only then its keys"
-        " count as failing",
-        low=0,
-    )
-    peer_errors: int = setting(
-        3, "errors of one peer within the window after which its keys are regenerated", low=1
-    )
-    few_peers: int = setting(
-        3,
-        "failing peers up to which errors mean bad keys of these peers; more mean a"
-        " corrupted session",
-        low=0,
-    )
-    share: float = setting(
-        0.2, "share of messages with errors that means a corrupted session", low=0.01, high=1
-    )
-    least_messages: int = setting(20, "messages within the window from which share applies", low=1)
-    regenerate_every: float = setting(
-        600.0, "seconds between two regenerations of one peer's keys", low=1
-    )
-    retries: int = setting(
-        3, "tries of a crypto operation before it counts as failed", low=0, high=20
-    )
-    retry_base: float = setting(
-        1.0, "seconds before the first retry of a crypto operation; doubles with each", low=0.01
-    )
+    answer: float = 30.0
+    """Seconds within which a contact may send again what could not be read; only then its keys
+    count as failing."""
+    peer_errors: int = 3
+    """Errors of one peer within the window after which its keys are regenerated."""
+    few_peers: int = 3
+    """Failing peers up to which errors mean bad keys of these; more mean a corrupted session."""
+    share: float = 0.2
+    """Share of messages with errors that means a corrupted session."""
+    least_messages: int = 20
+    """Messages within the window from which share applies."""
+    regenerate_every: float = 600.0
+    """Seconds between two regenerations of one peer's keys."""
+    retries: int = 3
+    """Tries of a crypto operation before it counts as failed."""
+    retry_base: float = 1.0
+    """Seconds before the first retry of a crypto operation; doubles with each."""
     patterns: tuple[str, ...] = setting(
         (),
         'more log texts about keys: "counts: TEXT", "regenerates: TEXT" where only'

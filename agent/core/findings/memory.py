@@ -40,16 +40,14 @@ class MemoryPolicy:
         low=0.1,
         high=1,
     )
-    trend: float = setting(3600.0, "seconds of history that a leak check looks at", low=60)
-    least_growth: float = setting(
-        0.1, "growth within trend that counts as a leak, as a share", low=0, high=10
-    )
-    free_every: float = setting(
-        600.0, "seconds between two requests to free caches, per instance", low=0
-    )
-    restart_every: float = setting(
-        1800.0, "seconds between two restarts for memory, per instance", low=0
-    )
+    trend: float = 3600.0
+    """Seconds of history that a leak check looks at."""
+    least_growth: float = 0.1
+    """Growth within trend that counts as a leak, as a share."""
+    free_every: float = 600.0
+    """Seconds between two requests to free caches, per instance."""
+    restart_every: float = 1800.0
+    """Seconds between two restarts for memory, per instance."""
 
 
 class MemoryLevel(StrEnum):

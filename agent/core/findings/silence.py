@@ -4,28 +4,16 @@ rate is learned per hour of the week, so that a shop's quiet night is no alarm."
 from dataclasses import dataclass, replace
 
 from agent.core.model import Health, Signal
-from agent.core.setting import setting
 
 HOURS = 168
-
-
-@dataclass(frozen=True, slots=True)
-class SilencePolicy:
-    """The [silence] table: when a connected session without messages is reported."""
-
-    least: float = setting(1800.0, "seconds; a shorter silence is always normal", low=1)
-    expected: float = setting(
-        20.0, "messages that the usual rate must predict for a silence to be reported", low=1
-    )
-    learned: float = setting(
-        86400.0, "seconds that the agent observes an instance before it uses its usual rate", low=0
-    )
-    memory: float = setting(
-        0.25,
-        "weight of the newest hour in the usual rate of its hour of the week",
-        low=0.01,
-        high=1,
-    )
+LEAST = 1800.0
+"""Seconds; a shorter silence is always normal."""
+EXPECTED = 20.0
+"""Messages that the usual rate must predict for a silence to be reported."""
+LEARNED = 86400.0
+"""Seconds that the agent observes an instance before it uses its usual rate."""
+NEWEST = 0.25
+"""Weight of the newest hour in the usual rate of its hour of the week."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +30,13 @@ class Inbound:
     """When the last ack or receipt came: the connection works."""
 
 
-def note_hour(inbound: Inbound, hour_wall: float, messages: int, policy: SilencePolicy) -> Inbound:
+def note_hour(inbound: Inbound, hour_wall: float, messages: int) -> Inbound:
     """Take in a whole hour, connected throughout, with so many messages."""
     at = hour_of_week(hour_wall)
     usual = inbound.rates[at]
     seen = messages / 3600.0
     first_week = inbound.watched < HOURS * 3600.0
-    rate = seen if first_week else usual + policy.memory * (seen - usual)
+    rate = seen if first_week else usual + NEWEST * (seen - usual)
     rates = (*inbound.rates[:at], rate, *inbound.rates[at + 1 :])
     return replace(inbound, rates=rates, watched=inbound.watched + 3600.0)
 
@@ -67,19 +55,17 @@ def expected_messages(inbound: Inbound, since_wall: float, now_wall: float) -> f
     return total
 
 
-def judge_silence(
-    inbound: Inbound, connected_since_wall: float, policy: SilencePolicy, now_wall: float
-) -> Signal | None:
+def judge_silence(inbound: Inbound, connected_since_wall: float, now_wall: float) -> Signal | None:
     """A Signal when this instance's silence cannot be chance."""
     since = max(inbound.last_wall, connected_since_wall)
     silent = now_wall - since
-    if inbound.watched < policy.learned or silent < policy.least:
+    if inbound.watched < LEARNED or silent < LEAST:
         return None
     if inbound.ack_wall <= since:
         # Not even acks arrive: a dead connection, which the proof's age and pings show better.
         return None
     expected = expected_messages(inbound, since, now_wall)
-    if expected < policy.expected:
+    if expected < EXPECTED:
         return None
     sentence = (
         f"no message for {silent / 60:.0f} min; its usual rate is {expected:.0f} in that time"

@@ -22,7 +22,8 @@ class HealthPolicy:
     stuck: float = setting(
         30.0, "seconds in a passing state after which a session counts as stuck", low=1
     )
-    proof_limit: float = setting(90.0, "seconds for which a proof of CONNECTED stays valid", low=1)
+    proof_limit: float = 90.0
+    """Seconds for which a proof of CONNECTED stays valid."""
     slow: float = setting(5.0, "seconds after which an answer counts as slow", low=0.01)
     error_rate: float = setting(
         0.10,

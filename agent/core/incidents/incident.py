@@ -25,9 +25,8 @@ class IncidentKind(StrEnum):
 class IncidentPolicy:
     """The [incident] table."""
 
-    window: float = setting(
-        900.0, "seconds within which failures of the same kind are one incident", low=1
-    )
+    window: float = 900.0
+    """Seconds within which failures of the same kind are one incident."""
     instances: int = setting(
         3, "instances of one engine that must fail the same way for an incident", low=2
     )
@@ -37,27 +36,23 @@ class IncidentPolicy:
         low=0.01,
         high=1,
     )
-    noise: float = setting(
-        0.01, "share of an engine's instances below which failures are no incident", low=0, high=1
-    )
-    outage_window: float = setting(
-        60.0, "seconds within which lost connections are one network outage", low=1
-    )
-    outage_share: float = setting(
-        0.3, "share of the connections that must be lost for an outage", low=0.01, high=1
-    )
+    noise: float = 0.01
+    """Share of an engine's instances below which failures are no incident."""
+    outage_window: float = 60.0
+    """Seconds within which lost connections are one network outage."""
+    outage_share: float = 0.3
+    """Share of the connections that must be lost for an outage."""
     canary_first: float = setting(
         5.0,
         "seconds until the first canary instance tries; doubles with each canary that fails",
         low=0.1,
     )
-    canary_longest: float = setting(
-        180.0, "seconds that the wait for the next canary may reach in an incident", low=0.1
-    )
-    outage_longest: float = setting(
-        20.0, "seconds that the wait for the next canary may reach in a network outage", low=0.1
-    )
-    canary_time: float = setting(400.0, "seconds in which a canary must connect", low=1)
+    canary_longest: float = 180.0
+    """Seconds that the wait for the next canary may reach in an incident."""
+    outage_longest: float = 20.0
+    """Seconds that the wait for the next canary may reach in a network outage."""
+    canary_time: float = 400.0
+    """Seconds in which a canary must connect."""
     probe_first: float = 120.0
     probe_longest: float = 900.0
     """Seconds until the first canary, and between two, where WhatsApp refuses the client itself."""

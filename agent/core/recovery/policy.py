@@ -22,12 +22,9 @@ class RecoveryPolicy:
         3, "rounds through the steps of a repair before it may give up a pairing", low=1
     )
     round_pause: float = setting(1800.0, "seconds between two rounds of a repair", low=1)
-    unpaired_pause: float = setting(
-        30.0,
-        "seconds between the first two rounds of a session without a pairing; doubles"
-        " each time, up to round_pause",
-        low=1,
-    )
+    unpaired_pause: float = 30.0
+    """Seconds between the first two rounds of a session without a pairing; doubles each time, up to
+    round_pause."""
     unpair: Unpair = setting(
         Unpair.LAST,
         "when a repair may end a live pairing: never, after the last round, in the first round;"
@@ -38,18 +35,14 @@ class RecoveryPolicy:
     settle: float = setting(
         45.0, "seconds for a step on a running worker to show its effect", low=0.1
     )
-    settle_start: float = setting(
-        5.0, "seconds for a step that started a worker to show its effect", low=0.1
-    )
-    settle_keys: float = setting(
-        120.0, "seconds without crypto errors after which keys count as healed", low=0.1
-    )
-    suspect_settle: float = setting(
-        300.0, "seconds for a session that came up unpaired without a logout to come back", low=0.1
-    )
-    again: float = setting(
-        21600.0, "seconds after which a repair that gave up starts again; 0 = never", low=0
-    )
+    settle_start: float = 5.0
+    """Seconds for a step that started a worker to show its effect."""
+    settle_keys: float = 120.0
+    """Seconds without crypto errors after which keys count as healed."""
+    suspect_settle: float = 300.0
+    """Seconds for a session that came up unpaired without a logout to come back."""
+    again: float = 21600.0
+    """Seconds after which a repair that gave up starts again; 0 = never."""
     keys_again: float = 600.0
     """Seconds after which a repair of failing keys starts again: `round` of [crypto]."""
     start_limit: float = 1800.0

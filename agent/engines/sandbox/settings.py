@@ -27,9 +27,8 @@ class SandboxSettings:
         1.0, "seconds until a phone that scans by itself scans", low=0, high=_DAY
     )
     qr_every: float = setting(20.0, "seconds that one code holds", low=0.05, high=_DAY)
-    qr_codes: int = setting(
-        6, "codes of one login; after the last one a new request starts again", low=1, high=_DAY
-    )
+    qr_codes: int = 6
+    """Codes of one login; after the last one a new request starts again."""
     messages_per_minute: float = setting(6.0, "messages that come in; 0 = none", low=0, high=6000)
     read_after: float = setting(1.0, "seconds until a contact reads what it got", low=0, high=_DAY)
     frame_every: float = setting(

@@ -61,9 +61,8 @@ class WebSettings:
     device_name: str = setting(
         "", "name in the phone's list of linked devices; \"\" = WhatsApp's", check=device_name_fault
     )
-    browser_starts: int = setting(
-        3, "starts of a browser that died, in ten minutes, before the worker ends", low=0, high=100
-    )
+    browser_starts: int = 3
+    """Starts of a browser that died, in ten minutes, before the worker ends."""
 
 
 def read_settings(raw: Mapping[str, Any]) -> WebSettings:

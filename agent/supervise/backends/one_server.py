@@ -1,12 +1,10 @@
 """Two [[backend]] that are one server: each session that both adopt would be watched and repaired
-twice. Names are resolved, so a call may take as long as the resolver does."""
+twice."""
 
-import fnmatch
-import re
-import socket
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from itertools import combinations
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from agent.config.declaration import BackendDeclaration
 
@@ -19,7 +17,7 @@ def one_server(backends: Sequence[BackendDeclaration]) -> Iterator[str]:
         if (
             first.engine == second.engine
             and _overlap(first.adopt, second.adopt)
-            and _same_place(first.url, second.url)
+            and _place(first.url) == _place(second.url)
         ):
             yield (
                 f"backend {first.name} and backend {second.name} are one server"
@@ -29,45 +27,11 @@ def one_server(backends: Sequence[BackendDeclaration]) -> Iterator[str]:
 
 
 def _overlap(first: Sequence[str], second: Sequence[str]) -> bool:
-    return any(_may_match_the_same(one, other) for one in first for other in second)
+    return any(fnmatchcase(a, b) or fnmatchcase(b, a) for a in first for b in second)
 
 
-def _may_match_the_same(one: str, other: str) -> bool:
-    if fnmatch.fnmatchcase(one, other) or fnmatch.fnmatchcase(other, one):
-        return True
-    if not (_is_pattern(one) and _is_pattern(other)):
-        return False
-    heads, tails = zip(_ends(one), _ends(other), strict=True)
-    starts = heads[0].startswith(heads[1]) or heads[1].startswith(heads[0])
-    return starts and (tails[0].endswith(tails[1]) or tails[1].endswith(tails[0]))
-
-
-def _is_pattern(word: str) -> bool:
-    return re.search(r"[*?\[]", word) is not None
-
-
-def _ends(pattern: str) -> tuple[str, str]:
-    """What stands before the first and after the last sign that matches others."""
-    parts = re.split(r"[*?\[\]]", pattern)
-    return parts[0], parts[-1]
-
-
-def _same_place(first: str, second: str) -> bool:
-    one, other = urlsplit(first), urlsplit(second)
-    if (_port(one), one.path.rstrip("/")) != (_port(other), other.path.rstrip("/")):
-        return False
-    if one.hostname == other.hostname:
-        return True
-    return bool(_addresses(one.hostname) & _addresses(other.hostname))
-
-
-def _port(parts: SplitResult) -> int:
-    return parts.port or (443 if parts.scheme.lower() == "https" else 80)
-
-
-def _addresses(host: str | None) -> frozenset[str]:
-    """Of none where the name is not known now: nothing is said of it then."""
-    try:
-        return frozenset(str(found[4][0]) for found in socket.getaddrinfo(host, None))
-    except (OSError, UnicodeError):
-        return frozenset()
+def _place(url: str) -> tuple[str | None, int, str]:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme.lower() == "https" else 80)
+    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+    return host, port, parts.path.rstrip("/")

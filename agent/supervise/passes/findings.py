@@ -122,8 +122,7 @@ class Findings:
             facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
         elif now_wall - facts.hour_wall >= HOUR:
             came = facts.counters.messages["in"] - facts.hour_messages
-            policy = self.settings.config.silence
-            facts.inbound = note_hour(facts.inbound, facts.hour_wall, came, policy)
+            facts.inbound = note_hour(facts.inbound, facts.hour_wall, came)
             facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
 
     def _note_readable(
@@ -209,8 +208,7 @@ class Findings:
     def _silence(self, facts: Facts) -> Signal | None:
         if facts.connected_since_wall is None:
             return None
-        policy = self.settings.config.silence
-        return judge_silence(facts.inbound, facts.connected_since_wall, policy, time.time())
+        return judge_silence(facts.inbound, facts.connected_since_wall, time.time())
 
 
 WITH_TEXT = {

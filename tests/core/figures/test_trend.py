@@ -34,7 +34,7 @@ def test_a_count_reset_to_zero_makes_no_negative_point() -> None:
 
 
 def test_each_reach_has_points_of_its_own_and_a_time_without_an_agent_is_left_out() -> None:
-    trends = open_trends(3600.0)
+    trends = open_trends()
     begun = 1_000_000.0
     for minute in range(0, 24 * 60 * 3, 1):
         note_due(trends, lambda at=minute: [(A, 1024, at)], begun + minute * 60)

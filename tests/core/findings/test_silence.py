@@ -3,13 +3,11 @@ import pytest
 from agent.core.findings.silence import (
     HOURS,
     Inbound,
-    SilencePolicy,
     expected_messages,
     judge_silence,
     note_hour,
 )
 
-POLICY = SilencePolicy()
 WEEK = 1_700_006_400.0  # a whole hour
 HOUR = 3600.0
 
@@ -19,7 +17,7 @@ def shop(day=60, night=0):
     inbound = Inbound()
     for hour in range(2 * HOURS):
         open_now = 8 <= hour % 24 < 20
-        inbound = note_hour(inbound, WEEK + hour * HOUR, day if open_now else night, POLICY)
+        inbound = note_hour(inbound, WEEK + hour * HOUR, day if open_now else night)
     return inbound
 
 
@@ -33,7 +31,7 @@ def at(hour):
 def silent(hour, since, *, acks=True, inbound=None, connected=0.0):
     known = inbound or shop()
     known = Inbound(known.rates, known.watched, at(since), at(hour) if acks else at(since) - 1)
-    return judge_silence(known, connected, POLICY, at(hour))
+    return judge_silence(known, connected, at(hour))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,6 @@ from agent.wings.moving.local_auth import export_local_auth, import_local_auth
         {"url": "https://user:pass@web.whatsapp.com/"},
         {"page": "../../etc"},
         {"proxy": "http://user:secret@proxy:80"},
-        {"browser_starts": -1},
         {"arguments": ["--no-sandbox"]},
     ],
 )

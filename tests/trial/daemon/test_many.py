@@ -12,7 +12,6 @@ SETTINGS = f"""\
 [start]
 stagger = 0
 login_every = 0
-spread = 0
 parallel = {MANY}
 
 [memory]

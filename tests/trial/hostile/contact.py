@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.daemon.conftest import SETTINGS, RunningAgent
+from tests.defaults import changed
 from tests.engines.baileys.conftest import ACCOUNT, Bench, make_cache
 from tests.lacking import lacks
 from tests.standin.baileys.run import BaileysServer, WhatsApp, why_not
@@ -30,9 +31,9 @@ FOLLOWS = 1.5
 less."""
 DESK, WATCHED = "5511900000055", "desk"
 """The account of the agent's session, and its name."""
-SHORT = SETTINGS + (
-    "\n[crypto]\nanswer = 0.2\nretry_base = 0.2\n\n[recovery]\nfirst_delay = 0.1\nsettle = 0.5\n"
-)
+SHORT = SETTINGS + "\n[recovery]\nfirst_delay = 0.1\nsettle = 0.5\n"
+POLICY = "agent.core.findings.crypto_window.CryptoPolicy"
+FIRST = changed(POLICY, answer=0.2, retry_base=0.2)
 ACTS = ("RECOVERY", "RECONNECT")
 """Categories of the history that tell of a step."""
 draw = acts.draw
@@ -93,6 +94,7 @@ async def _watching(folder: Path, whatsapp: WhatsApp) -> AsyncIterator[RunningAg
     """An agent with a session of its own."""
     (folder / "agent.toml").write_text(SHORT)
     agent = RunningAgent(folder / "state", folder / "agent.toml")
+    agent.first = FIRST
     agent.state.mkdir()
     (agent.state / "cache").symlink_to(folder / "cache")
     try:

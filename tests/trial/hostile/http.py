@@ -20,6 +20,7 @@ from random import Random
 from typing import Any
 
 from tests.daemon.conftest import SETTINGS, RunningAgent
+from tests.defaults import changed
 from tests.ports import free_port
 from tests.standin.clients.rude import CLIENTS, LISTENERS, Door, Step, bearers, upgrade
 from tests.standin.clients.with_rights import BESIDE_LISTENERS, served
@@ -36,7 +37,7 @@ SPARE_FILES = 4
 LASTS = 1.0
 """Seconds, once all have begun."""
 SESSION = "shop"
-SHORT = SETTINGS + "\n[api]\nhead_timeout = 1.5\nbody_timeout = 1.5\n"
+FIRST = changed("agent.config.sections.ApiSection", head_timeout=1.5, body_timeout=1.5)
 SOURCES = (*["127.0.0.1"] * 4, "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "unix")
 LONG = ("/openapi.json",)
 OPEN = (*LONG, "/docs", "/", "/healthz", "/readyz")
@@ -124,8 +125,9 @@ MAKERS = (*[_client] * 4, _listeners, _revoked)
 
 @asynccontextmanager
 async def world(folder: Path) -> AsyncIterator[World]:
-    (config := folder / "agent.toml").write_text(SHORT)
+    (config := folder / "agent.toml").write_text(SETTINGS)
     agent = RunningAgent(folder / "state", config)
+    agent.first = FIRST
     agent.listen = f"127.0.0.1:{(port := free_port())}"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))

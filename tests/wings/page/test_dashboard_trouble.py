@@ -10,7 +10,7 @@ from tests.wings.page.watcher import Watcher
 
 __all__ = ["listening", "make_agent", "watcher"]
 
-TRUSTED = "\n[api]\ntrust_loopback = true\nhistory = 60\n"
+TRUSTED = "\n[api]\ntrust_loopback = true\n"
 # Answers that end after their head, as of an agent that is killed.
 BREAKS_OFF = """(() => {
     const ask = window.fetch;

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.daemon.conftest import SETTINGS as SHORT
 from tests.daemon.conftest import RunningAgent
+from tests.defaults import changed
 from tests.engines.baileys.conftest import ACCOUNT, make_cache
 from tests.lacking import not_lent
 from tests.standin.baileys.run import WhatsApp
@@ -32,7 +33,7 @@ SETTINGS = (
     .replace("timeout = 0.5\n", "timeout = 1\n", 1)
     .replace("[start]\n", "[start]\ndisk_free = 0\n", 1)
     + "[backends]\npatience = 1.0\ndiscover = 1\nback_rate = 200\n"
-    + "[recovery]\nfirst_delay = 0.2\nsettle = 1.5\nsettle_start = 2\nsettle_keys = 2\n"
+    + "[recovery]\nfirst_delay = 0.2\nsettle = 1.5\n"
     + "[sessions]\nsnapshots = 3\n"
 )
 
@@ -149,6 +150,7 @@ async def opened(folder: Path) -> AsyncIterator[World]:
     write_folder(folder / "bots" / "one", keys_of())
     write_folder(folder / "bots" / "two", keys_of(creds(noiseKey=pair_of(9))))
     agent = RunningAgent(disk / "state", folder / "agent.toml")
+    agent.first = changed("agent.core.recovery.policy.RecoveryPolicy", settle_keys=2.0)
     agent.log = GrowingLog(folder / "agent.log")
     evolution = await Evolution.open("1.8.6", times=Times.fast())
     world: World | None = None
