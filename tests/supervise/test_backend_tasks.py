@@ -31,7 +31,7 @@ async def test_a_key_that_changes_during_a_slow_close_begins_one_task(tmp_path: 
             closing.set()
             await may_close.wait()
             running.remove(self)
-            await self._api.close()
+            await self.api.close()
 
     monkeypatch.setattr(Server, "run", run)
     key.write_text("first")
