@@ -3,7 +3,7 @@
 import json
 
 from tests.daemon.test_vault import connected
-from tests.messages.records import keep_three, kept_in
+from tests.world.sending import keep_three, kept_in
 
 
 async def test_a_session_has_the_settings_in_its_file_and_a_reload_writes_them_anew(
