@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from agent.clock import boot_now
 from agent.failpoint import failpoint
 from agent.messages.database import Form, is_damage, open_file, set_aside, transaction
-from agent.messages.reading import READS, find, nothing, state_of
+from agent.messages.reading import FORGOTTEN_AFTER, READS, find, nothing, state_of
 from agent.messages.record import encode
 
 T = TypeVar("T")
@@ -51,8 +51,6 @@ BESIDE = 200
 MOST_GONE = 64
 """Runs of records that went; beyond them the oldest two become one."""
 MOST_MARKS = 2000
-FORGOTTEN_AFTER = 7 * 86_400.0
-"""Seconds after which a session that no consumer reads loses nothing when records go."""
 _LATEST = 10**14
 """Milliseconds: a clock beyond them is wrong."""
 

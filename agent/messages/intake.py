@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -156,7 +157,10 @@ class Intake:
         return await self._ask(lambda file: file.read(do, args))
 
     async def _state(self, args: Mapping[str, Any]) -> Answer:
-        return {**await self._read("messages_state", args), **await self._media.figures()}
+        told = {**await self._media.figures(), "refused": int(self._refused_since > 0)}
+        with suppress(EngineError):  # what refuses to be written may refuse to be read
+            told |= await self._read("messages_state", args)
+        return told
 
     async def _settled(self, args: Mapping[str, Any]) -> Answer:
         cursor = whole(args, "cursor")

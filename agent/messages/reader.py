@@ -46,7 +46,7 @@ SETTLES_AT_ONCE = 16
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
-FIGURES = ("newest", "waiting", "bytes", "lost", "media_files", "media_bytes")
+FIGURES = ("newest", "waiting", "bytes", "lost", "media_files", "media_bytes", "refused")
 _UNKNOWN_CALL = ("invalid_request", "do")
 _MEDIA_ERRORS: Mapping[str, type[WaError]] = {
     **dict.fromkeys(("message_not_found", "no_media", "media_gone"), NotFound),
@@ -261,12 +261,14 @@ class Reader:
         try:
             async with self._settles:
                 if least or wanted:
-                    await self.call(id, "messages_settled", {"cursor": least})
+                    with suppress(EngineError):
+                        await self.call(id, "messages_settled", {"cursor": least})
                 raw = await self.call(id, "messages_state", {})
         except WaError as error:
             log.debug("no figures of its messages: %s", error, extra=about(id))
             return
-        its.figures = {name: _whole(raw.get(name)) for name in FIGURES}
+        before = its.figures or dict.fromkeys(FIGURES, 0)
+        its.figures = {name: _whole(raw.get(name, before[name])) for name in FIGURES}
 
     def figures(self) -> Mapping[InstanceId, Mapping[str, int]]:
         return {id: its.figures for id, its in self._sessions.items() if its.figures}

@@ -21,6 +21,8 @@ PAGE_BYTES = 900 * 1024
 """Of one page on the link, where each sign beyond ASCII is escaped."""
 MOST_FOUND = 200
 MOST_UNREAD = 1000
+FORGOTTEN_AFTER = 7 * 86_400.0
+"""Seconds after which a session that no consumer reads has none waiting, and loses none."""
 LARGEST = 1 << 53
 
 
@@ -44,7 +46,7 @@ def nothing(do: str, args: Mapping[str, Any]) -> Answer:
         return {"records": records, "next": 0, "oldest": 1, "newest": 0, "more": False}
     if do == "messages_state":
         return {"waiting": 0, "bytes": 0, "newest": 0, "lost": 0}
-    return {"found": {}, "name": "", "messages": [], "newest": 0, "count": 0}
+    return {"found": {}, "name": "", "messages": [], "newest": 0, "count": 0, "before": 0}
 
 
 def state_of(db: sqlite3.Connection) -> tuple[int, int, int, int, int, float]:
@@ -108,14 +110,19 @@ def _gap(db: sqlite3.Connection, after: int) -> dict[str, Any] | None:
 
 
 def _state(db: sqlite3.Connection, _args: Mapping[str, Any]) -> Answer:
-    newest, _, bytes, lost, settled, _ = state_of(db)
-    waiting = db.execute("select count(*) from records where cursor > ?", (settled,)).fetchone()[0]
+    newest, _, bytes, lost, settled, settled_wall = state_of(db)
+    waiting = 0
+    if time.time() - settled_wall < FORGOTTEN_AFTER:
+        waiting = _behind(db, {"after": settled})["count"]
     return {"waiting": waiting, "bytes": bytes, "newest": newest, "lost": lost}
 
 
-def _count(db: sqlite3.Connection, args: Mapping[str, Any]) -> Answer:
-    rows = "select count(*) from records where cursor > ?"
-    return {"count": db.execute(rows, (whole(args, "after"),)).fetchone()[0]}
+def _behind(db: sqlite3.Connection, args: Mapping[str, Any]) -> Answer:
+    """The number of records behind a cursor that were kept since a time, and a cursor before
+    them."""
+    rows = "select count(*), min(cursor) from records where cursor > ? and kept >= ?"
+    count, first = db.execute(rows, (whole(args, "after"), args.get("since", 0.0))).fetchone()
+    return {"count": count, "before": first - 1 if count else state_of(db)[0]}
 
 
 def _find(db: sqlite3.Connection, args: Mapping[str, Any]) -> Answer:
@@ -157,7 +164,7 @@ def _unread(db: sqlite3.Connection, args: Mapping[str, Any]) -> Answer:
 READS: Mapping[str, Read] = {
     "messages": _page,
     "messages_state": _state,
-    "messages_count": _count,
+    "messages_behind": _behind,
     "messages_find": _find,
     "messages_name": _name,
     "messages_unread": _unread,

@@ -140,33 +140,6 @@ def show(cursor: int, kept: float, body: bytes) -> dict[str, Any]:
     return {"cursor": cursor, **shown, "kept": kept}
 
 
-def schema() -> dict[str, Any]:
-    """The JSON schema of what a reader gets."""
-    fixed = {
-        "v": {"type": "integer", "description": "version of the record's form"},
-        "cursor": {
-            "type": "integer",
-            "description": "its place in the session, higher each time",
-        },
-        "id": {"type": "string", "description": "the same for the same thing that comes again"},
-        "kind": {"type": "string", "enum": list(OWN)},
-        "kept": {"type": "number", "description": "when the agent kept it, in Unix seconds"},
-        "cut": {"type": "boolean", "description": "parts were left out, it was too long"},
-        "answerable": {
-            "type": "boolean",
-            "description": "of a message: false if its chat takes no answer, such as status posts"
-            " (status@broadcast), broadcast lists, channels, and addresses that POST refuses",
-        },
-    }
-    fields = {
-        name: {**wanted, "description": meaning}
-        for own in _BY_KIND.values()
-        for name, (wanted, meaning) in own.items()
-    }
-    required = ["v", "cursor", "id", "kind"]
-    return {"type": "object", "properties": {**fixed, **fields}, "required": required}
-
-
 def _take(value: Any, wanted: Mapping[str, Any]) -> Any:
     """None where it is not what is wanted."""
     if wanted is _TEXT or wanted is _WORD:

@@ -488,6 +488,7 @@ class Sending:
         with suppress(NotFound):
             made = self._sessions.view(id).instance.created_wall
             born = made if made > deleted_wall else 0.0
+        self.counts.pop(id, None)
         if not (gone := await outbox.forget_instance(id, born)):
             return
         self._untidy, sender = True, self.senders.get(id)

@@ -117,7 +117,7 @@ class Run:
         return len(read & set(self.said))
 
     async def kept(self) -> Counter[str]:
-        """How often the worker's spool has each message that was written."""
+        """How often the worker has kept each message that was written."""
         found, after, more = Counter[str](), 0, True
         while more:
             asked = {"after": after, "limit": 1000}

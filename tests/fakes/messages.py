@@ -76,8 +76,11 @@ class FakeWorker:
     def _answer(self, do: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
         if do == "messages_state":
             return {"newest": self.newest, "waiting": 2, "bytes": 300, "lost": 1}
-        if do == "messages_count":
-            return {"count": len([1 for one in self.records if one["cursor"] > args["after"]])}
+        if do == "messages_behind":
+            since = args.get("since", 0.0)
+            behind = [one["cursor"] for one in self.records if one["kept"] >= since]
+            behind = [cursor for cursor in behind if cursor > args["after"]]
+            return {"count": len(behind), "before": min(behind, default=self.newest + 1) - 1}
         if do != "messages":
             return {}
         after, oldest = args["after"], self.newest - len(self.records) + 1

@@ -36,21 +36,6 @@ def file_at(folder: Path, owner: str = "sales", **bounds: Any) -> Incoming:
     return Incoming(folder / "messages" / NAME, owner, Bounds(**bounds))
 
 
-def keep_three(folder: Path) -> None:
-    """Of the session whose folder it is."""
-    file = file_at(folder, folder.name)
-    file.append(messages(range(3)))
-    file.close()
-
-
-def kept_in(folder: Path) -> list[int]:
-    file = file_at(folder, folder.name)
-    try:
-        return numbers_of(read_all(file))
-    finally:
-        file.close()
-
-
 def numbers_of(records: Iterable[dict[str, Any]]) -> list[int]:
     """-N for a gap of N, UNSURE for one of an unknown number."""
     return [

@@ -130,6 +130,8 @@ async def test_the_agents_questions_about_messages(tmp_path: Path) -> None:
     assert unread["messages"] == [("000004", LID, LID)], "a person is one chat under both names"
     names = [(await at.ask("messages_name", chat=chat))["name"] for chat in (LID, CHAT, "1@g.us")]
     assert names == [CHAT, LID, ""]
+    assert (await at.ask("messages_state"))["waiting"] == 0, "no consumer reads"
+    await at.ask("messages_settled", cursor=0)
     assert (await at.ask("messages_state"))["waiting"] == 6
     await at.ask("messages_settled", cursor=unread["newest"])
     assert (await at.ask("messages_state"))["waiting"] == 0

@@ -1,11 +1,14 @@
-"""A sandbox session of an agent, what is sent with it, and what its contacts got."""
+"""A sandbox session of an agent, what is sent with it, what its contacts got, what it keeps."""
 
 import base64
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from tests.messages.records import file_at, messages, numbers_of, read_all
 
 ID = "a"
 PATH = f"/api/instance/{ID}/messages"
@@ -61,3 +64,18 @@ async def send_file(agent, content: bytes) -> tuple[int, Any]:
         headers = {"Content-Type": "application/json"}
         answer = await client.post(f"http://localhost{PATH}", data=body, headers=headers)
         return answer.status, await answer.json()
+
+
+def keep_three(folder: Path) -> None:
+    """Of the session whose folder it is."""
+    file = file_at(folder, folder.name)
+    file.append(messages(range(3)))
+    file.close()
+
+
+def kept_in(folder: Path) -> list[int]:
+    file = file_at(folder, folder.name)
+    try:
+        return numbers_of(read_all(file))
+    finally:
+        file.close()

@@ -1,9 +1,13 @@
 """What a session keeps of messages: its settings, and who it is kept for."""
 
 import json
+import os
+
+import pytest
 
 from tests.daemon.test_vault import connected
-from tests.messages.records import keep_three, kept_in
+from tests.messages.records import file_at, messages
+from tests.world.sending import PATH, keep_three, kept_in
 
 
 async def test_a_session_has_the_settings_in_its_file_and_a_reload_writes_them_anew(
@@ -50,3 +54,50 @@ async def test_a_clean_up_leaves_what_is_kept_to_its_readers(agent, eventually):
     await eventually(lambda: agent.status("a"), "QR_REQUIRED")
     assert kept_in(agent.state / "sessions" / "a") == [0, 1, 2]
     assert not list((agent.state / "sessions" / ".carried").iterdir())
+
+
+async def test_messages_that_the_disk_refuses_are_a_trouble_until_they_are_kept(agent, eventually):
+    """V5: with the session connected and healthy, nothing else would say it."""
+    await connected(agent, eventually, messages_per_minute=0)
+    in_the_way = agent.state / "sessions" / "a" / "messages"
+    in_the_way.write_text("")
+
+    async def troubles() -> list[str]:
+        found = (await agent.do("GET", "/api/troubles"))["troubles"]
+        return [one["kind"] for one in found]
+
+    say = ("POST", "/api/instance/a/sandbox/say", {"contact": "5511777777777", "text": "hi"})
+    await agent.ask(*say)
+    await eventually(troubles, ["messages_not_kept"])
+    assert "not_kept" in dict(await agent.story("a"))
+    in_the_way.unlink()
+    await agent.ask(*say)
+    await eventually(troubles, [])
+    assert [one["text"] for one in (await agent.do("GET", PATH))["records"]][-1] == "hi"
+
+
+def test_another_user_of_the_workers_group_goes_on_with_what_is_kept(tmp_path):
+    """V5: strong isolation gives each worker a user of its own."""
+    if os.geteuid():
+        pytest.skip("only root can be two other users")
+    folder = tmp_path / "a"
+    folder.mkdir()
+    os.chown(folder, -1, 4321)
+    folder.chmod(0o770)
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.geteuid() and parent != parent.parent:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    for user, numbers in ((4001, [1, 2]), (4002, [3])):
+        pid = os.fork()
+        if not pid:
+            os.setgroups([])
+            os.setgid(4321)
+            os.setuid(user)
+            os.umask(0o007)
+            try:
+                file_at(folder, "a").append(messages(numbers))  # its end is that of a kill
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+    assert kept_in(folder) == [1, 2, 3]

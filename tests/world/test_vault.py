@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from tests.daemon.test_vault import connected, scans_asked_for, session_of, staging
-from tests.messages.records import keep_three, kept_in
+from tests.world.sending import keep_three, kept_in
 
 
 async def names(agent, id="a"):

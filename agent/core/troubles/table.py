@@ -73,11 +73,9 @@ def _because(code: str) -> str:
 
 
 def _rose(name: str, seconds: float, most: float) -> Condition:
-    def judge(sight: Sight, who: str) -> str | None:
-        rise = sight.rise(who, name, seconds)
-        return f"{rise:g}" if rise > most else None
-
-    return judge
+    return lambda sight, who: (
+        f"{rise:g}" if (rise := sight.rise(who, name, seconds)) > most else None
+    )
 
 
 def _share(part: float, whole: float, limit: float) -> str | None:
@@ -491,6 +489,14 @@ TABLE = (
         "{who} dropped messages that were not delivered",
         "Its reader was away for too long. `wa-agent messages {who}` shows the gap.",
         window=30 * MINUTE,
+    ),
+    Row(
+        "messages_not_kept",
+        WARN,
+        S,
+        lambda sight, who: who in sight.not_kept,
+        "{who} cannot keep what arrives; WhatsApp holds it back for a time",
+        "`wa-agent why {who}` names the cause: a full disk, or rights of its folder.",
     ),
     Row(
         "outbox_old",

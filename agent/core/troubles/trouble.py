@@ -1,7 +1,7 @@
 """From conditions that hold to troubles that begin and are over."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -124,18 +124,16 @@ class Sight:
     webhooks_oldest: float | None = None
     limits: Limits = field(default_factory=Limits)
     windows: Windows = field(default_factory=Windows)
+    not_kept: Collection[str] = ()
+    """Sessions whose disk refuses what arrives."""
 
     def rise(self, who: str, name: str, seconds: float) -> float:
         return self.windows.rise(who, name, seconds, self.now)
 
     def names(self, of: Of) -> Iterable[str]:
-        named: Mapping[Of, Iterable[str]] = {
-            Of.SESSION: self.sessions,
-            Of.BACKEND: self.backends,
-            Of.GROUP: self.groups,
-            Of.MACHINE: ("",),
-        }
-        return named[of]
+        named: dict[Of, Iterable[str]] = {Of.SESSION: self.sessions, Of.BACKEND: self.backends}
+        named[Of.GROUP] = self.groups
+        return named.get(of, ("",))
 
     def unknown(self, row: Row, who: str) -> bool:
         """Nothing can be said of a session whose server is down; its incident speaks for others."""
@@ -143,8 +141,7 @@ class Sight:
             return False
         view = self.sessions[who]
         backend = self.backends.get(view.instance.backend) if view.instance.backend else None
-        down = backend is not None and not backend.up
-        return down or (row.of_incident and view.in_incident)
+        return bool(backend and not backend.up) or (row.of_incident and view.in_incident)
 
 
 Key = tuple[str, str]

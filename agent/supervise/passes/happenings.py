@@ -26,6 +26,8 @@ class Happenings:
         if happening.kind == KEPT:
             self.attached(facts.id)
             return
+        if happening.kind in ("not_kept", "kept_again"):
+            self.attached(facts.id)
         if self.findings.note(facts, happening):
             self.wake(facts.id)
         self.registry.touch(facts)

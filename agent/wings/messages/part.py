@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,6 +28,8 @@ class MessageFigures:
     """What the troubles read, by session."""
 
     lost: Mapping[str, int]
+    not_kept: Collection[str]
+    """Those whose worker cannot write what arrives."""
     failed: Mapping[str, int]
     oldest_wall: Mapping[str, float]
     """Unix time at which the oldest message that waits to be sent was accepted."""
@@ -74,8 +76,10 @@ class MessagesPart:
     def figures(self) -> MessageFigures:
         counts = self.sending.counts.items()
         oldest = {id: its.oldest() for id, its in self.sending.senders.items()}
+        kept = self.reader.figures().items()
         return MessageFigures(
-            {id: its["lost"] for id, its in self.reader.figures().items()},
+            {id: its["lost"] for id, its in kept},
+            {id for id, its in kept if its["refused"]},
             {id: its.ended[State.FAILED] + its.ended[State.UNKNOWN] for id, its in counts},
             {id: row.accepted_wall for id, row in oldest.items() if row is not None},
         )

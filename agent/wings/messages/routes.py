@@ -8,7 +8,7 @@ from agent.api.http.fields import INTEGER, STRING, Field
 from agent.core.model import ID_PATTERN
 from agent.errors import InvalidRequest, Unauthorized
 from agent.messages.reader import LONGEST_PAGE, READER
-from agent.messages.record import schema
+from agent.messages.record import COMMON, OWN
 from agent.wings.messages.live import follow
 from agent.wings.messages.media_routes import ROUTES as MEDIA_ROUTES
 from agent.wings.messages.outbox_routes import ROUTES as OUTBOX_ROUTES
@@ -92,13 +92,40 @@ def _page_schema() -> dict[str, object]:
         "type": "object",
         "required": ["records", "next", "oldest", "newest", "more"],
         "properties": {
-            "records": {"type": "array", "items": schema(), "description": "oldest first"},
+            "records": {"type": "array", "items": _record_schema(), "description": "oldest first"},
             "next": {**whole, "description": "the `after` of the next request"},
             "oldest": {**whole, "description": "cursor of the oldest record that is kept"},
             "newest": {**whole, "description": "cursor of the newest one"},
             "more": {"type": "boolean", "description": "there is more already"},
         },
     }
+
+
+def _record_schema() -> dict[str, object]:
+    """The JSON schema of what a reader gets."""
+    fixed = {
+        "v": {"type": "integer", "description": "version of the record's form"},
+        "cursor": {
+            "type": "integer",
+            "description": "its place in the session, higher each time",
+        },
+        "id": {"type": "string", "description": "the same for the same thing that comes again"},
+        "kind": {"type": "string", "enum": list(OWN)},
+        "kept": {"type": "number", "description": "when the agent kept it, in Unix seconds"},
+        "cut": {"type": "boolean", "description": "parts were left out, it was too long"},
+        "answerable": {
+            "type": "boolean",
+            "description": "of a message: false if its chat takes no answer, such as status posts"
+            " (status@broadcast), broadcast lists, channels, and addresses that POST refuses",
+        },
+    }
+    fields = {
+        name: {**wanted, "description": meaning}
+        for own in (COMMON, *OWN.values())
+        for name, (wanted, meaning) in own.items()
+    }
+    required = ["v", "cursor", "id", "kind"]
+    return {"type": "object", "properties": {**fixed, **fields}, "required": required}
 
 
 ROUTES = (

@@ -164,6 +164,7 @@ class Troubles:
                 config.troubles.cpu,
             ),
             self._windows,
+            not_kept=messages.not_kept if messages else (),
         )
 
     def _count(self, wanted: Mapping[str, InstanceView]) -> None:

@@ -36,16 +36,9 @@ _SAID = 200
 
 
 def open_part(around: Around) -> "Webhooks":
-    declared = webhooks_of(around.config)
+    declared, views = webhooks_of(around.config), around.supervisor.views
     sender = (socket.gethostname(), VERSION)
-    return Webhooks(
-        declared,
-        around.store,
-        around.bus,
-        sender=sender,
-        source=around.reader,
-        views=around.supervisor.views,
-    )
+    return Webhooks(declared, around.store, around.bus, around.reader, sender=sender, views=views)
 
 
 class Webhooks:
@@ -54,15 +47,14 @@ class Webhooks:
         declared: Sequence[WebhookDeclaration],
         store: Store,
         bus: EventBus,
+        reader: Reader,
         *,
         sender: tuple[str, str],
-        source: Reader | None = None,
-        views: Callable[[], Mapping[InstanceId, InstanceView]] = dict,
+        views: Callable[[], Mapping[InstanceId, InstanceView]],
     ) -> None:
-        """`sender`: machine and version. `source`: what arrives in sessions; None: no webhook gets
-        any of it."""
+        """`sender`: machine and version."""
         self._declared = tuple(declared)
-        self._store, self._bus, self._sender, self._source = store, bus, sender, source
+        self._store, self._bus, self._sender, self._reader = store, bus, sender, reader
         self._views = views
         self._results: Counter[str] = Counter()
         """Since the agent's start, also of removed webhooks: a counter never falls."""
@@ -114,8 +106,7 @@ class Webhooks:
             courier = self._couriers.pop(name)
             if courier.view().waiting:
                 self._group.create_task(courier.say_gone(), name=f"{name} is gone")
-            if self._source is not None:
-                self._source.forget_consumer(consumer_of(courier.declared))
+            self._reader.forget_consumer(consumer_of(courier.declared))
             self._running.pop(name).cancel()
         for name, webhook in wanted.items():
             before = self._running.get(name)
@@ -134,19 +125,18 @@ class Webhooks:
     def _make(self, declared: WebhookDeclaration) -> "Courier":
         from agent.wings.webhooks.courier import Courier  # for the first webhook
 
-        if self._source is not None:
-            self._source.forget_consumer(consumer_of(declared))
+        self._reader.forget_consumer(consumer_of(declared))
         self._announce(declared)
         courier = Courier(
-            declared, self._store, self._source, self._results, self._sender, views=self._views
+            declared, self._store, self._reader, self._results, self._sender, views=self._views
         )
         self._couriers[declared.name] = courier
         return courier
 
     def _announce(self, webhook: WebhookDeclaration) -> None:
         """From now on nothing counts as taken by all that this webhook has not taken."""
-        if self._source is not None and message_kinds(webhook):
-            self._source.consume(consumer_of(webhook), partial(gets_messages_of, webhook))
+        if message_kinds(webhook):
+            self._reader.consume(consumer_of(webhook), partial(gets_messages_of, webhook))
 
     def views(self) -> Sequence[WebhookView]:
         return [self._couriers[name].view() for name in sorted(self._couriers)]

@@ -86,19 +86,19 @@ class Courier:
         self,
         declared: WebhookDeclaration,
         store: Store,
-        source: Reader | None,
+        reader: Reader,
         results: Counter[str],
         sender: tuple[str, str],
         *,
         views: Callable[[], Mapping[InstanceId, InstanceView]],
     ) -> None:
-        """`source`: what arrives in sessions; None: it gets none. `sender`: machine and version."""
+        """`sender`: machine and version."""
         self.declared = declared
         self.cursor = 0
         """All events up to it are settled; 0: it has not looked where it begins."""
         self.given_up = 0
         self._store, self._results, self._sender, self._views = store, results, sender, views
-        self._source = source if message_kinds(declared) else None
+        self._reader, self._gets_messages = reader, bool(message_kinds(declared))
         self._kinds = (*message_kinds(declared), GAP)
         self._line: RequestLine | None = None
         self._opening, self._stale = asyncio.Lock(), False
@@ -124,7 +124,7 @@ class Courier:
         self._cursors: dict[InstanceId, tuple[int, float]] = {}
         """All up to it is settled, and when the session was created."""
         self._behind: dict[InstanceId, int] = {}
-        """How many records wait, of the sessions that have some."""
+        """How many records waited at the last count."""
         self._tried: dict[InstanceId, float] = {}
         """When that was kept which is tried now."""
 
@@ -147,7 +147,8 @@ class Courier:
         self._hurry.set()
 
     def view(self) -> WebhookView:
-        messages = sum(self._behind.values()) if self._source is not None else None
+        behind = sum(self._behind.get(id, 0) for id in self._lanes)
+        messages = behind if self._gets_messages else None
         waiting = self._waiting + (messages or 0)
         walls = [wall for wall in (self._oldest_wall, *self._tried.values()) if wall is not None]
         state = "failing" if self._failures else "sending" if waiting else "idle"
@@ -185,8 +186,8 @@ class Courier:
                 async with asyncio.TaskGroup() as self._group:
                     self._group.create_task(self._carry_events(), name=f"webhook {name}: events")
                     self._group.create_task(self._count_waiting(), name=f"webhook {name}: count")
-                    if self._source is not None:
-                        self._group.create_task(self._follow_sessions(self._source))
+                    if self._gets_messages:
+                        self._group.create_task(self._follow_sessions())
             except* StoreError as errors:
                 log.error("webhook %s: %s", name, errors.exceptions[0])
             except* Exception:
@@ -263,15 +264,17 @@ class Courier:
             self._waiting, self._oldest_wall = await self._store.count_after(
                 self.cursor, chosen.kinds, chosen.instances, but_of=chosen.name
             )
-            if self._source is not None:
-                for id in list(self._lanes):
-                    await self._count_records(id, self._source)
+            for id in list(self._lanes):
+                asked = {"after": self._cursors.get(id, (0, 0.0))[0]}
+                with contextlib.suppress(WaError):
+                    found = await self._reader.ask(id, "messages_behind", asked)
+                    self._behind[id] = int(found["count"])
             await asyncio.sleep(COUNT_EVERY)
 
     # Sessions
 
-    async def _follow_sessions(self, source: Reader) -> None:
-        changes, name = source.follow_changes(), self.declared.name
+    async def _follow_sessions(self) -> None:
+        changes, name = self._reader.follow_changes(), self.declared.name
         try:
             begun = await self._store.get_fact(_BEGUN + name)
             if begun is None:
@@ -281,7 +284,7 @@ class Courier:
             await self._find_cursors(there)
             while True:
                 for id in there:
-                    self._begin(id, source, float(begun))
+                    self._begin(id, float(begun))
                 there = list(await changes.next())
         finally:
             changes.close()
@@ -295,24 +298,24 @@ class Courier:
             else:
                 self._cursors[id] = (int(row["cursor"]), float(row["born"]))
 
-    def _begin(self, id: InstanceId, source: Reader, begun_wall: float) -> None:
+    def _begin(self, id: InstanceId, begun_wall: float) -> None:
         if self._group is None or not gets_messages_of(self.declared, id):
             return
         self._more.add(id)
         self._uncounted.set()
         if id not in self._lanes:
-            lane = self._carry_session(id, source, begun_wall)
+            lane = self._carry_session(id, begun_wall)
             name = f"webhook {self.declared.name}: {id}"
             self._lanes[id] = self._group.create_task(lane, name=name)
 
-    async def _carry_session(self, id: InstanceId, source: Reader, begun: float) -> None:
+    async def _carry_session(self, id: InstanceId, begun: float) -> None:
         """Until it has no more; the next word of its worker begins that again."""
         pause = 0.0
         try:
             while id in self._more:
                 self._more.discard(id)
                 try:
-                    await self._carry_records(id, source, begun)
+                    await self._carry_records(id, begun)
                     pause = 0.0
                 except (Refused, NotFound):
                     pass  # its worker does not run, or keeps nothing
@@ -325,9 +328,8 @@ class Courier:
                     await asyncio.sleep(pause)
         finally:
             del self._lanes[id]
-            self._behind.pop(id, None)
 
-    async def _carry_records(self, id: InstanceId, source: Reader, begun: float) -> None:
+    async def _carry_records(self, id: InstanceId, begun: float) -> None:
         if (view := self._views().get(id)) is None:
             raise NotFound(f"cannot read messages of {id}: it was deleted")
         born, more = view.instance.created_wall, True
@@ -335,9 +337,11 @@ class Courier:
             async with self._reads:
                 cursor, whose = self._cursors.get(id, (0, -1.0))
                 if whose != born:  # the webhook has none of this session yet
-                    cursor = await cursor_before(source, id, begun)
+                    asked = {"after": 0, "since": begun}
+                    found = await self._reader.ask(id, "messages_behind", asked)
+                    cursor = int(found["before"]) if begun > 0 else 0
                     await self._save_cursor(id, cursor, born)
-                page = await source.page(id, cursor, limit=RECORDS)
+                page = await self._reader.page(id, cursor, limit=RECORDS)
                 more, saved_at = page.more, boot_now()
                 for record in page.records:
                     if self._wants_record(record):
@@ -353,7 +357,7 @@ class Courier:
                         saved_at = boot_now()
                 if page.next != self._cursors[id][0]:
                     await self._save_cursor(id, page.next, born)
-            source.settle(consumer_of(self.declared), id, page.next)
+            self._reader.settle(consumer_of(self.declared), id, page.next)
 
     def _wants_record(self, record: Mapping[str, Any]) -> bool:
         return any(fnmatchcase(str(record.get("kind")), pattern) for pattern in self._kinds)
@@ -362,13 +366,6 @@ class Courier:
         row = json.dumps({"cursor": cursor, "born": born, "at": time.time()})
         await self._store.put_fact(f"{_RECORDS}{self.declared.name}.{id}", row)
         self._cursors[id] = (cursor, born)
-
-    async def _count_records(self, id: InstanceId, source: Reader) -> None:
-        asked = {"after": self._cursors.get(id, (0, 0.0))[0]}
-        with contextlib.suppress(WaError):
-            found = (await source.ask(id, "messages_count", asked))["count"]
-            if id in self._lanes:
-                self._behind[id] = int(found)
 
     # One parcel
 
@@ -487,26 +484,6 @@ class Courier:
         log.log(logging.WARNING if bad else logging.INFO, "%s", text)
         detail = {"webhook": name}
         await self._store.note(JournalEntry(kind, text, Category.SYSTEM, None, time.time(), detail))
-
-
-async def cursor_before(source: Reader, id: InstanceId, wall: float) -> int:
-    """The cursor before the first record that was kept since then. Found by halves: a session may
-    keep a hundred thousand."""
-    page = await source.page(id, 0, limit=1)
-    low, high = page.oldest - 1, page.newest
-    if wall <= 0 or low < 0:
-        return 0
-    while low < high:
-        middle = (low + high) // 2
-        page = await source.page(id, middle, limit=2)
-        record = next((one for one in page.records if "kept" in one), None)
-        if record is None:
-            high = middle  # nothing behind it can be read
-        elif float(record["kept"]) < wall:
-            low = int(record["cursor"])
-        else:
-            high = middle
-    return low
 
 
 async def _first(event: asyncio.Event, seconds: float) -> None:

@@ -20,6 +20,7 @@ from agent.wings.webhooks.all import Webhooks
 from agent.wings.webhooks.post import Answer, Parcel, RequestLine
 from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
+from tests.fakes.messages import FakeMessages
 from tests.listener import Listener
 from tests.wings.webhooks.receiver import Receiver
 
@@ -36,7 +37,8 @@ class Bench:
     _running: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def begin(self, *declared: WebhookDeclaration) -> Webhooks:
-        one = Webhooks(declared, self.store, self.bus, sender=("m1", "9.9"))
+        reader = FakeMessages().reader
+        one = Webhooks(declared, self.store, self.bus, reader, sender=("m1", "9.9"), views=dict)
         self._running.append(asyncio.create_task(one.run()))
         # Each has its place: what is said from here on is sent.
         await self._eventually(

@@ -37,8 +37,8 @@ class Bench:
             declared,
             self.store,
             EventBus(),
+            self.messages.reader,
             sender=("m1", "9.9"),
-            source=self.messages.reader,
             views=lambda: self.messages.sessions,
         )
         self.running.append(asyncio.create_task(one.run()))
@@ -258,8 +258,9 @@ async def test_nothing_is_settled_before_a_declared_webhook_has_begun(
         [hook(target, instances=("shop",))],
         bench.store,
         EventBus(),
+        bench.messages.reader,
         sender=("m1", "9.9"),
-        source=bench.messages.reader,
+        views=lambda: bench.messages.sessions,
     )
     for id in bench.messages.workers:
         bench.messages.tell(id)
