@@ -24,11 +24,9 @@ class Wing:
     """Has TABLES: its tables of agent.toml."""
     part: str = ""
     """Has `open_part`: what runs in the agent."""
-    worker: str = ""
-    """Has `open_worker_part`: what runs in each worker of a session that lives here."""
     folder: str = ""
-    """What its part in a worker keeps beside the session's files: a folder that stays with the
-    session when these are replaced, and that no copy of them has."""
+    """What workers keep for it beside the session's files: a folder that stays with the session
+    when these are replaced, and that no copy of them has."""
     archives: str = ""
     """Has `Archives`: what takes sessions out as archives, and in from them."""
     routes: str = ""

@@ -43,7 +43,7 @@ class Intake:
         settings: Mapping[str, Any],
         tell: Callable[[Happening], None],
     ) -> None:
-        self.keeps = settings.get("keep") is not False
+        self.keeps = True
         names = {"hours", "megabytes", "most"} & set(settings)
         bounds = Bounds(**{name: settings[name] for name in names})
         self._file = Incoming(folder / FOLDER / NAME, id, bounds)
@@ -76,7 +76,7 @@ class Intake:
             cleaned = [clean(record) for record in records]
         except (ValueError, TypeError) as error:
             raise EngineError(f"cannot keep what arrived: {error}", code="bad_record") from error
-        if not cleaned or not self.keeps:
+        if not cleaned:
             return
         done: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((cleaned, done))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.engines.base import Engine, OpenEngine
 from agent.engines.catalog import load_engine
@@ -23,7 +23,9 @@ from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
 from agent.worker.stop import stop_in_order
 from agent.worker.watch import tell_status, watch_engine
-from agent.worker.wing_parts import open_worker_parts
+
+if TYPE_CHECKING:
+    from agent.messages.intake import Intake
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -70,13 +72,15 @@ async def run_session(
     pairing = Pairing(identity.paired)
     reports = Reports(identity.id, asyncio.Event(), life.crashed, pairing)
     share_session(identity.folder)  # of a worker that was killed
-    parts = open_worker_parts(identity.folder, identity.id, identity.of_wings, reports.happened)
-    reports.keeper = parts.keeper
+    if (intake := open_intake(identity, reports)) is not None:
+        reports.keeper = intake
     engine = open_engine(identity, reports, load)
-    parts.serve(engine)
+    works: Mapping[str, Work] = {}
+    if intake is not None:
+        intake.serve(engine)
+        works = intake.works
     closing = False
-    own = _works(identity, engine, reports, life)
-    works = {**parts.works, **own}
+    works = {**works, **_works(identity, engine, reports, life)}
 
     async def answer(call: Call) -> Answer:
         if closing:
@@ -100,9 +104,20 @@ async def run_session(
         try:
             await life.let_go(engine)
             share_session(identity.folder)
-            await parts.close()
+            if intake is not None:
+                await intake.close()
         finally:
             await life.end(server)
+
+
+def open_intake(identity: Identity, reports: Reports) -> "Intake | None":
+    """What keeps messages; None where they are not kept."""
+    settings = identity.of_wings.get("messages", {})
+    if settings.get("keep") is False:
+        return None
+    from agent.messages.intake import Intake  # with sqlite3
+
+    return Intake(identity.folder, identity.id, settings, reports.happened)
 
 
 def _works(identity: Identity, engine: Engine, reports: Reports, life: Life) -> dict[str, Work]:

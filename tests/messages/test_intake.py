@@ -83,11 +83,6 @@ async def test_an_idle_session_has_no_file_and_answers_all_the_same(tmp_path: Pa
     assert (await at.ask("messages_state"))["waiting"] == 0
     await at.intake.close()
     assert list(tmp_path.iterdir()) == []
-    silent = Bench(tmp_path, keep=False)
-    await silent.intake.keep([message(1)])
-    assert not silent.intake.keeps
-    await silent.intake.close()
-    assert list(tmp_path.iterdir()) == []
 
 
 async def test_old_messages_go_by_themselves(tmp_path: Path) -> None:

@@ -193,7 +193,6 @@ def test_the_worker_carries_none_of_the_agents_libraries() -> None:
         "import sys; sys.argv = ['x']\n"
         "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean()\n"
         "import agent.worker.run, agent.engines.sandbox.engine, agent.engines.sandbox.files\n"
-        "from agent.wing import modules_of; list(modules_of('worker'))\n"
         "print(' '.join(sys.modules))\n"
         "import agent.messages.intake\n"
         "print(' '.join(sys.modules))"

@@ -5,7 +5,6 @@ from agent.wing import Wing
 WING = Wing(
     name="messages",
     settings="settings",
-    worker="worker",
     folder="messages",
     part="part",
     routes="routes",

@@ -8,7 +8,6 @@ from typing import Any
 
 from agent.worker import run
 from agent.worker.calls import Work
-from agent.worker.wing_parts import WorkerParts
 
 KEEP = "from tests.engines.web.kept import keep_in_a_file; keep_in_a_file()"
 NAME = "kept.jsonl"
@@ -46,4 +45,4 @@ class FileKeeper:
 
 
 def keep_in_a_file() -> None:
-    run.open_worker_parts = lambda folder, *_, **_how: WorkerParts([FileKeeper(folder)])
+    run.open_intake = lambda identity, _reports: FileKeeper(identity.folder)

@@ -91,15 +91,15 @@ async def test_what_only_the_page_took_is_kept_after_the_next_start(
     assert order == [f"LOST{number}" for number in range(30)], "as they were written"
 
 
-async def test_the_messages_wing_has_them_in_order_and_once_each(
+async def test_they_are_kept_in_order_and_once_each(
     bench: Bench, stand_in: StandIn, eventually: Any
 ) -> None:
-    async def given_out() -> list[Mapping[str, Any]]:
+    async def kept() -> list[Mapping[str, Any]]:
         told = await bench.link.call("messages", {"after": 0, "limit": 1000})
         return [each for each in told["records"] if each["kind"] == "message"]
 
     async def count() -> int:
-        return len(await given_out())
+        return len(await kept())
 
     await bench.pair(stand_in)
     for number in range(20):
@@ -110,11 +110,11 @@ async def test_the_messages_wing_has_them_in_order_and_once_each(
         says(stand_in, f"B{number}")
     await bench.start(paired=True)
     await eventually(count, 40, within=60)
-    found = await given_out()
+    found = await kept()
     names = [f"{part}{number}" for part in "AB" for number in range(20)]
     assert [each["message_id"] for each in found] == names
     cursors = [each["cursor"] for each in found]
-    assert cursors == sorted({*cursors})
+    assert cursors == sorted(set(cursors))
     assert found[7]["text"] == "text 7" and found[7]["chat"] == "5511777777777@s.whatsapp.net"
 
 

@@ -213,8 +213,7 @@ const counts = (numbers) =>
     .map(([name, count]) => count + " " + plain(name))
     .join(", ") || "none";
 
-// What the session has to send and what became of the rest: counts only. An agent that keeps no
-// messages tells none.
+// What the session has to send and what became of the rest: counts only.
 function outboxRows(details) {
   const waits = details.outbox;
   const ended = details.outbox_ended;
@@ -229,7 +228,7 @@ function outboxRows(details) {
     ["Oldest of these", waits.waiting ? waits.oldest : "none", waits.waiting ? "for" : false],
     ["Sent", [ended.sent, ...others.map(([count, word]) => count + " " + word)].join(", ")],
     ["Last sent", ended.last_sent || "none", Boolean(ended.last_sent)],
-    ["Failed to send", ended.failed ? ended.failed + ": " + failed : "none"],
+    ["Failed or unknown", failed === "none" ? failed : ended.failed + ended.unknown + ": " + failed],
   ];
 }
 
