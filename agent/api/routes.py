@@ -75,7 +75,6 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/sandbox/heard", OPERATE, sandbox.heard, "What the sandbox's contacts got, oldest first", query=sandbox.HEARD),  # noqa: E501
     Route("GET", "/api/engines", SOME, placement.list_engines, "The engines and their settings"),
     Route("GET", "/api/backends", READ, backends.list_backends, "The backends and their health"),
-    Route("POST", "/api/backends", ADMIN, backends.add, "Add a backend to agent.toml, in force at once", backends.NEW, answers=(201, 202)),  # noqa: E501
     Route("POST", "/api/reload", ADMIN, backends.reload, "Let the agent read agent.toml again", (), answers=(202,)),  # noqa: E501
     Route("GET", BACKEND, READ, backends.show, "One backend"),
     Route("GET", f"{BACKEND}/sessions", READ, backends.sessions, "A backend's sessions and the instances made of them", query=WAIT, timely=True),  # noqa: E501

@@ -9,8 +9,6 @@ from agent.config.secret_file import read_secret
 from agent.core.setting import HIDDEN, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
 
-__all__ = ["BackendDeclaration"]
-
 
 def variables() -> dict[str, tuple[str, str]]:
     """Environment variable → key, and the engine whose first backend it is for ("" = any)."""

@@ -4,21 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from agent.config.backends import BackendDeclaration
-from agent.config.sections import (
-    INSTALLED_SOCKET,
-    INSTALLED_STATE,
-    USUAL_LISTEN,
-    AgentSection,
-    ApiSection,
-    BackendsSection,
-    LogSection,
-    SessionsSection,
-    StopSection,
-    WorkerSection,
-)
+from msgspec import Meta, Struct
+
+import agent.config.sections as own
+from agent.config.declaration import BackendDeclaration
 from agent.core.admission import StartPolicy, parallel_starts
 from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.findings.crypto_window import CryptoPolicy
@@ -32,15 +23,16 @@ from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.troubles.trouble import TroublesPolicy
 
+Value = str | bool | Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | float | list[Any]
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+
+class Declaration(Struct, frozen=True):
     """One [[instance]]: created when it is missing, never deleted because it is absent."""
 
     id: InstanceId
     engine: str
     enabled: bool = True
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Value | dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -48,11 +40,11 @@ class Config:
     """The whole of agent.toml, checked. The section's name is the table's name. Without slots:
     values derived from the tables are cached, passes read them."""
 
-    agent: AgentSection = field(default_factory=AgentSection)
-    log: LogSection = field(default_factory=LogSection)
-    api: ApiSection = field(default_factory=ApiSection)
+    agent: own.AgentSection = field(default_factory=own.AgentSection)
+    log: own.LogSection = field(default_factory=own.LogSection)
+    api: own.ApiSection = field(default_factory=own.ApiSection)
     start: StartPolicy = field(default_factory=StartPolicy)
-    stop: StopSection = field(default_factory=StopSection)
+    stop: own.StopSection = field(default_factory=own.StopSection)
     health: HealthPolicy = field(default_factory=HealthPolicy)
     phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
@@ -61,9 +53,9 @@ class Config:
     crypto: CryptoPolicy = field(default_factory=CryptoPolicy)
     incident: IncidentPolicy = field(default_factory=IncidentPolicy)
     troubles: TroublesPolicy = field(default_factory=TroublesPolicy)
-    worker: WorkerSection = field(default_factory=WorkerSection)
-    sessions: SessionsSection = field(default_factory=SessionsSection)
-    backends: BackendsSection = field(default_factory=BackendsSection)
+    worker: own.WorkerSection = field(default_factory=own.WorkerSection)
+    sessions: own.SessionsSection = field(default_factory=own.SessionsSection)
+    backends: own.BackendsSection = field(default_factory=own.BackendsSection)
     backend: tuple[BackendDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
     of_wings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -94,7 +86,7 @@ class Config:
     @property
     def scraped_at(self) -> str:
         """HOST:PORT of the HTTP interface as others on this machine reach it."""
-        return self.api.listen or USUAL_LISTEN
+        return self.api.listen or own.USUAL_LISTEN
 
     @property
     def session_root(self) -> Path:
@@ -114,12 +106,12 @@ class Config:
     def api_socket(self) -> Path:
         if self.api.socket:
             return Path(self.api.socket)
-        if self.agent.state_path == INSTALLED_STATE:
-            return INSTALLED_SOCKET
+        if self.agent.state_path == own.INSTALLED_STATE:
+            return own.INSTALLED_SOCKET
         return self.agent.state_path / "api.sock"
 
 
 def sections() -> tuple[str, ...]:
-    """The names of the tables that are written once: [NAME]."""
+    """The names of the base's tables that are written once: [NAME]."""
     rows = ("backend", "instance", "of_wings")
     return tuple(table.name for table in fields(Config) if table.name not in rows)

@@ -1,6 +1,7 @@
 """Where in the text of a TOML file a key stands. tomllib does not tell."""
 
 import re
+from collections.abc import Mapping
 
 _HEADER = re.compile(r"\s*(\[\[?)([^\]]+)\]")
 _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"))*)\s*=""")
@@ -37,7 +38,7 @@ def find_lines(text: str) -> dict[str, int]:
     return lines
 
 
-def line_of(lines: dict[str, int], key: str) -> int | None:
+def line_of(lines: Mapping[str, int], key: str) -> int | None:
     """The line of a key, or of the nearest table around it (an inline one, say)."""
     while key:
         if key in lines:

@@ -1,7 +1,7 @@
 """The tables of agent.toml that say how the agent runs; the core's policies are the other tables.
 
 Frozen dataclasses with default, meaning and range. Durations are seconds, sizes are bytes. The
-example file is made from all of them.
+example file is made from all of them. A field without a meaning is no setting.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from agent.core.setting import setting
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
+USUAL_LISTEN = "127.0.0.1:8470"
 MIB = 1 << 20
+HOSTS = ("auto", "systemd", "process")
+LEVELS = ("debug", "info", "warn", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +29,10 @@ class AgentSection:
         "", 'folder of caches, safe to delete at any time; "" = cache in state_path', restart=True
     )
     host: str = setting(
-        "auto",
-        "host that starts workers; auto = systemd where systemd booted this machine, else process",
-        choices=("auto", "systemd", "process"),
-        restart=True,
-    )
-    log_level: str = setting(
-        "info", "least severe level in the log", choices=("debug", "info", "warn", "error")
-    )
+        "auto", "starts workers; auto = systemd where it booted the machine, else process",
+        choices=HOSTS, restart=True,
+    )  # fmt: skip
+    log_level: str = setting("info", "least severe level in the log", choices=LEVELS)
     log_format: str = setting(
         "text", "format of a log line on stderr", choices=("text", "json"), restart=True
     )
@@ -44,16 +43,13 @@ class LogSection:
     """Files besides stderr and the journal."""
 
     folder: str = setting(
-        "",
-        "folder of audit.log, performance.log and repairs.log, for a service below"
-        ' /var/lib/wa-agent; "" = no such files',
-        restart=True,
-    )
+        "", "folder of audit.log, performance.log and repairs.log, for a service below"
+        ' /var/lib/wa-agent; "" = no such files', restart=True,
+    )  # fmt: skip
     repairs_name: str = setting(
-        "repairs.log",
-        "file name of the log of repairs in that folder, such as auto-fix-sessions.log",
+        "repairs.log", "name of the log of repairs there, such as auto-fix-sessions.log",
         restart=True,
-    )
+    )  # fmt: skip
     max_bytes: int = 10 * MIB
     """Bytes at which such a file is rotated."""
     keep: int = 5
@@ -62,19 +58,15 @@ class LogSection:
     """Seconds between two lines of an instance in performance.log."""
 
 
-USUAL_LISTEN = "127.0.0.1:8470"
-
-
 @dataclass(frozen=True, slots=True)
 class ApiSection:
     listen: str = setting(
         USUAL_LISTEN, 'HOST:PORT of the HTTP interface; "" = the Unix socket only', restart=True
     )
     socket: str = setting(
-        "",
-        'path of the Unix socket; "" = /run/wa-agent/api.sock, elsewhere api.sock in state_path',
-        restart=True,
-    )
+        "", "path of the Unix socket;"
+        ' "" = /run/wa-agent/api.sock, elsewhere api.sock in state_path', restart=True,
+    )  # fmt: skip
     trust_socket: bool = setting(
         True, "true = clients of the Unix socket need no key", restart=True
     )
@@ -84,15 +76,12 @@ class ApiSection:
     allowed_hosts: tuple[str, ...] = setting(
         (), "host names that a Host header may carry besides the loopback ones", restart=True
     )
+    media_limit: int = setting(
+        16 * MIB, "bytes that a file in a message may have, before base64",
+        low=1024, high=64 * MIB, restart=True,
+    )  # fmt: skip
     body_limit: int = MIB
     """Bytes that the body of a request may have."""
-    media_limit: int = setting(
-        16 * MIB,
-        "bytes that a file in a message may have, before base64",
-        low=1024,
-        high=64 * MIB,
-        restart=True,
-    )
     head_timeout: float = 10.0
     """Seconds that a client may take to send the head of a request."""
     body_timeout: float = 10.0
@@ -105,9 +94,9 @@ class ApiSection:
 
 @dataclass(frozen=True, slots=True)
 class StopSection:
+    save: float = setting(20.0, "seconds for the workers to save all sessions", low=0.1)
     prepare: float = 5.0
     """Seconds for the sessions to prepare for a stop."""
-    save: float = setting(20.0, "seconds for the workers to save all sessions", low=0.1)
     close: float = 30.0
     """Seconds for sessions and workers to close, then the agent kills them."""
 
@@ -117,51 +106,40 @@ class WorkerSection:
     watchdog: float = setting(
         20.0, "seconds of silence after which the host kills a worker", low=0.1, restart=True
     )
-    start_timeout: float = 60.0
-    """Seconds until a started worker must be ready."""
     stop_timeout: float = setting(
         30.0, "seconds until the host kills a stopping worker", low=0.1, restart=True
     )
-    restart_delay: float = 0.1
-    """Seconds from a worker's death to its restart by the host."""
     burst: int = setting(
-        5,
-        "restarts by the host within a minute before the agent decides",
-        low=1,
-        high=500,
-        restart=True,
-    )
-    burst_interval: float = 60.0
-    """Seconds over which the host counts restarts."""
+        5, "restarts by the host within a minute before the agent decides",
+        low=1, high=500, restart=True,
+    )  # fmt: skip
     memory_max: int = setting(
-        640 * MIB,
-        "bytes above which the agent kills a worker that it runs without systemd (1.25 x its own"
-        " memory_limit if that is more), 0 = never; a unit has MemoryMax= (`wa-agent doctor`)",
-        low=0,
-        restart=True,
-    )
+        640 * MIB, "bytes above which the agent kills a worker that it runs without systemd"
+        " (1.25 x its own memory_limit if that is more), 0 = never; a unit has MemoryMax="
+        " (`wa-agent doctor`)", low=0, restart=True,
+    )  # fmt: skip
     pack: int = setting(
-        1,
-        "sessions of the baileys engine that one worker with one Node holds, from each session's"
+        1, "sessions of the baileys engine that one worker with one Node holds, from each session's"
         " next start: saves memory, but no wall parts them: that worker reads the files of all"
         " sessions here, and when it ends all of its own reconnect; 1 = a worker for each session",
-        low=1,
-        high=100,
-    )
+        low=1, high=100,
+    )  # fmt: skip
+    start_timeout: float = 60.0
+    """Seconds until a started worker must be ready."""
+    restart_delay: float = 0.1
+    """Seconds from a worker's death to its restart by the host."""
+    burst_interval: float = 60.0
+    """Seconds over which the host counts restarts."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionsSection:
     trash_days: float = setting(
-        7.0,
-        "days, counted while the agent runs, that a retired session stays in the trash; then the"
-        " agent deletes its files",
-        low=0,
-    )
+        7.0, "days, counted while the agent runs, that a retired session stays in the trash; then"
+        " the agent deletes its files", low=0,
+    )  # fmt: skip
     on_logout: str = setting(
-        "qr",
-        "after a logout: offer a new QR, or stay disconnected",
-        choices=("qr", "stop"),
+        "qr", "after a logout: offer a new QR, or stay disconnected", choices=("qr", "stop")
     )
     snapshots: int = setting(
         3, "snapshots kept of an instance; 0 = no automatic snapshots", low=0, high=1000
@@ -190,11 +168,9 @@ class BackendsSection:
         10.0, "seconds that a backend may be away before its sessions wait for it", low=0.1
     )
     trial: str = setting(
-        "check",
-        "what closes a backend's open circuit: its server's healthy checks, or"
-        " only one session's try after breaker_pause",
-        choices=("check", "session"),
-    )
+        "check", "what closes a backend's open circuit: its server's healthy checks, or"
+        " only one session's try after breaker_pause", choices=("check", "session"),
+    )  # fmt: skip
     back_rate: float = setting(
         50.0, "sessions per second that the agent checks after a backend returns", low=0.1
     )

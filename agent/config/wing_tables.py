@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from agent.config.config import Config
+from agent.config.config import Config, sections
 from agent.config.problem import Problem
 from agent.core.model import Instance
 from agent.errors import InvalidRequest, Refused
@@ -55,6 +55,18 @@ WingTable = ArrayTable | OwnTable
 def wing_tables() -> Mapping[str, WingTable]:
     """By name."""
     return {table.name: table for module in modules_of("settings") for table in module.TABLES}
+
+
+def single_tables(config: Config) -> Mapping[str, Any]:
+    """Each table that is written once, the wings' after the base's."""
+    owned = wing_tables().items()
+    own = {name: own_row(config, its) for name, its in owned if isinstance(its, OwnTable)}
+    return {name: getattr(config, name) for name in sections()} | own
+
+
+@cache
+def plain_tables() -> Mapping[str, Any]:
+    return single_tables(Config())
 
 
 def own_row(config: Config, table: OwnTable) -> Any:

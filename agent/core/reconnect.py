@@ -14,6 +14,8 @@ from agent.core.reasons.delays import ReasonDelay, read_reasons
 from agent.core.setting import setting
 from agent.core.words import UNREACHED
 
+LOCAL_LONGEST = 60.0
+"""Seconds that a pause may reach whose cause is on this machine."""
 SETTLED = 60.0
 """Seconds that a connection must last before the attempts that led to it no longer count."""
 
@@ -68,7 +70,8 @@ class ReconnectPolicy:
         base = reason.base if own.base is None else own.base
         longest = reason.max if own.max is None else own.max
         # A base above the usual longest is meant as the longest too.
-        longest = max(own.base or 0.0, self.max if longest is None else longest)
+        usual = min(self.max, LOCAL_LONGEST) if reason.local else self.max
+        longest = max(own.base or 0.0, usual if longest is None else longest)
         return self.base if base is None else base, longest
 
 
@@ -155,7 +158,7 @@ def after_drop(
         strikes=strikes,
         not_before_wall=now_wall + wait,
     )
-    if reason.counts_as_failure and ours:
+    if reason.counts_as_failure and not reason.local and ours:
         record = with_breaker(record, breaker_of(record).after_failure(now_wall, policy.breaker))
     return record
 

@@ -9,27 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import (
-    BackendDeclaration,
-    Config,
-    Declaration,
-    changes_that_need_restart,
-    load_config,
-    render_config,
-    secrets_of,
-    split_address,
-    unused_variables,
-    with_secrets,
-    without_secrets,
-)
+from agent.config.addresses import split_address
+from agent.config.backends import secrets_of, with_secrets
+from agent.config.config import Config, Declaration
 from agent.config.config import sections as section_names
+from agent.config.declaration import BackendDeclaration
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
+from agent.config.load import load_config, unused_variables
+from agent.config.render import render_config, without_secrets
+from agent.config.rules import changes_that_need_restart
 from agent.core.findings.memory import memory_budget
 from agent.core.reconnect import ReasonDelay
 from agent.core.setting import settings_of
 from agent.engines.catalog import backend_settings, remote_engines
 from agent.errors import ConfigError
+from agent.supervise.start_up import find_declared_problem
 
 EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
 
@@ -75,66 +70,32 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
 @pytest.mark.parametrize(
     ("text", "key", "line", "cause"),
     [
-        pytest.param("[api]\nlistn = 'x'", "api.listn", 2, "did you mean listen?", id="a typo"),
-        pytest.param("[stop]\n#\nsave = '20'", "stop.save", 3, "a number", id="text for number"),
-        pytest.param(
-            "[memory]\nmeasure = 1", "memory.measure", 2, "true or false", id="int for bool"
-        ),
-        pytest.param("[api]\nallowed_hosts = [1]", "api.allowed_hosts", 2, "a list", id="bad list"),
-        pytest.param("[stop]\nsave = nan", "stop.save", 2, "finite", id="not a number"),
-        pytest.param("[stop]\nsave = -1", "stop.save", 2, "at least 0.1", id="below the range"),
-        pytest.param("[agent]\nhost = 'cron'", "agent.host", 2, "one of auto", id="no choice"),
-        pytest.param("agent = {log_level = 3}", "agent.log_level", 1, "a text", id="inline table"),
-        pytest.param("[[agent]]\n", "agent", 1, "it must be a table", id="array of tables"),
-        pytest.param(
-            "[[instance]]\nid='a'\nengine='x'\n[[instance]]\nid='B'\nengine='x'",
-            "instance[1].id",
-            5,
-            "cannot use 'B'",
-            id="a bad id in the second instance",
-        ),
-        pytest.param(
-            "[[instance]]\nid='a'\nengine='e'\n[[instance]]\nengine='e'\nid='a'",
-            "instance[1].id",
-            6,
-            "declared twice",
-            id="twice",
-        ),
-        pytest.param(
-            "[reconnect]\nbase = 10\nmax = 5", "reconnect.base", 2, "more than", id="base over max"
-        ),
-        pytest.param(
-            "[stop]\nsave = 60", "stop.save", 2, "worker.stop_timeout", id="killed while saving"
-        ),
-        pytest.param(
-            "[api]\nlisten = '0.0.0.0:80'\ntrust_loopback = true",
-            "api.trust_loopback",
-            3,
-            "only for a loopback",
-            id="trust of a routable address",
-        ),
-        pytest.param("[log]\nrepairs_name='../x'", "log.repairs_name", 2, "plain", id="log's path"),
-        pytest.param("[api]\nlisten = '::1:80'", "api.listen", 2, "[ ]", id="bare IPv6"),
-        pytest.param(
-            "[agent]\nstate_path='/s/t'\nsession_storage_path='/x'\ncache_path='/s'",
-            "agent.cache_path",
-            4,
-            "must be outside the cache",
-            id="state in the cache",
-        ),
-        pytest.param(
-            "[memory]\ninstance = 1_000_000_000",
-            "memory.instance",
-            2,
-            "worker.memory_max",
-            id="a limit above the wall",
-        ),
-        *(
-            pytest.param(f"[start]\n{key} = {'9' * 400}", f"start.{key}", 2, "number", id=key)
-            for key in ("stagger", "parallel")
-        ),
+        ("[api]\nlistn = 'x'", "api.listn", 2, "did you mean listen?"),
+        ("[stop]\n#\nsave = '20'", "stop.save", 3, "a number"),
+        ("[memory]\nmeasure = 1", "memory.measure", 2, "true or false"),
+        ("[api]\nallowed_hosts = [1]", "api.allowed_hosts", 2, "a list"),
+        ("[stop]\nsave = nan", "stop.save", 2, "finite"),
+        ("[stop]\nsave = -1", "stop.save", 2, "at least 0.1"),
+        ("[agent]\nhost = 'cron'", "agent.host", 2, "one of auto"),
+        ("agent = {log_level = 3}", "agent.log_level", 1, "a text"),
+        ("[[agent]]\n", "agent", 1, "it must be a table"),
+        ("[[instance]]\nid='a'\nengine='x'\n[[instance]]\nid='B'\nengine='x'",
+         "instance[1].id", 5, "cannot use 'B'"),
+        ("[[instance]]\nid='a'\nengine='e'\n[[instance]]\nengine='e'\nid='a'",
+         "instance[1].id", 6, "declared twice"),
+        ("[reconnect]\nbase = 10\nmax = 5", "reconnect.base", 2, "more than"),
+        ("[stop]\nsave = 60", "stop.save", 2, "worker.stop_timeout"),
+        ("[api]\nlisten = '0.0.0.0:80'\ntrust_loopback = true",
+         "api.trust_loopback", 3, "only for a loopback"),
+        ("[log]\nrepairs_name='../x'", "log.repairs_name", 2, "plain"),
+        ("[api]\nlisten = '::1:80'", "api.listen", 2, "[ ]"),
+        ("[agent]\nstate_path='/s/t'\nsession_storage_path='/x'\ncache_path='/s'",
+         "agent.cache_path", 4, "must be outside the cache"),
+        ("[memory]\ninstance = 1_000_000_000", "memory.instance", 2, "worker.memory_max"),
+        *((f"[start]\n{key} = {'9' * 400}", f"start.{key}", 2, "number")
+          for key in ("stagger", "parallel")),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_is_named_with_key_file_and_line(load, tmp_path, *, text, key, line, cause):
     with pytest.raises(ConfigError) as caught:
         load(text)
@@ -209,10 +170,9 @@ def test_the_environment_overrides_the_file(load, name, text, key, value):
 
 
 def test_every_name_for_the_environment_stands_for_a_key():
-    for keys, _ in NAMED.values():
-        for key in keys:
-            section, _, name = key.partition(".")
-            assert hasattr(getattr(Config(), section), name)
+    for key, _ in NAMED.values():
+        section, _, name = key.partition(".")
+        assert hasattr(getattr(Config(), section), name)
 
 
 def test_a_first_limit_above_a_second_one_that_is_set_is_refused(load):
@@ -259,83 +219,31 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
 @pytest.mark.parametrize(
     ("text", "key", "line", "cause"),
     [
-        pytest.param(EVO + "tiemout = 3", "backend[0].tiemout", 6, "mean timeout", id="a typo"),
-        pytest.param(
-            EVO.replace("'evolution'", "'web'"), "backend[0].engine", 3, "one of", id="web",
-        ),
-        pytest.param(EVO + EVO, "backend[1].name", 7, "declared twice", id="twins"),
-        pytest.param(
-            EVO.replace("http://", "http://u:sesame@"),
-            "backend[0].url", 4, "logs would show", id="a password in the url",
-        ),
-        pytest.param(
-            EVO.replace(":8080", ":8080/?apikey=1"), "backend[0].url", 4, "without ?", id="query"
-        ),
-        pytest.param(
-            EVO + "key_file = '/k'", "backend[0].key_file", 6, "both", id="key and key_file"
-        ),
-        pytest.param(
-            EVO + "auth_folder = '/a/{id}'",
-            "backend[0].auth_folder", 6, "only for engine whaticket", id="evolution has no folder",
-        ),
-        pytest.param(
-            EVO + "ca_file = '/c'\ntls_verify = false",
-            "backend[0].tls_verify", 7, "makes ca_file useless", id="trust of one and of all",
-        ),
-        pytest.param(
-            TICKET.replace("password", "key = 'x'\n#"),
-            "backend[0].user", 5, "belong together", id="a user without password",
-        ),
-        pytest.param(
-            TICKET + "auth_folder = '/auth'", "backend[0].auth_folder", 7, "{id}", id="every folder"
-        ),
-        pytest.param(
-            TICKET + "auth_folder = '/a/../{id}'",
-            "backend[0].auth_folder", 7, "in its last part", id="a way up",
-        ),
-        pytest.param(
-            TICKET + "redis_pattern = 'sessions:{id}*'",
-            "backend[0].redis_pattern", 7, "a separator between", id="other sessions' keys",
-        ),
-        pytest.param(
-            TICKET + "auth_folder = '/a/{id}/b'",
-            "backend[0].auth_folder", 7, "last part", id="a folder above",
-        ),
-        pytest.param(
-            TICKET + "redis_url = 'http://r'", "backend[0].redis_url", 7, "redis://", id="no redis"
-        ),
-        pytest.param(
-            TICKET + "logs = ['journal:wa']",
-            "backend[0].logs", 7, "it must be file:/PATH", id="no file and no command",
-        ),
-        pytest.param(
-            TICKET + "logs = ['command:a', 'command:b']",
-            "backend[0].logs", 7, "only one command", id="two commands",
-        ),
-        pytest.param(
-            TICKET + "log_session = 'x'", "backend[0].log_session", 7, "one group", id="no group"
-        ),
-        pytest.param(
-            TICKET + "start_route = 'POST /whatsapp'",
-            "backend[0].start_route", 7, "{id}", id="which session",
-        ),
-        pytest.param(
-            EVO + "[[instance]]\nid='a'\nengine='whaticket'\n[instance.settings]\nbackend='evo'",
-            "instance[0].settings.backend", 10, "has engine evolution", id="of another engine",
-        ),
-        pytest.param(
-            EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='evo'}\n"
-            "[[instance]]\nid='b'\nengine='evolution'\nsettings={backend='evo', remote='a'}",
-            "instance[1].settings.remote", 13, "already", id="one session twice",
-        ),
-        pytest.param(
-            EVO + "[[instance]]\nid='a'\nengine='sandbox'\nsettings={backend='evo'}",
-            "instance[0].settings.backend", 9, "runs on this machine", id="a local one elsewhere",
-        ),
-        pytest.param(
-            "[agent]\nsession_storage_path = '/var/lib/wa-agent/backends'",
-            "agent.session_storage_path", 2, "separate folders", id="sessions among the backends",
-        ),
+        (EVO + "tiemout = 3", "backend[0].tiemout", 6, "mean timeout"),
+        (EVO.replace("'evolution'", "'web'"), "backend[0].engine", 3, "one of"),
+        (EVO + EVO, "backend[1].name", 7, "declared twice"),
+        (EVO.replace("http://", "http://u:sesame@"), "backend[0].url", 4, "logs would show"),
+        (EVO.replace(":8080", ":8080/?apikey=1"), "backend[0].url", 4, "without ?"),
+        (EVO + "key_file = '/k'", "backend[0].key_file", 6, "both"),
+        (EVO + "auth_folder = '/a/{id}'", "backend[0].auth_folder", 6, "only for engine whaticket"),
+        (EVO + "ca_file = '/c'\ntls_verify = false",
+         "backend[0].tls_verify", 7, "makes ca_file useless"),
+        (TICKET.replace("password", "key = 'x'\n#"), "backend[0].user", 5, "belong together"),
+        (TICKET + "auth_folder = '/auth'", "backend[0].auth_folder", 7, "{id}"),
+        (TICKET + "auth_folder = '/a/../{id}'", "backend[0].auth_folder", 7, "in its last part"),
+        (TICKET + "redis_pattern = 'sessions:{id}*'",
+         "backend[0].redis_pattern", 7, "a separator between"),
+        (TICKET + "auth_folder = '/a/{id}/b'", "backend[0].auth_folder", 7, "last part"),
+        (TICKET + "redis_url = 'http://r'", "backend[0].redis_url", 7, "redis://"),
+        (TICKET + "logs = ['journal:wa']", "backend[0].logs", 7, "it must be file:/PATH"),
+        (TICKET + "logs = ['command:a', 'command:b']", "backend[0].logs", 7, "only one command"),
+        (TICKET + "log_session = 'x'", "backend[0].log_session", 7, "one group"),
+        (TICKET + "start_route = 'POST /whatsapp'", "backend[0].start_route", 7, "{id}"),
+        (EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='evo'}\n"
+         "[[instance]]\nid='b'\nengine='evolution'\nsettings={backend='evo', remote='a'}",
+         "instance[1].settings.remote", 13, "already"),
+        ("[agent]\nsession_storage_path = '/var/lib/wa-agent/backends'",
+         "agent.session_storage_path", 2, "separate folders"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_backend_is_named_with_key_file_and_line(
@@ -348,6 +256,37 @@ def test_a_mistake_in_a_backend_is_named_with_key_file_and_line(
     assert f"{tmp_path / 'agent.toml'}, line {line}:" in message
     assert cause in message
     assert "sesame" not in message
+
+
+@pytest.mark.parametrize(
+    ("instance", "cause"),
+    [
+        ("id='a'\nengine='whaticket'\nsettings={backend='evo'}", "of engine evolution"),
+        ("id='a'\nengine='evolution'\nsettings={backend='e'}", "declared: evo"),
+        ("id='a'\nengine='sandbox'\nsettings={backend='evo'}", "unknown"),
+    ],
+)
+def test_an_instance_must_fit_its_backend(tmp_path, instance, cause):
+    path = tmp_path / "agent.toml"
+    path.write_text(f"{EVO}[[instance]]\n{instance}\n")
+    with pytest.raises(ConfigError, match=cause) as caught:
+        load_config(path, {}, more=find_declared_problem)
+    assert caught.value.field.startswith("instance[0].settings")
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("id='a'\nengine='x'\nenabeld=true", "enabeld"),
+        ("id='a'\nengine='x'\nenabled=1", "enabled"),
+        ("id='a'\nengine='x'\nsettings={at=[2026-01-01]}", "settings"),
+        ("id='a'\nengine='x'\nsettings={n=99999999999999999999}", "settings"),
+    ],
+)
+def test_an_instance_that_cannot_be_read_is_named(load, text, field):
+    with pytest.raises(ConfigError) as caught:
+        load(f"[[instance]]\n{text}\n")
+    assert caught.value.field == f"instance[0].{field}"
 
 
 @pytest.mark.parametrize(
@@ -484,13 +423,8 @@ def names_of(table: object) -> list[str]:
     return [one.name for one, _ in settings_of(table)]
 
 
-@pytest.mark.parametrize("name", ["CONFIG", "KEY"])
-def test_variables_of_the_command_line_are_no_settings(name):
-    assert load_config(None, {f"WA_AGENT_{name}": "x"}) == Config()
-
-
-def test_variables_of_other_programs_are_left_alone():
-    assert load_config(None, {"WA_AGENTX": "1", "PATH": "/bin", "REDIS_HOST": "x"}) == Config()
+def test_variables_of_the_command_line_and_of_other_programs_are_no_settings():
+    assert load_config(None, {"WA_AGENT_KEY": "x", "WA_AGENTX": "1", "REDIS_HOST": "x"}) == Config()
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ codes = st.sampled_from([*REASONS, "never heard of"])
         pytest.param("conflict", [30, 45, 67.5], id="conflict"),
         pytest.param("restart_required", [0, 3, 4.5], id="at once, then like any other"),
         pytest.param("client_outdated", [120, 300, 900, 900], id="2, 5, then 15 minutes"),
+        pytest.param("worker_failed", [10, 15, 22.5, 33.75, 50.625, 60, 60], id="a minute at most"),
         pytest.param("browser_unsupported", [10, 30, 60, 300, 900, 1800, 1800], id="one look"),
     ],
 )
@@ -112,6 +113,13 @@ def test_a_session_that_never_comes_back_waits_longer_each_time():
     assert waits == pytest.approx([1, 1.5, 2.25, 3.375, 5.0625, 7.59375])
     assert record.attempts == 6
     assert breaker_of(record).opened_at is not None
+
+
+def test_a_cause_on_this_machine_opens_no_circuit():
+    record = SessionRecord()
+    for _ in range(BREAKER.failures):
+        record = lose(record, "worker_failed")
+    assert breaker_of(record).opened_at is None
 
 
 def test_attempts_end_after_a_minute_of_connection_and_not_before():

@@ -1,19 +1,12 @@
 """Backends: their health, and the sessions on their servers."""
 
-import asyncio
-import os
-from pathlib import Path
-
 from aiohttp import web
 
 from agent.api.http.call import Call, Json
 from agent.api.http.envelope import created, json_answer
-from agent.api.http.fields import STRING, STRINGS, Field
+from agent.api.http.fields import STRING, Field
 from agent.api.present import show_backend, show_instance
-from agent.config.settings_file import add_backend
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
-from agent.engines.catalog import remote_engines
-from agent.errors import NotFound, Refused
 
 ADOPT = (
     Field("remote", STRING, "its name on the server", required=True, least=1, most=256),
@@ -26,20 +19,6 @@ ADOPT = (
         pattern=ID_PATTERN,
     ),
 )
-
-NEW = (
-    Field("name", STRING, "its name here", required=True, most=48, pattern=ID_PATTERN),
-    Field(
-        "engine", STRING, "kind of server", required=True, choices=tuple(sorted(remote_engines()))
-    ),
-    Field("url", STRING, "its address, without a password", required=True, least=1, most=1024),
-    Field(
-        "key", STRING, "API key of the server; `wa-agent backends add` can name a file", most=1024
-    ),
-    Field("adopt", STRINGS, "names of its sessions that become instances", most=100),
-)
-THERE_WITHIN = 10.0
-"""Seconds in which the agent takes on a new backend."""
 
 
 async def list_backends(call: Call) -> Json:
@@ -78,28 +57,6 @@ async def adopt(call: Call) -> web.Response:
     wanted = parse_instance_id(body["id"]) if "id" in body else None
     id = await call.supervisor.backends.adopt(_name(call), body["remote"], wanted)
     return created(show_instance(call.supervisor.view(id)), f"/api/instance/{id}")
-
-
-async def add(call: Call) -> web.Response:
-    """No path of a file is taken: who has a key must not choose what is read, and sent to a server
-    of their choice."""
-    body = await call.body()
-    name, place = body["name"], call.parts.places.get("config")
-    if place is None:
-        raise Refused(
-            f"cannot add backend {name}: the agent was started without an agent.toml",
-            code="no_config",
-        )
-    await asyncio.to_thread(add_backend, Path(place), body, os.environ)
-    call.parts.reload()
-    for _ in range(int(THERE_WITHIN / 0.1)):
-        try:
-            view = call.supervisor.backends.view(name)
-        except NotFound:
-            await asyncio.sleep(0.1)
-        else:
-            return created(show_backend(view), f"/api/backends/{name}")
-    return json_answer({"name": name, "look": f"/api/backends/{name}"}, 202)
 
 
 async def reload(call: Call) -> web.Response:

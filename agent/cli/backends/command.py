@@ -1,6 +1,7 @@
 """Backends: servers of other programs, their sessions, and the instances made of these."""
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from agent.cli.paths import config_path
 from agent.cli.sessions.repair_round import TO_THE_END
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import moment, pair_lines, table_lines
-from agent.errors import InvalidRequest
+from agent.errors import ConfigError, InvalidRequest
 
 _SECONDS = 150.0
 """A server may take as long as its `timeout`; the agent answers when that is over."""
@@ -99,34 +100,30 @@ def list_backends(options: argparse.Namespace) -> int:
 
 
 def add_backend(options: argparse.Namespace) -> int:
-    """A person who may write the file does so; else the agent is asked to."""
-    from agent.config import settings_file
+    from agent.config.declaration import key_fault
+    from agent.config.secret_file import read_secret
+    from agent.config.settings_file import change_rows, with_rows
 
-    client, path = client_of(options), config_path(options.config, os.environ)
+    path = config_path(options.config, os.environ)
+    if path is None:
+        raise InvalidRequest("cannot add a backend: --config names agent.toml", field="config")
     values = {"name": options.backend, "engine": options.engine, "url": options.address}
     if options.key_file:
         values["key_file"] = str(Path(options.key_file).absolute())
+        try:
+            read_secret(values["key_file"], "--key-file", "key_file", key_fault)
+        except ConfigError as error:
+            # A file that only the agent may read is left to it.
+            if not isinstance(error.__cause__, PermissionError):
+                raise
     wanted = {**values, "adopt": options.adopt} if options.adopt else values
-    if path is not None and os.access(path, os.W_OK):
-        settings_file.add_backend(path, wanted, os.environ)
-        client.post("/api/reload")
-    else:
-        client.post("/api/backends", _with_key(wanted))
+    keys = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items())
+    lines = "\n".join(["[[backend]]", *keys, ""])
+    client, doing = client_of(options), f"add backend {options.backend} to"
+    change_rows(path, lambda old: with_rows(old, "backend", [wanted], lines), os.environ, doing)
+    client.post("/api/reload")
     done = f"{options.backend} is added; how it is: wa-agent backends {options.backend}"
     return print_answer(options, wanted, done)
-
-
-def _with_key(values: dict[str, Any]) -> dict[str, Any]:
-    """The key itself: the agent takes no path of a file from a client."""
-    path = values.get("key_file")
-    if path is None:
-        return values
-    try:
-        key = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise InvalidRequest(f"cannot read {path}: {cause}", field="key_file") from error
-    return {name: value for name, value in values.items() if name != "key_file"} | {"key": key}
 
 
 def show(options: argparse.Namespace) -> int:

@@ -45,7 +45,8 @@ class Reason:
     fresh_worker: bool = False
     """Reconnecting inside the worker is useless: only a new worker helps."""
     local: bool = False
-    """Its cause is on this machine: many at once say nothing about WhatsApp or the way to it."""
+    """Its cause is on this machine: many at once say nothing about WhatsApp or the way to it, the
+    circuit breaker does not count it, and no pause is longer than a minute."""
     unpairs: bool = False
     """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
     detailed: bool = False

@@ -103,7 +103,6 @@ ROWS = (
         ConnectionStatus.INITIALIZING,
         "Nothing to do: the program is kept alive. What it can tell, and how, is on the page of the"
         " program engine.",
-        counts_as_failure=False,
         endless=True,
         detailed=True,
         local=True,
@@ -115,7 +114,6 @@ ROWS = (
         _RECONNECTING,
         "Nothing to do; if it repeats, the worker's log has the program's last lines.",
         base=1.0,
-        counts_as_failure=False,
         endless=True,
         detailed=True,
         local=True,
@@ -127,9 +125,7 @@ ROWS = (
         _DISCONNECTED,
         "Read its last lines (`wa-agent why ID`, and the worker's log), correct the program or its"
         " [[program]] in agent.toml, then `wa-agent restart ID`.",
-        base=60.0,
-        max=1800.0,
-        counts_as_failure=False,
+        base=10.0,
         detailed=True,
         local=True,
     ),
@@ -141,8 +137,6 @@ ROWS = (
         "Correct what the reason names: its [[program]] in agent.toml, its files or rights;"
         " `wa-agent doctor` checks it, and the next try finds it.",
         base=5.0,
-        max=60.0,
-        counts_as_failure=False,
         detailed=True,
         local=True,
     ),
@@ -377,8 +371,6 @@ ROWS = (
         _DISCONNECTED,
         "Fetch it with the command that `wa-agent doctor` prints; the next try finds it.",
         base=5.0,
-        max=60.0,
-        counts_as_failure=False,
         endless=True,
         local=True,
     ),
@@ -389,8 +381,6 @@ ROWS = (
         _DISCONNECTED,
         "Install the package that `wa-agent doctor` names; the next try finds it.",
         base=5.0,
-        max=60.0,
-        counts_as_failure=False,
         endless=True,
         local=True,
     ),
@@ -401,8 +391,6 @@ ROWS = (
         _DISCONNECTED,
         "Install it as `wa-agent doctor` says; the next try finds it.",
         base=5.0,
-        max=60.0,
-        counts_as_failure=False,
         endless=True,
         local=True,
     ),
@@ -413,8 +401,6 @@ ROWS = (
         _DISCONNECTED,
         "Fetch them with the command that `wa-agent doctor` prints; the next try finds them.",
         base=5.0,
-        max=60.0,
-        counts_as_failure=False,
         endless=True,
         local=True,
     ),
@@ -425,8 +411,6 @@ ROWS = (
         _DISCONNECTED,
         "Close that browser: the detail has its process number. The agent leaves the files alone.",
         base=10.0,
-        max=60.0,
-        counts_as_failure=False,
         endless=True,
         local=True,
     ),
@@ -485,7 +469,6 @@ ROWS = (
         " the file that was changed: the agent compares them at each check, and then restarts the"
         " session. Another account's session moves in with `wa-agent import` under a name of its"
         " own.",
-        counts_as_failure=False,
         local=True,
     ),
     Reason(
@@ -497,7 +480,6 @@ ROWS = (
         " each session there. Where sessions were exchanged, put that right on the server: the"
         " session goes on by itself. If the other account is meant: `wa-agent delete ID`, then"
         " `wa-agent backends adopt NAME`.",
-        counts_as_failure=False,
         local=True,
     ),
     Reason(
@@ -508,7 +490,6 @@ ROWS = (
         "Put the folder or its rights back; the agent checks it each second and starts the"
         " session then. Sessions may lie on another disk, but not behind links: set"
         " `session_storage_path`.",
-        counts_as_failure=False,
         local=True,
     ),
     Reason(

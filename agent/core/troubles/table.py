@@ -168,6 +168,7 @@ def _age(at: float | None, wall: float) -> str | None:
 S, B, M = Of.SESSION, Of.BACKEND, Of.MACHINE
 BAD, WARN = Severity.CRITICAL, Severity.WARNING
 _DOWN = ("down", "circuit_open")
+KEEPS_ENDING = ("worker_failed", "client_failing", "program_failing")
 
 TABLE = (
     Row(
@@ -304,6 +305,17 @@ TABLE = (
         "Too little memory or processor time, or a disk that hangs? `journalctl WA_INSTANCE={who}`"
         " has the stack of each hang.",
         window=30 * MINUTE,
+    ),
+    Row(
+        "keeps_ending",
+        WARN,
+        S,
+        of_session(lambda view: _because(view.reason) if view.reason in KEEPS_ENDING else None),
+        "what runs {who} ends again and again{value}",
+        "`wa-agent why {who}` has its last words, the worker's log more. It is started again each"
+        " minute at least.",
+        hold=5 * MINUTE,
+        covers=("down",),
     ),
     Row(
         "circuit_open",

@@ -6,6 +6,7 @@ import pytest
 
 from agent.cli.backends import command as backends
 from agent.cli.sessions import delete
+from agent.config.load import load_config
 from agent.core.model import InstanceId, RemoteSession
 
 
@@ -130,3 +131,21 @@ async def test_deleting_there_too_takes_the_words(cli, house, evo, monkeypatch):
 )
 def test_a_name_after_backends_means_show(argv, expected):
     assert backends.spelled_out(argv) == expected
+
+
+async def test_a_backend_is_added_to_the_settings_of_a_person(cli, evo, tmp_path):
+    config, key = tmp_path / "agent.toml", tmp_path / "desk.key"
+    config.write_text("[agent]\n# mine\n")
+    key.touch(0o600)
+    words = ("backends", "add", "desk", "evolution", "http://127.0.0.1:9", "--config", config)
+    refused = await cli(*words, "--key-file", key)
+    assert (refused.status, "it is empty" in refused.err) == (78, True)
+    key.write_text("a-key-of-mine\n")
+    added = await cli(*words, "--key-file", key, "--adopt", "*")
+    assert added.out.startswith("desk is added")
+    (desk,) = load_config(config, {}).backend
+    assert (desk.name, desk.key_file, desk.adopt) == ("desk", str(key), ("*",))
+    assert "# mine" in config.read_text() and "a-key-of-mine" not in config.read_text()
+    twice = await cli(*words, "--key-file", key)
+    assert (twice.status, "declared twice" in twice.err) == (2, True)
+    assert len(list(tmp_path.glob("agent.toml.2*"))) == 1, "the file as it was before"

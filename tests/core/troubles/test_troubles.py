@@ -85,6 +85,7 @@ STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("down", 300, {"status": S.RECONNECTING, "reason": "connection_lost"}, {}),
     ("needs_scan", 300, {"status": S.QR_REQUIRED}, {}),
     ("given_up", 0, bad("attempts_used_up"), {}),
+    ("keeps_ending", 0, bad("worker_failed", S.RECONNECTING), {}),
     ("temporary_ban", 0, bad("temporary_ban"), {}),
     ("passkey_required", 0, bad("passkey_required", S.QR_REQUIRED), {}),
     ("corrupted", 600, {"verdict": verdict(Health.CORRUPTED, "keys")}, {}),

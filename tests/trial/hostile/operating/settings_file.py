@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 from tests.trial.hostile.operating.commands import Step
-from tests.trial.hostile.operating.oracle import judge_answer, judge_command, judge_look
+from tests.trial.hostile.operating.oracle import judge_command
 from tests.trial.hostile.operating.processes import type_command
 from tests.trial.hostile.operating.world import World
 
@@ -18,10 +18,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 def draw_additions(chance: Random) -> Step:
     first, many = chance.randrange(10**6), chance.choice([1, 2, 3, 6])
-    adds = [
-        {"name": f"late-{first}-{number}", "by": chance.choice(["api", "api", "cli"])}
-        for number in range(many)
-    ]
+    adds = [{"name": f"late-{first}-{number}"} for number in range(many)]
     return {"do": "additions", "adds": adds, "file": chance.choice(STATES)}
 
 
@@ -79,13 +76,6 @@ def _key(name: str) -> str:
 async def _add(world: World, each: Step) -> bool:
     """Whether it was acknowledged."""
     name = each["name"]
-    if each["by"] == "api":
-        body = {"name": name, "engine": "evolution", "url": NOWHERE, "key": _key(name)}
-        status, said = await world.ask("POST", "/api/backends", {}, body)
-        judge_answer(f"POST /api/backends {name}", status, said, alive=not world.dead)
-        if status == 202:
-            await judge_look(world, said)
-        return status == 201
     file = world.folder / f"{name}.key"
     file.touch(0o600)
     file.write_text(_key(name))
