@@ -155,6 +155,7 @@ class Servers:
                 self.leave(backend, id)
         name = f"server {backend.name}"
         backend.task = asyncio.create_task(self._live(backend, server), name=name)
+        await asyncio.sleep(0)  # cancelled before its first turn it would not close its connections
 
     async def stop(self, backend: BackendFacts) -> None:
         """The server's sessions go on."""
