@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import selectors
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,27 +17,9 @@ from tests.standin.evolution import KEY, StandIn, Times
 from tests.standin.evolution.instances import Instance
 from tests.world import virtual
 
-DELIVERED = 0.001
-"""Real seconds: what one socket of this machine wrote, another can read after them."""
-
-
-class _Patient(virtual._Selector):
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout and (ready := selectors.EpollSelector.select(self, DELIVERED)):
-            return ready
-        return super().select(timeout)
-
-
-class Loop(virtual.Loop):
-    """Virtual time for real sockets: it moves once the kernel has nothing on its way."""
-
-    def __init__(self) -> None:
-        asyncio.SelectorEventLoop.__init__(self, _Patient(virtual.clocks.stopped()))
-        asyncio.SelectorEventLoop.set_default_executor(self, virtual._InLine(1))
-
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"virtual": Loop}
+    return {"virtual": virtual.PatientLoop}
 
 
 @pytest.fixture(autouse=True)

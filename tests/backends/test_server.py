@@ -9,6 +9,7 @@ import pytest
 
 from agent.backends.evolution import Evolution
 from agent.backends.server import EVERY, LOOKS, Server
+from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.core.words import NO_PROOF
 from agent.errors import EngineError, Refused
@@ -192,3 +193,28 @@ async def test_a_server_that_misbehaves_stays_alone_with_it(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def test_many_sessions_of_a_slow_server_are_proved_while_all_of_them_are_probed(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth of a thousand sessions, of the looks at once and of the server's parallel requests:
+    their requests take 36 s, and probes that wait for turns in vain would make that minutes."""
+    monkeypatch.setattr("agent.backends.server.LOOKS", LOOKS // 10)
+    at = await watch(parallel=5)
+    await at.standin.front.set("slow", 0.6)
+    names = [f"line-{number}" for number in range(100)]
+    for name in names:
+        await at.hold(name)
+
+    async def probe(number: int) -> None:
+        await asyncio.sleep(number / 10)  # as after a start of the agent
+        while True:
+            next_at = boot_now() + 30
+            with contextlib.suppress(EngineError):
+                await at.server.probe(InstanceId(names[number]))
+            await asyncio.sleep(max(next_at - boot_now(), 0.0))
+
+    probing = asyncio.gather(*(probe(number) for number in range(len(names))))
+    await at.until(lambda: all(at.says(name) == "CONNECTED" for name in names), 75)
+    probing.cancel()

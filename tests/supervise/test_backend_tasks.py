@@ -1,7 +1,10 @@
 """One task for each server, also while its key changes."""
 
 import asyncio
+import gc
 from pathlib import Path
+
+import pytest
 
 from agent.backends.server import Server
 from agent.config import BackendDeclaration, BackendsSection
@@ -10,8 +13,9 @@ from agent.supervise.backends.registry import Backends
 from agent.supervise.loop import Wakes
 
 
-async def test_a_key_that_changes_during_a_slow_close_begins_one_task(tmp_path: Path, monkeypatch):
-    backends = Backends(
+@pytest.fixture
+def backends(tmp_path: Path) -> Backends:
+    return Backends(
         root=tmp_path,
         wakes=Wakes(),
         facts={},
@@ -20,6 +24,18 @@ async def test_a_key_that_changes_during_a_slow_close_begins_one_task(tmp_path: 
         settings=BackendsSection,
         breaker=lambda: BreakerPolicy(5, 600.0),
     )
+
+
+async def test_a_task_that_ends_before_its_first_turn_closes_its_connections(backends):
+    await backends.add(BackendDeclaration("evo", "evolution", "http://127.0.0.1:1", key="k"))
+    await backends.start(backends.all["evo"])
+    await backends.servers.stop(backends.all.pop("evo"))
+    gc.collect()  # what was left open warns then, and a warning fails the test
+
+
+async def test_a_key_that_changes_during_a_slow_close_begins_one_task(
+    backends, tmp_path: Path, monkeypatch
+):
     key, running = tmp_path / "key", []
     closing, may_close = asyncio.Event(), asyncio.Event()
 

@@ -9,6 +9,7 @@ import os
 import random
 import selectors
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,8 @@ from tests import clocks
 from tests.clocks import Clock
 
 T = TypeVar("T")
+DELIVERED = 0.001
+"""Real seconds: what one socket of this machine wrote, another can read after them."""
 STANDS_STILL = 5.0
 """Real seconds without anything to do: no clock would ever move again."""
 
@@ -76,6 +79,52 @@ class Loop(asyncio.SelectorEventLoop):
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """It has no threads."""
+
+
+class _Patient(_Selector):
+    """It waits for the kernel as long as something is on its way over TCP."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._tcp = set[Any]()
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        if _is_tcp(fileobj):
+            self._tcp.add(fileobj)
+        return super().register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        self._tcp.discard(fileobj)
+        return super().unregister(fileobj)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self._tcp and timeout:
+            ready = selectors.EpollSelector.select(self, DELIVERED)
+            if ready:
+                return ready
+        return super().select(timeout)
+
+
+def _is_tcp(fileobj: object) -> bool:
+    if not isinstance(fileobj, int):
+        return False
+    try:
+        one = socket.socket(fileno=fileobj)
+    except OSError:
+        return False
+    try:
+        listens = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return one.family == socket.AF_INET and not listens
+    finally:
+        one.detach()
+
+
+class PatientLoop(Loop):
+    """Virtual time for real sockets: it moves once the kernel has nothing on its way."""
+
+    def __init__(self) -> None:
+        asyncio.SelectorEventLoop.__init__(self, _Patient(clocks.stopped()))
+        asyncio.SelectorEventLoop.set_default_executor(self, _InLine(1))
 
 
 class _InLineWriter(Writer):

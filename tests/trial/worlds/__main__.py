@@ -1,14 +1,19 @@
 """scripts/trial worlds [--days N] [--sessions N] [--seed S]
 
-Draws faults of the network, WhatsApp, workers, the agent, its clocks, its disk and its operator
-over a whole agent that also sends messages, and looks each day whether every session is back with
-its pairing, whether one that a person stopped stayed stopped, and whether each message that was
-accepted has reached its contact once and in order, or is said not to have. At the first day that is
-not well it leaves out what it can of the faults, prints the seed and that story, and ends with 1.
+Draws faults of the network, WhatsApp, workers, the agent, its clocks, its disk, its operator and a
+server of others over a whole agent that sends messages and is sent some. It looks each day whether
+every session is back with its pairing, whether one that a person stopped stayed stopped, whether
+logins keep to their budget and to bans, whether each message that was accepted has reached its
+contact once and in order, or is said not to have, and whether a reader got each message of a
+contact once and in order. At the end the memory must be flat, and the first day, played again, the
+same. At the first day that is not well it leaves out what it can of the faults, prints the seed and
+that story, and ends with 1.
 """
 
 import argparse
 import asyncio
+import difflib
+import gc
 import json
 import logging
 import math
@@ -24,7 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests import clocks
-from tests.world.virtual import Loop, virtual_time
+from tests.world.logins import Logins, counted
+from tests.world.others import ONE, WHOLE, Others
+from tests.world.virtual import PatientLoop, virtual_time
 from tests.world.world import WorldAgent
 
 DAY = 86_400.0
@@ -33,10 +40,16 @@ EVERY = 900.0
 BACK_WITHIN = 7200.0
 """After all faults ended: the pauses of a circuit and of a ban's last try lie within it."""
 STOP_WITHIN = 60.0
+GROWTH = 100_000
+"""Blocks of memory that the process may have more on its last day than on its second."""
+REMOTE = 5
+"""One of so many sessions lives on a server of others."""
 OF_ONE = ("drop", "zombie", "crash", "conflict", "stuck-loading", "temp-ban", "bad-mac", "slow")
 KINDS = (
     *("message",) * 4,
+    *("contact",) * 3,
     *("one",) * 3,
+    *("server", "remote"),
     *("network", "worker", "kill", "restart", "operator", "clock", "sleep", "disk"),
 )
 ON_ITS_WAY = ("accepted", "sending")
@@ -63,12 +76,15 @@ class Event:
         return round(5 + self.share * 1795)
 
 
-def draw_day(draw: random.Random, ids: list[str]) -> list[Event]:
+def draw_day(draw: random.Random, ids: list[str], remote: list[str]) -> list[Event]:
+    names = {"one": OF_ONE, "server": WHOLE, "remote": ONE}
     found, left = list[Event](), DAY
     while (after := draw.expovariate(1 / EVERY)) < left:
         left -= after
         kind = draw.choice(KINDS)
-        found.append(Event(after, kind, draw.choice(ids), draw.choice(OF_ONE), draw.random()))
+        of = {"remote": remote, "operator": ids + remote, "server": [""]}.get(kind, ids)
+        name = draw.choice(names.get(kind, ("",)))
+        found.append(Event(after, kind, draw.choice(of), name, draw.random()))
     return found
 
 
@@ -94,15 +110,24 @@ def fill(file: Path) -> None:
 class World:
     agent: WorldAgent
     ids: list[str]
+    others: Others
+    logins: Logins
     story: list[str] = field(default_factory=list)
-    stopped: dict[str, float] = field(default_factory=dict)
-    """Those that an operator stopped, and when."""
     taken: set[str] = field(default_factory=set)
     """Another client had them: after two of those the agent leaves it to a person."""
     devices: dict[str, str] = field(default_factory=dict)
     said: dict[str, dict[int, str]] = field(default_factory=dict)
     """Of each session: its messages of this day that were accepted, by the number in their text."""
+    told: dict[str, list[int]] = field(default_factory=dict)
+    """Of each session: what its contact wrote and a reader has not got yet."""
+    cursors: dict[str, int] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)
+    """The newest message of a contact that a reader got."""
     messages: int = 0
+
+    @property
+    def stopped(self) -> dict[str, float]:
+        return self.logins.stopped
 
     def note(self, words: str) -> None:
         self.story.append(f"{asyncio.get_running_loop().time():.0f} {words}")
@@ -118,13 +143,17 @@ class World:
         await self.must_be_well(BACK_WITHIN)
         self.devices = {id: self.device(id) for id in self.ids}
         self.said = {id: {} for id in self.ids}
+        self.told = {id: [] for id in self.ids}
+        self.cursors = dict.fromkeys(self.ids, 0)
 
     async def day(self, events: list[Event]) -> None:
         for event in events:
             await asyncio.sleep(event.after)
             await self.happen(event)
             self.must_be_stopped()
+            self.must_keep_rules()
         self.note("the day is over: all faults end")
+        await self.others.end_faults()
         for id in sorted(self.stopped):
             await self.agent.do("POST", f"/api/instance/{id}/start")
         self.stopped.clear()
@@ -134,37 +163,48 @@ class World:
             await self.agent.ask("POST", f"/force-reconnection/{id}")
         self.taken.clear()
         await self.must_be_well(BACK_WITHIN)
+        self.logins.banned.clear()
         for id in self.ids:
             await self.must_have_arrived(id)
+            await self.must_have_come(id)
+        self.must_keep_rules()
+        self.note(f"all is well, after {self.logins.count} logins")
 
     async def happen(self, event: Event) -> None:
         id, seconds = event.id, event.seconds
         match event.kind:
             case "message":
                 await self.say(id)
+            case "contact":
+                await self.hear(id)
+            case "server" | "remote":
+                self.note(f"{event.name} of {id or 'the server of others'} for {seconds} s")
+                await self.others.happen(id, event.name, seconds)
             case "one":
                 self.note(f"{event.name} of {id} for {seconds} s")
                 self.taken |= {id} if event.name == "conflict" else set()
+                if event.name == "temp-ban":
+                    self.logins.banned[id] = asyncio.get_running_loop().time()
+                self.logins.by_itself |= {id} if event.name == "crash" else set()
                 await self.agent.fault(id, event.name, seconds)
             case "network":
                 self.note(f"the network is away for {seconds} s")
                 await asyncio.gather(*(self.agent.fault(one, "drop", seconds) for one in self.ids))
             case "worker":
                 self.note(f"the worker of {id} is killed")
+                self.logins.by_itself.add(id)
                 await self.agent.kill_worker(id)
             case "kill":
                 self.note("the agent is killed, and back a minute later")
                 await self.agent.kill()
                 await asyncio.sleep(60)
-                await self.agent.start()
+                await self.begin_life()
             case "restart":
                 self.note("the agent is stopped in order, and started")
                 await self.agent.stop()
-                await self.agent.start()
+                await self.begin_life()
             case "clock":
-                moved = round((event.share - 0.5) * 20 * DAY)
-                self.note(f"the clock is set by {moved} s")
-                clocks.stopped().wall += moved
+                await self.set_clock(round((event.share - 0.5) * 20 * DAY))
             case "sleep":
                 self.note(f"the machine sleeps for {seconds} s")
                 clocks.stopped().wall += seconds
@@ -177,6 +217,61 @@ class World:
                 filler.unlink()
             case _:
                 await self.turn(id)
+
+    async def set_clock(self, moved: int) -> None:
+        for id in self.ids:
+            await self.read(id)
+            if moved > 0:  # what is too old then goes
+                self.told[id].clear()
+        self.note(f"the clock is set by {moved} s")
+        clocks.stopped().wall += moved
+        self.logins.banned.clear()
+
+    async def begin_life(self) -> None:
+        self.logins.new_life()
+        await self.agent.start()
+
+    async def hear(self, id: str) -> None:
+        """A contact writes, after a reader has read."""
+        await self.read(id)
+        self.messages += 1
+        body = {"contact": "5511777777777", "text": f"{id} {self.messages}"}
+        status, _ = await self.agent.ask("POST", f"/api/instance/{id}/sandbox/say", body)
+        self.note(f"message {self.messages} to {id}: {status}")
+        if status == 200:
+            self.told[id].append(self.messages)
+
+    async def read(self, id: str) -> None:
+        """What a reader gets after its cursor: of what is awaited none twice, none out of order."""
+        more = True
+        while more:
+            path = f"/api/instance/{id}/messages?after={self.cursors[id]}"
+            status, page = await self.agent.ask("GET", path)
+            if status != 200:  # its worker does not run now
+                return
+            self.cursors[id], more = page["next"], page["more"]
+            for one in page["records"]:
+                if one["kind"] != "message" or one.get("from_me"):
+                    continue
+                number = int(one["text"].split()[1])
+                if number in self.told[id]:
+                    before = self.told[id][: self.told[id].index(number)]
+                    if before:
+                        raise Wrong(f"a reader of {id} got message {number} before {before}")
+                    self.told[id].remove(number)
+                elif number <= self.last.get(id, 0):
+                    raise Wrong(f"a reader of {id} got message {number} twice")
+                self.last[id] = number
+
+    async def must_have_come(self, id: str) -> None:
+        end = asyncio.get_running_loop().time() + BACK_WITHIN
+        while True:
+            await self.read(id)
+            if not self.told[id]:
+                return
+            if asyncio.get_running_loop().time() > end:
+                raise Wrong(f"a reader of {id} has not got {self.told[id]}")
+            await asyncio.sleep(30)
 
     async def say(self, id: str) -> None:
         self.messages += 1
@@ -199,9 +294,14 @@ class World:
             if not member.at_rest and asyncio.get_running_loop().time() > since + STOP_WITHIN:
                 raise Wrong(f"{id} runs, and an operator had stopped it")
 
+    def must_keep_rules(self) -> None:
+        if found := self.logins.wrongs + self.others.wrongs():
+            raise Wrong("; ".join(found))
+
     async def must_be_well(self, within: float) -> None:
         end = asyncio.get_running_loop().time() + within
         while bad := await self.not_connected():
+            self.others.scan()
             if asyncio.get_running_loop().time() > end:
                 raise Wrong(f"after {within:.0f} s not connected: {bad}")
             await asyncio.sleep(30)
@@ -211,7 +311,8 @@ class World:
 
     async def not_connected(self) -> list[str]:
         shown = (await self.agent.do("GET", "/api/instances?limit=500"))["instances"]
-        return [
+        missing = {*self.ids, *self.others.ids} - {one["id"] for one in shown}
+        return sorted(missing) + [
             f"{one['id']}: {one['connection_status']}, {one['sentence']}"
             for one in shown
             if one["connection_status"] != "CONNECTED"
@@ -242,40 +343,59 @@ class World:
         return str(row["state"]) if status == 200 else "forgotten"
 
 
-def play(days: list[list[Event]], ids: list[str], seed: int) -> tuple[int, list[str]]:
-    """The day that goes wrong, and its story, which is empty where all is well."""
+def play(
+    days: list[list[Event]], ids: list[str], remote: list[str], seed: int
+) -> tuple[int, list[str], list[str]]:
+    """The day that goes wrong, its story, which is empty where all is well, and the first day's."""
 
-    async def live(folder: Path) -> tuple[int, list[str]]:
+    async def live(folder: Path) -> tuple[int, list[str], list[str]]:
+        others, logins = await Others.open(remote), Logins()
         config = folder / "agent.toml"
-        config.write_text('[agent]\nhost = "process"\n')
-        world, number = World(WorldAgent(folder / "state", config), ids), 0
+        config.write_text('[agent]\nhost = "process"\n' + others.table)
+        world = World(WorldAgent(folder / "state", config), ids, others, logins)
+        number, first, blocks = 0, list[str](), 0
         try:
-            await world.begin()
-            for number in range(len(days)):
-                world.story.clear()
-                await world.day(days[number])
+            with counted(logins):
+                await world.begin()
+                for number in range(len(days)):
+                    world.story.clear()
+                    await world.day(days[number])
+                    first = first or list(world.story)
+                    blocks = blocks if number > 1 else measure()
+                if measure() > blocks + GROWTH:
+                    raise Wrong(f"{measure() - blocks} blocks of memory more than on the 2nd day")
         except (Wrong, AssertionError) as wrong:
-            return number, [*world.story, f"seed {seed}, day {number}: {wrong}"]
+            return number, [*world.story, f"seed {seed}, day {number}: {wrong}"], first
         finally:
             await world.agent.close()
-        return number, []
+            await others.close()
+        return number, [], first
 
     with (
         disk_of_its_own() as folder,
         virtual_time(seed),
-        asyncio.Runner(loop_factory=Loop) as runner,
+        asyncio.Runner(loop_factory=PatientLoop) as runner,
     ):
+        clock = clocks.stopped()
+        clock.wall, clock.monotonic, clock.boot = clock.wall // DAY * DAY, 1e6, 1e6
         return runner.run(live(folder))
 
 
-def shorten(day: list[Event], ids: list[str], seed: int, story: list[str]) -> list[str]:
+def measure() -> int:
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+def shorten(
+    day: list[Event], ids: list[str], remote: list[str], seed: int, story: list[str]
+) -> list[str]:
     """Leave out piece after piece of a day, as long as it goes wrong without those before it."""
     piece, replays = max(1, len(day) // 2), 0
     while replays < REPLAYS:
         for at in range(0, len(day), piece):
             fewer = day[:at] + day[at + piece :]
             replays += 1
-            if found := play([fewer], ids, seed)[1]:
+            if found := play([fewer], ids, remote, seed)[1]:
                 day, story = fewer, found
                 break
         else:
@@ -293,16 +413,23 @@ def main() -> int:
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     begun = time.perf_counter()
-    ids = [f"s{number}" for number in range(options.sessions)]
+    names = [f"s{number}" for number in range(options.sessions)]
+    ids, remote = names[len(names) // REMOTE :], names[: len(names) // REMOTE]
     draw = random.Random(options.seed)
-    days = [draw_day(draw, ids) for _ in range(options.days)]
-    number, story = play(days, ids, options.seed)
+    days = [draw_day(draw, ids, remote) for _ in range(options.days)]
+    number, story, first = play(days, ids, remote, options.seed)
     if story:
-        print("\n".join(shorten(days[number], ids, options.seed, story)))
+        print("\n".join([*story, "", "with fewer faults:"]), flush=True)
+        print("\n".join(shorten(days[number], ids, remote, options.seed, story)))
         return 1
     spent = time.perf_counter() - begun
     print(f"{options.days} days of {options.sessions} sessions, seed {options.seed}: well", end="")
     print(f" ({options.days * 3600 / spent:.0f} days an hour)")
+    again = play(days[:1], ids, remote, options.seed)[2]
+    if again != first:
+        print(f"seed {options.seed} has another story the second time:")
+        print("\n".join(difflib.unified_diff(first, again, lineterm="")))
+        return 1
     return 0
 
 

@@ -5,11 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-from tests.backends.conftest import Loop
 from tests.trial.hostile.serving.playing import play_case
-from tests.world.virtual import virtual_time
+from tests.world.virtual import PatientLoop, virtual_time
 
-with virtual_time(), asyncio.Runner(loop_factory=Loop) as runner:
+with virtual_time(), asyncio.Runner(loop_factory=PatientLoop) as runner:
     try:
         runner.run(play_case(json.load(sys.stdin), Path(sys.argv[1])))
     except Exception as error:
