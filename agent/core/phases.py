@@ -21,11 +21,7 @@ IN_WORDS = {
 }
 """What goes on in each phase, for people."""
 
-PASSING = (
-    ConnectionStatus.INITIALIZING,
-    ConnectionStatus.LOADING,
-    ConnectionStatus.RECONNECTING,
-)
+PASSING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING, ConnectionStatus.RECONNECTING)
 """The states that should pass by themselves."""
 
 

@@ -17,13 +17,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.observed import (
-    ended_for_good,
-    gave_up,
-    last_reason,
-    waits_for_network,
-    wall_at,
-)
+from agent.core.observed import ended_for_good, gave_up, last_reason, waits_for_network, wall_at
 from agent.core.phases import phase_deadline
 from agent.core.plan import ActionKind, Plan
 from agent.core.reasons import reason_of

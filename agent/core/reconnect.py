@@ -164,10 +164,7 @@ def after_drop(
 
 
 def after_try(
-    record: SessionRecord,
-    policy: ReconnectPolicy,
-    now_wall: float,
-    jitter01: float,
+    record: SessionRecord, policy: ReconnectPolicy, now_wall: float, jitter01: float
 ) -> SessionRecord:
     """The agent is about to START, RESTART or CONNECT: count it, and space the next try."""
     reason = reason_of(record.reason)

@@ -71,14 +71,7 @@ OTHER_ACCOUNT = "other_account"
 NOT_TOLD = "not_told"
 """The reason code of one whose program runs and tells nothing of its session."""
 UNPAIRING = frozenset(
-    {
-        "logout",
-        "account_locked",
-        "tos_block",
-        "banned",
-        "remote_missing",
-        "renewal_unfinished",
-    }
+    {"logout", "account_locked", "tos_block", "banned", "remote_missing", "renewal_unfinished"}
 )
 """The reason codes after which WhatsApp no longer knows the pairing (`unpairs` in the table)."""
 

@@ -10,15 +10,7 @@ import pytest
 from agent.backends.http import CONNECT, Answer, Http, ServerDown
 from agent.clock import boot_now
 from tests.backends.conftest import declare
-from tests.backends.hostile import (
-    Misbehaviour,
-    answer,
-    hostile,
-    not_http,
-    reset,
-    silent,
-    stream,
-)
+from tests.backends.hostile import Misbehaviour, answer, hostile, not_http, reset, silent, stream
 from tests.ports import free_port
 
 MIB = 1 << 20

@@ -103,9 +103,7 @@ async def test_one_session_that_hangs_delays_no_other(watch: Watch) -> None:
     assert up(at)
 
 
-async def test_a_server_without_the_route_of_the_proof_is_believed_and_told(
-    watch: Watch,
-) -> None:
+async def test_a_server_without_the_route_of_the_proof_is_believed_and_told(watch: Watch) -> None:
     at = await watch()
     at.standin.without = "/chat"
     (await at.hold("one")).dead = "closed"

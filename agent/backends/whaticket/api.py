@@ -14,12 +14,17 @@ from typing import Any
 from agent.backends.http import segment
 from agent.backends.server import Listed
 from agent.backends.whaticket import log_files
-from agent.backends.whaticket.calls import NOT_RUNNING, UNKNOWN, Row, WhaticketCalls
+from agent.backends.whaticket.calls import (
+    NOT_RUNNING,
+    UNKNOWN,
+    Row,
+    WhaticketCalls,
+    WhaticketSession,
+)
 from agent.backends.whaticket.contract import BackendSettings, cannot
 from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
 from agent.backends.whaticket.log_lines import LogError, Turn, words_of
-from agent.backends.whaticket.session import WhaticketSession
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
 from agent.core.findings.crypto_patterns import CryptoPattern

@@ -1,19 +1,25 @@
-"""A whaticket server's requests: its login, its token, and what its routes answer.
+"""A whaticket server's requests: its login, its token, what its routes answer, and what follows
+from it for one session.
 
 A token lasts 15 minutes, and the server answers 401 or 403 after it: a refusal is followed by one
 new login and one more try.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.backends.http import Answer, Http, ServerDown
 from agent.backends.whaticket.contract import BackendSettings, Route, cannot
+from agent.backends.whaticket.log_lines import Turn
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
+from agent.engines.base import Qr
 from agent.engines.raw import inside, text
+from agent.engines.reason_codes import web_reason
 
 REFUSED_HOLDS = 30.0
 """Seconds in which a refused login is not tried again."""
@@ -196,3 +202,189 @@ def _refusal(answer: Answer) -> str:
     if isinstance(error, str) and len(error) <= 60 and error.replace("_", "").isalnum():
         return f"{answer.status} {error}"
     return str(answer.status)
+
+
+Status = ConnectionStatus
+CODE_LASTS = 20.0
+STUCK = "server_browser_stuck"
+_WORDS: Mapping[str, tuple[Status, str, str]] = {
+    # No phase: the server tells none, so the general time limit of a start holds.
+    "OPENING": (Status.INITIALIZING, "", ""),
+    "PAIRING": (Status.INITIALIZING, "", ""),
+    "QRCODE": (Status.QR_REQUIRED, "", ""),
+    "UNPAIRED": (Status.QR_REQUIRED, "", ""),
+    "UNPAIRED_IDLE": (Status.QR_REQUIRED, "qr_idle", ""),
+    "PASSKEY_REQUIRED": (Status.QR_REQUIRED, PASSKEY_REQUIRED, ""),
+    "CONNECTED": (Status.CONNECTED, "", ""),
+    "IMPORTING": (Status.LOADING, "", "sync"),
+    "DISCONNECTED": (Status.DISCONNECTED, "connection_closed", ""),
+    # Dropped; most of these servers start it again by themselves every two seconds.
+    "PENDING": (Status.RECONNECTING, "connection_lost", ""),
+}
+
+
+def claim_of_row(row: Row) -> Claim:
+    """What the server's word means, without what else is known of the session."""
+    word = row.status.upper()
+    other = (Status.DISCONNECTED, web_reason(word), "")
+    status, reason, phase = _WORDS.get(word, other)
+    return Claim(status, reason, phase, account=row.number, raw=row.status)
+
+
+@dataclass(slots=True)
+class WhaticketSession:
+    """Times are boot times."""
+
+    name: str
+    """As the agent calls it on the server: its id there, or its name."""
+    adopted: bool
+    paired: bool
+    account: str
+    prove: bool = True
+    """False: the server's word stands also after the log told of an end."""
+    useless: tuple[str, ...] = ()
+    """Steps of a repair that this server has no request for."""
+    id: str = ""
+    """The server's id of it; "" = not known yet."""
+    row: Row | None = None
+    row_at: float = float("-inf")
+    """When the request for `row` began; `row` None after it: the server has no such session."""
+    looked: bool = False
+    keys: str = "unknown"
+    """The state of its creds: absent, unpaired, paired, damaged, unreadable or unknown."""
+    hung_up: bool = False
+    """True if the agent disconnected it: that it is down needs no other reason."""
+    acting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _since: float = 0.0
+    _asked: bool = False
+    """True if it showed codes since it was last connected."""
+    _scanned: bool = False
+    """True if it went from showing a code straight to connecting."""
+    _log_reason: str = ""
+    _closed_at: float | None = None
+    """When the log told of an end of the connection and of no beginning after it."""
+    _wiped: bool = False
+    """True if its keys went while it was paired: these servers do so after a logout."""
+    _disagreed: int = 0
+    _code: str = ""
+    _code_at: float = 0.0
+    _codes: int = 0
+
+    @property
+    def is_due(self) -> bool:
+        """True if it was not looked at yet, or is not connected."""
+        return not self.looked or self.row is None or not self.row.connected
+
+    def note_row(self, row: Row | None, at: float) -> None:
+        """`at`: when the request for it began."""
+        if at < self.row_at:
+            return
+        before, self.row, self.row_at = self.row, row, at
+        if row is None:
+            return
+        self.id, self.account = row.id, row.number or self.account
+        if before is None or row.status != before.status:
+            self._since = at
+            if row.connected and before is not None:
+                # Whatever the log told of before, this connection is a new one.
+                self._closed_at, self._log_reason = None, ""
+            from_code = self._scanned or (before is not None and before.asks)
+            self._scanned = from_code and not (row.asks or row.down or row.connected)
+        if row.connected:
+            self.paired, self.hung_up, self._asked, self._wiped = True, False, False, False
+        elif not row.down:
+            self.hung_up = False
+            self._asked = self._asked or row.asks
+            if row.asks:  # it started again: the earlier end no longer counts
+                self._log_reason, self._wiped, self.paired = "", False, False
+
+    def note_keys(self, keys: str) -> None:
+        """The state of its creds while it is not connected."""
+        self.keys = keys
+        if keys in ("paired", "unpaired", "absent"):
+            self._wiped = (self._wiped or self.paired) and keys != "paired"
+            self.paired = keys == "paired"
+        elif keys == "unknown" and self.row is not None:
+            self.paired = self.row.stored or self.paired
+
+    def note_turn(self, turn: Turn) -> None:
+        """The log tells that a connection began or ended."""
+        if turn.open:
+            self._closed_at, self._log_reason = None, ""
+            return
+        # Two lines tell of one end, and one of them may leave the reason open.
+        self._log_reason = turn.reason or self._log_reason
+        if turn.reason != STUCK:
+            self._closed_at = boot_now()
+            self.paired = self.paired and turn.reason != "logout"
+
+    def logged_out(self) -> None:
+        self.paired, self.hung_up, self._log_reason = False, False, "logout"
+
+    def claim(self) -> Claim | None:
+        """None: the server has said nothing of it yet."""
+        claim = self._claim()
+        return claim and replace(claim, useless=self.useless)
+
+    def _claim(self) -> Claim | None:
+        if self.row is None:
+            if self.row_at < 0:
+                return None
+            return Claim(Status.DISCONNECTED, "remote_missing", raw="not in the server's list")
+        claim = replace(claim_of_row(self.row), account=self.account)
+        if self.row.connected:
+            ended = self._closed_at if self.prove else None
+            age = boot_now() - (self.row_at if ended is None else min(ended, self.row_at))
+            proof = max(age, 0.0) if claim.status is Status.CONNECTED else None
+            return replace(claim, paired=True, proof_age=proof)
+        claim = replace(claim, paired=self.paired)
+        if self._log_reason in ("logout", STUCK) and not self.row.asks:
+            # Some of these servers begin again at once, and show OPENING of one that is gone; with
+            # an old browser that still runs no start gets far.
+            return replace(claim, status=Status.DISCONNECTED, reason=self._log_reason)
+        if claim.status in (Status.DISCONNECTED, Status.RECONNECTING):
+            return self._why_down(claim)
+        pairs = claim.status is Status.INITIALIZING and self._scanned and not self.paired
+        return replace(claim, phase="pairing") if pairs else claim
+
+    def _why_down(self, claim: Claim) -> Claim:
+        if self.hung_up:
+            return replace(claim, status=Status.DISCONNECTED, reason="")
+        if self.keys == "damaged":
+            return replace(claim, status=Status.AUTH_FAILURE, reason="session_damaged")
+        if self._log_reason or self._wiped:
+            reason = self._log_reason or "logout"
+            return replace(claim, status=Status.DISCONNECTED, reason=reason)
+        if self._asked and not self.paired:
+            return replace(claim, status=Status.QR_REQUIRED, reason="qr_idle")
+        return claim
+
+    def code(self) -> Qr | None:
+        row, now = self.row, boot_now()
+        if row is None or not row.asks or not row.qrcode:
+            return None
+        digest = hashlib.sha256(row.qrcode.encode()).hexdigest()
+        if digest != self._code:
+            self._code, self._code_at = digest, now
+            self._codes += 1
+        return Qr(row.qrcode, max(CODE_LASTS - (now - self._code_at), 1.0), self._codes)
+
+    def detail(self, listed: Row | None) -> dict[str, Any]:
+        """The answers to the questions of a deep probe. `listed`: its row in the list."""
+        row = self.row
+        differ = (listed.status if listed else None) != (row.status if row else None)
+        # The two are asked one after the other: once is a change, twice is a disagreement.
+        self._disagreed = self._disagreed + 1 if differ else 0
+        needed = row is not None and not row.connected and (row.asks or not self.paired)
+        shown = "yes" if row is not None and row.asks and row.qrcode else "no"
+        detail: dict[str, Any] = {
+            "exists": row is not None,
+            "listed": listed is not None,
+            "list_status": listed.status if listed else "",
+            "state_seconds": round(boot_now() - self._since, 1) if row else 0.0,
+            "qr": shown if needed or row is None else "not_needed",
+        }
+        if self._disagreed >= 2:
+            state, said = (it.status if it else "nothing" for it in (row, listed))
+            detail["disagrees"] = f"its list says {said}, its answer for the session says {state}"
+        return detail

@@ -11,10 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from agent.backends.http import ServerDown
-from agent.backends.whaticket.calls import Row, WhaticketCalls
+from agent.backends.whaticket.calls import Row, Status, WhaticketCalls, claim_of_row
 from agent.backends.whaticket.contract import cannot
 from agent.backends.whaticket.keys import Plan, SessionKeys
-from agent.backends.whaticket.session import Status, claim_of_row
 from agent.clock import boot_now
 from agent.errors import EngineError
 

@@ -55,12 +55,6 @@ class RedisKeys:
     ca_file: str = ""
     redis = True
 
-    async def ids(self) -> list[str]:
-        """All sessions that have keys."""
-        before, after = self.pattern[:-1].split("{id}")
-        keys = [key.removeprefix(before) for key in await self._scan(before)]
-        return sorted({key.partition(after)[0] for key in keys if after in key})
-
     async def names(self, id: str) -> list[str]:
         prefix = self._prefix(id)
         return sorted({key.removeprefix(prefix) for key in await self._scan(prefix)})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.backends.http import ServerDown
-from agent.backends.whaticket.calls import Row, WhaticketCalls
+from agent.backends.whaticket.calls import WhaticketCalls
 from agent.backends.whaticket.contract import cannot
 from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, open_keys
@@ -105,9 +105,9 @@ class Round:
         owners = Owners()
         try:
             rows, _ = await self.calls.rows()
-        except ServerDown as down:
+        except ServerDown as down:  # the logs are read when it answers
             self._failed("", down)
-            rows = [Row(id) for store in self.keys.stores for id in await store.ids()]
+            return
         owners.know(rows)
         logs = open_logs(self.calls.own, (), self.marks, 0 if self.marks else MOST)
         found, nameless = await in_thread(logs.read, MOST, ends=True), 0

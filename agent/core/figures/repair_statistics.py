@@ -77,9 +77,7 @@ def since(now: RepairStatistics, before: RepairStatistics) -> RepairStatistics:
 
 def note_check(statistics: RepairStatistics, seconds: float) -> RepairStatistics:
     return replace(
-        statistics,
-        checked=statistics.checked + 1,
-        check_seconds=statistics.check_seconds + seconds,
+        statistics, checked=statistics.checked + 1, check_seconds=statistics.check_seconds + seconds
     )
 
 

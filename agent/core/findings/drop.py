@@ -3,13 +3,7 @@
 from dataclasses import dataclass
 
 from agent.core.health.judge import FOLDER_UNUSABLE, MISCONFIGURED
-from agent.core.model import (
-    ConnectionStatus,
-    Health,
-    HealthVerdict,
-    Observation,
-    UnitState,
-)
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, Observation, UnitState
 from agent.core.reconcile import FOLDER_AWAY
 from agent.core.words import PASSKEY_SUSPECTED, SUSPECT
 

@@ -4,14 +4,7 @@ as its state may last."""
 from dataclasses import replace
 
 from agent.core.health.policy import HealthPolicy
-from agent.core.model import (
-    Claim,
-    ClaimFact,
-    ConnectionStatus,
-    Health,
-    HealthVerdict,
-    Observation,
-)
+from agent.core.model import Claim, ClaimFact, ConnectionStatus, Health, HealthVerdict, Observation
 from agent.core.observed import gave_up, is_other_account
 from agent.core.phases import IN_WORDS, overdue_phase
 from agent.core.reasons import reason_of
@@ -24,11 +17,7 @@ from agent.core.verdicts import (
     waits_for_person,
     waits_its_time,
 )
-from agent.core.waiting import (
-    NOT_SOON,
-    waiting,
-    waits_for_others,
-)
+from agent.core.waiting import NOT_SOON, waiting, waits_for_others
 from agent.core.words import NOT_TOLD, OTHER_ACCOUNT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
 Status = ConnectionStatus

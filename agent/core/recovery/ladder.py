@@ -5,11 +5,7 @@ from collections.abc import Mapping
 from agent.core.model import Health, HealthVerdict, SessionFiles, UnitState
 from agent.core.observed import last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.pairing import (
-    may_put_back,
-    may_repair_end_it,
-    works_and_is_contradicted,
-)
+from agent.core.recovery.pairing import may_put_back, may_repair_end_it, works_and_is_contradicted
 from agent.core.recovery.proof import Kept, Proof
 from agent.core.recovery.repair import Case, Goal, RecoveryKind, Repair, Trouble
 

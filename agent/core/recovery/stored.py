@@ -7,14 +7,7 @@ from typing import Any
 
 from agent.core.model import SessionRecord
 from agent.core.recovery.proof import Consent
-from agent.core.recovery.repair import (
-    Ending,
-    Goal,
-    RecoveryKind,
-    Repair,
-    Stage,
-    Trouble,
-)
+from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair, Stage, Trouble
 
 
 def with_repair(record: SessionRecord, repair: Repair | None) -> SessionRecord:

@@ -8,14 +8,7 @@ from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
 from agent.core.reasons import REASONS
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.troubles.trouble import (
-    Condition,
-    Found,
-    Of,
-    Row,
-    Severity,
-    Sight,
-)
+from agent.core.troubles.trouble import Condition, Found, Of, Row, Severity, Sight
 from agent.core.view import BackendView, InstanceView
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 

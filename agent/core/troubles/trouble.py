@@ -140,7 +140,7 @@ class Sight:
         if row.of is not Of.SESSION or who not in self.sessions:
             return False
         view = self.sessions[who]
-        backend = self.backends.get(view.instance.backend) if view.instance.backend else None
+        backend = self.backends.get(view.instance.backend)
         return bool(backend and not backend.up) or (row.of_incident and view.in_incident)
 
 

@@ -10,9 +10,8 @@ import pytest
 
 from agent.backends.whaticket import damage
 from agent.backends.whaticket.api import CLOSE_WITHIN
-from agent.backends.whaticket.folder import FolderKeys
 from agent.backends.whaticket.keys import SessionKeys
-from agent.backends.whaticket.shelf import KEEP, Shelf
+from agent.backends.whaticket.shelf import KEEP, FolderKeys, Shelf
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.errors import EngineError, InvalidRequest

@@ -140,7 +140,7 @@ def test_keys_in_redis(redis_url: str, tmp_path: Path, virtual_clocks: None) -> 
                 await theirs.write(id, name, text)
         await client.hset(b"sessions:7:\xff\xfe", "a", "b")
         before = {key: await client.dump(key) for key in await client.keys("*")}
-        assert await keys.look("7") == "paired" and await keys.stores[0].ids() == ["7", "77", "7x"]
+        assert await keys.look("7") == "paired"
         plan = await keys.plan_records("7", [PEER], damaged=True)
         assert len(plan.keys) == 6 and not plan.files
         removal = await keys.take_out("7", plan, "a test")

@@ -195,7 +195,7 @@ WAY = "agent.backends.whaticket.down_and_up:DownAndUp"
 ROUND = [
     f"{WAY}.go_down",
     "agent.backends.whaticket.keys:SessionKeys.copy",
-    "agent.backends.whaticket.folder:FolderKeys.remove",
+    "agent.backends.whaticket.shelf:FolderKeys.remove",
     "agent.backends.whaticket.keys:SessionKeys._note",
     f"{WAY}._must_stay_gone",
     f"{WAY}.begin",
