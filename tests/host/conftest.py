@@ -23,10 +23,15 @@ async def open_host(tmp_path) -> AsyncIterator[OpenHost]:
     opened: list[ProcessHost] = []
 
     async def open_one(
-        settings: WorkerSection = FAST, *, program=(str(STANDIN),), run_dir=None, session_root=None
+        settings: WorkerSection = FAST,
+        *,
+        program=(str(STANDIN),),
+        run_dir=None,
+        session_root=None,
+        wake=None,
     ) -> ProcessHost:
         host = await ProcessHost.open(
-            lambda _: None,
+            wake or (lambda _: None),
             run_dir or tmp_path / "run",
             session_root or tmp_path / "sessions",
             settings,

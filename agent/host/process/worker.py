@@ -70,7 +70,8 @@ class ProcessWorker:
         while self.state is not UnitState.ACTIVE:
             if self._stop_wanted.is_set():
                 raise HostError(f"cannot start {self.id}: it is being stopped")
-            if self.state in AT_REST or self._failed_starts > failed:
+            swept = self.state is not UnitState.DEACTIVATING
+            if self.state in AT_REST or (self._failed_starts > failed and swept):
                 raise HostError(f"cannot start {self.id}: its worker ended ({self._words()})")
             await self._turned.wait()
 
@@ -176,8 +177,7 @@ class ProcessWorker:
                 good = self._result == "success"
                 return self._enter(UnitState.INACTIVE if good else UnitState.FAILED)
             if how.code in NEVER_RESTARTED:
-                told = "%s ended (%s); the host does not restart it"
-                self._log.error(told, self.id, self._words())
+                self._log.error("%s ended (%s); it is not started again", self.id, self._words())
                 return self._enter(UnitState.FAILED)
             self._log.warning("%s ended (%s); starting it again", self.id, self._words())
             self._enter(UnitState.ACTIVATING)

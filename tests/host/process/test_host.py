@@ -10,11 +10,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import pytest_asyncio
 
 from agent.core.model import InstanceId, UnitState
 from agent.errors import HostError
 from agent.host.process.host import find_workers
 from agent.worker_log import LOG_LIMIT, open_log, trim_log
+from tests.host.contract import GOOD, HostContract
 from tests.host.short_limits import FAST, STANDIN, WATCHFUL
 
 
@@ -32,66 +34,52 @@ def alive(tag: str) -> list[int]:
     return found
 
 
-async def test_a_worker_starts_says_ready_and_stops(open_host, tmp_path):
+@pytest.fixture
+def woken():
+    return []
+
+
+@pytest_asyncio.fixture
+async def host(open_host, woken):
+    return await open_host(wake=woken.append)
+
+
+@pytest_asyncio.fixture
+async def watching(open_host):
+    return await open_host(WATCHFUL)
+
+
+@pytest.fixture
+def kill():
+    return lambda pid: os.kill(pid, signal.SIGKILL)
+
+
+class TestProcessHost(HostContract):
+    BURST = FAST.burst
+
+
+async def test_a_worker_has_its_folder_and_nothing_of_it_is_left(open_host, tmp_path):
     id = own("good")
     host = await open_host()
     await host.start(id)
-    status = await host.status(id)
-    assert (status.state, status.status_text, status.restarts) == ("active", "I am good", 0)
-    assert len(status.run) == 32
     assert host.link_path(id) == tmp_path / f"run/{id}/link.sock"
     assert (tmp_path / f"run/{id}/worker.log").read_text() == f"ready {id}\n"
     assert (tmp_path / f"run/{id}/worker.log").stat().st_mode & 0o777 == 0o600
-    await host.start(id)
-    assert (await host.status(id)).run == status.run
     await host.stop(id)
     assert alive(id) == []
-    stopped = await host.status(id)
-    assert (stopped.state, stopped.result) == ("inactive", "success")
     assert await host.list() == {}
 
 
-async def test_f02_a_killed_worker_comes_back_as_another_run(open_host, eventually):
-    host = await open_host()
-    await host.start(InstanceId("good"))
-    before = await host.status(InstanceId("good"))
-    os.kill(before.main_pid, signal.SIGKILL)
-
-    async def back():
-        status = await host.status(InstanceId("good"))
-        return status.state == "active" and status.run != before.run
-
-    await eventually(back)
-    after = await host.status(InstanceId("good"))
-    assert (after.restarts, after.result, after.exit_status) == (1, "signal", 9)
-
-
-@pytest.mark.parametrize("habit", ["hang", "good"])
-async def test_f05_f07_a_silent_or_frozen_worker_is_aborted_and_comes_back(
-    open_host, eventually, habit
-):
+async def test_f07_a_frozen_worker_is_aborted_and_comes_back(open_host, eventually):
     host = await open_host(WATCHFUL)
-    await host.start(InstanceId(habit))
-    before = await host.status(InstanceId(habit))
-    if habit == "good":
-        os.kill(before.main_pid, signal.SIGSTOP)
+    await host.start(GOOD)
+    os.kill((await host.status(GOOD)).main_pid, signal.SIGSTOP)
 
     async def back():
-        status = await host.status(InstanceId(habit))
-        return status.restarts == 1 and status.state == "active"
+        status = await host.status(GOOD)
+        return (status.restarts, status.state, status.result)
 
-    await eventually(back)
-    after = await host.status(InstanceId(habit))
-    assert after.result == "watchdog"
-    assert after.main_pid != before.main_pid
-
-
-async def test_f09_a_deaf_worker_is_killed_after_its_time(open_host):
-    host = await open_host()
-    await host.start(InstanceId("deaf"))
-    await host.stop(InstanceId("deaf"))
-    status = await host.status(InstanceId("deaf"))
-    assert (status.state, status.result) == ("failed", "timeout")
+    await eventually(back, (1, "active", "watchdog"))
 
 
 async def test_f10_a_long_save_may_extend_its_time(open_host, tmp_path):
@@ -100,28 +88,6 @@ async def test_f10_a_long_save_may_extend_its_time(open_host, tmp_path):
     await host.stop(InstanceId("slow"))
     assert (tmp_path / "run/slow/saved").read_text() == "whole"
     assert (await host.status(InstanceId("slow"))).result == "success"
-
-
-async def test_f12_a_crash_loop_ends_as_start_limit_hit_until_reset(open_host, state):
-    host = await open_host()
-    with pytest.raises(HostError, match=r"cannot start exit7: .*exit-code, exit status 7"):
-        await host.start(InstanceId("exit7"))
-    status = await state(host, "exit7", "failed")
-    assert (status.result, status.restarts) == ("start-limit-hit", FAST.burst)
-    with pytest.raises(HostError, match="start-limit-hit"):
-        await host.start(InstanceId("exit7"))
-    await host.reset_failed(InstanceId("exit7"))
-    assert (await host.status(InstanceId("exit7"))).state == "inactive"
-    with pytest.raises(HostError, match="exit status 7"):
-        await host.start(InstanceId("exit7"))
-
-
-async def test_f13_a_configuration_error_is_not_restarted(open_host, state):
-    host = await open_host()
-    with pytest.raises(HostError, match="exit status 78"):
-        await host.start(InstanceId("exit78"))
-    status = await state(host, "exit78", "failed")
-    assert (status.result, status.exit_status, status.restarts) == ("exit-code", 78, 0)
 
 
 async def test_an_end_before_ready_is_a_broken_protocol(open_host):
