@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from agent.core.model import InstanceId
-from agent.host.process.run_file import read_note
+from agent.host.process.host import WORKER, find_workers
 from scripts.benches.machine import TOP
 from scripts.benches.processes import children, gone, launch
 from scripts.benches.report import OURS
@@ -117,8 +117,7 @@ class Agent:
         return [self.warm_pid or self.agent_pid]
 
     def workers(self) -> dict[InstanceId, int]:
-        notes = {id: read_note(self.state / "run" / id) for id in self.site.ids}
-        return {id: note.pid for id, note in notes.items() if note is not None}
+        return {id: its.pid for id, its in find_workers(self.state / "run", WORKER)}
 
     def link_path(self, id: InstanceId) -> Path:
         return self.state / "run" / id / "link.sock"

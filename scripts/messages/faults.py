@@ -16,7 +16,7 @@ from scripts.messages import hardships
 from scripts.messages.beds import Bed
 from scripts.messages.hardships import Hardships
 from scripts.messages.supervised import Supervised
-from tests.daemon.conftest import RunningAgent
+from tests.daemon.conftest import RunningAgent, workers_in
 
 LONGEST_FREEZE, LONGEST_CUT = 6.0, 8.0
 WEIGHTS = {
@@ -120,11 +120,10 @@ class Faults:
     def _processes(self, id: str) -> tuple[int, int, list[int]]:
         """A session's own worker, that of its pack, and those below; 0 while there is none."""
         state = self._agent.state
-        notes = state.glob(f"run*/{id}/run.json")
-        worker = next((pid for note in notes if (pid := _read(note, "pid", 0))), 0)
+        worker = workers_in(state / "run").get(id, 0)
         held = (state / "run-packs").glob("*/members.json")
         packs = [note.parent for note in held if id in _read(note, "members", {})]
-        keeper = _read(packs[0] / "run.json", "pid", 0) if packs else 0
+        keeper = workers_in(state / "run-packs").get(packs[0].name, 0) if packs else 0
         _, *below = [*tree(keeper or worker)] if keeper or worker else [0]
         return worker, keeper, below
 

@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from agent.host.process.host import WORKER, find_workers
+from agent.host.units import PACKS
 from tests.forked import ForkedProcess, can_fork, fork_agent
 from tests.waiting import GrowingLog, alive
 
@@ -51,6 +53,12 @@ PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
 """Where pings find what is wrong: the worker's own watchdog is given more time than they need."""
 IMPATIENT = {"WA_AGENT_WORKER__WATCHDOG": "1"}
 """Where the watchdog finds it; elsewhere a machine that pauses must cost no worker its life."""
+
+
+def workers_in(run_dir: Path) -> dict[str, int]:
+    """As the process host of the next agent finds them."""
+    program = [*WORKER, *(PACKS.arguments if run_dir.name == "run-packs" else ())]
+    return {str(id): process.pid for id, process in find_workers(run_dir, program)}
 
 
 class AgentClient:
@@ -203,12 +211,7 @@ class RunningAgent(AgentClient):
                     await asyncio.sleep(0.05)
 
     def worker_pids(self) -> list[int]:
-        """From the notes that the process host leaves for its successor."""
-        found = []
-        for note in self.state.glob("run*/*/run.json"):
-            with contextlib.suppress(ValueError, OSError):
-                found.append(int(json.loads(note.read_text())["pid"]))
-        return found
+        return [pid for folder in self.state.glob("run*") for pid in workers_in(folder).values()]
 
     async def close(self) -> None:
         """End everything that this agent started, by pid. One that does not stop fails its test."""

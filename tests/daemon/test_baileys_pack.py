@@ -11,7 +11,7 @@ import pytest
 
 from scripts.benches.processes import children
 from tests.conftest import Eventually
-from tests.daemon.conftest import PATIENT, RunningAgent
+from tests.daemon.conftest import PATIENT, RunningAgent, workers_in
 from tests.daemon.test_baileys import SLOWER, cache, whatsapp
 from tests.daemon.test_vault import cli
 from tests.standin.baileys.run import WhatsApp
@@ -57,8 +57,7 @@ class Packed:
 
     def keeper(self, pack: str) -> int:
         """The pack's own process."""
-        note = self.agent.state / "run-packs" / pack / "run.json"
-        return int(json.loads(note.read_text())["pid"])
+        return workers_in(self.agent.state / "run-packs")[pack]
 
     def pack_of(self, id: str) -> str:
         """Whose worker holds it."""

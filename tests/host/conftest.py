@@ -23,12 +23,17 @@ async def open_host(tmp_path) -> AsyncIterator[OpenHost]:
     opened: list[ProcessHost] = []
 
     async def open_one(
-        settings: WorkerSection = FAST, *, program=(str(STANDIN),), run_dir=None, wake=None
+        settings: WorkerSection = FAST,
+        *,
+        program=(str(STANDIN),),
+        run_dir=None,
+        session_root=None,
+        wake=None,
     ) -> ProcessHost:
         host = await ProcessHost.open(
             wake or (lambda _: None),
             run_dir or tmp_path / "run",
-            tmp_path / "sessions",
+            session_root or tmp_path / "sessions",
             settings,
             program=program,
         )
@@ -44,11 +49,11 @@ async def open_host(tmp_path) -> AsyncIterator[OpenHost]:
 async def killed_agent(tmp_path) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     """Another process opens the host, starts workers and dies by SIGKILL."""
 
-    async def run(*ids: str) -> None:
+    async def run(*ids: str, place: Path = tmp_path) -> None:
         agent = await asyncio.create_subprocess_exec(
             sys.executable,
             str(Path(__file__).with_name("short_agent.py")),
-            str(tmp_path),
+            str(place),
             *ids,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},

@@ -12,9 +12,9 @@ from agent.core.model import InstanceId, UnitState, UnitStatus
 from agent.errors import HostError
 from agent.host.systemd.host import SystemdHost
 from tests.conftest import Eventually
+from tests.host.contract import GOOD, HostContract
 from tests.system.bed import Bed
 
-GOOD = InstanceId("good")
 UNIT = "wa-instance@good.service"
 Standin = Callable[..., None]
 
@@ -32,7 +32,8 @@ def woken() -> Woken:
 async def host(
     bed: Bed, standin: Standin, woken: Woken, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[SystemdHost]:
-    standin("good", "deaf", "exit7", "exit78", "hang")
+    standin("good", "exit7", "exit78", "hang")
+    standin("deaf", more="TimeoutStopSec=500ms\n")
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bed.bus_address)
     folders = [bed.path("/etc/systemd/system"), bed.path("/run/systemd/system")]
     host = await SystemdHost.open(woken.append, WorkerSection(), unit_folders=folders)
@@ -45,92 +46,28 @@ async def running(host: SystemdHost) -> dict[InstanceId, UnitStatus]:
     return {id: status for id, status in (await host.list()).items() if status.runs}
 
 
-async def test_a_worker_starts_says_ready_and_stops(bed: Bed, host: SystemdHost):
-    begun = time.clock_gettime(time.CLOCK_BOOTTIME)
-    await host.start(GOOD)
-    status = await host.status(GOOD)
-    assert status.state is UnitState.ACTIVE
-    assert status.status_text == "I am good"
-    assert status.run == bed.show(UNIT, "InvocationID")
-    assert status.main_pid == int(bed.show(UNIT, "MainPID"))
-    assert begun - 0.01 < status.since < time.clock_gettime(time.CLOCK_BOOTTIME) + 0.01
-    assert await running(host) == {GOOD: status}
-    await host.start(GOOD)
-    assert (await host.status(GOOD)).run == status.run
-    await host.stop(GOOD)
-    assert bed.show(UNIT, "ActiveState") == "inactive"
-    assert (await host.status(GOOD)).state is UnitState.INACTIVE
-    await host.stop(GOOD)
-
-
-async def test_f02_a_killed_worker_comes_back_and_wakes_us(
-    bed: Bed, host: SystemdHost, woken: Woken, eventually: Eventually
-):
-    await host.start(GOOD)
-    before = await host.status(GOOD)
-    woken.clear()
-    bed.run("kill", "-9", str(before.main_pid))
-
-    async def back():
-        status = await host.status(GOOD)
-        return (status.state, status.restarts, status.run != before.run)
-
-    await eventually(back, (UnitState.ACTIVE, 1, True))
-    after = await host.status(GOOD)
-    assert (after.result, after.exit_status) == ("signal", 9)
-    assert GOOD in woken
-
-
-async def test_f05_a_silent_worker_is_aborted_and_comes_back(
-    host: SystemdHost, standin: Standin, eventually: Eventually
-):
+@pytest.fixture
+def watching(host: SystemdHost, standin: Standin) -> SystemdHost:
     standin("hang", more="WatchdogSec=1s\n")
-    id = InstanceId("hang")
-    await host.start(id)
-
-    async def restarted():
-        status = await host.status(id)
-        return status.restarts >= 1 and status.result == "watchdog"
-
-    await eventually(restarted)
+    return host
 
 
-async def test_f12_a_crash_loop_ends_as_start_limit_hit_until_reset(
-    host: SystemdHost, eventually: Eventually
-):
-    id = InstanceId("exit7")
-    with pytest.raises(HostError, match=r"cannot start wa-instance@exit7.*exit-code.* 7"):
-        await host.start(id)
-
-    async def given_up():
-        status = await host.status(id)
-        return (status.state, status.restarts)
-
-    await eventually(given_up, (UnitState.FAILED, 5))
-    with pytest.raises(HostError):
-        await host.start(id)
-    await host.reset_failed(id)
-    assert (await host.status(id)).state is UnitState.INACTIVE
-    with pytest.raises(HostError, match="exit-code"):
-        await host.start(id)
+@pytest.fixture
+def kill(bed: Bed) -> Callable[[int], object]:
+    return lambda pid: bed.run("kill", "-9", str(pid))
 
 
-async def test_f13_a_configuration_error_is_not_restarted(host: SystemdHost):
-    id = InstanceId("exit78")
-    with pytest.raises(HostError, match="78"):
-        await host.start(id)
-    status = await host.status(id)
-    assert (status.state, status.exit_status, status.restarts) == (UnitState.FAILED, 78, 0)
-    await host.reset_failed(id)
-    await host.reset_failed(InstanceId("never-loaded"))
-
-
-async def test_f09_a_deaf_worker_is_killed_after_its_time(host: SystemdHost, standin: Standin):
-    standin("deaf", more="TimeoutStopSec=500ms\n")
-    id = InstanceId("deaf")
-    await host.start(id)
-    await host.stop(id)
-    assert (await host.status(id)).result == "timeout"
+class TestSystemdHost(HostContract):
+    async def test_a_status_is_what_systemd_says(self, bed: Bed, host: SystemdHost):
+        begun = time.clock_gettime(time.CLOCK_BOOTTIME)
+        await host.start(GOOD)
+        status = await host.status(GOOD)
+        assert status.run == bed.show(UNIT, "InvocationID")
+        assert status.main_pid == int(bed.show(UNIT, "MainPID"))
+        assert begun - 0.01 < status.since < time.clock_gettime(time.CLOCK_BOOTTIME) + 0.01
+        assert await running(host) == {GOOD: status}
+        await host.stop(GOOD)
+        assert bed.show(UNIT, "ActiveState") == "inactive"
 
 
 async def test_f29_a_masked_unit_is_told_apart(bed: Bed, host: SystemdHost, eventually: Eventually):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from agent.errors import HostError
 
-RUN = b"INVOCATION_ID="
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -63,17 +62,15 @@ def is_alive(pid: int, start_ticks: int) -> bool:
     return process is not None and process.start_ticks == start_ticks and not process.zombie
 
 
-def run_of(pid: int) -> str:
-    """The run for which the process was started; "" = none, or another user's process."""
+def variables_of(pid: int) -> dict[str, str]:
+    """The environment that the process was started with; {} = another user's process."""
     try:
         if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
-            return ""
+            return {}
     except OSError:
-        return ""
-    for variable in _read(f"/proc/{pid}/environ").split(b"\0"):
-        if variable.startswith(RUN):
-            return variable[len(RUN) :].decode(errors="replace")
-    return ""
+        return {}
+    text = _read(f"/proc/{pid}/environ").decode(errors="replace")
+    return dict(variable.split("=", 1) for variable in text.split("\0") if "=" in variable)
 
 
 def _read(path: str, *, at_once: bool = False) -> bytes:

@@ -60,12 +60,6 @@ def used_states() -> list[UsedState]:
     return list(states.values())
 
 
-def log_state(pid: int) -> Path | None:
-    """The state folder in whose run folder a worker's log is; None where it has no such log."""
-    log = _log_of(pid)
-    return None if log is None else Path(log["state"])
-
-
 def held_locks() -> Iterator[tuple[int, int]]:
     """Processes and the inodes that they have locked."""
     try:

@@ -1,28 +1,26 @@
 """The host where no systemd is: workers are plain processes, watched by the agent itself.
 
 Same worker program, same environment, same words. Workers survive a killed agent; the next one
-finds them by the notes in the run folder and adopts them.
+finds them among the machine's processes and adopts them.
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from agent.clock import boot_id
 from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
-from agent.errors import HostError, InvalidRequest, TryLater
+from agent.errors import HostError, InvalidRequest
 from agent.host.base import Wake
+from agent.host.machine.proc_table import Process, all_processes, variables_of
 from agent.host.process.child import Child
-from agent.host.process.held_up import Pulse
 from agent.host.process.launch import Places, make_run_dir, spawn, worker_environment
 from agent.host.process.memory_watch import MemoryWatch
-from agent.host.process.notify_socket import NotifySocket
-from agent.host.process.phase import STATE, Phase
-from agent.host.process.run_file import RunNote, read_note, remove_note, write_note
-from agent.host.process.strays import Strays, serves_elsewhere, works_elsewhere
 from agent.host.process.sweep import Remains, Sweep
 from agent.host.process.worker import ProcessWorker
 from agent.host.units import INSTANCES, Kind
@@ -32,41 +30,28 @@ from agent.worker_log import open_log, trim_log
 log = logging.getLogger(__name__)
 
 WORKER = ("-m", "agent.worker")
-PASSING = frozenset(
-    phase
-    for phase, state in STATE.items()
-    if state in (UnitState.ACTIVATING, UnitState.DEACTIVATING)
-)
+READ_EVERY = 5
+"""Seconds between two looks at the notices of the workers that run."""
 LOOK_AFTER = 15.0
 """Seconds between two looks at the workers' memory and logs."""
-LOOKS_AT_SOCKET = 3
-"""Looks at the notify socket in that time: a start waits for its notice, others for their pings."""
 
 
 class ProcessHost:
     name = "process"
+    connected = True
 
     def __init__(
-        self,
-        wake: Wake,
-        places: Places,
-        worker: WorkerSection,
-        program: Sequence[str],
+        self, wake: Wake, places: Places, worker: WorkerSection, program: Sequence[str]
     ) -> None:
-        self._wake = wake
-        self._places = places
-        self._boot = boot_id()
+        self.wake, self.settings = wake, worker
+        self._places, self._program, self._boot = places, program, boot_id()
         self._workers: dict[InstanceId, ProcessWorker] = {}
-        self._by_pid: dict[int, ProcessWorker] = {}
         self._memory_max: dict[InstanceId, int] = {}
-        self.notices = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
-        self._sweep = Sweep(self._by_pid.keys)
-        self._strays = Strays(places.session_root, self._by_pid, places.run_dir)
-        self._program = program
-        self.settings = worker
-        self._pulse = Pulse(self._held_up, limit=worker.watchdog / 4)
-        self._memory = MemoryWatch()
-        self._caretaker = asyncio.create_task(self._take_care(), name="process host")
+        self._sweep, self._memory = Sweep(lambda: self._living().keys()), MemoryWatch()
+        self._caretakers = (
+            asyncio.create_task(self._take_care(), name="process host"),
+            asyncio.create_task(self._notice_delays(), name="process host's pulse"),
+        )
 
     @classmethod
     async def open(
@@ -87,32 +72,25 @@ class ProcessHost:
             make_run_dir(run_dir, parents=True)
             places = Places(run_dir, session_root, cache_root, members_root)
             self = cls(wake, places, worker, [*program, *kind.arguments])
+            await self._adopt()
         except OSError as error:
             raise HostError(f"cannot use {run_dir} for the workers: {error}") from error
-        for folder in sorted(run_dir.iterdir()):
-            await self._adopt(folder)
-        for instance, stray in self._strays.find().items():
-            self._worker(instance).replace_stray(stray)
         return self
 
     async def close(self, *, leave_workers: bool) -> None:
         """Without systemd no program watches workers that outlive the agent."""
-        self._caretaker.cancel()
-        self._pulse.close()
+        for task in self._caretakers:
+            task.cancel()
         if not leave_workers:
             await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
         for worker in self._workers.values():
             worker.let_go()
-        self.notices.close()
-
-    @property
-    def connected(self) -> bool:
-        return True
 
     @property
     def jobs_pending(self) -> int:
         """Workers on their way up or down."""
-        return sum(worker.phase in PASSING for worker in self._workers.values())
+        passing = (UnitState.ACTIVATING, UnitState.DEACTIVATING)
+        return sum(worker.state in passing for worker in self._workers.values())
 
     def boot_id(self) -> str:
         return self._boot
@@ -133,11 +111,8 @@ class ProcessHost:
         return False
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
-        return {
-            id: worker.status
-            for id, worker in self._workers.items()
-            if worker.phase is not Phase.DEAD
-        }
+        all = self._workers.items()
+        return {id: its.status for id, its in all if its.state is not UnitState.INACTIVE}
 
     async def status(self, instance: InstanceId) -> UnitStatus:
         worker = self._workers.get(instance)
@@ -164,119 +139,118 @@ class ProcessHost:
             self._workers[instance] = ProcessWorker(parse_instance_id(instance), self)
         return self._workers[instance]
 
-    async def launch(self, instance: InstanceId, run: str) -> Child:
-        for stray in self._strays.in_the_way_of(instance):
-            await stray.end(self.settings.stop_timeout)
-            await self.kill_remains(stray, "")
-        try:
-            return self._spawn(instance, run)
-        except HostError:
-            self._strays.suspect(instance)
-            raise
-
-    def _spawn(self, instance: InstanceId, run: str) -> Child:
-        folder = self._places.folder(instance)
-        environment = worker_environment(instance, run, self._places, self.settings)
+    async def launch(self, worker: ProcessWorker) -> Child:
+        id, folder = worker.id, self._places.folder(worker.id)
+        environment = worker_environment(id, worker.run, self._places, self.settings)
         try:
             make_run_dir(folder)
             (folder / "link.sock").unlink(missing_ok=True)
+            worker.hear(folder / "notify")
             out = open_log(folder)
         except OSError as error:
-            raise HostError(f"cannot prepare {folder} for {instance}: {error}") from error
+            raise HostError(f"cannot prepare {folder} for {id}: {error}") from error
         try:
-            return Child.spawned(spawn([*self._program, instance], environment, out))
+            return Child(spawn([*self._program, id], environment, out))
         except OSError as error:
-            raise HostError(f"cannot start a worker for {instance}: {error}") from error
+            raise HostError(f"cannot start a worker for {id}: {error}") from error
         finally:
             os.close(out)
 
     async def kill_remains(self, child: Child, run: str) -> int:
         return await self._sweep.kill_remains(Remains(child.pid, run, child.start_ticks))
 
-    def changed(self, worker: ProcessWorker) -> None:
-        child, folder = worker.child, self._places.folder(worker.id)
-        if child is not None and worker.phase in (Phase.STARTING, Phase.RUNNING):
-            self._by_pid[child.pid] = worker
-            ready = worker.phase is Phase.RUNNING
-            told = (child.pid, child.start_ticks, worker.run, self._boot, ready, worker.restarts)
-            self._note(folder, RunNote(*told, str(self._places.session_root.absolute())))
-        elif child is not None and worker.phase is Phase.SWEEPING:
-            self._by_pid.pop(child.pid, None)
-            self.notices.forget(child.pid)
-            remove_note(folder)
-            if worker.status.exit_status == TryLater.exit_status:
-                self._strays.suspect(worker.id)
-        self._wake(worker.id)
+    async def _adopt(self) -> None:
+        """The workers of an earlier agent go on. One whose sessions lie somewhere else by now, as
+        after a state folder was renamed, gives way to another; helpers of one that died meanwhile
+        are killed."""
+        places = self._places
+        for id, process in find_workers(places.run_dir, self._program):
+            known, worker = variables_of(process.pid), self._worker(id)
+            try:
+                worker.hear(places.folder(id) / "notify")
+                child = Child(process.pid)
+            except OSError as error:
+                log.warning("cannot adopt process %s: %s", process.pid, error, extra=about(id))
+                continue
+            root = Path(known.get("WA_SESSION_ROOT", "/")).absolute()
+            moved = root != places.session_root.absolute() and not _same(root, places.session_root)
+            done = "replaced" if moved else "adopted"
+            log.info("%s the worker of %s (process %s)", done, id, process.pid, extra=about(id))
+            worker.live(child, known.get("INVOCATION_ID", ""), replace=moved)
+        left: dict[str, int] = {}
+        living = set()
+        for process in all_processes():
+            known = variables_of(process.pid)
+            folder, run = Path(known.get("RUNTIME_DIRECTORY", "/")), known.get("INVOCATION_ID", "")
+            if run and _same(folder.parent, places.run_dir):
+                left[run] = min(left.get(run, process.start_ticks), process.start_ticks)
+                living |= {run} if _is_worker(process.pid, self._program, folder.name) else set()
+        for run in left.keys() - living:
+            await self._sweep.kill_remains(Remains(0, run, left[run]))
 
-    def _note(self, folder: Path, note: RunNote) -> None:
-        try:
-            write_note(folder, note)
-        except OSError as error:
-            # A full disk costs the adoption by a later agent, not the worker.
-            log.error("cannot write the run file in %s: %s", folder, error)
+    def _living(self) -> dict[int, ProcessWorker]:
+        """Those that are well, by the pid."""
+        up = (UnitState.ACTIVATING, UnitState.ACTIVE)
+        workers = (its for its in self._workers.values() if its.child and its.state in up)
+        return {its.child.pid: its for its in workers if its.child}
 
-    def _notice(self, pid: int, said: Mapping[str, str]) -> None:
-        worker = self._by_pid.get(pid)
-        if worker is not None:
-            worker.notice(said)
-
-    async def _adopt(self, folder: Path) -> None:
-        try:
-            instance = parse_instance_id(folder.name)
-        except InvalidRequest:
-            return
-        note = read_note(folder)
-        if note is None:
-            return
-        if note.boot == self._boot and serves_elsewhere(instance, note.pid, folder.parent):
-            remove_note(folder)
-            return
-        child = None
-        if note.boot == self._boot:
-            child = Child.adopted(note.pid, note.start_ticks)
-        if child is None:
-            remove_note(folder)
-            if note.boot == self._boot:
-                # Its helpers may have outlived it; only this look finds them.
-                await self._sweep.kill_remains(Remains(0, note.run, note.start_ticks))
-            return
-        if works_elsewhere(instance, note.pid, note.sessions, self._places.session_root):
-            self._worker(instance).replace_stray(child)
-            return
-        log.info("adopted the worker of %s (process %s)", instance, note.pid, extra=about(instance))
-        self._worker(instance).adopt(child, note.run, ready=note.ready, restarts=note.restarts)
-
-    def _held_up(self, seconds: float) -> None:
-        log.warning(
-            "this agent was delayed for %.1f s: pings that workers missed meanwhile do not count",
-            seconds,
-        )
-        for worker in self._by_pid.values():
-            worker.spare()
+    async def _notice_delays(self) -> None:
+        """A process that was frozen must not take the others' silence meanwhile for their death."""
+        loop = asyncio.get_running_loop()
+        for beat in count():
+            if beat % READ_EVERY == 0:
+                for worker in self._workers.values():
+                    worker.read()
+            due = loop.time() + 1.0
+            await asyncio.sleep(1.0)
+            if (late := loop.time() - due) > self.settings.watchdog / 4:
+                log.warning("this agent was delayed for %.1f s: pings missed do not count", late)
+                for worker in self._workers.values():
+                    worker.spare()
 
     async def _take_care(self) -> None:
         while True:
-            for _ in range(LOOKS_AT_SOCKET):
-                await asyncio.sleep(LOOK_AFTER / LOOKS_AT_SOCKET)
-                self.notices.is_reached()
+            await asyncio.sleep(LOOK_AFTER)
             try:
                 await self._look_after()
             except (HostError, OSError) as error:
                 log.warning("cannot check the workers: %s", error)
 
     async def _look_after(self) -> None:
-        workers, run_dir = list(self._by_pid.values()), self._places.run_dir
-        for worker in workers:
-            trim_log(f"{run_dir}/{worker.id}/worker.log")
-        limits = {
-            worker.child.pid: limit
-            for worker in workers
-            if worker.child is not None and (limit := self._memory_max.get(worker.id))
-        }
-        if not limits:
-            return
-        for pid, used in (await asyncio.to_thread(self._memory.over_limit, limits)).items():
-            if large := self._by_pid.get(pid):
+        limits = {}
+        for pid, worker in self._living().items():
+            trim_log(self._places.folder(worker.id) / "worker.log")
+            if most := self._memory_max.get(worker.id):
+                limits[pid] = most
+        over = await asyncio.to_thread(self._memory.over_limit, limits) if limits else {}
+        for pid, used in over.items():
+            if large := self._living().get(pid):
                 words = "%s uses %s bytes, over its limit"
                 log.warning(words, large.id, used, extra=about(large.id))
-                large.out_of_memory()
+                large.kill("oom-kill")
+
+
+def find_workers(run_dir: Path, program: Sequence[str]) -> Iterator[tuple[InstanceId, Process]]:
+    """The kernel knows them: their output goes to the log in this folder, wherever it lies by now,
+    and their command line is a worker's, which their helpers' is not."""
+    for process in all_processes():
+        try:
+            out = Path(f"/proc/{process.pid}/fd/1").readlink()
+            id = parse_instance_id(out.parent.name)
+        except (OSError, InvalidRequest):
+            continue
+        if _same(out.parent.parent, run_dir) and _is_worker(process.pid, program, id):
+            yield id, process
+
+
+def _is_worker(pid: int, program: Sequence[str], id: str) -> bool:
+    words = "\0".join((*program, id, ""))
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().endswith(f"\0{words}".encode())
+    return False
+
+
+def _same(one: Path, other: Path) -> bool:
+    with suppress(OSError):
+        return one.samefile(other)
+    return False

@@ -1,4 +1,4 @@
-"""Start a worker's process: its environment, its folder, and the spawn itself."""
+"""Start a worker's process: its environment and the spawn itself."""
 
 import os
 import signal
@@ -11,24 +11,13 @@ from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
 
 # For the agent alone: its own manager's socket, its sockets, its settings.
-_AGENTS_OWN = (
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "LISTEN_FDNAMES",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "NOTIFY_SOCKET",
-    "RUNTIME_DIRECTORY",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-)
+_AGENTS_OWN = {
+    *("INVOCATION_ID", "JOURNAL_STREAM", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"),
+    *("NOTIFY_SOCKET", "RUNTIME_DIRECTORY", "WATCHDOG_PID", "WATCHDOG_USEC"),
+}
 _DEFAULTS_AGAIN = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGPIPE,
-    signal.SIGCHLD,
-    signal.SIGXFSZ,
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGTERM),
+    *(signal.SIGPIPE, signal.SIGCHLD, signal.SIGXFSZ),
 )
 
 
@@ -40,10 +29,6 @@ class Places:
     """None = beside the sessions, as a worker finds by itself."""
     members_root: Path | None = None
     """Of the sessions that one worker may hold several of."""
-
-    @property
-    def notify_socket(self) -> Path:
-        return self.run_dir / "notify"
 
     def folder(self, instance: InstanceId) -> Path:
         return self.run_dir / instance
@@ -59,22 +44,22 @@ def worker_environment(
     instance: InstanceId, run: str, places: Places, worker: WorkerSection
 ) -> dict[str, str]:
     """The same variables that systemd sets."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _AGENTS_OWN and not name.startswith("WA_AGENT_")
+    paths = {
+        "WA_CACHE_PATH": places.cache_root,
+        "WA_MEMBERS_ROOT": places.members_root,
+        "WA_SESSION_ROOT": places.session_root,
+        "NOTIFY_SOCKET": places.folder(instance) / "notify",
+        "RUNTIME_DIRECTORY": places.folder(instance),
     }
-    if places.cache_root is not None:
-        kept["WA_CACHE_PATH"] = str(places.cache_root.absolute())
-    if places.members_root is not None:
-        kept["WA_MEMBERS_ROOT"] = str(places.members_root.absolute())
     return {
-        **kept,
-        "NOTIFY_SOCKET": str(places.notify_socket.absolute()),
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if name not in _AGENTS_OWN and not name.startswith("WA_AGENT_")
+        },
+        **{name: str(path.absolute()) for name, path in paths.items() if path is not None},
         "WATCHDOG_USEC": str(round(worker.watchdog * 1_000_000)),
         "INVOCATION_ID": run,
-        "RUNTIME_DIRECTORY": str(places.folder(instance).absolute()),
-        "WA_SESSION_ROOT": str(places.session_root.absolute()),
         "PYTHONUNBUFFERED": "1",
         "MALLOC_ARENA_MAX": "1",
     }

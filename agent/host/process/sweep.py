@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from agent.host.machine.proc_table import Process, all_processes, run_of
+from agent.host.machine.proc_table import Process, all_processes, variables_of
 
 # A killed process takes a moment to go, and may have forked just before.
 ROUNDS = 10
@@ -84,7 +84,9 @@ def _find(all_remains: list[Remains], living: set[int]) -> list[tuple[Process, R
     for process in all_processes(but=living):
         if process.zombie or process.start_ticks < first or process.session in others:
             continue
-        remains = leaders.get(process.session) or runs.get(run_of(process.pid))
+        remains = leaders.get(process.session) or runs.get(
+            variables_of(process.pid).get("INVOCATION_ID", "")
+        )
         if remains is not None and process.pid != remains.leader:
             remaining.append((process, remains))
     return remaining

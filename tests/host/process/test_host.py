@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import pytest_asyncio
 
 from agent.core.model import InstanceId, UnitState
 from agent.errors import HostError
-from agent.host.process.run_file import RunNote, read_note, write_note
+from agent.host.process.host import find_workers
 from agent.worker_log import LOG_LIMIT, open_log, trim_log
-from tests.host.short_limits import FAST, WATCHFUL
+from tests.host.contract import GOOD, HostContract
+from tests.host.short_limits import FAST, STANDIN, WATCHFUL
 
 
 def own(habit: str) -> InstanceId:
@@ -31,66 +34,52 @@ def alive(tag: str) -> list[int]:
     return found
 
 
-async def test_a_worker_starts_says_ready_and_stops(open_host, tmp_path):
+@pytest.fixture
+def woken():
+    return []
+
+
+@pytest_asyncio.fixture
+async def host(open_host, woken):
+    return await open_host(wake=woken.append)
+
+
+@pytest_asyncio.fixture
+async def watching(open_host):
+    return await open_host(WATCHFUL)
+
+
+@pytest.fixture
+def kill():
+    return lambda pid: os.kill(pid, signal.SIGKILL)
+
+
+class TestProcessHost(HostContract):
+    BURST = FAST.burst
+
+
+async def test_a_worker_has_its_folder_and_nothing_of_it_is_left(open_host, tmp_path):
     id = own("good")
     host = await open_host()
     await host.start(id)
-    status = await host.status(id)
-    assert (status.state, status.status_text, status.restarts) == ("active", "I am good", 0)
-    assert len(status.run) == 32
     assert host.link_path(id) == tmp_path / f"run/{id}/link.sock"
     assert (tmp_path / f"run/{id}/worker.log").read_text() == f"ready {id}\n"
     assert (tmp_path / f"run/{id}/worker.log").stat().st_mode & 0o777 == 0o600
-    await host.start(id)
-    assert (await host.status(id)).run == status.run
     await host.stop(id)
     assert alive(id) == []
-    stopped = await host.status(id)
-    assert (stopped.state, stopped.result) == ("inactive", "success")
     assert await host.list() == {}
 
 
-async def test_f02_a_killed_worker_comes_back_as_another_run(open_host, eventually):
-    host = await open_host()
-    await host.start(InstanceId("good"))
-    before = await host.status(InstanceId("good"))
-    os.kill(before.main_pid, signal.SIGKILL)
-
-    async def back():
-        status = await host.status(InstanceId("good"))
-        return status.state == "active" and status.run != before.run
-
-    await eventually(back)
-    after = await host.status(InstanceId("good"))
-    assert (after.restarts, after.result, after.exit_status) == (1, "signal", 9)
-
-
-@pytest.mark.parametrize("habit", ["hang", "good"])
-async def test_f05_f07_a_silent_or_frozen_worker_is_aborted_and_comes_back(
-    open_host, eventually, habit
-):
+async def test_f07_a_frozen_worker_is_aborted_and_comes_back(open_host, eventually):
     host = await open_host(WATCHFUL)
-    await host.start(InstanceId(habit))
-    before = await host.status(InstanceId(habit))
-    if habit == "good":
-        os.kill(before.main_pid, signal.SIGSTOP)
+    await host.start(GOOD)
+    os.kill((await host.status(GOOD)).main_pid, signal.SIGSTOP)
 
     async def back():
-        status = await host.status(InstanceId(habit))
-        return status.restarts == 1 and status.state == "active"
+        status = await host.status(GOOD)
+        return (status.restarts, status.state, status.result)
 
-    await eventually(back)
-    after = await host.status(InstanceId(habit))
-    assert after.result == "watchdog"
-    assert after.main_pid != before.main_pid
-
-
-async def test_f09_a_deaf_worker_is_killed_after_its_time(open_host):
-    host = await open_host()
-    await host.start(InstanceId("deaf"))
-    await host.stop(InstanceId("deaf"))
-    status = await host.status(InstanceId("deaf"))
-    assert (status.state, status.result) == ("failed", "timeout")
+    await eventually(back, (1, "active", "watchdog"))
 
 
 async def test_f10_a_long_save_may_extend_its_time(open_host, tmp_path):
@@ -99,28 +88,6 @@ async def test_f10_a_long_save_may_extend_its_time(open_host, tmp_path):
     await host.stop(InstanceId("slow"))
     assert (tmp_path / "run/slow/saved").read_text() == "whole"
     assert (await host.status(InstanceId("slow"))).result == "success"
-
-
-async def test_f12_a_crash_loop_ends_as_start_limit_hit_until_reset(open_host, state):
-    host = await open_host()
-    with pytest.raises(HostError, match=r"cannot start exit7: .*exit-code, exit status 7"):
-        await host.start(InstanceId("exit7"))
-    status = await state(host, "exit7", "failed")
-    assert (status.result, status.restarts) == ("start-limit-hit", FAST.burst)
-    with pytest.raises(HostError, match="start-limit-hit"):
-        await host.start(InstanceId("exit7"))
-    await host.reset_failed(InstanceId("exit7"))
-    assert (await host.status(InstanceId("exit7"))).state == "inactive"
-    with pytest.raises(HostError, match="exit status 7"):
-        await host.start(InstanceId("exit7"))
-
-
-async def test_f13_a_configuration_error_is_not_restarted(open_host, state):
-    host = await open_host()
-    with pytest.raises(HostError, match="exit status 78"):
-        await host.start(InstanceId("exit78"))
-    status = await state(host, "exit78", "failed")
-    assert (status.result, status.exit_status, status.restarts) == ("exit-code", 78, 0)
 
 
 async def test_an_end_before_ready_is_a_broken_protocol(open_host):
@@ -169,23 +136,24 @@ async def test_f01_a_killed_agents_workers_are_adopted_with_their_run(
 ):
     id = own("good")
     await killed_agent(id)
-    note = read_note(tmp_path / f"run/{id}")
-    assert note is not None
+    (pid,) = alive(id)
     host = await open_host()
     status = await host.status(id)
-    assert (status.state, status.run, status.main_pid) == ("active", note.run, note.pid)
+    assert (status.state, status.main_pid, len(status.run)) == ("active", pid, 32)
     await host.start(id)
-    assert (await host.status(id)).run == note.run
+    assert (await host.status(id)).run == status.run
     await host.stop(id)
     assert alive(id) == []
-    assert read_note(tmp_path / f"run/{id}") is None
+    assert not list(find_workers(tmp_path / "run", [str(STANDIN)]))
 
 
 async def test_an_adopted_worker_is_watched_and_restarted(open_host, killed_agent, eventually):
     await killed_agent("good")
     host = await open_host(WATCHFUL)
-    pid, opened = (await host.status(InstanceId("good"))).main_pid, time.monotonic()
-    await eventually(lambda: host.notices.pinged(pid) > opened)
+    pid, limit = (await host.status(InstanceId("good"))).main_pid, FAST.start_timeout
+    worker = host._workers[InstanceId("good")]
+    assert worker._until > time.monotonic() + limit - 5, "until its first ping"
+    await eventually(lambda: worker._until < time.monotonic() + limit - 5)
     assert (await host.status(InstanceId("good"))).main_pid == pid
     os.kill(pid, signal.SIGSTOP)
 
@@ -202,40 +170,54 @@ async def test_helpers_of_a_worker_that_died_without_an_agent_are_killed(
     tag = f"family-orphans-{os.getpid()}"
     await killed_agent(tag)
     await eventually(lambda: len(alive(tag)), 3)
-    note = read_note(tmp_path / "run" / tag)
-    assert note is not None
-    os.kill(note.pid, signal.SIGKILL)
+    ((_, leader),) = find_workers(tmp_path / "run", [str(STANDIN)])
+    os.kill(leader.pid, signal.SIGKILL)
     await eventually(lambda: len(alive(tag)), 2)
     host = await open_host()
     assert alive(tag) == []
     assert await host.list() == {}
 
 
-async def test_a_pid_that_another_process_has_now_is_not_adopted(open_host, tmp_path):
+async def test_what_is_no_worker_of_this_folder_is_not_adopted(open_host, killed_agent, tmp_path):
+    """A copy of a state folder has the workers of the original."""
+    (tmp_path / "run/Not An Id").mkdir(parents=True)
+    await killed_agent("good")
+    shutil.copytree(
+        tmp_path / "run/good", tmp_path / "copy/good", ignore=lambda *_: ["notify", "link.sock"]
+    )
+    copy = await open_host(run_dir=tmp_path / "copy")
+    assert await copy.list() == {}
     host = await open_host()
-    await host.close(leave_workers=True)
-    folder = tmp_path / "run/stale"
-    folder.mkdir()
-    boot = host.boot_id()
-    write_note(folder, RunNote(os.getpid(), 1, "0" * 32, boot, True))
-    other_boot = tmp_path / "run/booted"
-    other_boot.mkdir()
-    mine = psutil.Process()
-    write_note(other_boot, RunNote(mine.pid, 1, "0" * 32, "another", True))
-    again = await open_host()
-    assert await again.list() == {}
-    assert read_note(folder) is None
-    assert mine.is_running()
+    assert list(await host.list()) == ["good"]
 
 
-@pytest.mark.parametrize("text", ["{", '{"pid": "1"}'])
-async def test_a_note_without_sense_is_ignored(open_host, tmp_path, text):
-    folder = tmp_path / "run/odd"
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(text)
-    (tmp_path / "run/Not An Id").mkdir()
-    host = await open_host()
-    assert await host.list() == {}
+async def test_a_worker_of_a_renamed_state_folder_gives_way_to_another(
+    open_host, killed_agent, tmp_path, state
+):
+    """It looks for its session where that was."""
+    id, new = own("locker"), tmp_path / "new"
+    (tmp_path / f"old/sessions/{id}").mkdir(parents=True)
+    await killed_agent(id, place=tmp_path / "old")
+    (before,) = alive(id)
+    (tmp_path / "old").rename(new)
+    host = await open_host(run_dir=new / "run", session_root=new / "sessions")
+    status = await state(host, id, "active")
+    assert status.main_pid != before
+    assert status.restarts == 1
+    assert alive(id) == [status.main_pid]
+
+
+async def test_a_notify_socket_that_a_cleaner_deleted_is_made_again(
+    open_host, tmp_path, eventually
+):
+    host = await open_host(WATCHFUL)
+    await host.start(InstanceId("good"))
+    before, path = await host.status(InstanceId("good")), tmp_path / "run/good/notify"
+    path.unlink()
+    await eventually(path.exists)
+    await asyncio.sleep(2 * WATCHFUL.watchdog)
+    after = await host.status(InstanceId("good"))
+    assert (after.run, after.restarts) == (before.run, 0)
 
 
 async def test_memory_over_the_limit_ends_as_oom_kill(open_host, eventually, monkeypatch):
@@ -260,30 +242,12 @@ async def test_a_foreign_process_cannot_speak_for_a_worker(open_host, tmp_path):
     program = "from agent.host.notify import Notifier; import sys; "
     program += "Notifier(sys.argv[1]).send('STATUS=lies', 'READY=1', 'WATCHDOG=trigger')"
     liar = await asyncio.create_subprocess_exec(
-        os.sys.executable, "-c", program, str(tmp_path / "run/notify")
+        os.sys.executable, "-c", program, str(tmp_path / "run/good/notify")
     )
     assert await liar.wait() == 0
     await asyncio.sleep(0.1)
     after = await host.status(InstanceId("good"))
     assert (after.status_text, after.run) == (before.status_text, before.run)
-
-
-async def test_a_worker_without_a_note_is_replaced_not_fought(
-    open_host, killed_agent, tmp_path, state
-):
-    """Or each new worker would find the session locked, until the burst limit."""
-    id = own("locker")
-    (tmp_path / f"sessions/{id}").mkdir(parents=True)
-    await killed_agent(id)
-    note = read_note(tmp_path / f"run/{id}")
-    assert note is not None
-    (tmp_path / f"run/{id}/run.json").unlink()
-    host = await open_host()
-    status = await state(host, id, "active")
-    assert status.main_pid != note.pid
-    assert status.run != note.run
-    assert status.restarts == 1
-    assert alive(id) == [status.main_pid]
 
 
 @pytest.mark.timeout(30)
