@@ -28,6 +28,8 @@ NO_ROUTE = (
 )
 QUERY_LIMIT = 4.0
 """Seconds that WhatsApp may take to answer the query of a proof."""
+ONE_LOGIN = 10.0
+"""Seconds after a login was asked for in which a restart is the same wish: two would fight."""
 VERSION_AGAIN = 300.0
 _LOOKS = 8
 """Looks at an unsteady session, one after another."""
@@ -117,6 +119,8 @@ class Evolution:
         """Have the server connect it again with its pairing."""
         session = self.held[remote]
         async with session.acting:
+            if boot_now() - session.begun_at < ONE_LOGIN:
+                return
             heard = None if session.fight else session.live
             await self._state(session)
             if session.live is Live.OPEN and heard not in (None, Live.OPEN):
@@ -200,8 +204,7 @@ class Evolution:
             await self._log_in(session, phone)
             await self._wait_for(session, lambda: _typed(session) != "", PAIRING_WAIT)
             if not (code := _typed(session)):
-                cause = f"the server made none for this number within {PAIRING_WAIT:g} s"
-                raise EngineError(f"cannot get a pairing code: {cause}", code="not_ready")
+                raise EngineError("cannot get a pairing code: none came in time", code="not_ready")
             left = session.qr.expires_in if session.qr is not None else 1.0
             return {"code": code, "expires_in": round(left, 1)}
 

@@ -141,7 +141,8 @@ class EvolutionCalls:
         """True if the keys of a session that is not open have an account; None if the server does
         not tell. Baileys reads the account's name before it looks at the connection."""
         path = f"/instance/setPresence/{segment(name)}"
-        answer = await self._ask("POST", path, {"presence": "unavailable"})
+        # A proxy that lacks the route says nothing of the server.
+        answer = await self.http.ask("POST", path, {"presence": "unavailable"})
         words = _words_of(answer.body)
         if not answer.good and any(sign in words for sign in _NO_ACCOUNT):
             return False

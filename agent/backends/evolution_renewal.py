@@ -116,15 +116,10 @@ class Renewal:
         """`rehearse`: set the present values again, for the server would refuse the same after the
         deletion, and wait until it can create sessions at all."""
         name = self.session.name
-        session = {
-            "remote": name,
-            "row": await self.calls.raw_row(name),
-            "settings": await self.calls.find("settings", name),
-            "webhook": await self.calls.find("webhook", name),
-        }
-        backup = (
-            f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{time.time_ns() % 10**9:09}.json"
-        )
+        session = {"remote": name, "row": await self.calls.raw_row(name)}
+        session |= {what: await self.calls.find(what, name) for what in ("settings", "webhook")}
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        backup = f"{stamp}-{time.time_ns() % 10**9:09}.json"
         await self._write({backup: json.dumps(session).encode()})
         if await in_thread(self._read, backup) != session:
             raise EngineError(f"cannot back up {name}: it reads differently", code="backup_failed")

@@ -72,6 +72,8 @@ class EvolutionSession:
     made: bool = False
     """The agent made it on the server."""
     renewing: bool = False
+    begun_at: float = float("-inf")
+    """Boot time at which the agent last asked for a login."""
     lost: bool = False
     """A phone or WhatsApp ended its pairing."""
     code_taken: bool = False
@@ -299,6 +301,7 @@ class EvolutionSession:
 
     def begin(self) -> None:
         """A login is asked for now."""
+        self.begun_at = boot_now()
         self._tries = self._under_way = True
         self._closed_since, self._ended = None, ""
         self.away()
@@ -367,7 +370,9 @@ class EvolutionSession:
                 reason = "renewal_unfinished" if self.owed else "remote_missing"
                 return Claim(Status.DISCONNECTED, reason, raw="missing")
             case Live.CLOSE if self.may_come_back:
-                useless = ("reconnect", "restart")
+                # Nothing milder can be tried before.
+                harsh = () if self.paired is False else ("logout_restart", "cleanup")
+                useless = ("reconnect", "restart", *harsh)
                 return replace(self._with(Status.INITIALIZING), useless=useless)
             case Live.CLOSE if self.calls.dialect.old or self.row_at >= self.since:
                 return self._closed()

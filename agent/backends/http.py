@@ -100,9 +100,8 @@ class Http:
         if self._session.closed:  # under an action that goes on: the key in its file changed
             raise ServerDown(what, "unreachable", "it is watched anew", reached=False)
         begun, sent = time.monotonic(), False
-        url = URL(
-            self.declared.url + path + ("?" + urlencode(query) if query else ""), encoded=True
-        )
+        asked = f"{path}?{urlencode(query)}" if query else path
+        url = URL(self.declared.url + asked, encoded=True)
         try:
             async with asyncio.timeout(limit), nullcontext() if urgent else self._turns:
                 begun, sent = time.monotonic(), True

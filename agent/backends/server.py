@@ -33,6 +33,9 @@ LOOK_LIMIT = 8.0
 """Seconds for one look, or 0.8 of a request's time if that is less."""
 _LOOK_SHARE = 0.8
 _ACTIONS = {"logout": "log out", "qr": "get a code of", "new_keys": "make new keys of"}
+STEADY = 60.0
+"""Seconds without another account after which a session is again the one that was held: two servers
+behind one address tell of both in turn."""
 _NOTED_AT_ONCE = 50
 """Claims, between which other tasks have their turn."""
 
@@ -141,6 +144,9 @@ class Server:
         self._check_soon = asyncio.Event()
         self._look_soon = asyncio.Event()
         self._last_looked: dict[str, float] = {}
+        self._owners: dict[InstanceId, str] = {}
+        self._others: dict[InstanceId, tuple[float, str]] = {}
+        """The account that each session had at first, and another that was told of it."""
 
     # the task
 
@@ -293,6 +299,7 @@ class Server:
         self.release(id)
         await self.api.hold(remote, adopted=adopted, paired=paired, account=account)
         self._remotes[id], self._ids[remote] = remote, id
+        self._owners[id] = account
         self._look_soon.set()
 
     def release(self, id: InstanceId) -> None:
@@ -349,6 +356,11 @@ class Server:
         if (claim := self.api.claim(self._remotes[id])) is None:
             return
         now, before = boot_now(), self.facts.get(id)
+        own = self._owners[id] = self._owners.get(id) or claim.account
+        if claim.account and claim.account != own:
+            self._others[id] = now, claim.account
+        elif id in self._others and now - self._others[id][0] < STEADY:
+            claim = replace(claim, account=self._others[id][1])
         same = before is not None and before.claim.status is claim.status
         same_phase = before is not None and same and before.claim.phase == claim.phase
         self.facts[id] = ClaimFact(

@@ -70,12 +70,6 @@ def waiting(observation: Observation) -> HealthVerdict:
 
 
 def wait_fields(reason: str, sentence: str = "") -> dict[str, str]:
-    """How the API says why a session waits. `hold` and `hold_sentence` are the former names, for
-    the readers of one more release."""
+    """How the API says why a session waits."""
     sentence = sentence or WAIT_SENTENCES.get(reason, reason)
-    return {
-        "wait_reason": reason,
-        "wait_sentence": sentence,
-        "hold": reason,
-        "hold_sentence": sentence,
-    }
+    return {"wait_reason": reason, "wait_sentence": sentence}

@@ -57,12 +57,6 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
     assert None in at.said and at.asked(CONNECT) == 0
 
 
-async def test_a_wrong_key_is_told(watch: Watch) -> None:
-    at = await watch(key="another")
-    await at.until(lambda: at.server.claim, AT_ONCE)
-    assert at.server.claim is not None and at.server.claim.reason == "refused_key"
-
-
 async def test_sessions_of_a_server_that_was_away_are_proved_again_at_once(
     watch: Watch, version: str
 ) -> None:
@@ -111,18 +105,6 @@ async def test_a_server_without_the_route_of_the_proof_is_believed_and_told(watc
     await asyncio.sleep(AT_ONCE)
     assert up(at) and at.server.claim is not None and at.server.claim.reason == NO_PROOF
     assert "fetchBusinessProfile" in at.server.claim.sentence
-
-
-async def test_no_refusal_repeats_the_key(watch: Watch) -> None:
-    at = await watch()
-    await at.hold("one", "close")
-    await at.until(lambda: up(at), AT_ONCE)
-    await at.standin.front.set("echo", only="instance/connect/")
-    for status in (200, 400, 500):
-        at.standin.front.status = status
-        with pytest.raises(EngineError) as caught:
-            await at.server.act(ONE, at.api.connect)
-        assert KEY not in str(caught.value) and "cannot" in str(caught.value)
 
 
 async def test_one_session_is_watched_once_and_until_it_is_released(watch: Watch) -> None:

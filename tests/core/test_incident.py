@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.incidents.book import IncidentBook
 from agent.core.incidents.incident import (
     Failure,
     IncidentPolicy,
@@ -122,6 +123,20 @@ def test_canaries_take_turns_and_wait_longer_each_time():
         one = choose_canary(one, IDS, POLICY, now)
     assert waits == [10, 20, 40, 80, 160, 180, 180, 180, 180]
     assert set(who) == set(IDS)
+
+
+def test_one_whose_tries_always_fail_takes_no_turn_of_one_that_had_nothing_to_try():
+    book, now, ready = IncidentBook(), NOW, NOW + 300
+    book.active["web"] = find_incident(failing(3)[:2], {"web": 3}, {}, POLICY, NOW)
+    while book.active["web"].canary != IDS[1] or now < ready:
+        assert now < ready + 400, "it had no turn"
+        one = book.active["web"]
+        if one.canary == IDS[1]:
+            book.nothing_to_try("web", IDS[1], now)
+        elif one.canary == IDS[0]:
+            book.failed(failing(1)[0], POLICY, dict, all_the_way=False)
+        now = max(now + 1, NOW)
+        book.give_turn("web", POLICY, now, lambda _: IDS[:2], lambda _: False)
 
 
 def test_a_canary_that_fell_silent_has_failed():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
+from agent.core.model import ConnectionStatus as S
 from agent.core.model import Health, SessionFiles, SessionRecord
 from agent.core.recovery.beginning import begin_repair, join_repair
 from agent.core.recovery.ladder import UNPAIRING
@@ -22,7 +23,7 @@ from agent.core.recovery.policy import RecoveryPolicy, Unpair
 from agent.core.recovery.proof import Consent, Ground, Kept, Proof
 from agent.core.recovery.repair import Case, Circumstances, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
-from tests.core.made import NOW, WALL, observations, seen
+from tests.core.made import NOW, WALL, observations, said, seen
 from tests.core.test_recovery import (
     DAMAGED,
     KEYS,
@@ -155,6 +156,19 @@ def test_the_agent_gives_no_files_up_while_a_copy_of_them_is_good():
     assert isinstance(kept, Kept)
     assert "wa-agent restore sales" in kept.todo
     assert repair.ending is Ending.GAVE_UP
+
+
+def test_while_its_server_may_still_connect_it_no_round_counts_and_no_pairing_ends():
+    useless = ("reconnect", "restart", "logout_restart", "cleanup")
+    closed = seen(claim=said(S.INITIALIZING, ago=99, paired=True, useless=useless))
+    verdict = judge_health(closed, HEALTH, NOW)
+    repair, wall = begin_repair(verdict, Goal.HEAL, WALL), WALL
+    for _ in range(9):
+        repair, decision = step_repair(Case(closed, verdict, CALM, POLICY, wall), repair)
+        assert (decision.kind, repair.round, repair.over) == (K.WAIT, 1, False)
+        wall = decision.not_before_wall
+    asked = begin_repair(verdict, Goal.WORKING_QR, WALL, Consent.PAIRING)
+    assert step_repair(Case(closed, verdict, CALM, POLICY, WALL), asked)[1].kind is K.BACK_UP
 
 
 @pytest.mark.parametrize("reads", [False, True])

@@ -526,7 +526,7 @@ def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
         repair = after_action(repair, action.kind, True, POLICY, later)
 
 
-@pytest.mark.parametrize("code", ["nothing_to_remove", "not_supported"])
+@pytest.mark.parametrize("code", ["nothing_to_remove", "not_supported", "files"])
 def test_a_step_that_is_refused_for_good_is_not_tried_again_in_its_round(code):
     there = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
     one_peer, at = replace(ONE_PEER, instance=there), WALL

@@ -18,7 +18,7 @@ async def test_many_that_start_at_once_never_take_more_than_there_is(make_agent,
 
 async def held_and_connected(agent):
     rows = (await agent.do("GET", "/api/instances"))["instances"]
-    held = sum(one["hold"] == "memory_full" for one in rows)
+    held = sum(one["wait_reason"] == "memory_full" for one in rows)
     return held, sum(one["connection_status"] == "CONNECTED" for one in rows)
 
 
@@ -32,8 +32,8 @@ async def test_a_session_without_room_waits_with_a_reason_and_starts_when_anothe
         await eventually(lambda id=id: agent.status(id), "CONNECTED")
     made = {"id": "c", "engine": "sandbox", "settings": {"scan": "auto", "scan_after": 0.05}}
     answer = await agent.do("POST", "/api/instance", made)
-    assert answer["hold"] == "memory_full", "told at once"
-    assert NUMBERS in answer["hold_sentence"]
+    assert answer["wait_reason"] == "memory_full", "told at once"
+    assert NUMBERS in answer["wait_sentence"]
 
     async def held():
         shown = await agent.show("c")
@@ -51,7 +51,7 @@ async def test_a_session_without_room_waits_with_a_reason_and_starts_when_anothe
     before = await agent.run_of("a")
     await agent.do("POST", "/api/instance/a/restart")
     await eventually(lambda: agent.is_back("a", before))
-    assert (await agent.show("a"))["hold"] == "", "who runs keeps its room"
+    assert (await agent.show("a"))["wait_reason"] == "", "who runs keeps its room"
 
     await agent.do("DELETE", "/api/instance/d")
     await agent.do("POST", "/api/instance/a/stop")
@@ -62,4 +62,4 @@ async def test_a_session_without_room_waits_with_a_reason_and_starts_when_anothe
 
 
 async def hold(agent, id):
-    return (await agent.show(id))["hold"]
+    return (await agent.show(id))["wait_reason"]

@@ -90,7 +90,7 @@ async def test_an_incident_has_one_canary_and_its_success_frees_all_members(thre
 
 
 async def hold(agent, id):
-    return (await agent.show(id))["hold"]
+    return (await agent.show(id))["wait_reason"]
 
 
 async def spoken_for(agent):

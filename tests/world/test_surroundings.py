@@ -33,7 +33,7 @@ async def test_no_worker_starts_on_a_full_disk_and_running_ones_go_on(
     async def held() -> bool:
         shown = await agent.show("b")
         words = "MiB free, 16 MiB must be ([start] disk_free)"
-        return shown["hold"] == "disk_full" and words in shown["health"]["sentence"]
+        return shown["wait_reason"] == "disk_full" and words in shown["health"]["sentence"]
 
     await eventually(held)
     shown = await agent.show("b")
@@ -43,7 +43,7 @@ async def test_no_worker_starts_on_a_full_disk_and_running_ones_go_on(
     await eventually(lambda: agent.is_back("a", run))
     (disk / "filler").unlink()
     await eventually(lambda: agent.status("b"), "CONNECTED")
-    assert (await agent.show("b"))["hold"] == ""
+    assert (await agent.show("b"))["wait_reason"] == ""
 
 
 async def test_f31_a_full_disk_costs_no_session(make_agent, eventually, small_disk):

@@ -72,16 +72,10 @@ def _is_session(raw: Any) -> bool:
 
 
 def _is_entry(raw: Any) -> bool:
-    pair = inside(raw, "currentRatchet", "ephemeralKeyPair")
-    keys = (
-        *(
-            inside(pair, "pubKey"),
-            inside(pair, "privKey"),
-            inside(raw, "currentRatchet", "rootKey"),
-        ),
-        inside(raw, "currentRatchet", "lastRemoteEphemeralKey"),
-        *(inside(raw, "indexInfo", "baseKey"), inside(raw, "indexInfo", "remoteIdentityKey")),
-    )
+    ratchet, index = inside(raw, "currentRatchet"), inside(raw, "indexInfo")
+    keys = [inside(ratchet, "ephemeralKeyPair", half) for half in ("pubKey", "privKey")]
+    keys += [inside(ratchet, name) for name in ("rootKey", "lastRemoteEphemeralKey")]
+    keys += [inside(index, name) for name in ("baseKey", "remoteIdentityKey")]
     chains = inside(raw, "_chains")
     return isinstance(chains, Mapping) and all(map(_is_key, keys)) and _are_chains(chains)
 

@@ -174,9 +174,8 @@ class LogFiles:
                 self.trouble = f"cannot read {tail.path}: {error.strerror}"
             if key not in here and now - tail.heard_at > GRACE:
                 os.close(self._tails.pop(key).fd)
-        behind = sum(left for tail in self._tails.values() if (left := tail.left) > LONGEST_LINE)
-        if behind:
-            self.trouble = f"{behind >> 10} KiB of its logs are not read yet"
+        if any(tail.left > LONGEST_LINE for tail in self._tails.values()):
+            self.trouble = "its logs grow faster than they are read, so errors count late"
         return found
 
     def positions(self) -> dict[str, Any]:

@@ -204,19 +204,18 @@ def _peer(jid: object) -> str:
     return named[1] if named else ""
 
 
-_TURNS = (
-    re.compile(
-        r"Socket {1,2}(?P<name>.{1,200}?) Connection Update (?P<state>open|close)\b(?P<why>.*)"
-    ),
-    re.compile(r"Session: (?P<name>.{1,200}?) (?P<state>READY)\b(?P<why>)"),
-    re.compile(r"(?P<state>Disconnected) session: (?P<name>.{1,200}?), reason: (?P<why>.*)"),
-    re.compile(r"(?P<state>DESCONECTOU) REASON: (?P<why>.{1,500})(?P<name>)"),
-    # Puppeteer names the profile's folder; whatsapp-web.js names that after the session's number.
-    re.compile(
+_TURNS = [
+    re.compile(line)
+    for line in (
+        r"Socket {1,2}(?P<name>.{1,200}?) Connection Update (?P<state>open|close)\b(?P<why>.*)",
+        r"Session: (?P<name>.{1,200}?) (?P<state>READY)\b(?P<why>)",
+        r"(?P<state>Disconnected) session: (?P<name>.{1,200}?), reason: (?P<why>.*)",
+        r"(?P<state>DESCONECTOU) REASON: (?P<why>.{1,500})(?P<name>)",
+        # Puppeteer names the profile's folder; whatsapp-web.js names that after the session.
         r"(?P<state>browser) is already running for (?P<why>)[^\s]{0,400}?session-"
-        r"(?:[A-Za-z]{1,20}[_-])?(?P<name>\d{1,20})\b"
-    ),
-)
+        r"(?:[A-Za-z]{1,20}[_-])?(?P<name>\d{1,20})\b",
+    )
+]
 _REASONS = (
     # Only words that mean one thing: `Stream Errored (conflict)` is a logout as well as a second
     # copy, `Connection Failure` anything.

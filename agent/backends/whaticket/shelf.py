@@ -220,12 +220,12 @@ class FolderKeys:
                 try:
                     if _read_key(path, fd, record.name).content != record.content:
                         cause = "it changed meanwhile, so the server still writes it"
-                        raise cannot(f"remove {path / record.name}", cause, "files")
+                        raise cannot(f"remove a key of {path}", cause, "files")
                     os.unlink(record.name, dir_fd=fd)
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    raise _failed("remove", path / record.name, error) from error
+                    raise _failed("remove a key of", path, error) from error
             os.fsync(fd)
 
     async def restore(self, id: str, records: Sequence[Record]) -> None:
@@ -269,9 +269,9 @@ def _read_key(folder: Path, fd: int, name: str) -> Record:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise _failed("read", folder / name, error) from error
+        raise _failed("read a key of", folder, error) from error
     if content is None or len(content) > LARGEST_KEY:
-        raise cannot(f"read {folder / name}", "it is no file of keys", "files")
+        raise cannot(f"read a key of {folder}", "it is no file of keys", "files")
     mode = stat.S_IMODE(status.st_mode)
     return Record(name, content, mode=mode, uid=status.st_uid, gid=status.st_gid)
 

@@ -116,6 +116,7 @@ class IncidentBook:
             incident = join_incident(incident, failure)
             if failure.instance == incident.canary and not all_the_way:
                 incident = canary_failed(incident, policy, failure.at)
+                self._idle.pop(failure.group, None)  # by then they may have something to try
             self.active[failure.group] = incident
             return None
         self._failures.append(failure)
@@ -199,6 +200,8 @@ class IncidentBook:
             return Turn.FAILED
         able = [id for id in able if id not in idle]
         self.active[group] = incident = choose_canary(before, able, policy, now)
+        if incident.canary is None:
+            idle.clear()
         given = incident.canary is not None and incident.canary != before.canary
         return Turn.GIVEN if given else Turn.FAILED
 

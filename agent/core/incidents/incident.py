@@ -102,25 +102,12 @@ OUTAGE_CODES = frozenset(
 
 # Failures of each instance alone, however many there are: a canary would prove nothing about the
 # others.
-OWN_AFFAIR = frozenset(
-    {
-        "",
-        "starting",
-        "qr_idle",
-        "passkey_required",
-        "passkey_suspected",
-        "restart_required",
-        "conflict",
-        "temporary_ban",
-        "restricted",
-        "waiting_for_scan",
-        "zombie",
-        "proof_old",
-        # It stayed connected: as a canary its connecting would prove nothing.
-        "crypto_corrupted",
-        "crypto_peer",
-    }
-)
+OWN_AFFAIR = {
+    *("", "starting", "qr_idle", "passkey_required", "passkey_suspected", "restart_required"),
+    *("conflict", "temporary_ban", "restricted", "waiting_for_scan", "zombie", "proof_old"),
+    # It stayed connected: as a canary its connecting would prove nothing.
+    *("crypto_corrupted", "crypto_peer"),
+}
 
 
 def is_shared(code: str) -> bool:
@@ -222,8 +209,10 @@ def choose_canary(
     members = [member for member in incident.members if member in able] or sorted(able)
     if not members:
         return incident
-    canary = members[incident.tries % len(members)]
-    return replace(incident, canary=canary, canary_at=now, tries=incident.tries + 1)
+    canary = members[0]  # it goes to the end, so that each of them has its turn
+    order = (*(it for it in incident.members if it != canary), canary)
+    tries = incident.tries + 1
+    return replace(incident, canary=canary, canary_at=now, tries=tries, members=order)
 
 
 def failed_for_all(incident: Incident, failure: Failure) -> bool:

@@ -111,7 +111,8 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
         return False
     if step in DESTRUCTIVE and not repair.backup and repair.backup_tries >= case.policy.tries:
         return False
-    if step.value in useless_steps(case):
+    asked = step is RecoveryKind.CLEANUP and repair.goal in (Goal.WORKING_QR, Goal.CLEANUP)
+    if step.value in useless_steps(case) and not asked:
         return False
     if step is RecoveryKind.RECONNECT:
         return alive

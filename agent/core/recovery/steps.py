@@ -12,7 +12,13 @@ from agent.core.observed import no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.beginning import lapse_order, needs_repair, trouble_of
 from agent.core.recovery.finished import find_ending, stage_left
-from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step, proof_for
+from agent.core.recovery.ladder import (
+    DESTRUCTIVE,
+    UNPAIRING,
+    next_step,
+    proof_for,
+    useless_steps,
+)
 from agent.core.recovery.pairing import is_calm, may_publish_unpaired, was_being_published
 from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.proof import Consent, Kept, Proof
@@ -35,7 +41,7 @@ MOST_ACTS = 100
 """No real repair comes near; it ends one that an error in this code would never end."""
 
 NOTHING_TO_REMOVE = "nothing_to_remove"
-FOR_GOOD = frozenset({"not_supported", "remote_missing", NOTHING_TO_REMOVE})
+FOR_GOOD = frozenset({"not_supported", "remote_missing", "files", NOTHING_TO_REMOVE})
 """Codes of refusals that the same step would meet again in this round."""
 
 _COMING_UP = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
@@ -226,8 +232,9 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if (repair.goal is not Goal.HEAL and not goes_on) or last:
         word = "over after the round that was asked for; the agent goes on" if endless else ""
         return _end(case, repair, Ending.GAVE_UP, sentence, word=word)
-    # A round in an outage proves nothing about the instance: it is run again.
-    number = repair.round + 1 if repair.calm or endless else repair.round
+    # A round in an outage, or before any step is of use, proves nothing about the instance.
+    early = RecoveryKind.CLEANUP.value in useless_steps(case)
+    number = repair.round + 1 if (repair.calm and not early) or endless else repair.round
     pause = _round_pause(case.policy, repair.round, endless=endless)
     why = "" if repair.calm or endless else ": the cause may not be its own, its pairing is kept"
     repair = replace(

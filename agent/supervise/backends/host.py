@@ -12,7 +12,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.core.reconnect import needs_connect
-from agent.errors import HostError
+from agent.errors import EngineError, HostError
 from agent.host.base import Host
 from agent.link.heard import parse_claim
 from agent.supervise.backends.facts import BackendFacts
@@ -71,7 +71,9 @@ class BackendHost:
                 await self._call(backend, "connect", instance, RESTART_TIMEOUT)
             else:
                 self._no_login(boot_now())
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, EngineError) and error.code == "zombie":
+                return  # one that hangs is watched, and a repair restarts it
             if new:  # the start is tried again as a whole
                 self._backends.servers.leave(backend, instance)
             raise

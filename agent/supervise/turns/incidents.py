@@ -5,6 +5,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent.clock import boot_now
@@ -29,6 +30,7 @@ from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy, uncounted
 from agent.core.recovery.beginning import hurry_repair
 from agent.engines.catalog import entry_of
+from agent.log import about
 from agent.supervise.facts import Facts
 
 _ALL_WELL = "all its members are well, or are not to run"
@@ -73,11 +75,9 @@ class Incidents:
                 if group not in self._no_turns
             ]
             self._changed.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(max(min(turns) - boot_now(), 0.05) if turns else None):
                     await self._changed.wait()
-            except TimeoutError:
-                pass
 
     def failed(self, facts: Facts, code: str) -> None:
         failure = Failure(facts.id, group_of(facts), code, boot_now())
@@ -94,7 +94,8 @@ class Incidents:
         if declared is not None:
             sentence = f"incident: {declared.sentence}; they wait while one of them tries first"
             self._say("incident", sentence, declared)
-            self._wake_all(declared.group)
+            for member in self._of(declared.group):
+                self.wake(member.id)
 
     def succeeded(self, facts: Facts) -> None:
         group = group_of(facts)
@@ -208,9 +209,7 @@ class Incidents:
         self._released_wall[group] = time.time()
         self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
         for facts in self._of(group):
-            if facts.repair.last is not None and not facts.repair.last.over:
-                facts.repair.last = hurry_repair(facts.repair.last, paired=facts.record.paired)
-        self._wake_all(group)
+            self._hurry(facts)
 
     def _give_turn(self, group: str, now: float) -> None:
         policy, not_well = self.policy(), self._not_well
@@ -238,15 +237,18 @@ class Incidents:
         assert incident.canary is not None
         facts = self.all_facts[incident.canary]
         facts.asked.try_at_once = True
-        if facts.repair.last is not None and not facts.repair.last.over:
-            facts.repair.last = hurry_repair(facts.repair.last, paired=facts.record.paired)
         self._say(
             "canary", f"tries first for the members of the incident {incident.code}", incident
         )
+        self._hurry(facts)
+
+    def _hurry(self, facts: Facts) -> None:
+        if facts.repair.last is not None and not facts.repair.last.over:
+            facts.repair.last = hurry_repair(facts.repair.last, paired=facts.record.paired)
         self.wake(facts.id)
 
     def _say(self, kind: str, sentence: str, incident: Incident) -> None:
-        log.warning("%s", sentence)
+        log.warning("%s", sentence, extra=about(incident.canary or "-", Category.HEALTH))
         self.tell(
             JournalEntry(
                 kind,
@@ -276,10 +278,6 @@ class Incidents:
             return ()
         others = (other for other in self._of(group_of(facts)) if other is not facts)
         return (other for other in others if self.way_out(other) == way)
-
-    def _wake_all(self, group: str) -> None:
-        for facts in self._of(group):
-            self.wake(facts.id)
 
 
 def group_of(facts: Facts) -> str:

@@ -42,19 +42,9 @@ _INSTANCE = {
             "description": 'why it must wait, as a stable code; "" = it need not',
         },
         "wait_sentence": {"type": "string", "description": "the same for people"},
-        "hold": {
-            "type": "string",
-            "deprecated": True,
-            "description": "the earlier name of wait_reason; the next release leaves it out",
-        },
-        "hold_sentence": {
-            "type": "string",
-            "deprecated": True,
-            "description": "the earlier name of wait_sentence; the next release leaves it out",
-        },
     },
 }
-"""Of the many fields of a session those whose names changed."""
+"""Of the many fields of a session those that programs ask for most."""
 
 
 async def show_openapi(_call: Call) -> web.Response:

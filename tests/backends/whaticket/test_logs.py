@@ -130,7 +130,7 @@ def test_what_is_there_at_first_is_old_and_what_comes_is_read_once(tmp_path: Pat
         file.write(f"    at async 55{stack}\n")
     assert peers(files, ends=True) == [PEER] and peers(files) == []
     log.write_text(log.read_text() + ("x" * 999 + "\n") * 2000 + error(PEER))
-    assert peers(files) == [] and "not read yet" in files.trouble  # so many bytes a time
+    assert peers(files) == [] and "count late" in files.trouble  # so many bytes a time
     assert peers(files) == [PEER] and files.trouble == ""
     log.unlink()
     files = again(files)

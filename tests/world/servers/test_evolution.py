@@ -176,6 +176,14 @@ async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standi
     assert not any("other" in route for route in one.ended_anything())
 
 
+async def test_one_that_was_dead_when_it_was_adopted_is_restarted_too(watch, standin, eventually):
+    standin.add("shop", "open").dead = "silent"
+    one = await watch("other")
+    await eventually(lambda: one.restarted("shop"))
+    standin.instances["shop"].dead = ""
+    await eventually(lambda: one.all_connected(2))
+
+
 async def test_a_logout_on_the_phone_ends_in_a_new_code_and_no_deletion(watch, standin, eventually):
     one = await watch("shop")
     await eventually(lambda: one.all_connected(1))
