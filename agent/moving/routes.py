@@ -1,0 +1,71 @@
+"""A session out as an archive, and in from one."""
+
+import asyncio
+
+from aiohttp import web
+
+from agent.api.handlers.archive_body import archive_of
+from agent.api.http.auth import Right
+from agent.api.http.call import Call, Route
+from agent.api.http.envelope import HEADERS, created
+from agent.api.http.fields import BOOLEAN, STRING, Field
+from agent.api.present import show_instance
+from agent.core.model import ID_PATTERN, parse_instance_id
+from agent.moving.archives import Archives
+
+EXPORT = (Field("snapshot", STRING, "of this snapshot; default: one made now", most=24),)
+IMPORT = (
+    Field("id", STRING, "id of the instance; default: the archive's", most=48, pattern=ID_PATTERN),
+    Field("replace", BOOLEAN, "true = retire an instance of that id first; default false"),
+    Field("enable", BOOLEAN, "true = run it at once; default false"),
+)
+AREA = "Copies of sessions"
+SHA256 = "X-Archive-SHA256"
+_PIECE = 1 << 18
+_READER_SECONDS = 60.0
+
+
+async def export(call: Call) -> web.StreamResponse:
+    body = await call.body()
+    async with call.parts.wing(Archives).export(call.id, body.get("snapshot", "")) as exported:
+        name = f"{call.id}.{exported.snapshot.name}.wa-session.tar.gz"
+        headers = {
+            **HEADERS,
+            "Content-Type": "application/gzip",
+            "Content-Disposition": f'attachment; filename="{name}"',
+            SHA256: exported.packed.sha256,
+        }
+        answer = web.StreamResponse(headers=headers)
+        answer.content_length = exported.packed.size
+        await answer.prepare(call.request)
+        while piece := await asyncio.to_thread(exported.file.read, _PIECE):
+            async with asyncio.timeout(_READER_SECONDS):
+                await answer.write(piece)
+        await answer.write_eof()
+        return answer
+
+
+async def import_archive(call: Call) -> web.Response:
+    query = call.query
+    imported = await call.parts.wing(Archives).import_archive(
+        archive_of(call),
+        id=parse_instance_id(query["id"]) if "id" in query else None,
+        replace=query.get("replace", False),
+        enable=query.get("enable", False),
+    )
+    shown = {**show_instance(imported.view), "sha256": imported.sha256, "trash": imported.retired}
+    return created(shown, f"/api/instance/{imported.view.instance.id}")
+
+
+EXPORT_PATH = f"/api/instance/{{id:{ID_PATTERN}}}/export"
+OUT, IN = "An instance's session as an archive", "An instance from an archive, which is the body"
+ROUTES = (
+    Route("POST", EXPORT_PATH, Right.ADMIN, export, OUT, EXPORT, area=AREA),
+    Route(
+        *("POST", "/api/import", Right.ADMIN, import_archive, IN),
+        query=IMPORT,
+        answers=(201,),
+        takes_archive=True,
+        area=AREA,
+    ),
+)
