@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from agent.vault.archives.unpack import Arrived
 
 WEB, BAILEYS = "web", "baileys"
-TARGETS = {"wwebjs": WEB, "baileys": BAILEYS}
+TARGETS = {"wwebjs": WEB, BAILEYS: BAILEYS}
 """The engine whose files each program takes."""
-IMPORTED = "imported"
 _GZIP = b"\x1f\x8b"
 _FLAGS = {
     "--dry-run": "list the sessions, import nothing",
@@ -70,11 +69,9 @@ def add(commands: Subparsers) -> None:
     words = "import this session; repeatable"
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help=words)
     words = "of an archive: the engine that gets the session which its bot kept"
-    parser.add_argument("--engine", choices=("web", "baileys"), help=words)
-    words = (
-        "with --enable: wait until it is connected and its first messages were read; exit status"
-    )
-    words += " 75 when it is not connected in time, 4 when messages could not be read"
+    parser.add_argument("--engine", choices=(WEB, BAILEYS), help=words)
+    words = "with --enable: wait until it is connected and its first messages were read;"
+    words += " exit status 75 when it is not connected in time, 4 when messages could not be read"
     parser.add_argument("--wait", type=float, metavar="SECONDS", help=words)
     add_settings(parser)
 
@@ -97,8 +94,7 @@ def _export_to(options: argparse.Namespace, engine: str) -> Path:
     with scratch() as folder:
         _download(options, folder / "archive")
         arrived = _unpack(folder / "archive", folder)
-        if arrived.manifest.engine != engine:
-            its = arrived.manifest.engine
+        if (its := arrived.manifest.engine) != engine:
             raise Refused(f"cannot export {options.id} to {options.to}: its engine is {its}")
         session = folder / "session"
         return export_folder(session, engine, options.id, options.file, force=options.force)
@@ -137,16 +133,18 @@ def import_sessions(options: argparse.Namespace) -> int:
     if options.dump or options.config:
         raise InvalidRequest("cannot use --dump and --config but for pm2", field="dump")
     engine = _engine(options.source)
+    if engine and options.engine:
+        raise InvalidRequest("cannot use --engine but for an archive", field="engine")
     if engine:
         return _import_found(options, engine)
     if not options.engine:
         return _import_archive(options, Path(options.source))
     with scratch() as folder:
+        arrived = _unpack(Path(options.source), folder)
+        options.id = options.id or arrived.manifest.id
         # The bot's own folder lies in the archive, and no bot runs in that.
-        options.id = options.id or _unpack(Path(options.source), folder).manifest.id
-        options.source, options.stopped = str(folder / "session"), True
-        if options.engine == WEB:
-            options.source += "/.wwebjs_auth"
+        place = "session/.wwebjs_auth" if options.engine == WEB else "session"
+        options.source, options.stopped = str(folder / place), True
         return _import_found(options, options.engine)
 
 
@@ -221,7 +219,7 @@ def _import_found(options: argparse.Namespace, engine: str) -> int:
         try:
             with _packed(options, planned, engine, settings) as archive:
                 done.append(sending.send(archive, planned.id, session.name))
-            planned.result = IMPORTED
+            planned.result = "imported"
         except (WaError, OSError) as error:
             if len(plan) == 1:
                 raise
@@ -245,8 +243,7 @@ def _find(options: argparse.Namespace, engine: str) -> list[FoundSession]:
         words = f"cannot import {options.source}: it holds no session; known are {KINDS}"
         raise InvalidRequest(words, field="source", code="no_session")
     names = only(options, [session.name for session in sessions], "the source")
-    chosen = [session for session in sessions if session.name in names]
-    return without_twins(chosen)
+    return without_twins([session for session in sessions if session.name in names])
 
 
 def only(options: argparse.Namespace, names: list[str], source: str) -> list[str]:

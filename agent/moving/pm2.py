@@ -123,7 +123,8 @@ def _program(
     kept = [entry for entry in own if not variable_fault(entry)]
     notes = [words for key, words in _NOT_HERE.items() if row.get(key)]
     notes += [f"its variable {entry.partition('=')[0]}" for entry in own if entry not in kept]
-    if shutil.which("node", path=path) != shutil.which("node", path=_USUAL):
+    node, usual = (shutil.which("node", path=place) or "" for place in (path, _USUAL))
+    if node and os.path.realpath(node) != os.path.realpath(usual):
         kept.append(f"PATH={path}")  # nvm's, for one: what the bot starts finds its Node there
     if many and row.get(_NUMBER) is not None:
         kept.append(f"{_NUMBER}={row[_NUMBER]}")

@@ -32,7 +32,7 @@ _NEXT = (
 
 
 def import_pm2(options: argparse.Namespace) -> int:
-    for name in ("id", "replace", "enable"):
+    for name in ("id", "replace", "enable", "engine"):
         if getattr(options, name):
             words = f"cannot use {name} for pm2: a bot becomes a disabled instance of its name"
             raise InvalidRequest(words, field=name)

@@ -78,6 +78,8 @@ def checks(here: Installation) -> Iterator[Check]:
 
 
 def _examine(program: ProgramDeclaration, here: Installation) -> Finding:
+    if program.environment and here.file and here.file.stat().st_mode & 0o004:
+        return wrong("its variables are in a file open to all users", f"chmod o-rwx {here.file}")
     cure = f"correct [[program]] {program.name} in agent.toml, or put back what it names"
     given = dict(entry.split("=", 1) for entry in program.environment)
     try:

@@ -149,8 +149,11 @@ async def test_a_bots_archive_becomes_a_session_of_baileys_and_goes_out_again(
     archive = elsewhere / "shop.tar.gz"
     with archive.open("wb") as out:
         pack_session(elsewhere / "bot", InstanceId("shop"), "program", out, wall=1.0)
-    answer = await cli("import", archive, "--engine", "baileys")
-    assert (answer.status, [id for id, _ in sent]) == (0, ["shop"]), answer.err
+    for words in ((), ("till",)):
+        answer = await cli("import", archive, *words, "--engine", "baileys")
+        assert answer.status == 0, answer.err
+    assert [id for id, _ in sent] == ["shop", "till"]
+    assert (await cli("import", "bot", "--engine", "baileys")).status == 2
     assert (await cli("import", archive, "--engine", "web")).status == 2
     refused = await cli("import", archive, "--set", "proxy=socks5://127.0.0.1:9")
     assert (refused.status, "brings its settings" in refused.err) == (2, True)

@@ -93,7 +93,7 @@ async def test_a_device_that_runs_is_not_enabled_or_restored_beside_it(
     await eventually(moved, 202)  # once the first one's worker has ended
 
 
-async def test_the_first_messages_of_a_moved_session_prove_that_it_reads(
+async def test_a_session_moves_to_another_machine_and_its_first_messages_prove_that_it_reads(
     make_agent: Callable[..., RunningAgent], eventually: Any, tmp_path: Path
 ) -> None:
     here, there = make_agent(name="here"), make_agent(name="there")
@@ -102,7 +102,9 @@ async def test_the_first_messages_of_a_moved_session_prove_that_it_reads(
     await here.create("a", messages_per_minute=1200)
     await eventually(lambda: here.status("a"), "CONNECTED")
     file = tmp_path / "a.tar.gz"
-    assert (await cli(here, "export", "a", file))[0] == 0
+    status, out = await cli(here, "export", "a", file)
+    sha256 = out.split()[0]
+    assert (status, file.stat().st_mode & 0o777) == (0, 0o600)
     await here.do("POST", "/api/instance/a/disable")
     status, out = await cli(there, "import", file, "--dry-run")
     assert (status, "can be imported" in out, await there.knows("a")) == (0, True, False), out
@@ -110,7 +112,10 @@ async def test_the_first_messages_of_a_moved_session_prove_that_it_reads(
     assert (status, "needs --enable" in out) == (2, True), out
     status, out = await cli(there, "import", file, "--enable", "--wait", "60")
     proof = "moved in; 10 of its first 10 messages read"
-    assert (status, proof in out) == (0, True), out
+    assert (status, proof in out, sha256 in out) == (0, True, True), out
+    shown = await there.show("a")
+    assert (shown["paired"], shown["account"]) == (True, (await here.show("a"))["account"])
+    assert await there.codes("a") == 0, "nobody scans"
     told = (await there.do("GET", "/api/instance/a/details"))["first_messages"]
     assert told == {"read": 10, "repeated": 0, "unread": 0, "over": True, "sentence": proof}
 

@@ -7,12 +7,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent.errors import InvalidRequest
-from agent.moving import sources
 from agent.moving.keys import look_at, without_twins
 from agent.moving.keys import write_folder as write_session
 from agent.moving.sources import RECENT, find_sessions, user_of_folder
@@ -73,17 +71,14 @@ def test_one_session_is_read_from_json(tmp_path: Path, kind: str) -> None:
     assert json.loads(session.keys["pre-key-1"]) == json.loads(keys_of()["pre-key-1"])
 
 
-@pytest.mark.parametrize("in_a_folder", [True, False])
-def test_keys_that_lie_elsewhere_are_added(tmp_path: Path, *, in_a_folder: bool) -> None:
+def test_keys_that_lie_elsewhere_are_added(tmp_path: Path) -> None:
     keys = keys_of()
     path = write_json(tmp_path / "shop.json", {"creds": json.dumps(keys.pop("creds").decode())})
-    if in_a_folder:
-        place = write_folder(tmp_path / "abc", keys)
-    else:
-        place = write_json(tmp_path / "keys.json", {k: raw.decode() for k, raw in keys.items()})
     assert find_sessions(str(path), stopped=True)[0].code == "no_pre_keys"
-    [session] = find_sessions(str(path), stopped=True, keys=str(place))
-    whole(session, "shop")
+    texts = {key: raw.decode() for key, raw in keys.items()}
+    for place in (write_folder(tmp_path / "abc", keys), write_json(tmp_path / "k.json", texts)):
+        [session] = find_sessions(str(path), stopped=True, keys=str(place))
+        whole(session, "shop")
 
 
 @pytest.mark.parametrize(
@@ -209,20 +204,12 @@ def test_a_session_that_was_just_written_is_in_use_and_not_damaged(tmp_path: Pat
     assert (session.code, dict(session.keys)) == ("damaged", {}), "nothing half-read is moved"
 
 
-def test_a_session_that_cannot_be_read_is_named_and_the_others_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     for name in ("good", "odd"):
         write_folder(tmp_path / name, keys_of())
-    read = sources.read_folder
-
-    def fails(folder: Path) -> Any:
-        if folder.name == "odd":
-            raise PermissionError(13, "Permission denied")
-        return read(folder)
-
-    monkeypatch.setattr(sources, "read_folder", fails)
+    (tmp_path / "odd" / "creds.json").unlink()
+    (tmp_path / "odd" / "creds.json").symlink_to("/etc/passwd")
     good, odd = find_sessions(str(tmp_path))
-    assert (good.problem, odd.code, odd.problem) == (
-        *("", "unreadable", "it cannot be read: Permission denied"),
-    )
+    assert (good.problem, odd.code) == ("", "no_session"), "no link is followed"
+    session = look_at("JSON", "shop", lambda: {"creds": Path("/").read_bytes()}, written=None)
+    assert (session.code, session.problem) == ("unreadable", "it cannot be read: Is a directory")
