@@ -78,11 +78,11 @@ def _in_folder(folder: Path) -> FoundSession:
     place = folder.resolve()
     # Many keep the keys of NAME in NAME/auth.
     name = place.parent.name if place.name == "auth" else place.name
-    written, user, in_use = None, "", ""
-    with suppress(OSError):  # whose reason the reading below gives
-        written = max((file.stat().st_mtime for file in _key_files(folder)), default=None)
+    written, user, in_use = time.time(), "", ""
+    with suppress(OSError):  # a key that goes meanwhile: it is written to now
         user = user_of_folder(folder)
-    if user or abs(time.time() - (written or 0)) < RECENT:
+        written = max((file.stat().st_mtime for file in _key_files(folder)), default=0.0)
+    if user or abs(time.time() - written) < RECENT:
         who = f"{user} uses it" if user else f"a program wrote to it within {RECENT:.0f} s"
         in_use = f"{who}; stop that program, then confirm it with --stopped"
     return look_at(BAILEYS, name, lambda: read_folder(folder), written=written, in_use=in_use)

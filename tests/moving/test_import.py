@@ -16,13 +16,14 @@ from tests.cli.conftest import Cli, House
 from tests.fakes.supervisor import make_view
 from tests.moving.conftest import creds, keys_of, pair_of, read_folder, write_folder
 
+Sent = list[tuple[str, bytes]]
 STORE = "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """Each archive that the agent got, which takes them all."""
-    got: list[tuple[str, bytes]] = []
+    got: Sent = []
 
     def send(_self: Any, archive: Any, id: str, _name: str) -> dict[str, Any]:
         got.append((id, archive.read()))
@@ -44,7 +45,7 @@ def three(elsewhere: Path) -> Path:
 
 
 async def test_a_dry_run_shows_each_session_and_imports_none(
-    house: House, cli: Cli, three: Path, sent: list[Any]
+    house: House, cli: Cli, three: Path, sent: Sent
 ) -> None:
     answer = await cli("import", "bots", "--dry-run")
     assert answer.status == 4, "one of them cannot be imported"
@@ -63,12 +64,13 @@ async def test_a_dry_run_shows_each_session_and_imports_none(
 
 
 async def test_several_sessions_are_imported_only_when_that_is_said(
-    house: House, cli: Cli, three: Path, sent: list[tuple[str, bytes]]
+    house: House, cli: Cli, three: Path, sent: Sent
 ) -> None:
     for words, status, code in (
         ((), 4, "several_sessions"),
         (("--only", "nobody"), 2, "no_session"),
         (("--all", "--enable", "--wait", "1"), 2, "invalid_request"),
+        (("--wait", "1"), 2, "invalid_request"),
         (("--only", "deaf"), 4, "no_pre_keys"),
     ):
         refused = await cli("import", "bots", *words, "--json")
@@ -128,7 +130,7 @@ def test_a_local_auth_folder_comes_in_and_goes_out_again(tmp_path: Path) -> None
 
 
 async def test_a_local_auth_folder_is_recognised_and_packed(
-    house: House, cli: Cli, elsewhere: Path, sent: list[tuple[str, bytes]]
+    house: House, cli: Cli, elsewhere: Path, sent: Sent
 ) -> None:
     local_auth(elsewhere / ".wwebjs_auth", "session-sales")
     answer = await cli("import", ".wwebjs_auth", "sales", "--json")
@@ -142,7 +144,7 @@ async def test_a_bots_archive_becomes_a_session_of_baileys_and_goes_out_again(
     house: House,
     cli: Cli,
     elsewhere: Path,
-    sent: list[tuple[str, bytes]],
+    sent: Sent,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_folder(elsewhere / "bot" / "auth_info_baileys", keys_of())

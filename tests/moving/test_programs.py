@@ -7,12 +7,13 @@ import pytest
 
 from agent.config import Config, load_config
 from agent.config.render import without_secrets
-from agent.config.wing_tables import check_declared, declared_for, shared_sessions
+from agent.config.wing_tables import check_declared, shared_sessions
 from agent.core.model import Instance, InstanceId
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.moving.programs import programs_of, render_drop_in
 
+IDS = ("shop", "till")
 GOOD = '[[program]]\nname = "shopbot"\ncommand = ["node", "/srv/shopbot/bot.js"]\n'
 
 
@@ -20,10 +21,6 @@ def load(folder: Path, text: str) -> Config:
     path = folder / "agent.toml"
     path.write_text(text)
     return load_config(path, {})
-
-
-def shop(**settings: str) -> Instance:
-    return Instance(InstanceId("shop"), "program", True, settings)
 
 
 @pytest.mark.parametrize(
@@ -56,19 +53,6 @@ def test_no_value_of_an_environment_is_shown(tmp_path: Path) -> None:
     assert "hidden" not in str(caught.value)
 
 
-def test_a_session_gets_the_row_that_it_names_and_no_other(tmp_path: Path) -> None:
-    config = load(tmp_path, GOOD + GOOD.replace("shopbot", "tillbot"))
-    row = declared_for(config, shop(program="tillbot"))["program"]
-    assert (row["name"], row["command"]) == ("tillbot", ["node", "/srv/tillbot/bot.js"])
-    assert declared_for(config, shop(program="else")) == {}
-    assert declared_for(config, Instance(InstanceId("a"), "sandbox", True)) == {}
-    check_declared(config, shop(program="shopbot"))
-    for settings in ({}, {"program": "else"}):
-        with pytest.raises(InvalidRequest, match="declared: shopbot, tillbot") as caught:
-            check_declared(config, shop(**settings))
-        assert (caught.value.code, caught.value.field) == ("unknown_program", "settings.program")
-
-
 @pytest.mark.parametrize(
     ("more", "lines"),
     [
@@ -89,45 +73,32 @@ def test_a_drop_in_shows_just_what_the_unit_hides(
     assert render_drop_in(program).splitlines()[2:] == lines
 
 
-SHARED = 'folder = "/srv/shopbot"\n'
-
-
 @pytest.mark.parametrize(
     ("mine", "other", "refused"),
     [
-        (SHARED, SHARED, True),
-        ('session = "/srv/keys"\n', 'session = "/srv/keys/"\nfolder = "/srv"\n', True),
-        (SHARED + 'session = "auth"\n', SHARED + 'session = "auth"\n', False),
-        (SHARED, 'folder = "/srv/tillbot"\n', False),
-        (SHARED + 'environment = ["N=1"]\n', SHARED + 'environment = ["N=2"]\n', False),
+        ('folder = "{0}/bot"', 'folder = "{0}/up/link/"', True),
+        ('session = "/srv/keys"', 'session = "/srv/keys/"\nfolder = "/srv"', True),
+        ('folder = "{0}/bot"\nsession = "auth"', 'folder = "{0}/bot"\nsession = "auth"', False),
+        ('folder = "{0}/bot"', 'folder = "/srv/tillbot"', False),
+        ('folder = "/srv"\nenvironment = ["N=1"]', 'folder = "/srv"\nenvironment = ["N=2"]', False),
     ],
 )
 def test_a_place_of_one_session_gets_no_second_instance(
     tmp_path: Path, mine: str, other: str, refused: bool
 ) -> None:
-    config = load(tmp_path, GOOD + mine + GOOD.replace('"shopbot"', '"tillbot"') + other)
-    till = Instance(InstanceId("till"), "program", False, {"program": "tillbot"})
-    rest = [shop(program="shopbot"), till, Instance(InstanceId("a"), "sandbox", True)]
-    check_declared(config, rest[0], [rest[0], rest[2]])
-    if not refused:
-        check_declared(config, rest[0], rest)
-        return
-    with pytest.raises(Refused, match=r"cannot run shop as program shopbot: till has") as caught:
-        check_declared(config, rest[0], rest)
-    assert (caught.value.code, caught.value.field) == ("session_shared", "settings.program")
-
-
-def test_another_name_of_a_folder_is_no_other_place(tmp_path: Path) -> None:
-    (folder := tmp_path / "bot").mkdir()
-    (tmp_path / "link").symlink_to(folder)
+    """Whatever its folder is called."""
+    (tmp_path / "bot").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "bot")
     (tmp_path / "up").symlink_to(tmp_path)
-    till = Instance(InstanceId("till"), "program", True, {"program": "tillbot"})
-    here, other = f'folder = "{folder}"\n', GOOD.replace('"shopbot"', '"tillbot"')
-    for name in ("link", "up/bot", "up/link/", "./bot"):
-        config = load(tmp_path, GOOD + here + other + f'folder = "{tmp_path}/{name}"\n')
-        with pytest.raises(Refused, match="one session must not run twice"):
-            check_declared(config, till, [shop(program="shopbot")])
-        assert [*shared_sessions(config, [till, shop(program="shopbot")])] == [("shop", "till")]
+    rows = (GOOD, mine, "\n", GOOD.replace('"shopbot"', '"tillbot"'), other)
+    config = load(tmp_path, "".join(rows).replace("{0}", str(tmp_path)))
+    shop, till = (Instance(InstanceId(id), "program", True, {"program": f"{id}bot"}) for id in IDS)
+    check_declared(config, shop, [shop, Instance(InstanceId("a"), "sandbox", True)])
+    assert [*shared_sessions(config, [till, shop])] == [IDS] * refused
+    if refused:
+        with pytest.raises(Refused, match="program shopbot: till has") as caught:
+            check_declared(config, shop, [shop, till])
+        assert (caught.value.code, caught.value.field) == ("session_shared", "settings.program")
 
 
 @pytest.mark.parametrize("key", ["folder", "session", "environment_file"])
