@@ -40,8 +40,7 @@ def look_at_local_auth(profile: Path) -> FoundSession:
 def refuse_open(profile: Path, verb: str) -> None:
     """Two browsers with one session throw each other out."""
     if read_lock(profile) is Lock.LIVE:
-        pid = holder(profile)
-        browser = f"process {pid}" if pid else "of another machine or user"
+        browser = f"process {pid}" if (pid := holder(profile)) else "of another machine or user"
         words = f"cannot {verb} {profile}: a browser ({browser}) has it open; stop it first"
         raise Refused(words, code="profile_in_use")
 
@@ -67,12 +66,13 @@ def export_folder(session: Path, engine: str, id: InstanceId, place: Path, *, fo
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
         place.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(fresh, ignore_errors=True)
         _copy(profile_path(session) if is_web else session, fresh)
         os.sync()  # once for a thousand small files
         replace_folder(fresh, folder)
     except OSError as error:
         raise VaultError(f"cannot write {folder}: {error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)  # half of a session
     return folder
 
 
@@ -86,14 +86,13 @@ def _copy(source: Path, target: Path) -> None:
             below[:] = set(below) - _LEFT_BEHIND  # it follows no link
             for name in set(files) - _LEFT_BEHIND:
                 path = Path(parent, name)
-                if not stat.S_ISREG(path.lstat().st_mode):
+                if not stat.S_ISREG((seen := path.lstat()).st_mode):
                     continue
+                if (size := size + seen.st_size) > SIZE_LIMIT:
+                    raise VaultError(f"cannot copy {source}: more than {SIZE_LIMIT} bytes")
                 with open_plain(path) as old, (here / name).open("xb") as new:
                     os.fchmod(new.fileno(), 0o600)
                     shutil.copyfileobj(old, new, 1 << 20)
-                    size += new.tell()
-                if size > SIZE_LIMIT:
-                    raise VaultError(f"cannot copy {source}: more than {SIZE_LIMIT} bytes")
     except OSError as error:
         raise VaultError(f"cannot copy {source}: {error}") from error
 

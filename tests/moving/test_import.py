@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.engines.web.files import profile_path
-from agent.errors import Refused
+from agent.errors import Refused, VaultError
 from agent.moving.folders import copy_local_auth, export_folder
 from agent.vault.archives.pack import pack_session
 from tests.cli.conftest import Cli, House
@@ -127,6 +127,10 @@ def test_a_local_auth_folder_comes_in_and_goes_out_again(tmp_path: Path) -> None
     old = [path for path in out.parent.iterdir() if path != out]
     assert len(old) == 1, "what was there is moved aside"
     assert {path.name for path in source.rglob("*")} == before, "no source is written to"
+    os.truncate(profile / STORE / "CURRENT", 5 << 30)
+    with pytest.raises(VaultError, match="more than"):
+        export_folder(session, "web", InstanceId("other"), tmp_path / "out", force=False)
+    assert len([*out.parent.iterdir()]) == 2, "nothing half-written stays"
 
 
 async def test_a_local_auth_folder_is_recognised_and_packed(

@@ -1,16 +1,20 @@
 """[[program]]: what it may say, what is shown of it, which session gets which row."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from agent.cli.client import Client
+from agent.cli.doctor.check import Installation, run_checks
 from agent.config import Config, load_config
 from agent.config.render import without_secrets
 from agent.config.wing_tables import check_declared, shared_sessions
 from agent.core.model import Instance, InstanceId
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import ConfigError, InvalidRequest, Refused
+from agent.moving.program_commands import checks
 from agent.moving.programs import programs_of, render_drop_in
 
 IDS = ("shop", "till")
@@ -99,6 +103,22 @@ def test_a_place_of_one_session_gets_no_second_instance(
         with pytest.raises(Refused, match="program shopbot: till has") as caught:
             check_declared(config, shop, [shop, till])
         assert (caught.value.code, caught.value.field) == ("session_shared", "settings.program")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("", "its command, folder and files are there"),
+        ('folder = "/no/such"\n', "there is no such folder"),
+        ('environment = ["TOKEN=x"]\n', "a file open to all users"),
+    ],
+)
+def test_doctor_looks_at_each_program(tmp_path: Path, more: str, words: str) -> None:
+    config = load(tmp_path, '[[program]]\nname = "shop"\ncommand = ["/bin/sh"]\n' + more)
+    (tmp_path / "agent.toml").chmod(0o644)
+    here = Installation(config, Client(), tmp_path / "agent.toml", Counter())
+    (finding,) = run_checks(checks(here), here)
+    assert words in finding.sentence
 
 
 @pytest.mark.parametrize("key", ["folder", "session", "environment_file"])
