@@ -27,8 +27,6 @@ class Wing:
     folder: str = ""
     """What workers keep for it beside the session's files: a folder that stays with the session
     when these are replaced, and that no copy of them has."""
-    archives: str = ""
-    """Has `Archives`: what takes sessions out as archives, and in from them."""
     routes: str = ""
     """Has ROUTES: its rows of the table of routes."""
     commands: Mapping[str, str] = field(default_factory=dict)
@@ -37,13 +35,6 @@ class Wing:
     """The section of the help that has its commands: one of the base's, or its own."""
     doctor: str = ""
     """Has `checks`: those of an installation."""
-    imports: str = ""
-    """Has `import_sessions` with its `add_options`, ALSO and PLACES: what the command `import`
-    reads beside our archives. With SOURCE, a word, that word as a source is its own."""
-    creates: str = ""
-    """Has `create` with its `add_options`: another way of the command `create`."""
-    exports: str = ""
-    """Has TARGETS: the programs that the command `export` writes for."""
     bundle: Mapping[str, str] = field(default_factory=dict)
     """For the archive of doctor: a file's name → the path that gives its content."""
     described: str = ""

@@ -24,6 +24,7 @@ from agent.api.http.auth import Right
 from agent.api.http.call import Route
 from agent.api.timely import WAIT
 from agent.core.model import ID_PATTERN
+from agent.moving import routes as archives
 from agent.vault.folders import NAME_PATTERN
 from agent.wing import wings
 
@@ -31,10 +32,8 @@ SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
 BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
-TRASHED = rf"{{name:{ID_PATTERN}\.{NAME_PATTERN}}}"
 SNAPSHOT = f"{{snapshot:{NAME_PATTERN}}}"
 REMOVED = SNAPSHOT.replace("snapshot", "removed")
-KEY = "{key:[a-z0-9]{8}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 
 
@@ -104,15 +103,16 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/remote-settings", READ, remote_session.show_settings, "A session's settings on its backend", query=WAIT, timely=True),  # noqa: E501
     Route("PATCH", f"{ID}/remote-settings", OPERATE, remote_session.change_settings, "Change a session's settings on its backend", remote_session.CHANGE, answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),
-    Route("POST", f"/api/trash/{TRASHED}/restore", OPERATE, instances.restore_trash, "Bring a retired session back", (), answers=(201,)),  # noqa: E501
+    Route("POST", rf"/api/trash/{{name:{ID_PATTERN}\.{NAME_PATTERN}}}/restore", OPERATE, instances.restore_trash, "Bring a retired session back", (), answers=(201,)),  # noqa: E501
     Route("GET", "/api/caller", SOME, keys.show_caller, "The caller's name and rights"),
     Route("GET", "/api/keys", ADMIN, keys.list_keys, "List the keys"),
     Route("POST", "/api/keys", ADMIN, keys.add_key, "Make a key", keys.NEW_KEY, answers=(201,)),
-    Route("DELETE", f"/api/keys/{KEY}", ADMIN, keys.revoke_key, "Revoke a key", ()),
+    Route("DELETE", "/api/keys/{key:[a-z0-9]{8}}", ADMIN, keys.revoke_key, "Revoke a key", ()),
     Route("GET", "/api/events", SOME, events.events, "Live events over a WebSocket; the history without one", query=events.EVENTS, answers=(101, 200)),  # noqa: E501
     Route("GET", "/metrics", READ, monitoring.metrics, "Metrics for Prometheus"),
     Route("GET", "/healthz", OPEN, monitoring.alive, "Alive: the loop turns", answers=(200, 503)),
     Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all sessions are restored", answers=(200, 503)),  # noqa: E501
+    *archives.ROUTES,
     *(
         replace(route, area=route.area or wing.title.capitalize())
         for wing in wings() if wing.routes

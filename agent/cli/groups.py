@@ -33,6 +33,8 @@ WORDS: Mapping[str, str] = {
     "keys": "key",
     "sessions.sandbox": "sandbox",
     "sessions.web": "pairing-code screenshot",
+    "agent.moving.commands": "export import",
+    "agent.moving.program_commands": "programs",
     "doctor.command": "doctor",
     "config": "config",
 }
@@ -44,7 +46,8 @@ SECTIONS: Mapping[str, str] = {
     " read presence",
     "what happens": "health reasons incidents",
     "repairs": "repair recover ensure-healthy cleanup setup",
-    "copies, and moving in": "snapshot snapshots restore trash",
+    "copies, and moving in": "snapshot snapshots restore trash export import",
+    "your own bots": "programs",
     "sessions on Evolution and whaticket servers": "backends remote-settings removed",
     "this installation": "run config key version worker",
     "trying it out": "sandbox",
@@ -74,7 +77,10 @@ def all_groups() -> Iterator[Group]:
 def modules() -> Iterator[tuple[str, Callable[[], Any]]]:
     """The words of each module of commands, and how it is imported."""
     for name, words in WORDS.items():
-        yield words, partial(import_module, f"agent.cli.{name}")
+        yield (
+            words,
+            partial(import_module, name if name.startswith("agent.") else f"agent.cli.{name}"),
+        )
     for wing in wings():
         for name, words in wing.commands.items():
             yield words, partial(wing.take, name)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from agent.config.config import Config, sections
@@ -54,7 +55,8 @@ WingTable = ArrayTable | OwnTable
 @cache
 def wing_tables() -> Mapping[str, WingTable]:
     """By name."""
-    return {table.name: table for module in modules_of("settings") for table in module.TABLES}
+    rooms = (import_module("agent.moving.programs"), *modules_of("settings"))
+    return {table.name: table for room in rooms for table in room.TABLES}
 
 
 def single_tables(config: Config) -> Mapping[str, Any]:
@@ -117,20 +119,17 @@ def check_declared(config: Config, instance: Instance, others: Iterable[Instance
         return
     names = ", ".join(its.name for its in config.of_wings.get(table.name, ())) or "none"
     named = str(instance.settings.get(table.name, ""))
-    raise InvalidRequest(
-        f"cannot use {table.name} {named!r:.60}: agent.toml has no [[{table.name}]] of that name;"
-        f" declared: {names}",
-        field=f"settings.{table.name}",
-        code=f"unknown_{table.name}",
-    )
+    words = f"cannot use {table.name} {named!r:.60}: agent.toml has no such [[{table.name}]]"
+    field, code = f"settings.{table.name}", f"unknown_{table.name}"
+    raise InvalidRequest(f"{words}; declared: {names}", field=field, code=code)
 
 
 def _twin(config: Config, instance: Instance, others: Iterable[Instance]) -> str:
     """Another one whose session is at the same place; "" = there is none."""
-    if not (place := session_place(config, instance)):
-        return ""
+    place = session_place(config, instance)
     rest = (its for its in others if its.id != instance.id and its.engine == instance.engine)
-    return next((its.id for its in rest if session_place(config, its)[1:] == place[1:]), "")
+    same = (its.id for its in rest if session_place(config, its)[1:] == place[1:])
+    return next(same, "") if place else ""
 
 
 def shared_sessions(config: Config, instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
@@ -153,7 +152,6 @@ def _named(config: Config, instance: Instance) -> tuple[ArrayTable | None, Any]:
     """The table that sessions of its engine name a row of, and its row."""
     for table in wing_tables().values():
         if isinstance(table, ArrayTable) and table.engine == instance.engine:
-            named = instance.settings.get(table.name)
-            rows = config.of_wings.get(table.name, ())
+            named, rows = instance.settings.get(table.name), config.of_wings.get(table.name, ())
             return table, next((row for row in rows if row.name == named), None)
     return None, None

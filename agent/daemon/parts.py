@@ -12,6 +12,7 @@ from agent.daemon.wing_parts import Around, WingPart, open_wing_parts
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
+from agent.moving.archives import Archives
 from agent.supervise.assemble import Supervision
 from agent.supervise.requests.calls import Workers
 from agent.supervise.supervisor import Supervisor
@@ -69,11 +70,8 @@ async def open_parts(
         supervision.sampler,
         places,
         reload,
-        of_wings={type(part): part for part in of_wings.values()},
+        of_wings={type(it): it for it in (*of_wings.values(), Archives(supervision))},
     )
-    server = await serve(
-        for_handlers,
-        socket_path=config.api_socket,
-        listen=await ground.host.missing_address(),
-    )
+    listen = await ground.host.missing_address()
+    server = await serve(for_handlers, socket_path=config.api_socket, listen=listen)
     return Parts(supervision, supervisor, of_wings, server)

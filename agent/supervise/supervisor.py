@@ -9,7 +9,6 @@ from agent.supervise.requests.moments import Moments
 from agent.supervise.requests.orders import Orders
 from agent.supervise.requests.repairs import Repairs
 from agent.supervise.requests.set_up import SettingUp
-from agent.wing import modules_of
 
 CHECKS_AT_ONCE = 64
 
@@ -55,15 +54,3 @@ class Supervisor:
             create=base.creation.create,
             enable=self.orders.enable,
         )
-        self.moving: object = None
-        for module in modules_of("archives"):
-            self.moving = module.Archives(
-                base.keeping,
-                registry,
-                store,
-                host,
-                base.root,
-                settings=lambda: base.settings.config.sessions,
-                forget=base.forget,
-                wake=wake,
-            )

@@ -22,6 +22,7 @@ from agent.core.model import InstanceId
 from agent.messages.outbox import Outbox
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
+from agent.moving.archives import Archives
 from agent.wings.evidence.part import Evidence
 from agent.wings.messages.part import MessagesPart
 from agent.wings.troubles.part import Troubles
@@ -129,6 +130,7 @@ async def serve_fakes(
         FakeSampler(),
         places={},
         of_wings={
+            Archives: supervisor.moving,
             Troubles: SimpleNamespace(present=tuple),
             Evidence: FakeEvidence(),
             **of_wings,

@@ -1,4 +1,4 @@
-"""Restore, export and import of a real agent with real workers, driven over the command line."""
+"""Restore of a real agent with real workers, driven over the command line."""
 
 import asyncio
 import json
@@ -73,33 +73,3 @@ async def test_restoring_a_running_session_stops_it_and_starts_it_again(agent, e
     status, told = await cli(agent, "why", "a")
     assert (status, "begins to restore" in told) == (0, True)
     assert "the trash has the old session as a." in told
-
-
-# moving to another machine
-
-
-async def test_export_and_import_move_a_session_to_another_machine(
-    make_agent, eventually, tmp_path
-):
-    here, there = make_agent(name="here"), make_agent(name="there")
-    await here.start()
-    await there.start()
-    await connected(here, eventually, messages_per_minute=0)
-    file = tmp_path / "a.tar.gz"
-    status, out = await cli(here, "export", "a", file)
-    assert status == 0, out
-    assert file.stat().st_mode & 0o777 == 0o600
-    sha256 = out.split()[0]
-    await here.do("POST", "/api/instance/a/disable")
-    status, out = await cli(there, "import", file, "--enable")
-    assert (status, sha256 in out) == (0, True), out
-    await eventually(lambda: there.status("a"), "CONNECTED")
-    assert session_of(there)["account"] == session_of(here)["account"]
-    shown = await there.show("a")
-    assert (shown["paired"], shown["account"]) == (True, session_of(here)["account"])
-    assert await scans_asked_for(there) == 0
-    status, out = await cli(there, "import", file)
-    assert (status, "it exists" in out) == (4, True), out
-    status, out = await cli(there, "import", file, "b")
-    assert (status, "instance a is the same linked device" in out) == (4, True), out
-    assert staging(there) == []

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.errors import InvalidRequest, NotFound, Refused
+from agent.moving.archives import Export, Import
 from agent.supervise.copies.work import Progress
 from agent.vault.archives.pack import Packed
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.restore import Restored
 from agent.vault.copies.snapshots import Snapshot
 from agent.vault.tree import FileEntry, Listing
-from agent.wings.archives.archives import Export, Import
 
 if TYPE_CHECKING:
     from tests.fakes.supervisor import FakeSupervisor

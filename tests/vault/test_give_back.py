@@ -9,7 +9,7 @@ from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.supervise.facts import Facts
 from agent.supervise.passes import act
 from agent.vault import give_back
-from tests.wings.moving.conftest import creds, keys_of, write_folder
+from tests.moving.conftest import creds, keys_of, write_folder
 
 SHOP = InstanceId("shop")
 

@@ -10,8 +10,8 @@ from agent.vault.check import inspect_files
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, read_identity
 from agent.vault.trash import list_trash, restore_trash, retire, sweep
+from tests.moving.conftest import creds, keys_of, write_folder
 from tests.vault.written import write_identity
-from tests.wings.moving.conftest import creds, keys_of, write_folder
 
 
 def calls(root, sales):

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from agent.cli.client import Client
 from agent.cli.command import client_of, wants_json
 from agent.cli.copies.sending import find_instance
 from agent.cli.sessions.waiting import wait_until_connected
@@ -44,15 +43,12 @@ def show_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
     """What an import would do; where no agent answers, the sessions alone are judged."""
     if not options.replace:
         with suppress(WaError):
-            _refuse_taken(client_of(options), plan)
+            client = client_of(options)
+            for planned in plan:
+                if not planned.session.problem and find_instance(client, planned.id):
+                    planned.result = f"refused: {planned.id} exists"
     print_plan(options, plan)
     return 4 if any(planned.session.problem or planned.result for planned in plan) else 0
-
-
-def _refuse_taken(client: Client, plan: Sequence[Planned]) -> None:
-    for planned in plan:
-        if not planned.session.problem and find_instance(client, planned.id):
-            planned.result = f"refused: {planned.id} exists"
 
 
 def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
@@ -75,7 +71,9 @@ def wait_for_first_messages(
     def wait() -> dict[str, Any]:
         wait_until_connected(client, id, max(deadline - time.monotonic(), 0.0))
         while not first.get("over"):
-            first.update(_first_messages(client, id))
+            counted = client.get(f"/api/instance/{id}/details")["first_messages"]
+            # A session without a pairing has none to wait for.
+            first.update(counted or {"over": True, "unread": 0, "sentence": "it was not paired"})
             if time.monotonic() >= deadline:
                 break
             time.sleep(_EVERY)
@@ -87,12 +85,6 @@ def wait_for_first_messages(
         lambda: f", {first['sentence']}" if first else "",
         quiet=wants_json(options),
     )
-
-
-def _first_messages(client: Client, id: str) -> dict[str, Any]:
-    first = client.get(f"/api/instance/{id}/details")["first_messages"]
-    # A session without a pairing has none to wait for.
-    return first or {"over": True, "unread": 0, "sentence": "it was not paired"}
 
 
 def print_imported(options: argparse.Namespace, instance: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.sessions.settings import add_settings, parse_settings
 from agent.cli.sessions.waiting import add_wait, wait_and_print
-from agent.wing import modules_of
 
 
 def add(commands: Subparsers) -> None:
@@ -15,8 +14,8 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--engine", required=True, help="engine that connects it to WhatsApp")
     add_place(parser)
     parser.add_argument("--disabled", action="store_true", help="create it without running it")
-    for other in modules_of("creates"):
-        other.add_options(parser)
+    words = "the [[program]] of agent.toml that runs as it"
+    parser.add_argument("--program", metavar="NAME", help=words)
     add_settings(parser)
     add_wait(parser)
 
@@ -31,10 +30,8 @@ def place_of(options: argparse.Namespace) -> dict[str, str]:
 
 
 def create(options: argparse.Namespace) -> int:
-    for other in modules_of("creates"):
-        status: int | None = other.create(options)
-        if status is not None:
-            return status
+    if options.program is not None:
+        options.set = [*options.set, f"program={options.program}"]
     client = client_of(options)
     instance = client.post("/api/instance", wanted(options))
     done = "created, disabled" if options.disabled else "created"

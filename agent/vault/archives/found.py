@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 @dataclass(frozen=True, slots=True)
 class FoundSession:
     program: str
-    """Who wrote it: "Baileys", "WAHA", ..."""
+    """Who wrote it: "Baileys", "JSON", ..."""
     name: str
     """As the source calls it."""
     account: str = ""

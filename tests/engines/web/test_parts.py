@@ -26,7 +26,7 @@ from agent.engines.web.profile.notes import (
 from agent.engines.web.record import Record
 from agent.engines.web.settings import read_settings
 from agent.errors import ConfigError, EngineError, Refused
-from agent.wings.moving.local_auth import export_local_auth, import_local_auth
+from agent.moving.folders import refuse_open
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,19 @@ with open(sys.argv[1], "wb") as file:
 """
 
 
+def local_auth(root: Path, name: str) -> Path:
+    profile = root / name
+    store = profile / "Default" / "IndexedDB" / "https_web.whatsapp.com_0.indexeddb.leveldb"
+    store.mkdir(parents=True)
+    (store / "000003.log").write_bytes(b"keys")
+    (profile / "Default" / "Local Storage").mkdir()
+    (profile / "Default" / "Cache").mkdir()
+    (profile / "Default" / "Cache" / "big").write_bytes(b"x" * 1000)
+    (profile / "SingletonLock").symlink_to("old-host-17")
+    (profile / "evil").symlink_to("/etc/passwd")
+    return profile
+
+
 def test_a_browser_without_lock_files_is_known_by_its_databases(tmp_path: Path) -> None:
     session = tmp_path / "session"
     profile = local_auth(session, "profile")
@@ -138,48 +151,10 @@ def test_a_browser_without_lock_files_is_known_by_its_databases(tmp_path: Path) 
             prepare_profile(session)
         assert caught.value.code == "profile_in_use"
         with pytest.raises(Refused) as refused:
-            import_local_auth(profile, tmp_path)
+            refuse_open(profile, "import")
         assert refused.value.code == "profile_in_use"
         process.stdin.close()
     assert read_lock(profile) is Lock.FREE
-
-
-# --- import and export ---------------------------------------------------------------------------
-
-
-def local_auth(root: Path, name: str) -> Path:
-    profile = root / name
-    store = profile / "Default" / "IndexedDB" / "https_web.whatsapp.com_0.indexeddb.leveldb"
-    store.mkdir(parents=True)
-    (store / "000003.log").write_bytes(b"keys")
-    (profile / "Default" / "Local Storage").mkdir()
-    (profile / "Default" / "Cache").mkdir()
-    (profile / "Default" / "Cache" / "big").write_bytes(b"x" * 1000)
-    (profile / "SingletonLock").symlink_to("old-host-17")
-    (profile / "evil").symlink_to("/etc/passwd")
-    return profile
-
-
-def test_a_local_auth_folder_comes_in_and_goes_out_again(tmp_path: Path) -> None:
-    local_auth(tmp_path / ".wwebjs_auth", "session-sales")
-    session = tmp_path / "session"
-    session.mkdir()
-    assert import_local_auth(tmp_path / ".wwebjs_auth", session) == 4
-    profile = profile_path(session)
-    stored = "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb/000003.log"
-    assert (profile / stored).read_bytes() == b"keys"
-    assert not (profile / "Default" / "Cache").exists()
-    assert not os.path.lexists(profile / "evil") and not os.path.lexists(profile / "SingletonLock")
-    out = export_local_auth(session, tmp_path / "out", "sales")
-    assert out.name == "session-sales" and (out / stored).read_bytes() == b"keys"
-
-
-def test_an_import_never_replaces_a_profile(tmp_path: Path) -> None:
-    local_auth(tmp_path, "session")
-    (tmp_path / "target" / "profile").mkdir(parents=True)
-    with pytest.raises(Refused) as caught:
-        import_local_auth(tmp_path / "session", tmp_path / "target")
-    assert caught.value.code == "exists"
 
 
 # --- what is kept --------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ from agent.engines.catalog import file_rules
 from agent.errors import EngineError
 from agent.vault.check import inspect_folder
 from tests.daemon.conftest import SETTINGS, RunningAgent
+from tests.moving.conftest import creds, keys_of, pair_of, write_folder
 from tests.trial.hostile.damaging.folders import draw_folder, play_folder
-from tests.wings.moving.conftest import creds, keys_of, pair_of, write_folder
 
 CASES = 5
 PATIENCE = 60.0

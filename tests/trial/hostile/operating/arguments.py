@@ -29,7 +29,7 @@ _ANY: Mapping[str, tuple[Any, ...]] = {
     "group": ("sandbox", "evolution"),
     "program": ("nobody",), "dump": ("@file",), "session": ("nobody",),
     "webhook": ("nobody",), "snapshot": ("@snapshot",), "key_id": ("@key",), "key": ("@key",),
-    "wanted": ("nobody",), "source": ("@archive", "@bot", "@bot"), "from": ("auto", "baileys"),
+    "wanted": ("nobody",), "source": ("@archive", "@bot", "@bot"),
     "only": ("one", "nobody"), "keys": ("nobody",), "pattern": ("x:*",), "scope": ("read",),
     "scopes": (["read"],), "fault": ("crash", "drop", "slow"), "peer": ("5511999999999",),
     "peers": (["5511999999999"],), "phone": ("+55 11 99999-0001",), "bundle": ("@file",),

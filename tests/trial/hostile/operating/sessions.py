@@ -14,6 +14,7 @@ from tests.daemon.conftest import RunningAgent
 from tests.defaults import changed
 from tests.engines.baileys.conftest import ACCOUNT, make_cache
 from tests.lacking import not_lent
+from tests.moving.conftest import creds, keys_of, pair_of, write_folder
 from tests.standin.baileys.run import WhatsApp
 from tests.standin.evolution import KEY, Times
 from tests.standin.evolution import StandIn as Evolution
@@ -23,7 +24,6 @@ from tests.trial.hostile.operating.commands import BACKENDS, BOTS, DEAF, PEERS
 from tests.trial.hostile.operating.processes import type_command
 from tests.trial.hostile.operating.world import World
 from tests.waiting import GrowingLog
-from tests.wings.moving.conftest import creds, keys_of, pair_of, write_folder
 
 SANDBOXES = ("a", "b")
 BYSTANDERS = {"calm": "sandbox", "still": "evolution"}

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.findings.first_messages import FirstMessages, note_read, note_unread
+from agent.moving.keys import write_folder as write_session
+from agent.moving.sources import find_sessions
 from agent.vault.archives.found import FoundSession
-from agent.wings.moving.recognise import Hints, find_sessions
-from agent.wings.moving.session import write_folder as write_session
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
+from tests.moving.conftest import as_whaticket, read_folder, write_json
 from tests.standin.baileys.run import BaileysServer
-from tests.wings.moving.conftest import as_whaticket, read_folder, write_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -25,34 +24,17 @@ async def moves_in(bench: Bench, session: FoundSession) -> None:
     shutil.rmtree(bench.folder)
     bench.folder.mkdir()
     write_session(session, bench.folder)
-    sent_again, sent = 0, []
+    sent_again = 0
     await bench.start()
     await bench.is_now("CONNECTED", within=60)
     for number in range(MESSAGES):
         retries = bench.whatsapp.person(PEER)["retries"]
         id = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, f"after {number}")
-        sent.append(id)
         await bench.until(lambda id=id: bench.heard.count("message", direction="in", id=id), 60)
         sent_again += bench.whatsapp.person(PEER)["retries"] > retries
     assert sent_again <= 1, "nine are read at once"
-    first = first_of(bench, sent)
-    assert (first.over, first.read >= MESSAGES - 1) == (True, True), first
     await bench.send("an answer")
     assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims)
-
-
-def first_of(bench: Bench, sent: list[str]) -> FirstMessages:
-    """The agent's own count of these messages, from what the engine told."""
-    first = FirstMessages()
-    for happening in bench.heard.happenings:
-        id = str(happening.detail.get("id", ""))
-        if id not in sent:
-            continue  # a bot's peer may send again what the bot had not confirmed
-        if happening.kind == "message" and happening.detail["direction"] == "in":
-            first = note_read(first, id, 1.0)
-        elif happening.kind == "crypto_error":
-            first = note_unread(first, id, 1.0)
-    return first
 
 
 async def paired(bench: Bench) -> dict[str, bytes]:
@@ -65,7 +47,7 @@ async def paired(bench: Bench) -> dict[str, bytes]:
 
 async def test_from_whatickets_json(bench: Bench, tmp_path: Path) -> None:
     path = write_json(tmp_path / "shop.json", as_whaticket(await paired(bench)))
-    [session] = find_sessions(str(path), Hints(stopped=True))
+    [session] = find_sessions(str(path), stopped=True)
     await moves_in(bench, session)
 
 
@@ -79,11 +61,11 @@ async def test_from_a_bot_of_the_real_library(bench: Bench, tmp_path: Path, pack
         await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "to the bot")
         # What the bot leaves unread is sent again to the session that was moved.
         await bench.until(lambda: bench.whatsapp.person(PEER)["unread"] == 0, 60)
-        [running] = find_sessions(str(tmp_path / "bot"), Hints())
+        [running] = find_sessions(str(tmp_path / "bot"))
         assert running.code == "in_use"
     finally:
         server.end()
-    [session] = find_sessions(str(tmp_path / "bot"), Hints())
+    [session] = find_sessions(str(tmp_path / "bot"))
     assert session.code == "in_use", "it may have written a moment ago from another machine"
-    [session] = find_sessions(str(tmp_path / "bot"), Hints(stopped=True))
+    [session] = find_sessions(str(tmp_path / "bot"), stopped=True)
     await moves_in(bench, session)

@@ -1,5 +1,8 @@
-"""[[program]]: the table, and the checks of its rows."""
+"""[[program]] of agent.toml: its checks, its secrets, where its session lies, and what its unit
+must show it."""
 
+import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from os.path import normpath, realpath
@@ -10,13 +13,19 @@ from agent.config.problem import Problem
 from agent.config.wing_tables import ArrayTable
 from agent.core.setting import HIDDEN
 from agent.engines.program.declaration import ProgramDeclaration, find_faults
+from agent.errors import InvalidRequest
+
+_HOMES = ("/home", "/root", "/run/user")
+_HIDDEN = (*_HOMES, "/var", "/tmp", "/etc/wa-agent")
+"""What wa-instance@.service hides; all else it shows, read-only."""
+_AGENTS = ("/etc/wa-agent", "/var/lib/wa-agent", "/run/wa-agent")
 
 
 def programs_of(config: Config) -> tuple[ProgramDeclaration, ...]:
     return config.of_wings.get("program", ())
 
 
-def find_program_problem(programs: Sequence[ProgramDeclaration]) -> Problem | None:
+def _find_problem(programs: Sequence[ProgramDeclaration]) -> Problem | None:
     """The first fault, or None."""
     names: set[str] = set()
     for number, program in enumerate(programs):
@@ -54,6 +63,44 @@ def _folder_itself(path: str) -> str:
     return f"{found.st_dev}:{found.st_ino}"
 
 
+def render_drop_in(program: ProgramDeclaration) -> str:
+    """What shows it the files that a session's unit hides; "" = it hides none of them.
+    InvalidRequest: no unit may have them."""
+    first = shutil.which(program.command[0])
+    # What a program loads lies beside the files that its command names.
+    files = (word for word in (first or "", *program.command) if word.startswith("/"))
+    read = {parent for file in files if _below(parent := str(Path(file).parent), _HIDDEN)}
+    write = [path for path in (program.folder, program.session) if path.startswith("/")]
+    for path in (*read, *write):
+        real = realpath(path)
+        if real == "/" or any(_below(real, [own]) or _below(own, [real]) for own in _AGENTS):
+            words = f"cannot show {path} to {program.name}: the agent's own files lie there"
+            words += "; give the program a folder of its own"
+            raise InvalidRequest(words, field="folder", code="not_its_own")
+    read |= {path for path in [program.environment_file] if _below(path, _HIDDEN)}
+    hidden = [path for path in sorted(read) if not _below(path, write)]
+    lines = [f"BindReadOnlyPaths={_quoted(path)}" for path in hidden]
+    lines += [f"BindPaths={_quoted(path)}" for path in write]
+    if not lines:
+        return ""
+    if any(_below(path, _HOMES) for path in (*hidden, *write)):
+        lines.insert(0, "ProtectHome=tmpfs")
+    head = f"# What {program.name} reads and writes besides its session: [[program]] in agent.toml."
+    return "\n".join([head, "[Service]", *lines]) + "\n"
+
+
+def _quoted(path: str) -> str:
+    """As systemd reads one path back: in a line of its own, no other setting can stand in it."""
+    if not path.isprintable():
+        raise InvalidRequest(f"cannot write {path!r:.80} into a unit: it has control characters")
+    plain = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return path if re.fullmatch(r"[\w./@+=,-]+", path, re.ASCII) else f'"{plain}"'
+
+
+def _below(path: str, folders: Sequence[str]) -> bool:
+    return any(path == its or path.startswith(f"{its.rstrip('/')}/") for its in folders)
+
+
 HEAD = """\
 # Programs: bots of your own that run as instances of the engine "program". Each begins with
 # [[program]]; `wa-agent create shop --engine program --program shopbot` makes an instance of one.
@@ -65,7 +112,7 @@ TABLES = (
     ArrayTable(
         name="program",
         plain=ProgramDeclaration(),
-        find_problem=find_program_problem,
+        find_problem=_find_problem,
         hide=hide_values,
         head=HEAD,
         example=ProgramDeclaration(

@@ -1,19 +1,23 @@
 """[[program]]: what it may say, what is shown of it, which session gets which row."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from agent.cli.client import Client
+from agent.cli.doctor.check import Installation, run_checks
 from agent.config import Config, load_config
 from agent.config.render import without_secrets
-from agent.config.wing_tables import check_declared, declared_for, shared_sessions
+from agent.config.wing_tables import check_declared, shared_sessions
 from agent.core.model import Instance, InstanceId
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import ConfigError, InvalidRequest, Refused
-from agent.wings.programs.reach import render_reach
-from agent.wings.programs.settings import programs_of
+from agent.moving.program_commands import checks
+from agent.moving.programs import programs_of, render_drop_in
 
+IDS = ("shop", "till")
 GOOD = '[[program]]\nname = "shopbot"\ncommand = ["node", "/srv/shopbot/bot.js"]\n'
 
 
@@ -21,10 +25,6 @@ def load(folder: Path, text: str) -> Config:
     path = folder / "agent.toml"
     path.write_text(text)
     return load_config(path, {})
-
-
-def shop(**settings: str) -> Instance:
-    return Instance(InstanceId("shop"), "program", True, settings)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,7 @@ def shop(**settings: str) -> Instance:
     ],
 )
 def test_a_wrong_program_is_refused_with_its_key(tmp_path: Path, line: str, words: str) -> None:
-    key = line.partition(" ")[0]
-    kept = [its for its in GOOD.splitlines() if not its.startswith(key)]
+    kept = [its for its in GOOD.splitlines() if not its.startswith(line.split(maxsplit=1)[0])]
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, "\n".join([*kept, line]))
     assert words in str(caught.value)
@@ -56,19 +55,6 @@ def test_no_value_of_an_environment_is_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, GOOD + 'environment = ["2 = hidden"]\n')
     assert "hidden" not in str(caught.value)
-
-
-def test_a_session_gets_the_row_that_it_names_and_no_other(tmp_path: Path) -> None:
-    config = load(tmp_path, GOOD + GOOD.replace("shopbot", "tillbot"))
-    row = declared_for(config, shop(program="tillbot"))["program"]
-    assert (row["name"], row["command"]) == ("tillbot", ["node", "/srv/tillbot/bot.js"])
-    assert declared_for(config, shop(program="else")) == {}
-    assert declared_for(config, Instance(InstanceId("a"), "sandbox", True)) == {}
-    check_declared(config, shop(program="shopbot"))
-    for settings in ({}, {"program": "else"}):
-        with pytest.raises(InvalidRequest, match="declared: shopbot, tillbot") as caught:
-            check_declared(config, shop(**settings))
-        assert (caught.value.code, caught.value.field) == ("unknown_program", "settings.program")
 
 
 @pytest.mark.parametrize(
@@ -88,48 +74,51 @@ def test_a_drop_in_shows_just_what_the_unit_hides(
     tmp_path: Path, more: str, lines: list[str]
 ) -> None:
     (program,) = programs_of(load(tmp_path, GOOD.replace('"node"', '"/usr/bin/env"') + more))
-    assert render_reach(program).splitlines()[2:] == lines
-
-
-SHARED = 'folder = "/srv/shopbot"\n'
+    assert render_drop_in(program).splitlines()[2:] == lines
 
 
 @pytest.mark.parametrize(
     ("mine", "other", "refused"),
     [
-        (SHARED, SHARED, True),
-        ('session = "/srv/keys"\n', 'session = "/srv/keys/"\nfolder = "/srv"\n', True),
-        (SHARED + 'session = "auth"\n', SHARED + 'session = "auth"\n', False),
-        (SHARED, 'folder = "/srv/tillbot"\n', False),
-        (SHARED + 'environment = ["N=1"]\n', SHARED + 'environment = ["N=2"]\n', False),
+        ('folder = "{0}/bot"', 'folder = "{0}/up/link/"', True),
+        ('session = "/srv/keys"', 'session = "/srv/keys/"\nfolder = "/srv"', True),
+        ('folder = "{0}/bot"\nsession = "auth"', 'folder = "{0}/bot"\nsession = "auth"', False),
+        ('folder = "{0}/bot"', 'folder = "/srv/tillbot"', False),
+        ('folder = "/srv"\nenvironment = ["N=1"]', 'folder = "/srv"\nenvironment = ["N=2"]', False),
     ],
 )
 def test_a_place_of_one_session_gets_no_second_instance(
     tmp_path: Path, mine: str, other: str, refused: bool
 ) -> None:
-    config = load(tmp_path, GOOD + mine + GOOD.replace('"shopbot"', '"tillbot"') + other)
-    till = Instance(InstanceId("till"), "program", False, {"program": "tillbot"})
-    rest = [shop(program="shopbot"), till, Instance(InstanceId("a"), "sandbox", True)]
-    check_declared(config, rest[0], [rest[0], rest[2]])
-    if not refused:
-        check_declared(config, rest[0], rest)
-        return
-    with pytest.raises(Refused, match=r"cannot run shop as program shopbot: till has") as caught:
-        check_declared(config, rest[0], rest)
-    assert (caught.value.code, caught.value.field) == ("session_shared", "settings.program")
-
-
-def test_another_name_of_a_folder_is_no_other_place(tmp_path: Path) -> None:
-    (folder := tmp_path / "bot").mkdir()
-    (tmp_path / "link").symlink_to(folder)
+    """Whatever its folder is called."""
+    (tmp_path / "bot").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "bot")
     (tmp_path / "up").symlink_to(tmp_path)
-    till = Instance(InstanceId("till"), "program", True, {"program": "tillbot"})
-    here, other = f'folder = "{folder}"\n', GOOD.replace('"shopbot"', '"tillbot"')
-    for name in ("link", "up/bot", "up/link/", "./bot"):
-        config = load(tmp_path, GOOD + here + other + f'folder = "{tmp_path}/{name}"\n')
-        with pytest.raises(Refused, match="one session must not run twice"):
-            check_declared(config, till, [shop(program="shopbot")])
-        assert [*shared_sessions(config, [till, shop(program="shopbot")])] == [("shop", "till")]
+    rows = (GOOD, mine, "\n", GOOD.replace('"shopbot"', '"tillbot"'), other)
+    config = load(tmp_path, "".join(rows).replace("{0}", str(tmp_path)))
+    shop, till = (Instance(InstanceId(id), "program", True, {"program": f"{id}bot"}) for id in IDS)
+    check_declared(config, shop, [shop, Instance(InstanceId("a"), "sandbox", True)])
+    assert [*shared_sessions(config, [till, shop])] == [IDS] * refused
+    if refused:
+        with pytest.raises(Refused, match="program shopbot: till has") as caught:
+            check_declared(config, shop, [shop, till])
+        assert (caught.value.code, caught.value.field) == ("session_shared", "settings.program")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("", "its command, folder and files are there"),
+        ('folder = "/no/such"\n', "there is no such folder"),
+        ('environment = ["TOKEN=x"]\n', "a file open to all users"),
+    ],
+)
+def test_doctor_looks_at_each_program(tmp_path: Path, more: str, words: str) -> None:
+    config = load(tmp_path, '[[program]]\nname = "shop"\ncommand = ["/bin/sh"]\n' + more)
+    (tmp_path / "agent.toml").chmod(0o644)
+    here = Installation(config, Client(), tmp_path / "agent.toml", Counter())
+    (finding,) = run_checks(checks(here), here)
+    assert words in finding.sentence
 
 
 @pytest.mark.parametrize("key", ["folder", "session", "environment_file"])
@@ -140,11 +129,11 @@ def test_a_path_cannot_become_a_line_of_a_unit(tmp_path: Path, key: str) -> None
         programs_of(load(tmp_path, GOOD + f"{key} = {json.dumps(path)}\n"))
     command = ("/usr/bin/node", "/home/bob/x\nExecStartPre=+/bin/touch /PWNED\n/bot.js")
     with pytest.raises(InvalidRequest, match="control characters"):
-        render_reach(ProgramDeclaration(name="shop", command=command))
+        render_drop_in(ProgramDeclaration(name="shop", command=command))
 
 
 @pytest.mark.parametrize("folder", ["/", "/var/lib/wa-agent/sessions"])
 def test_no_drop_in_shows_a_program_the_agents_own_files(folder: str) -> None:
     program = ProgramDeclaration(name="shop", command=("/usr/bin/env",), folder=folder)
     with pytest.raises(InvalidRequest, match="the agent's own files"):
-        render_reach(program)
+        render_drop_in(program)

@@ -1,7 +1,6 @@
 """A session out as an archive, and in from one."""
 
 import asyncio
-from typing import cast
 
 from aiohttp import web
 
@@ -12,17 +11,11 @@ from agent.api.http.envelope import HEADERS, created
 from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.present import show_instance
 from agent.core.model import ID_PATTERN, parse_instance_id
-from agent.wings.archives.archives import Archives
+from agent.moving.archives import Archives
 
 EXPORT = (Field("snapshot", STRING, "of this snapshot; default: one made now", most=24),)
 IMPORT = (
-    Field(
-        "id",
-        STRING,
-        "id of the instance; default: its id in the archive",
-        most=48,
-        pattern=ID_PATTERN,
-    ),
+    Field("id", STRING, "id of the instance; default: the archive's", most=48, pattern=ID_PATTERN),
     Field("replace", BOOLEAN, "true = retire an instance of that id first; default false"),
     Field("enable", BOOLEAN, "true = run it at once; default false"),
 )
@@ -34,7 +27,7 @@ _READER_SECONDS = 60.0
 
 async def export(call: Call) -> web.StreamResponse:
     body = await call.body()
-    async with _archives(call).export(call.id, body.get("snapshot", "")) as exported:
+    async with call.parts.wing(Archives).export(call.id, body.get("snapshot", "")) as exported:
         name = f"{call.id}.{exported.snapshot.name}.wa-session.tar.gz"
         headers = {
             **HEADERS,
@@ -54,7 +47,7 @@ async def export(call: Call) -> web.StreamResponse:
 
 async def import_archive(call: Call) -> web.Response:
     query = call.query
-    imported = await _archives(call).import_archive(
+    imported = await call.parts.wing(Archives).import_archive(
         archive_of(call),
         id=parse_instance_id(query["id"]) if "id" in query else None,
         replace=query.get("replace", False),
@@ -64,26 +57,12 @@ async def import_archive(call: Call) -> web.Response:
     return created(shown, f"/api/instance/{imported.view.instance.id}")
 
 
-def _archives(call: Call) -> Archives:
-    return cast(Archives, call.supervisor.moving)
-
-
+EXPORT_PATH = f"/api/instance/{{id:{ID_PATTERN}}}/export"
+OUT, IN = "An instance's session as an archive", "An instance from an archive, which is the body"
 ROUTES = (
+    Route("POST", EXPORT_PATH, Right.ADMIN, export, OUT, EXPORT, area=AREA),
     Route(
-        "POST",
-        f"/api/instance/{{id:{ID_PATTERN}}}/export",
-        Right.ADMIN,
-        export,
-        "An instance's session as an archive",
-        EXPORT,
-        area=AREA,
-    ),
-    Route(
-        "POST",
-        "/api/import",
-        Right.ADMIN,
-        import_archive,
-        "An instance from an archive: the body is the archive",
+        *("POST", "/api/import", Right.ADMIN, import_archive, IN),
         query=IMPORT,
         answers=(201,),
         takes_archive=True,

@@ -1,0 +1,287 @@
+"""Export of a session into an archive, and import from one: the agent's part."""
+
+import asyncio
+import hashlib
+import tempfile
+import time
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from agent.core.findings.first_messages import FirstMessages, stored
+from agent.core.model import Instance, InstanceId, JournalEntry, SessionFiles, SessionRecord
+from agent.core.view import InstanceView
+from agent.engines.catalog import file_rules, find_engine
+from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
+from agent.supervise.assemble import Supervision
+from agent.supervise.facts import Facts
+from agent.supervise.requests.creation import check_among_others, check_settings_of
+from agent.supervise.story import entry
+from agent.vault.archives.pack import Packed, export_snapshot
+from agent.vault.archives.unpack import Arrived, read_archive_manifest, unpack
+from agent.vault.archives.untar import Limits
+from agent.vault.copies.manifest import Manifest
+from agent.vault.copies.snapshots import Snapshot, find_snapshot
+from agent.vault.copies.staging import discard, put_in_place
+from agent.vault.folders import STAGING, open_own
+from agent.vault.identity import Identity, new_lineage
+from agent.vault.trash import Retired
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An archive that a client fetches; closing it removes the file."""
+
+    file: IO[bytes]
+    snapshot: Snapshot
+    packed: Packed
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    view: InstanceView
+    sha256: str
+    """Of the archive that came in."""
+    retired: str
+    """The name in the trash of what it replaced; "" = nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the caller wants an import to do."""
+
+    id: InstanceId
+    replace: bool
+    enable: bool
+
+
+class Archives:
+    def __init__(self, base: Supervision) -> None:
+        self._registry, self._keeping, self._root = base.registry, base.keeping, base.root
+        self._store, self._host, self._settings = base.ground.store, base.seats, base.settings
+        self._forget, self._wake = base.forget, base.wake
+        self._arriving: set[InstanceId] = set()
+
+    @asynccontextmanager
+    async def export(self, id: InstanceId, name: str = "") -> AsyncIterator[Export]:
+        """The export of a new snapshot, or of the one named."""
+        facts = self._registry.get(id)
+        if name:
+            snapshot = await asyncio.to_thread(find_snapshot, self._root, id, name)
+        else:
+            snapshot = await self._keeping.snapshot(id, "for an export")
+        manifest = _exported(id, snapshot)
+        with await asyncio.to_thread(_open_nameless, self._root) as file:
+            work = partial(export_snapshot, self._root, snapshot, file)
+            packed = await self._keeping.work.run(id, "export", work, manifest.listing.size)
+            file.seek(0)
+            sentence = f"exported from snapshot {snapshot.name}, SHA-256 {packed.sha256}"
+            await self._keeping.say(facts, "exported", sentence, name=snapshot.name)
+            yield Export(file, snapshot, packed)
+
+    async def import_archive(
+        self,
+        pieces: AsyncIterable[bytes],
+        *,
+        id: InstanceId | None = None,
+        replace: bool = False,
+        enable: bool = False,
+    ) -> Import:
+        """Refused where the id exists, unless `replace` retires the old session."""
+        async with self._received(pieces) as (file, sha256):
+            manifest = await asyncio.to_thread(read_archive_manifest, file, self._limits())
+            file.seek(0)
+            wanted = Wanted(id or manifest.id, replace, enable)
+            if wanted.id in self._arriving:
+                raise TryLater(f"cannot import {wanted.id}: another import of it is under way")
+            self._arriving.add(wanted.id)
+            try:
+                retired = await self._bring_in(file, wanted, manifest, sha256)
+            finally:
+                self._arriving.discard(wanted.id)
+                await asyncio.to_thread(discard, self._root, wanted.id, "import")
+            return Import(self._registry.view(wanted.id), sha256, retired)
+
+    @asynccontextmanager
+    async def _received(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[IO[bytes], str]]:
+        """The archive that comes in, in a nameless file, and its SHA-256."""
+        most, digest, size = self._limits().packed, hashlib.sha256(), 0
+        with await asyncio.to_thread(_open_nameless, self._root) as file:
+            async for piece in pieces:
+                size += len(piece)
+                if size > most:
+                    words = f"cannot take the archive: it has more than {most} bytes"
+                    raise TooLarge(words, field="archive")
+                digest.update(piece)
+                await asyncio.to_thread(file.write, piece)
+            file.seek(0)
+            yield file, digest.hexdigest()
+
+    async def _bring_in(
+        self, file: IO[bytes], wanted: Wanted, manifest: Manifest, sha256: str
+    ) -> str:
+        """The name in the trash of what it replaced."""
+        id = wanted.id
+        _find_engine(manifest)
+        self._check_free(wanted, manifest)
+        work = partial(unpack, self._root, file, id, self._limits())
+        arrived = await self._keeping.work.run(id, "import", work, manifest.listing.size)
+        _refuse_unfit(id, arrived)
+        self._check_free(wanted, manifest)
+        old = self._registry.facts.get(id)
+        made, record = _made(wanted, manifest, old)
+        check_settings_of(made)
+        check_among_others(self._registry, made)
+        devices = self._registry.devices
+        async with devices.alone(id, manifest.engine, f"import {id}", arrived.linked):
+            if old is None:
+                async with self._keeping.locks[id]:
+                    retired = await self._put(made, record, replaces=False)
+            else:
+                retired = await self._replace(old, made, record, wanted, manifest)
+            name = retired.name if retired else ""
+            sentence = f"imported session {manifest.id} of engine {manifest.engine} from an archive"
+            sentence += f", SHA-256 {sha256}"
+            sentence += f"; the trash has the old session as {name}" if name else ""
+            told = {"sha256": sha256, "trash": name}
+            said = JournalEntry("imported", sentence, instance=id, wall=time.time(), detail=told)
+            await self._admit(made, record, said)
+        return name
+
+    async def _replace(
+        self, old: Facts, made: Instance, record: SessionRecord, wanted: Wanted, manifest: Manifest
+    ) -> Retired | None:
+        """Removes the row first: a kill at any point leaves one folder for the next start."""
+        old.action.interrupt_start()
+        async with old.busy, self._keeping.locks[old.id]:
+            self._registry.get(old.id)
+            self._check_free(wanted, manifest)  # a phone may have paired the instance meanwhile
+            said = entry(old, "replacing", "an import begins to replace it")
+            old.record = replace(old.record, stopped_run=old.record.seen_run)
+            await self._registry.save(old, [said])
+            await self._host.stop(old.id)
+            await self._store.remove(old.id, entry(old, "replaced", "replaced by an import"))
+            self._registry.drop(old)
+            self._forget(old.id)
+            try:
+                return await self._put(made, record, replaces=True)
+            except WaError as error:
+                # The old folder is back in its place: so must be its facts.
+                said = entry(old, "kept", f"the import that should replace it failed: {error}")
+                await self._admit(old.instance, old.record, said)
+                raise
+
+    async def _put(
+        self, made: Instance, record: SessionRecord, *, replaces: bool
+    ) -> Retired | None:
+        identity = Identity(
+            made,
+            record.paired,
+            record.account,
+            override=record.override,
+            override_boot=record.override_boot,
+            needs_passkey=record.needs_passkey,
+        )
+        work = partial(put_in_place, self._root, "import", identity, lineage=new_lineage())
+        return await asyncio.to_thread(work, why="replaced by an import", replace=replaces)
+
+    async def _admit(self, made: Instance, record: SessionRecord, said: JournalEntry) -> None:
+        await self._store.add(made, record, said)
+        facts = self._registry.add(made, record)
+        facts.enabled_by_operator = self._host.enabled_by_operator(made.id)
+        self._wake(made.id)
+
+    def _check_free(self, wanted: Wanted, manifest: Manifest) -> None:
+        old = self._registry.facts.get(wanted.id)
+        if old is None:
+            return
+        if not wanted.replace:
+            words = f"cannot import {wanted.id}: it exists; --replace would retire it first"
+            raise Refused(words, field="id", code="exists")
+        # Programs address an instance by its id: it stays the account that it is.
+        was, comes = old.record.account, manifest.account
+        if old.record.paired and was and comes and was != comes:
+            words = f"the session is of account {comes}, the instance is {was}"
+            cure = f"import it under another id, or delete {old.id} first"
+            words = f"cannot import {old.id}: {words}; {cure}"
+            raise Refused(words, field="id", code="other_account")
+
+    def _limits(self) -> Limits:
+        chosen = self._settings.config.sessions
+        return Limits(chosen.import_packed, chosen.import_unpacked, chosen.import_files)
+
+
+def _made(wanted: Wanted, manifest: Manifest, old: Facts | None) -> tuple[Instance, SessionRecord]:
+    """The instance that an import makes, and its record."""
+    made = Instance(wanted.id, manifest.engine, wanted.enable, manifest.settings, time.time())
+    record = SessionRecord(
+        status_since_wall=time.time(),
+        paired=manifest.paired,
+        account=manifest.account,
+        needs_passkey=manifest.needs_passkey,
+        first_messages=stored(FirstMessages()) if manifest.paired else "",
+    )
+    if old is None:
+        return made, record
+    # The outbox, Idempotency-Keys and readers' places go by when the instance was made: one that
+    # replaces another of its account is the same instance.
+    made = replace(made, created_wall=old.instance.created_wall)
+    made = replace(made, enabled=wanted.enable or old.instance.enabled)
+    if not manifest.settings and old.instance.engine == manifest.engine:
+        # An archive of a desk or of another program brings no settings: those of the instance stay.
+        made = replace(made, settings=old.instance.settings)
+    if not wanted.enable:
+        # A session that an operator stopped stays stopped, and what waits in its outbox waits.
+        order = old.record
+        record = replace(record, override=order.override, override_boot=order.override_boot)
+    return made, record
+
+
+def _exported(id: InstanceId, snapshot: Snapshot) -> Manifest:
+    """Refused where no import would take it: a person would find out on the other machine."""
+    manifest = snapshot.manifest
+    if manifest is None or (manifest.paired and manifest.state is not SessionFiles.WHOLE):
+        state = snapshot.problem if manifest is None else manifest.state.value
+        words = f"the session in snapshot {snapshot.name} is {state}, and no import takes it"
+        cure = f"`wa-agent snapshots {id}` lists whole ones, which --snapshot NAME exports"
+        raise Refused(f"cannot export {id}: {words}; {cure}", code="not_good")
+    return manifest
+
+
+def _find_engine(manifest: Manifest) -> None:
+    try:
+        find_engine(manifest.engine)
+    except ConfigError as error:
+        raise InvalidRequest(str(error), field="engine", code=error.code) from None
+
+
+def unfit(arrived: Arrived) -> tuple[str, str]:
+    """Why no import takes this session, and the code; a paired one must be whole, of the account
+    that its manifest names, and able to read."""
+    manifest, account = arrived.manifest, arrived.linked.account
+    if not manifest.paired:
+        return "", ""
+    if arrived.state is not SessionFiles.WHOLE:
+        problem = f"the archive is whole, but its session is {arrived.state} {arrived.problem}"
+        return problem.rstrip(), "not_good"
+    if account and manifest.account and account != manifest.account:
+        problem = f"its files are of account {account}, its manifest names {manifest.account}"
+        return problem, "other_account"
+    paths = [file.path for file in manifest.listing.files]
+    lacking = file_rules(manifest.engine).lacks(paths)
+    return lacking, "no_pre_keys" if lacking else ""
+
+
+def _refuse_unfit(id: InstanceId, arrived: Arrived) -> None:
+    problem, code = unfit(arrived)
+    if problem:
+        raise InvalidRequest(f"cannot import {id}: {problem}", field="archive", code=code)
+
+
+def _open_nameless(root: Path) -> IO[bytes]:
+    """A file beside the sessions that only this process can open and no crash leaves behind."""
+    with open_own(root, STAGING):
+        return tempfile.TemporaryFile(dir=root / STAGING)

@@ -1,0 +1,293 @@
+"""`export` and `import`: a session as an archive of ours, or as another program keeps it."""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from agent.cli.command import Subparsers, add_command, add_instance_command, instance_id
+from agent.cli.copies.arrivals import OURS, Planned, finish, id_for, print_plan, show_plan
+from agent.cli.copies.sending import Sending
+from agent.cli.copies.snapshots import wait_for_copy
+from agent.cli.copies.transfer import check_target, download, open_source
+from agent.cli.sessions.settings import add_settings, parse_settings
+from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.progress import of_bytes
+from agent.core.model import InstanceId
+from agent.errors import ConfigError, InvalidRequest, Refused, WaError
+from agent.vault.archives.found import FoundSession
+from agent.vault.archives.scratch import scratch
+
+if TYPE_CHECKING:
+    from agent.vault.archives.unpack import Arrived
+
+WEB, BAILEYS = "web", "baileys"
+TARGETS = {"wwebjs": WEB, BAILEYS: BAILEYS}
+"""The engine whose files each program takes."""
+_GZIP = b"\x1f\x8b"
+_FLAGS = {
+    "--dry-run": "list the sessions, import nothing",
+    "--all": "import every session of the source",
+    "--stopped": "confirm that the sessions' own program is stopped",
+    "--replace": "retire that instance first",
+    "--enable": "run it at once",
+}
+_PLACES = {
+    "--keys": ("PLACE", "folder or JSON file with the keys that the source lacks"),
+    "--dump": ("FILE", "of pm2: what `pm2 save` wrote; default: ~/.pm2/dump.pm2"),
+    "--config": ("FILE", "of pm2: the agent.toml that is added to"),
+}
+
+
+def add(commands: Subparsers) -> None:
+    summary = "write a session, with its keys, into one file"
+    parser = add_instance_command(commands, "export", export, summary, "sales.tar.gz")
+    words = "the archive to write; with --to the folder"
+    parser.add_argument("file", metavar="FILE", type=Path, help=words)
+    words = "program to write for"
+    parser.add_argument("--to", choices=(OURS, *TARGETS), default=OURS, help=words)
+    words = "export this snapshot, not the present session"
+    parser.add_argument("--snapshot", metavar="NAME", default="", help=words)
+    words = "replace the file; with --to move the folder aside"
+    parser.add_argument("--force", action="store_true", help=words)
+    summary = "make an instance from an archive, another program's session or a bot of pm2's"
+    parser = add_command(commands, "import", import_sessions, summary, "sales.tar.gz --enable")
+    parser.epilog = (
+        f"{parser.epilog}\n  {parser.prog} /srv/bot/auth_info_baileys sales --enable"
+        f"\n  {parser.prog} pm2 --dry-run"
+    )
+    words = "an archive of wa-agent, a folder, a JSON file, or the word pm2"
+    parser.add_argument("source", metavar="SOURCE", help=words)
+    parser.add_argument("id", metavar="ID", type=instance_id, nargs="?", help="id of the instance")
+    for flag, words in _FLAGS.items():
+        parser.add_argument(flag, action="store_true", help=words)
+    for option, (metavar, words) in _PLACES.items():
+        parser.add_argument(option, metavar=metavar, default="", help=words)
+    words = "import this session; repeatable"
+    parser.add_argument("--only", metavar="NAME", action="append", default=[], help=words)
+    words = "of an archive: the engine that gets the session which its bot kept"
+    parser.add_argument("--engine", choices=(WEB, BAILEYS), help=words)
+    words = "with --enable: wait until it is connected and its first messages were read;"
+    words += " exit status 75 when it is not connected in time, 4 when messages could not be read"
+    parser.add_argument("--wait", type=float, metavar="SECONDS", help=words)
+    add_settings(parser)
+
+
+def export(options: argparse.Namespace) -> int:
+    last = f"stop {options.id} here before the copy runs anywhere else"
+    if options.to != OURS:
+        folder = _export_to(options, TARGETS[options.to])
+        return print_answer(options, {"folder": str(folder)}, f"{folder} written; {last}")
+    check_target(options.file, force=options.force)
+    sha256 = _download(options, options.file)
+    size = options.file.stat().st_size
+    written = {"file": str(options.file), "bytes": size, "sha256": sha256}
+    return print_answer(options, written, f"{sha256}  {options.file}", f"{size} bytes; {last}")
+
+
+def _export_to(options: argparse.Namespace, engine: str) -> Path:
+    from agent.moving.folders import export_folder
+
+    with scratch() as folder:
+        _download(options, folder / "archive")
+        arrived = _unpack(folder / "archive", folder)
+        if (its := arrived.manifest.engine) != engine:
+            raise Refused(f"cannot export {options.id} to {options.to}: its engine is {its}")
+        session = folder / "session"
+        return export_folder(session, engine, options.id, options.file, force=options.force)
+
+
+def _download(options: argparse.Namespace, target: Path) -> str:
+    body = {"snapshot": options.snapshot} if options.snapshot else {}
+    path = f"/api/instance/{options.id}/export"
+    received: list[int] = []
+    return wait_for_copy(
+        options,
+        f"exporting {options.id}",
+        lambda client: download(client, path, body, target, received.append),
+        lambda: of_bytes(sum(received), 0),
+    )
+
+
+def _unpack(archive: Path, folder: Path) -> "Arrived":
+    """Into `folder`/session."""
+    from agent.vault.archives.unpack import unpack_apart
+    from agent.vault.archives.untar import Limits
+
+    (session := folder / "session").mkdir(mode=0o700)
+    with open_source(archive, "archive") as file:
+        return unpack_apart(session, file, Limits())
+
+
+def import_sessions(options: argparse.Namespace) -> int:
+    if options.wait is not None and not options.enable:
+        words = "cannot wait for what does not run: --wait needs --enable"
+        raise InvalidRequest(words, field="wait")
+    if options.source == "pm2":
+        from agent.moving.pm2_import import import_pm2
+
+        return import_pm2(options)
+    if options.dump or options.config:
+        raise InvalidRequest("cannot use --dump and --config but for pm2", field="dump")
+    engine = _engine(options.source)
+    if engine and options.engine:
+        raise InvalidRequest("cannot use --engine but for an archive", field="engine")
+    if engine:
+        return _import_found(options, engine)
+    if not options.engine:
+        return _import_archive(options, Path(options.source))
+    with scratch() as folder:
+        arrived = _unpack(Path(options.source), folder)
+        options.id = options.id or arrived.manifest.id
+        # The bot's own folder lies in the archive, and no bot runs in that.
+        place = "session/.wwebjs_auth" if options.engine == WEB else "session"
+        options.source, options.stopped = str(folder / place), True
+        return _import_found(options, options.engine)
+
+
+def _engine(source: str) -> str:
+    """The engine that the sessions of another program get; "" = an archive of ours."""
+    if "://" in source:
+        return BAILEYS
+    from agent.moving.folders import local_auths
+    from agent.moving.sources import head_of
+
+    path = Path(source)
+    if path.is_dir():
+        return WEB if local_auths(path) else BAILEYS
+    return "" if head_of(path).startswith(_GZIP) else BAILEYS
+
+
+def _import_archive(options: argparse.Namespace, path: Path) -> int:
+    if options.dry_run:
+        session = look_at_archive(path)
+        return show_plan(options, [Planned(session, id_for(session, options.id))])
+    if options.set:
+        words = "cannot use --set for an archive, which brings its settings"
+        cure = "import it without --enable, then change them with `wa-agent settings`"
+        raise InvalidRequest(f"{words}: {cure}", field="set")
+    sending = Sending(options)
+    with open_source(path, "archive") as archive:
+        return finish(options, sending.send(archive, options.id, path.name))
+
+
+def look_at_archive(path: Path) -> FoundSession:
+    """All of it is read and checked, as at an import."""
+    from agent.moving.archives import unfit
+
+    with scratch() as folder:
+        try:
+            arrived = _unpack(path, folder)
+        except WaError as error:
+            return FoundSession(OURS, path.name, problem=str(error), code=error.code)
+    manifest, (problem, code) = arrived.manifest, unfit(arrived)
+    paths = [file.path for file in manifest.listing.files]
+    return FoundSession(
+        program=f"{OURS} ({manifest.engine})",
+        name=manifest.id,
+        account=manifest.account,
+        written=manifest.taken_wall,
+        pre_keys=sum(path.startswith("pre-key-") for path in paths),
+        records=len(paths),
+        problem=problem,
+        code=code,
+    )
+
+
+def _import_found(options: argparse.Namespace, engine: str) -> int:
+    """Sessions of another program: found, shown, packed and sent one by one."""
+    if settings := parse_settings(options.set):
+        from agent.engines.catalog import check_settings
+
+        try:
+            check_settings(engine, settings)
+        except ConfigError as error:
+            raise InvalidRequest(str(error), field="set", code="invalid_settings") from None
+    plan = [Planned(its, id_for(its, options.id)) for its in _find(options, engine)]
+    if options.dry_run:
+        return show_plan(options, plan)
+    _refuse_unclear(options, plan)
+    done, sending = [], Sending(options)
+    for planned in plan:
+        session = planned.session
+        if session.problem:
+            planned.result = f"refused: {session.problem}"
+            continue
+        try:
+            with _packed(options, planned, engine, settings) as archive:
+                done.append(sending.send(archive, planned.id, session.name))
+            planned.result = "imported"
+        except (WaError, OSError) as error:
+            if len(plan) == 1:
+                raise
+            planned.result = f"failed: {error}"
+    if len(plan) == 1:
+        return finish(options, {**done[0], "left_out": plan[0].session.left_out_sentence})
+    print_plan(options, plan)
+    return 0 if len(done) == len(plan) else 4
+
+
+def _find(options: argparse.Namespace, engine: str) -> list[FoundSession]:
+    from agent.moving.folders import local_auths, look_at_local_auth
+    from agent.moving.keys import without_twins
+    from agent.moving.sources import KINDS, find_sessions
+
+    if engine == WEB:
+        sessions = [look_at_local_auth(profile) for profile in local_auths(Path(options.source))]
+    else:
+        sessions = find_sessions(options.source, keys=options.keys, stopped=options.stopped)
+    if not sessions:
+        words = f"cannot import {options.source}: it holds no session; known are {KINDS}"
+        raise InvalidRequest(words, field="source", code="no_session")
+    names = only(options, [session.name for session in sessions], "the source")
+    return without_twins([session for session in sessions if session.name in names])
+
+
+def only(options: argparse.Namespace, names: list[str], source: str) -> list[str]:
+    """Those of the names that --only asks for."""
+    if missing := set(options.only) - set(names):
+        words = f"cannot import {min(missing)}: {source} has {', '.join(names[:20])}"
+        raise InvalidRequest(words, field="only", code="no_session")
+    return options.only or names
+
+
+def _refuse_unclear(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
+    """One session goes by itself; more are named, so that none is moved by mistake."""
+    first = plan[0].session
+    if len(plan) == 1 and first.problem:
+        raise Refused(f"cannot import {first.name}: {first.problem}", code=first.code)
+    if len(plan) > 1 and (options.id or not (options.all or options.only)):
+        print_plan(options, plan)
+        words = f"cannot import {len(plan)} sessions at once: add --all, or --only NAME for each"
+        raise Refused(words, code="several_sessions")
+    if len(plan) > 1 and options.wait is not None:
+        raise InvalidRequest("cannot wait for several: import one with --only NAME", field="wait")
+
+
+@contextmanager
+def _packed(
+    options: argparse.Namespace, planned: Planned, engine: str, settings: Mapping[str, Any]
+) -> Iterator[IO[bytes]]:
+    """Another program's session as an archive of ours, so that every check of an import holds."""
+    from agent.moving.folders import copy_local_auth, local_auths
+    from agent.moving.keys import write_folder
+    from agent.vault.archives.pack import pack_session
+
+    session = planned.session
+    if not planned.id:
+        words = f"cannot import {session.name}: its name is no id, give one after the source"
+        raise InvalidRequest(words, field="id")
+    with scratch() as folder, tempfile.TemporaryFile() as out:
+        (place := folder / "session").mkdir(mode=0o700)
+        if engine == WEB:
+            profiles = local_auths(Path(options.source))
+            copy_local_auth(next(its for its in profiles if its.name == session.name), place)
+        else:
+            write_folder(session, place)
+        id, now = InstanceId(planned.id), time.time()
+        pack_session(place, id, engine, out, wall=now, account=session.account, settings=settings)
+        out.seek(0)
+        yield out

@@ -1,0 +1,171 @@
+"""Bots of pm2 as rows of [[program]], from what `pm2 save` wrote. Nothing is changed."""
+
+import json
+import os
+import pwd
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.cli.copies.transfer import open_source
+from agent.engines.program.declaration import ProgramDeclaration, find_faults, variable_fault
+from agent.errors import InvalidRequest
+
+_LARGEST = 16 << 20
+_NUMBER = "NODE_APP_INSTANCE"
+"""Each process of one name has its own: a bot may choose its session by it."""
+_SHELLS = re.compile(
+    r"PATH|SHELL|USER|LOGNAME|PWD|OLDPWD|LANG|LC_.*|TERM|SHLVL|MAIL|SSH_.*|XDG_.*|DBUS_.*"
+    r"|LS_COLORS|LESS.*|HIST.*|DISPLAY|SUDO_.*|NVM_.*|PM2_.*|_|unique_id|NODE_APP_INSTANCE|name"
+)
+"""Variables of the shell that `pm2 start` was typed in, and pm2's own. HOME is the bot's: many keep
+their session below it."""
+_USUAL = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NOT_HERE = {
+    "cron_restart": "restarts by the clock: a line of cron does it, wa-agent restart ID",
+    "watch": "restarts when its files change (watch)",
+    "pm_out_log_path": "its log file: what it prints goes on in the worker's log",
+    "uid": "its user: `User=` in a drop-in of its unit sets one",
+}
+
+
+@dataclass(slots=True)
+class Bot:
+    """What one name of pm2 runs."""
+
+    name: str
+    programs: list[ProgramDeclaration] = field(default_factory=list)
+    """Of each of its processes."""
+    memory_limit: int = 0
+    notes: list[str] = field(default_factory=list)
+    """What has no counterpart here."""
+    refused: str = ""
+    """Why it does not move, all of it or from some process on."""
+
+
+def read_pm2(dump: str, env: Mapping[str, str]) -> tuple[bytes, str, str]:
+    """The list, where it is from, and how the owner of that pm2 types its command. `dump`: that
+    file; "" = this user's, or of the person who typed sudo."""
+    own = Path(env.get("HOME", "/root")) / ".pm2"
+    home = Path(dump).absolute().parent if dump else Path(env.get("PM2_HOME") or own)
+    if home == own and not own.is_dir() and (person := env.get("SUDO_USER")):
+        with suppress(KeyError):
+            home = Path(pwd.getpwnam(person).pw_dir) / ".pm2"
+    words = [] if home == own else [f"PM2_HOME={home}"]
+    with suppress(OSError, KeyError):
+        if (owner := home.stat().st_uid) != os.geteuid():
+            words = ["sudo", "-u", pwd.getpwuid(owner).pw_name, "env", f"PM2_HOME={home}"]
+    command = shlex.join([*words, "pm2"])
+    path = Path(dump or home / "dump.pm2")
+    with open_source(path, "dump") as file:
+        minutes = max(time.time() - os.fstat(file.fileno()).st_mtime, 0) / 60
+        source = f"{path}, which `pm2 save` wrote {minutes:.0f} minutes ago"
+        return file.read(_LARGEST), source, command
+
+
+def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
+    """`shell`: a variable that is the same here is none of the bot's."""
+    bots: dict[str, Bot] = {}
+    taken: set[str] = set()
+    rows = _rows(raw)
+    names = [str(row.get("name", "")) for row in rows]
+    for row, name in zip(rows, names, strict=True):
+        bot = bots.setdefault(name, Bot(name))
+        many = names.count(name) > 1
+        id = free_id(f"{name}-{len(bot.programs) + 1}" if many else name, taken)
+        program, notes = _program(row, id, shell, many=many)
+        faults = [f"its {key}: {cause}" for key, cause in find_faults(program)]
+        if not row.get("pm_exec_path"):
+            faults = ["pm2's list names no script of it"]
+        # `pm2 stop` takes some names for all bots, for a number or for an option.
+        if name == "all" or not (re.match(r"[^\W\d]", name) and name.isprintable()):
+            faults.append("`pm2 stop` might not stop it alone; give it another name with pm2 first")
+        if faults:
+            bot.refused = faults[0]
+            continue
+        taken.add(id)
+        bot.programs.append(program)
+        bot.notes, bot.memory_limit = notes, _bytes(row.get("max_memory_restart"))
+    return list(bots.values())
+
+
+def _rows(raw: bytes) -> list[Mapping[str, Any]]:
+    try:
+        # No TOML can say half a character, which JavaScript makes by cutting within one.
+        told = json.dumps(json.loads(raw), ensure_ascii=False)
+        rows = json.loads(told.encode("utf-8", "replace"))
+        return [row for row in rows if not row.get("pmx_module")]
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        words = "cannot read it: it is no list of pm2's (`pm2 save` writes one)"
+        raise InvalidRequest(words, field="dump") from None
+
+
+def _program(
+    row: Mapping[str, Any], id: str, shell: Mapping[str, str], *, many: bool
+) -> tuple[ProgramDeclaration, list[str]]:
+    """The row, and what of it has no counterpart."""
+    given: Mapping[str, Any] = row.get("env") or {}
+    path = str(given.get("PATH") or _USUAL)
+    own = [
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in sorted(given.items())
+        if isinstance(value, str | int | float)
+        and not _SHELLS.fullmatch(name)
+        and (name == "HOME" or shell.get(name) != str(value))
+        and name != row.get("name")
+    ]
+    kept = [entry for entry in own if not variable_fault(entry)]
+    notes = [words for key, words in _NOT_HERE.items() if row.get(key)]
+    notes += [f"its variable {entry.partition('=')[0]}" for entry in own if entry not in kept]
+    node, usual = (shutil.which("node", path=place) or "" for place in (path, _USUAL))
+    if node and os.path.realpath(node) != os.path.realpath(usual):
+        kept.append(f"PATH={path}")  # nvm's, for one: what the bot starts finds its Node there
+    if many and row.get(_NUMBER) is not None:
+        kept.append(f"{_NUMBER}={row[_NUMBER]}")
+    script = str(row.get("pm_exec_path", ""))
+    command = [script, *_words(row.get("args"))]
+    if (interpreter := str(row.get("exec_interpreter") or "none")) != "none":
+        # With its whole path: pm2 found it by the PATH of a person's shell.
+        found = shutil.which(interpreter, path=path) or interpreter
+        command = [found, *_words(row.get("node_args")), *command]
+    if Path(script).name in ("npm", "npm-cli.js"):
+        notes.append("npm starts it: its library is noticed where `command` names the bot itself")
+    if row.get("exec_mode") == "cluster_mode":
+        notes.append("cluster mode: its processes share no port here")
+    if row.get("autorestart") is False:
+        notes.append("that it stays down when it ends (autorestart): here it is started again")
+    if row.get("max_memory_restart") and not _bytes(row.get("max_memory_restart")):
+        notes.append("its limit of memory: memory_limit is 32 MiB and more, in bytes")
+    stop = row.get("kill_timeout")
+    program = ProgramDeclaration(
+        name=id,
+        command=tuple(command),
+        folder=str(row.get("pm_cwd", "")),
+        environment=tuple(kept),
+        pm2="message" if row.get("shutdown_with_message") is True else "signal",
+        stop=min(max(stop / 1000, 10.0), 600.0) if isinstance(stop, int) else 10.0,
+    )
+    return program, notes
+
+
+def _words(value: object) -> list[str]:
+    if isinstance(value, str):
+        return value.split()
+    return [str(word) for word in value] if isinstance(value, list) else []
+
+
+def _bytes(value: object) -> int:
+    return value if type(value) is int and value >= 32 << 20 else 0
+
+
+def free_id(name: str, taken: Iterable[str]) -> str:
+    """A name in the letters of an id that none of these is."""
+    plain = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:40] or "bot"
+    ids = (plain, *(f"{plain}-{number}" for number in range(2, 10_000)))
+    return next(id for id in ids if id not in set(taken))

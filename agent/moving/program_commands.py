@@ -1,0 +1,95 @@
+"""`programs`: what agent.toml declares, and what their units must show them; doctor's checks."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from agent.cli.command import Subparsers, add_command, name_of_a, wants_json
+from agent.cli.doctor.check import Check, Installation
+from agent.cli.doctor.findings import Finding, note, ok, wrong
+from agent.cli.paths import config_path
+from agent.cli.terminal.answer import print_answer, print_list
+from agent.config import INSTALLED_STATE, load_config
+from agent.engines.program.declaration import ProgramDeclaration
+from agent.engines.program.environment import find_command
+from agent.engines.program.environment_file import read_environment_file
+from agent.errors import EngineError, InvalidRequest, NotFound
+from agent.moving.programs import hide_values, programs_of, render_drop_in
+
+_DROP_INS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
+
+
+def add(commands: Subparsers) -> None:
+    summary = "list the programs that may run as instances"
+    parser = add_command(commands, "programs", list_programs, summary)
+    among = parser.add_subparsers(metavar="COMMAND")
+    listing = add_command(among, "list", list_programs, summary)
+    summary = "print a systemd drop-in with the rights that a program's unit needs"
+    one = add_command(among, "drop-in", drop_in, summary, "shopbot > program.conf")
+    name = name_of_a("program")
+    one.add_argument("program", metavar="PROGRAM", type=name, help="the program's name")
+    for each in (parser, listing, one):
+        each.add_argument("--config", metavar="FILE", help="agent.toml")
+
+
+def list_programs(options: argparse.Namespace) -> int:
+    keys = ("name", "folder", "library", "environment")
+    programs = [hide_values(program) for program in _declared(options)]
+    rows = [{key: getattr(program, key) for key in keys} for program in programs]
+    for row, program in zip(rows, programs, strict=True):
+        row["command"] = shlex.join(program.command)
+    return print_list(
+        options,
+        rows,
+        ("NAME", "COMMAND", "FOLDER", "LIBRARY"),
+        lambda row: (row["name"], row["command"], row["folder"] or "-", row["library"]),
+        nothing="no programs: [[program]] in agent.toml names them",
+    )
+
+
+def drop_in(options: argparse.Namespace) -> int:
+    declared = {program.name: program for program in _declared(options)}
+    if options.program not in declared:
+        names = ", ".join(declared) or "none"
+        raise NotFound(f"cannot find the program {options.program}; declared: {names}")
+    text = render_drop_in(declared[options.program])
+    if not text and not wants_json(options):
+        print(
+            f"{options.program} needs no drop-in: a session's unit has all rights that it needs",
+            file=sys.stderr,
+        )
+    path = "/etc/systemd/system/wa-instance@INSTANCE.service.d/program.conf"
+    return print_answer(options, {"path": path, "text": text}, text.removesuffix("\n"))
+
+
+def _declared(options: argparse.Namespace) -> tuple[ProgramDeclaration, ...]:
+    """From the settings alone: the operator needs it before the agent runs with them."""
+    return programs_of(load_config(config_path(options.config, os.environ), os.environ))
+
+
+def checks(here: Installation) -> Iterator[Check]:
+    """They start nothing."""
+    for program in programs_of(here.config):
+        yield Check(f"program {program.name}", partial(_examine, program))
+
+
+def _examine(program: ProgramDeclaration, here: Installation) -> Finding:
+    if program.environment and here.file and here.file.stat().st_mode & 0o004:
+        return wrong("its variables are in a file open to all users", f"chmod o-rwx {here.file}")
+    cure = f"correct [[program]] {program.name} in agent.toml, or put back what it names"
+    given = dict(entry.split("=", 1) for entry in program.environment)
+    try:
+        of_file = read_environment_file(program.environment_file)
+        find_command(program, {**os.environ, **given, **of_file})
+        hides = here.config.agent.state_path == INSTALLED_STATE and render_drop_in(program)
+    except (EngineError, InvalidRequest) as error:
+        return wrong(str(error), cure)
+    there = (path for place in _DROP_INS for path in Path(place).glob("wa-instance@*.service.d/*"))
+    if hides and not any(there):
+        words = "a session's unit hides folders that it needs, and no drop-in shows them"
+        return note(words, f"wa-agent programs drop-in {program.name}")
+    return ok("its command, folder and files are there")

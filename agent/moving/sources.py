@@ -1,0 +1,205 @@
+"""Sessions of Baileys' programs: a folder of keys, or one JSON file. Nothing is written there."""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent.cli.copies.transfer import open_source
+from agent.engines.baileys.files import MOST_KEYS, SIZE_LIMIT, read_key_file
+from agent.errors import InvalidRequest, Refused
+from agent.moving.keys import CREDS, Keys, kind_of, look_at
+from agent.vault.archives.found import FoundSession
+
+BAILEYS = "Baileys"
+KINDS = (
+    "a folder of Baileys keys (creds.json) or folders of them, and a JSON file with the credentials"
+    " and keys of one session, as Evolution API 2 and whaticket store them"
+)
+RECENT = 120.0
+"""Seconds: a program that last wrote its session so long ago may still run, here or elsewhere."""
+_DEPTH = 4
+"""Levels below the named folder that are looked through."""
+_SERVERS = ("node", "bun", "deno")
+_OLD_KINDS = {
+    "preKeys": "pre-key",
+    "sessions": "session",
+    "senderKeys": "sender-key",
+    "senderKeyMemory": "sender-key-memory",
+    "appStateSyncKeys": "app-state-sync-key",
+    "appStateVersions": "app-state-sync-version",
+}
+"""How old whaticket forks name Baileys' kinds of keys in the column `session`."""
+_JSON_IN_USE = (
+    "its file does not tell whether the program that it was taken from still runs; stop that"
+    " program, take the file again, then say so with --stopped"
+)
+
+
+def find_sessions(source: str, *, keys: str = "", stopped: bool = False) -> list[FoundSession]:
+    """`keys`: a folder or JSON file with the keys that a JSON file lacks. `stopped`: a person says
+    that the sessions' program is stopped."""
+    if "://" in source:
+        words = f"cannot import from {source.partition(':')[0]}://: write a JSON file first"
+        raise InvalidRequest(f"{words}; known are {KINDS}", field="source", code="unknown")
+    path = Path(source)
+    if path.is_dir():
+        sessions = [_in_folder(folder) for folder in _folders(path)]
+        if not (sessions or os.access(path, os.R_OK | os.X_OK)):
+            words = f"cannot read {path}: Permission denied"
+            raise InvalidRequest(words, field="source", code="unreadable")
+    else:
+        sessions = [_in_json(path, keys)] if head_of(path).lstrip().startswith(b"{") else []
+    if not stopped:
+        sessions = [session.refused_while_used for session in sessions]
+    return sorted(sessions, key=lambda session: session.name)
+
+
+def head_of(path: Path) -> bytes:
+    with open_source(path, "source") as file:
+        return file.read(4096)
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    for parent, below, files in os.walk(path):
+        here = Path(parent)
+        below.sort()
+        if f"{CREDS}.json" in files:
+            yield here
+            below.clear()
+        elif len(here.relative_to(path).parts) >= _DEPTH:
+            below.clear()
+
+
+def _in_folder(folder: Path) -> FoundSession:
+    place = folder.resolve()
+    # Many keep the keys of NAME in NAME/auth.
+    name = place.parent.name if place.name == "auth" else place.name
+    written, user, in_use = time.time(), "", ""
+    with suppress(OSError):  # a key that goes meanwhile: it is written to now
+        user = user_of_folder(folder)
+        written = max((file.stat().st_mtime for file in _key_files(folder)), default=0.0)
+    if user or abs(time.time() - written) < RECENT:
+        who = f"{user} uses it" if user else f"a program wrote to it within {RECENT:.0f} s"
+        in_use = f"{who}; stop that program, then confirm it with --stopped"
+    return look_at(BAILEYS, name, lambda: read_folder(folder), written=written, in_use=in_use)
+
+
+def read_folder(folder: Path) -> Keys:
+    keys: dict[str, bytes] = {}
+    size = 0
+    for file in _key_files(folder):
+        size += file.stat(follow_symlinks=False).st_size
+        if size > SIZE_LIMIT or len(keys) >= MOST_KEYS:
+            raise Refused("it is larger than any session", code="too_large")
+        keys[file.name.removesuffix(".json")] = read_key_file(Path(file.path))
+    return keys
+
+
+def _key_files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Links, folders and what a bot keeps beside its keys are no part of a session."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            key, _, kind = entry.name.rpartition(".")
+            if kind == "json" and kind_of(key) and entry.is_file(follow_symlinks=False):
+                yield entry
+
+
+def _in_json(path: Path, keys: str) -> FoundSession:
+    more: Keys = {}
+    if keys:
+        more = read_folder(Path(keys)) if Path(keys).is_dir() else read_json(Path(keys))
+    return look_at(
+        "JSON",
+        path.stem,
+        lambda: {**more, **read_json(path)},
+        written=path.stat().st_mtime,
+        in_use=_JSON_IN_USE,
+    )
+
+
+def read_json(path: Path) -> Keys:
+    """The keys by Baileys' names, from {"creds": …, "keys": {"preKeys": {…}}} or {"creds": …,
+    "pre-key-1": …}. A name may begin as in Redis ("sessions:7:creds"), a value be JSON or a text
+    of it."""
+    with open_source(path, "source") as file:
+        raw = file.read(SIZE_LIMIT + 1)
+    if len(raw) > SIZE_LIMIT:
+        raise Refused("it is larger than any session", code="too_large")
+    try:
+        record = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise Refused("it is no whole JSON", code="damaged") from error
+    if not isinstance(record, dict):
+        raise Refused("it is no JSON object", code="damaged")
+    start = next((key[: -len(CREDS)] for key in record if key.endswith(f":{CREDS}")), "")
+    found = {key.removeprefix(start): value for key, value in record.items()}
+    if isinstance(kinds := found.pop("keys", None), Mapping):
+        for kind, entries in kinds.items():
+            for id, value in entries.items() if isinstance(entries, Mapping) else ():
+                found[f"{_OLD_KINDS.get(kind, kind)}-{id}"] = value
+    return {key: _text(value) for key, value in found.items()}
+
+
+def _text(value: Any) -> bytes:
+    """Some servers write the text of a JSON text."""
+    for _ in range(2):
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                return str(value).encode("utf-8", "surrogateescape")
+    return json.dumps(value).encode()
+
+
+def user_of_folder(folder: Path) -> str:
+    """The process that uses it: one that has a file of it open, or a Node program that runs above
+    it, names it or mounts it. A Baileys bot opens each key only while it reads or writes it.
+
+    Files are compared by device and inode: a program in a container names them otherwise."""
+    folder = folder.resolve()
+    files = _identities(folder.iterdir())
+    above = _identities([folder, *list(folder.parents)[:-1]])
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        try:
+            is_server = (process / "exe").readlink().name.startswith(_SERVERS)
+            if (
+                (is_server and _identities([process / "cwd"]) & above)
+                or (is_server and _names(process, folder))
+                or _identities((process / "fd").iterdir()) & files
+            ):
+                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+        except OSError:
+            continue  # gone, or another user's
+    return ""
+
+
+def _names(process: Path, folder: Path) -> bool:
+    """True if its command line names the folder or what lies beside it, or if a mount of its own
+    shows the folder to it."""
+    near = folder.parent if len(folder.parts) > 2 else folder
+    if os.fsencode(near) in (process / "cmdline").read_bytes():
+        return True
+    if (process / "ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink():
+        return False
+    lines = os.fsdecode((process / "mountinfo").read_bytes()).splitlines()
+    roots = {line.split(" ", 4)[3] for line in lines} - {"/"}
+    places = [str(place).replace(" ", "\\040") for place in (folder, *folder.parents)]
+    # The root of a mount is a path within its file system: the end of the whole path.
+    return any(place.endswith(root) for root in roots for place in places)
+
+
+def _identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    found = set()
+    for path in paths:
+        try:
+            seen = path.stat()
+        except (OSError, ValueError):
+            continue  # gone, or another user's
+        found.add((seen.st_dev, seen.st_ino))
+    return found

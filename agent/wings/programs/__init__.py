@@ -1,1 +1,0 @@
-"""[[program]]: people's own bots that may run as instances."""

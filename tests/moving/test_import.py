@@ -1,0 +1,182 @@
+"""`wa-agent import` and `export --to`: shown first, each moved or refused by name."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.model import InstanceId
+from agent.engines.web.files import profile_path
+from agent.errors import Refused, VaultError
+from agent.moving.folders import copy_local_auth, export_folder
+from agent.vault.archives.pack import pack_session
+from tests.cli.conftest import Cli, House
+from tests.fakes.supervisor import make_view
+from tests.moving.conftest import creds, keys_of, pair_of, read_folder, write_folder
+
+Sent = list[tuple[str, bytes]]
+STORE = "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """Each archive that the agent got, which takes them all."""
+    got: Sent = []
+
+    def send(_self: Any, archive: Any, id: str, _name: str) -> dict[str, Any]:
+        got.append((id, archive.read()))
+        told = dict.fromkeys(("engine", "account", "trash", "sha256"), "")
+        return {"id": id, "enabled": False, **told}
+
+    monkeypatch.setattr("agent.cli.copies.sending.Sending.send", send)
+    return got
+
+
+@pytest.fixture
+def three(elsewhere: Path) -> Path:
+    """Two sessions that can be moved, one without its pre-keys."""
+    other = creds(me={"id": "551188:1@x"}, noiseKey=pair_of(9))
+    write_folder(elsewhere / "bots" / "sales", keys_of())
+    write_folder(elsewhere / "bots" / "Help Desk", keys_of(other))
+    write_folder(elsewhere / "bots" / "deaf", keys_of(pre_keys=0))
+    return elsewhere / "bots"
+
+
+async def test_a_dry_run_shows_each_session_and_imports_none(
+    house: House, cli: Cli, three: Path, sent: Sent
+) -> None:
+    answer = await cli("import", "bots", "--dry-run")
+    assert answer.status == 4, "one of them cannot be imported"
+    lines = [line.split() for line in answer.out.splitlines()]
+    assert lines[0] == ["NAME", "PROGRAM", "ACCOUNT", "WRITTEN", "PRE-KEYS", "ID", "RESULT"]
+    told = (await cli("import", "bots", "--dry-run", "--json")).json()
+    assert [(one["id"], one["code"]) for one in told] == [
+        *(("help-desk", ""), ("deaf", "no_pre_keys"), ("sales", "")),
+    ]
+    assert "keys" not in told[0], "no key leaves the source"
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    answer = await cli("import", "bots/sales", "--dry-run")
+    assert (answer.status, "refused: sales exists\n" in answer.out) == (4, True), answer.out
+    assert (await cli("import", "bots/sales", "--dry-run", "--replace")).status == 0
+    assert not sent
+
+
+async def test_several_sessions_are_imported_only_when_that_is_said(
+    house: House, cli: Cli, three: Path, sent: Sent
+) -> None:
+    for words, status, code in (
+        ((), 4, "several_sessions"),
+        (("--only", "nobody"), 2, "no_session"),
+        (("--all", "--enable", "--wait", "1"), 2, "invalid_request"),
+        (("--wait", "1"), 2, "invalid_request"),
+        (("--only", "deaf"), 4, "no_pre_keys"),
+    ):
+        refused = await cli("import", "bots", *words, "--json")
+        assert (refused.status, json.loads(refused.err)["error"]) == (status, code), refused
+    assert not sent
+    answer = await cli("import", "bots", "--all", "--json")
+    results = {row["name"]: row["result"] for row in answer.json()}
+    assert (answer.status, [id for id, _ in sent]) == (4, ["help-desk", "sales"])
+    assert results["sales"] == "imported"
+    assert results["deaf"].startswith("refused: it holds credentials without")
+
+
+@pytest.mark.parametrize(
+    "source", ["an empty folder", "a foreign file", "SQLite format 3\0", "a pipe"]
+)
+async def test_what_holds_no_session_is_refused(cli: Cli, elsewhere: Path, source: str) -> None:
+    match source:
+        case "an empty folder":
+            (elsewhere / "it").mkdir()
+        case "a pipe":
+            os.mkfifo(elsewhere / "it")
+        case _:
+            (elsewhere / "it").write_text(source)
+    answer = await cli("import", "it", "x", "--dry-run", "--json")
+    code = "unreadable" if source == "a pipe" else "no_session"
+    assert (answer.status, json.loads(answer.err)["error"]) == (2, code)
+
+
+def local_auth(root: Path, name: str) -> Path:
+    profile = root / name
+    (profile / STORE).mkdir(parents=True)
+    (profile / STORE / "CURRENT").write_bytes(b"keys")
+    (profile / STORE / "MANIFEST-1").write_bytes(b"keys")
+    (profile / "Default" / "Cache").mkdir()
+    (profile / "Default" / "Cache" / "big").write_bytes(b"x" * 1000)
+    (profile / "SingletonLock").symlink_to("old-host-17")
+    (profile / "evil").symlink_to("/etc/passwd")
+    (profile / "evil-folder").symlink_to("/etc")
+    return profile
+
+
+def test_a_local_auth_folder_comes_in_and_goes_out_again(tmp_path: Path) -> None:
+    source = local_auth(tmp_path / ".wwebjs_auth", "session-sales")
+    before = {path.name for path in source.rglob("*")}
+    (session := tmp_path / "session").mkdir()
+    copy_local_auth(source, session)
+    profile = profile_path(session)
+    assert (profile / STORE / "CURRENT").read_bytes() == b"keys"
+    there = {path.name for path in profile.rglob("*")}
+    assert not there & {"Cache", "evil", "evil-folder", "SingletonLock"}
+    for force in (False, True):
+        out = export_folder(session, "web", InstanceId("sales"), tmp_path / "out", force=force)
+    assert (out.name, (out / STORE / "CURRENT").read_bytes()) == ("session-sales", b"keys")
+    old = [path for path in out.parent.iterdir() if path != out]
+    assert len(old) == 1, "what was there is moved aside"
+    assert {path.name for path in source.rglob("*")} == before, "no source is written to"
+    os.truncate(profile / STORE / "CURRENT", 5 << 30)
+    with pytest.raises(VaultError, match="more than"):
+        export_folder(session, "web", InstanceId("other"), tmp_path / "out", force=False)
+    assert len([*out.parent.iterdir()]) == 2, "nothing half-written stays"
+
+
+async def test_a_local_auth_folder_is_recognised_and_packed(
+    house: House, cli: Cli, elsewhere: Path, sent: Sent
+) -> None:
+    local_auth(elsewhere / ".wwebjs_auth", "session-sales")
+    answer = await cli("import", ".wwebjs_auth", "sales", "--json")
+    assert (answer.status, [id for id, _ in sent]) == (0, ["sales"]), answer.err
+    (elsewhere / "sales.tar.gz").write_bytes(sent[0][1])
+    [shown] = (await cli("import", "sales.tar.gz", "--dry-run", "--json")).json()
+    assert (shown["program"], shown["problem"]) == ("wa-agent (web)", "")
+
+
+async def test_a_bots_archive_becomes_a_session_of_baileys_and_goes_out_again(
+    house: House,
+    cli: Cli,
+    elsewhere: Path,
+    sent: Sent,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_folder(elsewhere / "bot" / "auth_info_baileys", keys_of())
+    archive = elsewhere / "shop.tar.gz"
+    with archive.open("wb") as out:
+        pack_session(elsewhere / "bot", InstanceId("shop"), "program", out, wall=1.0)
+    for words in ((), ("till",)):
+        answer = await cli("import", archive, *words, "--engine", "baileys")
+        assert answer.status == 0, answer.err
+    assert [id for id, _ in sent] == ["shop", "till"]
+    assert (await cli("import", "bot", "--engine", "baileys")).status == 2
+    assert (await cli("import", archive, "--engine", "web")).status == 2
+    refused = await cli("import", archive, "--set", "proxy=socks5://127.0.0.1:9")
+    assert (refused.status, "brings its settings" in refused.err) == (2, True)
+    archive.write_bytes(sent[0][1])
+    monkeypatch.setattr(
+        "agent.moving.commands._download", lambda _, target: target.write_bytes(sent[0][1])
+    )
+    assert (await cli("export", "shop", "bots", "--to", "wwebjs")).status == 4
+    done = await cli("export", "shop", "bots", "--to", "baileys")
+    assert (done.status, read_folder(elsewhere / "bots" / "shop").keys()) == (
+        *(0, keys_of().keys()),
+    )
+    again = await cli("export", "shop", "bots", "--to", "baileys", "--json")
+    assert (again.status, json.loads(again.err)["error"]) == (4, "exists")
+
+
+def test_a_store_without_a_pairing_is_not_exported(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="cannot export a") as caught:
+        export_folder(tmp_path, "baileys", InstanceId("a"), tmp_path / "out", force=False)
+    assert caught.value.code == "no_session"

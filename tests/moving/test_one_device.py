@@ -1,0 +1,127 @@
+"""One linked device is one session, and an instance keeps its account."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import InstanceId
+from agent.vault.archives.pack import pack_session
+from tests.daemon.conftest import RunningAgent, make_agent
+from tests.daemon.test_vault import cli
+from tests.moving.conftest import creds, keys_of, pair_of, write_folder
+
+__all__ = ["make_agent"]
+
+ACCOUNT = "5511900000001"
+Make = Callable[..., RunningAgent]
+
+
+async def test_a_copy_is_not_imported_beside_its_instance_and_no_account_is_replaced(
+    make_agent: Make, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "one", keys_of())
+    other = write_folder(
+        tmp_path / "other", keys_of(creds(me={"id": "5511880000000:1@x"}, noiseKey=pair_of(9)))
+    )
+    agent = make_agent()
+    await agent.start()
+
+    async def refused(*words: object) -> str:
+        status, out = await cli(agent, "import", *words, "--json")
+        assert status in (2, 4), out
+        return str(json.loads(out)["error"])
+
+    assert await refused(folder, "shop", "--set", "proxy=ftp://x") == "invalid_settings"
+    proxy = "socks5://127.0.0.1:9"
+    status, out = await cli(agent, "import", folder, "shop", "--set", f"proxy={proxy}")
+    assert (status, out.splitlines()[0]) == (0, "shop imported, disabled"), out
+    details = await agent.do("GET", "/api/instance/shop/details")
+    assert (details["settings"]["proxy"], details["account"]) == (proxy, ACCOUNT)
+    assert await refused(folder, "copy") == "same_device"
+    assert await refused(folder, "shop") == "exists"
+    assert await refused(other, "shop", "--replace") == "other_account"
+    deaf = write_folder(tmp_path / "deaf", keys_of(pre_keys=0))
+    (empty := tmp_path / "empty").mkdir()
+    archive = tmp_path / "a.tar.gz"
+    for place, code in ((other, "other_account"), (deaf, "no_pre_keys"), (empty, "not_good")):
+        with archive.open("wb") as file:
+            pack_session(place, InstanceId("x"), "baileys", file, wall=1.0, account=ACCOUNT)
+        assert await refused(archive, "shop", "--replace") == code
+    assert not (await agent.do("GET", "/api/trash"))["trash"], "nothing was retired"
+    status, out = await cli(agent, "import", folder, "shop", "--replace")
+    assert status == 0, "it is no copy of itself"
+    await agent.do("DELETE", "/api/instance/shop")
+    assert (await cli(agent, "import", folder, "copy"))[0] == 0
+    newest = (await agent.do("GET", "/api/trash"))["trash"][0]
+    status, out = await cli(agent, "trash", "restore", newest["name"])
+    assert (status, "instance copy is the same" in out) == (4, True), out
+    assert len((await agent.do("GET", "/api/trash"))["trash"]) == 2, "nothing is lost"
+
+
+async def test_a_device_that_runs_is_not_enabled_or_restored_beside_it(
+    make_agent: Make, eventually: Any, tmp_path: Path
+) -> None:
+    """One folder's files were copied over another's; a snapshot's device moved on since."""
+    agent = make_agent()
+    await agent.start({"WA_NODE": "/no/node"})
+    first = write_folder(tmp_path / "first", keys_of())
+    second = write_folder(tmp_path / "second", keys_of(creds(noiseKey=pair_of(9))))
+    assert (await cli(agent, "import", first, "a"))[0] == 0
+    snapshot = await agent.do("POST", "/api/instance/a/snapshots")
+    assert (await cli(agent, "import", second, "a", "--replace"))[0] == 0
+    assert (await cli(agent, "import", first, "b"))[0] == 0
+    await agent.do("POST", "/api/instance/b/enable")
+    creds_of_a = agent.state / "sessions/a/session/creds.json"
+    before = creds_of_a.read_bytes()
+    back = f"/api/instance/a/snapshots/{snapshot['name']}/restore"
+    status, answer = await agent.ask("POST", back, {"force": True})
+    assert (status, answer["error"], before) == (409, "same_device", creds_of_a.read_bytes())
+    await agent.do("POST", "/api/instance/b/disable")
+    shutil.copyfile(agent.state / "sessions/b/session/creds.json", creds_of_a)
+    both = await asyncio.gather(
+        *(agent.ask("POST", f"/api/instance/{id}/enable") for id in ("a", "b"))
+    )
+    assert sorted(status for status, _ in both) == [202, 409]
+    runs, other = ("a", "b") if (await agent.show("a"))["enabled"] else ("b", "a")
+    status, answer = await agent.ask("POST", f"/api/instance/{other}/start")
+    assert (status, answer["error"]) == (409, "same_device")
+    await agent.do("POST", f"/api/instance/{runs}/disable")
+
+    async def moved() -> Any:
+        return (await agent.ask("POST", f"/api/instance/{other}/enable"))[0]
+
+    await eventually(moved, 202)  # once the first one's worker has ended
+
+
+async def test_a_session_moves_to_another_machine_and_its_first_messages_prove_that_it_reads(
+    make_agent: Make, eventually: Any, tmp_path: Path
+) -> None:
+    here, there = make_agent(name="here"), make_agent(name="there")
+    await here.start()
+    await there.start()
+    await here.create("a", messages_per_minute=1200)
+    await eventually(lambda: here.status("a"), "CONNECTED")
+    file = tmp_path / "a.tar.gz"
+    status, out = await cli(here, "export", "a", file)
+    sha256 = out.split()[0]
+    assert (status, file.stat().st_mode & 0o777) == (0, 0o600)
+    await here.do("POST", "/api/instance/a/disable")
+    status, out = await cli(there, "import", file, "--dry-run")
+    assert (status, "can be imported" in out, await there.knows("a")) == (0, True, False), out
+    status, out = await cli(there, "import", file, "--enable", "--wait", "60")
+    proof = "moved in; 10 of its first 10 messages read"
+    assert (status, proof in out, sha256 in out) == (0, True, True), out
+    shown = await there.show("a")
+    assert (shown["paired"], shown["account"]) == (True, (await here.show("a"))["account"])
+    assert await there.codes("a") == 0, "nobody scans"
+    told = (await there.do("GET", "/api/instance/a/details"))["first_messages"]
+    assert told == {"read": 10, "repeated": 0, "unread": 0, "over": True, "sentence": proof}
+
+    for word in ("show", "why"):
+        assert proof in (await cli(there, word, "a"))[1]
+    await there.kill()
+    await there.start()
+    assert (await there.do("GET", "/api/instance/a/details"))["first_messages"] == told

@@ -1,0 +1,135 @@
+"""What `pm2 save` keeps becomes tables that agent.toml takes. The rows are as pm2 7 wrote them."""
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import load_config
+from agent.errors import InvalidRequest
+from agent.moving.pm2 import read_list, read_pm2
+from agent.moving.pm2_import import render
+from agent.moving.programs import programs_of
+from tests.cli.conftest import Cli, House
+
+SHELL = {"PIP_CERT": "/etc/ssl/ca.crt", "HOME": "/root"}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "name": "Shop Bot",
+        "args": ["--shop", "1 2"],
+        "node_args": ["--max-old-space-size=200"],
+        "pm_exec_path": "/srv/shop/bot.js",
+        "pm_cwd": "/srv/shop",
+        "exec_interpreter": "node",
+        "exec_mode": "fork_mode",
+        "env": {**SHELL, "PATH": "/bin", "PM2_HOME": "/x", "TOKEN": 'a "b"', "Shop Bot": "{}"},
+    }
+    return {**plain, **changes}
+
+
+def bots(*rows: dict[str, Any]) -> list[Any]:
+    return read_list(json.dumps(rows).encode(), SHELL)
+
+
+def test_a_bot_moves_with_command_folder_and_its_own_variables(tmp_path: Path) -> None:
+    """Also with a Node that only a shell's PATH has, as nvm installs it."""
+    (own := tmp_path / "node").write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    env = {**SHELL, "PATH": f"{tmp_path}:/bin", "TOKEN": 'a "b"', "WA_SESSION": "x"}
+    (bot,) = bots(row(max_memory_restart=314572800, kill_timeout=30_000, env=env))
+    file = tmp_path / "agent.toml"
+    file.write_text(render(bot.programs))
+    (program,) = programs_of(load_config(file, {}))
+    assert (program.name, program.folder) == ("shop-bot", "/srv/shop")
+    assert program.command == (
+        *(str(own), "--max-old-space-size=200", "/srv/shop/bot.js", "--shop", "1 2"),
+    )
+    assert program.environment == ("HOME=/root", 'TOKEN=a "b"', f"PATH={tmp_path}:/bin")
+    assert (program.stop, program.pm2, bot.memory_limit) == (30.0, "signal", 314572800)
+    assert bot.notes == ["its variable WA_SESSION"]
+
+
+def test_names_and_processes_of_all_kinds() -> None:
+    found = bots(
+        row(name="many", NODE_APP_INSTANCE=0),
+        row(name="many", NODE_APP_INSTANCE=1),
+        row(name="Many", exec_interpreter="none", args="a b", node_args=[]),
+        row(name="ünï \ud800[[x]]", exec_interpreter="/opt/tsx", node_args=[], args=[]),
+        row(name="pm2-logrotate", pmx_module=True),
+    )
+    names = [[program.name for program in bot.programs] for bot in found]
+    assert names == [["many-1", "many-2"], ["many"], ["n-x"]]
+    first, second = (program.environment for program in found[0].programs)
+    assert ("NODE_APP_INSTANCE=0" in first, second[-1]) == (True, "NODE_APP_INSTANCE=1")
+    assert found[1].programs[0].command == ("/srv/shop/bot.js", "a", "b")
+    assert found[2].programs[0].command == ("/opt/tsx", "/srv/shop/bot.js")
+    tables = tomllib.loads(render([program for bot in found for program in bot.programs]))
+    assert [table["name"] for table in tables["program"]] == ["many-1", "many-2", "many", "n-x"]
+
+
+@pytest.mark.parametrize("name", ["all", "-x", "/x/", "7", "3d", "", " ", "a\nb"])
+def test_a_bot_that_pm2_would_not_stop_alone_does_not_move(name: str) -> None:
+    (bot,) = bots(row(name=name))
+    assert (bot.programs, "give it another name" in bot.refused) == ([], True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cron_restart", "0 4 * * *"),
+        ("watch", True),
+        ("autorestart", False),
+        ("pm_out_log_path", "/var/log/shop.log"),
+        ("uid", "deploy"),
+        ("exec_mode", "cluster_mode"),
+        ("max_memory_restart", 1 << 20),
+        ("pm_exec_path", "/usr/bin/npm"),
+    ],
+)
+def test_what_has_no_counterpart_is_named(key: str, value: object) -> None:
+    assert bots(row())[0].notes == []
+    assert len(bots(row(**{key: value}))[0].notes) == 1
+
+
+@pytest.mark.parametrize("raw", [b"", b"[1]", b"\xff", b"[" * 100_000])
+def test_what_is_no_list_of_pm2_is_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="no list of pm2's"):
+        read_list(raw, SHELL)
+
+
+def test_the_printed_command_is_the_owners(tmp_path: Path) -> None:
+    (tmp_path / "dump.pm2").write_text("[]")
+    _, source, pm2 = read_pm2("", {"PM2_HOME": str(tmp_path)})
+    assert (pm2, "0 minutes ago" in source) == (f"PM2_HOME={tmp_path} pm2", True)
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 1, -1)
+        assert read_pm2("", {"PM2_HOME": str(tmp_path)})[2].startswith("sudo -u ")
+
+
+async def test_a_dry_run_changes_nothing_and_a_second_import_adds_nothing(
+    house: House, cli: Cli, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere / "dump").write_text(json.dumps([row(env={"TOKEN": "s3cret"})]))
+    config = elsewhere / "agent.toml"
+    config.write_text("# Mine.\n")
+    words = ("import", "pm2", "--dump", "dump", "--config", "agent.toml")
+    shown = await cli(*words, "--dry-run")
+    assert (shown.status, "TOKEN=***" in shown.out, "s3cret" in shown.out) == (0, True, False)
+    assert config.read_text() == "# Mine.\n"
+    assert (await cli(*words, "--enable")).status == 2
+    assert (await cli(*words, "--only", "else")).status == 2
+    monkeypatch.setattr("agent.moving.pm2_import._create", lambda *_: None)
+    assert (await cli(*words)).status == 0
+    once = config.read_text()
+    assert once.startswith("# Mine.\n") and "TOKEN=s3cret" in once
+    again = await cli(*words)
+    assert (again.status, config.read_text()) == (0, once), again.err
+    (elsewhere / "dump").write_text(json.dumps([row(pm_cwd="/srv/other")]))
+    other = await cli(*words, "--json")
+    (bot,) = json.loads(other.out)["bots"]
+    assert (other.status, bot["move"], "another [[program]]" in bot["refused"]) == (1, "", True)
