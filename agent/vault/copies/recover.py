@@ -7,10 +7,10 @@ from pathlib import Path
 from agent.core.model import Instance, SessionFiles
 from agent.engines.catalog import CATALOG, file_rules
 from agent.instance_file import NAME
-from agent.vault.check import inspect_files, read_linked
+from agent.vault.check import look_at_session, read_linked
 from agent.vault.copies.snapshots import list_snapshots
+from agent.vault.folder import SESSION
 from agent.vault.identity import Found, Identity
-from agent.vault.locate import SESSION
 
 UNKNOWN = "unknown"
 """The engine of a session of which nothing tells it."""
@@ -49,13 +49,10 @@ def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
 def _engines_of(folder: Path) -> list[str]:
     """The engines that find a session of theirs there, damaged or not, or its keys alone."""
     marks = {entry.name: file_rules(entry.name).mark for entry in CATALOG.values()}
-    if marked := [name for name, mark in marks.items() if mark and _has(folder, mark)]:
+    session = folder / SESSION
+    if marked := [its for its, mark in marks.items() if mark and os.path.lexists(session / mark)]:
         return marked
     local = (entry.name for entry in CATALOG.values() if not entry.remote)
     theirs = (SessionFiles.WHOLE, SessionFiles.DAMAGED, SessionFiles.ABSENT)
     unmarked = (name for name in local if not marks[name])
-    return [name for name in unmarked if inspect_files(folder, name).files in theirs]
-
-
-def _has(folder: Path, name: str) -> bool:
-    return os.path.lexists(folder / SESSION / name)
+    return [name for name in unmarked if look_at_session(folder, name).files in theirs]

@@ -135,7 +135,7 @@ PLAIN = (member("session/sandbox.json"), FILE[1])
         pytest.param(b"", "ends too early", id="nothing"),
         pytest.param(gzip.compress(b"x" * 5000), "no tar", id="no tar"),
         pytest.param(build(PLAIN), "manifest.json does not come first", id="no manifest"),
-        pytest.param(build(manifest=b"{}"), "no manifest", id="an empty manifest"),
+        pytest.param(build(manifest=b"{}"), "its format is None", id="an empty manifest"),
         pytest.param(build(manifest=GOOD), "'sandbox.json' is missing", id="a file is missing"),
         pytest.param(build(PLAIN, PLAIN, manifest=GOOD), "not in its manifest", id="one too many"),
         pytest.param(
@@ -213,7 +213,7 @@ PLAIN = (member("session/sandbox.json"), FILE[1])
             build(PLAIN, manifest=manifest_of(FILE, version=2)), "version is 2", id="newer"
         ),
         pytest.param(build(PLAIN, manifest=b"[" * 100_000), "cannot use", id="nested without end"),
-        pytest.param(build(PLAIN, manifest=GOOD) + b"x", "follows its end", id="something after"),
+        pytest.param(build(PLAIN, manifest=GOOD) + b"x", "no gzip", id="something after"),
         pytest.param(
             build(PLAIN, manifest=GOOD) + gzip.compress(b"x"), "follows its end", id="a second gzip"
         ),

@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.model import InstanceId, SessionFiles
 from agent.errors import Refused, VaultError
-from agent.vault.check import check_files
+from agent.vault.check import inspect
 from agent.vault.copies.restore import refuse_roll_back, restore_snapshot
 from agent.vault.copies.snapshots import find_snapshot, newest_good
 from agent.vault.copies.staging import finish, put_in_place, staged
@@ -82,7 +82,7 @@ def test_a_session_that_is_gone_comes_back(root, sales, session, taken):
     refuse_roll_back(root, sales, taken)
     assert restore_snapshot(root, sales, taken, "").retired is None
     assert contents(session) == contents(taken.path / "files")
-    assert check_files(root / "sales", "sandbox") is SessionFiles.WHOLE
+    assert inspect(root / "sales", "sandbox").files is SessionFiles.WHOLE
     assert read_identity(root / "sales").lineage == lineage
 
 
