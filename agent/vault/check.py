@@ -3,17 +3,18 @@ files and changes nothing."""
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.core.model import InstanceId, SessionFiles
+from agent.core.model import InstanceId, SessionFiles, parse_instance_id
 from agent.engines.catalog import file_rules
 from agent.engines.files import FilesReport, Linked
 from agent.errors import EngineError, InvalidRequest, VaultError, WaError
 from agent.vault.errors import LINK, explain, owner_of, planted
 from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root
 from agent.vault.identity import OTHERS, names_other_engine, read_identity
-from agent.vault.walk import entries, is_left_out
+from agent.vault.walk import entries
 
 LOCK = "lock"
 """Its worker holds it while it runs."""
@@ -57,15 +58,14 @@ def look_at_session(folder: Path, engine: str, paired: bool = True) -> FilesRepo
     """The same without the identity file."""
     path = folder / SESSION
     try:
-        with open_root(folder.parent) as root:
-            modes = root.modes
-        with open_instance(folder.parent, InstanceId(folder.name)) as opened:
+        id = parse_instance_id(folder.name)
+        with open_root(folder.parent) as root, root.inner(id) as opened:
             if paired and not os.path.lexists(path):
                 return FilesReport(SessionFiles.ABSENT, f"{path}: it is not there")
             if opened.is_empty(SESSION):
                 return FilesReport(SessionFiles.UNPAIRED)
             with opened.inner(SESSION) as session:
-                return inspect_session(session, engine, paired, modes)
+                return inspect_session(session, engine, paired, root.modes)
     except (VaultError, InvalidRequest) as error:
         if error.code == "absent":
             return FilesReport(SessionFiles.ABSENT, str(error))
@@ -85,11 +85,10 @@ def may_log_in(folder: Path, engine: str, account: str) -> bool:
 
 def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
     """The account and device of an instance's session; of none where its files cannot be read."""
-    try:
-        with open_instance(root, id, SESSION) as session:
-            return file_rules(engine).linked(session)
-    except (VaultError, InvalidRequest, OSError):
-        return Linked()
+    unreadable = suppress(VaultError, InvalidRequest, OSError)
+    with unreadable, open_instance(root, id, SESSION) as session:
+        return file_rules(engine).linked(session)
+    return Linked()
 
 
 def _unusable(error: WaError, engine: str) -> SessionFiles:
@@ -102,7 +101,7 @@ def _unusable(error: WaError, engine: str) -> SessionFiles:
 def inspect_session(session: Folder, engine: str, paired: bool, modes: Modes) -> FilesReport:
     """The same for an open session folder, wherever it lies."""
     rules, unseen = file_rules(engine), False
-    for number, entry in enumerate(entries(session, is_left_out(engine), "use")):
+    for number, entry in enumerate(entries(session, rules, "use")):
         path, status, fault = entry.parent.path / entry.name, entry.status, entry.fault
         if number >= MOST_LOOKED_AT:
             break

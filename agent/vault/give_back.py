@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.engines.catalog import file_rules
-from agent.vault.folder import SESSION, Folder, open_root
+from agent.vault.folder import SESSION, open_root
 from agent.vault.folders import open_own
 from agent.vault.trash import TRASH, list_trash
 
@@ -41,22 +41,14 @@ def _from(root: Path, retired: str, id: InstanceId) -> Iterator[str]:
         old.inner(SESSION) as source,
         top.inner(id, SESSION) as target,
     ):
-        there = set(target.names())
-        for name in _noted(old):
+        noted: set[str] = set()
+        with suppress(ValueError, TypeError, RecursionError):
+            noted = set(json.loads(old.content(MARK)))
+        for name in sorted(noted & set(source.names()) - set(target.names())):
             # A folder of another user's that this one may not write to stays in the trash.
-            if name not in there:
-                with suppress(OSError):
-                    source.move(name, name, target)
-                    yield name
+            with suppress(OSError):
+                source.move(name, name, target)
+                yield name
         target.sync()
         source.sync()
         os.unlink(MARK, dir_fd=old.fd)
-
-
-def _noted(old: Folder) -> list[str]:
-    try:
-        names = json.loads(old.content(MARK))
-    except (ValueError, RecursionError):
-        return []
-    known = names if isinstance(names, list) else []
-    return [name for name in known if isinstance(name, str) and Path(name).name == name != ".."]

@@ -12,7 +12,7 @@ from msgspec import Meta
 from agent.errors import VaultError
 from agent.vault.errors import doing
 from agent.vault.folder import Folder, Modes
-from agent.vault.walk import Excluded, walk
+from agent.vault.walk import walk
 
 _CHUNK = 1 << 20
 
@@ -49,13 +49,13 @@ def no_tick(_bytes: int) -> None:
 
 
 def copy_tree(
-    source: Folder, target: Folder, *, excluded: Excluded, modes: Modes, tick: Tick = no_tick
+    source: Folder, target: Folder, engine: str, modes: Modes, tick: Tick = no_tick
 ) -> Listing:
     """Copy into an empty folder. Only after `read_back` is it on the disk for sure."""
     files, folders = [], []
-    for entry in walk(source, excluded):
+    for entry in walk(source, engine):
         if entry.is_folder:
-            add_folder(target, entry.path, modes)
+            target.make(entry.path, modes)
             folders.append(entry.path)
         else:
             with entry.parent.opened(entry.name) as fd:
@@ -72,16 +72,9 @@ def add_all(
 ) -> None:
     """Write the folders and files of a listing into an empty folder."""
     for folder in listing.folders:
-        add_folder(target, folder, modes)
+        target.make(folder, modes)
     for file in listing.files:
         add_file(target, file.path, pieces_of(file), modes, tick)
-
-
-def add_folder(target: Folder, relative: str, modes: Modes) -> None:
-    with doing("create", target.path / relative):
-        os.mkdir(relative, 0o700, dir_fd=target.fd)
-        with target.inner(relative) as made:
-            _give(made.fd, modes.folder, modes.group)
 
 
 def add_file(
@@ -104,7 +97,9 @@ def add_file(
                 size += len(piece)
                 tick(len(piece))
             file.truncate(size)
-            _give(fd, modes.file, modes.group)
+            if modes.group is not None and os.fstat(fd).st_gid != modes.group:
+                os.fchown(fd, -1, modes.group)
+            os.fchmod(fd, modes.file)
     return FileEntry(relative, size, digest.hexdigest())
 
 
@@ -171,9 +166,3 @@ def _sync(top: Folder, relative: str) -> None:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(fd)
-
-
-def _give(fd: int, mode: int, group: int | None) -> None:
-    if group is not None and os.fstat(fd).st_gid != group:
-        os.fchown(fd, -1, group)
-    os.fchmod(fd, mode)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from agent.engines.catalog import file_rules
+from agent.engines.files import FileRules
 from agent.errors import VaultError
 from agent.vault.errors import explain, planted
 from agent.vault.folder import Folder
@@ -22,12 +22,6 @@ _COARSE = 0.05
 _LOCKS = frozenset({"lock", "lockfile", "LOCK", "parent.lock", ".parentlock"})
 
 Signature = tuple[int, ...]
-
-
-class Excluded(Protocol):
-    """True for what belongs in no copy. `plain`: it is a folder, or a file of a sensible size."""
-
-    def __call__(self, path: str, /, *, plain: bool = True) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +44,20 @@ class Entry:
         return stat.S_ISDIR(self.status.st_mode)
 
 
-def is_left_out(engine: str) -> Excluded:
-    """Locks of this run, links that name this host, caches, files half written, and a link or pipe
-    that the engine moves aside."""
-    rules = file_rules(engine)
-    names = rules.left_out | _LOCKS
-
-    def left_out(path: str, /, *, plain: bool = True) -> bool:
-        name = path.rpartition("/")[2]
-        return (not plain and rules.moves_aside(path)) or (
-            name in names
-            or name.startswith("Singleton")
-            or name.endswith((".lock", "-shm"))
-            or (name.startswith(".") and name.endswith(".tmp"))
-        )
-
-    return left_out
+def is_left_out(name: str, rules: FileRules) -> bool:
+    """Locks of this run, links that name this host, caches and files half written: in no copy."""
+    return (
+        name in _LOCKS
+        or name in rules.left_out
+        or name.startswith("Singleton")
+        or name.endswith((".lock", "-shm"))
+        or (name.startswith(".") and name.endswith(".tmp"))
+    )
 
 
-def walk(top: Folder, excluded: Excluded, verb: str = "copy") -> Iterator[Entry]:
+def walk(top: Folder, engine: str, verb: str = "copy") -> Iterator[Entry]:
     """Folders before their content, by name; VaultError at the first fault."""
-    for number, entry in enumerate(entries(top, excluded, verb)):
+    for number, entry in enumerate(entries(top, file_rules(engine), verb)):
         if entry.fault is not None:
             raise entry.fault
         if number >= MOST_ENTRIES:
@@ -78,7 +65,7 @@ def walk(top: Folder, excluded: Excluded, verb: str = "copy") -> Iterator[Entry]
         yield entry
 
 
-def entries(here: Folder, excluded: Excluded, verb: str, before: str = "") -> Iterator[Entry]:
+def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iterator[Entry]:
     """The same with the faults among them."""
     try:
         if before.count("/") >= DEEPEST:
@@ -91,7 +78,7 @@ def entries(here: Folder, excluded: Excluded, verb: str, before: str = "") -> It
         return
     for name in names:
         relative, path = before + name, here.path / name
-        if excluded(relative):
+        if is_left_out(name, rules):
             continue
         try:
             status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
@@ -99,13 +86,13 @@ def entries(here: Folder, excluded: Excluded, verb: str, before: str = "") -> It
             yield Entry(relative, here, os.fstat(here.fd), explain(verb, path, error))
             continue
         entry = Entry(relative, here, status, _fault(verb, path, status))
-        if entry.fault is not None and excluded(relative, plain=False):
+        if entry.fault is not None and rules.moves_aside(relative):
             continue
         yield entry
         if entry.is_folder:
             try:
                 with here.inner(name) as inner:
-                    yield from entries(inner, excluded, verb, f"{relative}/")
+                    yield from entries(inner, rules, verb, f"{relative}/")
             except VaultError as error:
                 yield Entry(relative, here, status, error)
 
@@ -122,20 +109,20 @@ def _fault(verb: str, path: Path, status: os.stat_result) -> VaultError | None:
     return VaultError(f"cannot {verb} {path}: {cause}", code="too_large")
 
 
-def signatures(top: Folder, excluded: Excluded) -> dict[str, Signature]:
+def signatures(top: Folder, engine: str) -> dict[str, Signature]:
     """A value per relative path that differs when the file changed."""
-    by_path, newest = _signatures(top, excluded)
+    by_path, newest = _signatures(top, engine)
     if abs(time.time() - newest) < _COARSE:
         # Written a moment ago: a second write in the same tick would not show. Let the tick pass.
         time.sleep(_COARSE)
-        by_path, _ = _signatures(top, excluded)
+        by_path, _ = _signatures(top, engine)
     return by_path
 
 
-def _signatures(top: Folder, excluded: Excluded) -> tuple[dict[str, Signature], float]:
+def _signatures(top: Folder, engine: str) -> tuple[dict[str, Signature], float]:
     signed: dict[str, Signature] = {}
     newest = 0.0
-    for entry in walk(top, excluded):
+    for entry in walk(top, engine):
         status = entry.status
         signed[entry.path] = (status.st_ino,)
         if not entry.is_folder:

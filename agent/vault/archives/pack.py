@@ -14,7 +14,7 @@ from agent.vault.copies.manifest import FILE, Manifest, render_manifest
 from agent.vault.copies.snapshots import Snapshot, open_files
 from agent.vault.folder import OURS, Folder, open_root
 from agent.vault.tree import Listing, Tick, no_tick, read_checked, read_file, sum_up
-from agent.vault.walk import is_left_out, walk
+from agent.vault.walk import walk
 
 INNER = "session/"
 """Stands before each file's path in the archive."""
@@ -59,7 +59,7 @@ def pack_session(
     """A paired session's folder of another program, checked and listed as an own one."""
     with open_root(session) as top:
         files, folders = [], []
-        for entry in walk(top, is_left_out(engine), "pack"):
+        for entry in walk(top, engine, "pack"):
             if entry.is_folder:
                 folders.append(entry.path)
             else:

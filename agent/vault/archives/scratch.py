@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agent.errors import WaError
-
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -17,16 +15,16 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 def scratch() -> Iterator[Path]:
     """An empty folder for this user alone. The next one deletes what a killed command left: each
     holds a lock for as long as its process lives."""
-    home = Path(tempfile.gettempdir()) / f"wa-agent-{os.geteuid()}"
-    home_fd = _open_own(home)
-    try:
-        fcntl.flock(home_fd, fcntl.LOCK_EX)
-        _sweep(home_fd)
-        path = Path(tempfile.mkdtemp(dir=home))
+    prefix = f"wa-agent-{os.geteuid()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        _delete_unused(left)
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=prefix))
         held = os.open(path, _FOLDER)
         fcntl.flock(held, fcntl.LOCK_EX)
-    finally:
-        os.close(home_fd)
+        if path.exists():
+            break
+        os.close(held)  # another command swept it before it was locked
     try:
         yield path
     finally:
@@ -34,28 +32,12 @@ def scratch() -> Iterator[Path]:
         os.close(held)
 
 
-def _open_own(home: Path) -> int:
-    with suppress(FileExistsError):
-        home.mkdir(mode=0o700)
-    cause = "it is open to other users; remove it or set TMPDIR"
-    try:
-        fd = os.open(home, _FOLDER)
-        status = os.fstat(fd)
-        if status.st_uid == os.geteuid() and not status.st_mode & 0o077:
-            return fd
-        os.close(fd)
-    except OSError as error:
-        cause = f"{error.strerror}; set TMPDIR"
-    raise WaError(f"cannot use {home}: {cause}", code="unusable")
-
-
-def _sweep(home_fd: int) -> None:
-    for name in os.listdir(home_fd):
-        # One that is none of ours, or in use; the next sweep deletes it.
-        with suppress(OSError):
-            fd = os.open(name, _FOLDER, dir_fd=home_fd)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(name, dir_fd=home_fd)
-            finally:
-                os.close(fd)
+def _delete_unused(path: Path) -> None:
+    with suppress(OSError):  # in use, or of no wa-agent
+        fd = os.open(path, _FOLDER)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_uid == os.geteuid():
+                shutil.rmtree(path)
+        finally:
+            os.close(fd)

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.core.model import InstanceId, parse_instance_id
 from agent.engines.catalog import file_rules
 from agent.engines.files import Linked
-from agent.errors import InvalidRequest, NotFound, VaultError
+from agent.errors import NotFound, VaultError
 from agent.failpoint import failpoint
 from agent.vault.copies.manifest import FILE, Manifest, parse_manifest
 from agent.vault.errors import doing
@@ -94,11 +94,9 @@ def open_files(root: Path, snapshot: Snapshot) -> Iterator[tuple[Folder, Manifes
 
 def linked_of(root: Path, snapshot: Snapshot) -> Linked:
     """The account and device of a snapshot's files; of none where they cannot be read."""
-    try:
-        with open_files(root, snapshot) as (files, manifest):
-            return file_rules(manifest.engine).linked(files)
-    except (VaultError, InvalidRequest, OSError):
-        return Linked()
+    with suppress(VaultError, OSError), open_files(root, snapshot) as (files, manifest):
+        return file_rules(manifest.engine).linked(files)
+    return Linked()
 
 
 def _describe(shelf: Folder, name: str, id: InstanceId) -> Snapshot:

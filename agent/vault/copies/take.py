@@ -24,7 +24,7 @@ from agent.vault.folders import MAKING, next_name
 from agent.vault.free_space import look_for_room
 from agent.vault.identity import lineage_of
 from agent.vault.tree import Listing, Tick, copy_tree, no_tick, read_back
-from agent.vault.walk import Signature, first_difference, is_left_out, signatures
+from agent.vault.walk import Signature, first_difference, signatures
 
 OUTSIDE = "keys_elsewhere"
 LARGEST = 4 << 30
@@ -104,23 +104,23 @@ def _fill(root: Path, subject: Subject, making: Folder, at_wall: float, tick: Ti
 
 def _copy_unchanged(root: Path, instance: Instance, target: Folder, tick: Tick) -> Listing:
     """Copy while nothing changes, or not at all."""
-    id, excluded = instance.id, is_left_out(instance.engine)
+    id, engine = instance.id, instance.engine
     path = root / id / SESSION
     with open_instance(root, id) as folder:
         if folder.is_empty(SESSION):
             raise Refused(f"cannot copy the session of {id}: it has none yet", code="no_session")
         with folder.inner(SESSION) as source:
-            if place := file_rules(instance.engine).outside(source):
+            if place := file_rules(engine).outside(source):
                 raise Refused(
                     f"cannot copy the session of {id}: its program keeps it in {place}, which is in"
                     " no copy; keep a copy of that place yourself",
                     code=OUTSIDE,
                 )
             try:
-                before = signatures(source, excluded)
+                before = signatures(source, engine)
                 _check_room(root, before)
-                listing = copy_tree(source, target, excluded=excluded, modes=OURS, tick=tick)
-                after = signatures(source, excluded)
+                listing = copy_tree(source, target, engine, OURS, tick)
+                after = signatures(source, engine)
                 moved = os.fstat(source.fd).st_ino != path.lstat().st_ino
             except (VaultError, FileNotFoundError) as error:
                 if isinstance(error, VaultError) and error.code != "absent":
