@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -19,9 +19,8 @@ from agent.store.errors import explain
 from agent.store.journal import Bounds, trim
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
-from agent.store.opening import open_checked
-from agent.store.rebuild import FolderSessions, Opening
-from agent.store.writer import DatabaseStats, Writer
+from agent.store.opening import FolderSessions, Opening, open_checked
+from agent.store.writer import T, Writer
 
 TRIM_EVERY = 100
 """Commits between two looks at the history's bounds."""
@@ -41,7 +40,7 @@ class Store:
     ) -> None:
         self.rebuilt_from = tuple(sentences)
         self.on_append = lambda entry: None
-        self._path = path
+        self.path, self.stats = path, writer.stats
         self._writer = writer
         self._now_wall = now_wall
 
@@ -78,19 +77,8 @@ class Store:
         store = cls(path, writer, sentences, now_wall)
         for sentence in sentences:
             _log.warning("%s", sentence)
-        entries = [
-            JournalEntry("store_repaired", sentence, Category.SYSTEM) for sentence in sentences
-        ]
-        await store.note(*entries)
+        await store.note(*(JournalEntry("store_repaired", it, Category.SYSTEM) for it in sentences))
         return store
-
-    @property
-    def path(self) -> Path:
-        return self._path
-
-    @property
-    def stats(self) -> DatabaseStats:
-        return self._writer.stats
 
     async def close(self) -> None:
         """Finish all requests, then close the file."""
@@ -184,7 +172,7 @@ class Store:
         await self.put_facts({name: value})
 
     async def get_fact(self, name: str) -> str | None:
-        return await self._writer.read(lambda db: keys.read_fact(db, name))
+        return (await self.get_facts(name)).get(name)
 
     async def put_facts(self, changed: Mapping[str, str]) -> None:
         """All in one commit."""
@@ -200,30 +188,19 @@ class Store:
     async def check(self) -> str:
         """SQLite's full check, "ok" or its words, beside the writer. The next start sets a
         damaged file aside and rebuilds it."""
-
-        def look() -> str:
-            with self._looking("check") as db:
-                return integrity(db)
-
-        return await asyncio.to_thread(look)
+        return await asyncio.to_thread(self._beside, "check", integrity)
 
     async def copy_to(self, target: Path) -> None:
         """A verified copy that stands alone; it replaces an older one of that name."""
+        await asyncio.to_thread(self._beside, "copy", lambda db: copy_verified(db, target))
 
-        def copy() -> None:
-            with self._looking("copy") as db:
-                copy_verified(db, target)
-
-        await asyncio.to_thread(copy)
-
-    @contextlib.contextmanager
-    def _looking(self, verb: str) -> Iterator[Database]:
-        """A second connection, in the caller's thread."""
+    def _beside(self, verb: str, work: Callable[[Database], T]) -> T:
+        """With a second connection, in the caller's thread."""
         try:
-            with contextlib.closing(connect_to_read(self._path)) as db:
-                yield db
+            with contextlib.closing(connect_to_read(self.path)) as db:
+                return work(db)
         except sqlite3.Error as error:
-            raise explain(verb, self._path, error) from error
+            raise explain(verb, self.path, error) from error
 
     async def _change(
         self, work: Callable[[Database], None], entries: Collection[JournalEntry]

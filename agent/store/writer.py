@@ -3,9 +3,11 @@ awaiter wakes after it, so what was acknowledged is on the disk."""
 
 import asyncio
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -135,17 +137,8 @@ class Writer:
         self._call(_deliver, jobs)
 
     def _commit(self, db: Database, writes: Sequence[_Job[Any]]) -> None:
+        """One transaction with all writes; each is on the disk, or knows why not."""
         begun = time.monotonic()
-        error = self._transact(db, writes)
-        if error is None:
-            self.stats.writes += len(writes)
-            self.stats.commits += 1
-        else:
-            self._fail(writes, error)
-        self.stats.write_seconds += time.monotonic() - begun
-
-    def _transact(self, db: Database, writes: Sequence[_Job[Any]]) -> Exception | None:
-        """One transaction with all writes; when it is not on the disk, why."""
         try:
             db.conn.execute("begin immediate")
             for job in writes:
@@ -159,10 +152,15 @@ class Writer:
             failpoint("before_commit")
             db.conn.execute("commit")
             failpoint("after_commit")
+            self.stats.writes += len(writes)
+            self.stats.commits += 1
         except Exception as error:
-            self._roll_back(db)
-            return error
-        return None
+            with suppress(sqlite3.Error):
+                db.rollback()
+            shown = error if isinstance(error, StoreError) else self._explain("write", error)
+            for job in writes:
+                job.error, job.result = job.error or shown, None
+        self.stats.write_seconds += time.monotonic() - begun
 
     def _attempt(self, db: Database, job: _Job[Any]) -> None:
         try:
@@ -184,18 +182,6 @@ class Writer:
             if not db.conn.in_transaction:
                 raise
             _log.warning("cannot trim the history of %s: %s", self._path, error)
-
-    def _roll_back(self, db: Database) -> None:
-        try:
-            db.rollback()
-        except Exception as error:
-            _log.error("%s", explain("roll back", self._path, error))
-
-    def _fail(self, writes: Sequence[_Job[Any]], error: Exception) -> None:
-        shown = error if isinstance(error, StoreError) else self._explain("write", error)
-        for job in writes:
-            job.error = job.error or shown
-            job.result = None
 
     def _explain(self, verb: str, error: Exception) -> StoreError:
         shown = explain(verb, self._path, error)

@@ -24,8 +24,9 @@ MAKING = ".making"
 DOOMED = ".deleting-"
 AGES = "ages.json"
 
-NAME_PATTERN = r"[0-9]{8}T[0-9]{6}Z-[0-9]{1,9}"
-"""TIME-NUMBER: the number orders copies, for a clock goes back; the time is for people."""
+NAME_PATTERN = r"[0-9]{8}T[0-9]{6}Z(?:-[0-9]{1,9}|\.[0-9]{1,6})?"
+"""TIME-NUMBER: the number orders copies, for a clock goes back; the time is for people. Older
+copies, and what a backend's files are put aside as, have no number."""
 _NAME = re.compile(NAME_PATTERN)
 _TIME = "%Y%m%dT%H%M%SZ"
 
@@ -53,17 +54,17 @@ def open_own(
 
 def next_name(names: Iterable[str], at_wall: float) -> str:
     """The name of a copy that is newer than these, whatever the clock says; others count not."""
-    number = 1 + max(map(age_order, filter(is_name, names)), default=0)
-    return f"{time.strftime(_TIME, time.gmtime(at_wall))}-{number}"
+    newest, _ = max(map(age_order, filter(is_name, names)), default=(0, ""))
+    return f"{time.strftime(_TIME, time.gmtime(at_wall))}-{newest + 1}"
 
 
 def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def age_order(name: str) -> int:
+def age_order(name: str) -> tuple[int, str]:
     """Sorts copies by when they were made."""
-    return int(name.partition("-")[2])
+    return int(name.partition("-")[2] or 0), name
 
 
 def made_at(name: str) -> float:

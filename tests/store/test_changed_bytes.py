@@ -18,8 +18,7 @@ from agent.store.instances import select_instances
 from agent.store.journal import select_entries
 from agent.store.keys import KeyRow, list_keys
 from agent.store.migrations import MIGRATIONS
-from agent.store.opening import open_checked
-from agent.store.rebuild import Opening
+from agent.store.opening import Opening, open_checked
 from tests.in_memory import folder_in_memory
 from tests.store.conftest import entry, instance
 
