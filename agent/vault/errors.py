@@ -6,7 +6,7 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import VaultError
@@ -32,8 +32,7 @@ def explain(verb: str, path: Path, error: OSError) -> VaultError:
 
 def planted(verb: str, path: Path) -> VaultError:
     """A link or another thing stands where a plain folder or file belongs."""
-    code, cause = _thing_at(path)
-    return VaultError(f"cannot {verb} {path}: {cause}", code=code)
+    return explain(verb, path, OSError(errno.ELOOP, ""))
 
 
 def _cause_of(path: Path, error: OSError) -> tuple[str | None, str]:
@@ -71,14 +70,11 @@ def _thing_at(path: Path) -> tuple[str, str]:
 
 def owner_of(status: os.stat_result) -> str:
     """user:group mode, with numbers where no name is known."""
-    try:
+    user, group = str(status.st_uid), str(status.st_gid)
+    with suppress(KeyError):
         user = pwd.getpwuid(status.st_uid).pw_name
-    except KeyError:
-        user = str(status.st_uid)
-    try:
+    with suppress(KeyError):
         group = grp.getgrgid(status.st_gid).gr_name
-    except KeyError:
-        group = str(status.st_gid)
     return f"{user}:{group} mode {stat.S_IMODE(status.st_mode):04o}"
 
 
@@ -95,10 +91,8 @@ def _blocker(path: Path) -> str:
 
 
 def _what_is_full(path: Path) -> str:
-    try:
+    with suppress(OSError):
         room = os.statvfs(path if path.is_dir() else path.parent)
-    except OSError:
-        return "the disk is full"
-    if room.f_files and not room.f_favail:
-        return "the file system has no free inode (too many files), though bytes may be free"
+        if room.f_files and not room.f_favail:
+            return "the file system has no free inode (too many files), though bytes may be free"
     return "the disk is full"

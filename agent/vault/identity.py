@@ -55,10 +55,8 @@ class Found:
     identity: Identity | None
     problem: str = ""
     """Why there is no identity."""
-    lost: bool = False
-    """The file is gone, damaged or another session's; else it may be read another time."""
-    others: bool = False
-    """It is another session's."""
+    code: str = ""
+    """absent, damaged, OTHERS; with another one the file may be read another time."""
 
 
 def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> Path:
@@ -104,19 +102,18 @@ def replace_identity(root: Path, identity: Identity, *, lineage: str | None = No
         except (VaultError, InvalidRequest) as error:
             if error.code == OTHERS and not folder.is_empty(SESSION):
                 raise
-        others = other_keys(folder)
+        others = other_keys(root, identity.instance.id)
         if lineage is not None:
             others["lineage"] = lineage
         put_identity(folder, identity, top.modes, others)
 
 
-def other_keys(folder: Folder) -> dict[str, Any]:
+def other_keys(root: Path, id: InstanceId) -> dict[str, Any]:
     """All that the identity file says, keys of another version too; {} = nothing that is kept: the
     caller has the newer state."""
-    try:
+    with suppress(VaultError, ValueError), open_instance(root, id) as folder:
         return parse_object(folder.content(FILE))
-    except (VaultError, ValueError):
-        return {}
+    return {}
 
 
 def put_identity(
@@ -186,9 +183,7 @@ def scan(root: Path) -> list[Found]:
         try:
             folders.append(Found(id, read_identity(root / id)))
         except VaultError as error:
-            others = error.code == OTHERS
-            lost = others or error.code in ("absent", "damaged")
-            folders.append(Found(id, None, str(error), lost, others))
+            folders.append(Found(id, None, str(error), error.code))
     return folders
 
 

@@ -58,8 +58,8 @@ def copy_tree(
             target.make(entry.path, modes)
             folders.append(entry.path)
         else:
-            with entry.parent.opened(entry.name) as fd:
-                files.append(add_file(target, entry.path, _pieces(fd), modes, tick))
+            pieces = read_file(source, entry.path)
+            files.append(add_file(target, entry.path, pieces, modes, tick))
     return Listing(tuple(files), tuple(folders))
 
 
@@ -103,24 +103,12 @@ def add_file(
     return FileEntry(relative, size, digest.hexdigest())
 
 
-def _pieces(fd: int) -> Iterator[bytes]:
-    while piece := os.read(fd, _CHUNK):
-        yield piece
-
-
 def read_file(top: Folder, relative: str) -> Iterator[bytes]:
     """The pieces of one file below an open folder, each folder on the way opened plainly."""
     *folders, name = relative.split("/")
     with top.inner(*folders) as folder, folder.opened(name) as fd:
-        yield from _pieces(fd)
-
-
-def sum_up(relative: str, pieces: Iterable[bytes]) -> FileEntry:
-    digest, size = hashlib.sha256(), 0
-    for piece in pieces:
-        digest.update(piece)
-        size += len(piece)
-    return FileEntry(relative, size, digest.hexdigest())
+        while piece := os.read(fd, _CHUNK):
+            yield piece
 
 
 def read_back(top: Folder, listing: Listing, tick: Tick = no_tick) -> None:

@@ -104,8 +104,7 @@ def _fault(verb: str, path: Path, status: os.stat_result) -> VaultError | None:
         return planted(verb, path)
     if status.st_size <= LARGEST_FILE:
         return None
-    size, most = status.st_size >> 20, LARGEST_FILE >> 20
-    cause = f"it has {size} MiB, and no file of a session has more than {most}; move it away"
+    cause = f"it has {status.st_size >> 20} MiB, {LARGEST_FILE >> 20} are allowed; move it away"
     return VaultError(f"cannot {verb} {path}: {cause}", code="too_large")
 
 

@@ -13,7 +13,7 @@ from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import FILE, Manifest, render_manifest
 from agent.vault.copies.snapshots import Snapshot, open_files
 from agent.vault.folder import OURS, Folder, open_root
-from agent.vault.tree import Listing, Tick, no_tick, read_checked, read_file, sum_up
+from agent.vault.tree import FileEntry, Listing, Tick, no_tick, read_checked, read_file
 from agent.vault.walk import walk
 
 INNER = "session/"
@@ -63,7 +63,10 @@ def pack_session(
             if entry.is_folder:
                 folders.append(entry.path)
             else:
-                files.append(sum_up(entry.path, read_file(top, entry.path)))
+                digest = hashlib.sha256()
+                for piece in read_file(top, entry.path):
+                    digest.update(piece)
+                files.append(FileEntry(entry.path, entry.status.st_size, digest.hexdigest()))
         manifest = Manifest(
             id=id,
             engine=engine,

@@ -104,9 +104,8 @@ def _read_manifest(members: Iterator[Member], limits: Limits) -> Manifest:
         manifest = parse_manifest(b"".join(first.pieces), Path(FILE))
     except VaultError as error:
         raise refuse(str(error)) from None
-    size, most = manifest.listing.size, limits.unpacked
-    if size > most:
-        cause = f"its session has {size} bytes, {most} are allowed"
+    if (size := manifest.listing.size) > limits.unpacked:
+        cause = f"its session has {size} bytes, {limits.unpacked} are allowed"
         raise too_large(cause, "unpacks_too_large")
     if len(manifest.listing) > limits.files:
         raise too_large(f"it has more than {limits.files} files", "too_many_files")

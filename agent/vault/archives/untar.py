@@ -61,20 +61,16 @@ def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
         count += 1
         if count > limits.files:
             raise too_large(f"it has more than {limits.files} files", "too_many_files")
-        size = _size_of(head, extended)
+        text = extended.get("size", str(head.size))
+        if not re.fullmatch("[0-9]{1,20}", text):
+            raise refuse(f"{head.name!r:.80} has a size that is no number")
+        size = int(text)
         pieces = stream.content(size)
         yield Member(extended.get("path", head.name), size, pieces)
         for _ in pieces:
             pass  # what the caller left unread
         extended = {}
     stream.finish()
-
-
-def _size_of(head: "tarfile.TarInfo", extended: dict[str, str]) -> int:
-    text = extended.get("size", str(head.size))
-    if not re.fullmatch("[0-9]{1,20}", text):
-        raise refuse(f"{head.name!r:.80} has a size that is no number")
-    return int(text)
 
 
 def _read_extended(stream: "_Unpacked", size: int) -> dict[str, str]:

@@ -8,9 +8,9 @@ has happened; otherwise the new one belongs there.
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import Refused, VaultError
@@ -71,7 +71,7 @@ def put_in_place(
     with open_own(root, STAGING) as (top, staging), doing("put in place", root / id):
         try:
             with staging.inner(name) as made:
-                others = _present_keys(root, id) if replace else {}
+                others = other_keys(root, id) if replace else {}
                 put_identity(made, identity, top.modes, {**others, "lineage": lineage})
                 made.sync()
             with _no_worker(root, id), carried(root, id):
@@ -94,12 +94,6 @@ def put_in_place(
             _sweep(staging, name)
             _sweep(staging, ready)
     return retired
-
-
-def _present_keys(root: Path, id: InstanceId) -> dict[str, Any]:
-    with suppress(VaultError), open_instance(root, id) as folder:
-        return other_keys(folder)
-    return {}
 
 
 def _move_in(id: InstanceId, top: Folder, staging: Folder) -> None:

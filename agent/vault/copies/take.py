@@ -22,13 +22,15 @@ from agent.vault.errors import doing
 from agent.vault.folder import OURS, SESSION, Folder, open_instance
 from agent.vault.folders import MAKING, next_name
 from agent.vault.free_space import look_for_room
-from agent.vault.identity import lineage_of
+from agent.vault.identity import by_name, lineage_of
 from agent.vault.tree import Listing, Tick, copy_tree, no_tick, read_back
 from agent.vault.walk import Signature, first_difference, signatures
 
 OUTSIDE = "keys_elsewhere"
 LARGEST = 4 << 30
 """Bytes: a session of more would fill the disk, copy by copy, and no import takes it by default."""
+
+_OF_INSTANCE = ("id", "engine", "settings", "created_wall")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +76,18 @@ def take_snapshot(
 
 
 def _fill(root: Path, subject: Subject, making: Folder, at_wall: float, tick: Tick) -> Manifest:
-    instance = subject.instance
+    said = by_name(subject)
+    instance = said.pop("instance")
     making.make(FILES, OURS)
     with making.inner(FILES) as files:
         listing = _copy_unchanged(root, instance, files, tick)
         failpoint("snapshot_copied")
         # The copy is checked, not the original: a restored session uses the copy.
         report = inspect_session(files, instance.engine, subject.paired, OURS)
+        said |= {its: getattr(instance, its) for its in _OF_INSTANCE}
+        lineage = lineage_of(root / instance.id)
         manifest = Manifest(
-            id=instance.id,
-            engine=instance.engine,
-            account=subject.account,
-            paired=subject.paired,
-            taken_wall=at_wall,
-            why=subject.why,
-            backup=subject.backup,
-            needs_passkey=subject.needs_passkey,
-            state=report.files,
-            listing=listing,
-            settings=instance.settings,
-            created_wall=instance.created_wall,
-            lineage=lineage_of(root / instance.id),
+            **said, taken_wall=at_wall, state=report.files, listing=listing, lineage=lineage
         )
         read_back(files, listing, tick)
     making.write(FILE, render_manifest(manifest))
@@ -141,11 +134,10 @@ def _changing(id: InstanceId, cause: str) -> VaultError:
 def _check_room(root: Path, signed: dict[str, Signature]) -> None:
     sizes = {path: signature[1] for path, signature in signed.items() if len(signature) > 1}
     need = sum(sizes.values())
+    problem, code = look_for_room(root).problem(need, len(signed)), "disk_full"
     if need > LARGEST:
-        path = max(sizes, key=sizes.__getitem__)
-        cause = f"its files have {need >> 20} MiB together, no session has {LARGEST >> 20}"
-        raise VaultError(
-            f"cannot copy a session in {root}: {cause}; the largest is {path}", code="too_large"
-        )
-    if problem := look_for_room(root).problem(need, len(signed)):
-        raise VaultError(f"cannot copy a session in {root}: {problem}", code="disk_full")
+        path, code = max(sizes, key=sizes.__getitem__), "too_large"
+        problem = f"its files have {need >> 20} MiB together, no session has {LARGEST >> 20}"
+        problem += f"; the largest is {path}"
+    if problem:
+        raise VaultError(f"cannot copy a session in {root}: {problem}", code=code)
