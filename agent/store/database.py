@@ -19,11 +19,11 @@ from agent.store.errors import explain
 from agent.store.journal import Bounds, trim
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
-from agent.store.opening import FolderSessions, Opening, open_checked
+from agent.store.opening import FolderSessions, open_checked
 from agent.store.writer import T, Writer
 
 TRIM_EVERY = 100
-"""Commits between two looks at the history's bounds."""
+"""Entries between two looks at the history's bounds."""
 
 _log = bound(name=__name__)
 
@@ -36,13 +36,17 @@ class Store:
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
 
     def __init__(
-        self, path: Path, writer: Writer, sentences: Sequence[str], now_wall: Callable[[], float]
+        self,
+        path: Path,
+        writer: Writer,
+        sentences: Sequence[str],
+        now_wall: Callable[[], float],
+        bounds: Bounds,
     ) -> None:
         self.rebuilt_from = tuple(sentences)
         self.on_append = lambda entry: None
         self.path, self.stats = path, writer.stats
-        self._writer = writer
-        self._now_wall = now_wall
+        self._writer, self._now_wall, self._bounds = writer, now_wall, bounds
 
     @classmethod
     async def open(
@@ -56,25 +60,14 @@ class Store:
     ) -> "Store":
         """Rebuilds a damaged or lost file from `folder_sessions`. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        opening = Opening(path, folder_sessions, migrations, now_wall)
-        keep_within, commits = bounds or Bounds(), 0
 
         def connect() -> Database:
-            db, found_sentences = open_checked(opening)
-            sentences.extend(found_sentences)
+            db, said = open_checked(path, folder_sessions, migrations, now_wall())
+            sentences.extend(said)
             return db
 
-        def tidy(db: Database) -> None:
-            """At the end of each transaction, inside it."""
-            nonlocal commits
-            commits += 1
-            if commits >= TRIM_EVERY:
-                went = trim(db, keep_within, now_wall())
-                # If more than one step is to be deleted, the next commit goes on with it.
-                commits = 0 if went < keep_within.step else TRIM_EVERY
-
-        writer = await Writer.open(path, connect, tidy)
-        store = cls(path, writer, sentences, now_wall)
+        writer = await Writer.open(path, connect)
+        store = cls(path, writer, sentences, now_wall, bounds or Bounds())
         for sentence in sentences:
             _log.warning("%s", sentence)
         await store.note(*(JournalEntry("store_repaired", it, Category.SYSTEM) for it in sentences))
@@ -211,9 +204,19 @@ class Store:
 
         def change(db: Database) -> list[JournalEntry]:
             work(db)
-            return journal.insert_entries(db, entries, rows)
+            stored = journal.insert_entries(db, entries, rows)
+            if stored and stored[-1].cursor % TRIM_EVERY < len(stored):
+                self._trim(db, now)
+            return stored
 
         return await self._writer.write(change, self._tell)
+
+    def _trim(self, db: Database, now: float) -> None:
+        try:
+            with db.atomic():
+                trim(db, self._bounds, now)
+        except sqlite3.Error as error:
+            _log.warning("cannot trim the history of %s: %s", self.path, error)
 
     def _tell(self, stored: list[JournalEntry]) -> None:
         for entry in stored:

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -38,35 +38,30 @@ _CURSORS_LEFT_OUT = 1_000_000
 """More than a day has: no cursor of the history that is lost stands for another entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How a database is opened; one value, so that it can travel into the writer's thread."""
-
-    path: Path
-    folder_sessions: FolderSessions
-    migrations: Sequence[Migration]
-    now_wall: Callable[[], float]
-
-
-def open_checked(opening: Opening) -> tuple[Database, list[str]]:
+def open_checked(
+    path: Path,
+    folder_sessions: FolderSessions,
+    migrations: Sequence[Migration],
+    now_wall: float,
+) -> tuple[Database, list[str]]:
     """A connection to a whole database of the newest schema, and what had to be repaired."""
-    path, sentences = opening.path, list[str]()
+    sentences: list[str] = []
     try:
         if path.exists():
             try:
-                check_whole(path, opening.migrations)
-                return _use(opening)
+                check_whole(path, migrations)
+                return _use(path, migrations, now_wall)
             except SchemaTooNew:
                 raise
             except (sqlite3.Error, StoreError, *_NO_VALUES) as error:
                 its_own = code_of(error) == "damaged" or isinstance(error, _NO_VALUES)
                 if not its_own and (code_of(error) in UNUSABLE or not _a_new_one_would_open(path)):
                     raise
-                kept = _set_aside(path, opening.now_wall())
+                kept = _set_aside(path, now_wall)
                 damage = f"the database was damaged ({error}); it is kept as {kept.name}"
                 sentences.append(damage)
-        sentences += _build(opening)
-        db, more = _use(opening)
+        sentences += _build(path, folder_sessions(), migrations, now_wall)
+        db, more = _use(path, migrations, now_wall)
         return db, [*sentences, *more]
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
@@ -74,19 +69,21 @@ def open_checked(opening: Opening) -> tuple[Database, list[str]]:
         raise StoreError(f"cannot open {path}: {error}") from error
 
 
-def _use(opening: Opening) -> tuple[Database, list[str]]:
+def _use(
+    path: Path, migrations: Sequence[Migration], now_wall: float
+) -> tuple[Database, list[str]]:
     """Connect and migrate."""
-    db = connect(opening.path)
+    db = connect(path)
     try:
         version = schema_version(db)
-        if not (steps := migrate(db, opening.migrations, opening.now_wall())):
+        if not (steps := migrate(db, migrations, now_wall)):
             return db, []
         # Into the file's header: the package reads the version there and refuses a downgrade.
         db.execute("pragma wal_checkpoint(truncate)")
     except sqlite3.Error as error:
         db.close()
         # A step that fails fails again: an error of this program, not of the file.
-        raise StoreError(str(explain("migrate", opening.path, error)), code=MIGRATION) from error
+        raise StoreError(str(explain("migrate", path, error)), code=MIGRATION) from error
     return db, [f"the database's schema was brought from version {version} to {version + steps}"]
 
 
@@ -141,35 +138,34 @@ def _set_aside(path: Path, now_wall: float) -> Path:
     return kept
 
 
-def _build(opening: Opening) -> list[str]:
+def _build(
+    path: Path,
+    sessions: Sequence[tuple[Instance, SessionRecord]],
+    migrations: Sequence[Migration],
+    now_wall: float,
+) -> list[str]:
     """Build a new database and rename it when it is complete; sentences on what is in it."""
-    path = opening.path
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _move_companions(path, _free_name(path, opening.now_wall()))
+    _move_companions(path, _free_name(path, now_wall))
     copy, fresh = _beside(path, ".copy"), _beside(path, ".new")
     _remove(fresh)  # an unfinished one; all of it can be made again
-    sentences = []
-    usable = copy.exists()
+    sentences, usable = [], copy.exists()
     try:
-        check_whole(copy, opening.migrations)
+        check_whole(copy, migrations)
     except (sqlite3.Error, StoreError, SchemaTooNew, *_NO_VALUES):
         usable = False
-    sessions = opening.folder_sessions()
-    try:
-        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        if usable:
-            shutil.copyfile(copy, fresh)
-        with contextlib.closing(connect(fresh)) as db:
-            migrate(db, opening.migrations, opening.now_wall())
-            db.execute("begin immediate")
-            _take_from_folders(db, sessions)
-            db.commit()
-            failpoint("mid_rebuild")
-            # All of it into the main file: the rename takes that alone.
-            db.execute("pragma journal_mode = delete")
-        put_in_place(fresh, path)
-    except sqlite3.Error as error:
-        raise explain("build", path, error) from error
+    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    if usable:
+        shutil.copyfile(copy, fresh)
+    with contextlib.closing(connect(fresh)) as db:
+        migrate(db, migrations, now_wall)
+        db.execute("begin immediate")
+        _take_from_folders(db, sessions)
+        db.commit()
+        failpoint("mid_rebuild")
+        # All of it into the main file: the rename takes that alone.
+        db.execute("pragma journal_mode = delete")
+    put_in_place(fresh, path)
     if sessions:
         ids = [instance.id for instance, _ in sessions]
         more = f" and {len(ids) - 20} more" if len(ids) > 20 else ""

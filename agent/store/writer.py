@@ -52,22 +52,18 @@ class _Job(Generic[T]):
 class Writer:
     """Runs jobs in order; `open` returns when the connection is there."""
 
-    def __init__(self, path: Path, tidy: Callable[[Database], None]) -> None:
+    def __init__(self, path: Path) -> None:
         self.stats = DatabaseStats()
         self._path = path
-        self._tidy = tidy
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     @classmethod
-    async def open(
-        cls, path: Path, connect: Callable[[], Database], tidy: Callable[[Database], None]
-    ) -> "Writer":
-        """Both run in the thread. `connect` may fail: that is raised here. `tidy` ends each
-        commit."""
-        writer = cls(path, tidy)
+    async def open(cls, path: Path, connect: Callable[[], Database]) -> "Writer":
+        """`connect` runs in the thread. It may fail: that is raised here."""
+        writer = cls(path)
         opened: asyncio.Future[None] = writer._loop.create_future()
         writer._thread = threading.Thread(
             target=writer._run, args=(connect, opened), name="store", daemon=True
@@ -148,7 +144,6 @@ class Writer:
                     # A full disk may have ended the whole transaction, with the jobs before this
                     # one; going on would commit the rest one by one.
                     raise job.error or StoreError("the transaction was lost")
-            self._tidy_up(db)
             failpoint("before_commit")
             db.conn.execute("commit")
             failpoint("after_commit")
@@ -173,15 +168,6 @@ class Writer:
             job.error = error
         except Exception as error:
             job.error = self._explain("write" if job.write else "read", error)
-
-    def _tidy_up(self, db: Database) -> None:
-        try:
-            with db.atomic():
-                self._tidy(db)
-        except Exception as error:
-            if not db.conn.in_transaction:
-                raise
-            _log.warning("cannot trim the history of %s: %s", self._path, error)
 
     def _explain(self, verb: str, error: Exception) -> StoreError:
         shown = explain(verb, self._path, error)

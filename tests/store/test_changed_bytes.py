@@ -18,7 +18,7 @@ from agent.store.instances import select_instances
 from agent.store.journal import select_entries
 from agent.store.keys import KeyRow, list_keys
 from agent.store.migrations import MIGRATIONS
-from agent.store.opening import Opening, open_checked
+from agent.store.opening import open_checked
 from tests.in_memory import folder_in_memory
 from tests.store.conftest import entry, instance
 
@@ -110,7 +110,7 @@ def chosen(rng, stopped, killed):
 
 def start(path):
     """What a start reads before its first pass; what it said of repairs."""
-    db, told = open_checked(Opening(path, sessions, MIGRATIONS, lambda: 1_767_225_600.0))
+    db, told = open_checked(path, sessions, MIGRATIONS, 1_767_225_600.0)
     with contextlib.closing(db):
         found = {made.id: (made, record) for made, record in select_instances(db)}
         wanted = {made.id: (made, record) for made, record in sessions()}
