@@ -105,43 +105,17 @@ def test_a_clock_that_is_ahead_sweeps_nothing(root, sales, paired):
     assert len(sweep(root, 7 * 86_400, 8 * 86_400)) == 3
 
 
-RETIRE = """
+SWEEP = """
 import sys
 from pathlib import Path
-from agent.core.model import InstanceId
-from agent.vault.trash import retire, sweep
-if len(sys.argv) > 2:
-    sweep(Path(sys.argv[1]), 0.0, 0.0)
-else:
-    retire(Path(sys.argv[1]), InstanceId("sales"), "test")
+from agent.vault.trash import sweep
+sweep(Path(sys.argv[1]), 0.0, 0.0)
 """
-
-
-@pytest.mark.parametrize("point", ["after_tmp_write", "retire_manifest"])
-def test_killed_before_the_rename_the_session_is_where_it_was(
-    root, sales, paired, run_until_killed, point
-):
-    run_until_killed(RETIRE, point, root)
-    assert read_identity(paired).paired
-    assert (paired / "session" / "creds").read_text() == "precious"
-    assert list_trash(root) == []
-    retired = retire(root, sales.id, "second try")
-    assert list_trash(root)[0].why == "second try"
-    restore_trash(root, retired.name)
-    assert sorted(part.name for part in paired.iterdir()) == ["instance.json", "session"]
-
-
-def test_killed_after_the_rename_the_session_is_in_the_trash(root, sales, paired, run_until_killed):
-    run_until_killed(RETIRE, "retire_moved", root)
-    assert not paired.exists()
-    (retired,) = list_trash(root)
-    assert (retired.path / "session" / "creds").read_text() == "precious"
-    assert restore_trash(root, retired.name) == sales.id
 
 
 def test_a_sweep_that_was_killed_is_finished_by_the_next(root, sales, paired, run_until_killed):
     retired = retire(root, sales.id, "", now_wall=AT)
-    run_until_killed(RETIRE, "mid_sweep", root, "sweep")
+    run_until_killed(SWEEP, "mid_sweep", root)
     assert list_trash(root) == [], "what is being deleted is offered no more"
     assert sweep(root, 7.0, 0.0) == [retired.name]
     assert list((root / ".trash").iterdir()) == []
