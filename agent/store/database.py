@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -20,7 +21,7 @@ from agent.store.journal import Bounds, trim
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
 from agent.store.opening import FolderSessions, open_checked
-from agent.store.writer import T, Writer
+from agent.store.writer import DatabaseStats, T, Writer
 
 TRIM_EVERY = 100
 """Entries between two looks at the history's bounds."""
@@ -28,25 +29,20 @@ TRIM_EVERY = 100
 _log = bound(name=__name__)
 
 
+@dataclass(eq=False)
 class Store:
+    path: Path
     rebuilt_from: tuple[str, ...]
     """Sentences on what `open` had to repair; they are in the journal too."""
-
-    on_append: Callable[[JournalEntry], None]
+    _writer: Writer
+    _now_wall: Callable[[], float]
+    _bounds: Bounds
+    on_append: Callable[[JournalEntry], None] = lambda _entry: None
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
 
-    def __init__(
-        self,
-        path: Path,
-        writer: Writer,
-        sentences: Sequence[str],
-        now_wall: Callable[[], float],
-        bounds: Bounds,
-    ) -> None:
-        self.rebuilt_from = tuple(sentences)
-        self.on_append = lambda entry: None
-        self.path, self.stats = path, writer.stats
-        self._writer, self._now_wall, self._bounds = writer, now_wall, bounds
+    @property
+    def stats(self) -> DatabaseStats:
+        return self._writer.stats
 
     @classmethod
     async def open(
@@ -67,7 +63,7 @@ class Store:
             return db
 
         writer = await Writer.open(path, connect)
-        store = cls(path, writer, sentences, now_wall, bounds or Bounds())
+        store = cls(path, tuple(sentences), writer, now_wall, bounds or Bounds())
         for sentence in sentences:
             _log.warning("%s", sentence)
         await store.note(*(JournalEntry("store_repaired", it, Category.SYSTEM) for it in sentences))

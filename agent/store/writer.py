@@ -104,24 +104,18 @@ class Writer:
             self._call(_settle, opened, None, error)
             return
         self._call(_settle, opened, None, None)
-        going = True
-        while going:
-            jobs, going = self._take()
-            self._do(db, jobs)
-        db.close()
-
-    def _take(self) -> tuple[list[_Job[Any]], bool]:
-        jobs: list[_Job[Any]] = []
         job = self._queue.get()
         while job is not None:
-            jobs.append(job)
-            if len(jobs) >= LARGEST_BATCH:
-                return jobs, True
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                return jobs, True
-        return jobs, False
+            jobs = [job]
+            # No other thread takes from the queue; None ends it.
+            while len(jobs) < LARGEST_BATCH and not self._queue.empty():
+                if (more := self._queue.get()) is None:
+                    self._queue.put(None)
+                    break
+                jobs.append(more)
+            self._do(db, jobs)
+            job = self._queue.get()
+        db.close()
 
     def _do(self, db: Database, jobs: Sequence[_Job[Any]]) -> None:
         writes = [job for job in jobs if job.write]

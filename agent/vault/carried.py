@@ -51,11 +51,10 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
                 continue
             folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):
-                waits = "%s waits for the folder of its session"
-                _log.warning(waits, place.path / name, extra=about(id))
+                waits = place.path / name
+                _log.warning("%s waits for the folder of its session", waits, extra=about(id))
                 continue
             try:
                 os.rename(name, folder, src_dir_fd=place.fd)
             except OSError as error:
-                why = explain("bring back", place.path / name, error)
-                _log.error("%s", why, extra=about(id))
+                _log.error("%s", explain("bring back", folder, error), extra=about(id))

@@ -119,15 +119,17 @@ def inspect_session(session: Folder, engine: str, paired: bool, modes: Modes) ->
         return FilesReport(_unusable(fault, engine), str(fault))
     try:
         return rules.check(session, paired)
-    except (VaultError, OSError) as error:
-        explained = error if isinstance(error, VaultError) else explain("read", session.path, error)
-    if explained.code == "absent":  # it went away during the look
-        return FilesReport(SessionFiles.UNPAIRED, str(explained))
-    if unseen and explained.code == "permissions":
-        # Only its worker may read it: only the worker can tell whether it is whole.
-        files = SessionFiles.WHOLE if paired else SessionFiles.UNPAIRED
-        return FilesReport(files, str(explained))
-    return FilesReport(_unusable(explained, engine), str(explained))
+    except OSError as error:
+        fault = explain("read", session.path, error)
+        return FilesReport(_unusable(fault, engine), str(fault))
+    except VaultError as error:
+        files = _unusable(error, engine)
+        if error.code == "absent":  # it went away during the look
+            files = SessionFiles.UNPAIRED
+        elif unseen and error.code == "permissions":
+            # Only its worker may read it: only the worker can tell whether it is whole.
+            files = SessionFiles.WHOLE if paired else SessionFiles.UNPAIRED
+        return FilesReport(files, str(error))
 
 
 def _is_usable(status: os.stat_result, is_folder: bool, modes: Modes) -> bool:

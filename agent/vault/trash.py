@@ -54,7 +54,6 @@ def retire(
     stays."""
     at_wall = time.time() if now_wall is None else now_wall
     checked = parse_instance_id(id)
-    path = root / checked
     with open_own(root, TRASH, shared=True) as (top, trash):
         with top.inner(checked) as folder:
             if follows:
@@ -64,7 +63,7 @@ def retire(
         failpoint("retire_manifest")
         taken = filter(None, map(_NAME.fullmatch, trash.names()))
         name = f"{id}.{next_name((match['copy'] for match in taken), at_wall)}"
-        with doing("retire", path):
+        with doing("retire", root / checked):
             top.move(id, name, trash)
         failpoint("retire_moved")
         trash.sync()

@@ -16,6 +16,7 @@ from agent.vault.walk import DEEPEST
 
 FILE = "manifest.json"
 HEAD = {"format": "wa-agent session", "version": 1, "consistent": True}
+_NO_MANIFEST = (ValueError, OverflowError, RecursionError, AttributeError)
 LONGEST_PATH = 1024
 LONGEST_NAME = 255
 
@@ -59,8 +60,6 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
     try:
         # By json: the names of files may have bytes that are no UTF-8, which msgspec refuses.
         content = json.loads(raw)
-        if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")  # noqa: TRY004 - all are one kind here
         for key, known in HEAD.items():
             if (found := content.get(key)) != known:
                 raise ValueError(f"its {key} is {found!r:.40}, this program knows {known!r}")
@@ -68,7 +67,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
         manifest = convert({**content, "listing": listing}, Manifest)
         parse_instance_id(manifest.id)
         _check_tree(manifest.listing)
-    except (ValidationError, ValueError, OverflowError, RecursionError, InvalidRequest) as error:
+    except (*_NO_MANIFEST, ValidationError, InvalidRequest) as error:
         raise VaultError(f"cannot use {path}: {error}", code="damaged") from None
     return manifest
 

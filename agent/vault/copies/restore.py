@@ -86,8 +86,7 @@ def must_have_room(root: Path, snapshot: Snapshot) -> None:
     """VaultError where a copy would not fit. Asked before a worker is stopped for it."""
     if snapshot.manifest is None:
         return
-    listing = snapshot.manifest.listing
-    need = listing.size + len(listing) * BLOCK + SPARE
+    need = (listing := snapshot.manifest.listing).size + len(listing) * BLOCK + SPARE
     # The reserve of other operations may be used for it: a session waits.
     if problem := look_for_room(root).problem(need, len(listing), least=0):
         what = f"cannot restore snapshot {snapshot.name} of {snapshot.id}"
