@@ -20,19 +20,23 @@ CACHE = "cache_size = -256"
 
 def connect(path: Path) -> Database:
     try:
-        conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-        conn.text_factory = as_text
-        db = Database(conn, recursive_triggers=False, execute_plugins=False)
-        # Before any read: a read-only file or folder shows itself here.
-        mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
-        if mode != "wal":
-            raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
-        for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000", CACHE):
-            conn.execute(f"pragma {pragma}")
-        # One byte of the header makes a file read-only for SQLite, which a write first shows.
-        conn.execute("begin immediate")
-        conn.execute(f"pragma user_version = {schema_version(db)}")
-        conn.rollback()
+        with contextlib.ExitStack() as failed:
+            conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+            # Closed later, it would take away the log of the database that stands there then.
+            failed.callback(conn.close)
+            conn.text_factory = as_text
+            db = Database(conn, recursive_triggers=False, execute_plugins=False)
+            # Before any read: a read-only file or folder shows itself here.
+            mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
+            if mode != "wal":
+                raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
+            for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000", CACHE):
+                conn.execute(f"pragma {pragma}")
+            # One byte of the header makes a file read-only for SQLite, which a write first shows.
+            conn.execute("begin immediate")
+            conn.execute(f"pragma user_version = {schema_version(db)}")
+            conn.rollback()
+            failed.pop_all()
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
     return db

@@ -17,11 +17,9 @@ from agent.core.model import Instance, SessionRecord
 from agent.errors import SchemaTooNew, StoreError
 from agent.failpoint import failpoint
 from agent.files import put_in_place, sync
+from agent.store import instances
 from agent.store.connect import connect, connect_to_read, explain_opening, integrity
 from agent.store.errors import code_of, explain
-from agent.store.instances import SELECT, decode_instance, decode_record, insert_instance
-from agent.store.instances import encode_record as record_text
-from agent.store.instances import encode_settings as settings_text
 from agent.store.keys import list_keys
 from agent.store.migrations import Migration, migrate, schema_after, schema_of, schema_version
 
@@ -51,8 +49,6 @@ def open_checked(
             try:
                 check_whole(path, migrations)
                 return _use(path, migrations, now_wall)
-            except SchemaTooNew:
-                raise
             except (sqlite3.Error, StoreError, *_NO_VALUES) as error:
                 its_own = code_of(error) == "damaged" or isinstance(error, _NO_VALUES)
                 if not its_own and (code_of(error) in UNUSABLE or not _a_new_one_would_open(path)):
@@ -104,9 +100,9 @@ def check_whole(path: Path, migrations: Sequence[Migration]) -> None:
         if (found := integrity(db)) != "ok":
             raise StoreError(found[:300], code="damaged")
         list_keys(db)
-        for id, *rest in db.execute(SELECT).fetchall():
+        for id, *rest in db.execute(instances.SELECT).fetchall():
             whole = isinstance(json.loads(rest[-1] or "null"), dict)
-            if not whole or decode_instance([id, *rest]) is None:
+            if not whole or instances.decode_instance([id, *rest]) is None:
                 unread = f"the row of an instance cannot be read: {id!r:.80}"
                 raise StoreError(unread, code="damaged")
 
@@ -149,7 +145,7 @@ def _build(
     _move_companions(path, _free_name(path, now_wall))
     copy, fresh = _beside(path, ".copy"), _beside(path, ".new")
     _remove(fresh)  # an unfinished one; all of it can be made again
-    sentences, usable = [], copy.exists()
+    sentences, usable = [], True
     try:
         check_whole(copy, migrations)
     except (sqlite3.Error, StoreError, SchemaTooNew, *_NO_VALUES):
@@ -191,7 +187,7 @@ def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionR
     for instance, folder in sessions:
         record = folder
         if instance.id in records:
-            stored = decode_record(records[instance.id])
+            stored = instances.decode_record(records[instance.id])
             record = replace(
                 stored,
                 paired=folder.paired,
@@ -201,7 +197,8 @@ def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionR
                 override_boot=folder.override_boot,
                 generation=max(stored.generation, folder.generation),
             )
-        insert_instance(db, instance, settings_text(instance), record_text(record))
+        settings = instances.encode_settings(instance)
+        instances.insert_instance(db, instance, settings, instances.encode_record(record))
 
 
 def _beside(path: Path, suffix: str) -> Path:
