@@ -206,3 +206,5 @@ async def test_a_changed_header_is_damage_and_not_the_disks_or_another_versions_
     assert [made for made, _ in await store.instances()] == [made for made, _ in sessions()]
     assert await store.keys() in ([KEY], [])
     await store.append(entry("it takes writes"))
+    version = await store._writer.read(lambda db: db.execute("pragma user_version").fetchone())
+    assert version[0] == len(MIGRATIONS), "else the next step of the schema would be left out"

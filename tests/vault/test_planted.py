@@ -164,6 +164,20 @@ def test_a_pipe_in_place_of_another_file_is_damage_and_a_link_is_not(
     assert str(session / name) in report.problem
 
 
+def test_a_folder_in_place_of_the_lock_is_named(keys):
+    _, session = keys
+    (session.parent / "lock").mkdir()
+    report = inspect(session.parent, "baileys")
+    assert report.files is SessionFiles.UNREADABLE
+    assert f"{session.parent / 'lock'}: it is neither a plain file" in report.problem
+
+
+def test_a_file_of_a_senseless_size_keeps_no_session_down(keys, tmp_path):
+    _, session = keys
+    plant(session / "stray", "huge", tmp_path)
+    assert inspect(session.parent, "baileys").files is SessionFiles.WHOLE
+
+
 def test_a_link_in_a_retired_session_is_removed_and_its_target_stays(root, sales, tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()
