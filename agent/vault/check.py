@@ -102,12 +102,13 @@ def inspect_session(session: Folder, engine: str, paired: bool, modes: Modes) ->
     """The same for an open session folder, wherever it lies."""
     rules, unseen = file_rules(engine), False
     for number, entry in enumerate(entries(session, rules, "use")):
-        path, status, fault = entry.parent.path / entry.name, entry.status, entry.fault
+        status, fault = entry.status, entry.fault
         if number >= MOST_LOOKED_AT:
             break
         if fault is None and not _is_usable(entry.status, entry.is_folder, modes):
-            cause = f"it belongs to {owner_of(status)}, which its worker cannot read and write"
-            return FilesReport(SessionFiles.UNREADABLE, f"cannot use {path}: {cause}")
+            words = f"cannot use {entry.parent.path / entry.name}: it belongs to"
+            words += f" {owner_of(status)}, which its worker cannot read and write"
+            return FilesReport(SessionFiles.UNREADABLE, words)
         # A running engine removes files; the engine's own rules judge the size of a file; a pipe or
         # a deep folder is a program's own affair.
         own = rules.foreign and fault is not None and fault.code in ("planted", "too_deep")

@@ -5,8 +5,8 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import VaultError
@@ -15,13 +15,19 @@ LINK = "symlink"
 """The code where a link stands: what belongs there may be whole at its other end."""
 
 
-@contextmanager
-def doing(verb: str, path: Path) -> Iterator[None]:
-    """An OSError inside is raised as the VaultError that explains it."""
-    try:
-        yield
-    except OSError as error:
-        raise explain(verb, path, error) from error
+@dataclass(slots=True)
+class doing:
+    """An OSError inside is raised as the VaultError that explains it. No generator: thousands of
+    small files pass through it."""
+
+    verb: str
+    path: Path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError):
+            raise explain(self.verb, self.path, error) from error
 
 
 def explain(verb: str, path: Path, error: OSError) -> VaultError:

@@ -64,13 +64,12 @@ class Folder:
         path = self.path / name
         with doing("read", path):
             fd = os.open(name, _FILE, dir_fd=self.fd)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise planted("read", path)
-            with doing("read", path):
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise planted("read", path)
                 yield fd
-        finally:
-            os.close(fd)
+            finally:
+                os.close(fd)
 
     def content(self, name: str) -> bytes:
         with self.opened(name) as fd, os.fdopen(fd, "rb", closefd=False) as file:
@@ -111,8 +110,8 @@ class Folder:
         with doing("write", self.path / name):
             # One agent runs per state folder: what another process began here is never finished.
             remove_left_over(self.fd, name)
-            made = replacement(self.fd, name, mode=modes.file, group=modes.group, points=points)
-            with made as file:
+            mode, group = modes.file, modes.group
+            with replacement(self.fd, name, mode=mode, group=group, points=points) as file:
                 file.write(content)
 
     def make(self, name: str, modes: Modes) -> bool:

@@ -56,9 +56,8 @@ def why_no_start(session_root: Path, least: int) -> str:
     if not least:
         return ""
     try:
-        problem = look_for_room(session_root).problem(
-            least=least, kept="must be ([start] disk_free)"
-        )
+        room = look_for_room(session_root)
+        problem = room.problem(least=least, kept="must be ([start] disk_free)")
     except FileNotFoundError:
         return ""  # a missing folder is judged by its files
     except OSError as error:

@@ -5,7 +5,6 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from agent.engines.catalog import file_rules
 from agent.engines.files import FileRules
@@ -24,7 +23,7 @@ _LOCKS = frozenset({"lock", "lockfile", "LOCK", "parent.lock", ".parentlock"})
 Signature = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """An entry while its folder is open."""
 
@@ -77,15 +76,15 @@ def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iter
         yield Entry(before.rstrip("/"), here, os.fstat(here.fd), fault)
         return
     for name in names:
-        relative, path = before + name, here.path / name
+        relative = before + name
         if is_left_out(name, rules):
             continue
         try:
             status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
         except OSError as error:
-            yield Entry(relative, here, os.fstat(here.fd), explain(verb, path, error))
+            yield Entry(relative, here, os.fstat(here.fd), explain(verb, here.path / name, error))
             continue
-        entry = Entry(relative, here, status, _fault(verb, path, status))
+        entry = Entry(relative, here, status, _fault(verb, here, name, status))
         if entry.fault is not None and rules.moves_aside(relative):
             continue
         yield entry
@@ -97,15 +96,15 @@ def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iter
                 yield Entry(relative, here, status, error)
 
 
-def _fault(verb: str, path: Path, status: os.stat_result) -> VaultError | None:
+def _fault(verb: str, here: Folder, name: str, status: os.stat_result) -> VaultError | None:
     if stat.S_ISDIR(status.st_mode):
         return None
     if not stat.S_ISREG(status.st_mode):
-        return planted(verb, path)
+        return planted(verb, here.path / name)
     if status.st_size <= LARGEST_FILE:
         return None
     cause = f"it has {status.st_size >> 20} MiB, {LARGEST_FILE >> 20} are allowed; move it away"
-    return VaultError(f"cannot {verb} {path}: {cause}", code="too_large")
+    return VaultError(f"cannot {verb} {here.path / name}: {cause}", code="too_large")
 
 
 def signatures(top: Folder, engine: str) -> dict[str, Signature]:
