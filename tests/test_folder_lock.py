@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from agent.cli.doctor.database import lock_of
+from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater
 from agent.folder_lock import folder_locked
 from agent.host.only_agent import only_agent
@@ -38,7 +39,8 @@ def test_a_second_worker_does_not_begin_when_the_firsts_lock_was_deleted(tmp_pat
     with cleaned(folder, lock_held):
         with pytest.raises(TryLater, match="another worker holds"), lock_held(folder):
             pass
-        with pytest.raises(Refused, match="a worker still holds it"), staging._no_worker(folder):
+        held = staging._no_worker(tmp_path, InstanceId("shop"))
+        with pytest.raises(Refused, match="a worker still holds it"), held:
             pass
     with lock_held(folder):
         assert (folder / "lock").exists()

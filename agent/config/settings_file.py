@@ -7,15 +7,13 @@ import shutil
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agent.config.load import load_config
 from agent.errors import ConfigError, InvalidRequest, Refused, TryLater
 from agent.files import write_whole
-
-_TURN, _EVERY = 5.0, 0.05
 
 
 def with_rows(text: str, table: str, rows: Sequence[Mapping[str, Any]], lines: str) -> str:
@@ -98,11 +96,5 @@ def _write(target: Path, content: bytes, like: Path) -> None:
 def _alone(path: Path) -> Iterator[None]:
     """One change at a time: each begins with what the one before wrote."""
     with path.with_name(f".{path.name}.lock").open("a") as lock:
-        for _ in range(int(_TURN / _EVERY)):
-            with suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(_EVERY)
-        else:
-            raise TryLater(f"cannot change {path}: another program does", code="config_in_use")
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield

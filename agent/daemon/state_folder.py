@@ -20,9 +20,8 @@ from agent.core.model import Category, InstanceId, JournalEntry
 from agent.errors import TryLater, VaultError, WaError
 from agent.host.machine.state_folders import used_states
 from agent.store.database import Store
-from agent.vault.atomic import read_plain_file, write_atomically
+from agent.vault.folder import open_root
 from agent.vault.identity import scan
-from agent.vault.locate import open_root
 
 log = logging.getLogger(__name__)
 
@@ -187,8 +186,8 @@ async def _write(store: Store, places: StatePlaces, mark: StateMark) -> None:
         marks.append((places.cache, places.cache_mark))
     for folder, name in marks:
         try:
-            with open_root(folder) as fd:
-                write_atomically(folder, fd, name, text.encode(), mode=0o600, with_points=False)
+            with open_root(folder) as opened:
+                opened.write(name, text.encode(), points=False)
         except WaError as error:
             log.warning("cannot mark the state folder: %s", error)
 
@@ -196,8 +195,8 @@ async def _write(store: Store, places: StatePlaces, mark: StateMark) -> None:
 def read_mark(folder: Path, name: str = MARK) -> StateMark | None:
     """None where there is no readable mark."""
     try:
-        with open_root(folder) as fd:
-            return _parse(read_plain_file(folder, fd, name).decode("utf-8", "replace"))
+        with open_root(folder) as opened:
+            return _parse(opened.content(name).decode("utf-8", "replace"))
     except VaultError:
         return None
 

@@ -182,7 +182,7 @@ class Outbox:
             aside.append(damage)
             return Database(db, recursive_triggers=False, execute_plugins=False)
 
-        outbox = cls(await Writer.open(path, connect, lambda _db: None))
+        outbox = cls(await Writer.open(path, connect))
         try:
             await outbox._begin(known, aside[0])
         except BaseException:

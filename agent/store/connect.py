@@ -12,6 +12,7 @@ from sqlite_utils import Database
 from agent.errors import StoreError
 from agent.files import put_in_place
 from agent.store.errors import code_of, explain
+from agent.store.migrations import schema_version
 
 CACHE = "cache_size = -256"
 """KiB. The default is 2 MiB for each connection; repeated reads come from the kernel's cache."""
@@ -19,15 +20,23 @@ CACHE = "cache_size = -256"
 
 def connect(path: Path) -> Database:
     try:
-        conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-        conn.text_factory = as_text
-        db = Database(conn, recursive_triggers=False, execute_plugins=False)
-        # Before any read: a read-only file or folder shows itself here.
-        mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
-        if mode != "wal":
-            raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
-        for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000", CACHE):
-            conn.execute(f"pragma {pragma}")
+        with contextlib.ExitStack() as failed:
+            conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+            # Closed later, it would take away the log of the database that stands there then.
+            failed.callback(conn.close)
+            conn.text_factory = as_text
+            db = Database(conn, recursive_triggers=False, execute_plugins=False)
+            # Before any read: a read-only file or folder shows itself here.
+            mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
+            if mode != "wal":
+                raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
+            for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000", CACHE):
+                conn.execute(f"pragma {pragma}")
+            # One byte of the header makes a file read-only for SQLite, which a write first shows.
+            conn.execute("begin immediate")
+            conn.execute(f"pragma user_version = {schema_version(db)}")
+            conn.rollback()
+            failed.pop_all()
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
     return db
@@ -44,7 +53,7 @@ def connect_to_read(path: Path) -> Database:
 
 
 def as_text(stored: bytes) -> str:
-    """A row with damaged text is read all the same: its sum shows the damage."""
+    """A row with damaged text is read all the same."""
     return stored.decode("utf-8", "replace")
 
 
@@ -78,31 +87,22 @@ def copy_verified(db: Database, target: Path) -> None:
 
 def explain_opening(path: Path, error: sqlite3.Error) -> StoreError:
     """SQLite says "unable to open database file" for many causes: find the one."""
-    if code_of(error) in ("cannot_open", "permissions", "read_only"):
-        for part in (path, path.parent):
-            wanted = os.R_OK | os.W_OK | (os.X_OK if part.is_dir() else 0)
-            if part.exists() and not os.access(part, wanted, effective_ids=True):
-                read_only = bool(os.statvfs(part).f_flag & os.ST_RDONLY)
-                status = part.stat()
-                cause = (
-                    "its file system is read-only"
-                    if read_only
-                    else f"{part} belongs to uid {status.st_uid} gid {status.st_gid}"
-                    f" mode {status.st_mode & 0o7777:04o}, this process is uid {os.geteuid()}"
-                )
-                code = "read_only" if read_only else "permissions"
-                return StoreError(f"cannot open {path}: {cause}", code=code)
-    if code_of(error) in ("cannot_open", "disk_full") and _out_of_inodes(path.parent):
-        return StoreError(
-            f"cannot open {path}: its file system has no free inode; remove files there",
-            code="disk_full",
-        )
+    code = code_of(error)
+    for part in (path, path.parent):
+        wanted = os.R_OK | os.W_OK | (os.X_OK if part.is_dir() else 0)
+        refused = part.exists() and not os.access(part, wanted, effective_ids=True)
+        if code not in ("cannot_open", "permissions", "read_only") or not refused:
+            continue
+        if os.statvfs(part).f_flag & os.ST_RDONLY:
+            return StoreError(f"cannot open {path}: it is on a read-only disk", code="read_only")
+        status = part.stat()
+        owner = f"uid {status.st_uid} gid {status.st_gid} mode {status.st_mode & 0o7777:04o}"
+        cause = f"{part} belongs to {owner}, this process is uid {os.geteuid()}"
+        return StoreError(f"cannot open {path}: {cause}", code="permissions")
+    with contextlib.suppress(OSError):
+        room = os.statvfs(path.parent)
+        # Some file systems count no inodes.
+        if code in ("cannot_open", "disk_full") and room.f_files and not room.f_favail:
+            cause = "its file system has no free inode; remove files there"
+            return StoreError(f"cannot open {path}: {cause}", code="disk_full")
     return explain("open", path, error)
-
-
-def _out_of_inodes(folder: Path) -> bool:
-    try:
-        room = os.statvfs(folder)
-    except OSError:
-        return False
-    return room.f_files > 0 and room.f_favail == 0  # some file systems count none

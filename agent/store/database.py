@@ -5,7 +5,8 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -19,31 +20,29 @@ from agent.store.errors import explain
 from agent.store.journal import Bounds, trim
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
-from agent.store.opening import open_checked
-from agent.store.rebuild import FolderSessions, Opening
-from agent.store.writer import DatabaseStats, Writer
+from agent.store.opening import FolderSessions, open_checked
+from agent.store.writer import DatabaseStats, T, Writer
 
 TRIM_EVERY = 100
-"""Commits between two looks at the history's bounds."""
+"""Entries between two looks at the history's bounds."""
 
 _log = bound(name=__name__)
 
 
+@dataclass(eq=False)
 class Store:
+    path: Path
     rebuilt_from: tuple[str, ...]
     """Sentences on what `open` had to repair; they are in the journal too."""
-
-    on_append: Callable[[JournalEntry], None]
+    _writer: Writer
+    _now_wall: Callable[[], float]
+    _bounds: Bounds
+    on_append: Callable[[JournalEntry], None] = lambda _entry: None
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
 
-    def __init__(
-        self, path: Path, writer: Writer, sentences: Sequence[str], now_wall: Callable[[], float]
-    ) -> None:
-        self.rebuilt_from = tuple(sentences)
-        self.on_append = lambda entry: None
-        self._path = path
-        self._writer = writer
-        self._now_wall = now_wall
+    @property
+    def stats(self) -> DatabaseStats:
+        return self._writer.stats
 
     @classmethod
     async def open(
@@ -57,40 +56,18 @@ class Store:
     ) -> "Store":
         """Rebuilds a damaged or lost file from `folder_sessions`. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        opening = Opening(path, folder_sessions, migrations, now_wall)
-        keep_within, commits = bounds or Bounds(), 0
 
         def connect() -> Database:
-            db, found_sentences = open_checked(opening)
-            sentences.extend(found_sentences)
+            db, said = open_checked(path, folder_sessions, migrations, now_wall())
+            sentences.extend(said)
             return db
 
-        def tidy(db: Database) -> None:
-            """At the end of each transaction, inside it."""
-            nonlocal commits
-            commits += 1
-            if commits >= TRIM_EVERY:
-                went = trim(db, keep_within, now_wall())
-                # If more than one step is to be deleted, the next commit goes on with it.
-                commits = 0 if went < keep_within.step else TRIM_EVERY
-
-        writer = await Writer.open(path, connect, tidy)
-        store = cls(path, writer, sentences, now_wall)
+        writer = await Writer.open(path, connect)
+        store = cls(path, tuple(sentences), writer, now_wall, bounds or Bounds())
         for sentence in sentences:
             _log.warning("%s", sentence)
-        entries = [
-            JournalEntry("store_repaired", sentence, Category.SYSTEM) for sentence in sentences
-        ]
-        await store.note(*entries)
+        await store.note(*(JournalEntry("store_repaired", it, Category.SYSTEM) for it in sentences))
         return store
-
-    @property
-    def path(self) -> Path:
-        return self._path
-
-    @property
-    def stats(self) -> DatabaseStats:
-        return self._writer.stats
 
     async def close(self) -> None:
         """Finish all requests, then close the file."""
@@ -184,7 +161,7 @@ class Store:
         await self.put_facts({name: value})
 
     async def get_fact(self, name: str) -> str | None:
-        return await self._writer.read(lambda db: keys.read_fact(db, name))
+        return (await self.get_facts(name)).get(name)
 
     async def put_facts(self, changed: Mapping[str, str]) -> None:
         """All in one commit."""
@@ -200,30 +177,19 @@ class Store:
     async def check(self) -> str:
         """SQLite's full check, "ok" or its words, beside the writer. The next start sets a
         damaged file aside and rebuilds it."""
-
-        def look() -> str:
-            with self._looking("check") as db:
-                return integrity(db)
-
-        return await asyncio.to_thread(look)
+        return await asyncio.to_thread(self._beside, "check", integrity)
 
     async def copy_to(self, target: Path) -> None:
         """A verified copy that stands alone; it replaces an older one of that name."""
+        await asyncio.to_thread(self._beside, "copy", lambda db: copy_verified(db, target))
 
-        def copy() -> None:
-            with self._looking("copy") as db:
-                copy_verified(db, target)
-
-        await asyncio.to_thread(copy)
-
-    @contextlib.contextmanager
-    def _looking(self, verb: str) -> Iterator[Database]:
-        """A second connection, in the caller's thread."""
+    def _beside(self, verb: str, work: Callable[[Database], T]) -> T:
+        """With a second connection, in the caller's thread."""
         try:
-            with contextlib.closing(connect_to_read(self._path)) as db:
-                yield db
+            with contextlib.closing(connect_to_read(self.path)) as db:
+                return work(db)
         except sqlite3.Error as error:
-            raise explain(verb, self._path, error) from error
+            raise explain(verb, self.path, error) from error
 
     async def _change(
         self, work: Callable[[Database], None], entries: Collection[JournalEntry]
@@ -234,9 +200,19 @@ class Store:
 
         def change(db: Database) -> list[JournalEntry]:
             work(db)
-            return journal.insert_entries(db, entries, rows)
+            stored = journal.insert_entries(db, entries, rows)
+            if stored and stored[-1].cursor % TRIM_EVERY < len(stored):
+                self._trim(db, now)
+            return stored
 
         return await self._writer.write(change, self._tell)
+
+    def _trim(self, db: Database, now: float) -> None:
+        try:
+            with db.atomic():
+                trim(db, self._bounds, now)
+        except sqlite3.Error as error:
+            _log.warning("cannot trim the history of %s: %s", self.path, error)
 
     def _tell(self, stored: list[JournalEntry]) -> None:
         for entry in stored:

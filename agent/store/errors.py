@@ -42,11 +42,9 @@ def code_of(error: BaseException) -> str:
     if isinstance(error, StoreError):
         return error.code
     number = getattr(error, "sqlite_errorcode", None)
-    if number is None:
-        return "damaged" if _is_damage(error) else "store"
     if number in _NO_ROOM:
         return "disk_full"
-    return _CODES.get(number & 0xFF, "store")
+    return _CODES.get((number or 0) & 0xFF, "store")
 
 
 def explain(verb: str, path: Path, error: BaseException) -> StoreError:
@@ -57,8 +55,3 @@ def explain(verb: str, path: Path, error: BaseException) -> StoreError:
     text = f"{cause} ({error})" if cause else str(error) or type(error).__name__
     made = StoreBusy if code == "busy" else StoreError
     return made(f"cannot {verb} {path}: {text}", code=code)
-
-
-def _is_damage(error: BaseException) -> bool:
-    # The sqlite3 module raises this by itself, without a code, when a text is no UTF-8.
-    return isinstance(error, sqlite3.OperationalError) and "Could not decode" in str(error)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
@@ -13,23 +14,23 @@ from agent.errors import InvalidRequest, NotFound, Refused
 _OF_RECORD = tuple(known.name for known in fields(SessionRecord))
 
 
+SELECT = (
+    "select id, engine, enabled, settings, created_wall, record from instances"
+    " left join sessions on instance = id order by id"
+)
+
+
 def select_instances(db: Database) -> list[tuple[Instance, SessionRecord]]:
-    rows = db.execute(
-        "select id, engine, enabled, settings, created_wall, record from instances"
-        " left join sessions on instance = id order by id"
-    )
-    return [
-        (instance, decode_record(row[5]))
-        for row in rows.fetchall()
-        if (instance := decode_instance(row)) is not None
-    ]
+    rows = db.execute(SELECT).fetchall()
+    read = ((decode_instance(row), decode_record(row[5])) for row in rows)
+    return [(instance, record) for instance, record in read if instance is not None]
 
 
 def insert_instance(db: Database, instance: Instance, settings: str, record: str) -> None:
-    if next(iter(db.query("select 1 from instances where id = ?", [instance.id])), None):
-        raise Refused(f"cannot add {instance.id}: there is one of that id", code="exists")
     row = [instance.id, instance.engine, int(instance.enabled), settings]
-    db.execute("insert into instances values (?, ?, ?, ?, ?)", [*row, float(instance.created_wall)])
+    sql = "insert into instances values (?, ?, ?, ?, ?) on conflict do nothing"
+    if not db.execute(sql, [*row, float(instance.created_wall)]).rowcount:
+        raise Refused(f"cannot add {instance.id}: there is one of that id", code="exists")
     update_record(db, instance.id, record)
 
 
@@ -41,10 +42,12 @@ def update_instance(db: Database, instance: Instance, settings: str) -> None:
 
 
 def update_record(db: Database, id: InstanceId, record: str) -> None:
-    if not next(iter(db.query("select 1 from instances where id = ?", [id])), None):
+    sql = (
+        "insert into sessions select id, ? from instances where id = ?"
+        " on conflict do update set record = excluded.record"
+    )
+    if not db.execute(sql, [record, id]).rowcount:
         raise NotFound(f"cannot save the session of {id}: there is no such instance")
-    sql = "insert into sessions values (?, ?) on conflict do update set record = excluded.record"
-    db.execute(sql, [id, record])
 
 
 def delete_instance(db: Database, id: InstanceId) -> None:
@@ -63,24 +66,13 @@ def encode_record(record: SessionRecord) -> str:
 
 def decode_record(text: str | None) -> SessionRecord:
     """A key that is missing or of another kind takes its default: another version wrote it."""
-    try:
-        content = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        content = {}
-    content = content if isinstance(content, dict) else {}
-    plain = SessionRecord()
-    known: dict[str, Any] = {}
-    for column in fields(SessionRecord):
-        if column.name in content:
-            known[column.name] = _as_kind_of(getattr(plain, column.name), content[column.name])
+    plain, known = SessionRecord(), dict[str, Any]()
+    with suppress(TypeError, ValueError, RecursionError):
+        content = dict(json.loads(text or "{}"))
+        for name in set(_OF_RECORD).intersection(content):
+            with suppress(TypeError, ValueError):
+                known[name] = type(getattr(plain, name))(content[name])
     return SessionRecord(**known)
-
-
-def _as_kind_of(default: Any, value: Any) -> Any:
-    try:
-        return type(default)(value)
-    except (TypeError, ValueError):
-        return default
 
 
 def decode_instance(row: Sequence[Any]) -> Instance | None:

@@ -61,24 +61,14 @@ def select_entries(
     kinds: Collection[str],
 ) -> list[JournalEntry]:
     """Newest first; with `after` oldest first, so that a follower can page on."""
-    where: list[str] = []
-    values: list[Any] = []
-    for condition, value in (
-        ("instance = ?", instance),
-        ("cursor < ?", before),
-        ("cursor > ?", after),
-    ):
-        if value is not None:
-            where.append(condition)
-            values.append(value)
+    asked = {"instance = ?": instance, "cursor < ?": before, "cursor > ?": after}
+    given = {condition: value for condition, value in asked.items() if value is not None}
+    where = ["true", *given]
     if kinds:
         where.append(f"kind in ({', '.join('?' * len(kinds))})")
-        values += kinds
-    sql = "select * from journal"
-    if where:
-        sql += " where " + " and ".join(where)
-    sql += f" order by cursor {'desc' if after is None else 'asc'} limit ?"
-    values.append(max(1, min(limit, LONGEST_PAGE)))
+    order = "desc" if after is None else "asc"
+    sql = f"select * from journal where {' and '.join(where)} order by cursor {order} limit ?"
+    values = [*given.values(), *kinds, max(1, min(limit, LONGEST_PAGE))]
     return [_decode(row) for row in db.query(sql, values)]
 
 
@@ -103,16 +93,12 @@ def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
     newest = db.execute("select max(cursor) from journal").fetchone()[0]
     if newest is None:
         return 0
+    oldest = now_wall - bounds.days * 86_400
     return db.execute(
         "delete from journal where cursor in ("
         " select cursor from (select cursor, wall from journal order by cursor limit ?)"
         " where cursor <= ? or (wall < ? and cursor <= ?))",
-        [
-            bounds.step,
-            newest - bounds.rows,
-            now_wall - bounds.days * 86_400,
-            newest - bounds.least,
-        ],
+        [bounds.step, newest - bounds.rows, oldest, newest - bounds.least],
     ).rowcount
 
 
@@ -122,15 +108,8 @@ def _decode(row: dict[str, Any]) -> JournalEntry:
         category, detail = Category(row["category"]), json.loads(row["detail"])
     except (ValueError, RecursionError):
         category, detail = Category.SYSTEM, {}
-    return JournalEntry(
-        kind=row["kind"],
-        sentence=row["sentence"],
-        category=category,
-        instance=row["instance"],
-        wall=row["wall"],
-        detail=detail if isinstance(detail, dict) else {},
-        cursor=row["cursor"],
-    )
+    detail = detail if isinstance(detail, dict) else {}
+    return JournalEntry(**{**row, "category": category, "detail": detail})
 
 
 def _storable(text: str) -> str:

@@ -4,7 +4,6 @@ decision about a session depends on them."""
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sqlite_utils import Database
 
@@ -24,31 +23,19 @@ class KeyRow:
 
 
 def list_keys(db: Database) -> list[KeyRow]:
-    return [_decode(row) for row in db.query("select * from keys order by created_wall, id")]
+    rows = db.query("select * from keys order by created_wall, id")
+    return [KeyRow(**{**row, "scopes": tuple(json.loads(row["scopes"]))}) for row in rows]
 
 
 def insert_key(db: Database, key: KeyRow) -> None:
-    if next(iter(db.query("select 1 from keys where id = ?", [key.id])), None):
-        raise Refused(f"cannot add key {key.id}: there is one of that id", code="exists")
     row = [key.id, key.hash, json.dumps(key.scopes), key.name, float(key.created_wall)]
-    db.execute(
-        "insert into keys (id, hash, scopes, name, created_wall) values (?, ?, ?, ?, ?)", row
-    )
+    sql = "insert into keys values (?, ?, ?, ?, ?) on conflict (id) do nothing"
+    if not db.execute(sql, row).rowcount:
+        raise Refused(f"cannot add key {key.id}: there is one of that id", code="exists")
 
 
 def delete_key(db: Database, id: str) -> bool:
     return db.execute("delete from keys where id = ?", [id]).rowcount > 0
-
-
-def _decode(row: dict[str, Any]) -> KeyRow:
-    return KeyRow(
-        row["id"], row["hash"], tuple(json.loads(row["scopes"])), row["name"], row["created_wall"]
-    )
-
-
-def read_fact(db: Database, name: str) -> str | None:
-    row = db.execute("select value from facts where name = ?", [name]).fetchone()
-    return None if row is None else row[0]
 
 
 def read_facts(db: Database, prefix: str) -> dict[str, str]:

@@ -1,184 +1,225 @@
-"""From a path to a connection that can be trusted: examine, set aside, rebuild, migrate."""
+"""From a path to a database that can be trusted. A damaged or lost one is kept, and the last
+verified copy takes its place, with the instances as their session folders have them."""
 
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sqlite_utils import Database
 
+from agent.core.model import Instance, SessionRecord
 from agent.errors import SchemaTooNew, StoreError
-from agent.store.connect import connect, connect_to_read, explain_opening
+from agent.failpoint import failpoint
+from agent.files import put_in_place, sync
+from agent.store import instances
+from agent.store.connect import connect, connect_to_read, explain_opening, integrity
 from agent.store.errors import code_of, explain
-from agent.store.instances import decode_instance
 from agent.store.keys import list_keys
-from agent.store.migrations import (
-    APPLICATION_ID,
-    FIRST_TABLES,
-    Migration,
-    migrate,
-    schema_of,
-    schema_version,
-)
-from agent.store.rebuild import (
-    COMPANIONS,
-    Opening,
-    build,
-    companion,
-    set_aside,
-)
+from agent.store.migrations import Migration, migrate, schema_after, schema_of, schema_version
+
+FolderSessions = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
+"""Reads the session folders, for a database that is lost."""
 
 MIGRATION = "migration"
-UNUSABLE = ("disk_full", MIGRATION)
+UNUSABLE = ("disk_full", "busy", MIGRATION)
 """Codes of failures that another database in its place would not cure."""
+_NO_VALUES = (ValueError, TypeError, OverflowError, RecursionError)
+"""What the sqlite3 and json modules raise for bytes of which they cannot make a value."""
+COMPANIONS = ("-wal", "-shm", "-journal")
+_CURSORS_LEFT_OUT = 1_000_000
+"""More than a day has: no cursor of the history that is lost stands for another entry."""
 
 
-def open_checked(opening: Opening) -> tuple[Database, list[str]]:
+def open_checked(
+    path: Path,
+    folder_sessions: FolderSessions,
+    migrations: Sequence[Migration],
+    now_wall: float,
+) -> tuple[Database, list[str]]:
     """A connection to a whole database of the newest schema, and what had to be repaired."""
+    sentences: list[str] = []
     try:
-        return _open(opening)
+        if path.exists():
+            try:
+                check_whole(path, migrations)
+                return _use(path, migrations, now_wall)
+            except (sqlite3.Error, StoreError, *_NO_VALUES) as error:
+                its_own = code_of(error) == "damaged" or isinstance(error, _NO_VALUES)
+                if not its_own and (code_of(error) in UNUSABLE or not _a_new_one_would_open(path)):
+                    raise
+                kept = _set_aside(path, now_wall)
+                damage = f"the database was damaged ({error}); it is kept as {kept.name}"
+                sentences.append(damage)
+        sentences += _build(path, folder_sessions(), migrations, now_wall)
+        db, more = _use(path, migrations, now_wall)
+        return db, [*sentences, *more]
+    except sqlite3.Error as error:
+        raise explain_opening(path, error) from error
     except OSError as error:
-        raise StoreError(f"cannot open {opening.path}: {error}") from error
+        raise StoreError(f"cannot open {path}: {error}") from error
 
 
-def _open(opening: Opening) -> tuple[Database, list[str]]:
-    path = opening.path
-    damage = find_damage(path, opening.migrations) if path.exists() else ""
-    if path.exists() and not damage:
-        try:
-            return _use(opening)
-        except StoreError as error:
-            # All checks passed, and still its bytes stop the start: they must not.
-            if error.code in UNUSABLE or not _a_new_one_would_open(path):
-                raise
-            damage = str(error)
-    sentences = []
-    if damage:
-        kept = set_aside(path, opening.now_wall())
-        sentences.append(f"the database was damaged ({damage}); it is kept as {kept.name}")
-    sentences += build(opening, _whole_copy(opening))
-    db, more = _use(opening)
-    return db, [*sentences, *more]
-
-
-def _use(opening: Opening) -> tuple[Database, list[str]]:
+def _use(
+    path: Path, migrations: Sequence[Migration], now_wall: float
+) -> tuple[Database, list[str]]:
     """Connect and migrate."""
-    path = opening.path
     db = connect(path)
     try:
-        sentences = _migrate(db, opening)
-        try:
-            # One byte of the header makes a file read-only for SQLite, which a write first shows.
-            db.conn.execute("begin immediate")
-            db.conn.execute(f"pragma user_version = {schema_version(db)}")
-            db.rollback()
-        except sqlite3.Error as error:
-            raise explain("write to", path, error) from error
-    except BaseException:
-        db.close()
-        raise
-    return db, sentences
-
-
-def _migrate(db: Database, opening: Opening) -> list[str]:
-    version = schema_version(db)
-    if version >= len(opening.migrations):
-        return []
-    try:
-        steps = migrate(db, opening.migrations, opening.now_wall())
+        version = schema_version(db)
+        if not (steps := migrate(db, migrations, now_wall)):
+            return db, []
         # Into the file's header: the package reads the version there and refuses a downgrade.
         db.execute("pragma wal_checkpoint(truncate)")
     except sqlite3.Error as error:
+        db.close()
         # A step that fails fails again: an error of this program, not of the file.
-        raise StoreError(str(explain("migrate", opening.path, error)), code=MIGRATION) from error
-    return [f"the database's schema was brought from version {version} to {version + len(steps)}"]
+        raise StoreError(str(explain("migrate", path, error)), code=MIGRATION) from error
+    return db, [f"the database's schema was brought from version {version} to {version + steps}"]
 
 
-def _whole_copy(opening: Opening) -> Path | None:
-    """The last verified copy, if it can be used."""
-    copy = companion(opening.path, ".copy")
-    try:
-        return copy if copy.exists() and not find_damage(copy, opening.migrations) else None
-    except StoreError:
-        return None
-
-
-def find_damage(path: Path, migrations: Sequence[Migration]) -> str:
-    """Why this file cannot be used, "" when it can. Writes nothing; SchemaTooNew passes through."""
-    try:
-        with contextlib.closing(connect_to_read(path)) as db:
-            return _find_damage(db, path, migrations)
-    except sqlite3.Error as error:
-        if code_of(error) == "damaged" or _a_new_one_would_open(path):
-            return str(error)
-        raise explain_opening(path, error) from error
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        return str(error)  # bytes of which the sqlite3 or the json module cannot make a value
-
-
-def _find_damage(db: Database, path: Path, migrations: Sequence[Migration]) -> str:
-    newest = len(migrations)
-    application = db.execute("pragma application_id").fetchone()[0]
-    version = schema_version(db)
-    tables = set(db.table_names())
-    if application != APPLICATION_ID:
-        what = f"has the mark {application:#x}" if tables else "is empty"
-        return f"the file {what}, it is not wa-agent's database"
-    if missing := FIRST_TABLES - tables:
-        return f"tables are missing: {', '.join(sorted(missing))}"
-    # The header is one number of the file's first page; each step also left a row.
-    steps = db.execute("select max(number) from migrations").fetchone()[0] or 0
-    if steps != version:
-        return f"its header names schema version {version}, its own list of steps {steps}"
-    if version > newest:
-        raise SchemaTooNew(
-            f"cannot open {path}: its schema has version {version}, this program knows"
-            f" {newest}; run the newer version"
-        )
-    if schema_of(db) != _schema_after(migrations[:version]):
-        return "the description of its tables is not the one that this program wrote"
-    # Not the quick one, which does not compare indexes with their tables: 0.12 s for 45 MB.
-    lines = [str(row[0]) for row in db.execute("pragma integrity_check(5)").fetchall()]
-    if lines != ["ok"]:
-        return "; ".join(lines)[:300]
-    list_keys(db)
-    rows = db.execute(
-        "select id, engine, enabled, settings, created_wall, record from instances"
-        " left join sessions on instance = id"
-    )
-    lost = [
-        row[0] for row in rows.fetchall() if decode_instance(row) is None or not _is_record(row[5])
-    ]
-    return f"the row of an instance cannot be read: {lost[0]!r:.80}" if lost else ""
-
-
-def _is_record(text: str | None) -> bool:
-    return text is not None and isinstance(json.loads(text), dict)
-
-
-def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
-        db = Database(conn, recursive_triggers=False, execute_plugins=False)
-        migrate(db, migrations, 0.0)
-        return schema_of(db)
+def check_whole(path: Path, migrations: Sequence[Migration]) -> None:
+    """Raises what is wrong with this file. Writes nothing."""
+    with contextlib.closing(connect_to_read(path)) as db:
+        # The header is one number of the file's first page; each step also left a row.
+        version, newest = schema_version(db), len(migrations)
+        steps = db.execute("select max(number) from migrations").fetchone()[0] or 0
+        if steps == version > newest:
+            raise SchemaTooNew(
+                f"cannot open {path}: its schema has version {version}, this program knows"
+                f" {newest}; run the newer version"
+            )
+        if steps != version or schema_of(db) != schema_after(migrations[:version]):
+            raise StoreError("its schema is not as this program wrote it", code="damaged")
+        # Not the quick one, which does not compare indexes with their tables: 0.12 s for 45 MB.
+        if (found := integrity(db)) != "ok":
+            raise StoreError(found[:300], code="damaged")
+        list_keys(db)
+        for id, *rest in db.execute(instances.SELECT).fetchall():
+            whole = isinstance(json.loads(rest[-1] or "null"), dict)
+            if not whole or instances.decode_instance([id, *rest]) is None:
+                unread = f"the row of an instance cannot be read: {id!r:.80}"
+                raise StoreError(unread, code="damaged")
 
 
 def _a_new_one_would_open(path: Path) -> bool:
-    """Whether the trouble lies in this file's own bytes, which may say anything (even "read-only"):
+    """True if the trouble lies in this file's own bytes, which may say anything (even "read-only"):
     the file can be opened and written, and a database made beside it works."""
-    trial = path.with_name(path.name + ".trial")
+    trial = _beside(path, ".trial")
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-        trial.unlink(missing_ok=True)
-        with contextlib.closing(connect(trial)) as db:
-            db.execute("create table trial (x)")
-            db.execute("insert into trial values (1)")
+        with path.open("r+b"), contextlib.closing(connect(trial)) as db:
+            db.execute("create table if not exists trial (x)")
     except (OSError, StoreError, sqlite3.Error):
         return False
     finally:
-        for left in (trial, *(companion(trial, suffix) for suffix in COMPANIONS)):
-            with contextlib.suppress(OSError):
-                left.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            _remove(trial)
     return True
+
+
+def _set_aside(path: Path, now_wall: float) -> Path:
+    """Rename a damaged database with its companions; the main file first. A crash between leaves
+    companions without a main file, which `_build` moves away: SQLite would replay them into a new
+    database."""
+    kept = _free_name(path, now_wall)
+    path.rename(kept)
+    failpoint("mid_set_aside")
+    _move_companions(path, kept)
+    sync(path.parent)
+    return kept
+
+
+def _build(
+    path: Path,
+    sessions: Sequence[tuple[Instance, SessionRecord]],
+    migrations: Sequence[Migration],
+    now_wall: float,
+) -> list[str]:
+    """Build a new database and rename it when it is complete; sentences on what is in it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _move_companions(path, _free_name(path, now_wall))
+    copy, fresh = _beside(path, ".copy"), _beside(path, ".new")
+    _remove(fresh)  # an unfinished one; all of it can be made again
+    sentences, usable = [], True
+    try:
+        check_whole(copy, migrations)
+    except (sqlite3.Error, StoreError, SchemaTooNew, *_NO_VALUES):
+        usable = False
+    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    if usable:
+        shutil.copyfile(copy, fresh)
+    with contextlib.closing(connect(fresh)) as db:
+        migrate(db, migrations, now_wall)
+        db.execute("begin immediate")
+        _take_from_folders(db, sessions)
+        db.commit()
+        failpoint("mid_rebuild")
+        # All of it into the main file: the rename takes that alone.
+        db.execute("pragma journal_mode = delete")
+    put_in_place(fresh, path)
+    if sessions:
+        ids = [instance.id for instance, _ in sessions]
+        more = f" and {len(ids) - 20} more" if len(ids) > 20 else ""
+        restored = f"{len(ids)} instances were restored from their folders"
+        sentences.append(f"{restored}: {', '.join(ids[:20])}{more}")
+    if usable:
+        at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(copy.stat().st_mtime))
+        sentences.append(
+            f"API keys and history were taken from {copy.name} of {at}: what came later is lost;"
+            " revoke again what was revoked since"
+        )
+    return sentences
+
+
+def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionRecord]]) -> None:
+    """A copy may hold instances that were deleted since, and deletions that were ended since. The
+    folder is nearer to the session: what it says of the pairing and of operators holds."""
+    records = dict(db.execute("select instance, record from sessions").fetchall())
+    db.execute("delete from instances")
+    db.execute("delete from facts where name like 'deleting/%'")
+    sql = "update sqlite_sequence set seq = seq + ? where name = 'journal'"
+    db.execute(sql, [_CURSORS_LEFT_OUT])
+    for instance, folder in sessions:
+        record = folder
+        if instance.id in records:
+            stored = instances.decode_record(records[instance.id])
+            record = replace(
+                stored,
+                paired=folder.paired,
+                account=folder.account,
+                needs_passkey=folder.needs_passkey,
+                override=folder.override,
+                override_boot=folder.override_boot,
+                generation=max(stored.generation, folder.generation),
+            )
+        settings = instances.encode_settings(instance)
+        instances.insert_instance(db, instance, settings, instances.encode_record(record))
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", *COMPANIONS):
+        _beside(path, suffix).unlink(missing_ok=True)
+
+
+def _free_name(path: Path, now_wall: float) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_wall))
+    kept, number = _beside(path, f".damaged-{stamp}"), 1
+    while any(_beside(kept, suffix).exists() for suffix in ("", *COMPANIONS)):
+        number += 1
+        kept = _beside(path, f".damaged-{stamp}.{number}")
+    return kept
+
+
+def _move_companions(path: Path, kept: Path) -> None:
+    for suffix in COMPANIONS:
+        with contextlib.suppress(FileNotFoundError):
+            _beside(path, suffix).rename(_beside(kept, suffix))

@@ -3,9 +3,11 @@ awaiter wakes after it, so what was acknowledged is on the disk."""
 
 import asyncio
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -50,22 +52,18 @@ class _Job(Generic[T]):
 class Writer:
     """Runs jobs in order; `open` returns when the connection is there."""
 
-    def __init__(self, path: Path, tidy: Callable[[Database], None]) -> None:
+    def __init__(self, path: Path) -> None:
         self.stats = DatabaseStats()
         self._path = path
-        self._tidy = tidy
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     @classmethod
-    async def open(
-        cls, path: Path, connect: Callable[[], Database], tidy: Callable[[Database], None]
-    ) -> "Writer":
-        """Both run in the thread. `connect` may fail: that is raised here. `tidy` ends each
-        commit."""
-        writer = cls(path, tidy)
+    async def open(cls, path: Path, connect: Callable[[], Database]) -> "Writer":
+        """`connect` runs in the thread. It may fail: that is raised here."""
+        writer = cls(path)
         opened: asyncio.Future[None] = writer._loop.create_future()
         writer._thread = threading.Thread(
             target=writer._run, args=(connect, opened), name="store", daemon=True
@@ -106,24 +104,18 @@ class Writer:
             self._call(_settle, opened, None, error)
             return
         self._call(_settle, opened, None, None)
-        going = True
-        while going:
-            jobs, going = self._take()
-            self._do(db, jobs)
-        db.close()
-
-    def _take(self) -> tuple[list[_Job[Any]], bool]:
-        jobs: list[_Job[Any]] = []
         job = self._queue.get()
         while job is not None:
-            jobs.append(job)
-            if len(jobs) >= LARGEST_BATCH:
-                return jobs, True
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                return jobs, True
-        return jobs, False
+            jobs = [job]
+            # No other thread takes from the queue; None ends it.
+            while len(jobs) < LARGEST_BATCH and not self._queue.empty():
+                if (more := self._queue.get()) is None:
+                    self._queue.put(None)
+                    break
+                jobs.append(more)
+            self._do(db, jobs)
+            job = self._queue.get()
+        db.close()
 
     def _do(self, db: Database, jobs: Sequence[_Job[Any]]) -> None:
         writes = [job for job in jobs if job.write]
@@ -135,17 +127,8 @@ class Writer:
         self._call(_deliver, jobs)
 
     def _commit(self, db: Database, writes: Sequence[_Job[Any]]) -> None:
+        """One transaction with all writes; each is on the disk, or knows why not."""
         begun = time.monotonic()
-        error = self._transact(db, writes)
-        if error is None:
-            self.stats.writes += len(writes)
-            self.stats.commits += 1
-        else:
-            self._fail(writes, error)
-        self.stats.write_seconds += time.monotonic() - begun
-
-    def _transact(self, db: Database, writes: Sequence[_Job[Any]]) -> Exception | None:
-        """One transaction with all writes; when it is not on the disk, why."""
         try:
             db.conn.execute("begin immediate")
             for job in writes:
@@ -155,14 +138,18 @@ class Writer:
                     # A full disk may have ended the whole transaction, with the jobs before this
                     # one; going on would commit the rest one by one.
                     raise job.error or StoreError("the transaction was lost")
-            self._tidy_up(db)
             failpoint("before_commit")
             db.conn.execute("commit")
             failpoint("after_commit")
+            self.stats.writes += len(writes)
+            self.stats.commits += 1
         except Exception as error:
-            self._roll_back(db)
-            return error
-        return None
+            with suppress(sqlite3.Error):
+                db.rollback()
+            shown = error if isinstance(error, StoreError) else self._explain("write", error)
+            for job in writes:
+                job.error, job.result = job.error or shown, None
+        self.stats.write_seconds += time.monotonic() - begun
 
     def _attempt(self, db: Database, job: _Job[Any]) -> None:
         try:
@@ -175,27 +162,6 @@ class Writer:
             job.error = error
         except Exception as error:
             job.error = self._explain("write" if job.write else "read", error)
-
-    def _tidy_up(self, db: Database) -> None:
-        try:
-            with db.atomic():
-                self._tidy(db)
-        except Exception as error:
-            if not db.conn.in_transaction:
-                raise
-            _log.warning("cannot trim the history of %s: %s", self._path, error)
-
-    def _roll_back(self, db: Database) -> None:
-        try:
-            db.rollback()
-        except Exception as error:
-            _log.error("%s", explain("roll back", self._path, error))
-
-    def _fail(self, writes: Sequence[_Job[Any]], error: Exception) -> None:
-        shown = error if isinstance(error, StoreError) else self._explain("write", error)
-        for job in writes:
-            job.error = job.error or shown
-            job.result = None
 
     def _explain(self, verb: str, error: Exception) -> StoreError:
         shown = explain(verb, self._path, error)

@@ -29,7 +29,7 @@ from agent.supervise.identities import identity_of, says_the_same
 from agent.supervise.registry import Registry
 from agent.supervise.turns.memory import MemoryRoom
 from agent.vault.copies.recover import recover_identity
-from agent.vault.identity import Found, Identity, create, names_other_engine, scan
+from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,8 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             folder = replace(folder, identity=None, problem=fault)
         if folder.identity is None:
             said = bound(Category.SESSION, folder.id)
-            more = "" if folder.others else "; the agent writes the database's version into it"
-            said.error("%s%s", folder.problem, more)
+            more = "; the agent writes the database's version into it"
+            said.error("%s%s", folder.problem, "" if folder.code == OTHERS else more)
         elif folder.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, folder.identity)
         else:

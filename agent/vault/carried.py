@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agent.core.model import InstanceId, parse_instance_id
-from agent.errors import InvalidRequest
+from agent.core.model import InstanceId
 from agent.failpoint import failpoint
 from agent.log import about, bound
-from agent.vault.errors import explain
+from agent.vault.errors import doing, explain
 from agent.vault.folders import open_own
-from agent.vault.locate import names_in
+from agent.vault.identity import ids_in
 from agent.wing import kept_folders
 
 CARRIED = ".carried"
@@ -23,7 +22,16 @@ _log = bound(name=__name__)
 @contextmanager
 def carried(root: Path, id: InstanceId) -> Iterator[None]:
     """Around all that replaces the folder of an instance. Its worker does not run."""
-    _lay_by(root, id)
+    for name in kept_folders():
+        if (root / id / name).is_dir():
+            with (
+                open_own(root, CARRIED, shared=True) as (_, place),
+                doing("lay by", root / id / name),
+                suppress(FileNotFoundError),
+            ):
+                os.rename(root / id / name, f"{id}.{name}", dst_dir_fd=place.fd)
+                place.sync()
+            failpoint("laid_by")
     try:
         yield
     finally:
@@ -35,42 +43,18 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
     `wanted`: only this session's."""
     if not os.path.lexists(root / CARRIED):
         return
-    with open_own(root, CARRIED, shared=True) as (_, fd):
-        for name in names_in(fd):
-            id = _id_of(name)
-            if id is None or wanted not in (None, id):
+    with open_own(root, CARRIED, shared=True) as (_, place):
+        for name in place.names():
+            text, _, kept = name.partition(".")
+            id = next(ids_in([text]), None)
+            if id is None or wanted not in (None, id) or kept not in kept_folders():
                 continue
-            folder = root / id / name.partition(".")[2]
+            folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):
-                waits = "%s waits for the folder of its session"
-                _log.warning(waits, root / CARRIED / name, extra=about(id))
+                waits = place.path / name
+                _log.warning("%s waits for the folder of its session", waits, extra=about(id))
                 continue
             try:
-                os.rename(name, folder, src_dir_fd=fd)
+                os.rename(name, folder, src_dir_fd=place.fd)
             except OSError as error:
-                why = explain("bring back", root / CARRIED / name, error)
-                _log.error("%s", why, extra=about(id))
-
-
-def _lay_by(root: Path, id: InstanceId) -> None:
-    for folder in kept_folders():
-        if not (root / id / folder).is_dir():
-            continue
-        with open_own(root, CARRIED, shared=True) as (_, fd):
-            with suppress(FileNotFoundError):
-                try:
-                    os.rename(root / id / folder, f"{id}.{folder}", dst_dir_fd=fd)
-                    os.fsync(fd)
-                except OSError as error:
-                    raise explain("lay by", root / id / folder, error) from error
-            failpoint("laid_by")
-
-
-def _id_of(name: str) -> InstanceId | None:
-    id, _, folder = name.partition(".")
-    if folder not in kept_folders():
-        return None
-    try:
-        return parse_instance_id(id)
-    except InvalidRequest:
-        return None
+                _log.error("%s", explain("bring back", folder, error), extra=about(id))

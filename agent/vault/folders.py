@@ -1,34 +1,34 @@
-"""The vault's own folders in the session root, and the names and sweeping of their content.
-Snapshots and half-made folders are for the agent alone: no worker can read another's session."""
+"""The vault's own folders in the session root: their names, ages and sweeping. Snapshots and
+half-made folders are for the agent alone: no worker can read another's session."""
 
 import calendar
+import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import VaultError
 from agent.failpoint import failpoint
 from agent.log import bound
 from agent.vault.errors import explain
-from agent.vault.locate import Modes, make_folder, modes_of, names_in, open_folder, open_root
+from agent.vault.folder import OURS, Folder, open_root
 
 SNAPSHOTS = ".snapshots"
 STAGING = ".staging"
 """Session folders that are being made; one rename puts them in place."""
 MAKING = ".making"
 DOOMED = ".deleting-"
+AGES = "ages.json"
 
-OURS = Modes(0o700, 0o600, None)
 NAME_PATTERN = r"[0-9]{8}T[0-9]{6}Z(?:-[0-9]{1,9}|\.[0-9]{1,6})?"
 """TIME-NUMBER: the number orders copies, for a clock goes back; the time is for people. Older
-versions wrote TIME, and TIME.2 for the second of one moment."""
+copies, and what a backend's files are put aside as, have no number."""
 _NAME = re.compile(NAME_PATTERN)
 _TIME = "%Y%m%dT%H%M%SZ"
-_DAY = 86400.0
 
 _log = bound(name=__name__)
 
@@ -36,39 +36,35 @@ _log = bound(name=__name__)
 @contextmanager
 def open_own(
     root: Path, name: str, *, create: bool = True, shared: bool = False
-) -> Iterator[tuple[int, int]]:
+) -> Iterator[tuple[Folder, Folder]]:
     """The session root and one of the vault's folders in it, on one file system. `shared`: made
     with the modes of the sessions, not for the agent alone."""
-    path = root / name
-    with open_root(root) as root_fd:
-        modes = modes_of(root_fd) if shared else OURS
-        if create and make_folder(path, name, root_fd, modes):
-            os.fsync(root_fd)
-        with open_folder(path, name, root_fd) as fd:
-            if os.fstat(fd).st_dev != os.fstat(root_fd).st_dev:
+    with open_root(root) as top:
+        if create and top.make(name, top.modes if shared else OURS):
+            top.sync()
+        with top.inner(name) as own:
+            if os.fstat(own.fd).st_dev != os.fstat(top.fd).st_dev:
                 raise VaultError(
-                    f"cannot use {path}: it is on another file system than {root},"
+                    f"cannot use {own.path}: it is on another file system than {root},"
                     " so no session can be moved between them in one step",
                     code="other_file_system",
                 )
-            yield root_fd, fd
+            yield top, own
 
 
 def next_name(names: Iterable[str], at_wall: float) -> str:
     """The name of a copy that is newer than these, whatever the clock says; others count not."""
-    number = 1 + max(map(_number, filter(is_name, names)), default=0)
-    return f"{time.strftime(_TIME, time.gmtime(at_wall))}-{number}"
+    newest, _ = max(map(age_order, filter(is_name, names)), default=(0, ""))
+    return f"{time.strftime(_TIME, time.gmtime(at_wall))}-{newest + 1}"
 
 
 def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def age_order(name: str) -> tuple[int, bool, float, int]:
-    """Sorts copies by when they were made. One without a number is older than those with one; a
-    time in the future is of a clock that was wrong, and older than other times."""
-    at_wall, of_moment = made_at(name), name.partition(".")[2]
-    return _number(name), at_wall <= time.time() + _DAY, at_wall, int(of_moment or 1)
+def age_order(name: str) -> tuple[int, str]:
+    """Sorts copies by when they were made."""
+    return int(name.partition("-")[2] or 0), name
 
 
 def made_at(name: str) -> float:
@@ -79,31 +75,43 @@ def made_at(name: str) -> float:
         return float("inf")
 
 
-def _number(name: str) -> int:
-    return int(name.partition("-")[2] or 0)
+def grow(folder: Folder, names: Iterable[str], passed: float) -> dict[str, float]:
+    """The age of each name, `passed` seconds after the last call; a new name begins with 0. Ages
+    are seconds of the agent's own count: by a wall clock that is years ahead, all that the agent is
+    going to delete would be old at once."""
+    before: dict[str, float] = {}
+    # Ages that cannot be read begin again: the agent deletes later then.
+    with suppress(VaultError, ValueError, TypeError, AttributeError, RecursionError):
+        content = json.loads(folder.content(AGES))
+        before = {str(name): float(age) for name, age in content.items()}
+    ages = {name: before[name] + passed if name in before else 0.0 for name in names}
+    try:
+        if not ages:
+            with suppress(FileNotFoundError):
+                os.unlink(AGES, dir_fd=folder.fd)
+        elif ages != before:
+            folder.write(AGES, json.dumps(ages).encode(), points=False)
+    except (VaultError, OSError) as error:
+        _log.warning("what lies in %s does not grow older: %s", folder.path, error)
+    return ages
 
 
-def doom(path: Path, name: str, folder_fd: int, *, point: str = "") -> bool:
+def doom(folder: Folder, name: str, *, point: str = "") -> bool:
     """Hide an entry in one rename, then delete it; False (and a log line) if it stays. `point`: the
     fail point between the two."""
     doomed = name if name.startswith(DOOMED) else DOOMED + name
     try:
         if doomed != name:
-            os.rename(name, doomed, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+            folder.move(name, doomed)
         if point:
             failpoint(point)
         # With a dir_fd it goes down by descriptors and never follows a link.
-        shutil.rmtree(doomed, dir_fd=folder_fd)
+        shutil.rmtree(doomed, dir_fd=folder.fd)
     except OSError as error:
-        blocked = Path(str(error.filename or ""))
-        _log.warning(
-            "%s", explain("delete", blocked if blocked.is_absolute() else path / name, error)
-        )
+        _log.warning("%s", explain("delete", folder.path / name, error))
         return False
     return True
 
 
-def sweep_folder(path: Path, folder_fd: int, is_left_over: Callable[[str], bool]) -> list[str]:
-    return [
-        name for name in names_in(folder_fd) if is_left_over(name) and doom(path, name, folder_fd)
-    ]
+def sweep_folder(folder: Folder, is_left_over: Callable[[str], bool]) -> list[str]:
+    return [name for name in folder.names() if is_left_over(name) and doom(folder, name)]

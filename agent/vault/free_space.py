@@ -22,18 +22,18 @@ class Room:
     """0 where the file system counts no files."""
     read_only: bool
 
-    def problem(self, need: int = 0, files: int = 0) -> str:
-        """Why `need` bytes must not be written; "" when they may."""
+    def problem(
+        self, need: int = 0, files: int = 0, *, least: int | None = None, kept: str = "are kept"
+    ) -> str:
+        """Why `need` bytes must not be written; "" when they may. `least`: bytes that stay free
+        beside them; None = the reserve of all copies."""
         if self.read_only:
             return "the file system is read-only"
-        left = self.free - need
-        if left < LEAST_FREE:
-            return (
-                f"the disk has {_size(self.free)} free{_after(need)}; {_size(LEAST_FREE)} are kept"
-            )
-        if left < self.total * LEAST_SHARE:
-            share = 100.0 * self.free / self.total
-            return f"the disk is {share:.1f} % free{_after(need)}; {LEAST_SHARE:.0%} are kept"
+        if least is None:
+            least = max(LEAST_FREE, int(self.total * LEAST_SHARE))
+        if self.free - need < least:
+            needed = f" and {_size(need)} are needed" if need else ""
+            return f"the disk has {_size(self.free)} free{needed}, {_size(least)} {kept}"
         if self.files_total and self.files_free < files + LEAST_FILES:
             return f"the file system has room for {self.files_free} more files only"
         return ""
@@ -57,22 +57,12 @@ def why_no_start(session_root: Path, least: int) -> str:
         return ""
     try:
         room = look_for_room(session_root)
+        problem = room.problem(least=least, kept="must be ([start] disk_free)")
     except FileNotFoundError:
         return ""  # a missing folder is judged by its files
     except OSError as error:
         return f"cannot check the disk of {session_root}: {error.strerror or error}"
-    if room.read_only:
-        return "the file system of the sessions is read-only"
-    if room.free < least:
-        needed = f"{_size(least)} must be ([start] disk_free)"
-        return f"the disk of the sessions has {_size(room.free)} free, {needed}"
-    if room.files_total and room.files_free < LEAST_FILES:
-        return f"the file system of the sessions has room for {room.files_free} more files only"
-    return ""
-
-
-def _after(need: int) -> str:
-    return f" and {_size(need)} are needed" if need else ""
+    return problem and f"no room in {session_root}: {problem}"
 
 
 def _size(count: int) -> str:

@@ -1,9 +1,9 @@
 """instance.json: the identity of a session folder, readable without the database. The agent writes
 it, the worker reads it, and a lost database is rebuilt from it."""
 
-import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,30 +11,15 @@ from typing import Any
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, parse_instance_id
 from agent.errors import InvalidRequest, VaultError
 from agent.instance_file import NAME as FILE
-from agent.instance_file import (
-    InstanceFile,
-    OtherInstance,
-    parse_instance_file,
-    parse_object,
-    render_instance_file,
-)
+from agent.instance_file import InstanceFile, OtherInstance, parse_instance_file, parse_object
+from agent.instance_file import render_instance_file as render
 from agent.log import about, bound
-from agent.vault.atomic import read_plain_file, write_atomically
-from agent.vault.locate import (
-    SESSION,
-    Modes,
-    is_empty,
-    make_folder,
-    modes_of,
-    names_in,
-    open_folder,
-    open_instance,
-    open_root,
-)
+from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root
 
 _log = bound(name=__name__)
 OTHERS = "other_instance"
 """The code where a folder is another session's: its file is neither used nor replaced."""
+_IN_RECORD = (*("override", "override_boot", "paired", "account", "generation", "needs_passkey"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +44,7 @@ class Identity:
     @property
     def record(self) -> SessionRecord:
         """The part of a session's record that the file has."""
-        return SessionRecord(
-            reason=self.ended,
-            override=self.override,
-            override_boot=self.override_boot,
-            paired=self.paired,
-            account=self.account,
-            generation=self.generation,
-            needs_passkey=self.needs_passkey,
-        )
+        return SessionRecord(reason=self.ended, **{its: getattr(self, its) for its in _IN_RECORD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +55,8 @@ class Found:
     identity: Identity | None
     problem: str = ""
     """Why there is no identity."""
-    lost: bool = False
-    """The file is gone, damaged or another session's; else it may be read another time."""
-    others: bool = False
-    """It is another session's."""
+    code: str = ""
+    """absent, damaged, OTHERS; with another one the file may be read another time."""
 
 
 def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> Path:
@@ -89,25 +64,29 @@ def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> 
     left is taken over. One with another session is refused: retire it first."""
     id = parse_instance_id(instance.id)
     path = root / id
-    with open_root(root, create=True) as root_fd:
-        modes = modes_of(root_fd)
-        new = make_folder(path, id, root_fd, modes)
-        with open_folder(path, id, root_fd) as fd:
+    kept, before = Identity(instance, of_wings=of_wings), None
+    with open_root(root, create=True) as top:
+        new = top.make(id, top.modes)
+        with top.inner(id) as folder:
             if not new:
-                _check_take_over(path, fd, instance)
-            make_folder(path / SESSION, SESSION, fd, modes)
-        os.fsync(root_fd)
-    before = None if new else _read_if_whole(path)
-    kept = Identity(instance, of_wings=of_wings)
+                with suppress(VaultError):
+                    before = read_identity(path)
+                _check_take_over(folder, before, instance)
+            folder.make(SESSION, top.modes)
+        top.sync()
     if before is not None:
-        kept = replace(
-            kept,
-            paired=before.paired,
-            account=before.account,
-            needs_passkey=before.needs_passkey,
-        )
+        passkey = before.needs_passkey
+        kept = replace(kept, paired=before.paired, account=before.account, needs_passkey=passkey)
     replace_identity(root, kept, lineage=new_lineage() if before is None else None)
     return path
+
+
+def _check_take_over(folder: Folder, before: Identity | None, instance: Instance) -> None:
+    same = before is not None and before.instance.engine == instance.engine
+    if not same and not folder.is_empty(SESSION):
+        whose = f"of engine {before.instance.engine}" if before else "of unknown origin"
+        cause = f"it holds a session {whose}; retire it first"
+        raise VaultError(f"cannot create {folder.path}: {cause}", code="session_exists")
 
 
 def new_lineage() -> str:
@@ -117,51 +96,50 @@ def new_lineage() -> str:
 def replace_identity(root: Path, identity: Identity, *, lineage: str | None = None) -> None:
     """Replace instance.json; the keys of another version and the lineage stay. That of another
     session is not replaced."""
-    id = identity.instance.id
-    path = root / id
-    with open_root(root) as root_fd, open_folder(path, id, root_fd) as fd:
-        _refuse_others(path, fd)
-        content = _other_keys(path, fd)
+    with open_root(root) as top, top.inner(identity.instance.id) as folder:
+        try:
+            parse_identity(folder.content(FILE), folder.path)
+        except (VaultError, InvalidRequest) as error:
+            if error.code == OTHERS and not folder.is_empty(SESSION):
+                raise
+        others = other_keys(root, identity.instance.id)
         if lineage is not None:
-            content["lineage"] = lineage
-        put_identity(path, fd, identity, modes_of(root_fd), content)
-
-
-def _refuse_others(folder: Path, fd: int) -> None:
-    try:
-        parse_identity(read_plain_file(folder, fd, FILE), folder)
-    except (VaultError, InvalidRequest) as error:
-        if error.code == OTHERS and not is_empty(folder / SESSION, SESSION, fd):
-            raise
+            others["lineage"] = lineage
+        put_identity(folder, identity, top.modes, others)
 
 
 def other_keys(root: Path, id: InstanceId) -> dict[str, Any]:
-    """What the identity file of an instance says, keys of another version too; {} = none."""
-    try:
-        with open_instance(root, id) as fd:
-            return _other_keys(root / id, fd)
-    except VaultError:
-        return {}
+    """All that the identity file says, keys of another version too; {} = nothing that is kept: the
+    caller has the newer state."""
+    with suppress(VaultError, ValueError), open_instance(root, id) as folder:
+        return parse_object(folder.content(FILE))
+    return {}
 
 
 def put_identity(
-    path: Path, fd: int, identity: Identity, modes: Modes, others: Mapping[str, Any]
+    folder: Folder, identity: Identity, modes: Modes, others: Mapping[str, Any]
 ) -> None:
     """Write instance.json into an open folder, wherever it lies."""
     own = by_name(identity) | {"lineage": str(others.get("lineage", ""))}
     file = InstanceFile(**by_name(own.pop("instance")), **own)
     try:
-        raw = render_instance_file(file, others)
+        raw = render(file, others)
     except ValueError as error:
-        raise VaultError(f"cannot write {path / FILE}: {error}", code="too_large") from None
-    write_atomically(path, fd, FILE, raw, mode=modes.file, group=modes.group)
+        raise VaultError(f"cannot write {folder.path / FILE}: {error}", code="too_large") from None
+    folder.write(FILE, raw, modes)
 
 
 def read_identity(folder: Path) -> Identity:
     """The identity in an instance's folder; VaultError says why there is none."""
-    with open_instance(folder.parent, InstanceId(folder.name)) as fd:
-        raw = read_plain_file(folder, fd, FILE)
-    return parse_identity(raw, folder)
+    with open_instance(folder.parent, InstanceId(folder.name)) as opened:
+        return parse_identity(opened.content(FILE), folder)
+
+
+def lineage_of(folder: Path) -> str:
+    """The session that the folder belongs to; "" = it is not recorded."""
+    with suppress(VaultError):
+        return read_identity(folder).lineage
+    return ""
 
 
 def parse_identity(raw: bytes, folder: Path) -> Identity:
@@ -189,22 +167,23 @@ def names_other_engine(identity: Identity, engine: str, folder: Path) -> str:
     return "" if named == engine else f"{folder / FILE} names engine {named!r:.40}, not {engine}"
 
 
+def ids_in(names: Iterable[str]) -> Iterator[InstanceId]:
+    """Those that an instance may have: no .trash, .snapshots, lost+found."""
+    for name in names:
+        with suppress(InvalidRequest):
+            yield parse_instance_id(name)
+
+
 def scan(root: Path) -> list[Found]:
     """All folders named like an instance, with or without a readable identity."""
     folders = []
-    with open_root(root, create=True) as root_fd:
-        names = names_in(root_fd)
-    for name in names:
+    with open_root(root, create=True) as top:
+        names = top.names()
+    for id in ids_in(names):
         try:
-            id = parse_instance_id(name)
-        except InvalidRequest:
-            continue  # .trash, .snapshots, lost+found
-        try:
-            folders.append(Found(id, read_identity(root / name)))
+            folders.append(Found(id, read_identity(root / id)))
         except VaultError as error:
-            others = error.code == OTHERS
-            lost = others or error.code in ("absent", "damaged")
-            folders.append(Found(id, None, str(error), lost, others))
+            folders.append(Found(id, None, str(error), error.code))
     return folders
 
 
@@ -215,32 +194,6 @@ def found_sessions(root: Path) -> list[tuple[Instance, SessionRecord]]:
     for folder in scan(root):
         if folder.identity is None:
             _log.error("%s is not restored: %s", folder.id, folder.problem, extra=about(folder.id))
-            continue
-        sessions.append((folder.identity.instance, folder.identity.record))
+        else:
+            sessions.append((folder.identity.instance, folder.identity.record))
     return sessions
-
-
-def _other_keys(folder: Path, folder_fd: int) -> dict[str, Any]:
-    try:
-        return parse_object(read_plain_file(folder, folder_fd, FILE))
-    except (VaultError, ValueError):
-        return {}  # the caller has the newer state; an unreadable file has nothing to keep
-
-
-def _check_take_over(path: Path, fd: int, instance: Instance) -> None:
-    if is_empty(path / SESSION, SESSION, fd):
-        return
-    before = _read_if_whole(path)
-    if before is None or before.instance.engine != instance.engine:
-        whose = f"of engine {before.instance.engine}" if before else "of unknown origin"
-        raise VaultError(
-            f"cannot create {path}: it holds a session {whose}; retire it first",
-            code="session_exists",
-        )
-
-
-def _read_if_whole(path: Path) -> Identity | None:
-    try:
-        return read_identity(path)
-    except VaultError:
-        return None

@@ -7,25 +7,25 @@ import os
 import re
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import ID_PATTERN, InstanceId, parse_instance_id
 from agent.errors import NotFound, Refused, VaultError
 from agent.failpoint import failpoint
-from agent.vault.ages import grow
-from agent.vault.atomic import read_plain_file, write_atomically
-from agent.vault.errors import explain, planted
+from agent.vault.errors import doing, planted
+from agent.vault.folder import SESSION, Folder
 from agent.vault.folders import (
     DOOMED,
     NAME_PATTERN,
     age_order,
     doom,
+    grow,
     made_at,
     next_name,
     open_own,
 )
-from agent.vault.locate import SESSION, modes_of, names_in, open_folder
 
 TRASH = ".trash"
 MANIFEST = "trash.json"
@@ -54,37 +54,38 @@ def retire(
     stays."""
     at_wall = time.time() if now_wall is None else now_wall
     checked = parse_instance_id(id)
-    path = root / checked
-    with open_own(root, TRASH, shared=True) as (root_fd, trash_fd):
-        modes = modes_of(root_fd)
-        with open_folder(path, checked, root_fd) as fd:
+    with open_own(root, TRASH, shared=True) as (top, trash):
+        with top.inner(checked) as folder:
             if follows:
-                _refuse_link(path, fd)
+                _refuse_link(folder)
             manifest = {"version": 1, "id": checked, "why": why, "at_wall": at_wall}
-            raw = json.dumps(manifest).encode()
-            write_atomically(path, fd, MANIFEST, raw, mode=modes.file, group=modes.group)
+            folder.write(MANIFEST, json.dumps(manifest).encode(), top.modes)
         failpoint("retire_manifest")
-        name = _move_in(path, checked, at_wall, root_fd, trash_fd)
+        taken = filter(None, map(_NAME.fullmatch, trash.names()))
+        name = f"{id}.{next_name((match['copy'] for match in taken), at_wall)}"
+        with doing("retire", root / checked):
+            top.move(id, name, trash)
         failpoint("retire_moved")
-        os.fsync(trash_fd)
-        os.fsync(root_fd)
+        trash.sync()
+        top.sync()
     return Retired(name, root / TRASH / name, at_wall, checked, why)
 
 
-def _refuse_link(path: Path, fd: int) -> None:
+def _refuse_link(folder: Folder) -> None:
     """Refuse a folder that is a link: the trash would keep the link, and not the session."""
-    if SESSION in names_in(fd) and stat.S_ISLNK(os.lstat(SESSION, dir_fd=fd).st_mode):
-        found = planted("retire", path / SESSION)
-        cure = f"move the link away (mv {path / SESSION} ELSEWHERE); what it leads to stays"
+    path = folder.path / SESSION
+    if SESSION in folder.names() and stat.S_ISLNK(os.lstat(SESSION, dir_fd=folder.fd).st_mode):
+        found = planted("retire", path)
+        cure = f"move the link away (mv {path} ELSEWHERE); what it leads to stays"
         raise VaultError(f"{found}; {cure}", code=found.code)
 
 
 def list_trash(root: Path) -> list[Retired]:
     """What can be restored, newest first."""
-    with open_own(root, TRASH, shared=True) as (_, trash_fd):
-        matches = filter(None, map(_NAME.fullmatch, names_in(trash_fd)))
+    with open_own(root, TRASH, shared=True) as (_, trash):
+        matches = filter(None, map(_NAME.fullmatch, trash.names()))
         newest_first = sorted(matches, key=lambda match: age_order(match["copy"]), reverse=True)
-        return [_describe(root, match, trash_fd) for match in newest_first]
+        return [_describe(trash, match) for match in newest_first]
 
 
 def restore_trash(root: Path, name: str) -> InstanceId:
@@ -92,24 +93,20 @@ def restore_trash(root: Path, name: str) -> InstanceId:
     if not (match := _NAME.fullmatch(name)):
         raise NotFound(f"cannot restore {name!r:.80}: it is no name in the trash")
     id = parse_instance_id(match["id"])
-    path = root / TRASH / name
-    with open_own(root, TRASH, shared=True) as (root_fd, trash_fd):
-        try:
-            os.stat(name, dir_fd=trash_fd, follow_symlinks=False)
-        except FileNotFoundError:
-            raise NotFound(f"cannot restore {name}: it is not in the trash") from None
-        with open_folder(path, name, trash_fd):
+    with open_own(root, TRASH, shared=True) as (top, trash):
+        if name not in trash.names():
+            raise NotFound(f"cannot restore {name}: it is not in the trash")
+        with trash.inner(name):
             pass  # a link or a file is no session
         if os.path.lexists(root / id):
             raise Refused(f"cannot restore {name}: {root / id} exists", code="exists")
-        try:
-            os.rename(name, id, src_dir_fd=trash_fd, dst_dir_fd=root_fd)
-            os.fsync(root_fd)
-            os.fsync(trash_fd)
-            with open_folder(root / id, id, root_fd) as fd:
-                _remove_manifest(fd)
-        except OSError as error:
-            raise explain("restore", path, error) from error
+        with doing("restore", trash.path / name):
+            trash.move(name, id, top)
+            top.sync()
+            trash.sync()
+            with top.inner(id) as folder, suppress(FileNotFoundError):
+                os.unlink(MANIFEST, dir_fd=folder.fd)
+                folder.sync()
     return id
 
 
@@ -117,45 +114,26 @@ def sweep(root: Path, keep: float, passed: float) -> list[str]:
     """Delete what sweeps saw here for `keep` seconds; return the names deleted. `passed`: seconds
     since the last sweep."""
     gone = []
-    with open_own(root, TRASH, shared=True) as (_, trash_fd):
-        names = names_in(trash_fd)
+    with open_own(root, TRASH, shared=True) as (_, trash):
+        names = trash.names()
         matches = filter(None, map(_NAME.fullmatch, names))
         ours = [match[0] for match in matches if made_at(match["copy"]) < math.inf]
-        ages = grow(root / TRASH, trash_fd, ours, passed)
+        ages = grow(trash, ours, passed)
         for name in names:
             if name in ages and ages[name] >= keep:
-                if doom(root / TRASH, name, trash_fd, point="mid_sweep"):
+                if doom(trash, name, point="mid_sweep"):
                     gone.append(name)
-            elif name.startswith(DOOMED) and doom(root / TRASH, name, trash_fd):
+            elif name.startswith(DOOMED) and doom(trash, name):
                 gone.append(name.removeprefix(DOOMED))  # begun by an agent that was killed
     return gone
 
 
-def _move_in(path: Path, id: InstanceId, at_wall: float, root_fd: int, trash_fd: int) -> str:
-    taken = filter(None, map(_NAME.fullmatch, names_in(trash_fd)))
-    name = f"{id}.{next_name((match['copy'] for match in taken), at_wall)}"
-    try:
-        os.rename(id, name, src_dir_fd=root_fd, dst_dir_fd=trash_fd)
-    except OSError as error:
-        raise explain("retire", path, error) from error
-    return name
-
-
-def _describe(root: Path, match: re.Match[str], trash_fd: int) -> Retired:
-    name, path = match[0], root / TRASH / match[0]
-    why = ""
-    try:
-        with open_folder(path, name, trash_fd) as fd:
-            manifest = json.loads(read_plain_file(path, fd, MANIFEST))
-        why = str(manifest["why"])
-    except (VaultError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # the name alone is enough to restore it
-    return Retired(name, path, made_at(match["copy"]), parse_instance_id(match["id"]), why)
-
-
-def _remove_manifest(fd: int) -> None:
-    try:
-        os.unlink(MANIFEST, dir_fd=fd)
-    except FileNotFoundError:
-        return
-    os.fsync(fd)
+def _describe(trash: Folder, match: re.Match[str]) -> Retired:
+    name, why = match[0], ""
+    # The name alone is enough to restore it.
+    unreadable = suppress(VaultError, ValueError, KeyError, TypeError, RecursionError)
+    with unreadable, trash.inner(name) as folder:
+        why = str(json.loads(folder.content(MANIFEST))["why"])
+    return Retired(
+        name, trash.path / name, made_at(match["copy"]), parse_instance_id(match["id"]), why
+    )

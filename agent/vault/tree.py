@@ -2,14 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from agent.errors import VaultError
-from agent.vault.errors import explain
-from agent.vault.locate import Modes, open_folder
-from agent.vault.walk import Excluded, Open, open_source, walk
+from agent.vault.errors import doing
+from agent.vault.folder import Folder, Modes
+from agent.vault.walk import walk
 
 _CHUNK = 1 << 20
 
@@ -22,8 +25,8 @@ class FileEntry:
     """One file of a copy. The path is relative, with slashes."""
 
     path: str
-    size: int
-    sha256: str
+    size: Annotated[int, Meta(ge=0)]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,42 +40,50 @@ class Listing:
     def size(self) -> int:
         return sum(file.size for file in self.files)
 
+    def __len__(self) -> int:
+        return len(self.files) + len(self.folders)
+
 
 def no_tick(_bytes: int) -> None:
     """For work without a progress display."""
 
 
 def copy_tree(
-    source: Open, target: Open, *, excluded: Excluded, modes: Modes, tick: Tick = no_tick
+    source: Folder, target: Folder, engine: str, modes: Modes, tick: Tick = no_tick
 ) -> Listing:
     """Copy into an empty folder. Only after `read_back` is it on the disk for sure."""
     files, folders = [], []
-    for entry in walk(source, excluded):
+    for entry in walk(source, engine):
         if entry.is_folder:
-            add_folder(target, entry.path, modes)
+            target.make(entry.path, modes)
             folders.append(entry.path)
         else:
-            with open_source(entry.parent, entry.name) as fd:
-                files.append(add_file(target, entry.path, _pieces(fd), modes, tick))
+            pieces = read_file(source, entry.path)
+            files.append(add_file(target, entry.path, pieces, modes, tick))
     return Listing(tuple(files), tuple(folders))
 
 
-def add_folder(target: Open, relative: str, modes: Modes) -> None:
-    try:
-        os.mkdir(relative, 0o700, dir_fd=target.fd)
-        with open_folder(target.path / relative, relative, target.fd) as fd:
-            _give(fd, modes.folder, modes.group)
-    except OSError as error:
-        raise explain("create", target.path / relative, error) from error
+def add_all(
+    target: Folder,
+    listing: Listing,
+    pieces_of: Callable[[FileEntry], Iterable[bytes]],
+    modes: Modes,
+    tick: Tick,
+) -> None:
+    """Write the folders and files of a listing into an empty folder."""
+    for folder in listing.folders:
+        target.make(folder, modes)
+    for file in listing.files:
+        add_file(target, file.path, pieces_of(file), modes, tick)
 
 
 def add_file(
-    target: Open, relative: str, pieces: Iterable[bytes], modes: Modes, tick: Tick
+    target: Folder, relative: str, pieces: Iterable[bytes], modes: Modes, tick: Tick
 ) -> FileEntry:
     """Write a new file from pieces; the entry has the size and checksum of what was written."""
     digest, size = hashlib.sha256(), 0
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
+    with doing("write", target.path / relative):
         fd = os.open(relative, flags, 0o600, dir_fd=target.fd)
         with os.fdopen(fd, "wb", buffering=0) as file:
             for piece in pieces:
@@ -86,49 +97,36 @@ def add_file(
                 size += len(piece)
                 tick(len(piece))
             file.truncate(size)
-            _give(fd, modes.file, modes.group)
-    except OSError as error:
-        raise explain("write", target.path / relative, error) from error
+            if modes.group is not None and os.fstat(fd).st_gid != modes.group:
+                os.fchown(fd, -1, modes.group)
+            os.fchmod(fd, modes.file)
     return FileEntry(relative, size, digest.hexdigest())
 
 
-def _pieces(fd: int) -> Iterator[bytes]:
-    while piece := os.read(fd, _CHUNK):
-        yield piece
-
-
-def read_file(top: Open, relative: str) -> Iterator[bytes]:
+def read_file(top: Folder, relative: str) -> Iterator[bytes]:
     """The pieces of one file below an open folder, each folder on the way opened plainly."""
-    folder, _, rest = relative.partition("/")
-    path = top.path / folder
-    if rest:
-        with open_folder(path, folder, top.fd) as fd:
-            yield from read_file(Open(path, fd), rest)
-        return
-    with open_source(top, relative) as fd:
-        try:
-            yield from _pieces(fd)
-        except OSError as error:
-            raise explain("read", path, error) from error
+    *folders, name = relative.split("/")
+    with top.inner(*folders) as folder, folder.opened(name) as fd:
+        while piece := os.read(fd, _CHUNK):
+            yield piece
 
 
-def sum_up(relative: str, pieces: Iterable[bytes]) -> FileEntry:
-    digest, size = hashlib.sha256(), 0
-    for piece in pieces:
-        digest.update(piece)
-        size += len(piece)
-    return FileEntry(relative, size, digest.hexdigest())
-
-
-def read_back(top: Open, listing: Listing, tick: Tick = no_tick) -> None:
+def read_back(top: Folder, listing: Listing, tick: Tick = no_tick) -> None:
     """Put a copy on the disk and read it again: VaultError where it differs."""
     for file in listing.files:
-        _sync_file(top, file.path)
+        _sync(top, file.path)
         tick(0)
     for file in listing.files:
-        for _ in checked(top.path / file.path, read_file(top, file.path), file):
+        for _ in read_checked(top, file):
             tick(0)
-    _sync_folders(top, listing.folders)
+    for folder in listing.folders:
+        _sync(top, folder)
+    with doing("save", top.path):
+        top.sync()
+
+
+def read_checked(top: Folder, file: FileEntry) -> Iterator[bytes]:
+    return checked(top.path / file.path, read_file(top, file.path), file)
 
 
 def checked(path: Path, pieces: Iterable[bytes], expected: FileEntry) -> Iterator[bytes]:
@@ -138,18 +136,17 @@ def checked(path: Path, pieces: Iterable[bytes], expected: FileEntry) -> Iterato
         digest.update(piece)
         size += len(piece)
         yield piece
+    fault = ""
     if size != expected.size:
-        raise VaultError(
-            f"cannot use {path}: it has {size} bytes instead of {expected.size}", code="damaged"
-        )
-    if digest.hexdigest() != expected.sha256:
-        raise VaultError(
-            f"cannot use {path}: its content does not fit its checksum", code="damaged"
-        )
+        fault = f"it has {size} bytes instead of {expected.size}"
+    elif digest.hexdigest() != expected.sha256:
+        fault = "its content does not fit its checksum"
+    if fault:
+        raise VaultError(f"cannot use {path}: {fault}", code="damaged")
 
 
-def _sync_file(top: Open, relative: str) -> None:
-    try:
+def _sync(top: Folder, relative: str) -> None:
+    with doing("save", top.path / relative):
         fd = os.open(relative, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top.fd)
         try:
             os.fsync(fd)
@@ -157,24 +154,3 @@ def _sync_file(top: Open, relative: str) -> None:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(fd)
-    except OSError as error:
-        raise explain("save", top.path / relative, error) from error
-
-
-def _sync_folders(top: Open, folders: Sequence[str]) -> None:
-    try:
-        for relative in folders:
-            fd = os.open(relative, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top.fd)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        os.fsync(top.fd)
-    except OSError as error:
-        raise explain("save", top.path, error) from error
-
-
-def _give(fd: int, mode: int, group: int | None) -> None:
-    if group is not None and os.fstat(fd).st_gid != group:
-        os.fchown(fd, -1, group)
-    os.fchmod(fd, mode)

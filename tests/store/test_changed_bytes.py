@@ -19,7 +19,6 @@ from agent.store.journal import select_entries
 from agent.store.keys import KeyRow, list_keys
 from agent.store.migrations import MIGRATIONS
 from agent.store.opening import open_checked
-from agent.store.rebuild import Opening
 from tests.in_memory import folder_in_memory
 from tests.store.conftest import entry, instance
 
@@ -111,7 +110,7 @@ def chosen(rng, stopped, killed):
 
 def start(path):
     """What a start reads before its first pass; what it said of repairs."""
-    db, told = open_checked(Opening(path, sessions, MIGRATIONS, lambda: 1_767_225_600.0))
+    db, told = open_checked(path, sessions, MIGRATIONS, 1_767_225_600.0)
     with contextlib.closing(db):
         found = {made.id: (made, record) for made, record in select_instances(db)}
         wanted = {made.id: (made, record) for made, record in sessions()}
@@ -207,3 +206,5 @@ async def test_a_changed_header_is_damage_and_not_the_disks_or_another_versions_
     assert [made for made, _ in await store.instances()] == [made for made, _ in sessions()]
     assert await store.keys() in ([KEY], [])
     await store.append(entry("it takes writes"))
+    version = await store._writer.read(lambda db: db.execute("pragma user_version").fetchone())
+    assert version[0] == len(MIGRATIONS), "else the next step of the schema would be left out"

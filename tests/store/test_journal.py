@@ -111,7 +111,7 @@ def test_cursors_are_never_given_twice():
 
 
 async def test_a_store_keeps_its_history_bounded(open_store):
-    store = await open_store(bounds=Bounds(rows=50, least=10, step=20))
+    store = await open_store(bounds=Bounds(rows=50, least=10))
     for number in range(260):
         await store.append(entry(str(number)))
     kept = await store.history(limit=1000)

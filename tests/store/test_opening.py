@@ -14,7 +14,7 @@ from agent.core.model import SessionRecord
 from agent.errors import SchemaTooNew, StoreError
 from agent.store.database import Store
 from agent.store.keys import KeyRow
-from agent.store.migrations import MIGRATIONS, Migration
+from agent.store.migrations import MIGRATIONS
 from agent.supervise.story import DELETING
 from tests.store.conftest import entry, instance
 from tests.vault.conftest import as_nobody
@@ -57,12 +57,6 @@ def foreign(path):
     other.close()
 
 
-def no_mark(path):
-    with sqlite3.connect(path) as other:
-        other.execute("pragma application_id = 0")
-    other.close()
-
-
 def torn_pages(path):
     with path.open("r+b") as file:
         for page in range(2, path.stat().st_size // 4096):
@@ -70,7 +64,7 @@ def torn_pages(path):
             file.write(b"\xff" * 512)
 
 
-DAMAGES = [zero_header, truncate, empty, foreign, no_mark, torn_pages]
+DAMAGES = [zero_header, truncate, empty, foreign, torn_pages]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -204,11 +198,8 @@ os._exit(0)
     assert contents(written.parent) == before, "not even checkpointed"
 
 
-def wider(db):
-    db.execute("alter table instances add column note text not null default ''")
-
-
-NEXT = (*MIGRATIONS, Migration("notes", wider))
+WIDER = "alter table instances add column note text not null default ''"
+NEXT = (*MIGRATIONS, ("notes", WIDER))
 
 
 async def test_an_older_schema_is_brought_up(written, open_store):
@@ -222,12 +213,9 @@ async def test_an_older_schema_is_brought_up(written, open_store):
 
 
 async def test_f49_a_step_that_fails_changes_nothing(written, open_store):
-    def half(db):
-        wider(db)
-        db.execute("insert into nowhere values (1)")
-
+    half = ("half", WIDER, "insert into nowhere values (1)")
     with pytest.raises(StoreError, match="cannot migrate"):
-        await Store.open(written, migrations=(*MIGRATIONS, Migration("half", half)))
+        await Store.open(written, migrations=(*MIGRATIONS, half))
     store = await open_store(written)
     assert store.rebuilt_from == ()
     assert (await store.instances())[0][1].attempts == 7
@@ -256,7 +244,7 @@ async def test_f49_an_upgrade_that_was_killed_is_done_again(written, run_child, 
         assert raw.execute("pragma user_version").fetchone()[0] == len(NEXT)
         names = [row[0] for row in raw.execute("select name from migrations order by number")]
     raw.close()
-    assert names == [step.name for step in NEXT]
+    assert names == [name for name, *_ in NEXT]
 
 
 REBUILD = """

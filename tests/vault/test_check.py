@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import SessionFiles
-from agent.vault.check import check_files, inspect_files
+from agent.vault.check import inspect
 from agent.vault.identity import create
 from tests.vault.conftest import sandbox_file
 
@@ -34,9 +34,9 @@ def test_sandbox_files(folder, raw, files):
     path = folder / "session" / "sandbox.json"
     if raw is not None:
         path.write_bytes(raw)
-    report = inspect_files(folder, "sandbox")
+    report = inspect(folder, "sandbox")
     assert report.files is files
-    assert check_files(folder, "sandbox") is files
+    assert inspect(folder, "sandbox").files is files
     if files is SessionFiles.DAMAGED:
         assert str(path) in report.problem
     if raw is not None:
@@ -44,20 +44,22 @@ def test_sandbox_files(folder, raw, files):
 
 
 def test_no_folder_is_absent(root):
-    assert check_files(root / "gone", "sandbox") is SessionFiles.ABSENT
-    assert check_files(root / "No Id", "sandbox") is SessionFiles.DAMAGED
+    assert inspect(root / "gone", "sandbox").files is SessionFiles.ABSENT
+    assert inspect(root / "No Id", "sandbox").files is SessionFiles.DAMAGED
 
 
 def test_a_lost_session_folder_is_unpaired_where_no_pairing_is_known(folder):
     (folder / "session").rmdir()
-    assert check_files(folder, "sandbox", paired=False) is SessionFiles.UNPAIRED
-    assert check_files(folder, "sandbox") is SessionFiles.ABSENT, "of a paired one it may come back"
+    assert inspect(folder, "sandbox", paired=False).files is SessionFiles.UNPAIRED
+    assert inspect(folder, "sandbox").files is SessionFiles.ABSENT, (
+        "of a paired one it may come back"
+    )
 
 
 def test_an_engine_without_a_rule_has_a_session_when_something_is_there(folder):
-    assert check_files(folder, "evolution") is SessionFiles.UNPAIRED
+    assert inspect(folder, "evolution").files is SessionFiles.UNPAIRED
     (folder / "session" / "something").mkdir()
-    assert check_files(folder, "evolution") is SessionFiles.WHOLE
+    assert inspect(folder, "evolution").files is SessionFiles.WHOLE
 
 
 @given(st.binary(max_size=300))
@@ -65,7 +67,7 @@ def test_no_content_makes_the_check_fail(tmp_path_factory, raw):
     folder = tmp_path_factory.mktemp("sessions") / "sales"
     (folder / "session").mkdir(parents=True)
     (folder / "session" / "sandbox.json").write_bytes(raw)
-    assert check_files(folder, "sandbox") in (SessionFiles.DAMAGED, SessionFiles.UNPAIRED)
+    assert inspect(folder, "sandbox").files in (SessionFiles.DAMAGED, SessionFiles.UNPAIRED)
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 7))
@@ -75,11 +77,11 @@ def test_every_flipped_bit_is_seen(tmp_path_factory, position, bit):
     folder = tmp_path_factory.mktemp("sessions") / "sales"
     (folder / "session").mkdir(parents=True)
     (folder / "session" / "sandbox.json").write_bytes(raw)
-    assert check_files(folder, "sandbox") is SessionFiles.DAMAGED
+    assert inspect(folder, "sandbox").files is SessionFiles.DAMAGED
 
 
 def test_a_file_of_another_version_is_not_taken_for_whole(folder):
     (folder / "session" / "sandbox.json").write_bytes(sandbox_file(version=2))
-    report = inspect_files(folder, "sandbox")
+    report = inspect(folder, "sandbox")
     assert report.files is SessionFiles.DAMAGED
     assert "its version is 2" in report.problem

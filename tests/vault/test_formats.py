@@ -7,11 +7,11 @@ import subprocess
 import pytest
 
 from agent.core.model import Instance, InstanceId, SessionFiles
-from agent.engines.catalog import CATALOG
-from agent.vault.check import inspect_files
-from agent.vault.formats import is_left_out, may_roll_back
+from agent.engines.catalog import CATALOG, file_rules
+from agent.vault.check import inspect
 from agent.vault.free_space import LEAST_FREE, Room, why_no_start
 from agent.vault.identity import create
+from agent.vault.walk import is_left_out
 from tests.vault.conftest import sandbox_file
 
 UNPAIRED, WHOLE, DAMAGED = SessionFiles.UNPAIRED, SessionFiles.WHOLE, SessionFiles.DAMAGED
@@ -64,7 +64,7 @@ LEVELDB = {f"{STORE}/CURRENT": b"MANIFEST-000001\n", f"{STORE}/MANIFEST-000001":
     ],
 )  # fmt: skip
 def test_a_browsers_profile(make, files, paired, found, named):
-    report = inspect_files(make("web", files), "web", paired)
+    report = inspect(make("web", files), "web", paired)
     assert report.files is found
     assert named in report.problem
     if named:
@@ -104,7 +104,7 @@ def test_an_auth_folder(make, files, found, words):
         for name, content in files.items()
     }
     folder = make("baileys", raw)
-    report = inspect_files(folder, "baileys")
+    report = inspect(folder, "baileys")
     assert report.files is found
     assert words in report.problem
     if found is DAMAGED:
@@ -116,7 +116,7 @@ def test_an_auth_folder(make, files, found, words):
 def test_a_link_anywhere_in_a_session_is_named(make, tmp_path, engine, place):
     folder = make(engine, {"sandbox.json": sandbox_file(), "profile/Default/x": b"x"})
     (folder / "session" / place).symlink_to(tmp_path)
-    report = inspect_files(folder, engine)
+    report = inspect(folder, engine)
     assert report.files is SessionFiles.UNREADABLE
     assert f"{folder / 'session' / place}: it is a symbolic link" in report.problem
 
@@ -124,14 +124,14 @@ def test_a_link_anywhere_in_a_session_is_named(make, tmp_path, engine, place):
 def test_the_browsers_own_links_are_no_finding(make):
     folder = make("web", LEVELDB)
     (folder / "session" / "profile" / "SingletonLock").symlink_to("host-1")
-    assert inspect_files(folder, "web").files is WHOLE
+    assert inspect(folder, "web").files is WHOLE
 
 
 LOOK = """
 import sys
 from pathlib import Path
-from agent.vault.check import inspect_files
-report = inspect_files(Path(sys.argv[1]), "sandbox")
+from agent.vault.check import inspect
+report = inspect(Path(sys.argv[1]), "sandbox")
 print(report.files, report.problem)
 """
 
@@ -185,10 +185,8 @@ def test_of_two_users_the_workers_own_files_are_not_a_finding(open_root, as_nobo
     assert f"{keys}: it belongs to root:root" in as_nobody(LOOK, folder)
 
 
-def test_engines_whose_files_may_be_restored_from_an_older_copy():
-    assert [name for name in CATALOG if not may_roll_back(name)] == ["baileys", "program"]
-    assert may_roll_back("sandbox")
-    assert may_roll_back("web")
+def test_engines_whose_files_may_not_go_back_in_time():
+    assert [name for name in CATALOG if file_rules(name).key_based] == ["baileys", "program"]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +199,7 @@ def test_engines_whose_files_may_be_restored_from_an_older_copy():
     ],
 )
 def test_files_that_no_copy_needs(engine, path, left_out):
-    assert is_left_out(engine)(path) is left_out
+    assert is_left_out(path.rpartition("/")[2], file_rules(engine)) is left_out
 
 
 GIB = 1 << 30
@@ -212,7 +210,7 @@ GIB = 1 << 30
     [
         pytest.param(Room(10 * GIB, 100 * GIB, 9999, 9999, False), 0, "", id="room"),
         pytest.param(Room(LEAST_FREE - 1, GIB, 9999, 9999, False), 0, "are kept", id="200 MB"),
-        pytest.param(Room(GIB, 100 * GIB, 9999, 9999, False), 0, "1.0 % free", id="2 %"),
+        pytest.param(Room(GIB, 100 * GIB, 9999, 9999, False), 0, "2048 MiB are kept", id="2 %"),
         pytest.param(Room(10 * GIB, 20 * GIB, 5, 9999, False), 0, "5 more files", id="inodes"),
         pytest.param(Room(10 * GIB, 20 * GIB, 9999, 9999, True), 0, "read-only", id="read-only"),
     ],
@@ -225,7 +223,7 @@ def test_room(room, need, words):
 def test_why_no_session_may_start_on_a_disk(small_disk, root, tmp_path):
     assert why_no_start(root, 1) == ""
     small = small_disk("size=1m,mode=0700")
-    words = "the disk of the sessions has 1 MiB free, 200 MiB must be ([start] disk_free)"
+    words = f"no room in {small}: the disk has 1 MiB free, 200 MiB must be ([start] disk_free)"
     assert why_no_start(small, 200 << 20) == words
     assert why_no_start(small, 1 << 19) == ""
     assert why_no_start(small, 0) == ""

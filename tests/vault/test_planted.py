@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import VaultError
-from agent.vault.check import inspect_files
+from agent.vault.check import inspect
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, read_identity
 from agent.vault.trash import list_trash, restore_trash, retire, sweep
@@ -84,7 +84,7 @@ def test_a_link_among_the_session_files_is_no_damage(root, sales, tmp_path, wher
     if where == "session":
         (folder / "session").rmdir()
     (folder / where).symlink_to(tmp_path)
-    report = inspect_files(folder, "sandbox")
+    report = inspect(folder, "sandbox")
     assert report.files is SessionFiles.UNREADABLE
     assert f"{folder / where}: it is a symbolic link" in report.problem
 
@@ -142,7 +142,7 @@ def test_a_link_or_pipe_in_place_of_a_contacts_record_keeps_no_session_down(
 ):
     shop, session = keys
     plant(session / "session-5511900000007.0.json", kind, tmp_path)
-    report = inspect_files(session.parent, "baileys")
+    report = inspect(session.parent, "baileys")
     assert report.files is SessionFiles.WHOLE
     if kind != "huge":
         assert "session-5511900000007.0.json: empty or no file; the engine" in report.problem
@@ -158,10 +158,24 @@ def test_a_pipe_in_place_of_another_file_is_damage_and_a_link_is_not(
 ):
     _, session = keys
     plant(session / name, kind, tmp_path)
-    report = inspect_files(session.parent, "baileys")
+    report = inspect(session.parent, "baileys")
     damaged = kind == "pipe"
     assert report.files is (SessionFiles.DAMAGED if damaged else SessionFiles.UNREADABLE)
     assert str(session / name) in report.problem
+
+
+def test_a_folder_in_place_of_the_lock_is_named(keys):
+    _, session = keys
+    (session.parent / "lock").mkdir()
+    report = inspect(session.parent, "baileys")
+    assert report.files is SessionFiles.UNREADABLE
+    assert f"{session.parent / 'lock'}: it is neither a plain file" in report.problem
+
+
+def test_a_file_of_a_senseless_size_keeps_no_session_down(keys, tmp_path):
+    _, session = keys
+    plant(session / "stray", "huge", tmp_path)
+    assert inspect(session.parent, "baileys").files is SessionFiles.WHOLE
 
 
 def test_a_link_in_a_retired_session_is_removed_and_its_target_stays(root, sales, tmp_path):
@@ -180,7 +194,7 @@ import sys
 from pathlib import Path
 from agent.core.model import Instance, InstanceId
 from agent.errors import VaultError
-from agent.vault.check import inspect_files
+from agent.vault.check import inspect
 from agent.vault.identity import create, read_identity
 try:
     if sys.argv[2] == "create":
@@ -188,7 +202,7 @@ try:
     elif sys.argv[2] == "read":
         read_identity(Path(sys.argv[1]) / "sales")
     else:
-        report = inspect_files(Path(sys.argv[1]) / "sales", "sandbox")
+        report = inspect(Path(sys.argv[1]) / "sales", "sandbox")
         print(report.files, report.problem)
 except VaultError as error:
     print(error.code, error)

@@ -133,8 +133,8 @@ class _InLineWriter(Writer):
     _db: Any
 
     @classmethod
-    async def open(cls, path: Any, connect: Any, tidy: Any) -> Writer:
-        made = cls(path, tidy)
+    async def open(cls, path: Any, connect: Any) -> Writer:
+        made = cls(path)
         made._db = connect()
         made._db.execute("pragma synchronous = off")
         return made

@@ -26,7 +26,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
 from agent.supervise.settings import Settings
 from agent.vault.carried import carried
-from agent.vault.check import check_files
+from agent.vault.check import inspect
 from agent.vault.give_back import give_back, note_own_files
 from agent.vault.identity import create
 from agent.vault.trash import list_trash, retire
@@ -181,7 +181,8 @@ class Executor:
     async def _look_at_files(self, facts: Facts) -> None:
         """The files were replaced: what was found in the old ones must not stay."""
         folder = self.session_root / facts.id
-        facts.folder.files = await asyncio.to_thread(check_files, folder, facts.instance.engine)
+        found = await asyncio.to_thread(inspect, folder, facts.instance.engine)
+        facts.folder.files = found.files
 
     async def _regenerate(self, facts: Facts) -> None:
         policy = self.settings.config.crypto

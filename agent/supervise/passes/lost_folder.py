@@ -12,7 +12,7 @@ from agent.core.model import InstanceId
 from agent.core.words import SUSPECT
 from agent.errors import Refused
 from agent.supervise.facts import Facts
-from agent.vault.locate import SESSION
+from agent.vault.folder import SESSION
 
 CODE = "folder_lost"
 

@@ -35,7 +35,7 @@ from agent.supervise.passes.due import ask_soon, next_look, probe_interval, shar
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
 from agent.supervise.settings import Settings
 from agent.supervise.worker_link import WorkerLink
-from agent.vault.check import inspect_folder, may_log_in
+from agent.vault.check import inspect, may_log_in
 from agent.vault.free_space import why_no_start
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ async def _look_for_its_own_files(facts: Facts, observer: Observer) -> None:
 def _look_at_disk(facts: Facts, observer: Observer) -> None:
     """A running engine owns its files; those of a stopped one are checked before a start."""
     folder = observer.session_root / facts.id
-    report = inspect_folder(folder, facts.instance.engine, facts.record.paired)
+    report = inspect(folder, facts.instance.engine, facts.record.paired)
     facts.folder.files, facts.folder.problem = report.files, report.problem
     if report.identity_fault:
         if facts.saved.identity is not None:

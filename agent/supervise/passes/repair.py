@@ -40,7 +40,7 @@ from agent.core.recovery.repair import (
 from agent.core.recovery.steps import after_action, put_off_ending, step_repair
 from agent.core.recovery.stored import with_repair
 from agent.core.waiting import AWAY
-from agent.engines.catalog import entry_of
+from agent.engines.catalog import entry_of, file_rules
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
@@ -48,7 +48,6 @@ from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.settings import Settings
 from agent.supervise.story import entry, tell
 from agent.supervise.turns.incidents import Incidents
-from agent.vault.formats import may_roll_back
 
 NO_EFFECT = "no_effect"
 """An engine's code for a step that its server answered and that changed nothing."""
@@ -197,7 +196,7 @@ class Ladder:
             can_log_out=bool(facts.instance.backend),
             canary=not (waits or self.incidents.wait_reason(facts)),
             good_snapshot=good_snapshot,
-            may_roll_back=may_roll_back(facts.instance.engine),
+            may_roll_back=not file_rules(facts.instance.engine).key_based,
             peers=failing_peers(facts, self.settings.config.crypto),
             finds_records=entry_of(facts.instance.engine).finds_records,
             reads=facts.inbound.last_wall >= failed_wall

@@ -22,8 +22,8 @@ from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.story import DELETING, entry
 from agent.vault.check import read_linked
+from agent.vault.folder import SESSION
 from agent.vault.identity import read_identity
-from agent.vault.locate import SESSION
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
 log = logging.getLogger(__name__)

@@ -1,10 +1,9 @@
 """A session as one file: a gzipped tar, its manifest first, for another machine or a safe place."""
 
-import gzip
 import hashlib
-import io
 import tarfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -12,15 +11,14 @@ from typing import IO, Any
 from agent.core.model import InstanceId
 from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import FILE, Manifest, render_manifest
-from agent.vault.copies.snapshots import Snapshot, open_files, raw_manifest
-from agent.vault.folders import OURS
-from agent.vault.formats import is_left_out
-from agent.vault.locate import open_root
-from agent.vault.tree import Listing, Tick, checked, no_tick, read_file, sum_up
-from agent.vault.walk import Open, walk
+from agent.vault.copies.snapshots import Snapshot, open_files
+from agent.vault.folder import OURS, Folder, open_root
+from agent.vault.tree import FileEntry, Listing, Tick, no_tick, read_checked, read_file
+from agent.vault.walk import walk
 
 INNER = "session/"
 """Stands before each file's path in the archive."""
+BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +32,17 @@ def export_snapshot(
     root: Path, snapshot: Snapshot, out: IO[bytes], *, tick: Tick = no_tick
 ) -> Packed:
     """Write the archive; VaultError when the snapshot does not match its manifest."""
-    raw = raw_manifest(root, snapshot)
     with open_files(root, snapshot) as (files, manifest):
-        return pack(raw, manifest, files, out, tick)
+        return pack(manifest, files, out, tick)
 
 
-def pack(
-    raw: bytes, manifest: Manifest, files: Open, out: IO[bytes], tick: Tick = no_tick
-) -> Packed:
+def pack(manifest: Manifest, files: Folder, out: IO[bytes], tick: Tick = no_tick) -> Packed:
     """Any folder with its manifest as an archive."""
-    digesting = _Digesting(out)
-    # No name and no time in the head: the same session gives the same bytes.
-    with (
-        gzip.GzipFile("", "wb", 6, digesting, mtime=0) as zipped,
-        tarfile.open(fileobj=zipped, mode="w|", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        _add(tar, FILE, len(raw), manifest.taken_wall, io.BytesIO(raw))
-        for file in manifest.listing.files:
-            pieces = checked(files.path / file.path, read_file(files, file.path), file)
-            source = _Pieces(pieces, tick)
-            _add(tar, INNER + file.path, file.size, manifest.taken_wall, source)
-            source.finish()
-    return Packed(digesting.size, digesting.digest.hexdigest())
+    archive, raw = _Archive(out, manifest.taken_wall), render_manifest(manifest)
+    archive.add(FILE, len(raw), [raw])
+    for file in manifest.listing.files:
+        archive.add(INNER + file.path, file.size, read_checked(files, file), tick)
+    return archive.finish()
 
 
 def pack_session(
@@ -70,15 +57,16 @@ def pack_session(
     settings: Mapping[str, Any] | None = None,
 ) -> Packed:
     """A paired session's folder of another program, checked and listed as an own one."""
-    with open_root(session) as fd:
-        top = Open(session, fd)
+    with open_root(session) as top:
         files, folders = [], []
-        for entry in walk(top, is_left_out(engine), "pack"):
+        for entry in walk(top, engine, "pack"):
             if entry.is_folder:
                 folders.append(entry.path)
             else:
-                files.append(sum_up(entry.path, read_file(top, entry.path)))
-        report = inspect_session(session, fd, engine, paired=True, modes=OURS)
+                digest = hashlib.sha256()
+                for piece in read_file(top, entry.path):
+                    digest.update(piece)
+                files.append(FileEntry(entry.path, entry.status.st_size, digest.hexdigest()))
         manifest = Manifest(
             id=id,
             engine=engine,
@@ -86,58 +74,37 @@ def pack_session(
             paired=True,
             taken_wall=wall,
             why="taken in from elsewhere",
-            state=report.files,
+            state=inspect_session(top, engine, paired=True, modes=OURS).files,
             listing=Listing(tuple(files), tuple(folders)),
             needs_passkey=needs_passkey,
             settings=settings or {},
         )
-        return pack(render_manifest(manifest), manifest, top, out)
+        return pack(manifest, top, out)
 
 
-def _add(tar: "tarfile.TarFile", name: str, size: int, wall: float, source: io.IOBase) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.mtime = size, 0o600, int(wall)
-    tar.addfile(member, source)
+class _Archive:
+    """A gzipped tar that is being written, with its sum. The gzip's head has no name and no time:
+    the same session gives the same bytes."""
 
+    def __init__(self, out: IO[bytes], wall: float) -> None:
+        self._out, self._wall = out, wall
+        self._zip = zlib.compressobj(6, wbits=31)
+        self._digest, self._size = hashlib.sha256(), 0
 
-class _Digesting(io.RawIOBase):
-    """Passes on what is written, and knows its sum."""
+    def add(self, name: str, size: int, pieces: Iterable[bytes], tick: Tick = no_tick) -> None:
+        member = tarfile.TarInfo(name)
+        member.size, member.mode, member.mtime = size, 0o600, int(self._wall)
+        self._write(self._zip.compress(member.tobuf(tarfile.PAX_FORMAT)))
+        for piece in pieces:
+            self._write(self._zip.compress(piece))
+            tick(len(piece))
+        self._write(self._zip.compress(bytes(-size % BLOCK)))
 
-    def __init__(self, out: IO[bytes]) -> None:
-        self._out = out
-        self.digest = hashlib.sha256()
-        self.size = 0
+    def finish(self) -> Packed:
+        self._write(self._zip.compress(bytes(2 * BLOCK)) + self._zip.flush())
+        return Packed(self._size, self._digest.hexdigest())
 
-    def writable(self) -> bool:
-        return True
-
-    def write(self, piece: bytes) -> int:  # type: ignore[override]
+    def _write(self, piece: bytes) -> None:
         self._out.write(piece)
-        self.digest.update(piece)
-        self.size += len(piece)
-        return len(piece)
-
-
-class _Pieces(io.RawIOBase):
-    """Pieces as a file that can be read once."""
-
-    def __init__(self, pieces: Iterator[bytes], tick: Tick) -> None:
-        self._pieces = pieces
-        self._tick = tick
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int) -> bytes:  # type: ignore[override]
-        # As much as was asked for: less would be taken for the file's end.
-        while len(self._rest) < size and (piece := next(self._pieces, None)) is not None:
-            self._rest += piece
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        self._tick(len(taken))
-        return taken
-
-    def finish(self) -> None:
-        """Read to the end: the check there may raise."""
-        for _ in self._pieces:
-            pass
+        self._digest.update(piece)
+        self._size += len(piece)

@@ -8,23 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agent.errors import WaError
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
     """An empty folder for this user alone. The next one deletes what a killed command left: each
     holds a lock for as long as its process lives."""
-    home = Path(tempfile.gettempdir()) / f"wa-agent-{os.geteuid()}"
-    home_fd = _open_own(home)
-    try:
-        fcntl.flock(home_fd, fcntl.LOCK_EX)
-        _sweep(home_fd)
-        path = Path(tempfile.mkdtemp(dir=home))
-        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    prefix = f"wa-agent-{os.geteuid()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        _delete_unused(left)
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=prefix))
+        held = os.open(path, _FOLDER)
         fcntl.flock(held, fcntl.LOCK_EX)
-    finally:
-        os.close(home_fd)
+        if path.exists():
+            break
+        os.close(held)  # another command swept it before it was locked
     try:
         yield path
     finally:
@@ -32,35 +32,12 @@ def scratch() -> Iterator[Path]:
         os.close(held)
 
 
-def _open_own(home: Path) -> int:
-    with suppress(FileExistsError):
-        home.mkdir(mode=0o700)
-    try:
-        fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise WaError(
-            f"cannot use {home}: {error.strerror}; set TMPDIR", code="unusable"
-        ) from error
-    status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        os.close(fd)
-        raise WaError(
-            f"cannot use {home}: it is open to other users; remove it or set TMPDIR",
-            code="unusable",
-        )
-    return fd
-
-
-def _sweep(home_fd: int) -> None:
-    for name in os.listdir(home_fd):
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=home_fd)
-        except OSError:
-            continue  # none of ours
+def _delete_unused(path: Path) -> None:
+    with suppress(OSError):  # in use, or of no wa-agent
+        fd = os.open(path, _FOLDER)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(name, dir_fd=home_fd)
-        except OSError:
-            pass  # in use, or the next one deletes it
+            if os.fstat(fd).st_uid == os.geteuid():
+                shutil.rmtree(path)
         finally:
             os.close(fd)

@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import IO
 
 from agent.core.model import InstanceId, SessionFiles
+from agent.engines.catalog import file_rules
 from agent.engines.files import Linked
-from agent.errors import TooLarge, VaultError
+from agent.errors import VaultError
 from agent.failpoint import failpoint
 from agent.vault.archives.pack import INNER
-from agent.vault.archives.untar import Limits, Member, read_members, refuse
+from agent.vault.archives.untar import Limits, Member, read_members, refuse, too_large
 from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import FILE, Manifest, parse_manifest
 from agent.vault.copies.staging import staged
-from agent.vault.folders import OURS
-from agent.vault.formats import linked_session
+from agent.vault.folder import OURS, Folder, Modes, open_root
 from agent.vault.free_space import look_for_room
-from agent.vault.locate import Modes, modes_of, open_root
-from agent.vault.tree import FileEntry, Tick, add_file, add_folder, checked, no_tick, read_back
-from agent.vault.walk import Open
+from agent.vault.tree import FileEntry, Tick, add_all, checked, no_tick, read_back
 
 LARGEST_MANIFEST = 16 << 20
 
@@ -54,43 +52,45 @@ def unpack(
     """
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
-    _check_room(root, manifest)
-    with staged(root, id, "import") as target:
-        with open_root(root) as root_fd:
-            modes = modes_of(root_fd)
-        return _unpack_all(members, manifest, target, modes, tick)
+    if problem := look_for_room(root).problem(manifest.listing.size, len(manifest.listing)):
+        raise VaultError(f"cannot import into {root}: {problem}", code="disk_full")
+    with open_root(root) as top, staged(root, id, "import") as target:
+        return _unpack_all(members, manifest, target, top.modes, tick)
 
 
 def unpack_apart(folder: Path, source: IO[bytes], limits: Limits) -> Arrived:
     """Into an empty folder that is no instance's, for another program's use."""
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
-    with open_root(folder) as fd:
-        return _unpack_all(members, manifest, Open(folder, fd), OURS, no_tick)
+    with open_root(folder) as target:
+        return _unpack_all(members, manifest, target, OURS, no_tick)
 
 
 def _unpack_all(
     members: Iterator[Member],
     manifest: Manifest,
-    target: Open,
+    target: Folder,
     modes: Modes,
     tick: Tick,
 ) -> Arrived:
-    for folder in manifest.listing.folders:
-        add_folder(target, folder, modes)
-    for file in manifest.listing.files:
+    def pieces_of(file: FileEntry) -> Iterator[bytes]:
         member = next(members, None)
         if member is None:
             raise refuse(f"{file.path!r:.80} is missing")
         if member.name != INNER + file.path or member.size != file.size:
             raise refuse(f"{member.name!r:.80} is not what its manifest lists next")
-        add_file(target, file.path, _as_listed(member, file), modes, tick)
+        try:
+            yield from checked(Path(member.name), member.pieces, file)
+        except VaultError as error:
+            raise refuse(str(error)) from None
+
+    add_all(target, manifest.listing, pieces_of, modes, tick)
     if (further := next(members, None)) is not None:
         raise refuse(f"{further.name!r:.80} is not in its manifest")
     failpoint("import_unpacked")
     read_back(target, manifest.listing, tick)
-    report = inspect_session(target.path, target.fd, manifest.engine, manifest.paired, modes)
-    linked = linked_session(target.path, target.fd, manifest.engine)
+    report = inspect_session(target, manifest.engine, manifest.paired, modes)
+    linked = file_rules(manifest.engine).linked(target)
     return Arrived(manifest, report.files, report.problem, linked)
 
 
@@ -104,32 +104,9 @@ def _read_manifest(members: Iterator[Member], limits: Limits) -> Manifest:
         manifest = parse_manifest(b"".join(first.pieces), Path(FILE))
     except VaultError as error:
         raise refuse(str(error)) from None
-    listing = manifest.listing
-    if listing.size > limits.unpacked:
-        raise TooLarge(
-            f"cannot use the archive: its session has {listing.size} bytes,"
-            f" {limits.unpacked} are allowed",
-            field="archive",
-            code="unpacks_too_large",
-        )
-    if len(listing.files) + len(listing.folders) > limits.files:
-        raise TooLarge(
-            f"cannot use the archive: it has more than {limits.files} files",
-            field="archive",
-            code="too_many_files",
-        )
+    if (size := manifest.listing.size) > limits.unpacked:
+        cause = f"its session has {size} bytes, {limits.unpacked} are allowed"
+        raise too_large(cause, "unpacks_too_large")
+    if len(manifest.listing) > limits.files:
+        raise too_large(f"it has more than {limits.files} files", "too_many_files")
     return manifest
-
-
-def _as_listed(member: Member, file: FileEntry) -> Iterator[bytes]:
-    try:
-        yield from checked(Path(member.name), member.pieces, file)
-    except VaultError as error:
-        raise refuse(str(error)) from None
-
-
-def _check_room(root: Path, manifest: Manifest) -> None:
-    listing = manifest.listing
-    room = look_for_room(root)
-    if problem := room.problem(listing.size, len(listing.files) + len(listing.folders)):
-        raise VaultError(f"cannot import into {root}: {problem}", code="disk_full")

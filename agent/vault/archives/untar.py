@@ -4,9 +4,11 @@ The tarfile of Python 3.11.2 has no filter for members, and reads extended heads
 memory; so heads are read here, and unneeded ones are refused.
 """
 
+import gzip
+import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -17,6 +19,7 @@ _PIECE = 1 << 16
 LONGEST_EXTENDED_HEAD = 1 << 16
 """Bytes; the agent's archives have one for a long or foreign path."""
 _AFTER_END = 1 << 20
+_RECORD = re.compile(rb"([0-9]{1,6}) ([^=]{1,64})=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,177 +43,116 @@ def refuse(cause: str) -> InvalidRequest:
     return InvalidRequest(f"cannot use the archive: {cause}", field="archive", code="bad_archive")
 
 
+def too_large(cause: str, code: str) -> TooLarge:
+    return TooLarge(f"cannot use the archive: {cause}", field="archive", code=code)
+
+
 def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
     """Each plain file in the archive's order; InvalidRequest or TooLarge for anything else."""
-    stream = _Inflated(source, limits)
+    stream = _Unpacked(source, limits)
     count = 0
     extended: dict[str, str] = {}
-    while (head := stream.read_block()) is not None:
-        member = _read_head(head)
-        if member.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-            extended = _read_extended(stream, member.size)
+    while (head := stream.read_head()) is not None:
+        if head.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+            extended = _read_extended(stream, head.size)
             continue
-        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-            raise refuse(f"{member.name!r:.80} is no plain file (type {member.type!r})")
+        if head.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise refuse(f"{head.name!r:.80} is no plain file (type {head.type!r})")
         count += 1
         if count > limits.files:
-            raise TooLarge(
-                f"cannot use the archive: it has more than {limits.files} files",
-                field="archive",
-                code="too_many_files",
-            )
-        size = _size_of(member, extended)
-        content = _Content(stream, size)
-        yield Member(extended.get("path", member.name), size, content.pieces())
-        content.skip()
+            raise too_large(f"it has more than {limits.files} files", "too_many_files")
+        text = extended.get("size", str(head.size))
+        if not re.fullmatch("[0-9]{1,20}", text):
+            raise refuse(f"{head.name!r:.80} has a size that is no number")
+        size = int(text)
+        pieces = stream.content(size)
+        yield Member(extended.get("path", head.name), size, pieces)
+        for _ in pieces:
+            pass  # what the caller left unread
         extended = {}
     stream.finish()
 
 
-def _read_head(head: bytes) -> "tarfile.TarInfo":
-    try:
-        return tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-    except (tarfile.HeaderError, ValueError) as error:
-        raise refuse(f"it is no tar, or a damaged one ({error})") from None
-
-
-def _size_of(member: "tarfile.TarInfo", extended: dict[str, str]) -> int:
-    if "size" not in extended:
-        size = member.size
-    elif extended["size"].isascii() and extended["size"].isdigit():
-        size = int(extended["size"][:20])
-    else:
-        raise refuse("an extended head has a size that is no number")
-    if size < 0:
-        raise refuse(f"{member.name!r:.80} has a negative size")
-    return size
-
-
-def _read_extended(stream: "_Inflated", size: int) -> dict[str, str]:
+def _read_extended(stream: "_Unpacked", size: int) -> dict[str, str]:
     if not 0 < size <= LONGEST_EXTENDED_HEAD:
         raise refuse(f"an extended head of {size} bytes")
-    raw = b"".join(_Content(stream, size).pieces())
+    raw = b"".join(stream.content(size))
     records: dict[str, str] = {}
     while raw:
-        length, space, _ = raw.partition(b" ")
-        if not space or not length.isdigit() or len(length) > 6:
+        match = _RECORD.match(raw)
+        end = int(match[1]) if match else 0
+        if match is None or raw[end - 1 : end] != b"\n" or end <= match.end():
             raise refuse("an extended head that cannot be read")
-        record, raw = raw[len(length) + 1 : int(length)], raw[int(length) :]
-        key, equals, value = record.partition(b"=")
-        if not equals or not record.endswith(b"\n") or len(key) > 64:
-            raise refuse("an extended head that cannot be read")
-        name = key.decode("ascii", "replace")
+        name = match[2].decode("ascii", "replace")
         if name.startswith("GNU.sparse"):
             raise refuse("a sparse file")
-        records[name] = value[:-1].decode("utf-8", "surrogateescape")
+        records[name] = raw[match.end() : end - 1].decode("utf-8", "surrogateescape")
+        raw = raw[end:]
     return records
 
 
-@dataclass(slots=True)
-class _Content:
-    """One member's bytes, with the filling up to the next block."""
+class _Packed:
+    """The archive's bytes as they come, bounded in sum."""
 
-    stream: "_Inflated"
-    size: int
-    done: int = 0
+    def __init__(self, source: IO[bytes], most: int) -> None:
+        self._source, self._most, self._left = source, most, most
 
-    def pieces(self) -> Iterator[bytes]:
-        while self.done < self.size:
-            piece = self.stream.read_exactly(min(_PIECE, self.size - self.done))
-            self.done += len(piece)
-            yield piece
-        self._fill()
-
-    def skip(self) -> None:
-        for _ in self.pieces():
-            pass
-
-    def _fill(self) -> None:
-        if self.size >= 0:
-            filling = -self.size % BLOCK
-            self.size = self.done = -1
-            if filling:
-                self.stream.read_exactly(filling)
+    def read(self, count: int = -1) -> bytes:
+        raw = self._source.read(_PIECE if count < 0 else count)
+        self._left -= len(raw)
+        if self._left < 0:
+            raise too_large(f"it has more than {self._most} bytes", TooLarge.code)
+        return raw
 
 
-class _Inflated:
+class _Unpacked:
     """The unpacked stream: one piece of it in memory at a time, bounded in sum."""
 
     def __init__(self, source: IO[bytes], limits: Limits) -> None:
-        self._read: Callable[[int], bytes] = source.read
-        self._limits = limits
-        self._inflate = zlib.decompressobj(wbits=31)
-        self._waiting = b""
-        self._ready = bytearray()
-        self._packed = 0
-        self._unpacked = 0
+        self._stream = gzip.GzipFile(fileobj=_Packed(source, limits.packed))  # type: ignore[call-overload]
+        self._most = limits.unpacked
+        # Heads and filling are counted generously: a block or three for each file.
+        self._left = limits.unpacked + 4 * BLOCK * limits.files
 
-    def read_block(self) -> bytes | None:
+    def read_head(self) -> "tarfile.TarInfo | None":
         """The next head; None at the two empty blocks that end a tar."""
-        block = self.read_exactly(BLOCK)
-        if block.strip(b"\0"):
-            return block
-        if self.read_exactly(BLOCK).strip(b"\0"):
-            raise refuse("it has a single empty block")
-        return None
+        block = self._exactly(BLOCK)
+        if not block.strip(b"\0"):
+            if self._exactly(BLOCK).strip(b"\0"):
+                raise refuse("it has a single empty block")
+            return None
+        try:
+            return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except (tarfile.HeaderError, ValueError) as error:
+            raise refuse(f"it is no tar, or a damaged one ({error})") from None
 
-    def read_exactly(self, count: int) -> bytes:
-        while len(self._ready) < count:
-            if not self._more():
-                raise refuse("it ends too early")
-        taken = bytes(self._ready[:count])
-        del self._ready[:count]
-        return taken
+    def content(self, size: int) -> Iterator[bytes]:
+        """One member's bytes; then the filling up to the next block is skipped."""
+        for begun in range(0, size, _PIECE):
+            yield self._exactly(min(_PIECE, size - begun))
+        self._exactly(-size % BLOCK)
 
     def finish(self) -> None:
         """To the end of the gzip, where its checksum is; only filling may follow."""
-        filling = len(self._ready)
-        while True:
-            if self._ready.strip(b"\0") or filling > _AFTER_END:
+        filling = 0
+        while piece := self._read(_PIECE):
+            filling += len(piece)
+            if piece.strip(b"\0") or filling > _AFTER_END:
                 raise refuse("data follows its end")
-            self._ready.clear()
-            if not self._more():
-                break
-            filling += len(self._ready)
-        if self._inflate.unused_data or self._waiting or self._read(1):
-            raise refuse("data follows its end")
 
-    def _more(self) -> bool:
-        """Unpack one more piece; False at the proper end."""
-        while not self._inflate.eof:
-            raw = self._inflate.unconsumed_tail or self._waiting
-            self._waiting = b""
-            if not raw:
-                raw = self._fetch()
-            try:
-                piece = self._inflate.decompress(raw, _PIECE)
-            except zlib.error as error:
-                raise refuse(f"it is no gzip, or a damaged one ({error})") from None
-            if piece:
-                self._note(len(piece))
-                self._ready += piece
-                return True
-        return False
-
-    def _fetch(self) -> bytes:
-        raw = self._read(_PIECE)
-        if not raw:
+    def _exactly(self, count: int) -> bytes:
+        piece = self._read(count)
+        if len(piece) < count:
             raise refuse("it ends too early")
-        self._packed += len(raw)
-        if self._packed > self._limits.packed:
-            raise TooLarge(
-                f"cannot use the archive: it has more than {self._limits.packed} bytes",
-                field="archive",
-            )
-        return raw
+        return piece
 
-    def _note(self, count: int) -> None:
-        self._unpacked += count
-        # Heads and filling are counted generously: a block or three for each file.
-        allowed = self._limits.unpacked + 4 * BLOCK * self._limits.files
-        if self._unpacked > allowed:
-            raise TooLarge(
-                f"cannot use the archive: unpacked it has more than {self._limits.unpacked} bytes",
-                field="archive",
-                code="unpacks_too_large",
-            )
+    def _read(self, count: int) -> bytes:
+        try:
+            piece: bytes = self._stream.read(count)
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise refuse(f"it is no gzip, or a damaged one ({error})") from None
+        self._left -= len(piece)
+        if self._left < 0:
+            cause = f"unpacked it has more than {self._most} bytes"
+            raise too_large(cause, "unpacks_too_large")
+        return piece

@@ -1,22 +1,23 @@
 """A snapshot becomes the session again: copied apart, checked, and put in place in one rename."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agent.core.model import Instance, SessionFiles
+from agent.engines.catalog import file_rules
 from agent.errors import Refused, VaultError
 from agent.failpoint import failpoint
-from agent.vault.check import inspect_files
+from agent.vault.check import inspect
 from agent.vault.copies.manifest import Manifest
-from agent.vault.copies.snapshots import Snapshot, is_of_present, lineage_of, open_files
+from agent.vault.copies.snapshots import Snapshot, is_of_present, open_files
 from agent.vault.copies.staging import put_in_place, staged
-from agent.vault.formats import is_left_out, may_roll_back
+from agent.vault.folder import SESSION, open_instance, open_root
 from agent.vault.free_space import look_for_room
-from agent.vault.identity import Identity, new_lineage
-from agent.vault.locate import SESSION, modes_of, open_folder, open_instance, open_root
+from agent.vault.identity import Identity, lineage_of, new_lineage
 from agent.vault.trash import Retired
-from agent.vault.tree import Tick, add_file, add_folder, checked, no_tick, read_back, read_file
-from agent.vault.walk import Open, walk
+from agent.vault.tree import Tick, add_all, no_tick, read_back, read_checked
+from agent.vault.walk import walk
 
 BLOCK, SPARE = 4096, 64 << 10
 """Bytes that each entry takes at least, and for what is written beside them."""
@@ -35,56 +36,44 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None
     manifest = snapshot.manifest
     if manifest is None:
         raise VaultError(snapshot.problem, code="damaged")
-    what = f"cannot restore {snapshot.name} of {instance.id}"
+    code, cause = _harm(root, instance, snapshot, manifest)
+    if code:
+        raise Refused(f"cannot restore {snapshot.name} of {instance.id}: {cause}", code=code)
+
+
+def _harm(
+    root: Path, instance: Instance, snapshot: Snapshot, manifest: Manifest
+) -> tuple[str, str]:
     if manifest.engine != instance.engine:
-        raise Refused(
-            f"{what}: it is of engine {manifest.engine}, not {instance.engine}",
-            code="other_engine",
-        )
+        return "other_engine", f"it is of engine {manifest.engine}, not {instance.engine}"
     if manifest.state is not SessionFiles.WHOLE:
-        raise Refused(
-            f"{what}: its files are {manifest.state}; it was made as evidence", code="not_good"
-        )
+        return "not_good", f"its files are {manifest.state}; it was made as evidence"
     if not is_of_present(root, snapshot):
-        raise Refused(
-            f"{what}: it is of an earlier session of that name, which ended since",
-            code="other_session",
-        )
-    if may_roll_back(instance.engine):
-        return
-    report = inspect_files(root / instance.id, instance.engine)
-    if report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED):
-        return
-    if _is_newer(root, instance, manifest):
-        is_damaged = report.files is SessionFiles.DAMAGED
-        present = f"has damaged files ({report.problem})" if is_damaged else "is newer"
-        raise Refused(
-            f"{what}: the present session {present}, and keys that go back in time cost each"
-            " contact a retry. --force puts the snapshot back all the same; the trash keeps the"
-            " present files",
-            code="newer_session",
-        )
+        return "other_session", "it is of an earlier session of that name, which ended since"
+    if not file_rules(instance.engine).key_based:
+        return "", ""
+    report = inspect(root / instance.id, instance.engine)
+    gone = report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED)
+    if gone or not _is_newer(root, instance, manifest):
+        return "", ""
+    is_damaged = report.files is SessionFiles.DAMAGED
+    present = f"has damaged files ({report.problem})" if is_damaged else "is newer"
+    return "newer_session", (
+        f"the present session {present}, and keys that go back in time cost each contact a retry."
+        " --force puts the snapshot back all the same; the trash keeps the present files"
+    )
 
 
 def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:
-    """Whether the present session changed since the snapshot."""
-    path = root / instance.id / SESSION
-    with (
-        open_instance(root, instance.id) as fd,
-        open_folder(path, SESSION, fd) as session_fd,
-    ):
-        top = Open(path, session_fd)
-        listed = {file.path: file for file in manifest.listing.files}
-        present = [
-            entry.path
-            for entry in walk(top, is_left_out(instance.engine), "read")
-            if not entry.is_folder
-        ]
-        if set(present) != set(listed):
+    """True if the present session changed since the snapshot."""
+    listed = {file.path: file for file in manifest.listing.files}
+    with open_instance(root, instance.id, SESSION) as session:
+        entries = walk(session, instance.engine, "read")
+        if {entry.path for entry in entries if not entry.is_folder} != set(listed):
             return True
         try:
-            for name in present:
-                for _ in checked(path / name, read_file(top, name), listed[name]):
+            for file in listed.values():
+                for _ in read_checked(session, file):
                     pass
         except VaultError as error:
             if error.code != "damaged":
@@ -97,16 +86,11 @@ def must_have_room(root: Path, snapshot: Snapshot) -> None:
     """VaultError where a copy would not fit. Asked before a worker is stopped for it."""
     if snapshot.manifest is None:
         return
-    listing, room = snapshot.manifest.listing, look_for_room(root)
-    entries = len(listing.files) + len(listing.folders)
+    need = (listing := snapshot.manifest.listing).size + len(listing) * BLOCK + SPARE
     # The reserve of other operations may be used for it: a session waits.
-    need = listing.size + entries * BLOCK + SPARE
-    if room.free < need or (room.files_total and room.files_free < entries + 2):
-        raise VaultError(
-            f"cannot restore snapshot {snapshot.name} of {snapshot.id}: it needs {need >> 10} KiB"
-            f" and {entries} files, the disk has {room.free >> 10} KiB and {room.files_free}",
-            code="disk_full",
-        )
+    if problem := look_for_room(root).problem(need, len(listing), least=0):
+        what = f"cannot restore snapshot {snapshot.name} of {snapshot.id}"
+        raise VaultError(f"{what}: {problem}", code="disk_full")
 
 
 def restore_snapshot(
@@ -130,16 +114,11 @@ def restore_snapshot(
 def _stage(root: Path, snapshot: Snapshot, tick: Tick) -> Manifest:
     """Its session's files apart, each with the checksum of the manifest, and on the disk."""
     with (
+        open_root(root) as top,
         staged(root, snapshot.id, "restore") as target,
         open_files(root, snapshot) as (source, manifest),
     ):
-        with open_root(root) as root_fd:
-            modes = modes_of(root_fd)
-        for folder in manifest.listing.folders:
-            add_folder(target, folder, modes)
-        for file in manifest.listing.files:
-            pieces = checked(source.path / file.path, read_file(source, file.path), file)
-            add_file(target, file.path, pieces, modes, tick)
+        add_all(target, manifest.listing, partial(read_checked, source), top.modes, tick)
         failpoint("restore_copied")
         read_back(target, manifest.listing, tick)
     return manifest

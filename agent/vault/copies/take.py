@@ -12,30 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import Instance, InstanceId, parse_instance_id
+from agent.engines.catalog import file_rules
 from agent.errors import Refused, VaultError
 from agent.failpoint import failpoint
-from agent.vault.atomic import write_atomically
 from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import FILE, Manifest, render_manifest
-from agent.vault.copies.snapshots import FILES, Snapshot, lineage_of, open_shelf, sweep_unfinished
-from agent.vault.errors import explain
-from agent.vault.folders import MAKING, OURS, next_name
-from agent.vault.formats import is_left_out, kept_outside
+from agent.vault.copies.snapshots import FILES, Snapshot, open_shelf, sweep_unfinished
+from agent.vault.errors import doing
+from agent.vault.folder import OURS, SESSION, Folder, open_instance
+from agent.vault.folders import MAKING, next_name
 from agent.vault.free_space import look_for_room
-from agent.vault.locate import (
-    SESSION,
-    is_empty,
-    make_folder,
-    names_in,
-    open_folder,
-    open_instance,
-)
+from agent.vault.identity import by_name, lineage_of
 from agent.vault.tree import Listing, Tick, copy_tree, no_tick, read_back
-from agent.vault.walk import Open, Signature, first_difference, signatures
+from agent.vault.walk import Signature, first_difference, signatures
 
 OUTSIDE = "keys_elsewhere"
 LARGEST = 4 << 30
 """Bytes: a session of more would fill the disk, copy by copy, and no import takes it by default."""
+
+_OF_INSTANCE = ("id", "engine", "settings", "created_wall")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,78 +57,64 @@ def take_snapshot(
     at_wall = time.time() if now_wall is None else now_wall
     with open_shelf(root, id, create=True) as shelf:
         sweep_unfinished(shelf)
-        path = shelf.path / MAKING
         try:
-            make_folder(path, MAKING, shelf.fd, OURS)
-            failpoint("snapshot_begun")
-            with open_folder(path, MAKING, shelf.fd) as fd:
-                manifest = _fill(root, subject, Open(path, fd), at_wall, tick)
-            failpoint("snapshot_verified")
-            tick(0)
-            name = next_name(names_in(shelf.fd), at_wall)
-            os.rename(MAKING, name, src_dir_fd=shelf.fd, dst_dir_fd=shelf.fd)
-            failpoint("snapshot_visible")
-            os.fsync(shelf.fd)
-        except OSError as error:
-            raise explain("make a snapshot in", shelf.path, error) from error
+            with doing("make a snapshot in", shelf.path):
+                shelf.make(MAKING, OURS)
+                failpoint("snapshot_begun")
+                with shelf.inner(MAKING) as making:
+                    manifest = _fill(root, subject, making, at_wall, tick)
+                failpoint("snapshot_verified")
+                tick(0)
+                name = next_name(shelf.names(), at_wall)
+                shelf.move(MAKING, name)
+                failpoint("snapshot_visible")
+                shelf.sync()
         finally:
             with suppress(OSError):
                 shutil.rmtree(MAKING, dir_fd=shelf.fd)
     return Snapshot(name, shelf.path / name, id, manifest)
 
 
-def _fill(root: Path, subject: Subject, making: Open, at_wall: float, tick: Tick) -> Manifest:
-    instance = subject.instance
-    path = making.path / FILES
-    make_folder(path, FILES, making.fd, OURS)
-    with open_folder(path, FILES, making.fd) as fd:
-        files = Open(path, fd)
+def _fill(root: Path, subject: Subject, making: Folder, at_wall: float, tick: Tick) -> Manifest:
+    said = by_name(subject)
+    instance = said.pop("instance")
+    making.make(FILES, OURS)
+    with making.inner(FILES) as files:
         listing = _copy_unchanged(root, instance, files, tick)
         failpoint("snapshot_copied")
         # The copy is checked, not the original: a restored session uses the copy.
-        report = inspect_session(path, fd, instance.engine, subject.paired, OURS)
+        report = inspect_session(files, instance.engine, subject.paired, OURS)
+        said |= {its: getattr(instance, its) for its in _OF_INSTANCE}
+        lineage = lineage_of(root / instance.id)
         manifest = Manifest(
-            id=instance.id,
-            engine=instance.engine,
-            account=subject.account,
-            paired=subject.paired,
-            taken_wall=at_wall,
-            why=subject.why,
-            backup=subject.backup,
-            needs_passkey=subject.needs_passkey,
-            state=report.files,
-            listing=listing,
-            settings=instance.settings,
-            created_wall=instance.created_wall,
-            lineage=lineage_of(root / instance.id),
+            **said, taken_wall=at_wall, state=report.files, listing=listing, lineage=lineage
         )
         read_back(files, listing, tick)
-    write_atomically(making.path, making.fd, FILE, render_manifest(manifest), mode=OURS.file)
+    making.write(FILE, render_manifest(manifest))
     failpoint("snapshot_manifest")
     return manifest
 
 
-def _copy_unchanged(root: Path, instance: Instance, target: Open, tick: Tick) -> Listing:
+def _copy_unchanged(root: Path, instance: Instance, target: Folder, tick: Tick) -> Listing:
     """Copy while nothing changes, or not at all."""
-    id, excluded = instance.id, is_left_out(instance.engine)
+    id, engine = instance.id, instance.engine
     path = root / id / SESSION
-    with open_instance(root, id) as folder_fd:
-        if is_empty(path, SESSION, folder_fd):
+    with open_instance(root, id) as folder:
+        if folder.is_empty(SESSION):
             raise Refused(f"cannot copy the session of {id}: it has none yet", code="no_session")
-        with open_folder(path, SESSION, folder_fd) as fd:
-            source = Open(path, fd)
-            if place := kept_outside(path, fd, instance.engine):
+        with folder.inner(SESSION) as source:
+            if place := file_rules(engine).outside(source):
                 raise Refused(
                     f"cannot copy the session of {id}: its program keeps it in {place}, which is in"
                     " no copy; keep a copy of that place yourself",
                     code=OUTSIDE,
                 )
             try:
-                before = signatures(source, excluded)
+                before = signatures(source, engine)
                 _check_room(root, before)
-                listing = copy_tree(source, target, excluded=excluded, modes=OURS, tick=tick)
-                after = signatures(source, excluded)
-                moved = os.fstat(fd).st_ino != path.lstat().st_ino
+                listing = copy_tree(source, target, engine, OURS, tick)
+                after = signatures(source, engine)
+                moved = os.fstat(source.fd).st_ino != path.lstat().st_ino
             except (VaultError, FileNotFoundError) as error:
                 if isinstance(error, VaultError) and error.code != "absent":
                     raise
@@ -153,11 +134,10 @@ def _changing(id: InstanceId, cause: str) -> VaultError:
 def _check_room(root: Path, signed: dict[str, Signature]) -> None:
     sizes = {path: signature[1] for path, signature in signed.items() if len(signature) > 1}
     need = sum(sizes.values())
+    problem, code = look_for_room(root).problem(need, len(signed)), "disk_full"
     if need > LARGEST:
-        path = max(sizes, key=sizes.__getitem__)
-        cause = f"its files have {need >> 20} MiB together, no session has {LARGEST >> 20}"
-        raise VaultError(
-            f"cannot copy a session in {root}: {cause}; the largest is {path}", code="too_large"
-        )
-    if problem := look_for_room(root).problem(need, len(signed)):
-        raise VaultError(f"cannot copy a session in {root}: {problem}", code="disk_full")
+        path, code = max(sizes, key=sizes.__getitem__), "too_large"
+        problem = f"its files have {need >> 20} MiB together, no session has {LARGEST >> 20}"
+        problem += f"; the largest is {path}"
+    if problem:
+        raise VaultError(f"cannot copy a session in {root}: {problem}", code=code)

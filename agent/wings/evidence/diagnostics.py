@@ -6,8 +6,6 @@ picture is one only by its first bytes.
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,7 @@ from typing import Any
 from agent.core.model import InstanceId
 from agent.errors import NotFound, VaultError
 from agent.redaction import redact
-from agent.vault.atomic import read_plain_file
-from agent.vault.locate import SESSION, names_in, open_folder, open_instance
+from agent.vault.folder import SESSION, Folder, open_instance
 
 FOLDER = "diagnostics"
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -36,13 +33,13 @@ class FailedStart:
 def list_failed_starts(root: Path, id: InstanceId) -> list[FailedStart]:
     """Newest first; empty where the engine kept none."""
     try:
-        with _open(root, id) as (path, fd):
-            names = set(names_in(fd))
+        with open_instance(root, id, SESSION, FOLDER) as folder:
+            names = set(folder.names())
             notes = sorted((name for name in names if _is_note(name)), reverse=True)[:MOST]
             return [
                 FailedStart(
                     stem := name.removesuffix(".json"),
-                    _read_note(path, fd, name),
+                    _read_note(folder, name),
                     f"{stem}.jpg" in names,
                 )
                 for name in notes
@@ -54,8 +51,8 @@ def list_failed_starts(root: Path, id: InstanceId) -> list[FailedStart]:
 def read_picture(root: Path, id: InstanceId, name: str) -> bytes:
     if NAME.fullmatch(name):
         try:
-            with _open(root, id) as (path, fd):
-                content = read_plain_file(path, fd, f"{name}.jpg")
+            with open_instance(root, id, SESSION, FOLDER) as folder:
+                content = folder.content(f"{name}.jpg")
         except VaultError:
             content = b""
         if content.startswith(b"\xff\xd8\xff"):
@@ -63,24 +60,13 @@ def read_picture(root: Path, id: InstanceId, name: str) -> bytes:
     raise NotFound(f"cannot show the picture {name} of {id}: there is none")
 
 
-@contextmanager
-def _open(root: Path, id: InstanceId) -> Iterator[tuple[Path, int]]:
-    session = root / id / SESSION
-    with (
-        open_instance(root, id) as instance_fd,
-        open_folder(session, SESSION, instance_fd) as session_fd,
-        open_folder(session / FOLDER, FOLDER, session_fd) as fd,
-    ):
-        yield session / FOLDER, fd
-
-
 def _is_note(name: str) -> bool:
     return name.endswith(".json") and NAME.fullmatch(name.removesuffix(".json")) is not None
 
 
-def _read_note(folder: Path, fd: int, name: str) -> dict[str, Any]:
+def _read_note(folder: Folder, name: str) -> dict[str, Any]:
     try:
-        content = read_plain_file(folder, fd, name)
+        content = folder.content(name)
         note = json.loads(redact(content[:_LARGEST_NOTE].decode(errors="replace")))
     except (VaultError, ValueError, RecursionError):
         return {"why": f"{name} cannot be read"}

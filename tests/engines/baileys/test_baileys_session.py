@@ -15,7 +15,7 @@ from agent.engines.baileys import client_life
 from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import CLIENT
 from agent.errors import EngineError
-from agent.vault.check import check_files
+from agent.vault.check import inspect
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 
 pytestmark = pytest.mark.slow
@@ -179,7 +179,7 @@ async def test_a_pairing_code_that_was_taken_and_led_nowhere_is_reported_and_is_
     assert await bench.engine.qr() is None, "a code that is shown would be scanned in vain"
     creds = bench.folder / "creds.json"
     await bench.until(lambda: creds.exists() and json.loads(creds.read_text()).get("registered"))
-    assert check_files(bench.folder.parent, "baileys", paired=False) is SessionFiles.UNPAIRED
+    assert inspect(bench.folder.parent, "baileys", paired=False).files is SessionFiles.UNPAIRED
     # The same client, and another, begin again: a login with half a pairing would be a logout.
     await bench.engine.disconnect()
     await bench.engine.connect()

@@ -10,7 +10,7 @@ import pytest
 
 from agent.core.words import ConnectionStatus, Happening
 from agent.engines.baileys.peer_keys import set_aside
-from agent.vault.check import check_files
+from agent.vault.check import inspect
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 
 pytestmark = pytest.mark.slow
@@ -71,7 +71,7 @@ def test_the_vault_calls_damaged_what_the_engine_cannot_read(tmp_path: Path) -> 
     whole = {"noiseKey": pair, "signedIdentityKey": pair, "me": {"id": "5511900000001:1@lid"}}
     text = json.dumps(whole)
     creds.write_text(text)
-    assert check_files(creds.parents[1], "baileys") == "whole"
+    assert inspect(creds.parents[1], "baileys").files == "whole"
     nan = json.dumps({**whole, "nextPreKeyId": float("nan")})
     for damaged in (
         nan.encode(),
@@ -81,7 +81,7 @@ def test_the_vault_calls_damaged_what_the_engine_cannot_read(tmp_path: Path) -> 
         b"null",
     ):
         creds.write_bytes(damaged)
-        assert check_files(creds.parents[1], "baileys") == "damaged"
+        assert inspect(creds.parents[1], "baileys").files == "damaged"
 
 
 async def test_a_damaged_pairing_is_named_and_left_as_it_is(bench: Bench) -> None:

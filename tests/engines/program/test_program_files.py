@@ -12,10 +12,10 @@ from agent.core.words import SessionFiles
 from agent.engines.program.files import RULES, refuse_unusable
 from agent.engines.program.note import NOTE, write_note
 from agent.errors import EngineError
-from agent.vault.atomic import LARGEST
-from agent.vault.check import inspect_files
+from agent.vault.check import inspect
 from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.take import Subject, take_snapshot
+from agent.vault.folder import LARGEST
 from agent.vault.identity import create
 from tests.vault.written import write_identity
 
@@ -32,7 +32,7 @@ def session(tmp_path: Path) -> Path:
 
 
 def files_of(session: Path) -> SessionFiles:
-    return inspect_files(session.parent, "program", paired=True).files
+    return inspect(session.parent, "program", paired=True).files
 
 
 @pytest.mark.parametrize("inner", ["", "auth_info_baileys"])

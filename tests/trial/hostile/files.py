@@ -23,7 +23,7 @@ from typing import Any
 
 from agent.engines.catalog import file_rules
 from agent.errors import EngineError
-from agent.vault.check import inspect_folder
+from agent.vault.check import inspect
 from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.moving.conftest import creds, keys_of, pair_of, write_folder
 from tests.trial.hostile.damaging.folders import draw_folder, play_folder
@@ -159,7 +159,7 @@ def _play_at_rest(folder: Path, step: Step) -> None:
     session, other = folder / "shop" / "session", folder / "desk" / "session"
     _do(session / step["file"], other / step["file"], step)
     named = (session / step["file"]).name.partition("-0")[0]  # which MANIFEST, only CURRENT knows
-    report = inspect_folder(folder / "shop", engine)
+    report = inspect(folder / "shop", engine)
     if report.problem:
         assert named in report.problem, f"the report does not name {named}: {report.problem}"
     if step["how"] == "pipe":

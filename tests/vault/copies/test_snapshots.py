@@ -262,12 +262,6 @@ def test_a_snapshot_that_is_not_there_is_not_found(root, sales, session, subject
         find_snapshot(root, sales.id, name)
 
 
-def test_a_planted_shelf_is_refused(root, sales, session, subject, tmp_path):
-    (root / ".snapshots").symlink_to(tmp_path)
-    with pytest.raises(VaultError, match=r"\.snapshots: it is a symbolic link"):
-        take_snapshot(root, subject)
-
-
 def test_a_full_disk_ends_a_copy_and_leaves_nothing(small_disk, sales, subject, monkeypatch):
 
     root = small_disk("size=1m,mode=0700")

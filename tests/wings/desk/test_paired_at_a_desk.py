@@ -80,7 +80,7 @@ class Person:
 
     def __init__(self, home: Path, display: str, cache: Path, stand_in: StandIn) -> None:
         self.home, self.stand_in = home, stand_in
-        self.folders = home / f"wa-agent-{os.geteuid()}"
+        self.folders = home / f"wa-agent-{os.geteuid()}-"
         browser = home / "browser"
         program = find_browser("chromium", os.environ.get("WA_BROWSER", "")).path
         # A second way in, beside the pipe that the program under test holds.
@@ -105,7 +105,7 @@ class Person:
         )
 
     def browser_port(self) -> int:
-        for file in self.folders.glob("*/session/profile/DevToolsActivePort"):
+        for file in self.home.glob("wa-agent-*/session/profile/DevToolsActivePort"):
             with contextlib.suppress(ValueError, OSError):
                 return int(file.read_text().split()[0])
         return 0
@@ -186,7 +186,7 @@ async def test_a_person_with_a_passkey_pairs_at_a_desk_and_the_server_connects(
     out = (await desk.communicate())[0].decode()
     assert (desk.returncode, "asks for your passkey" in out) == (0, True), out
     assert file.stat().st_mode & 0o777 == 0o600
-    assert not list(person.folders.glob("*/*")), "what the agent runs is nowhere else"
+    assert not list(person.home.glob("wa-agent-*/*")), "what the agent runs is nowhere else"
 
     status, out = await cli(agent, "import", file)
     assert (status, "it exists" in out) == (4, True), out
