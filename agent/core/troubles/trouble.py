@@ -102,6 +102,8 @@ class Windows:
         past = self._past.get(who)
         if past is None or len(past) < 2:
             return 0.0
+        if past[0][1].get(name, 0.0) == past[-1][1].get(name, 0.0):
+            return 0.0  # of a counter that rests
         then = next((at for at in reversed(past) if at[0] <= now - seconds), past[0])
         last, before = past[-1][1].get(name, 0.0), then[1].get(name, 0.0)
         return last - before if last >= before else last
@@ -135,13 +137,16 @@ class Sight:
         named[Of.GROUP] = self.groups
         return named.get(of, ("",))
 
-    def unknown(self, row: Row, who: str) -> bool:
-        """Nothing can be said of a session whose server is down; its incident speaks for others."""
-        if row.of is not Of.SESSION or who not in self.sessions:
-            return False
-        view = self.sessions[who]
-        backend = self.backends.get(view.instance.backend)
-        return bool(backend and not backend.up) or (row.of_incident and view.in_incident)
+    def unknown(self) -> Mapping[bool, Collection[str]]:
+        """Sessions that no row speaks of, for their server is down; and (True) those that a row
+        `of_incident` leaves to their incident."""
+        down = {
+            who
+            for who, view in self.sessions.items()
+            if (backend := self.backends.get(view.instance.backend)) and not backend.up
+        }
+        failing = {who for who, view in self.sessions.items() if view.in_incident}
+        return {False: down, True: down | failing}
 
 
 Key = tuple[str, str]
@@ -181,9 +186,15 @@ class Look:
 
 def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> Look:
     present: dict[Key, Trouble] = {}
+    unknown = sight.unknown()
     for row in table:
+        hidden = unknown[row.of_incident] if row.of is Of.SESSION else ()
         for who in sight.names(row.of):
-            trouble = _seen(row, who, before.get((row.name, who)), sight)
+            known = before.get((row.name, who))
+            if who in hidden:
+                trouble = known and (replace(known, last=sight.now) if known.begun_wall else None)
+            else:
+                trouble = _seen(row, who, known, sight)
             if trouble is not None:
                 present[trouble.key] = trouble
     for key in _covered(present):
@@ -203,8 +214,6 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
 
 def _seen(row: Row, who: str, before: Trouble | None, sight: Sight) -> Trouble | None:
     now = sight.now
-    if sight.unknown(row, who):
-        return None if before is None or before.begun_wall is None else replace(before, last=now)
     found = row.condition(sight, who)
     if found or found == "":
         value = "" if found is True else found
