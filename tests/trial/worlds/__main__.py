@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests import clocks
 from tests.world.logins import Logins, counted
@@ -54,6 +55,8 @@ KINDS = (
 )
 ON_ITS_WAY = ("accepted", "sending")
 REACHED = ("sent", "delivered", "read")
+GIVEN_UP = "no success in "
+"""So begins what the agent says of a session that a person must try again."""
 REPLAYS = 40
 
 
@@ -155,10 +158,13 @@ class World:
         self.note("the day is over: all faults end")
         await self.others.end_faults()
         for id in sorted(self.stopped):
+            del self.stopped[id]
             await self.agent.do("POST", f"/api/instance/{id}/start")
-        self.stopped.clear()
-        for id in self.ids:
-            await self.agent.ask("POST", f"/api/instance/{id}/sandbox/fault", {"clear": True})
+        await self.end_faults()
+        for one in await self.shown():
+            if one["sentence"].startswith(GIVEN_UP):
+                self.note(f"a person tries {one['id']} again")
+                self.taken.add(one["id"])
         for id in sorted(self.taken):
             await self.agent.ask("POST", f"/force-reconnection/{id}")
         self.taken.clear()
@@ -224,8 +230,17 @@ class World:
             if moved > 0:  # what is too old then goes
                 self.told[id].clear()
         self.note(f"the clock is set by {moved} s")
+        await self.end_faults()  # their ends are in wall time
         clocks.stopped().wall += moved
         self.logins.banned.clear()
+
+    async def end_faults(self) -> None:
+        """Those of the sandbox; a worker that does not run finds none at its start."""
+        for id in self.ids:
+            path = f"/api/instance/{id}/sandbox/fault"
+            if (await self.agent.ask("POST", path, {"clear": True}))[0] != 200:
+                for name in ("faults.json", "network"):
+                    (self.agent.state / "sessions" / id / "session" / name).unlink(missing_ok=True)
 
     async def begin_life(self) -> None:
         self.logins.new_life()
@@ -301,6 +316,8 @@ class World:
     async def must_be_well(self, within: float) -> None:
         end = asyncio.get_running_loop().time() + within
         while bad := await self.not_connected():
+            for id in sorted(self.others.logged_out):  # a person opens its page to scan
+                await self.agent.ask("GET", f"/api/instance/{id}/qr")
             self.others.scan()
             if asyncio.get_running_loop().time() > end:
                 raise Wrong(f"after {within:.0f} s not connected: {bad}")
@@ -310,13 +327,18 @@ class World:
                 raise Wrong(f"{id} has another device: its pairing was lost")
 
     async def not_connected(self) -> list[str]:
-        shown = (await self.agent.do("GET", "/api/instances?limit=500"))["instances"]
+        shown = await self.shown()
         missing = {*self.ids, *self.others.ids} - {one["id"] for one in shown}
         return sorted(missing) + [
             f"{one['id']}: {one['connection_status']}, {one['sentence']}"
             for one in shown
             if one["connection_status"] != "CONNECTED"
         ]
+
+    async def shown(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]]
+        found = (await self.agent.do("GET", "/api/instances?limit=500"))["instances"]
+        return found
 
     async def must_have_arrived(self, id: str) -> None:
         end = asyncio.get_running_loop().time() + BACK_WITHIN
