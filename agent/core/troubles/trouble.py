@@ -100,10 +100,8 @@ class Windows:
 
     def rise(self, who: str, name: str, seconds: float, now: float) -> float:
         past = self._past.get(who)
-        if past is None or len(past) < 2:
-            return 0.0
-        if past[0][1].get(name, 0.0) == past[-1][1].get(name, 0.0):
-            return 0.0  # of a counter that rests
+        if past is None or past[0][1].get(name) == past[-1][1].get(name):
+            return 0.0  # most counters rest
         then = next((at for at in reversed(past) if at[0] <= now - seconds), past[0])
         last, before = past[-1][1].get(name, 0.0), then[1].get(name, 0.0)
         return last - before if last >= before else last
@@ -140,13 +138,9 @@ class Sight:
     def unknown(self) -> Mapping[bool, Collection[str]]:
         """Sessions that no row speaks of, for their server is down; and (True) those that a row
         `of_incident` leaves to their incident."""
-        down = {
-            who
-            for who, view in self.sessions.items()
-            if (backend := self.backends.get(view.instance.backend)) and not backend.up
-        }
-        failing = {who for who, view in self.sessions.items() if view.in_incident}
-        return {False: down, True: down | failing}
+        down = {name for name, backend in self.backends.items() if not backend.up}
+        away = {who for who, view in self.sessions.items() if view.instance.backend in down}
+        return {False: away, True: away | {w for w, it in self.sessions.items() if it.in_incident}}
 
 
 Key = tuple[str, str]
@@ -190,11 +184,7 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
     for row in table:
         hidden = unknown[row.of_incident] if row.of is Of.SESSION else ()
         for who in sight.names(row.of):
-            known = before.get((row.name, who))
-            if who in hidden:
-                trouble = known and (replace(known, last=sight.now) if known.begun_wall else None)
-            else:
-                trouble = _seen(row, who, known, sight)
+            trouble = _seen(row, who, before.get((row.name, who)), sight, who in hidden)
             if trouble is not None:
                 present[trouble.key] = trouble
     for key in _covered(present):
@@ -212,9 +202,11 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
     return Look(present, tuple(one for one in began if one.key in present), tuple(over))
 
 
-def _seen(row: Row, who: str, before: Trouble | None, sight: Sight) -> Trouble | None:
-    now = sight.now
-    found = row.condition(sight, who)
+def _seen(row: Row, who: str, before: Trouble | None, at: Sight, hidden: bool) -> Trouble | None:
+    now = at.now
+    if hidden:
+        return None if before is None or before.begun_wall is None else replace(before, last=now)
+    found = row.condition(at, who)
     if found or found == "":
         value = "" if found is True else found
         return replace(before or Trouble(row, who, now, now), last=now, value=value)
