@@ -13,6 +13,7 @@ that story, and ends with 1.
 import argparse
 import asyncio
 import difflib
+import functools
 import gc
 import json
 import logging
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.messages.record import GAP
 from tests import clocks
 from tests.world.logins import Logins, counted
 from tests.world.others import ONE, WHOLE, Others
@@ -264,7 +266,10 @@ class World:
             status, page = await self.agent.ask("GET", path)
             if status != 200:  # its worker does not run now
                 return
-            self.cursors[id], more = page["next"], page["more"]
+            since, self.cursors[id], more = self.cursors[id], page["next"], page["more"]
+            risen = [since, *(one["cursor"] for one in page["records"] if one["kind"] != GAP)]
+            if risen != sorted(set(risen)) or page["next"] < risen[-1]:
+                raise Wrong(f"the cursors of {id} do not rise: {risen}, then {page['next']}")
             for one in page["records"]:
                 if one["kind"] != "message" or one.get("from_me"):
                     continue
@@ -404,6 +409,11 @@ def play(
 
 
 def measure() -> int:
+    """Without what an ended life of the agent froze, and what caches of a bounded size hold."""
+    gc.unfreeze()
+    for one in gc.get_objects():
+        if isinstance(one, functools._lru_cache_wrapper):
+            one.cache_clear()
     gc.collect()
     return sys.getallocatedblocks()
 
