@@ -169,6 +169,7 @@ def virtual_time(seed: int = 0) -> Iterator[None]:
             patch("agent.messages.outbox.Writer", _InLineWriter),
             patch("agent.daemon.main.start_threads", _nothing),
             patch("agent.supervise.periodic.usage.measure_whole", _measure),
+            patch("agent.metrics.machine.MachineFigures._process_and_host", _quiet_machine),
             patch("sdnotify.SystemdNotifier", _NoManager),
             patch("agent.daemon.main.stop_in_order", _stop_in_order),
             patch.object(os, "kill", _kill),
@@ -243,6 +244,14 @@ def _nothing_synced(_fd: int) -> None:
 
 memory_of: dict[str, int] = {}
 """In bytes, where a test says it: this process is no worker, and its own figures say nothing."""
+
+
+def _quiet_machine(_figures: object) -> Iterator[tuple[str, float]]:
+    """Its memory, processors and descriptors; its disk is the real one."""
+    yield from (("process_cpu_seconds_total", 1.0), ("process_resident_memory_bytes", 64 << 20))
+    yield from (("process_open_fds", 40), ("process_max_fds", 65_536))
+    yield from (("process_start_time_seconds", 1.0), ("wa_host_memory_total_bytes", 8 << 30))
+    yield from (("wa_host_memory_used_bytes", 1 << 30), ("wa_host_cpu_usage_ratio", 0.1))
 
 
 async def _measure(pids: Mapping[Any, int], _facts: object) -> dict[Any, Usage]:

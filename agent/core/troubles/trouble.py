@@ -100,8 +100,8 @@ class Windows:
 
     def rise(self, who: str, name: str, seconds: float, now: float) -> float:
         past = self._past.get(who)
-        if past is None or len(past) < 2:
-            return 0.0
+        if past is None or past[0][1].get(name) == past[-1][1].get(name):
+            return 0.0  # most counters rest
         then = next((at for at in reversed(past) if at[0] <= now - seconds), past[0])
         last, before = past[-1][1].get(name, 0.0), then[1].get(name, 0.0)
         return last - before if last >= before else last
@@ -135,13 +135,12 @@ class Sight:
         named[Of.GROUP] = self.groups
         return named.get(of, ("",))
 
-    def unknown(self, row: Row, who: str) -> bool:
-        """Nothing can be said of a session whose server is down; its incident speaks for others."""
-        if row.of is not Of.SESSION or who not in self.sessions:
-            return False
-        view = self.sessions[who]
-        backend = self.backends.get(view.instance.backend)
-        return bool(backend and not backend.up) or (row.of_incident and view.in_incident)
+    def unknown(self) -> Mapping[bool, Collection[str]]:
+        """Sessions that no row speaks of, for their server is down; and (True) those that a row
+        `of_incident` leaves to their incident."""
+        down = {name for name, backend in self.backends.items() if not backend.up}
+        away = {who for who, view in self.sessions.items() if view.instance.backend in down}
+        return {False: away, True: away | {w for w, it in self.sessions.items() if it.in_incident}}
 
 
 Key = tuple[str, str]
@@ -181,9 +180,11 @@ class Look:
 
 def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> Look:
     present: dict[Key, Trouble] = {}
+    unknown = sight.unknown()
     for row in table:
+        hidden = unknown[row.of_incident] if row.of is Of.SESSION else ()
         for who in sight.names(row.of):
-            trouble = _seen(row, who, before.get((row.name, who)), sight)
+            trouble = _seen(row, who, before.get((row.name, who)), sight, who in hidden)
             if trouble is not None:
                 present[trouble.key] = trouble
     for key in _covered(present):
@@ -201,11 +202,11 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
     return Look(present, tuple(one for one in began if one.key in present), tuple(over))
 
 
-def _seen(row: Row, who: str, before: Trouble | None, sight: Sight) -> Trouble | None:
-    now = sight.now
-    if sight.unknown(row, who):
+def _seen(row: Row, who: str, before: Trouble | None, at: Sight, hidden: bool) -> Trouble | None:
+    now = at.now
+    if hidden:
         return None if before is None or before.begun_wall is None else replace(before, last=now)
-    found = row.condition(sight, who)
+    found = row.condition(at, who)
     if found or found == "":
         value = "" if found is True else found
         return replace(before or Trouble(row, who, now, now), last=now, value=value)

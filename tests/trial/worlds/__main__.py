@@ -13,6 +13,7 @@ that story, and ends with 1.
 import argparse
 import asyncio
 import difflib
+import functools
 import gc
 import json
 import logging
@@ -27,7 +28,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from agent.messages.record import GAP
 from tests import clocks
 from tests.world.logins import Logins, counted
 from tests.world.others import ONE, WHOLE, Others
@@ -54,6 +57,8 @@ KINDS = (
 )
 ON_ITS_WAY = ("accepted", "sending")
 REACHED = ("sent", "delivered", "read")
+GIVEN_UP = "no success in "
+"""So begins what the agent says of a session that a person must try again."""
 REPLAYS = 40
 
 
@@ -155,10 +160,13 @@ class World:
         self.note("the day is over: all faults end")
         await self.others.end_faults()
         for id in sorted(self.stopped):
+            del self.stopped[id]
             await self.agent.do("POST", f"/api/instance/{id}/start")
-        self.stopped.clear()
-        for id in self.ids:
-            await self.agent.ask("POST", f"/api/instance/{id}/sandbox/fault", {"clear": True})
+        await self.end_faults()
+        for one in await self.shown():
+            if one["sentence"].startswith(GIVEN_UP):
+                self.note(f"a person tries {one['id']} again")
+                self.taken.add(one["id"])
         for id in sorted(self.taken):
             await self.agent.ask("POST", f"/force-reconnection/{id}")
         self.taken.clear()
@@ -224,8 +232,17 @@ class World:
             if moved > 0:  # what is too old then goes
                 self.told[id].clear()
         self.note(f"the clock is set by {moved} s")
+        await self.end_faults()  # their ends are in wall time
         clocks.stopped().wall += moved
         self.logins.banned.clear()
+
+    async def end_faults(self) -> None:
+        """Those of the sandbox; a worker that does not run finds none at its start."""
+        for id in self.ids:
+            path = f"/api/instance/{id}/sandbox/fault"
+            if (await self.agent.ask("POST", path, {"clear": True}))[0] != 200:
+                for name in ("faults.json", "network"):
+                    (self.agent.state / "sessions" / id / "session" / name).unlink(missing_ok=True)
 
     async def begin_life(self) -> None:
         self.logins.new_life()
@@ -249,7 +266,10 @@ class World:
             status, page = await self.agent.ask("GET", path)
             if status != 200:  # its worker does not run now
                 return
-            self.cursors[id], more = page["next"], page["more"]
+            since, self.cursors[id], more = self.cursors[id], page["next"], page["more"]
+            risen = [since, *(one["cursor"] for one in page["records"] if one["kind"] != GAP)]
+            if risen != sorted(set(risen)) or page["next"] < risen[-1]:
+                raise Wrong(f"the cursors of {id} do not rise: {risen}, then {page['next']}")
             for one in page["records"]:
                 if one["kind"] != "message" or one.get("from_me"):
                     continue
@@ -301,6 +321,8 @@ class World:
     async def must_be_well(self, within: float) -> None:
         end = asyncio.get_running_loop().time() + within
         while bad := await self.not_connected():
+            for id in sorted(self.others.logged_out):  # a person opens its page to scan
+                await self.agent.ask("GET", f"/api/instance/{id}/qr")
             self.others.scan()
             if asyncio.get_running_loop().time() > end:
                 raise Wrong(f"after {within:.0f} s not connected: {bad}")
@@ -310,13 +332,18 @@ class World:
                 raise Wrong(f"{id} has another device: its pairing was lost")
 
     async def not_connected(self) -> list[str]:
-        shown = (await self.agent.do("GET", "/api/instances?limit=500"))["instances"]
+        shown = await self.shown()
         missing = {*self.ids, *self.others.ids} - {one["id"] for one in shown}
         return sorted(missing) + [
             f"{one['id']}: {one['connection_status']}, {one['sentence']}"
             for one in shown
             if one["connection_status"] != "CONNECTED"
         ]
+
+    async def shown(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]]
+        found = (await self.agent.do("GET", "/api/instances?limit=500"))["instances"]
+        return found
 
     async def must_have_arrived(self, id: str) -> None:
         end = asyncio.get_running_loop().time() + BACK_WITHIN
@@ -382,6 +409,11 @@ def play(
 
 
 def measure() -> int:
+    """Without what an ended life of the agent froze, and what caches of a bounded size hold."""
+    gc.unfreeze()
+    for one in gc.get_objects():
+        if isinstance(one, functools._lru_cache_wrapper):
+            one.cache_clear()
     gc.collect()
     return sys.getallocatedblocks()
 
