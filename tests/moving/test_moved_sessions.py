@@ -37,16 +37,11 @@ async def moves_in(bench: Bench, session: FoundSession) -> None:
     assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims)
 
 
-async def paired(bench: Bench) -> dict[str, bytes]:
-    """The keys of a session that has talked, and that no program runs any more."""
+async def test_from_whatickets_json(bench: Bench, tmp_path: Path) -> None:
     await bench.pair()
     await bench.talk("hello")
     await bench.stop()
-    return read_folder(bench.folder)
-
-
-async def test_from_whatickets_json(bench: Bench, tmp_path: Path) -> None:
-    path = write_json(tmp_path / "shop.json", as_whaticket(await paired(bench)))
+    path = write_json(tmp_path / "shop.json", as_whaticket(read_folder(bench.folder)))
     [session] = find_sessions(str(path), stopped=True)
     await moves_in(bench, session)
 
@@ -65,7 +60,5 @@ async def test_from_a_bot_of_the_real_library(bench: Bench, tmp_path: Path, pack
         assert running.code == "in_use"
     finally:
         server.end()
-    [session] = find_sessions(str(tmp_path / "bot"))
-    assert session.code == "in_use", "it may have written a moment ago from another machine"
     [session] = find_sessions(str(tmp_path / "bot"), stopped=True)
     await moves_in(bench, session)

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.errors import InvalidRequest
 from agent.moving import sources
 from agent.moving.keys import look_at, without_twins
 from agent.moving.keys import write_folder as write_session
@@ -130,15 +129,6 @@ def test_a_record_that_cannot_be_used_stays_behind_and_the_session_moves(
     assert (session.problem, written) == ("", {f"{key}.json" for key in keys_of()})
     assert sum(session.left_out.values()) == len(PEERS[case])
     assert "5511900000002" not in session.left_out_sentence, "no contact's number is told"
-
-
-@pytest.mark.parametrize(
-    ("source", "code"), [("postgresql://u:s3cret@db/x", "unknown"), ("/no/such/file", "unreadable")]
-)
-def test_no_source_has_its_code(source: str, code: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        find_sessions(source)
-    assert (caught.value.code, "s3cret" in str(caught.value)) == (code, False)
 
 
 def test_of_copies_of_one_device_none_is_chosen(tmp_path: Path) -> None:

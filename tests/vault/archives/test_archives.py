@@ -185,19 +185,24 @@ def test_the_plainest_archive_is_taken(root):
     assert contents(root / ".staging" / "other.import") == {"session/sandbox.json": FILE[1]}
 
 
+NOISE = random.Random(1).randbytes(1 << 20)
+
+
 @pytest.mark.parametrize(
     ("files", "limits", "code"),
     [
-        pytest.param([("a", b"x" * 2_000_000)], {"unpacked": 1 << 20}, "unpacks", id="listed"),
-        pytest.param([(str(n), b"") for n in range(20)], {"files": 10}, "too_many", id="many"),
+        ([("a", b"x" * 2_000_000)], {"unpacked": 1 << 20}, "unpacks_too_large"),
+        ([(str(n), b"") for n in range(20)], {"files": 10}, "too_many_files"),
+        ([("a", NOISE)], {"packed": 1 << 18}, TooLarge("").code),
     ],
+    ids=["unpacked", "files", "packed"],
 )
 def test_an_archive_over_its_limits_is_refused(root, files, limits, code):
     members = [(member(f"session/{path}"), raw) for path, raw in files]
     raw = build(*members, manifest=manifest_of(*files))
     with pytest.raises(TooLarge) as caught:
         arrive(root, raw, replace(LIMITS, **limits))
-    assert caught.value.code.startswith(code)
+    assert caught.value.code == code
 
 
 def bomb(size):
@@ -234,13 +239,6 @@ def test_a_huge_extended_head_is_not_read_into_memory(root):
     head.size = 8 << 30
     with pytest.raises(InvalidRequest, match="extended head"):
         arrive(root, gzip.compress(head.tobuf() + bytes(4096)))
-
-
-def test_more_packed_bytes_than_allowed_are_not_read(root):
-    noise = random.Random(1).randbytes(1 << 20)
-    raw = build((member("session/a"), noise), manifest=manifest_of(("a", noise)))
-    with pytest.raises(TooLarge):
-        arrive(root, raw, replace(LIMITS, packed=1 << 18))
 
 
 NAMES = st.text(
