@@ -1,6 +1,7 @@
 """How often sessions log in: within the budget, never while banned, never when stopped."""
 
 import asyncio
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ class Logins:
     stopped: dict[str, float] = field(default_factory=dict)
     """Those that a person stopped, and when."""
     banned: dict[str, float] = field(default_factory=dict)
-    """Those that have a ban that the agent knows or hears of, and since when."""
+    """Those that have a ban, and since when the agent knows or hears of it; inf: not yet."""
     by_itself: set[str] = field(default_factory=set)
     """Those whose worker ends and is started by its host."""
 
@@ -48,6 +49,8 @@ class Logins:
             self.wrongs.append(f"{id} logs in, and an operator had stopped it")
         if banned and now > self.banned.get(id, now) + KNOWN_WITHIN and id not in self.by_itself:
             self.wrongs.append(f"{id} logs in while it is banned")
+        if banned and self.banned.get(id) == math.inf:
+            self.banned[id] = now
         if id in self.by_itself:
             self.by_itself.discard(id)
         elif (left := self._bucket.take(self.policy, now)) is not None:

@@ -192,7 +192,9 @@ class World:
                 self.note(f"{event.name} of {id} for {seconds} s")
                 self.taken |= {id} if event.name == "conflict" else set()
                 if event.name == "temp-ban":
-                    self.logins.banned[id] = asyncio.get_running_loop().time()
+                    # The agent hears of it now, or from the next login of what is down.
+                    up = await self.agent.status(id) == "CONNECTED"
+                    self.logins.banned[id] = asyncio.get_running_loop().time() if up else math.inf
                 self.logins.by_itself |= {id} if event.name == "crash" else set()
                 await self.agent.fault(id, event.name, seconds)
             case "network":
