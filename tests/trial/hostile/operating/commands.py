@@ -72,7 +72,7 @@ ROUTES_KEEP = words_of(
     "POST {I}/read, POST {I}/presence, GET "
     "{I}/outbox, GET {I}/outbox/{message}, DELETE {I}/outbox/{message}, POST "
     "{I}/sandbox/scan, POST {I}/sandbox/say, GET {I}/sandbox/heard, GET "
-    "/api/troubles, GET /api/engines, GET /api/backends, POST /api/backends, POST /api/reload, GET "
+    "/api/troubles, GET /api/engines, GET /api/backends, POST /api/reload, GET "
     "/api/backends/{name}, GET "
     "/api/backends/{name}/sessions, POST /api/backends/{name}/adopt, POST "
     "/api/backends/{name}/check, POST /api/backends/{name}/reset, "
