@@ -17,11 +17,14 @@ notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 def say(*assignments: str) -> None:
     path = Path(os.environ["NOTIFY_SOCKET"])
-    folder = os.open(path.parent, os.O_PATH)
+    try:  # no agent may listen just now, and the folder may have another name
+        folder = os.open(path.parent, os.O_PATH)
+    except OSError:
+        return
     try:
         notices.sendto("\n".join(assignments).encode(), f"/proc/self/fd/{folder}/{path.name}")
     except OSError:
-        pass  # no agent listens just now
+        pass
     finally:
         os.close(folder)
 

@@ -125,10 +125,12 @@ async def test_an_interrupted_run_takes_its_session_up_again_and_another_waits(
 ) -> None:
     await place.run("all")
     place.break_keys()
+    place.standin.faults.stuck_opening = True  # it waits for the session until the other was heard
     process = await place.begin("all")
     await eventually(lambda: any("disconnect" in it for it in place.standin.requests), within=60)
     assert await place.run("all") == (75, "another round runs; try again later\n")
     os.killpg(process.pid, signal.SIGTERM)
+    place.standin.faults.stuck_opening = False
     said, _ = await process.communicate()
     assert (process.returncode, said) == (0, b"7: recovered\n")
     assert place.standin.sessions["7"].status == "CONNECTED"

@@ -155,9 +155,8 @@ def adds_a_step_to_the_schema(tree: Path) -> None:
     edit(tree / "DEBIAN/preinst", r'known="1"', 'known="2"')
     edit(
         program(tree) / "store/migrations.py",
-        r'Migration\("first tables", first_tables\),',
-        'Migration("first tables", first_tables),'
-        ' Migration("later", lambda db: db.execute("create table later (x)")),',
+        r"(?m)^    \),\n\)",
+        '    ),\n    ("later", "create table later (x)"),\n)',
     )
 
 
