@@ -41,6 +41,8 @@ class Others:
             self.standin.instances[id].drop(408)
         elif name == "contradiction":
             self.standin.instances[id].row.set(connectionStatus="close")
+        elif name == "logout" and id in self.logged_out:
+            return  # a phone removes no device twice
         elif name == "logout":
             self.logged_out.add(id)
             self.standin.instances[id].end(401)

@@ -51,6 +51,7 @@ OF_ONE = ("drop", "zombie", "crash", "conflict", "stuck-loading", "temp-ban", "b
 KINDS = (
     *("message",) * 4,
     *("contact",) * 3,
+    "caught",
     *("one",) * 3,
     *("server", "remote"),
     *("network", "worker", "kill", "restart", "operator", "clock", "sleep", "disk"),
@@ -59,6 +60,8 @@ ON_ITS_WAY = ("accepted", "sending")
 REACHED = ("sent", "delivered", "read")
 GIVEN_UP = "no success in "
 """So begins what the agent says of a session that a person must try again."""
+TURNS = 60
+"""Turns of the loop in which a contact's message is read, kept and answered, and a few more."""
 REPLAYS = 40
 
 
@@ -185,6 +188,8 @@ class World:
                 await self.say(id)
             case "contact":
                 await self.hear(id)
+            case "caught":
+                await self.be_caught(id, round(event.share * TURNS))
             case "server" | "remote":
                 self.note(f"{event.name} of {id or 'the server of others'} for {seconds} s")
                 await self.others.happen(id, event.name, seconds)
@@ -259,6 +264,16 @@ class World:
         self.note(f"message {self.messages} to {id}: {status}")
         if status == 200:
             self.told[id].append(self.messages)
+
+    async def be_caught(self, id: str, turns: int) -> None:
+        """Its worker is killed while a contact writes: kept or not, as the contact hears."""
+        self.note(f"the worker of {id} is killed {turns} turns into a message")
+        writes = asyncio.create_task(self.hear(id), name="contact")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        self.logins.by_itself.add(id)
+        await self.agent.kill_worker(id)
+        await writes
 
     async def read(self, id: str) -> None:
         """What a reader gets after its cursor: of what is awaited none twice, none out of order."""
