@@ -358,9 +358,7 @@ class World:
         ]
 
     async def shown(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]]
-        found = (await self.agent.do("GET", "/api/instances?limit=500"))["instances"]
-        return found
+        return list((await self.agent.do("GET", "/api/instances?limit=500"))["instances"])
 
     async def must_have_arrived(self, id: str) -> None:
         end = asyncio.get_running_loop().time() + BACK_WITHIN
