@@ -15,6 +15,7 @@ function take() {
   let words;
   try {
     words = readFileSync(control, "utf8").split(" ");
+    if (!words[0]) throw new Error("it is being written");
   } catch {
     done = 0;
     return true;
