@@ -1,23 +1,19 @@
 """What a webhook is sent, what its answers mean, how long it is waited for."""
 
-import json
-from email.utils import formatdate
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.wings.webhooks.courier import next_wait
-from agent.wings.webhooks.post import (
+from agent.webhooks.courier import next_wait, wants
+from agent.webhooks.post import (
     LONGEST_RETRY_AFTER,
     Answer,
     judge_answer,
-    parcel_of,
+    pack_event,
     retry_after,
-    wants,
 )
+from agent.webhooks.settings import WebhookDeclaration
 
 NOW = 1_800_000_000.0
 
@@ -47,7 +43,8 @@ def entry(kind: str = "status", instance: str | None = "shop-1", **detail: Any) 
 def test_filters_choose_the_events_of_a_webhook(
     kinds: tuple[str, ...], instances: tuple[str, ...], what: JournalEntry, wanted: bool
 ) -> None:
-    assert wants("ops", kinds, instances, what) is wanted
+    declared = WebhookDeclaration("ops", kinds=kinds, instances=instances)
+    assert wants(declared, what) is wanted
 
 
 @pytest.mark.parametrize(
@@ -70,44 +67,22 @@ def test_every_answer_of_a_target_has_its_meaning(status: int, answer: Answer) -
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [
-        (None, 0),
-        ("120", 120),
-        ("0", 0),
-        ("99999999999999999999", LONGEST_RETRY_AFTER),
-        (formatdate(NOW + 90, usegmt=True), 90),
-        (formatdate(NOW - 90, usegmt=True), 0),
-        ("-5", 0),
-        ("soon", 0),
-        ("\u0661\u0662", 0),
-    ],
+    [("", 0), ("120", 120), ("0", 0), ("9" * 400, LONGEST_RETRY_AFTER), ("-5", 0), ("soon", 0)],
 )
-def test_a_wait_that_is_asked_for_is_kept_within_bounds(text: str | None, seconds: float) -> None:
-    assert retry_after(text, NOW) == pytest.approx(seconds, abs=1)
+def test_a_wait_that_is_asked_for_is_kept_within_bounds(text: str, seconds: float) -> None:
+    assert retry_after(text) == seconds
 
 
-@given(st.text(max_size=80))
-def test_the_wait_has_an_end_however_long_a_target_asks_for(text: str) -> None:
-    assert 0 <= retry_after(text, NOW) <= LONGEST_RETRY_AFTER
-
-
-def test_waits_double_up_to_the_longest_with_full_jitter() -> None:
-    longest = [next_wait(failures, 0.0, 1.0) for failures in range(1, 13)]
-    assert longest[:5] == [1, 2, 4, 8, 16]
-    assert longest[-1] == 300
-    assert next_wait(500, 0.0, 1.0) == 300
-    assert next_wait(5, 0.0, 0.25) == 4
-    assert next_wait(1, 77.0, 1.0) == 77
-
-
-def test_an_infinite_number_holds_nothing_up() -> None:
-    found = json.loads(parcel_of(entry(share=float("nan")), "m", "1").body)
-    assert (found["detail"], found["id"]) == ({}, 7)
-    assert json.loads(parcel_of(entry(share=0.5), "m", "1").body)["detail"] == {"share": 0.5}
+def test_waits_double_up_to_the_longest_and_are_at_random() -> None:
+    for failures, longest in ((1, 1), (2, 2), (5, 16), (12, 300), (5000, 300)):
+        waits = [next_wait(failures, 0.0) for _ in range(200)]
+        assert longest / 2 < max(waits) <= longest
+        assert min(waits) < longest / 2
+    assert next_wait(1, 77.0) == 77
 
 
 def test_an_entry_of_another_journal_has_another_name() -> None:
     first = entry()
     other = JournalEntry("status", "later", wall=NOW + 1, cursor=7)
-    assert parcel_of(first, "m", "1").delivery == "7-1800000000000"
-    assert parcel_of(other, "m", "1").delivery != "7-1800000000000"
+    assert pack_event(first).delivery == "7-1800000000000"
+    assert pack_event(other).delivery != "7-1800000000000"
