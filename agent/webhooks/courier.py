@@ -49,14 +49,15 @@ Page = list[tuple[int, Parcel | None]]
 """Each cursor behind the one before, with its parcel; None: the webhook does not want it."""
 
 
+Read = Callable[["Source"], Awaitable[Page]]
+
+
 class Source:
     """The journal, or what one session got; each is carried by a task of its own."""
 
-    def __init__(
-        self, fact: str, page: Callable[["Source"], Awaitable[Page]], id: str = ""
-    ) -> None:
-        self.fact, self.page, self.id = fact, page, InstanceId(id)
+    def __init__(self, fact: str, page: Read, id: str = "") -> None:
         """`fact`: the cursor's name in the store."""
+        self.fact, self.page, self.id = fact, page, InstanceId(id)
         self.cursor, self.saved = 0, -1
         """All up to it is settled."""
         self.born = -1.0
@@ -151,23 +152,20 @@ class Courier:
             except* Exception:
                 log.exception("webhook %s: internal error; it starts again", self.name)
             finally:
-                line, self._line = self._line, None
-                if line is not None:
-                    await line.close()
+                if self._line is not None:
+                    await self._line.close()
+                self._line = None
             await asyncio.sleep(AGAIN)
 
     # The journal
 
     async def _follow_journal(self) -> None:
-        while True:
-            subscription = self._bus.subscribe()
-            try:
+        while True:  # a subscription that was too slow ends
+            with contextlib.closing(self._bus.subscribe()) as subscription:
                 self._journal.news.set()
                 async for entry in subscription:
                     self._newest = max(entry.cursor, self._newest)
                     self._journal.news.set()
-            finally:
-                subscription.close()
 
     async def _journal_page(self, its: Source) -> Page:
         if its.born < 0:
@@ -193,8 +191,8 @@ class Courier:
     # Sessions
 
     async def _follow_sessions(self, group: asyncio.TaskGroup) -> None:
-        changes, fact = self._reader.follow_changes(), f"webhook_messages.{self.name}"
-        try:
+        with contextlib.closing(self._reader.follow_changes()) as changes:
+            fact = f"webhook_messages.{self.name}"
             begun = await self._store.get_fact(fact)
             if begun is None:
                 begun = "0.0" if self.declared.oldest else repr(time.time())
@@ -209,8 +207,6 @@ class Courier:
                         group.create_task(self._carry(source), name=fact)
                     self._sources[id].news.set()
                 there = await changes.next()
-        finally:
-            changes.close()
 
     async def _session_page(self, its: Source) -> Page:
         if (view := self._views().get(its.id)) is None:

@@ -188,12 +188,11 @@ def problem_of(error: Exception) -> str:
         return f"its certificate is refused: {error.certificate_error}"
     if isinstance(cause, ssl.SSLError):
         return f"TLS with it fails: {cause.reason or 'refused'}"
-    for kind, words in _PROBLEMS.items():
-        if isinstance(error, kind):
-            return words
-    # The library's "Connect call failed" does not tell the cause.
-    known = isinstance(cause, OSError) and cause.errno
-    return f"it cannot be reached: {os.strerror(known) if known else type(error).__name__}"
+    known = next((words for kind, words in _PROBLEMS.items() if isinstance(error, kind)), "")
+    if not known and isinstance(cause, OSError) and cause.errno:
+        # The library's "Connect call failed" does not tell the cause.
+        known = f"it cannot be reached: {os.strerror(cause.errno)}"
+    return known or f"it cannot be reached: {type(error).__name__}"
 
 
 _PROBLEMS = {

@@ -1,16 +1,12 @@
 """[[webhook]] of agent.toml: read, checked, shown."""
 
-import re
 from pathlib import Path
 
 import pytest
 
 from agent.config import load_config, render_config, without_secrets
-from agent.core.setting import settings_of
 from agent.errors import ConfigError
 from agent.webhooks.settings import WebhookDeclaration, secret_of, webhooks_of
-
-EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
 
 
 @pytest.fixture
@@ -21,17 +17,6 @@ def load(tmp_path: Path):
         return load_config(file, {})
 
     return read
-
-
-def test_the_webhook_in_the_example_is_a_good_one_with_every_key(load):
-    text = EXAMPLE.read_text().partition("# [[webhook]]\n")[2].partition("# Instances")[0]
-    lines = re.findall(r"^# .+\n# (\w+ = .+)$", text, flags=re.MULTILINE)
-    marks = [one.name for one, _ in settings_of(WebhookDeclaration)]
-    assert [line.partition(" ")[0] for line in lines] == marks
-    (found,) = load("[[webhook]]\n" + "\n".join(lines)).of_wings["webhook"]
-    assert found == WebhookDeclaration(
-        "ops", "https://ops.example.com/wa-agent", "/etc/wa-agent/ops.secret"
-    )
 
 
 HOOK = "[[webhook]]\nname = 'ops'\nurl = 'https://x.example/in?token=T-1'\n"

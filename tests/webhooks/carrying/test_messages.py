@@ -104,6 +104,19 @@ async def test_a_new_webhook_begins_with_the_next_message_and_in_a_new_session_w
                      ["old", *["while it was not looked at"] * 2])  # fmt: skip
 
 
+async def test_a_session_that_is_made_anew_is_sent_from_its_first_message(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    bench.messages.add("shop")
+    await bench.begin(hook(target))
+    bench.messages.keep("shop", "a", "b")
+    await eventually(lambda: texts(target), ["a", "b"])
+    bench.messages.remove("shop")
+    bench.messages.add("shop", created_wall=time.time())
+    bench.messages.keep("shop", "c")
+    await eventually(lambda: texts(target)[2:], ["c"])
+
+
 async def test_what_a_kill_interrupts_is_sent_again_and_nothing_else_before_it(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
