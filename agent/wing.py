@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
 WINGS = "agent.wings"
+ROOMS = ("agent.webhooks",)
+"""Rooms with a door that are no wings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,8 @@ class Wing:
 
     name: str
     """Its folder."""
+    package: str = ""
+    """The package that holds its modules; "" = that folder below agent/wings."""
     settings: str = ""
     """Has TABLES: its tables of agent.toml."""
     part: str = ""
@@ -44,7 +47,7 @@ class Wing:
     agent."""
 
     def take(self, module: str) -> ModuleType:
-        return import_module(f"{WINGS}.{self.name}.{module}")
+        return import_module(f"{self.package or f'{WINGS}.{self.name}'}.{module}")
 
     def file(self, name: str) -> Path:
         return Path(str(self.take("door").__file__)).with_name(name)
@@ -52,11 +55,10 @@ class Wing:
 
 @cache
 def wings() -> tuple[Wing, ...]:
-    """Those whose folder is there, by name."""
-    if find_spec(WINGS) is None:
-        return ()
+    """Those whose folder is there, by name; then the rooms."""
     found = iter_modules(import_module(WINGS).__path__)
-    return tuple(import_module(f"{WINGS}.{one.name}.door").WING for one in found if one.ispkg)
+    packages = (*(f"{WINGS}.{one.name}" for one in found if one.ispkg), *ROOMS)
+    return tuple(import_module(f"{package}.door").WING for package in packages)
 
 
 def described_at() -> str:

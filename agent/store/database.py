@@ -142,12 +142,6 @@ class Store:
             )
         )
 
-    async def count_after(
-        self, after: int, kinds: Collection[str], instances: Collection[str], *, but_of: str
-    ) -> tuple[int, float | None]:
-        wanted = (tuple(kinds), tuple(instances), but_of)
-        return await self._writer.read(lambda db: journal.count_after(db, after, *wanted))
-
     async def add_key(self, key: KeyRow) -> None:
         await self._writer.write(lambda db: keys.insert_key(db, key))
 

@@ -72,22 +72,6 @@ def select_entries(
     return [_decode(row) for row in db.query(sql, values)]
 
 
-def count_after(
-    db: Database, after: int, kinds: Collection[str], instances: Collection[str], but_of: str
-) -> tuple[int, float | None]:
-    """How many entries with a kind and an instance of these patterns (*, ?) stand behind the
-    cursor, and when the first of them was; without those about the webhook `but_of`."""
-    kind = " or ".join(["kind glob ?"] * len(kinds))
-    instance = " or ".join(["coalesce(instance, '*') glob ?"] * len(instances))
-    row = db.execute(
-        f"select count(*), min(wall) from journal where cursor > ? and ({kind})"
-        f" and ({instance}) and not (kind glob 'webhook*' and coalesce(case"
-        " when json_valid(detail) then json_extract(detail, '$.webhook') end, '') = ?)",
-        [after, *kinds, *instances, but_of],
-    ).fetchone()
-    return row[0], row[1]
-
-
 def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
     """Delete the oldest rows beyond the bounds, one step's worth; return how many went."""
     newest = db.execute("select max(cursor) from journal").fetchone()[0]

@@ -23,14 +23,14 @@ from agent.messages.outbox import Outbox
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.moving.archives import Archives
+from agent.webhooks.part import Webhooks
 from agent.wings.evidence.part import Evidence
 from agent.wings.messages.part import MessagesPart
 from agent.wings.troubles.part import Troubles
-from agent.wings.webhooks.all import Webhooks
 from tests.fakes.evidence import FakeEvidence, FakeSampler
 from tests.fakes.messages import FakeMessages
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
-from tests.wings.webhooks.fake_webhooks import FakeWebhooks
+from tests.webhooks.fake_webhooks import FakeWebhooks
 
 
 @dataclass

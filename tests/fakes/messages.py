@@ -134,6 +134,10 @@ class FakeMessages:
         self._away.discard(InstanceId(name))
         self.tell(name)
 
+    def here(self, id: InstanceId) -> bool:
+        """Its worker answers."""
+        return id not in self._away and self.workers[id].leave.is_set()
+
     # As the reader asks
 
     def folder(self, id: InstanceId) -> Path | None:

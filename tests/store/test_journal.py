@@ -1,7 +1,6 @@
 """Paging through history, and its bounds."""
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 from hypothesis import given
@@ -130,16 +129,3 @@ async def test_an_entry_without_a_time_gets_the_present_one(open_store, wall):
     (stored,) = await store.append(entry(wall=wall))
     assert stored.wall == (wall or 1234.5)
     assert (await store.history())[0] == stored
-
-
-async def test_what_waits_behind_a_cursor_is_counted_by_patterns(store):
-    first, *_ = await store.append(
-        entry("status", "shop-1"), entry("trouble_over", "shop-2"), entry("trouble"),
-        entry("webhook_dead", detail={"webhook": "ops"}), entry("webhook_dead"),
-    )  # fmt: skip
-    before = first.cursor - 1
-    count = partial(store.count_after, but_of="ops")
-    assert await count(before, ("*",), ("*",)) == (4, first.wall)
-    assert (await count(before, ("trouble*",), ("*",)))[0] == 2
-    assert (await count(before, ("*",), ("shop-?",)))[0] == 2
-    assert (await count(first.cursor, ("status",), ("*",))) == (0, None)

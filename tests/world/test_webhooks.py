@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.wings.webhooks.receiver import Receiver
+from tests.webhooks.receiver import Receiver
 
 SECRET = "Geheim-of-sixteen-or-more"
 

@@ -20,7 +20,7 @@ async def open_connection(
     host: str, port: int
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """To the first of the name's addresses that accepts; OSError when none does."""
-    addresses = await _resolve(host, port)
+    addresses = await resolve(host, port)
     loop = asyncio.get_running_loop()
     tries = [
         loop.create_task(_open(address, port, number * APART))
@@ -50,7 +50,8 @@ async def _open(
     return await asyncio.open_connection(address, port)
 
 
-async def _resolve(host: str, port: int) -> list[str]:
+async def resolve(host: str, port: int) -> list[str]:
+    """Its addresses, at least one; OSError when it has none."""
     with suppress(ValueError):
         return [str(ip_address(host))]
     if not _asked.acquire(blocking=False):
@@ -71,8 +72,8 @@ async def _resolve(host: str, port: int) -> list[str]:
         try:
             rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             result = list(dict.fromkeys(str(row[4][0]) for row in rows))[:MOST_ADDRESSES]
-        except OSError as error:
-            result = error
+        except (OSError, UnicodeError) as error:
+            result = error if isinstance(error, OSError) else OSError("it is no valid name")
         finally:
             _asked.release()
         with suppress(RuntimeError):  # the loop is closed: no session needs the answer

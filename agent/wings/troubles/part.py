@@ -142,7 +142,6 @@ class Troubles:
                 "sends_failed": messages.failed.get(id, 0) if messages else 0,
             }
         self._windows.note(counted, now)
-        webhooks = wings.get("webhooks")
         return Sight(
             now,
             time.time(),
@@ -155,7 +154,7 @@ class Troubles:
             },
             self.exporter.machine.values(),
             messages.oldest_wall if messages else {},
-            None if webhooks is None else webhooks.oldest_wall,
+            wings.get("webhooks"),
             Limits(
                 config.health.slow,
                 config.health.error_rate,

@@ -16,7 +16,6 @@ from agent.core.troubles.trouble import TroublesPolicy
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.wings.troubles.part import Troubles
-from agent.wings.webhooks.view import WebhookFigures
 from tests.api.conftest import serve_fakes
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually
@@ -110,8 +109,7 @@ async def test_begin_and_end_are_in_the_journal_the_log_and_the_gauge(
 
 
 async def test_f61_an_event_that_no_webhook_takes(bench: Bench) -> None:
-    behind = WebhookFigures(waiting=3, oldest_wall=1.0)
-    bench.troubles.of_wings = lambda: {"webhooks": behind}
+    bench.troubles.of_wings = lambda: {"webhooks": 1.0}
     await bench.look()
     assert await bench.look(301) == {"webhook_backlog"}
     bench.troubles.of_wings = dict

@@ -4,12 +4,13 @@ from agent.wing import Wing
 
 WING = Wing(
     name="webhooks",
+    package="agent.webhooks",
     settings="settings",
-    part="all",
-    routes="routes",
+    part="part",
+    routes="part",
     commands={"commands": "webhooks"},
     title="events to other programs",
-    doctor="doctor",
+    doctor="commands",
     bundle={"webhooks.json": "/api/webhooks"},
     panels=("webhooks.js",),
 )

@@ -29,8 +29,6 @@ class Receiver:
     status: Callable[[dict[str, Any]], int] = lambda body: 200
     headers: dict[str, str] = field(default_factory=dict)
     answering: asyncio.Event = field(default_factory=asyncio.Event)
-    held: dict[str, asyncio.Event] = field(default_factory=dict)
-    """By the text or the kind of what waits for its answer."""
     port: int = 0
     _scheme: str = "http"
 
@@ -47,17 +45,11 @@ class Receiver:
     def sentences(self) -> list[str]:
         return [one.body["sentence"] for one in self.taken]
 
-    def hold(self, what: str) -> asyncio.Event:
-        """Its answer comes when this is set."""
-        return self.held.setdefault(what, asyncio.Event())
-
     async def take(self, request: web.Request) -> web.Response:
         raw = await request.read()
         one = Taken(json.loads(raw), raw, dict(request.headers))
         self.asked.append(one)
         await self.answering.wait()
-        if held := self.held.get(one.body.get("text") or str(one.body.get("kind"))):
-            await held.wait()
         status = self.status(one.body)
         if 200 <= status < 300:
             self.taken.append(one)
@@ -79,6 +71,5 @@ class Receiver:
         try:
             yield self
         finally:
-            for waits in (self.answering, *self.held.values()):
-                waits.set()
+            self.answering.set()
             await runner.cleanup()

@@ -1,0 +1,78 @@
+"""`wa-agent webhooks`: where they send events, how many wait, and a try by hand; and what doctor
+says of each."""
+
+import argparse
+from collections.abc import Iterator
+from functools import partial
+
+from agent.cli.command import Subparsers, add_command, client_of, name_of_a
+from agent.cli.doctor.check import Check, Installation
+from agent.cli.doctor.findings import Finding, ok, wrong
+from agent.cli.terminal.answer import print_answer, print_list
+from agent.cli.terminal.show import clean, moment
+from agent.errors import ConfigError, WaError
+from agent.webhooks.settings import WebhookDeclaration, webhooks_of
+
+HEADS = ("NAME", "URL", "STATE", "CIRCUIT", "WAITING", "OLDEST", "GIVEN UP", "LAST PROBLEM")
+
+
+def add(commands: Subparsers) -> None:
+    summary = "list the webhooks and their waiting events"
+    parser = add_command(commands, "webhooks", list_webhooks, summary)
+    among = parser.add_subparsers(metavar="COMMAND")
+    add_command(among, "list", list_webhooks, summary)
+    tested = "send a test event now and print the answer; exit status 1 if it was refused"
+    again = "close a webhook's circuit and send now"
+    for name, run, summary in (("test", test, tested), ("retry", retry, again)):
+        parser = add_command(among, name, run, summary, "ops")
+        parser.add_argument("webhook", metavar="WEBHOOK", type=name_of_a("webhook"))
+
+
+def list_webhooks(options: argparse.Namespace) -> int:
+    return print_list(
+        options,
+        client_of(options).get("/api/webhooks")["webhooks"],
+        HEADS,
+        lambda its: (
+            *(its[key] for key in ("name", "url", "state", "circuit", "waiting")),
+            *(moment(its["oldest"]), its["dead"], its["problem"] or "-"),
+        ),
+        nothing="no webhooks: [[webhook]] in agent.toml names them",
+    )
+
+
+def test(options: argparse.Namespace) -> int:
+    trial = client_of(options).post(f"/api/webhooks/{options.webhook}/test")
+    reply = f"it answered {trial['status']}" if trial["status"] else clean(trial["problem"])
+    verdict = "taken" if trial["delivered"] else "not taken"
+    said = f"it said: {clean(trial['said'])}" if trial["said"] else ""
+    line = f"{verdict}: {reply}, in {trial['seconds']:.3f} s"
+    return print_answer(options, trial, line, said, good=trial["delivered"])
+
+
+def retry(options: argparse.Namespace) -> int:
+    answer = client_of(options).post(f"/api/webhooks/{options.webhook}/retry")
+    return print_answer(options, answer, f"{options.webhook} is tried now")
+
+
+def checks(here: Installation) -> Iterator[Check]:
+    """They send nothing: a test event would be an event that did not happen."""
+    for webhook in webhooks_of(here.config):
+        yield Check(f"webhook {webhook.name}", partial(_examine, webhook))
+
+
+def _examine(webhook: WebhookDeclaration, here: Installation) -> list[Finding]:
+    from agent.webhooks.post import open_files  # with the library for HTTP
+
+    advice = "the webhook sends nothing without it; give the user wa-agent the right to read it"
+    try:
+        open_files(webhook)
+        views = here.client.get("/api/webhooks")["webhooks"]
+    except ConfigError as error:
+        return [wrong(str(error), advice)]
+    except WaError:
+        return []  # the check of the agent tells why
+    failing = [it for it in views if it["name"] == webhook.name and it["state"] == "failing"]
+    advice = f"wa-agent webhooks test {webhook.name}"
+    found = [wrong(f"{it['problem']}; {it['waiting']} events wait", advice) for it in failing]
+    return found or [ok("its target takes events")]

@@ -1,0 +1,371 @@
+"""Carries the journal, and what arrives in sessions, to one webhook: each source in order behind
+its cursor, at least once, at the target's own pace.
+
+The journal and the sessions are the queues, so an outage costs no memory and a crash loses nothing:
+what is behind a cursor is read again. While the target fails, one source tries for all.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from agent.clock import boot_now
+from agent.core.breaker import Breaker, BreakerPolicy
+from agent.core.event_json import wall_text
+from agent.core.model import Category, InstanceId, JournalEntry
+from agent.daemon.wing_parts import Around
+from agent.errors import ConfigError, NotFound, Refused, StoreError, WaError
+from agent.webhooks.post import POSTS, Answer, Parcel, Reply, RequestLine, pack_event, pack_record
+from agent.webhooks.settings import WebhookDeclaration, matches, shown_target
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 300.0
+"""Seconds between two tries of a target that fails, at most."""
+CIRCUIT = BreakerPolicy(5, 60.0)
+"""Failures in a row after which the target counts as failing, and the least pause from then on."""
+MOST_IN_A_ROW = 10
+"""Given up without a delivery between them. A target that refuses more than that refuses
+everything: then it is tried as one that is down."""
+PAGE = 20
+"""Read at once from a source; a kill lets no more of it be sent twice."""
+SESSIONS = 32
+"""Whose records are in memory, at most."""
+AGAIN = 5.0
+"""Seconds after an internal error."""
+CLOCK_JUMP = 3600.0
+"""Seconds that the wall clock may gain on the boot clock; beyond them it was set."""
+OWN_KINDS = "webhook"
+"""Kinds that begin so are about webhooks themselves; `detail` names which."""
+GAP = "message_gap"
+
+Page = list[tuple[int, Parcel | None]]
+"""Each cursor behind the one before, with its parcel; None: the webhook does not want it."""
+
+
+Read = Callable[["Source"], Awaitable[Page]]
+
+
+class Source:
+    """The journal, or what one session got; each is carried by a task of its own."""
+
+    def __init__(self, fact: str, page: Read, id: str = "") -> None:
+        """`fact`: the cursor's name in the store."""
+        self.fact, self.page, self.id = fact, page, InstanceId(id)
+        self.cursor, self.saved = 0, -1
+        """All up to it is settled."""
+        self.born = -1.0
+        """When the session was created whose cursor this is."""
+        self.news, self.busy = asyncio.Event(), False
+        self.tried: float | None = None
+        """When that happened which is tried now: the oldest that waits."""
+
+
+def next_wait(failures: int, asked: float) -> float:
+    """Seconds to the next try: up to 1, 2, 4 …, at random, and at least `asked`."""
+    return max(random.random() * min(2.0 ** min(failures - 1, 30), LONGEST_WAIT), asked)
+
+
+def wants(declared: WebhookDeclaration, entry: JournalEntry) -> bool:
+    """Never an entry about the webhook itself, or it would go round."""
+    own = entry.kind.startswith(OWN_KINDS) and entry.detail.get("webhook") == declared.name
+    chosen = declared.chooses(entry.instance) if entry.instance else "*" in declared.instances
+    return chosen and not own and matches(entry.kind, declared.kinds)
+
+
+class Courier:
+    """`run` carries; the rest never waits."""
+
+    def __init__(self, declared: WebhookDeclaration, around: Around, results: Counter[str]) -> None:
+        """`results`: since the agent's start."""
+        self.declared, self.name, self._results = declared, declared.name, results
+        self._store, self._reader, self._bus = around.store, around.reader, around.bus
+        self._views = around.supervisor.views
+        self._journal = Source(f"webhook.{self.name}", self._journal_page)
+        self._sources = {"": self._journal}
+        self._newest, self._begun = 0, 0.0
+        """The journal's newest entry, and when it began with messages; 0.0: with the oldest."""
+        self._apart = time.time() - boot_now()
+        self._line: RequestLine | None = None
+        self._opening, self._alone = asyncio.Lock(), asyncio.Lock()
+        self._turns, self._posts = asyncio.Semaphore(SESSIONS), asyncio.Semaphore(POSTS)
+        self._hurry = asyncio.Event()
+        self._breaker, self._in_a_row, self._next_try, self._problem = Breaker(), 0, 0.0, ""
+        self._next_try_wall: float | None = None
+        self._delivered_wall: float | None = None
+
+    def retry(self) -> None:
+        """Try now, whatever failed before."""
+        self._breaker, self._in_a_row = Breaker(), 0
+        self._hurry.set()
+
+    @property
+    def messages(self) -> int:
+        """How many records of messages stand behind the cursors."""
+        kept, busy = self._reader.figures(), [it for it in self._sources.values() if it.busy]
+        newest = {it: kept.get(it.id, {}).get("newest", 0) for it in busy if it.id}
+        return sum(max(last - it.cursor, it.tried is not None) for it, last in newest.items())
+
+    @property
+    def waiting(self) -> int:
+        return self.messages + max(self._newest - self._journal.cursor, 0)
+
+    @property
+    def oldest_wall(self) -> float | None:
+        """When the oldest that waits happened; None: none waits."""
+        tried = [it.tried for it in self._sources.values() if it.tried is not None]
+        return min(tried, default=None)
+
+    def view(self) -> dict[str, Any]:
+        waiting, failing, its = self.waiting, self._breaker.failures, self.declared
+        return {
+            "name": self.name,
+            "url": shown_target(its.url),
+            "state": "failing" if failing else "sending" if waiting else "idle",
+            "circuit": str(self._breaker.state(boot_now(), CIRCUIT)),
+            "cursor": self._journal.cursor,
+            "waiting": waiting,
+            "oldest": wall_text(self.oldest_wall),
+            "problem": self._problem,
+            "next_try": wall_text(self._next_try_wall),
+            "delivered": wall_text(self._delivered_wall),
+            "dead": self._results[f"dead {self.name}"],
+            "messages": self.messages if its.message_kinds else None,
+        }
+
+    async def run(self) -> None:
+        """Until it is cancelled; after an internal error it goes on from its cursors."""
+        while True:
+            self._sources = {"": self._journal}
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._carry(self._journal), name=self._journal.fact)
+                    group.create_task(self._follow_journal())
+                    if self.declared.message_kinds:
+                        group.create_task(self._follow_sessions(group))
+            except* Exception:
+                log.exception("webhook %s: internal error; it starts again", self.name)
+            finally:
+                if self._line is not None:
+                    await self._line.close()
+                self._line = None
+            await asyncio.sleep(AGAIN)
+
+    # The journal
+
+    async def _follow_journal(self) -> None:
+        while True:  # a subscription that was too slow ends
+            with contextlib.closing(self._bus.subscribe()) as subscription:
+                self._journal.news.set()
+                async for entry in subscription:
+                    self._newest = max(entry.cursor, self._newest)
+                    self._journal.news.set()
+
+    async def _journal_page(self, its: Source) -> Page:
+        if its.born < 0:
+            newest = await self._store.history(limit=1)
+            self._newest = newest[0].cursor if newest else 0
+            if not await self._load(its):
+                its.cursor, its.born = self._newest, 0.0
+                await self._save(its)
+                await self._report("webhook_begun", "it starts with the next event")
+            its.cursor = min(its.cursor, self._newest)
+        entries = await self._store.history(after=its.cursor, limit=PAGE)
+        missing = entries[0].cursor - its.cursor - 1 if entries and its.cursor else 0
+        # Without an older entry they have left; else these numbers were never given.
+        if missing > 0 and not await self._store.history(before=entries[0].cursor, limit=1):
+            its.cursor += missing
+            self._results["expired"] += missing
+            sentence = f"{missing} entries left the journal before they could be sent"
+            await self._report("webhook_gap", sentence)
+        if len(entries) == PAGE:
+            its.news.set()
+        return [(it.cursor, pack_event(it) if wants(self.declared, it) else None) for it in entries]
+
+    # Sessions
+
+    async def _follow_sessions(self, group: asyncio.TaskGroup) -> None:
+        with contextlib.closing(self._reader.follow_changes()) as changes:
+            fact = f"webhook_messages.{self.name}"
+            begun = await self._store.get_fact(fact)
+            if begun is None:
+                begun = "0.0" if self.declared.oldest else repr(time.time())
+                await self._store.put_fact(fact, begun)
+            self._begun = float(begun)
+            there: Iterable[InstanceId] = self._views()
+            while True:
+                for id in filter(self.declared.chooses, there):
+                    if id not in self._sources:
+                        fact = f"webhook_message.{self.name}.{id}"
+                        source = self._sources[id] = Source(fact, self._session_page, id)
+                        group.create_task(self._carry(source), name=fact)
+                    self._sources[id].news.set()
+                there = await changes.next()
+
+    async def _session_page(self, its: Source) -> Page:
+        if (view := self._views().get(its.id)) is None:
+            raise NotFound(f"cannot read messages of {its.id}: it was deleted")
+        born = view.instance.created_wall
+        if its.born != born and not (await self._load(its) and its.born == born):
+            # None of this session was sent yet.
+            asked = {"after": 0, "since": self._begun}
+            found = await self._reader.ask(its.id, "messages_behind", asked)
+            its.cursor, its.saved = int(found["before"]) if self._begun else 0, -1
+            its.born = born
+            await self._save(its)
+        page = await self._reader.page(its.id, its.cursor, limit=PAGE)
+        if page.more:
+            its.news.set()
+        kinds = (*self.declared.message_kinds, GAP)
+        items: Page = []
+        for record in page.records:
+            wanted = matches(str(record.get("kind")), kinds)
+            items.append((int(record["cursor"]), pack_record(its.id, record) if wanted else None))
+        return [*items, (page.next, None)]
+
+    # One source
+
+    async def _carry(self, source: Source) -> None:
+        pause = 0.0
+        while True:
+            source.busy = source.news.is_set()
+            await source.news.wait()
+            source.news.clear()
+            source.busy = True
+            try:
+                async with self._turns:
+                    await self._carry_page(source)
+                pause = 0.0
+            except (Refused, NotFound):
+                pass  # it was deleted, or keeps nothing
+            except WaError as error:
+                level = logging.ERROR if isinstance(error, StoreError) else logging.DEBUG
+                log.log(level, "%s: %s", source.fact, error)
+                pause = min(max(pause * 2, 1.0), CIRCUIT.pause)
+                await asyncio.sleep(pause)
+                source.news.set()
+
+    async def _carry_page(self, source: Source) -> None:
+        try:
+            for cursor, parcel in await source.page(source):
+                if parcel is not None:
+                    source.tried = parcel.wall
+                    await self._settle(parcel)
+                    source.tried = None
+                source.cursor = cursor
+        finally:
+            with contextlib.suppress(StoreError):
+                await self._save(source)
+
+    async def _load(self, source: Source) -> bool:
+        if (text := await self._store.get_fact(source.fact)) is None:
+            return False
+        source.cursor, source.born = json.loads(text)
+        source.saved = source.cursor
+        return True
+
+    async def _save(self, source: Source) -> None:
+        cursor = source.cursor
+        if cursor != source.saved:
+            await self._store.put_fact(source.fact, json.dumps([cursor, source.born]))
+            source.saved = cursor
+        if source.id:
+            self._reader.settle(self.declared.consumer, source.id, cursor)
+
+    # One parcel
+
+    async def _settle(self, parcel: Parcel) -> None:
+        """Return when it is delivered, too old or given up."""
+        refused = 0
+        while not self._is_too_old(parcel.wall):
+            reply = await self._try_in_turn(parcel)
+            if reply.answer is Answer.TAKEN:
+                return
+            if reply.answer is Answer.REFUSED and self._in_a_row < MOST_IN_A_ROW:
+                refused += 1
+                if refused >= self.declared.tries:
+                    await self._give_up(parcel, reply.problem)
+                    return
+                await self._pause(next_wait(refused, reply.wait))
+        self._results["expired"] += 1
+
+    def _is_too_old(self, wall: float) -> bool:
+        now_wall = time.time()
+        if now_wall - boot_now() - self._apart > CLOCK_JUMP:
+            return False  # the clock was set: ages by it are wrong
+        return now_wall - wall > self.declared.longest_age * 3600
+
+    async def _try_in_turn(self, parcel: Parcel) -> Reply:
+        while True:
+            failing = bool(self._breaker.failures)
+            async with self._alone if failing else self._posts:
+                if failing and self._breaker.failures:
+                    await self._pause(self._next_try - boot_now())
+                if failing == bool(self._breaker.failures):
+                    return await self._try(parcel)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the next try, or until a person wants it now."""
+        self._next_try_wall = time.time() + max(seconds, 0.0)
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), max(seconds, 0.0))
+        self._next_try_wall = None
+
+    async def post(self, parcel: Parcel) -> Reply:
+        try:
+            async with self._opening:
+                self._line = self._line or await RequestLine.open(self.declared)
+            return await self._line.post(parcel)
+        except ConfigError as error:
+            # Unsigned would be worse than late: the receiver could not tell it from a forgery.
+            return Reply(Answer.LATER, problem=str(error))
+
+    async def _try(self, parcel: Parcel) -> Reply:
+        before = self._breaker.failures
+        self._breaker = self._breaker.after_try(boot_now(), CIRCUIT)
+        reply = await self.post(parcel)
+        taken = reply.answer is Answer.TAKEN
+        self._results["delivered" if taken else "failed"] += 1
+        if bool(self._problem) == taken:
+            how = "it takes events again" if taken else f"{reply.problem}; it is tried again"
+            log.log(logging.INFO if taken else logging.WARNING, "%s: %s", self._journal.fact, how)
+        self._problem = reply.problem
+        if taken:
+            self._delivered_wall = time.time()
+            self._breaker, self._in_a_row = Breaker(), 0
+        # Tries side by side fail as one.
+        elif before == self._breaker.failures and (
+            reply.answer is Answer.LATER or self._in_a_row >= MOST_IN_A_ROW
+        ):
+            now = boot_now()
+            self._breaker = self._breaker.after_failure(now, CIRCUIT)
+            wait = next_wait(self._breaker.failures, reply.wait)
+            self._next_try = now + max(wait, self._breaker.opens_in(now, CIRCUIT))
+        return reply
+
+    async def _give_up(self, parcel: Parcel, problem: str) -> None:
+        self._results.update(("dead", f"dead {self.name}"))
+        self._in_a_row += 1
+        # No event about a webhook's own events: two webhooks would answer each other for ever.
+        if not parcel.kind.startswith(OWN_KINDS):
+            sentence = f"it refused {parcel.what} ({parcel.kind}), which is given up: {problem}"
+            await self._report("webhook_dead", sentence)
+
+    async def say_gone(self) -> None:
+        """A person who renames a webhook may think that what waits goes to the new name."""
+        if waiting := self.waiting:
+            sentence = f"it is gone from agent.toml, and {waiting} events and messages wait for it:"
+            sentence += " they are sent when a webhook has this name again, and to no other"
+            await self._report("webhook_gone", sentence)
+
+    async def _report(self, kind: str, sentence: str) -> None:
+        text, detail = f"webhook {self.name}: {sentence}", {"webhook": self.name}
+        log.warning("%s", text)
+        await self._store.note(JournalEntry(kind, text, Category.SYSTEM, None, time.time(), detail))

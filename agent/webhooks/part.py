@@ -1,0 +1,133 @@
+"""All webhooks: a courier each, begun again by a reload; their routes and metrics."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent.api.http.auth import Right
+from agent.api.http.call import Call, Json, Route
+from agent.config import Config
+from agent.core.model import ID_PATTERN, Category, JournalEntry
+from agent.daemon.wing_parts import Around
+from agent.errors import NotFound
+from agent.metrics.text import COUNTER, GAUGE, Family, sample
+from agent.webhooks.settings import WebhookDeclaration, webhooks_of
+
+if TYPE_CHECKING:
+    from agent.webhooks.courier import Courier
+
+RESULTS = ("delivered", "failed", "dead", "expired")
+DELIVERIES = Family("wa_agent_webhook_deliveries_total", COUNTER, "Tries of webhooks by result.")
+LENGTH = Family("wa_agent_outbox_length", GAUGE, "Events queued for webhooks.")
+OLDEST = Family("wa_agent_outbox_oldest_timestamp_seconds", GAUGE, "Time of the oldest of them.")
+
+
+class Webhooks:
+    def __init__(self, around: Around) -> None:
+        self._around, self._changed = around, asyncio.Event()
+        self._results: Counter[str] = Counter()
+        """Since the agent's start, also of removed webhooks: a counter never falls."""
+        self._couriers: dict[str, Courier] = {}
+        self._gone: list[Courier] = []
+        self.reload(around.config)
+
+    def reload(self, config: Config) -> None:
+        """All begin again, each from its cursors, and read their files again."""
+        before, reader = self._couriers, self._around.reader
+        for courier in before.values():
+            reader.forget_consumer(courier.declared.consumer)
+        self._couriers = {its.name: self._open(its) for its in webhooks_of(config)}
+        self._gone += [its for name, its in before.items() if name not in self._couriers]
+        self._changed.set()
+
+    def _open(self, declared: WebhookDeclaration) -> "Courier":
+        from agent.webhooks.courier import Courier  # for the first webhook
+
+        if declared.message_kinds:
+            # From now on nothing counts as taken by all that this one has not taken.
+            self._around.reader.consume(declared.consumer, declared.chooses)
+        return Courier(declared, self._around, self._results)
+
+    def tasks(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
+        return {"webhooks": self.run}
+
+    async def run(self) -> None:
+        while True:
+            self._changed.clear()
+            while self._gone:
+                await self._gone.pop().say_gone()
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(its.run()) for its in self._couriers.values()]
+                await self._changed.wait()
+                for task in running:
+                    task.cancel()
+
+    def views(self) -> list[dict[str, Any]]:
+        return [self._couriers[name].view() for name in sorted(self._couriers)]
+
+    def figures(self) -> float | None:
+        """When the oldest event that waits happened; None: none waits."""
+        oldest = [its.oldest_wall for its in self._couriers.values()]
+        return min((wall for wall in oldest if wall is not None), default=None)
+
+    def samples(self) -> Iterator[tuple[Family, str]]:
+        lines = (sample(DELIVERIES.name, self._results[it], result=it) for it in RESULTS)
+        yield DELIVERIES, "".join(lines)
+        waiting = sum(its.waiting for its in self._couriers.values())
+        yield LENGTH, sample(LENGTH.name, waiting, kind="webhook")
+        if (oldest := self.figures()) is not None:
+            yield OLDEST, sample(OLDEST.name, oldest, kind="webhook")
+
+    def retry(self, name: str) -> None:
+        """Close its circuit and try now."""
+        self._find(name).retry()
+
+    async def test(self, name: str) -> dict[str, Any]:
+        """Send a test event now, before all waiting ones."""
+        from agent.webhooks.post import Answer, pack_event
+
+        begun, sentence = time.monotonic(), "a test that an operator sent"
+        entry = JournalEntry("webhook_test", sentence, Category.SYSTEM, None, time.time())
+        reply = await self._find(name).post(pack_event(entry))
+        return {
+            "delivered": reply.answer is Answer.TAKEN,
+            "status": reply.status,
+            "problem": reply.problem,
+            "seconds": round(time.monotonic() - begun, 3),
+            "said": reply.said,
+        }
+
+    def _find(self, name: str) -> "Courier":
+        if name not in self._couriers:
+            names = ", ".join(sorted(self._couriers)) or "none"
+            raise NotFound(f"cannot find the webhook {name}; declared: {names}")
+        return self._couriers[name]
+
+
+open_part = Webhooks
+
+
+async def list_webhooks(call: Call) -> Json:
+    return {"webhooks": call.parts.wing(Webhooks).views()}
+
+
+async def test(call: Call) -> Json:
+    """200 also without a delivery: the answer has the target's status or the error."""
+    return await call.parts.wing(Webhooks).test(call.request.match_info["name"])
+
+
+async def retry(call: Call) -> Json:
+    """Answered before the tries; the list of webhooks shows their results."""
+    call.parts.wing(Webhooks).retry(call.request.match_info["name"])
+    return {"look": "/api/webhooks"}
+
+
+_ONE = f"/api/webhooks/{{name:{ID_PATTERN}}}"
+_TEST, _RETRY = "Send a test event now, and show the answer", "Close a circuit and send now"
+ROUTES = (
+    Route("GET", "/api/webhooks", Right.READ, list_webhooks, "The webhooks, and what waits"),
+    Route("POST", f"{_ONE}/test", Right.OPERATE, test, _TEST, ()),
+    Route("POST", f"{_ONE}/retry", Right.OPERATE, retry, _RETRY, (), answers=(202,)),
+)

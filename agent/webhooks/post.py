@@ -1,0 +1,269 @@
+"""One POST to a webhook: signed, bounded, and only to an address that it may lead to. What is
+posted, and what the answer means. No error has the URL, the secret or the event.
+
+An address is judged twice: when the name is resolved, for a clear error, and when the socket is
+made, which also covers a name that changes its address and any spelling of an address.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import socket
+import ssl
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+
+from agent import VERSION
+from agent.core.event_json import show_event
+from agent.core.model import InstanceId, JournalEntry
+from agent.core.network.addresses import refuse_address
+from agent.errors import ConfigError
+from agent.supervise.reach.names import resolve
+from agent.webhooks.settings import WebhookDeclaration, secret_of
+
+LONGEST_RETRY_AFTER = 3600.0
+"""A target may ask for a wait of so many seconds at most."""
+POSTS = 8
+"""Under way at once, to one target."""
+_KEPT_OPEN = 3.0
+"""Seconds without use after which a connection is closed: many servers close one after five, and a
+POST into one that just closed counts as failed."""
+_SAID = 200
+"""Bytes of an answer that are read; only its status counts."""
+_PATIENCE = 1.0
+
+
+class Answer(StrEnum):
+    TAKEN = "taken"
+    LATER = "later"
+    """Not now: the target is away, slow, or has too much to do."""
+    REFUSED = "refused"
+    """The target answered, and refuses this event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How one try ended."""
+
+    answer: Answer
+    status: int | None = None
+    problem: str = ""
+    wait: float = 0.0
+    """Seconds that the target asks to wait; 0 without a wish."""
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What is posted once."""
+
+    kind: str
+    delivery: str
+    """The same each time it is sent, and never another's: a new journal counts from 1 again, so
+    the number alone would not do."""
+    wall: float
+    """When it happened."""
+    body: bytes
+    what: str
+    """For the log and the journal, without text and numbers."""
+
+
+def pack_event(entry: JournalEntry) -> Parcel:
+    """The entry as the API shows it."""
+    shown, name = show_event(entry), f"{entry.cursor}-{round(entry.wall * 1000)}"
+    shown = {"id": shown.pop("cursor"), **shown}
+    return Parcel(entry.kind, name, entry.wall, _body(shown), f"event {entry.cursor}")
+
+
+def pack_record(id: InstanceId, record: Mapping[str, Any]) -> Parcel:
+    """What arrived in a session, as the API shows it, with its session."""
+    cursor, kept = record["cursor"], record.get("kept")
+    name = f"{id}-{cursor}-{round((kept or record.get('since') or 0.0) * 1000)}"
+    body, what = _body({**record, "instance": id}), f"record {cursor} of {id}"
+    return Parcel(str(record["kind"]), name, float(kept or time.time()), body, what)
+
+
+def _body(shown: Mapping[str, Any]) -> bytes:
+    sent = {**shown, "machine": socket.gethostname(), "agent": VERSION}
+    try:
+        return json.dumps(sent, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:  # an infinite number is no JSON, and would hold the webhook up
+        return json.dumps({**sent, "detail": {}}, separators=(",", ":")).encode()
+
+
+def sign(key: bytes, delivery: str, moment: str, body: bytes) -> str:
+    """The header of Standard Webhooks. The time is signed too: a copy cannot be sent later."""
+    signed = hmac.digest(key, f"{delivery}.{moment}.".encode() + body, hashlib.sha256)
+    return f"v1,{b64encode(signed).decode()}"
+
+
+def judge_answer(status: int) -> Answer:
+    if 200 <= status < 300:
+        return Answer.TAKEN
+    if status in (408, 425, 429) or status >= 500:
+        return Answer.LATER
+    # A redirect too: it is not followed, for it may lead anywhere.
+    return Answer.REFUSED
+
+
+def retry_after(text: str) -> float:
+    """The seconds that a Retry-After header asks for, within bounds; 0 = none."""
+    return min(float(text), LONGEST_RETRY_AFTER) if text.isdecimal() else 0.0
+
+
+def open_files(declared: WebhookDeclaration) -> tuple[bytes, ssl.SSLContext | None]:
+    """The key, and the trusted certificates. ConfigError: one of them cannot be read."""
+    key, path = secret_of(declared), declared.ca_file
+    try:
+        return key, ssl.create_default_context(cafile=path) if path else None
+    except OSError as error:
+        cause = error.strerror or "it holds no certificate"
+        whose = f"ca_file of webhook {declared.name}"
+        raise ConfigError(f"cannot read {path} ({whose}): {cause}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLine:
+    """Connections to one webhook, kept while there is more to send."""
+
+    _declared: WebhookDeclaration
+    _key: bytes
+    _http: aiohttp.ClientSession
+
+    @classmethod
+    async def open(cls, declared: WebhookDeclaration) -> "RequestLine":
+        """ConfigError: a file of it cannot be read."""
+        key, tls = await asyncio.to_thread(open_files, declared)
+        http = aiohttp.ClientSession(
+            connector=open_connector(private=declared.private, tls=tls),
+            timeout=aiohttp.ClientTimeout(total=declared.timeout),
+            headers={"User-Agent": f"wa-agent/{VERSION}", "Content-Type": "application/json"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,  # a proxy would look names up itself, and judge no address
+        )
+        return cls(declared, key, http)
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def post(self, parcel: Parcel) -> Reply:
+        moment, url = str(int(time.time())), self._declared.url
+        headers = {"webhook-id": parcel.delivery, "webhook-timestamp": moment}
+        if self._key:
+            headers["webhook-signature"] = sign(self._key, parcel.delivery, moment, parcel.body)
+        asked = self._http.post(url, data=parcel.body, headers=headers, allow_redirects=False)
+        said = b""
+        try:
+            async with asked as back:
+                # Read, so that the connection can be used again.
+                with contextlib.suppress(aiohttp.ClientError, OSError):
+                    async with asyncio.timeout(_PATIENCE):
+                        said = await back.content.read(_SAID)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Reply(Answer.LATER, problem=problem_of(error))
+        answer = judge_answer(back.status)
+        problem = "" if answer is Answer.TAKEN else f"it answered {back.status}"
+        if 300 <= back.status < 400:
+            problem += ": redirects are not followed"
+        wait = retry_after(back.headers.get("Retry-After", ""))
+        return Reply(answer, back.status, problem, wait, said.decode(errors="replace"))
+
+
+def problem_of(error: Exception) -> str:
+    """The cause without the library's text, which may hold the whole URL."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, AddressDenied):
+        return str(cause)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is refused: {error.certificate_error}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS with it fails: {cause.reason or 'refused'}"
+    known = next((words for kind, words in _PROBLEMS.items() if isinstance(error, kind)), "")
+    if not known and isinstance(cause, OSError) and cause.errno:
+        # The library's "Connect call failed" does not tell the cause.
+        known = f"it cannot be reached: {os.strerror(cause.errno)}"
+    return known or f"it cannot be reached: {type(error).__name__}"
+
+
+_PROBLEMS = {
+    TimeoutError: "it did not answer in time",
+    aiohttp.ClientConnectorDNSError: "its name cannot be looked up",
+    aiohttp.ServerDisconnectedError: "it closed the connection without an answer",
+    aiohttp.ClientResponseError: "its answer is not HTTP",
+}
+
+
+class AddressDenied(OSError):
+    """Nothing is sent to this address."""
+
+
+def check_address(address: str, *, private: bool) -> None:
+    if why := refuse_address(address, private=private):
+        raise AddressDenied(f"nothing is sent to {address}: {why}")
+
+
+def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPConnector:
+    """`private`: allow this machine and private networks."""
+
+    def make_socket(info: Any) -> socket.socket:
+        family, kind, protocol, _, place = info
+        check_address(str(place[0]), private=private)
+        return socket.socket(family, kind, protocol)
+
+    connector = aiohttp.TCPConnector(
+        ssl=True if tls is None else tls,
+        resolver=GuardedResolver(private=private),
+        use_dns_cache=False,
+        socket_factory=make_socket,
+        keepalive_timeout=_KEPT_OPEN,
+        limit=POSTS,
+    )
+    handler: Any = partial(_HeadFirst, loop=asyncio.get_running_loop())
+    connector._factory = handler
+    return connector
+
+
+class _HeadFirst(ResponseHandler):
+    """Reads the head of an answer by itself: the library forgets a status of 2xx when more bytes
+    than the head announces come with it, as with a 204 that has a body."""
+
+    def data_received(self, data: bytes) -> None:
+        head, end, rest = data.partition(b"\r\n\r\n")
+        super().data_received(head + end)
+        if rest:
+            super().data_received(rest)
+
+
+class GuardedResolver(AbstractResolver):
+    """Asks the machine's resolver, and returns the allowed addresses."""
+
+    def __init__(self, *, private: bool) -> None:
+        self._private = private
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        addresses = await resolve(host, port)
+        good = [it for it in addresses if not refuse_address(it, private=self._private)]
+        if not good:
+            check_address(addresses[0], private=self._private)
+        rest: Any = {"hostname": host, "port": port, "proto": 0, "flags": socket.AI_NUMERICHOST}
+        kinds = {False: socket.AF_INET, True: socket.AF_INET6}
+        found: list[Any] = [{**rest, "host": it, "family": kinds[":" in it]} for it in good]
+        return found
+
+    async def close(self) -> None:
+        pass

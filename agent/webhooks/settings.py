@@ -1,0 +1,146 @@
+"""[[webhook]]: the addresses that get the agent's events, and the checks of these tables."""
+
+import re
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
+
+from agent.config.config import Config
+from agent.config.declaration import path_fault, url_fault
+from agent.config.problem import Problem
+from agent.config.secret_file import read_secret
+from agent.config.wing_tables import ArrayTable
+from agent.core.setting import HIDDEN, setting
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
+_PATTERN = re.compile(r"[a-z0-9_*?-]{1,64}")
+MESSAGE_KINDS = ("message", "call")
+"""A kind of record begins with one of these words, and no event of the journal does."""
+BASE64 = "whsec_"
+"""What stands before a key in base64, in Standard Webhooks."""
+LEAST_KEY = 16
+"""Bytes; a shorter key can be guessed from one signature."""
+
+
+def _name_fault(text: str) -> str:
+    words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
+    return "" if _NAME.fullmatch(text) else f"it must be {words}, not {text!r:.80}"
+
+
+def _url_fault(text: str) -> str:
+    """A query is allowed: it is the key of many services."""
+    return url_fault(text.partition("?")[0])
+
+
+def _patterns_fault(values: tuple[str, ...]) -> str:
+    wrong = [value for value in values if not _PATTERN.fullmatch(value)]
+    if wrong:
+        return f"{wrong[0]!r:.80} is no pattern of a-z, 0-9, -, _, * and ?"
+    return "" if values else 'an empty list sends nothing; "*" = all'
+
+
+def matches(text: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookDeclaration:
+    name: str = setting("", "its name here: [a-z0-9][a-z0-9_-]{0,47}", check=_name_fault)
+    url: str = setting("", "http(s):// address to post to", credentials=True, check=_url_fault)
+    secret_file: str = setting("", 'file with the secret that signs; "" = none', check=path_fault)
+    kinds: tuple[str, ...] = setting(
+        ("*",),
+        'kinds of events to send, such as "status"; messages that sessions get only where a kind'
+        ' begins with "message" or "call", such as "message*"',
+        check=_patterns_fault,
+    )
+    instances: tuple[str, ...] = setting(
+        ("*",), 'ids of instances; "*" = all, and the agent\'s own events', check=_patterns_fault
+    )
+    oldest: bool = setting(False, "true = begin with the oldest message that is kept")
+    private: bool = setting(False, "true = this machine and private networks are allowed")
+    ca_file: str = setting("", 'trusted certificates; "" = those of this machine', check=path_fault)
+    timeout: float = setting(10.0, "seconds that one delivery may take", low=0.1, high=120)
+    longest_age: float = setting(72.0, "hours until an unsent event goes", low=0.01, high=2160)
+    tries: int = setting(3, "tries of an event that the target refuses", low=1, high=20)
+
+    @property
+    def consumer(self) -> str:
+        """Its name among those who get messages."""
+        return f"webhook {self.name}"
+
+    @property
+    def message_kinds(self) -> tuple[str, ...]:
+        """The patterns that name records of messages; "*" does not."""
+        return tuple(kind for kind in self.kinds if kind.startswith(MESSAGE_KINDS))
+
+    def chooses(self, id: str) -> bool:
+        return matches(id, self.instances)
+
+
+def webhooks_of(config: Config) -> tuple[WebhookDeclaration, ...]:
+    return config.of_wings.get("webhook", ())
+
+
+def secret_of(declared: WebhookDeclaration) -> bytes:
+    """The key that signs; b"" without a secret_file. ConfigError names the fault of the file."""
+    if not declared.secret_file:
+        return b""
+    whose = f"secret_file of webhook {declared.name}"
+    return _key(read_secret(declared.secret_file, whose, "webhook.secret_file", _key_fault))
+
+
+def _key(text: str) -> bytes:
+    if text.startswith(BASE64):
+        return b64decode(text.removeprefix(BASE64), validate=True)
+    return text.encode()
+
+
+def _key_fault(text: str) -> str:
+    try:
+        return "" if len(_key(text)) >= LEAST_KEY else f"it is shorter than {LEAST_KEY} bytes"
+    except ValueError:
+        return f"what follows {BASE64} is no base64"
+
+
+def shown_target(url: str) -> str:
+    """The URL's host without its path: the path is the key of many services."""
+    parts = urlsplit(url)
+    more = HIDDEN if parts.path.strip("/") or parts.query else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{more}"
+
+
+def find_webhook_problem(webhooks: Sequence[WebhookDeclaration]) -> Problem | None:
+    """The first fault, or None."""
+    names: set[str] = set()
+    for number, webhook in enumerate(webhooks):
+        for key in ("name", "url"):
+            if not getattr(webhook, key):
+                return Problem((f"webhook[{number}]",), f"every [[webhook]] needs its {key}")
+        if webhook.name in names:
+            return Problem((f"webhook[{number}].name",), f"{webhook.name} is declared twice")
+        names.add(webhook.name)
+    return None
+
+
+HEAD = """\
+# Webhooks: addresses that the agent posts its events to, each event as one JSON object.
+# Each begins with [[webhook]]. A reload applies changes.
+# [[webhook]]
+"""
+
+EXAMPLE = WebhookDeclaration(
+    "ops", "https://ops.example.com/wa-agent", secret_file="/etc/wa-agent/ops.secret"
+)
+TABLES = (
+    ArrayTable(
+        name="webhook",
+        plain=WebhookDeclaration(),
+        find_problem=find_webhook_problem,
+        hide=lambda its: replace(its, url=shown_target(its.url)),
+        head=HEAD,
+        example=EXAMPLE,
+    ),
+)

@@ -1,0 +1,167 @@
+"""The agent connects to no address that a webhook may not lead to, however it is written."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.supervise.reach import names as resolver
+from agent.webhooks.post import (
+    Answer,
+    GuardedResolver,
+    Parcel,
+    Reply,
+    RequestLine,
+    open_connector,
+)
+from agent.webhooks.settings import WebhookDeclaration
+from tests.listener import listening
+from tests.standin.evolution.certificates import Certificates
+from tests.webhooks.receiver import Receiver
+
+
+@pytest.fixture
+async def victim() -> AsyncIterator[list[str]]:
+    """A service on this machine that must not be reached: its port, then each caller."""
+    seen: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append("somebody")
+        writer.close()
+
+    async with AsyncExitStack() as servers:
+        port = await servers.enter_async_context(listening(serve, "0.0.0.0"))
+        if socket.has_ipv6:
+            await servers.enter_async_context(listening(serve, "::", port))
+        seen.append(str(port))
+        yield seen
+    assert len(seen) == 1
+
+
+async def send(url: str, **more: Any) -> Reply:
+    declared = WebhookDeclaration("ops", url, **{"timeout": 30.0, **more})
+    line = await RequestLine.open(declared)
+    try:
+        return await line.post(Parcel("status", "1-1", 0.0, b"{}", "it"))
+    finally:
+        await line.close()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "127.1", "2130706433", "0x7f000001", "0.0.0.0", "localhost", "[::1]"),
+        *("[::]", "[::ffff:127.0.0.1]", "127\u30020\u30020\u30021", "\u2460\u2461\u2466.0.0.1"),
+        *("169.254.169.254", "[fe80::1]"),
+    ],
+)
+async def test_f62_no_spelling_of_a_refused_address_is_connected_to(
+    victim: list[str], host: str
+) -> None:
+    reply = await send(f"http://{host}:{victim[0]}/")
+    assert reply.answer is Answer.LATER
+    assert reply.problem.startswith(("nothing is sent to", "it cannot be reached", "its name"))
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "224.0.0.1", "0.0.0.0"])
+async def test_f62_private_does_not_open_what_is_never_right(victim: list[str], host: str) -> None:
+    reply = await send(f"http://{host}:{victim[0]}/", private=True)
+    assert "nothing is sent to" in reply.problem
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+    """What the machine's resolver answers, one answer after the other; the last one stays."""
+    answers: list[list[str]] = []
+
+    def look_up(host: str, port: int, **_: Any) -> list[Any]:
+        found = answers.pop(0) if len(answers) > 1 else answers[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in found]
+
+    monkeypatch.setattr(resolver.socket, "getaddrinfo", look_up)
+    yield answers
+
+
+async def test_f62_a_name_that_changes_its_address_is_judged_each_time(
+    names: list[list[str]],
+) -> None:
+    async with Receiver().open() as target:
+        url = target.url.replace("127.0.0.1", "rebinding.example")
+        names += [["127.0.0.1"], ["169.254.169.254"], ["127.0.0.1"]]
+        assert (await send(url, private=True)).answer is Answer.TAKEN
+        assert "metadata" in (await send(url, private=True)).problem
+        assert (await send(url, private=True)).answer is Answer.TAKEN
+        assert len(target.asked) == 2
+
+
+async def test_f62_of_several_addresses_only_the_allowed_are_used(names: list[list[str]]) -> None:
+    names += [["10.0.0.1", "127.0.0.1", "8.8.8.8"]]
+    found = await GuardedResolver(private=False).resolve("mixed.example", 80)
+    assert [one["host"] for one in found] == ["8.8.8.8"]
+
+
+async def test_f62_the_address_that_is_connected_to_is_the_one_that_counts(
+    victim: list[str],
+) -> None:
+    """Even a resolver that passes everything on opens nothing."""
+
+    class Careless(GuardedResolver):
+        async def resolve(self, host: str, port: int = 0, family: Any = 0) -> Any:
+            rest = {"hostname": host, "port": port, "proto": 0, "flags": 0}
+            return [{**rest, "host": "127.0.0.1", "family": socket.AF_INET}]
+
+    connector = open_connector(private=False, tls=None)
+    connector._resolver = Careless(private=False)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        with pytest.raises(aiohttp.ClientConnectorError) as caught:
+            await session.post(f"http://careless.example:{victim[0]}/")
+    assert "nothing is sent to 127.0.0.1: it is loopback" in str(caught.value.os_error)
+
+
+async def test_f62_neither_a_redirect_nor_a_proxy_of_the_environment_leads_elsewhere(
+    victim: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{victim[0]}")
+    async with Receiver().open() as target:
+        assert (await send(target.url, private=True)).answer is Answer.TAKEN
+        target.headers = {"Location": f"http://127.0.0.1:{victim[0]}/"}
+        for status in (301, 302, 303, 307, 308):
+            target.status = lambda body, status=status: status  # type: ignore[misc]
+            reply = await send(target.url, private=True)
+            assert reply.answer is Answer.REFUSED
+            assert reply.problem == f"it answered {status}: redirects are not followed"
+
+
+async def test_a_certificate_is_checked(tmp_path_factory: pytest.TempPathFactory) -> None:
+    made = Certificates.make(tmp_path_factory.mktemp("certificates"))
+    ours = {"private": True, "ca_file": str(made.authority)}
+    for which, more, problem in (
+        ("good", ours, ""),
+        ("good", {"private": True}, "its certificate is refused"),
+        ("other", ours, "its certificate is refused"),
+    ):
+        async with Receiver().open(tls=made.context(which)) as target:
+            reply = await send(target.url, **more)
+        assert reply.problem.startswith(problem)
+        assert (reply.answer is Answer.TAKEN) is bool(target.asked) is (problem == "")
+
+
+async def test_a_body_that_drips_does_not_hold_a_delivery_up() -> None:
+    over = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        await reader.read()
+        writer.close()
+        over.set()
+
+    async with listening(drip) as port:
+        reply = await send(f"http://127.0.0.1:{port}/", private=True, timeout=3600.0)
+        assert reply.answer is Answer.TAKEN
+        await over.wait()
