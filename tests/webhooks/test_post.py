@@ -1,5 +1,6 @@
 """What a webhook is sent, what its answers mean, how long it is waited for."""
 
+import json
 from typing import Any
 
 import pytest
@@ -77,3 +78,7 @@ def test_an_entry_of_another_journal_has_another_name() -> None:
     other = JournalEntry("status", "later", wall=NOW + 1, cursor=7)
     assert pack_event(first).delivery == "7-1800000000000"
     assert pack_event(other).delivery != "7-1800000000000"
+
+
+def test_an_event_with_a_number_that_json_lacks_is_sent_without_its_detail() -> None:
+    assert json.loads(pack_event(entry(share=float("nan"))).body, parse_constant=pytest.fail)
