@@ -118,6 +118,4 @@ async def test_only_what_lasts_longer_than_a_blink_is_an_outage(house, monkeypat
     server.answers(up=True)
     one.judge()
     assert (one.down, one.away_since) == (False, None)
-    while one.away:
-        await asyncio.sleep(0)
     one.close()
