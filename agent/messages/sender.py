@@ -318,7 +318,7 @@ class SessionSender:
             if not waiting.maybe_out:
                 words = f"cannot send with {self.id}: {hold.sentence}"
                 waiting.under_way = True
-                await self._end_failed(waiting, Refused(words, code=hold.refusal))
+                await self._end_failed(waiting, Refused(words, code=hold.refusal), tries=0)
 
     # One try
 
@@ -331,7 +331,7 @@ class SessionSender:
             account = account_of(view)
             if account and waiting.row.account not in ("", account):
                 words = f"cannot send with {self.id}: it was paired with another account meanwhile"
-                await self._end_failed(waiting, Refused(words, code=OTHER_ACCOUNT))
+                await self._end_failed(waiting, Refused(words, code=OTHER_ACCOUNT), tries=0)
                 return
             if waiting.maybe_out and not entry_of(view.instance.engine).repeats:
                 await self._end_unknown(waiting, "the agent ended while it was sent")
@@ -412,14 +412,16 @@ class SessionSender:
         told = {"reason": State.UNKNOWN.value, "sentence": words}
         await self._end(waiting, State.UNKNOWN, End(error=error), **told)
 
-    async def _end_failed(self, waiting: Waiting, error: WaError) -> None:
+    async def _end_failed(self, waiting: Waiting, error: WaError, *, tries: int = 1) -> None:
         """It did not go out: its Idempotency-Key may be used again."""
         told = {"reason": error.code, "sentence": str(error), "repeats": ""}
-        await self._end(waiting, State.FAILED, End(error=error), tries=waiting.tries + 1, **told)
+        tries += waiting.tries
+        await self._end(waiting, State.FAILED, End(error=error), tries=tries, **told)
 
     async def _end(self, waiting: Waiting, state: State, end: End, **columns: Any) -> None:
         """Write it down, for as long as that takes; a client that waits hears of it at once."""
         said, reason, number = False, str(columns.get("reason", "")), [waiting.row.number]
+        waiting.end = end  # a request with its key must not hear that it goes on waiting
         while True:
             try:
                 await self._outbox.end(number, state, time.time(), **columns)

@@ -153,7 +153,7 @@ class Sending:
     async def answer(self, taken: Taken, seconds: float) -> tuple[int, Mapping[str, Any]]:
         """Status and body for the client, after so many seconds at most; its error is raised."""
         row, end = taken.row, End()
-        if taken.waiting is not None and seconds:
+        if taken.waiting is not None and (seconds or (taken.again and taken.waiting.end)):
             end = await self._wait(taken.waiting, seconds)
         if end.error is not None:
             raise end.error
@@ -265,6 +265,10 @@ class Sending:
             nonlocal waiting
             if not again and self._outbox is outbox:  # else the next agent sends it
                 waiting = self._add(outbox, row, impatient=impatient)
+            elif again and (sender := self.senders.get(row.instance)):
+                waiting = sender.find(row.number)
+                if waiting is not None:  # a 202 holds whatever the first request waits for
+                    waiting.impatient &= impatient
 
         if apart:
             await loop.run_in_executor(None, self._files.write, new.file, apart)
@@ -276,8 +280,6 @@ class Sending:
             raise
         if again:
             await loop.run_in_executor(None, self._files.remove, new.file)
-            sender = self.senders.get(row.instance)
-            waiting = None if sender is None else sender.find(row.number)
         return Taken(row, again, waiting)
 
     async def _wait(self, waiting: Waiting, seconds: float) -> End:
