@@ -129,9 +129,3 @@ def _signatures(top: Folder, engine: str) -> tuple[dict[str, Signature], float]:
             newest = max(newest, status.st_mtime, status.st_ctime)
             signed[entry.path] += (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return signed, newest
-
-
-def first_difference(before: dict[str, Signature], after: dict[str, Signature]) -> str | None:
-    """The path of an entry that changed, came or went; None when nothing did."""
-    changed = (path for path in before.keys() | after if before.get(path) != after.get(path))
-    return min(changed, default=None)
