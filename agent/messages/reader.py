@@ -224,6 +224,8 @@ class Reader:
             why = f"{_CANNOT} of {id}: {error}; try again"
             raise TryLater(why, code="slow") from error
         except EngineError as error:
+            if error.code == ENDING:
+                raise TryLater(f"{_CANNOT} of {id}: its worker ends", code=ENDING) from error
             if (error.code, error.field) != _UNKNOWN_CALL:
                 raise
             why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"

@@ -63,7 +63,7 @@ async def test_a_poll_goes_on_while_the_worker_is_restarted(tmp_path: Path) -> N
     after = (await at.reader.page(ID, 0)).next
     poll = asyncio.create_task(at.reader.page(ID, after, wait=60))
     await asyncio.sleep(1)
-    at.workers.fails = LinkError("it is gone")
+    at.workers.fails = EngineError("it is being closed", code="stopping")
     at.reader.changed(ID)
     await asyncio.sleep(1)
     await at.stop_worker()
