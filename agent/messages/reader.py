@@ -4,9 +4,9 @@ acknowledgements use this one. From the session's worker while one runs, else fr
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -24,8 +24,7 @@ from agent.errors import (
     WaError,
 )
 from agent.log import about
-from agent.messages.incoming import NAME
-from agent.messages.intake import FOLDER
+from agent.messages.incoming import FOLDER, NAME
 from agent.messages.media import open_media
 from agent.messages.reading import Answer, read_only
 from agent.messages.record import MESSAGE
@@ -43,6 +42,8 @@ LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""
 SETTLE_EVERY = 10.0
 SETTLES_AT_ONCE = 16
+FILES, ALL_FILES = 4, 16
+"""Files of messages that are read at once, of one session and of all."""
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
@@ -86,6 +87,9 @@ class Page:
     def more(self) -> bool:
         return self.next < self.newest
 
+    def show(self) -> dict[str, Any]:
+        return {**asdict(self), "more": self.more}
+
 
 @dataclass(slots=True)
 class _Session:
@@ -94,6 +98,8 @@ class _Session:
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
     figures: dict[str, int] = field(default_factory=dict)
     """As its worker told them last."""
+    files: int = 0
+    """Read at the moment."""
     cursors: dict[str, int] = field(default_factory=dict)
     """By consumer: all up to it is delivered."""
 
@@ -165,11 +171,32 @@ class Reader:
 
         return str((await self.ask(id, "messages_name", {"chat": jid})).get("name") or "")
 
+    @asynccontextmanager
     async def media(
         self, id: InstanceId, message: str, chat: str, wait: float
-    ) -> tuple[Mapping[str, Any], IO[bytes]]:
-        """The `size`, `sha256`, `mimetype` and `filename` of what a message brought, and the file,
-        which the caller closes. NotYet `media_loading` after so many seconds."""
+    ) -> AsyncIterator[tuple[Mapping[str, Any], IO[bytes]]]:
+        """The `size`, `sha256`, `mimetype` and `filename` of what a message brought, and the file.
+        NotYet `media_loading` after so many seconds."""
+        its = self._of(id)
+        if its.files >= FILES or sum(each.files for each in self._sessions.values()) >= ALL_FILES:
+            why = f"cannot read a file of {id}: too many are read already; try again"
+            raise TryLater(why, code="busy")
+        its.files += 1
+        try:
+            said = await self._load(id, message, chat, wait)
+            folder = self._workers.folder(id)
+            assert folder is not None
+            try:
+                file = open_media(folder / FOLDER, str(said["name"]), int(said["size"]))
+            except OSError as error:
+                why = f"cannot read a file of {id}: {error.strerror}; try again"
+                raise TryLater(why, code="busy") from error
+            with file:
+                yield said, file
+        finally:
+            its.files -= 1
+
+    async def _load(self, id: InstanceId, message: str, chat: str, wait: float) -> Answer:
         until = boot_now() + wait
         while True:
             left = max(0.0, min(until - boot_now(), 10.0))
@@ -182,19 +209,12 @@ class Reader:
                     raise
                 raise kind(f"{error} ({id})", code=error.code) from error
             if said.get("state") == "ready":
-                break
+                return said
             if boot_now() >= until or self.ending:
                 raise NotYet(
                     f"cannot give this file of {id} yet: it is being loaded; ask again",
                     code="media_loading",
                 )
-        folder = self._workers.folder(id)
-        assert folder is not None
-        try:
-            return said, open_media(folder / FOLDER, str(said["name"]), int(said["size"]))
-        except OSError as error:
-            why = f"cannot read a file of {id}: {error.strerror}; try again"
-            raise TryLater(why, code="busy") from error
 
     async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
         """Of the worker, or of its file where none runs: a question of `reading.READS`."""
@@ -250,9 +270,12 @@ class Reader:
 
     async def run(self) -> None:
         """Tell workers what all consumers have, and take their figures."""
-        while True:
-            await asyncio.gather(*map(self._settle, await self._own.next()))
-            await asyncio.sleep(SETTLE_EVERY)
+        try:
+            while True:
+                await asyncio.gather(*map(self._settle, await self._own.next()))
+                await asyncio.sleep(SETTLE_EVERY)
+        finally:
+            self.end()
 
     async def _settle(self, id: InstanceId) -> None:
         its = self._of(id)

@@ -19,8 +19,8 @@ from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerPolicy
 from agent.core.event_json import wall_text
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.daemon.wing_parts import Around
 from agent.errors import ConfigError, NotFound, Refused, StoreError, WaError
+from agent.webhooks.part import Sources
 from agent.webhooks.post import POSTS, Answer, Parcel, Reply, RequestLine, pack_event, pack_record
 from agent.webhooks.settings import WebhookDeclaration, matches, shown_target
 
@@ -82,11 +82,13 @@ def wants(declared: WebhookDeclaration, entry: JournalEntry) -> bool:
 class Courier:
     """`run` carries; the rest never waits."""
 
-    def __init__(self, declared: WebhookDeclaration, around: Around, results: Counter[str]) -> None:
+    def __init__(
+        self, declared: WebhookDeclaration, sources: Sources, results: Counter[str]
+    ) -> None:
         """`results`: since the agent's start."""
         self.declared, self.name, self._results = declared, declared.name, results
-        self._store, self._reader, self._bus = around.store, around.reader, around.bus
-        self._views = around.supervisor.views
+        self._store, self._reader, self._bus = sources.store, sources.reader, sources.bus
+        self._views = sources.views
         self._journal = Source(f"webhook.{self.name}", self._journal_page)
         self._sources = {"": self._journal}
         self._newest, self._begun = 0, 0.0

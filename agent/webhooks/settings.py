@@ -134,13 +134,11 @@ HEAD = """\
 EXAMPLE = WebhookDeclaration(
     "ops", "https://ops.example.com/wa-agent", secret_file="/etc/wa-agent/ops.secret"
 )
-TABLES = (
-    ArrayTable(
-        name="webhook",
-        plain=WebhookDeclaration(),
-        find_problem=find_webhook_problem,
-        hide=lambda its: replace(its, url=shown_target(its.url)),
-        head=HEAD,
-        example=EXAMPLE,
-    ),
+WEBHOOKS = ArrayTable(
+    name="webhook",
+    plain=WebhookDeclaration(),
+    find_problem=find_webhook_problem,
+    hide=lambda its: replace(its, url=shown_target(its.url)),
+    head=HEAD,
+    example=EXAMPLE,
 )

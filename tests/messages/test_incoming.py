@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from agent.errors import SchemaTooNew
 from agent.failpoint import VARIABLE, FailpointHit
 from agent.messages import incoming
-from agent.messages.incoming import Incoming
-from agent.messages.intake import FOLDER
+from agent.messages.incoming import FOLDER, Incoming
 from agent.messages.reading import read_only
 from tests.messages.records import (
     UNSURE,

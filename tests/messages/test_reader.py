@@ -163,7 +163,7 @@ async def test_what_cannot_be_read_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = Bench(tmp_path)
-    assert await code_of(at.reader.media(ID, "m", "", 0)) == "not_running"
+    assert await code_of(at.reader.media(ID, "m", "", 0).__aenter__()) == "not_running"
     at.start_worker()
     at.workers.fails = EngineError("no such call", code="invalid_request", field="do")
     assert await code_of(at.reader.page(ID, 0)) == "not_kept"
