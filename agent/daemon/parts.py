@@ -18,7 +18,7 @@ from agent.moving.archives import Archives
 from agent.supervise.assemble import Supervision
 from agent.supervise.requests.calls import Workers
 from agent.supervise.supervisor import Supervisor
-from agent.webhooks.part import Sources, Webhooks
+from agent.webhooks.part import Webhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ async def open_parts(
     supervision.on_forget.append(reader.forget)
     sending = Sending(config.agent.state_path, supervisor, store, bus, reader)
     sending.take_on(config)
-    webhooks = Webhooks(config, Sources(store, bus, reader, supervisor.views))
+    webhooks = Webhooks(config, (store, bus, reader, supervisor.views))
 
     def samples() -> Iterator[tuple[Family, str]]:
         yield from metrics.samples(reader, sending, supervisor.views())

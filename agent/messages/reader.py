@@ -136,7 +136,8 @@ class Reader:
         self._followers: set[Changes] = set()
         self._own = self.follow_changes()
         """Those whose workers are to be told what is settled, and asked for their figures."""
-        self._consumers: dict[str, Callable[[InstanceId], bool]] = {}
+        self.consumers: Mapping[str, Callable[[InstanceId], bool]] = {}
+        """Who gets the messages of which sessions; `settle` tells how far each is."""
         self._settles = asyncio.Semaphore(SETTLES_AT_ONCE)
 
     async def page(
@@ -249,17 +250,6 @@ class Reader:
             why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
             raise Refused(why, code="not_kept") from error
 
-    # Consumers
-
-    def consume(self, consumer: str, wants: Callable[[InstanceId], bool]) -> None:
-        """The consumer gets the messages of these sessions; `settle` tells how far it is."""
-        self._consumers[consumer] = wants
-
-    def forget_consumer(self, consumer: str) -> None:
-        self._consumers.pop(consumer, None)
-        for its in self._sessions.values():
-            its.cursors.pop(consumer, None)
-
     def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
         """The consumer needs nothing up to the cursor any more."""
         its = self._of(id)
@@ -279,7 +269,7 @@ class Reader:
 
     async def _settle(self, id: InstanceId) -> None:
         its = self._of(id)
-        wanted = [name for name, wants in self._consumers.items() if wants(id)]
+        wanted = [name for name, wants in self.consumers.items() if wants(id)]
         least = min((its.cursors.get(name, 0) for name in wanted or (READER,)), default=0)
         try:
             async with self._settles:

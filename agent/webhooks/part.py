@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.api.http.auth import Right
@@ -28,19 +27,13 @@ LENGTH = Family("wa_agent_outbox_length", GAUGE, "Events queued for webhooks.")
 OLDEST = Family("wa_agent_outbox_oldest_timestamp_seconds", GAUGE, "Time of the oldest of them.")
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What couriers read."""
-
-    store: Store
-    bus: EventBus
-    reader: Reader
-    views: Callable[[], Mapping[InstanceId, InstanceView]]
+Read = tuple[Store, EventBus, Reader, Callable[[], Mapping[InstanceId, InstanceView]]]
+"""What couriers read."""
 
 
 class Webhooks:
-    def __init__(self, config: Config, sources: Sources) -> None:
-        self._sources, self._changed = sources, asyncio.Event()
+    def __init__(self, config: Config, read: Read) -> None:
+        self._read, self._reader, self._changed = read, read[2], asyncio.Event()
         self._results: Counter[str] = Counter()
         """Since the agent's start, also of removed webhooks: a counter never falls."""
         self._couriers: dict[str, Courier] = {}
@@ -49,20 +42,18 @@ class Webhooks:
 
     def reload(self, config: Config) -> None:
         """All begin again, each from its cursors, and read their files again."""
-        before, reader = self._couriers, self._sources.reader
-        for courier in before.values():
-            reader.forget_consumer(courier.declared.consumer)
-        self._couriers = {its.name: self._open(its) for its in webhooks_of(config)}
+        before, declared = self._couriers, webhooks_of(config)
+        # From now on nothing counts as taken by all that one of these has not taken.
+        takers = (its for its in declared if its.message_kinds)
+        self._reader.consumers = {its.name: its.chooses for its in takers}
+        self._couriers = {its.name: self._open(its) for its in declared}
         self._gone += [its for name, its in before.items() if name not in self._couriers]
         self._changed.set()
 
     def _open(self, declared: WebhookDeclaration) -> "Courier":
         from agent.webhooks.courier import Courier  # for the first webhook
 
-        if declared.message_kinds:
-            # From now on nothing counts as taken by all that this one has not taken.
-            self._sources.reader.consume(declared.consumer, declared.chooses)
-        return Courier(declared, self._sources, self._results)
+        return Courier(declared, self._results, self._read)
 
     async def run(self) -> None:
         while True:
@@ -97,13 +88,13 @@ class Webhooks:
 
     async def test(self, name: str) -> dict[str, Any]:
         """Send a test event now, before all waiting ones."""
-        from agent.webhooks.post import Answer, pack_event
+        from agent.webhooks.post import pack_event
 
         begun, sentence = time.monotonic(), "a test that an operator sent"
         entry = JournalEntry("webhook_test", sentence, Category.SYSTEM, None, time.time())
         reply = await self._find(name).post(pack_event(entry))
         return {
-            "delivered": reply.answer is Answer.TAKEN,
+            "delivered": reply.taken,
             "status": reply.status,
             "problem": reply.problem,
             "seconds": round(time.monotonic() - begun, 3),
@@ -112,8 +103,7 @@ class Webhooks:
 
     def _find(self, name: str) -> "Courier":
         if name not in self._couriers:
-            names = ", ".join(sorted(self._couriers)) or "none"
-            raise NotFound(f"cannot find the webhook {name}; declared: {names}")
+            raise NotFound(f"cannot find the webhook {name}: agent.toml has none of that name")
         return self._couriers[name]
 
 

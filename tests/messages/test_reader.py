@@ -141,8 +141,7 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     at.reader.settle(READER, ID, cursors[1])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 8
-    at.reader.consume("one", lambda id: id == ID)
-    at.reader.consume("another", lambda id: id != ID)
+    at.reader.consumers = {"one": lambda id: id == ID, "another": lambda id: id != ID}
     at.workers.calls.clear()
     at.reader.changed(ID)
     await asyncio.sleep(2 * SETTLE_EVERY)
@@ -151,7 +150,7 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     at.reader.settle("one", ID, cursors[4])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 5, "webhooks count, and readers beside them do not"
-    at.reader.forget_consumer("one")
+    at.reader.consumers = {}
     at.reader.settle(READER, ID, cursors[9])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 0

@@ -10,7 +10,7 @@ from agent.config import Config
 from agent.core.model import JournalEntry
 from agent.deliver.bus import EventBus
 from agent.store.database import Store
-from agent.webhooks.part import Sources, Webhooks
+from agent.webhooks.part import Webhooks
 from agent.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.fakes.messages import FakeMessages
@@ -50,10 +50,8 @@ class Bench:
     _running: list[asyncio.Task[None]] = field(default_factory=list)
 
     def open(self, *declared: WebhookDeclaration) -> Webhooks:
-        sources = Sources(
-            self.store, self.bus, self.messages.reader, lambda: self.messages.sessions
-        )
-        return Webhooks(settings(*declared), sources)
+        read = (self.store, self.bus, self.messages.reader, lambda: self.messages.sessions)
+        return Webhooks(settings(*declared), read)
 
     async def begin(self, *declared: WebhookDeclaration) -> Webhooks:
         """What is said and kept from here on is sent."""

@@ -16,7 +16,7 @@ import pytest
 from agent import VERSION
 from agent.core.event_json import show_event
 from agent.core.model import InstanceId
-from agent.webhooks.post import Answer, Parcel, RequestLine
+from agent.webhooks.post import Parcel, RequestLine
 from agent.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.listener import listening
@@ -133,7 +133,7 @@ async def test_what_is_answered_with_2xx_is_taken_whatever_follows() -> None:
         line = await RequestLine.open(declared)
         for _ in range(3 * len(ODD)):
             reply = await line.post(Parcel("status", "1", 0.0, b"{}", "it"))
-            assert (reply.answer, reply.problem) == (Answer.TAKEN, "")
+            assert (reply.taken, reply.problem) == (True, "")
         await line.close()
 
 
