@@ -1,16 +1,14 @@
-"""The tables of agent.toml that the wings bring."""
+"""The tables of agent.toml that rooms bring."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 from agent.config.config import Config, sections
 from agent.config.problem import Problem
 from agent.core.model import Instance
 from agent.errors import InvalidRequest, Refused
-from agent.wing import modules_of, wings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +44,7 @@ class OwnTable:
     head: str
     """What the example file says above it."""
     worker: tuple[str, ...] = ()
-    """The keys that the wing's part in each worker gets."""
+    """The keys that each worker gets."""
 
 
 WingTable = ArrayTable | OwnTable
@@ -55,12 +53,15 @@ WingTable = ArrayTable | OwnTable
 @cache
 def wing_tables() -> Mapping[str, WingTable]:
     """By name."""
-    rooms = (import_module("agent.moving.programs"), *modules_of("settings"))
-    return {table.name: table for room in rooms for table in room.TABLES}
+    from agent.messages.settings import MESSAGES, PACE
+    from agent.moving.programs import PROGRAMS
+    from agent.webhooks.settings import WEBHOOKS
+
+    return {table.name: table for table in (PROGRAMS, MESSAGES, PACE, WEBHOOKS)}
 
 
 def single_tables(config: Config) -> Mapping[str, Any]:
-    """Each table that is written once, the wings' after the base's."""
+    """Each table that is written once, those of rooms after the others."""
     owned = wing_tables().items()
     own = {name: own_row(config, its) for name, its in owned if isinstance(its, OwnTable)}
     return {name: getattr(config, name) for name in sections()} | own
@@ -77,16 +78,14 @@ def own_row(config: Config, table: OwnTable) -> Any:
 
 
 def worker_settings(config: Config) -> Mapping[str, Any]:
-    """What the part of each wing in a worker gets, by the wing's name; none where it is usual."""
+    """What each worker gets, by the table's name; none where it is usual."""
     found: dict[str, Any] = {}
-    for wing in wings():
-        tables = wing.take(wing.settings).TABLES if wing.settings else ()
-        for table in tables:
-            if isinstance(table, OwnTable):
-                row = own_row(config, table)
-                for key in table.worker:
-                    if (value := getattr(row, key)) != getattr(table.plain, key):
-                        found.setdefault(wing.name, {})[key] = value
+    for name, table in wing_tables().items():
+        if isinstance(table, OwnTable):
+            row = own_row(config, table)
+            for key in table.worker:
+                if (value := getattr(row, key)) != getattr(table.plain, key):
+                    found.setdefault(name, {})[key] = value
     return found
 
 

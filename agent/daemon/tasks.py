@@ -6,14 +6,13 @@ import errno
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.config import Config
 from agent.core.model import Category, JournalEntry
 from agent.daemon.parts import Parts
 from agent.daemon.signals import Signals
-from agent.daemon.wing_parts import Begin
 from agent.errors import ConfigError, StoreError, WaError
 from agent.log import set_level
 from agent.supervise.backends.one_server import ADVICE, one_server
@@ -25,6 +24,7 @@ from agent.supervise.reload import take_on
 
 log = logging.getLogger(__name__)
 
+Begin = Callable[[], Awaitable[object]]
 AGAIN = 5.0
 """Seconds until such a task begins again."""
 
@@ -73,7 +73,7 @@ class Tasks:
         supervision, parts = self.parts.supervision, self.parts
         settings, views = supervision.settings, supervision.registry.views
         config, copy = self.config, self.config.agent.state_path / "agent.db.copy"
-        tasks: dict[str, Begin] = {
+        return {
             "passes": supervision.loop.run,
             "packs": supervision.packs.run,
             "sampling": supervision.sampler.run,
@@ -98,10 +98,11 @@ class Tasks:
             "reload": self._reload_when_asked,
             "stop": self._end_when_asked,
             "backends": supervision.backend_loop.run,
+            "messages": parts.reader.run,
+            "outbox": parts.sending.run,
+            "troubles": parts.troubles.run,
+            "webhooks": parts.webhooks.run,
         }
-        for part in parts.of_wings.values():
-            tasks |= part.tasks()
-        return tasks
 
     async def _end_when_asked(self) -> None:
         await self.signals.stop.wait()
@@ -120,8 +121,8 @@ class Tasks:
                 supervision.settings.refused = True
                 continue
             await take_on(config, supervision)
-            for part in self.parts.of_wings.values():
-                part.reload(config)
+            self.parts.sending.take_on(config)
+            self.parts.webhooks.reload(config)
             set_level(config.agent.log_level)
             await _warn_of_one_server(config)
             log.info("settings read again")

@@ -21,7 +21,7 @@ from agent.messages.record import encode
 
 T = TypeVar("T")
 
-NAME = "messages.db"
+FOLDER, NAME = "messages", "messages.db"
 FORM = Form(
     0x57414D53,  # WAMS
     1,

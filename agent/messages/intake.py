@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from agent.core.words import KEPT, Happening, InstanceId
 from agent.engines.base import Engine
 from agent.errors import EngineError, StoreError, WaError
-from agent.messages.incoming import NAME, Bounds, Incoming
+from agent.messages.incoming import FOLDER, NAME, Bounds, Incoming
 from agent.messages.media import MediaLoader
 from agent.messages.reading import READS, Answer, whole, word
 from agent.messages.record import clean
@@ -25,7 +25,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-FOLDER = "messages"
 TELL_APART = 0.25
 """Seconds from one word about new records to the next."""
 LOOK_EVERY = 3600.0

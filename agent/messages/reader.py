@@ -4,9 +4,9 @@ acknowledgements use this one. From the session's worker while one runs, else fr
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -24,8 +24,7 @@ from agent.errors import (
     WaError,
 )
 from agent.log import about
-from agent.messages.incoming import NAME
-from agent.messages.intake import FOLDER
+from agent.messages.incoming import FOLDER, NAME
 from agent.messages.media import open_media
 from agent.messages.reading import Answer, read_only
 from agent.messages.record import MESSAGE
@@ -43,6 +42,8 @@ LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""
 SETTLE_EVERY = 10.0
 SETTLES_AT_ONCE = 16
+FILES, ALL_FILES = 4, 16
+"""Files of messages that are read at once, of one session and of all."""
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
@@ -51,7 +52,7 @@ _UNKNOWN_CALL = ("invalid_request", "do")
 _MEDIA_ERRORS: Mapping[str, type[WaError]] = {
     **dict.fromkeys(("message_not_found", "no_media", "media_gone"), NotFound),
     **dict.fromkeys(("media_too_large", "media_refused", "not_supported"), Refused),
-    **dict.fromkeys(("stopping", "media_unreachable", "busy", "timeout"), TryLater),
+    **dict.fromkeys(("media_unreachable", "busy", "timeout"), TryLater),
     **dict.fromkeys(("interrupted", "not_ready"), TryLater),
     "not_connected": Refused,
     "media_not_kept": StoreError,
@@ -86,6 +87,9 @@ class Page:
     def more(self) -> bool:
         return self.next < self.newest
 
+    def show(self) -> dict[str, Any]:
+        return {**asdict(self), "more": self.more}
+
 
 @dataclass(slots=True)
 class _Session:
@@ -94,6 +98,8 @@ class _Session:
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
     figures: dict[str, int] = field(default_factory=dict)
     """As its worker told them last."""
+    files: int = 0
+    """Read at the moment."""
     cursors: dict[str, int] = field(default_factory=dict)
     """By consumer: all up to it is delivered."""
 
@@ -130,7 +136,8 @@ class Reader:
         self._followers: set[Changes] = set()
         self._own = self.follow_changes()
         """Those whose workers are to be told what is settled, and asked for their figures."""
-        self._consumers: dict[str, Callable[[InstanceId], bool]] = {}
+        self.consumers: Mapping[str, Callable[[InstanceId], bool]] = {}
+        """Who gets the messages of which sessions; `settle` tells how far each is."""
         self._settles = asyncio.Semaphore(SETTLES_AT_ONCE)
 
     async def page(
@@ -165,11 +172,32 @@ class Reader:
 
         return str((await self.ask(id, "messages_name", {"chat": jid})).get("name") or "")
 
+    @asynccontextmanager
     async def media(
         self, id: InstanceId, message: str, chat: str, wait: float
-    ) -> tuple[Mapping[str, Any], IO[bytes]]:
-        """The `size`, `sha256`, `mimetype` and `filename` of what a message brought, and the file,
-        which the caller closes. NotYet `media_loading` after so many seconds."""
+    ) -> AsyncIterator[tuple[Mapping[str, Any], IO[bytes]]]:
+        """The `size`, `sha256`, `mimetype` and `filename` of what a message brought, and the file.
+        NotYet `media_loading` after so many seconds."""
+        its = self._of(id)
+        if its.files >= FILES or sum(each.files for each in self._sessions.values()) >= ALL_FILES:
+            why = f"cannot read a file of {id}: too many are read already; try again"
+            raise TryLater(why, code="busy")
+        its.files += 1
+        try:
+            said = await self._load(id, message, chat, wait)
+            folder = self._workers.folder(id)
+            assert folder is not None
+            try:
+                file = open_media(folder / FOLDER, str(said["name"]), int(said["size"]))
+            except OSError as error:
+                why = f"cannot read a file of {id}: {error.strerror}; try again"
+                raise TryLater(why, code="busy") from error
+            with file:
+                yield said, file
+        finally:
+            its.files -= 1
+
+    async def _load(self, id: InstanceId, message: str, chat: str, wait: float) -> Answer:
         until = boot_now() + wait
         while True:
             left = max(0.0, min(until - boot_now(), 10.0))
@@ -182,19 +210,12 @@ class Reader:
                     raise
                 raise kind(f"{error} ({id})", code=error.code) from error
             if said.get("state") == "ready":
-                break
+                return said
             if boot_now() >= until or self.ending:
                 raise NotYet(
                     f"cannot give this file of {id} yet: it is being loaded; ask again",
                     code="media_loading",
                 )
-        folder = self._workers.folder(id)
-        assert folder is not None
-        try:
-            return said, open_media(folder / FOLDER, str(said["name"]), int(said["size"]))
-        except OSError as error:
-            why = f"cannot read a file of {id}: {error.strerror}; try again"
-            raise TryLater(why, code="busy") from error
 
     async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
         """Of the worker, or of its file where none runs: a question of `reading.READS`."""
@@ -220,27 +241,14 @@ class Reader:
             raise Refused(why, code="not_running")
         try:
             return await self._workers.call(id, do, args, seconds)
-        except LinkError as error:
-            why = f"{_CANNOT} of {id}: {error}; try again"
-            raise TryLater(why, code="slow") from error
-        except EngineError as error:
-            if error.code == ENDING:
-                raise TryLater(f"{_CANNOT} of {id}: its worker ends", code=ENDING) from error
-            if (error.code, error.field) != _UNKNOWN_CALL:
+        except (LinkError, EngineError) as error:
+            if (error.code, error.field) == _UNKNOWN_CALL:
+                why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
+                raise Refused(why, code="not_kept") from error
+            if isinstance(error, EngineError) and error.code not in (ENDING, "unreadable"):
                 raise
-            why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
-            raise Refused(why, code="not_kept") from error
-
-    # Consumers
-
-    def consume(self, consumer: str, wants: Callable[[InstanceId], bool]) -> None:
-        """The consumer gets the messages of these sessions; `settle` tells how far it is."""
-        self._consumers[consumer] = wants
-
-    def forget_consumer(self, consumer: str) -> None:
-        self._consumers.pop(consumer, None)
-        for its in self._sessions.values():
-            its.cursors.pop(consumer, None)
+            code = ENDING if error.code == ENDING else "slow"
+            raise TryLater(f"{_CANNOT} of {id}: {error}; try again", code=code) from error
 
     def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
         """The consumer needs nothing up to the cursor any more."""
@@ -252,13 +260,16 @@ class Reader:
 
     async def run(self) -> None:
         """Tell workers what all consumers have, and take their figures."""
-        while True:
-            await asyncio.gather(*map(self._settle, await self._own.next()))
-            await asyncio.sleep(SETTLE_EVERY)
+        try:
+            while True:
+                await asyncio.gather(*map(self._settle, await self._own.next()))
+                await asyncio.sleep(SETTLE_EVERY)
+        finally:
+            self.end()
 
     async def _settle(self, id: InstanceId) -> None:
         its = self._of(id)
-        wanted = [name for name, wants in self._consumers.items() if wants(id)]
+        wanted = [name for name, wants in self.consumers.items() if wants(id)]
         least = min((its.cursors.get(name, 0) for name in wanted or (READER,)), default=0)
         try:
             async with self._settles:

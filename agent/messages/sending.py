@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.config import Config
+from agent.config.wing_tables import own_row
 from agent.core.event_json import wall_text
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.deliver.bus import EventBus, EventFilter
@@ -25,6 +27,7 @@ from agent.messages.outbox import NAME, Ack, Mark, Outbox, OutMessage, chat_of, 
 from agent.messages.outcomes import UNKNOWN_OUTCOME, State
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Sessions, SessionSender, Waiting, account_of
+from agent.messages.settings import MESSAGES, PACE
 from agent.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -91,16 +94,23 @@ class Sending:
         self.senders: dict[InstanceId, SessionSender] = {}
         """Of each session that has something to send."""
         self.counts: dict[InstanceId, Counts] = {}
-        self.on_end: Callable[[OutMessage, State, str], None] = lambda row, state, reason: None
-        """Called with each end and its reason, for metrics."""
         self._path, self._files = folder / NAME, OutgoingFiles(folder / FOLDER)
         self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
         self._outbox: Outbox | None = None
         self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
         self._opened = asyncio.Event()
         self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
+        self.lost = ""
+        """What of the outbox was lost before this agent opened it."""
         self._untidy = False
         """True if a message ended since the journal was emptied of what it said."""
+
+    def take_on(self, config: Config) -> None:
+        """The settings that were read."""
+        messages, pace = own_row(config, MESSAGES), own_row(config, PACE)
+        self.limits = Limits(
+            messages.expires_hours, messages.outbox_most, messages.outbox_megabytes, pace.per_minute
+        )
 
     async def run(self) -> None:
         """Until the agent stops. A file that cannot be opened ends no session: messages are
@@ -339,6 +349,7 @@ class Sending:
     async def _take_over(self, outbox: Outbox) -> list[OutMessage]:
         """What the agent before this one left, and is to be sent."""
         if said := outbox.opened_so:
+            self.lost = said
             log.error("%s", said)
             entry = JournalEntry("store_repaired", said, Category.SYSTEM, wall=time.time())
             await self._store.note(entry)
@@ -400,7 +411,6 @@ class Sending:
         elif state in (State.FAILED, State.UNKNOWN):
             known = reason in counts.reasons or len(counts.reasons) < MOST_REASONS
             counts.reasons[reason if known else "other"] += 1
-        self.on_end(row, state, reason)
         waiting.tell(end)
 
     async def _tick(self, outbox: Outbox) -> None:

@@ -108,19 +108,17 @@ HEAD = """\
 # [[program]]
 """
 
-TABLES = (
-    ArrayTable(
-        name="program",
-        plain=ProgramDeclaration(),
-        find_problem=_find_problem,
-        hide=hide_values,
-        head=HEAD,
-        example=ProgramDeclaration(
-            name="shopbot",
-            command=("node", "/srv/shopbot/bot.js"),
-            environment_file="/srv/shopbot/.env",
-        ),
-        engine="program",
-        place=place_of,
+PROGRAMS = ArrayTable(
+    name="program",
+    plain=ProgramDeclaration(),
+    find_problem=_find_problem,
+    hide=hide_values,
+    head=HEAD,
+    example=ProgramDeclaration(
+        name="shopbot",
+        command=("node", "/srv/shopbot/bot.js"),
+        environment_file="/srv/shopbot/.env",
     ),
+    engine="program",
+    place=place_of,
 )

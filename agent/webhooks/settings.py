@@ -13,8 +13,8 @@ from agent.config.problem import Problem
 from agent.config.secret_file import read_secret
 from agent.config.wing_tables import ArrayTable
 from agent.core.setting import HIDDEN, setting
+from agent.core.words import ID_PATTERN
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 _PATTERN = re.compile(r"[a-z0-9_*?-]{1,64}")
 MESSAGE_KINDS = ("message", "call")
 """A kind of record begins with one of these words, and no event of the journal does."""
@@ -26,7 +26,7 @@ LEAST_KEY = 16
 
 def _name_fault(text: str) -> str:
     words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
-    return "" if _NAME.fullmatch(text) else f"it must be {words}, not {text!r:.80}"
+    return "" if re.fullmatch(ID_PATTERN, text) else f"it must be {words}, not {text!r:.80}"
 
 
 def _url_fault(text: str) -> str:
@@ -65,11 +65,6 @@ class WebhookDeclaration:
     timeout: float = setting(10.0, "seconds that one delivery may take", low=0.1, high=120)
     longest_age: float = setting(72.0, "hours until an unsent event goes", low=0.01, high=2160)
     tries: int = setting(3, "tries of an event that the target refuses", low=1, high=20)
-
-    @property
-    def consumer(self) -> str:
-        """Its name among those who get messages."""
-        return f"webhook {self.name}"
 
     @property
     def message_kinds(self) -> tuple[str, ...]:
@@ -114,14 +109,11 @@ def shown_target(url: str) -> str:
 
 def find_webhook_problem(webhooks: Sequence[WebhookDeclaration]) -> Problem | None:
     """The first fault, or None."""
-    names: set[str] = set()
-    for number, webhook in enumerate(webhooks):
-        for key in ("name", "url"):
-            if not getattr(webhook, key):
-                return Problem((f"webhook[{number}]",), f"every [[webhook]] needs its {key}")
-        if webhook.name in names:
-            return Problem((f"webhook[{number}].name",), f"{webhook.name} is declared twice")
-        names.add(webhook.name)
+    for number, its in enumerate(webhooks):
+        if lacks := [key for key in ("name", "url") if not getattr(its, key)]:
+            return Problem((f"webhook[{number}]",), f"every [[webhook]] needs its {lacks[0]}")
+        if its.name in [other.name for other in webhooks[:number]]:
+            return Problem((f"webhook[{number}].name",), f"{its.name} is declared twice")
     return None
 
 
@@ -131,16 +123,13 @@ HEAD = """\
 # [[webhook]]
 """
 
-EXAMPLE = WebhookDeclaration(
-    "ops", "https://ops.example.com/wa-agent", secret_file="/etc/wa-agent/ops.secret"
-)
-TABLES = (
-    ArrayTable(
-        name="webhook",
-        plain=WebhookDeclaration(),
-        find_problem=find_webhook_problem,
-        hide=lambda its: replace(its, url=shown_target(its.url)),
-        head=HEAD,
-        example=EXAMPLE,
+WEBHOOKS = ArrayTable(
+    name="webhook",
+    plain=WebhookDeclaration(),
+    find_problem=find_webhook_problem,
+    hide=lambda its: replace(its, url=shown_target(its.url)),
+    head=HEAD,
+    example=WebhookDeclaration(
+        "ops", "https://ops.example.com/wa-agent", secret_file="/etc/wa-agent/ops.secret"
     ),
 )

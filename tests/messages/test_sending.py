@@ -409,22 +409,6 @@ async def test_an_acknowledgement_before_the_answer_counts(agent: Agent, phone: 
     assert await agent.state(taken) == "delivered"
 
 
-async def test_acknowledgements_count_that_were_kept_without_an_agent(
-    agent: Agent, phone: Phone
-) -> None:
-    taken = await agent.say(A, "a1")
-    await until(phone.texts)
-    await asyncio.sleep(1)
-    await agent.stop()
-    file = file_at(agent.session)
-    (id,) = phone.heard
-    file.append([{"v": 1, "id": "k", "kind": "message_ack", "message_id": id, "state": "read"}])
-    file.close()
-    await agent.start()
-    await asyncio.sleep(10)
-    assert await agent.state(taken) == "read"
-
-
 def paired_with(phone: Phone, account: str, status: ConnectionStatus = CONNECTED) -> None:
     record = replace(phone.shown[ID].record, paired=bool(account), account=account)
     phone.show(record=record, status=status)

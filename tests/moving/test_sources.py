@@ -92,7 +92,6 @@ def test_keys_that_lie_elsewhere_are_added(tmp_path: Path) -> None:
         (keys_of(creds(pairingCode="ABCD1234", account=None)), "not_paired"),
         (keys_of(creds(noiseKey=None)), "incomplete"),
         (keys_of(creds(noiseKey={"private": buffer(b"!"), "public": buffer(b"!")})), "incomplete"),
-        (keys_of(creds(registrationId="x")), "incomplete"),
         ({**keys_of(), "creds": b'{"me": {'}, "damaged"),
         ({**keys_of(), "creds": b"[" * 9000 + b"]" * 9000}, "damaged"),
     ],
