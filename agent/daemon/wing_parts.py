@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.model import InstanceId
 from agent.deliver.bus import EventBus
 from agent.messages.reader import Reader

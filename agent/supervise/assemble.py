@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.clock import boot_now
-from agent.config import Config
-from agent.config.wing_tables import check_declared, declared_for, worker_settings
+from agent.config.config import Config
+from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.figures.trend import open_trends
 from agent.core.model import InstanceId
 from agent.deliver.bus import EventBus
@@ -87,7 +87,7 @@ class Supervision:
             wanted=lambda its: waits_for_its_address(its, host),
         )
         self.backends = Backends(
-            root=config.backends_root,
+            root=config.agent.state_path / "backends",
             wakes=self.ground.backend_wakes,
             facts=self._facts,
             wake=wake,

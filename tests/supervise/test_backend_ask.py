@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import BackendDeclaration, BackendsSection
+from agent.config.declaration import BackendDeclaration
+from agent.config.sections import BackendsSection
 from agent.core.backends.outage import Outage
 from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord

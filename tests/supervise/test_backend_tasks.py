@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.backends.server import Server
-from agent.config import BackendDeclaration, BackendsSection
+from agent.config.declaration import BackendDeclaration
+from agent.config.sections import BackendsSection
 from agent.core.breaker import BreakerPolicy
 from agent.supervise.backends.registry import Backends
 from agent.supervise.loop import Wakes

@@ -10,9 +10,9 @@ AGENT = """
 import sys
 import agent.daemon.main
 from agent.api.routes import ROUTES
-from agent.config.wing_tables import wing_tables
+from agent.config.tables import brought
 from agent.wing import wings
-wing_tables(), [wing.take(wing.part) for wing in wings() if wing.part]
+brought(), [wing.take(wing.part) for wing in wings() if wing.part]
 shown = ("agent.wings.", "agent.moving.", "agent.webhooks.", "agent.engines.web", "tarfile")
 there = {name for name, module in sys.modules.items() if type(module).__name__ != "_Unloaded"}
 print(*(name for name in there if name.startswith(shown)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.backends.server import Server
 from agent.clock import boot_now
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.core.backends.outage import Outage
 from agent.core.backends.slowness import Slowness
 from agent.core.model import Claim, Happening, InstanceId, RemoteSession, ServerClaim

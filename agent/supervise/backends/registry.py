@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.config import BackendDeclaration, BackendsSection, with_secrets
+from agent.config.declaration import BackendDeclaration, with_secrets
+from agent.config.sections import BackendsSection
 from agent.core.backends.outage import Outage
 from agent.core.breaker import BreakerPolicy
 from agent.core.findings.crypto_patterns import CryptoPattern

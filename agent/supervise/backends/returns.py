@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.clock import boot_now
-from agent.config import BackendsSection
+from agent.config.sections import BackendsSection
 from agent.core.backends.outage import Turn, judge_outage
 from agent.core.model import InstanceId
 from agent.supervise.backends.facts import BackendFacts

@@ -12,7 +12,7 @@ from typing import Any
 from agent.backends.http import ServerDown
 from agent.backends.server import Server, ServerApi
 from agent.clock import boot_now
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import Happening, InstanceId
 from agent.core.words import UNREACHED, is_adopted

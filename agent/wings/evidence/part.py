@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.model import InstanceId
 from agent.daemon.wing_parts import Around, Begin
 from agent.metrics.text import Family

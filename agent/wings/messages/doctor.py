@@ -8,7 +8,7 @@ from typing import Any
 from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.findings import Finding, note, ok
 from agent.cli.terminal.show import duration
-from agent.config.wing_tables import own_row
+from agent.config.tables import own_row
 from agent.errors import WaError
 from agent.wings.messages.settings import TABLES, MessagesSettings
 

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agent.config import Config
-from agent.config.wing_tables import own_row
+from agent.config.config import Config
+from agent.config.tables import own_row
 from agent.core.model import InstanceId
 from agent.core.view import InstanceView
 from agent.daemon.wing_parts import Around

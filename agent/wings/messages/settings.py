@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.config.wing_tables import OwnTable
+from agent.config.tables import Table
 from agent.core.setting import setting
 
 NAME = "messages"
@@ -67,6 +67,6 @@ PACE_HEAD = """\
 """
 
 TABLES = (
-    OwnTable(name=NAME, plain=MessagesSettings(), head=HEAD, worker=OF_WORKERS),
-    OwnTable(name=PACE, plain=PaceSettings(), head=PACE_HEAD),
+    Table(name=NAME, plain=MessagesSettings(), head=HEAD, worker=OF_WORKERS),
+    Table(name=PACE, plain=PaceSettings(), head=PACE_HEAD),
 )

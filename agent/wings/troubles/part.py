@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.clock import boot_id, boot_now
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.health.wanted import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.troubles.table import TABLE, counted_of

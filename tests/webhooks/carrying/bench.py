@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.model import JournalEntry
 from agent.daemon.wing_parts import Around
 from agent.deliver.bus import EventBus
