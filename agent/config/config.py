@@ -100,5 +100,5 @@ class Config:
 
 def sections() -> tuple[str, ...]:
     """The names of the base's tables that are written once: [NAME]."""
-    rows = ("backend", "instance", "of_wings", "warnings")
+    rows = ("backends", "backend", "instance", "of_wings", "warnings")
     return tuple(table.name for table in fields(Config) if table.name not in rows)

@@ -162,12 +162,11 @@ class SessionsSection:
 
 @dataclass(frozen=True, slots=True)
 class BackendsSection:
-    """What holds for every [[backend]]."""
+    """What holds for every [[backend]]; no table of agent.toml."""
 
-    trial: str = setting(
-        "check", "what closes a backend's open circuit: its server's healthy checks, or"
-        " only one session's try after breaker_pause", choices=("check", "session"),
-    )  # fmt: skip
+    trial: str = "check"
+    """What closes a backend's open circuit: its server's healthy checks, or ("session") only one
+    session's try after breaker_pause."""
     discover: float = 60.0
     """Seconds between two reads of a backend's list of sessions."""
     patience: float = 10.0

@@ -161,7 +161,7 @@ async def test_one_that_hangs_behind_its_own_proxy_keeps_its_pairing_whoever_els
     standin.add("shop", "open").proxy = proxy
     standin.add("other", "open")
     # Else each of its three rounds would wait for half an hour.
-    rounds = "\n[recovery]\ntries = 1\nrounds = 1\n"
+    rounds = "\n[recovery]\ntries = 1\nrounds = 1\nround_pause = 60\n"
     agent = make_agent(table(standin, adopt=["other"]) + rounds)
     await start_with_its_own(agent, "shop")
     one = Watched(agent, standin)
