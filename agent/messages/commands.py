@@ -20,7 +20,7 @@ from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.findings import Finding, note, ok
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import clean, colour, duration, moment
-from agent.config.wing_tables import own_row
+from agent.config.tables import own_row
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
 from agent.messages.outcomes import State
 from agent.messages.settings import MESSAGES

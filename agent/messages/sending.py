@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.config import Config
-from agent.config.wing_tables import own_row
+from agent.config.config import Config
+from agent.config.tables import own_row
 from agent.core.event_json import wall_text
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.deliver.bus import EventBus, EventFilter
