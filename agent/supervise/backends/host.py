@@ -19,7 +19,7 @@ from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
 from agent.supervise.backends.served import ServerLink
 from agent.supervise.facts import Facts
-from agent.supervise.packs.packs import Packs
+from agent.supervise.packs import Packs
 
 FIRST_LOOK = 15.0
 RESTART_TIMEOUT = 120.0
