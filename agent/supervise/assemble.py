@@ -23,7 +23,7 @@ from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
-from agent.supervise.packs.packs import Packs
+from agent.supervise.packs import Packs
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.happenings import Happenings
