@@ -28,6 +28,8 @@ Begin = Callable[[], Awaitable[object]]
 AGAIN = 5.0
 """Seconds until such a task begins again."""
 
+BESIDE = ("messages", "outbox", "troubles", "webhooks")
+"""Tasks without which sessions are watched all the same: a fault of theirs ends no agent."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _STORE_WAITS = ("disk_full", "read_only", "io", "busy")
 
@@ -140,9 +142,11 @@ async def keep_up(name: str, begin: Begin, again: float = AGAIN) -> None:
         try:
             await begin()
         except Exception as error:
-            if not _may_pass(error):
+            known = _may_pass(error)
+            if not known and name not in BESIDE:
                 raise
-            log.error("the task %s begins again in %g s: %s", name, again, _words(error))
+            words, trace = "the task %s begins again in %g s: %s", None if known else error
+            log.error(words, name, again, _words(error), exc_info=trace)
             await asyncio.sleep(again)
         else:
             return

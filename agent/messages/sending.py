@@ -336,7 +336,9 @@ class Sending:
             except WaError as error:
                 if str(error) != str(self._trouble):
                     log.error("messages to send are refused: %s", error)
-                self._trouble = error
+                self._trouble = (
+                    error if error.http >= 503 else StoreError(str(error), code=error.code)
+                )
                 self._opened.set()
                 await asyncio.sleep(OPEN_AGAIN)
                 continue
@@ -414,10 +416,12 @@ class Sending:
         waiting.tell(end)
 
     async def _tick(self, outbox: Outbox) -> None:
-        """Until the file is found damaged."""
+        """Until the file is found damaged, or another one lies in its place."""
         tidied = time.monotonic() - HOUR
         while True:
             try:
+                if outbox.is_away:
+                    return
                 for sender in list(self.senders.values()):
                     sender.per_minute = self.limits.per_minute
                     if sender.hold is not None and sender.hold.code == "damaged":
@@ -539,7 +543,7 @@ async def _keep_on(work: Callable[[Outbox], Awaitable[None]], outbox: Outbox) ->
         try:
             await work(outbox)
         except Exception as error:
-            known = isinstance(error, StoreError)  # the disk is full, or read only
+            known = isinstance(error, WaError)  # the disk is full, or cannot be read
             log.error("the outbox goes on: %s", error, exc_info=None if known else error)
             await asyncio.sleep(OPEN_AGAIN)
 

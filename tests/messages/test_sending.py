@@ -530,26 +530,35 @@ async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(agent: Agent, ph
     assert "copy" in await agent.repaired()
 
 
-@pytest.mark.parametrize("what", ["noise", "gone", "other"])
+@pytest.mark.parametrize("what", ["noise", "schema", "gone", "other", "gone while it runs"])
 async def test_a_damaged_outbox_is_set_aside_and_said(
     agent: Agent, phone: Phone, what: str
 ) -> None:
     phone.show(status=AWAY)
     await agent.say(A, "lost")
-    await agent.stop()
-    if what == "noise":
-        agent.file.write_bytes(agent.file.read_bytes()[:4096] + b"\xff" * 9000)
-    else:
+    if lives := what == "gone while it runs":
         agent.file.unlink()
+        await asyncio.sleep(2)
+    else:
+        await agent.stop()
+        hurt = {
+            "noise": lambda file: file[:4096] + b"\xff" * 9000,
+            "schema": lambda file: file.replace(b"CREATE TABLE", b"CREATE \x8fABLE"),
+        }
+        file = hurt.get(what, bytes)(agent.file.read_bytes())
+        agent.file.unlink()
+        if what in hurt:
+            agent.file.write_bytes(file)
     if what == "other":
         sqlite3.connect(agent.file).execute("create table other (a)")
     phone.show(status=CONNECTED)
-    await agent.start()
+    if not lives:
+        await agent.start()
     assert (await agent.ask(A, "new"))[0] == 200
     assert phone.texts() == ["new"]
     assert "waited in it are not sent" in await agent.repaired()
     asides = list(agent.folder.glob("outbox.db.damaged-*Z-??????"))
-    assert len(asides) == (what != "gone")
+    assert len(asides) == ("gone" not in what)
 
 
 async def test_an_outbox_that_cannot_be_opened_refuses_messages_until_it_can(
