@@ -44,7 +44,7 @@ def samples(
     waiting, oldest, ended = [], [], []
     for id in sessions:
         sender = sending.senders.get(id)
-        waiting.append(sample(WAITING.name, sender.count if sender else 0, session=id))
+        waiting.append(sample(WAITING.name, len(sender.waiting) if sender else 0, session=id))
         if sender and (first := sender.oldest()) is not None:
             oldest.append(sample(OLDEST.name, first.accepted_wall, session=id))
         its = sending.counts.get(id, Counts()).ended

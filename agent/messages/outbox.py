@@ -10,7 +10,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -217,8 +217,8 @@ class Outbox:
                 " are not sent, and those whose sending had begun are unknown"
             )
             rows = f"select {{}} from messages where {_WAITS} and begun_wall > 0"
-            begun = [row.number for row in await self._rows(rows)]
-            await self.end(begun, State.UNKNOWN, time.time(), reason="unknown", sentence=LOST)
+            for row in await self._rows(rows):
+                await self.change(row.number, State.UNKNOWN, reason="unknown", sentence=LOST)
         else:
             return
         self.opened_so = what
@@ -291,19 +291,12 @@ class Outbox:
         return float(found[0] or 0.0)
 
     async def change(self, number: int, state: State, **columns: Any) -> None:
-        """Of one that waits and goes on waiting."""
-        values = {**columns, "state": state, "changed_wall": time.time()}
-        await self._writer.write(lambda db: _change(db, number, values))
-
-    async def end(self, numbers: Iterable[int], state: State, wall: float, **columns: Any) -> None:
-        """Those that wait have ended; what they said is wiped."""
-        values = {**columns, **_WIPED, "state": state, "changed_wall": wall}
-
-        def write(db: Database) -> None:
-            for number in numbers:
-                _change(db, number, values)
-
-        await self._writer.write(write)
+        """Of one that waits. What it said is wiped when it ends."""
+        wiped = {} if state.waits else _WIPED
+        stored = _stored({**columns, **wiped, "state": state, "changed_wall": time.time()})
+        names = ", ".join(f"{name} = ?" for name in stored)
+        row = f"update messages set {names} where number = ? and {_WAITS}"
+        await self._writer.write(lambda db: db.execute(row, [*stored.values(), number]))
 
     async def note_acks(
         self, instance: InstanceId, acks: Sequence[Ack], cursor: int | None = None
@@ -387,13 +380,6 @@ def _stored(values: Mapping[str, Any]) -> dict[str, Any]:
     if stored.get("repeats") == "":
         stored["repeats"] = None  # unique, and only null may stand twice
     return stored
-
-
-def _change(db: Database, number: int, values: Mapping[str, Any]) -> None:
-    stored = _stored(values)
-    names = ", ".join(f"{name} = ?" for name in stored)
-    row = f"update messages set {names} where number = ? and {_WAITS}"
-    db.execute(row, [*stored.values(), number])
 
 
 def _note_ack(db: Database, instance: InstanceId, ack: Ack) -> bool:

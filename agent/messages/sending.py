@@ -26,9 +26,10 @@ from agent.messages.media import OutgoingFiles
 from agent.messages.outbox import NAME, Ack, Mark, Outbox, OutMessage, chat_of, hash_of
 from agent.messages.outcomes import UNKNOWN_OUTCOME, State
 from agent.messages.reader import LONGEST_PAGE, Reader
-from agent.messages.sender import End, Sessions, SessionSender, Waiting, account_of
+from agent.messages.sender import End, SessionSender, Waiting, account_of
 from agent.messages.settings import MESSAGES, PACE
 from agent.store.database import Store
+from agent.supervise.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Counts:
 
 class Sending:
     def __init__(
-        self, folder: Path, sessions: Sessions, store: Store, bus: EventBus, reader: Reader
+        self, folder: Path, sessions: Supervisor, store: Store, bus: EventBus, reader: Reader
     ) -> None:
         self.limits = Limits()
         self.senders: dict[InstanceId, SessionSender] = {}
@@ -160,13 +161,13 @@ class Sending:
 
     async def answer(self, taken: Taken, seconds: float) -> tuple[int, Mapping[str, Any]]:
         """Status and body for the client, after so many seconds at most; its error is raised."""
-        row, end = taken.row, End()
+        row, end = taken.row, None
         if taken.waiting is not None and seconds:
             end = await self._wait(taken.waiting, seconds)
-        if end.error is not None:
-            raise end.error
-        if end.answer is not None:
-            return 200, end.answer
+        if isinstance(end, WaError):
+            raise end
+        if end is not None:
+            return 200, end
         if row.state.left:
             return 200, row.answer if seconds else row.show()
         if row.state.waits:
@@ -197,15 +198,13 @@ class Sending:
         outbox = await self._ready()
         row = await self._find(outbox, id, message)
         sender = self.senders.get(id)
-        waiting = None if sender is None else sender.find(row.number)
+        waiting = None if sender is None else sender.waiting.get(row.number)
         if sender is None or waiting is None:
-            raise Refused(
-                f"cannot cancel {message}: it is {row.state.value} already", code="message_ended"
-            )
-        if not await _end(sender, waiting, State.CANCELLED, "cancelled by an operator"):
-            raise Refused(
-                f"cannot cancel {message}: it is being sent at this moment", code="being_sent"
-            )
+            why = f"cannot cancel {message}: it is {row.state.value} already"
+            raise Refused(why, code="message_ended")
+        if not await sender.take_back(waiting, State.CANCELLED, "cancelled by an operator"):
+            why = f"cannot cancel {message}: it is being sent at this moment"
+            raise Refused(why, code="being_sent")
         return await self.show(id, message)
 
     def waiting(self, id: InstanceId) -> Mapping[str, Any]:
@@ -216,7 +215,7 @@ class Sending:
             return {}
         hold = sender.hold
         return {
-            "waiting": sender.count,
+            "waiting": len(sender.waiting),
             "oldest": wall_text(oldest.accepted_wall),
             "reason": hold.code if hold else "",
             "sentence": hold.sentence if hold else "",
@@ -251,9 +250,9 @@ class Sending:
 
     def _must_fit(self, id: InstanceId, size: int) -> None:
         sender, limits = self.senders.get(id), self.limits
-        if sender is not None and sender.count >= limits.most:
+        if sender is not None and (count := len(sender.waiting)) >= limits.most:
             raise TooManyWait(
-                f"cannot take the message: {sender.count} messages of {id} wait to be sent, at most"
+                f"cannot take the message: {count} messages of {id} wait to be sent, at most"
                 f" {limits.most} may ([messages] outbox_most); wa-agent why {id} says why"
             )
         waiting = sum(each.bytes for each in self.senders.values())
@@ -285,21 +284,18 @@ class Sending:
         if again:
             await loop.run_in_executor(None, self._files.remove, new.file)
             sender = self.senders.get(row.instance)
-            waiting = None if sender is None else sender.find(row.number)
+            waiting = None if sender is None else sender.waiting.get(row.number)
         return Taken(row, again, waiting)
 
     async def _wait(self, waiting: Waiting, seconds: float) -> End:
         """Afterwards the client goes: no refusal of a try ends its message any more."""
-        if waiting.end is not None:
-            return waiting.end
-        client: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-        waiting.clients.append(client)
+        waiting.clients += 1
         try:
-            await asyncio.wait({client}, timeout=seconds)
+            await asyncio.wait({waiting.end}, timeout=seconds)
         finally:
-            waiting.clients.remove(client)
+            waiting.clients -= 1
             waiting.impatient &= bool(waiting.clients)
-        return client.result() if client.done() else End()
+        return waiting.end.result() if waiting.end.done() else None
 
     def _show(self, row: OutMessage) -> dict[str, Any]:
         sender = self.senders.get(row.instance)
@@ -367,8 +363,8 @@ class Sending:
         stops = [sender.stop(TRIES_END_WITHIN) for sender in self.senders.values()]
         await asyncio.gather(*stops, *running, return_exceptions=True)
         for sender in self.senders.values():
-            for waiting in sender.lanes:
-                waiting.tell(End())
+            for waiting in sender.waiting.values():
+                waiting.tell(None)
         self.senders.clear()
         self._tasks.clear()
         with suppress(StoreError):
@@ -388,7 +384,7 @@ class Sending:
         return sender.add(row, impatient=impatient)
 
     async def _run_sender(self, sender: SessionSender) -> None:
-        while sender.count:
+        while sender.waiting:
             try:
                 await sender.run()
             except Exception:
@@ -421,10 +417,9 @@ class Sending:
                     log.warning("the machine's clock was set by %+.0f s; messages wait on", step)
                 for row in await outbox.overdue() if self.senders else ():
                     owner = self.senders.get(row.instance)
-                    waiting = None if owner is None else owner.find(row.number)
-                    if owner is not None and waiting is not None:
+                    if owner is not None and (late := owner.waiting.get(row.number)) is not None:
                         words = "it could not be sent in time"
-                        await _end(owner, waiting, State.EXPIRED, words)
+                        await owner.take_back(late, State.EXPIRED, words)
                 age = time.monotonic() - tidied
                 if (self._untidy and age >= TIDY_EVERY) or age >= HOUR:
                     self._untidy, tidied = False, time.monotonic()
@@ -501,11 +496,9 @@ class Sending:
         self._untidy, sender = True, self.senders.get(id)
         words = f"{len(gone)} accepted messages are not sent: their instance was deleted"
         for row in gone:
-            waiting = None if sender is None else sender.find(row.number)
-            if sender is not None and waiting is not None:
+            if sender is not None and (waiting := sender.waiting.get(row.number)) is not None:
                 sender.drop(waiting)
-                error = NotFound(f"cannot send {row.id}: {id} was deleted", field="id")
-                waiting.tell(End(error=error))
+                waiting.tell(NotFound(f"cannot send {row.id}: {id} was deleted", field="id"))
         names, loop = [row.file for row in gone], asyncio.get_running_loop()
         await loop.run_in_executor(None, self._files.remove, *names)
         log.warning("%s", words, extra=about(id))
@@ -514,18 +507,6 @@ class Sending:
             "messages_dropped", words, instance=id, wall=time.time(), detail=detail
         )
         await self._store.note(dropped)
-
-
-async def _end(sender: SessionSender, waiting: Waiting, state: State, words: str) -> bool:
-    """End one that is not being sent; False: it is."""
-    reason = state.value
-    if waiting.maybe_out:
-        state, reason = State.UNKNOWN, State.UNKNOWN.value
-        words += "; an earlier try may have sent it"
-    code = UNKNOWN_OUTCOME if waiting.maybe_out else reason
-    error = TryLater(f"cannot send with {sender.id}: {words}", code=code)
-    # Its Idempotency-Key stays its own: a client's repeat of before sends it no more.
-    return await sender.end(waiting, state, End(error=error), reason=reason, sentence=words)
 
 
 async def _keep_on(work: Callable[[Outbox], Awaitable[None]], outbox: Outbox) -> None:
