@@ -1,11 +1,8 @@
-"""What sessions keep of what arrived, and what became of messages to send: for /metrics, and for
-the troubles."""
+"""What sessions keep of what arrived, and what became of messages to send."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 
 from agent.core.model import InstanceId
-from agent.messages.outcomes import State
 from agent.messages.reader import Reader
 from agent.messages.sending import ENDS, Counts, Sending
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
@@ -53,26 +50,3 @@ def samples(
     yield WAITING, "".join(waiting)
     yield OLDEST, "".join(oldest)
     yield MESSAGES, "".join(ended)
-
-
-@dataclass(frozen=True, slots=True)
-class MessageFigures:
-    """What the troubles read, by session."""
-
-    lost: Mapping[str, int] = field(default_factory=dict)
-    not_kept: Collection[str] = ()
-    """Those whose worker cannot write what arrives."""
-    failed: Mapping[str, int] = field(default_factory=dict)
-    oldest_wall: Mapping[str, float] = field(default_factory=dict)
-    """Unix time at which the oldest message that waits to be sent was accepted."""
-
-
-def figures(reader: Reader, sending: Sending) -> MessageFigures:
-    kept, counts = reader.figures().items(), sending.counts.items()
-    oldest = {id: its.oldest() for id, its in sending.senders.items()}
-    return MessageFigures(
-        {id: its["lost"] for id, its in kept},
-        {id for id, its in kept if its["refused"]},
-        {id: its.ended[State.FAILED] + its.ended[State.UNKNOWN] for id, its in counts},
-        {id: row.accepted_wall for id, row in oldest.items() if row is not None},
-    )

@@ -1,6 +1,7 @@
 """Sends what waits of one session: several chats at once, each chat in its order."""
 
 import asyncio
+import json
 import logging
 import random
 import time
@@ -69,6 +70,17 @@ End = Mapping[str, Any] | WaError | None
 ended, and the agent stops."""
 
 
+@dataclass(slots=True)
+class Limits:
+    """The settings in force."""
+
+    expires_hours: float = 24.0
+    most: int = 10_000
+    megabytes: int = 1024
+    per_minute: float = 0.0
+    """Messages a minute at most; 0 = as many as come."""
+
+
 def _no_end() -> asyncio.Future[End]:
     return asyncio.get_running_loop().create_future()
 
@@ -107,13 +119,11 @@ class SessionSender:
         sessions: Supervisor,
         outbox: Outbox,
         files: OutgoingFiles,
-        ended: Callable[[Waiting, State, str, End], None],
+        limits: Limits,
     ) -> None:
-        """`ended` hears of each end with its reason, when it is on the disk or cannot be taken
-        back."""
         self.id = id
-        self.per_minute = 0.0
-        """Messages a minute at most; 0 = as many as come."""
+        self.ended: Callable[[Waiting, State, str, End], None] = lambda waiting, *_: None
+        """Hears of each end with its reason, when it is on the disk or cannot be taken back."""
         self.waiting: dict[int, Waiting] = {}
         """By number, which is their order."""
         self.bytes = 0
@@ -121,7 +131,7 @@ class SessionSender:
         self._chats: dict[str, deque[Waiting]] = {}
         """Each with its messages in their order; the one that was sent to last is the last."""
         self._sessions, self._outbox, self._files = sessions, outbox, files
-        self._ended = ended
+        self._limits = limits
         self._holds = Holds()
         self._wake = asyncio.Event()
         self._tries: set[asyncio.Task[None]] = set()
@@ -199,6 +209,8 @@ class SessionSender:
             task.cancel()
         if self._tries:
             await asyncio.wait(self._tries)
+        for waiting in self.waiting.values():
+            waiting.tell(None)
 
     @property
     def _full(self) -> bool:
@@ -232,9 +244,9 @@ class SessionSender:
 
     async def _pause(self) -> Hold | None:
         """The limit of messages a minute, which counts retries. A restart gives no more of them."""
-        if not self.per_minute:
+        if not self._limits.per_minute:
             return None
-        share = 60.0 / self.per_minute
+        share = 60.0 / self._limits.per_minute
         if self._tried_at is None:
             ago = time.time() - await self._outbox.last_begun(self.id)
             self._tried_at = boot_now() - max(ago, 0.0)
@@ -311,7 +323,7 @@ class SessionSender:
         self._holds.sent()
         id = answer.get("id")
         message_id = id[:200] if isinstance(id, str) else ""
-        told = {"message_id": message_id, "answer": dict(answer)}
+        told = {"message_id": message_id, "answer": json.dumps(dict(answer))}
         await self._end(waiting, State.SENT, answer, "", "", **told)
         failpoint("outbox_noted")
         names = (message_id, message_id[:CUT])
@@ -372,14 +384,13 @@ class SessionSender:
             except StoreError as error:
                 if not said:
                     log.error("an end is written later: %s", error, extra=about(self.id))
-                    self._ended(waiting, state, reason, end)
+                    self.ended(waiting, state, reason, end)
                 said = True
                 await asyncio.sleep(WRITE_AGAIN)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._files.remove, waiting.row.file)
+        await asyncio.to_thread(self._files.remove, waiting.row.file)
         self.drop(waiting)
         if not said:
-            self._ended(waiting, state, reason, end)
+            self.ended(waiting, state, reason, end)
 
 
 async def complete(

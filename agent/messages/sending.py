@@ -26,7 +26,7 @@ from agent.messages.media import OutgoingFiles
 from agent.messages.outbox import NAME, Ack, Mark, Outbox, OutMessage, chat_of, hash_of
 from agent.messages.outcomes import UNKNOWN_OUTCOME, State
 from agent.messages.reader import LONGEST_PAGE, Reader
-from agent.messages.sender import End, SessionSender, Waiting, account_of
+from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
 from agent.messages.settings import MESSAGES, PACE
 from agent.store.database import Store
 from agent.supervise.supervisor import Supervisor
@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 FOLDER = "outbox"
 MARK = "outbox.mark"
 """The fact of the agent's database that knows the mark of the outbox."""
-LONGEST_INSIDE = 256 * 1024
-"""Characters of base64 that a row may hold; a longer file lies beside the database."""
 OPENS_WITHIN = 10.0
 """Seconds that a request waits for the outbox just after the agent's start."""
 OPEN_AGAIN = 10.0
@@ -55,16 +53,6 @@ MOST_REASONS = 40
 class TooManyWait(TryLater):
     code = "outbox_full"
     http = 429
-
-
-@dataclass(slots=True)
-class Limits:
-    """The settings in force; the composition replaces it at a reload."""
-
-    expires_hours: float = 24.0
-    most: int = 10_000
-    megabytes: int = 1024
-    per_minute: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +95,8 @@ class Sending:
     def take_on(self, config: Config) -> None:
         """The settings that were read."""
         messages, pace = own_row(config, MESSAGES), own_row(config, PACE)
-        self.limits = Limits(
-            messages.expires_hours, messages.outbox_most, messages.outbox_megabytes, pace.per_minute
-        )
+        self.limits.expires_hours, self.limits.per_minute = messages.expires_hours, pace.per_minute
+        self.limits.most, self.limits.megabytes = messages.outbox_most, messages.outbox_megabytes
 
     async def run(self) -> None:
         """Until the agent stops. A file that cannot be opened ends no session: messages are
@@ -141,8 +128,7 @@ class Sending:
         # An engine that can derives WhatsApp's id from `key`: sent again it is the same message.
         content = {"key": hash_of((name,), born), **message}
         content["to"] = check_receiver(str(content["to"]))
-        apart = content.get("content", "")
-        apart = content.pop("content") if len(apart) > LONGEST_INSIDE else ""
+        apart = content.pop("content", "")
         text = json.dumps(content, separators=(",", ":"))
         chat = chat_of(content["to"])
         lane, expires = await self._lane(id, chat), expires_in or self.limits.expires_hours * HOUR
@@ -161,15 +147,22 @@ class Sending:
 
     async def answer(self, taken: Taken, seconds: float) -> tuple[int, Mapping[str, Any]]:
         """Status and body for the client, after so many seconds at most; its error is raised."""
-        row, end = taken.row, None
-        if taken.waiting is not None and seconds:
-            end = await self._wait(taken.waiting, seconds)
-        if isinstance(end, WaError):
-            raise end
-        if end is not None:
-            return 200, end
+        row, waiting = taken.row, taken.waiting
+        if waiting is not None and seconds:
+            waiting.clients += 1
+            try:
+                await asyncio.wait({waiting.end}, timeout=seconds)
+            finally:
+                # No refusal of a try ends a message whose clients have gone.
+                waiting.clients -= 1
+                waiting.impatient &= bool(waiting.clients)
+            end = waiting.end.result() if waiting.end.done() else None
+            if isinstance(end, WaError):
+                raise end
+            if end is not None:
+                return 200, end
         if row.state.left:
-            return 200, row.answer if seconds else row.show()
+            return 200, json.loads(row.answer) if seconds else row.show()
         if row.state.waits:
             look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
             return 202, {**self._show(row), "look": look}
@@ -187,7 +180,7 @@ class Sending:
         """Newest first, as the API shows them; `before`: the id of the last one seen."""
         outbox = await self._ready()
         number = (await self._find(outbox, id, before)).number if before else 0
-        rows = await outbox.page(id, state=state, before=number, limit=limit)
+        rows = await outbox.page(id, state, number, limit)
         return [self._show(row) for row in rows]
 
     async def show(self, id: InstanceId, message: str) -> dict[str, Any]:
@@ -222,6 +215,11 @@ class Sending:
             "until": wall_text(hold.until_wall) if hold and hold.until_wall else None,
         }
 
+    def failed(self, id: InstanceId) -> int:
+        """With those that may have gone out."""
+        ended = self.counts.get(id, Counts()).ended
+        return ended[State.FAILED] + ended[State.UNKNOWN]
+
     def ended(self, id: InstanceId) -> Mapping[str, Any]:
         its = self.counts.get(id, Counts())
         return {
@@ -242,10 +240,10 @@ class Sending:
 
     async def _lane(self, id: InstanceId, chat: str) -> str:
         """The chat under the name by which both its names keep one order."""
-        if not chat.endswith("@lid"):
-            return chat
         with suppress(WaError):
-            return chat_of(await self._reader.other_name(id, chat)) or chat
+            asked = {"chat": chat}
+            other = await self._reader.ask(id, "messages_name", asked) if "@lid" in chat else {}
+            return chat_of(str(other.get("name") or "")) or chat
         return chat
 
     def _must_fit(self, id: InstanceId, size: int) -> None:
@@ -266,7 +264,7 @@ class Sending:
     async def _keep(
         self, outbox: Outbox, new: OutMessage, text: str, apart: str, *, impatient: bool
     ) -> Taken:
-        loop, waiting = asyncio.get_running_loop(), None
+        waiting = None
 
         def committed(row: OutMessage, again: bool) -> None:
             nonlocal waiting
@@ -274,28 +272,18 @@ class Sending:
                 waiting = self._add(outbox, row, impatient=impatient)
 
         if apart:
-            await loop.run_in_executor(None, self._files.write, new.file, apart)
+            await asyncio.to_thread(self._files.write, new.file, apart)
         failpoint("outbox_file")
         try:
             row, again = await outbox.take(new, text, committed)
         except WaError:
-            await loop.run_in_executor(None, self._files.remove, new.file)
+            await asyncio.to_thread(self._files.remove, new.file)
             raise
         if again:
-            await loop.run_in_executor(None, self._files.remove, new.file)
+            await asyncio.to_thread(self._files.remove, new.file)
             sender = self.senders.get(row.instance)
             waiting = None if sender is None else sender.waiting.get(row.number)
         return Taken(row, again, waiting)
-
-    async def _wait(self, waiting: Waiting, seconds: float) -> End:
-        """Afterwards the client goes: no refusal of a try ends its message any more."""
-        waiting.clients += 1
-        try:
-            await asyncio.wait({waiting.end}, timeout=seconds)
-        finally:
-            waiting.clients -= 1
-            waiting.impatient &= bool(waiting.clients)
-        return waiting.end.result() if waiting.end.done() else None
 
     def _show(self, row: OutMessage) -> dict[str, Any]:
         sender = self.senders.get(row.instance)
@@ -316,16 +304,16 @@ class Sending:
 
     async def _open(self) -> Outbox:
         while True:
+            outbox = None
             try:
                 known = await self._store.get_fact(MARK)
-                mark = Mark(*json.loads(known)) if known else None
-                outbox = await Outbox.open(self._path, mark)
-                try:
-                    rows = await self._take_over(outbox)
-                except BaseException:
+                outbox = await Outbox.open(self._path, Mark(*json.loads(known)) if known else None)
+                rows = await self._take_over(outbox)
+            except BaseException as error:
+                if outbox is not None:
                     await outbox.close()
+                if not isinstance(error, WaError):
                     raise
-            except WaError as error:
                 if str(error) != str(self._trouble):
                     log.error("messages to send are refused: %s", error)
                 self._trouble = error
@@ -344,13 +332,11 @@ class Sending:
             log.error("%s", said)
             entry = JournalEntry("store_repaired", said, Category.SYSTEM, wall=time.time())
             await self._store.note(entry)
-        mark = json.dumps([outbox.mark.id, outbox.mark.times])
-        await self._store.put_facts({MARK: mark})
+        await self._store.put_facts({MARK: json.dumps([outbox.mark.id, outbox.mark.times])})
         for id in {row.instance for row in await outbox.waiting()}:
             await self._forget(outbox, id, 0.0)
         left = await outbox.waiting()
-        names, loop = {row.file for row in left}, asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._files.remove_others, names)
+        await asyncio.to_thread(self._files.remove_others, {row.file for row in left})
         return left
 
     async def _close(self, outbox: Outbox, tasks: Iterable["asyncio.Task[None]"]) -> None:
@@ -362,9 +348,6 @@ class Sending:
             task.cancel()
         stops = [sender.stop(TRIES_END_WITHIN) for sender in self.senders.values()]
         await asyncio.gather(*stops, *running, return_exceptions=True)
-        for sender in self.senders.values():
-            for waiting in sender.waiting.values():
-                waiting.tell(None)
         self.senders.clear()
         self._tasks.clear()
         with suppress(StoreError):
@@ -375,9 +358,9 @@ class Sending:
         sender = self.senders.get(row.instance)
         if sender is None:
             sender = self.senders[row.instance] = SessionSender(
-                row.instance, self._sessions, outbox, self._files, self._ended
+                row.instance, self._sessions, outbox, self._files, self.limits
             )
-        sender.per_minute = self.limits.per_minute
+            sender.ended = self._ended
         if row.instance not in self._tasks:
             work = self._run_sender(sender)
             self._tasks[row.instance] = asyncio.create_task(work, name=f"outbox {row.instance}")
@@ -394,8 +377,8 @@ class Sending:
         del self.senders[sender.id]
 
     def _ended(self, waiting: Waiting, state: State, reason: str, end: End) -> None:
-        row, self._untidy = waiting.row, True
-        counts = self.counts.setdefault(row.instance, Counts())
+        self._untidy = True
+        counts = self.counts.setdefault(waiting.row.instance, Counts())
         counts.ended[state] += 1
         if state is State.SENT:
             counts.sent_wall = time.time()
@@ -409,10 +392,9 @@ class Sending:
         tidied = time.monotonic() - HOUR
         while True:
             try:
-                for sender in list(self.senders.values()):
-                    sender.per_minute = self.limits.per_minute
-                    if sender.hold is not None and sender.hold.code == "damaged":
-                        return
+                holds = (sender.hold for sender in self.senders.values())
+                if any(hold is not None and hold.code == "damaged" for hold in holds):
+                    return
                 if step := await outbox.follow_clock():
                     log.warning("the machine's clock was set by %+.0f s; messages wait on", step)
                 for row in await outbox.overdue() if self.senders else ():
@@ -455,16 +437,13 @@ class Sending:
         """Acknowledgements that sessions keep, also those that came while no agent ran."""
         changes = self._reader.follow_changes()
         ids: frozenset[InstanceId] = frozenset(await outbox.followed())
-        try:
-            while True:
-                for id, cursor in (await outbox.followed()).items():
-                    if id in ids:
-                        with suppress(NotFound, Refused, TryLater):  # a change comes later
-                            await self._read_acks(outbox, id, cursor)
-                await asyncio.sleep(LOOK_EVERY)
-                ids = await changes.next()
-        finally:
-            changes.close()
+        while True:
+            for id, cursor in (await outbox.followed()).items():
+                if id in ids:
+                    with suppress(NotFound, Refused, TryLater):  # a change comes later
+                        await self._read_acks(outbox, id, cursor)
+            await asyncio.sleep(LOOK_EVERY)
+            ids = await changes.next()
 
     async def _read_acks(self, outbox: Outbox, id: InstanceId, cursor: int) -> None:
         more = True
@@ -499,8 +478,7 @@ class Sending:
             if sender is not None and (waiting := sender.waiting.get(row.number)) is not None:
                 sender.drop(waiting)
                 waiting.tell(NotFound(f"cannot send {row.id}: {id} was deleted", field="id"))
-        names, loop = [row.file for row in gone], asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._files.remove, *names)
+        await asyncio.to_thread(self._files.remove, *(row.file for row in gone))
         log.warning("%s", words, extra=about(id))
         detail = {"count": len(gone)}
         dropped = JournalEntry(

@@ -467,7 +467,7 @@ async def test_a_file_goes_when_its_message_was_sent(agent: Agent, phone: Phone)
         assert (await agent.sending.answer(taken, 30))[0] == 200
         await asyncio.sleep(1)
     assert list((agent.folder / FOLDER).iterdir()) == []
-    assert phone.files == [b"y" * 300_000]
+    assert phone.files == [b"y" * 10, b"y" * 300_000]
     (agent.folder / FOLDER / "out_left_by_a_kill").write_bytes(b"1")
     await agent.restart()
     assert list((agent.folder / FOLDER).iterdir()) == []
