@@ -16,36 +16,22 @@ from typing import Any, TypeVar
 from agent.clock import boot_now
 from agent.failpoint import failpoint
 from agent.messages.database import Form, is_damage, open_file, set_aside, transaction
-from agent.messages.reading import FORGOTTEN_AFTER, READS, find, nothing, state_of, whole, word
+from agent.messages.reading import (
+    FORGOTTEN_AFTER,
+    READS,
+    TABLES,
+    find,
+    nothing,
+    state_of,
+    whole,
+    word,
+)
 from agent.messages.record import encode
 
 T = TypeVar("T")
 
 FOLDER, NAME = "messages", "messages.db"
-FORM = Form(
-    0x57414D53,  # WAMS
-    1,
-    """
-create table records (
-    cursor integer primary key, id text not null unique, kept real not null, kind text not null,
-    chat text not null, alias text not null, message_id text not null, body blob not null
-);
-create index records_of_message on records (message_id) where kind = 'message';
-create index records_of_chat on records (chat, cursor) where kind = 'message';
-create index records_of_alias on records (alias, cursor) where kind = 'message' and alias <> '';
-create table gone (
-    first integer not null, last integer primary key, missing integer, lost integer not null,
-    since real not null
-);
-create table marks (chat text primary key, cursor integer not null) without rowid;
-create table state (
-    owner text not null, newest integer not null default 0, count integer not null default 0,
-    bytes integer not null default 0, lost integer not null default 0,
-    settled integer not null default 0, settled_wall real not null default 0
-);
-insert into state (owner) values ('');
-""",
-)
+FORM = Form(0x57414D53, 1, TABLES)  # WAMS
 BESIDE = 200
 """Bytes of a row beside its record."""
 MOST_GONE = 64
