@@ -153,7 +153,7 @@ class SessionsSection:
     """Bytes that an imported archive may have."""
     import_unpacked: int = 4 << 30
     """Bytes that an imported session may have unpacked."""
-    import_files: int = 50_000
+    import_files: int = 200_000
     """Files that an imported session may have."""
 
 

@@ -145,6 +145,7 @@ class Troubles:
             ),
             self._windows,
             not_kept={id for id, its in kept.items() if its["refused"]},
+            outbox_lost=self.sending.lost,
         )
 
     def _count(self, wanted: Mapping[str, InstanceView]) -> None:

@@ -55,7 +55,7 @@ _UNKNOWN_CALL = ("invalid_request", "do")
 _MEDIA_ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
     NotFound: ("message_not_found", "no_media", "media_gone"),
     Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
-    TryLater: (*("stopping", "media_unreachable", "busy", "timeout"), "interrupted", "not_ready"),
+    TryLater: ("media_unreachable", "busy", "timeout", "interrupted", "not_ready"),
     StoreError: ("media_not_kept",),
 }
 """A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
@@ -221,14 +221,14 @@ class Reader:
             raise Refused(why, code="not_running")
         try:
             return await self._workers.call(id, do, args, seconds)
-        except LinkError as error:
-            why = f"{_CANNOT} of {id}: {error}; try again"
-            raise TryLater(why, code="slow") from error
-        except EngineError as error:
-            if (error.code, error.field) != _UNKNOWN_CALL:
+        except (LinkError, EngineError) as error:
+            if (error.code, error.field) == _UNKNOWN_CALL:
+                why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
+                raise Refused(why, code="not_kept") from error
+            if isinstance(error, EngineError) and error.code not in (ENDING, "unreadable"):
                 raise
-            why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
-            raise Refused(why, code="not_kept") from error
+            code = ENDING if error.code == ENDING else "slow"
+            raise TryLater(f"{_CANNOT} of {id}: {error}; try again", code=code) from error
 
     def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
         """The consumer needs nothing up to the cursor any more."""

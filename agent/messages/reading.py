@@ -1,7 +1,6 @@
 """What is read from messages.db: the same whether its worker answers, or the agent reads the file
 of a worker that does not run."""
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from agent.errors import InvalidRequest
 from agent.messages.database import open_to_read
-from agent.messages.record import LONGEST_WORD, PRIVATE, erased, gap, show
+from agent.messages.record import LONGEST_WORD, PRIVATE, erased, gap, read, show
 
 Answer = Mapping[str, Any]
 Read = Callable[[sqlite3.Connection, Mapping[str, Any]], Answer]
@@ -94,7 +93,8 @@ def _page(db: sqlite3.Connection, args: Mapping[str, Any]) -> Answer:
     elif found := _gap(db, after):
         records.append(found)
         after = last = found["cursor"]
-    rows = "select cursor, kept, body from records where cursor > ? order by cursor limit ?"
+    rows = "select cursor, kept, cast(body as blob) from records where cursor > ?"
+    rows += " order by cursor limit ?"
     for cursor, kept, body in db.execute(rows, (after, max(1, min(limit, MOST_RECORDS)))):
         size += 100 + (len(body) if body.isascii() else len(body) * 3)
         if size > PAGE_BYTES and last:
@@ -201,7 +201,8 @@ def _about(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _whole_records(db: sqlite3.Connection, rows: str, *given: object) -> list[dict[str, Any]]:
     found = db.execute(f"select cursor, kept, body from records where {rows}", given)
-    return [{"cursor": cursor, **json.loads(body), "kept": kept} for cursor, kept, body in found]
+    whole = ((cursor, kept, read(body)) for cursor, kept, body in found)
+    return [{"cursor": cursor, **its, "kept": kept} for cursor, kept, its in whole if its]
 
 
 def whole(args: Mapping[str, Any], key: str, default: int | None = None) -> int:

@@ -81,10 +81,6 @@ class Limits:
     """Messages a minute at most; 0 = as many as come."""
 
 
-def _no_end() -> asyncio.Future[End]:
-    return asyncio.get_running_loop().create_future()
-
-
 @dataclass(slots=True, eq=False)
 class Waiting:
     """A message that waits, without its content."""
@@ -99,15 +95,16 @@ class Waiting:
     refused: bool = False
     """True if the last try of it showed that the session cannot send."""
     clients: int = 0
-    end: asyncio.Future[End] = field(default_factory=_no_end)
+    ending: End = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def maybe_out(self) -> bool:
         return self.row.state is State.SENDING
 
     def tell(self, end: End) -> None:
-        if not self.end.done():
-            self.end.set_result(end)
+        self.ending = end if end is not None else self.ending
+        self.over.set()
 
 
 class SessionSender:
@@ -279,7 +276,7 @@ class SessionSender:
             if waiting.impatient and not (waiting.maybe_out or waiting.under_way):
                 words = f"cannot send with {self.id}: {hold.sentence}"
                 waiting.under_way = True
-                await self._fail(waiting, Refused(words, code=hold.refusal))
+                await self._fail(waiting, Refused(words, code=hold.refusal), tries=0)
 
     # One try
 
@@ -293,7 +290,7 @@ class SessionSender:
             account = account_of(view)
             if account and row.account not in ("", account):
                 words = f"cannot send with {self.id}: it was paired with another account meanwhile"
-                await self._fail(waiting, Refused(words, code=OTHER_ACCOUNT))
+                await self._fail(waiting, Refused(words, code=OTHER_ACCOUNT), tries=0)
                 return
             if waiting.maybe_out and not entry_of(engine).repeats:
                 await self._unsure(waiting, "the agent ended while it was sent")
@@ -367,9 +364,9 @@ class SessionSender:
         error = TryLater(f"cannot send with {self.id}: {words}", code=UNKNOWN_OUTCOME)
         await self._end(waiting, State.UNKNOWN, error, State.UNKNOWN.value, words)
 
-    async def _fail(self, waiting: Waiting, error: WaError) -> None:
+    async def _fail(self, waiting: Waiting, error: WaError, *, tries: int = 1) -> None:
         """It did not go out: its Idempotency-Key may be used again."""
-        told = {"repeats": "", "tries": waiting.row.tries + 1}
+        told = {"repeats": "", "tries": waiting.row.tries + tries}
         await self._end(waiting, State.FAILED, error, error.code, str(error), **told)
 
     async def _end(
@@ -377,6 +374,7 @@ class SessionSender:
     ) -> None:
         """Write it down, for as long as that takes; a client that waits hears of it at once."""
         said, words = False, {"reason": reason, "sentence": sentence}
+        waiting.ending = end  # a request with its key must not hear that it goes on waiting
         while True:
             try:
                 await self._outbox.change(waiting.row.number, state, **words, **columns)

@@ -89,6 +89,8 @@ class Sending:
         self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
         self._opened = asyncio.Event()
         self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
+        self.lost = ""
+        """What of the outbox was lost before this agent opened it."""
         self._untidy = False
         """True if a message ended since the journal was emptied of what it said."""
 
@@ -147,20 +149,22 @@ class Sending:
 
     async def answer(self, taken: Taken, seconds: float) -> tuple[int, Mapping[str, Any]]:
         """Status and body for the client, after so many seconds at most; its error is raised."""
-        row, waiting = taken.row, taken.waiting
-        if waiting is not None and seconds:
+        row, waiting, end = taken.row, taken.waiting, None
+        if waiting is not None and (seconds or (taken.again and waiting.ending is not None)):
             waiting.clients += 1
             try:
-                await asyncio.wait({waiting.end}, timeout=seconds)
-            finally:
-                # No refusal of a try ends a message whose clients have gone.
+                async with asyncio.timeout(seconds if waiting.ending is None else 0):
+                    await waiting.over.wait()
+            except TimeoutError:
+                pass
+            finally:  # no refusal of a try ends a message whose clients have gone
                 waiting.clients -= 1
                 waiting.impatient &= bool(waiting.clients)
-            end = waiting.end.result() if waiting.end.done() else None
-            if isinstance(end, WaError):
-                raise end
-            if end is not None:
-                return 200, end
+            end = waiting.ending
+        if isinstance(end, WaError):
+            raise end
+        if end is not None:
+            return 200, end
         if row.state.left:
             return 200, json.loads(row.answer) if seconds else row.show()
         if row.state.waits:
@@ -270,6 +274,10 @@ class Sending:
             nonlocal waiting
             if not again and self._outbox is outbox:  # else the next agent sends it
                 waiting = self._add(outbox, row, impatient=impatient)
+            elif again and (sender := self.senders.get(row.instance)):
+                waiting = sender.waiting.get(row.number)
+                if waiting is not None:  # a 202 holds whatever the first request waits for
+                    waiting.impatient &= impatient
 
         if apart:
             await asyncio.to_thread(self._files.write, new.file, apart)
@@ -281,8 +289,6 @@ class Sending:
             raise
         if again:
             await asyncio.to_thread(self._files.remove, new.file)
-            sender = self.senders.get(row.instance)
-            waiting = None if sender is None else sender.waiting.get(row.number)
         return Taken(row, again, waiting)
 
     def _show(self, row: OutMessage) -> dict[str, Any]:
@@ -329,6 +335,7 @@ class Sending:
     async def _take_over(self, outbox: Outbox) -> list[OutMessage]:
         """What the agent before this one left, and is to be sent."""
         if said := outbox.opened_so:
+            self.lost = said
             log.error("%s", said)
             entry = JournalEntry("store_repaired", said, Category.SYSTEM, wall=time.time())
             await self._store.note(entry)

@@ -25,18 +25,19 @@ _READER_SECONDS = 60.0
 
 async def export(call: Call) -> web.StreamResponse:
     body = await call.body()
-    async with call.parts.archives.export(call.id, body.get("snapshot", "")) as exported:
-        name = f"{call.id}.{exported.snapshot.name}.wa-session.tar.gz"
+    async with call.parts.archives.export(call.id, body.get("snapshot", "")) as found:
+        file, snapshot, packed = found
+        name = f"{call.id}.{snapshot.name}.wa-session.tar.gz"
         headers = {
             **HEADERS,
             "Content-Type": "application/gzip",
             "Content-Disposition": f'attachment; filename="{name}"',
-            SHA256: exported.packed.sha256,
+            SHA256: packed.sha256,
         }
         answer = web.StreamResponse(headers=headers)
-        answer.content_length = exported.packed.size
+        answer.content_length = packed.size
         await answer.prepare(call.request)
-        while piece := await asyncio.to_thread(exported.file.read, _PIECE):
+        while piece := await asyncio.to_thread(file.read, _PIECE):
             async with asyncio.timeout(_READER_SECONDS):
                 await answer.write(piece)
         await answer.write_eof()
@@ -45,14 +46,14 @@ async def export(call: Call) -> web.StreamResponse:
 
 async def import_archive(call: Call) -> web.Response:
     query = call.query
-    imported = await call.parts.archives.import_archive(
+    view, sha256, retired = await call.parts.archives.import_archive(
         archive_of(call),
         id=parse_instance_id(query["id"]) if "id" in query else None,
         replace=query.get("replace", False),
         enable=query.get("enable", False),
     )
-    shown = {**show_instance(imported.view), "sha256": imported.sha256, "trash": imported.retired}
-    return created(shown, f"/api/instance/{imported.view.instance.id}")
+    shown = {**show_instance(view), "sha256": sha256, "trash": retired}
+    return created(shown, f"/api/instance/{view.instance.id}")
 
 
 EXPORT_PATH = f"/api/instance/{{id:{ID_PATTERN}}}/export"

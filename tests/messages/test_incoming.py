@@ -268,6 +268,17 @@ def test_damage_under_a_running_worker_costs_no_new_message(tmp_path: Path) -> N
     assert file.said
 
 
+@pytest.mark.parametrize("body", [b"\xa0\xff", b"[1]", b"[" * 100_000, 1.5])
+def test_a_damaged_record_is_a_gap_and_those_behind_it_are_read(
+    tmp_path: Path, body: object
+) -> None:
+    file = file_at(tmp_path)
+    file.append(messages(range(3)))
+    assert file._db is not None
+    file._db.execute("update records set body = ? where message_id = '000001'", (body,))
+    assert numbers_of(read_all(file)) == [0, -1, 2]
+
+
 def test_a_file_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
     file = file_at(tmp_path)
     file.append(messages([1]))

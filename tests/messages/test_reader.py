@@ -63,14 +63,15 @@ async def test_a_poll_goes_on_while_the_worker_is_restarted(tmp_path: Path) -> N
     after = (await at.reader.page(ID, 0)).next
     poll = asyncio.create_task(at.reader.page(ID, after, wait=60))
     await asyncio.sleep(1)
-    at.workers.fails = LinkError("it is gone")
+    at.workers.fails = EngineError("it is being closed", code="stopping")
     at.reader.changed(ID)
     await asyncio.sleep(1)
     await at.stop_worker()
     await at.start_worker().keep([message(2)])
     assert numbers_of((await poll).records) == [2]
-    at.workers.fails = LinkError("it hangs")
-    assert await code_of(at.reader.page(ID, after)) == "slow"
+    for fault in (LinkError("it hangs"), EngineError("disk I/O error", code="unreadable")):
+        at.workers.fails = fault
+        assert await code_of(at.reader.page(ID, after)) == "slow"
     await at.intake.close()
 
 

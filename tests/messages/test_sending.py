@@ -293,6 +293,19 @@ async def test_a_client_that_waits_hears_of_a_hold_and_nothing_is_kept(
     assert await agent.state(earlier) == "sent"
 
 
+async def test_a_202_holds_though_the_first_request_of_its_key_waits_and_is_refused(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.show(status=AWAY)
+    waits = agent.ask(A, "once", wait=5, key="k")
+    first, second = await asyncio.gather(
+        waits, agent.ask(A, "once", wait=0, key="k"), return_exceptions=True
+    )
+    assert isinstance(first, tuple) and isinstance(second, tuple)
+    assert first[0] == second[0] == 202
+    assert (await agent.sending.show(ID, second[1]["id"]))["state"] == "accepted"
+
+
 async def test_error_463_holds_the_session_and_lets_one_be_tried_each_hour(
     agent: Agent, phone: Phone
 ) -> None:
@@ -394,22 +407,6 @@ async def test_an_acknowledgement_before_the_answer_counts(agent: Agent, phone: 
     agent.tell("ack", id=f"WA{phone.got[0]['key'][:20]}", ack="delivered")
     await asyncio.sleep(10)
     assert await agent.state(taken) == "delivered"
-
-
-async def test_acknowledgements_count_that_were_kept_without_an_agent(
-    agent: Agent, phone: Phone
-) -> None:
-    taken = await agent.say(A, "a1")
-    await until(phone.texts)
-    await asyncio.sleep(1)
-    await agent.stop()
-    file = file_at(agent.session)
-    (id,) = phone.heard
-    file.append([{"v": 1, "id": "k", "kind": "message_ack", "message_id": id, "state": "read"}])
-    file.close()
-    await agent.start()
-    await asyncio.sleep(10)
-    assert await agent.state(taken) == "read"
 
 
 def paired_with(phone: Phone, account: str, status: ConnectionStatus = CONNECTED) -> None:

@@ -163,9 +163,3 @@ async def test_where_only_a_session_is_a_trial_a_good_check_waits_for_the_pause(
     clock.now += 600
     circuit.checked(up=True)
     assert circuit.state is CLOSED
-
-
-async def test_a_person_closes_it_at_once(clock):
-    circuit = await opened()
-    circuit.close()
-    assert (circuit.state, circuit.begin(A)) == (CLOSED, True)
