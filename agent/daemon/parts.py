@@ -66,7 +66,8 @@ async def open_parts(
         supervisor.status,
         exporter,
         store,
-        lambda: metrics.figures(reader, sending),
+        reader,
+        sending,
         webhooks.oldest_wall,
     )
     for_handlers = ApiParts(

@@ -29,7 +29,8 @@ from agent.core.troubles.trouble import (
 from agent.core.view import AgentStatus, InstanceView
 from agent.errors import StoreError
 from agent.log import bound
-from agent.messages.metrics import MessageFigures
+from agent.messages.reader import Reader
+from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.metrics.text import GAUGE, Family, sample
 from agent.store.database import Store
@@ -50,7 +51,8 @@ class Troubles:
     status: Callable[[], AgentStatus]
     exporter: Exporter
     store: Store
-    messages: Callable[[], MessageFigures] = MessageFigures
+    reader: Reader
+    sending: Sending
     oldest_event: Callable[[], float | None] = lambda: None
     """Unix time of the oldest event that waits for a webhook."""
     _present: Mapping[Key, Trouble] = field(init=False, default_factory=dict)
@@ -107,17 +109,18 @@ class Troubles:
 
     def _sight(self) -> Sight:
         config, status, now = self.config(), self.status(), boot_now()
-        messages, http = self.messages(), self.exporter.http.counted()
+        http, kept = self.exporter.http.counted(), self.reader.figures()
+        waits = ((id, its.oldest()) for id, its in self.sending.senders.items())
         wanted = {str(id): view for id, view in self.views().items() if is_wanted(view)}
         self._count(wanted)
         counted: dict[str, Counted] = {
             "": dict(zip(("requests", "requests_failed"), http, strict=True))
         }
-        for id in wanted:
+        for id in map(InstanceId, wanted):
             counted[id] = {
                 **self._counted[id][1],
-                "lost": messages.lost.get(id, 0),
-                "sends_failed": messages.failed.get(id, 0),
+                "lost": kept[id]["lost"] if id in kept else 0,
+                "sends_failed": self.sending.failed(id),
             }
         self._windows.note(counted, now)
         return Sight(
@@ -131,7 +134,7 @@ class Troubles:
                 if members
             },
             self.exporter.machine.values(),
-            messages.oldest_wall,
+            {id: row.accepted_wall for id, row in waits if row is not None},
             self.oldest_event(),
             Limits(
                 config.health.slow,
@@ -141,8 +144,8 @@ class Troubles:
                 config.troubles.cpu,
             ),
             self._windows,
-            not_kept=messages.not_kept,
-            outbox_lost=messages.outbox_lost,
+            not_kept={id for id, its in kept.items() if its["refused"]},
+            outbox_lost=self.sending.lost,
         )
 
     def _count(self, wanted: Mapping[str, InstanceView]) -> None:

@@ -1,14 +1,13 @@
 """`wa-agent messages`: what arrived in a session, the one command that shows texts; `wa-agent
-outbox`: what waits to be sent of it; and what doctor says of messages."""
+outbox`: what waits to be sent of it."""
 
 import argparse
 import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -16,14 +15,10 @@ from urllib.parse import quote, urlencode
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
 from agent.cli.copies.transfer import check_target, write_checked
-from agent.cli.doctor.check import Check, Installation
-from agent.cli.doctor.findings import Finding, note, ok
 from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.show import clean, colour, duration, moment
-from agent.config.tables import own_row
-from agent.errors import AgentUnreachable, InvalidRequest, WaError
+from agent.cli.terminal.show import clean, colour, moment
+from agent.errors import AgentUnreachable, InvalidRequest
 from agent.messages.outcomes import State
-from agent.messages.settings import MESSAGES
 
 _LIMIT = 200
 _WAIT = 30
@@ -35,8 +30,6 @@ _MEDIA_WAIT, _MEDIA_SILENCE = 60, 150.0
 LONGEST = 900.0
 """Seconds that a load may take."""
 _ID = re.compile(r"[A-Za-z0-9._:@=-]{1,200}")
-OLD = 900.0
-"""Seconds; as the trouble outbox_old has it."""
 
 
 def add(commands: Subparsers) -> None:
@@ -175,43 +168,3 @@ def _cancel(options: argparse.Namespace, client: Client, path: str) -> int:
         return print_answer(options, message, f"{message['id']} is cancelled")
     why = f"{message['id']}: {clean(message['sentence'])}; look whether it arrived"
     return print_answer(options, message, why, good=False)
-
-
-def checks(_: Installation) -> Iterator[Check]:
-    yield Check("messages", _examine)
-
-
-def _examine(here: Installation) -> Iterator[Finding]:
-    settings = own_row(here.config, MESSAGES)
-    if not settings.keep:
-        yield ok("[messages] keep = false: nothing that arrives is kept")
-        return
-    with suppress(WaError):  # the check of the agent tells why
-        yield from examine_sessions(here.client.get("/api/messages")["sessions"], datetime.now(UTC))
-    if settings.media_most_megabytes > settings.media_megabytes:
-        yield note(
-            f"files of messages over {settings.media_megabytes} MiB are not loaded, though"
-            f" [messages] media_most_megabytes is {settings.media_most_megabytes}",
-            "a file must fit into media_megabytes, too: raise it in agent.toml",
-        )
-
-
-def examine_sessions(sessions: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[Finding]:
-    advice = "wa-agent webhooks shows who takes none; [messages] in agent.toml has the bounds"
-    for one in sessions:
-        if one["lost"]:
-            id, lost = one["instance"], one["lost"]
-            yield note(f"{id} dropped {lost} messages before they were delivered", advice)
-    if not any(one["lost"] for one in sessions):
-        waiting = sum(one["waiting"] for one in sessions)
-        yield ok(f"no session dropped one that was not delivered; {waiting} wait")
-    for one in sessions:
-        id, out = one["instance"], one["outbox"]
-        age = (now - datetime.fromisoformat(out["oldest"])).total_seconds() if out else 0.0
-        if age > OLD:
-            why = out["sentence"] or "its session sends"
-            yield note(
-                f"{id} has {out['waiting']} messages to send, the oldest for {duration(age)}:"
-                f" {why}",
-                f"wa-agent why {id} and wa-agent outbox {id} say more",
-            )

@@ -1,11 +1,8 @@
-"""What sessions keep of what arrived, and what became of messages to send: for /metrics, and for
-the troubles."""
+"""What sessions keep of what arrived, and what became of messages to send."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 
 from agent.core.model import InstanceId
-from agent.messages.outcomes import State
 from agent.messages.reader import Reader
 from agent.messages.sending import ENDS, Counts, Sending
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
@@ -15,66 +12,33 @@ KEPT = {
         "wa_messages_waiting", GAUGE, "Kept records that not all who get them have, by session."
     ),
     "bytes": Family("wa_messages_bytes", GAUGE, "Size of the kept records, by session."),
-    "lost": Family(
-        "wa_messages_lost_total",
-        COUNTER,
-        "Records that were dropped before all who get them had them, by session.",
-    ),
+    "lost": Family("wa_messages_lost_total", COUNTER, "Those dropped before that, by session."),
 }
 """By the figure of the reader."""
 WAITING = Family("wa_outbox_waiting", GAUGE, "Messages that wait to be sent, by session.")
 OLDEST = Family(
-    "wa_outbox_oldest_timestamp_seconds",
-    GAUGE,
-    "When the oldest message that waits to be sent was accepted; absent without one.",
+    "wa_outbox_oldest_timestamp_seconds", GAUGE, "When the oldest of these was accepted."
 )
 MESSAGES = Family(
-    "wa_outbox_messages_total",
-    COUNTER,
-    "Messages that left the outbox, by session and how they ended.",
+    "wa_outbox_messages_total", COUNTER, "Messages that left the outbox, by session and state."
 )
 
 
 def samples(
     reader: Reader, sending: Sending, sessions: Iterable[InstanceId]
 ) -> Iterator[tuple[Family, str]]:
+    kept, senders = reader.figures().items(), sending.senders
     for name, family in KEPT.items():
-        kept = reader.figures().items()
         yield family, "".join(sample(family.name, its[name], session=id) for id, its in kept)
     waiting, oldest, ended = [], [], []
     for id in sessions:
-        sender = sending.senders.get(id)
-        waiting.append(sample(WAITING.name, sender.count if sender else 0, session=id))
-        if sender and (first := sender.oldest()) is not None:
-            oldest.append(sample(OLDEST.name, first.accepted_wall, session=id))
-        its = sending.counts.get(id, Counts()).ended
+        its = senders[id].waiting if id in senders else {}
+        waiting.append(sample(WAITING.name, len(its), session=id))
+        for first in list(its.values())[:1]:
+            oldest.append(sample(OLDEST.name, first.row.accepted_wall, session=id))
         for state in ENDS:
-            ended.append(sample(MESSAGES.name, its[state], session=id, state=state.value))
+            count = sending.counts.get(id, Counts()).ended[state]
+            ended.append(sample(MESSAGES.name, count, session=id, state=state.value))
     yield WAITING, "".join(waiting)
     yield OLDEST, "".join(oldest)
     yield MESSAGES, "".join(ended)
-
-
-@dataclass(frozen=True, slots=True)
-class MessageFigures:
-    """What the troubles read, by session."""
-
-    lost: Mapping[str, int] = field(default_factory=dict)
-    not_kept: Collection[str] = ()
-    """Those whose worker cannot write what arrives."""
-    failed: Mapping[str, int] = field(default_factory=dict)
-    oldest_wall: Mapping[str, float] = field(default_factory=dict)
-    """Unix time at which the oldest message that waits to be sent was accepted."""
-    outbox_lost: str = ""
-
-
-def figures(reader: Reader, sending: Sending) -> MessageFigures:
-    kept, counts = reader.figures().items(), sending.counts.items()
-    oldest = {id: its.oldest() for id, its in sending.senders.items()}
-    return MessageFigures(
-        {id: its["lost"] for id, its in kept},
-        {id for id, its in kept if its["refused"]},
-        {id: its.ended[State.FAILED] + its.ended[State.UNKNOWN] for id, its in counts},
-        {id: row.accepted_wall for id, row in oldest.items() if row is not None},
-        sending.lost,
-    )

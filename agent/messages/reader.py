@@ -6,9 +6,11 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import IO, Any, Protocol
+from dataclasses import dataclass, field
+from typing import IO, Annotated, Any
+from weakref import WeakSet
+
+import msgspec
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
@@ -28,6 +30,7 @@ from agent.messages.incoming import FOLDER, NAME
 from agent.messages.media import open_media
 from agent.messages.reading import Answer, read_only
 from agent.messages.record import MESSAGE
+from agent.supervise.requests.calls import Workers
 
 log = logging.getLogger(__name__)
 
@@ -47,40 +50,24 @@ FILES, ALL_FILES = 4, 16
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
-FIGURES = ("newest", "waiting", "bytes", "lost", "media_files", "media_bytes", "refused")
+FIGURES = ("newest", "waiting", "bytes", "lost", "refused")
 _UNKNOWN_CALL = ("invalid_request", "do")
-_MEDIA_ERRORS: Mapping[str, type[WaError]] = {
-    **dict.fromkeys(("message_not_found", "no_media", "media_gone"), NotFound),
-    **dict.fromkeys(("media_too_large", "media_refused", "not_supported"), Refused),
-    **dict.fromkeys(("media_unreachable", "busy", "timeout"), TryLater),
-    **dict.fromkeys(("interrupted", "not_ready"), TryLater),
-    "not_connected": Refused,
-    "media_not_kept": StoreError,
+_MEDIA_ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
+    NotFound: ("message_not_found", "no_media", "media_gone"),
+    Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
+    TryLater: ("media_unreachable", "busy", "timeout", "interrupted", "not_ready"),
+    StoreError: ("media_not_kept",),
 }
 """A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
+_Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
-class Workers(Protocol):
-    """What the reader asks of the agent's sessions; NotFound for an unknown one."""
-
-    def folder(self, id: InstanceId) -> Path | None:
-        """Of the session's files; None: a server has them."""
-
-    def runs(self, id: InstanceId) -> bool:
-        """True if its worker can be called."""
-
-    async def call(
-        self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
-    ) -> Answer: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     records: list[dict[str, Any]]
-    next: int
+    next: _Whole
     """The cursor to ask behind after this page."""
-    oldest: int
-    newest: int
+    oldest: _Whole
+    newest: _Whole
     """Cursors; `oldest` is beyond `newest` where nothing is kept."""
 
     @property
@@ -88,7 +75,7 @@ class Page:
         return self.next < self.newest
 
     def show(self) -> dict[str, Any]:
-        return {**asdict(self), "more": self.more}
+        return {**msgspec.structs.asdict(self), "more": self.more}
 
 
 @dataclass(slots=True)
@@ -107,8 +94,7 @@ class _Session:
 class Changes:
     """The sessions that have more to read, or may have, for one follower."""
 
-    def __init__(self, forget: Callable[["Changes"], None]) -> None:
-        self._forget = forget
+    def __init__(self) -> None:
         self._ids: set[InstanceId] = set()
         self._filled = asyncio.Event()
 
@@ -123,9 +109,6 @@ class Changes:
         ids, self._ids = frozenset(self._ids), set()
         return ids
 
-    def close(self) -> None:
-        self._forget(self)
-
 
 class Reader:
     def __init__(self, workers: Workers) -> None:
@@ -133,7 +116,7 @@ class Reader:
         """The agent stops: waiting readers get what there is."""
         self._workers = workers
         self._sessions: dict[InstanceId, _Session] = {}
-        self._followers: set[Changes] = set()
+        self._followers: WeakSet[Changes] = WeakSet()
         self._own = self.follow_changes()
         """Those whose workers are to be told what is settled, and asked for their figures."""
         self.consumers: Mapping[str, Callable[[InstanceId], bool]] = {}
@@ -165,12 +148,9 @@ class Reader:
                 if failure is not None:
                     raise failure
                 return page
-            await _wait(news, min(left, LOOK_AGAIN) if failure else left)
-
-    async def other_name(self, id: InstanceId, jid: str) -> str:
-        """The number of a lid, or the lid of a number; "" = unknown."""
-
-        return str((await self.ask(id, "messages_name", {"chat": jid})).get("name") or "")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, LOOK_AGAIN) if failure else left):
+                    await news.wait()
 
     @asynccontextmanager
     async def media(
@@ -205,10 +185,10 @@ class Reader:
             try:
                 said = await self.call(id, "messages_media", asked, left + MEDIA_SECONDS)
             except EngineError as error:
-                kind = _MEDIA_ERRORS.get(error.code)
-                if kind is None:
-                    raise
-                raise kind(f"{error} ({id})", code=error.code) from error
+                for kind, codes in _MEDIA_ERRORS.items():
+                    if error.code in codes:
+                        raise kind(f"{error} ({id})", code=error.code) from error
+                raise
             if said.get("state") == "ready":
                 return said
             if boot_now() >= until or self.ending:
@@ -280,8 +260,9 @@ class Reader:
         except WaError as error:
             log.debug("no figures of its messages: %s", error, extra=about(id))
             return
-        before = its.figures or dict.fromkeys(FIGURES, 0)
-        its.figures = {name: _whole(raw.get(name, before[name])) for name in FIGURES}
+        with suppress(msgspec.ValidationError):
+            told = msgspec.convert(raw, dict[str, _Whole])
+            its.figures = {**dict.fromkeys(FIGURES, 0), **its.figures, **told}
 
     def figures(self) -> Mapping[InstanceId, Mapping[str, int]]:
         return {id: its.figures for id, its in self._sessions.items() if its.figures}
@@ -289,7 +270,7 @@ class Reader:
     # The agent tells
 
     def follow_changes(self) -> Changes:
-        changes = Changes(self._followers.discard)
+        changes = Changes()
         self._followers.add(changes)
         return changes
 
@@ -320,28 +301,12 @@ class Reader:
             return Page([], page.newest, page.oldest, page.newest)
 
         raw = await self.ask(id, "messages", {"after": after, "limit": limit})
-        records = raw.get("records")
-        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        try:
+            page = msgspec.convert(raw, Page)
+        except msgspec.ValidationError as error:
             why = f"{_CANNOT} of {id}: the worker's answer has another form"
-            raise TryLater(why, code="slow")
-        next, oldest, newest = (_whole(raw.get(name)) for name in ("next", "oldest", "newest"))
-        return Page([_with_answerable(one) for one in records], next, oldest, newest)
-
-
-def _with_answerable(record: dict[str, Any]) -> dict[str, Any]:
-    """A message says whether the agent takes an answer to its chat."""
-    if record.get("kind") != MESSAGE:
-        return record
-    return {**record, "answerable": is_answerable(str(record.get("chat", "")))}
-
-
-def _whole(value: Any) -> int:
-    """0 for what is no count."""
-    right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-    return value if right else 0
-
-
-async def _wait(news: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await news.wait()
+            raise TryLater(why, code="slow") from error
+        for record in page.records:
+            if record.get("kind") == MESSAGE:
+                record["answerable"] = is_answerable(str(record.get("chat", "")))
+        return page

@@ -1,6 +1,7 @@
 """What arrived in a session, in pages or live; and what waits to be sent of it."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -146,42 +147,32 @@ async def cancel(call: Call) -> Json:
 # The table
 
 
-def _described(kind: str, meaning: str, **more: Any) -> dict[str, Any]:
-    return {"type": kind, "description": meaning, **more}
+def _schema(required: str, **fields: tuple[Mapping[str, Any], str]) -> dict[str, Any]:
+    """Each field with its type and its meaning."""
+    told = {name: {**kind, "description": meaning} for name, (kind, meaning) in fields.items()}
+    return {"type": "object", "required": required.split(), "properties": told}
 
 
-def _record_schema() -> dict[str, Any]:
-    """The JSON schema of what a reader gets."""
-    fixed = {
-        "v": _described("integer", "version of the record's form"),
-        "cursor": _described("integer", "its place in the session, higher each time"),
-        "id": _described("string", "the same for the same thing that comes again"),
-        "kind": {"type": "string", "enum": list(OWN)},
-        "kept": _described("number", "when the agent kept it, in Unix seconds"),
-        "cut": _described("boolean", "parts were left out, it was too long"),
-        "answerable": _described(
-            "boolean",
-            "of a message: false if its chat takes no answer, such as status posts"
-            " (status@broadcast), broadcast lists, channels, and addresses that POST refuses",
-        ),
-    }
-    own = (fields.items() for fields in (COMMON, *OWN.values()))
-    told = {name: {**wanted, "description": text} for its in own for name, (wanted, text) in its}
-    required = ["v", "cursor", "id", "kind"]
-    return {"type": "object", "properties": {**fixed, **told}, "required": required}
-
-
-_PAGE: dict[str, Any] = {
-    "type": "object",
-    "required": ["records", "next", "oldest", "newest", "more"],
-    "properties": {
-        "records": _described("array", "oldest first", items=_record_schema()),
-        "next": _described("integer", "the `after` of the next request"),
-        "oldest": _described("integer", "cursor of the oldest record that is kept"),
-        "newest": _described("integer", "cursor of the newest one"),
-        "more": _described("boolean", "there is more already"),
-    },
-}
+_INTEGER, _BOOLEAN, _KINDS = {"type": "integer"}, {"type": "boolean"}, {"enum": list(OWN)}
+_RECORD = _schema(
+    "v cursor id kind",
+    v=(_INTEGER, "version of the record's form"),
+    cursor=(_INTEGER, "its place in the session, higher each time"),
+    id=({"type": "string"}, "the same for the same thing that comes again"),
+    kind=({"type": "string", **_KINDS}, "what it is"),
+    kept=({"type": "number"}, "when the agent kept it, in Unix seconds"),
+    cut=(_BOOLEAN, "parts were left out, it was too long"),
+    answerable=(_BOOLEAN, "of a message: false if its chat takes no answer, as POST says"),
+    **{name: told for fields in (COMMON, *OWN.values()) for name, told in fields.items()},
+)
+_PAGE = _schema(
+    "records next oldest newest more",
+    records=({"type": "array", "items": _RECORD}, "oldest first"),
+    next=(_INTEGER, "the `after` of the next request"),
+    oldest=(_INTEGER, "cursor of the oldest record that is kept"),
+    newest=(_INTEGER, "cursor of the newest one"),
+    more=(_BOOLEAN, "there is more already"),
+)
 _AFTER = Field(
     "after",
     STRING,

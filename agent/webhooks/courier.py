@@ -187,22 +187,21 @@ class Courier:
     # Sessions
 
     async def _follow_sessions(self, group: asyncio.TaskGroup) -> None:
-        with contextlib.closing(self._reader.follow_changes()) as changes:
-            fact = f"webhook_messages.{self.name}"
-            begun = await self._store.get_fact(fact)
-            if begun is None:
-                begun = "0.0" if self.declared.oldest else repr(time.time())
-                await self._store.put_fact(fact, begun)
-            self._begun = float(begun)
-            there: Iterable[InstanceId] = self._views()
-            while True:
-                for id in filter(self.declared.chooses, there):
-                    if id not in self._sources:
-                        fact = f"webhook_message.{self.name}.{id}"
-                        source = self._sources[id] = Source(fact, self._session_page, id)
-                        group.create_task(self._carry(source), name=fact)
-                    self._sources[id].news.set()
-                there = await changes.next()
+        changes, fact = self._reader.follow_changes(), f"webhook_messages.{self.name}"
+        begun = await self._store.get_fact(fact)
+        if begun is None:
+            begun = "0.0" if self.declared.oldest else repr(time.time())
+            await self._store.put_fact(fact, begun)
+        self._begun = float(begun)
+        there: Iterable[InstanceId] = self._views()
+        while True:
+            for id in filter(self.declared.chooses, there):
+                if id not in self._sources:
+                    fact = f"webhook_message.{self.name}.{id}"
+                    source = self._sources[id] = Source(fact, self._session_page, id)
+                    group.create_task(self._carry(source), name=fact)
+                self._sources[id].news.set()
+            there = await changes.next()
 
     async def _session_page(self, its: Source) -> Page:
         if (view := self._views().get(its.id)) is None:

@@ -26,6 +26,7 @@ from tests.messages.records import (
     numbers_of,
     page_of,
     read_all,
+    settle,
 )
 
 LID = "123456789012345@lid"
@@ -143,7 +144,7 @@ def test_one_gap_counts_all_that_went_however_often_some_did(
 ) -> None:
     monkeypatch.setattr(incoming, "MOST_GONE", 3)
     file = file_at(tmp_path, most=100)
-    file.settle(0)
+    settle(file, 0)
     for begin in range(0, 720, 60):
         file.append(messages(range(begin, begin + 60)))
     missing, *kept = numbers_of(read_all(file))
@@ -184,7 +185,7 @@ def test_each_reader_gets_each_record_once_or_a_gap_that_counts_it(
 ) -> None:
     file = file_at(tmp_path_factory.mktemp("any"), most=100)
     number, cursor, got, missed = 0, 0, 0, 0
-    file.settle(0)
+    settle(file, 0)
     for step in data.draw(st.lists(st.sampled_from(["keep", "read", "again"]), max_size=25)):
         if step == "keep":
             count = data.draw(st.integers(1, 80))
@@ -200,7 +201,7 @@ def test_each_reader_gets_each_record_once_or_a_gap_that_counts_it(
             fresh = [each for each in counts if each >= 0]
             assert fresh == list(range(got + missed, got + missed + len(fresh)))
             got, cursor = got + len(fresh), found["next"]
-            file.settle(cursor)
+            settle(file, cursor)
     rest = numbers_of(read_all(file, cursor))
     assert got + missed + sum(1 if each >= 0 else -each for each in rest) == number
     assert missed - sum(each for each in rest if each < 0) == lost_of(file)

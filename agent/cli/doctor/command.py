@@ -37,7 +37,6 @@ def doctor(options: argparse.Namespace) -> int:
     from agent.cli.doctor import backends, checks, engines
     from agent.cli.doctor.check import Installation, run_checks
     from agent.cli.doctor.findings import Level
-    from agent.messages import commands as messages
     from agent.moving import program_commands
     from agent.webhooks import commands as webhooks
 
@@ -51,7 +50,7 @@ def doctor(options: argparse.Namespace) -> int:
         client = Client(sockets=(config.api_socket,), hello_seconds=HELLO_SECONDS)
         client = _if_it_answers(client)
     here = Installation(config, client, path, checks.instances_by_engine(client))
-    for room in (checks, engines, backends, program_commands, messages, webhooks):
+    for room in (checks, engines, backends, program_commands, webhooks):
         findings += run_checks(room.checks(here), here)
     shown = [asdict(finding) for finding in findings]
     lines = _lines(findings)

@@ -14,11 +14,13 @@ from agent.config.sections import ApiSection
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.troubles.trouble import TroublesPolicy
 from agent.daemon.troubles import Troubles
+from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from tests.api.conftest import serve_fakes
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually
+from tests.fakes.messages import FakeMessages
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor, make_view
 
 S = ConnectionStatus
@@ -57,7 +59,10 @@ def make(tmp_path: Path, store: Store, clock: list[float]) -> Bench:
         "process_open_fds": 1.0,
         "process_max_fds": 2.0,
     }
-    troubles = Troubles(lambda: CALM, supervisor.views, supervisor.status, exporter, store)
+    reader = FakeMessages().reader
+    sending = Sending(tmp_path, supervisor, store, supervisor.bus, reader)
+    told = (supervisor.views, supervisor.status, exporter, store, reader, sending)
+    troubles = Troubles(lambda: CALM, *told)
     return Bench(troubles, supervisor, store, exporter, clock)
 
 
