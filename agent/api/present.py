@@ -9,7 +9,7 @@ from agent.core.event_json import wall_text
 from agent.core.figures.session_figures import COUNTS, FIGURES
 from agent.core.findings.first_messages import read_stored, shown
 from agent.core.health.agent_alive import is_alive
-from agent.core.incidents.incident import Incident
+from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
 from agent.core.recovery.repair import Ending, Repair, Stage
 from agent.core.view import AgentStatus, BackendView, InstanceView
@@ -196,7 +196,7 @@ def show_incident(incident: Incident) -> dict[str, Any]:
     ago = boot_now() - incident.since
     return {
         "group": incident.group,
-        "kind": incident.kind.value,
+        "kind": incident.kind,
         "code": incident.code,
         "sentence": incident.sentence,
         "since": wall_text(time.time() - ago),

@@ -15,7 +15,7 @@ from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.findings.crypto_window import CryptoPolicy
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.health.policy import HealthPolicy
-from agent.core.incidents.incident import IncidentPolicy
+from agent.core.incidents import IncidentPolicy
 from agent.core.model import InstanceId
 from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy

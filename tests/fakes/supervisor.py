@@ -11,7 +11,7 @@ from typing import Any
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.figures.session_figures import NO_COUNTS
 from agent.core.figures.trend import open_trends
-from agent.core.incidents.incident import Incident
+from agent.core.incidents import Incident
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,

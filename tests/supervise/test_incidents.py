@@ -1,12 +1,11 @@
 """Who counts as failing alike."""
 
 import time
-from dataclasses import replace
 
 import pytest
 
 from agent.clock import boot_now
-from agent.core.incidents.incident import IncidentPolicy
+from agent.core.incidents import IncidentPolicy
 from agent.core.model import (
     ConnectionStatus,
     Health,
@@ -106,10 +105,9 @@ def test_only_one_that_goes_out_the_same_way_shows_that_it_can_connect(ways, pro
 
 
 def give_turn(incidents, later):
-    now = boot_now() + later
-    for group in list(incidents.active):
-        incidents._give_turn(group, now)
-    return incidents.active["sandbox"].canary
+    incident = incidents.active["sandbox"]
+    incidents.give_turn(incident, boot_now() + later)
+    return incident.canary
 
 
 def test_the_canary_spends_no_attempt_and_opens_no_circuit():
@@ -155,9 +153,10 @@ def told(incidents, facts, verdict):
 
 
 def test_an_incident_is_over_when_all_its_members_show_their_codes():
-    incidents, facts = made("a", "b")
+    incidents, facts = made("a", "b", "c")
     for one in facts.values():
         told(incidents, one, STUCK)
+    told(incidents, facts["c"], SHOWS_CODE)
     assert list(incidents.active) == ["sandbox"]
     told(incidents, facts["a"], SHOWS_CODE)
     assert list(incidents.active) == ["sandbox"], "b is stuck still"
@@ -171,7 +170,7 @@ def in_outage(*more):
     for id in "abcde":
         lose(incidents, facts[id])
     (outage,) = incidents.active.values()
-    incidents.active[outage.group] = replace(outage, canary="a", canary_at=boot_now(), tries=1)
+    outage.give_turn("a", incidents.policy(), boot_now())
     assert {incidents.wait_reason(facts[id]) for id in "bcde"} == {"network_down"}
     return incidents, facts
 
@@ -201,45 +200,32 @@ def test_what_the_network_can_cause_ends_no_outage():
 
 
 def test_a_session_that_whatsapp_unpaired_waits_for_no_network():
-    incidents, facts = in_outage("f")
-    assert incidents.wait_reason(facts["f"]) == "network_down"
-    lose(incidents, facts["f"], "logout")
-    assert incidents.wait_reason(facts["f"]) == ""
+    incidents, facts = in_outage()
+    assert incidents.wait_reason(facts["b"]) == "network_down"
+    lose(incidents, facts["b"], "logout")
+    assert incidents.wait_reason(facts["b"]) == ""
 
 
-@pytest.mark.parametrize(
-    ("ways", "waits"),
-    [
-        ({}, True),
-        ({"a": "p", "b": "q", "c": "r", "good": "s"}, False),
-        ({"a": "p", "b": "q", "c": None, "good": "s"}, True),
-    ],
-    ids=[
-        "one way",
-        "its own",
-        "a member's unknown",
-    ],
-)
-def test_a_start_waits_for_an_incident_only_of_its_own_way_out(ways, waits):
-    """Three sessions with dead proxies of their own held up each start of their engine."""
-    _, facts = made("a", "b", "c", "good")
-    incidents = watching(facts, ways=ways)
-    for id in ("a", "b", "c"):
-        lose(incidents, facts[id], "phase_login")
-    (incident,) = incidents.active.values()
-    assert set(incident.members) == {"a", "b", "c"}
-    assert bool(incidents.wait_reason(facts["good"])) is waits
-    assert [id for id in incident.members if not incidents.wait_reason(facts[id])] == [
-        id for id in incident.members if id == incident.canary
-    ]
+def test_who_has_not_failed_waits_for_none_of_them_and_ends_it_by_connecting():
+    """Five that were outdated held up twenty healthy ones and each new one for twelve minutes."""
+    ids = "abcdefgh"
+    incidents, facts = made(*ids)
+    for id in "abc":
+        lose(incidents, facts[id], "client_outdated")
+    assert [id for id in ids if incidents.wait_reason(facts[id])] == ["a", "b", "c"]
+    lose(incidents, facts["d"], "client_outdated")
+    assert incidents.wait_reason(facts["d"]) == "incident", "it failed alike"
+    for id in "efg":
+        incidents.succeeded(facts[id])
+    assert incidents.active
+    incidents.succeeded(facts["h"])
+    assert not incidents.active, "as many connected as had failed"
 
 
 def fails_together(incidents, facts):
     for id in ("a", "b", "c"):
         lose(incidents, facts[id], "phase_login")
-    (incident,) = incidents.active.values()
-    incidents._give_turn(incident.group, boot_now() + 3600)
-    return incidents.active["sandbox"].canary
+    return give_turn(incidents, 3600)
 
 
 RESTS = HealthVerdict(Health.DISCONNECTED, ConnectionStatus.DISCONNECTED, "disabled", "")
@@ -254,8 +240,7 @@ def test_who_rests_is_no_canary_and_nobody_waits_for_it():
     resting.add(first)
     incidents.judged(facts[first], RESTS)
     assert incidents.active["sandbox"].canary is None, "its turn is over"
-    incidents._give_turn("sandbox", boot_now())
-    second = incidents.active["sandbox"].canary
+    second = give_turn(incidents, 0)
     assert {first, second} == {"b", "c"}
     resting.add(second)
     incidents.judged(facts[second], RESTS)

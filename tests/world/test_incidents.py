@@ -107,24 +107,15 @@ async def tried(agent, id):
     return [one for one in story[turn:] if one[:2] == ("repair", id)]
 
 
-async def free(agent):
-    """End their fault, and the incident of those that failed alike once more before it."""
-    for id in IDS:
-        await agent.clear(id)
-    status, _ = await agent.ask("POST", "/api/incidents/sandbox/release")
-    assert status in (200, 404)
-
-
-async def test_held_instances_start_no_worker_until_it_is_over(three, eventually):
+async def test_a_new_session_waits_for_no_member(three, eventually):
     await three.create("late")
-
-    await eventually(lambda: hold(three, "late"), "incident")
-    shown = await three.show("late")
-    assert (shown["unit"]["state"], shown["reason"]) == ("inactive", "incident")
-    await eventually(lambda: spoken_for(three), {"a": 1, "b": 1, "c": 1, "late": 0})
-    await three.do("POST", "/api/incidents/sandbox/release")
-    await free(three)
     await eventually(lambda: three.status("late"), "CONNECTED")
+    await eventually(lambda: spoken_for(three), {"a": 1, "b": 1, "c": 1, "late": 0})
+    for id in IDS:
+        await three.clear(id)
+    await three.do("POST", "/api/incidents/sandbox/release")
+    for id in IDS:
+        await eventually(lambda id=id: three.status(id), "CONNECTED")
     await eventually(lambda: spoken_for(three), dict.fromkeys((*IDS, "late"), 0))
 
 

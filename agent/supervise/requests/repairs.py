@@ -10,7 +10,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, with_breaker
 from agent.core.figures.repair_statistics import RepairStatistics
-from agent.core.incidents.incident import Incident
+from agent.core.incidents import Incident
 from agent.core.model import (
     Category,
     ConnectionStatus,

@@ -1,48 +1,60 @@
-"""Many instances that fail alike: one incident per engine, one canary, one trouble. The rules are
+"""Many sessions that fail alike: one incident per engine, one canary, one trouble. The rules are
 the core's; this is its clock, its history and its wake-ups."""
 
 import asyncio
 import logging
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent.clock import boot_now
-from agent.core.incidents.book import IncidentBook, Turn, goes_all_the_way, is_well
-from agent.core.incidents.incident import (
+from agent.core.incidents import (
     Failure,
     Incident,
     IncidentPolicy,
-    incident_wait_reason,
-    next_turn,
+    find_incident,
+    is_shared,
     odd_one_out,
+    shared,
 )
-from agent.core.model import (
-    Category,
-    ConnectionStatus,
-    HealthVerdict,
-    InstanceId,
-    JournalEntry,
-    UnitState,
-)
+from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
+from agent.core.network.reach import REACHED_CODES
 from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy, uncounted
-from agent.core.recovery.beginning import hurry_repair
+from agent.core.recovery.beginning import hurry_repair, needs_repair
+from agent.core.recovery.repair import RecoveryKind
+from agent.core.waiting import WAIT_SENTENCES
+from agent.core.words import NO_PROOF, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.log import about
 from agent.supervise.facts import Facts
 
+STALE = 900.0
+"""A failure that was not seen again for so long proves nothing about others."""
 _ALL_WELL = "all its members are well, or are not to run"
+_ON_ITS_WAY = frozenset(
+    {"starting", "stopping", "not_running", "ping_failed", NO_PROOF, UNMEASURED, *WAIT_SENTENCES}
+)
+"""Between two tries: the failure before still counts for a while."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Group:
+    failures: deque[Failure] = field(default_factory=deque)
+    successes: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    failing: dict[InstanceId, tuple[str, float]] = field(default_factory=dict)
+    """Its failing sessions, the reason of each and when it was last seen."""
+    released_wall: float = 0.0
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Incidents:
     """Hears of each failure and success; asked before each try. `out_of_reach`: its address is
-    away, so a try would prove nothing. `wanted`: it should run, so
-    it may be a canary."""
+    away, so a try would prove nothing. `wanted`: it should run, so it may be a canary."""
 
     policy: Callable[[], IncidentPolicy]
     all_facts: Mapping[InstanceId, Facts]
@@ -53,108 +65,145 @@ class Incidents:
     way_out: Callable[[Facts], str | None]
     """What it goes out by; None = not known, so no other session is known to go out the same."""
     reconnect: Callable[[], ReconnectPolicy]
-    _no_turns: set[str] = field(init=False, default_factory=set)
-    """Groups none of whose members has an address that can be reached."""
-    _released_wall: dict[str, float] = field(init=False, default_factory=dict)
+    active: dict[str, Incident] = field(init=False, default_factory=dict)
+    _groups: dict[str, _Group] = field(init=False, default_factory=dict)
     _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
-    _book: IncidentBook = field(init=False, default_factory=IncidentBook)
-
-    @property
-    def active(self) -> dict[str, Incident]:
-        return self._book.active
 
     async def run(self) -> None:
         """Give canaries their turns when it is time."""
         while True:
-            now = boot_now()
-            for group in list(self.active):
-                self._give_turn(group, now)
-            turns = [
-                next_turn(incident, self.policy(), boot_now())
-                for group, incident in self.active.items()
-                if group not in self._no_turns
-            ]
             self._changed.clear()
+            for incident in list(self.active.values()):
+                self.give_turn(incident, boot_now())
+            now, policy = boot_now(), self.policy()
+            turns = [incident.next_turn(policy, now) for incident in self.active.values()]
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(min(turns) - boot_now(), 0.05) if turns else None):
+                async with asyncio.timeout(max(min(turns) - now, 0.05) if turns else None):
                     await self._changed.wait()
 
+    def give_turn(self, incident: Incident, now: float) -> None:
+        """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no
+        longer."""
+        if now < incident.next_turn(self.policy(), now):
+            return None
+        down = self._not_well(incident)
+        if not down:
+            return self.release(incident.group, _ALL_WELL)
+        able = [its.id for its in down if not self.out_of_reach(its)]
+        if incident.give_turn(able, self.policy(), now) and incident.canary is not None:
+            facts = self.all_facts[incident.canary]
+            facts.asked.try_at_once = True
+            sentence = f"tries first for the members of the incident {incident.code}"
+            self._say("canary", sentence, incident)
+            self._hurry(facts)
+        return None
+
     def failed(self, facts: Facts, code: str) -> None:
-        failure = Failure(facts.id, group_of(facts), code, boot_now())
-        if self._book.is_answer(failure):
-            self.release(failure.group, f"WhatsApp answered its canary {facts.id} ({code})")
-            return
-        if self._book.is_free(failure):
-            facts.record = uncounted(facts.record, self.reconnect(), time.time())
-        all_the_way = goes_all_the_way(facts.repair.last, paired=facts.record.paired)
-        declared = self._book.failed(
-            failure, self.policy(), self._population, all_the_way=all_the_way
-        )
+        group, now = group_of(facts), boot_now()
+        incident, its = self.active.get(group), self._of(group)
         self._changed.set()
-        if declared is not None:
-            sentence = f"incident: {declared.sentence}; they wait while one of them tries first"
-            self._say("incident", sentence, declared)
-            for member in self._of(declared.group):
-                self.wake(member.id)
+        if incident is not None:
+            incident.join(facts.id, code)
+            if incident.canary == facts.id:
+                self._canary_failed(incident, facts, code, now)
+        elif is_shared(code):
+            its.failures.append(Failure(facts.id, code, now))
+            while its.failures[0].at < now - self.policy().window:
+                its.failures.popleft()
+            found = find_incident(
+                group,
+                its.failures,
+                successes=its.successes,
+                population=self._population()[group],
+                policy=self.policy(),
+                now=now,
+            )
+            if found is not None:
+                self.active[group] = found
+                said = f"incident: {found.sentence}; they wait while one of them tries first"
+                self._say("incident", said, found)
+                for id in found.members:
+                    self.wake(id)
+
+    def _canary_failed(self, incident: Incident, facts: Facts, code: str, now: float) -> None:
+        if incident.is_outage and code in REACHED_CODES:
+            why = f"WhatsApp answered its canary {facts.id} ({code})"
+            return self.release(incident.group, why)
+        if shared(code) == incident.code:  # what the others met as well costs it no attempt
+            facts.record = uncounted(facts.record, self.reconnect(), time.time())
+        repair = facts.repair.last
+        # Without a pairing to lose it has not failed before its repair has renewed it.
+        goes_on = repair is not None and not repair.over and not facts.record.paired
+        if not (goes_on and repair and repair.step is not RecoveryKind.CLEANUP):
+            incident.end_turn(self.policy(), now)
+        return None
 
     def succeeded(self, facts: Facts) -> None:
-        group = group_of(facts)
-        if self._book.succeeded(group, facts.id, boot_now()):
+        group, now = group_of(facts), boot_now()
+        (successes := self._of(group).successes).append(now)
+        if (incident := self.active.get(group)) is None:
+            return
+        if incident.canary == facts.id:
             self.release(group, f"its canary {facts.id} is connected again")
+        elif sum(incident.since <= at for at in successes) >= len(incident.members):
+            self.release(group, "as many sessions connected meanwhile")
 
     def nothing_to_try(self, facts: Facts) -> None:
         """The repair has no step left: were this the canary, the others would wait for nothing."""
-        if self._book.nothing_to_try(group_of(facts), facts.id, boot_now()):
+        self._pass_turn(self.active.get(group_of(facts)), facts.id)
+
+    def _pass_turn(self, incident: Incident | None, id: InstanceId) -> None:
+        if incident is not None and incident.canary == id:
+            incident.idle.add(id)
+            incident.pass_turn(boot_now())
             self._changed.set()
 
     def reach_changed(self, sessions: Iterable[Facts], *, back: bool) -> None:
-        """The address of these sessions is away or back."""
-        self._no_turns.clear()
-        groups = {group_of(facts) for facts in sessions} & self.active.keys()
-        self._book.reach_changed(groups, self._is_away, boot_now(), back=back)
+        """The address of these sessions is away or back: a canary goes as soon as its try can prove
+        something."""
+        for group in {group_of(facts) for facts in sessions} & self.active.keys():
+            incident = self.active[group]
+            canary = self.all_facts.get(incident.canary) if incident.canary else None
+            lost = canary is not None and self.out_of_reach(canary)
+            if incident.is_outage and (lost or (back and canary is None)):
+                incident.tries -= lost
+                incident.pass_turn(boot_now())
         self._changed.set()
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         group = group_of(facts)
         if not self.wanted(facts):
-            self.forget(facts.id)
-        elif self._book.judged(group, facts.id, verdict, boot_now(), self._not_well):
+            return self.forget(facts.id)
+        if needs_repair(verdict):
+            self._of(group).failing[facts.id] = (verdict.reason, boot_now())
+        elif verdict.reason not in _ON_ITS_WAY:
+            self._of(group).failing.pop(facts.id, None)
+        incident = self.active.get(group)
+        if incident is not None and facts.id in incident.members and is_well(verdict):
             word = "is connected again" if verdict.healthy else "shows its code"
-            canary = facts.id == self.active[group].canary
-            self.release(group, f"its canary {facts.id} {word}" if canary else _ALL_WELL)
+            if facts.id == incident.canary:
+                self.release(group, f"its canary {facts.id} {word}")
+            elif not self._not_well(incident):
+                self.release(group, _ALL_WELL)
+        return None
 
     def forget(self, id: InstanceId) -> None:
         """The session is disabled, deleted or moved away: no other one waits for its try."""
-        self._book.failing.forget(id)
+        for its in self._groups.values():
+            its.failing.pop(id, None)
         for group, incident in list(self.active.items()):
             if id in incident.members:
-                if self._book.nothing_to_try(group, id, boot_now()):
-                    self._changed.set()
+                self._pass_turn(incident, id)
                 if not self._not_well(incident):
                     self.release(group, _ALL_WELL)
 
     def wait_reason(self, facts: Facts) -> str:
-        """Why this instance must wait for others; "" when it may try."""
-        starting = facts.run.claim is None or facts.run.claim.claim.status in (
-            ConnectionStatus.INITIALIZING,
-            ConnectionStatus.LOADING,
-        )
-        fresh = facts.unit.state is not UnitState.ACTIVE or starting
-        group = group_of(facts)
-        unpaired = reason_of(facts.record.reason).unpairs
-        incident = self.active.get(group)
-        apart = incident is not None and self._goes_apart(facts, incident)
-        return incident_wait_reason(
-            incident, facts.id, group, fresh=fresh, unpaired=unpaired, apart=apart
-        )
-
-    def _goes_apart(self, facts: Facts, incident: Incident) -> bool:
-        """Whether it goes out by another way than each of the members does."""
-        if facts.id in incident.members:
-            return False
-        ways = {self.way_out(its) for id in incident.members if (its := self.all_facts.get(id))}
-        own = self.way_out(facts)
-        return own is not None and None not in ways and own not in ways
+        """Why this session must wait for others; "" when it may try. WhatsApp itself has ended a
+        session that is unpaired: nothing that others meet says more about it."""
+        incident = self.active.get(group_of(facts))
+        if incident is None or facts.id == incident.canary or facts.id not in incident.members:
+            return ""
+        return "" if reason_of(facts.record.reason).unpairs else incident.wait_reason
 
     def has(self, facts: Facts) -> bool:
         """Whether it is a member of an incident that goes on."""
@@ -162,28 +211,22 @@ class Incidents:
         return incident is not None and facts.id in incident.members
 
     def fellows(self, facts: Facts) -> list[Facts]:
-        """The other members of its incident; [] where it is in none."""
-        incident = self.active.get(group_of(facts))
-        if incident is None or facts.id not in incident.members:
-            return []
-        return [self.all_facts[id] for id in incident.members if id in self.all_facts]
+        """The members of its incident; [] where it is in none."""
+        members = self.active[group_of(facts)].members if self.has(facts) else ()
+        return [self.all_facts[id] for id in members if id in self.all_facts]
 
     def well(self, facts: Facts) -> bool:
         return group_of(facts) not in self.active
 
     def odd_one_out(self, facts: Facts) -> bool:
         """Among all of its group, and among those that go out the same way."""
-        group = group_of(facts)
-        failing = self._book.failing.now(group, boot_now())
+        group, now = group_of(facts), boot_now()
+        seen = self._of(group).failing.items()
+        failing = {id: reason for id, (reason, at) in seen if now - at < STALE}
         beside = {other.id for other in self._beside(facts)}
         alike = {id: code for id, code in failing.items() if id in beside or id == facts.id}
-        return all(
-            odd_one_out(facts.id, failing, population, self.policy())
-            for failing, population in (
-                (failing, self._population().get(group, 0)),
-                (alike, len(beside) + 1),
-            )
-        )
+        among_all = odd_one_out(facts.id, failing, self._population()[group], self.policy())
+        return among_all and odd_one_out(facts.id, alike, len(beside) + 1, self.policy())
 
     def another_connected(self, facts: Facts) -> bool:
         verdicts = (other.verdict for other in self._beside(facts) if other.verdict is not None)
@@ -191,10 +234,10 @@ class Incidents:
 
     def released_wall(self, facts: Facts) -> float:
         """When its turn as a canary began or, without one, when its last incident ended."""
-        group = group_of(facts)
-        if (turn_at := self._book.turn_at(group, facts.id)) is not None:
-            return time.time() - (boot_now() - turn_at)
-        return self._released_wall.get(group, 0.0)
+        incident = self.active.get(group_of(facts))
+        if incident is not None and incident.canary == facts.id:
+            return time.time() - (boot_now() - incident.turn_at)
+        return self._of(group_of(facts)).released_wall
 
     def members(self) -> dict[str, int]:
         """Members of the incident of each engine that is in use."""
@@ -202,45 +245,20 @@ class Incidents:
         return counts | {group: len(incident.members) for group, incident in self.active.items()}
 
     def release(self, group: str, why: str) -> None:
-        """The incident is over: its members may try again, in their turns."""
-        incident = self._book.release(group)
-        if incident is None:
-            return
-        self._released_wall[group] = time.time()
+        """The incident is over: its members may try again, in their turns. Earlier failures prove
+        nothing any more."""
+        incident, its = self.active.pop(group), self._of(group)
+        its.failures.clear()
+        its.released_wall = time.time()
         self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
-        for facts in self._of(group):
-            self._hurry(facts)
+        for id in incident.members:
+            if id in self.all_facts:
+                self._hurry(self.all_facts[id])
 
-    def _give_turn(self, group: str, now: float) -> None:
-        policy, not_well = self.policy(), self._not_well
-        match self._book.give_turn(group, policy, now, not_well, self._is_away):
-            case Turn.OVER:
-                self.release(group, _ALL_WELL)
-            case Turn.NO_ADDRESS:
-                self._no_turns.add(group)
-            case Turn.GIVEN:
-                self._send_ahead(self.active[group])
-
-    def _is_away(self, id: InstanceId) -> bool:
-        return id in self.all_facts and self.out_of_reach(self.all_facts[id])
-
-    def _not_well(self, incident: Incident) -> list[InstanceId]:
+    def _not_well(self, incident: Incident) -> list[Facts]:
         members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
-        return [
-            facts.id
-            for facts in members
-            if self.wanted(facts) and (facts.verdict is None or not is_well(facts.verdict))
-        ]
-
-    def _send_ahead(self, incident: Incident) -> None:
-        """The canary tries for all: its own delays and rounds may wait no longer."""
-        assert incident.canary is not None
-        facts = self.all_facts[incident.canary]
-        facts.asked.try_at_once = True
-        self._say(
-            "canary", f"tries first for the members of the incident {incident.code}", incident
-        )
-        self._hurry(facts)
+        wanted = (facts for facts in members if self.wanted(facts))
+        return [its for its in wanted if its.verdict is None or not is_well(its.verdict)]
 
     def _hurry(self, facts: Facts) -> None:
         if facts.repair.last is not None and not facts.repair.last.over:
@@ -249,35 +267,28 @@ class Incidents:
 
     def _say(self, kind: str, sentence: str, incident: Incident) -> None:
         log.warning("%s", sentence, extra=about(incident.canary or "-", Category.HEALTH))
-        self.tell(
-            JournalEntry(
-                kind,
-                sentence,
-                Category.HEALTH,
-                incident.canary if kind == "canary" else None,
-                time.time(),
-                {"engine": incident.group, "code": incident.code, "kind": incident.kind},
-            )
-        )
+        who = incident.canary if kind == "canary" else None
+        detail = {"engine": incident.group, "code": incident.code, "kind": incident.kind}
+        self.tell(JournalEntry(kind, sentence, Category.HEALTH, who, time.time(), detail))
 
-    def _population(self) -> dict[str, int]:
-        population: dict[str, int] = {}
-        for facts in self.all_facts.values():
-            group = group_of(facts)
-            population[group] = population.get(group, 0) + 1
-        return population
+    def _of(self, group: str) -> _Group:
+        return self._groups.setdefault(group, _Group())
 
-    def _of(self, group: str) -> Iterable[Facts]:
-        return (facts for facts in self.all_facts.values() if group_of(facts) == group)
+    def _population(self) -> Counter[str]:
+        return Counter(map(group_of, self.all_facts.values()))
 
     def _beside(self, facts: Facts) -> Iterable[Facts]:
         """The others of its group that go out the same way. What the rest do proves nothing about
         this way."""
-        way = self.way_out(facts)
-        if way is None:
-            return ()
-        others = (other for other in self._of(group_of(facts)) if other is not facts)
-        return (other for other in others if self.way_out(other) == way)
+        group, way = group_of(facts), self.way_out(facts)
+        others = (its for its in self.all_facts.values() if group_of(its) == group)
+        alike = (its for its in others if its is not facts and self.way_out(its) == way)
+        return () if way is None else alike
+
+
+def is_well(verdict: HealthVerdict) -> bool:
+    """Connected, or it shows its code: its group counts it as recovered."""
+    return verdict.healthy or verdict.state is ConnectionStatus.QR_REQUIRED
 
 
 def group_of(facts: Facts) -> str:

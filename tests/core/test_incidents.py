@@ -4,17 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.incidents.book import IncidentBook
-from agent.core.incidents.incident import (
-    Failure,
-    IncidentPolicy,
-    canary_failed,
-    choose_canary,
-    find_incident,
-    incident_wait_reason,
-    next_turn,
-    odd_one_out,
-)
+from agent.core.incidents import Failure, IncidentPolicy, find_incident, odd_one_out
 from agent.core.model import InstanceId
 from agent.core.reasons import REASONS
 
@@ -23,10 +13,14 @@ LOCAL = sorted(code for code, reason in REASONS.items() if reason.local)
 NOW = 9_000.0
 
 
-def failing(count, code="phase_login", *, ago=10.0, group="web", first=0):
-    return [
-        Failure(InstanceId(f"i{n:03}"), group, code, NOW - ago) for n in range(first, first + count)
-    ]
+def failing(count, code="phase_login", *, ago=10.0, first=0):
+    return [Failure(InstanceId(f"i{n:03}"), code, NOW - ago) for n in range(first, first + count)]
+
+
+def find(failures, population=9, successes=()):
+    return find_incident(
+        "web", failures, successes=successes, population=population, policy=POLICY, now=NOW
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,14 +28,10 @@ def failing(count, code="phase_login", *, ago=10.0, group="web", first=0):
     [
         pytest.param(failing(2), 100, None, id="two of a hundred"),
         pytest.param(failing(3), 100, "change", id="three of a hundred"),
-        pytest.param(failing(2), 5, "change", id="over 30 % of five"),
         pytest.param(failing(1), 1, None, id="one alone is no fleet"),
         pytest.param(failing(3, ago=901), 100, None, id="too long ago"),
         pytest.param(failing(3, ago=-5), 100, None, id="from the future"),
         pytest.param(failing(2) + failing(2, "phase_sync", first=5), 100, None, id="not alike"),
-        pytest.param(
-            failing(2) + failing(2, group="socket", first=5), 100, None, id="not one engine"
-        ),
         pytest.param(failing(5), 10_000, None, id="noise of a large fleet"),
         pytest.param(failing(100), 10_000, "change", id="not noise"),
         pytest.param(failing(3, "connection_lost"), 100, None, id="three lost connections"),
@@ -67,8 +57,8 @@ def failing(count, code="phase_login", *, ago=10.0, group="web", first=0):
     ],
 )
 def test_failures_that_make_an_incident(failures, population, kind):
-    found = find_incident(failures, {"web": population, "socket": population}, {}, POLICY, NOW)
-    assert (found.kind.value if found else None) == kind
+    found = find(failures, population)
+    assert (found.kind if found else None) == kind
 
 
 def test_a_process_of_this_machine_that_ended_is_no_word_of_whatsapp():
@@ -77,87 +67,66 @@ def test_a_process_of_this_machine_that_ended_is_no_word_of_whatsapp():
 
 
 def test_where_as_many_succeed_as_fail_it_is_not_the_engine():
-    few = {"web": [NOW - 5, NOW - 4, NOW - 999]}
-    enough = {"web": [NOW - 5, NOW - 4, NOW - 3]}
-    assert find_incident(failing(3), {"web": 9}, few, POLICY, NOW)
-    assert find_incident(failing(3), {"web": 9}, enough, POLICY, NOW) is None
+    assert find(failing(3), successes=[NOW - 999, NOW - 5, NOW - 4])
+    assert find(failing(3), successes=[NOW - 5, NOW - 4, NOW - 3]) is None
 
 
 IDS = [InstanceId(f"i00{n}") for n in range(3)]
 
 
 def incident():
-    found = find_incident(failing(3), {"web": 9}, {}, POLICY, NOW)
-    assert choose_canary(found, IDS, POLICY, NOW) == found, "not at once"
-    return choose_canary(found, IDS, POLICY, NOW + 5)
-
-
-@pytest.mark.parametrize(
-    ("instance", "group", "fresh", "wait_reason"),
-    [
-        pytest.param("i000", "web", True, "", id="the canary"),
-        pytest.param("i001", "web", False, "incident", id="a member"),
-        pytest.param("i999", "web", True, "incident", id="a start of that engine"),
-        pytest.param("i999", "web", False, "", id="a worker that only lost its connection"),
-        pytest.param("i999", "socket", True, "", id="another engine"),
-    ],
-)
-def test_which_instances_wait_in_a_change(instance, group, fresh, wait_reason):
-    assert incident_wait_reason(incident(), InstanceId(instance), group, fresh=fresh) == wait_reason
-    assert incident_wait_reason(None, InstanceId(instance), group, fresh=fresh) == ""
-
-
-def test_an_outage_holds_everyone():
-    outage = find_incident(failing(30, "connection_lost"), {"web": 90}, {}, POLICY, NOW)
-    assert incident_wait_reason(outage, InstanceId("i999"), "web", fresh=False) == "network_down"
+    found = find(failing(3))
+    assert found.next_turn(POLICY, NOW) == NOW + 5, "not at once"
+    assert found.give_turn(IDS, POLICY, NOW + 5)
+    return found
 
 
 def test_canaries_take_turns_and_wait_longer_each_time():
     one, now, waits, who = incident(), NOW + 5, [], []
     for _ in range(9):
         who.append(one.canary)
-        one = canary_failed(one, POLICY, now)
+        one.end_turn(POLICY, now)
         assert one.canary is None
-        waits.append(one.canary_at - now)
-        now = one.canary_at
-        one = choose_canary(one, IDS, POLICY, now)
+        waits.append(one.next_turn(POLICY, now) - now)
+        now = one.turn_at
+        one.give_turn(IDS, POLICY, now)
     assert waits == [10, 20, 40, 80, 160, 180, 180, 180, 180]
     assert set(who) == set(IDS)
 
 
 def test_one_whose_tries_always_fail_takes_no_turn_of_one_that_had_nothing_to_try():
-    book, now, ready = IncidentBook(), NOW, NOW + 300
-    book.active["web"] = find_incident(failing(3)[:2], {"web": 3}, {}, POLICY, NOW)
-    while book.active["web"].canary != IDS[1] or now < ready:
+    one, now, ready = incident(), NOW + 5, NOW + 300
+    while one.canary != IDS[1] or now < ready:
         assert now < ready + 400, "it had no turn"
-        one = book.active["web"]
         if one.canary == IDS[1]:
-            book.nothing_to_try("web", IDS[1], now)
+            one.idle.add(IDS[1])
+            one.pass_turn(now)
         elif one.canary == IDS[0]:
-            book.failed(failing(1)[0], POLICY, dict, all_the_way=False)
-        now = max(now + 1, NOW)
-        book.give_turn("web", POLICY, now, lambda _: IDS[:2], lambda _: False)
+            one.end_turn(POLICY, now)
+        now += 1
+        if now >= one.next_turn(POLICY, now):
+            one.give_turn(IDS[:2], POLICY, now)
 
 
 def test_a_canary_that_fell_silent_has_failed():
     one = incident()
-    assert choose_canary(one, IDS, POLICY, NOW + 100) == one
-    later = choose_canary(one, IDS, POLICY, NOW + 406)
-    assert later.canary is None
-    assert choose_canary(later, IDS, POLICY, later.canary_at).canary == "i001"
+    assert one.next_turn(POLICY, NOW + 100) == NOW + 405
+    assert not one.give_turn(IDS, POLICY, NOW + 406)
+    assert one.canary is None
+    assert one.give_turn(IDS, POLICY, one.turn_at) and one.canary == "i001"
 
 
-def test_without_a_candidate_there_is_no_canary():
-    found = find_incident(failing(3), {"web": 9}, {}, POLICY, NOW)
-    assert choose_canary(found, [], POLICY, NOW + 99).canary is None
-    assert choose_canary(found, [InstanceId("i007")], POLICY, NOW + 99).canary == "i007"
+def test_without_one_that_is_able_there_is_no_canary():
+    one = find(failing(3))
+    assert not one.give_turn([InstanceId("i007")], POLICY, NOW + 99)
+    assert one.canary is None
 
 
 @given(st.floats(0, 1e9), st.floats(0, 1e9))
 def test_no_clock_puts_a_turn_off_longer_than_the_policy(since, now):
-    one = replace(incident(), canary_at=since)
+    one = replace(incident(), turn_at=since)
     for state in (one, replace(one, canary=None)):
-        assert 0 <= next_turn(state, POLICY, now) - now <= 900 + 1e-6
+        assert 0 <= state.next_turn(POLICY, now) - now <= 900 + 1e-6
 
 
 @pytest.mark.parametrize(

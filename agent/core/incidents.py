@@ -1,0 +1,198 @@
+"""Sessions of one group that fail alike: its members wait, one of them tries first, and what frees
+that one frees all. A group is an engine, or an engine on one backend. Who has not failed waits for
+none of them: it joins when it fails alike, and as many that connect as have failed end it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.core.breaker import remaining
+from agent.core.model import InstanceId
+from agent.core.reasons import REASONS
+from agent.core.setting import setting
+from agent.core.words import SUSPECT
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentPolicy:
+    """The [incident] table."""
+
+    window: float = 900.0
+    """Seconds within which failures of the same kind are one incident."""
+    instances: int = setting(
+        3, "instances of one engine that must fail the same way for an incident", low=2
+    )
+    noise: float = 0.01
+    """Share of an engine's instances below which failures are no incident."""
+    outage_window: float = 60.0
+    """Seconds within which lost connections are one network outage."""
+    outage_share: float = 0.3
+    """Share of the connections that must be lost for an outage."""
+    canary_first: float = setting(
+        5.0,
+        "seconds until the first canary instance tries; doubles with each canary that fails",
+        low=0.1,
+    )
+    canary_longest: float = 180.0
+    """Seconds that the wait for the next canary may reach in an incident."""
+    outage_longest: float = 20.0
+    """Seconds that the wait for the next canary may reach in a network outage."""
+    canary_time: float = 400.0
+    """Seconds in which a canary must connect."""
+    probe_first: float = 120.0
+    probe_longest: float = 900.0
+    """Seconds until the first canary, and between two, where WhatsApp refuses the client itself."""
+
+
+LOST = "connection_lost"
+OUTAGE_CODES = frozenset({LOST, "connection_closed", "service_unavailable", "unreachable"})
+"""Several words for one dead network."""
+
+# Failures of each instance alone, however many there are: a canary would prove nothing about the
+# others.
+OWN_AFFAIR = {
+    *("", "starting", "qr_idle", "passkey_required", "passkey_suspected", "restart_required"),
+    *("conflict", "temporary_ban", "restricted", "waiting_for_scan", "zombie", "proof_old"),
+    # It stayed connected: as a canary its connecting would prove nothing.
+    *("crypto_corrupted", "crypto_peer"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One instance failed at `at`: with a phase (`phase_login`) or a reason's code."""
+
+    instance: InstanceId
+    code: str
+    at: float
+
+
+@dataclass(slots=True)
+class Incident:
+    """An incident that goes on."""
+
+    group: str
+    code: str
+    since: float
+    members: list[InstanceId]
+    canary: InstanceId | None = None
+    """The member that may try now."""
+    turn_at: float = 0.0
+    """When the canary got its turn or, without one, when the next may have it."""
+    tries: int = 0
+    """Canaries so far."""
+    idle: set[InstanceId] = field(default_factory=set)
+    """Members that had nothing to try in their turn."""
+
+    @property
+    def is_outage(self) -> bool:
+        return self.code == LOST
+
+    @property
+    def kind(self) -> str:
+        return "outage" if self.is_outage else "change"
+
+    @property
+    def wait_reason(self) -> str:
+        """The word for Observation.wait_reason."""
+        return "network_down" if self.is_outage else "incident"
+
+    @property
+    def sentence(self) -> str:
+        meaning = f" ({REASONS[self.code].title})" if self.code in REASONS else ""
+        return f"{self.code} on {len(self.members)} instances of {self.group}{meaning}"
+
+    def join(self, id: InstanceId, code: str) -> None:
+        """One that fails otherwise is no member: as a canary it would prove nothing."""
+        if shared(code) == self.code and id not in self.members:
+            self.members.append(id)
+
+    def next_turn(self, policy: IncidentPolicy, now: float) -> float:
+        """When give_turn must be asked again; a clock set back does not delay it."""
+        if self.canary is not None:
+            return now + remaining(self.turn_at + policy.canary_time, now, policy.canary_time)
+        return now + remaining(self.turn_at, now, max(_pace(self.code, policy)))
+
+    def give_turn(self, able: Collection[InstanceId], policy: IncidentPolicy, now: float) -> bool:
+        """True if a member begins its turn. A canary that fell silent has failed, and where none
+        is able to try, all are asked again after the wait for a failed one."""
+        able = [id for id in self.members if id in able and id not in self.idle]
+        if self.canary is not None or not able:
+            self.end_turn(policy, now)
+            return False
+        self.canary, self.turn_at, self.tries = able[0], now, self.tries + 1
+        self.members.remove(able[0])  # it goes to the end, so that each of them has its turn
+        self.members.append(able[0])
+        return True
+
+    def end_turn(self, policy: IncidentPolicy, now: float) -> None:
+        """The canary failed."""
+        first, longest = _pace(self.code, policy)
+        wait = min(first * 2.0 ** min(self.tries, 16), longest)
+        self.canary, self.turn_at = None, now + wait
+        self.idle.clear()
+
+    def pass_turn(self, now: float) -> None:
+        """The canary's turn proves nothing: the next one's is due now."""
+        self.canary, self.turn_at = None, now
+
+
+def is_shared(code: str) -> bool:
+    """Whether the try of one session could prove anything for others that fail so. A banned or
+    logged-out session makes no try, so the others would wait for ever. Processes of this machine
+    that ended, or what it lacks, prove nothing about WhatsApp. Many that come up unpaired may be a
+    page that changed.
+    """
+    if code in OWN_AFFAIR:
+        return False
+    if code == SUSPECT:
+        return True
+    row = REASONS.get(code)
+    return row is None or not (row.hopeless or row.unpairs or row.local)
+
+
+def shared(code: str) -> str:
+    return LOST if code in OUTAGE_CODES else code
+
+
+def find_incident(
+    group: str,
+    failures: Iterable[Failure],
+    *,
+    successes: Sequence[float],
+    population: int,
+    policy: IncidentPolicy,
+    now: float,
+) -> Incident | None:
+    """The largest incident that the failures of a group show. `successes`: when others of it last
+    connected; as many of them as of failures since the first failure clear the group."""
+    alike: dict[str, dict[InstanceId, float]] = {}
+    for failure in failures:
+        window = policy.outage_window if failure.code in OUTAGE_CODES else policy.window
+        if is_shared(failure.code) and 0 <= now - failure.at < window:
+            alike.setdefault(shared(failure.code), {}).setdefault(failure.instance, failure.at)
+    for code, members in sorted(alike.items(), key=lambda its: len(its[1]), reverse=True):
+        share = policy.outage_share if code == LOST else policy.noise
+        least, first = max(policy.instances, population * share), min(members.values())
+        if len(members) >= max(least, 1 + sum(first <= at <= now for at in successes)):
+            due = now + _pace(code, policy)[0]
+            return Incident(group, code, now, sorted(members), turn_at=due)
+    return None
+
+
+def odd_one_out(
+    instance: InstanceId, failing: Mapping[InstanceId, str], population: int, policy: IncidentPolicy
+) -> bool:
+    """Whether no other instance of its engine fails as this one does. `failing`: each failing
+    instance of the engine with its phase or reason."""
+    code = failing.get(instance, "")
+    alike = sum(other == code for id, other in failing.items() if id != instance)
+    return alike <= population * policy.noise
+
+
+def _pace(code: str, policy: IncidentPolicy) -> tuple[float, float]:
+    """Seconds to the first canary's try, and at most from one to the next."""
+    if code in REASONS and REASONS[code].slow:
+        return policy.probe_first, policy.probe_longest
+    longest = policy.outage_longest if code == LOST else policy.canary_longest
+    return policy.canary_first, longest

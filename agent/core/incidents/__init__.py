@@ -1,1 +1,0 @@
-"""Failures that many sessions share: when they are an incident, and which session tries first."""
