@@ -17,7 +17,7 @@ from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import Happening, InstanceId
 from agent.core.words import UNREACHED, is_adopted
 from agent.errors import EngineError, HostError, InvalidRequest, LinkError, WaError
-from agent.link.messages import Hello
+from agent.link.wire import Hello
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.news import ServerNews
 from agent.supervise.facts import Facts

@@ -9,9 +9,7 @@ from agent.clock import boot_now
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest, LinkError, WaError
 from agent.host.base import Host
-from agent.link.client import Link, Listener
-from agent.link.limits import LinkStats
-from agent.link.sockets import only_process
+from agent.link.client import Link, LinkStats, Listener
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +88,7 @@ class Pack:
             self.link = await Link.open(
                 host.link_path(self.name),
                 self.name,
-                only_process(self.unit.main_pid),
+                self.unit.main_pid,
                 Listener(lambda _run, _claim: None, happened, lost),
                 stats=stats,
             )

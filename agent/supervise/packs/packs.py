@@ -18,7 +18,7 @@ from agent.errors import HostError, WaError
 from agent.host.base import Host
 from agent.host.exit_words import words
 from agent.host.units import PACKS
-from agent.link.limits import LinkStats
+from agent.link.client import LinkStats
 from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.packs.pack import HOLD_WITHIN, RELEASE_WITHIN, Pack

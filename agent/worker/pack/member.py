@@ -19,7 +19,7 @@ from agent.core.model import InstanceId, UnitState
 from agent.engines.base import Engine, OpenEngine
 from agent.errors import ConfigError, FolderUnusable, WaError
 from agent.host.notify import Notifier
-from agent.link.messages import Hello
+from agent.link.wire import Hello
 from agent.log import about
 from agent.worker.identity import lock_held, read_identity
 from agent.worker.life import Life
