@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,7 +17,7 @@ from sqlite_utils import Database
 from agent.errors import StoreError, WaError
 from agent.failpoint import failpoint
 from agent.log import bound
-from agent.store.errors import code_of, explain
+from agent.store.connect import code_of, explain
 
 T = TypeVar("T")
 
@@ -153,10 +153,7 @@ class Writer:
 
     def _attempt(self, db: Database, job: _Job[Any]) -> None:
         try:
-            if job.write:
-                with db.atomic():
-                    job.result = job.work(db)
-            else:
+            with db.atomic() if job.write else nullcontext():
                 job.result = job.work(db)
         except WaError as error:
             job.error = error

@@ -15,7 +15,7 @@ from agent.core.view import CHECKS, AgentStatus, CheckTime
 from agent.host.base import Host
 from agent.link.client import RULES, LinkStats
 from agent.log import lines_lost
-from agent.store.errors import TROUBLES
+from agent.store.connect import TROUBLES
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop
