@@ -32,15 +32,13 @@ TROUBLES = (*dict.fromkeys(_CODES.values()), "store")
 
 _CAUSES = {"disk_full": "the disk is full", "read_only": "it or its file system is read-only"}
 
-_NO_ROOM = (sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN)
-"""What a full disk looks like when the shared index of the WAL cannot grow."""
-
 
 def code_of(error: BaseException) -> str:
     if isinstance(error, StoreError):
         return error.code
     number = getattr(error, "sqlite_errorcode", None)
-    if number in _NO_ROOM:
+    # So looks a full disk when the shared index of the WAL cannot grow.
+    if number in (sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN):
         return "disk_full"
     return _CODES.get((number or 0) & 0xFF, "store")
 
@@ -113,9 +111,8 @@ def copy_verified(db: Database, target: Path) -> None:
         unfinished.touch(mode=0o600, exist_ok=False)
         db.conn.execute("vacuum into ?", [str(unfinished)])
         with contextlib.closing(connect_to_read(unfinished)) as copy:
-            result = check(copy)
-        if result != "ok":
-            raise StoreError(f"cannot copy to {target}: the copy is not whole: {result}")
+            if (found := check(copy)) != "ok":
+                raise StoreError(f"cannot copy to {target}: the copy is not whole: {found}")
         put_in_place(unfinished, target)
     except OSError as error:
         raise StoreError(f"cannot copy to {target}: {error.strerror}") from error
@@ -128,8 +125,7 @@ def copy_verified(db: Database, target: Path) -> None:
 def explain_opening(path: Path, error: sqlite3.Error) -> StoreError:
     """SQLite says "unable to open database file" for many causes: find the one."""
     code = code_of(error)
-    doubtful = code in ("cannot_open", "permissions", "read_only")
-    for part in (path, path.parent) if doubtful else ():
+    for part in (path, path.parent) if code in ("cannot_open", "permissions", "read_only") else ():
         if not part.exists() or os.access(part, os.R_OK | os.W_OK, effective_ids=True):
             continue
         if os.statvfs(part).f_flag & os.ST_RDONLY:

@@ -135,9 +135,6 @@ class Store:
         sql = "delete from keys where id = ?"
         return await self._writer.write(lambda db: db.execute(sql, [id]).rowcount > 0)
 
-    async def put_fact(self, name: str, value: str) -> None:
-        await self.put_facts({name: value})
-
     async def get_fact(self, name: str) -> str | None:
         return (await self.get_facts(name)).get(name)
 

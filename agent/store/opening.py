@@ -102,8 +102,7 @@ def open_checked(
                 if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
                     raise
                 kept = _set_aside(path, now_wall)
-                damage = f"the database was damaged ({error}); it is kept as {kept.name}"
-                sentences.append(damage)
+                sentences.append(f"the database was damaged ({error}); it is kept as {kept.name}")
         sentences += _build(path, folder_sessions(), now_wall)
         return _use(path, sentences)
     except sqlite3.Error as error:
@@ -120,8 +119,7 @@ def _use(path: Path, sentences: list[str]) -> Database:
         if steps := migrate(db, MIGRATIONS):
             # Into the file's header: the package reads the version there and refuses a downgrade.
             db.execute("pragma wal_checkpoint(truncate)")
-            to = f"from version {version} to {version + steps}"
-            sentences.append(f"the database's schema was brought {to}")
+            sentences.append(f"the schema was brought from version {version} to {version + steps}")
         return db
     except sqlite3.Error as error:
         db.close()
@@ -136,10 +134,8 @@ def check_whole(path: Path) -> None:
         version, newest = schema_version(db), len(MIGRATIONS)
         steps = db.execute("select max(number) from migrations").fetchone()[0] or 0
         if steps == version > newest:
-            raise SchemaTooNew(
-                f"cannot open {path}: its schema has version {version}, this program knows"
-                f" {newest}; run the newer version"
-            )
+            words = f"its schema has version {version}, this program knows {newest}"
+            raise SchemaTooNew(f"cannot open {path}: {words}; run the newer version")
         if steps != version or _schema_of(db) != _schema_after(MIGRATIONS[:version]):
             raise StoreError("its schema is not as this program wrote it", code="damaged")
         # Not the quick one, which does not compare indexes with their tables: 0.12 s for 45 MB.
@@ -149,8 +145,7 @@ def check_whole(path: Path) -> None:
         for id, *rest in db.execute(rows.SELECT).fetchall():
             whole = isinstance(json.loads(rest[-1] or "null"), dict)
             if not whole or rows.decode_instance([id, *rest]) is None:
-                unread = f"the row of an instance cannot be read: {id!r:.80}"
-                raise StoreError(unread, code="damaged")
+                raise StoreError(f"the row of instance {id!r:.80} cannot be read", code="damaged")
 
 
 def _a_new_one_would_open(path: Path) -> bool:

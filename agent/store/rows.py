@@ -22,8 +22,7 @@ SELECT = (
 
 
 def select_instances(db: Database) -> list[tuple[Instance, SessionRecord]]:
-    rows = db.execute(SELECT).fetchall()
-    read = ((decode_instance(row), decode_record(row[5])) for row in rows)
+    read = ((decode_instance(row), decode_record(row[5])) for row in db.execute(SELECT).fetchall())
     return [(instance, record) for instance, record in read if instance is not None]
 
 
@@ -86,9 +85,6 @@ def decode_instance(row: Sequence[Any]) -> Instance | None:
     return Instance(id, row[1], bool(row[2]), settings, row[4])
 
 
-LONGEST_PAGE = 1000
-
-
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How much of the history is kept."""
@@ -97,8 +93,6 @@ class Bounds:
     days: float = 90.0
     least: int = 10_000
     """So many newest rows stay whatever their age: a clock that jumps must not empty it."""
-    step: int = 1000
-    """At most so many rows are deleted with one commit."""
 
 
 def encode_entry(entry: JournalEntry, now_wall: float) -> list[Any]:
@@ -115,9 +109,8 @@ def insert_entries(
 ) -> list[JournalEntry]:
     """The entries as they were stored, with their cursors."""
     sql = "insert into journal values (null, ?, ?, ?, ?, ?, ?)"
-    cursors = [db.execute(sql, row).lastrowid or 0 for row in rows]
-    each = zip(entries, rows, cursors, strict=True)
-    return [replace(entry, wall=row[0], cursor=cursor) for entry, row, cursor in each]
+    each = zip(entries, rows, strict=True)
+    return [replace(it, wall=row[0], cursor=db.execute(sql, row).lastrowid or 0) for it, row in each]
 
 
 class Wanted(TypedDict, total=False):
@@ -139,12 +132,12 @@ def select_entries(
     where = ["true", *given, *([f"kind in ({', '.join('?' * len(kinds))})"] if kinds else [])]
     order = "desc" if after is None else "asc"
     sql = f"select * from journal where {' and '.join(where)} order by cursor {order} limit ?"
-    values = [*given.values(), *kinds, max(1, min(wanted.get("limit", 100), LONGEST_PAGE))]
+    values = [*given.values(), *kinds, max(1, min(wanted.get("limit", 100), 1000))]
     return [_decode_entry(row) for row in db.query(sql, values)]
 
 
 def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
-    """Delete the oldest rows beyond the bounds, one step's worth; return how many went."""
+    """Delete the oldest rows beyond the bounds, 1000 at most; return how many went."""
     newest = db.execute("select max(cursor) from journal").fetchone()[0]
     if newest is None:
         return 0
@@ -153,7 +146,7 @@ def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
         "delete from journal where cursor in ("
         " select cursor from (select cursor, wall from journal order by cursor limit ?)"
         " where cursor <= ? or (wall < ? and cursor <= ?))",
-        [bounds.step, newest - bounds.rows, oldest, newest - bounds.least],
+        [1000, newest - bounds.rows, oldest, newest - bounds.least],
     ).rowcount
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -65,9 +66,8 @@ class Writer:
         """`connect` runs in the thread. It may fail: that is raised here."""
         writer = cls(path)
         opened: asyncio.Future[None] = writer._loop.create_future()
-        writer._thread = threading.Thread(
-            target=writer._run, args=(connect, opened), name="store", daemon=True
-        )
+        run = partial(writer._run, connect, opened)
+        writer._thread = threading.Thread(target=run, name="store", daemon=True)
         writer._thread.start()
         await opened
         return writer

@@ -44,7 +44,7 @@ async def write(path):
         await store.append(entry(sentence=f"it changed → {number}" * 3, detail=detail))
     await store.add_key(KEY)
     for number in range(30):
-        await store.put_fact(f"fact:{number}", "x" * 50)
+        await store.put_facts({f"fact:{number}": "x" * 50})
     killed = {part.name: part.read_bytes() for part in path.parent.glob("agent.db*")}
     killed.pop("agent.db-shm")
     await store.close()
