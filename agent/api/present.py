@@ -14,7 +14,7 @@ from agent.core.model import HealthVerdict
 from agent.core.recovery.repair import Ending, Repair, Stage
 from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.core.waiting import wait_fields
-from agent.store.keys import KeyRow
+from agent.store.rows import KeyRow
 from agent.vault.trash import Retired
 
 

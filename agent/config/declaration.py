@@ -25,23 +25,19 @@ def url_fault(
     text: str, schemes: Sequence[str] = ("http", "https"), *, password: bool = False
 ) -> str:
     """Never with the URL itself: it may hold a password."""
-    if not text:
-        return ""
     shape = "unix:///PATH or " if "unix" in schemes else ""
     fault = f"it must be {shape}{schemes[0]}://HOST:PORT (or {schemes[1]}://…)"
     try:
         parts = urlsplit(text)
-        good = parts.scheme in schemes and parts.port != 0
+        target = parts.path if parts.scheme == "unix" else parts.hostname
+        good = parts.scheme in schemes and parts.port != 0 and target
     except ValueError:
         return fault
-    target = parts.path if parts.scheme == "unix" else parts.hostname
-    if not good or not target or not text.isprintable() or " " in text:
+    if text and not (good and text.isprintable() and " " not in text):
         return fault
-    if password:
-        return ""
-    if parts.username is not None or parts.password is not None:
+    if not password and (parts.username is not None or parts.password is not None):
         return f"{fault} without user and password, which logs would show"
-    return f"{fault} without ? and #" if parts.query or parts.fragment else ""
+    return f"{fault} without ? and #" if not password and (parts.query or parts.fragment) else ""
 
 
 def key_fault(text: str) -> str:

@@ -45,9 +45,7 @@ class AgentSection:
     session_storage_path: str = setting(
         "", 'folder that holds one folder per instance; "" = sessions in state_path', restart=True
     )
-    cache_path: str = setting(
-        "", 'folder of caches, safe to delete at any time; "" = cache in state_path', restart=True
-    )
+    cache_path: str = setting("", 'caches, safe to delete; "" = cache in state_path', restart=True)
     host: str = setting(
         "auto", "starts workers; auto = systemd where it booted the machine, else process",
         choices=("auto", "systemd", "process"), restart=True,
@@ -69,9 +67,8 @@ class LogSection:
         ' /var/lib/wa-agent; "" = no such files', restart=True,
     )  # fmt: skip
     repairs_name: str = setting(
-        "repairs.log", "name of the log of repairs there, such as auto-fix-sessions.log",
-        restart=True, check=_log_name_fault,
-    )  # fmt: skip
+        "repairs.log", "the log of repairs there", restart=True, check=_log_name_fault
+    )
     performance_interval: float = 60.0
     """Seconds between two lines of an instance in performance.log."""
 
@@ -82,10 +79,7 @@ class ApiSection:
         USUAL_LISTEN, 'HOST:PORT of the HTTP interface; "" = the Unix socket only',
         restart=True, check=lambda text: split_address(text or USUAL_LISTEN) and "",
     )  # fmt: skip
-    socket: str = setting(
-        "", 'Unix socket; "" = /run/wa-agent/api.sock, elsewhere api.sock in state_path',
-        restart=True,
-    )  # fmt: skip
+    socket: str = setting("", 'Unix socket; "" = api.sock in state_path, or in /run', restart=True)
     trust_socket: bool = setting(True, "clients of the Unix socket need no key", restart=True)
     trust_loopback: bool = setting(False, "clients on this machine need no key", restart=True)
     allowed_hosts: tuple[str, ...] = setting(
@@ -118,25 +112,16 @@ class StopSection:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSection:
-    watchdog: float = setting(
-        20.0, "seconds of silence after which the host kills a worker", low=0.1, restart=True
-    )
-    stop_timeout: float = setting(
-        30.0, "seconds until the host kills a stopping worker", low=0.1, restart=True
-    )
-    burst: int = setting(
-        5, "restarts by the host in a minute, then the agent decides", low=1, high=500, restart=True
-    )
+    watchdog: float = setting(20.0, "seconds of silence that end a worker", low=0.1, restart=True)
+    stop_timeout: float = setting(30.0, "seconds that a stop may take", low=0.1, restart=True)
+    burst: int = setting(5, "restarts a minute, then the agent acts", low=1, high=500, restart=True)
     memory_max: int = setting(
-        640 * MIB, "bytes above which the agent kills a worker that it runs without systemd"
-        " (1.25 x its own memory_limit if that is more), 0 = never; a unit has MemoryMax="
-        " (`wa-agent doctor`)", low=0, check=limit_fault, restart=True,
+        640 * MIB, "bytes above which a worker without systemd is killed, or 1.25 x its own"
+        " memory_limit; 0 = never; a unit has MemoryMax=", low=0, check=limit_fault, restart=True,
     )  # fmt: skip
     pack: int = setting(
-        1, "sessions of the baileys engine that one worker with one Node holds, from each session's"
-        " next start: saves memory, but no wall parts them: that worker reads the files of all"
-        " sessions here, and when it ends all of its own reconnect; 1 = a worker for each session",
-        low=1, high=100,
+        1, "baileys sessions in one worker with one Node, from their next starts: saves memory, but"
+        " that worker reads the files of all, and its end makes all reconnect", low=1, high=100,
     )  # fmt: skip
     start_timeout: float = 60.0
     """Seconds until a started worker must be ready."""

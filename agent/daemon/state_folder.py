@@ -178,7 +178,7 @@ async def _write(store: Store, places: StatePlaces, mark: StateMark) -> None:
     """The database first: if it is cut off in between, the database is newer, which does no
     harm."""
     text = json.dumps(asdict(mark))
-    await store.put_fact(FACT, text)
+    await store.put_facts({FACT: text})
     marks = [(places.state, MARK)]
     if places.cache_apart:
         with suppress(OSError):  # the warning below names it

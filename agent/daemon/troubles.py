@@ -167,7 +167,7 @@ class Troubles:
         if text == self._written or (not changed and boot_now() - self._written_at < KEEP_EVERY):
             return
         try:
-            await self.store.put_fact(ROW, text)
+            await self.store.put_facts({ROW: text})
             self._written, self._written_at = text, boot_now()
         except StoreError as error:
             log.warning("cannot write what is wrong: %s", error)

@@ -4,45 +4,28 @@ What is judged must be right; what a person will see is made printable.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from msgspec import DecodeError, Meta, Struct, ValidationError, convert, field
+from msgspec import DecodeError, Meta, Struct, convert, field
 from msgspec.json import Decoder
 
-from agent.core.words import Claim, InstanceId, parse_instance_id
-from agent.errors import InvalidRequest
-from agent.link.messages import Hello, check_version, malformed
+from agent.core.words import Claim, InstanceId
+from agent.errors import LinkError
+from agent.link.wire import Hello, malformed
+
+T = TypeVar("T")
 
 _CODE = re.compile(r"[a-z0-9_]{0,64}")
-_MOST_CODES = 8
 Code = Annotated[str, Meta(pattern=r"^[a-z0-9_]{0,64}\Z")]
-Whole = Annotated[int, Meta(ge=0, lt=2**53)]
-
-
-class Greeting(Struct, tag_field="t", tag="hello", frozen=True):
-    v: int
-    id: str
-    run: str
-    engine: str
-    pid: Whole
-
-    def hello(self) -> Hello:
-        check_version(self.v)
-        try:
-            id = parse_instance_id(self.id)
-        except InvalidRequest as error:
-            raise malformed("id is not an instance id") from error
-        return Hello(InstanceId(id), shown(self.run, 64), shown(self.engine, 64), self.pid)
 
 
 class Claimed(Struct, tag_field="t", tag="claim", frozen=True):
-    run: str
     claim: Claim
 
 
-class Happened(Struct, tag_field="t", tag="happened", frozen=True):
-    run: str
+class Event(Struct, tag_field="t", tag="event", frozen=True):
     kind: Code
     detail: dict[str, Any]
 
@@ -50,7 +33,7 @@ class Happened(Struct, tag_field="t", tag="happened", frozen=True):
 class Reply(Struct, tag_field="t", tag="reply", frozen=True):
     """The answer to a call: a value, or an error with its stable code."""
 
-    n: Whole
+    n: Annotated[int, Meta(ge=0, lt=2**53)]
     value: dict[str, Any] = field(default_factory=dict)
     error: str = ""
     code: Code = ""
@@ -58,35 +41,36 @@ class Reply(Struct, tag_field="t", tag="reply", frozen=True):
     """What in the arguments is wrong, where it is that."""
 
 
-class Refused(Struct, tag_field="t", tag="refused", frozen=True):
-    """The other side does not go on."""
-
-    why: str
-
-
-Heard = Greeting | Claimed | Happened | Reply | Refused
+Heard = Claimed | Event | Reply
 _decoder: Decoder[Heard] = Decoder(Heard)
 
 
 def read_workers(line: bytes) -> Heard:
-    try:
-        return _decoder.decode(line)
-    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise malformed(shown(str(error), 200)) from error
+    return _checked(lambda: _decoder.decode(line))
+
+
+def read_hello(value: dict[str, Any], expected: InstanceId) -> Hello:
+    told = _checked(lambda: convert(value, Hello))
+    if told.id != expected:
+        words = f"cannot accept the worker at {expected}: it says it is {told.id!r:.60}"
+        raise LinkError(words, code="identity")
+    return Hello(expected, shown(told.run, 64), shown(told.engine, 64), told.pid)
 
 
 def parse_claim(raw: object) -> Claim:
-    if isinstance(raw, Claim):
-        return raw
+    return raw if isinstance(raw, Claim) else sound(_checked(lambda: convert(raw, Claim)))
+
+
+def _checked(read: Callable[[], T]) -> T:
     try:
-        return sound(convert(raw, Claim))
-    except ValidationError as error:
+        return read()
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise malformed(shown(str(error), 200)) from error
 
 
 def sound(claim: Claim) -> Claim:
     codes = (claim.reason, claim.phase, claim.guess, *claim.useless)
-    if len(claim.useless) > _MOST_CODES or not all(_CODE.fullmatch(code) for code in codes):
+    if len(claim.useless) > 8 or not all(_CODE.fullmatch(code) for code in codes):
         raise malformed("not a short code")
     if not 0 <= (claim.progress or 0.0) <= 1:
         raise malformed("progress is not between 0 and 1")

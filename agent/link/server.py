@@ -1,37 +1,33 @@
 """The worker's side of the link: greet the agent, tell it what happens, take its calls.
 
-Nothing here can block or end the worker: what an agent does not read is dropped, oldest
-happenings first, while the newest claim always waits for it.
+Nothing here can block or end the worker: what an agent does not read is dropped, oldest events
+first, and told as sums, while the newest claim always waits for it.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from agent.core.words import Claim, Happening
+from agent.core.findings.left_out import LeftOut
+from agent.core.words import KEPT, Claim, Happening
 from agent.errors import EngineError, LinkError, WaError
-from agent.link.allowance import Allowance
-from agent.link.limits import ServerLimits
-from agent.link.messages import (
-    Call,
-    Hello,
-    check_version,
-    malformed,
-    read_agents,
-    read_call,
-    refusal,
-    reply,
-)
-from agent.link.outbox import Outbox
-from agent.link.sockets import inode_of, listen_at, remove_own
-from agent.link.wire import Lines, encode
+from agent.link.sockets import listen_at
+from agent.link.wire import VERSION, Call, Hello, Lines, encode, malformed, read_call, reply
 
 log = logging.getLogger(__name__)
 
 Answer = Callable[[Call], Awaitable[Mapping[str, Any]]]
 CurrentClaim = Callable[[], Claim | None]
+
+MOST_EVENTS = 500
+"""Kept for an agent that is away or slow to read."""
+MOST_STRANGERS = 8
+"""Connections that have not said hello; one more ends the oldest."""
 
 
 class LinkServer:
@@ -41,93 +37,75 @@ class LinkServer:
 
     @classmethod
     async def open(
-        cls,
-        path: Path,
-        hello: Hello,
-        answer: Answer,
-        current: CurrentClaim,
-        limits: ServerLimits | None = None,
+        cls, path: Path, hello: Hello, answer: Answer, current: CurrentClaim
     ) -> "LinkServer":
         """`answer` does one call; `current` tells a new agent what is claimed at this moment."""
-        sock = listen_at(path)
-        server = cls(path, hello, answer, current, limits or ServerLimits())
-        loop = asyncio.get_running_loop()
-        server._listener = await loop.create_unix_server(lambda: _Connection(server), sock=sock)
+        server, loop = cls(path, hello, answer, current), asyncio.get_running_loop()
+        made = partial(_Connection, server)
+        server._listener = await loop.create_unix_server(made, sock=listen_at(path))
         return server
 
-    def __init__(
-        self, path: Path, hello: Hello, answer: Answer, current: CurrentClaim, limits: ServerLimits
-    ) -> None:
+    def __init__(self, path: Path, hello: Hello, answer: Answer, current: CurrentClaim) -> None:
         self.hello = hello
-        self.limits = limits
-        self.refused = 0
-        """Connections ended because of what was said on them."""
-        self.strangers: set[_Connection] = set()
-        self._path = path
-        self._inode = inode_of(path)
-        self._answer = answer
-        self._current = current
+        self.strangers: dict[_Connection, None] = {}
+        self._path, self._answer, self._current = path, answer, current
         self._agent: _Connection | None = None
-        self._outbox = Outbox(hello.run, limits.happenings)
-        self._allowance = Allowance(limits.rate, limits.burst)
-        self._later: asyncio.TimerHandle | None = None
+        self._newest: Claim | None = None
+        """The claim that the agent has not heard."""
+        self._kept: Happening | None = None
+        self._left_out: LeftOut | None = None
+        self._events: deque[Happening] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
-    @property
-    def linked(self) -> bool:
-        """True while an agent is in charge."""
-        return self._agent is not None
-
-    @property
-    def dropped(self) -> int:
-        """Happenings that no agent read in time."""
-        return self._outbox.dropped
-
     def claim(self, claim: Claim) -> None:
-        if self._agent is not None:
-            self._outbox.newest = claim
-            self.pump()
+        self._newest = claim
+        self.pump()
 
     def happened(self, happening: Happening) -> None:
-        self._outbox.happened(happening)
+        if happening.kind == KEPT:  # the newest says it all
+            self._kept = happening
+        else:
+            self._events.append(happening)
+            if len(self._events) > MOST_EVENTS:
+                self._left_out = self._left_out or LeftOut()
+                self._left_out.add(self._events.popleft())
         self.pump()
 
     def pump(self) -> None:
-        """Write what waits, as far as the agent reads and the rate allows."""
-        agent = self._agent
-        if agent is None:
-            return
-        while self._outbox.waits and agent.writable:
-            if not self._allowance.take():
-                if self._later is None:
-                    self._later = asyncio.get_running_loop().call_later(0.1, self._go_on)
+        """Write what waits, as far as the agent reads."""
+        while (agent := self._agent) is not None and agent.writable:
+            if (message := self._pop()) is None:
                 return
             try:
-                agent.write(self._outbox.pop())
+                agent.write(message)
             except LinkError as error:
                 log.error("cannot send to the agent: %s", error)
 
+    def _pop(self) -> Mapping[str, Any] | None:
+        """The next one to tell; None while nothing waits."""
+        claim, self._newest = self._newest, None
+        if claim is not None:
+            return {"t": "claim", "claim": asdict(claim)}
+        what, self._kept = self._kept, None
+        if what is None and self._left_out is not None:  # older than all that waits
+            what, self._left_out = self._left_out.told(), None
+        if what is None and self._events:
+            what = self._events.popleft()
+        return None if what is None else {"t": "event", "kind": what.kind, "detail": what.detail}
+
     def take_over(self, agent: "_Connection") -> None:
         """The newest agent is in charge: an older connection may be a dead agent's."""
-        if self._agent is not None:
-            log.info("another agent connection took over")
-            self._agent.end("replaced")
-        self.strangers.discard(agent)
-        self._agent = agent
-        self._outbox.newest = self._current()
+        old, self._agent, self._newest = self._agent, agent, self._current()
+        if old is not None and old is not agent:
+            old.end("another one took over")
         self.pump()
 
     def forget(self, connection: "_Connection") -> None:
-        self.strangers.discard(connection)
+        self.strangers.pop(connection, None)
         if self._agent is connection:
-            self._agent = None
-            self._outbox.newest = None
+            self._agent = self._newest = None
 
     def take_call(self, call: Call, connection: "_Connection") -> None:
-        if len(self._calls) >= self.limits.calls:
-            busy = EngineError("too many calls at once", code="busy")
-            connection.write(refusal(call.number, busy))
-            return
         work = self._do(call, connection)
         task = asyncio.get_running_loop().create_task(work, name=f"call {call.number} {call.do}")
         self._calls.add(task)
@@ -136,59 +114,46 @@ class LinkServer:
     async def close(self) -> None:
         """Hang up on every agent; what was already written still goes out."""
         self._listener.close()
-        if self._later is not None:
-            self._later.cancel()
-        calls = set(self._calls)
-        if calls:
+        if calls := set(self._calls):
             # Who asked for the end is owed an answer; who asked for more is not.
             _, unfinished = await asyncio.wait(calls, timeout=0.2)
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
-        for connection in [*self.strangers, *([self._agent] if self._agent else [])]:
+        for connection in filter(None, (*self.strangers, self._agent)):
             connection.hang_up()
-        remove_own(self._path, self._inode)
+        self._path.unlink(missing_ok=True)
 
     async def _do(self, call: Call, connection: "_Connection") -> None:
         try:
-            line = encode(reply(call.number, await self._answer(call)))
+            connection.write(reply(call.number, await self._answer(call)))
         except WaError as error:
-            line = encode(refusal(call.number, error))
+            connection.write(reply(call.number, error))
         except Exception as error:
             log.exception("cannot %s: internal error", call.do)
-            why = f"cannot {call.do}: {type(error).__name__}"
-            line = encode(refusal(call.number, EngineError(why, code="internal")))
-        connection.write_line(line)
-
-    def _go_on(self) -> None:
-        self._later = None
-        self.pump()
+            why = EngineError(f"cannot {call.do}: {type(error).__name__}", code="internal")
+            connection.write(reply(call.number, why))
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, first a stranger's, after its greeting the agent's."""
+    """One connection, first a stranger's, after its `hello` the agent's."""
 
     _transport: asyncio.Transport
-    _deadline: asyncio.TimerHandle
+    writable = _ended = False
 
     def __init__(self, server: LinkServer) -> None:
-        self.writable = False
-        self._server = server
-        self._lines = Lines()
-        self._greeted = False
-        self._ended = False
+        self._server, self._lines = server, Lines()
 
     def write(self, message: Mapping[str, Any]) -> None:
-        self.write_line(encode(message))
-
-    def write_line(self, line: bytes) -> None:
+        line = encode(message)
         if not self._ended:
             self._transport.write(line)
 
     def end(self, why: str) -> None:
         """Drop the connection now, whatever is still unwritten."""
         self._ended = True
-        log.debug("link ended: %s", why)
+        self._server.forget(self)
+        log.warning("ended a connection of an agent: %s", why)
         self._transport.abort()
 
     def hang_up(self) -> None:
@@ -198,31 +163,20 @@ class _Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        limits = self._server.limits
-        self._deadline = asyncio.get_running_loop().call_later(
-            limits.greeting, self._refuse, "no greeting in time"
-        )
-        self._server.strangers.add(self)
-        if len(self._server.strangers) > limits.strangers:
-            self._refuse("too many connections without a greeting")
-            return
-        self.writable = True
-        self.write(self._server.hello.wire())
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(0)  # what waits here is overtaken by no claim
+        self.writable, strangers = True, self._server.strangers
+        strangers[self] = None
+        if len(strangers) > MOST_STRANGERS:
+            next(iter(strangers)).end("too many connections without a greeting")
 
     def data_received(self, chunk: bytes) -> None:
         try:
             for line in self._lines.feed(chunk):
                 if not self._ended:
-                    self._accept(read_agents(line))
+                    self._accept(read_call(line))
         except LinkError as error:
-            if error.code == "version":
-                self.write({"t": "refused", "why": str(error)})
-                self._server.refused += 1
-                self.hang_up()
-            else:
-                self._refuse(str(error))
+            self.end(str(error))
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -232,29 +186,20 @@ class _Connection(asyncio.Protocol):
         self._server.pump()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.writable = False
         self._ended = True
-        self._deadline.cancel()
         self._server.forget(self)
 
-    def _accept(self, message: Mapping[str, Any]) -> None:
-        kind = message.get("t")
-        if kind == "refused":
-            log.warning("the agent refused this worker: %.500r", message.get("why"))
-            self.hang_up()
-        elif kind == "hello":
-            check_version(message.get("v"))
-            if self._greeted:
-                raise malformed("greeted twice")
-            self._greeted = True
-            self._deadline.cancel()
-            self._server.take_over(self)
-        elif not self._greeted:
+    def _accept(self, call: Call) -> None:
+        server = self._server
+        if call.do == "hello":
+            if (spoken := call.args.get("v")) != VERSION:
+                words = f"cannot speak version {spoken!r:.40} of the link, only {VERSION}"
+                self.write(reply(call.number, LinkError(words, code="version")))
+                return
+            server.strangers.pop(self, None)
+            self.write(reply(call.number, asdict(server.hello)))
+            server.take_over(self)
+        elif self in server.strangers:
             raise malformed("it came before the greeting")
         else:
-            self._server.take_call(read_call(message), self)
-
-    def _refuse(self, why: str) -> None:
-        self._server.refused += 1
-        log.warning("link refused: %s", why)
-        self.end(why)
+            server.take_call(call, self)

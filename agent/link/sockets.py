@@ -4,55 +4,28 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import LinkError
 from agent.files import short_path
 
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The process at the other end, as the kernel names it."""
-
-    pid: int
-    uid: int
-    gid: int
+_KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
 
-CheckPeer = Callable[[Peer], str | None]
-"""Why this peer is not the one that was meant; None when it is."""
-
-
-def only_process(pid: int) -> CheckPeer:
-    """Only the unit's main process may answer for it."""
-
-    def check(peer: Peer) -> str | None:
-        if peer.pid != pid:
-            return f"process {peer.pid} answers, the unit's main process is {pid}"
-        return None
-
-    return check
-
-
-def peer_of(sock: socket.socket) -> Peer:
-    size = struct.calcsize("3i")
-    return Peer(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
-
-
-def listen_at(path: Path, *, mode: int = 0o660) -> socket.socket:
+def listen_at(path: Path) -> socket.socket:
     """Bind a listening socket; one left over by a dead process is replaced.
 
     The caller holds the instance's lock, so no live process listens there.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    before = os.umask(0o777 & ~mode)
+    sock = socket.socket(socket.AF_UNIX, _KIND)
+    before = os.umask(0o117)
     try:
         with short_path(path) as name:
-            _remove_stale(name)
+            with suppress(FileNotFoundError):
+                if not stat.S_ISSOCK(os.lstat(name).st_mode):
+                    raise FileExistsError(f"{path.name} is there and is not a socket")
+                os.unlink(name)  # noqa: PTH108 - the name goes through an open descriptor
             sock.bind(name)
         sock.listen(16)
     except OSError as error:
@@ -63,51 +36,23 @@ def listen_at(path: Path, *, mode: int = 0o660) -> socket.socket:
     return sock
 
 
-def reach(path: Path) -> socket.socket:
-    """Connect; a Unix socket does so at once or not at all."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.setblocking(False)
+def reach(path: Path, pid: int) -> socket.socket:
+    """Connect; a Unix socket does so at once or not at all. Only the process `pid` may answer."""
+    sock = socket.socket(socket.AF_UNIX, _KIND)
     try:
         with short_path(path) as name:
             sock.connect(name)
     except OSError as error:
         sock.close()
         raise LinkError(f"cannot reach {path}: {error}", code="unreachable") from error
+    if (found := peer_of(sock)) != pid:
+        sock.close()
+        words = f"cannot trust who listens at {path}: process {found} answers, not {pid}"
+        raise LinkError(words, code="peer")
     return sock
 
 
-def reach_trusted(path: Path, check_peer: CheckPeer) -> tuple[socket.socket, Peer]:
-    """Connect, and go on only with a peer that `check_peer` says nothing against."""
-    sock = reach(path)
-    try:
-        peer = peer_of(sock)
-        refused = check_peer(peer)
-        if refused is not None:
-            raise LinkError(f"cannot trust who listens at {path}: {refused}", code="peer")
-    except BaseException:
-        sock.close()
-        raise
-    return sock, peer
-
-
-def inode_of(path: Path) -> int:
-    try:
-        return path.lstat().st_ino
-    except OSError:
-        return 0
-
-
-def remove_own(path: Path, inode: int) -> None:
-    """Remove the socket file unless it has become another one's."""
-    with suppress(OSError):
-        if inode and inode_of(path) == inode:
-            path.unlink()
-
-
-def _remove_stale(name: str) -> None:
-    try:
-        if not stat.S_ISSOCK(os.lstat(name).st_mode):
-            raise FileExistsError(f"{os.path.basename(name)} is there and is not a socket")  # noqa: PTH119
-        os.unlink(name)  # noqa: PTH108 - the name goes through an open descriptor
-    except FileNotFoundError:
-        pass
+def peer_of(sock: socket.socket) -> int:
+    """The process at the other end, as the kernel names it."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("3i", raw)[0])

@@ -24,7 +24,7 @@ from agent.engines.receiver import person_of
 from agent.errors import Refused
 from agent.messages.database import Form, open_file
 from agent.messages.outcomes import State, after_ack
-from agent.store.errors import explain
+from agent.store.connect import explain
 from agent.store.writer import Writer
 
 NAME = "outbox.db"

@@ -14,7 +14,7 @@ from agent.cli.command import client_of
 from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer
 from agent.config.load import load_config
-from agent.config.settings_file import change_rows, with_rows
+from agent.config.settings_file import add_rows
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import InvalidRequest, Refused
 from agent.log import clean
@@ -48,7 +48,7 @@ def import_pm2(options: argparse.Namespace) -> int:
         client.open_socket().close()  # before anything is written
         rows, text, doing = [as_row(program) for program in new], render(new), "add programs to"
         if new:
-            change_rows(path, lambda old: with_rows(old, "program", rows, text), os.environ, doing)
+            add_rows(path, "program", rows, text, env=os.environ, what=doing)
         done, tables = f"{len(new)} [[program]] added to {path}", ""
         _create(client, bots)
     shown = [_report(bot, pm2) for bot in bots]

@@ -10,10 +10,50 @@ from urllib.parse import quote
 
 from sqlite_utils import Database
 
-from agent.errors import StoreError
+from agent.disk import refuses_writes
+from agent.errors import StoreError, TryLater
 from agent.files import put_in_place
-from agent.store.errors import code_of, explain
-from agent.store.migrations import schema_version
+
+_CODES = {
+    sqlite3.SQLITE_FULL: "disk_full",
+    sqlite3.SQLITE_READONLY: "read_only",
+    sqlite3.SQLITE_IOERR: "io",
+    sqlite3.SQLITE_CORRUPT: "damaged",
+    sqlite3.SQLITE_NOTADB: "damaged",
+    sqlite3.SQLITE_BUSY: "busy",
+    sqlite3.SQLITE_LOCKED: "busy",
+    sqlite3.SQLITE_CANTOPEN: "cannot_open",
+    sqlite3.SQLITE_PERM: "permissions",
+    sqlite3.SQLITE_AUTH: "permissions",
+}
+
+TROUBLES = (*dict.fromkeys(_CODES.values()), "store")
+"""All codes that an error of the database may have."""
+
+_CAUSES = {"disk_full": "the disk is full", "read_only": "it or its file system is read-only"}
+
+
+def code_of(error: BaseException) -> str:
+    if isinstance(error, StoreError):
+        return error.code
+    number = getattr(error, "sqlite_errorcode", None)
+    # So looks a full disk when the shared index of the WAL cannot grow.
+    if number in (sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN):
+        return "disk_full"
+    return _CODES.get((number or 0) & 0xFF, "store")
+
+
+def explain(verb: str, path: Path, error: BaseException) -> StoreError:
+    code = code_of(error)
+    if code == "io" and refuses_writes(path.parent):
+        code = "read_only"
+    cause = _CAUSES.get(code)
+    text = f"{cause} ({error})" if cause else str(error) or type(error).__name__
+    made = StoreError(f"cannot {verb} {path}: {text}", code=code)
+    if code == "busy":  # another program holds the database, which has room
+        made.http, made.exit_status = TryLater.http, TryLater.exit_status
+    return made
+
 
 CACHE = "cache_size = -256"
 """KiB. The default is 2 MiB for each connection; repeated reads come from the kernel's cache."""
@@ -40,7 +80,8 @@ def connect(path: Path) -> Database:
                 conn.execute(f"pragma {pragma}")
             # One byte of the header makes a file read-only for SQLite, which a write first shows.
             conn.execute("begin immediate")
-            conn.execute(f"pragma user_version = {schema_version(db)}")
+            version = conn.execute("pragma user_version").fetchone()[0]
+            conn.execute(f"pragma user_version = {version}")
             conn.rollback()
             failed.pop_all()
     except sqlite3.Error as error:
@@ -56,7 +97,7 @@ def connect_to_read(path: Path) -> Database:
     return _opened(conn)
 
 
-def integrity(db: Database) -> str:
+def check(db: Database) -> str:
     """ "ok", or what SQLite's full check says. Reads everything."""
     lines = [str(row[0]) for row in db.execute("pragma integrity_check(20)").fetchall()]
     return "ok" if lines == ["ok"] else "; ".join(lines)
@@ -70,12 +111,9 @@ def copy_verified(db: Database, target: Path) -> None:
         unfinished.touch(mode=0o600, exist_ok=False)
         db.conn.execute("vacuum into ?", [str(unfinished)])
         with contextlib.closing(connect_to_read(unfinished)) as copy:
-            result = integrity(copy)
-        if result != "ok":
-            raise StoreError(f"cannot copy to {target}: the copy is not whole: {result}")
+            if (found := check(copy)) != "ok":
+                raise StoreError(f"cannot copy to {target}: the copy is not whole: {found}")
         put_in_place(unfinished, target)
-    except sqlite3.Error as error:
-        raise explain("copy to", target, error) from error
     except OSError as error:
         raise StoreError(f"cannot copy to {target}: {error.strerror}") from error
     finally:
@@ -87,10 +125,8 @@ def copy_verified(db: Database, target: Path) -> None:
 def explain_opening(path: Path, error: sqlite3.Error) -> StoreError:
     """SQLite says "unable to open database file" for many causes: find the one."""
     code = code_of(error)
-    for part in (path, path.parent):
-        wanted = os.R_OK | os.W_OK | (os.X_OK if part.is_dir() else 0)
-        refused = part.exists() and not os.access(part, wanted, effective_ids=True)
-        if code not in ("cannot_open", "permissions", "read_only") or not refused:
+    for part in (path, path.parent) if code in ("cannot_open", "permissions", "read_only") else ():
+        if not part.exists() or os.access(part, os.R_OK | os.W_OK, effective_ids=True):
             continue
         if os.statvfs(part).f_flag & os.ST_RDONLY:
             return StoreError(f"cannot open {path}: it is on a read-only disk", code="read_only")

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,10 @@ from sqlite_utils import Database
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import StoreError
 from agent.log import bound
-from agent.store import instances, journal, keys
-from agent.store.connect import connect_to_read, copy_verified, integrity
-from agent.store.errors import explain
-from agent.store.journal import Bounds, trim
-from agent.store.keys import KeyRow
-from agent.store.migrations import MIGRATIONS, Migration
+from agent.store import rows
+from agent.store.connect import check, connect_to_read, copy_verified, explain
 from agent.store.opening import FolderSessions, open_checked
+from agent.store.rows import Bounds, KeyRow, trim
 from agent.store.writer import DatabaseStats, T, Writer
 
 TRIM_EVERY = 100
@@ -55,13 +52,10 @@ class Store:
         folder_sessions: FolderSessions = lambda: (),
         now_wall: Callable[[], float] = time.time,
         bounds: Bounds | None = None,
-        migrations: Sequence[Migration] = MIGRATIONS,
     ) -> "Store":
         """Rebuilds a damaged or lost file from `folder_sessions`. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        connect = partial(
-            open_checked, path, folder_sessions, sentences, migrations, now_wall=now_wall()
-        )
+        connect = partial(open_checked, path, folder_sessions, sentences, now_wall())
         writer = await Writer.open(path, connect)
         store = cls(path, tuple(sentences), writer, now_wall, bounds or Bounds())
         for sentence in sentences:
@@ -78,15 +72,15 @@ class Store:
         await self._writer.read(lambda db: db.execute("select 1").fetchone())
 
     async def instances(self) -> list[tuple[Instance, SessionRecord]]:
-        return await self._writer.read(instances.select_instances)
+        return await self._writer.read(rows.select_instances)
 
     async def add(
         self, instance: Instance, record: SessionRecord, entry: JournalEntry
     ) -> list[JournalEntry]:
         # Encoded here, in the caller's thread, so that a wrong value fails its caller only.
-        settings, text = json.dumps(dict(instance.settings)), instances.encode_record(record)
+        settings, text = json.dumps(dict(instance.settings)), rows.encode_record(record)
         return await self._change(
-            lambda db: instances.insert_instance(db, instance, settings, text), [entry]
+            lambda db: rows.insert_instance(db, instance, settings, text), [entry]
         )
 
     async def save_instance(
@@ -94,24 +88,24 @@ class Store:
     ) -> list[JournalEntry]:
         """`record`: written with it or not at all; None = it stays."""
         settings = json.dumps(dict(instance.settings))
-        text = None if record is None else instances.encode_record(record)
+        text = None if record is None else rows.encode_record(record)
 
         def write(db: Database) -> None:
-            instances.update_instance(db, instance, settings)
+            rows.update_instance(db, instance, settings)
             if text is not None:
-                instances.update_record(db, instance.id, text)
+                rows.update_record(db, instance.id, text)
 
         return await self._change(write, entries)
 
     async def save_record(
         self, id: InstanceId, record: SessionRecord, *entries: JournalEntry
     ) -> list[JournalEntry]:
-        text = instances.encode_record(record)
-        return await self._change(lambda db: instances.update_record(db, id, text), entries)
+        text = rows.encode_record(record)
+        return await self._change(lambda db: rows.update_record(db, id, text), entries)
 
     async def remove(self, id: InstanceId, entry: JournalEntry) -> list[JournalEntry]:
         """Remove an instance and its record; its history stays."""
-        return await self._change(lambda db: instances.delete_instance(db, id), [entry])
+        return await self._change(lambda db: rows.delete_instance(db, id), [entry])
 
     async def append(self, *entries: JournalEntry) -> list[JournalEntry]:
         return await self._change(lambda db: None, entries) if entries else []
@@ -126,25 +120,20 @@ class Store:
             _log.error("the journal lacks %s: %s", kinds, error)
 
     async def history(
-        self,
-        instance: InstanceId | None = None,
-        **wanted: Unpack[journal.Wanted],
+        self, instance: InstanceId | None = None, **wanted: Unpack[rows.Wanted]
     ) -> list[JournalEntry]:
         """Newest first; oldest first when `after` is given, so that a follower can page on."""
-        return await self._writer.read(lambda db: journal.select_entries(db, instance, **wanted))
+        return await self._writer.read(lambda db: rows.select_entries(db, instance, **wanted))
 
     async def add_key(self, key: KeyRow) -> None:
-        await self._writer.write(lambda db: keys.insert_key(db, key))
+        await self._writer.write(lambda db: rows.insert_key(db, key))
 
     async def keys(self) -> list[KeyRow]:
-        return await self._writer.read(keys.list_keys)
+        return await self._writer.read(rows.list_keys)
 
     async def remove_key(self, id: str) -> bool:
         sql = "delete from keys where id = ?"
         return await self._writer.write(lambda db: db.execute(sql, [id]).rowcount > 0)
-
-    async def put_fact(self, name: str, value: str) -> None:
-        await self.put_facts({name: value})
 
     async def get_fact(self, name: str) -> str | None:
         return (await self.get_facts(name)).get(name)
@@ -157,20 +146,17 @@ class Store:
 
     async def get_facts(self, prefix: str) -> dict[str, str]:
         """All facts whose name begins so."""
-        sql, wanted = "select name, value from facts where substr(name, 1, ?) = ?", prefix
-        return await self._writer.read(
-            lambda db: dict(db.execute(sql, [len(wanted), wanted]).fetchall())
-        )
+        sql, start = "select name, value from facts where substr(name, 1, ?) = ?", prefix
+        return await self._writer.read(lambda db: dict(db.execute(sql, [len(start), start])))
 
     async def forget_facts(self, names: Collection[str]) -> None:
-        rows = [(name,) for name in names]
-        sql = "delete from facts where name = ?"
-        await self._writer.write(lambda db: db.conn.executemany(sql, rows))
+        sql, wanted = "delete from facts where name = ?", [(name,) for name in names]
+        await self._writer.write(lambda db: db.conn.executemany(sql, wanted))
 
     async def check(self) -> str:
         """SQLite's full check, "ok" or its words, beside the writer. The next start sets a
         damaged file aside and rebuilds it."""
-        return await asyncio.to_thread(self._beside, "check", integrity)
+        return await asyncio.to_thread(self._beside, "check", check)
 
     async def copy_to(self, target: Path) -> None:
         """A verified copy that stands alone; it replaces an older one of that name."""
@@ -189,11 +175,11 @@ class Store:
     ) -> list[JournalEntry]:
         """One change and its journal entries: both are there, or neither."""
         now = self._now_wall()
-        rows = [journal.encode(entry, now) for entry in entries]
+        encoded = [rows.encode_entry(entry, now) for entry in entries]
 
         def change(db: Database) -> list[JournalEntry]:
             work(db)
-            stored = journal.insert_entries(db, entries, rows)
+            stored = rows.insert_entries(db, entries, encoded)
             if stored and stored[-1].cursor % TRIM_EVERY < len(stored):
                 self._trim(db, now)
             return stored

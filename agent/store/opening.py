@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 
 from sqlite_utils import Database
 
@@ -16,11 +17,8 @@ from agent.core.model import Instance, SessionRecord
 from agent.errors import SchemaTooNew, StoreError
 from agent.failpoint import failpoint
 from agent.files import put_in_place, sync
-from agent.store import instances
-from agent.store.connect import connect, connect_to_read, explain_opening, integrity
-from agent.store.errors import code_of, explain
-from agent.store.keys import list_keys
-from agent.store.migrations import Migration, migrate, schema_after, schema_of, schema_version
+from agent.store import rows
+from agent.store.connect import check, code_of, connect, connect_to_read, explain, explain_opening
 
 FolderSessions = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
 """Reads the session folders, for a database that is lost."""
@@ -28,6 +26,60 @@ FolderSessions = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
 MIGRATION = "migration"
 UNUSABLE = ("disk_full", "busy", MIGRATION)
 """Codes of failures that another database in its place would not cure."""
+Migration = tuple[str, ...]
+"""Its name, and its statements."""
+
+MIGRATIONS: Sequence[Migration] = (
+    (
+        "first tables",
+        "create table migrations (number integer primary key, name text not null,"
+        " at_wall real not null) strict",
+        "create table instances (id text primary key, engine text not null,"
+        " enabled integer not null check (enabled in (0, 1)), settings text not null,"
+        " created_wall real not null) strict",
+        "create table sessions (instance text primary key references instances (id)"
+        " on delete cascade, record text not null) strict",
+        "create table journal (cursor integer primary key autoincrement, wall real not null,"
+        " kind text not null, category text not null, instance text, sentence text not null,"
+        " detail text not null) strict",
+        "create index journal_by_instance on journal (instance, cursor)",
+        "create table keys (id text primary key, hash text not null unique, scopes text not null,"
+        " name text not null, created_wall real not null) strict",
+        "create table facts (name text primary key, value text not null) strict",
+    ),
+)
+
+
+def schema_version(db: Database) -> int:
+    version: int = db.execute("pragma user_version").fetchone()[0]
+    return version
+
+
+def migrate(db: Database, migrations: Sequence[Migration]) -> int:
+    """Bring the schema up to the newest version; return how many steps were made."""
+    version = schema_version(db)
+    for number, (name, *statements) in enumerate(migrations[version:], start=version + 1):
+        with db.atomic():
+            for statement in statements:
+                db.execute(statement)
+            failpoint("mid_migration")
+            db.execute("insert into migrations values (?, ?, unixepoch())", [number, name])
+            db.execute(f"pragma user_version = {number}")
+    return max(0, len(migrations) - version)
+
+
+def _schema_of(db: Database) -> dict[str, str]:
+    """The SQL of each table and index, by name; layout apart. SQLite's own are left out."""
+    rows = db.execute("select name, sql from sqlite_master where name not like 'sqlite_%'")
+    return {name: " ".join((sql or "").split()) for name, sql in rows.fetchall()}
+
+
+def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        migrate(db := Database(conn), migrations)
+        return _schema_of(db)
+
+
 _NO_VALUES = (ValueError, TypeError, OverflowError, RecursionError)
 """What the sqlite3 and json modules raise for bytes of which they cannot make a value."""
 COMPANIONS = ("-wal", "-shm", "-journal")
@@ -36,44 +88,38 @@ _CURSORS_LEFT_OUT = 1_000_000
 
 
 def open_checked(
-    path: Path,
-    folder_sessions: FolderSessions,
-    sentences: list[str],
-    migrations: Sequence[Migration],
-    now_wall: float,
+    path: Path, folder_sessions: FolderSessions, sentences: list[str], now_wall: float
 ) -> Database:
     """A connection to a whole database of the newest schema. `sentences` gets what had to be
     repaired."""
     try:
         if path.exists():
             try:
-                check_whole(path, migrations)
-                return _use(path, migrations, sentences)
+                check_whole(path)
+                return _use(path, sentences)
             except (sqlite3.Error, StoreError, *_NO_VALUES) as error:
                 code = "damaged" if isinstance(error, _NO_VALUES) else code_of(error)
                 if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
                     raise
                 kept = _set_aside(path, now_wall)
-                damage = f"the database was damaged ({error}); it is kept as {kept.name}"
-                sentences.append(damage)
-        sentences += _build(path, folder_sessions(), migrations, now_wall)
-        return _use(path, migrations, sentences)
+                sentences.append(f"the database was damaged ({error}); it is kept as {kept.name}")
+        sentences += _build(path, folder_sessions(), now_wall)
+        return _use(path, sentences)
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
     except OSError as error:
         raise StoreError(f"cannot open {path}: {error}") from error
 
 
-def _use(path: Path, migrations: Sequence[Migration], sentences: list[str]) -> Database:
+def _use(path: Path, sentences: list[str]) -> Database:
     """Connect and migrate."""
     db = connect(path)
     try:
         version = schema_version(db)
-        if steps := migrate(db, migrations):
+        if steps := migrate(db, MIGRATIONS):
             # Into the file's header: the package reads the version there and refuses a downgrade.
             db.execute("pragma wal_checkpoint(truncate)")
-            to = f"from version {version} to {version + steps}"
-            sentences.append(f"the database's schema was brought {to}")
+            sentences.append(f"the schema was brought from version {version} to {version + steps}")
         return db
     except sqlite3.Error as error:
         db.close()
@@ -81,28 +127,25 @@ def _use(path: Path, migrations: Sequence[Migration], sentences: list[str]) -> D
         raise StoreError(str(explain("migrate", path, error)), code=MIGRATION) from error
 
 
-def check_whole(path: Path, migrations: Sequence[Migration]) -> None:
+def check_whole(path: Path) -> None:
     """Raises what is wrong with this file. Writes nothing."""
     with contextlib.closing(connect_to_read(path)) as db:
         # The header is one number of the file's first page; each step also left a row.
-        version, newest = schema_version(db), len(migrations)
+        version, newest = schema_version(db), len(MIGRATIONS)
         steps = db.execute("select max(number) from migrations").fetchone()[0] or 0
         if steps == version > newest:
-            raise SchemaTooNew(
-                f"cannot open {path}: its schema has version {version}, this program knows"
-                f" {newest}; run the newer version"
-            )
-        if steps != version or schema_of(db) != schema_after(migrations[:version]):
+            words = f"its schema has version {version}, this program knows {newest}"
+            raise SchemaTooNew(f"cannot open {path}: {words}; run the newer version")
+        if steps != version or _schema_of(db) != _schema_after(MIGRATIONS[:version]):
             raise StoreError("its schema is not as this program wrote it", code="damaged")
         # Not the quick one, which does not compare indexes with their tables: 0.12 s for 45 MB.
-        if (found := integrity(db)) != "ok":
+        if (found := check(db)) != "ok":
             raise StoreError(found[:300], code="damaged")
-        list_keys(db)
-        for id, *rest in db.execute(instances.SELECT).fetchall():
+        rows.list_keys(db)
+        for id, *rest in db.execute(rows.SELECT).fetchall():
             whole = isinstance(json.loads(rest[-1] or "null"), dict)
-            if not whole or instances.decode_instance([id, *rest]) is None:
-                unread = f"the row of an instance cannot be read: {id!r:.80}"
-                raise StoreError(unread, code="damaged")
+            if not whole or rows.decode_instance([id, *rest]) is None:
+                raise StoreError(f"the row of instance {id!r:.80} cannot be read", code="damaged")
 
 
 def _a_new_one_would_open(path: Path) -> bool:
@@ -133,10 +176,7 @@ def _set_aside(path: Path, now_wall: float) -> Path:
 
 
 def _build(
-    path: Path,
-    sessions: Sequence[tuple[Instance, SessionRecord]],
-    migrations: Sequence[Migration],
-    now_wall: float,
+    path: Path, sessions: Sequence[tuple[Instance, SessionRecord]], now_wall: float
 ) -> list[str]:
     """Build a new database and rename it when it is complete; sentences on what is in it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -145,12 +185,10 @@ def _build(
     _remove(fresh)  # an unfinished one; all of it can be made again
     fresh.touch(mode=0o600)
     if sessions:
-        ids = [instance.id for instance, _ in sessions]
-        more = f" and {len(ids) - 20} more" if len(ids) > 20 else ""
-        restored = f"{len(ids)} instances were restored from their folders"
-        sentences.append(f"{restored}: {', '.join(ids[:20])}{more}")
+        ids = shorten(", ".join(instance.id for instance, _ in sessions), 500, placeholder=" …")
+        sentences.append(f"{len(sessions)} instances were restored from their folders: {ids}")
     with contextlib.suppress(sqlite3.Error, StoreError, SchemaTooNew, *_NO_VALUES):
-        check_whole(copy, migrations)
+        check_whole(copy)
         shutil.copyfile(copy, fresh)
         at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(copy.stat().st_mtime))
         sentences.append(
@@ -158,7 +196,7 @@ def _build(
             " revoke again what was revoked since"
         )
     with contextlib.closing(connect(fresh)) as db:
-        migrate(db, migrations)
+        migrate(db, MIGRATIONS)
         with db.atomic():
             _take_from_folders(db, sessions)
         failpoint("mid_rebuild")
@@ -182,12 +220,12 @@ def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionR
     for instance, folder in sessions:
         record = folder
         if instance.id in records:
-            stored = instances.decode_record(records[instance.id])
+            stored = rows.decode_record(records[instance.id])
             generation = max(stored.generation, folder.generation)
             own = {name: getattr(folder, name) for name in _OF_FOLDERS}
             record = replace(stored, generation=generation, **own)
         settings = json.dumps(dict(instance.settings))
-        instances.insert_instance(db, instance, settings, instances.encode_record(record))
+        rows.insert_instance(db, instance, settings, rows.encode_record(record))
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -7,8 +7,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +18,7 @@ from sqlite_utils import Database
 from agent.errors import StoreError, WaError
 from agent.failpoint import failpoint
 from agent.log import bound
-from agent.store.errors import code_of, explain
+from agent.store.connect import code_of, explain
 
 T = TypeVar("T")
 
@@ -65,9 +66,8 @@ class Writer:
         """`connect` runs in the thread. It may fail: that is raised here."""
         writer = cls(path)
         opened: asyncio.Future[None] = writer._loop.create_future()
-        writer._thread = threading.Thread(
-            target=writer._run, args=(connect, opened), name="store", daemon=True
-        )
+        run = partial(writer._run, connect, opened)
+        writer._thread = threading.Thread(target=run, name="store", daemon=True)
         writer._thread.start()
         await opened
         return writer
@@ -153,10 +153,7 @@ class Writer:
 
     def _attempt(self, db: Database, job: _Job[Any]) -> None:
         try:
-            if job.write:
-                with db.atomic():
-                    job.result = job.work(db)
-            else:
+            with db.atomic() if job.write else nullcontext():
                 job.result = job.work(db)
         except WaError as error:
             job.error = error

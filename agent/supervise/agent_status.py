@@ -13,10 +13,10 @@ from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import CHECKS, AgentStatus, CheckTime
 from agent.host.base import Host
-from agent.link.limits import REFUSALS, LinkStats
+from agent.link.client import RULES, LinkStats
 from agent.log import lines_lost
+from agent.store.connect import TROUBLES
 from agent.store.database import Store
-from agent.store.errors import TROUBLES
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop
 from agent.supervise.passes.repair import Ladder
@@ -27,7 +27,7 @@ from agent.supervise.turns.queues import Queues
 
 LAG_EVERY = 1.0
 _NO_ERRORS = dict.fromkeys(TROUBLES, 0)
-_NO_REFUSALS = dict.fromkeys(REFUSALS, 0)
+_NO_REFUSALS = dict.fromkeys(RULES, 0)
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class StatusFigures:
             db_writes=stats.writes,
             db_write_seconds=stats.write_seconds,
             db_errors={**_NO_ERRORS, **stats.errors},
-            link_refusals={**_NO_REFUSALS, **self.link_stats.refused},
+            link_refusals={**_NO_REFUSALS, **self.link_stats},
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
             incidents=self.incidents.members(),

@@ -11,7 +11,7 @@ from agent.core.figures.trend import open_trends
 from agent.core.model import InstanceId
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
-from agent.link.limits import LinkStats
+from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.agent_status import CheckTimes, StatusFigures
 from agent.supervise.backends.adoption import Adoption

@@ -21,9 +21,7 @@ from agent.engines.catalog import entry_of
 from agent.errors import HostError, LinkError, WaError
 from agent.host.base import Host
 from agent.host.units import PACKS
-from agent.link.client import Link, Listener
-from agent.link.limits import LinkStats
-from agent.link.sockets import only_process
+from agent.link.client import Link, LinkStats, Listener
 from agent.log import about
 from agent.supervise.facts import Facts
 
@@ -112,7 +110,7 @@ class Pack:
         self.link = await Link.open(
             host.link_path(self.name),
             self.name,
-            only_process(self.unit.main_pid),
+            self.unit.main_pid,
             Listener(lambda _run, _claim: None, happened, lost),
             stats=stats,
         )

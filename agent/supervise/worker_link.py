@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from agent.link.messages import Hello
+from agent.link.wire import Hello
 
 
 class WorkerLink(Protocol):

@@ -191,7 +191,7 @@ class Courier:
         begun = await self._store.get_fact(fact)
         if begun is None:
             begun = "0.0" if self.declared.oldest else repr(time.time())
-            await self._store.put_fact(fact, begun)
+            await self._store.put_facts({fact: begun})
         self._begun = float(begun)
         there: Iterable[InstanceId] = self._views()
         while True:
@@ -266,7 +266,7 @@ class Courier:
     async def _save(self, source: Source) -> None:
         cursor = source.cursor
         if cursor != source.saved:
-            await self._store.put_fact(source.fact, json.dumps([cursor, source.born]))
+            await self._store.put_facts({source.fact: json.dumps([cursor, source.born])})
             source.saved = cursor
         if source.id:
             self._reader.settle(self.name, source.id, cursor)

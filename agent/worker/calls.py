@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.engines.base import Engine
 from agent.errors import EngineError, InvalidRequest
-from agent.link.messages import Call, wire_claim
+from agent.link.wire import Call
 from agent.worker.reports import Reports
 
 DEADLINE = 10.0
@@ -39,7 +39,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
     async def probe(args: Mapping[str, Any]) -> Answer:
         answer = await engine.probe(deep=args.get("deep") is True)
         claim = reports.answered(answer.claim)
-        return {**answer.figures, "claim": wire_claim(claim), "detail": dict(answer.detail)}
+        return {**answer.figures, "claim": asdict(claim), "detail": dict(answer.detail)}
 
     async def qr(_args: Mapping[str, Any]) -> Answer:
         code = None if reports.suspect else await engine.qr()

@@ -12,8 +12,8 @@ from typing import Any
 from agent.core.words import Category
 from agent.errors import ConfigError, WaError
 from agent.host.notify import Notifier, notifier_from, watchdog_from
-from agent.link.messages import Hello
 from agent.link.server import LinkServer
+from agent.link.wire import Hello
 from agent.log import LEVELS, LineWriter, set_up_logging
 from agent.worker.identity import Identity, lock_held, refuse_foreign_group
 from agent.worker_log import own_log

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from agent.engines.base import Engine, OpenEngine
 from agent.engines.catalog import load_engine
 from agent.errors import EngineError
-from agent.link.messages import Call
 from agent.link.server import LinkServer
+from agent.link.wire import Call
 from agent.worker.calls import Answer, Work, answer_with, plain, session_works
 from agent.worker.empty_store import open_engine
 from agent.worker.group_access import share_session

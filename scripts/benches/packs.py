@@ -12,7 +12,6 @@ from pathlib import Path
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.errors import LinkError
 from agent.link.client import Link, Listener
-from agent.link.sockets import only_process
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP
 from scripts.benches.processes import tree
@@ -62,8 +61,8 @@ class PackProcess:
     async def open_link(
         self, path: Path, id: InstanceId, hear: Callable[..., None] = lambda *_: None
     ) -> Link:
-        check = only_process(self.pid)
-        return await Link.open(path, id, check, Listener(hear, lambda *_: None, lambda _why: None))
+        listener = Listener(hear, lambda *_: None, lambda _why: None)
+        return await Link.open(path, id, self.pid, listener)
 
     def link_path(self, id: InstanceId) -> Path:
         return self._folder / "members" / id / "link.sock"

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent.core.model import Claim, ConnectionStatus, Happening, Instance, InstanceId
+from agent.core.model import Claim, ConnectionStatus, Instance, InstanceId
 from agent.errors import LinkError
-from agent.link.client import Link, Listener, Peer
+from agent.link.client import Link, Listener
+from agent.link.sockets import peer_of
 from agent.vault.identity import create
 from scripts.benches.machine import TOP
 from scripts.benches.processes import kill_marked
@@ -119,16 +121,14 @@ async def _hear_connected(path: Path, id: InstanceId, not_pid: int) -> int:
         if not spoken.done():
             spoken.set_exception(LinkError(f"cannot hear {id}: {why}"))
 
-    def check(peer: Peer) -> str | None:
-        return "it is the old one" if peer.pid == not_pid else None
-
-    def on_happening(_run: str, _happening: Happening) -> None:
-        pass
-
-    link = await Link.open(path, id, check, Listener(on_claim, on_happening, on_close))
+    with socket.socket(socket.AF_UNIX) as first:
+        first.connect(str(path))
+        if (pid := peer_of(first)) == not_pid:
+            raise LinkError(f"cannot hear {id}: it is the old one")
+    link = await Link.open(path, id, pid, Listener(on_claim, lambda *_: None, on_close))
     try:
         await spoken
-        return link.peer.pid
+        return pid
     finally:
         spoken.cancel()
         await link.close()

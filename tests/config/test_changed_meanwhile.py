@@ -5,30 +5,38 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.settings_file import change_rows, with_rows
+from agent.config import settings_file
+from agent.config.settings_file import add_rows
 from agent.errors import TryLater
 from tests.lacking import not_lent
 
-TABLE = '[[backend]]\nname = "b"\nengine = "evolution"\nurl = "http://127.0.0.1:1"\nkey = "k"\n'
 ROW = {"name": "b", "engine": "evolution", "url": "http://127.0.0.1:1", "key": "k"}
+TABLE = "[[backend]]\n" + "".join(f'{key} = "{value}"\n' for key, value in ROW.items())
 
 
-def test_an_edit_between_read_and_rename_stays(tmp_path: Path) -> None:
+def add(path: Path) -> Path:
+    return add_rows(path, "backend", [ROW], TABLE, env={}, what="add a backend to")
+
+
+def test_an_edit_between_read_and_rename_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "agent.toml"
     path.write_text("[agent]\n")
     edited = "[agent]\n# a word of mine\n"
+    write = settings_file.write_whole
 
-    def change(text: str) -> str:
+    def edit(target: Path, content: bytes, **how: int) -> None:
+        write(target, content, **how)
         path.write_text(edited)
-        return with_rows(text, "backend", [ROW], TABLE)
 
-    with pytest.raises(TryLater, match="somebody changed it meanwhile") as refused:
-        change_rows(path, change, {}, "add a backend to")
+    with monkeypatch.context() as patch, pytest.raises(TryLater, match="changed it") as refused:
+        patch.setattr(settings_file, "write_whole", edit)
+        add(path)
     assert refused.value.code == "config_changed"
     assert path.read_text() == edited
-    backup = change_rows(path, lambda text: with_rows(text, "backend", [ROW], TABLE), {}, "add to")
+    backup = add(path)
     assert (path.read_text(), backup.read_text()) == (f"{edited}\n{TABLE}", edited)
-    assert not list(tmp_path.glob(".agent.toml.*.new"))
 
 
 def test_a_file_keeps_its_owner_and_mode(tmp_path: Path) -> None:
@@ -38,7 +46,6 @@ def test_a_file_keeps_its_owner_and_mode(tmp_path: Path) -> None:
     path.write_text("[agent]\n")
     path.chmod(0o640)
     os.chown(path, 1234, 1235)
-    backup = change_rows(path, lambda text: with_rows(text, "backend", [ROW], TABLE), {}, "add to")
-    for file in (path, backup):
+    for file in (add(path), path):
         found = file.stat()
         assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 1235, 0o640)

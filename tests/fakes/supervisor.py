@@ -33,7 +33,7 @@ from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
 from agent.engines.catalog import remote_engines
 from agent.errors import EngineError, NotFound, Refused
-from agent.store.keys import KeyRow
+from agent.store.rows import KeyRow
 from agent.supervise.requests.calls import COMMAND_TIMEOUT
 from tests.fakes.backends import FakeBackends
 from tests.fakes.vault import FakeKeeping, FakeMoving

@@ -14,11 +14,8 @@ import pytest
 
 from agent.core.model import SessionRecord
 from agent.store.database import Store
-from agent.store.instances import select_instances
-from agent.store.journal import select_entries
-from agent.store.keys import KeyRow, list_keys
-from agent.store.migrations import MIGRATIONS
-from agent.store.opening import open_checked
+from agent.store.opening import MIGRATIONS, open_checked
+from agent.store.rows import KeyRow, list_keys, select_entries, select_instances
 from tests.in_memory import folder_in_memory
 from tests.store.conftest import entry, instance
 
@@ -47,7 +44,7 @@ async def write(path):
         await store.append(entry(sentence=f"it changed → {number}" * 3, detail=detail))
     await store.add_key(KEY)
     for number in range(30):
-        await store.put_fact(f"fact:{number}", "x" * 50)
+        await store.put_facts({f"fact:{number}": "x" * 50})
     killed = {part.name: part.read_bytes() for part in path.parent.glob("agent.db*")}
     killed.pop("agent.db-shm")
     await store.close()
@@ -111,14 +108,14 @@ def chosen(rng, stopped, killed):
 def start(path):
     """What a start reads before its first pass; what it said of repairs."""
     told = []
-    db = open_checked(path, sessions, told, MIGRATIONS, 1_767_225_600.0)
+    db = open_checked(path, sessions, told, 1_767_225_600.0)
     with contextlib.closing(db):
         found = {made.id: (made, record) for made, record in select_instances(db)}
         wanted = {made.id: (made, record) for made, record in sessions()}
         for id, (made, record) in found.items():
             assert made == wanted[id][0], told
             assert (record.paired, record.account) == (True, wanted[id][1].account), told
-        select_entries(db, instance=None, before=None, after=None, limit=1000, kinds=())
+        select_entries(db, limit=1000)
         assert all(key == KEY for key in list_keys(db)), told
         assert db.execute("pragma integrity_check").fetchall() == [("ok",)]
         db.execute("insert into facts values ('it', 'takes writes')")

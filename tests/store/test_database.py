@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from agent.core.model import ConnectionStatus, Override, SessionRecord
 from agent.errors import Refused, StoreError
 from agent.store.database import Store
-from agent.store.instances import decode_record, encode_record
-from agent.store.keys import KeyRow
+from agent.store.rows import KeyRow, decode_record, encode_record
 from tests.store.conftest import entry, instance
 
 
@@ -139,11 +138,11 @@ async def test_f39_a_copy_stands_alone_and_replaces_the_older_one(store, open_st
 
 
 async def test_a_copy_that_cannot_be_made_leaves_nothing(store, tmp_path):
-    with pytest.raises(StoreError, match="cannot copy to"):
+    with pytest.raises(StoreError, match="cannot copy"):
         await store.copy_to(tmp_path / "gone" / "copy.db")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "x").write_text("")
-    with pytest.raises(StoreError, match="cannot copy to"):
+    with pytest.raises(StoreError, match="cannot copy"):
         await store.copy_to(tmp_path / "folder")
     assert not list(tmp_path.glob("*.tmp"))
 

@@ -12,9 +12,10 @@ import pytest
 
 from agent.core.model import SessionRecord
 from agent.errors import SchemaTooNew, StoreError
+from agent.store import opening
 from agent.store.database import Store
-from agent.store.keys import KeyRow
-from agent.store.migrations import MIGRATIONS
+from agent.store.opening import MIGRATIONS
+from agent.store.rows import KeyRow
 from agent.supervise.story import DELETING
 from tests.store.conftest import entry, instance
 from tests.vault.conftest import as_nobody
@@ -202,8 +203,10 @@ WIDER = "alter table instances add column note text not null default ''"
 NEXT = (*MIGRATIONS, ("notes", WIDER))
 
 
-async def test_an_older_schema_is_brought_up(written, open_store):
-    store = await open_store(written, migrations=NEXT)
+async def test_an_older_schema_is_brought_up(written, open_store, monkeypatch):
+    with monkeypatch.context() as newer:
+        newer.setattr(opening, "MIGRATIONS", NEXT)
+        store = await open_store(written)
     (told,) = store.rebuilt_from
     assert f"from version {len(MIGRATIONS)} to {len(NEXT)}" in told
     assert (await store.instances())[0][1].attempts == 7
@@ -212,10 +215,11 @@ async def test_an_older_schema_is_brought_up(written, open_store):
         await Store.open(written)
 
 
-async def test_f49_a_step_that_fails_changes_nothing(written, open_store):
+async def test_f49_a_step_that_fails_changes_nothing(written, open_store, monkeypatch):
     half = ("half", WIDER, "insert into nowhere values (1)")
-    with pytest.raises(StoreError, match="cannot migrate"):
-        await Store.open(written, migrations=(*MIGRATIONS, half))
+    with monkeypatch.context() as newer, pytest.raises(StoreError, match="cannot migrate"):
+        newer.setattr(opening, "MIGRATIONS", (*MIGRATIONS, half))
+        await Store.open(written)
     store = await open_store(written)
     assert store.rebuilt_from == ()
     assert (await store.instances())[0][1].attempts == 7
@@ -224,10 +228,12 @@ async def test_f49_a_step_that_fails_changes_nothing(written, open_store):
 UPGRADE = """
 import asyncio, sys
 from pathlib import Path
+from agent.store import opening
 from agent.store.database import Store
 from tests.store.test_opening import NEXT
+opening.MIGRATIONS = NEXT
 async def main():
-    store = await Store.open(Path(sys.argv[1]), migrations=NEXT)
+    store = await Store.open(Path(sys.argv[1]))
     await store.close()
 asyncio.run(main())
 """

@@ -70,7 +70,7 @@ async def test_statistics_of_deleted_sessions_are_removed(store):
     ],
 )
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
-    await store.put_fact("repair_statistics", text)
+    await store.put_facts({"repair_statistics": text})
     ladder, registry = house()
     await Learned(store, ladder, registry, open_trends()).take_over()
     assert replace(ladder.statistics, since_wall=0.0) == RepairStatistics()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
-from agent.link.client import Link, LinkStats, Listener, Peer
+from agent.link.client import Link, LinkStats, Listener
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
 
@@ -103,10 +103,11 @@ class Bench:
         return self.link
 
     async def open_link(self) -> Link:
+        assert self.process is not None
         return await Link.open(
             self.runtime / "link.sock",
             self.id,
-            self.check_peer,
+            self.process.pid,
             Listener(
                 lambda _run, claim: self.claims.append(claim),
                 lambda _run, happening: self.happened.append(happening),
@@ -114,10 +115,6 @@ class Bench:
             ),
             stats=self.stats,
         )
-
-    def check_peer(self, peer: Peer) -> str | None:
-        assert self.process is not None
-        return None if peer.pid == self.process.pid else f"process {peer.pid} is not the worker"
 
     async def connected(self, **how: Any) -> Link:
         self.start(**how)

@@ -21,7 +21,7 @@ from agent.config.sections import ApiSection
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
 from agent.store.database import Store
-from agent.store.keys import KeyRow
+from agent.store.rows import KeyRow
 
 
 class Right(IntEnum):

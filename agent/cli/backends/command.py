@@ -101,7 +101,7 @@ def list_backends(options: argparse.Namespace) -> int:
 
 def add_backend(options: argparse.Namespace) -> int:
     from agent.config.declaration import key_fault, read_secret
-    from agent.config.settings_file import change_rows, with_rows
+    from agent.config.settings_file import add_rows
 
     path = config_path(options.config, os.environ)
     if path is None:
@@ -119,7 +119,7 @@ def add_backend(options: argparse.Namespace) -> int:
     keys = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items())
     lines = "\n".join(["[[backend]]", *keys, ""])
     client, doing = client_of(options), f"add backend {options.backend} to"
-    change_rows(path, lambda old: with_rows(old, "backend", [wanted], lines), os.environ, doing)
+    add_rows(path, "backend", [wanted], lines, env=os.environ, what=doing)
     client.post("/api/reload")
     done = f"{options.backend} is added; how it is: wa-agent backends {options.backend}"
     return print_answer(options, wanted, done)

@@ -18,9 +18,8 @@ from agent.core.model import JournalEntry
 from agent.errors import StoreError
 from agent.files import open_plain
 from agent.folder_lock import folder_locked
-from agent.store.connect import connect_to_read
-from agent.store.errors import explain
-from agent.store.journal import select_entries
+from agent.store.connect import connect_to_read, explain
+from agent.store.rows import select_entries
 
 T = TypeVar("T")
 _PIECE = 1 << 20

@@ -35,7 +35,7 @@ from agent.core.model import (
 from agent.core.words import UNREACHED, is_adopted
 from agent.errors import EngineError, HostError, InvalidRequest, LinkError, WaError
 from agent.link.client import Listener
-from agent.link.messages import Hello
+from agent.link.wire import Hello
 from agent.supervise.backends.circuit import Circuit, Noted
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes

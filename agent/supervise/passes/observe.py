@@ -23,10 +23,8 @@ from agent.core.model import (
 )
 from agent.errors import EngineError, LinkError
 from agent.host.base import Host
-from agent.link.client import Link, Listener
+from agent.link.client import Link, LinkStats, Listener
 from agent.link.heard import parse_claim
-from agent.link.limits import LinkStats
-from agent.link.sockets import only_process
 from agent.log import about
 from agent.supervise.backends.registry import Backends
 from agent.supervise.devices import Devices
@@ -187,7 +185,7 @@ async def _open_link(facts: Facts, observer: Observer) -> WorkerLink:
     return await Link.open(
         observer.host.link_path(facts.id),
         facts.id,
-        only_process(facts.unit.main_pid),
+        facts.unit.main_pid,
         listener,
         stats=observer.link_stats,
     )

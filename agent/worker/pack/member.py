@@ -13,7 +13,7 @@ from agent.engines.base import OpenEngine
 from agent.errors import WaError
 from agent.host.notify import Notifier
 from agent.host.process.life import Exit, Worker
-from agent.link.messages import Hello
+from agent.link.wire import Hello
 from agent.worker.identity import lock_held, read_identity
 from agent.worker.life import Life
 from agent.worker.pack.tasks import Run, context_of

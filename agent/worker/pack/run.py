@@ -15,8 +15,8 @@ from typing import Any
 from agent.core.words import Happening, InstanceId, parse_instance_id
 from agent.engines.catalog import load_shared
 from agent.errors import ConfigError
-from agent.link.messages import Call
 from agent.link.server import LinkServer
+from agent.link.wire import Call
 from agent.worker.calls import Answer, Work, answer_with, plain
 from agent.worker.identity import Identity, refuse_foreign_group
 from agent.worker.life import ProcessLife, live

@@ -168,7 +168,7 @@ async def test_after_another_boot_a_condition_begins_anew_and_a_trouble_goes_on(
 
 @pytest.mark.parametrize("row", ["{", '{"boot": "x", "troubles": [["down", "a"]]}'])
 async def test_a_row_that_cannot_be_read_is_none(bench: Bench, store: Store, row: str) -> None:
-    await store.put_fact("troubles", row)
+    await store.put_facts({"troubles": row})
     await bench.troubles._take_over()
     assert await bench.look() == set()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
 from agent.errors import EngineError
-from agent.link.client import Link, Listener, Peer
+from agent.link.client import Link, Listener
 from tests.standin.web.stand_in import StandIn
 from tests.waiting import alive
 
@@ -100,7 +100,7 @@ class Bench:
         self.link_ = await Link.open(
             self.runtime / "link.sock",
             self.id,
-            self._check,
+            self.process.pid,
             Listener(
                 lambda _run, claim: self.claims.append(claim),
                 lambda _run, happening: self.happened.append(happening),
@@ -192,10 +192,6 @@ class Bench:
         for process in self._all:
             process.kill()
             process.wait()
-
-    def _check(self, peer: Peer) -> str | None:
-        assert self.process is not None
-        return None if peer.pid == self.process.pid else "not the worker"
 
     def _hear(self) -> None:
         while True:

@@ -1,0 +1,186 @@
+"""Rows of instances and their records, of the history, and of API keys."""
+
+import json
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict, Unpack
+
+from sqlite_utils import Database
+
+from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
+from agent.core.words import parse_instance_id
+from agent.errors import InvalidRequest, NotFound, Refused
+
+_OF_RECORD = tuple(known.name for known in fields(SessionRecord))
+
+
+SELECT = (
+    "select id, engine, enabled, settings, created_wall, record from instances"
+    " left join sessions on instance = id order by id"
+)
+
+
+def select_instances(db: Database) -> list[tuple[Instance, SessionRecord]]:
+    read = ((decode_instance(row), decode_record(row[5])) for row in db.execute(SELECT).fetchall())
+    return [(instance, record) for instance, record in read if instance is not None]
+
+
+def insert_instance(db: Database, instance: Instance, settings: str, record: str) -> None:
+    row = [instance.id, instance.engine, int(instance.enabled), settings]
+    sql = "insert into instances values (?, ?, ?, ?, ?) on conflict do nothing"
+    if not db.execute(sql, [*row, float(instance.created_wall)]).rowcount:
+        raise Refused(f"cannot add {instance.id}: there is one of that id", code="exists")
+    update_record(db, instance.id, record)
+
+
+def update_instance(db: Database, instance: Instance, settings: str) -> None:
+    row = [instance.engine, int(instance.enabled), settings, instance.id]
+    sql = "update instances set engine = ?, enabled = ?, settings = ? where id = ?"
+    _change_one(db, sql, row, f"save {instance.id}")
+
+
+def update_record(db: Database, id: InstanceId, record: str) -> None:
+    sql = (
+        "insert into sessions select id, ? from instances where id = ?"
+        " on conflict do update set record = excluded.record"
+    )
+    _change_one(db, sql, [record, id], f"save the session of {id}")
+
+
+def delete_instance(db: Database, id: InstanceId) -> None:
+    _change_one(db, "delete from instances where id = ?", [id], f"remove {id}")
+
+
+def _change_one(db: Database, sql: str, row: Sequence[Any], doing: str) -> None:
+    if not db.execute(sql, row).rowcount:
+        raise NotFound(f"cannot {doing}: there is no such instance")
+
+
+def encode_record(record: SessionRecord) -> str:
+    # Its values have no dataclass in them: asdict() would copy each value on its own.
+    return json.dumps({name: getattr(record, name) for name in _OF_RECORD})
+
+
+def decode_record(text: str | None) -> SessionRecord:
+    """A key that is missing or of another kind takes its default: another version wrote it."""
+    plain, known = SessionRecord(), dict[str, Any]()
+    with suppress(TypeError, ValueError, RecursionError):
+        content = dict(json.loads(text or "{}"))
+        for name in set(_OF_RECORD).intersection(content):
+            with suppress(TypeError, ValueError):
+                known[name] = type(getattr(plain, name))(content[name])
+    return SessionRecord(**known)
+
+
+def decode_instance(row: Sequence[Any]) -> Instance | None:
+    """Of id, engine, enabled, settings, created_wall; None where they make no sense."""
+    try:
+        settings = json.loads(row[3])
+        id = parse_instance_id(row[0])
+    except (TypeError, ValueError, RecursionError, InvalidRequest):
+        return None
+    if not isinstance(settings, dict) or not row[1]:
+        return None
+    return Instance(id, row[1], bool(row[2]), settings, row[4])
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of the history is kept."""
+
+    rows: int = 200_000
+    days: float = 90.0
+    least: int = 10_000
+    """So many newest rows stay whatever their age: a clock that jumps must not empty it."""
+
+
+def encode_entry(entry: JournalEntry, now_wall: float) -> list[Any]:
+    """A row's values. Here, in the caller's thread, so that a wrong value fails its caller only."""
+    # SQLite takes no lone surrogates, and a text from outside may have them.
+    sentence = entry.sentence.encode("utf-8", "backslashreplace").decode()
+    detail = json.dumps(dict(entry.detail), default=str)
+    wall = entry.wall or now_wall
+    return [wall, entry.kind, str(entry.category), entry.instance, sentence, detail]
+
+
+def insert_entries(
+    db: Database, entries: Collection[JournalEntry], rows: Collection[list[Any]]
+) -> list[JournalEntry]:
+    """The entries as they were stored, with their cursors."""
+    sql = "insert into journal values (null, ?, ?, ?, ?, ?, ?)"
+    each = zip(entries, rows, strict=True)
+    return [
+        replace(it, wall=row[0], cursor=db.execute(sql, row).lastrowid or 0) for it, row in each
+    ]
+
+
+class Wanted(TypedDict, total=False):
+    """Which entries."""
+
+    before: int | None
+    after: int | None
+    """Oldest first, then."""
+    limit: int
+    kinds: Collection[str]
+
+
+def select_entries(
+    db: Database, instance: InstanceId | None = None, **wanted: Unpack[Wanted]
+) -> list[JournalEntry]:
+    after, kinds = wanted.get("after"), tuple(wanted.get("kinds", ()))
+    asked = {"instance = ?": instance, "cursor < ?": wanted.get("before"), "cursor > ?": after}
+    given = {condition: value for condition, value in asked.items() if value is not None}
+    where = ["true", *given, *([f"kind in ({', '.join('?' * len(kinds))})"] if kinds else [])]
+    order = "desc" if after is None else "asc"
+    sql = f"select * from journal where {' and '.join(where)} order by cursor {order} limit ?"
+    values = [*given.values(), *kinds, max(1, min(wanted.get("limit", 100), 1000))]
+    return [_decode_entry(row) for row in db.query(sql, values)]
+
+
+def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
+    """Delete the oldest rows beyond the bounds, 1000 at most; return how many went."""
+    newest = db.execute("select max(cursor) from journal").fetchone()[0]
+    if newest is None:
+        return 0
+    oldest = now_wall - bounds.days * 86_400
+    return db.execute(
+        "delete from journal where cursor in ("
+        " select cursor from (select cursor, wall from journal order by cursor limit ?)"
+        " where cursor <= ? or (wall < ? and cursor <= ?))",
+        [1000, newest - bounds.rows, oldest, newest - bounds.least],
+    ).rowcount
+
+
+def _decode_entry(row: dict[str, Any]) -> JournalEntry:
+    """A garbled category or detail costs itself: the rest of the row is read all the same."""
+    try:
+        category, detail = Category(row["category"]), json.loads(row["detail"])
+    except (ValueError, RecursionError):
+        category, detail = Category.SYSTEM, {}
+    detail = detail if isinstance(detail, dict) else {}
+    return JournalEntry(**{**row, "category": category, "detail": detail})
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    id: str
+    """8 characters; also the beginning of the token, so that an operator can tell keys apart."""
+    hash: str
+    """SHA-256 of the whole token, in hex."""
+    scopes: tuple[str, ...]
+    """read, operate, admin, instance:<id>"""
+    name: str
+    created_wall: float
+
+
+def list_keys(db: Database) -> list[KeyRow]:
+    rows = db.query("select * from keys order by created_wall, id")
+    return [KeyRow(**{**row, "scopes": tuple(json.loads(row["scopes"]))}) for row in rows]
+
+
+def insert_key(db: Database, key: KeyRow) -> None:
+    row = [key.id, key.hash, json.dumps(key.scopes), key.name, float(key.created_wall)]
+    sql = "insert into keys values (?, ?, ?, ?, ?) on conflict (id) do nothing"
+    if not db.execute(sql, row).rowcount:
+        raise Refused(f"cannot add key {key.id}: there is one of that id", code="exists")
