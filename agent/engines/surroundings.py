@@ -34,3 +34,13 @@ def probe_limit(env: Mapping[str, str] | None = None) -> float:
     except ValueError:
         watchdog = 0.0
     return min(3.0, watchdog * 0.35) if watchdog else 3.0
+
+
+def in_path(name: str, path: str | None = None) -> str | None:
+    """As shutil.which(), whose module brings three compressors into every worker."""
+    folders = [""] if "/" in name else (path or os.environ.get("PATH", os.defpath)).split(":")
+    for folder in folders:
+        found = Path(folder) / name
+        if os.access(found, os.X_OK) and found.is_file():
+            return str(found)
+    return None

@@ -36,17 +36,11 @@ async def open_host(
         choice = "process" if missing else "systemd"
     # Each host is imported only where it is used: the other one would cost memory.
     if choice == "process":
-        from agent.host.process.host import ProcessHost
+        from agent.host.process.host import WORKER, ProcessHost
+        from agent.host.process.launch import Places
 
-        return await ProcessHost.open(
-            wake,
-            run_dir,
-            session_root,
-            worker,
-            kind,
-            cache_root=cache_root,
-            members_root=members_root,
-        )
+        places = Places(run_dir, session_root, cache_root, members_root)
+        return await ProcessHost.open(wake, places, worker, [*WORKER, *kind.arguments])
     _check_systemd(cache_root, kind)
     from agent.host.systemd.host import SystemdHost
 

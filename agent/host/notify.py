@@ -4,10 +4,12 @@ The manager is systemd, or the agent on the process host. Sending never blocks a
 manager that does not read must not stop the process that reports to it.
 """
 
-import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
+
+from agent.files import short_path
 
 _PATH_LIMIT = 107
 
@@ -15,22 +17,18 @@ _PATH_LIMIT = 107
 class Notifier:
     """Writes to one notify socket; without a socket every notice counts as sent."""
 
-    __slots__ = ("_address", "_folder", "_sock", "unsent")
+    __slots__ = ("_address", "_sock", "_take", "unsent")
 
-    def __init__(self, address: str = "") -> None:
+    def __init__(self, address: str = "", take: Callable[..., object] | None = None) -> None:
+        """`take` gets each notice's assignments instead of a socket."""
         self.unsent = 0
         """Notices the manager did not take: its queue was full or its socket missing."""
-        self._folder = -1
-        self._address = address
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._take = take
         self._sock: socket.socket | None = None
-        if not address:
-            return
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._sock.setblocking(False)
-        if address.startswith("@"):
-            self._address = "\0" + address[1:]
-        elif len(os.fsencode(address)) > _PATH_LIMIT:
-            self._address = self._shorten(Path(address))
+        if address:
+            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._sock.setblocking(False)
 
     def ready(self, status: str = "") -> bool:
         return self.send("READY=1", *([f"STATUS={_line(status)}"] if status else []))
@@ -50,10 +48,15 @@ class Notifier:
 
     def send(self, *assignments: str) -> bool:
         """One notice of several assignments; False when it was not taken."""
+        if self._take is not None:
+            self._take(*assignments)
         if self._sock is None:
             return True
+        notice = "\n".join(assignments).encode()
         try:
-            self._sock.sendto("\n".join(assignments).encode(), self._address)
+            fits = len(self._address.encode()) <= _PATH_LIMIT
+            with nullcontext(self._address) if fits else short_path(Path(self._address)) as name:
+                self._sock.sendto(notice, name)
         except OSError:
             self.unsent += 1
             return False
@@ -63,16 +66,6 @@ class Notifier:
         if self._sock is not None:
             self._sock.close()
             self._sock = None
-        if self._folder >= 0:
-            os.close(self._folder)
-            self._folder = -1
-
-    def _shorten(self, path: Path) -> str:
-        try:
-            self._folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            return str(path)
-        return f"/proc/self/fd/{self._folder}/{path.name}"
 
 
 def notifier_from(environment: Mapping[str, str]) -> Notifier:

@@ -181,7 +181,7 @@ class Packs:
         if name != facts.pack:
             what = f"pack {name}" if name else "its own"
             log.info("its worker is %s", what, extra=about(facts.id))
-            await self.stop(facts.id, forget=True)
+            await self._leave(facts.id, "forget")
         facts.pack = name
 
     async def start(self, facts: Facts) -> None:
@@ -190,21 +190,21 @@ class Packs:
         pack.needed_at = boot_now()
         await pack.call("hold", HOLD_WITHIN, id=facts.id)
 
-    async def stop(self, id: InstanceId, *, forget: bool = False) -> None:
-        if (pack := self._pack_of(id)) is None:
-            return
-        await self.status(id)
-        if not pack.unit.runs:
-            pack.members[id] = UNIT_ABSENT
-        elif id in pack.members:
-            await pack.call("release", RELEASE_WITHIN, id=id, forget=forget)
+    async def stop(self, id: InstanceId) -> None:
+        await self._leave(id, "release")
+
+    async def _leave(self, id: InstanceId, do: str) -> None:
+        if (pack := self._pack_of(id)) is not None:
+            await self.status(id)
+            if not pack.unit.runs:
+                pack.members[id] = UNIT_ABSENT
+            elif id in pack.members:
+                await pack.call(do, RELEASE_WITHIN, id=id)
 
     async def reset_failed(self, id: InstanceId) -> None:
-        if (pack := self._pack_of(id)) is None:
-            return
-        if pack.link is not None:
-            await pack.call("reset_failed", 10.0, id=id)
-        elif not pack.members.get(id, UNIT_ABSENT).runs:
+        """Its pack forgets how it failed where it holds it again."""
+        pack = self._pack_of(id)
+        if pack is not None and not pack.members.get(id, UNIT_ABSENT).runs:
             pack.members[id] = UNIT_ABSENT
 
     def link_path(self, id: InstanceId) -> Path:
@@ -262,7 +262,7 @@ class Packs:
                 if status.runs:
                     words = "pack %s holds %s, which is not in it: it lets go"
                     log.warning(words, pack.name, id, extra=about(id))
-                await pack.call("release", RELEASE_WITHIN, id=id, forget=True)
+                await pack.call("forget", RELEASE_WITHIN, id=id)
 
     async def _running(self, name: InstanceId) -> Pack:
         """Its worker runs and is attached."""

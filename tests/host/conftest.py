@@ -12,6 +12,7 @@ import pytest_asyncio
 from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
 from agent.host.process.host import ProcessHost
+from agent.host.process.launch import Places
 from tests.host.short_limits import FAST, STANDIN
 
 OpenHost = Callable[..., Awaitable[ProcessHost]]
@@ -30,13 +31,8 @@ async def open_host(tmp_path) -> AsyncIterator[OpenHost]:
         session_root=None,
         wake=None,
     ) -> ProcessHost:
-        host = await ProcessHost.open(
-            wake or (lambda _: None),
-            run_dir or tmp_path / "run",
-            session_root or tmp_path / "sessions",
-            settings,
-            program=program,
-        )
+        places = Places(run_dir or tmp_path / "run", session_root or tmp_path / "sessions")
+        host = await ProcessHost.open(wake or (lambda _: None), places, settings, program)
         opened.append(host)
         return host
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from agent.core.model import InstanceId
 from agent.host.process.host import ProcessHost
+from agent.host.process.launch import Places
 from tests.host.short_limits import FAST, STANDIN
 
 
 async def main(place: Path, ids: list[str]) -> None:
-    host = await ProcessHost.open(
-        lambda _: None, place / "run", place / "sessions", FAST, program=[str(STANDIN)]
-    )
+    places = Places(place / "run", place / "sessions")
+    host = await ProcessHost.open(lambda _: None, places, FAST, [str(STANDIN)])
     for id in ids:
         await host.start(InstanceId(id))
     print("started", flush=True)

@@ -11,7 +11,7 @@ from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.engines.catalog import load_engine
 from agent.errors import HostError
 from agent.host.base import Wake
-from agent.host.process.life import Limits, Worker
+from agent.host.life import Limits, Worker
 from agent.worker.pack.member import House, MemberRun
 from agent.worker.pack.tasks import follow_tasks
 from tests.world.virtual import kill

@@ -10,7 +10,8 @@ from pathlib import Path
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import KeepsNothing
-from agent.engines.web.browser.arguments import BINARIES, Program, find_setpriv, in_path
+from agent.engines.surroundings import in_path
+from agent.engines.web.browser.arguments import BINARIES, Program, find_setpriv
 from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.engine import WebEngine

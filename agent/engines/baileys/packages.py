@@ -1,9 +1,9 @@
 """The client's npm packages: where they lie in the cache, and whether they are complete."""
 
-import hashlib
 import sys
 from pathlib import Path
 
+from agent.engines.files import sha256
 from agent.errors import ConfigError
 
 CLIENT = Path(__file__).parent / "client"
@@ -17,7 +17,7 @@ FETCH = "agent.engines.baileys.fetch"
 
 def packages_folder(cache: Path) -> Path:
     """One folder for each state of the lock file, so that an upgrade never mixes two."""
-    return cache / "baileys" / hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]
+    return cache / "baileys" / sha256(LOCK.read_bytes())[:16]
 
 
 def find_packages(cache: Path) -> Path:

@@ -4,13 +4,13 @@ socket of the manager's, no setting."""
 import base64
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment_file import MISSING
+from agent.engines.surroundings import in_path
 from agent.errors import EngineError
 
 KEPT = (
@@ -61,7 +61,7 @@ def preload_into(environment: dict[str, str], fd: int, socket: str) -> None:
 def find_command(program: ProgramDeclaration, environment: Mapping[str, str]) -> list[str]:
     """The command with the path of its program; EngineError names what is not there."""
     first = program.command[0]
-    found = shutil.which(first, path=environment.get("PATH", os.defpath))
+    found = in_path(first, environment.get("PATH", os.defpath))
     if found is None:
         what = "is not there or may not be run" if "/" in first else "is in no folder of its PATH"
         what = "is a folder: name the program in it" if Path(first).is_dir() else what

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.engines.surroundings import Finding
-from agent.engines.web.browser.arguments import find_browser, find_setpriv, in_path
+from agent.engines.surroundings import Finding, in_path
+from agent.engines.web.browser.arguments import find_browser, find_setpriv
 from agent.engines.web.bundle import read_bundle
 from agent.engines.web.settings import SHELL
 from agent.errors import ConfigError

@@ -2,7 +2,7 @@
 start time together name one process."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,22 +44,15 @@ def read_process(pid: int) -> Process | None:
     )
 
 
-def all_processes(but: Collection[int] = ()) -> Iterator[Process]:
-    """All visible processes, in one walk. `but`: pids that need not be looked at."""
+def all_processes() -> Iterator[Process]:
+    """All visible processes, in one walk."""
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
     except OSError as error:
         raise HostError(f"cannot list the processes: {error}") from error
     for pid in pids:
-        process = None if pid in but else read_process(pid)
-        if process is not None:
+        if (process := read_process(pid)) is not None:
             yield process
-
-
-def is_alive(pid: int, start_ticks: int) -> bool:
-    """The very process that was meant, and not a zombie."""
-    process = read_process(pid)
-    return process is not None and process.start_ticks == start_ticks and not process.zombie
 
 
 def variables_of(pid: int) -> dict[str, str]:

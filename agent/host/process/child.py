@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.files import short_path
-from agent.host.process.life import UNKNOWN, Exit
+from agent.host.life import UNKNOWN, Exit
 
 _CREDENTIALS = struct.Struct("3i")
 _ROOM = socket.CMSG_SPACE(_CREDENTIALS.size)
@@ -122,8 +122,7 @@ class ProcessChild:
             if (end := os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)) is not None:
                 how = _exit_of(end)
         self.release()
-        if not self.ended.done():
-            self.ended.set_result(how)
+        self.ended.set_result(how)
 
 
 def _exit_of(end: os.waitid_result) -> Exit:

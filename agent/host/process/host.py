@@ -7,7 +7,7 @@ finds them behind their sockets and adopts them.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from itertools import count
@@ -18,21 +18,20 @@ from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
 from agent.host.base import Wake
+from agent.host.life import Limits, Worker
 from agent.host.machine.memory import machine_memory
 from agent.host.machine.proc_table import all_processes, variables_of
 from agent.host.process.child import ProcessChild, listener
-from agent.host.process.launch import Places, spawn, worker_environment
-from agent.host.process.life import Limits, Worker
+from agent.host.process.launch import Places, spawn
 from agent.host.process.remains import Sweep, over_limit
-from agent.host.units import INSTANCES, Kind
 from agent.log import about
-from agent.worker_log import open_log, trim_log
+from agent.worker_log import open_log
 
 log = logging.getLogger(__name__)
 
 WORKER = ("-m", "agent.worker")
 READ_EVERY, LOOK_EVERY = 5, 15
-"""Seconds between two looks at the notices of workers that run, and at their memory and logs."""
+"""Seconds between two looks at the notices of workers that run, and at their memory."""
 LOOK_ANYWAY = 4
 """So many looks at their memory are one, where the machine has as much left as before."""
 FELL = 32 << 20
@@ -56,24 +55,17 @@ class ProcessHost:
     async def open(
         cls,
         wake: Wake,
-        run_dir: Path,
-        session_root: Path,
+        places: Places,
         worker: WorkerSection,
-        kind: Kind = INSTANCES,
-        *,
-        cache_root: Path | None = None,
-        members_root: Path | None = None,
         program: Sequence[str] = WORKER,
     ) -> "ProcessHost":
-        """`run_dir` belongs to one kind of workers. `program`: what Python runs, before the kind's
-        arguments."""
+        """`places.run_dir` belongs to one kind of workers; `program` is what Python runs."""
         try:
-            make_run_dir(run_dir, parents=True)
-            places = Places(run_dir, session_root, cache_root, members_root)
-            self = cls(wake, places, worker, [*program, *kind.arguments])
+            _make_run_dir(places.run_dir, parents=True)
+            self = cls(wake, places, worker, program)
             await self._adopt()
         except OSError as error:
-            raise HostError(f"cannot use {run_dir} for the workers: {error}") from error
+            raise HostError(f"cannot use {places.run_dir} for the workers: {error}") from error
         return self
 
     async def close(self, *, leave_workers: bool) -> None:
@@ -87,17 +79,17 @@ class ProcessHost:
     @property
     def jobs_pending(self) -> int:
         """Workers on their way up or down."""
-        passing = (UnitState.ACTIVATING, UnitState.DEACTIVATING)
-        return sum(worker.state in passing for worker in self._workers.values())
+        all = self._workers.values()
+        return sum(its.status.runs and its.state is not UnitState.ACTIVE for its in all)
 
     def boot_id(self) -> str:
         return self._boot
 
     def link_path(self, instance: InstanceId) -> Path:
-        return self._places.folder(parse_instance_id(instance)) / "link.sock"
+        return self._folder(instance) / "link.sock"
 
     def log_path(self, instance: InstanceId) -> Path | None:
-        return self._places.folder(parse_instance_id(instance)) / "worker.log"
+        return self._folder(instance) / "worker.log"
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         return False
@@ -132,6 +124,9 @@ class ProcessHost:
     def limit_memory(self, instance: InstanceId, most: int) -> None:
         self._memory_max[instance] = most
 
+    def _folder(self, instance: InstanceId) -> Path:
+        return self._places.run_dir / parse_instance_id(instance)
+
     def _worker(self, instance: InstanceId) -> Worker:
         if instance not in self._workers:
             id = parse_instance_id(instance)
@@ -139,10 +134,10 @@ class ProcessHost:
         return self._workers[instance]
 
     def _launch(self, worker: Worker) -> ProcessChild:
-        id, folder = worker.id, self._places.folder(worker.id)
-        environment = worker_environment(id, worker.status.run, self._places, self._limits.watchdog)
+        id, folder = worker.id, self._folder(worker.id)
+        environment = self._places.environment(folder, worker.status.run, self._limits.watchdog)
         try:
-            make_run_dir(folder)
+            _make_run_dir(folder)
             (folder / "link.sock").unlink(missing_ok=True)
             child, out = self._child(worker), open_log(folder)
         except OSError as error:
@@ -156,10 +151,11 @@ class ProcessHost:
             os.close(out)
 
     def _child(self, worker: Worker) -> ProcessChild:
-        def clear(pid: int) -> Awaitable[int]:
-            return self._sweep.kill(pid, worker.status.run, self._living())
-
-        return ProcessChild(self._places.folder(worker.id) / "notify", worker.notice, clear)
+        return ProcessChild(
+            self._folder(worker.id) / "notify",
+            worker.notice,
+            lambda pid: self._sweep.kill(pid, worker.status.run, self._living()),
+        )
 
     async def _adopt(self) -> None:
         """The workers of an earlier agent go on. One whose sessions lie somewhere else by now, as
@@ -208,7 +204,7 @@ class ProcessHost:
                 for worker in self._workers.values():
                     worker.spare()
             if beat % READ_EVERY == 0:
-                for worker in self._living().values():
+                for worker in self._workers.values():
                     if worker.child is not None and worker.state is UnitState.ACTIVE:
                         worker.child.hears()
             if beat % LOOK_EVERY == 0:
@@ -219,11 +215,8 @@ class ProcessHost:
 
     async def _look_after(self, *, anyway: bool) -> None:
         """A worker that grew took it from the machine, unless others gave back as much."""
-        living, before = self._living(), self._available
-        for worker in living.values():
-            trim_log(self._places.folder(worker.id) / "worker.log")
-        limits = {pid: self._memory_max.get(its.id, 0) for pid, its in living.items()}
-        limits = {pid: most for pid, most in limits.items() if most}
+        most, before = self._memory_max, self._available
+        limits = {pid: most[it.id] for pid, it in self._living().items() if most.get(it.id)}
         self._available = machine_memory().available
         if limits and (anyway or self._available < before - FELL):
             for pid, used in (await asyncio.to_thread(over_limit, limits)).items():
@@ -233,7 +226,7 @@ class ProcessHost:
                     large.kill("oom-kill")
 
 
-def make_run_dir(path: Path, *, parents: bool = False) -> None:
+def _make_run_dir(path: Path, *, parents: bool = False) -> None:
     """`parents`: at the start. Later, one that was moved away is not made again."""
     path.mkdir(mode=0o700, parents=parents, exist_ok=True)
     path.chmod(0o700)

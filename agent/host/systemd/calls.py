@@ -9,7 +9,7 @@ from typing import Any
 from agent.errors import HostError
 from agent.host import units
 from agent.host.systemd.bus import BusCallFailed, BusGone, Greeting, SystemBus
-from agent.host.systemd.unit_facts import PROPERTIES, UNIT
+from agent.host.systemd.unit_cache import PROPERTIES, UNIT
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ from agent.host.systemd.bus import BusCallFailed, BusGone, SystemBus
 from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal
 from agent.host.systemd.enabled_units import FOLDERS, UnitFiles, read_unit_files
 from agent.host.systemd.jobs import UNKNOWN, Jobs
-from agent.host.systemd.signals import Signals
 from agent.host.systemd.unit_cache import UnitCache
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,6 @@ class SystemdHost:
         self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._hear)
         self._systemd = SystemdCalls(self._bus)
         self._jobs = Jobs(self._systemd.job_exists)
-        self._signals = Signals(kind, self._cache, self._jobs, wake, self._files_changed)
         self._files_reader = asyncio.create_task(self._read_files_again(), name="unit files")
 
     @classmethod
@@ -165,7 +163,7 @@ class SystemdHost:
         return self._absent(instance) if known is UNIT_ABSENT else known
 
     async def _ask(self, instance: InstanceId, unit: str) -> UnitStatus:
-        self._cache.begin_asking(instance)
+        self._cache.mark_stale(instance, stale=False)
         try:
             if not await self._systemd.is_loaded(unit):
                 self._cache.note_absent(instance)
@@ -253,7 +251,26 @@ class SystemdHost:
         self._jobs.bus_lost()
 
     def _hear(self, message: Message) -> None:
-        self._signals.hear(message)
+        """Which units grow stale, and whom that wakes. A signal that a unit came or went is not
+        believed but asked about: a reload removes each unit and makes it again."""
+        body = message.body
+        if message.member == "PropertiesChanged":
+            unit = units.unit_of_path(message.path or "")
+            instance = self._kind.id_of(unit) if unit else None
+            plain = {name: value.value for name, value in body[1].items()}
+            if instance is not None and self._cache.changed(instance, plain, body[2]):
+                self._wake(instance)
+        elif message.member in ("JobRemoved", "UnitNew", "UnitRemoved"):
+            job = message.member == "JobRemoved"
+            if (instance := self._kind.id_of(body[2] if job else body[0])) is not None:
+                self._cache.mark_stale(instance)
+                if job:
+                    self._jobs.removed(body[1], body[3])
+                self._wake(instance)
+        elif message.member == "UnitFilesChanged" or (
+            message.member == "Reloading" and body == [False]
+        ):
+            self._files_changed.set()
 
     async def _read_files_again(self) -> None:
         while True:

@@ -6,15 +6,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.clock import slept
-from agent.core.model import UNIT_ABSENT, InstanceId, UnitStatus
-from agent.host.systemd.unit_facts import ENDING, LIFE, WANTED, read_unit
+from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
+
+UNIT = "org.freedesktop.systemd1.Unit"
+SERVICE = "org.freedesktop.systemd1.Service"
+_OF_UNIT = "ActiveState LoadState Job InvocationID StateChangeTimestampMonotonic"
+_OF_SERVICE = "MainPID NRestarts Result ExecMainStatus StatusText"
+PROPERTIES = (
+    *((UNIT, name) for name in _OF_UNIT.split()),
+    *((SERVICE, name) for name in _OF_SERVICE.split()),
+)
+WANTED = frozenset(name for _, name in PROPERTIES)
+LIFE = frozenset({"ActiveState", "MainPID", "NRestarts"})
+"""A change of one of these may come with a new InvocationID, which no signal has."""
+_STATES = {str(state): state for state in UnitState} | {"reloading": UnitState.ACTIVE}
 
 
 @dataclass(slots=True)
 class _Entry:
-    properties: dict[str, Any] = field(default_factory=dict)
+    properties: dict[str, Any] | None = None
+    """None: not asked yet; empty: not loaded."""
     stale: bool = True
-    absent: bool = False
     ended: dict[str, Any] = field(default_factory=dict)
     """How the run before ended; systemd itself forgets that at the next start."""
 
@@ -32,65 +44,76 @@ class UnitCache:
 
     def note_absent(self, instance: InstanceId) -> None:
         """Not loaded. Asking for its properties would load it, and signal that, for ever."""
-        self._entries[instance] = _Entry(stale=False, absent=True)
+        self._entries[instance] = _Entry({}, stale=False)
 
     def all_stale(self) -> None:
         for entry in self._entries.values():
             entry.stale = True
 
-    def mark_stale(self, instance: InstanceId) -> None:
-        self._entries.setdefault(instance, _Entry()).stale = True
-
-    def begin_asking(self, instance: InstanceId) -> None:
-        """Later signals count as newer than the answer."""
-        self._entries.setdefault(instance, _Entry()).stale = False
+    def mark_stale(self, instance: InstanceId, *, stale: bool = True) -> None:
+        """False before a question: later signals count as newer than the answer."""
+        self._entry(instance).stale = stale
 
     def answered(self, instance: InstanceId, properties: Mapping[str, Any]) -> UnitStatus:
-        entry = self._entries.setdefault(instance, _Entry())
+        entry = self._entry(instance)
         entry.properties = dict(properties)
-        entry.absent = False
-        return _read(entry)
+        return _read(entry.ended, entry.properties)
 
     def changed(
         self, instance: InstanceId, changed: Mapping[str, Any], invalidated: list[str]
     ) -> bool:
         """PropertiesChanged arrived; says whether there is something new to decide. A status text
         alone is for people; the worker's claims come over its link."""
-        entry = self._entries.setdefault(instance, _Entry())
+        entry = self._entry(instance)
+        before = entry.properties or {}
         different = {
             name: value
             for name, value in changed.items()
-            if name in WANTED and entry.properties.get(name) != value
+            if name in WANTED and before.get(name) != value
         }
-        if WANTED.intersection(invalidated) or LIFE.intersection(different):
+        unknown = bool(different) and not before
+        if unknown or WANTED.intersection(invalidated) or LIFE.intersection(different):
             entry.stale = True
-        entry.properties.update(different)
+        entry.properties = before | different
         if different.get("Result", "success") != "success":
-            entry.ended = {name: entry.properties.get(name) for name in ENDING}
+            entry.ended = {n: entry.properties.get(n) for n in ("Result", "ExecMainStatus")}
         return entry.stale or bool(different.keys() - {"StatusText"})
 
     def differs(self, instance: InstanceId, active_state: str, job: int) -> bool:
         """Whether a listing differs from the cached state."""
-        properties = self._entries.setdefault(instance, _Entry()).properties
-        return (
-            properties.get("ActiveState") != active_state or properties.get("Job", (0,))[0] != job
-        )
+        known = self._entry(instance).properties or {}
+        return known.get("ActiveState") != active_state or known.get("Job", (0,))[0] != job
 
     def status(self, instance: InstanceId) -> UnitStatus | None:
         """None: systemd must be asked."""
         entry = self._entries.get(instance)
-        if entry is None or entry.stale:
+        if entry is None or entry.stale or entry.properties is None:
             return None
-        if entry.absent:
-            return UNIT_ABSENT
-        if not entry.properties:
-            return None
-        return _read(entry)
+        return _read(entry.ended, entry.properties) if entry.properties else UNIT_ABSENT
+
+    def _entry(self, instance: InstanceId) -> _Entry:
+        return self._entries.setdefault(instance, _Entry())
 
 
-def _read(entry: _Entry) -> UnitStatus:
-    properties = entry.properties
-    if entry.ended and properties["NRestarts"] and properties["Result"] == "success":
-        properties = {**properties, **entry.ended}
+def _read(ended: Mapping[str, Any], told: Mapping[str, Any]) -> UnitStatus:
+    if ended and told["NRestarts"] and told["Result"] == "success":
+        told = {**told, **ended}
     # Rounded, or the moment between the two looks would make each answer a different one.
-    return read_unit(properties, round(slept(), 3))
+    return read_unit(told, round(slept(), 3))
+
+
+def read_unit(properties: Mapping[str, Any], sleep_offset: float) -> UnitStatus:
+    """`sleep_offset`: what the boot clock counts more than the monotonic one."""
+    changed = int(properties["StateChangeTimestampMonotonic"])
+    return UnitStatus(
+        state=_STATES.get(properties["ActiveState"], UnitState.INACTIVE),
+        run=bytes(properties["InvocationID"]).hex(),
+        main_pid=int(properties["MainPID"]),
+        restarts=int(properties["NRestarts"]),
+        result=str(properties["Result"]),
+        exit_status=int(properties["ExecMainStatus"]),
+        status_text=str(properties["StatusText"]),
+        job_pending=properties["Job"][0] != 0,
+        masked=properties["LoadState"] == "masked",
+        since=changed / 1e6 + sleep_offset if changed else 0.0,
+    )

@@ -11,8 +11,8 @@ from signal import SIGKILL, SIGTERM, Signals
 
 from agent.engines.base import OpenEngine
 from agent.errors import WaError
+from agent.host.life import Exit, Worker
 from agent.host.notify import Notifier
-from agent.host.process.life import Exit, Worker
 from agent.link.wire import Hello
 from agent.worker.identity import lock_held, read_identity
 from agent.worker.life import Life
@@ -43,21 +43,6 @@ class House:
     extend: Callable[[str], object] = lambda _: None
     """A member that saves needs more time; in the words of a notice."""
     sharers: Callable[[], int] = lambda: 1
-
-
-class _Notices(Notifier):
-    __slots__ = ("_extend", "_worker")
-
-    def __init__(self, worker: Worker, extend: Callable[[str], object]) -> None:
-        super().__init__()
-        self._worker, self._extend = worker, extend
-
-    def send(self, *assignments: str) -> bool:
-        self._worker.notice(dict(each.split("=", 1) for each in assignments))
-        for each in assignments:
-            if each.startswith("EXTEND"):
-                self._extend(each)
-        return True
 
 
 class MemberRun:
@@ -109,6 +94,12 @@ class MemberRun:
         result = "exit-code" if status else ""
         self.ended.set_result(Exit("signal" if task.cancelled() else result, status))
 
+    def _notice(self, *said: str) -> None:
+        self._worker.notice(dict(each.split("=", 1) for each in said))
+        for each in said:
+            if each.startswith("EXTEND"):
+                self._house.extend(each)
+
     async def _work(self) -> int:
         """Return the exit status that its process would have."""
         house, id = self._house, self._worker.id
@@ -118,8 +109,8 @@ class MemberRun:
             house.check_folder(identity.folder)
             folder.mkdir(mode=0o750, exist_ok=True)
             hello = Hello(id, self._worker.status.run, identity.engine, self.pid)
-            notices = _Notices(self._worker, house.extend)
-            life = self._life = Life(hello, notices, house.watchdog, house.sharers)
+            notifier = Notifier(take=self._notice)
+            life = self._life = Life(hello, notifier, house.watchdog, house.sharers)
             if self._asked:
                 life.ask()
             with lock_held(identity.folder):

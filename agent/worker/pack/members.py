@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ from agent.clock import boot_id
 from agent.core.model import InstanceId, UnitState, parse_instance_id
 from agent.errors import InvalidRequest
 from agent.files import write_whole
-from agent.host.process.life import Limits, Worker
+from agent.host.life import Limits, Worker
+from agent.worker.calls import Work
 from agent.worker.pack.member import House, MemberRun
 
 log = logging.getLogger(__name__)
@@ -44,19 +45,35 @@ class Members:
     def running(self) -> list[InstanceId]:
         return [id for id, worker in self.all.items() if not worker.at_rest]
 
+    def works(self) -> dict[str, Work]:
+        """The agent's calls; each answer names all members."""
+
+        def work(done: Callable[[InstanceId], Awaitable[None]] | None = None) -> Work:
+            async def answer(args: Mapping[str, Any]) -> Mapping[str, Any]:
+                if done is not None:
+                    await done(parse_instance_id(args.get("id")))
+                return {"members": self.statuses()}
+
+            return answer
+
+        calls = {"hold": self.hold, "release": self.release, "forget": self.forget}
+        return {"members": work(), **{name: work(call) for name, call in calls.items()}}
+
     async def hold(self, id: InstanceId) -> None:
         """Start it, unless it runs; HostError: it ended before it was ready."""
-        await self._worker(id).start()
+        worker = self._worker(id)
+        if worker.at_rest:
+            worker.reset_failed()  # its limit is against crash loops, not against the agent
+        await worker.start()
 
-    async def release(self, id: InstanceId, *, forget: bool = False) -> None:
+    async def release(self, id: InstanceId) -> None:
         if (worker := self.all.get(id)) is not None:
             await worker.stop()
-            if forget and worker.at_rest:
-                self.all.pop(id, None)
 
-    def reset_failed(self, id: InstanceId) -> None:
-        if (worker := self.all.get(id)) is not None:
-            worker.reset_failed()
+    async def forget(self, id: InstanceId) -> None:
+        await self.release(id)
+        if id in self.all and self.all[id].at_rest:
+            del self.all[id]
 
     def statuses(self) -> dict[str, Mapping[str, Any]]:
         """One that ends with its pack was stopped by no person: it begins again with it."""

@@ -7,17 +7,15 @@ What they share is this process and what the engine shares (of baileys: Node).
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from agent.core.words import Happening, InstanceId, parse_instance_id
+from agent.core.words import Happening, parse_instance_id
 from agent.engines.catalog import load_shared
 from agent.errors import ConfigError
 from agent.link.server import LinkServer
 from agent.link.wire import Call
-from agent.worker.calls import Answer, Work, answer_with, plain
+from agent.worker.calls import Answer, answer_with, plain
 from agent.worker.identity import Identity, refuse_foreign_group
 from agent.worker.life import ProcessLife, live
 from agent.worker.pack.member import House
@@ -98,7 +96,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
         sharers=sharers,
     )
     members = Members(link_path.parent, house, tell)
-    calls = {**_calls(members), "end": plain(life.stop)}
+    calls = {**members.works(), "end": plain(life.stop)}
     works = {
         "shared": shared.watch(alive),
         "status": tell_status(changed, status, life.notifier, STATUS_APART),
@@ -110,28 +108,6 @@ async def _work(identity: Identity, link_path: Path) -> int:
         log.exception("the pack ended with an internal error")
         os._exit(1)  # its sessions are in an unknown state: what the disk holds is better
     return status_code
-
-
-def _calls(members: Members) -> dict[str, Work]:
-    def member(args: Mapping[str, Any]) -> InstanceId:
-        return parse_instance_id(args.get("id"))
-
-    async def hold(args: Mapping[str, Any]) -> Answer:
-        await members.hold(member(args))
-        return await tell({})
-
-    async def release(args: Mapping[str, Any]) -> Answer:
-        await members.release(member(args), forget=args.get("forget") is True)
-        return await tell({})
-
-    async def reset(args: Mapping[str, Any]) -> Answer:
-        members.reset_failed(member(args))
-        return await tell({})
-
-    async def tell(_args: Mapping[str, Any]) -> Answer:
-        return {"members": members.statuses()}
-
-    return {"hold": hold, "release": release, "reset_failed": reset, "members": tell}
 
 
 def _stamp_lines(pack: str) -> None:

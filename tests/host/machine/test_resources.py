@@ -6,7 +6,6 @@ import sys
 
 from agent.core.model import InstanceId
 from agent.host import units
-from agent.host.machine.proc_table import is_alive, read_process
 from agent.host.machine.process_tree import UNSEEN
 from agent.host.machine.resources import measure
 
@@ -72,11 +71,3 @@ def test_a_control_group_is_the_kernels_own_account(tmp_path, monkeypatch):
     assert usage.cpu_seconds == 2.5
     (group / "cgroup.procs").write_text("77\n")  # another's worker of the same name
     assert measure({ME: os.getpid()})[ME].cpu_seconds != 2.5
-
-
-def test_a_process_is_known_by_its_start_too():
-    mine = read_process(os.getpid())
-    assert mine is not None
-    assert is_alive(mine.pid, mine.start_ticks)
-    assert not is_alive(mine.pid, mine.start_ticks - 1)
-    assert read_process(1 << 22) is None

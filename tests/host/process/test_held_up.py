@@ -6,7 +6,7 @@ import time
 from unittest.mock import Mock
 
 from agent.core.model import InstanceId, UnitState
-from agent.host.process.life import Limits, Worker
+from agent.host.life import Limits, Worker
 from tests.conftest import Eventually
 
 

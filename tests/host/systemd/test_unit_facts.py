@@ -4,8 +4,7 @@ import pytest
 
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState
 from agent.host.systemd.enabled_units import read_unit_files
-from agent.host.systemd.unit_cache import UnitCache
-from agent.host.systemd.unit_facts import read_unit
+from agent.host.systemd.unit_cache import UnitCache, read_unit
 from agent.host.units import INSTANCES, PACKS
 
 A = InstanceId("a")
@@ -34,7 +33,7 @@ def test_properties_become_a_status():
 def test_a_changed_life_is_read_again_a_changed_text_is_not():
     cache = UnitCache()
     assert cache.status(A) is None
-    cache.begin_asking(A)
+    cache.mark_stale(A, stale=False)
     cache.answered(A, RUNNING)
     assert cache.changed(A, {"StatusText": "better", "CPUUsageNSec": 1}, []) is False
     status = cache.status(A)
@@ -46,7 +45,7 @@ def test_a_changed_life_is_read_again_a_changed_text_is_not():
 
 def test_a_signal_during_a_query_is_newer_than_its_answer():
     cache = UnitCache()
-    cache.begin_asking(A)
+    cache.mark_stale(A, stale=False)
     cache.changed(A, {"ActiveState": "failed"}, [])
     cache.answered(A, RUNNING)
     assert cache.status(A) is None
@@ -54,13 +53,13 @@ def test_a_signal_during_a_query_is_newer_than_its_answer():
 
 def test_how_the_run_before_ended_is_kept_after_a_restart():
     cache = UnitCache()
-    cache.begin_asking(A)
+    cache.mark_stale(A, stale=False)
     cache.answered(A, RUNNING)
     cache.changed(A, {"ActiveState": "activating", "Result": "watchdog", "ExecMainStatus": 6}, [])
-    cache.begin_asking(A)
+    cache.mark_stale(A, stale=False)
     status = cache.answered(A, {**RUNNING, "NRestarts": 1})
     assert (status.result, status.exit_status, status.restarts) == ("watchdog", 6, 1)
-    cache.begin_asking(A)
+    cache.mark_stale(A, stale=False)
     assert cache.answered(A, RUNNING).result == "success"
 
 

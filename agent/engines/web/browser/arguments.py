@@ -1,10 +1,10 @@
 """Which browser, and with which arguments: the leanest ones that keep its sandbox."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.engines.surroundings import in_path
 from agent.engines.web.settings import CHROMIUM, SHELL
 from agent.errors import ConfigError
 
@@ -150,15 +150,6 @@ def find_setpriv() -> str:
             code="setpriv_missing",
         )
     return setpriv
-
-
-def in_path(name: str) -> str | None:
-    """As shutil.which(), whose module brings three compressors into every worker."""
-    for folder in os.get_exec_path():
-        path = Path(folder) / name
-        if os.access(path, os.X_OK) and path.is_file():
-            return str(path)
-    return None
 
 
 def user_agent(version: str) -> str:
