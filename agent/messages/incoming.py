@@ -36,7 +36,6 @@ BESIDE = 200
 """Bytes of a row beside its record."""
 MOST_GONE = 64
 """Runs of records that went; beyond them the oldest two become one."""
-MOST_MARKS = 2000
 _LATEST = 10**14
 """Milliseconds: a clock beyond them is wrong."""
 
@@ -215,10 +214,7 @@ def _mark(db: sqlite3.Connection, args: Mapping[str, Any]) -> Mapping[str, Any]:
         "insert into marks values (?, ?) on conflict (chat)"
         " do update set cursor = max(cursor, excluded.cursor)"
     )
-    with transaction(db):
-        db.execute(row, (word(args, "chat"), whole(args, "cursor")))
-        over = "select chat from marks order by cursor desc limit -1 offset ?"
-        db.execute(f"delete from marks where chat in ({over})", (MOST_MARKS,))
+    db.execute(row, (word(args, "chat"), whole(args, "cursor")))
     return {}
 
 

@@ -35,7 +35,7 @@ LEAST = 8 * 1024
 """Bytes a second. A load that is slower is given up; asked for again, it stands last."""
 FORGET_AFTER = 60.0
 """Seconds in which a failure that another try would not change is not tried again."""
-LONGEST_WAIT = 20.0
+LONGEST_WAIT = 60.0
 _FINAL = frozenset({"media_gone", "media_damaged", "media_refused"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[0-9a-f]{40}")

@@ -44,7 +44,6 @@ MEDIA_SECONDS = 15.0
 LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""
 SETTLE_EVERY = 10.0
-SETTLES_AT_ONCE = 16
 FILES, ALL_FILES = 4, 16
 """Files of messages that are read at once, of one session and of all."""
 READS_AT_ONCE = 4
@@ -121,7 +120,6 @@ class Reader:
         """Those whose workers are to be told what is settled, and asked for their figures."""
         self.consumers: Mapping[str, Callable[[InstanceId], bool]] = {}
         """Who gets the messages of which sessions; `settle` tells how far each is."""
-        self._settles = asyncio.Semaphore(SETTLES_AT_ONCE)
 
     async def page(
         self, id: InstanceId, after: int | None, *, limit: int = 100, wait: float = 0.0
@@ -178,24 +176,18 @@ class Reader:
             its.files -= 1
 
     async def _load(self, id: InstanceId, message: str, chat: str, wait: float) -> Answer:
-        until = boot_now() + wait
-        while True:
-            left = max(0.0, min(until - boot_now(), 10.0))
-            asked = {"id": message, "chat": chat, "wait": left}
-            try:
-                said = await self.call(id, "messages_media", asked, left + MEDIA_SECONDS)
-            except EngineError as error:
-                for kind, codes in _MEDIA_ERRORS.items():
-                    if error.code in codes:
-                        raise kind(f"{error} ({id})", code=error.code) from error
-                raise
-            if said.get("state") == "ready":
-                return said
-            if boot_now() >= until or self.ending:
-                raise NotYet(
-                    f"cannot give this file of {id} yet: it is being loaded; ask again",
-                    code="media_loading",
-                )
+        asked = {"id": message, "chat": chat, "wait": wait}
+        try:
+            said = await self.call(id, "messages_media", asked, wait + MEDIA_SECONDS)
+        except EngineError as error:
+            for kind, codes in _MEDIA_ERRORS.items():
+                if error.code in codes:
+                    raise kind(f"{error} ({id})", code=error.code) from error
+            raise
+        if said.get("state") != "ready":
+            why = f"cannot give this file of {id} yet: it is being loaded; ask again"
+            raise NotYet(why, code="media_loading")
+        return said
 
     async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
         """Of the worker, or of its file where none runs: a question of `reading.READS`."""
@@ -252,11 +244,10 @@ class Reader:
         wanted = [name for name, wants in self.consumers.items() if wants(id)]
         least = min((its.cursors.get(name, 0) for name in wanted or (READER,)), default=0)
         try:
-            async with self._settles:
-                if least or wanted:
-                    with suppress(EngineError):
-                        await self.call(id, "messages_settled", {"cursor": least})
-                raw = await self.call(id, "messages_state", {})
+            if least or wanted:
+                with suppress(EngineError):
+                    await self.call(id, "messages_settled", {"cursor": least})
+            raw = await self.call(id, "messages_state", {})
         except WaError as error:
             log.debug("no figures of its messages: %s", error, extra=about(id))
             return
