@@ -16,16 +16,7 @@ from typing import Any, TypeVar
 from agent.clock import boot_now
 from agent.failpoint import failpoint
 from agent.messages.database import Form, is_damage, open_file, set_aside, transaction
-from agent.messages.reading import (
-    FORGOTTEN_AFTER,
-    READS,
-    TABLES,
-    find,
-    nothing,
-    state_of,
-    whole,
-    word,
-)
+from agent.messages.reading import FORGOTTEN, READS, TABLES, find, nothing, state_of, whole, word
 from agent.messages.record import encode
 
 T = TypeVar("T")
@@ -178,7 +169,7 @@ class Incoming:
 def _let_go(db: sqlite3.Connection, last: int, went: int, freed: int, since: float) -> None:
     *_, settled, settled_wall = state_of(db)
     first, lost = db.execute("select min(cursor) from records").fetchone()[0], 0
-    if last > settled and time.time() - settled_wall < FORGOTTEN_AFTER:
+    if last > settled and time.time() - settled_wall < FORGOTTEN:
         unread = "select count(*) from records where cursor > ? and cursor <= ?"
         lost = db.execute(unread, (settled, last)).fetchone()[0]
     db.execute("delete from records where cursor <= ?", (last,))

@@ -15,19 +15,10 @@ import msgspec
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.engines.receiver import is_answerable
-from agent.errors import (
-    EngineError,
-    LinkError,
-    NotFound,
-    NotYet,
-    Refused,
-    StoreError,
-    TryLater,
-    WaError,
-)
+from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
 from agent.log import about
 from agent.messages.incoming import FOLDER, NAME
-from agent.messages.media import open_media
+from agent.messages.media import explain_loss, open_media
 from agent.messages.reading import Answer, read_only
 from agent.messages.record import MESSAGE
 from agent.supervise.requests.calls import Workers
@@ -51,13 +42,6 @@ READS_AT_ONCE = 4
 _CANNOT = "cannot read messages"
 FIGURES = ("newest", "waiting", "bytes", "lost", "refused")
 _UNKNOWN_CALL = ("invalid_request", "do")
-_MEDIA_ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
-    NotFound: ("message_not_found", "no_media", "media_gone"),
-    Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
-    TryLater: ("media_unreachable", "busy", "timeout", "interrupted", "not_ready"),
-    StoreError: ("media_not_kept",),
-}
-"""A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -180,10 +164,7 @@ class Reader:
         try:
             said = await self.call(id, "messages_media", asked, wait + MEDIA_SECONDS)
         except EngineError as error:
-            for kind, codes in _MEDIA_ERRORS.items():
-                if error.code in codes:
-                    raise kind(f"{error} ({id})", code=error.code) from error
-            raise
+            raise explain_loss(id, error) from error
         if said.get("state") != "ready":
             why = f"cannot give this file of {id} yet: it is being loaded; ask again"
             raise NotYet(why, code="media_loading")
@@ -253,7 +234,8 @@ class Reader:
             return
         with suppress(msgspec.ValidationError):
             told = msgspec.convert(raw, dict[str, _Whole])
-            its.figures = {**dict.fromkeys(FIGURES, 0), **its.figures, **told}
+            before = its.figures
+            its.figures = {name: told.get(name, before.get(name, 0)) for name in FIGURES}
 
     def figures(self) -> Mapping[InstanceId, Mapping[str, int]]:
         return {id: its.figures for id, its in self._sessions.items() if its.figures}
