@@ -7,7 +7,7 @@ from agent.api.assemble import serve
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts as ApiParts
 from agent.api.server import Server
-from agent.config import Config
+from agent.config.config import Config
 from agent.daemon.troubles import Troubles
 from agent.messages import metrics
 from agent.messages.reader import Reader

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import boot_id, boot_now
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.health.wanted import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.troubles.table import TABLE, counted_of

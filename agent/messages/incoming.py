@@ -84,7 +84,7 @@ class Incoming:
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return work(self._open())
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not is_damage(error):
                 raise
             self.close()

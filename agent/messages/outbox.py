@@ -152,8 +152,8 @@ def hash_of(whose: Sequence[str], born: float) -> str:
 
 
 class Outbox:
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(self, path: Path, writer: Writer) -> None:
+        self._path, self._writer, self._inode = path, writer, path.stat().st_ino
         self.mark = Mark("", 0)
         self.opened_so = ""
         """A sentence on what a person must know of how the file was opened."""
@@ -173,7 +173,7 @@ class Outbox:
             aside.append(damage)
             return Database(db, recursive_triggers=False, execute_plugins=False)
 
-        outbox = cls(await Writer.open(path, connect))
+        outbox = cls(path, await Writer.open(path, connect))
         try:
             await outbox._begin(known, aside[0])
         except BaseException:
@@ -183,6 +183,15 @@ class Outbox:
 
     async def close(self) -> None:
         await self._writer.close()
+
+    @property
+    def is_away(self) -> bool:
+        """True if its file was removed or replaced while it was open: it takes what no later
+        agent would find."""
+        try:
+            return self._path.stat().st_ino != self._inode
+        except OSError:
+            return True
 
     async def _begin(self, known: Mark | None, damage: str) -> None:
         def write(db: Database) -> tuple[Mark, bool, float]:

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.config import Config
-from agent.config.wing_tables import own_row
+from agent.config.config import Config
+from agent.config.tables import own_row
 from agent.core.event_json import wall_text
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.deliver.bus import EventBus, EventFilter
@@ -323,7 +323,9 @@ class Sending:
                     raise
                 if str(error) != str(self._trouble):
                     log.error("messages to send are refused: %s", error)
-                self._trouble = error
+                self._trouble = (
+                    error if error.http >= 503 else StoreError(str(error), code=error.code)
+                )
                 self._opened.set()
                 await asyncio.sleep(OPEN_AGAIN)
                 continue
@@ -391,11 +393,11 @@ class Sending:
         waiting.tell(end)
 
     async def _tick(self, outbox: Outbox) -> None:
-        """Until the file is found damaged."""
+        """Until the file is found damaged, or another one lies in its place."""
         tidied = time.monotonic() - HOUR
         while True:
             holds = (sender.hold for sender in self.senders.values())
-            if any(hold is not None and hold.code == "damaged" for hold in holds):
+            if outbox.is_away or any(hold and hold.code == "damaged" for hold in holds):
                 return
             if step := await outbox.follow_clock():
                 log.warning("the machine's clock was set by %+.0f s; messages wait on", step)
@@ -486,7 +488,7 @@ async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
         try:
             return await work()
         except Exception as error:
-            known = isinstance(error, StoreError)  # the disk is full, or read only
+            known = isinstance(error, WaError)  # the disk is full, or cannot be read
             log.error("the outbox goes on: %s", error, exc_info=None if known else error)
             if isinstance(error, StoreError) and error.code == "damaged":
                 return None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.config.wing_tables import OwnTable
+from agent.config.tables import Table
 from agent.core.setting import setting
 
 
@@ -63,5 +63,5 @@ PACE_HEAD = """\
 # so in wa-agent why.\
 """
 
-MESSAGES = OwnTable(name="messages", plain=MessagesSettings(), head=HEAD, worker=OF_WORKERS)
-PACE = OwnTable(name="messages.pace", plain=PaceSettings(), head=PACE_HEAD)
+MESSAGES = Table(name="messages", plain=MessagesSettings(), head=HEAD, worker=OF_WORKERS)
+PACE = Table(name="messages.pace", plain=PaceSettings(), head=PACE_HEAD)

@@ -43,7 +43,7 @@ class Wanted(NamedTuple):
 class Archives:
     def __init__(self, base: Supervision) -> None:
         self._registry, self._keeping, self._root = base.registry, base.keeping, base.root
-        self._store, self._host, self._settings = base.ground.store, base.seats, base.settings
+        self._store, self._host = base.ground.store, base.seats
         self._forget, self._wake = base.forget, base.wake
         self._arriving: set[InstanceId] = set()
 
@@ -77,7 +77,7 @@ class Archives:
         """What came in, the archive's SHA-256, and the name in the trash of what it replaced.
         Refused where the id exists, unless `replace` retires the old session."""
         async with self._received(pieces) as (file, sha256):
-            manifest = await asyncio.to_thread(read_archive_manifest, file, self._limits())
+            manifest = await asyncio.to_thread(read_archive_manifest, file, Limits())
             file.seek(0)
             wanted = Wanted(id or manifest.id, replace, enable)
             if wanted.id in self._arriving:
@@ -93,7 +93,7 @@ class Archives:
     @asynccontextmanager
     async def _received(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[IO[bytes], str]]:
         """The archive that comes in, in a nameless file, and its SHA-256."""
-        most, digest, size = self._limits().packed, hashlib.sha256(), 0
+        most, digest, size = Limits().packed, hashlib.sha256(), 0
         with await asyncio.to_thread(_open_nameless, self._root) as file:
             async for piece in pieces:
                 size += len(piece)
@@ -112,7 +112,7 @@ class Archives:
         id = wanted.id
         _find_engine(manifest)
         self._check_free(wanted, manifest)
-        work = partial(unpack, self._root, file, id, self._limits())
+        work = partial(unpack, self._root, file, id, Limits())
         arrived = await self._keeping.work.run(id, "import", work, manifest.listing.size)
         _refuse_unfit(id, arrived)
         self._check_free(wanted, manifest)
@@ -186,10 +186,6 @@ class Archives:
             cure = f"import it under another id, or delete {old.id} first"
             words = f"cannot import {old.id}: {words}; {cure}"
             raise Refused(words, field="id", code="other_account")
-
-    def _limits(self) -> Limits:
-        chosen = self._settings.config.sessions
-        return Limits(chosen.import_packed, chosen.import_unpacked, chosen.import_files)
 
 
 def _made(wanted: Wanted, manifest: Manifest, old: Facts | None) -> tuple[Instance, SessionRecord]:

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.clock import boot_now
-from agent.config import Config
-from agent.config.wing_tables import check_declared, declared_for, worker_settings
+from agent.config.config import Config
+from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.figures.trend import open_trends
 from agent.core.model import InstanceId
 from agent.deliver.bus import EventBus
@@ -23,7 +23,7 @@ from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
-from agent.supervise.packs.packs import Packs
+from agent.supervise.packs import Packs
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.happenings import Happenings
@@ -89,12 +89,11 @@ class Supervision:
         )
         self.backends = Backends(
             Shared(
-                root=config.backends_root,
+                root=config.agent.state_path / "backends",
                 wakes=self.ground.backend_wakes,
                 facts=self._facts,
                 wake=wake,
                 note=self._notes.write,
-                settings=lambda: settings.config.backends,
                 breaker=lambda: settings.config.reconnect.breaker,
                 crypto_patterns=config.crypto_patterns,
             )
@@ -138,13 +137,8 @@ class Supervision:
         self.creation = Creation(
             registry=self.registry, backends=self.backends, room=self.room, wake=self.wake
         )
-        self.adoption = Adoption(
-            self.backends,
-            self._facts,
-            store,
-            self.creation.create,
-            discover_every=lambda: settings.config.backends.discover,
-        )
+        create = self.creation.create
+        self.adoption = Adoption(self.backends, self._facts, store, create)
         self.packs = Packs(
             open_host=self.ground.open_packs,
             size=lambda: settings.config.worker.pack,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, Route
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry
 from agent.core.view import InstanceView
 from agent.deliver.bus import EventBus

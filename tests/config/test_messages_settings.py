@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from agent.config import load_config, render_config
-from agent.config.wing_tables import own_row, worker_settings
+from agent.config.load import load_config
+from agent.config.render import render_config
+from agent.config.tables import own_row, worker_settings
 from agent.errors import ConfigError
 from agent.messages.settings import MESSAGES, PACE
 

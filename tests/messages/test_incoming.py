@@ -217,6 +217,11 @@ def damage(path: Path) -> None:
         file.write(os.urandom(os.fstat(file.fileno()).st_size - 4096))
 
 
+def schema(path: Path) -> None:
+    """SQLite quotes it in its error, and Python cannot read that."""
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE \x8fABLE"))
+
+
 def link(path: Path) -> None:
     path.unlink()
     path.symlink_to("/etc/hostname")
@@ -237,7 +242,7 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("hurt", [damage, other, folder, link, owner])
+@pytest.mark.parametrize("hurt", [damage, schema, other, folder, link, owner])
 def test_a_damaged_file_is_set_aside_and_readers_get_a_gap(
     tmp_path: Path, hurt: Callable[[Path], None]
 ) -> None:

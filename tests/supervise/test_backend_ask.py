@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import BackendDeclaration, BackendsSection
+from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
 from agent.supervise.backends import backend as module
@@ -44,7 +44,6 @@ def house(tmp_path: Path):
         facts=sessions,
         wake=woken.append,
         note=lambda _: asyncio.get_running_loop().create_future(),
-        settings=BackendsSection,
         breaker=lambda: BreakerPolicy(5, 600.0),
     )
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})

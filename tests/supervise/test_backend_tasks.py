@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.backends.server import Server
-from agent.config import BackendDeclaration, BackendsSection
+from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.supervise.backends.backend import Shared
 from agent.supervise.backends.registry import Backends
@@ -23,7 +23,6 @@ def backends(tmp_path: Path) -> Backends:
             facts={},
             wake=lambda _: None,
             note=lambda _: asyncio.get_running_loop().create_future(),
-            settings=BackendsSection,
             breaker=lambda: BreakerPolicy(5, 600.0),
         )
     )

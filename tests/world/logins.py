@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from agent.config import load_config
+from agent.config.load import load_config
 from agent.core.admission import Bucket, StartPolicy
 from agent.engines.sandbox.server import Server
 from agent.worker.pack.tasks import present_member

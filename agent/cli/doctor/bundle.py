@@ -18,8 +18,8 @@ from typing import Any
 from agent import VERSION
 from agent.cli.client import Client
 from agent.cli.doctor.machine_parts import machine_parts, stored_events
-from agent.config import Config, tables_of
-from agent.config import without_secrets as hide_secrets
+from agent.config import render
+from agent.config.config import Config
 from agent.errors import Refused, WaError
 from agent.redaction import REMOVED, redact
 
@@ -48,7 +48,7 @@ def write_bundle(
     parts = {
         "versions.json": _versions(),
         "findings.json": findings,
-        "config.json": without_secrets(tables_of(hide_secrets(config))),
+        "config.json": without_secrets(render.tables_of(render.without_secrets(config))),
         "environment.json": _environment(os.environ),
         "events.json": _events(config, client),
         "backends.json": _asked(client, "/api/backends"),

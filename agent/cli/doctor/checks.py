@@ -16,7 +16,7 @@ from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.database import check_unused, lock_of
 from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.cli.unit_memory import granted_memory, memory_drop_in
-from agent.config import INSTALLED_STATE
+from agent.config.sections import INSTALLED_STATE
 from agent.daemon.state_folder import StatePlaces, state_is_missing, used_mark, was_used
 from agent.errors import AgentUnreachable, WaError
 from agent.files import open_plain

@@ -16,7 +16,7 @@ from agent.errors import AgentUnreachable, ConfigError
 
 if TYPE_CHECKING:
     from agent.cli.doctor.findings import Finding
-    from agent.config import Config
+    from agent.config.config import Config
 
 
 HELLO_SECONDS = 2.0
@@ -82,15 +82,15 @@ def _lines(findings: "list[Finding]") -> list[str]:
 def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":
     """The configuration; the defaults if the file is wrong, so that the other checks run."""
     from agent.cli.doctor.findings import note, ok, wrong
-    from agent.config import Config, load_config, unused_variables
+    from agent.config.config import Config
+    from agent.config.load import load_config
 
     try:
         config = load_config(path, os.environ, overrides=overrides)
     except ConfigError as error:
         return Config(), [wrong(str(error), "correct it: wa-agent config check", check="config")]
     advice = "unset it if it belongs to another program"
-    unused = unused_variables(os.environ, config.backend)
     return config, [
         ok(f"{path or 'the defaults'}: good", check="config"),
-        *(note(sentence, advice, check="environment") for sentence in unused),
+        *(note(sentence, advice, check="environment") for sentence in config.warnings),
     ]

@@ -23,6 +23,7 @@ LET_GO, ORDERED = "let_go:{}/", "adopt_order:{}/"
 """Facts in the database of sessions that are no instances; the server's name follows. Those whose
 instances an operator deleted, and those to adopt (the id, or "") while the server gave no list."""
 SLUG = 40
+DISCOVER_EVERY = 60.0
 ORDER_AGAIN = 5.0
 """Seconds until an order that the server gave no list for is tried again."""
 _FINAL = (Refused, NotFound, InvalidRequest)
@@ -37,11 +38,9 @@ class Adoption:
         facts: Mapping[InstanceId, Facts],
         store: Store,
         create: Callable[[Instance], Awaitable[InstanceView]],
-        *,
-        discover_every: Callable[[], float],
     ) -> None:
         self._backends, self._facts, self._store = backends, facts, store
-        self._create, self._discover_every = create, discover_every
+        self._create = create
         self._refused: dict[tuple[str, str], str] = {}
         """By backend and session: why it is not adopted, as the log has it."""
         self._turn = asyncio.Lock()
@@ -100,7 +99,7 @@ class Adoption:
         """Make instances of the server's new sessions that match `adopt`, when it is time."""
         if boot_now() < backend.next_look:
             return
-        backend.next_look = boot_now() + self._discover_every()
+        backend.next_look = boot_now() + DISCOVER_EVERY
         async with self._turn:
             await self._carry_out_orders(backend)
             if backend.declared.adopt:

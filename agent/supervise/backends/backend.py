@@ -20,7 +20,7 @@ from typing import Any
 from agent.backends.http import ServerDown
 from agent.backends.server import Server
 from agent.clock import boot_now
-from agent.config import BackendDeclaration, BackendsSection
+from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import (
@@ -43,6 +43,10 @@ from agent.supervise.loop import Wakes
 log = logging.getLogger(__name__)
 
 UNREAD_AGAIN = 5.0
+PATIENCE = 10.0
+"""Seconds that a backend may be away before its sessions wait for it."""
+BACK_RATE = 50.0
+"""Sessions per second that the agent checks after a backend returns."""
 START_AGAIN = 5.0
 """Seconds after which a task that ended by a fault of the agent is started again."""
 MOST_UNHEARD = 100
@@ -66,7 +70,6 @@ class Shared:
     facts: Mapping[InstanceId, Facts]
     wake: Callable[[InstanceId], None]
     note: Callable[[JournalEntry], Noted]
-    settings: Callable[[], BackendsSection]
     breaker: Callable[[], BreakerPolicy]
     crypto_patterns: Sequence[CryptoPattern] = ()
 
@@ -122,11 +125,7 @@ class Backend:
     _returns: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.circuit = Circuit(
-            self.shared.breaker,
-            lambda: self.shared.settings().trial == "check",
-            self._circuit_changed,
-        )
+        self.circuit = Circuit(self.shared.breaker, self._circuit_changed)
 
     @property
     def up(self) -> bool:
@@ -323,7 +322,7 @@ class Backend:
         elif self.away_since is None:
             self.away_since = boot_now()
             self.wake_members()  # nothing measures them now
-        elif boot_now() - self.away_since >= self.shared.settings().patience:
+        elif boot_now() - self.away_since >= PATIENCE:
             self.down, self.since_wall = True, time.time()
             self.away = {facts.id for facts in self.members}
             self.asking.clear()
@@ -366,7 +365,7 @@ class Backend:
 
     async def _wake_in_turn(self, facts: Facts) -> None:
         self.shared.wake(facts.id)
-        await asyncio.sleep(1.0 / self.shared.settings().back_rate)
+        await asyncio.sleep(1.0 / BACK_RATE)
 
     # log and journal
 

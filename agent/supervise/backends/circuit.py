@@ -2,8 +2,8 @@
 
 Checks of the server and calls for its sessions count, but not a server that cannot be reached.
 While the circuit is open the agent starts, connects and repairs none of its sessions; checks go
-on. With `trial = "check"` a good check closes it; where calls had failed, one session tries once
-all checks of `CALM` seconds were quick.
+on, and a good one closes it. Where calls had failed, one session tries once all checks of `CALM`
+seconds were quick.
 """
 
 import asyncio
@@ -34,8 +34,6 @@ Call = Callable[[], Awaitable[Mapping[str, Any]]]
 @dataclass(slots=True)
 class Circuit:
     policy: Callable[[], BreakerPolicy]
-    check_is_trial: Callable[[], bool]
-    """Whether a good check may close it before its pause is over."""
     changed: Callable[[BreakerState], None]
     """Called when it opens, when it closes, and when quick checks let one session try."""
     breaker: Breaker = field(default_factory=Breaker)
@@ -60,7 +58,7 @@ class Circuit:
     def _is_calm(self) -> bool:
         """Whether it is open and its server was quick for so long that a session may try before
         the pause ends."""
-        if self.breaker.opened_at is None or self.calm_since is None or not self.check_is_trial():
+        if self.breaker.opened_at is None or self.calm_since is None:
             return False
         return boot_now() - self.calm_since >= CALM * 2.0**self.failed_trials
 
@@ -120,7 +118,7 @@ class Circuit:
             # A check that fails after the pause was the trial.
             self.breaker = self.breaker.after_try(boot_now(), self.policy())
             self._failed(by_check=True)
-        elif self.by_checks and (self.check_is_trial() or self.state is not BreakerState.OPEN):
+        elif self.by_checks:
             self.close()
         elif self.trial is None and self._is_calm:
             self.changed(BreakerState.HALF_OPEN)

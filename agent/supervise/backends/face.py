@@ -10,7 +10,7 @@ from agent.errors import NotFound
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.backends.adoption import Adoption, check_now
-from agent.supervise.backends.backend import Backend
+from agent.supervise.backends.backend import PATIENCE, Backend
 from agent.supervise.backends.registry import Backends
 
 LOOK_EVERY = 30.0
@@ -39,7 +39,7 @@ class BackendFace:
         if backend.up:
             again = min(again, max(backend.next_look, now))
         if backend.away_since is not None and not backend.down:
-            again = min(again, backend.away_since + self._backends.shared.settings().patience)
+            again = min(again, backend.away_since + PATIENCE)
         return again
 
     def views(self) -> Sequence[BackendView]:

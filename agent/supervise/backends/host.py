@@ -18,7 +18,7 @@ from agent.link.heard import parse_claim
 from agent.supervise.backends.backend import Backend, ServerLink
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
-from agent.supervise.packs.packs import Packs
+from agent.supervise.packs import Packs
 
 FIRST_LOOK = 15.0
 RESTART_TIMEOUT = 120.0

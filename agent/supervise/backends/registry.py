@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.config import BackendDeclaration, with_secrets
+from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.model import Health, InstanceId, JournalEntry, Signal, parse_instance_id
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.words import NO_PROOF, UNMEASURED

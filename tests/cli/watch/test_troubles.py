@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.config.sections import ApiSection
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.troubles.trouble import TroublesPolicy

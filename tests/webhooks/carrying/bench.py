@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.model import JournalEntry
 from agent.deliver.bus import EventBus
 from agent.store.database import Store
