@@ -109,13 +109,11 @@ class Troubles:
 
     def _sight(self) -> Sight:
         config, status, now = self.config(), self.status(), boot_now()
-        http, kept = self.exporter.http.counted(), self.reader.figures()
+        (requests, failed), kept = self.exporter.http.counted(), self.reader.figures()
         waits = ((id, its.oldest()) for id, its in self.sending.senders.items())
         wanted = {str(id): view for id, view in self.views().items() if is_wanted(view)}
         self._count(wanted)
-        counted: dict[str, Counted] = {
-            "": dict(zip(("requests", "requests_failed"), http, strict=True))
-        }
+        counted: dict[str, Counted] = {"": {"requests": requests, "requests_failed": failed}}
         for id in map(InstanceId, wanted):
             counted[id] = {
                 **self._counted[id][1],
@@ -123,6 +121,7 @@ class Troubles:
                 "sends_failed": self.sending.failed(id),
             }
         self._windows.note(counted, now)
+        health, memory = config.health, config.memory
         return Sight(
             now,
             time.time(),
@@ -137,11 +136,7 @@ class Troubles:
             {id: row.accepted_wall for id, row in waits if row is not None},
             self.oldest_event(),
             Limits(
-                config.health.slow,
-                config.health.error_rate,
-                config.memory.warn,
-                config.memory.critical,
-                config.troubles.cpu,
+                health.slow, health.error_rate, memory.warn, memory.critical, config.troubles.cpu
             ),
             self._windows,
             not_kept={id for id, its in kept.items() if its["refused"]},

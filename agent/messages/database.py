@@ -14,7 +14,6 @@ from pathlib import Path
 
 from agent.errors import SchemaTooNew, StoreError
 
-COMPANIONS = ("-wal", "-shm", "-journal")
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -44,12 +43,8 @@ def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Con
     if not os.path.lexists(path):
         # A log that a kill between the renames left is not replayed: SQLite removes it from beside
         # an empty file.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        file = os.open(path, flags, 0o600)
-        try:
-            os.fchmod(file, mode)
-        finally:
-            os.close(file)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        path.chmod(mode)
     db = _connect(path)
     try:
         if db.execute("pragma journal_mode = wal").fetchone()[0] != "wal":
@@ -92,9 +87,12 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def set_aside(path: Path) -> Path:
-    kept = _free_name(path)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    kept = path.with_name(f"{path.name}.damaged-{stamp}-{os.urandom(3).hex()}")
     path.rename(kept)
-    _move_companions(path, kept)
+    for suffix in ("-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
     return kept
 
 
@@ -126,14 +124,3 @@ def _find_fault(path: Path, form: Form) -> str:
         if is_damage(error):
             return str(error)
         raise
-
-
-def _free_name(path: Path) -> Path:
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return path.with_name(f"{path.name}.damaged-{stamp}-{os.urandom(3).hex()}")
-
-
-def _move_companions(path: Path, kept: Path) -> None:
-    for suffix in COMPANIONS:
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))

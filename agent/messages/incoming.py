@@ -16,16 +16,7 @@ from typing import Any, TypeVar
 from agent.clock import boot_now
 from agent.failpoint import failpoint
 from agent.messages.database import Form, is_damage, open_file, set_aside, transaction
-from agent.messages.reading import (
-    FORGOTTEN_AFTER,
-    READS,
-    TABLES,
-    find,
-    nothing,
-    state_of,
-    whole,
-    word,
-)
+from agent.messages.reading import FORGOTTEN, READS, TABLES, find, nothing, state_of, whole, word
 from agent.messages.record import encode
 
 T = TypeVar("T")
@@ -36,7 +27,6 @@ BESIDE = 200
 """Bytes of a row beside its record."""
 MOST_GONE = 64
 """Runs of records that went; beyond them the oldest two become one."""
-MOST_MARKS = 2000
 _LATEST = 10**14
 """Milliseconds: a clock beyond them is wrong."""
 
@@ -179,7 +169,7 @@ class Incoming:
 def _let_go(db: sqlite3.Connection, last: int, went: int, freed: int, since: float) -> None:
     *_, settled, settled_wall = state_of(db)
     first, lost = db.execute("select min(cursor) from records").fetchone()[0], 0
-    if last > settled and time.time() - settled_wall < FORGOTTEN_AFTER:
+    if last > settled and time.time() - settled_wall < FORGOTTEN:
         unread = "select count(*) from records where cursor > ? and cursor <= ?"
         lost = db.execute(unread, (settled, last)).fetchone()[0]
     db.execute("delete from records where cursor <= ?", (last,))
@@ -215,10 +205,7 @@ def _mark(db: sqlite3.Connection, args: Mapping[str, Any]) -> Mapping[str, Any]:
         "insert into marks values (?, ?) on conflict (chat)"
         " do update set cursor = max(cursor, excluded.cursor)"
     )
-    with transaction(db):
-        db.execute(row, (word(args, "chat"), whole(args, "cursor")))
-        over = "select chat from marks order by cursor desc limit -1 offset ?"
-        db.execute(f"delete from marks where chat in ({over})", (MOST_MARKS,))
+    db.execute(row, (word(args, "chat"), whole(args, "cursor")))
     return {}
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any, TypeVar
 
 from agent.engines.base import Engine, LoadsMedia
 from agent.engines.files import new_sha256
-from agent.errors import EngineError, StoreError
+from agent.errors import EngineError, NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import open_plain, write_whole
 from agent.messages.record import MESSAGE
 
@@ -35,8 +35,15 @@ LEAST = 8 * 1024
 """Bytes a second. A load that is slower is given up; asked for again, it stands last."""
 FORGET_AFTER = 60.0
 """Seconds in which a failure that another try would not change is not tried again."""
-LONGEST_WAIT = 20.0
+LONGEST_WAIT = 60.0
 _FINAL = frozenset({"media_gone", "media_damaged", "media_refused"})
+_ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
+    NotFound: ("message_not_found", "no_media", "media_gone"),
+    Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
+    TryLater: ("media_unreachable", "busy", "timeout", "interrupted", "not_ready"),
+    StoreError: ("media_not_kept",),
+}
+"""A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[0-9a-f]{40}")
 _PART_ENDS = ".part"
@@ -110,20 +117,16 @@ class MediaLoader:
         async with self._turns:
             part = self._folder / (name + _PART_ENDS)
             try:
-                file = await self._in_thread(lambda: _begin_file(self._folder, part))
-                try:
+                with await self._in_thread(lambda: _begin_file(self._folder, part)) as file:
                     async with asyncio.timeout(seconds), aclosing(load(record)) as pieces:
                         await self._fill(file, pieces, size, said["sha256"])
-                finally:
-                    file.close()
                 await self._in_thread(lambda: _make_room(self._folder, self._most, part))
                 part.rename(self._folder / name)
             except TimeoutError as error:
                 raise _no("WhatsApp gives it too slowly", "media_unreachable") from error
             except OSError as error:
-                raise _no(
-                    f"the disk does not take it: {error.strerror}", "media_not_kept"
-                ) from error
+                why = f"the disk does not take it: {error.strerror}"
+                raise _no(why, "media_not_kept") from error
             finally:
                 part.unlink(missing_ok=True)
 
@@ -196,6 +199,12 @@ def open_media(folder: Path, name: str, size: int) -> IO[bytes]:
     return file
 
 
+def explain_loss(id: str, error: EngineError) -> WaError:
+    """The worker's refusal of a file, by whose fault it is."""
+    kinds = (kind for kind, codes in _ERRORS.items() if error.code in codes)
+    return next(kinds, EngineError)(f"{error} ({id})", code=error.code)
+
+
 def _check(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The `media` of a record whose file can be loaded and checked."""
     if record is None:
@@ -230,10 +239,9 @@ def _begin_file(folder: Path, part: Path) -> IO[bytes]:
             path.mkdir(mode=0o700)
             path.chmod(path.parent.stat().st_mode & 0o770)
     part.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(part, flags, 0o600)
-    os.fchmod(file, 0o600 | folder.stat().st_mode & 0o060)
-    return os.fdopen(file, "wb")
+    file = part.open("xb")
+    os.fchmod(file.fileno(), 0o600 | folder.stat().st_mode & 0o060)
+    return file
 
 
 def _files(folder: Path) -> list[tuple[float, int, Path]]:

@@ -16,13 +16,10 @@ from agent.api.http.fields import INTEGER, STRING, Field
 from agent.engines.phones import digits_of
 
 OCTETS = "application/octet-stream"
-SAFE = frozenset(
-    {
-        *("image/jpeg", "image/png", "image/gif", "image/webp"),
-        *("audio/ogg", "audio/mpeg", "audio/mp4", "audio/aac", "audio/amr"),
-        *("video/mp4", "video/3gpp", "video/webm"),
-        "application/pdf",
-    }
+SAFE = (
+    *("image/jpeg", "image/png", "image/gif", "image/webp", "application/pdf"),
+    *("audio/ogg", "audio/mpeg", "audio/mp4", "audio/aac", "audio/amr"),
+    *("video/mp4", "video/3gpp", "video/webm"),
 )
 """Types that no browser runs as a page; any other file is only octets."""
 LONGEST_NAME = 150

@@ -28,34 +28,6 @@ from agent.store.connect import explain
 from agent.store.writer import Writer
 
 NAME = "outbox.db"
-FORM = Form(
-    0x57414F42,  # WAOB
-    1,
-    """
-create table messages (
-    number integer primary key autoincrement, id text not null unique, instance text not null,
-    born real not null, account text not null, lane text not null, chat text not null,
-    type text not null, state text not null, accepted_wall real not null,
-    changed_wall real not null, expires_wall real not null, repeats text not null,
-    digest text not null, message_id text not null, tries integer not null,
-    begun_wall real not null, reason text not null, sentence text not null,
-    not_before_wall real not null, file text not null, size integer not null,
-    answer text not null, content text not null
-);
-create index messages_of_instance on messages (instance, number);
-create unique index messages_by_key on messages (repeats) where repeats <> '';
-create index messages_by_whatsapp on messages (message_id) where message_id <> '';
-create index messages_waiting on messages (expires_wall) where state in ('accepted', 'sending');
-create index messages_ended on messages (changed_wall)
-    where state not in ('accepted', 'sending');
-create index messages_followed on messages (instance)
-    where state in ('accepted', 'sending', 'sent', 'delivered');
-create table cursors (instance text primary key, cursor integer not null);
-create table opened (id text not null, times integer not null, boot text not null,
-    ahead real not null);
-insert into opened values ('', 0, '', 0);
-""",
-)
 KEPT_HOURS = 72.0
 """Hours for which a message that ended is shown."""
 CUT = 64
@@ -145,6 +117,25 @@ class Ack:
 
 
 _COLUMNS = ", ".join(each.name for each in fields(OutMessage))
+FORM = Form(
+    0x57414F42,  # WAOB
+    1,
+    f"""
+create table messages (
+    number integer primary key autoincrement, id text not null unique,
+    {" not null, ".join(_COLUMNS.split(", ")[2:])} not null, content text not null
+);
+create index messages_of_instance on messages (instance, number);
+create unique index messages_by_key on messages (repeats) where repeats <> '';
+create index messages_by_whatsapp on messages (message_id) where message_id <> '';
+create index messages_waiting on messages (expires_wall) where {_WAITS};
+create index messages_ended on messages (changed_wall) where not {_WAITS};
+create index messages_followed on messages (instance) where {_FOLLOWED};
+create table cursors (instance text primary key, cursor integer not null);
+create table opened (id text, times integer, boot text, ahead real);
+insert into opened values ('', 0, '', 0);
+""",
+)
 
 
 def chat_of(to: str) -> str:

@@ -1,12 +1,13 @@
 """States of a message that is sent, and what a failed try means for it and its session. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from agent.core.event_json import wall_text
 from agent.core.model import ConnectionStatus
 from agent.core.view import InstanceView
+from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
 
 
 class State(StrEnum):
@@ -37,32 +38,29 @@ class State(StrEnum):
 WAITING = (State.ACCEPTED, State.SENDING)
 _LEFT = (State.SENT, State.DELIVERED, State.READ)
 """In their order: an acknowledgement moves a message forward only."""
-_ACKS: Mapping[str, State] = {
-    "server": State.SENT,
-    "delivered": State.DELIVERED,
-    "read": State.READ,
-    "played": State.READ,
-}
+_ACKS = {"server": "sent", "played": "read"}
+"""Words of acknowledgements that are no state of that name."""
 
 UNKNOWN_OUTCOME = "unknown_outcome"
 """The code of a try that may have sent the message."""
 REFUSED = "refused"
 TIME_LOCK = "restricted"
 """The session's reason while WhatsApp lets it answer known chats only (error 463)."""
-_FINAL = frozenset(
-    {
-        *("invalid_request", "not_supported", "file_too_large", "too_large", "number_unknown"),
-        *("chat_not_found", "message_not_found", "invalid_wid", "file_lost", REFUSED),
-    }
+_FINAL = (
+    *("invalid_request", "not_supported", "file_too_large", "too_large", "number_unknown"),
+    *("chat_not_found", "message_not_found", "invalid_wid", "file_lost", REFUSED),
 )
-_OF_SESSION = frozenset(
-    {
-        *("not_connected", "not_running", "stopping", "not_ready", "busy", "suspect"),
-        *("remote_missing", "other_account", "backend_unreachable", "closed", "not_found"),
-        TIME_LOCK,
-    }
+_OF_SESSION = (
+    *("not_connected", "not_running", "stopping", "not_ready", "busy", "suspect", TIME_LOCK),
+    *("remote_missing", "other_account", "backend_unreachable", "closed", "not_found"),
 )
-_PERHAPS_FINAL = frozenset({"not_sent", "page_error", "remote_refused", "url_unreachable"})
+_PERHAPS_FINAL = ("not_sent", "page_error", "remote_refused", "url_unreachable")
+_STATES = (
+    *("not_connected", "stopping", "not_supported", "remote_missing", "number_unknown"),
+    *("chat_not_found", "message_not_found", "invalid_wid"),
+)
+"""Codes of an engine: the message is right, and the session's state does not allow it."""
+
 MOST_TRIES = 10
 """Tries after which such a refusal counts as the message's own fault: about half an hour."""
 FIRST, LONGEST, SESSION_LONGEST = 2.0, 300.0, 30.0
@@ -72,25 +70,17 @@ LOCK_TRY = 3600.0
 """Seconds between two messages that are tried in a time lock of which WhatsApp told no end."""
 
 
-class Judgement(StrEnum):
-    FINAL = "final"
-    """It is about the message: no later try ends otherwise."""
-    SESSION = "session"
-    """The session cannot send now: all its messages wait."""
-    AGAIN = "again"
-    """This message is tried again; others go on."""
-    UNKNOWN = "unknown"
-
-
-def judge(code: str, words: str, tries: int) -> Judgement:
-    """The meaning of a failed try, the `tries`-th of its message; `words` are the engine's."""
+def judge(code: str, words: str, tries: int) -> Literal["final", "session", "again", "unknown"]:
+    """The meaning of a failed try, the `tries`-th of its message; `words` are the engine's.
+    `final`: no later try ends otherwise; `session`: it cannot send now, and all its messages wait;
+    `again`: this one is tried again, others go on."""
     if code == UNKNOWN_OUTCOME:
-        return Judgement.UNKNOWN
+        return "unknown"
     if is_time_lock(code, words) or code in _OF_SESSION:
-        return Judgement.SESSION
+        return "session"
     if code in _FINAL or (code in _PERHAPS_FINAL and tries >= MOST_TRIES):
-        return Judgement.FINAL
-    return Judgement.AGAIN
+        return "final"
+    return "again"
 
 
 def is_time_lock(code: str, words: str) -> bool:
@@ -100,16 +90,31 @@ def is_time_lock(code: str, words: str) -> bool:
 def after_ack(state: State, ack: str) -> State:
     if ack == "error":
         return State.FAILED if state is State.SENT else state
-    reached = _ACKS.get(ack)
-    if reached is None or not state.left:
+    reached = _ACKS.get(ack, ack)
+    if reached not in _LEFT or not state.left:
         return state
-    return max(state, reached, key=_LEFT.index)
+    return max(state, State(reached), key=_LEFT.index)
 
 
-def next_try(tries: int, longest: float, jitter01: float) -> float:
+def next_try(tries: int, jitter01: float, longest: float = LONGEST) -> float:
     """Seconds to wait after so many tries: doubled each time, the second half of it by chance."""
     wait = min(FIRST * 2.0 ** min(tries - 1, 20), longest)
     return wait * (0.5 + 0.5 * jitter01)
+
+
+def explain_refusal(engine: str, error: WaError) -> WaError:
+    """The engine's refusal as an error: wrong, not supported, or not in this state."""
+    if not isinstance(error, EngineError):
+        return error
+    if error.code == "invalid_request":
+        if error.field != "type":
+            return InvalidRequest(str(error), field=error.field or "body")
+        return Refused(f"{error} ({engine})", field="type", code="not_supported")
+    if error.code == "file_too_large":
+        return TooLarge(str(error), field="content", code=error.code)
+    if error.code in _STATES:
+        return Refused(str(error), code=error.code)
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +169,11 @@ class Holds:
             return None
         return Hold(code, f"{sentence}; the next one is tried at {wall_text(until)}", until, code)
 
-    def refuse(
-        self, code: str, sentence: str, now: float, jitter01: float, *, lock: bool = False
-    ) -> None:
-        """The session looked well and refused; `lock`: with error 463."""
-        self.careful |= lock
+    def refuse(self, code: str, sentence: str, now: float, jitter01: float) -> None:
+        """The session looked well and refused."""
+        self.careful |= is_time_lock(code, sentence)
         self._refusals += 1
-        wait = LOCK_TRY if self.careful else next_try(self._refusals, SESSION_LONGEST, jitter01)
+        wait = LOCK_TRY if self.careful else next_try(self._refusals, jitter01, SESSION_LONGEST)
         self._until, self._refused = now + wait, (code, sentence)
 
     def changed(self) -> None:

@@ -15,19 +15,10 @@ import msgspec
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.engines.receiver import is_answerable
-from agent.errors import (
-    EngineError,
-    LinkError,
-    NotFound,
-    NotYet,
-    Refused,
-    StoreError,
-    TryLater,
-    WaError,
-)
+from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
 from agent.log import about
 from agent.messages.incoming import FOLDER, NAME
-from agent.messages.media import open_media
+from agent.messages.media import explain_loss, open_media
 from agent.messages.reading import Answer, read_only
 from agent.messages.record import MESSAGE
 from agent.supervise.requests.calls import Workers
@@ -44,7 +35,6 @@ MEDIA_SECONDS = 15.0
 LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""
 SETTLE_EVERY = 10.0
-SETTLES_AT_ONCE = 16
 FILES, ALL_FILES = 4, 16
 """Files of messages that are read at once, of one session and of all."""
 READS_AT_ONCE = 4
@@ -52,13 +42,6 @@ READS_AT_ONCE = 4
 _CANNOT = "cannot read messages"
 FIGURES = ("newest", "waiting", "bytes", "lost", "refused")
 _UNKNOWN_CALL = ("invalid_request", "do")
-_MEDIA_ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
-    NotFound: ("message_not_found", "no_media", "media_gone"),
-    Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
-    TryLater: ("media_unreachable", "busy", "timeout", "interrupted", "not_ready"),
-    StoreError: ("media_not_kept",),
-}
-"""A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -121,7 +104,6 @@ class Reader:
         """Those whose workers are to be told what is settled, and asked for their figures."""
         self.consumers: Mapping[str, Callable[[InstanceId], bool]] = {}
         """Who gets the messages of which sessions; `settle` tells how far each is."""
-        self._settles = asyncio.Semaphore(SETTLES_AT_ONCE)
 
     async def page(
         self, id: InstanceId, after: int | None, *, limit: int = 100, wait: float = 0.0
@@ -178,24 +160,15 @@ class Reader:
             its.files -= 1
 
     async def _load(self, id: InstanceId, message: str, chat: str, wait: float) -> Answer:
-        until = boot_now() + wait
-        while True:
-            left = max(0.0, min(until - boot_now(), 10.0))
-            asked = {"id": message, "chat": chat, "wait": left}
-            try:
-                said = await self.call(id, "messages_media", asked, left + MEDIA_SECONDS)
-            except EngineError as error:
-                for kind, codes in _MEDIA_ERRORS.items():
-                    if error.code in codes:
-                        raise kind(f"{error} ({id})", code=error.code) from error
-                raise
-            if said.get("state") == "ready":
-                return said
-            if boot_now() >= until or self.ending:
-                raise NotYet(
-                    f"cannot give this file of {id} yet: it is being loaded; ask again",
-                    code="media_loading",
-                )
+        asked = {"id": message, "chat": chat, "wait": wait}
+        try:
+            said = await self.call(id, "messages_media", asked, wait + MEDIA_SECONDS)
+        except EngineError as error:
+            raise explain_loss(id, error) from error
+        if said.get("state") != "ready":
+            why = f"cannot give this file of {id} yet: it is being loaded; ask again"
+            raise NotYet(why, code="media_loading")
+        return said
 
     async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
         """Of the worker, or of its file where none runs: a question of `reading.READS`."""
@@ -252,17 +225,17 @@ class Reader:
         wanted = [name for name, wants in self.consumers.items() if wants(id)]
         least = min((its.cursors.get(name, 0) for name in wanted or (READER,)), default=0)
         try:
-            async with self._settles:
-                if least or wanted:
-                    with suppress(EngineError):
-                        await self.call(id, "messages_settled", {"cursor": least})
-                raw = await self.call(id, "messages_state", {})
+            if least or wanted:
+                with suppress(EngineError):
+                    await self.call(id, "messages_settled", {"cursor": least})
+            raw = await self.call(id, "messages_state", {})
         except WaError as error:
             log.debug("no figures of its messages: %s", error, extra=about(id))
             return
         with suppress(msgspec.ValidationError):
             told = msgspec.convert(raw, dict[str, _Whole])
-            its.figures = {**dict.fromkeys(FIGURES, 0), **its.figures, **told}
+            before = its.figures
+            its.figures = {name: told.get(name, before.get(name, 0)) for name in FIGURES}
 
     def figures(self) -> Mapping[InstanceId, Mapping[str, int]]:
         return {id: its.figures for id, its in self._sessions.items() if its.figures}

@@ -41,7 +41,7 @@ PAGE_BYTES = 900 * 1024
 """Of one page on the link, where each sign beyond ASCII is escaped."""
 MOST_FOUND = 200
 MOST_UNREAD = 1000
-FORGOTTEN_AFTER = 7 * 86_400.0
+FORGOTTEN = 7 * 86_400.0
 """Seconds after which a session that no consumer reads has none waiting, and loses none."""
 LARGEST = 1 << 53
 
@@ -127,7 +127,7 @@ def _gap(db: sqlite3.Connection, after: int) -> dict[str, Any] | None:
 def _state(db: sqlite3.Connection, _args: Mapping[str, Any]) -> Answer:
     newest, _, bytes, lost, settled, settled_wall = state_of(db)
     waiting = 0
-    if time.time() - settled_wall < FORGOTTEN_AFTER:
+    if time.time() - settled_wall < FORGOTTEN:
         waiting = _behind(db, {"after": settled})["count"]
     return {"waiting": waiting, "bytes": bytes, "newest": newest, "lost": lost}
 

@@ -91,18 +91,12 @@ async def _write(
 
 
 async def count(call: Call) -> Json:
-    kept = call.parts.reader.figures()
-    waits = {id: call.parts.sending.waiting(id) for id in call.supervisor.views()}
-    return {
-        "sessions": [
-            {
-                "instance": id,
-                **{name: kept.get(id, {}).get(name, 0) for name in ("waiting", "bytes", "lost")},
-                "outbox": waits.get(id, {}),
-            }
-            for id in sorted({*kept, *(id for id, some in waits.items() if some)})
-        ]
-    }
+    kept, sending = call.parts.reader.figures(), call.parts.sending
+    sessions = []
+    for id in sorted({*kept, *sending.senders}):
+        figures = {name: kept.get(id, {}).get(name, 0) for name in ("waiting", "bytes", "lost")}
+        sessions.append({"instance": id, **figures, "outbox": sending.waiting(id)})
+    return {"sessions": sessions}
 
 
 def cursor_of(call: Call) -> int | None:

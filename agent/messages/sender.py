@@ -17,28 +17,17 @@ from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import InstanceView
 from agent.core.words import OTHER_ACCOUNT
 from agent.engines.catalog import entry_of
-from agent.errors import (
-    EngineError,
-    InvalidRequest,
-    NotFound,
-    Refused,
-    StoreError,
-    TooLarge,
-    TryLater,
-    WaError,
-)
+from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.failpoint import failpoint
 from agent.log import about
 from agent.messages.media import OutgoingFiles
 from agent.messages.outbox import CUT, Ack, Outbox, OutMessage, chat_of
 from agent.messages.outcomes import (
-    LONGEST,
     UNKNOWN_OUTCOME,
     Hold,
     Holds,
-    Judgement,
     State,
-    is_time_lock,
+    explain_refusal,
     judge,
     next_try,
 )
@@ -57,14 +46,6 @@ ME = "me"
 """In the place of a jid: this session's account."""
 _CHANGES = ("reaction", "delete")
 """They have the id of the message that they are about, on engines that give them none."""
-_STATES = frozenset(
-    {
-        *("not_connected", "stopping", "not_supported", "remote_missing", "number_unknown"),
-        *("chat_not_found", "message_not_found", "invalid_wid"),
-    }
-)
-"""Codes of an engine: the message is right, and the session's state does not allow it."""
-
 End = Mapping[str, Any] | WaError | None
 """How a message ended, for a client that waits: the engine's answer, or an error. None: it has not
 ended, and the agent stops."""
@@ -332,23 +313,22 @@ class SessionSender:
         shown, row = explain_refusal(engine, error), waiting.row
         found = judge(shown.code, str(error), row.tries + 1)
         wait, now = 0.0, boot_now()
-        if found is Judgement.SESSION:
-            lock = is_time_lock(shown.code, str(error))
-            self._holds.refuse(shown.code, str(shown), now, random.random(), lock=lock)
+        if found == "session":
+            self._holds.refuse(shown.code, str(shown), now, random.random())
             waiting.refused = True
         else:
-            wait = next_try(row.tries + 1, LONGEST, random.random())
+            wait = next_try(row.tries + 1, random.random())
             row = replace(row, tries=row.tries + 1, not_before_wall=time.time() + wait)
-        if found is Judgement.UNKNOWN:
+        if found == "unknown":
             if not entry_of(engine).repeats:
                 await self._unsure(waiting, str(shown))
                 return
             row = replace(row, state=State.SENDING)
-        elif found is Judgement.FINAL and waiting.maybe_out:
+        elif found == "final" and waiting.maybe_out:
             words = f"an earlier try may have sent it; the last one: {shown}"
             await self._unsure(waiting, words)
             return
-        elif found is Judgement.FINAL or (waiting.impatient and not waiting.maybe_out):
+        elif found == "final" or (waiting.impatient and not waiting.maybe_out):
             await self._fail(waiting, shown)
             return
         waiting.row, waiting.due = row, now + wait
@@ -396,49 +376,28 @@ async def complete(
 ) -> Mapping[str, Any]:
     """The message with WhatsApp's id and the writer of the earlier one that it is about: replied
     to, reacted to, edited, deleted."""
-    names = ("quote", "quote_from") if "quote" in message else None
-    if message["type"] in ("edit", "delete", "reaction"):
-        names = ("message_id", "sender")
-    if names is None:
+    kind, about = message["type"], message["type"] in ("edit", "delete", "reaction")
+    its, writer = ("message_id", "sender") if about else ("quote", "quote_from")
+    if its not in message:
         return message
-    its, writer = names
     whole, chat = dict(message), chat_of(str(message["to"]))
     row = await outbox.find(id, whole[its])
     if row is not None and row.chat == chat and row.state.left and row.type not in _CHANGES:
         whole[its] = row.message_id
         whole.setdefault(writer, ME)
     elif whole[its].startswith("out_"):
-        raise Refused(
-            f"cannot send: {whole[its]!r:.80} is no message that was sent to this chat",
-            field=its,
-            code="message_not_found",
-        )
-    if message["type"] == "edit" or (writer in whole and its != "quote"):
-        return whole
-    jid = chat if "@" in chat else f"{chat}@s.whatsapp.net"
-    found = (await sessions.find(id, jid, [whole[its]])).get(whole[its])
-    if found is not None:
-        whole.setdefault(writer, ME if found.get("from_me") else str(found.get("sender", "")))
-        if its == "quote":
+        words = f"cannot send: {whole[its]!r:.80} is no message that was sent to this chat"
+        raise Refused(words, field=its, code="message_not_found")
+    if kind != "edit" and (its == "quote" or writer not in whole):
+        jid = chat if "@" in chat else f"{chat}@s.whatsapp.net"
+        found = (await sessions.find(id, jid, [whole[its]])).get(whole[its])
+        if found is not None:
+            whole.setdefault(writer, ME if found.get("from_me") else str(found.get("sender", "")))
+        if found is not None and its == "quote":
             whole |= {"quote_text": found.get("text", ""), "quote_type": found.get("type", "")}
-    if message["type"] == "delete":
+    if kind == "delete":
         whole.setdefault(writer, ME)
     return whole
-
-
-def explain_refusal(engine: str, error: WaError) -> WaError:
-    """The engine's refusal as an error: wrong, not supported, or not in this state."""
-    if not isinstance(error, EngineError):
-        return error
-    if error.code == "invalid_request":
-        if error.field != "type":
-            return InvalidRequest(str(error), field=error.field or "body")
-        return Refused(f"{error} ({engine})", field="type", code="not_supported")
-    if error.code == "file_too_large":
-        return TooLarge(str(error), field="content", code=error.code)
-    if error.code in _STATES:
-        return Refused(str(error), code=error.code)
-    return error
 
 
 def account_of(view: InstanceView) -> str:

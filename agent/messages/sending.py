@@ -8,8 +8,9 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,10 @@ class Sending:
         refused until it can. One that is found damaged is opened again, and set aside by that."""
         while True:
             outbox = await self._open()
-            works: tuple[Callable[[Outbox], Awaitable[None]], ...] = (self._events, self._acks)
-            tasks = [asyncio.create_task(_keep_on(work, outbox)) for work in works]
+            works = (partial(self._events, outbox), partial(self._acks, outbox))
+            tasks = [asyncio.create_task(_keep_on(work)) for work in works]
             try:
-                await self._tick(outbox)
+                await _keep_on(partial(self._tick, outbox))
             finally:
                 await self._close(outbox, tasks)
 
@@ -376,12 +377,7 @@ class Sending:
         return sender.add(row, impatient=impatient)
 
     async def _run_sender(self, sender: SessionSender) -> None:
-        while sender.waiting:
-            try:
-                await sender.run()
-            except Exception:
-                log.exception("internal error of an outbox's sender", extra=about(sender.id))
-                await asyncio.sleep(OPEN_AGAIN)
+        await _keep_on(sender.run)
         del self._tasks[sender.id]
         del self.senders[sender.id]
 
@@ -400,34 +396,26 @@ class Sending:
         """Until the file is found damaged, or another one lies in its place."""
         tidied = time.monotonic() - HOUR
         while True:
-            try:
-                holds = (sender.hold for sender in self.senders.values())
-                if outbox.is_away or any(hold and hold.code == "damaged" for hold in holds):
-                    return
-                if step := await outbox.follow_clock():
-                    log.warning("the machine's clock was set by %+.0f s; messages wait on", step)
-                for row in await outbox.overdue() if self.senders else ():
-                    owner = self.senders.get(row.instance)
-                    if owner is not None and (late := owner.waiting.get(row.number)) is not None:
-                        words = "it could not be sent in time"
-                        await owner.take_back(late, State.EXPIRED, words)
-                age = time.monotonic() - tidied
-                if (self._untidy and age >= TIDY_EVERY) or age >= HOUR:
-                    self._untidy, tidied = False, time.monotonic()
-                    await outbox.tidy()
-            except StoreError as error:
-                log.error("the outbox goes on: %s", error)
-                if error.code == "damaged":
-                    return
-                await asyncio.sleep(OPEN_AGAIN)
+            holds = (sender.hold for sender in self.senders.values())
+            if outbox.is_away or any(hold and hold.code == "damaged" for hold in holds):
+                return
+            if step := await outbox.follow_clock():
+                log.warning("the machine's clock was set by %+.0f s; messages wait on", step)
+            for row in await outbox.overdue() if self.senders else ():
+                owner = self.senders.get(row.instance)
+                if owner is not None and (late := owner.waiting.get(row.number)) is not None:
+                    await owner.take_back(late, State.EXPIRED, "it could not be sent in time")
+            age = time.monotonic() - tidied
+            if (self._untidy and age >= TIDY_EVERY) or age >= HOUR:
+                self._untidy, tidied = False, time.monotonic()
+                await outbox.tidy()
             await asyncio.sleep(TICK)
 
     async def _events(self, outbox: Outbox) -> None:
         """Changes that may let a session send, acknowledgements, deletions."""
-        subscription = self._bus.subscribe(EVENTS, limit=20_000)
-        for sender in list(self.senders.values()):
+        for sender in self.senders.values():
             sender.wake()
-        try:
+        with closing(self._bus.subscribe(EVENTS, limit=20_000)) as subscription:
             async for entry in subscription:
                 if (id := entry.instance) is None:
                     continue
@@ -439,8 +427,6 @@ class Sending:
                     await self._forget(outbox, id, entry.wall)
                 elif its is not None:
                     its.wake()
-        finally:
-            subscription.close()
 
     async def _acks(self, outbox: Outbox) -> None:
         """Acknowledgements that sessions keep, also those that came while no agent ran."""
@@ -496,15 +482,17 @@ class Sending:
         await self._store.note(dropped)
 
 
-async def _keep_on(work: Callable[[Outbox], Awaitable[None]], outbox: Outbox) -> None:
-    """An error of the outbox's own ends no session."""
+async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
+    """An error of the outbox's own ends no session; a damaged file is opened again."""
     while True:
         try:
-            await work(outbox)
+            return await work()
         except Exception as error:
             known = isinstance(error, WaError)  # the disk is full, or cannot be read
             log.error("the outbox goes on: %s", error, exc_info=None if known else error)
-            await asyncio.sleep(OPEN_AGAIN)
+            if isinstance(error, StoreError) and error.code == "damaged":
+                return None
+        await asyncio.sleep(OPEN_AGAIN)
 
 
 def _not_now(why: str, code: str) -> WaError:

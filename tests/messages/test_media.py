@@ -129,7 +129,7 @@ async def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     assert await at.code_of("nothing") == "message_not_found"
     slow = await at.bring(4)
     assert await code_of(at.read(slow, wait=5)) == "media_loading"
-    assert await code_of(at.read(slow, wait=200)) == "media_unreachable"
+    assert [await code_of(at.read(slow, wait=60)) for _ in range(2)][1] == "media_unreachable"
     with pytest.raises(NotFound):
         await at.read("nothing")
     assert list((at.folder / "messages" / "media").iterdir()) == []

@@ -10,7 +10,7 @@ from agent.api.http.fields import INTEGER, STRING, STRINGS, Field
 from agent.engines.base import IN_CHAT, PRESENCES
 from agent.engines.phones import receiver_of
 from agent.errors import EngineError, InvalidRequest
-from agent.messages.sender import explain_refusal
+from agent.messages.outcomes import explain_refusal
 
 _CHAT = "a phone number or a chat's id"
 READ = (
