@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.api.server import Server
@@ -14,10 +16,11 @@ from agent.config.sections import USUAL_LISTEN
 from agent.core.model import InstanceId
 from agent.daemon.parts import open_parts
 from agent.daemon.signals import Signals
-from agent.daemon.state_copies import refuse_copied_state
 from agent.daemon.state_folder import (
     StatePlaces,
     go_on,
+    name_some,
+    read_mark,
     refuse_foreign_state,
     refuse_missing_state,
     running_elsewhere,
@@ -26,12 +29,12 @@ from agent.daemon.state_folder import (
 )
 from agent.daemon.stop import stop_in_order
 from agent.daemon.tasks import Tasks
-from agent.daemon.threads import start_threads
 from agent.deliver.bus import EventBus
 from agent.errors import TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import open_host
+from agent.host.machine.state_folders import UsedState, used_states
 from agent.host.only_agent import only_agent, only_of_sessions
 from agent.log import set_up_logging
 from agent.logfiles import open_files
@@ -43,6 +46,49 @@ from agent.supervise.loop import Wakes
 from agent.supervise.start_up import find_declared_problem, line_up, load_instances
 from agent.supervise.supervisor import Supervisor
 from agent.vault.identity import found_sessions, scan
+
+THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""As many as Python would start, one by one."""
+
+
+async def start_threads() -> None:
+    """Later a limit of tasks may allow no thread, and a pass that needs one would fail."""
+    asyncio.get_running_loop().set_default_executor(
+        ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+    )
+    all_started = threading.Barrier(THREADS)
+    await asyncio.gather(*(asyncio.to_thread(all_started.wait, 10.0) for _ in range(THREADS)))
+
+
+def refuse_copied_state(state: Path, session_root: Path) -> None:
+    """TryLater when an agent, or a worker, of this machine uses another folder with the mark of
+    this one: one is a copy of the other. Writes nothing."""
+    here = read_mark(state)
+    if here is None:
+        return
+    for used in used_states():
+        mark = None if used.is_same(state) else read_mark(used.seen_at)
+        if mark is not None and mark.id == here.id:
+            raise TryLater(_sentence(state, used, session_root), code="state_copied")
+
+
+def _sentence(state: Path, used: UsedState, session_root: Path) -> str:
+    if used.agent:
+        who = f"another agent runs (process {used.agent})"
+        first = "stop that agent first"
+    else:
+        who = "no agent runs, but workers do"
+        first = f"start the agent on {used.folder} again and stop it in order first"
+    here = scan(session_root) if session_root.is_dir() else []
+    sessions = used.workers or [folder.id for folder in here]
+    whose = f" with {name_some(sessions)}" if sessions else ""
+    return (
+        f"cannot start on {state}: it and {used.folder} are copies of one state folder, and on"
+        f" {used.folder} {who}{whose}: each session would log in a second time. To go on here,"
+        f" {first}; for an agent of its own, begin with an empty state folder, and take single"
+        " sessions over with `wa-agent export` and `import`"
+    )
+
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,8 @@ Each family has a column with a piece of text per session. A session whose view 
 as before is skipped; a column without a change is not joined again.
 """
 
+import os
+import resource
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,10 +16,11 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, BackendView, InstanceView
+from agent.host.machine.memory import CoreUse, machine_memory
+from agent.host.machine.proc_table import TICKS, read_process
 from agent.metrics.agent import agent_samples
 from agent.metrics.backends import backend_samples
 from agent.metrics.http import HttpFigures
-from agent.metrics.machine import MachineFigures
 from agent.metrics.sessions import (
     FAMILIES,
     IN_STATUS,
@@ -27,6 +30,7 @@ from agent.metrics.sessions import (
     past_statuses,
 )
 from agent.metrics.text import (
+    COUNTER,
     END_OF_OPENMETRICS,
     GAUGE,
     OPENMETRICS,
@@ -35,6 +39,82 @@ from agent.metrics.text import (
     sample,
     wants_openmetrics,
 )
+
+_FRESH_SECONDS = 5.0
+
+_FAMILIES = {
+    family.name: family
+    for family in (
+        Family("process_cpu_seconds_total", COUNTER, "CPU time of the agent."),
+        Family("process_resident_memory_bytes", GAUGE, "Resident memory of the agent."),
+        Family("process_open_fds", GAUGE, "Open file descriptors of the agent."),
+        Family("process_max_fds", GAUGE, "File descriptors that the agent may open."),
+        Family("process_start_time_seconds", GAUGE, "Start of the agent's process."),
+        Family("wa_host_memory_total_bytes", GAUGE, "Memory of the machine."),
+        Family("wa_host_memory_used_bytes", GAUGE, "Memory in use on the machine."),
+        Family("wa_host_cpu_usage_ratio", GAUGE, "Use of all cores since the last reading."),
+        Family("wa_host_filesystem_avail_bytes", GAUGE, "Free space where the agent writes."),
+        Family("wa_host_filesystem_size_bytes", GAUGE, "Size of the file system it writes to."),
+    )
+}
+
+
+class MachineFigures:
+    def __init__(self, state_path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._state_path = state_path
+        self._clock = clock
+        self.started_wall = _started_wall()
+        """When this process began."""
+        self._cores = CoreUse()
+        self._read_at = -1e9
+        self._values: dict[str, float] = {}
+
+    def values(self) -> Mapping[str, float]:
+        """Each figure by its metric's name, without unreadable ones."""
+        if self._clock() - self._read_at >= _FRESH_SECONDS:
+            self._values = {**dict(self._process_and_host()), **dict(self._filesystem())}
+            self._read_at = self._clock()
+        return self._values
+
+    def samples(self) -> Iterator[tuple[Family, str]]:
+        mount_point = _mount_point(self._state_path)
+        for name, value in self.values().items():
+            labels = {"mountpoint": mount_point} if "filesystem" in name else {}
+            yield _FAMILIES[name], sample(name, value, **labels)
+
+    def _process_and_host(self) -> Iterator[tuple[str, float]]:
+        itself, memory = read_process(os.getpid()), machine_memory()
+        yield "process_cpu_seconds_total", time.process_time()
+        yield "process_resident_memory_bytes", itself.rss_bytes if itself else 0
+        yield "process_open_fds", len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - its own
+        yield "process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        yield "process_start_time_seconds", self.started_wall
+        yield "wa_host_memory_total_bytes", memory.total
+        yield "wa_host_memory_used_bytes", memory.total - memory.available
+        yield "wa_host_cpu_usage_ratio", self._cores.read()
+
+    def _filesystem(self) -> Iterator[tuple[str, float]]:
+        try:
+            status = os.statvfs(self._state_path)
+        except OSError:
+            return  # it is gone: a missing figure is better than an old one
+        yield "wa_host_filesystem_avail_bytes", status.f_bavail * status.f_frsize
+        yield "wa_host_filesystem_size_bytes", status.f_blocks * status.f_frsize
+
+
+def _mount_point(path: Path) -> str:
+    """The mount point of the path's file system, as other exporters name it."""
+    folder = path.absolute()
+    while not folder.is_mount() and folder != folder.parent:
+        folder = folder.parent
+    return str(folder)
+
+
+def _started_wall() -> float:
+    itself = read_process(os.getpid())
+    age = boot_now() - (itself.start_ticks / TICKS if itself else 0.0)
+    return time.time() - age
+
 
 Views = Mapping[InstanceId, InstanceView]
 _RENDER = Family("wa_agent_scrape_render_seconds", GAUGE, "Render time of the previous scrape.")

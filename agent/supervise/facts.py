@@ -2,16 +2,21 @@
 of the link and the host write here and wake the loop; the pass reads."""
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core.figures.durations import Acknowledgements, Durations
+from agent.core.figures.session_figures import COUNTS
 from agent.core.figures.time_in_status import StatusTime
 from agent.core.findings.crypto_window import CryptoWindow
+from agent.core.findings.error_rate import ErrorRate, PerMinute
 from agent.core.findings.first_messages import FirstMessages
 from agent.core.findings.log_limit import LogLimit
 from agent.core.findings.memory import MemoryHistory
+from agent.core.findings.response_time import RecentTimes
 from agent.core.findings.silence import Inbound
 from agent.core.model import (
     UNIT_ABSENT,
@@ -30,9 +35,31 @@ from agent.core.model import (
 from agent.core.observed import desired_in
 from agent.core.recovery.proof import Kept
 from agent.core.recovery.repair import Repair
-from agent.supervise.counters import Counters
 from agent.supervise.worker_link import WorkerLink
 from agent.vault.identity import Identity
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counted since the agent's start, or since before it (periodic/carried)."""
+
+    since_wall: float = field(default_factory=time.time)
+    by_word: dict[str, Counter[str]] = field(
+        default_factory=lambda: {row.name: Counter() for row in COUNTS}
+    )
+    """The counts of session_figures."""
+    messages: Counter[str] = field(default_factory=Counter)
+    per_minute: dict[str, PerMinute] = field(default_factory=dict)
+    """By direction: in, out."""
+    errors: Counter[str] = field(default_factory=Counter)
+    error_rate: ErrorRate = field(default_factory=ErrorRate)
+    repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Steps by kind and result."""
+    repair_seconds: float = 0.0
+    probes: int = 0
+    probe_seconds: float = 0.0
+    recent_times: RecentTimes = field(default_factory=RecentTimes)
+    """Of the answered probes."""
 
 
 @dataclass(slots=True)

@@ -26,10 +26,25 @@ from agent.store.database import Store
 from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RepairFacts
 from agent.supervise.identities import identity_of, says_the_same
-from agent.supervise.told_once import ToldOnce
 from agent.supervise.views import ViewSources, view_of
 from agent.vault.identity import OTHERS, replace_identity
 from agent.vault.identity import create as create_folder
+
+
+class ToldOnce:
+    def __init__(self) -> None:
+        self._causes: dict[InstanceId, str] = {}
+
+    def warn(self, id: InstanceId, cause: str) -> None:
+        """Where no session has this cause yet."""
+        told = cause in self._causes.values()
+        self._causes[id] = cause
+        if not told:
+            bound(Category.SESSION, id).warning("%s", cause)
+
+    def over(self, id: InstanceId) -> None:
+        self._causes.pop(id, None)
+
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.metrics.machine import MachineFigures
+from agent.metrics.exporter import MachineFigures
 
 
 def read(figures: MachineFigures) -> dict[str, float]:

@@ -9,10 +9,10 @@ from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.network.reach import ReachPolicy
 from agent.core.plan import ActionKind, Plan
-from agent.core.recovery.actions import plan_step
 from agent.core.recovery.proof import Ground, Proof
 from agent.core.recovery.repair import Decision, RecoveryKind
 from agent.supervise.facts import Facts
+from agent.supervise.passes.repair import plan_step
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.settings import Settings
 from agent.supervise.turns.memory import MemoryRoom

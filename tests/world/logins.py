@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,8 +16,6 @@ from tests.standin.evolution.instances import Instance
 
 KNOWN_WITHIN = 60.0
 """Seconds in which the agent hears of a ban or of a stop, and ends what it had begun."""
-ROUNDING = 1e-6
-"""Seconds: sums of 0.2 s end a little below the login that they make."""
 
 
 @dataclass
@@ -35,6 +33,8 @@ class Logins:
     """Those whose worker ends and is started by its host."""
 
     def __post_init__(self) -> None:
+        # Sums of 0.2 s end a rounding below the login that they make.
+        self._lenient = replace(self.policy, login_every=self.policy.login_every * 0.999)
         self.new_life()
 
     def new_life(self) -> None:
@@ -52,7 +52,7 @@ class Logins:
             self.banned[id] = now
         if id in self.by_itself:
             self.by_itself.discard(id)
-        elif (left := self._bucket.take(self.policy, now + ROUNDING)) is not None:
+        elif (left := self._bucket.take(self._lenient, now)) is not None:
             self._bucket = left
         else:
             self.wrongs.append(f"{id} logs in, and the budget has no login left")

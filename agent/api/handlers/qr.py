@@ -1,14 +1,60 @@
 """The code to scan, as JSON, PNG, SVG or text. It is a secret: never stored, never logged."""
 
 import asyncio
+import io
+from collections.abc import Callable, Mapping
 
+import segno
 from aiohttp import web
 
 from agent.api.handlers.accept import choose_form
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.core.model import ConnectionStatus
-from agent.errors import NotYet, Refused, WaError
+from agent.errors import EngineError, NotYet, Refused, WaError
+
+_BORDER = 2
+
+
+def draw(text: str, form: str) -> bytes:
+    try:
+        code = segno.make(text, micro=False, error="l")
+    except ValueError as error:
+        raise EngineError("cannot draw the code: the engine's text does not fit") from error
+    return _DRAW[form](code)
+
+
+def _png(code: segno.QRCode) -> bytes:
+    out = io.BytesIO()
+    code.save(out, kind="png", scale=8, border=4)
+    return out.getvalue()
+
+
+def _svg(code: segno.QRCode) -> bytes:
+    out = io.BytesIO()
+    code.save(out, kind="svg", scale=8, border=4, light="#fff")
+    return out.getvalue()
+
+
+def _text(code: segno.QRCode) -> bytes:
+    """Two rows in one line of half blocks; the light modules are drawn, as on a dark terminal."""
+    rows = [[not dark for dark in row] for row in code.matrix_iter(border=_BORDER)]
+    if len(rows) % 2:
+        rows.append([False] * len(rows[0]))
+    blocks = {(True, True): "█", (True, False): "▀", (False, True): "▄", (False, False): " "}
+    lines = (
+        "".join(blocks[pair] for pair in zip(upper, lower, strict=True))
+        for upper, lower in zip(rows[::2], rows[1::2], strict=True)
+    )
+    return ("\n".join(lines) + "\n").encode()
+
+
+_DRAW: Mapping[str, Callable[[segno.QRCode], bytes]] = {
+    "image/png": _png,
+    "image/svg+xml": _svg,
+    "text/plain": _text,
+}
+
 
 JSON, PNG, SVG, TEXT = "application/json", "image/png", "image/svg+xml", "text/plain"
 FORMS = (JSON, PNG, SVG, TEXT)
@@ -53,6 +99,6 @@ async def show_qr(call: Call) -> web.Response:
 
 def _draw(text: str, form: str) -> bytes:
     # Imported here: its tables are half a MiB, which an agent with paired sessions never needs.
-    from agent.api.handlers.qr_drawing import draw
+    from agent.api.handlers.qr import draw
 
     return draw(text, form)

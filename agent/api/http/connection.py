@@ -5,6 +5,7 @@ import asyncio
 import json
 import socket
 import struct
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +14,36 @@ from aiohttp.web_protocol import RequestHandler
 
 from agent.api.http.crowd import ConnectionLimits, Stage
 from agent.api.http.envelope import error_body, library_error_answer, new_request_id
-from agent.api.http.turns import Turns
 from agent.core.model import Category
 from agent.log import bound
+
+
+class Turns:
+    """The addresses take turns: a stranger waits for others of its own address only."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        """By address; the one whose turn is next comes first."""
+
+    async def wait(self, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._give, loop)
+        turn = loop.create_future()
+        self._waiting.setdefault(address, deque()).append(turn)
+        await turn
+
+    def _give(self, loop: asyncio.AbstractEventLoop) -> None:
+        address = next(iter(self._waiting))
+        waiting = self._waiting.pop(address)
+        turn = waiting.popleft()
+        if waiting:
+            self._waiting[address] = waiting
+        if self._waiting:
+            loop.call_soon(self._give, loop)
+        if not turn.done():
+            turn.set_result(None)
+
 
 log = bound(Category.API)
 

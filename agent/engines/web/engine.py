@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,53 @@ from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.files import store_is_gone
 from agent.engines.web.intake import Intake, read_mark
 from agent.engines.web.messages import read_acks, read_message, read_part
-from agent.engines.web.new_pairing import NewPairing
 from agent.engines.web.profile.folder import make_durable
 from agent.engines.web.record import Record
+from agent.engines.web.save_pairing import flush_pairing
 from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Needs, Session
 from agent.engines.web.settings import LIVE, WebSettings, read_settings
 from agent.engines.web.starts import Starts
 from agent.engines.web.view import SessionView
 from agent.errors import ConfigError, EngineError, InvalidRequest
+
+
+@dataclass(slots=True)
+class NewPairing:
+    folder: Path
+    session: Session
+    view: SessionView
+    starts: Starts
+    publish: Callable[[], None]
+    _saving: bool = False
+
+    def is_due(self) -> bool:
+        """Whether `save` must be called now; it counts as called."""
+        due = self.view.pairing_to_save and not self._saving
+        self._saving = self._saving or due
+        return due
+
+    async def save(self) -> None:
+        try:
+            if await flush_pairing(self.session.page, self.folder):
+                if self.view.pairing_to_save:
+                    self.view.pairing_is_safe()
+                    self.publish()
+            elif self.view.pairing_to_save and self.starts.may_begin:
+                self.starts.begin(self._save_by_closing)
+        except EngineError as error:
+            # The browser went away. The next one shows what came of it.
+            log.warning("cannot bring a new pairing to the disk: %s", error)
+        finally:
+            self._saving = False
+
+    async def _save_by_closing(self) -> None:
+        log.info("closing the browser once, so that it writes the new pairing to the disk")
+        in_order = await self.session.close()
+        await asyncio.to_thread(make_durable, self.folder, lambda: None)
+        self.view.pairing_safe = in_order
+        await self.starts.start()
+
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
+from agent.core.breaker import BreakerPolicy, breaker_of
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy, allow_for
 from agent.core.model import (
@@ -14,31 +15,95 @@ from agent.core.model import (
     JournalEntry,
     Observation,
     SessionRecord,
+    Signal,
 )
 from agent.core.network.reach import UNREACHABLE
 from agent.core.observed import waits_for_network
 from agent.core.plan import ActionKind, Outcome, Plan
+from agent.core.reasons import reason_of
 from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
-from agent.core.reconnect import after_refusal, after_try, forgive, spare_unreached
+from agent.core.reconnect import (
+    ReconnectPolicy,
+    after_refusal,
+    after_try,
+    forgive,
+    not_before,
+    spare_unreached,
+)
 from agent.core.recovery.stored import with_repair
 from agent.core.verdicts import as_asked
 from agent.failpoint import failpoint
+from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
-from agent.supervise.passes.circuit import note_circuit
 from agent.supervise.passes.due import ON_ITS_WAY
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy
-from agent.supervise.passes.observation import observation_of
 from agent.supervise.passes.observe import Observer, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
-from agent.supervise.story import entry, tell
+from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry, tell
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
+
+
+def observation_of(
+    facts: Facts,
+    host: Host,
+    policy: ReconnectPolicy,
+    *,
+    wait_reason: str = "",
+    wait_sentence: str = "",
+    signals: tuple[Signal, ...] = (),
+    back_at: float | None = None,
+    waits_turn: bool = False,
+) -> Observation:
+    now, now_wall = boot_now(), time.time()
+    earliest = not_before(facts.record, policy, now, now_wall)
+    return Observation(
+        instance=facts.instance,
+        desired=facts.desired(host.boot_id()),
+        record=facts.record,
+        unit=facts.unit,
+        at=now,
+        linked_since=facts.run.linked_since,
+        claim=facts.run.claim,
+        probe=facts.run.probe,
+        files=facts.folder.files,
+        files_problem=facts.folder.problem,
+        memory_bytes=facts.run.memory_bytes,
+        not_before=now if facts.asked.try_at_once else earliest,
+        at_wall=now_wall,
+        signals=signals,
+        wait_reason=wait_reason,
+        wait_sentence=wait_sentence,
+        back_at=back_at,
+        waits_turn=waits_turn,
+    )
+
+
+def note_circuit(
+    facts: Facts, before: SessionRecord, policy: BreakerPolicy, now_wall: float
+) -> list[JournalEntry]:
+    """Journal entry where its circuit opened or closed since `before`; a failed trial adds none."""
+    was, now = (breaker_of(record) for record in (before, facts.record))
+    if was.opened_at is None and now.opened_at is not None:
+        last = facts.action.refusal or reason_of(facts.record.reason or "unknown").title
+        sentence = (
+            f"its circuit is open after {now.failures} failures in a row, the last: {last}; one"
+            f" trial in {now.opens_in(now_wall, policy):.0f} s, or now: wa-agent recover {facts.id}"
+            " (it closes once it connects)"
+        )
+        category = Category.RECONNECT
+        return [entry(facts, SESSION_CIRCUIT_OPEN, sentence, category, failures=now.failures)]
+    if was.opened_at is not None and now.opened_at is None:
+        sentence = "its circuit is closed again"
+        return [entry(facts, SESSION_CIRCUIT_CLOSED, sentence, Category.RECONNECT)]
+    return []
+
 
 RETRY_HELD = 5.0
 """Seconds until a session asks again while another one is the circuit's trial."""

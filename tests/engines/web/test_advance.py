@@ -3,9 +3,9 @@
 import pytest
 
 from agent.core.words import Claim, ConnectionStatus
-from agent.engines.web.advance import LONGEST, Advance
 from agent.engines.web.browser.page import network_code
 from agent.engines.web.document import Document, judge_document, parse_document
+from agent.engines.web.view import LONGEST, Advance
 
 Status = ConnectionStatus
 WANTED = "https://web.whatsapp.com/"
