@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from agent.supervise.passes.circuit import note_circuit
 
 from agent.core.breaker import Breaker, with_breaker
 from agent.core.health.judge import judge_health
@@ -24,6 +23,7 @@ from agent.core.model import (
 from agent.core.reconnect import ReconnectPolicy
 from agent.supervise.facts import Facts
 from agent.supervise.passes.record import Recorder, note_restarts
+from agent.supervise.passes.run import note_circuit
 from agent.supervise.story import is_trouble
 
 BOOT = "boot-1"
