@@ -15,7 +15,7 @@ import msgspec
 from agent.config.config import Config, Declaration
 from agent.config.declaration import BackendDeclaration
 from agent.config.environment import OF_BACKENDS, read_given
-from agent.config.rules import find_fault
+from agent.config.rules import find_faults
 from agent.config.tables import BACKEND, arrays, brought, plain_tables
 from agent.core.setting import Fault, name_fault, read_value, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
@@ -55,7 +55,7 @@ def load_config(
         # A first limit above the second one's default raises that as well.
         memory.setdefault("critical", max(warn, plain_tables()["memory"].critical))
     config = replace(_build(source), warnings=warnings)
-    if fault := find_fault(config) or more(config):
+    if fault := next(find_faults(config), None) or more(config):
         raise source.blame(fault)
     return config
 

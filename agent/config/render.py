@@ -60,8 +60,7 @@ def _keys(chosen: Any, plain: Any) -> Iterator[str]:
 def _range(mark: Setting) -> str:
     if mark.choices:
         return f" ({' | '.join(mark.choices)})"
-    low = "any" if mark.low is None else f"{mark.low:.12g}"
-    return "" if mark.high is None else f" ({low} to {mark.high:.12g})"
+    return "" if mark.high is None else f" ({mark.low:.12g} to {mark.high:.12g})"
 
 
 def _line(name: str, value: Any) -> str:
