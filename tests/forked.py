@@ -168,12 +168,11 @@ def serve(sock: socket.socket) -> int:
     import agent.worker.__main__  # noqa: F401
     from agent.config.tables import brought
     from agent.engines.catalog import CATALOG, load_engine
-    from agent.wing import wings
 
     for entry in CATALOG.values():
         if not entry.remote:
             load_engine(entry.name)
-    brought(), [wing.take(wing.part) for wing in wings() if wing.part]
+    brought()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is for the agents
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -53,7 +53,6 @@ class Config:
     troubles: TroublesPolicy = field(default_factory=TroublesPolicy)
     worker: own.WorkerSection = field(default_factory=own.WorkerSection)
     sessions: own.SessionsSection = field(default_factory=own.SessionsSection)
-    backends: own.BackendsSection = field(default_factory=own.BackendsSection)
     backend: tuple[BackendDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
     of_wings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -100,5 +99,5 @@ class Config:
 
 def sections() -> tuple[str, ...]:
     """The names of the base's tables that are written once: [NAME]."""
-    rows = ("backends", "backend", "instance", "of_wings", "warnings")
+    rows = ("backend", "instance", "of_wings", "warnings")
     return tuple(table.name for table in fields(Config) if table.name not in rows)

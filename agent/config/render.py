@@ -93,8 +93,8 @@ def _instance(declared: Declaration) -> str:
 
 
 def without_secrets(config: Config) -> Config:
-    """The config to be shown: *** for keys and passwords, URLs without query, the rows of wings as
-    each wing shows them."""
+    """The config to be shown: *** for keys and passwords, URLs without query, rows as their
+    tables show them."""
     shown = dict(config.of_wings)
     for name in shown.keys() & arrays().keys():
         shown[name] = tuple(map(arrays()[name].hide, shown[name]))

@@ -141,18 +141,3 @@ class SessionsSection:
     snapshot_interval: float = setting(3600.0, "seconds between two of them; 0 = none", low=0)
     snapshot_stable: float = 300.0
     """Seconds an instance must be connected before an automatic snapshot."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackendsSection:
-    """What holds for every [[backend]]; no table of agent.toml."""
-
-    trial: str = "check"
-    """What closes a backend's open circuit: its server's healthy checks, or ("session") only one
-    session's try after breaker_pause."""
-    discover: float = 60.0
-    """Seconds between two reads of a backend's list of sessions."""
-    patience: float = 10.0
-    """Seconds that a backend may be away before its sessions wait for it."""
-    back_rate: float = 50.0
-    """Sessions per second that the agent checks after a backend returns."""

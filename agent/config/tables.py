@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 from agent.config.config import Config, sections
@@ -12,7 +11,6 @@ from agent.core.model import Instance
 from agent.core.setting import Fault
 from agent.engines.catalog import backend_faults
 from agent.errors import InvalidRequest, Refused
-from agent.wing import modules_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +21,7 @@ class Table:
     head: str
     """What the example file says above it."""
     worker: tuple[str, ...] = ()
-    """The keys that the wing's part in each worker gets."""
+    """The keys that each worker gets."""
     example: Any = None
     """A row that could be used, of a table that is written once for each thing of a kind:
     [[NAME]]. None: it is written once, [NAME], or not at all, which is as `plain`."""
@@ -63,8 +61,11 @@ BACKEND = Table(
 @cache
 def brought() -> Mapping[str, Table]:
     """The tables of other rooms, by name."""
-    rooms = (import_module("agent.moving.programs"), *modules_of("settings"))
-    return {table.name: table for room in rooms for table in room.TABLES}
+    from agent.messages.settings import MESSAGES, PACE
+    from agent.moving.programs import PROGRAMS
+    from agent.webhooks.settings import WEBHOOKS
+
+    return {table.name: table for table in (PROGRAMS, MESSAGES, PACE, WEBHOOKS)}
 
 
 @cache
@@ -78,7 +79,7 @@ def rows_of(config: Config, name: str) -> tuple[Any, ...]:
 
 
 def single_tables(config: Config) -> Mapping[str, Any]:
-    """Each table that is written once, the wings' after the base's."""
+    """Each table that is written once, those of rooms after the others."""
     own = {name: own_row(config, it) for name, it in brought().items() if not it.example}
     return {name: getattr(config, name) for name in sections()} | own
 
@@ -94,7 +95,7 @@ def own_row(config: Config, table: Table) -> Any:
 
 
 def worker_settings(config: Config) -> Mapping[str, Any]:
-    """What the part of each wing in a worker gets, by its table's name; none where it is usual."""
+    """What each worker gets, by its table's name; none where it is usual."""
     found: dict[str, Any] = {}
     for table in brought().values():
         for key in table.worker:

@@ -37,7 +37,7 @@ from agent.log import set_up_logging
 from agent.logfiles import open_files
 from agent.store.database import Store
 from agent.supervise.assemble import Ground, Supervision
-from agent.supervise.backends.notes import CIRCUITS
+from agent.supervise.backends.registry import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
 from agent.supervise.start_up import find_declared_problem, line_up, load_instances

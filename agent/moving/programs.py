@@ -95,20 +95,18 @@ HEAD = """\
 # [[program]]
 """
 
-TABLES = (
-    Table(
-        name="program",
-        plain=ProgramDeclaration(),
-        needed=("name", "command"),
-        faults=find_faults,
-        hide=hide_values,
-        head=HEAD,
-        example=ProgramDeclaration(
-            name="shopbot",
-            command=("node", "/srv/shopbot/bot.js"),
-            environment_file="/srv/shopbot/.env",
-        ),
-        engine="program",
-        place=place_of,
+PROGRAMS = Table(
+    name="program",
+    plain=ProgramDeclaration(),
+    needed=("name", "command"),
+    faults=find_faults,
+    hide=hide_values,
+    head=HEAD,
+    example=ProgramDeclaration(
+        name="shopbot",
+        command=("node", "/srv/shopbot/bot.js"),
+        environment_file="/srv/shopbot/.env",
     ),
+    engine="program",
+    place=place_of,
 )

@@ -59,11 +59,6 @@ class WebhookDeclaration:
     tries: int = setting(3, "tries of an event that the target refuses", low=1, high=20)
 
     @property
-    def consumer(self) -> str:
-        """Its name among those who get messages."""
-        return f"webhook {self.name}"
-
-    @property
     def message_kinds(self) -> tuple[str, ...]:
         """The patterns that name records of messages; "*" does not."""
         return tuple(kind for kind in self.kinds if kind.startswith(MESSAGE_KINDS))
@@ -110,16 +105,13 @@ HEAD = """\
 # [[webhook]]
 """
 
-EXAMPLE = WebhookDeclaration(
-    "ops", "https://ops.example.com/wa-agent", secret_file="/etc/wa-agent/ops.secret"
-)
-TABLES = (
-    Table(
-        name="webhook",
-        plain=WebhookDeclaration(),
-        needed=("name", "url"),
-        hide=lambda its: replace(its, url=shown_target(its.url)),
-        head=HEAD,
-        example=EXAMPLE,
+WEBHOOKS = Table(
+    name="webhook",
+    plain=WebhookDeclaration(),
+    needed=("name", "url"),
+    hide=lambda its: replace(its, url=shown_target(its.url)),
+    head=HEAD,
+    example=WebhookDeclaration(
+        "ops", "https://ops.example.com/wa-agent", secret_file="/etc/wa-agent/ops.secret"
     ),
 )

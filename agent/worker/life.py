@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.core.words import Category
 from agent.errors import ConfigError, WaError
@@ -17,9 +17,6 @@ from agent.link.wire import Hello
 from agent.log import LEVELS, LineWriter, set_up_logging
 from agent.worker.identity import Identity, lock_held, refuse_foreign_group
 from agent.worker_log import own_log
-
-if TYPE_CHECKING:
-    from agent.engines.base import Engine
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +64,18 @@ def set_up_worker_log(id_text: str, env: Mapping[str, str]) -> None:
 class Life:
     """One run of a worker: made in its event loop, spent, ended."""
 
-    def __init__(self, hello: Hello, notifier: Notifier, watchdog: float | None) -> None:
-        """`watchdog`: seconds in which the manager wants a sign of life; None = it wants none."""
+    def __init__(
+        self,
+        hello: Hello,
+        notifier: Notifier,
+        watchdog: float | None,
+        sharers: Callable[[], int] = lambda: 1,
+    ) -> None:
+        """`watchdog`: seconds in which the manager wants a sign of life; None = it wants none.
+        `sharers`: how many sessions this process holds."""
         self.hello = hello
         self.notifier = notifier
-        self.watchdog = watchdog
+        self.watchdog, self.sharers = watchdog, sharers
         self.hurry = asyncio.Event()
         """The end was asked for twice."""
         self._wanted = asyncio.Event()
@@ -88,17 +92,10 @@ class Life:
         """Ask for the end; asked again, it hurries."""
         (self.hurry if self._wanted.is_set() else self._wanted).set()
 
-    def sharers(self) -> int:
-        """How many sessions this process holds."""
-        return 1
-
     async def stop(self) -> None:
         """The link's way to end it: returns when all is saved and closed."""
         self._wanted.set()
         await self._done.wait()
-
-    async def let_go(self, engine: "Engine") -> None:
-        """The engine's end, in order or not: a process takes all of it along."""
 
     async def spend(
         self,

@@ -102,7 +102,8 @@ async def run_session(
     finally:
         closing = True
         try:
-            await life.let_go(engine)
+            if abandon := getattr(engine, "abandon", None):
+                await abandon()  # of an engine that shares something, nothing goes on
             share_session(identity.folder)
             if intake is not None:
                 await intake.close()

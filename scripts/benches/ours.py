@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from agent.core.model import InstanceId
-from agent.host.process.host import WORKER, find_workers
+from agent.host.process.host import find_workers
 from scripts.benches.machine import TOP
 from scripts.benches.processes import children, gone, launch
 from scripts.benches.report import OURS
@@ -117,7 +117,7 @@ class Agent:
         return [self.warm_pid or self.agent_pid]
 
     def workers(self) -> dict[InstanceId, int]:
-        return {id: its.pid for id, its in find_workers(self.state / "run", WORKER)}
+        return dict(find_workers(self.state / "run"))
 
     def link_path(self, id: InstanceId) -> Path:
         return self.state / "run" / id / "link.sock"

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+links = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
@@ -27,6 +28,13 @@ def say(*assignments: str) -> None:
         pass
     finally:
         os.close(folder)
+
+
+def listen() -> None:
+    link = Path(os.environ["RUNTIME_DIRECTORY"], "link.sock")
+    link.unlink(missing_ok=True)
+    links.bind(str(link))
+    links.listen()
 
 
 def ping_for(seconds: float) -> None:
@@ -79,6 +87,7 @@ def main(id: str) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit(75)  # as a worker
+    listen()
     print("ready", id, flush=True)
     say("READY=1", f"STATUS=I am {habit}")
     if habit == "hang":

@@ -82,7 +82,7 @@ async def kill_both(agent, lose):
     """The machine went down with everything on it."""
     await agent.kill()
     await agent.kill_worker("a", lose)
-    worker = agent.machine.member("a")
+    worker = agent.machine.worker("a")
     await worker.stop()  # before its next run
     worker.reset_failed()
     await agent.start()

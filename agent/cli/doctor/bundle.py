@@ -22,7 +22,6 @@ from agent.config import render
 from agent.config.config import Config
 from agent.errors import Refused, WaError
 from agent.redaction import REMOVED, redact
-from agent.wing import wings
 
 ENTRIES = 500
 _PLAIN = (bool, int, float)
@@ -39,6 +38,7 @@ _VARIABLES = (
     "BACKEND_URL",
     "REDIS_URL",
 )
+_ROOMS = ("messages", "troubles", "webhooks")
 _PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils")
 
 
@@ -54,7 +54,7 @@ def write_bundle(
         "backends.json": _asked(client, "/api/backends"),
         "health.json": _asked(client, "/api/health"),
         "metrics.txt": _metrics(client),
-        **{name: _asked(client, path) for wing in wings() for name, path in wing.bundle.items()},
+        **{f"{name}.json": _asked(client, f"/api/{name}") for name in _ROOMS},
         **dict(machine_parts(config)),
     }
     try:

@@ -40,6 +40,7 @@ def checks(here: Installation) -> Iterator[Check]:
     yield Check("limits", lambda _: machine.check_limits(lock_holder(state), here.running.total()))
     repaired = "restart the agent: it rebuilds the database from the readable rows"
     yield Check("database", _database, repaired)
+    yield Check("troubles", _troubles)
 
 
 def instances_by_engine(client: Client) -> Counter[str]:
@@ -205,3 +206,15 @@ def _set_aside_beside(path: Path) -> list[str]:
         )
         return sorted(part.name for part in copies if not part.name.endswith(("-wal", "-shm")))
     return []
+
+
+def _troubles(here: Installation) -> Iterator[Finding]:
+    try:
+        troubles = here.client.get("/api/troubles")["troubles"]
+    except WaError:
+        return  # the check of the agent tells it
+    if troubles:
+        names = ", ".join(sorted({trouble["kind"] for trouble in troubles}))
+        yield note(f"{len(troubles)} at present: {names}", "wa-agent list --trouble")
+    else:
+        yield ok("none at present")

@@ -13,7 +13,6 @@ from agent.cli.doctor.agent_settings import names_an_agent_here, settings_in_use
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import table_lines
 from agent.errors import AgentUnreachable, ConfigError
-from agent.wing import modules_of
 
 if TYPE_CHECKING:
     from agent.cli.doctor.findings import Finding
@@ -39,6 +38,7 @@ def doctor(options: argparse.Namespace) -> int:
     from agent.cli.doctor.check import Installation, run_checks
     from agent.cli.doctor.findings import Level
     from agent.moving import program_commands
+    from agent.webhooks import commands as webhooks
 
     client = replace(client_of(options), hello_seconds=HELLO_SECONDS)
     if client.url or names_an_agent_here(client):
@@ -50,7 +50,7 @@ def doctor(options: argparse.Namespace) -> int:
         client = Client(sockets=(config.api_socket,), hello_seconds=HELLO_SECONDS)
         client = _if_it_answers(client)
     here = Installation(config, client, path, checks.instances_by_engine(client))
-    for room in (checks, engines, backends, program_commands, *modules_of("doctor")):
+    for room in (checks, engines, backends, program_commands, webhooks):
         findings += run_checks(room.checks(here), here)
     shown = [asdict(finding) for finding in findings]
     lines = _lines(findings)

@@ -8,9 +8,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,56 +40,58 @@ MEMORY, MEMORY_EACH = 256 << 20, 64 << 20
 """Bytes that Node may use, and more for each of its sessions: above that it leaks."""
 
 
+@dataclass(slots=True, eq=False)
 class NodeShare:
     """One session's part of a shared Node; has the methods of `Client` that an engine uses."""
 
+    node: "SharedNode"
+    client: Client
+    name: str
+    folder: Path
+    on_event: OnEvent
+    on_end: OnEnd
+    ended: str = ""
+    calls: set[asyncio.Task[Mapping[str, Any]]] = field(default_factory=set)
+    context: Context = field(default_factory=copy_context)
+    """Tasks that an event of this session starts belong to this session's run, also where the run
+    of another session started Node."""
     hangs_after = 20.0
     """Longer than the pack's own limit: the pack says which of its sessions are hit."""
 
-    def __init__(  # noqa: PLR0917 - only `join` calls it
-        self,
-        node: "SharedNode",
-        client: Client,
-        name: str,
-        folder: Path,
-        on_event: OnEvent,
-        on_end: OnEnd,
-    ) -> None:
-        self.name, self.folder = name, folder
-        self.ended = ""
-        self._node, self._client = node, client
-        self._on_event, self._on_end = on_event, on_end
-        self._calls: set[asyncio.Task[Mapping[str, Any]]] = set()
-        self._context = copy_context()
-        """Tasks that an event of this session starts belong to this session's run, also where the
-        run of another session started Node."""
-
     @property
     def alive(self) -> bool:
-        return not self.ended and self._client.alive
+        return not self.ended and self.client.alive
 
     @property
     def pid(self) -> int:
-        return self._client.pid
+        return self.client.pid
 
     @property
     def heard_at(self) -> float:
-        return self._client.heard_at
+        return self.client.heard_at
 
     async def call(self, do: str, within: float, **more: Any) -> Mapping[str, Any]:
-        """As `Client.call`; ends with this share."""
+        """As `Client.call`; ends with this share. EngineError, too, where Node is busy with
+        messages of other sessions for too long: nothing was sent."""
         if do != "send":
             return await self._call(do, within, **more)
-        async with self._node.turn_to_send():
+        try:
+            async with asyncio.timeout(TURN_WITHIN):
+                await self.node.sends.acquire()
+        except TimeoutError:
+            words = f"cannot send: Node of pack {self.node.pack} sends messages of other sessions"
+            raise EngineError(words, code="busy") from None
+        try:
             return await self._call(do, within, **more)
+        finally:
+            self.node.sends.release()
 
     async def _call(self, do: str, within: float, **more: Any) -> Mapping[str, Any]:
         if self.ended:
             raise EngineError(f"cannot {do}: the client ended: {self.ended}", code="not_ready")
-        work = self._client.call(do, within, **more, session=self.name)
-        task = asyncio.create_task(work, name=do)
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        task = asyncio.create_task(self.client.call(do, within, **more, session=self.name), name=do)
+        self.calls.add(task)
+        task.add_done_callback(self.calls.discard)
         caller = asyncio.current_task()
         try:
             return await task
@@ -105,29 +108,29 @@ class NodeShare:
     async def kill(self, why: str = "it was hung up") -> None:
         """Return when Node writes to the session's folder no more."""
         if self._end(why):
-            await self._node.leave(self)
+            await asyncio.shield(self.node.leave(self))
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """What this session cannot use ends its own share, and leaves the others theirs."""
         if self.ended:
             return
         try:
-            self._context.run(self._on_event, event)
+            self.context.run(self.on_event, event)
         except Exception as error:
             log.exception("an event of the client cannot be used")
             self.node_ended(f"the worker could not use an event of it ({type(error).__name__})")
-            self._node.leave_soon(self)
+            self.node.leave(self)
 
     def node_ended(self, why: str) -> None:
         if self._end(why):
-            self._context.run(self._on_end, why)
+            self.context.run(self.on_end, why)
 
     def _end(self, why: str) -> bool:
         if self.ended:
             return False
         self.ended = why
-        if self._client.alive:  # else each of them learns that Node ended
-            for task in list(self._calls):
+        if self.client.alive:  # else each of them learns that Node ended
+            for task in list(self.calls):
                 task.cancel()
         return True
 
@@ -136,14 +139,13 @@ class SharedNode:
     """The Node of one pack. Its sessions come and go; it ends with `close`."""
 
     def __init__(self, pack: str) -> None:
-        self._pack = pack
+        self.pack, self.sends = pack, asyncio.Semaphore(SENDS)
         self._shares: dict[str, NodeShare] = {}
         self._leaving: dict[Path, asyncio.Task[None]] = {}
         """By the session's folder."""
         self._count = 0
         self._client: Client | None = None
         self._starting = asyncio.Lock()
-        self._sends = asyncio.Semaphore(SENDS)
 
     @property
     def pid(self) -> int:
@@ -154,8 +156,7 @@ class SharedNode:
         self, folder: Path, settings: Mapping[str, Any], reporter: Reporter
     ) -> BaileysEngine:
         """The engine of one session, on its share."""
-        join = partial(self.join, folder)
-        return BaileysEngine(folder, read_settings(settings), reporter, join)
+        return BaileysEngine(folder, read_settings(settings), reporter, partial(self.join, folder))
 
     async def join(self, folder: Path, on_event: OnEvent, on_end: OnEnd) -> NodeShare:
         """`on_end` is called with the cause when Node ended, unless `close` or `kill` ended the
@@ -168,29 +169,11 @@ class SharedNode:
         self._shares[share.name] = share
         return share
 
-    @asynccontextmanager
-    async def turn_to_send(self) -> AsyncIterator[None]:
-        """EngineError where Node is busy with other messages for too long: nothing was sent."""
-        try:
-            async with asyncio.timeout(TURN_WITHIN):
-                await self._sends.acquire()
-        except TimeoutError:
-            words = f"cannot send: Node of pack {self._pack} sends messages of other sessions"
-            raise EngineError(words, code="busy") from None
-        try:
-            yield
-        finally:
-            self._sends.release()
-
-    async def leave(self, share: NodeShare) -> None:
-        """Return when Node has closed the session's files. It goes on without its caller: another
+    def leave(self, share: NodeShare) -> asyncio.Task[None]:
+        """Done when Node has closed the session's files. It goes on without its caller: another
         share of this session waits for it."""
-        await asyncio.shield(self.leave_soon(share))
-
-    def leave_soon(self, share: NodeShare) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._forget(share), context=Context())
         self._leaving[share.folder] = task
-        task.add_done_callback(lambda _: self._left(share.folder, task))
         return task
 
     async def _forget(self, share: NodeShare) -> None:
@@ -202,10 +185,6 @@ class SharedNode:
             await client.call("forget", FORGET_WITHIN, session=share.name)
         except EngineError as error:
             await self._end_node(client, f"it did not let go of a session: {error}")
-
-    def _left(self, folder: Path, task: asyncio.Task[None]) -> None:
-        if self._leaving.get(folder) is task:
-            del self._leaving[folder]
 
     async def watch(self, alive: Callable[[], None]) -> None:
         """Look after Node until cancelled; `alive` is called at each look."""
@@ -236,8 +215,7 @@ class SharedNode:
         client.most_lines = MOST_LINES * count
         with suppress(EngineError):
             await client.call("tick", TICK_WITHIN)
-        silent = time.monotonic() - client.heard_at
-        limit = MEMORY + MEMORY_EACH * count
+        silent, limit = time.monotonic() - client.heard_at, MEMORY + MEMORY_EACH * count
         if silent >= client.hangs_after:
             await self._end_node(client, f"its loop did not answer within {silent:.0f} s")
         elif (used := memory_of(client.pid)) > limit:
@@ -250,12 +228,8 @@ class SharedNode:
             self._node_ended(why)
 
     def _node_ended(self, why: str) -> None:
-        self._client = None
-        self._tell_ended(why)
-
-    def _tell_ended(self, why: str) -> None:
-        shares, self._shares = list(self._shares.values()), {}
-        words = f"Node of pack {self._pack}, which {len(shares)} sessions share, ended: {why}"
+        shares, self._shares, self._client = list(self._shares.values()), {}, None
+        words = f"Node of pack {self.pack}, which {len(shares)} sessions share, ended: {why}"
         log.error("%s", words)
         for share in shares:
             share.node_ended(words)

@@ -1,78 +1,143 @@
-"""A process that the agent started or adopted, identified by its pidfd, never by its pid."""
+"""A worker's process, known by its pidfd, and the notify socket that hears this process only."""
 
 import asyncio
-import contextlib
 import os
 import signal
-from dataclasses import dataclass
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
-from agent.host.machine.proc_table import read_process
+from agent.files import short_path
+from agent.host.process.life import UNKNOWN, Exit
 
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a process ended. Nothing set: unknown, as of one that an earlier agent started."""
-
-    code: int | None = None
-    signal: int | None = None
-    dumped: bool = False
-
-    @property
-    def status(self) -> int:
-        """As systemd's ExecMainStatus: the code, or the number of the signal."""
-        return self.code if self.code is not None else self.signal or 0
-
-
-NEVER_RESTARTED = (66, 78)
-"""As the units' RestartPreventExitStatus=: its folder cannot be used; a setting is wrong."""
+_CREDENTIALS = struct.Struct("3i")
+_ROOM = socket.CMSG_SPACE(_CREDENTIALS.size)
+_PING = {"WATCHDOG": "1"}
 _CLEAN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 
 
-def result_of(how: Exit, *, was_ready: bool, stop_wanted: bool) -> str:
-    """In systemd's words, for an end that the host did not bring about by force."""
-    if how.signal is not None and how.signal not in _CLEAN_SIGNALS:
-        return "core-dump" if how.dumped else "signal"
-    if how.code or how == Exit():
-        # How an adopted worker ended is unknown; what was asked for counts as done.
-        return "success" if stop_wanted and not how.code else "exit-code"
-    return "success" if was_ready or stop_wanted or how.signal else "protocol"
+class ProcessChild:
+    """Its notices come to `path`, where those of an earlier agent's child arrived as well."""
 
+    pid = 0
 
-class Child:
-    """`ended` is set once, when the process is gone. OSError: it is gone already."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid, self._pidfd = pid, os.pidfd_open(pid)
-        process = read_process(pid)
-        self.start_ticks = process.start_ticks if process is not None else 0
+    def __init__(
+        self,
+        path: Path,
+        notice: Callable[[Mapping[str, str]], None],
+        clear: Callable[[int], Awaitable[int]],
+    ) -> None:
+        """`notice` hears of the process that `watch` names; `clear` ends what it leaves."""
+        self._path, self._notice, self._clear = path, notice, clear
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
-        self._loop.add_reader(self._pidfd, self._readable)
+        self._folder, self._pidfd = path.parent.stat().st_ino, -1
+        self._open()
+
+    def watch(self, pid: int) -> "ProcessChild":
+        """OSError: it is gone already."""
+        self._pidfd = os.pidfd_open(pid)
+        self.pid = pid
+        self._loop.add_reader(self._pidfd, self._end)
+        return self
 
     def send(self, number: signal.Signals) -> None:
         """To this very process; nothing when it is gone."""
         if self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
                 if number is not signal.SIGKILL:
                     # A frozen process gets no other signal.
                     signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
 
-    def release(self) -> None:
-        """Stop watching it; it lives on."""
+    def listen(self, *, at_once: bool) -> None:
+        """200 workers send a thousand pings a minute, and each would be a turn of the loop."""
         if self._pidfd >= 0:
-            self._loop.remove_reader(self._pidfd)
+            self._loop.remove_reader(self._sock)
+            if at_once:
+                self._loop.add_reader(self._sock, self._read)
+
+    def hears(self) -> bool:
+        """A socket that is no longer at its path, as after a cleaner of old files, heard nothing:
+        it is made again, but in no other folder that stands there now."""
+        self._read_all()
+        with suppress(OSError):
+            if self._path.lstat().st_ino == self._inode:
+                return True
+        with suppress(OSError):
+            if self._path.parent.stat().st_ino == self._folder:
+                self._loop.remove_reader(self._sock)
+                self._sock.close()
+                self._open()
+        return False
+
+    async def clear(self) -> int:
+        return await self._clear(self.pid)
+
+    def release(self) -> None:
+        for fd in (self._pidfd, self._sock.fileno()):
+            if fd >= 0:
+                self._loop.remove_reader(fd)
+        if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+        self._sock.close()
 
-    def _readable(self) -> None:
-        how = Exit()
-        with contextlib.suppress(ChildProcessError):  # an earlier agent's
+    def _open(self) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            self._path.unlink(missing_ok=True)
+            with short_path(self._path) as name:
+                self._sock.bind(name)
+            self._path.chmod(0o600)
+            self._inode = self._path.lstat().st_ino
+        except OSError:
+            self._sock.close()
+            raise
+
+    def _read_all(self) -> None:
+        with suppress(OSError):
+            for _ in range(100):
+                self._read()
+
+    def _read(self) -> None:
+        """One at a time: a flood must not hold up the loop."""
+        text, sent, _, _ = self._sock.recvmsg(4096, _ROOM)
+        said: Mapping[str, str] = _PING
+        if text != b"WATCHDOG=1":
+            lines = text.decode(errors="replace").splitlines()
+            said = dict(line.split("=", 1) for line in lines if "=" in line)
+        for _level, _kind, credentials in sent:
+            if _CREDENTIALS.unpack(credentials)[0] == self.pid:
+                self._notice(said)
+
+    def _end(self) -> None:
+        self._read_all()
+        how = UNKNOWN
+        with suppress(ChildProcessError):  # an earlier agent's
             # By pidfd: no other wait can take the status away in between.
             if (end := os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)) is not None:
-                dumped = end.si_code == os.CLD_DUMPED
-                exited = end.si_code == os.CLD_EXITED
-                how = Exit(end.si_status) if exited else Exit(None, end.si_status, dumped)
+                how = _exit_of(end)
         self.release()
         if not self.ended.done():
             self.ended.set_result(how)
+
+
+def _exit_of(end: os.waitid_result) -> Exit:
+    if end.si_code == os.CLD_EXITED:
+        return Exit("exit-code" if end.si_status else "", end.si_status)
+    if end.si_status in _CLEAN_SIGNALS:
+        return Exit("", end.si_status)
+    return Exit("core-dump" if end.si_code == os.CLD_DUMPED else "signal", end.si_status)
+
+
+def listener(path: Path) -> int:
+    """The process that listens at this socket, as the kernel names it. OSError: there is none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, short_path(path) as name:
+        sock.setblocking(False)
+        sock.connect(name)
+        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(peer)[0])

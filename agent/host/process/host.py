@@ -1,14 +1,15 @@
 """The host where no systemd is: workers are plain processes, watched by the agent itself.
 
 Same worker program, same environment, same words. Workers survive a killed agent; the next one
-finds them among the machine's processes and adopts them.
+finds them behind their sockets and adopts them.
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from itertools import count
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
 from agent.host.base import Wake
-from agent.host.machine.proc_table import Process, all_processes, variables_of
-from agent.host.process.child import Child
-from agent.host.process.launch import Places, make_run_dir, spawn, worker_environment
-from agent.host.process.memory_watch import MemoryWatch
-from agent.host.process.sweep import Remains, Sweep
-from agent.host.process.worker import ProcessWorker
+from agent.host.machine.memory import machine_memory
+from agent.host.machine.proc_table import all_processes, variables_of
+from agent.host.process.child import ProcessChild, listener
+from agent.host.process.launch import Places, spawn, worker_environment
+from agent.host.process.life import Limits, Worker
+from agent.host.process.remains import Sweep, over_limit
 from agent.host.units import INSTANCES, Kind
 from agent.log import about
 from agent.worker_log import open_log, trim_log
@@ -30,10 +31,11 @@ from agent.worker_log import open_log, trim_log
 log = logging.getLogger(__name__)
 
 WORKER = ("-m", "agent.worker")
-READ_EVERY = 5
-"""Seconds between two looks at the notices of the workers that run."""
-LOOK_AFTER = 15.0
-"""Seconds between two looks at the workers' memory and logs."""
+READ_EVERY, LOOK_EVERY = 5, 15
+"""Seconds between two looks at the notices of workers that run, and at their memory and logs."""
+LOOK_ANYWAY = 4
+"""So many looks at their memory are one, where the machine has as much left as before."""
+FELL = 32 << 20
 
 
 class ProcessHost:
@@ -43,15 +45,12 @@ class ProcessHost:
     def __init__(
         self, wake: Wake, places: Places, worker: WorkerSection, program: Sequence[str]
     ) -> None:
-        self.wake, self.settings = wake, worker
-        self._places, self._program, self._boot = places, program, boot_id()
-        self._workers: dict[InstanceId, ProcessWorker] = {}
+        self._wake, self._places, self._program = wake, places, program
+        self._limits = Limits(**{its.name: getattr(worker, its.name) for its in fields(Limits)})
+        self._boot, self._sweep, self._available = boot_id(), Sweep(), 0
+        self._workers: dict[InstanceId, Worker] = {}
         self._memory_max: dict[InstanceId, int] = {}
-        self._sweep, self._memory = Sweep(lambda: self._living().keys()), MemoryWatch()
-        self._caretakers = (
-            asyncio.create_task(self._take_care(), name="process host"),
-            asyncio.create_task(self._notice_delays(), name="process host's pulse"),
-        )
+        self._caretaker = asyncio.create_task(self._take_care(), name="process host")
 
     @classmethod
     async def open(
@@ -79,8 +78,7 @@ class ProcessHost:
 
     async def close(self, *, leave_workers: bool) -> None:
         """Without systemd no program watches workers that outlive the agent."""
-        for task in self._caretakers:
-            task.cancel()
+        self._caretaker.cancel()
         if not leave_workers:
             await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
         for worker in self._workers.values():
@@ -134,120 +132,117 @@ class ProcessHost:
     def limit_memory(self, instance: InstanceId, most: int) -> None:
         self._memory_max[instance] = most
 
-    def _worker(self, instance: InstanceId) -> ProcessWorker:
+    def _worker(self, instance: InstanceId) -> Worker:
         if instance not in self._workers:
-            self._workers[instance] = ProcessWorker(parse_instance_id(instance), self)
+            id = parse_instance_id(instance)
+            self._workers[id] = Worker(id, self._limits, self._launch, lambda: self._wake(id))
         return self._workers[instance]
 
-    async def launch(self, worker: ProcessWorker) -> Child:
+    def _launch(self, worker: Worker) -> ProcessChild:
         id, folder = worker.id, self._places.folder(worker.id)
-        environment = worker_environment(id, worker.run, self._places, self.settings)
+        environment = worker_environment(id, worker.status.run, self._places, self._limits.watchdog)
         try:
             make_run_dir(folder)
             (folder / "link.sock").unlink(missing_ok=True)
-            worker.hear(folder / "notify")
-            out = open_log(folder)
+            child, out = self._child(worker), open_log(folder)
         except OSError as error:
             raise HostError(f"cannot prepare {folder} for {id}: {error}") from error
         try:
-            return Child(spawn([*self._program, id], environment, out))
+            return child.watch(spawn([*self._program, id], environment, out))
         except OSError as error:
+            child.release()
             raise HostError(f"cannot start a worker for {id}: {error}") from error
         finally:
             os.close(out)
 
-    async def kill_remains(self, child: Child, run: str) -> int:
-        return await self._sweep.kill_remains(Remains(child.pid, run, child.start_ticks))
+    def _child(self, worker: Worker) -> ProcessChild:
+        def clear(pid: int) -> Awaitable[int]:
+            return self._sweep.kill(pid, worker.status.run, self._living())
+
+        return ProcessChild(self._places.folder(worker.id) / "notify", worker.notice, clear)
 
     async def _adopt(self) -> None:
         """The workers of an earlier agent go on. One whose sessions lie somewhere else by now, as
-        after a state folder was renamed, gives way to another; helpers of one that died meanwhile
-        are killed."""
-        places = self._places
-        for id, process in find_workers(places.run_dir, self._program):
-            known, worker = variables_of(process.pid), self._worker(id)
+        after a state folder was renamed, gives way to another. Helpers of one that died meanwhile,
+        and a worker that nothing can talk to, are killed."""
+        places, running = self._places, set()
+        for id, pid in find_workers(places.run_dir):
+            known, worker = variables_of(pid), self._worker(id)
             try:
-                worker.hear(places.folder(id) / "notify")
-                child = Child(process.pid)
+                child = self._child(worker).watch(pid)
             except OSError as error:
-                log.warning("cannot adopt process %s: %s", process.pid, error, extra=about(id))
+                log.warning("cannot adopt process %s: %s", pid, error, extra=about(id))
                 continue
             root = Path(known.get("WA_SESSION_ROOT", "/")).absolute()
             moved = root != places.session_root.absolute() and not _same(root, places.session_root)
             done = "replaced" if moved else "adopted"
-            log.info("%s the worker of %s (process %s)", done, id, process.pid, extra=about(id))
-            worker.live(child, known.get("INVOCATION_ID", ""), replace=moved)
-        left: dict[str, int] = {}
-        living = set()
+            log.info("%s the worker of %s (process %s)", done, id, pid, extra=about(id))
+            worker.adopt(child, known.get("INVOCATION_ID", ""), moved=moved)
+            running.add(worker.status.run)
+        left, elsewhere = set(), {""}
         for process in all_processes():
-            known = variables_of(process.pid)
-            folder, run = Path(known.get("RUNTIME_DIRECTORY", "/")), known.get("INVOCATION_ID", "")
-            if run and _same(folder.parent, places.run_dir):
-                left[run] = min(left.get(run, process.start_ticks), process.start_ticks)
-                living |= {run} if _is_worker(process.pid, self._program, folder.name) else set()
-        for run in left.keys() - living:
-            await self._sweep.kill_remains(Remains(0, run, left[run]))
+            known, out = variables_of(process.pid), Path()
+            if _same(Path(known.get("RUNTIME_DIRECTORY", "/")).parent, places.run_dir):
+                left.add(run := known.get("INVOCATION_ID", ""))
+                with suppress(OSError):
+                    out = Path(f"/proc/{process.pid}/fd/1").readlink()
+                if out.name.startswith("worker.log") and not _same(out.parents[1], places.run_dir):
+                    elsewhere.add(run)  # of a state folder that was moved away: left as it is
+        for run in left - running - elsewhere:
+            await self._sweep.kill(0, run)
 
-    def _living(self) -> dict[int, ProcessWorker]:
+    def _living(self) -> dict[int, Worker]:
         """Those that are well, by the pid."""
         up = (UnitState.ACTIVATING, UnitState.ACTIVE)
         workers = (its for its in self._workers.values() if its.child and its.state in up)
         return {its.child.pid: its for its in workers if its.child}
 
-    async def _notice_delays(self) -> None:
-        """A process that was frozen must not take the others' silence meanwhile for their death."""
+    async def _take_care(self) -> None:
         loop = asyncio.get_running_loop()
-        for beat in count():
-            if beat % READ_EVERY == 0:
-                for worker in self._workers.values():
-                    worker.read()
+        for beat in count(1):
             due = loop.time() + 1.0
             await asyncio.sleep(1.0)
-            if (late := loop.time() - due) > self.settings.watchdog / 4:
+            if (late := loop.time() - due) > self._limits.watchdog / 4:
+                # A process that was frozen must not take the others' silence for their death.
                 log.warning("this agent was delayed for %.1f s: pings missed do not count", late)
                 for worker in self._workers.values():
                     worker.spare()
+            if beat % READ_EVERY == 0:
+                for worker in self._living().values():
+                    if worker.child is not None and worker.state is UnitState.ACTIVE:
+                        worker.child.hears()
+            if beat % LOOK_EVERY == 0:
+                try:
+                    await self._look_after(anyway=beat % (LOOK_EVERY * LOOK_ANYWAY) == 0)
+                except (HostError, OSError) as error:
+                    log.warning("cannot check the workers: %s", error)
 
-    async def _take_care(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_AFTER)
-            try:
-                await self._look_after()
-            except (HostError, OSError) as error:
-                log.warning("cannot check the workers: %s", error)
-
-    async def _look_after(self) -> None:
-        limits = {}
-        for pid, worker in self._living().items():
+    async def _look_after(self, *, anyway: bool) -> None:
+        """A worker that grew took it from the machine, unless others gave back as much."""
+        living, before = self._living(), self._available
+        for worker in living.values():
             trim_log(self._places.folder(worker.id) / "worker.log")
-            if most := self._memory_max.get(worker.id):
-                limits[pid] = most
-        over = await asyncio.to_thread(self._memory.over_limit, limits) if limits else {}
-        for pid, used in over.items():
-            if large := self._living().get(pid):
-                words = "%s uses %s bytes, over its limit"
-                log.warning(words, large.id, used, extra=about(large.id))
-                large.kill("oom-kill")
+        limits = {pid: self._memory_max.get(its.id, 0) for pid, its in living.items()}
+        limits = {pid: most for pid, most in limits.items() if most}
+        self._available = machine_memory().available
+        if limits and (anyway or self._available < before - FELL):
+            for pid, used in (await asyncio.to_thread(over_limit, limits)).items():
+                if (large := self._living().get(pid)) is not None:
+                    what = "%s uses %s bytes, over its limit"
+                    log.warning(what, large.id, used, extra=about(large.id))
+                    large.kill("oom-kill")
 
 
-def find_workers(run_dir: Path, program: Sequence[str]) -> Iterator[tuple[InstanceId, Process]]:
-    """The kernel knows them: their output goes to the log in this folder, wherever it lies by now,
-    and their command line is a worker's, which their helpers' is not."""
-    for process in all_processes():
-        try:
-            out = Path(f"/proc/{process.pid}/fd/1").readlink()
-            id = parse_instance_id(out.parent.name)
-        except (OSError, InvalidRequest):
-            continue
-        if _same(out.parent.parent, run_dir) and _is_worker(process.pid, program, id):
-            yield id, process
+def make_run_dir(path: Path, *, parents: bool = False) -> None:
+    """`parents`: at the start. Later, one that was moved away is not made again."""
+    path.mkdir(mode=0o700, parents=parents, exist_ok=True)
+    path.chmod(0o700)
 
 
-def _is_worker(pid: int, program: Sequence[str], id: str) -> bool:
-    words = "\0".join((*program, id, ""))
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().endswith(f"\0{words}".encode())
-    return False
+def find_workers(run_dir: Path) -> Iterator[tuple[InstanceId, int]]:
+    for folder in run_dir.iterdir():
+        with suppress(InvalidRequest, OSError):
+            yield parse_instance_id(folder.name), listener(folder / "link.sock")
 
 
 def _same(one: Path, other: Path) -> bool:

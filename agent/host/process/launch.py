@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
 
 # For the agent alone: its own manager's socket, its sockets, its settings.
@@ -34,14 +33,8 @@ class Places:
         return self.run_dir / instance
 
 
-def make_run_dir(path: Path, *, parents: bool = False) -> None:
-    """`parents`: at the start. Later, one that was moved away is not made again."""
-    path.mkdir(mode=0o700, parents=parents, exist_ok=True)
-    path.chmod(0o700)
-
-
 def worker_environment(
-    instance: InstanceId, run: str, places: Places, worker: WorkerSection
+    instance: InstanceId, run: str, places: Places, watchdog: float
 ) -> dict[str, str]:
     """The same variables that systemd sets."""
     paths = {
@@ -51,14 +44,15 @@ def worker_environment(
         "NOTIFY_SOCKET": places.folder(instance) / "notify",
         "RUNTIME_DIRECTORY": places.folder(instance),
     }
+    passed_on = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _AGENTS_OWN and not name.startswith("WA_AGENT_")
+    }
     return {
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if name not in _AGENTS_OWN and not name.startswith("WA_AGENT_")
-        },
+        **passed_on,
         **{name: str(path.absolute()) for name, path in paths.items() if path is not None},
-        "WATCHDOG_USEC": str(round(worker.watchdog * 1_000_000)),
+        "WATCHDOG_USEC": str(round(watchdog * 1_000_000)),
         "INVOCATION_ID": run,
         "PYTHONUNBUFFERED": "1",
         "MALLOC_ARENA_MAX": "1",

@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import parse_instance_id
-from agent.engines.base import Shared
+from agent.core.words import Happening, InstanceId, parse_instance_id
 from agent.engines.catalog import load_shared
 from agent.errors import ConfigError
 from agent.link.server import LinkServer
@@ -43,15 +42,9 @@ def _read_pack(name: str, _root: Path) -> Identity:
     """A pack has no file: its name says the engine, its run folder holds the rest."""
     id = parse_instance_id(name)
     engine, _, _ = id.rpartition("-")
-    return Identity(id, Path(os.environ["RUNTIME_DIRECTORY"].split(":")[0]), engine, {})
-
-
-def _sessions_root() -> Path:
-    root = os.environ.get(SESSIONS_ROOT, "")
-    if not root:
+    if not os.environ.get(SESSIONS_ROOT):
         raise ConfigError(f"cannot start a pack: {SESSIONS_ROOT} is not set", field=SESSIONS_ROOT)
-    _check_folder(Path(root))
-    return Path(root)
+    return Identity(id, Path(os.environ["RUNTIME_DIRECTORY"].split(":")[0]), engine, {})
 
 
 def _check_folder(folder: Path) -> None:
@@ -60,24 +53,34 @@ def _check_folder(folder: Path) -> None:
 
 
 async def _work(identity: Identity, link_path: Path) -> int:
-    life = ProcessLife(identity)
+    life, loop = ProcessLife(identity), asyncio.get_running_loop()
     shared = load_shared(identity.engine)(identity.id)
-    loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(THREADS, "pack"))
     follow_tasks(loop)
     _stamp_lines(identity.id)
+    links, root = link_path.with_name("members"), Path(os.environ[SESSIONS_ROOT])
+    _check_folder(root)
+    links.mkdir(mode=0o750, exist_ok=True)
+    for left in links.glob("*/link.sock"):  # of a run that was killed
+        left.unlink()
     changed = asyncio.Event()
-    members = _open_members(identity, life, shared, link_path.parent, changed)
-    calls = _calls(members, life)
 
-    async def answer(call: Call) -> Answer:
-        return await answer_with(calls, call)
+    def broken(why: str) -> None:
+        log.error("the pack ends, and all its sessions log in again: %s", why)
+        os._exit(1)
+
+    def sharers() -> int:
+        return max(len(members.running()), 1)
 
     def status() -> str:
-        return f"{members.count} sessions"
+        return f"{len(members.running())} sessions"
 
     def alive() -> None:
         life.notifier.send("WATCHDOG=1")
+
+    def tell() -> None:
+        changed.set()
+        server.happened(Happening("members"))
 
     async def stop() -> bool:
         life.notifier.stopping("stopping: closing its sessions")
@@ -85,12 +88,19 @@ async def _work(identity: Identity, link_path: Path) -> int:
         await shared.close()
         return in_order
 
+    async def answer(call: Call) -> Answer:
+        return await answer_with(calls, call)
+
     server = await LinkServer.open(link_path, life.hello, answer, lambda: None)
-    members.attach(server)
+    house = House(
+        *(root, links, shared.open_engine, life.watchdog, broken, _check_folder),
+        extend=life.notifier.send,
+        sharers=sharers,
+    )
+    members = Members(link_path.parent, house, tell)
+    calls = {**_calls(members), "end": plain(life.stop)}
     works = {
         "shared": shared.watch(alive),
-        "members": members.watch(),
-        "begin": members.begin(),
         "status": tell_status(changed, status, life.notifier, STATUS_APART),
     }
     try:
@@ -102,63 +112,26 @@ async def _work(identity: Identity, link_path: Path) -> int:
     return status_code
 
 
-def _open_members(
-    identity: Identity, life: ProcessLife, shared: Shared, folder: Path, changed: asyncio.Event
-) -> Members:
-    links = folder / "members"
-    links.mkdir(mode=0o750, exist_ok=True)
-    for left in links.glob("*/link.sock"):  # of a run that was killed
-        left.unlink()
+def _calls(members: Members) -> dict[str, Work]:
+    def member(args: Mapping[str, Any]) -> InstanceId:
+        return parse_instance_id(args.get("id"))
 
-    def broken(why: str) -> None:
-        log.error("the pack ends, and all its sessions log in again: %s", why)
-        os._exit(1)
-
-    def make_house(members: Members) -> House:
-        def tell() -> None:
-            changed.set()
-            members.changed()
-
-        return House(
-            root=_sessions_root(),
-            links=links,
-            check_folder=_check_folder,
-            open_engine=shared.open_engine,
-            watchdog=life.watchdog,
-            changed=tell,
-            extend=life.notifier.send,
-            sharers=lambda: max(members.count, 1),
-            broken=broken,
-        )
-
-    return Members(folder, make_house)
-
-
-def _calls(members: Members, life: ProcessLife) -> dict[str, Work]:
     async def hold(args: Mapping[str, Any]) -> Answer:
-        return {"member": await members.hold(parse_instance_id(args.get("id")))}
+        await members.hold(member(args))
+        return await tell({})
 
     async def release(args: Mapping[str, Any]) -> Answer:
-        id = parse_instance_id(args.get("id"))
-        member = await members.release(id)
-        if args.get("forget") is True:
-            members.forget(id)
-        return {"member": member}
+        await members.release(member(args), forget=args.get("forget") is True)
+        return await tell({})
 
     async def reset(args: Mapping[str, Any]) -> Answer:
-        members.reset_failed(parse_instance_id(args.get("id")))
-        return {}
+        members.reset_failed(member(args))
+        return await tell({})
 
     async def tell(_args: Mapping[str, Any]) -> Answer:
         return {"members": members.statuses()}
 
-    return {
-        "hold": hold,
-        "release": release,
-        "reset_failed": reset,
-        "members": tell,
-        "end": plain(life.stop),
-    }
+    return {"hold": hold, "release": release, "reset_failed": reset, "members": tell}
 
 
 def _stamp_lines(pack: str) -> None:

@@ -1,14 +1,12 @@
 """Which tasks of a pack's worker belong to which run of which member."""
 
 import asyncio
-import secrets
 from collections.abc import Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core.words import InstanceId
-from agent.worker.life import Life
 
 _RUN: ContextVar["Run | None"] = ContextVar("run", default=None)
 
@@ -18,13 +16,13 @@ class Run:
     """One run of a member, and what it started."""
 
     member: InstanceId
-    name: str = field(default_factory=lambda: secrets.token_hex(16))
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    life: Life | None = None
     cause: str = ""
-    """Why it is broken off: watchdog, timeout; "" = it is not."""
-    deadline: float = 0.0
-    """When it must be further, at the latest."""
+    """"signal": it was killed."""
+
+    def cancel(self) -> None:
+        for task in list(self.tasks):
+            task.cancel()
 
 
 def present_member() -> InstanceId | None:

@@ -5,20 +5,23 @@ import signal
 import time
 from unittest.mock import Mock
 
-from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId, UnitState
-from agent.host.process.worker import ProcessWorker
+from agent.host.process.life import Limits, Worker
 from tests.conftest import Eventually
+
+
+def adopted(child: Mock, limits: Limits) -> Worker:
+    child.ended = asyncio.get_running_loop().create_future()
+    worker = Worker(InstanceId("a"), limits, Mock(), lambda: None)
+    worker.adopt(child, "run", moved=False)
+    return worker
 
 
 async def test_a_deadline_that_passed_while_the_agent_was_frozen_ends_no_worker(
     eventually: Eventually,
 ) -> None:
-    settings = WorkerSection(watchdog=1.0, start_timeout=1.0)
-    worker, child = ProcessWorker(InstanceId("a"), Mock(settings=settings)), Mock()
-    child.ended = asyncio.get_running_loop().create_future()
-    worker._notices = Mock()
-    worker.live(child)
+    child = Mock(pid=7)
+    worker = adopted(child, Limits(watchdog=1.0, start_timeout=1.0))
     time.sleep(1.5)  # noqa: ASYNC251 - frozen: nothing of ours runs
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -29,11 +32,9 @@ async def test_a_deadline_that_passed_while_the_agent_was_frozen_ends_no_worker(
 
 
 async def test_a_ping_that_waits_in_the_socket_counts() -> None:
-    settings = WorkerSection(watchdog=1.0)
-    worker, child = ProcessWorker(InstanceId("a"), Mock(settings=settings)), Mock(pid=7)
-    child.ended = asyncio.get_running_loop().create_future()
-    worker._notices = Mock(read_all=lambda: worker._notice(7, {"WATCHDOG": "1"}))
-    worker.live(child)
+    child = Mock(pid=7)
+    worker = adopted(child, Limits(watchdog=1.0))
+    child.hears = lambda: worker.notice({"WATCHDOG": "1"}) or True
     worker._limit(0.01)
     await asyncio.sleep(0.05)
     assert worker.state is UnitState.ACTIVE

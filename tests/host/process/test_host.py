@@ -17,7 +17,7 @@ from agent.errors import HostError
 from agent.host.process.host import find_workers
 from agent.worker_log import LOG_LIMIT, open_log, trim_log
 from tests.host.contract import GOOD, HostContract
-from tests.host.short_limits import FAST, STANDIN, WATCHFUL
+from tests.host.short_limits import FAST, WATCHFUL
 
 
 def own(habit: str) -> InstanceId:
@@ -144,7 +144,7 @@ async def test_f01_a_killed_agents_workers_are_adopted_with_their_run(
     assert (await host.status(id)).run == status.run
     await host.stop(id)
     assert alive(id) == []
-    assert not list(find_workers(tmp_path / "run", [str(STANDIN)]))
+    assert not list(find_workers(tmp_path / "run"))
 
 
 async def test_an_adopted_worker_is_watched_and_restarted(open_host, killed_agent, eventually):
@@ -170,8 +170,8 @@ async def test_helpers_of_a_worker_that_died_without_an_agent_are_killed(
     tag = f"family-orphans-{os.getpid()}"
     await killed_agent(tag)
     await eventually(lambda: len(alive(tag)), 3)
-    ((_, leader),) = find_workers(tmp_path / "run", [str(STANDIN)])
-    os.kill(leader.pid, signal.SIGKILL)
+    ((_, leader),) = find_workers(tmp_path / "run")
+    os.kill(leader, signal.SIGKILL)
     await eventually(lambda: len(alive(tag)), 2)
     host = await open_host()
     assert alive(tag) == []
@@ -221,7 +221,7 @@ async def test_a_notify_socket_that_a_cleaner_deleted_is_made_again(
 
 
 async def test_memory_over_the_limit_ends_as_oom_kill(open_host, eventually, monkeypatch):
-    monkeypatch.setattr("agent.host.process.host.LOOK_AFTER", 0.1)
+    monkeypatch.setattr("agent.host.process.host.LOOK_EVERY", 1)
     host = await open_host()
     host.limit_memory(InstanceId("leak"), 32 << 20)
     host.limit_memory(InstanceId("good"), 256 << 20)

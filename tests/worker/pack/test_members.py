@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 from agent.core.model import ConnectionStatus, UnitState, parse_instance_id
 from agent.core.words import Claim
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
-from agent.errors import EngineError
+from agent.errors import EngineError, HostError
+from agent.host.process.life import Limits, Worker
 from agent.link.client import Link, Listener
 from agent.worker.identity import lock_held
 from agent.worker.pack import member as member_module
-from agent.worker.pack.member import House, Member
+from agent.worker.pack import members as members_module
+from agent.worker.pack.member import House
 from agent.worker.pack.members import FILE, Members
 from agent.worker.pack.tasks import follow_tasks
 
@@ -41,7 +44,7 @@ class Bench:
         self.links: list[Link] = []
 
     def make(self) -> Members:
-        return Members(self.folder, self._house)
+        return Members(self.folder, self._house(), lambda: None)
 
     def lay(self, id: str, **more: Any) -> Path:
         folder = self.root / id
@@ -50,18 +53,9 @@ class Bench:
         (folder / "instance.json").write_text(json.dumps({**told, **more}))
         return folder
 
-    def _house(self, members: Members) -> House:
-        return House(
-            root=self.root,
-            links=self.folder / "members",
-            check_folder=lambda _folder: None,
-            open_engine=self._open,
-            watchdog=self.watchdog,
-            changed=members.changed,
-            extend=lambda _words: None,
-            sharers=lambda: members.count,
-            broken=self.broken.append,
-        )
+    def _house(self) -> House:
+        links = self.folder / "members"
+        return House(self.root, links, self._open, self.watchdog, self.broken.append)
 
     def _open(self, folder: Path, settings: Mapping[str, Any], reporter: Any) -> Any:
         id = folder.parent.name
@@ -75,11 +69,11 @@ class Bench:
         engine.abandon = abandon  # type: ignore[attr-defined]
         return engine
 
-    def member(self, id: str) -> Member:
+    def member(self, id: str) -> Worker:
         return self.members.all[parse_instance_id(id)]
 
     def run(self, id: str) -> str:
-        return str(self.member(id).status()["run"])
+        return self.member(id).status.run
 
     async def link(self, id: str) -> Link:
         heard = self.claims[id] = []
@@ -123,17 +117,18 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 async def test_each_session_has_its_own_lock_link_and_end(bench: Bench) -> None:
     for id in (SHOP, TILL):
         bench.lay(id)
-        assert (await bench.members.hold(id))["state"] == "active"
+        await bench.members.hold(id)
+        assert bench.member(id).state is UnitState.ACTIVE
     await bench.connected(SHOP)
     till = await bench.connected(TILL)
     with pytest.raises(Exception, match="another worker holds"), lock_held(bench.root / SHOP):
         pass
-    assert bench.members.count == 2
-    use, alone = await till.call("own_use"), bench.members.count
-    assert use["memory_bytes"] > 0 and alone == 2
+    assert len(bench.members.running()) == 2
+    assert (await till.call("own_use"))["memory_bytes"] > 0
 
     before = bench.run(TILL)
-    assert (await bench.members.release(SHOP))["state"] == "inactive"
+    await bench.members.release(SHOP)
+    assert bench.member(SHOP).state is UnitState.INACTIVE
     with lock_held(bench.root / SHOP):
         pass
     assert not (bench.folder / "members" / SHOP / "link.sock").exists()
@@ -155,14 +150,14 @@ async def test_an_engine_that_crashes_is_begun_again_without_a_save_and_alone(
     bench.reporters[SHOP].crashed(RuntimeError("of the engine"))
     await until(lambda: bench.run(SHOP) != first and bench.member(SHOP).state is UnitState.ACTIVE)
     assert bench.abandoned == [SHOP]
-    assert (bench.member(SHOP).restarts, bench.run(TILL)) == (1, other)
+    assert (bench.member(SHOP).status.restarts, bench.run(TILL)) == (1, other)
     await bench.connected(SHOP)
 
 
 async def test_one_that_crashes_again_and_again_fails_for_good(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(member_module, "RESTART_DELAY", 0.001)
+    monkeypatch.setattr(members_module, "Limits", partial(Limits, restart_delay=0.001))
     bench.lay(SHOP)
     broken = bench._open
 
@@ -171,8 +166,11 @@ async def test_one_that_crashes_again_and_again_fails_for_good(
 
     bench._open = fails  # type: ignore[method-assign]
     bench.members = bench.make()
-    status = await bench.members.hold(SHOP)
-    assert (status["state"], status["result"]) == ("failed", "start-limit-hit")
+    with pytest.raises(HostError, match="exit-code, exit status 1"):
+        await bench.members.hold(SHOP)
+    await until(lambda: bench.member(SHOP).at_rest)
+    status = bench.member(SHOP).status
+    assert (status.state, status.result) == (UnitState.FAILED, "start-limit-hit")
     bench._open = broken  # type: ignore[method-assign]
     bench.members.reset_failed(SHOP)
     assert bench.member(SHOP).state is UnitState.INACTIVE
@@ -193,10 +191,7 @@ async def test_a_run_that_hangs_is_broken_off_and_the_others_go_on(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(bench.engines[SHOP], "probe", hang)
-    monkeypatch.setattr("agent.worker.pack.members.LOOK_EVERY", 0.05)
-    watch = asyncio.create_task(bench.members.watch())
     await until(lambda: bench.run(SHOP) != first and bench.member(SHOP).state is UnitState.ACTIVE)
-    watch.cancel()
     assert bench.run(TILL) == other and not bench.broken
     await bench.connected(SHOP)
 
@@ -240,14 +235,10 @@ async def test_a_pack_that_is_started_again_begins_with_what_it_held(bench: Benc
     kept = (bench.folder / FILE).read_text()
 
     bench.members = bench.make()
-    watch = asyncio.create_task(bench.members.watch())
-    await bench.members.begin()
-    watch.cancel()
     await until(lambda: bench.member(SHOP).state is UnitState.ACTIVE)
     assert list(bench.members.all) == [SHOP]
-    assert bench.member(SHOP).restarts == 1
+    assert bench.member(SHOP).status.restarts == 1
 
+    await bench.members.stop(asyncio.Event())
     (bench.folder / FILE).write_text(kept.replace('"boot": "', '"boot": "before-'))
-    other = bench.make()
-    await other.begin()
-    assert not other.all, "of another boot of this machine"
+    assert not bench.make().all, "of another boot of this machine"

@@ -1,0 +1,288 @@
+"""The life of one worker, run after run, in systemd's order and words. A run is carried out by a
+process of its own, or by tasks in the process of a pack."""
+
+import asyncio
+import logging
+import math
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass, replace
+from signal import SIGABRT, SIGKILL, SIGTERM, Signals
+from typing import Any, NamedTuple, Protocol
+
+from agent.clock import boot_now
+from agent.core.model import UNIT_ABSENT, InstanceId, UnitState
+from agent.errors import HostError
+from agent.host.exit_words import words
+from agent.log import about
+
+log = logging.getLogger(__name__)
+
+ABORT_GRACE = 5.0
+"""For the stack that faulthandler writes after SIGABRT."""
+NEVER_RESTARTED = (66, 78)
+"""As the units' RestartPreventExitStatus=: its folder cannot be used; a setting is wrong."""
+_INACTIVE, _FAILED = UnitState.INACTIVE, UnitState.FAILED
+_ACTIVATING, _ACTIVE, _ENDING = UnitState.ACTIVATING, UnitState.ACTIVE, UnitState.DEACTIVATING
+
+
+class Exit(NamedTuple):
+    """`result` in systemd's words: exit-code, signal, core-dump; "" = it ended in order."""
+
+    result: str
+    status: int = 0
+
+
+UNKNOWN = Exit("exit-code")
+"""How one ended that an earlier agent had started; after a stop that counts as done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """As in [worker]."""
+
+    watchdog: float = math.inf
+    start_timeout: float = 60.0
+    stop_timeout: float = 30.0
+    restart_delay: float = 0.1
+    burst: int = 5
+    burst_interval: float = 60.0
+
+
+class Child(Protocol):
+    """What carries out one run."""
+
+    pid: int
+    ended: "asyncio.Future[Exit]"
+
+    def send(self, number: Signals) -> None: ...
+
+    def listen(self, *, at_once: bool) -> None:
+        """False: notices may wait until `hears`."""
+
+    def hears(self) -> bool:
+        """Take the notices that wait; False where none could arrive."""
+
+    async def clear(self) -> int:
+        """After its end: kill what it left, and return how many there were."""
+
+    def release(self) -> None:
+        """The agent ends, and the run goes on."""
+
+
+class Worker:
+    """`status.since`: when it entered its state."""
+
+    def __init__(
+        self,
+        id: InstanceId,
+        limits: Limits,
+        launch: "Callable[[Worker], Child]",
+        changed: Callable[[], None],
+    ) -> None:
+        """`launch` begins the run that `status` names; HostError: it cannot."""
+        self.id, self._limits, self._launch, self._changed = id, limits, launch, changed
+        self._loop = asyncio.get_running_loop()
+        self.status = UNIT_ABSENT
+        self.child: Child | None = None
+        self._cause = ""
+        """Why the present run is ended: watchdog, timeout, oom-kill; "" = it is not."""
+        self._was_ready, self._failed_starts = False, 0
+        self._stop_wanted, self._turned = asyncio.Event(), asyncio.Event()
+        self._starts: list[float] = []
+        """When its runs began, as far as they still count."""
+        self._until = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._life: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> UnitState:
+        return self.status.state
+
+    @property
+    def at_rest(self) -> bool:
+        return not self.status.runs
+
+    async def start(self) -> None:
+        """Return when READY was said; HostError when this or the present run ends before."""
+        while self._stop_wanted.is_set() and self.state is _ENDING:
+            await self._turned.wait()
+        failed = self._failed_starts
+        if self.at_rest:
+            self.live()
+        while self.state is not _ACTIVE:
+            if self._stop_wanted.is_set():
+                raise HostError(f"cannot start {self.id}: it is being stopped")
+            swept = self.state is not _ENDING
+            if self.at_rest or (self._failed_starts > failed and swept):
+                raise HostError(f"cannot start {self.id}: its worker ended ({self._words()})")
+            await self._turned.wait()
+
+    async def stop(self) -> None:
+        """Return when nothing of it is left, however long its save takes."""
+        if not self.at_rest:
+            self._stop_wanted.set()
+            if self.child is not None and self.state is not _ENDING:
+                self._end(SIGTERM, self._limits.stop_timeout)
+        while not self.at_rest:
+            await self._turned.wait()
+
+    def reset_failed(self) -> None:
+        self._starts.clear()
+        self.status = replace(self.status, restarts=0)
+        if self.state is _FAILED:
+            self._enter(_INACTIVE, result="success", exit_status=0)
+
+    def live(self, *, after: float = 0.0) -> None:
+        """Begin its runs. `after`: so many seconds, as for another run of a worker that ended."""
+        self._enter(_ACTIVATING, restarts=0, result="success", exit_status=0)
+        # Its runs are no part of what its caller does.
+        work = self._lives(after)
+        self._life = self._loop.create_task(work, name=f"worker {self.id}", context=Context())
+
+    def adopt(self, child: Child, run: str, *, moved: bool) -> None:
+        """An earlier agent's worker goes on, or gives way to another run. It said READY once, maybe
+        to the earlier agent: until its first ping it has the time of a start."""
+        self.child, self.status = child, replace(self.status, run=run)
+        self.live()
+        self._enter(_ACTIVE, self._limits.start_timeout)
+        if moved:
+            self._end(SIGTERM, self._limits.stop_timeout)
+
+    def spare(self) -> None:
+        """The agent was delayed: the watchdog's time begins again."""
+        if self.state is _ACTIVE:
+            self._limit(self._limits.watchdog)
+
+    def let_go(self) -> None:
+        """The agent ends, the worker lives on."""
+        self._limit(math.inf)
+        if self._life is not None:
+            self._life.cancel()
+        if self.child is not None:
+            self.child.release()
+
+    def kill(self, cause: str) -> None:
+        self._end(SIGKILL, math.inf, cause)
+
+    def notice(self, said: Mapping[str, str]) -> None:
+        """In the words of sd_notify(3)."""
+        up = self.state is _ACTIVE
+        if (text := said.get("STATUS")) is not None:
+            self.status = replace(self.status, status_text=text[:200])
+        if said.get("READY") == "1" and self.state is _ACTIVATING:
+            self._enter(_ACTIVE, self._limits.watchdog)
+        if said.get("STOPPING") == "1" and up:
+            self._enter(_ENDING, self._limits.stop_timeout)
+        elif said.get("WATCHDOG") == "1" and up:
+            self._limit(self._limits.watchdog)
+        more = said.get("EXTEND_TIMEOUT_USEC", "")
+        if more.isdecimal() and len(more) <= 12 and not up and self._until < math.inf:
+            self._limit(max(self._until - self._loop.time(), int(more) / 1e6))
+
+    async def _lives(self, pause: float) -> None:
+        while True:
+            if pause:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop_wanted.wait(), pause)
+                self.status = replace(self.status, restarts=self.status.restarts + 1)
+            if self._stop_wanted.is_set() and self.child is None:
+                return self._enter(_INACTIVE)
+            pause, how = self._limits.restart_delay, Exit("resources")
+            if self.child is None and not self._begin():
+                return self._enter(_FAILED, result="start-limit-hit")
+            if self.child is not None:
+                how = await self.child.ended
+            self._note_end(how)
+            if self.child is not None and (killed := await self.child.clear()):
+                self._log(logging.INFO, f"killed {killed} processes that it had left")
+            self.child = None
+            if self._stop_wanted.is_set():
+                return self._enter(_INACTIVE if self.status.result == "success" else _FAILED)
+            if how.status in NEVER_RESTARTED:
+                self._log(logging.ERROR, f"ended ({self._words()}); it is not started again")
+                return self._enter(_FAILED)
+            self._log(logging.WARNING, f"ended ({self._words()}); starting it again")
+            self._enter(_ACTIVATING)
+
+    def _begin(self) -> bool:
+        """False: the start limit is reached."""
+        now = self._loop.time()
+        self._starts = [at for at in self._starts if at > now - self._limits.burst_interval]
+        if len(self._starts) >= self._limits.burst:
+            self._log(logging.WARNING, f"ended {len(self._starts)} times: start limit reached")
+            return False
+        self._starts.append(now)
+        self._cause, self._was_ready = "", False
+        self.status = replace(self.status, run=secrets.token_hex(16), status_text="")
+        try:
+            self.child = self._launch(self)
+            self._enter(_ACTIVATING, self._limits.start_timeout)
+        except HostError as error:
+            self._log(logging.ERROR, str(error))
+        return True
+
+    def _note_end(self, how: Exit) -> None:
+        self._failed_starts += not self._was_ready
+        wanted = self._stop_wanted.is_set()
+        own = how.result or ("success" if self._was_ready or wanted else "protocol")
+        if how is UNKNOWN and wanted:
+            own = "success"
+        self._enter(_ENDING, result=self._cause or own, exit_status=how.status)
+
+    def _end(self, by: Signals, within: float, cause: str = "") -> None:
+        if self.child is not None:
+            self._cause = self._cause or cause
+            self._enter(_ENDING, within)
+            self.child.send(by)
+
+    def _limit(self, seconds: float) -> None:
+        """Moving it later costs no new timer: the old one looks again when it fires."""
+        self._until = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._until:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and self._until < math.inf:
+            self._timer = self._loop.call_at(self._until, self._look)
+
+    def _look(self) -> None:
+        limits, late = self._limits, self._loop.time() - self._until
+        self._timer = None
+        if late < 0:
+            self._limit(-late)
+        elif self.child is None:
+            return
+        elif self.state is _ACTIVATING:
+            self._log(logging.WARNING, "sent no READY within its start time")
+            self._end(SIGTERM, limits.stop_timeout, "timeout")
+        elif self.state is _ENDING:
+            self._log(logging.WARNING, "did not end within its stop time; it is killed")
+            self.kill("timeout")
+        elif late > limits.watchdog / 4 or not self.child.hears():
+            # The agent was delayed, or no ping could arrive.
+            self._limit(limits.watchdog)
+        elif self._until <= self._loop.time():
+            self._log(logging.WARNING, f"sent no watchdog ping for {limits.watchdog:g} s")
+            self._end(SIGABRT, ABORT_GRACE, "watchdog")
+
+    def _words(self) -> str:
+        return words(self.status.result, self.status.exit_status)
+
+    def _log(self, level: int, what: str) -> None:
+        log.log(level, "%s %s", self.id, what, extra=about(self.id))
+
+    def _enter(self, state: UnitState, seconds: float = math.inf, **more: Any) -> None:
+        pid = self.child.pid if self.child is not None else 0
+        self.status = replace(self.status, state=state, since=boot_now(), main_pid=pid, **more)
+        if self.at_rest:
+            self._stop_wanted.clear()
+        self.status = replace(self.status, job_pending=self._stop_wanted.is_set())
+        self._was_ready = self._was_ready or state is _ACTIVE
+        if self.child is not None:
+            self.child.listen(at_once=state is not _ACTIVE)
+        self._limit(seconds)
+        self._turned.set()
+        self._turned = asyncio.Event()
+        self._changed()

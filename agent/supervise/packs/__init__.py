@@ -1,1 +1,0 @@
-"""Packs: workers that hold several sessions of an engine each."""
