@@ -62,10 +62,10 @@ def _read(
 ) -> tuple[str, Any, str]:
     """The text as the type of the key's default."""
     section, _, name = key.partition(".")
-    plain = tables.get(section)
-    if plain is None or all(name != it.name for it, _ in settings_of(plain)):
+    table = tables.get(section)
+    if table is None or table.example or all(name != it.name for it, _ in settings_of(table.plain)):
         raise ConfigError(f"cannot use {words}: there is no key {key}", field=key)
-    kind = type(getattr(plain, name))
+    kind = type(getattr(table.plain, name))
     if kind is tuple:
         return key, [part.strip() for part in text.split(",") if part.strip()], words
     if kind not in _WANTED:

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.config.config import Config, sections
 from agent.config.sections import split_address
-from agent.config.tables import arrays, rows_of
+from agent.config.tables import all_tables, rows_of
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.setting import Fault, settings_of
 from agent.engines.catalog import remote_engines
@@ -52,8 +52,8 @@ def find_faults(config: Config) -> Iterator[Fault]:
     if 0 < most < instance != MemoryPolicy().instance:
         cause = f"memory.instance ({instance}) is more than worker.memory_max ({most}), above which"
         yield ("memory.instance", "worker.memory_max"), f"{cause} the worker is killed"
-    for name, table in arrays().items():
-        for number, row in enumerate(rows_of(config, name)):
+    for name, table in all_tables().items():
+        for number, row in enumerate(rows_of(config, table)):
             for keys, cause in table.faults(row):
                 yield tuple(f"{name}[{number}].{key}" for key in keys), cause
     taken: dict[tuple[Any, Any], str] = {}
