@@ -96,7 +96,7 @@ class Source:
         return self.refuse(next(key for its in places for key in keys if key in its), cause)
 
 
-_LINE = re.compile(r"""\s*(\[{0,2})\s*([\w."' -]+?)\s*[\]=]""")
+_LINE = re.compile(r"""(\[{0,2})([\w."'\s-]+)[\]=]""")
 
 
 def find_lines(text: str) -> dict[str, int]:
@@ -106,7 +106,7 @@ def find_lines(text: str) -> dict[str, int]:
     counts: Counter[str] = Counter()
     table = ""
     for number, line in enumerate(text.splitlines(), start=1):
-        if not (found := _LINE.match(line)):
+        if not (found := _LINE.match(line.lstrip())):
             continue
         name = re.sub(r"[\s\"']", "", found[2])
         head, dot, rest = name.partition(".")
