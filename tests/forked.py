@@ -166,13 +166,13 @@ def serve(sock: socket.socket) -> int:
     import agent.daemon.main
     import agent.host.process.host
     import agent.worker.__main__  # noqa: F401
-    from agent.config.tables import brought
+    from agent.config.tables import all_tables
     from agent.engines.catalog import CATALOG, load_engine
 
     for entry in CATALOG.values():
         if not entry.remote:
             load_engine(entry.name)
-    brought()
+    all_tables.__wrapped__()  # not kept: a test may change the defaults
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is for the agents
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -8,8 +8,8 @@ AGENT = """
 import sys
 import agent.daemon.main
 from agent.api.routes import ROUTES
-from agent.config.tables import brought
-brought()
+from agent.config.tables import all_tables
+all_tables()
 shown = ("agent.cli.", "agent.messages.", "agent.moving.", "agent.webhooks.", "agent.engines.web")
 there = {name for name, module in sys.modules.items() if type(module).__name__ != "_Unloaded"}
 print(*(name for name in there if name.startswith((*shown, "tarfile"))))

@@ -37,19 +37,17 @@ OF_BACKENDS = {"BACKEND_URL": ("url", ""), "REDIS_URL": ("redis_url", "whaticket
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number"}
 
-Given = Iterator[tuple[str, Any, str]]
-"""Key, value, and the words that say where it came from; the last one of a key wins."""
-
 
 def read_given(
     env: Mapping[str, str], overrides: Mapping[str, str], tables: Mapping[str, Any]
-) -> Given:
-    """All that stands outside the file. A key's own name (WA_AGENT_SECTION__KEY) wins over a name
+) -> Iterator[tuple[str, Any, str]]:
+    """Key, value, and the words that say where it came from, of all that stands outside the file;
+    the last one of a key wins. A key's own name (WA_AGENT_SECTION__KEY) wins over a name
     that users know, and the command line over both."""
     for name, (key, unit) in NAMED.items():
         if text := env.get(name):
             if name == "LOG_LEVEL":
-                text = "warn" if text.lower() == "warning" else text.lower()
+                text = text.lower().removesuffix("ing")  # "warning" is warn
             yield _read(text, key, tables, f"environment variable {name}{unit}", unit)
     for name in sorted(env):
         if name.startswith(PREFIX) and name not in NOT_KEYS:
@@ -64,10 +62,10 @@ def _read(
 ) -> tuple[str, Any, str]:
     """The text as the type of the key's default."""
     section, _, name = key.partition(".")
-    plain = tables.get(section)
-    if plain is None or all(name != it.name for it, _ in settings_of(plain)):
+    table = tables.get(section)
+    if table is None or table.example or all(name != it.name for it, _ in settings_of(table.plain)):
         raise ConfigError(f"cannot use {words}: there is no key {key}", field=key)
-    kind = type(getattr(plain, name))
+    kind = type(getattr(table.plain, name))
     if kind is tuple:
         return key, [part.strip() for part in text.split(",") if part.strip()], words
     if kind not in _WANTED:

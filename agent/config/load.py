@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.config.config import Config, Declaration
+from agent.config.config import Config, Declaration, sections
 from agent.config.declaration import BackendDeclaration
 from agent.config.environment import OF_BACKENDS, read_given
-from agent.config.rules import find_fault
-from agent.config.tables import BACKEND, arrays, brought, plain_tables
+from agent.config.rules import find_faults
+from agent.config.tables import all_tables
 from agent.core.setting import Fault, name_fault, read_value, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
 from agent.errors import ConfigError
@@ -43,7 +43,7 @@ def load_config(
     source = Source() if path is None else _read_source(path, text)
     tables = source.tables
     _name_tables(source)
-    for key, value, words in read_given(env, overrides or {}, plain_tables()):
+    for key, value, words in read_given(env, overrides or {}, all_tables()):
         table, _, name = key.rpartition(".")
         tables.setdefault(table, {})[name] = value
         source.given[key] = words
@@ -53,9 +53,9 @@ def load_config(
         memory.setdefault("machine_share", 0.0)
     if isinstance(warn := memory.get("warn"), int | float):
         # A first limit above the second one's default raises that as well.
-        memory.setdefault("critical", max(warn, plain_tables()["memory"].critical))
+        memory.setdefault("critical", max(warn, all_tables()["memory"].plain.critical))
     config = replace(_build(source), warnings=warnings)
-    if fault := find_fault(config) or more(config):
+    if fault := next(find_faults(config), None) or more(config):
         raise source.blame(fault)
     return config
 
@@ -96,7 +96,7 @@ class Source:
         return self.refuse(next(key for its in places for key in keys if key in its), cause)
 
 
-_LINE = re.compile(r"""\s*(\[{0,2})\s*([\w."' -]+?)\s*[\]=]""")
+_LINE = re.compile(r"""(\[{0,2})([\w."'\s-]+)[\]=]""")
 
 
 def find_lines(text: str) -> dict[str, int]:
@@ -106,7 +106,7 @@ def find_lines(text: str) -> dict[str, int]:
     counts: Counter[str] = Counter()
     table = ""
     for number, line in enumerate(text.splitlines(), start=1):
-        if not (found := _LINE.match(line)):
+        if not (found := _LINE.match(line.lstrip())):
             continue
         name = re.sub(r"[\s\"']", "", found[2])
         head, dot, rest = name.partition(".")
@@ -145,14 +145,14 @@ def _read_source(path: Path, text: str | None) -> Source:
 def _name_tables(source: Source) -> None:
     """Each table of the file by its whole name, as [messages.pace], and of a shape that can be
     read."""
-    tables, single = source.tables, plain_tables()
-    for name in brought():
+    tables, known = source.tables, all_tables()
+    for name in known:
         outer, _, inner = name.rpartition(".")
         if isinstance(around := tables.get(outer), dict) and inner in around:
             tables[name] = around.pop(inner)
     for name, table in tables.items():
-        source.check(name, "", [*single, *arrays(), "instance"], "table")
-        if name in single:
+        source.check(name, "", [*known, "instance"], "table")
+        if name in known and not known[name].example:
             if not isinstance(table, dict):
                 raise source.refuse(name, f"it must be a table: [{name}]")
         elif not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
@@ -189,21 +189,19 @@ def _build(source: Source) -> Config:
             names.add(own)
         return tuple(made)
 
-    read = {
-        name: _read(source, plain, source.tables.get(name, {}), name)
-        for name, plain in plain_tables().items()
-    }
-    of_wings: dict[str, tuple[Any, ...]] = {}
-    for name, table in brought().items():
+    made: dict[str, tuple[Any, ...]] = {}
+    for name, table in all_tables().items():
+        read = partial(_read, source, table.plain)
         if table.example:
-            of_wings[name] = rows(name, partial(_read, source, table.plain), table.needed)
-        elif (own := read.pop(name)) != table.plain:
-            of_wings[name] = (own,)
+            read = partial(_backend, source) if name == "backend" else read
+            made[name] = rows(name, read, table.needed)
+        elif (own := read(source.tables.get(name, {}), name)) != table.plain:
+            made[name] = (own,)
     return Config(
-        **read,
-        backend=rows("backend", partial(_backend, source), BACKEND.needed),
+        **{name: made.pop(name)[0] for name in sections() if name in made},
+        backend=made.pop("backend"),
         instance=rows("instance", partial(_declaration, source), ("id", "engine")),
-        of_wings={name: made for name, made in of_wings.items() if made},
+        of_wings={name: own for name, own in made.items() if own},
     )
 
 

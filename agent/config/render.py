@@ -10,7 +10,7 @@ import tomli_w
 
 from agent.config.config import Config, Declaration
 from agent.config.declaration import hide_secrets
-from agent.config.tables import arrays, brought, plain_tables, rows_of, single_tables
+from agent.config.tables import all_tables, rows_of
 from agent.core.reasons.delays import show_reasons
 from agent.core.setting import Setting, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
@@ -32,16 +32,18 @@ TAIL = """\
 def render_config(config: Config, only_changed: bool = True) -> str:
     """Every key with its meaning; defaults are comments if `only_changed`."""
     parts = [HEAD]
-    for name, chosen in single_tables(config).items():
-        parts += [brought()[name].head] if name in brought() else []
-        parts += [f"[{name}]", *_keys(chosen, only_changed and plain_tables()[name])]
-    for name, table in arrays().items():
+    for name, table in all_tables().items():
+        rows = rows_of(config, table)
+        if not table.example:
+            parts += [table.head] if table.head else []
+            parts += [f"[{name}]", *_keys(rows[0], only_changed and table.plain)]
+            continue
         examples = {table.head: table.example}
         if name == "backend":
             head = "# More settings of a backend of engine {}:\n"
             kinds = sorted(remote_engines())
             examples |= {head.format(kind): backend_settings(kind) for kind in kinds}
-        parts += [_row(name, row, only_changed) for row in rows_of(config, name)] or [
+        parts += [_row(name, row, only_changed) for row in rows] or [
             "\n".join([head, *_keys(example, example)]).rstrip("\n") + "\n"
             for head, example in examples.items()
         ]
@@ -60,8 +62,7 @@ def _keys(chosen: Any, plain: Any) -> Iterator[str]:
 def _range(mark: Setting) -> str:
     if mark.choices:
         return f" ({' | '.join(mark.choices)})"
-    low = "any" if mark.low is None else f"{mark.low:.12g}"
-    return "" if mark.high is None else f" ({low} to {mark.high:.12g})"
+    return "" if mark.high is None else f" ({mark.low:.12g} to {mark.high:.12g})"
 
 
 def _line(name: str, value: Any) -> str:
@@ -96,18 +97,18 @@ def _instance(declared: Declaration) -> str:
 def without_secrets(config: Config) -> Config:
     """The config to be shown: *** for keys and passwords, URLs without query, rows as their
     tables show them."""
-    shown = dict(config.of_wings)
-    for name in shown.keys() & arrays().keys():
-        shown[name] = tuple(map(arrays()[name].hide, shown[name]))
+    known, of_wings = all_tables(), config.of_wings.items()
+    shown = {name: tuple(map(known[name].hide, rows)) for name, rows in of_wings}
     return replace(config, backend=tuple(map(hide_secrets, config.backend)), of_wings=shown)
 
 
 def tables_of(config: Config) -> dict[str, Any]:
     """The settings as plain values, table by table; without what is derived from them."""
-    tables: dict[str, Any] = {
-        name: {its.name: getattr(chosen, its.name) for its, _ in settings_of(chosen)}
-        for name, chosen in single_tables(config).items()
-    }
-    tables |= {name: rows_of(config, name) for name in arrays()} | {"instance": config.instance}
+    tables: dict[str, Any] = {}
+    for name, table in all_tables().items():
+        rows = rows_of(config, table)
+        keys = [] if table.example else [its.name for its, _ in settings_of(table.plain)]
+        tables[name] = {key: getattr(rows[0], key) for key in keys} if keys else rows
+    tables["instance"] = config.instance
     plain: dict[str, Any] = msgspec.to_builtins(tables, enc_hook=str)
     return plain

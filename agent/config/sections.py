@@ -31,10 +31,8 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def _log_name_fault(name: str) -> str:
-    if name in ("audit.log", "performance.log"):
-        return f"{name} is the name of another log in that folder"
-    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)
-    return "" if plain else f"{name!r:.80} is not a plain file name"
+    good = re.fullmatch(r"(?!(audit|performance)\.log$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)
+    return "" if good else f"{name!r:.80} is not a plain file name, or another log's"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ class Table:
     name: str
     plain: Any
     """One row with its defaults."""
-    head: str
+    head: str = ""
     """What the example file says above it."""
     worker: tuple[str, ...] = ()
     """The keys that each worker gets."""
@@ -59,47 +59,29 @@ BACKEND = Table(
 
 
 @cache
-def brought() -> Mapping[str, Table]:
-    """The tables of other rooms, by name."""
+def all_tables() -> Mapping[str, Table]:
+    """By name; those that are written once come first."""
     from agent.messages.settings import MESSAGES, PACE
     from agent.moving.programs import PROGRAMS
     from agent.webhooks.settings import WEBHOOKS
 
-    return {table.name: table for table in (PROGRAMS, MESSAGES, PACE, WEBHOOKS)}
+    own = (Table(name=name, plain=getattr(Config(), name)) for name in sections())
+    return {it.name: it for it in (*own, MESSAGES, PACE, BACKEND, PROGRAMS, WEBHOOKS)}
 
 
-@cache
-def arrays() -> Mapping[str, Table]:
-    """The tables that are written once for each thing of a kind, by name."""
-    return {it.name: it for it in (BACKEND, *brought().values()) if it.example}
-
-
-def rows_of(config: Config, name: str) -> tuple[Any, ...]:
-    return config.backend if name == "backend" else config.of_wings.get(name, ())
-
-
-def single_tables(config: Config) -> Mapping[str, Any]:
-    """Each table that is written once, those of rooms after the others."""
-    own = {name: own_row(config, it) for name, it in brought().items() if not it.example}
-    return {name: getattr(config, name) for name in sections()} | own
-
-
-@cache
-def plain_tables() -> Mapping[str, Any]:
-    return single_tables(Config())
-
-
-def own_row(config: Config, table: Table) -> Any:
-    """The settings in force."""
-    return next(iter(config.of_wings.get(table.name, ())), table.plain)
+def rows_of(config: Config, table: Table) -> tuple[Any, ...]:
+    """Its rows; of a table that is written once, the one in force."""
+    usual = () if table.example else (table.plain,)
+    found = getattr(config, table.name, None) or config.of_wings.get(table.name, usual)
+    return found if isinstance(found, tuple) else (found,)
 
 
 def worker_settings(config: Config) -> Mapping[str, Any]:
     """What each worker gets, by its table's name; none where it is usual."""
     found: dict[str, Any] = {}
-    for table in brought().values():
+    for table in all_tables().values():
         for key in table.worker:
-            if (value := getattr(own_row(config, table), key)) != getattr(table.plain, key):
+            if (value := getattr(rows_of(config, table)[0], key)) != getattr(table.plain, key):
                 found.setdefault(table.name, {})[key] = value
     return found
 
@@ -122,7 +104,7 @@ def check_declared(config: Config, instance: Instance, others: Iterable[Instance
         return
     field = f"settings.{table.name}"
     if row is None:
-        names = ", ".join(it.name for it in rows_of(config, table.name)) or "none"
+        names = ", ".join(it.name for it in rows_of(config, table)) or "none"
         named = str(instance.settings.get(table.name, ""))
         words = f"cannot use {table.name} {named!r:.60}: agent.toml has no such [[{table.name}]]"
         code = f"unknown_{table.name}"
@@ -153,8 +135,8 @@ def shared_sessions(config: Config, instances: Iterable[Instance]) -> Iterator[t
 
 def _named(config: Config, instance: Instance) -> tuple[Table | None, Any]:
     """The table that sessions of its engine name a row of, and its row."""
-    for table in brought().values():
+    for table in all_tables().values():
         if table.engine == instance.engine:
-            named, rows = instance.settings.get(table.name), rows_of(config, table.name)
+            named, rows = instance.settings.get(table.name), rows_of(config, table)
             return table, next((row for row in rows if row.name == named), None)
     return None, None

@@ -72,7 +72,8 @@ class Link(asyncio.Protocol):
             link._opened = True
             return link
         except WaError as error:
-            code = "silent" if error.code == "timeout" else error.code
+            # A worker may answer with any code, and each one counted is a series of the metrics.
+            code = {"timeout": "silent", **{it: it for it in RULES}}.get(error.code, "malformed")
             link._stats[code] += 1
             raise LinkError(f"cannot greet the worker of {expected}: {error}", code=code) from error
         finally:

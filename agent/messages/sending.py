@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.config import Config
-from agent.config.tables import own_row
+from agent.config.tables import rows_of
 from agent.core.event_json import wall_text
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.deliver.bus import EventBus, EventFilter
@@ -97,7 +97,7 @@ class Sending:
 
     def take_on(self, config: Config) -> None:
         """The settings that were read."""
-        messages, pace = own_row(config, MESSAGES), own_row(config, PACE)
+        (messages,), (pace,) = rows_of(config, MESSAGES), rows_of(config, PACE)
         self.limits.expires_hours, self.limits.per_minute = messages.expires_hours, pace.per_minute
         self.limits.most, self.limits.megabytes = messages.outbox_most, messages.outbox_megabytes
 

@@ -110,9 +110,7 @@ def insert_entries(
     """The entries as they were stored, with their cursors."""
     sql = "insert into journal values (null, ?, ?, ?, ?, ?, ?)"
     each = zip(entries, rows, strict=True)
-    return [
-        replace(it, wall=row[0], cursor=db.execute(sql, row).lastrowid or 0) for it, row in each
-    ]
+    return [replace(e, wall=row[0], cursor=db.execute(sql, row).lastrowid or 0) for e, row in each]
 
 
 class Wanted(TypedDict, total=False):

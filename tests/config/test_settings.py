@@ -483,16 +483,10 @@ def test_a_comment_does_not_hide_what_follows(load, tmp_path):
 
 
 def test_lines_are_found():
-    text = (
-        'a = 1\n[api]\n# listen = 1\n"listen" = 2\n[x.y]\nz.w = 3\n[[b]]\n[[ b ]]\nc=1\n[b.d]\ne=1'
-    )
+    text = 'a = 1\n[api]\n# listen = 1\n"listen" = 2\n[x.y]\nz.w = 3\n[[b]]\n[[ b ]]\n[b.d]\ne=1'
     lines = find_lines(text)
-    assert (lines["api.listen"], lines["x.y.z.w"], lines["b[1].c"], lines["b[1].d.e"]) == (
-        4,
-        6,
-        9,
-        11,
-    )
+    assert [lines[key] for key in ("api.listen", "x.y.z.w", "b[1]", "b[1].d.e")] == [4, 6, 8, 10]
+    assert find_lines(" " * (1 << 20) + "x") == {}, "and no blanks are tried in every way"
 
 
 @given(st.binary(max_size=200) | st.text("[]{}=.'\"#\n ab1,api.listen").map(str.encode))

@@ -171,6 +171,7 @@ OLDER = {"t": "reply", "n": 1, "error": "cannot speak version 1", "code": "versi
     [
         pytest.param([], "silent", id="says nothing"),
         pytest.param([OLDER], "version", id="another version"),
+        pytest.param([{**OLDER, "code": "x"}], "malformed", id="a code of its own"),
         pytest.param([greeting(id="other")], "identity", id="another instance"),
         pytest.param([greeting(pid="1")], "malformed", id="bad pid"),
         pytest.param([told(UP)], "malformed", id="claim first"),

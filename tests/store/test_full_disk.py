@@ -29,18 +29,14 @@ async def full(small_disk):
     await store.close()
 
 
-async def test_f31_reads_go_on_and_each_write_says_why_it_failed(full):
-    store, _, written = full
+async def test_f31_reads_go_on_and_with_room_again_the_same_store_writes_on(full):
+    store, ballast, written = full
     for _ in range(3):
         with pytest.raises(StoreError, match="the disk is full"):
             await store.append(entry("no", sentence="x" * 9000))
     assert (await store.history(limit=1))[0].kind == str(written - 1)
     assert (await store.instances())[0][1].attempts == 3
     assert store.stats.errors["disk_full"] >= 4
-
-
-async def test_f31_with_room_again_the_same_store_writes_on(full):
-    store, ballast, written = full
     ballast.unlink()
     await store.append(entry("again", sentence="x" * 9000))
     kinds = [one.kind for one in await store.history(limit=2)]
