@@ -122,7 +122,7 @@ class WorkerSection:
         1, "sessions of the baileys engine that one worker with one Node holds, from each session's"
         " next start: saves memory, but no wall parts them: that worker reads the files of all"
         " sessions here, and when it ends all of its own reconnect; 1 = a worker for each session",
-        low=1, high=100,
+        low=1, high=100, restart=True,
     )  # fmt: skip
     start_timeout: float = 60.0
     """Seconds until a started worker must be ready."""

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -13,7 +12,6 @@ import pytest
 import pytest_asyncio
 
 from agent.core.model import InstanceId, UnitState
-from agent.errors import HostError
 from agent.host.process.host import find_workers
 from agent.worker_log import LOG_LIMIT, open_log, trim_log
 from tests.host.contract import GOOD, HostContract
@@ -82,37 +80,6 @@ async def test_f07_a_frozen_worker_is_aborted_and_comes_back(open_host, eventual
     await eventually(back, (1, "active", "watchdog"))
 
 
-async def test_f10_a_long_save_may_extend_its_time(open_host, tmp_path):
-    host = await open_host()
-    await host.start(InstanceId("slow"))
-    await host.stop(InstanceId("slow"))
-    assert (tmp_path / "run/slow/saved").read_text() == "whole"
-    assert (await host.status(InstanceId("slow"))).result == "success"
-
-
-async def test_an_end_before_ready_is_a_broken_protocol(open_host):
-    host = await open_host()
-    with pytest.raises(HostError, match="protocol"):
-        await host.start(InstanceId("quiet"))
-
-
-async def test_a_start_that_never_gets_ready_times_out(open_host):
-    host = await open_host(replace(FAST, start_timeout=1.0))
-    with pytest.raises(HostError, match="timeout"):
-        await host.start(InstanceId("mute"))
-
-
-async def test_a_stop_overtakes_a_start(open_host, state):
-    id = own("mute")
-    host = await open_host()
-    start = asyncio.create_task(host.start(id))
-    await state(host, id, "activating")
-    await host.stop(id)
-    with pytest.raises(HostError, match=f"cannot start {id}"):
-        await start
-    assert alive(id) == []
-
-
 @pytest.mark.parametrize("end", ["stop", "kill"])
 async def test_nothing_of_a_worker_is_left_not_even_in_sessions_of_its_own(
     open_host, eventually, end
@@ -176,6 +143,16 @@ async def test_helpers_of_a_worker_that_died_without_an_agent_are_killed(
     host = await open_host()
     assert alive(tag) == []
     assert await host.list() == {}
+
+
+async def test_a_worker_that_listens_nowhere_yet_is_killed_and_not_started_twice(
+    open_host, killed_agent
+):
+    id = own("mute")
+    await killed_agent(id)
+    assert len(alive(id)) == 1
+    host = await open_host()
+    assert (alive(id), await host.list()) == ([], {})
 
 
 async def test_what_is_no_worker_of_this_folder_is_not_adopted(open_host, killed_agent, tmp_path):
