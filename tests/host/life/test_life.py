@@ -80,6 +80,13 @@ async def test_a_ping_counts_also_where_it_waits_to_be_read() -> None:
     assert (how(its), run.sent) == ((UnitState.ACTIVE, "success", 0), [])
 
 
+async def test_an_adopted_run_has_the_time_of_a_start_until_its_first_ping() -> None:
+    run, its = Run(), make()
+    its.adopt(run, "run", moved=False)
+    await run.ended
+    assert run.sent == [(SIGABRT, 60.0)]
+
+
 async def test_a_deadline_that_passed_while_the_agent_was_frozen_ends_no_worker() -> None:
     run = Run()
     its = make(run)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -13,7 +12,7 @@ import pytest_asyncio
 
 from agent.core.model import InstanceId, UnitState
 from agent.host.process.host import find_workers
-from agent.worker_log import LOG_LIMIT, open_log, trim_log
+from agent.worker_log import open_log, trim_log
 from tests.host.contract import GOOD, HostContract
 from tests.host.short_limits import FAST, WATCHFUL
 
@@ -68,18 +67,6 @@ async def test_a_worker_has_its_folder_and_nothing_of_it_is_left(open_host, tmp_
     assert await host.list() == {}
 
 
-async def test_f07_a_frozen_worker_is_aborted_and_comes_back(open_host, eventually):
-    host = await open_host(WATCHFUL)
-    await host.start(GOOD)
-    os.kill((await host.status(GOOD)).main_pid, signal.SIGSTOP)
-
-    async def back():
-        status = await host.status(GOOD)
-        return (status.restarts, status.state, status.result)
-
-    await eventually(back, (1, "active", "watchdog"))
-
-
 @pytest.mark.parametrize("end", ["stop", "kill"])
 async def test_nothing_of_a_worker_is_left_not_even_in_sessions_of_its_own(
     open_host, eventually, end
@@ -117,15 +104,10 @@ async def test_f01_a_killed_agents_workers_are_adopted_with_their_run(
 async def test_an_adopted_worker_is_watched_and_restarted(open_host, killed_agent, eventually):
     await killed_agent("good")
     host = await open_host(WATCHFUL)
-    pid, limit = (await host.status(InstanceId("good"))).main_pid, FAST.start_timeout
-    worker = host._workers[InstanceId("good")]
-    assert worker._until > time.monotonic() + limit - 5, "until its first ping"
-    await eventually(lambda: worker._until < time.monotonic() + limit - 5)
-    assert (await host.status(InstanceId("good"))).main_pid == pid
-    os.kill(pid, signal.SIGSTOP)
+    os.kill((await host.status(GOOD)).main_pid, signal.SIGSTOP)
 
     async def back():
-        status = await host.status(InstanceId("good"))
+        status = await host.status(GOOD)
         return (status.state, status.result, status.restarts)
 
     await eventually(back, (UnitState.ACTIVE, "watchdog", 1))
@@ -228,17 +210,9 @@ async def test_a_foreign_process_cannot_speak_for_a_worker(open_host, tmp_path):
 
 
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize("kind", ["pipe"])
-def test_a_link_or_pipe_in_place_of_a_workers_log_is_replaced_by_a_file(
-    tmp_path: Path, kind: str
-) -> None:
-    log, precious = tmp_path / "worker.log", tmp_path / "precious"
-    precious.write_bytes(b"x" * (LOG_LIMIT + 1))
-    if kind == "link":
-        log.symlink_to(precious)
-    else:
-        os.mkfifo(log)
+def test_a_pipe_in_place_of_a_workers_log_is_replaced_by_a_file(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    os.mkfifo(log)
     trim_log(log)
     os.close(open_log(tmp_path))
-    assert log.is_file() and not log.is_symlink()
-    assert precious.stat().st_size == LOG_LIMIT + 1
+    assert log.is_file()
