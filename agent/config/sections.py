@@ -120,6 +120,7 @@ class WorkerSection:
     pack: int = setting(
         1, "baileys sessions in one worker with one Node, from their next starts: saves memory, but"
         " that worker reads the files of all, and its end makes all reconnect", low=1, high=100,
+        restart=True,
     )  # fmt: skip
     start_timeout: float = 60.0
     """Seconds until a started worker must be ready."""

@@ -157,20 +157,11 @@ OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 reporter."""
 
 
-class PackedEngine(Engine, Protocol):
-    """A session in a process that others share."""
-
-    async def abandon(self) -> None:
-        """Let go of the session without a save, after a failure: nothing of it goes on."""
-
-
 class Shared(Protocol):
     """What the sessions of one pack share."""
 
-    def open_engine(
-        self, folder: Path, settings: Mapping[str, Any], reporter: Reporter
-    ) -> PackedEngine:
-        """As `OpenEngine`; nothing is opened twice on one folder."""
+    def open_engine(self, folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> Engine:
+        """As `OpenEngine`. Its `abandon`, after a failure, lets go without a save."""
 
     async def watch(self, alive: Callable[[], None]) -> None:
         """Look after it until cancelled; `alive` is called at each look."""

@@ -38,9 +38,6 @@ def probe_limit(env: Mapping[str, str] | None = None) -> float:
 
 def in_path(name: str, path: str | None = None) -> str | None:
     """As shutil.which(), whose module brings three compressors into every worker."""
-    folders = [""] if "/" in name else (path or os.environ.get("PATH", os.defpath)).split(":")
-    for folder in folders:
-        found = Path(folder) / name
-        if os.access(found, os.X_OK) and found.is_file():
-            return str(found)
-    return None
+    path = "" if "/" in name else path or os.environ.get("PATH", os.defpath)
+    found = (Path(folder) / name for folder in path.split(":"))
+    return next((str(it) for it in found if os.access(it, os.X_OK) and it.is_file()), None)

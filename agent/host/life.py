@@ -72,15 +72,14 @@ class Child(Protocol):
         """The agent ends, and the run goes on."""
 
 
+Launch = Callable[["Worker"], Child]
+
+
 class Worker:
     """`status.since`: when it entered its state."""
 
     def __init__(
-        self,
-        id: InstanceId,
-        limits: Limits,
-        launch: "Callable[[Worker], Child]",
-        changed: Callable[[], None],
+        self, id: InstanceId, limits: Limits, launch: Launch, changed: Callable[[], None]
     ) -> None:
         """`launch` begins the run that `status` names; HostError: it cannot."""
         self.id, self._limits, self._launch, self._changed = id, limits, launch, changed
@@ -141,6 +140,7 @@ class Worker:
         # Its runs are no part of what its caller does.
         work = self._lives(after)
         self._life = self._loop.create_task(work, name=f"worker {self.id}", context=Context())
+        self._life.add_done_callback(_ended)
 
     def adopt(self, child: Child, run: str, *, moved: bool) -> None:
         """An earlier agent's worker goes on, or gives way to another run. It said READY once, maybe
@@ -196,8 +196,10 @@ class Worker:
             if self.child is not None:
                 how = await self.child.ended
             self._note_end(how)
-            if self.child is not None and (killed := await self.child.clear()):
-                self._log(logging.INFO, f"killed {killed} processes that it had left")
+            if self.child is not None:
+                with suppress(HostError):  # no look at the processes was possible
+                    if killed := await self.child.clear():
+                        self._log(logging.INFO, f"killed {killed} processes that it had left")
             self.child = None
             if self._stop_wanted.is_set():
                 return self._enter(_INACTIVE if self.status.result == "success" else _FAILED)
@@ -286,3 +288,8 @@ class Worker:
         self._turned.set()
         self._turned = asyncio.Event()
         self._changed()
+
+
+def _ended(life: "asyncio.Task[None]") -> None:
+    if not life.cancelled() and (error := life.exception()) is not None:
+        log.error("internal error in the life of %s", life.get_name(), exc_info=error)

@@ -14,8 +14,6 @@ INSTANCES_SLICE = "wa-instances.slice"
 INSTALLED_SESSIONS = Path("/var/lib/wa-agent/sessions")
 """WA_SESSION_ROOT of the units as they are shipped."""
 
-"""The same of the backends' units."""
-
 INSTALLED_CACHE = Path("/var/lib/wa-agent/cache")
 """WA_CACHE_PATH of the units as they are shipped."""
 

@@ -141,7 +141,7 @@ class Supervision:
         self.adoption = Adoption(self.backends, self._facts, store, create)
         self.packs = Packs(
             open_host=self.ground.open_packs,
-            size=lambda: settings.config.worker.pack,
+            size=settings.config.worker.pack,
             facts=self._facts,
             wake=self.wake,
             link_stats=self._link_stats,

@@ -1,7 +1,7 @@
 """Packs: sessions that share one worker, where `[worker] pack` is more than 1.
 
-A pack's worker says which sessions it holds, so that the next agent moves none. A change of the
-setting moves a session at its next start.
+A pack's worker says which sessions it holds, so that the next agent moves none. With another size
+a session moves at its own next start.
 """
 
 import asyncio
@@ -46,6 +46,8 @@ class Pack:
     """One pack as the agent sees it."""
 
     name: InstanceId
+    host: Host
+    stats: LinkStats
     wake: Wake
     unit: UnitStatus = UNIT_ABSENT
     link: Link | None = None
@@ -56,9 +58,9 @@ class Pack:
     needed_at: float = field(default_factory=boot_now)
     acting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def look(self, host: Host, stats: LinkStats) -> None:
+    async def look(self) -> None:
         """Read its unit; attach to a worker that runs; read what it holds."""
-        before, self.unit = self.unit, await host.status(self.name)
+        before, self.unit = self.unit, await self.host.status(self.name)
         changed = (before.run, before.state) != (self.unit.run, self.unit.state)
         if self.unit.state is not UnitState.ACTIVE and changed:
             # A member runs no longer than its pack; one whose pack begins again does so, too.
@@ -69,7 +71,7 @@ class Pack:
             self._take({id: replace(its, **ended) if its.runs else its for id, its in members})
         with suppress(LinkError, HostError):
             if self.link is None and self.unit.state is UnitState.ACTIVE:
-                await self._attach(host, stats)
+                await self._attach()
             if self.link is not None and self.stale:
                 await self.call("members", 10.0)
 
@@ -87,6 +89,14 @@ class Pack:
         pid = self.unit.main_pid
         self._take({id: replace(its, main_pid=its.main_pid and pid) for id, its in told.items()})
 
+    async def until_attached(self, within: float) -> None:
+        deadline = boot_now() + within
+        while boot_now() < deadline:
+            await self.look()
+            if (self.link is not None and not self.stale) or not self.unit.runs:
+                return
+            await asyncio.sleep(ATTACH_AGAIN)
+
     async def close(self) -> None:
         link, self.link = self.link, None
         if link is not None:
@@ -98,7 +108,7 @@ class Pack:
             if before.get(id) != members.get(id):
                 self.wake(id)
 
-    async def _attach(self, host: Host, stats: LinkStats) -> None:
+    async def _attach(self) -> None:
         def happened(_run: str, _what: object) -> None:
             self.stale = True
             self.wake(self.name)
@@ -108,11 +118,11 @@ class Pack:
             self.wake(self.name)
 
         self.link = await Link.open(
-            host.link_path(self.name),
+            self.host.link_path(self.name),
             self.name,
             self.unit.main_pid,
             Listener(lambda _run, _claim: None, happened, lost),
-            stats=stats,
+            stats=self.stats,
         )
         self.stale = True
 
@@ -124,26 +134,26 @@ class Packs:
         self,
         *,
         open_host: Callable[[], Awaitable[Host]],
-        size: Callable[[], int],
+        size: int,
         facts: Mapping[InstanceId, Facts],
         wake: Wake,
         link_stats: LinkStats,
     ) -> None:
-        """`open_host` is called when the first pack is needed."""
         self.all: dict[InstanceId, Pack] = {}
         self._open_host, self._size, self._link_stats = open_host, size, link_stats
         self._facts, self._wake_session = facts, wake
         self._host: Host | None = None
-        self._opening, self._stirred = asyncio.Lock(), asyncio.Event()
+        self._stirred = asyncio.Event()
 
     async def take_over(self, run_folder: Path) -> None:
         """Find the packs that run already, and the sessions in them. `run_folder`: of packs where
-        there is no systemd."""
-        if not await asyncio.to_thread(_may_run, PACKS.runtime, run_folder):
+        there is no systemd. Without a pack no host is opened."""
+        if self._size == 1 and not await asyncio.to_thread(_may_run, PACKS.runtime, run_folder):
             return
-        names = [name for name, unit in (await (await self._opened()).list()).items() if unit.runs]
+        self._host = await self._open_host()
+        names = [name for name, unit in (await self._host.list()).items() if unit.runs]
         found = [self._pack(name) for name in names]
-        await asyncio.gather(*(self._until_attached(pack, TAKE_OVER) for pack in found))
+        await asyncio.gather(*(pack.until_attached(TAKE_OVER) for pack in found))
         for pack in found:
             for id, status in pack.members.items():
                 if (facts := self._facts.get(id)) is not None and status.runs:
@@ -164,12 +174,12 @@ class Packs:
             return UNIT_ABSENT
         if pack.stale or pack.link is None:
             async with pack.acting:
-                await pack.look(await self._opened(), self._link_stats)
+                await pack.look()
         return pack.members.get(id, UNIT_ABSENT)
 
     def takes(self, facts: Facts) -> bool:
         """Whether a start of this session is a start in a pack."""
-        return self._size() > 1 and entry_of(facts.instance.engine).packable
+        return self._size > 1 and entry_of(facts.instance.engine).packable
 
     async def place(self, facts: Facts) -> None:
         """Choose the pack of a session that starts; "" = a worker of its own."""
@@ -177,7 +187,7 @@ class Packs:
         if not entry_of(engine).packable:
             return
         places = {each.id: each.pack for each in self._facts.values() if each.pack}
-        name = choose_pack(places, facts.id, engine, self._size())
+        name = choose_pack(places, facts.id, engine, self._size)
         if name != facts.pack:
             what = f"pack {name}" if name else "its own"
             log.info("its worker is %s", what, extra=about(facts.id))
@@ -208,14 +218,14 @@ class Packs:
             pack.members[id] = UNIT_ABSENT
 
     def link_path(self, id: InstanceId) -> Path:
-        if (pack := self._pack_of(id)) is None or self._host is None:
+        if (pack := self._pack_of(id)) is None:
             raise HostError(f"cannot reach {id}: it is in no pack")
-        return self._host.link_path(pack.name).with_name("members") / id / "link.sock"
+        return pack.host.link_path(pack.name).with_name("members") / id / "link.sock"
 
     def log_path(self, id: InstanceId) -> Path | None:
         """Of its pack: each line names its session."""
-        pack, host = self._pack_of(id), self._host
-        return None if pack is None or host is None else host.log_path(pack.name)
+        pack = self._pack_of(id)
+        return None if pack is None else pack.host.log_path(pack.name)
 
     async def run(self) -> None:
         """Look after the packs until cancelled."""
@@ -244,15 +254,15 @@ class Packs:
         await host.close(leave_workers=leave_workers)
 
     async def _look_after(self, pack: Pack) -> None:
-        host, starts = await self._opened(), [it for it in self._facts.values() if it.pack]
+        starts = [it for it in self._facts.values() if it.action.is_start]
         async with pack.acting:
-            await pack.look(host, self._link_stats)
+            await pack.look()
             used = any(unit.runs for unit in pack.members.values())
-            if used or any(it.pack == pack.name and it.action.is_start for it in starts):
+            if used or any(it.pack == pack.name for it in starts):
                 pack.needed_at = boot_now()
             elif boot_now() - pack.needed_at > UNUSED and pack.unit.runs:
                 await pack.close()
-                await host.stop(pack.name)
+                await pack.host.stop(pack.name)
                 del self.all[pack.name]
                 log.info("pack %s is stopped: it holds no session", pack.name)
                 return
@@ -266,29 +276,22 @@ class Packs:
 
     async def _running(self, name: InstanceId) -> Pack:
         """Its worker runs and is attached."""
-        pack, host = self._pack(name), await self._opened()
+        pack = self._pack(name)
         async with pack.acting:
-            await pack.look(host, self._link_stats)
+            await pack.look()
             if pack.link is None:
                 if pack.unit.state is UnitState.FAILED:
-                    await host.reset_failed(name)
+                    await pack.host.reset_failed(name)
                 if not pack.unit.runs:
-                    await host.start(name)
-                await self._until_attached(pack, ATTACHED_WITHIN)
+                    await pack.host.start(name)
+                await pack.until_attached(ATTACHED_WITHIN)
             if pack.link is None:
                 raise HostError(f"cannot start pack {name}: its worker does not answer")
             return pack
 
-    async def _until_attached(self, pack: Pack, within: float) -> None:
-        host, deadline = await self._opened(), boot_now() + within
-        while boot_now() < deadline:
-            await pack.look(host, self._link_stats)
-            if (pack.link is not None and not pack.stale) or not pack.unit.runs:
-                return
-            await asyncio.sleep(ATTACH_AGAIN)
-
     def _pack(self, name: InstanceId) -> Pack:
-        return self.all.setdefault(name, Pack(name, self._wake))
+        assert self._host is not None
+        return self.all.setdefault(name, Pack(name, self._host, self._link_stats, self._wake))
 
     def _pack_of(self, id: InstanceId) -> Pack | None:
         facts = self._facts.get(id)
@@ -299,12 +302,6 @@ class Packs:
             self._wake_session(id)
         if id in self.all:
             self._stirred.set()
-
-    async def _opened(self) -> Host:
-        async with self._opening:
-            if self._host is None:
-                self._host = await self._open_host()
-        return self._host
 
 
 def _may_run(*run_folders: Path) -> bool:

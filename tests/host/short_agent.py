@@ -14,7 +14,11 @@ async def main(place: Path, ids: list[str]) -> None:
     places = Places(place / "run", place / "sessions")
     host = await ProcessHost.open(lambda _: None, places, FAST, [str(STANDIN)])
     for id in ids:
-        await host.start(InstanceId(id))
+        start = asyncio.create_task(host.start(InstanceId(id)))
+        if not id.startswith("mute"):
+            await start
+        for _ in range(3):  # until its process is begun
+            await asyncio.sleep(0)
     print("started", flush=True)
     await asyncio.sleep(600)
 

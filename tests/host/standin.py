@@ -44,15 +44,6 @@ def ping_for(seconds: float) -> None:
         time.sleep(0.05)
 
 
-def save_slowly(*_: object) -> None:
-    say("STOPPING=1")
-    for _turn in range(12):
-        say("EXTEND_TIMEOUT_USEC=15000000")
-        time.sleep(0.2)
-    Path(os.environ["RUNTIME_DIRECTORY"], "saved").write_text("whole")
-    sys.exit(0)
-
-
 def have_children(tag: str) -> None:
     """One in our group, one in a session of its own, both deaf."""
     deaf = "import signal,time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
@@ -67,14 +58,10 @@ def main(id: str) -> None:
         sys.exit(7)
     if habit == "exit78":
         sys.exit(78)
-    if habit == "quiet":  # ends in order before it was ready
-        sys.exit(0)
     if habit == "mute":
         time.sleep(600)
     if habit == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if habit == "slow":
-        signal.signal(signal.SIGTERM, save_slowly)
     if habit == "family":
         have_children(id)
     if habit == "late":  # by so many seconds
@@ -92,11 +79,6 @@ def main(id: str) -> None:
     say("READY=1", f"STATUS=I am {habit}")
     if habit == "hang":
         time.sleep(600)
-    if habit == "once":  # gives up once, then is well
-        mark = Path(os.environ["RUNTIME_DIRECTORY"], "once")
-        if not mark.exists():
-            mark.touch()
-            sys.exit(3)
     if habit == "leak":
         hoard = bytearray(64 << 20)
         hoard[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(hoard[:: os.sysconf("SC_PAGE_SIZE")])

@@ -133,13 +133,11 @@ def _sentence(code: str) -> str:
 
 def _ended(claim: Claim) -> Exception:
     if claim.reason == "page_crashed":
-        return Refused(
-            "cannot pair: the window was closed before WhatsApp Web was connected",
-            code="window_closed",
-        )
+        words = "cannot pair: the window was closed before WhatsApp Web was connected"
+        return Refused(words, code="window_closed")
     why = f" ({claim.raw})" if claim.raw else ""
-    code = claim.reason or "not_connected"
-    return Refused(f"cannot pair: {_sentence(claim.reason)}{why}", code=code)
+    words = f"cannot pair: {_sentence(claim.reason)}{why}"
+    return Refused(words, code=claim.reason or "not_connected")
 
 
 def find_visible_browser(named: str = "") -> Program:

@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.core.model import InstanceId
 
 LOCK = "lock"
-_LOG = re.compile(r"(?P<state>/.+)/run(?P<kind>|-backends|-packs)/(?P<id>[a-z0-9_-]+)/worker\.log")
+_LOG = re.compile(r"(?P<state>/.+)/run(?P<kind>|-packs)/(?P<id>[a-z0-9_-]+)/worker\.log")
 
 
 @dataclass(slots=True)
@@ -25,7 +25,6 @@ class UsedState:
     agent: int = 0
     """The process that holds its lock; 0 = none."""
     workers: list[InstanceId] = field(default_factory=list)
-    """Of sessions and backends."""
 
     def is_same(self, folder: Path) -> bool:
         try:
@@ -73,7 +72,7 @@ def held_locks() -> Iterator[tuple[int, int]]:
 
 
 def _logs() -> Iterator[tuple[int, re.Match[str]]]:
-    # The warm process and a worker's own children write elsewhere, or beside their worker.
+    # A worker's own children write elsewhere, or beside their worker.
     for entry in os.scandir("/proc"):
         if entry.name.isdigit() and (log := _log_of(int(entry.name))) is not None:
             yield int(entry.name), log

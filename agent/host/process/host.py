@@ -53,11 +53,7 @@ class ProcessHost:
 
     @classmethod
     async def open(
-        cls,
-        wake: Wake,
-        places: Places,
-        worker: WorkerSection,
-        program: Sequence[str] = WORKER,
+        cls, wake: Wake, places: Places, worker: WorkerSection, program: Sequence[str] = WORKER
     ) -> "ProcessHost":
         """`places.run_dir` belongs to one kind of workers; `program` is what Python runs."""
         try:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import pytest
 from agent.core.model import ConnectionStatus, UnitState, parse_instance_id
 from agent.core.words import Claim
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
-from agent.errors import EngineError, HostError
-from agent.host.life import Limits, Worker
+from agent.errors import EngineError
+from agent.host.life import Worker
 from agent.link.client import Link, Listener
 from agent.worker.identity import lock_held
 from agent.worker.pack import member as member_module
-from agent.worker.pack import members as members_module
 from agent.worker.pack.member import House
 from agent.worker.pack.members import FILE, Members
 from agent.worker.pack.tasks import follow_tasks
@@ -152,26 +150,6 @@ async def test_an_engine_that_crashes_is_begun_again_without_a_save_and_alone(
     assert bench.abandoned == [SHOP]
     assert (bench.member(SHOP).status.restarts, bench.run(TILL)) == (1, other)
     await bench.connected(SHOP)
-
-
-async def test_one_that_crashes_again_and_again_fails_for_good(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(members_module, "Limits", partial(Limits, restart_delay=0.001))
-    bench.lay(SHOP)
-
-    def fails(folder: Path, settings: Mapping[str, Any], reporter: Any) -> Any:
-        raise RuntimeError("no engine")
-
-    bench._open = fails  # type: ignore[method-assign]
-    bench.members = bench.make()
-    with pytest.raises(HostError, match="exit-code, exit status 1"):
-        await bench.members.hold(SHOP)
-    await until(lambda: bench.member(SHOP).at_rest)
-    status = bench.member(SHOP).status
-    assert (status.state, status.result) == (UnitState.FAILED, "start-limit-hit")
-    with pytest.raises(HostError, match="exit-code"):  # the agent may try again
-        await bench.members.hold(SHOP)
 
 
 async def test_a_run_that_hangs_is_broken_off_and_the_others_go_on(
