@@ -9,9 +9,9 @@ from agent.cli.agent import given_settings, overrides_of
 from agent.cli.command import (
     Subparsers,
     add_command,
-    add_config_options,
     add_group,
     client_of,
+    config_words,
     wants_json,
 )
 from agent.cli.doctor.agent_settings import settings_in_use
@@ -23,17 +23,13 @@ from agent.files import write_whole
 
 
 def add(commands: Subparsers) -> None:
-    example = "--config agent.toml"
+    example, words = "--config agent.toml", config_words()
     among = add_group(commands, "config", "the configuration", f"check {example}")
-    for name, run, summary in (
-        ("check", check, "read the configuration and name its errors"),
-        ("show", show, "show every setting in use"),
-        ("init", init, "write a commented configuration"),
-    ):
-        parser = add_command(among, name, run, summary, example)
-        add_config_options(parser)
-        if name == "init":
-            parser.add_argument("--force", action="store_true", help="replace a file")
+    summary = "read the configuration and name its errors"
+    add_command(among, "check", check, summary, example, words=words)
+    add_command(among, "show", show, "show every setting in use", example, words=words)
+    words = {**words, "--force": "replace a file"}
+    add_command(among, "init", init, "write a commented configuration", example, words=words)
 
 
 def check(options: argparse.Namespace) -> int:

@@ -1,45 +1,33 @@
 """All commands, and under which title the help shows each. A module is imported when one of its
 words is typed."""
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any
 
 from agent.cli.command import Group
 
 WORDS: Mapping[str, str] = {
     "agent": "run worker version",
-    "sessions.create": "create",
-    "sessions.views": "list show",
-    "sessions.settings": "settings",
-    "sessions.intents": "enable disable start stop restart logout",
-    "sessions.delete": "delete",
-    "sessions.passkey": "passkey",
-    "backends.command": "backends",
-    "sessions.send": "send",
-    "sessions.moments": "read presence",
-    "sessions.qr": "qr",
-    "watch.top": "top",
-    "watch.health": "health",
-    "watch.why": "why",
-    "sessions.repairs": "recover ensure-healthy cleanup repair setup incidents",
-    "watch.reasons": "reasons",
-    "watch.events": "events",
-    "watch.logs": "logs",
-    "copies.snapshots": "snapshot snapshots restore",
-    "sessions.remote_session": "removed remote-settings",
-    "copies.trash": "trash",
+    "config": "config",
     "keys": "key",
+    "sessions.settings": "create settings remote-settings",
+    "sessions.views": "list show",
+    "sessions.switch": "enable disable start stop restart logout delete passkey",
+    "sessions.link": "qr pairing-code screenshot",
+    "sessions.send": "send read presence",
+    "sessions.repairs": "recover ensure-healthy cleanup repair setup incidents health",
     "sessions.sandbox": "sandbox",
-    "sessions.web": "pairing-code screenshot",
+    "backends.command": "backends",
+    "watch.top": "top",
+    "watch.why": "why reasons",
+    "watch.events": "events logs",
+    "copies.snapshots": "snapshot snapshots restore trash removed",
+    "copies.pair": "pair",
     "agent.moving.commands": "export import",
     "agent.moving.program_commands": "programs",
-    "copies.pair": "pair",
     "agent.messages.commands": "messages outbox",
     "agent.webhooks.commands": "webhooks",
     "doctor.command": "doctor",
-    "config": "config",
     "install_units": "install-units",
     "demo": "demo",
 }
@@ -62,17 +50,9 @@ SECTIONS: Mapping[str, str] = {
 """The titles of the help, each with its commands."""
 
 
-def group_of(word: str) -> Group | None:
-    """The module of that command alone; None: it takes all of them to answer."""
-    return next((take() for words, take in modules() if word in words.split()), None)
-
-
-def all_groups() -> Iterator[Group]:
-    return (take() for _, take in modules())
-
-
-def modules() -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The words of each module of commands, and how it is imported."""
-    for name, words in WORDS.items():
-        whole = name if name.startswith("agent.") else f"agent.cli.{name}"
-        yield words, partial(import_module, whole)
+def groups_of(word: str) -> Iterator[Group]:
+    """The module of that command alone; all of them where the word names none."""
+    known = {name for name, words in WORDS.items() if word in words.split()}
+    for name in known or WORDS:
+        group: Group = import_module(name if name.startswith("agent.") else f"agent.cli.{name}")
+        yield group

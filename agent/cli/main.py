@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.cli import agent
 from agent.cli.command import Group, add_common
-from agent.cli.groups import SECTIONS, all_groups, group_of
+from agent.cli.groups import SECTIONS, groups_of
 from agent.cli.terminal.show import clean
 from agent.errors import WaError
 
@@ -61,7 +61,7 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
         metavar="COMMAND",
         required=True,
     )
-    for group in groups or all_groups():
+    for group in groups or groups_of(""):
         group.add(commands)
     return parser
 
@@ -119,8 +119,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
         return build_parser([agent]).parse_args(argv)
     from agent.cli.backends.command import spelled_out
 
-    group = group_of(argv[0]) if argv else None
-    return build_parser([group] if group else ()).parse_args(spelled_out(argv))
+    groups = [*groups_of(argv[0] if argv else "")]
+    return build_parser(groups).parse_args(spelled_out(argv))
 
 
 def _say(error: WaError, *, as_json: bool) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.cli.command import client_of, wants_json
 from agent.cli.copies.sending import find_instance
-from agent.cli.sessions.waiting import wait_until_connected
+from agent.cli.sessions.switch import wait_until_connected
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress
 from agent.core.model import parse_instance_id

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cli.client import Client
-from agent.cli.command import Subparsers, add_command, add_config_options, client_of
+from agent.cli.command import Subparsers, Words, add_command, client_of, config_words
 from agent.cli.doctor.agent_settings import names_an_agent_here, settings_in_use
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import table_lines
@@ -25,10 +25,12 @@ HELLO_SECONDS = 2.0
 
 def add(commands: Subparsers) -> None:
     summary = "check this installation and give advice; exit status 1 when something is wrong"
-    parser = add_command(commands, "doctor", doctor, summary, "--bundle /tmp/for-support.tar.gz")
-    add_config_options(parser, listen=argparse.SUPPRESS)
-    parser.add_argument(
-        "--bundle", metavar="FILE", help="also write an archive for support, without secrets"
+    words: Words = {
+        **config_words(listen=argparse.SUPPRESS),
+        "--bundle FILE": "also write an archive for support, without secrets",
+    }
+    add_command(
+        commands, "doctor", doctor, summary, "--bundle /tmp/for-support.tar.gz", words=words
     )
 
 

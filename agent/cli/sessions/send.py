@@ -1,5 +1,6 @@
 """Send a message: a text, a file with a caption, a place, a contact, a reaction; reply to one,
-edit and delete one that was sent."""
+edit and delete one that was sent. Tell a chat that its messages were read, or that the account
+types."""
 
 import argparse
 import sys
@@ -7,9 +8,10 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
-from agent.cli.command import Subparsers, add_instance_command, client_of
+from agent.cli.command import Subparsers, Words, add_instance_command, add_words, client_of
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import clean
+from agent.engines.base import PRESENCES
 from agent.errors import InvalidRequest
 
 _SECONDS = 90.0
@@ -19,52 +21,55 @@ _LARGEST = 64 << 20
 """More bytes no api.media_limit lets through."""
 
 
+_WORDS: Words = {
+    "TO": "a number or a chat's id",
+    "[TEXT]": "the message; for a file its caption, for a place or contact its name, for a reaction"
+    " its emoji; - reads stdin",
+    "--quote ID": "reply to that message",
+    "--by WHO": "who wrote the message of --quote, --react or --delete: a number, or: me; default:"
+    " as its kept record says",
+    "--mention NUMBER": ("a person that TEXT names as @NUMBER", {"action": "append"}),
+    "--type MIMETYPE": "the file's type; default: by its name",
+    "--address TEXT": "the place's address",
+    "--idempotency-key KEY": "send a message with this key only once",
+    "--wait SECONDS": (
+        f"wait so long until WhatsApp has it, default {_WAIT}; 0 = until it is kept",
+        {"type": int, "default": _WAIT},
+    ),
+}
+_KINDS: Words = {
+    "--file PATH": ("send a picture, a sound or a document", {"type": Path}),
+    "--location LAT,LONG": "send a place: --location=52.52,13.41",
+    "--contact PHONE": "send a contact: its number; TEXT is its name",
+    "--react ID": "react to that message; no TEXT removes it",
+    "--edit ID": "TEXT is the text of that message from now on",
+    "--delete ID": "delete that message for all",
+}
+_READ: Words = {
+    "CHAT": "a number or a chat's id",
+    "[MESSAGE]": (
+        "WhatsApp's id of a message; default: all that arrived since it was marked last",
+        {"nargs": "*"},
+    ),
+    "--by WHO": "who wrote them, in a group",
+}
+_PRESENCE: Words = {
+    "STATE": (", ".join(PRESENCES), {"choices": PRESENCES}),
+    "[CHAT]": "a number or a chat's id",
+    "--seconds N": ("so long, then paused; default: as phones do", {"type": int}),
+}
+
+
 def add(commands: Subparsers) -> None:
     summary = "send a text, a file, a place, a contact or a reaction; edit or delete a message"
-    parser = add_instance_command(commands, "send", send, summary, "4915112345678 hello")
-    parser.add_argument("to", metavar="TO", help="a number or a chat's id")
-    parser.add_argument(
-        "text",
-        metavar="TEXT",
-        nargs="?",
-        help="the message; for a file its caption, for a place or contact its name, for a reaction"
-        " its emoji; - reads stdin",
-    )
-    kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument(
-        "--file", metavar="PATH", type=Path, help="send a picture, a sound or a document"
-    )
-    kinds.add_argument(
-        "--location", metavar="LAT,LONG", help="send a place: --location=52.52,13.41"
-    )
-    kinds.add_argument(
-        "--contact", metavar="PHONE", help="send a contact: its number; TEXT is its name"
-    )
-    kinds.add_argument("--react", metavar="ID", help="react to that message; no TEXT removes it")
-    kinds.add_argument("--edit", metavar="ID", help="TEXT is the text of that message from now on")
-    kinds.add_argument("--delete", metavar="ID", help="delete that message for all")
-    parser.add_argument("--quote", metavar="ID", help="reply to that message")
-    parser.add_argument(
-        "--by",
-        metavar="WHO",
-        help="who wrote the message of --quote, --react or --delete: a number, or: me; default: as"
-        " its kept record says",
-    )
-    parser.add_argument(
-        "--mention", metavar="NUMBER", action="append", help="a person that TEXT names as @NUMBER"
-    )
-    parser.add_argument("--type", metavar="MIMETYPE", help="the file's type; default: by its name")
-    parser.add_argument("--address", metavar="TEXT", help="the place's address")
-    parser.add_argument(
-        "--idempotency-key", metavar="KEY", help="send a message with this key only once"
-    )
-    parser.add_argument(
-        "--wait",
-        metavar="SECONDS",
-        type=int,
-        default=_WAIT,
-        help=f"wait so long until WhatsApp has it, default {_WAIT}; 0 = until it is kept",
-    )
+    example = "4915112345678 hello"
+    parser = add_instance_command(commands, "send", send, summary, example, words=_WORDS)
+    add_words(parser.add_mutually_exclusive_group(), _KINDS)
+    summary, example = "mark messages of a chat as read", "4915112345678"
+    add_instance_command(commands, "read", read, summary, example, words=_READ)
+    summary = "show that the account types or records in a chat, or is there"
+    example = "typing 4915112345678"
+    add_instance_command(commands, "presence", presence, summary, example, words=_PRESENCE)
 
 
 def send(options: argparse.Namespace) -> int:
@@ -176,3 +181,20 @@ def _place(options: argparse.Namespace, text: str | None) -> dict[str, Any]:
     named = {"name": text, "address": options.address}
     given = {name: value for name, value in named.items() if value}
     return {"type": "location", "latitude": latitude, "longitude": longitude, **given}
+
+
+def read(options: argparse.Namespace) -> int:
+    body: dict[str, Any] = {"chat": options.chat}
+    if options.message:
+        body["message_ids"] = options.message
+    if options.by is not None:
+        body["sender"] = options.by
+    answer = client_of(options).post(f"/api/instance/{options.id}/read", body)
+    return print_answer(options, answer, f"{answer['marked']} messages are marked as read")
+
+
+def presence(options: argparse.Namespace) -> int:
+    given = {"chat": options.chat, "seconds": options.seconds}
+    body = {"state": options.state, **{k: v for k, v in given.items() if v is not None}}
+    answer = client_of(options).post(f"/api/instance/{options.id}/presence", body)
+    return print_answer(options, answer, f"{options.id} shows: {answer['state']}")

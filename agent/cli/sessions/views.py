@@ -4,29 +4,28 @@ import argparse
 import json
 from typing import Any
 
-from agent.cli.command import Subparsers, add_command, add_instance_command, client_of
+from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import duration, mebibytes, moment, next_try, pair_lines
 from agent.errors import InvalidRequest
 
 
 def add(commands: Subparsers) -> None:
-    summary = "list the instances"
-    parser = add_command(commands, "list", list_instances, summary, "--status CONNECTED")
-    parser.add_argument("--status", action="append", help="only this status")
-    parser.add_argument("--verdict", action="append", help="only this verdict")
-    parser.add_argument("--engine", help="only this engine")
-    parser.add_argument("--backend", metavar="NAME", help="only instances on this backend")
-    parser.add_argument(
-        "--enabled", choices=("true", "false"), help="only enabled or only disabled instances"
-    )
-    parser.add_argument("--ids", action="store_true", help="print only the ids")
-    parser.add_argument(
-        "--trouble",
-        action="store_true",
-        help="instead what is wrong now, with advice; exit status 1 if anything is",
-    )
-
+    more: dict[str, Any] = {"action": "append"}
+    words: Words = {
+        "--status STATUS": ("only this status", more),
+        "--verdict VERDICT": ("only this verdict", more),
+        "--engine ENGINE": "only this engine",
+        "--backend NAME": "only instances on this backend",
+        "--enabled WORD": (
+            "true or false: only enabled or only disabled instances",
+            {"choices": ("true", "false")},
+        ),
+        "--ids": "print only the ids",
+        "--trouble": "instead what is wrong now, with advice; exit status 1 if anything is",
+    }
+    summary, example = "list the instances", "--status CONNECTED"
+    add_command(commands, "list", list_instances, summary, example, words=words)
     add_instance_command(commands, "show", show, "show everything about an instance")
 
 

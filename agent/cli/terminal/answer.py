@@ -38,7 +38,7 @@ def print_list(
     return print_answer(options, rows, *lines)
 
 
-def asked(question: str) -> str:
+def ask(question: str) -> str:
     """The line that a person typed; "" where the standard input is no terminal."""
     if not sys.stdin.isatty():
         return ""
