@@ -87,11 +87,7 @@ def restore(options: argparse.Namespace) -> int:
 def _post(options: argparse.Namespace, words: str, path: str, body: Any = None) -> dict[str, Any]:
     """A request that may take minutes."""
     path = f"/api/instance/{options.id}/{path}"
-    return wait_for_copy(
-        options,
-        words,
-        lambda client: client.post(path, body, LONGEST),
-    )
+    return wait_for_copy(options, words, lambda client: client.post(path, body, LONGEST))
 
 
 def wait_for_copy(
@@ -144,13 +140,7 @@ def list_removed(options: argparse.Namespace) -> int:
         options,
         client_of(options).get(path + TO_THE_END, seconds=_SERVER_SECONDS)["removed"],
         ("NAME", "REMOVED", "CONTENTS", "STATE", "WHY"),
-        lambda row: (
-            row["name"],
-            moment(row["removed"]),
-            _removed(row),
-            row["state"],
-            row["why"],
-        ),
+        lambda row: (row["name"], moment(row["removed"]), _removed(row), row["state"], row["why"]),
         nothing=f"no repair removed files or keys of {options.id}",
     )
 

@@ -114,10 +114,7 @@ def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
         with_secrets(backend)
     except ConfigError as error:
         if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
-            yield note(
-                str(error),
-                "run doctor as root: the agent may have the right",
-            )
+            yield note(str(error), "run doctor as root: the agent may have the right")
         else:
             yield wrong(str(error), "correct it, then: systemctl restart wa-agent")
 
@@ -205,16 +202,10 @@ def _redis(backend: BackendDeclaration) -> Iterator[Finding]:
         reply = _ping(url)
     except (OSError, UnicodeError) as error:
         cause = getattr(error, "strerror", None) or str(error)
-        yield wrong(
-            f"Redis at {where}: {cause}",
-            "check that it runs and that redis_url is right",
-        )
+        yield wrong(f"Redis at {where}: {cause}", "check that it runs and that redis_url is right")
         return
     if reply is None:
-        yield note(
-            f"Redis at {where} can be reached",
-            "doctor does not check its answer over TLS",
-        )
+        yield note(f"Redis at {where} can be reached", "doctor does not check its answer over TLS")
     elif reply.startswith("+PONG"):
         yield ok(f"Redis at {where} answers")
     elif reply.startswith(("-NOAUTH", "-WRONGPASS", "-ERR invalid password")):

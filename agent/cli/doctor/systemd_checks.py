@@ -17,10 +17,7 @@ from agent.host.units import (
     INSTANCES_SLICE,
 )
 
-UNITS = (
-    *(AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, INSTANCES_SLICE),
-    AGENT_HTTP_SOCKET,
-)
+UNITS = (*(AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, INSTANCES_SLICE), AGENT_HTTP_SOCKET)
 UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 POLKIT = "polkit.service"
 RULE = "50-wa-agent.rules"

@@ -67,10 +67,7 @@ async def test_a_check_says_with_its_status_how_it_is(cli, evo):
     assert (await cli("backends", "check", "evo", "--json")).status == 1
     evo.away = True
     away = await cli("backends", "check", "evo")
-    assert (away.status, away.err) == (
-        75,
-        "wa-agent: cannot ask backend evo: no connection\n",
-    )
+    assert (away.status, away.err) == (75, "wa-agent: cannot ask backend evo: no connection\n")
 
 
 async def test_an_instance_on_a_backend_is_created_listed_and_shown(cli, house, evo):
