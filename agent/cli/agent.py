@@ -8,7 +8,7 @@ from pathlib import Path
 from agent import BUILD, VERSION
 from agent.cli.command import Subparsers, Words, add_command, config_words
 from agent.cli.paths import checkout, config_path
-from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal import print_answer
 
 
 def add(commands: Subparsers) -> None:

@@ -4,8 +4,7 @@ import argparse
 from urllib.parse import quote
 
 from agent.cli.command import Subparsers, Words, add_command, add_group, client_of
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.show import moment
+from agent.cli.terminal import moment, print_answer, print_list
 
 
 def add(commands: Subparsers) -> None:

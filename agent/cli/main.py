@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.cli import agent
 from agent.cli.command import Group, add_common
 from agent.cli.groups import SECTIONS, groups_of
-from agent.cli.terminal.show import clean
+from agent.cli.terminal import clean
 from agent.errors import WaError
 
 _EPILOG = """\

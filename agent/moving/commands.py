@@ -15,8 +15,7 @@ from agent.cli.copies.sending import Sending
 from agent.cli.copies.snapshots import wait_for_copy
 from agent.cli.copies.transfer import check_target, download, open_source
 from agent.cli.sessions.settings import add_settings, parse_settings
-from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.progress import of_bytes
+from agent.cli.terminal import of_bytes, print_answer
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
 from agent.vault.archives.found import FoundSession

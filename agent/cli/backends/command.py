@@ -9,8 +9,7 @@ from typing import Any
 from agent.cli.command import Subparsers, Words, add_command, client_of, instance_id, name_of_a
 from agent.cli.paths import config_path
 from agent.cli.sessions.switch import TO_THE_END
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.show import moment, pair_lines, table_lines
+from agent.cli.terminal import moment, pair_lines, print_answer, print_list, table_lines
 from agent.errors import ConfigError, InvalidRequest
 
 _SECONDS = 150.0

@@ -10,8 +10,7 @@ from typing import Any
 from agent.cli.command import client_of, wants_json
 from agent.cli.copies.sending import find_instance
 from agent.cli.sessions.switch import wait_until_connected
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.progress import with_progress
+from agent.cli.terminal import print_answer, print_list, with_progress
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
 from agent.vault.archives.found import FoundSession

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from agent.cli.command import Subparsers, Words, add_command
 from agent.cli.copies.transfer import check_target, whole_file
-from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.show import clean
+from agent.cli.terminal import clean, print_answer
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import ConfigError
 

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import client_of, wants_json
 from agent.cli.copies.transfer import upload
-from agent.cli.terminal.progress import of_bytes, with_progress
+from agent.cli.terminal import of_bytes, with_progress
 from agent.errors import AgentUnreachable
 
 _PATIENCE = 120.0

@@ -18,9 +18,7 @@ from agent.cli.command import (
 )
 from agent.cli.copies.transfer import LONGEST
 from agent.cli.sessions.switch import TO_THE_END
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.progress import of_bytes, with_progress
-from agent.cli.terminal.show import moment
+from agent.cli.terminal import moment, of_bytes, print_answer, print_list, with_progress
 from agent.errors import WaError
 
 Result = TypeVar("Result")

@@ -20,9 +20,17 @@ from agent.cli.command import (
 from agent.cli.sessions.link import draw_code
 from agent.cli.sessions.settings import PLACE, place_of
 from agent.cli.sessions.switch import CONFIRM, TO_THE_END, ask_twice
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.progress import with_progress
-from agent.cli.terminal.show import clean, duration, moment, pair_lines, print_json, table_lines
+from agent.cli.terminal import (
+    clean,
+    duration,
+    moment,
+    pair_lines,
+    print_answer,
+    print_json,
+    print_list,
+    table_lines,
+    with_progress,
+)
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
 from agent.core.reasons import REASONS
 from agent.core.recovery.beginning import trouble_of

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 from agent.cli.command import Subparsers, Words, add_group, add_instance_command, client_of
-from agent.cli.terminal.answer import print_answer
+from agent.cli.sessions.send import file_fields
+from agent.cli.terminal import print_answer
 from agent.errors import InvalidRequest
 
 FAULTS_SHOWN = """\
@@ -79,7 +79,7 @@ def say(options: argparse.Namespace) -> int:
     if options.from_me:
         body["from_me"] = True
     if options.file is not None:
-        body |= _file(Path(options.file))
+        body |= file_fields(Path(options.file))
     if options.fields is not None:
         body["fields"] = _object(options.fields)
     return _ask(options, "say", body, "has a message coming")
@@ -96,17 +96,6 @@ def heard(options: argparse.Namespace) -> int:
     nothing = "" if lines else "no contact got a message"
     more = f"more: --after {answer['next']}" if answer["more"] else ""
     return print_answer(options, answer, *lines, nothing, more)
-
-
-def _file(path: Path) -> dict[str, str]:
-    import mimetypes  # only where there is a file
-
-    try:
-        content = b64encode(path.read_bytes()).decode()
-    except OSError as error:
-        raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="file") from None
-    mimetype = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return {"content": content, "mimetype": mimetype, "filename": path.name}
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.command import Subparsers, Words, add_instance_command, add_words, client_of
-from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.show import clean
+from agent.cli.copies.transfer import open_source
+from agent.cli.terminal import clean, print_answer
 from agent.engines.base import PRESENCES
 from agent.errors import InvalidRequest
 
@@ -73,17 +73,11 @@ def add(commands: Subparsers) -> None:
 
 
 def send(options: argparse.Namespace) -> int:
-    message = (
-        client_of(options)
-        .request(
-            "POST",
-            f"/api/instance/{options.id}/messages?wait={options.wait}",
-            body={"to": options.to, **_content(options)},
-            headers=_key(options.idempotency_key),
-            seconds=_SECONDS + max(options.wait, 0),
-        )
-        .json()
-    )
+    path = f"/api/instance/{options.id}/messages?wait={options.wait}"
+    body, headers = {"to": options.to, **_content(options)}, _key(options.idempotency_key)
+    seconds = _SECONDS + max(options.wait, 0)
+    client = client_of(options)
+    message = client.request("POST", path, body=body, headers=headers, seconds=seconds).json()
     if message.get("state") in ("accepted", "sending"):
         kept = f"kept as {message['id']}: it is sent when the session can"
         why = clean(message.get("sentence", ""))
@@ -106,95 +100,58 @@ def _key(key: str | None) -> dict[str, str] | None:
 
 
 def _content(options: argparse.Namespace) -> dict[str, Any]:
-    content = _bare(options)
-    kind = content.get("type", "text")
-    if options.quote is not None:
-        content["quote"] = options.quote
-    if options.mention:
-        content["mentions"] = options.mention
-    if options.by is not None:
-        content["sender" if kind in ("reaction", "delete") else "quote_from"] = options.by
-    return content
-
-
-def _bare(options: argparse.Namespace) -> dict[str, Any]:
+    """The agent refuses what does not go together."""
     text = sys.stdin.read() if options.text == "-" else options.text
+    by = "quote_from"
+    content: dict[str, Any] = {"text": text}
     if options.file is not None:
-        return _file(options, text)
-    if options.location is not None:
-        return _place(options, text)
-    if options.contact is not None:
-        if not text:
-            raise InvalidRequest("cannot send a contact without a name: give TEXT", field="text")
-        return {"type": "contact", "phone": options.contact, "name": text}
-    if options.react is not None:
-        return {"type": "reaction", "message_id": options.react, "emoji": text or ""}
-    if options.edit is not None:
-        if not text:
-            raise InvalidRequest("cannot edit a message without TEXT; see --delete", field="text")
-        return {"type": "edit", "message_id": options.edit, "text": text}
-    if options.delete is not None:
-        if text is not None:
-            raise InvalidRequest("cannot use TEXT with --delete", field="text")
-        return {"type": "delete", "message_id": options.delete}
-    if text is None:
-        raise InvalidRequest(
-            "cannot send an empty message: give TEXT, --file, --location, --contact, --react,"
-            " --edit or --delete",
-            field="text",
-        )
-    return {"text": text}
+        content = {"type": "media", **file_fields(options.file), "caption": text}
+        content["mimetype"] = options.type or content["mimetype"]
+    elif options.location is not None:
+        try:
+            latitude, longitude = (float(number) for number in options.location.split(","))
+        except ValueError:
+            shown = f"cannot use the place {options.location!r:.60}: it is not LAT,LONG"
+            raise InvalidRequest(shown, field="location") from None
+        content = {"type": "location", "latitude": latitude, "longitude": longitude}
+        content |= {"name": text or None, "address": options.address or None}
+    elif options.contact is not None:
+        content = {"type": "contact", "phone": options.contact, "name": text}
+    elif options.react is not None:
+        by, content = "sender", {"type": "reaction", "message_id": options.react}
+        content["emoji"] = text or ""
+    elif options.edit is not None:
+        content = {"type": "edit", "message_id": options.edit, "text": text}
+    elif options.delete is not None:
+        by, content = "sender", {"type": "delete", "message_id": options.delete, "text": text}
+    content |= {"quote": options.quote, "mentions": options.mention, by: options.by}
+    return {name: value for name, value in content.items() if value is not None}
 
 
-def _file(options: argparse.Namespace, text: str | None) -> dict[str, Any]:
-    import mimetypes
+def file_fields(path: Path) -> dict[str, Any]:
+    import mimetypes  # only where there is a file
 
-    kind = options.type or mimetypes.guess_type(options.file.name)[0] or "application/octet-stream"
-    try:
-        with options.file.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise InvalidRequest(
-            f"cannot read {options.file}: {error.strerror or error}", field="file"
-        ) from error
+    with open_source(path, "file") as file:
+        content = file.read(_LARGEST + 1)
     if len(content) > _LARGEST:
-        raise InvalidRequest(
-            f"cannot send {options.file}: it has more than {_LARGEST >> 20} MiB", field="file"
-        )
-    caption = {} if text is None else {"caption": text}
-    return {
-        "type": "media",
-        "content": b64encode(content).decode(),
-        "mimetype": kind,
-        "filename": options.file.name,
-        **caption,
-    }
-
-
-def _place(options: argparse.Namespace, text: str | None) -> dict[str, Any]:
-    try:
-        latitude, longitude = (float(number) for number in options.location.split(","))
-    except ValueError:
-        raise InvalidRequest(
-            f"cannot use the place {options.location!r:.60}: it is not LAT,LONG", field="location"
-        ) from None
-    named = {"name": text, "address": options.address}
-    given = {name: value for name, value in named.items() if value}
-    return {"type": "location", "latitude": latitude, "longitude": longitude, **given}
+        words = f"cannot send {path}: it has more than {_LARGEST >> 20} MiB"
+        raise InvalidRequest(words, field="file")
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return {"content": b64encode(content).decode(), "mimetype": kind, "filename": path.name}
 
 
 def read(options: argparse.Namespace) -> int:
-    body: dict[str, Any] = {"chat": options.chat}
-    if options.message:
-        body["message_ids"] = options.message
-    if options.by is not None:
-        body["sender"] = options.by
-    answer = client_of(options).post(f"/api/instance/{options.id}/read", body)
+    given = {"chat": options.chat, "message_ids": options.message or None, "sender": options.by}
+    answer = _ask(options, "read", given)
     return print_answer(options, answer, f"{answer['marked']} messages are marked as read")
 
 
 def presence(options: argparse.Namespace) -> int:
-    given = {"chat": options.chat, "seconds": options.seconds}
-    body = {"state": options.state, **{k: v for k, v in given.items() if v is not None}}
-    answer = client_of(options).post(f"/api/instance/{options.id}/presence", body)
+    given = {"state": options.state, "chat": options.chat, "seconds": options.seconds}
+    answer = _ask(options, "presence", given)
     return print_answer(options, answer, f"{options.id} shows: {answer['state']}")
+
+
+def _ask(options: argparse.Namespace, what: str, given: dict[str, Any]) -> dict[str, Any]:
+    body = {name: value for name, value in given.items() if value is not None}
+    return client_of(options).post(f"/api/instance/{options.id}/{what}", body)

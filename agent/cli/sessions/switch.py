@@ -9,9 +9,7 @@ from typing import Any, TypeVar
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_instance_command, client_of, wants_json
-from agent.cli.terminal.answer import ask, print_answer
-from agent.cli.terminal.progress import with_progress
-from agent.cli.terminal.show import clean
+from agent.cli.terminal import ask, clean, print_answer, with_progress
 from agent.core.reasons import reason_of
 from agent.errors import Refused, TryLater
 

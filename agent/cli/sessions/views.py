@@ -5,8 +5,15 @@ import json
 from typing import Any
 
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.show import duration, mebibytes, moment, next_try, pair_lines
+from agent.cli.terminal import (
+    duration,
+    moment,
+    next_try,
+    pair_lines,
+    print_answer,
+    print_list,
+    size,
+)
 from agent.errors import InvalidRequest
 
 
@@ -48,7 +55,7 @@ def list_instances(options: argparse.Namespace) -> int:
             instance["health"]["verdict"],
             _enabled(instance),
             duration(instance["uptime_seconds"]),
-            mebibytes(instance["memory_bytes"]),
+            size(instance["memory_bytes"]),
             _why(instance),
         ),
         nothing="no instances",
@@ -99,7 +106,7 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
         **({"first messages": first["sentence"]} if first else {}),
         "uptime": duration(details["uptime_seconds"]),
         "worker": f"{unit['state']}, pid {unit['main_pid'] or '-'}, {unit['status_text']}",
-        "memory": mebibytes(details["memory_bytes"]),
+        "memory": size(details["memory_bytes"]),
         "attempts": details["attempts"],
         "next attempt": moment(details["next_attempt"]),
         "restarts": _counts(details["restarts_by_reason"]),

@@ -22,7 +22,7 @@ from agent.cli.command import (
     instance_id,
     wants_json,
 )
-from agent.cli.terminal.show import clean, colour, moment
+from agent.cli.terminal import clean, colour, moment
 from agent.errors import AgentUnreachable, Refused
 from agent.files import short_path
 from agent.host.units import INSTANCES_SLICE

@@ -19,7 +19,7 @@ from typing import Any
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, client_of, wants_json
-from agent.cli.terminal.show import clean, columns_of, pad, print_json
+from agent.cli.terminal import clean, columns_of, duration, next_of, pad, print_json, size
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
@@ -32,7 +32,7 @@ _STATUS = {"CONNECTED": "good", "QR_REQUIRED": "warn", "AUTH_FAILURE": "bad", "D
 _NOT_DOWN = {"not_looked_yet": "busy", "masked": "off"}
 _COLUMNS = {
     **{"INSTANCE": 20, "STATUS": 13, "HEALTH": 12, "SINCE": 8, "PROOF": 7},
-    **{"MEM": 6, "MSG/M": 6, "TRIES": 5, "NEXT": 8},
+    **{"MEM": 8, "MSG/M": 6, "TRIES": 5, "NEXT": 7},
 }
 _GO_FIRST = ("MSG/M", "MEM", "PROOF", "TRIES", "SINCE", "HEALTH")
 """Columns that a narrow window leaves out, in this order."""
@@ -74,8 +74,8 @@ def top(options: argparse.Namespace) -> int:
         width = shutil.get_terminal_size((120, 0)).columns
         print("\n".join(draw(look(client), width, 0, colours=sys.stdout.isatty())))
     else:
-        with own_screen(), waking() as wake:
-            _watch(client, options.every, wake)
+        with own_screen():
+            _watch(client, options.every)
     return 0
 
 
@@ -93,7 +93,7 @@ def look(client: Client) -> Sight:
     )
 
 
-def _watch(client: Client, every: float, wake: int) -> None:
+def _watch(client: Client, every: float) -> None:
     seen, seen_at, lost = Sight([]), time.time(), ""
     while True:
         try:
@@ -104,10 +104,7 @@ def _watch(client: Client, every: float, wake: int) -> None:
         while (left := until - time.monotonic()) > 0:
             age = f"; this picture is {duration(time.time() - seen_at)} old"
             _show(seen, f"{lost}{age}" if lost else "")
-            ready, _, _ = select.select([sys.stdin.fileno(), wake], [], [], min(left, 1.0))
-            if wake in ready:
-                os.read(wake, 4096)
-            if sys.stdin.fileno() not in ready:
+            if not select.select([sys.stdin], [], [], min(left, 1.0))[0]:
                 continue
             # The end of the input is readable for ever: it ends the program.
             key = os.read(sys.stdin.fileno(), 1) or b"q"
@@ -179,10 +176,10 @@ def _head(sight: Sight, lost: str, now: float) -> Iterator[tuple[str, str]]:
         "",
     )
     if (system := sight.system) is not None:
-        used, total = size_text(system["usedMemory"]), size_text(system["totalMemory"])
+        used, total = size(system["usedMemory"]), size(system["totalMemory"])
         yield (
             f"memory {used} of {total}  processor {_share(system['cpuUsage'])}"
-            f"  disk free {size_text(system['diskFree'])}"
+            f"  disk free {size(system['diskFree'])}"
             f"  connections {system['activeConnections']}  errors {_share(system['errorRate'])}",
             "head",
         )
@@ -201,19 +198,16 @@ def _head(sight: Sight, lost: str, now: float) -> Iterator[tuple[str, str]]:
 def _cells(
     instance: Mapping[str, Any], figures: Mapping[str, Any], now: float
 ) -> Mapping[str, object]:
-    upcoming = _wall(
-        instance["circuit_opens"] if instance["circuit"] == "open" else instance["next_attempt"]
-    )
     return {
         "INSTANCE": instance["id"],
         "STATUS": instance["connection_status"],
         "HEALTH": instance["health"]["verdict"],
         "SINCE": _age(instance["since"], now),
         "PROOF": _age(instance["proved"], now),
-        "MEM": "-" if instance["memory_bytes"] is None else size_text(instance["memory_bytes"]),
+        "MEM": size(instance["memory_bytes"]),
         "MSG/M": figures.get("messagesPerMinute", "-"),
         "TRIES": instance["attempts"] or "-",
-        "NEXT": "-" if upcoming is None else "in " + duration(max(upcoming - now, 0)),
+        "NEXT": _age(next_of(instance), now),
         "WHY": instance["sentence"],
     }
 
@@ -249,57 +243,16 @@ def _cut(text: str, width: int) -> str:
     return start + "…"
 
 
-def _wall(text: str | None) -> float | None:
-    return datetime.fromisoformat(text).timestamp() if text else None
-
-
 def _age(text: str | None, now: float) -> str:
-    since = _wall(text)
-    return "-" if since is None else duration(max(now - since, 0))
+    """3m5s, 2h7m, 9d4h."""
+    if not text:
+        return "-"
+    seconds = abs(now - datetime.fromisoformat(text).timestamp())
+    return duration(seconds).replace("min", "m").replace(" ", "")
 
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value * 100:.0f} %"
-
-
-def duration(seconds: float) -> str:
-    """At most seven signs: 42s, 3m05s, 2h07m, 9d04h."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
-
-
-def size_text(count: float | None) -> str:
-    """At most five signs: 512M, 1.5G."""
-    if count is None:
-        return "-"
-    for unit in "BKMG":
-        if count < 1000 or unit == "G":
-            break
-        count /= 1024
-    return f"{count:.1f}{unit}" if count < 10 and unit != "B" else f"{count:.0f}{unit}"
-
-
-@contextlib.contextmanager
-def waking() -> Iterator[int]:
-    """A descriptor that is readable after the window changed its size."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    os.set_blocking(reading, False)
-    before = signal.signal(signal.SIGWINCH, lambda *_: None)
-    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    try:
-        yield reading
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGWINCH, before)
-        os.close(reading)
-        os.close(writing)
 
 
 class Ended(WaError):
@@ -318,37 +271,23 @@ def own_screen() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         raise Ended(f"ended by {signal.Signals(number).name}")
 
-    def suspend(number: int, _: FrameType | None) -> None:
-        _leave(fd, before)
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)
-
-    def resume(number: int, _: FrameType | None) -> None:
-        signal.signal(signal.SIGTSTP, suspend)
-        _enter(fd)
-
-    handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGTSTP: suspend}
-    replaced = {number: signal.signal(number, run) for number, run in handlers.items()}
-    replaced[signal.SIGCONT] = signal.signal(signal.SIGCONT, resume)
+    # A screen that is suspended would have to be left and entered again.
+    handlers: dict[int, Any] = {
+        signal.SIGTERM: end,
+        signal.SIGHUP: end,
+        signal.SIGTSTP: signal.SIG_IGN,
+    }
+    replaced = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        _enter(fd)
+        tty.setcbreak(fd)
+        sys.stdout.write(_ENTER)
+        sys.stdout.flush()
         yield
     finally:
-        _leave(fd, before)
+        # A terminal that is gone (SIGHUP) needs nothing back.
+        with contextlib.suppress(OSError, ValueError, termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+            sys.stdout.write(_LEAVE)
+            sys.stdout.flush()
         for number, handler in replaced.items():
             signal.signal(number, handler)
-
-
-def _enter(fd: int) -> None:
-    tty.setcbreak(fd)
-    sys.stdout.write(_ENTER)
-    sys.stdout.flush()
-
-
-def _leave(fd: int, before: list[object]) -> None:
-    # A terminal that is gone (SIGHUP) needs nothing back.
-    with contextlib.suppress(OSError, ValueError, termios.error):
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)  # type: ignore[arg-type]
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.write(_LEAVE)
-        sys.stdout.flush()

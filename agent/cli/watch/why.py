@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, add_instance_command, client_of
-from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.show import clean, colour, duration, moment, table_lines
+from agent.cli.terminal import clean, colour, duration, moment, print_answer, table_lines
 from agent.core.reasons import REASONS, reasons_table
 
 _KEYS = ("code", "title", "does", "delay", "status", "advice")
