@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from agent.cli.command import Subparsers, add_command, add_instance_command, instance_id
-from agent.cli.copies.arrivals import OURS, Planned, finish, id_for, print_plan, show_plan
-from agent.cli.copies.sending import Sending
+from agent.cli.copies.arrivals import OURS, Planned, Sending, finish, id_for, print_plan, show_plan
 from agent.cli.copies.snapshots import wait_for_copy
 from agent.cli.copies.transfer import check_target, download, open_source
 from agent.cli.sessions.settings import add_settings, parse_settings

@@ -192,21 +192,7 @@ def _database(here: Installation) -> Finding:
         return wrong(str(error))
     if result != "ok":
         return wrong(result)
-    if copies := _set_aside_beside(path):
-        advice = "the log and `wa-agent events` name the damage; remove files that you do not need"
-        return note(f"whole; set aside by a start: {', '.join(copies)}", advice)
     return ok("whole")
-
-
-def _set_aside_beside(path: Path) -> list[str]:
-    """Copies of a damaged database or of damaged rows, which starts made."""
-    with suppress(OSError):
-        copies = (
-            *path.parent.glob(f"{path.name}.damaged-*Z*"),
-            *path.parent.glob(f"{path.name}.rows-*"),
-        )
-        return sorted(part.name for part in copies if not part.name.endswith(("-wal", "-shm")))
-    return []
 
 
 def _troubles(here: Installation) -> Iterator[Finding]:

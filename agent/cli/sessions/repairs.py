@@ -1,9 +1,9 @@
-"""Repairs by hand: of one instance, of all in one round, a setup, incidents, and the statistics of
-repairs; `health` of the agent and its instances."""
+"""Repairs by hand: of one instance, of all in one round, a setup, incidents; `health` of the agent
+and its instances."""
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -22,7 +22,6 @@ from agent.cli.sessions.settings import PLACE, place_of
 from agent.cli.sessions.switch import CONFIRM, TO_THE_END, ask_twice
 from agent.cli.terminal import (
     clean,
-    duration,
     moment,
     pair_lines,
     print_answer,
@@ -75,10 +74,9 @@ def add(commands: Subparsers) -> None:
         parser.set_defaults(verb=name)
     summary = "run one round of repairs; exit status 1 if a session is still unwell"
     words = {
-        "id=[all|ID]": "every instance, or one",
+        "id=all|ID": "every instance, or one",
         "--dry-run": "print the steps without doing them",
         "--debug": "print each step to stderr",
-        "--stats": "print counts and times of checks and repairs",
     }
     add_command(commands, "repair", repair, summary, "all --dry-run", words=words)
     summary = "create or repair an instance and show its code"
@@ -89,14 +87,13 @@ def add(commands: Subparsers) -> None:
         "--title TITLE": "name for people; default: its id",
         **_MAY_END,
     }
-    add_command(commands, "setup", set_up, summary, "sales --engine sandbox", words=words)
+    parser = add_command(commands, "setup", set_up, summary, "sales --engine sandbox", words=words)
+    parser.set_defaults(verb="setup")
     summary = "show failures that many instances have in common"
     parser = add_command(commands, "incidents", incidents, summary)
     among = parser.add_subparsers(metavar="COMMAND", required=False)
-    summary, words = (
-        "let the members of an incident try again",
-        {"GROUP": "as `incidents` shows it"},
-    )
+    words = {"GROUP": "as `incidents` shows it"}
+    summary = "let the members of an incident try again"
     add_command(among, "release", release, summary, "sandbox", words=words)
     summary = "show the agent's health, or check instances now; exit status 1 when not well"
     words = {
@@ -108,38 +105,31 @@ def add(commands: Subparsers) -> None:
 
 def ask(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}{TO_THE_END}"
-    if options.verb == "recover":
-        result = _follow(client, options.id, "recover", lambda: client.post(path, None, _SECONDS))
-    else:
-        confirm = {"confirm": options.yes}
-        result = ask_twice(
-            options,
-            lambda more: _follow(
-                client,
-                options.id,
-                options.verb,
-                lambda: client.post(path, confirm | more, _SECONDS),
-            ),
-        )
+    body = {} if options.verb == "recover" else {"confirm": options.yes}
+    result = _follow(options, client, path, body)
     done = f"{options.id} {_how_it_ended(client, options.id, result)}"
     return print_answer(options, result, done, good=result["healthy"])
 
 
 def _follow(
-    client: Client, id: str, verb: str, work: Callable[[], dict[str, Any]]
+    options: argparse.Namespace, client: Client, path: str, body: dict[str, Any]
 ) -> dict[str, Any]:
-    """Shows the step of the repair meanwhile."""
+    """Shows the step of the repair until it ends."""
 
     def step_now() -> str:
         try:
-            repair = client.get(f"/api/instance/{id}/details")["repair"]
+            repair = client.get(f"/api/instance/{options.id}/details")["repair"]
         except WaError:
             return ""  # the answer of the repair itself will tell it
         if repair is None or repair["ending"] or repair["step"] == "none":
             return ""
         return f", {repair['step'].replace('_', ' ')}, try {repair['tries']}"
 
-    return with_progress(f"{verb} {id}", work, step_now)
+    def send(more: dict[str, Any]) -> dict[str, Any]:
+        words = f"{options.verb} {options.id}"
+        return with_progress(words, lambda: client.post(path, body | more, _SECONDS), step_now)
+
+    return ask_twice(options, send) if "confirm_passkey" in options else send({})
 
 
 def _how_it_ended(client: Client, id: str, result: dict[str, Any]) -> str:
@@ -168,10 +158,6 @@ def _old_session(client: Client, id: str) -> str:
 
 def repair(options: argparse.Namespace) -> int:
     client = client_of(options)
-    if options.stats:
-        return _show_statistics(client, options)
-    if options.id is None:
-        raise InvalidRequest("cannot repair: give all, an instance, or --stats", field="id")
     instances: Iterable[dict[str, Any]] = client.instances()
     if options.id != "all":
         try:
@@ -255,48 +241,13 @@ def _newest(client: Client, id: str) -> int:
     return int(events[0]["cursor"]) if events else 0
 
 
-def _show_statistics(client: Client, options: argparse.Namespace) -> int:
-    totals = client.get("/api/repairs/statistics")
-    rate = totals["success_rate"]
-    lines = pair_lines(
-        {
-            "checked": totals["checked"],
-            "mean time of a check": _milliseconds(totals["mean_check_seconds"]),
-            "repaired": totals["repaired"],
-            "cleaned": totals["cleaned"],
-            "failed": totals["failed"],
-            "mean time to repair": duration(totals["mean_seconds_to_repair"]),
-            "success rate": "-" if rate is None else f"{rate:.0%}",
-            "asked for by hand": totals["interventions"]["asked"],
-            "ended needing a person": totals["interventions"]["needed"],
-        }
-    )
-    if totals["steps"]:
-        steps = [
-            (name, step["done"], step["failed"], f"{step['seconds']:.1f}")
-            for name, step in totals["steps"].items()
-        ]
-        lines += table_lines(("STEP", "DONE", "FAILED", "SECONDS"), steps)
-    return print_answer(options, totals, *lines)
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
-
-
 def set_up(options: argparse.Namespace) -> int:
     client = client_of(options)
     body = {"name": options.title or options.id, "instanceName": options.id}
     if options.engine:
         body["engine"] = options.engine
     body |= place_of(options) | {"confirm": options.yes}
-    path = "/api/v1/whatsapp/setup?wait=120"
-    instance = ask_twice(
-        options,
-        lambda more: _follow(
-            client, options.id, "setup", lambda: client.post(path, body | more, _SECONDS)
-        ),
-    )
+    instance = _follow(options, client, "/api/v1/whatsapp/setup?wait=120", body)
     if wants_json(options):
         print_json(instance)
     elif instance["ending"] == "goes_on":
