@@ -6,17 +6,16 @@ import os
 from pathlib import Path
 
 from agent import BUILD, VERSION
-from agent.cli.command import Subparsers, add_command, add_config_options
+from agent.cli.command import Subparsers, Words, add_command, config_words
 from agent.cli.paths import checkout, config_path
-from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal import print_answer
 
 
 def add(commands: Subparsers) -> None:
-    summary = "run the agent in the foreground"
-    parser = add_command(commands, "run", run, summary, "--state .state --listen 127.0.0.1:8470")
-    add_config_options(parser)
-    parser = add_command(commands, "worker", worker, "run one instance's worker", "sales")
-    parser.add_argument("id", metavar="ID", help="the instance")
+    summary, example = "run the agent in the foreground", "--state .state --listen 127.0.0.1:8470"
+    add_command(commands, "run", run, summary, example, words=config_words())
+    words: Words = {"ID": "the instance"}
+    add_command(commands, "worker", worker, "run one instance's worker", "sales", words=words)
     add_command(commands, "version", version, "print the version")
 
 

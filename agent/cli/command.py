@@ -2,8 +2,9 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from agent.cli.client import Client
@@ -21,23 +22,40 @@ class Group(Protocol):
     def add(self, commands: Subparsers, /) -> None: ...
 
 
+Words = Mapping[str, str | tuple[str, dict[str, Any]]]
+"""The arguments of a command, each with its help: `--flag`, `--option METAVAR`, `NAME`, `[NAME]` if
+it may be left out, `dest=NAME`. In a pair also what argparse takes besides."""
+
+
 def add_command(
-    among: Subparsers, name: str, run: Run, summary: str, arguments: str = ""
+    among: Subparsers,
+    name: str,
+    run: Run,
+    summary: str,
+    arguments: str = "",
+    *,
+    words: Words = MappingProxyType({}),
 ) -> argparse.ArgumentParser:
     """`arguments`: what follows the command in the example of its help."""
     parser = _add_parser(among, name, summary, arguments)
+    add_words(parser, words)
     add_common(parser)
     parser.set_defaults(run=run)
     return parser
 
 
 def add_instance_command(
-    among: Subparsers, name: str, run: Run, summary: str, arguments: str = ""
+    among: Subparsers,
+    name: str,
+    run: Run,
+    summary: str,
+    arguments: str = "",
+    *,
+    words: Words = MappingProxyType({}),
 ) -> argparse.ArgumentParser:
     """A command about one instance: its id comes first, `sales` in the example."""
-    parser = add_command(among, name, run, summary, f"sales {arguments}")
-    parser.add_argument("id", metavar="ID", type=instance_id, help="the instance")
-    return parser
+    id: Words = {"ID": ("the instance", {"type": instance_id})}
+    return add_command(among, name, run, summary, f"sales {arguments}", words={**id, **words})
 
 
 def add_group(commands: Subparsers, name: str, summary: str, arguments: str) -> Subparsers:
@@ -60,25 +78,40 @@ def _add_parser(
     return parser
 
 
+def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
+    for word, told in words.items():
+        text, more = told if isinstance(told, tuple) else (told, {})
+        names, _, metavar = word.partition(" ")
+        if not word.startswith("-"):
+            dest, _, shown = names.rpartition("=")
+            more = {"nargs": "?", **more} if shown.startswith("[") else more
+            shown = shown.strip("[]")
+            parser.add_argument(dest or shown.lower(), metavar=shown, help=text, **more)
+        elif metavar:
+            parser.add_argument(*names.split("/"), metavar=metavar, help=text, **more)
+        else:
+            parser.add_argument(*names.split("/"), action="store_true", help=text, **more)
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Accepted before and after the command's name alike."""
-    common = parser.add_argument_group("everywhere")
-    missing = argparse.SUPPRESS
-    common.add_argument("--json", action="store_true", default=missing, help="print JSON")
-    common.add_argument("--socket", metavar="PATH", default=missing, help="the agent's Unix socket")
-    common.add_argument("--url", default=missing, help="ask http://HOST:PORT instead")
-    common.add_argument(
-        "--key", default=missing, help="the key for --url; better: the variable WA_AGENT_KEY"
-    )
+    missing = {"default": argparse.SUPPRESS}
+    words: Words = {
+        "--json": ("print JSON", missing),
+        "--socket PATH": ("the agent's Unix socket", missing),
+        "--url URL": ("ask http://HOST:PORT instead", missing),
+        "--key KEY": ("the key for --url; better: the variable WA_AGENT_KEY", missing),
+    }
+    add_words(parser.add_argument_group("everywhere"), words)
 
 
-def add_config_options(
-    parser: argparse.ArgumentParser, listen: str = 'the HTTP address; "" = none'
-) -> None:
+def config_words(listen: str = 'the HTTP address; "" = none') -> Words:
     """Which settings a command reads, and those that it sets over them."""
-    parser.add_argument("--config", metavar="FILE", help="agent.toml")
-    parser.add_argument("--state", metavar="DIR", help="the state directory")
-    parser.add_argument("--listen", metavar="HOST:PORT", help=listen)
+    return {
+        "--config FILE": "agent.toml",
+        "--state DIR": "the state directory",
+        "--listen HOST:PORT": listen,
+    }
 
 
 def instance_id(text: str) -> str:

@@ -3,37 +3,33 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.cli.agent import given_settings, overrides_of
+from agent.cli.client import Client
 from agent.cli.command import (
     Subparsers,
     add_command,
-    add_config_options,
     add_group,
     client_of,
+    config_words,
     wants_json,
 )
-from agent.cli.doctor.agent_settings import settings_in_use
 from agent.cli.paths import INSTALLED_CONFIG, config_path
-from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.show import print_json
-from agent.errors import Refused
+from agent.cli.terminal import print_answer, print_json
+from agent.errors import Refused, WaError
 from agent.files import write_whole
 
 
 def add(commands: Subparsers) -> None:
-    example = "--config agent.toml"
+    example, words = "--config agent.toml", config_words()
     among = add_group(commands, "config", "the configuration", f"check {example}")
-    for name, run, summary in (
-        ("check", check, "read the configuration and name its errors"),
-        ("show", show, "show every setting in use"),
-        ("init", init, "write a commented configuration"),
-    ):
-        parser = add_command(among, name, run, summary, example)
-        add_config_options(parser)
-        if name == "init":
-            parser.add_argument("--force", action="store_true", help="replace a file")
+    summary = "read the configuration and name its errors"
+    add_command(among, "check", check, summary, example, words=words)
+    add_command(among, "show", show, "show every setting in use", example, words=words)
+    words = {**words, "--force": "replace a file"}
+    add_command(among, "init", init, "write a commented configuration", example, words=words)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -89,3 +85,42 @@ def _replace(target: Path, text: str) -> None:
         write_whole(target, text.encode(), mode=mode, group=group)
     except OSError as error:
         raise explain("write", target, error) from error
+
+
+_KEYS = {
+    "state": "agent.state_path",
+    "sessions": "agent.session_storage_path",
+    "cache": "agent.cache_path",
+    "socket": "api.socket",
+}
+
+
+def settings_in_use(
+    options: argparse.Namespace, client: Client
+) -> tuple[Path | None, dict[str, str]]:
+    """The file to read, and the settings over it.
+
+    Those of the command line are used. Without them an agent that --socket or WA_AGENT_SOCKET
+    names is asked for its own; without an answer nothing changes.
+    """
+    path, overrides = config_path(options.config, os.environ), overrides_of(options)
+    if options.config or options.state:
+        return path, overrides
+    places = places_of(client) if names_an_agent_here(client) else {}
+    if "config" in places:
+        path = Path(places["config"])
+    paths = {key: places[name] for name, key in _KEYS.items() if name in places}
+    return path, {**overrides, **paths}
+
+
+def names_an_agent_here(client: Client) -> bool:
+    return not client.url and bool(client.sockets or os.environ.get("WA_AGENT_SOCKET"))
+
+
+def places_of(client: Client) -> Mapping[str, str]:
+    """The paths and the HTTP address of the running agent; empty without an answer."""
+    try:
+        places = client.get("/api/health")["agent"].get("places", {})
+    except WaError:
+        return {}
+    return {str(name): str(path) for name, path in places.items()}

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from agent.cli.client import Client
-from agent.cli.command import Subparsers, add_command
-from agent.cli.sessions.qr import draw_code
+from agent.cli.command import Subparsers, Words, add_command
+from agent.cli.sessions.link import draw_code
 from agent.errors import WaError
 
 SETTINGS = Path(__file__).with_name("demo.toml")
@@ -20,16 +20,14 @@ _GREETS_WITHIN = 60.0
 
 def add(commands: Subparsers) -> None:
     summary = "run the agent with one sandbox instance to scan, until Ctrl+C"
-    parser = add_command(commands, "demo", demo, summary)
-    parser.add_argument(
-        "--state", metavar="DIR", type=Path, help="where its state stays; XDG_STATE_HOME otherwise"
-    )
-    parser.add_argument(
-        "--listen",
-        metavar="HOST:PORT",
-        default="127.0.0.1:8470",
-        help="address of the HTTP interface, default %(default)s",
-    )
+    words: Words = {
+        "--state DIR": ("where its state stays; XDG_STATE_HOME otherwise", {"type": Path}),
+        "--listen HOST:PORT": (
+            "address of the HTTP interface, default %(default)s",
+            {"default": "127.0.0.1:8470"},
+        ),
+    }
+    add_command(commands, "demo", demo, summary, words=words)
 
 
 def demo(options: argparse.Namespace) -> int:

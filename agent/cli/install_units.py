@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.cli.command import Subparsers, add_command
+from agent.cli.command import Subparsers, Words, add_command
 from agent.errors import Refused
 
 PREFIX = "/usr/local/lib/wa-agent"
@@ -21,16 +21,14 @@ _CLEAN = {
 
 def add(commands: Subparsers) -> None:
     summary = "make this program, installed by pip as root, a service of the machine"
-    parser = add_command(commands, "install-units", install_units, summary)
-    parser.add_argument(
-        "--with",
-        dest="engine",
-        choices=("baileys",),
-        help="also fetch the npm packages of this engine",
-    )
-    parser.add_argument(
-        "--remove", action="store_true", help="take the service away; every session stays"
-    )
+    words: Words = {
+        "--with ENGINE": (
+            "baileys: also fetch the npm packages of this engine",
+            {"dest": "engine", "choices": ("baileys",)},
+        ),
+        "--remove": "take the service away; every session stays",
+    }
+    add_command(commands, "install-units", install_units, summary, words=words)
 
 
 def install_units(options: argparse.Namespace) -> int:
@@ -45,16 +43,10 @@ def install_units(options: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise Refused("cannot install units: run it as root", code="not_root")
     _refuse_foreign(program)
-    arguments: list[str | Path] = [
-        share / "install-units",
-        "--prefix",
-        PREFIX,
-        "--program",
-        program,
-    ]
-    arguments += ["--baileys", "yes"] if options.engine else []
+    baileys = ("--baileys", "yes") if options.engine else ()
+    arguments = (share / "install-units", "--prefix", PREFIX, "--program", program, *baileys)
     if options.remove:
-        arguments = [share / "uninstall", "--prefix", PREFIX]
+        arguments = (share / "uninstall", "--prefix", PREFIX)
     return subprocess.run(["/bin/sh", *arguments], env=_CLEAN, check=False).returncode
 
 

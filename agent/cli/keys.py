@@ -3,26 +3,25 @@
 import argparse
 from urllib.parse import quote
 
-from agent.cli.command import Subparsers, add_command, add_group, client_of
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.show import moment
+from agent.cli.command import Subparsers, Words, add_command, add_group, client_of
+from agent.cli.terminal import moment, print_answer, print_list
 
 
 def add(commands: Subparsers) -> None:
     summary = "keys for the HTTP interface"
     among = add_group(commands, "key", summary, "add shop --scope operate")
-    summary = "make a key and print it, once"
-    parser = add_command(among, "add", add_key, summary, "prometheus --scope read")
-    parser.add_argument("name", metavar="NAME", help="name of the key, such as its program")
-    parser.add_argument(
-        "--scope",
-        action="append",
-        required=True,
-        help="read, operate, admin or instance:ID; may be repeated",
-    )
+    summary, example = "make a key and print it, once", "prometheus --scope read"
+    words: Words = {
+        "NAME": "name of the key, such as its program",
+        "--scope SCOPE": (
+            "read, operate, admin or instance:ID; may be repeated",
+            {"action": "append", "required": True},
+        ),
+    }
+    add_command(among, "add", add_key, summary, example, words=words)
     add_command(among, "list", list_keys, "list the keys")
-    parser = add_command(among, "revoke", revoke, "revoke a key", "3f8a2c1d")
-    parser.add_argument("key_id", metavar="KEY", help="its id, as `key list` shows it")
+    words = {"key_id=KEY": "its id, as `key list` shows it"}
+    add_command(among, "revoke", revoke, "revoke a key", "3f8a2c1d", words=words)
 
 
 def add_key(options: argparse.Namespace) -> int:

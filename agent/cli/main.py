@@ -5,14 +5,58 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from agent.cli import agent
 from agent.cli.command import Group, add_common
-from agent.cli.groups import SECTIONS, all_groups, group_of
-from agent.cli.terminal.show import clean
+from agent.cli.terminal import clean
 from agent.errors import WaError
+
+WORDS: Mapping[str, str] = {
+    "agent": "run worker version",
+    "config": "config",
+    "keys": "key",
+    "sessions.settings": "create settings remote-settings",
+    "sessions.views": "list show",
+    "sessions.switch": "enable disable start stop restart logout delete passkey",
+    "sessions.link": "qr pairing-code screenshot",
+    "sessions.send": "send read presence",
+    "sessions.repairs": "recover ensure-healthy cleanup repair setup incidents health",
+    "sessions.sandbox": "sandbox",
+    "backends.command": "backends",
+    "watch.top": "top",
+    "watch.why": "why reasons",
+    "watch.events": "events logs",
+    "copies.snapshots": "snapshot snapshots restore trash removed",
+    "copies.pair": "pair",
+    "agent.moving.commands": "export import",
+    "agent.moving.program_commands": "programs",
+    "agent.messages.commands": "messages outbox",
+    "agent.webhooks.commands": "webhooks",
+    "doctor.command": "doctor",
+    "install_units": "install-units",
+    "demo": "demo",
+}
+"""The modules of commands, below agent/cli or of another room, each with its words."""
+
+SECTIONS: Mapping[str, str] = {
+    "every day": "create qr list show why events send restart top doctor",
+    "a session": "settings enable disable start stop logout delete passkey pairing-code screenshot"
+    " read presence",
+    "what happens": "health reasons incidents logs",
+    "repairs": "repair recover ensure-healthy cleanup setup",
+    "copies, and moving in": "snapshot snapshots restore trash export import pair",
+    "your own bots": "programs",
+    "sessions on Evolution and whaticket servers": "backends remote-settings removed",
+    "this installation": "run config key version worker install-units",
+    "trying it out": "sandbox demo",
+    "messages": "messages outbox",
+    "events to other programs": "webhooks",
+}
+"""The titles of the help, each with its commands."""
+
 
 _EPILOG = """\
 exit statuses:
@@ -61,9 +105,17 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
         metavar="COMMAND",
         required=True,
     )
-    for group in groups or all_groups():
+    for group in groups or groups_of(""):
         group.add(commands)
     return parser
+
+
+def groups_of(word: str) -> Iterator[Group]:
+    """The module of that command alone; all of them where the word names none."""
+    known = {name for name, words in WORDS.items() if word in words.split()}
+    for name in known or WORDS:
+        group: Group = import_module(name if name.startswith("agent.") else f"agent.cli.{name}")
+        yield group
 
 
 def run(argv: list[str]) -> int:
@@ -119,8 +171,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
         return build_parser([agent]).parse_args(argv)
     from agent.cli.backends.command import spelled_out
 
-    group = group_of(argv[0]) if argv else None
-    return build_parser([group] if group else ()).parse_args(spelled_out(argv))
+    groups = [*groups_of(argv[0] if argv else "")]
+    return build_parser(groups).parse_args(spelled_out(argv))
 
 
 def _say(error: WaError, *, as_json: bool) -> int:

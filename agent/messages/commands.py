@@ -15,8 +15,7 @@ from urllib.parse import quote, urlencode
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
 from agent.cli.copies.transfer import check_target, write_checked
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.show import clean, colour, moment
+from agent.cli.terminal import clean, colour, moment, print_answer, print_list
 from agent.errors import AgentUnreachable, InvalidRequest
 from agent.messages.outcomes import State
 

@@ -12,7 +12,7 @@ import tomli_w
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import client_of
 from agent.cli.paths import config_path
-from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal import print_answer
 from agent.config.load import load_config
 from agent.config.settings_file import add_rows
 from agent.engines.program.declaration import ProgramDeclaration

@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from agent.cli.command import Subparsers, add_command, name_of_a, wants_json
-from agent.cli.doctor.check import Check, Installation
-from agent.cli.doctor.findings import Finding, note, ok, wrong
+from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
 from agent.cli.paths import config_path
-from agent.cli.terminal.answer import print_answer, print_list
+from agent.cli.terminal import print_answer, print_list
 from agent.config.load import load_config
 from agent.config.sections import INSTALLED_STATE
 from agent.engines.program.declaration import ProgramDeclaration

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from agent.cli.command import Subparsers, add_command, client_of, name_of_a
-from agent.cli.doctor.check import Check, Found, Installation
-from agent.cli.doctor.findings import ok, wrong
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.show import clean, moment
+from agent.cli.doctor.check import Check, Found, Installation, ok, wrong
+from agent.cli.terminal import clean, moment, print_answer, print_list
 from agent.errors import ConfigError, WaError
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 

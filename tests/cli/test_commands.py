@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -268,20 +269,19 @@ async def test_events_are_listed_oldest_first_and_followed(
     house: House, eventually: Eventually
 ) -> None:
     from agent.cli.client import Client
-    from agent.cli.watch.websocket import Closed, listen
+    from agent.cli.watch.events import listen
 
     for number in range(3):
         house.supervisor.note(InstanceId("sales"), "status", f"number {number}")
     heard: list[str] = []
-    ended: list[BaseException] = []
+    ended: list[str] = []
+
+    def take(message: dict[str, Any]) -> None:
+        heard.append(message.get("sentence", message["type"]))
 
     def follow() -> None:
         client = Client(sockets=(house.socket_path,))
-        try:
-            for message in listen(client, "/api/events?after=1&heartbeat=1"):
-                heard.append(message.get("sentence", message["type"]))
-        except (Closed, OSError) as error:
-            ended.append(error)
+        ended.append(asyncio.run(listen(client, "/api/events?after=1&heartbeat=1", take)))
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -292,7 +292,7 @@ async def test_events_are_listed_oldest_first_and_followed(
     await asyncio.to_thread(thread.join, 30)
     assert heard[:3] == ["hello", "number 1", "number 2"]
     assert "x" * 70_000 in heard
-    assert str(ended[0]) == "the agent stops"
+    assert ended == ["the agent stops"]
 
 
 Leaves = list[tuple[str, argparse.ArgumentParser]]

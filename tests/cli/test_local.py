@@ -11,7 +11,7 @@ import pytest
 
 from agent.cli.main import run
 from agent.cli.paths import checkout, config_path, socket_candidates
-from agent.cli.terminal.show import clean, duration, table_lines
+from agent.cli.terminal import clean, duration, table_lines
 from tests.cli.conftest import elsewhere
 
 __all__ = ["elsewhere"]

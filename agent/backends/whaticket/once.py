@@ -3,7 +3,7 @@
 Read what a whaticket server has logged since the last run, and renew the keys of the sessions that
 cannot decrypt messages. For cron, containers and CI; needs Python 3.11 and `pip install wa-agent`.
 If a wa-agent answers on this machine, it does the work: the arguments go to `wa-agent repair`,
-which also knows --debug, --dry-run and --stats.
+which also knows --debug and --dry-run.
   all|ID           every session, or the one with this id
 
 A session with THRESHOLD errors within WINDOW seconds is disconnected. Once it is down, the key

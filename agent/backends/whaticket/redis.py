@@ -62,7 +62,7 @@ class RedisKeys:
     async def values(self, id: str, names: Sequence[str]) -> dict[str, bytes]:
         """The texts that are stored; other types, and keys that are gone, are left out."""
         values: list[bytes | None] = []
-        async with self._talk("read the keys") as redis:
+        async with self.talk("read the keys") as redis:
             for batch in _batches(names):
                 [stored] = await redis.ask(["MGET", *(self._key(id, name) for name in batch)])
                 values += stored
@@ -71,7 +71,7 @@ class RedisKeys:
     async def read(self, id: str, names: Sequence[str]) -> list[Record]:
         """All that are there, of any type."""
         records = []
-        async with self._talk("back up the keys") as redis:
+        async with self.talk("back up the keys") as redis:
             for batch in _batches(names):
                 keys = [self._key(id, name) for name in batch]
                 raw = await redis.ask(*((w, key) for key in keys for w in ("PTTL", "DUMP")))
@@ -82,7 +82,7 @@ class RedisKeys:
 
     async def remove(self, id: str, records: Sequence[Record]) -> None:
         """EngineError for one that is not as it was backed up."""
-        async with self._talk("delete the keys") as redis:
+        async with self.talk("delete the keys") as redis:
             for batch in _batches(records):
                 keys = [self._key(id, record.name) for record in batch]
                 await redis.ask(["WATCH", *keys])
@@ -93,7 +93,7 @@ class RedisKeys:
 
     async def restore(self, id: str, records: Sequence[Record]) -> None:
         """The caller moved away what was in their place."""
-        async with self._talk("put the keys back") as redis:
+        async with self.talk("put the keys back") as redis:
             for batch in _batches(records):
                 await redis.ask(
                     *(("RESTORE", self._key(id, r.name), max(r.ttl, 0), r.content) for r in batch)
@@ -107,7 +107,7 @@ class RedisKeys:
 
     async def _scan(self, prefix: str) -> list[str]:
         match, cursor, found = os.fsencode(_GLOB.sub(r"\\\1", prefix) + "*"), b"0", []
-        async with self._talk("list the keys") as redis:
+        async with self.talk("list the keys") as redis:
             while True:  # not KEYS: it would block all other clients of this Redis
                 [[cursor, keys]] = await redis.ask(["SCAN", cursor, "MATCH", match, "COUNT", 500])
                 found += [os.fsdecode(key) for key in keys]
@@ -115,7 +115,7 @@ class RedisKeys:
                     return [key for key in found if key.startswith(prefix)]
 
     @asynccontextmanager
-    async def _talk(self, what: str) -> AsyncIterator[Conversation]:
+    async def talk(self, what: str) -> AsyncIterator[Conversation]:
         parts, writer = urlsplit(self.url), None
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         if parts.password is None:

@@ -6,77 +6,64 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.cli.command import Subparsers, add_command, client_of, instance_id, name_of_a
+from agent.cli.command import Subparsers, Words, add_command, client_of, instance_id, name_of_a
 from agent.cli.paths import config_path
-from agent.cli.sessions.repair_round import TO_THE_END
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.show import moment, pair_lines, table_lines
+from agent.cli.sessions.switch import TO_THE_END
+from agent.cli.terminal import moment, pair_lines, print_answer, print_list, table_lines
 from agent.errors import ConfigError, InvalidRequest
 
 _SECONDS = 150.0
 """A server may take as long as its `timeout`; the agent answers when that is over."""
 VERBS = ("list", "show", "add", "sessions", "adopt", "check", "reset")
 _WITH_VALUE = ("--socket", "--url", "--key")
+_ONE: Words = {"BACKEND": ("the backend's name", {"type": name_of_a("backend")})}
+_ADD: Words = {
+    **_ONE,
+    "ENGINE": "kind of server",
+    "address=URL": "the server's address",
+    "--key-file FILE": "file that holds only the server's key",
+    "--adopt NAME": ("sessions that become instances; '*' = all", {"action": "append"}),
+    "--config FILE": "agent.toml",
+}
+_ADOPT: Words = {
+    **_ONE,
+    "REMOTE": "the session's id or name on the server",
+    "--id ID": (
+        "the instance's id; default: made from REMOTE",
+        {"dest": "wanted", "type": instance_id},
+    ),
+}
 
 
 def add(commands: Subparsers) -> None:
     summary = "list the backends, or show one"
     parser = add_command(commands, "backends", list_backends, summary, "evo")
     among = parser.add_subparsers(metavar="COMMAND|NAME", required=False)
-    parser = add_command(among, "list", list_backends, "list the backends")
-    _add(among, "show", show, "show everything about a backend", "evo")
+    add_command(among, "list", list_backends, "list the backends")
+    add_command(among, "show", show, "show everything about a backend", "evo", words=_ONE)
     summary = "add a backend to agent.toml; it is in force at once"
-    arguments = "evo evolution http://127.0.0.1:8080 --key-file /etc/wa-agent/evo.key"
-    parser = _add(among, "add", add_backend, summary, arguments)
-    parser.add_argument("engine", metavar="ENGINE", help="kind of server")
-    parser.add_argument("address", metavar="URL", help="the server's address")
-    parser.add_argument("--key-file", metavar="FILE", help="file that holds only the server's key")
-    parser.add_argument(
-        "--adopt", metavar="NAME", action="append", help="sessions that become instances; '*' = all"
-    )
-    parser.add_argument("--config", metavar="FILE", help="agent.toml")
-    _add(among, "sessions", sessions, "list a backend's sessions and the instances made of them")
+    example = "evo evolution http://127.0.0.1:8080 --key-file /etc/wa-agent/evo.key"
+    add_command(among, "add", add_backend, summary, example, words=_ADD)
+    summary = "list a backend's sessions and the instances made of them"
+    add_command(among, "sessions", sessions, summary, "evo", words=_ONE)
     summary = "make an instance of a backend's session"
-    parser = _add(among, "adopt", adopt, summary, "evo shop-1 --id shop")
-    parser.add_argument("remote", metavar="REMOTE", help="the session's id or name on the server")
-    parser.add_argument(
-        "--id",
-        dest="wanted",
-        type=instance_id,
-        metavar="ID",
-        help="the instance's id; default: made from REMOTE",
-    )
-    _add(among, "check", check, "check a backend's server now; exit status 1 when it is down")
-    _add(among, "reset", reset, "close a backend's circuit, so that its sessions try again at once")
-
-
-def _add(
-    among: Subparsers, name: str, run: Any, summary: str, arguments: str = "evo"
-) -> argparse.ArgumentParser:
-    parser = add_command(among, name, run, summary, arguments)
-    name_type = name_of_a("backend")
-    parser.add_argument("backend", metavar="BACKEND", type=name_type, help="the backend's name")
-    return parser
+    add_command(among, "adopt", adopt, summary, "evo shop-1 --id shop", words=_ADOPT)
+    summary = "check a backend's server now; exit status 1 when it is down"
+    add_command(among, "check", check, summary, "evo", words=_ONE)
+    summary = "close a backend's circuit, so that its sessions try again at once"
+    add_command(among, "reset", reset, summary, "evo", words=_ONE)
 
 
 def spelled_out(argv: list[str]) -> list[str]:
     """`backends NAME` is short for `backends show NAME`, which argparse cannot express."""
-    command = _next_word(argv, 0)
-    if command is None or argv[command] != "backends":
+    words = [
+        at
+        for at, word in enumerate(argv)
+        if not word.startswith("-") and not (at and argv[at - 1] in _WITH_VALUE)
+    ]
+    if len(words) < 2 or argv[words[0]] != "backends" or argv[words[1]] in VERBS:
         return argv
-    word = _next_word(argv, command + 1)
-    if word is None or argv[word] in VERBS:
-        return argv
-    return [*argv[:word], "show", *argv[word:]]
-
-
-def _next_word(argv: list[str], index: int) -> int | None:
-    """The index of the next word that is neither an option nor an option's value."""
-    while index < len(argv):
-        if not argv[index].startswith("-"):
-            return index
-        index += 2 if argv[index] in _WITH_VALUE else 1
-    return None
+    return [*argv[: words[1]], "show", *argv[words[1] :]]
 
 
 def list_backends(options: argparse.Namespace) -> int:

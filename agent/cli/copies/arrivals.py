@@ -1,17 +1,20 @@
-"""The result of `import`: the list of sessions, and whether they connect and can read."""
+"""What `import` gives to the agent, and its result: the list of sessions, and whether they connect
+and can read."""
 
 import argparse
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
+from urllib.parse import urlencode
 
+from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import client_of, wants_json
-from agent.cli.copies.sending import find_instance
-from agent.cli.sessions.waiting import wait_until_connected
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.progress import with_progress
+from agent.cli.copies.transfer import upload
+from agent.cli.sessions.switch import wait_until_connected
+from agent.cli.terminal import of_bytes, print_answer, print_list, with_progress
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
 from agent.vault.archives.found import FoundSession
@@ -27,6 +30,33 @@ class Planned:
     result: str = ""
 
 
+class Sending:
+    """Gives archives to the agent."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        """AgentUnreachable where no agent answers."""
+        self._options, self._client = options, client_of(options)
+        self._client.open_socket().close()
+
+    def send(self, archive: IO[bytes], id: str | None, name: str) -> dict[str, Any]:
+        """The new instance."""
+        options, sent = self._options, [0]
+        wanted = {"replace": options.replace, "enable": options.enable, "id": id}
+        query = {key: "true" if value is True else value for key, value in wanted.items() if value}
+        path, size = f"/api/import?{urlencode(query)}", os.fstat(archive.fileno()).st_size
+
+        def count(more: int) -> None:
+            sent[0] += more
+
+        instance: dict[str, Any] = with_progress(
+            f"importing {name}",
+            lambda: upload(self._client, path, archive, size, count),
+            lambda: of_bytes(sent[0], size),
+            quiet=wants_json(options),
+        )
+        return instance
+
+
 def id_for(session: FoundSession, given: str | None) -> str:
     """The id that was given, or the source's name in the letters of an id."""
     if given:
@@ -39,13 +69,22 @@ def id_for(session: FoundSession, given: str | None) -> str:
         return ""
 
 
+def _find(client: Client, id: str | None) -> dict[str, Any] | None:
+    try:
+        return client.get(f"/api/instance/{id}") if id else None
+    except AgentSaidNo as error:
+        if error.code != "not_found":
+            raise
+        return None
+
+
 def show_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
     """What an import would do; where no agent answers, the sessions alone are judged."""
     if not options.replace:
         with suppress(WaError):
             client = client_of(options)
             for planned in plan:
-                if not planned.session.problem and find_instance(client, planned.id):
+                if not planned.session.problem and _find(client, planned.id):
                     planned.result = f"refused: {planned.id} exists"
     print_plan(options, plan)
     return 4 if any(planned.session.problem or planned.result for planned in plan) else 0

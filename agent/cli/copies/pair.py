@@ -7,10 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from agent.cli.command import Subparsers, add_command
+from agent.cli.command import Subparsers, Words, add_command
 from agent.cli.copies.transfer import check_target, whole_file
-from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.show import clean
+from agent.cli.terminal import clean, print_answer
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import ConfigError
 
@@ -27,25 +26,20 @@ _WARNING = (
 
 def add(commands: Subparsers) -> None:
     summary = "link an account here, in a browser window, and write its session into a file"
-    parser = add_command(commands, "pair", pair, summary, _EXAMPLE)
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        required=True,
-        help="the archive to write; up to its first dot its name is the session's id",
-    )
-    parser.add_argument("--force", action="store_true", help="replace the file")
-    parser.add_argument("--page", metavar="URL", help="address of the page; default: WhatsApp Web")
-    parser.add_argument(
-        "--browser",
-        metavar="PROGRAM",
-        default=os.environ.get("WA_BROWSER", ""),
-        help="path of Chromium or Chrome; default: searched for",
-    )
-    parser.add_argument(
-        "--within", type=float, default=900.0, metavar="SECONDS", help="time for linking"
-    )
+    words: Words = {
+        "--out FILE": (
+            "the archive to write; up to its first dot its name is the session's id",
+            {"type": Path, "required": True},
+        ),
+        "--force": "replace the file",
+        "--page URL": "address of the page; default: WhatsApp Web",
+        "--browser PROGRAM": (
+            "path of Chromium or Chrome; default: searched for",
+            {"default": os.environ.get("WA_BROWSER", "")},
+        ),
+        "--within SECONDS": ("time for linking", {"type": float, "default": 900.0}),
+    }
+    add_command(commands, "pair", pair, summary, _EXAMPLE, words=words)
 
 
 def pair(options: argparse.Namespace) -> int:

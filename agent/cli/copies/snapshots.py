@@ -1,4 +1,5 @@
-"""Snapshots of sessions, and restoring one."""
+"""Copies of sessions: snapshots, the trash, and what repairs removed from a session on a backend;
+each is listed and put back."""
 
 import argparse
 from collections.abc import Callable
@@ -6,27 +7,46 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from agent.cli.client import Client
-from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
+from agent.cli.command import (
+    Subparsers,
+    Words,
+    add_command,
+    add_group,
+    add_instance_command,
+    client_of,
+    wants_json,
+)
 from agent.cli.copies.transfer import LONGEST
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.progress import of_bytes, with_progress
-from agent.cli.terminal.show import moment
+from agent.cli.sessions.switch import TO_THE_END
+from agent.cli.terminal import moment, of_bytes, print_answer, print_list, with_progress
 from agent.errors import WaError
 
 Result = TypeVar("Result")
+_SERVER_SECONDS = 240.0
+"""The agent gives a server 150 to put files back."""
 
 
 def add(commands: Subparsers) -> None:
     add_instance_command(commands, "snapshot", snapshot, "copy a session now")
     add_instance_command(commands, "snapshots", list_snapshots, "list a session's copies")
     summary = "replace a session by a snapshot; the trash keeps the replaced session"
-    parser = add_instance_command(commands, "restore", restore, summary, "20260115T103045Z-12")
-    parser.add_argument("name", metavar="NAME", help="as `snapshots` shows it")
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="also replace a newer session or use a damaged snapshot",
-    )
+    words: Words = {
+        "NAME": "as `snapshots` shows it",
+        "--force": "also replace a newer session or use a damaged snapshot",
+    }
+    add_instance_command(commands, "restore", restore, summary, "20260115T103045Z-12", words=words)
+
+    among = add_group(commands, "trash", "retired sessions", "list")
+    add_command(among, "list", list_trash, "list retired sessions")
+    words, example = {"NAME": "as `trash list` shows it"}, "sales.20260115T103045Z-4"
+    add_command(among, "restore", untrash, "bring a retired session back", example, words=words)
+
+    summary = "files and keys that repairs removed from a session on a backend"
+    among = add_group(commands, "removed", summary, "list sales")
+    add_instance_command(among, "list", list_removed, "list what repairs removed")
+    summary = "put removed files and keys back; the session is down meanwhile"
+    words, example = {"NAME": "as `removed list` shows it"}, "20260115T103045Z"
+    add_instance_command(among, "restore", put_back, summary, example, words=words)
 
 
 def snapshot(options: argparse.Namespace) -> int:
@@ -65,11 +85,7 @@ def restore(options: argparse.Namespace) -> int:
 def _post(options: argparse.Namespace, words: str, path: str, body: Any = None) -> dict[str, Any]:
     """A request that may take minutes."""
     path = f"/api/instance/{options.id}/{path}"
-    return wait_for_copy(
-        options,
-        words,
-        lambda client: client.post(path, body, LONGEST),
-    )
+    return wait_for_copy(options, words, lambda client: client.post(path, body, LONGEST))
 
 
 def wait_for_copy(
@@ -97,3 +113,52 @@ def _contents(copy: dict[str, Any]) -> str:
         return str(copy["problem"])
     kind = "backup, " if copy["backup"] else ""
     return f"{kind}{copy['state']}, {copy['files']} files, {copy['bytes']} bytes"
+
+
+def list_trash(options: argparse.Namespace) -> int:
+    return print_list(
+        options,
+        client_of(options).get("/api/trash")["trash"],
+        ("NAME", "ID", "RETIRED"),
+        lambda retired: (retired["name"], retired["id"], moment(retired["retired"])),
+        nothing="the trash is empty",
+    )
+
+
+def untrash(options: argparse.Namespace) -> int:
+    path = f"/api/trash/{quote(options.name, safe='')}/restore"
+    instance = client_of(options).post(path)
+    state = "enabled" if instance["enabled"] else "disabled"
+    return print_answer(options, instance, f"{instance['id']} is back, {state}")
+
+
+def list_removed(options: argparse.Namespace) -> int:
+    path = f"/api/instance/{options.id}/removed"
+    return print_list(
+        options,
+        client_of(options).get(path + TO_THE_END, seconds=_SERVER_SECONDS)["removed"],
+        ("NAME", "REMOVED", "CONTENTS", "STATE", "WHY"),
+        lambda row: (row["name"], moment(row["removed"]), _removed(row), row["state"], row["why"]),
+        nothing=f"no repair removed files or keys of {options.id}",
+    )
+
+
+def put_back(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    path = f"/api/instance/{options.id}/removed/{quote(options.name, safe='')}/restore"
+    answer = with_progress(
+        f"putting {options.name} of {options.id} back",
+        lambda: client.post(path + TO_THE_END, seconds=_SERVER_SECONDS),
+        quiet=wants_json(options),
+    )
+    return print_answer(
+        options,
+        answer,
+        f"{_removed(answer['removed'])} of {options.id} put back",
+        f"{options.id} is {answer['instance']['connection_status']}",
+    )
+
+
+def _removed(row: dict[str, Any]) -> str:
+    folder = "the whole folder, " if row["whole"] else ""
+    return f"{folder}{row['files']} files, {row['keys']} keys in Redis"

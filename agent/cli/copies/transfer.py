@@ -52,10 +52,7 @@ def download(client: Client, path: str, body: Mapping[str, Any], target: Path, c
 
 
 def write_checked(
-    response: "HTTPResponse",
-    target: Path,
-    announced: str | None,
-    count: Count = lambda _size: None,
+    response: "HTTPResponse", target: Path, announced: str | None, count: Count = lambda _size: None
 ) -> tuple[int, str]:
     """Size and SHA-256 of what arrived, which is the announced one."""
     digest, received, size = hashlib.sha256(), 0, response.length

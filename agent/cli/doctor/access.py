@@ -73,7 +73,7 @@ def agent_of(state: Path, *, installed: bool, root: Path = Path("/")) -> Agent:
     groups = set(os.getgrouplist(row.pw_name, row.pw_gid))
     confined = installed and (root / "run/systemd/system").is_dir()
     shown, writable = [], []
-    for key, value in _drop_ins(root) if confined else ():
+    for key, value in _drop_ins(UNIT, root) if confined else ():
         words = [_plain(word) for word in _words(value)]
         if key in ("BindPaths", "BindReadOnlyPaths"):
             shown += words
@@ -95,18 +95,16 @@ def agent_of(state: Path, *, installed: bool, root: Path = Path("/")) -> Agent:
 def environment_of(unit: str, root: Path = Path("/")) -> dict[str, str]:
     """The variables of the unit's drop-ins, an administrator's last."""
     variables: dict[str, str] = {}
-    for folder in reversed(UNIT_FOLDERS):
-        for file in sorted((root / folder / f"{unit}.d").glob("*.conf")):
-            for key, value in _settings(file):
-                if key == "Environment":
-                    pairs = (word.partition("=") for word in _words(value))
-                    variables |= {name: text for name, _, text in pairs}
+    for key, value in _drop_ins(unit, root):
+        if key == "Environment":
+            pairs = (word.partition("=") for word in _words(value))
+            variables |= {name: text for name, _, text in pairs}
     return variables
 
 
-def _drop_ins(root: Path) -> Iterator[tuple[str, str]]:
-    for folder in UNIT_FOLDERS:
-        for file in sorted((root / folder / f"{UNIT}.d").glob("*.conf")):
+def _drop_ins(unit: str, root: Path) -> Iterator[tuple[str, str]]:
+    for folder in reversed(UNIT_FOLDERS):
+        for file in sorted((root / folder / f"{unit}.d").glob("*.conf")):
             yield from _settings(file)
 
 

@@ -1,19 +1,19 @@
 """doctor's checks of each backend: its server, and what the agent needs of it on this machine."""
 
+import asyncio
 import os
 import shlex
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from agent.backends.whaticket.redis import RedisKeys
 from agent.cli.client import Client
 from agent.cli.doctor.access import Agent, agent_of, lines_for
-from agent.cli.doctor.check import Check, Installation
-from agent.cli.doctor.findings import Finding, note, ok, wrong
+from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
 from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
 from agent.config.sections import INSTALLED_STATE
 from agent.errors import ConfigError, WaError
@@ -114,10 +114,7 @@ def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
         with_secrets(backend)
     except ConfigError as error:
         if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
-            yield note(
-                str(error),
-                "run doctor as root: the agent may have the right",
-            )
+            yield note(str(error), "run doctor as root: the agent may have the right")
         else:
             yield wrong(str(error), "correct it, then: systemctl restart wa-agent")
 
@@ -196,62 +193,19 @@ def _command(text: str) -> Iterator[Finding]:
 
 
 def _redis(backend: BackendDeclaration) -> Iterator[Finding]:
-    url = backend.flat().get("redis_url")
-    if not url:
+    if not (url := backend.flat().get("redis_url")):
         return
     parts = urlsplit(url)
     where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+
+    async def talk() -> None:
+        async with RedisKeys(url, timeout=_SECONDS / 3, ca_file=backend.ca_file).talk("ask it"):
+            pass
+
     try:
-        reply = _ping(url)
-    except (OSError, UnicodeError) as error:
-        cause = getattr(error, "strerror", None) or str(error)
-        yield wrong(
-            f"Redis at {where}: {cause}",
-            "check that it runs and that redis_url is right",
-        )
-        return
-    if reply is None:
-        yield note(
-            f"Redis at {where} can be reached",
-            "doctor does not check its answer over TLS",
-        )
-    elif reply.startswith("+PONG"):
-        yield ok(f"Redis at {where} answers")
-    elif reply.startswith(("-NOAUTH", "-WRONGPASS", "-ERR invalid password")):
-        yield wrong(f"Redis at {where} refuses the agent", "put the password into redis_url")
+        asyncio.run(talk())
+    except WaError as error:
+        cure = "check that it runs, and that redis_url is right and has its password"
+        yield wrong(f"Redis at {where}: {error}", cure)
     else:
-        yield wrong(f"the program at {where} is not Redis", "correct redis_url")
-
-
-def _ping(url: str) -> str | None:
-    """The answer to PING; None over TLS, which is not checked."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(_SECONDS)
-        with sock:
-            sock.connect(parts.path)
-            return _talk(sock, parts.username, parts.password)
-    with socket.create_connection((parts.hostname, parts.port or 6379), _SECONDS) as sock:
-        return None if parts.scheme == "rediss" else _talk(sock, parts.username, parts.password)
-
-
-def _talk(sock: socket.socket, user: str | None, password: str | None) -> str:
-    answers = 1
-    if password:
-        answers = 2
-        words = ["AUTH", *([unquote(user)] if user else []), unquote(password)]
-        sock.sendall(_command_of(words))
-    sock.sendall(_command_of(["PING"]))
-    raw = b""
-    while raw.count(b"\r\n") < answers and len(raw) < 4096 and (piece := sock.recv(4096)):
-        raw += piece
-    lines = raw.decode(errors="replace").split("\r\n")
-    refused = [line for line in lines if line.startswith("-")]
-    return refused[0] if refused else lines[answers - 1]
-
-
-def _command_of(words: list[str]) -> bytes:
-    parts = [word.encode() for word in words]
-    body = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-    return b"*%d\r\n" % len(parts) + body
+        yield ok(f"Redis at {where} answers")

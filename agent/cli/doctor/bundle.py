@@ -7,20 +7,27 @@ import os
 import platform
 import re
 import sqlite3
+import stat
+import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from agent import VERSION
 from agent.cli.client import Client
-from agent.cli.doctor.machine_parts import machine_parts, stored_events
+from agent.cli.doctor.checks import lock_holder
+from agent.cli.doctor.database import last_entries, lock_of
 from agent.config import render
 from agent.config.config import Config
+from agent.core.event_json import show_event
 from agent.errors import Refused, WaError
+from agent.host import units
 from agent.redaction import REMOVED, redact
 
 ENTRIES = 500
@@ -29,17 +36,28 @@ _PEOPLE = re.compile(
     r"\+?\d{7,15}(?=@(?:s\.whatsapp\.net|c\.us|g\.us|lid|newsletter))|\+\d{7,15}\b"
 )
 _VARIABLES = (
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "WA_AGENT_",
-    "SESSION_STORAGE_PATH",
-    "CACHE_PATH",
-    "BACKEND_URL",
+    *("LANG", "LC_ALL", "TZ", "WA_AGENT_", "SESSION_STORAGE_PATH", "CACHE_PATH", "BACKEND_URL"),
     "REDIS_URL",
 )
 _ROOMS = ("messages", "troubles", "webhooks")
 _PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils")
+LINES = 500
+"""Of the services' journal, and of each log file."""
+BYTES = 256 * 1024
+WORKER_LINES = 100
+WORKERS = 50
+"""Worker logs at most, the last written ones; only the process host has them."""
+_SECONDS = 20.0
+_OURS = (
+    *(units.AGENT_SERVICE, units.AGENT_SOCKET, units.AGENT_HTTP_SOCKET, units.INSTANCES_SLICE),
+    *("wa-instance@*.service", "wa-pack@*.service"),
+)
+_SHOWN = (
+    "Id,LoadState,ActiveState,SubState,Result,ExecMainStatus,ExecMainCode,NRestarts,UnitFileState,"
+    "DropInPaths,FragmentPath,NeedDaemonReload,MemoryCurrent,MemoryHigh,MemoryMax,TasksCurrent,"
+    "TasksMax,StateChangeTimestamp,InvocationID,StatusText"
+)
+"""Never Environment=, which may hold a password."""
 
 
 def write_bundle(
@@ -104,17 +122,11 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {
-        "wa-agent": VERSION,
-        "python": sys.version.split()[0],
-        "sqlite": sqlite3.sqlite_version,
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-    }
-    try:
+    versions = {"wa-agent": VERSION, "python": sys.version.split()[0]}
+    versions |= {"kernel": platform.release(), "machine": platform.machine()}
+    versions |= {"sqlite": sqlite3.sqlite_version, "system": ""}
+    with suppress(OSError):
         versions["system"] = platform.freedesktop_os_release().get("PRETTY_NAME", "")
-    except OSError:
-        versions["system"] = ""
     for name in _PROGRAMS:
         try:
             versions[name] = version(name)
@@ -143,3 +155,76 @@ def _metrics(client: Client) -> str:
         return client.request("GET", "/metrics").body.decode(errors="replace")
     except WaError as error:
         return f"# missing: {error}\n"
+
+
+def machine_parts(config: Config) -> Iterator[tuple[str, str]]:
+    """Names and texts of the parts that need no running agent."""
+    wanted = [word for unit in _OURS for word in ("-u", unit)]
+    form = ("--no-pager", "-q", "-o", "short-iso-precise", "-n", str(LINES))
+    yield "journal.txt", _said("journalctl", *form, *wanted)
+    yield "units.txt", _said("systemctl", "show", "--no-pager", "-p", _SHOWN, *_OURS)
+    if own := _own_log(config.agent.state_path):
+        yield "agent.log", _tail(own, LINES)
+    if config.log.folder:
+        for path in sorted(Path(config.log.folder).glob("*.log")):
+            yield f"logs/{path.name}", _tail(path, LINES)
+    for path in _worker_logs(config.agent.state_path):
+        yield f"workers/{path.parent.name}.log", _tail(path, WORKER_LINES)
+
+
+def _own_log(state: Path) -> Path | None:
+    """The log of an agent that was started by hand: the file behind its stderr."""
+    try:
+        path = Path(f"/proc/{lock_holder(state)}/fd/2").readlink()
+        return path if path.is_absolute() and path.is_file() else None
+    except OSError:
+        return None
+
+
+def stored_events(state: Path, limit: int) -> dict[str, Any]:
+    """The history from the database, while no agent answers."""
+    path = state / "agent.db"
+    try:
+        with lock_of(state) as free:
+            if not free:
+                return {"missing": "an agent holds the database and does not answer"}
+            entries = last_entries(path, limit) if path.exists() else []
+    except WaError as error:
+        return {"missing": str(error)}
+    return {"events": [show_event(entry) for entry in entries], "read_from": str(path)}
+
+
+def _said(*words: str) -> str:
+    try:
+        done = subprocess.run(
+            words, capture_output=True, timeout=_SECONDS, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"# missing: {error}\n"
+    text = (done.stdout or b"").decode(errors="replace")
+    complaint = done.stderr.decode(errors="replace").strip()
+    return text if not complaint else f"{text}# {words[0]}: {complaint}\n"
+
+
+def _tail(path: Path, lines: int) -> str:
+    """A worker may write in its log's folder: links are not followed."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return "# missing: it is no file\n"
+            file.seek(max(status.st_size - BYTES, 0))
+            return b"".join(deque(file, lines)).decode(errors="replace")
+    except OSError as error:
+        return f"# missing: {error.strerror or error}\n"
+
+
+def _worker_logs(state: Path) -> list[Path]:
+    """The last written ones."""
+    logs: list[tuple[float, Path]] = []
+    for path in (*state.glob("run/*/worker.log"), *state.glob("run-packs/*/worker.log")):
+        with suppress(OSError):
+            if not path.parent.is_symlink():
+                logs.append((path.lstat().st_mtime, path))
+    return [path for _, path in sorted(logs, reverse=True)[:WORKERS]]

@@ -1,16 +1,45 @@
-"""A check of the doctor, and the one way in which checks are run. Each room brings its own list."""
+"""A check of the doctor and its findings: good, to be looked at, or wrong. Each room has a list."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from agent.cli.doctor.findings import Finding, Level
 
 if TYPE_CHECKING:
     from agent.cli.client import Client
     from agent.config.config import Config
+
+
+class Level(StrEnum):
+    OK = "ok"
+    NOTE = "note"
+    """Works, but look at it."""
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    check: str
+    """Of which check; "" = the one that is run has the name."""
+    level: Level
+    sentence: str
+    advice: str = ""
+    """"" with a note or a fault: the check's own cure."""
+
+
+def ok(sentence: str, *, check: str = "") -> Finding:
+    return Finding(check, Level.OK, sentence)
+
+
+def note(sentence: str, advice: str = "", *, check: str = "") -> Finding:
+    return Finding(check, Level.NOTE, sentence, advice)
+
+
+def wrong(sentence: str, advice: str = "", *, check: str = "") -> Finding:
+    return Finding(check, Level.WRONG, sentence, advice)
+
 
 Found = Finding | Iterable[Finding]
 

@@ -2,24 +2,24 @@
 
 import math
 import os
+import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agent import VERSION
 from agent.cli.client import Client
-from agent.cli.doctor import machine_checks as machine
-from agent.cli.doctor import systemd_checks as systemd
-from agent.cli.doctor.check import Check, Installation
+from agent.cli.doctor import machine
+from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
 from agent.cli.doctor.database import check_unused, lock_of
-from agent.cli.doctor.findings import Finding, note, ok, wrong
-from agent.cli.unit_memory import granted_memory, memory_drop_in
 from agent.config.sections import INSTALLED_STATE
+from agent.core.words import BEHIND
 from agent.daemon.state_folder import StatePlaces, state_is_missing, used_mark, was_used
 from agent.errors import AgentUnreachable, WaError
 from agent.files import open_plain
+from agent.host.units import INSTANCES
 
 
 def checks(here: Installation) -> Iterator[Check]:
@@ -31,13 +31,12 @@ def checks(here: Installation) -> Iterator[Check]:
     yield Check("state", _missing_state)
     folders = state, config.session_root, config.api_socket
     yield Check("state", lambda _: machine.check_permissions(*folders))
-    yield Check("systemd", lambda _: systemd.check_systemd())
+    yield Check("systemd", lambda _: machine.check_systemd())
     if state == INSTALLED_STATE:
-        yield Check("units", lambda _: systemd.check_installation(), systemd.AGAIN)
+        yield Check("units", lambda _: machine.check_installation(), machine.AGAIN)
         yield Check("memory limits", check_unit_memory)
-        yield Check("users", lambda _: systemd.check_users(), systemd.AGAIN)
+        yield Check("users", lambda _: machine.check_users(), machine.AGAIN)
     yield Check("agent", _agent, "journalctl -u wa-agent says more")
-    yield Check("limits", lambda _: machine.check_limits(lock_holder(state), here.running.total()))
     repaired = "restart the agent: it rebuilds the database from the readable rows"
     yield Check("database", _database, repaired)
     yield Check("troubles", _troubles)
@@ -62,18 +61,35 @@ def check_unit_memory(here: Installation) -> Iterator[Finding]:
     wanted = {id: row["memoryLimit"] for id, row in report.items() if id in local}
     if here.config.memory.instance:  # so a session without a limit has `memory_limit = 0`
         wanted = {id: limit or math.inf for id, limit in wanted.items()}
-    granted = granted_memory(wanted)
+    granted = _granted_memory(wanted)
     low = {id: most for id, most in granted.items() if (wanted[id] or 0) > most}
     for id, most in low.items():
-        path, text = memory_drop_in(id, wanted[id])
+        limit = "infinity" if math.isinf(wanted[id]) else int(wanted[id] * BEHIND)
         yield wrong(
             f"{id} may use {wanted[id]} bytes of memory, but the kernel ends it at the MemoryMax="
             f" of its unit, {most:.0f}",
-            f"create {path} with the lines {' and '.join(text.split())};"
-            " then systemctl daemon-reload",
+            f"create /etc/systemd/system/{INSTANCES.unit(id)}.d/memory.conf with the lines"
+            f" [Service] and MemoryMax={limit}; then systemctl daemon-reload",
         )
     if granted and not low:
         yield ok(f"{len(granted)} units grant what their sessions may use")
+
+
+def _granted_memory(ids: Collection[str]) -> dict[str, float]:
+    """MemoryMax= of each session's unit, its drop-ins included; inf = no limit. Empty where no
+    systemd answers."""
+    units = {INSTANCES.unit(id): id for id in ids}
+    command = ["systemctl", "show", "--no-pager", "-p", "Id,MemoryMax", "--", *units]
+    said = ""
+    with suppress(OSError, subprocess.SubprocessError):
+        said = machine.run(command).stdout
+    found = {}
+    for block in said.split("\n\n") if units else ():
+        row = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        most = row.get("MemoryMax", "")
+        if row.get("Id") in units and (most.isdigit() or most == "infinity"):
+            found[units[row["Id"]]] = float(most)
+    return found
 
 
 def _missing_state(here: Installation) -> Iterator[Finding]:
@@ -114,7 +130,6 @@ def _agent(here: Installation) -> Iterator[Finding]:
         yield wrong(cause, "the agent tries again by itself; sessions run meanwhile", check="port")
     if agent["dbus_connected"] is False:
         yield wrong("the agent lost D-Bus", "systemctl status dbus", check="dbus")
-    yield from _passkeys(client)
 
 
 def _status(agent: dict[str, Any], health: dict[str, Any]) -> Finding:
@@ -129,20 +144,6 @@ def _status(agent: dict[str, Any], health: dict[str, Any]) -> Finding:
         words = "it runs and is not ready" if agent["alive"] else "it runs and its loop hangs"
         return note(words, "wa-agent health; journalctl -u wa-agent")
     return ok(f"version {VERSION} runs, {health['instances']['total']} instances")
-
-
-def _passkeys(client: Client) -> Iterator[Finding]:
-    """Accounts that are linked at a desk only: a pairing that is lost stays lost from afar."""
-    marked = [instance for instance in client.instances() if instance["needs_passkey"]]
-    if waiting := [row["id"] for row in marked if not row["paired"]]:
-        sentence = f"WhatsApp asks for a passkey to link: {', '.join(waiting[:10])}"
-        advice = "link them at a desk: wa-agent pair --out FILE there, then wa-agent import FILE ID"
-        " --replace --enable here"
-        yield wrong(sentence, advice, check="passkey")
-    elif marked:
-        names = ", ".join(row["id"] for row in marked[:10])
-        sentence = f"{len(marked)} pairings could only be made again at a desk: {names}"
-        yield note(sentence, "keep a copy elsewhere: wa-agent export ID FILE", check="passkey")
 
 
 _PID_BYTES = 20
@@ -191,21 +192,7 @@ def _database(here: Installation) -> Finding:
         return wrong(str(error))
     if result != "ok":
         return wrong(result)
-    if copies := _set_aside_beside(path):
-        advice = "the log and `wa-agent events` name the damage; remove files that you do not need"
-        return note(f"whole; set aside by a start: {', '.join(copies)}", advice)
     return ok("whole")
-
-
-def _set_aside_beside(path: Path) -> list[str]:
-    """Copies of a damaged database or of damaged rows, which starts made."""
-    with suppress(OSError):
-        copies = (
-            *path.parent.glob(f"{path.name}.damaged-*Z*"),
-            *path.parent.glob(f"{path.name}.rows-*"),
-        )
-        return sorted(part.name for part in copies if not part.name.endswith(("-wal", "-shm")))
-    return []
 
 
 def _troubles(here: Installation) -> Iterator[Finding]:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cli.client import Client
-from agent.cli.command import Subparsers, add_command, add_config_options, client_of
-from agent.cli.doctor.agent_settings import names_an_agent_here, settings_in_use
-from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.show import table_lines
+from agent.cli.command import Subparsers, Words, add_command, client_of, config_words
+from agent.cli.config import names_an_agent_here, settings_in_use
+from agent.cli.terminal import print_answer, table_lines
 from agent.errors import AgentUnreachable, ConfigError
 
 if TYPE_CHECKING:
-    from agent.cli.doctor.findings import Finding
+    from agent.cli.doctor.check import Finding
     from agent.config.config import Config
 
 
@@ -25,18 +24,19 @@ HELLO_SECONDS = 2.0
 
 def add(commands: Subparsers) -> None:
     summary = "check this installation and give advice; exit status 1 when something is wrong"
-    parser = add_command(commands, "doctor", doctor, summary, "--bundle /tmp/for-support.tar.gz")
-    add_config_options(parser, listen=argparse.SUPPRESS)
-    parser.add_argument(
-        "--bundle", metavar="FILE", help="also write an archive for support, without secrets"
+    words: Words = {
+        **config_words(listen=argparse.SUPPRESS),
+        "--bundle FILE": "also write an archive for support, without secrets",
+    }
+    add_command(
+        commands, "doctor", doctor, summary, "--bundle /tmp/for-support.tar.gz", words=words
     )
 
 
 def doctor(options: argparse.Namespace) -> int:
     # The checks import most of the agent, which every other command starts without.
     from agent.cli.doctor import backends, checks, engines
-    from agent.cli.doctor.check import Installation, run_checks
-    from agent.cli.doctor.findings import Level
+    from agent.cli.doctor.check import Installation, Level, run_checks
     from agent.moving import program_commands
     from agent.webhooks import commands as webhooks
 
@@ -81,7 +81,7 @@ def _lines(findings: "list[Finding]") -> list[str]:
 
 def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":
     """The configuration; the defaults if the file is wrong, so that the other checks run."""
-    from agent.cli.doctor.findings import note, ok, wrong
+    from agent.cli.doctor.check import note, ok, wrong
     from agent.config.config import Config
     from agent.config.load import load_config
 

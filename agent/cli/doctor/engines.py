@@ -7,8 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from agent.cli.doctor.access import environment_of
-from agent.cli.doctor.check import Check, Installation
-from agent.cli.doctor.findings import Finding, note, ok, wrong
+from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
 from agent.config.config import Config
 from agent.config.sections import INSTALLED_STATE
 from agent.engines.baileys import doctor as baileys

@@ -1,107 +1,135 @@
-"""Repairs by hand: of one instance, of all, a setup, incidents, and the statistics of repairs."""
+"""Repairs by hand: of one instance, of all in one round, a setup, incidents; `health` of the agent
+and its instances."""
 
 import argparse
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from agent.cli.client import Client
+from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import (
     Subparsers,
+    Words,
     add_command,
     add_instance_command,
     client_of,
     instance_id,
     wants_json,
 )
-from agent.cli.sessions.create import add_place, place_of
-from agent.cli.sessions.passkey import add_confirm, ask_twice
-from agent.cli.sessions.qr import draw_code
-from agent.cli.sessions.repair_round import SECONDS, TO_THE_END, repair_all
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.progress import with_progress
-from agent.cli.terminal.show import clean, duration, moment, pair_lines, print_json, table_lines
+from agent.cli.sessions.link import draw_code
+from agent.cli.sessions.settings import PLACE, place_of
+from agent.cli.sessions.switch import CONFIRM, TO_THE_END, ask_twice
+from agent.cli.terminal import (
+    clean,
+    moment,
+    pair_lines,
+    print_answer,
+    print_json,
+    print_list,
+    table_lines,
+    with_progress,
+)
+from agent.core.model import ConnectionStatus, Health, HealthVerdict
+from agent.core.reasons import REASONS
+from agent.core.recovery.beginning import trouble_of
+from agent.core.recovery.ladder import UNPAIRING
+from agent.core.recovery.ladder import steps_for as ladder_steps
 from agent.core.recovery.repair import Ending
 from agent.errors import InvalidRequest, TryLater, WaError
 
-_ENDS = "confirm that a pairing may end, on an Evolution server with the session's chats there"
-
-_ASKED = (
-    ("recover", "repair an instance by every step that keeps its pairing"),
-    ("ensure-healthy", "repair an instance until it is connected or shows a code to scan"),
+AT_ONCE = 4
+_SECONDS = 330.0
+"""A little longer than the agent itself waits for a repair to end."""
+_UNWELL = ("degraded", "stuck", "corrupted", "not_found")
+_STORY = frozenset(
+    {"operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict"}
+)
+_MAY_END: Words = {
+    "--yes": "confirm that a pairing may end, on an Evolution server with the session's chats"
+    " there",
+    **CONFIRM,
+}
+_ASKED: tuple[tuple[str, str, str, Words], ...] = (
+    ("recover", "repair an instance by every step that keeps its pairing", "", {}),
+    (
+        "ensure-healthy",
+        "repair an instance until it is connected or shows a code to scan",
+        "",
+        _MAY_END,
+    ),
+    (
+        "cleanup",
+        "retire an instance's session and show a new code; the trash keeps the old session, an"
+        " Evolution server deletes it with its chats",
+        "--yes",
+        _MAY_END,
+    ),
 )
 
 
 def add(commands: Subparsers) -> None:
-    for name, summary in _ASKED:
-        parser = add_instance_command(commands, name, ask, summary)
+    for name, summary, example, words in _ASKED:
+        parser = add_instance_command(commands, name, ask, summary, example, words=words)
         parser.set_defaults(verb=name)
-        if name == "ensure-healthy":
-            _add_word(parser)
-    summary = (
-        "retire an instance's session and show a new code; the trash keeps the old session, an"
-        " Evolution server deletes it with its chats"
-    )
-    parser = add_instance_command(commands, "cleanup", ask, summary, "--yes")
-    _add_word(parser)
-    parser.set_defaults(verb="cleanup")
-
     summary = "run one round of repairs; exit status 1 if a session is still unwell"
-    parser = add_command(commands, "repair", repair, summary, "all --dry-run")
-    parser.add_argument("id", metavar="all|ID", nargs="?", help="every instance, or one")
-    parser.add_argument("--dry-run", action="store_true", help="print the steps without doing them")
-    parser.add_argument("--debug", action="store_true", help="print each step to stderr")
-    parser.add_argument(
-        "--stats", action="store_true", help="print counts and times of checks and repairs"
-    )
-
+    words = {
+        "id=all|ID": "every instance, or one",
+        "--dry-run": "print the steps without doing them",
+        "--debug": "print each step to stderr",
+    }
+    add_command(commands, "repair", repair, summary, "all --dry-run", words=words)
     summary = "create or repair an instance and show its code"
-    parser = add_command(commands, "setup", set_up, summary, "sales --engine sandbox")
-    parser.add_argument("id", metavar="NAME", type=instance_id, help="the instance's id")
-    parser.add_argument("--engine", help="engine of a new instance")
-    add_place(parser)
-    parser.add_argument("--title", help="name for people; default: its id")
-    _add_word(parser)
-
+    words = {
+        "id=NAME": ("the instance's id", {"type": instance_id}),
+        "--engine ENGINE": "engine of a new instance",
+        **PLACE,
+        "--title TITLE": "name for people; default: its id",
+        **_MAY_END,
+    }
+    parser = add_command(commands, "setup", set_up, summary, "sales --engine sandbox", words=words)
+    parser.set_defaults(verb="setup")
     summary = "show failures that many instances have in common"
     parser = add_command(commands, "incidents", incidents, summary)
     among = parser.add_subparsers(metavar="COMMAND", required=False)
+    words = {"GROUP": "as `incidents` shows it"}
     summary = "let the members of an incident try again"
-    parser = add_command(among, "release", release, summary, "sandbox")
-    parser.add_argument("group", metavar="GROUP", help="as `incidents` shows it")
-
-
-def _add_word(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help=_ENDS)
-    add_confirm(parser)
+    add_command(among, "release", release, summary, "sandbox", words=words)
+    summary = "show the agent's health, or check instances now; exit status 1 when not well"
+    words = {
+        "[ID]": ("check this instance now", {"type": instance_id}),
+        "--check": "check every instance now",
+    }
+    add_command(commands, "health", health, summary, "sales", words=words)
 
 
 def ask(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}{TO_THE_END}"
-
-    def send(body: dict[str, Any] | None) -> dict[str, Any]:
-        return with_progress(
-            f"{options.verb} {options.id}",
-            lambda: client.post(path, body, SECONDS),
-            lambda: _step_now(client, options.id),
-        )
-
-    if options.verb != "recover":
-        confirm = {"confirm": options.yes}
-        result = ask_twice(options, lambda more: send(confirm | more))
-    else:
-        result = send(None)
+    body = {} if options.verb == "recover" else {"confirm": options.yes}
+    result = _follow(options, client, path, body)
     done = f"{options.id} {_how_it_ended(client, options.id, result)}"
     return print_answer(options, result, done, good=result["healthy"])
 
 
-def _step_now(client: Client, id: str) -> str:
-    try:
-        repair = client.get(f"/api/instance/{id}/details")["repair"]
-    except WaError:
-        return ""  # the answer of the repair itself will tell it
-    if repair is None or repair["ending"] or repair["step"] == "none":
-        return ""
-    return f", {repair['step'].replace('_', ' ')}, try {repair['tries']}"
+def _follow(
+    options: argparse.Namespace, client: Client, path: str, body: dict[str, Any]
+) -> dict[str, Any]:
+    """Shows the step of the repair until it ends."""
+
+    def step_now() -> str:
+        try:
+            repair = client.get(f"/api/instance/{options.id}/details")["repair"]
+        except WaError:
+            return ""  # the answer of the repair itself will tell it
+        if repair is None or repair["ending"] or repair["step"] == "none":
+            return ""
+        return f", {repair['step'].replace('_', ' ')}, try {repair['tries']}"
+
+    def send(more: dict[str, Any]) -> dict[str, Any]:
+        words = f"{options.verb} {options.id}"
+        return with_progress(words, lambda: client.post(path, body | more, _SECONDS), step_now)
+
+    return ask_twice(options, send) if "confirm_passkey" in options else send({})
 
 
 def _how_it_ended(client: Client, id: str, result: dict[str, Any]) -> str:
@@ -130,58 +158,87 @@ def _old_session(client: Client, id: str) -> str:
 
 def repair(options: argparse.Namespace) -> int:
     client = client_of(options)
-    if options.stats:
-        return _show_statistics(client, options)
-    if options.id is None:
-        raise InvalidRequest("cannot repair: give all, an instance, or --stats", field="id")
-    if options.id == "all":
-        instances = list(client.instances())
-    else:
-        instances = [client.get(f"/api/instance/{instance_or_refuse(options.id)}")]
-    repaired = repair_all(client, instances, options)
-    lines = table_lines(("ID", "HEALTH", "WHY", "RESULT"), [result.row for result in repaired])
+    instances: Iterable[dict[str, Any]] = client.instances()
+    if options.id != "all":
+        try:
+            instances = [client.get(f"/api/instance/{instance_id(options.id)}")]
+        except argparse.ArgumentTypeError as error:
+            raise InvalidRequest(str(error), field="id") from None
+    repaired = _repair_all(client, instances, options)
+    rows = [(row["id"], row["verdict"], row["sentence"], row["result"]) for row in repaired]
+    lines = table_lines(("ID", "HEALTH", "WHY", "RESULT"), rows)
     return print_answer(
         options,
-        [result.shown for result in repaired],
+        repaired,
         *(lines if repaired else ["nothing needs a repair"]),
-        good=all(result.good for result in repaired),
+        good=all(row["good"] for row in repaired),
     )
 
 
-def instance_or_refuse(text: str) -> str:
+def _repair_all(
+    client: Client, instances: Iterable[dict[str, Any]], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Side by side, a few at a time; in the order of the ids."""
+    unwell = [
+        instance
+        for instance in instances
+        if instance["should_run"] and instance["health"]["verdict"] in _UNWELL
+    ]
+    if options.dry_run:
+        return [_dry_run(instance) for instance in unwell]
+    begun = {row["id"]: _newest(client, row["id"]) for row in unwell} if options.debug else {}
+    from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
+
+    repaired: list[dict[str, Any]] = []
+
+    def work() -> None:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            repaired.extend(pool.map(lambda instance: _repair(client, instance), unwell))
+
+    with_progress(f"repairing {len(unwell)} instances", work)
+    for id, cursor in begun.items():
+        query = {"limit": 200, "after": cursor}
+        for event in client.get(f"/api/instance/{id}/events", query)["events"]:
+            if event["kind"] in _STORY:
+                line = f"{moment(event['time'])} [{id}] {event['kind']}: {event['sentence']}"
+                print(clean(line), file=sys.stderr)
+    return repaired
+
+
+def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
+    """The ladder for this instance; steps that end a pairing only where it has none."""
+    health = instance["health"]
+    state = ConnectionStatus(health["state"])
+    verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
+    ladder = ladder_steps(verdict, trouble_of(verdict), elsewhere=bool(instance.get("backend")))
+    steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
+    shown = ", ".join(steps)
+    if instance["engine"] == "whaticket":
+        on_the_server = "disconnect, back up and remove, start-session, wait"
+        shown = shown.replace("regenerate_keys", f"regenerate_keys ({on_the_server})")
+    return _repaired(instance, f"would try: {shown}", good=True, steps=steps)
+
+
+def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
     try:
-        return instance_id(text)
-    except argparse.ArgumentTypeError as error:
-        raise InvalidRequest(str(error), field="id") from None
+        path = f"/api/instance/{instance['id']}/recover{TO_THE_END}"
+        result = client.post(path, seconds=_SECONDS)
+    except AgentSaidNo as error:
+        return _repaired(instance, str(error), good=False)
+    return _repaired(instance, result["ending"].replace("_", " ") or "well", good=result["healthy"])
 
 
-def _show_statistics(client: Client, options: argparse.Namespace) -> int:
-    totals = client.get("/api/repairs/statistics")
-    rate = totals["success_rate"]
-    lines = pair_lines(
-        {
-            "checked": totals["checked"],
-            "mean time of a check": _milliseconds(totals["mean_check_seconds"]),
-            "repaired": totals["repaired"],
-            "cleaned": totals["cleaned"],
-            "failed": totals["failed"],
-            "mean time to repair": duration(totals["mean_seconds_to_repair"]),
-            "success rate": "-" if rate is None else f"{rate:.0%}",
-            "asked for by hand": totals["interventions"]["asked"],
-            "ended needing a person": totals["interventions"]["needed"],
-        }
-    )
-    if totals["steps"]:
-        steps = [
-            (name, step["done"], step["failed"], f"{step['seconds']:.1f}")
-            for name, step in totals["steps"].items()
-        ]
-        lines += table_lines(("STEP", "DONE", "FAILED", "SECONDS"), steps)
-    return print_answer(options, totals, *lines)
+def _repaired(
+    instance: dict[str, Any], result: str, *, good: bool, steps: Iterable[str] = ()
+) -> dict[str, Any]:
+    verdict, sentence = instance["health"]["verdict"], instance["health"]["sentence"]
+    shown = {"id": instance["id"], "verdict": verdict, "sentence": sentence, "result": result}
+    return {**shown, "good": good, "steps": [*steps]}
 
 
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
+def _newest(client: Client, id: str) -> int:
+    events = client.get(f"/api/instance/{id}/events", {"limit": 1})["events"]
+    return int(events[0]["cursor"]) if events else 0
 
 
 def set_up(options: argparse.Namespace) -> int:
@@ -190,16 +247,7 @@ def set_up(options: argparse.Namespace) -> int:
     if options.engine:
         body["engine"] = options.engine
     body |= place_of(options) | {"confirm": options.yes}
-    path = "/api/v1/whatsapp/setup?wait=120"
-
-    def send(more: dict[str, Any]) -> dict[str, Any]:
-        return with_progress(
-            f"setting up {options.id}",
-            lambda: client.post(path, body | more, SECONDS),
-            lambda: _step_now(client, options.id),
-        )
-
-    instance = ask_twice(options, send)
+    instance = _follow(options, client, "/api/v1/whatsapp/setup?wait=120", body)
     if wants_json(options):
         print_json(instance)
     elif instance["ending"] == "goes_on":
@@ -238,3 +286,55 @@ def release(options: argparse.Namespace) -> int:
     answer = client_of(options).post(f"/api/incidents/{quote(options.group)}/release")
     done = f"{answer['released']} is released: its instances try again"
     return print_answer(options, answer, done)
+
+
+def health(options: argparse.Namespace) -> int:
+    if options.id is not None:
+        return _check_instance(options)
+    if options.check:
+        return _check_every(options)
+    report = client_of(options).get("/api/health")
+    agent, instances, restoring = report["agent"], report["instances"], report["agent"]["restoring"]
+    lines = pair_lines(
+        {
+            "agent": report["status"].replace("_", " "),
+            **({"in trouble": ", ".join(report["in_trouble"])} if report["in_trouble"] else {}),
+            "version": agent["version"],
+            "host": agent["host"],
+            "started": moment(agent["started"]),
+            "restored": f"{restoring['done']} of {restoring['total']}",
+            "instances": f"{instances['total']}, enabled {instances['enabled']}",
+            "by status": _counts(instances["by_status"]),
+            "by verdict": _counts(instances["by_verdict"]),
+        }
+    )
+    return print_answer(options, report, *lines, good=report["status"] == "ok")
+
+
+def _check_instance(options: argparse.Namespace) -> int:
+    health = client_of(options).post(f"/api/instance/{options.id}/health{TO_THE_END}")
+    lines = pair_lines({options.id: f"{health['verdict']}: {health['sentence']}"})
+    return print_answer(options, health, *lines, good=health["healthy"])
+
+
+def _check_every(options: argparse.Namespace) -> int:
+    answer = client_of(options).post(f"/api/health/check{TO_THE_END}")
+    results: dict[str, dict[str, Any]] = answer["results"]
+    rows = [
+        (id, health["state"], health["verdict"], health["sentence"])
+        for id, health in results.items()
+    ]
+    lines = table_lines(("ID", "STATUS", "HEALTH", "WHY"), rows)
+    return print_answer(options, answer, *lines, good=not any(map(_is_unwell, results.values())))
+
+
+def _is_unwell(health: Mapping[str, Any]) -> bool:
+    """Waiting for a scan or switched off is as wanted; a ban or a wrong setting is not."""
+    if health["verdict"] in ("degraded", "stuck", "corrupted"):
+        return True
+    reason = REASONS.get(health["reason"])
+    return reason is not None and reason.hopeless and reason.code != "qr_idle"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "-"

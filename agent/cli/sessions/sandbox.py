@@ -2,12 +2,12 @@
 
 import argparse
 import json
-from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
-from agent.cli.command import Subparsers, add_group, add_instance_command, client_of
-from agent.cli.terminal.answer import print_answer
+from agent.cli.command import Subparsers, Words, add_group, add_instance_command, client_of
+from agent.cli.sessions.send import file_fields
+from agent.cli.terminal import print_answer
 from agent.errors import InvalidRequest
 
 FAULTS_SHOWN = """\
@@ -18,37 +18,42 @@ FAULTS_SHOWN = """\
 """Laid out by hand: argparse would break a name at its hyphen."""
 
 
+_FAULT: Words = {
+    "FAULT": "name of the fault",
+    "--for SECONDS": ("duration of the fault", {"type": float}),
+    "--peer NAME": ("contact whose messages fail", {"action": "append"}),
+}
+_SAY: Words = {
+    "CONTACT": "who writes: a number or a jid",
+    "[TEXT]": "the text, caption, emoji, option or state",
+    "--type TYPE": "of the message: text, image, audio, location, poll, …",
+    "--kind KIND": "message, message_reaction, message_delete, call, …",
+    "--of MESSAGE_ID": "the message that it is about",
+    "--group JID": "the group in which it is written",
+    "--from-me": "the account's owner writes it",
+    "--message-id ID": "its id at WhatsApp",
+    "--count N": ("so many, numbered", {"type": int}),
+    "--file FILE": "a file that it brings",
+    "--fields JSON": 'more of its record: {"quote": …, "mentions": …}',
+}
+_HEARD: Words = {
+    "--after CURSOR": ("those after this one", {"type": int}),
+    "--limit N": ("how many at most, default 100", {"type": int}),
+}
+
+
 def add(commands: Subparsers) -> None:
     summary, example = "drills with the sandbox engine", "fault sales zombie --for 30"
     among = add_group(commands, "sandbox", summary, example)
     add_instance_command(among, "scan", scan, "let the phone scan the code")
-    parser = add_instance_command(among, "fault", fault, "cause a fault", "zombie --for 30")
+    example = "zombie --for 30"
+    parser = add_instance_command(among, "fault", fault, "cause a fault", example, words=_FAULT)
     parser.description = f"Cause a fault, one of:\n\n{FAULTS_SHOWN}"
-    parser.add_argument("fault", metavar="FAULT", help="name of the fault")
-    parser.add_argument("--for", type=float, metavar="SECONDS", help="duration of the fault")
-    parser.add_argument(
-        "--peer", action="append", metavar="NAME", help="contact whose messages fail"
-    )
     add_instance_command(among, "clear", clear, "end every fault")
-    parser = add_instance_command(among, "say", say, "let a contact write", "5511999990000 hello")
-    parser.add_argument("contact", metavar="CONTACT", help="who writes: a number or a jid")
-    parser.add_argument(
-        "text", metavar="TEXT", nargs="?", help="the text, caption, emoji, option or state"
+    add_instance_command(
+        among, "say", say, "let a contact write", "5511999990000 hello", words=_SAY
     )
-    parser.add_argument("--type", help="of the message: text, image, audio, location, poll, …")
-    parser.add_argument("--kind", help="message, message_reaction, message_delete, call, …")
-    parser.add_argument("--of", metavar="MESSAGE_ID", help="the message that it is about")
-    parser.add_argument("--group", metavar="JID", help="the group in which it is written")
-    parser.add_argument("--from-me", action="store_true", help="the account's owner writes it")
-    parser.add_argument("--message-id", metavar="ID", help="its id at WhatsApp")
-    parser.add_argument("--count", type=int, metavar="N", help="so many, numbered")
-    parser.add_argument("--file", metavar="FILE", help="a file that it brings")
-    parser.add_argument(
-        "--fields", metavar="JSON", help='more of its record: {"quote": …, "mentions": …}'
-    )
-    parser = add_instance_command(among, "heard", heard, "show what the contacts got")
-    parser.add_argument("--after", type=int, metavar="CURSOR", help="those after this one")
-    parser.add_argument("--limit", type=int, metavar="N", help="how many at most, default 100")
+    add_instance_command(among, "heard", heard, "show what the contacts got", words=_HEARD)
 
 
 def scan(options: argparse.Namespace) -> int:
@@ -74,7 +79,7 @@ def say(options: argparse.Namespace) -> int:
     if options.from_me:
         body["from_me"] = True
     if options.file is not None:
-        body |= _file(Path(options.file))
+        body |= file_fields(Path(options.file))
     if options.fields is not None:
         body["fields"] = _object(options.fields)
     return _ask(options, "say", body, "has a message coming")
@@ -91,17 +96,6 @@ def heard(options: argparse.Namespace) -> int:
     nothing = "" if lines else "no contact got a message"
     more = f"more: --after {answer['next']}" if answer["more"] else ""
     return print_answer(options, answer, *lines, nothing, more)
-
-
-def _file(path: Path) -> dict[str, str]:
-    import mimetypes  # only where there is a file
-
-    try:
-        content = b64encode(path.read_bytes()).decode()
-    except OSError as error:
-        raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="file") from None
-    mimetype = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return {"content": content, "mimetype": mimetype, "filename": path.name}
 
 
 def _object(text: str) -> dict[str, Any]:

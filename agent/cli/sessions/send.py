@@ -1,5 +1,6 @@
 """Send a message: a text, a file with a caption, a place, a contact, a reaction; reply to one,
-edit and delete one that was sent."""
+edit and delete one that was sent. Tell a chat that its messages were read, or that the account
+types."""
 
 import argparse
 import sys
@@ -7,9 +8,10 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
-from agent.cli.command import Subparsers, add_instance_command, client_of
-from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.show import clean
+from agent.cli.command import Subparsers, Words, add_instance_command, add_words, client_of
+from agent.cli.copies.transfer import open_source
+from agent.cli.terminal import clean, print_answer
+from agent.engines.base import PRESENCES
 from agent.errors import InvalidRequest
 
 _SECONDS = 90.0
@@ -19,66 +21,63 @@ _LARGEST = 64 << 20
 """More bytes no api.media_limit lets through."""
 
 
+_WORDS: Words = {
+    "TO": "a number or a chat's id",
+    "[TEXT]": "the message; for a file its caption, for a place or contact its name, for a reaction"
+    " its emoji; - reads stdin",
+    "--quote ID": "reply to that message",
+    "--by WHO": "who wrote the message of --quote, --react or --delete: a number, or: me; default:"
+    " as its kept record says",
+    "--mention NUMBER": ("a person that TEXT names as @NUMBER", {"action": "append"}),
+    "--type MIMETYPE": "the file's type; default: by its name",
+    "--address TEXT": "the place's address",
+    "--idempotency-key KEY": "send a message with this key only once",
+    "--wait SECONDS": (
+        f"wait so long until WhatsApp has it, default {_WAIT}; 0 = until it is kept",
+        {"type": int, "default": _WAIT},
+    ),
+}
+_KINDS: Words = {
+    "--file PATH": ("send a picture, a sound or a document", {"type": Path}),
+    "--location LAT,LONG": "send a place: --location=52.52,13.41",
+    "--contact PHONE": "send a contact: its number; TEXT is its name",
+    "--react ID": "react to that message; no TEXT removes it",
+    "--edit ID": "TEXT is the text of that message from now on",
+    "--delete ID": "delete that message for all",
+}
+_READ: Words = {
+    "CHAT": "a number or a chat's id",
+    "[MESSAGE]": (
+        "WhatsApp's id of a message; default: all that arrived since it was marked last",
+        {"nargs": "*"},
+    ),
+    "--by WHO": "who wrote them, in a group",
+}
+_PRESENCE: Words = {
+    "STATE": (", ".join(PRESENCES), {"choices": PRESENCES}),
+    "[CHAT]": "a number or a chat's id",
+    "--seconds N": ("so long, then paused; default: as phones do", {"type": int}),
+}
+
+
 def add(commands: Subparsers) -> None:
     summary = "send a text, a file, a place, a contact or a reaction; edit or delete a message"
-    parser = add_instance_command(commands, "send", send, summary, "4915112345678 hello")
-    parser.add_argument("to", metavar="TO", help="a number or a chat's id")
-    parser.add_argument(
-        "text",
-        metavar="TEXT",
-        nargs="?",
-        help="the message; for a file its caption, for a place or contact its name, for a reaction"
-        " its emoji; - reads stdin",
-    )
-    kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument(
-        "--file", metavar="PATH", type=Path, help="send a picture, a sound or a document"
-    )
-    kinds.add_argument(
-        "--location", metavar="LAT,LONG", help="send a place: --location=52.52,13.41"
-    )
-    kinds.add_argument(
-        "--contact", metavar="PHONE", help="send a contact: its number; TEXT is its name"
-    )
-    kinds.add_argument("--react", metavar="ID", help="react to that message; no TEXT removes it")
-    kinds.add_argument("--edit", metavar="ID", help="TEXT is the text of that message from now on")
-    kinds.add_argument("--delete", metavar="ID", help="delete that message for all")
-    parser.add_argument("--quote", metavar="ID", help="reply to that message")
-    parser.add_argument(
-        "--by",
-        metavar="WHO",
-        help="who wrote the message of --quote, --react or --delete: a number, or: me; default: as"
-        " its kept record says",
-    )
-    parser.add_argument(
-        "--mention", metavar="NUMBER", action="append", help="a person that TEXT names as @NUMBER"
-    )
-    parser.add_argument("--type", metavar="MIMETYPE", help="the file's type; default: by its name")
-    parser.add_argument("--address", metavar="TEXT", help="the place's address")
-    parser.add_argument(
-        "--idempotency-key", metavar="KEY", help="send a message with this key only once"
-    )
-    parser.add_argument(
-        "--wait",
-        metavar="SECONDS",
-        type=int,
-        default=_WAIT,
-        help=f"wait so long until WhatsApp has it, default {_WAIT}; 0 = until it is kept",
-    )
+    example = "4915112345678 hello"
+    parser = add_instance_command(commands, "send", send, summary, example, words=_WORDS)
+    add_words(parser.add_mutually_exclusive_group(), _KINDS)
+    summary, example = "mark messages of a chat as read", "4915112345678"
+    add_instance_command(commands, "read", read, summary, example, words=_READ)
+    summary = "show that the account types or records in a chat, or is there"
+    example = "typing 4915112345678"
+    add_instance_command(commands, "presence", presence, summary, example, words=_PRESENCE)
 
 
 def send(options: argparse.Namespace) -> int:
-    message = (
-        client_of(options)
-        .request(
-            "POST",
-            f"/api/instance/{options.id}/messages?wait={options.wait}",
-            body={"to": options.to, **_content(options)},
-            headers=_key(options.idempotency_key),
-            seconds=_SECONDS + max(options.wait, 0),
-        )
-        .json()
-    )
+    path = f"/api/instance/{options.id}/messages?wait={options.wait}"
+    body, headers = {"to": options.to, **_content(options)}, _key(options.idempotency_key)
+    seconds = _SECONDS + max(options.wait, 0)
+    client = client_of(options)
+    message = client.request("POST", path, body=body, headers=headers, seconds=seconds).json()
     if message.get("state") in ("accepted", "sending"):
         kept = f"kept as {message['id']}: it is sent when the session can"
         why = clean(message.get("sentence", ""))
@@ -101,78 +100,58 @@ def _key(key: str | None) -> dict[str, str] | None:
 
 
 def _content(options: argparse.Namespace) -> dict[str, Any]:
-    content = _bare(options)
-    kind = content.get("type", "text")
-    if options.quote is not None:
-        content["quote"] = options.quote
-    if options.mention:
-        content["mentions"] = options.mention
-    if options.by is not None:
-        content["sender" if kind in ("reaction", "delete") else "quote_from"] = options.by
-    return content
-
-
-def _bare(options: argparse.Namespace) -> dict[str, Any]:
+    """The agent refuses what does not go together."""
     text = sys.stdin.read() if options.text == "-" else options.text
+    by = "quote_from"
+    content: dict[str, Any] = {"text": text}
     if options.file is not None:
-        return _file(options, text)
-    if options.location is not None:
-        return _place(options, text)
-    if options.contact is not None:
-        if not text:
-            raise InvalidRequest("cannot send a contact without a name: give TEXT", field="text")
-        return {"type": "contact", "phone": options.contact, "name": text}
-    if options.react is not None:
-        return {"type": "reaction", "message_id": options.react, "emoji": text or ""}
-    if options.edit is not None:
-        if not text:
-            raise InvalidRequest("cannot edit a message without TEXT; see --delete", field="text")
-        return {"type": "edit", "message_id": options.edit, "text": text}
-    if options.delete is not None:
-        if text is not None:
-            raise InvalidRequest("cannot use TEXT with --delete", field="text")
-        return {"type": "delete", "message_id": options.delete}
-    if text is None:
-        raise InvalidRequest(
-            "cannot send an empty message: give TEXT, --file, --location, --contact, --react,"
-            " --edit or --delete",
-            field="text",
-        )
-    return {"text": text}
+        content = {"type": "media", **file_fields(options.file), "caption": text}
+        content["mimetype"] = options.type or content["mimetype"]
+    elif options.location is not None:
+        try:
+            latitude, longitude = (float(number) for number in options.location.split(","))
+        except ValueError:
+            shown = f"cannot use the place {options.location!r:.60}: it is not LAT,LONG"
+            raise InvalidRequest(shown, field="location") from None
+        content = {"type": "location", "latitude": latitude, "longitude": longitude}
+        content |= {"name": text or None, "address": options.address or None}
+    elif options.contact is not None:
+        content = {"type": "contact", "phone": options.contact, "name": text}
+    elif options.react is not None:
+        by, content = "sender", {"type": "reaction", "message_id": options.react}
+        content["emoji"] = text or ""
+    elif options.edit is not None:
+        content = {"type": "edit", "message_id": options.edit, "text": text}
+    elif options.delete is not None:
+        by, content = "sender", {"type": "delete", "message_id": options.delete, "text": text}
+    content |= {"quote": options.quote, "mentions": options.mention, by: options.by}
+    return {name: value for name, value in content.items() if value is not None}
 
 
-def _file(options: argparse.Namespace, text: str | None) -> dict[str, Any]:
-    import mimetypes
+def file_fields(path: Path) -> dict[str, Any]:
+    import mimetypes  # only where there is a file
 
-    kind = options.type or mimetypes.guess_type(options.file.name)[0] or "application/octet-stream"
-    try:
-        with options.file.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise InvalidRequest(
-            f"cannot read {options.file}: {error.strerror or error}", field="file"
-        ) from error
+    with open_source(path, "file") as file:
+        content = file.read(_LARGEST + 1)
     if len(content) > _LARGEST:
-        raise InvalidRequest(
-            f"cannot send {options.file}: it has more than {_LARGEST >> 20} MiB", field="file"
-        )
-    caption = {} if text is None else {"caption": text}
-    return {
-        "type": "media",
-        "content": b64encode(content).decode(),
-        "mimetype": kind,
-        "filename": options.file.name,
-        **caption,
-    }
+        words = f"cannot send {path}: it has more than {_LARGEST >> 20} MiB"
+        raise InvalidRequest(words, field="file")
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return {"content": b64encode(content).decode(), "mimetype": kind, "filename": path.name}
 
 
-def _place(options: argparse.Namespace, text: str | None) -> dict[str, Any]:
-    try:
-        latitude, longitude = (float(number) for number in options.location.split(","))
-    except ValueError:
-        raise InvalidRequest(
-            f"cannot use the place {options.location!r:.60}: it is not LAT,LONG", field="location"
-        ) from None
-    named = {"name": text, "address": options.address}
-    given = {name: value for name, value in named.items() if value}
-    return {"type": "location", "latitude": latitude, "longitude": longitude, **given}
+def read(options: argparse.Namespace) -> int:
+    given = {"chat": options.chat, "message_ids": options.message or None, "sender": options.by}
+    answer = _ask(options, "read", given)
+    return print_answer(options, answer, f"{answer['marked']} messages are marked as read")
+
+
+def presence(options: argparse.Namespace) -> int:
+    given = {"state": options.state, "chat": options.chat, "seconds": options.seconds}
+    answer = _ask(options, "presence", given)
+    return print_answer(options, answer, f"{options.id} shows: {answer['state']}")
+
+
+def _ask(options: argparse.Namespace, what: str, given: dict[str, Any]) -> dict[str, Any]:
+    body = {name: value for name, value in given.items() if value is not None}
+    return client_of(options).post(f"/api/instance/{options.id}/{what}", body)

@@ -1,36 +1,57 @@
-"""The engine's settings of an instance: `--set`, and `wa-agent settings`."""
+"""`create` and `settings`: an instance with its engine's settings; `remote-settings` shows and
+changes those of a session on its backend."""
 
 import argparse
 import json
 from typing import Any
 
-from agent.cli.command import Subparsers, add_instance_command, client_of
-from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.show import pair_lines
+from agent.cli.command import Subparsers, Words, add_instance_command, add_words, client_of
+from agent.cli.sessions.switch import TO_THE_END, WAIT, wait_and_print
+from agent.cli.terminal import pair_lines, print_answer
 from agent.errors import InvalidRequest
 
 RUNNING = frozenset({"active", "activating"})
+_REMOTE_SECONDS = 130.0
+_SET: Words = {
+    "--set NAME=VALUE": (
+        "an engine's setting; the value is JSON or plain text",
+        {"action": "append", "default": []},
+    )
+}
+PLACE: Words = {
+    "--backend NAME": "the backend that runs its session",
+    "--remote NAME": "its name on the backend; default: the id",
+}
 
 
 def add(commands: Subparsers) -> None:
-    summary = "change an instance's settings"
-    add_settings(add_instance_command(commands, "settings", settings, summary, "--set scan=manual"))
+    words: Words = {
+        "--engine ENGINE": ("engine that connects it to WhatsApp", {"required": True}),
+        **PLACE,
+        "--disabled": "create it without running it",
+        "--program NAME": "the [[program]] of agent.toml that runs as it",
+        **_SET,
+        **WAIT,
+    }
+    example = "--engine sandbox"
+    add_instance_command(commands, "create", create, "create an instance", example, words=words)
+    summary, example = "change an instance's settings", "--set scan=manual"
+    add_instance_command(commands, "settings", settings, summary, example, words=_SET)
+    summary = "show or change a session's settings on its backend"
+    example = "--set rejectCall=true"
+    add_instance_command(commands, "remote-settings", remote_settings, summary, example, words=_SET)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an engine's setting; the value is JSON or plain text",
-    )
+    add_words(parser, _SET)
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for pair in pairs:
-        name, value = name_and_value(pair, "set")
+        name, mark, value = pair.partition("=")
+        if not mark or not name:
+            raise InvalidRequest(f"cannot use {pair!r}: it must be NAME=VALUE", field="set")
         try:
             settings[name] = json.loads(value)
         except ValueError:
@@ -38,30 +59,46 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
-def name_and_value(text: str, field: str) -> tuple[str, str]:
-    name, mark, value = text.partition("=")
-    if not mark or not name:
-        raise InvalidRequest(f"cannot use {text!r}: it must be NAME=VALUE", field=field)
-    return name, value
+def place_of(options: argparse.Namespace) -> dict[str, str]:
+    return {k: v for k in ("backend", "remote") if (v := getattr(options, k)) is not None}
 
 
-def setting_lines(settings: dict[str, Any]) -> list[str]:
-    return pair_lines({name: json.dumps(value) for name, value in settings.items()})
+def create(options: argparse.Namespace) -> int:
+    program = [] if options.program is None else [f"program={options.program}"]
+    body = {
+        "id": options.id,
+        "engine": options.engine,
+        "enabled": not options.disabled,
+        "settings": parse_settings([*options.set, *program]),
+        **place_of(options),
+    }
+    client = client_of(options)
+    done = "created, disabled" if options.disabled else "created"
+    return wait_and_print(client, options, client.post("/api/instance", body), done)
 
 
 def settings(options: argparse.Namespace) -> int:
-    client = client_of(options)
+    client, note = client_of(options), ""
     present = client.get(f"/api/instance/{options.id}/details")["settings"]
-    changes = parse_settings(options.set)
-    if changes:
+    if changes := parse_settings(options.set):
         # null removes a setting, so that the engine's default is used again.
         merged = {k: v for k, v in {**present, **changes}.items() if v is not None}
         path = f"/api/instance/{options.id}"
         answer = client.request("PATCH", path, body={"settings": merged}).json()
         present = answer["settings"]
         if answer["worker"] in RUNNING:
-            note = (
-                f"{options.id} runs with its former settings until: wa-agent restart {options.id}"
-            )
-            return print_answer(options, present, *setting_lines(present), note)
-    return print_answer(options, present, *setting_lines(present))
+            cure = f"wa-agent restart {options.id}"
+            note = f"{options.id} runs with its former settings until: {cure}"
+    return print_answer(options, present, *_lines(present), note)
+
+
+def remote_settings(options: argparse.Namespace) -> int:
+    client, path = client_of(options), f"/api/instance/{options.id}/remote-settings{TO_THE_END}"
+    changes = parse_settings(options.set)
+    method, body = ("PATCH", {"settings": changes}) if changes else ("GET", None)
+    answer = client.request(method, path, body=body, seconds=_REMOTE_SECONDS).json()
+    return print_answer(options, answer["settings"], *_lines(answer["settings"]))
+
+
+def _lines(settings: dict[str, Any]) -> list[str]:
+    return pair_lines({name: json.dumps(value) for name, value in settings.items()})

@@ -4,29 +4,35 @@ import argparse
 import json
 from typing import Any
 
-from agent.cli.command import Subparsers, add_command, add_instance_command, client_of
-from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.show import duration, mebibytes, moment, next_try, pair_lines
+from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
+from agent.cli.terminal import (
+    duration,
+    moment,
+    next_try,
+    pair_lines,
+    print_answer,
+    print_list,
+    size,
+)
 from agent.errors import InvalidRequest
 
 
 def add(commands: Subparsers) -> None:
-    summary = "list the instances"
-    parser = add_command(commands, "list", list_instances, summary, "--status CONNECTED")
-    parser.add_argument("--status", action="append", help="only this status")
-    parser.add_argument("--verdict", action="append", help="only this verdict")
-    parser.add_argument("--engine", help="only this engine")
-    parser.add_argument("--backend", metavar="NAME", help="only instances on this backend")
-    parser.add_argument(
-        "--enabled", choices=("true", "false"), help="only enabled or only disabled instances"
-    )
-    parser.add_argument("--ids", action="store_true", help="print only the ids")
-    parser.add_argument(
-        "--trouble",
-        action="store_true",
-        help="instead what is wrong now, with advice; exit status 1 if anything is",
-    )
-
+    more: dict[str, Any] = {"action": "append"}
+    words: Words = {
+        "--status STATUS": ("only this status", more),
+        "--verdict VERDICT": ("only this verdict", more),
+        "--engine ENGINE": "only this engine",
+        "--backend NAME": "only instances on this backend",
+        "--enabled WORD": (
+            "true or false: only enabled or only disabled instances",
+            {"choices": ("true", "false")},
+        ),
+        "--ids": "print only the ids",
+        "--trouble": "instead what is wrong now, with advice; exit status 1 if anything is",
+    }
+    summary, example = "list the instances", "--status CONNECTED"
+    add_command(commands, "list", list_instances, summary, example, words=words)
     add_instance_command(commands, "show", show, "show everything about an instance")
 
 
@@ -49,7 +55,7 @@ def list_instances(options: argparse.Namespace) -> int:
             instance["health"]["verdict"],
             _enabled(instance),
             duration(instance["uptime_seconds"]),
-            mebibytes(instance["memory_bytes"]),
+            size(instance["memory_bytes"]),
             _why(instance),
         ),
         nothing="no instances",
@@ -100,7 +106,7 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
         **({"first messages": first["sentence"]} if first else {}),
         "uptime": duration(details["uptime_seconds"]),
         "worker": f"{unit['state']}, pid {unit['main_pid'] or '-'}, {unit['status_text']}",
-        "memory": mebibytes(details["memory_bytes"]),
+        "memory": size(details["memory_bytes"]),
         "attempts": details["attempts"],
         "next attempt": moment(details["next_attempt"]),
         "restarts": _counts(details["restarts_by_reason"]),

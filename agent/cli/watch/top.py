@@ -1,4 +1,5 @@
-"""`wa-agent top`: every instance live in a terminal, those in trouble first; q ends it."""
+"""`top`: every instance live in a terminal, those in trouble first; q ends it. One frame is lines
+that fit the window."""
 
 import argparse
 import contextlib
@@ -10,32 +11,57 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from types import FrameType
+from typing import Any
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import Subparsers, add_command, client_of, wants_json
-from agent.cli.terminal.show import clean, print_json
-from agent.cli.watch.top_frame import Sight, draw
-from agent.cli.watch.top_keys import Scroll
+from agent.cli.command import Subparsers, Words, add_command, client_of, wants_json
+from agent.cli.terminal import clean, columns_of, duration, next_of, pad, print_json, size
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _LEAST_SIZE = (20, 5)
+_TONES = {"bad": "1;31", "warn": "33", "busy": "36", "good": "32", "off": "2", "head": "2"}
+_ORDER = ("bad", "warn", "busy", "good", "off")
+_UNWELL = ("degraded", "stuck", "corrupted")
+_STATUS = {"CONNECTED": "good", "QR_REQUIRED": "warn", "AUTH_FAILURE": "bad", "DISCONNECTED": "off"}
+_NOT_DOWN = {"not_looked_yet": "busy", "masked": "off"}
+_COLUMNS = {
+    **{"INSTANCE": 20, "STATUS": 13, "HEALTH": 12, "SINCE": 8, "PROOF": 7},
+    **{"MEM": 8, "MSG/M": 6, "TRIES": 5, "NEXT": 7},
+}
+_GO_FIRST = ("MSG/M", "MEM", "PROOF", "TRIES", "SINCE", "HEALTH")
+"""Columns that a narrow window leaves out, in this order."""
+_WHY = 26
+"""Columns that are left for the reason."""
 
 
 def add(commands: Subparsers) -> None:
-    summary = "watch every instance live; arrows scroll, / filters, q quits"
-    parser = add_command(commands, "top", top, summary, "--every 1")
-    parser.add_argument("--once", action="store_true", help="print one frame and end")
-    parser.add_argument(
-        "--every",
-        type=float,
-        default=2.0,
-        metavar="SECONDS",
-        help="seconds between two frames, default 2",
-    )
+    words: Words = {
+        "--once": "print one frame and end",
+        "--every SECONDS": (
+            "seconds between two frames, default 2",
+            {"type": float, "default": 2.0},
+        ),
+    }
+    summary = "watch every instance live, those in trouble first; q quits"
+    add_command(commands, "top", top, summary, "--every 1", words=words)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The agent's answers of one moment."""
+
+    instances: Sequence[Mapping[str, Any]]
+    figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    system: Mapping[str, Any] | None = None
+    health: Mapping[str, Any] = field(default_factory=dict)
+    troubles: Sequence[Mapping[str, Any]] = ()
+    incidents: Sequence[Mapping[str, Any]] = ()
 
 
 def top(options: argparse.Namespace) -> int:
@@ -43,15 +69,13 @@ def top(options: argparse.Namespace) -> int:
         raise InvalidRequest("cannot use --every: it takes 0.2 to 3600 seconds")
     client = client_of(options)
     if wants_json(options):
-        print_json(look(client).as_json())
-        return 0
-    if options.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        size = shutil.get_terminal_size((120, 0))
-        colours = sys.stdout.isatty()
-        print("\n".join(draw(look(client), size.columns, 0, colours=colours)))
-        return 0
-    with own_screen():
-        _watch(client, options.every)
+        print_json(asdict(look(client)))
+    elif options.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        width = shutil.get_terminal_size((120, 0)).columns
+        print("\n".join(draw(look(client), width, 0, colours=sys.stdout.isatty())))
+    else:
+        with own_screen():
+            _watch(client, options.every)
     return 0
 
 
@@ -70,78 +94,165 @@ def look(client: Client) -> Sight:
 
 
 def _watch(client: Client, every: float) -> None:
-    seen: Sight | None = None
-    lost, scroll = "", Scroll()
-    with waking() as wake:
-        while True:
-            try:
-                seen, lost = look(client), ""
-            except AgentUnreachable as error:
-                lost = str(error)
-            until = time.monotonic() + every
-            while (left := until - time.monotonic()) > 0:
-                _show(seen, lost, scroll)
-                pressed = _wait(wake, min(left, 1.0))
-                if len(pressed) == 2:  # two keys that came together
-                    scroll.press(pressed[:1])
-                    pressed = pressed[1:]
-                if pressed in (b"\x03", b"\x04") or (pressed in (b"q", b"Q") and not scroll.typing):
-                    return
-                if not scroll.press(pressed) and pressed in (b"r", b" "):
-                    break
+    seen, seen_at, lost = Sight([]), time.time(), ""
+    while True:
+        try:
+            seen, seen_at, lost = look(client), time.time(), ""
+        except AgentUnreachable as error:
+            lost = str(error)
+        until = time.monotonic() + every
+        while (left := until - time.monotonic()) > 0:
+            age = f"; this picture is {duration(time.time() - seen_at)} old"
+            _show(seen, f"{lost}{age}" if lost else "")
+            if not select.select([sys.stdin], [], [], min(left, 1.0))[0]:
+                continue
+            # The end of the input is readable for ever: it ends the program.
+            key = os.read(sys.stdin.fileno(), 1) or b"q"
+            if key in b"qQ\x03\x04":
+                return
+            if key in b"r ":
+                break
 
 
-def _show(seen: Sight | None, lost: str, scroll: Scroll) -> None:
+def _show(seen: Sight, lost: str) -> None:
     size = shutil.get_terminal_size()
     width, height = max(size.columns, _LEAST_SIZE[0]), max(size.lines, _LEAST_SIZE[1])
-    if seen is None:
-        lines = [clean(lost)[:width]]
-    else:
-        lines = draw(seen, width, height, colours=True, lost=lost, scroll=scroll)
+    lines = draw(seen, width, height, colours=True, lost=lost)
     # Each line is cleared behind its end: clearing the whole screen would flicker.
     text = "\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J"
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
-def _wait(wake: int, seconds: float) -> bytes:
-    """A pressed key; b"" when the time is over or the window has another size."""
-    fd = sys.stdin.fileno()
-    ready, _, _ = select.select([fd, wake], [], [], seconds)
-    if wake in ready:
-        os.read(wake, 4096)
-    if fd in ready:
-        # The end of the input is readable for ever: it ends the program.
-        key = os.read(fd, 1) or b"\x04"
-        # An arrow is several bytes that come together; Esc alone is one.
-        while key.startswith(b"\x1b") and not _is_whole(key) and select.select([fd], [], [], 0)[0]:
-            key += os.read(fd, 1)
-        return key
-    return b""
+def tone_of(instance: Mapping[str, Any]) -> str:
+    """bad, warn (waits for a person, a turn or its next try), busy, good or off."""
+    if instance["health"]["verdict"] in _UNWELL:
+        return "bad"
+    if not instance["should_run"]:
+        return _STATUS.get(instance["connection_status"], "busy")
+    if instance["connection_status"] == "DISCONNECTED":  # busy before its first check
+        return _NOT_DOWN.get(instance["reason"], "warn" if instance["next_attempt"] else "bad")
+    waits = "warn" if instance["wait_reason"] else "busy"
+    return _STATUS.get(instance["connection_status"], waits)
 
 
-def _is_whole(key: bytes) -> bool:
-    """ESC [ and then a letter or ~; ESC and any other sign is a key of its own."""
-    if len(key) == 2 and key[1:] not in (b"[", b"O"):
-        return True
-    return len(key) >= 8 or (len(key) >= 3 and (key[-1:].isalpha() or key.endswith(b"~")))
+def worst_first(instances: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(instances, key=lambda its: (_ORDER.index(tone_of(its)), str(its["id"])))
 
 
-@contextlib.contextmanager
-def waking() -> Iterator[int]:
-    """A descriptor that is readable after the window changed its size."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    os.set_blocking(reading, False)
-    before = signal.signal(signal.SIGWINCH, lambda *_: None)
-    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    try:
-        yield reading
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGWINCH, before)
-        os.close(reading)
-        os.close(writing)
+def draw(
+    sight: Sight, width: int, height: int, *, colours: bool, lost: str = "", now: float = 0.0
+) -> list[str]:
+    """At most `height` lines of at most `width` columns; height 0 is as high as needed."""
+    now = now or time.time()
+    columns = _columns_for(width)
+    lines = [*_head(sight, lost, now)]
+    lines.append((_row(columns, {name: name for name in (*columns, "WHY")}), "head"))
+    rows = worst_first(sight.instances)
+    room = max(height - len(lines), 1) if height else len(rows)
+    shown = rows if len(rows) <= room else rows[: max(room - 1, 1)]
+    for instance in shown:
+        figures = sight.figures.get(str(instance["id"]), {})
+        lines.append((_row(columns, _cells(instance, figures, now)), tone_of(instance)))
+    if len(shown) < len(rows):
+        lines.append((f"… and {len(rows) - len(shown)} more: wa-agent list", "head"))
+    if not rows:
+        lines.append(("no instance yet: wa-agent create NAME --engine sandbox", "head"))
+    return [
+        f"\x1b[{_TONES[tone]}m{_cut(text, width)}\x1b[0m" if colours and tone else _cut(text, width)
+        for text, tone in lines[: height or None]
+    ]
+
+
+def _head(sight: Sight, lost: str, now: float) -> Iterator[tuple[str, str]]:
+    tones = [tone_of(instance) for instance in sight.instances]
+    clock = datetime.fromtimestamp(now).strftime("%H:%M:%S")
+    yield (
+        f"wa-agent {clean(sight.health.get('agent', {}).get('version', ''))}  {clock}"
+        f"  {len(tones)} instances:"
+        f" {tones.count('good')} well, {tones.count('bad')} in trouble,"
+        f" {tones.count('warn')} waiting, {tones.count('busy')} on their way,"
+        f" {tones.count('off')} off",
+        "",
+    )
+    if (system := sight.system) is not None:
+        used, total = size(system["usedMemory"]), size(system["totalMemory"])
+        yield (
+            f"memory {used} of {total}  processor {_share(system['cpuUsage'])}"
+            f"  disk free {size(system['diskFree'])}"
+            f"  connections {system['activeConnections']}  errors {_share(system['errorRate'])}",
+            "head",
+        )
+    if lost:
+        yield f"NOT LIVE: {clean(lost)}", "bad"
+    for incident in sight.incidents:
+        yield f"INCIDENT  {clean(incident['sentence'])}", "bad"
+    # The worst come first.
+    for trouble in sight.troubles[:3]:
+        tone = "bad" if trouble["severity"] == "critical" else "warn"
+        yield f"TROUBLE  {clean(trouble['sentence'])}", tone
+    if (more := len(sight.troubles) - 3) > 0:
+        yield f"TROUBLE  and {more} more: wa-agent list --trouble", "warn"
+
+
+def _cells(
+    instance: Mapping[str, Any], figures: Mapping[str, Any], now: float
+) -> Mapping[str, object]:
+    return {
+        "INSTANCE": instance["id"],
+        "STATUS": instance["connection_status"],
+        "HEALTH": instance["health"]["verdict"],
+        "SINCE": _age(instance["since"], now),
+        "PROOF": _age(instance["proved"], now),
+        "MEM": size(instance["memory_bytes"]),
+        "MSG/M": figures.get("messagesPerMinute", "-"),
+        "TRIES": instance["attempts"] or "-",
+        "NEXT": _age(next_of(instance), now),
+        "WHY": instance["sentence"],
+    }
+
+
+def _columns_for(width: int) -> dict[str, int]:
+    """The columns that leave room for the reason; a very narrow window shortens the id, too."""
+    columns = dict(_COLUMNS)
+    for name in _GO_FIRST:
+        spare = 6 if name == "HEALTH" else 0  # a shorter id is better than no verdict
+        if sum(columns.values()) + len(columns) + _WHY <= width + spare:
+            break
+        del columns[name]
+    missing = sum(columns.values()) + len(columns) + _WHY - width
+    columns["INSTANCE"] = max(columns["INSTANCE"] - max(missing, 0), 8)
+    return columns
+
+
+def _row(columns: Mapping[str, int], cells: Mapping[str, object]) -> str:
+    fitted = [pad(_cut(clean(cells[name]), width), width) for name, width in columns.items()]
+    return " ".join([*fitted, clean(cells["WHY"])])
+
+
+def _cut(text: str, width: int) -> str:
+    """No wider than `width` columns; … marks a cut."""
+    if columns_of(text) <= width:
+        return text
+    start, taken = "", 0
+    for letter in text:
+        taken += columns_of(letter)
+        if taken > width - 1:
+            break
+        start += letter
+    return start + "…"
+
+
+def _age(text: str | None, now: float) -> str:
+    """3m5s, 2h7m, 9d4h."""
+    if not text:
+        return "-"
+    seconds = abs(now - datetime.fromisoformat(text).timestamp())
+    return duration(seconds).replace("min", "m").replace(" ", "")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value * 100:.0f} %"
 
 
 class Ended(WaError):
@@ -160,37 +271,23 @@ def own_screen() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         raise Ended(f"ended by {signal.Signals(number).name}")
 
-    def suspend(number: int, _: FrameType | None) -> None:
-        _leave(fd, before)
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)
-
-    def resume(number: int, _: FrameType | None) -> None:
-        signal.signal(signal.SIGTSTP, suspend)
-        _enter(fd)
-
-    handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGTSTP: suspend}
-    replaced = {number: signal.signal(number, run) for number, run in handlers.items()}
-    replaced[signal.SIGCONT] = signal.signal(signal.SIGCONT, resume)
+    # A screen that is suspended would have to be left and entered again.
+    handlers: dict[int, Any] = {
+        signal.SIGTERM: end,
+        signal.SIGHUP: end,
+        signal.SIGTSTP: signal.SIG_IGN,
+    }
+    replaced = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        _enter(fd)
+        tty.setcbreak(fd)
+        sys.stdout.write(_ENTER)
+        sys.stdout.flush()
         yield
     finally:
-        _leave(fd, before)
+        # A terminal that is gone (SIGHUP) needs nothing back.
+        with contextlib.suppress(OSError, ValueError, termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+            sys.stdout.write(_LEAVE)
+            sys.stdout.flush()
         for number, handler in replaced.items():
             signal.signal(number, handler)
-
-
-def _enter(fd: int) -> None:
-    tty.setcbreak(fd)
-    sys.stdout.write(_ENTER)
-    sys.stdout.flush()
-
-
-def _leave(fd: int, before: list[object]) -> None:
-    # A terminal that is gone (SIGHUP) needs nothing back.
-    with contextlib.suppress(OSError, ValueError, termios.error):
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)  # type: ignore[arg-type]
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.write(_LEAVE)
-        sys.stdout.flush()

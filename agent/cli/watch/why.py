@@ -1,36 +1,25 @@
-"""`wa-agent why`: an instance's last events, its state with the proof, and its next steps. For a
-person who was just called about it."""
+"""`why`: an instance's last events, its state with the proof, and its next steps, for a person who
+was just called about it. `reasons`: why sessions end, with the agent's action for each."""
 
 import argparse
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.cli.command import Subparsers, add_instance_command, client_of
-from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.show import clean, colour, duration, moment
-from agent.core.reasons import REASONS
+from agent.cli.command import Subparsers, add_command, add_instance_command, client_of
+from agent.cli.terminal import clean, colour, duration, moment, print_answer, table_lines
+from agent.core.reasons import REASONS, reasons_table
 
+_KEYS = ("code", "title", "does", "delay", "status", "advice")
+_HEADS = ("REASON", "MEANING", "ACTION OF THE AGENT", "DELAY", "STATUS", "ADVICE")
 _LATELY = 12
 _KINDS = (
-    *(
-        "created",
-        "enabled",
-        "disabled",
-        "operator",
-        "paired",
-        "scanned_again",
-        "not_kept",
-        "kept_again",
-        "kept_aside",
-        "passkey_required",
-        "status",
-    ),
-    *("restarted", "action"),
-    *("outcome", "repair", "repaired", "repair_step", "repair_over", "canary", "verdict"),
-    *("restored", "restoring", "snapshot_restored", "snapshot_failed", "memory"),
-    *("imported", "first_messages", "replacing", "replaced", "kept"),
+    "created enabled disabled operator paired scanned_again not_kept kept_again kept_aside "
+    "passkey_required status restarted action outcome repair repaired repair_step repair_over "
+    "canary verdict restored restoring snapshot_restored snapshot_failed memory imported "
+    "first_messages replacing replaced kept"
 )
+"""Of events; words apart."""
 _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 _WAIT_ENDS = {
     "incident": " (wa-agent incidents)",
@@ -52,12 +41,20 @@ _STEPS = {
 def add(commands: Subparsers) -> None:
     summary = "show an instance's last events, its state, and the agent's next steps"
     add_instance_command(commands, "why", why, summary)
+    summary = "list the reasons why sessions end, with the agent's action for each"
+    add_command(commands, "reasons", reasons, summary)
+
+
+def reasons(options: argparse.Namespace) -> int:
+    table = reasons_table()
+    shown = [dict(zip(_KEYS, row, strict=True)) for row in table]
+    return print_answer(options, shown, *table_lines(_HEADS, table))
 
 
 def why(options: argparse.Namespace) -> int:
     client = client_of(options)
     details = client.get(f"/api/instance/{options.id}/details")
-    query = {"limit": 4 * _LATELY, "kind": list(_KINDS)}
+    query = {"limit": 4 * _LATELY, "kind": _KINDS.split()}
     events = client.get(f"/api/instance/{options.id}/events", query)["events"]
     events = [event for event in events if not _repeats(event)][:_LATELY]
     now = datetime.now(UTC)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from agent.cli.backends import command as backends
-from agent.cli.sessions import delete
+from agent.cli.sessions import switch
 from agent.config.load import load_config
 from agent.core.model import InstanceId, RemoteSession
 
@@ -67,10 +67,7 @@ async def test_a_check_says_with_its_status_how_it_is(cli, evo):
     assert (await cli("backends", "check", "evo", "--json")).status == 1
     evo.away = True
     away = await cli("backends", "check", "evo")
-    assert (away.status, away.err) == (
-        75,
-        "wa-agent: cannot ask backend evo: no connection\n",
-    )
+    assert (away.status, away.err) == (75, "wa-agent: cannot ask backend evo: no connection\n")
 
 
 async def test_an_instance_on_a_backend_is_created_listed_and_shown(cli, house, evo):
@@ -108,7 +105,7 @@ async def test_deleting_there_too_takes_the_words(cli, house, evo, monkeypatch):
     assert (await cli("delete", "shop", "--remote", "--confirm", "yes")).status == 4
     typed = iter(["delete shop", "delete Shop 1"])
     asked = []
-    monkeypatch.setattr(delete.sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(switch.sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda prompt: asked.append(prompt) or next(typed))
     assert (await cli("delete", "shop", "--remote")).status == 4
     assert house.supervisor.commands == []

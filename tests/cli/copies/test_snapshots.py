@@ -43,10 +43,7 @@ async def test_a_newer_session_is_replaced_only_with_force(
         "cannot restore: the session is newer", code="newer_session"
     )
     refused = await cli("restore", "sales", "20260115T103000Z")
-    assert (refused.status, refused.err) == (
-        4,
-        "wa-agent: cannot restore: the session is newer\n",
-    )
+    assert (refused.status, refused.err) == (4, "wa-agent: cannot restore: the session is newer\n")
     assert (await cli("restore", "sales", "20260115T103000Z", "--force")).status == 0
     assert house.supervisor.keeping.forced == [True]
 
@@ -68,10 +65,7 @@ async def test_an_export_is_whole_private_and_can_be_imported(
     )
     assert (await cli("export", "sales", "sales.tar.gz", "--force")).status == 0
     refused = await cli("import", "sales.tar.gz")
-    assert (refused.status, refused.err) == (
-        4,
-        "wa-agent: cannot import sales: it exists\n",
-    )
+    assert (refused.status, refused.err) == (4, "wa-agent: cannot import sales: it exists\n")
     replaced = await cli("import", "sales.tar.gz", "--replace", "--json")
     assert replaced.json()["trash"].startswith("sales.")
     assert replaced.json()["sha256"] == sha256

@@ -174,3 +174,17 @@ async def redis(tmp_path, eventually):
     finally:
         process.terminate()
         await process.wait()
+
+
+async def test_redis_is_asked_with_the_password(doctor, house, redis):
+    house.supervisor.backends.declare("tick", "whaticket")
+
+    async def told(url: str) -> list[tuple[str, str]]:
+        found = await doctor(f"{TICKET}redis_url = '{url}'\n")
+        return [(level, said) for level, said, _ in found if said.startswith("Redis")]
+
+    assert await told(f"unix://:R-1@{redis}") == [("ok", f"Redis at {redis} answers")]
+    ((level, said),) = await told(f"unix://:R-2@{redis}")
+    assert (level, "R-2" in said, "Redis answers WRONGPASS" in said) == ("wrong", False, True)
+    ((level, said),) = await told(f"unix:///{redis}.gone")
+    assert (level, "no connection to Redis" in said) == ("wrong", True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.doctor import machine_parts as bundle_machine
+from agent.cli.doctor import bundle
 from agent.config.config import Config
 from agent.config.sections import AgentSection
 from agent.core.model import JournalEntry
@@ -67,7 +67,7 @@ async def test_without_an_agent_the_bundle_has_logs_units_and_history(
     assert "-u wa-instance@*.service" in parts["journal.txt"]
     assert "NRestarts=3" in parts["units.txt"]
     assert "Environment" not in parts["units.txt"].replace("EnvironmentFile", "")
-    assert parts["logs/repairs.log"].count("\n") == bundle_machine.LINES
+    assert parts["logs/repairs.log"].count("\n") == bundle.LINES
     assert parts["logs/repairs.log"].endswith("line 1999\n")
     assert "last words" in parts["workers/shop.log"]
     assert "it said" in parts["events.json"]
@@ -90,18 +90,18 @@ async def test_a_part_that_cannot_be_read_is_named_and_costs_no_bundle(
     assert "no permission" in parts["journal.txt"]
     (tmp_path / "bundle.tar.gz").unlink()
     programs("systemctl", "exec sleep 60")
-    monkeypatch.setattr(bundle_machine, "_SECONDS", 0.5)
+    monkeypatch.setattr(bundle, "_SECONDS", 0.5)
     parts = await unpacked(cli, tmp_path, "--state", str(state))
     assert parts["units.txt"].startswith("# missing")
     fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        told = bundle_machine.stored_events(state, 10)
+        told = bundle.stored_events(state, 10)
     finally:
         os.close(fd)
     assert told == {"missing": "an agent holds the database and does not answer"}
     (state / "agent.db").write_bytes(b"no database" * 500)
-    assert "agent.db" in bundle_machine.stored_events(state, 10)["missing"]
+    assert "agent.db" in bundle.stored_events(state, 10)["missing"]
 
 
 def test_a_link_that_a_worker_planted_is_not_followed(
@@ -116,7 +116,7 @@ def test_a_link_that_a_worker_planted_is_not_followed(
     (tmp_path / "state/run/pipe").mkdir()
     os.mkfifo(tmp_path / "state/run/pipe/worker.log")
     config = Config(agent=AgentSection(state_path=tmp_path / "state"))
-    parts = dict(bundle_machine.machine_parts(config))
+    parts = dict(bundle.machine_parts(config))
     assert "root's own" not in "".join(parts.values())
     assert set(parts) >= {"workers/one.log", "workers/pipe.log"}
     assert "workers/two.log" not in parts

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.sessions import waiting
+from agent.cli.sessions import switch
 from agent.errors import Refused, TryLater
 
 
@@ -24,12 +24,12 @@ class Told:
 
 def wait(*answers: tuple[str, str], seconds: float, engine: str = "evolution") -> dict[str, Any]:
     told = Told(engine, *answers)
-    return waiting.wait_until_connected(told, "sales", seconds)  # type: ignore[arg-type]
+    return switch.wait_until_connected(told, "sales", seconds)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
 def haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "SETTLED", 0.3)
+    monkeypatch.setattr(switch, "SETTLED", 0.3)
 
 
 @pytest.mark.parametrize("reason", ["misconfigured", "banned"])

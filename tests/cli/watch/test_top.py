@@ -15,13 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.watch.top_frame import (
-    Sight,
-    draw,
-    tone_of,
-    worst_first,
-)
-from agent.cli.watch.top_keys import Scroll
+from agent.cli.watch.top import Sight, draw, tone_of, worst_first
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -92,67 +86,11 @@ def test_a_session_that_should_run_and_is_down_is_in_trouble() -> None:
 @pytest.mark.parametrize("height", [5, 50])
 def test_a_frame_fits_the_window(width: int, height: int) -> None:
     rows = [one(f"instance-{n}", sentence="日本語" * 40) for n in range(30)]
-    lines = draw(Sight(rows, at_wall=0.0), width, height, colours=False, lost="gone " * 50)
+    lines = draw(Sight(rows), width, height, colours=False, lost="gone " * 50)
     assert len(lines) <= height
     for line in lines:
         columns = sum(2 if ord(sign) > 0x2E80 else 1 for sign in line)
         assert columns <= width, line
-
-
-def rows_of(lines: list[str]) -> list[str]:
-    begin = next(at for at, line in enumerate(lines) if line.startswith("INSTANCE"))
-    return [line.split()[0] for line in lines[begin + 1 :] if not line.startswith("…")]
-
-
-def test_the_list_can_be_scrolled_to_its_end_and_no_further() -> None:
-    sight = Sight([one(f"s{number:03}") for number in range(100)])
-    scroll = Scroll()
-
-    def seen() -> list[str]:
-        return rows_of(draw(sight, 100, 20, colours=False, scroll=scroll))
-
-    first = seen()
-    assert first[0] == "s000"
-    assert scroll.press(b"j")
-    assert seen()[0] == "s001"
-    assert scroll.press(b"\x1b[6~")
-    assert seen()[0] == f"s{len(first):03}"
-    for _ in range(50):
-        assert scroll.press(b"\x1b[6~")
-    assert seen()[-1] == "s099"
-    assert scroll.press(b"k")
-    assert seen()[-1] == "s098"
-    assert scroll.press(b"g")
-    assert seen() == first
-    assert scroll.press(b"G")
-    assert seen()[-1] == "s099"
-    assert not scroll.press(b"x")
-
-
-def test_a_filter_shows_what_has_all_of_its_words() -> None:
-    sight = Sight(
-        [
-            one("sales-1", "RECONNECTING", "degraded", sentence="the line was lost"),
-            one("sales-2"),
-            one("support", "RECONNECTING", "degraded", sentence="the line was lost"),
-        ]
-    )
-    scroll = Scroll()
-
-    def seen() -> list[str]:
-        return rows_of(draw(sight, 100, 20, colours=False, scroll=scroll))
-
-    for key in (b"/", b"s", b"a", b"l", b"q", b"\x7f", b" ", b"l", b"o", b"s", b"t"):
-        assert scroll.press(key)
-    assert any(
-        line == "FILTER  sal lost_" for line in draw(sight, 100, 20, colours=False, scroll=scroll)
-    )
-    assert seen() == ["sales-1"]
-    assert scroll.press(b"\r")
-    assert not scroll.press(b"x"), "it is a command again, and no letter"
-    assert seen() == ["sales-1"]
-    assert scroll.press(b"\x1b")
-    assert sorted(seen()) == ["sales-1", "sales-2", "support"]
 
 
 def test_foreign_text_cannot_move_the_cursor() -> None:
@@ -275,11 +213,6 @@ async def test_top_is_live_resizes_and_q_restores_the_terminal(
         assert "MSG/M" not in screen.text, "too narrow for it"
         screen.resize(24, 160)
         await eventually(screen.shows("MSG/M"))
-        os.write(screen.fd, b"/nobody\r")
-        await eventually(screen.shows("no instance fits the filter"))
-        os.write(screen.fd, b"\x1b")
-        last = "no instance fits the filter"
-        await eventually(lambda: "it answers nothing" in screen.read().rpartition(last)[2])
         os.write(screen.fd, b"q")
         assert await end(screen, eventually) == 0
 

@@ -143,11 +143,7 @@ async def test_what_has_begun_is_not_told_again_by_the_next_agent(
 
 
 async def test_after_another_boot_a_condition_begins_anew_and_a_trouble_goes_on(
-    bench: Bench,
-    tmp_path: Path,
-    store: Store,
-    clock: list[float],
-    monkeypatch: pytest.MonkeyPatch,
+    bench: Bench, tmp_path: Path, store: Store, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.put("a", S.RECONNECTING)
     bench.put("b", restarts={})

@@ -1,0 +1,189 @@
+"""`enable`, `disable`, `start`, `stop`, `restart`, `logout`, `delete` and `passkey`. `--wait`
+follows an instance until it is connected, or until only a person can help it."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from agent.cli.client import AgentSaidNo, Client
+from agent.cli.command import Subparsers, Words, add_instance_command, client_of, wants_json
+from agent.cli.terminal import ask, clean, print_answer, with_progress
+from agent.core.reasons import reason_of
+from agent.errors import Refused, TryLater
+
+T = TypeVar("T")
+SETTLED = 5.0
+"""Seconds: right after a start an instance may still show the reason of its last run, and the
+sandbox a code that its own phone scans."""
+LONGEST_WAIT = 300
+TO_THE_END = f"?wait={LONGEST_WAIT}"
+_REMOTE_SECONDS = 240.0
+"""The agent gives a server 150 to delete a session."""
+WAIT: Words = {
+    "--wait SECONDS": (
+        "wait until it is connected; exit status 75 when late, or when a person must scan",
+        {"type": float},
+    )
+}
+CONFIRM: Words = {
+    "--confirm-passkey ID": "the id once more, where the account needs a passkey to link again;"
+    " skips the question"
+}
+_YES: Words = {"--yes": "confirm that the pairing ends"}
+_INTENTS: tuple[tuple[str, str, str, Words], ...] = (
+    ("enable", "run an instance, now and after every boot", "enabled", WAIT),
+    ("disable", "stop an instance, now and after every boot", "disabled", {}),
+    ("start", "run an instance until the next boot", "will be started", WAIT),
+    ("stop", "stop an instance until the next start or boot", "will be stopped", {}),
+    ("restart", "restart an instance's worker", "will be restarted", WAIT),
+    (
+        "logout",
+        "end an instance's pairing; a person must scan again",
+        "is being logged out",
+        {**_YES, **CONFIRM},
+    ),
+)
+
+
+def add(commands: Subparsers) -> None:
+    for name, summary, done, words in _INTENTS:
+        parser = add_instance_command(commands, name, intend, summary, words=words)
+        parser.set_defaults(verb=name, done=done)
+    summary = "retire an instance's session and remove the instance; a backend keeps its session"
+    words = {
+        "--remote": "also delete its session on the backend, for good",
+        "--confirm WORDS": "for --remote: 'delete REMOTE', skips the question",
+        **CONFIRM,
+    }
+    add_instance_command(commands, "delete", delete, summary, words=words)
+    summary = "note whether an instance's account needs a passkey to link"
+    words = {
+        "word=WORD": (
+            "needed: no automatic step ends its pairing, and logout, cleanup, delete ask twice;"
+            " or: not-needed",
+            {"choices": ("needed", "not-needed")},
+        )
+    }
+    add_instance_command(commands, "passkey", mark, summary, "needed", words=words)
+
+
+def intend(options: argparse.Namespace) -> int:
+    client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
+    if options.verb == "logout":
+        confirm = {"confirm": options.yes}
+        instance = ask_twice(options, lambda more: client.post(path + TO_THE_END, confirm | more))
+    else:
+        instance = client.post(path)
+    return wait_and_print(client, options, instance, options.done)
+
+
+def mark(options: argparse.Namespace) -> int:
+    needed = options.word == "needed"
+    path = f"/api/instance/{options.id}/passkey"
+    instance = client_of(options).request("PUT", path, body={"needed": needed}).json()
+    word = "needs a passkey" if needed else "needs no passkey"
+    return print_answer(options, instance, f"{options.id}: its account {word} to link")
+
+
+def ask_twice(options: argparse.Namespace, send: Callable[[dict[str, Any]], T]) -> T:
+    """`send` takes the fields to add to the request's body."""
+    confirmed, field = options.confirm_passkey, "confirm_passkey"
+    try:
+        return send({field: confirmed} if confirmed else {})
+    except AgentSaidNo as error:
+        if error.code != field or confirmed or not sys.stdin.isatty():
+            raise
+    print(f"The account of {options.id} needs a passkey to link again: only its owner can do that,")
+    print("at a desk (wa-agent pair). Its pairing can be lost for good.")
+    return send({field: ask(f"To go on, type: {options.id}\n> ")})
+
+
+def delete(options: argparse.Namespace) -> int:
+    client, path = client_of(options), f"/api/instance/{options.id}"
+    query: dict[str, Any] = {"wait": LONGEST_WAIT}
+    words: dict[str, Any] = {}
+    if options.remote:
+        words, query["remote"] = {"confirm": _confirmed(client, options)}, "true"
+    answer = ask_twice(
+        options,
+        lambda more: with_progress(
+            f"deleting {options.id}",
+            lambda: client.request(
+                "DELETE", path, query=query, body=words | more or None, seconds=_REMOTE_SECONDS
+            ),
+            quiet=wants_json(options),
+        ),
+    ).json()
+    lines = [f"{options.id} deleted"]
+    if "remote" in answer:
+        state = "deleted too" if answer["remote_deleted"] else "untouched"
+        if answer["remote_renewing"] and not answer["remote_deleted"]:
+            state = "not as it was: a clean-up was under way, which deletes it and makes it again"
+        lines.append(f"{answer['remote']} on {answer['backend']} is {state}")
+    if answer.get("keys_ended"):
+        lines.append(f"keys that open it no more: {', '.join(map(clean, answer['keys_ended']))}")
+    if dropped := answer.get("messages_dropped"):
+        noun = "message that waits" if dropped == 1 else "messages that wait"
+        lines.append(f"{dropped} {noun} to be sent went with it, for good")
+    if answer["trash"]:
+        lines.append(f"its session can come back: wa-agent trash restore {answer['trash']}")
+    return print_answer(options, answer, *lines)
+
+
+def _confirmed(client: Client, options: argparse.Namespace) -> str:
+    """The words that confirm the end of a pairing: an option, or typed at the terminal."""
+    if options.confirm is not None:
+        return str(options.confirm)
+    instance = client.get(f"/api/instance/{options.id}")
+    if not instance["backend"] or not sys.stdin.isatty():
+        return ""  # the agent refuses, and its error tells the words
+    print(f"{clean(instance['remote'])} on {instance['backend']} will be deleted for good.")
+    return ask(f"To go on, type: delete {clean(instance['remote'])}\n> ")
+
+
+def wait_and_print(
+    client: Client, options: argparse.Namespace, instance: dict[str, Any], done: str
+) -> int:
+    if getattr(options, "wait", None) is not None:
+        instance = wait_until_connected(client, options.id, options.wait)
+        done = "is connected"
+    hold = clean(instance["wait_sentence"])
+    waits = f"it waits: {hold} (wa-agent why {options.id})" if instance["wait_reason"] else ""
+    return print_answer(options, instance, f"{options.id} {done}", waits)
+
+
+def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    hopeless_since: float | None = None
+    while True:
+        instance = client.get(f"/api/instance/{id}")
+        status, sentence = instance["connection_status"], instance["sentence"]
+        if status == "CONNECTED":
+            return instance
+        shows_code = status == "QR_REQUIRED"
+        if not shows_code and not _only_a_person_helps(instance):
+            hopeless_since = None
+        elif hopeless_since is None:
+            hopeless_since = time.monotonic()
+        settles = SETTLED if not shows_code or _scans_itself(instance) else 0.0
+        if hopeless_since is not None and time.monotonic() - hopeless_since >= settles:
+            if shows_code:
+                raise TryLater(f"a person must scan the code of {id}: wa-agent qr {id} --watch")
+            raise Refused(f"cannot wait for {id}: a person must help, {sentence}")
+        if time.monotonic() >= deadline:
+            raise TryLater(f"cannot wait longer for {id}: it is {status}, {sentence}")
+        time.sleep(0.2)
+
+
+def _scans_itself(instance: dict[str, Any]) -> bool:
+    from agent.engines.catalog import CATALOG
+
+    entry = CATALOG.get(instance["engine"])
+    return entry is not None and entry.scans_itself
+
+
+def _only_a_person_helps(instance: dict[str, Any]) -> bool:
+    down = instance["connection_status"] in ("DISCONNECTED", "AUTH_FAILURE")
+    return down and bool(instance["reason"]) and reason_of(instance["reason"]).hopeless

@@ -1,0 +1,198 @@
+"""What commands print and ask: JSON where it is wanted, else lines and aligned tables; colours on a
+terminal, foreign text without control codes, and the progress of work of more than a second."""
+
+import argparse
+import json
+import sys
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from agent.cli.command import wants_json
+
+Result = TypeVar("Result")
+Row = dict[str, Any]
+"""As the API gave it."""
+_PATIENCE = 1.0
+_EVERY = 0.2
+_COLOURS = {"good": "32", "bad": "31", "soft": "2", "warn": "33"}
+_STATUS_COLOURS = {
+    "CONNECTED": "good",
+    "AUTH_FAILURE": "bad",
+    "DISCONNECTED": "soft",
+    "QR_REQUIRED": "warn",
+}
+
+
+def clean(text: object) -> str:
+    """Without control codes and direction marks: they could redraw or fake a terminal."""
+    return "".join(
+        letter if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co") else "�"
+        for letter in str(text)
+    )
+
+
+def colour(text: str, kind: str) -> str:
+    if not sys.stdout.isatty():
+        return text
+    return f"\x1b[{_COLOURS[kind]}m{text}\x1b[0m"
+
+
+def print_json(answer: Any) -> None:
+    print(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def table_lines(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(columns_of, column)) for column in zip(heads, *cells, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    return [colour(line(heads), "soft"), *(_tint(line(row), row) for row in cells)]
+
+
+def _tint(line: str, row: Sequence[str]) -> str:
+    for word, kind in _STATUS_COLOURS.items():
+        if word in row:
+            return line.replace(word, colour(word, kind), 1)
+    return line
+
+
+def columns_of(text: str) -> int:
+    """How wide a terminal shows it."""
+    return sum(
+        0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF")
+        for sign in text
+    )
+
+
+def pad(text: str, width: int) -> str:
+    return text + " " * (width - columns_of(text))
+
+
+def pair_lines(pairs: Mapping[str, object]) -> list[str]:
+    width = max(map(len, pairs), default=0)
+    return [f"{colour(name.ljust(width), 'soft')}  {clean(value)}" for name, value in pairs.items()]
+
+
+def moment(text: str | None) -> str:
+    """A time of the API in this machine's zone."""
+    if not text:
+        return "-"
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return text
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // below} {small}"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def next_of(instance: Mapping[str, Any]) -> str | None:
+    """The API's time at which the agent tries the instance next."""
+    is_open = instance["circuit"] == "open"
+    found: str | None = instance["circuit_opens"] if is_open else instance["next_attempt"]
+    return found
+
+
+def next_try(instance: Mapping[str, Any], now: datetime | None = None) -> str:
+    """When the agent tries the instance next; "" without a try, or when its time has come."""
+    if not (text := next_of(instance)):
+        return ""
+    left = (datetime.fromisoformat(text) - (now or datetime.now(UTC))).total_seconds()
+    return f"next try in {duration(left)}" if left >= 1 else ""
+
+
+def size(count: float | None) -> str:
+    if count is None:
+        return "-"
+    mebibytes = count / 1048576
+    return f"{mebibytes:.0f} MiB" if mebibytes < 10_000 else f"{mebibytes / 1024:.0f} GiB"
+
+
+def print_answer(options: argparse.Namespace, answer: Any, *lines: str, good: bool = True) -> int:
+    """Empty lines are left out; returns the exit status: 0, or 1 without `good`."""
+    if wants_json(options):
+        print_json(answer)
+    else:
+        for line in filter(None, lines):
+            print(line)
+    return 0 if good else 1
+
+
+def print_list(
+    options: argparse.Namespace,
+    rows: Sequence[Row],
+    heads: Sequence[str],
+    cells: Callable[[Row], Sequence[object]],
+    *,
+    nothing: str,
+    bare: str = "",
+) -> int:
+    """`bare`: the one field to print, a line for each row."""
+    if bare:
+        return print_answer(options, rows, *(str(row[bare]) for row in rows))
+    lines = table_lines(heads, [cells(row) for row in rows]) if rows else [nothing]
+    return print_answer(options, rows, *lines)
+
+
+def ask(question: str) -> str:
+    """The line that a person typed; "" where the standard input is no terminal."""
+    if not sys.stdin.isatty():
+        return ""
+    try:
+        return input(question).strip()
+    except EOFError:
+        return ""
+
+
+def with_progress(
+    words: str, work: Callable[[], Result], look: Callable[[], str] = str, *, quiet: bool = False
+) -> Result:
+    """Do the work in a thread and print the words, the seconds and what `look` says meanwhile."""
+    if quiet or not sys.stderr.isatty():
+        return work()
+    done = threading.Event()
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # raised where the work was asked for
+            errors.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    begun = time.monotonic()
+    late = not done.wait(_PATIENCE)
+    while late and not done.wait(_EVERY):
+        line = f"{words}: {time.monotonic() - begun:.0f} s{look()}"
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+    if late:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def of_bytes(done: int, total: int) -> str:
+    """ ", 12 of 40 MiB (30 %)"; "" before anything is known."""
+    if not done:
+        return ""
+    if not total:
+        return f", {done / 1048576:.1f} MiB"
+    share = min(100.0 * done / total, 100.0)
+    return f", {done / 1048576:.1f} of {total / 1048576:.1f} MiB ({share:.0f} %)"
