@@ -247,10 +247,10 @@ async def test_a_list_that_calls_an_open_session_closed_ends_no_session(begin, s
 
 
 async def test_an_incident_is_over_when_its_sessions_show_their_codes(begin, standin, eventually):
-    one = await begin("till-1", "till-2")
+    one = await begin("till-1", "till-2", "till-3")
     await eventually(one.incident)
     await eventually(one.incident, False)
-    await show_codes(one, eventually, "till-1", "till-2")
+    await show_codes(one, eventually, "till-1", "till-2", "till-3")
     events = (await one.agent.do("GET", "/api/events?limit=500"))["events"]
     assert any(each["kind"] == "canary" for each in events)
     told = await one.agent.do("POST", "/api/instance/till-1/ensure-healthy?wait=120")
@@ -260,9 +260,9 @@ async def test_an_incident_is_over_when_its_sessions_show_their_codes(begin, sta
 async def test_the_server_back_by_itself_ends_the_incident_and_holds_up_no_request(
     begin, standin, eventually
 ):
-    one = await begin("till-1", "till-2")
+    one = await begin("till-1", "till-2", "till-3")
     await eventually(one.incident)
-    for name in ("till-1", "till-2"):
+    for name in ("till-1", "till-2", "till-3"):
         standin.instances[name].stuck = False
         standin.instances[name].connect()
     told = await one.agent.do("POST", "/api/instance/till-2/ensure-healthy?wait=120")
