@@ -81,6 +81,7 @@ async def test_an_idle_session_has_no_file_and_answers_all_the_same(tmp_path: Pa
     assert (await at.ask("messages", after=0))["records"] == []
     assert numbers_of((await at.ask("messages", after=9))["records"]) != []
     assert (await at.ask("messages_state"))["waiting"] == 0
+    assert await at.ask("messages_marked", chat="1", cursor=0) == {}
     await at.intake.close()
     assert list(tmp_path.iterdir()) == []
 
