@@ -102,7 +102,7 @@ class FileWriter(logging.Handler):
 
 
 def open_files(
-    folder: Path, form: str, *, max_bytes: int, keep: int, repairs_name: str = "repairs.log"
+    folder: Path, form: str, repairs_name: str, *, max_bytes: int = 10 << 20, keep: int = 5
 ) -> None:
     """audit.log, performance.log and the one of repairs, from now on."""
     try:

@@ -239,7 +239,7 @@ SLOW = tuple(
     for place in (
         *("daemon/", "baileys/", "scripts/", "standin/", "trial/"),
         *("engines/baileys/", "engines/web/"),
-        *("wings/page/", "moving/", "metrics/", "worker/", "host/process/", "store/"),
+        *("page/", "moving/", "metrics/", "worker/", "host/process/", "store/"),
     )
 )
 """Real agents, workers, browsers and servers: not what one waits for at each save."""

@@ -166,14 +166,13 @@ def serve(sock: socket.socket) -> int:
     import agent.daemon.main
     import agent.host.process.host
     import agent.worker.__main__  # noqa: F401
-    from agent.config.wing_tables import wing_tables
+    from agent.config.tables import brought
     from agent.engines.catalog import CATALOG, load_engine
-    from agent.wing import wings
 
     for entry in CATALOG.values():
         if not entry.remote:
             load_engine(entry.name)
-    wing_tables(), [wing.take(wing.part) for wing in wings() if wing.part]
+    brought()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is for the agents
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

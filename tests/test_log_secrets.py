@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from agent.backends.whaticket.contract import BackendSettings
-from agent.config import BackendDeclaration, Config
+from agent.config.config import Config
+from agent.config.declaration import BackendDeclaration
 from agent.core.setting import settings_of
 from agent.log import LineWriter, as_fields, as_json, as_text, describe
 from agent.logfiles import FileWriter

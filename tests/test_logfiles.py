@@ -78,7 +78,7 @@ def test_a_file_that_logrotate_moved_is_created_again(tmp_path: Path) -> None:
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "audit.log").symlink_to(tmp_path / "victim")
     with pytest.raises(ConfigError, match="cannot write log files"):
-        open_files(tmp_path, "text", max_bytes=1000, keep=1)
+        open_files(tmp_path, "text", "repairs.log", max_bytes=1000, keep=1)
     assert not (tmp_path / "victim").exists()
 
 
@@ -97,7 +97,7 @@ def test_every_line_goes_to_its_file_with_any_level_of_stderr(tmp_path: Path) ->
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     set_up_logging("error", env={}, fd=writing)
-    open_files(tmp_path / "log", "json", max_bytes=100_000, keep=1)
+    open_files(tmp_path / "log", "json", "repairs.log", max_bytes=100_000, keep=1)
     bound(Category.API, "sales", AUDIT).info("key shop: POST /x → 202")
     bound(Category.RECOVERY, "sales").info("restart: it is stuck")
     bound(Category.SESSION, "sales").info("of no interest")
@@ -125,7 +125,7 @@ def test_every_line_goes_to_its_file_with_any_level_of_stderr(tmp_path: Path) ->
 
 def test_the_file_of_repairs_can_have_another_name(tmp_path: Path) -> None:
     name = "auto-fix-sessions.log"
-    open_files(tmp_path / "logs", "text", max_bytes=100_000, keep=1, repairs_name=name)
+    open_files(tmp_path / "logs", "text", name, max_bytes=100_000, keep=1)
     bound(Category.CRYPTO, "desk").info("round: its keys fail")
     assert "[desk] round: its keys fail" in (tmp_path / "logs" / name).read_text()
     assert not (tmp_path / "logs" / "repairs.log").exists()
@@ -134,7 +134,7 @@ def test_the_file_of_repairs_can_have_another_name(tmp_path: Path) -> None:
 async def test_the_performance_log_has_a_line_for_each_instance(
     tmp_path: Path, eventually: Eventually
 ) -> None:
-    open_files(tmp_path, "text", max_bytes=100_000, keep=1)
+    open_files(tmp_path, "text", "repairs.log", max_bytes=100_000, keep=1)
     view = make_view("sales", messages={"in": 2, "out": 3}, probes=4, response_seconds=0.005)
     assert "messages=5" in performance_line(view, 0)
     assert "response_seconds=0.0050" in performance_line(view, 0)

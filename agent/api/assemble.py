@@ -49,7 +49,7 @@ async def serve(
         head_seconds=section.head_timeout,
         limits=ConnectionLimits(
             per_address=section.connections_per_address,
-            heads_per_address=max(section.connections_per_address // 2, 1),
+            heads_per_address=4 * section.connections_per_address,
         ),
     )
     runner = web.AppRunner(

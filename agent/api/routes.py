@@ -1,11 +1,10 @@
 """The table of all routes: path, right, handler, summary, fields."""
 
-from dataclasses import replace
-
 from agent.api import placement
 from agent.api.handlers import (
     backends,
     events,
+    evidence,
     figures,
     instances,
     keys,
@@ -16,6 +15,7 @@ from agent.api.handlers import (
     repairs,
     sandbox,
     snapshots,
+    troubles,
     web_session,
     whatsapp,
 )
@@ -24,9 +24,11 @@ from agent.api.http.auth import Right
 from agent.api.http.call import Route
 from agent.api.timely import WAIT
 from agent.core.model import ID_PATTERN
+from agent.messages import routes as kept_messages
 from agent.moving import routes as archives
+from agent.page import pages
 from agent.vault.folders import NAME_PATTERN
-from agent.wing import wings
+from agent.webhooks import part as webhooks
 
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
@@ -113,10 +115,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/healthz", OPEN, monitoring.alive, "Alive: the loop turns", answers=(200, 503)),
     Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all sessions are restored", answers=(200, 503)),  # noqa: E501
     *archives.ROUTES,
-    *(
-        replace(route, area=route.area or wing.title.capitalize())
-        for wing in wings() if wing.routes
-        for route in wing.take(wing.routes).ROUTES
-    ),
+    *evidence.ROUTES,
+    *kept_messages.ROUTES,
+    *pages.ROUTES,
+    Route("GET", "/api/troubles", READ, troubles.list_troubles, "What is wrong now"),
+    *webhooks.ROUTES,
 )
 # fmt: on

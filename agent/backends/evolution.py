@@ -12,7 +12,7 @@ from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, segment
 from agent.backends.server import Listed
 from agent.clock import boot_now
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.core.words import NO_PROOF, Claim, RemoteSession
 from agent.engines.base import Qr
 from agent.engines.phones import phone_of

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from agent.backends.http import ServerDown
 from agent.clock import boot_now
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.core.model import Claim, ClaimFact, InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import ProbeAnswer, Qr
 from agent.errors import EngineError, Refused

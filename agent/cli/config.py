@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from agent.cli.agent import given_settings, overrides_of
 from agent.cli.command import (
@@ -37,20 +36,13 @@ def add(commands: Subparsers) -> None:
             parser.add_argument("--force", action="store_true", help="replace a file")
 
 
-def _load(options: argparse.Namespace) -> Any:
-    from agent.config import load_config
+def check(options: argparse.Namespace) -> int:
+    from agent.config.load import load_config
     from agent.supervise.start_up import find_declared_problem
 
-    path = config_path(options.config, os.environ)
-    overrides = overrides_of(options)
-    return load_config(path, os.environ, overrides=overrides, more=find_declared_problem)
-
-
-def check(options: argparse.Namespace) -> int:
-    from agent.config import unused_variables
-
-    unused = list(unused_variables(os.environ, _load(options).backend))
-    path = config_path(options.config, os.environ)
+    path, given = config_path(options.config, os.environ), overrides_of(options)
+    config = load_config(path, os.environ, overrides=given, more=find_declared_problem)
+    unused = config.warnings
     if not wants_json(options):
         for sentence in unused:
             print(f"wa-agent: {sentence}", file=sys.stderr)
@@ -59,7 +51,8 @@ def check(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    from agent.config import load_config, render_config, tables_of, without_secrets
+    from agent.config.load import load_config
+    from agent.config.render import render_config, tables_of, without_secrets
 
     path, overrides = settings_in_use(options, client_of(options))
     config = without_secrets(load_config(path, os.environ, overrides=overrides))
@@ -71,7 +64,8 @@ def show(options: argparse.Namespace) -> int:
 
 
 def init(options: argparse.Namespace) -> int:
-    from agent.config import load_config, render_config
+    from agent.config.load import load_config
+    from agent.config.render import render_config
 
     target = Path(options.config or INSTALLED_CONFIG)
     # Only what the command line gives: an older file must not flow into the new one.

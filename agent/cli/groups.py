@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import Any
 
 from agent.cli.command import Group
-from agent.wing import wings
 
 WORDS: Mapping[str, str] = {
     "agent": "run worker version",
@@ -27,6 +26,7 @@ WORDS: Mapping[str, str] = {
     "sessions.repairs": "recover ensure-healthy cleanup repair setup incidents",
     "watch.reasons": "reasons",
     "watch.events": "events",
+    "watch.logs": "logs",
     "copies.snapshots": "snapshot snapshots restore",
     "sessions.remote_session": "removed remote-settings",
     "copies.trash": "trash",
@@ -35,34 +35,31 @@ WORDS: Mapping[str, str] = {
     "sessions.web": "pairing-code screenshot",
     "agent.moving.commands": "export import",
     "agent.moving.program_commands": "programs",
+    "copies.pair": "pair",
+    "agent.messages.commands": "messages outbox",
+    "agent.webhooks.commands": "webhooks",
     "doctor.command": "doctor",
     "config": "config",
+    "install_units": "install-units",
+    "demo": "demo",
 }
-"""The modules below agent/cli, each with its commands."""
+"""The modules of commands, below agent/cli or of another room, each with its words."""
 
 SECTIONS: Mapping[str, str] = {
     "every day": "create qr list show why events send restart top doctor",
     "a session": "settings enable disable start stop logout delete passkey pairing-code screenshot"
     " read presence",
-    "what happens": "health reasons incidents",
+    "what happens": "health reasons incidents logs",
     "repairs": "repair recover ensure-healthy cleanup setup",
-    "copies, and moving in": "snapshot snapshots restore trash export import",
+    "copies, and moving in": "snapshot snapshots restore trash export import pair",
     "your own bots": "programs",
     "sessions on Evolution and whaticket servers": "backends remote-settings removed",
-    "this installation": "run config key version worker",
-    "trying it out": "sandbox",
+    "this installation": "run config key version worker install-units",
+    "trying it out": "sandbox demo",
+    "messages": "messages outbox",
+    "events to other programs": "webhooks",
 }
 """The titles of the help, each with its commands."""
-
-
-def sections() -> Mapping[str, str]:
-    """The titles of the help with their commands, those that only a wing has last."""
-    titles = dict(SECTIONS)
-    for wing in wings():
-        if wing.commands:
-            words = (titles.get(wing.title, ""), *wing.commands.values())
-            titles[wing.title] = " ".join(words).strip()
-    return titles
 
 
 def group_of(word: str) -> Group | None:
@@ -77,10 +74,5 @@ def all_groups() -> Iterator[Group]:
 def modules() -> Iterator[tuple[str, Callable[[], Any]]]:
     """The words of each module of commands, and how it is imported."""
     for name, words in WORDS.items():
-        yield (
-            words,
-            partial(import_module, name if name.startswith("agent.") else f"agent.cli.{name}"),
-        )
-    for wing in wings():
-        for name, words in wing.commands.items():
-            yield words, partial(wing.take, name)
+        whole = name if name.startswith("agent.") else f"agent.cli.{name}"
+        yield words, partial(import_module, whole)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.cli import agent
 from agent.cli.command import Group, add_common
-from agent.cli.groups import all_groups, group_of, sections
+from agent.cli.groups import SECTIONS, all_groups, group_of
 from agent.cli.terminal.show import clean
 from agent.errors import WaError
 
@@ -37,7 +37,7 @@ class InSections(argparse.RawDescriptionHelpFormatter):
             return super()._format_action(action)
         commands = {command.dest: command for command in action._choices_actions}
         parts = []
-        for title, words in sections().items():
+        for title, words in SECTIONS.items():
             shown = [commands[word] for word in words.split() if word in commands]
             parts += [f"\n{title}:\n"] if shown else []
             parts += map(super()._format_action, shown)

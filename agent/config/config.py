@@ -17,7 +17,6 @@ from agent.core.findings.memory import MemoryPolicy
 from agent.core.health.policy import HealthPolicy
 from agent.core.incidents.incident import IncidentPolicy
 from agent.core.model import InstanceId
-from agent.core.phases import PhaseDeadlines
 from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.policy import RecoveryPolicy
@@ -29,8 +28,8 @@ Value = str | bool | Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | flo
 class Declaration(Struct, frozen=True):
     """One [[instance]]: created when it is missing, never deleted because it is absent."""
 
-    id: InstanceId
-    engine: str
+    id: InstanceId = InstanceId("")
+    engine: str = ""
     enabled: bool = True
     settings: dict[str, Value | dict[str, Any]] = {}
 
@@ -46,7 +45,6 @@ class Config:
     start: StartPolicy = field(default_factory=StartPolicy)
     stop: own.StopSection = field(default_factory=own.StopSection)
     health: HealthPolicy = field(default_factory=HealthPolicy)
-    phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
     recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     memory: MemoryPolicy = field(default_factory=MemoryPolicy)
@@ -55,21 +53,19 @@ class Config:
     troubles: TroublesPolicy = field(default_factory=TroublesPolicy)
     worker: own.WorkerSection = field(default_factory=own.WorkerSection)
     sessions: own.SessionsSection = field(default_factory=own.SessionsSection)
-    backends: own.BackendsSection = field(default_factory=own.BackendsSection)
     backend: tuple[BackendDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
     of_wings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """The rows of each table that a wing brings, by the table's name."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """A sentence for each environment variable that no backend takes. That is no error: on a
+    machine it may well be meant for another program."""
 
     @cached_property
     def health_policy(self) -> HealthPolicy:
         """A proof of CONNECTED stays valid for three checks at least."""
         proof = max(self.health.proof_limit, 3 * self.health.interval)
-        return replace(self.health, phases=self.phases, reconnect=self.reconnect, proof_limit=proof)
-
-    @cached_property
-    def recovery_policy(self) -> RecoveryPolicy:
-        return replace(self.recovery, keys_again=self.crypto.round)
+        return replace(self.health, reconnect=self.reconnect, proof_limit=proof)
 
     @cached_property
     def incident_policy(self) -> IncidentPolicy:
@@ -84,11 +80,6 @@ class Config:
         return replace(self.start, parallel=parallel_starts(self.start.parallel, cores))
 
     @property
-    def scraped_at(self) -> str:
-        """HOST:PORT of the HTTP interface as others on this machine reach it."""
-        return self.api.listen or own.USUAL_LISTEN
-
-    @property
     def session_root(self) -> Path:
         chosen = self.agent.session_storage_path
         return Path(chosen) if chosen else self.agent.state_path / "sessions"
@@ -96,11 +87,6 @@ class Config:
     @property
     def cache_root(self) -> Path:
         return Path(self.agent.cache_path or self.agent.state_path / "cache")
-
-    @property
-    def backends_root(self) -> Path:
-        """One folder per backend: what its worker reads, and what its engine keeps."""
-        return self.agent.state_path / "backends"
 
     @property
     def api_socket(self) -> Path:
@@ -113,5 +99,5 @@ class Config:
 
 def sections() -> tuple[str, ...]:
     """The names of the base's tables that are written once: [NAME]."""
-    rows = ("backend", "instance", "of_wings")
+    rows = ("backend", "instance", "of_wings", "warnings")
     return tuple(table.name for table in fields(Config) if table.name not in rows)

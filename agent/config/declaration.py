@@ -1,19 +1,24 @@
-"""One [[backend]]: the settings of all kinds of servers. Standard library only.
+"""[[backend]]: servers of other programs whose sessions the agent watches, and their secrets.
 
 Plain http is allowed: most of these servers are on the same machine or in its own network.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.core.setting import setting
-from agent.core.words import parse_instance_id
-from agent.errors import InvalidRequest
+from agent.core.setting import HIDDEN, Fault, name_fault, path_fault, setting, settings_of
+from agent.errors import ConfigError
 
-Fault = tuple[tuple[str, ...], str]
-"""Keys, the one to blame first, and what is wrong with them."""
+log = logging.getLogger(__name__)
+
+LONGEST_SECRET = 16 * 1024
+"""Characters of a key or a password; a longer file is something else."""
 
 
 def url_fault(
@@ -39,12 +44,6 @@ def url_fault(
     return f"{fault} without ? and #" if parts.query or parts.fragment else ""
 
 
-def path_fault(text: str) -> str:
-    if text and (not text.startswith("/") or ".." in text.split("/")):
-        return f"it must be an absolute path without .., not {text!r:.80}"
-    return ""
-
-
 def key_fault(text: str) -> str:
     """Why a header cannot carry this key; "" = it can."""
     if not text.isascii() or not text.isprintable() or " " in text:
@@ -61,26 +60,17 @@ class NoSettings:
 class BackendDeclaration:
     """One server. Durations are seconds."""
 
-    name: str = setting("", "name of the backend here: [a-z0-9][a-z0-9_-]{0,47}")
+    name: str = setting("", "its name here: [a-z0-9][a-z0-9_-]{0,47}", check=name_fault)
     engine: str = setting("", "kind of server; the settings of each kind stand below")
-    url: str = setting(
-        "",
-        "http://HOST:PORT or https://… of the server, without a password",
-        check=url_fault,
-        variable="BACKEND_URL",
-    )
-    key: str = setting(
-        "", "API key of the server, or a ready token for whaticket", secret=True, check=key_fault
-    )
+    url: str = setting("", "http(s)://HOST:PORT of the server, without a password", check=url_fault)
+    key: str = setting("", "its API key, or a whaticket token", secret=True, check=key_fault)
     key_file: str = setting("", "file that holds only the key, instead of key", check=path_fault)
     adopt: tuple[str, ...] = setting(
         (), 'names of its sessions that become instances automatically; ["*"] = all, [] = none'
     )
     timeout: float = setting(10.0, "seconds that one request may take", low=0.05, high=120)
     parallel: int = setting(50, "simultaneous requests to the server", low=1, high=1000)
-    ca_file: str = setting(
-        "", 'file with the trusted certificates; "" = those of this machine', check=path_fault
-    )
+    ca_file: str = setting("", 'trusted certificates; "" = those of this machine', check=path_fault)
     tls_verify: bool = setting(True, "false = accept any certificate, for tests only")
     prove: bool = setting(True, "true = a session must also answer a harmless query")
     own: Any = NoSettings()
@@ -93,14 +83,6 @@ class BackendDeclaration:
 
 
 def shared_faults(declaration: BackendDeclaration) -> Iterator[Fault]:
-    for key in ("name", "engine", "url"):
-        if not getattr(declaration, key):
-            yield (key,), "every [[backend]] needs it"
-    try:
-        parse_instance_id(declaration.name)
-    except InvalidRequest:
-        words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
-        yield ("name",), f"it must be {words}, not {declaration.name!r:.80}"
     if declaration.engine == "evolution" and not (declaration.key or declaration.key_file):
         yield ("key",), "an Evolution API server needs key or key_file"
     if declaration.ca_file and not declaration.tls_verify:
@@ -109,3 +91,61 @@ def shared_faults(declaration: BackendDeclaration) -> Iterator[Fault]:
     for key in ("key", "password"):
         if values.get(key) and values.get(f"{key}_file"):
             yield (f"{key}_file", key), f"{key} and {key}_file cannot both be given"
+
+
+def with_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
+    """With its key and password, wherever they lie. ConfigError says which cannot be read."""
+    found: dict[str, Any] = {}
+    values = declaration.flat()
+    # A key becomes a header; a password may hold whatever it likes.
+    for key, fault in (("key", key_fault), ("password", lambda _text: "")):
+        if path := values.get(f"{key}_file"):
+            whose = f"{key}_file of backend {declaration.name}"
+            found[key] = read_secret(path, whose, f"backend.{key}_file", fault)
+    own = declaration.own
+    if password := found.pop("password", ""):
+        own = replace(own, password=password)
+    return replace(declaration, own=own, **found)
+
+
+def hide_secrets(table: Any) -> Any:
+    """The row with *** for keys and passwords."""
+    hidden: dict[str, Any] = {}
+    for its, mark in settings_of(table):
+        value = getattr(table, its.name)
+        if value and (mark.secret or mark.credentials):
+            hidden[its.name] = HIDDEN if mark.secret else _shown_url(value)
+    if own := getattr(table, "own", None):
+        hidden["own"] = hide_secrets(own)
+    return replace(table, **hidden)
+
+
+def _shown_url(url: str) -> str:
+    """The URL without password and query, which may be secrets."""
+    scheme, mark, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    credentials, at, host = authority.rpartition("@")
+    shown = f"{HIDDEN}@{host}" if at and credentials else authority
+    return f"{scheme}{mark}{shown}{slash}{path.partition('?')[0]}"
+
+
+def read_secret(path: str, whose: str, field: str, fault: Callable[[str], str]) -> str:
+    """The file's one line. `whose` is for the error, which never shows the content; `fault` says
+    what is wrong with a text."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(LONGEST_SECRET + 1)
+        if len(text) > LONGEST_SECRET:
+            raise ValueError(f"it is longer than {LONGEST_SECRET} characters")
+        text = text.removesuffix("\n").removesuffix("\r")
+        if problem := fault(text) if text else "it is empty":
+            raise ValueError(problem)
+    except (OSError, ValueError) as error:
+        undecoded = isinstance(error, UnicodeDecodeError)  # its own text shows what the file holds
+        cause = "it is not UTF-8" if undecoded else getattr(error, "strerror", None) or str(error)
+        origin = error if isinstance(error, OSError) else None
+        raise ConfigError(f"cannot read {path} ({whose}): {cause}", field=field) from origin
+    if stat.S_IMODE(mode) & 0o004:
+        log.warning("%s is open to every user: chmod o-rwx %s", path, path)
+    return text

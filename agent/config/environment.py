@@ -1,9 +1,10 @@
 """Environment variables that stand for keys, and how a text becomes a value."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent.config.backends import variables
+import msgspec
+
 from agent.core.setting import settings_of
 from agent.errors import ConfigError
 
@@ -30,60 +31,53 @@ NAMED = {
 }
 """Names that users know: the key, and how the variable counts."""
 
-_WORDS = {"true": True, "yes": True, "on": True, "1": True}
-_WORDS |= {"false": False, "no": False, "off": False, "0": False}
+OF_BACKENDS = {"BACKEND_URL": ("url", ""), "REDIS_URL": ("redis_url", "whaticket")}
+"""Names that users know, for the first [[backend]] of that engine ("" = any): its key."""
+
+_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number"}
 
+Given = Iterator[tuple[str, Any, str]]
+"""Key, value, and the words that say where it came from; the last one of a key wins."""
 
-def read_environment(
-    env: Mapping[str, str], tables: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, str]]:
-    """Key, value, and the words that say where it came from. A key's own name
-    (WA_AGENT_SECTION__KEY) comes after, so it wins over a name that users know."""
+
+def read_given(
+    env: Mapping[str, str], overrides: Mapping[str, str], tables: Mapping[str, Any]
+) -> Given:
+    """All that stands outside the file. A key's own name (WA_AGENT_SECTION__KEY) wins over a name
+    that users know, and the command line over both."""
     for name, (key, unit) in NAMED.items():
         if text := env.get(name):
             if name == "LOG_LEVEL":
                 text = "warn" if text.lower() == "warning" else text.lower()
-            words = f"environment variable {name}{unit}"
-            yield key, parse_text(text, key, tables, words, unit), words
+            yield _read(text, key, tables, f"environment variable {name}{unit}", unit)
     for name in sorted(env):
         if name.startswith(PREFIX) and name not in NOT_KEYS:
             key = name[len(PREFIX) :].lower().replace("__", ".", 1)
-            words = f"environment variable {name}"
-            yield key, parse_text(env[name], key, tables, words), words
+            yield _read(env[name], key, tables, f"environment variable {name}")
+    for key, text in overrides.items():
+        yield _read(text, key, tables, f"command line ({key})")
 
 
-def read_for_backends(
-    env: Mapping[str, str], engines: Sequence[Any]
-) -> Iterator[tuple[str, int | None, str, str]]:
-    """For each variable that is set: it, the number of the backend that takes it, the key, and the
-    engine that it is for ("" = any)."""
-    for name, (key, engine) in variables().items():
-        if env.get(name):
-            fitting = (n for n, its in enumerate(engines) if not engine or its == engine)
-            yield name, next(fitting, None), key, engine
-
-
-def parse_text(text: str, key: str, tables: Mapping[str, Any], words: str, unit: str = "") -> Any:
+def _read(
+    text: str, key: str, tables: Mapping[str, Any], words: str, unit: str = ""
+) -> tuple[str, Any, str]:
     """The text as the type of the key's default."""
     section, _, name = key.partition(".")
     plain = tables.get(section)
-    if plain is None or all(name != setting.name for setting, _ in settings_of(plain)):
+    if plain is None or all(name != it.name for it, _ in settings_of(plain)):
         raise ConfigError(f"cannot use {words}: there is no key {key}", field=key)
-    default = getattr(plain, name)
+    kind = type(getattr(plain, name))
+    if kind is tuple:
+        return key, [part.strip() for part in text.split(",") if part.strip()], words
+    if kind not in _WANTED:
+        return key, text, words
     try:
-        if isinstance(default, bool):
-            return _WORDS[text.strip().lower()]
-        if isinstance(default, int | float):
-            number = type(default)(text)
-            if unit == MILLISECONDS:
-                return number / 1000
-            return number / 100 if unit == PERCENT and number > 1 else number
-    except (KeyError, ValueError):
-        raise ConfigError(
-            f"cannot use {words}: {key} must be {_WANTED[type(default)]}, not {text[:80]!r}",
-            field=key,
-        ) from None
-    if isinstance(default, tuple):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return text
+        plain_text = text.strip().lower()
+        value = msgspec.convert(_WORDS.get(plain_text, plain_text), kind, strict=False)
+    except msgspec.ValidationError:
+        cause = f"{key} must be {_WANTED[kind]}, not {text[:80]!r}"
+        raise ConfigError(f"cannot use {words}: {cause}", field=key) from None
+    if unit == MILLISECONDS:
+        value = value / 1000
+    return key, value / 100 if unit == PERCENT and value > 1 else value, words

@@ -1,8 +1,11 @@
 """From a file, the environment and the command line to one checked Config."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,20 +14,18 @@ import msgspec
 
 from agent.config.config import Config, Declaration
 from agent.config.declaration import BackendDeclaration
-from agent.config.environment import parse_text, read_environment, read_for_backends
-from agent.config.lines import find_lines
-from agent.config.problem import Problem
-from agent.config.rules import find_problem
-from agent.config.told import Told, parse, read_text
-from agent.config.wing_tables import ArrayTable, plain_tables, wing_tables
-from agent.core.model import parse_instance_id
-from agent.core.setting import read_value, settings_of
+from agent.config.environment import OF_BACKENDS, read_given
+from agent.config.rules import find_fault
+from agent.config.tables import BACKEND, arrays, brought, plain_tables
+from agent.core.setting import Fault, name_fault, read_value, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
-from agent.errors import InvalidRequest
+from agent.errors import ConfigError
 
 T = TypeVar("T")
-Tables = dict[str, Any]
+Row = dict[str, Any]
 
+LONGEST = 1 << 20
+"""Bytes of a configuration file; above it, it is something else."""
 PATHS = frozenset({"state_path", "session_storage_path", "cache_path", "socket"})
 
 
@@ -32,171 +33,226 @@ def load_config(
     path: Path | None,
     env: Mapping[str, str],
     *,
+    text: str | None = None,
     overrides: Mapping[str, str] | None = None,
-    more: Callable[[Config], Problem | None] = lambda _config: None,
+    more: Callable[[Config], Fault | None] = lambda _config: None,
 ) -> Config:
     """Defaults, then the file, then the environment, then `overrides` (dotted keys). A file that
-    was named must exist. `more`: the rules that only a room above knows."""
-    tables: Tables = {}
-    told = Told()
-    if path is not None:
-        text = read_text(path)
-        tables = parse(text, path)
-        told = Told(str(path), path.absolute().parent, find_lines(text))
-    tables = _by_name(tables, told)
-    for key, value, words in _given(env, overrides or {}, tables):
+    was named must exist. `text`: what will be in it. `more`: the rules that only a room above
+    knows."""
+    source = Source() if path is None else _read_source(path, text)
+    tables = source.tables
+    _name_tables(source)
+    for key, value, words in read_given(env, overrides or {}, plain_tables()):
         table, _, name = key.rpartition(".")
-        holder = tables.setdefault(table, {}) if "[" not in table else _row(tables, table)
-        holder[name], told.given[key] = value, words
-    memory = tables.get("memory", {})
-    if "total" in memory:
+        tables.setdefault(table, {})[name] = value
+        source.given[key] = words
+    warnings = _give_to_backends(env, source)
+    if "total" in (memory := tables.get("memory", {})):
         # machine_share is the limit of configurations without memory.total.
         memory.setdefault("machine_share", 0.0)
-    config = _build(tables, told)
-    if problem := find_problem(config) or more(config):
-        raise told.blame(problem)
+    if isinstance(warn := memory.get("warn"), int | float):
+        # A first limit above the second one's default raises that as well.
+        memory.setdefault("critical", max(warn, plain_tables()["memory"].critical))
+    config = replace(_build(source), warnings=warnings)
+    if fault := find_fault(config) or more(config):
+        raise source.blame(fault)
     return config
 
 
-def _by_name(tables: Tables, told: Told) -> Tables:
-    """The tables of the file, of a shape that can be read: each by its whole name, as
-    [messages.pace]."""
-    for name in wing_tables():
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The file that the settings come from, and the keys that something else gave."""
+
+    tables: dict[str, Any] = field(default_factory=dict)
+    words: str = "the defaults"
+    base: Path = Path()
+    """A relative path in the file is relative to this folder."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
+    """Key → the variable or the command line that gave it, in words."""
+
+    def refuse(self, key: str, cause: str) -> ConfigError:
+        around = key
+        while around and around not in self.lines:
+            around = around.rpartition(".")[0]
+        where = f"{self.words}, line {self.lines[around]}" if around else self.words
+        return ConfigError(f"cannot use {key} in {self.given.get(key, where)}: {cause}", field=key)
+
+    def check(self, name: str, table: str, known: Collection[str], what: str = "key") -> None:
+        """ConfigError with the nearest word: there is no such key in that table."""
+        if name in known:
+            return
+        import difflib  # only after a typing mistake: a running agent never needs it
+
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        raise self.refuse(f"{table}{name}", f"there is no such {what}; {advice}")
+
+    def blame(self, fault: Fault) -> ConfigError:
+        """Names the place where one of the keys of an impossible pair was set."""
+        keys, cause = fault
+        places: tuple[Collection[str], ...] = (self.given, self.lines, keys)
+        return self.refuse(next(key for its in places for key in keys if key in its), cause)
+
+
+_LINE = re.compile(r"""\s*(\[{0,2})\s*([\w."' -]+?)\s*[\]=]""")
+
+
+def find_lines(text: str) -> dict[str, int]:
+    """Line numbers (from 1) of tables and keys, which tomllib does not tell. The second
+    [[instance]] counts as instance[1]."""
+    lines: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not (found := _LINE.match(line)):
+            continue
+        name = re.sub(r"[\s\"']", "", found[2])
+        head, dot, rest = name.partition(".")
+        if found[1] == "[[":
+            lines.setdefault(name, number)
+            table = name = f"{name}[{counts[name]}]"
+            counts[head] += 1
+        elif found[1]:
+            table = name = f"{head}[{counts[head] - 1}]{dot}{rest}" if head in counts else name
+        elif table:
+            name = f"{table}.{name}"
+        lines.setdefault(name, number)
+    return lines
+
+
+def _read_source(path: Path, text: str | None) -> Source:
+    try:
+        if text is None:
+            with path.open("rb") as file:
+                raw = file.read(LONGEST + 1)
+            if len(raw) > LONGEST:
+                raise ValueError(f"it is longer than {LONGEST} bytes")
+            text = raw.decode("utf-8-sig")  # some editors put a mark in front
+        return Source(tomllib.loads(text), str(path), path.absolute().parent, find_lines(text))
+    except OSError as error:
+        cause = error.strerror or str(error)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        cause = f"it is not UTF-8 at line {line}"
+    except (ValueError, RecursionError) as error:
+        last = f"at line {(text or '').count(chr(10)) + 1}, the last"
+        cause = str(error).replace("at end of document", last).partition("; use sys.")[0]
+    raise ConfigError(f"cannot read {path}: {cause}")
+
+
+def _name_tables(source: Source) -> None:
+    """Each table of the file by its whole name, as [messages.pace], and of a shape that can be
+    read."""
+    tables, single = source.tables, plain_tables()
+    for name in brought():
         outer, _, inner = name.rpartition(".")
         if isinstance(around := tables.get(outer), dict) and inner in around:
             tables[name] = around.pop(inner)
-    single = plain_tables()
-    known = [*single, "backend", "instance", *wing_tables()]
     for name, table in tables.items():
-        told.check(name, "", known, "table")
+        source.check(name, "", [*single, *arrays(), "instance"], "table")
         if name in single:
             if not isinstance(table, dict):
-                raise told.refuse(name, f"it must be a table: [{name}]")
+                raise source.refuse(name, f"it must be a table: [{name}]")
         elif not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
-            raise told.refuse(name, f"it must be written as [[{name}]]")
-    return tables
+            raise source.refuse(name, f"it must be written as [[{name}]]")
 
 
-def _given(
-    env: Mapping[str, str], overrides: Mapping[str, str], tables: Tables
-) -> Iterator[tuple[str, Any, str]]:
-    """Key, value and where it came from, of all that stands outside the file."""
-    plain = plain_tables()
-    given = {key: (value, words) for key, value, words in read_environment(env, plain)}
-    for key, text in overrides.items():
-        words = f"command line ({key})"
-        given[key] = parse_text(text, key, plain, words), words
-    if (warn := given.get("memory.warn")) and "critical" not in tables.get("memory", {}):
-        # A first limit above the second one's default raises that as well.
-        given.setdefault("memory.critical", (max(warn[0], plain["memory"].critical), warn[1]))
-    for key, (value, words) in given.items():
-        yield key, value, words
-    engines = [table.get("engine") for table in tables.get("backend", [])]
-    for name, taker, key, _ in read_for_backends(env, engines):
-        if taker is not None:
-            yield f"backend[{taker}].{key}", env[name], f"environment variable {name}"
+def _give_to_backends(env: Mapping[str, str], source: Source) -> tuple[str, ...]:
+    """Sets the keys that variables give to backends; a sentence for each that no backend takes."""
+    backends, unused = source.tables.get("backend", []), []
+    for name, (key, engine) in OF_BACKENDS.items():
+        text = env.get(name)
+        fitting = [n for n, it in enumerate(backends) if not engine or it.get("engine") == engine]
+        if text and fitting:
+            backends[fitting[0]][key] = text
+            source.given[f"backend[{fitting[0]}].{key}"] = f"environment variable {name}"
+        elif text:
+            wanted = f"[[backend]] of engine {engine}" if engine else "[[backend]]"
+            cause = f"there is no {wanted} whose {key} it could be"
+            unused.append(f"the environment variable {name} is not used: {cause}")
+    return tuple(unused)
 
 
-def _row(tables: Tables, name: str) -> Tables:
-    head, _, number = name.removesuffix("]").partition("[")
-    row: Tables = tables[head][int(number)]
-    return row
-
-
-def _build(tables: Tables, told: Told) -> Config:
-    def rows(name: str, read: Callable[[Tables, str, Told], T]) -> tuple[T, ...]:
-        return tuple(
-            read(table, f"{name}[{number}]", told)
-            for number, table in enumerate(tables.get(name, []))
-        )
+def _build(source: Source) -> Config:
+    def rows(name: str, read: Callable[[Row, str], T], needed: Sequence[str]) -> tuple[T, ...]:
+        made, names = [], set()
+        for number, row in enumerate(source.tables.get(name, [])):
+            key = f"{name}[{number}]"
+            made.append(read(row, key))
+            for one in needed:
+                if not row.get(one):
+                    raise source.refuse(f"{key}.{one}", f"every [[{name}]] needs it")
+            if (own := row[needed[0]]) in names:
+                raise source.refuse(f"{key}.{needed[0]}", f"{own} is declared twice")
+            names.add(own)
+        return tuple(made)
 
     read = {
-        name: _read(plain, tables.get(name, {}), name, told)
+        name: _read(source, plain, source.tables.get(name, {}), name)
         for name, plain in plain_tables().items()
     }
     of_wings: dict[str, tuple[Any, ...]] = {}
-    for name, table in wing_tables().items():
-        if isinstance(table, ArrayTable):
-            made = rows(name, partial(_read, table.plain))
-        else:
-            own = read.pop(name)
-            made = () if own == table.plain else (own,)
-        if made:
-            of_wings[name] = made
-    instances = rows("instance", _declaration)
-    for number, its in enumerate(instances):
-        if its.id in {other.id for other in instances[:number]}:
-            raise told.refuse(f"instance[{number}].id", f"{its.id} is declared twice")
-    return Config(**read, backend=rows("backend", _backend), instance=instances, of_wings=of_wings)
+    for name, table in brought().items():
+        if table.example:
+            of_wings[name] = rows(name, partial(_read, source, table.plain), table.needed)
+        elif (own := read.pop(name)) != table.plain:
+            of_wings[name] = (own,)
+    return Config(
+        **read,
+        backend=rows("backend", partial(_backend, source), BACKEND.needed),
+        instance=rows("instance", partial(_declaration, source), ("id", "engine")),
+        of_wings={name: made for name, made in of_wings.items() if made},
+    )
 
 
-def _read(plain: T, table: Tables, key: str, told: Told) -> T:
-    marks = {setting.name: mark for setting, mark in settings_of(plain)}
+def _read(source: Source, plain: T, table: Row, key: str) -> T:
+    marks = {its.name: mark for its, mark in settings_of(plain)}
     changes = {}
     for name, value in table.items():
         at = f"{key}.{name}"
-        told.check(name, f"{key}.", marks)
+        source.check(name, f"{key}.", marks)
         default = getattr(plain, name)
         try:
             changes[name] = read_value(value, default, marks[name])
         except ValueError as error:
-            raise told.refuse(at, str(error)) from None
+            raise source.refuse(at, str(error)) from None
         if name in PATHS and value:
-            changes[name] = type(default)(told.path(at, str(value)))
+            base = Path.cwd() if at in source.given else source.base
+            changes[name] = type(default)(base / str(value))
     changed: T = replace(plain, **changes)  # type: ignore[type-var]
     return changed
 
 
-def _backend(table: Tables, key: str, told: Told) -> BackendDeclaration:
-    engine = table.get("engine", "")
-    own = backend_settings(engine) if isinstance(engine, str) else None
-    if own is None:
-        cause = f"it must be one of {', '.join(sorted(remote_engines()))}, not {engine!r:.80}"
-        raise told.refuse(f"{key}.engine", cause if engine else "every [[backend]] needs it")
-    known = _names(own)
-    for other in sorted(remote_engines()):
-        if foreign := set(table) & _names(backend_settings(other)) - known:
-            cause = f"it is only for engine {other}, this one is {engine}"
-            raise told.refuse(f"{key}.{min(foreign)}", cause)
-    rest = {name: value for name, value in table.items() if name not in known}
-    mine = {name: value for name, value in table.items() if name in known}
-    return _read(BackendDeclaration(own=_read(own, mine, key, told)), rest, key, told)
+def _backend(source: Source, table: Row, key: str) -> BackendDeclaration:
+    engine, kinds = table.get("engine", ""), sorted(remote_engines())
+    if engine not in kinds:
+        cause = f"it must be one of {', '.join(kinds)}, not {engine!r:.80}"
+        raise source.refuse(f"{key}.engine", cause if engine else "every [[backend]] needs it")
+    known = {kind: {its.name for its, _ in settings_of(backend_settings(kind))} for kind in kinds}
+    for kind in kinds:
+        if foreign := set(table) & known[kind] - known[engine]:
+            cause = f"it is only for engine {kind}, this one is {engine}"
+            raise source.refuse(f"{key}.{min(foreign)}", cause)
+    mine = {name: value for name, value in table.items() if name in known[engine]}
+    rest = {name: value for name, value in table.items() if name not in mine}
+    own = _read(source, backend_settings(engine), mine, key)
+    return _read(source, BackendDeclaration(own=own), rest, key)
 
 
-def _names(plain: Any) -> set[str]:
-    return {setting.name for setting, _ in settings_of(plain)}
-
-
-def _declaration(table: Tables, key: str, told: Told) -> Declaration:
+def _declaration(source: Source, table: Row, key: str) -> Declaration:
     for name in table:
-        told.check(name, f"{key}.", Declaration.__struct_fields__)
-    for name in ("id", "engine"):
-        if not table.get(name):
-            raise told.refuse(f"{key}.{name}", "every [[instance]] needs it, as a text")
+        source.check(name, f"{key}.", Declaration.__struct_fields__)
     try:
         made = msgspec.convert(table, Declaration)
-        parse_instance_id(made.id)
         json.dumps(made.settings, allow_nan=False)
-    except InvalidRequest as error:
-        raise told.refuse(f"{key}.id", str(error)) from None
     except msgspec.ValidationError as error:
         cause, _, where = str(error).replace("[...]", "").partition(" - at `$")
-        raise told.refuse(f"{key}{where.rstrip('`')}", cause) from None
+        raise source.refuse(f"{key}{where.rstrip('`')}", cause) from None
     except (TypeError, ValueError):
         cause = "it must hold texts, numbers, true/false, lists and tables"
-        raise told.refuse(f"{key}.settings", cause) from None
+        raise source.refuse(f"{key}.settings", cause) from None
+    if made.id and (fault := name_fault(made.id)):
+        raise source.refuse(f"{key}.id", fault)
     return made
-
-
-def unused_variables(
-    env: Mapping[str, str], backends: tuple[BackendDeclaration, ...]
-) -> Iterator[str]:
-    """A sentence for each variable that no backend takes. That is no error: on a machine it may
-    well be meant for another program."""
-    for name, taker, key, engine in read_for_backends(env, [its.engine for its in backends]):
-        if taker is None:
-            wanted = f"[[backend]] of engine {engine}" if engine else "[[backend]]"
-            yield (
-                f"the environment variable {name} is not used:"
-                f" there is no {wanted} whose {key} it could be"
-            )

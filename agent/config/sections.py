@@ -4,17 +4,37 @@ Frozen dataclasses with default, meaning and range. Durations are seconds, sizes
 example file is made from all of them. A field without a meaning is no setting.
 """
 
+import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 
+from agent.core.findings.memory import limit_fault
 from agent.core.setting import setting
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
 USUAL_LISTEN = "127.0.0.1:8470"
 MIB = 1 << 20
-HOSTS = ("auto", "systemd", "process")
-LEVELS = ("debug", "info", "warn", "error")
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """HOST:PORT or [IPV6]:PORT; ValueError says what is wrong."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("it must be HOST:PORT with a port from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        return str(IPv6Address(host[1:-1])), int(port)
+    if not re.fullmatch(r"[\w.-]+", host):
+        raise ValueError("it must be HOST:PORT; an IPv6 address stands in [ ]")
+    return host, int(port)
+
+
+def _log_name_fault(name: str) -> str:
+    if name in ("audit.log", "performance.log"):
+        return f"{name} is the name of another log in that folder"
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)
+    return "" if plain else f"{name!r:.80} is not a plain file name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +50,11 @@ class AgentSection:
     )
     host: str = setting(
         "auto", "starts workers; auto = systemd where it booted the machine, else process",
-        choices=HOSTS, restart=True,
+        choices=("auto", "systemd", "process"), restart=True,
     )  # fmt: skip
-    log_level: str = setting("info", "least severe level in the log", choices=LEVELS)
+    log_level: str = setting(
+        "info", "least severe level in the log", choices=("debug", "info", "warn", "error")
+    )
     log_format: str = setting(
         "text", "format of a log line on stderr", choices=("text", "json"), restart=True
     )
@@ -48,12 +70,8 @@ class LogSection:
     )  # fmt: skip
     repairs_name: str = setting(
         "repairs.log", "name of the log of repairs there, such as auto-fix-sessions.log",
-        restart=True,
+        restart=True, check=_log_name_fault,
     )  # fmt: skip
-    max_bytes: int = 10 * MIB
-    """Bytes at which such a file is rotated."""
-    keep: int = 5
-    """Rotated files kept of each log."""
     performance_interval: float = 60.0
     """Seconds between two lines of an instance in performance.log."""
 
@@ -61,18 +79,15 @@ class LogSection:
 @dataclass(frozen=True, slots=True)
 class ApiSection:
     listen: str = setting(
-        USUAL_LISTEN, 'HOST:PORT of the HTTP interface; "" = the Unix socket only', restart=True
-    )
-    socket: str = setting(
-        "", "path of the Unix socket;"
-        ' "" = /run/wa-agent/api.sock, elsewhere api.sock in state_path', restart=True,
+        USUAL_LISTEN, 'HOST:PORT of the HTTP interface; "" = the Unix socket only',
+        restart=True, check=lambda text: split_address(text or USUAL_LISTEN) and "",
     )  # fmt: skip
-    trust_socket: bool = setting(
-        True, "true = clients of the Unix socket need no key", restart=True
-    )
-    trust_loopback: bool = setting(
-        False, "true = clients on this machine need no key", restart=True
-    )
+    socket: str = setting(
+        "", 'Unix socket; "" = /run/wa-agent/api.sock, elsewhere api.sock in state_path',
+        restart=True,
+    )  # fmt: skip
+    trust_socket: bool = setting(True, "clients of the Unix socket need no key", restart=True)
+    trust_loopback: bool = setting(False, "clients on this machine need no key", restart=True)
     allowed_hosts: tuple[str, ...] = setting(
         (), "host names that a Host header may carry besides the loopback ones", restart=True
     )
@@ -110,13 +125,12 @@ class WorkerSection:
         30.0, "seconds until the host kills a stopping worker", low=0.1, restart=True
     )
     burst: int = setting(
-        5, "restarts by the host within a minute before the agent decides",
-        low=1, high=500, restart=True,
-    )  # fmt: skip
+        5, "restarts by the host in a minute, then the agent decides", low=1, high=500, restart=True
+    )
     memory_max: int = setting(
         640 * MIB, "bytes above which the agent kills a worker that it runs without systemd"
         " (1.25 x its own memory_limit if that is more), 0 = never; a unit has MemoryMax="
-        " (`wa-agent doctor`)", low=0, restart=True,
+        " (`wa-agent doctor`)", low=0, check=limit_fault, restart=True,
     )  # fmt: skip
     pack: int = setting(
         1, "sessions of the baileys engine that one worker with one Node holds, from each session's"
@@ -135,42 +149,12 @@ class WorkerSection:
 @dataclass(frozen=True, slots=True)
 class SessionsSection:
     trash_days: float = setting(
-        7.0, "days, counted while the agent runs, that a retired session stays in the trash; then"
-        " the agent deletes its files", low=0,
-    )  # fmt: skip
+        7.0, "days, counted while the agent runs, until retired sessions are deleted", low=0
+    )
     on_logout: str = setting(
         "qr", "after a logout: offer a new QR, or stay disconnected", choices=("qr", "stop")
     )
-    snapshots: int = setting(
-        3, "snapshots kept of an instance; 0 = no automatic snapshots", low=0, high=1000
-    )
-    snapshot_interval: float = setting(
-        3600.0, "seconds between two automatic snapshots of an instance; 0 = none", low=0
-    )
+    snapshots: int = setting(3, "automatic snapshots kept of an instance", low=0, high=1000)
+    snapshot_interval: float = setting(3600.0, "seconds between two of them; 0 = none", low=0)
     snapshot_stable: float = 300.0
     """Seconds an instance must be connected before an automatic snapshot."""
-    import_packed: int = 1 << 30
-    """Bytes that an imported archive may have."""
-    import_unpacked: int = 4 << 30
-    """Bytes that an imported session may have unpacked."""
-    import_files: int = 50_000
-    """Files that an imported session may have."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackendsSection:
-    """What holds for every [[backend]]."""
-
-    discover: float = setting(
-        60.0, "seconds between two reads of a backend's list of sessions", low=1
-    )
-    patience: float = setting(
-        10.0, "seconds that a backend may be away before its sessions wait for it", low=0.1
-    )
-    trial: str = setting(
-        "check", "what closes a backend's open circuit: its server's healthy checks, or"
-        " only one session's try after breaker_pause", choices=("check", "session"),
-    )  # fmt: skip
-    back_rate: float = setting(
-        50.0, "sessions per second that the agent checks after a backend returns", low=0.1
-    )

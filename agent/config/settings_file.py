@@ -6,8 +6,7 @@ import os
 import shutil
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,36 +40,32 @@ def change_rows(
     doing = f"cannot {what} {path}"
     try:
         path = path.resolve(strict=True)
-        with _alone(path):
-            _check(path, env, f"{doing}: {{}}; correct the file first: wa-agent config check")
-            before = path.read_bytes()
-            return _put(path, before, change(before.decode("utf-8-sig")), env, doing)
+        # One change at a time: each begins with what the one before wrote.
+        with path.with_name(f".{path.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return _change(path, change, env, doing)
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or "it is not UTF-8"
         cure = "a person who may write it does so, with sudo for one"
         raise Refused(f"{doing}: {cause}; {cure}", code="config_not_writable") from error
 
 
-def _check(path: Path, env: Mapping[str, str], words: str) -> None:
+def _change(path: Path, change: Callable[[str], str], env: Mapping[str, str], doing: str) -> Path:
     try:
         load_config(path, env)
     except ConfigError as error:
-        raise Refused(words.format(error), code="config_wrong") from None
-
-
-def _put(path: Path, before: bytes, changed: str, env: Mapping[str, str], doing: str) -> Path:
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+        cure = "correct the file first: wa-agent config check"
+        raise Refused(f"{doing}: {error}; {cure}", code="config_wrong") from None
+    before = path.read_bytes()
+    changed = change(before.decode("utf-8-sig"))
     try:
-        _write(new, changed.encode(), path)
-        try:
-            load_config(new, env)
-        except ConfigError as error:
-            cause = str(error).replace(str(new), str(path))
-            raise InvalidRequest(f"{doing}: {cause}", field=error.field) from None
-        stem = f"{path.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        taken = len(list(path.parent.glob(f"{stem}*")))
-        backup = path.with_name(f"{stem}.{taken}" if taken else stem)
-        _write(backup, before, path)
+        load_config(path, env, text=changed)
+    except ConfigError as error:
+        raise InvalidRequest(f"{doing}: {error}", field=error.field) from None
+    stem = f"{path.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    taken = len(list(path.parent.glob(f"{stem}*")))
+    backup = path.with_name(f"{stem}.{taken}" if taken else stem)
+    for target, content in ((backup, before), (path, changed.encode())):
         # An editor takes no lock of ours.
         if path.read_bytes() != before:
             raise TryLater(
@@ -78,23 +73,8 @@ def _put(path: Path, before: bytes, changed: str, env: Mapping[str, str], doing:
                 " again",
                 code="config_changed",
             )
-        new.replace(path)
-        return backup
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _write(target: Path, content: bytes, like: Path) -> None:
-    """With the mode and the owner of `like`."""
-    status = like.stat()
-    write_whole(target, content, mode=status.st_mode & 0o777, group=status.st_gid)
-    if os.geteuid() == 0:
-        shutil.chown(target, status.st_uid)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One change at a time: each begins with what the one before wrote."""
-    with path.with_name(f".{path.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        status = path.stat()
+        write_whole(target, content, mode=status.st_mode & 0o777, group=status.st_gid)
+        if os.geteuid() == 0:
+            shutil.chown(target, status.st_uid)
+    return backup

@@ -4,7 +4,6 @@ phase."""
 from dataclasses import dataclass
 
 from agent.core.model import Claim, ClaimFact, ConnectionStatus
-from agent.core.setting import setting
 from agent.core.words import NOT_TOLD
 
 PHASES = ("process", "attached", "loaded", "injected", "pairing", "login", "sync")
@@ -47,13 +46,11 @@ class PhaseDeadlines:
     """Seconds until the injected script runs in the page."""
     login: float = 60.0
     """Seconds until a QR code or a login appears."""
-    pairing: float = setting(
-        120.0,
-        "seconds from an accepted code until the pairing is complete; after them a passkey is"
-        " suspected",
-        low=0.1,
-    )
-    sync: float = setting(180.0, "seconds that the first sync may go without progress", low=0.1)
+    pairing: float = 120.0
+    """Seconds from an accepted code until the pairing is complete; after them a passkey is
+    suspected."""
+    sync: float = 180.0
+    """Seconds that the first sync may go without progress."""
 
     def limit(self, phase: str) -> float | None:
         """Seconds for a phase; None for a phase without a limit."""

@@ -35,13 +35,8 @@ class ReconnectPolicy:
     attempts: int = setting(20, "attempts before an instance stays disconnected", low=1)
     stable: float = 300.0
     """Seconds a connection must last before its drop counts as the first."""
-    look_every: float = setting(
-        3.0,
-        "seconds, at most, between two probes of an unreachable address; 0 = no"
-        " probes, each session tries by itself",
-        low=0,
-        high=60,
-    )
+    look_every: float = 3.0
+    """Seconds, at most, between two probes of an unreachable address."""
     look_timeout: float = 3.0
     """Seconds that one such probe may take."""
     breaker_failures: int = setting(

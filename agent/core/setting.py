@@ -2,11 +2,14 @@
 the example file and the forms of the page use these marks."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
+
+from agent.core.words import ID_PATTERN
 
 T = TypeVar("T")
 
@@ -28,11 +31,12 @@ class Setting:
     """Reads a value that is no plain type; ValueError names the fault."""
     check: Callable[[Any], str] | None = None
     """The fault of a value that has the right type; "" = it can be used."""
-    variable: str = ""
-    """The environment variable that overrides it."""
 
 
 HIDDEN = "***"
+
+Fault = tuple[tuple[str, ...], str]
+"""Keys that cannot be true together, the one to blame first, and why."""
 
 
 def setting(default: T, meaning: str, **mark: Any) -> T:
@@ -83,6 +87,18 @@ def _fault(value: Any, mark: Setting) -> str:
     if mark.high is not None and value > mark.high:
         return f"it must be at most {mark.high:g}, not {value!r}"
     return mark.check(value) if mark.check is not None else ""
+
+
+def name_fault(text: str) -> str:
+    """What is wrong with the name of a row, such as of a [[backend]]."""
+    words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
+    return "" if re.fullmatch(ID_PATTERN, text) else f"it must be {words}, not {text!r:.80}"
+
+
+def path_fault(text: str) -> str:
+    if text and (not text.startswith("/") or ".." in text.split("/")):
+        return f"it must be an absolute path without .., not {text!r:.80}"
+    return ""
 
 
 def is_whole(value: Any) -> bool:

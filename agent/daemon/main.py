@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from agent.api.server import Server
-from agent.config import Config, load_config, unused_variables
+from agent.config.config import Config
+from agent.config.load import load_config
+from agent.config.sections import USUAL_LISTEN
 from agent.core.model import InstanceId
 from agent.daemon.parts import open_parts
 from agent.daemon.signals import Signals
@@ -35,7 +37,7 @@ from agent.log import set_up_logging
 from agent.logfiles import open_files
 from agent.store.database import Store
 from agent.supervise.assemble import Ground, Supervision
-from agent.supervise.backends.notes import CIRCUITS
+from agent.supervise.backends.registry import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
 from agent.supervise.start_up import find_declared_problem, line_up, load_instances
@@ -55,15 +57,9 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
         config = _read_config(config_path, overrides)
         set_up_logging(config.agent.log_level, config.agent.log_format)
         if config.log.folder:
-            chosen, form = config.log, config.agent.log_format
-            open_files(
-                Path(chosen.folder),
-                form,
-                max_bytes=chosen.max_bytes,
-                keep=chosen.keep,
-                repairs_name=chosen.repairs_name,
-            )
-        for sentence in unused_variables(os.environ, config.backend):
+            folder, form = Path(config.log.folder), config.agent.log_format
+            open_files(folder, form, config.log.repairs_name)
+        for sentence in config.warnings:
             log.warning("%s", sentence)
         with only_agent(config.agent.state_path):
             refuse_copied_state(config.agent.state_path, config.session_root)
@@ -231,7 +227,7 @@ class Daemon:
         if self._config_path is not None:
             paths["config"] = self._config_path
         places = {name: str(path.absolute()) for name, path in paths.items()}
-        return {**places, "listen": config.scraped_at}
+        return {**places, "listen": config.api.listen or USUAL_LISTEN}
 
 
 def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:

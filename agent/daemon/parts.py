@@ -1,28 +1,34 @@
-"""What stands around supervision: metrics, the wings, and the HTTP interface over all."""
+"""What stands around supervision: messages, webhooks, troubles, metrics, and the HTTP interface."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.api.assemble import serve
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts as ApiParts
 from agent.api.server import Server
-from agent.config import Config
-from agent.daemon.wing_parts import Around, WingPart, open_wing_parts
+from agent.config.config import Config
+from agent.daemon.troubles import Troubles
+from agent.messages import metrics
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
+from agent.metrics.text import Family
 from agent.moving.archives import Archives
 from agent.supervise.assemble import Supervision
 from agent.supervise.requests.calls import Workers
 from agent.supervise.supervisor import Supervisor
+from agent.webhooks.part import Webhooks
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     supervision: Supervision
     supervisor: Supervisor
-    of_wings: Mapping[str, WingPart]
+    reader: Reader
+    sending: Sending
+    webhooks: Webhooks
+    troubles: Troubles
     server: Server
 
 
@@ -34,44 +40,53 @@ async def open_parts(
     *,
     reload: Callable[[], None],
 ) -> Parts:
-    ground, store = supervision.ground, supervision.ground.store
-    of_wings: dict[str, WingPart] = {}
+    store, bus = supervision.ground.store, supervision.ground.bus
     reader = Reader(Workers(supervision.registry, supervision.root))
     supervision.on_kept.append(reader.changed)
     supervision.on_forget.append(reader.forget)
-    sending = Sending(config.agent.state_path, supervisor, store, ground.bus, reader)
+    sending = Sending(config.agent.state_path, supervisor, store, bus, reader)
+    sending.take_on(config)
+    webhooks = Webhooks(config, (store, bus, reader, supervisor.views))
+
+    def samples() -> Iterator[tuple[Family, str]]:
+        yield from metrics.samples(reader, sending, supervisor.views())
+        yield from troubles.samples()
+        yield from webhooks.samples()
+
     exporter = Exporter(
         supervisor.views,
         supervisor.status,
         config.agent.state_path,
         backends=supervisor.backends.views,
-        of_wings=lambda: (line for part in of_wings.values() for line in part.samples()),
+        more=samples,
     )
-    around = Around(
-        config,
+    troubles = Troubles(
+        lambda: supervision.settings.config,
+        supervisor.views,
+        supervisor.status,
+        exporter,
         store,
-        ground.bus,
         reader,
         sending,
-        supervisor,
-        exporter,
-        in_force=lambda: supervision.settings.config,
-        figures=lambda: {name: part.figures() for name, part in of_wings.items()},
-        log_path=supervision.seats.log_path,
+        webhooks.oldest_wall,
     )
-    of_wings |= open_wing_parts(around)
     for_handlers = ApiParts(
         config.api,
         supervisor,
         await KeyRing.open(store),
         exporter,
+        reader,
         sending,
+        webhooks,
+        Archives(supervision),
+        troubles.present,
         store.check,
         supervision.sampler,
         places,
+        supervision.root,
+        supervision.seats.log_path,
         reload,
-        of_wings={type(it): it for it in (*of_wings.values(), Archives(supervision))},
     )
-    listen = await ground.host.missing_address()
+    listen = await supervision.ground.host.missing_address()
     server = await serve(for_handlers, socket_path=config.api_socket, listen=listen)
-    return Parts(supervision, supervisor, of_wings, server)
+    return Parts(supervision, supervisor, reader, sending, webhooks, troubles, server)

@@ -6,15 +6,14 @@ import errno
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.model import Category, JournalEntry
 from agent.daemon.parts import Parts
 from agent.daemon.signals import Signals
-from agent.daemon.wing_parts import Begin
-from agent.errors import ConfigError, StoreError, WaError
+from agent.errors import ConfigError, WaError
 from agent.log import set_level
 from agent.supervise.backends.one_server import ADVICE, one_server
 from agent.supervise.periodic.performance_log import log_performance
@@ -25,11 +24,14 @@ from agent.supervise.reload import take_on
 
 log = logging.getLogger(__name__)
 
+Begin = Callable[[], Awaitable[object]]
 AGAIN = 5.0
 """Seconds until such a task begins again."""
 
+BESIDE = ("messages", "outbox", "troubles", "webhooks")
+"""Tasks without which sessions are watched all the same: a fault of theirs ends no agent."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-_STORE_WAITS = ("disk_full", "read_only", "io", "busy")
+_WAITS = ("disk_full", "read_only", "io", "busy")
 
 
 class StopAsked(Exception):
@@ -73,7 +75,7 @@ class Tasks:
         supervision, parts = self.parts.supervision, self.parts
         settings, views = supervision.settings, supervision.registry.views
         config, copy = self.config, self.config.agent.state_path / "agent.db.copy"
-        tasks: dict[str, Begin] = {
+        return {
             "passes": supervision.loop.run,
             "packs": supervision.packs.run,
             "sampling": supervision.sampler.run,
@@ -98,10 +100,11 @@ class Tasks:
             "reload": self._reload_when_asked,
             "stop": self._end_when_asked,
             "backends": supervision.backend_loop.run,
+            "messages": parts.reader.run,
+            "outbox": parts.sending.run,
+            "troubles": parts.troubles.run,
+            "webhooks": parts.webhooks.run,
         }
-        for part in parts.of_wings.values():
-            tasks |= part.tasks()
-        return tasks
 
     async def _end_when_asked(self) -> None:
         await self.signals.stop.wait()
@@ -120,8 +123,8 @@ class Tasks:
                 supervision.settings.refused = True
                 continue
             await take_on(config, supervision)
-            for part in self.parts.of_wings.values():
-                part.reload(config)
+            self.parts.sending.take_on(config)
+            self.parts.webhooks.reload(config)
             set_level(config.agent.log_level)
             await _warn_of_one_server(config)
             log.info("settings read again")
@@ -139,9 +142,10 @@ async def keep_up(name: str, begin: Begin, again: float = AGAIN) -> None:
         try:
             await begin()
         except Exception as error:
-            if not _may_pass(error):
+            if not ((known := _may_pass(error)) or name in BESIDE):
                 raise
-            log.error("the task %s begins again in %g s: %s", name, again, _words(error))
+            words, trace = "the task %s begins again in %g s: %s", None if known else error
+            log.error(words, name, again, _words(error), exc_info=trace)
             await asyncio.sleep(again)
         else:
             return
@@ -156,10 +160,8 @@ def _may_pass(error: BaseException) -> bool:
         if isinstance(cause, OSError) and cause.errno in _SCARCE:
             return True
         cause = cause.__cause__
-    if isinstance(error, StoreError):
-        # A damaged database is set aside and rebuilt by the next start.
-        return error.code in _STORE_WAITS
-    return isinstance(error, WaError) and error.code == "disk_full"
+    # A damaged database is set aside and rebuilt by the next start.
+    return isinstance(error, WaError) and error.code in _WAITS
 
 
 def _words(error: BaseException) -> str:

@@ -6,14 +6,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.core.setting import settings_of
+from agent.core.setting import Fault, settings_of
 from agent.core.words import ADOPTED, AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
 from agent.engines.base import OpenEngine, OpenShared
 from agent.engines.files import NO_RULES, FileRules
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.config.declaration import BackendDeclaration, Fault
+    from agent.config.declaration import BackendDeclaration
 
 
 _MEMORY_LIMIT: Mapping[str, Any] = {
@@ -158,7 +158,7 @@ def backend_settings(name: str) -> Any:
     return import_module(entry.module).BackendSettings() if entry.module else NoSettings()
 
 
-def backend_faults(backend: "BackendDeclaration") -> "Iterator[Fault]":
+def backend_faults(backend: "BackendDeclaration") -> Iterator[Fault]:
     """The faults of this backend, by the rules that all share and by its engine's own."""
     from agent.config.declaration import shared_faults  # no worker needs them
 

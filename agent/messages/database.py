@@ -28,7 +28,9 @@ class Form:
 
 
 def is_damage(error: BaseException) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+    """SQLite's error quotes a damaged schema, whose bytes Python may not read."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in _DAMAGE or isinstance(error, UnicodeDecodeError)
 
 
 def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Connection, str]:
@@ -120,7 +122,7 @@ def _find_fault(path: Path, form: Form) -> str:
                 )
             found = db.execute("pragma quick_check(3)").fetchall()
             return "" if found == [("ok",)] else "; ".join(str(row[0]) for row in found)[:300]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if is_damage(error):
             return str(error)
         raise

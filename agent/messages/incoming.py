@@ -16,36 +16,22 @@ from typing import Any, TypeVar
 from agent.clock import boot_now
 from agent.failpoint import failpoint
 from agent.messages.database import Form, is_damage, open_file, set_aside, transaction
-from agent.messages.reading import FORGOTTEN_AFTER, READS, find, nothing, state_of
+from agent.messages.reading import (
+    FORGOTTEN_AFTER,
+    READS,
+    TABLES,
+    find,
+    nothing,
+    state_of,
+    whole,
+    word,
+)
 from agent.messages.record import encode
 
 T = TypeVar("T")
 
-NAME = "messages.db"
-FORM = Form(
-    0x57414D53,  # WAMS
-    1,
-    """
-create table records (
-    cursor integer primary key, id text not null unique, kept real not null, kind text not null,
-    chat text not null, alias text not null, message_id text not null, body blob not null
-);
-create index records_of_message on records (message_id) where kind = 'message';
-create index records_of_chat on records (chat, cursor) where kind = 'message';
-create index records_of_alias on records (alias, cursor) where kind = 'message' and alias <> '';
-create table gone (
-    first integer not null, last integer primary key, missing integer, lost integer not null,
-    since real not null
-);
-create table marks (chat text primary key, cursor integer not null) without rowid;
-create table state (
-    owner text not null, newest integer not null default 0, count integer not null default 0,
-    bytes integer not null default 0, lost integer not null default 0,
-    settled integer not null default 0, settled_wall real not null default 0
-);
-insert into state (owner) values ('');
-""",
-)
+FOLDER, NAME = "messages", "messages.db"
+FORM = Form(0x57414D53, 1, TABLES)  # WAMS
 BESIDE = 200
 """Bytes of a row beside its record."""
 MOST_GONE = 64
@@ -88,25 +74,17 @@ class Incoming:
         return newest
 
     def read(self, do: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The answer to a question of `reading.READS`."""
-        if not self.there:
+        """The answer to a call of the link: one of CALLS."""
+        if not (self.there or do == "messages_settled"):
             return nothing(do, args)
-        return self._do(lambda db: READS[do](db, args))
+        return self._do(lambda db: CALLS[do](db, args))
 
     def find(self, id: str, chat: str = "") -> dict[str, Any] | None:
         """The whole record of that id, or of a message of the chat by WhatsApp's id."""
         return self._do(lambda db: find(db, id, chat)) if self.there else None
 
-    def settle(self, cursor: int) -> None:
-        """All up to the cursor were delivered to all consumers."""
-        self._do(lambda db: _settle(db, cursor))
-
     def trim(self) -> None:
         self._do(lambda db: self._trim(db, by_age=True))
-
-    def mark(self, chat: str, cursor: int) -> None:
-        """The messages of a chat up to the cursor were marked as read."""
-        self._do(lambda db: _mark(db, chat, cursor))
 
     def close(self) -> None:
         if self._db is not None:
@@ -116,7 +94,7 @@ class Incoming:
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return work(self._open())
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not is_damage(error):
                 raise
             self.close()
@@ -221,23 +199,30 @@ def _let_go(db: sqlite3.Connection, last: int, went: int, freed: int, since: flo
     db.execute(change, (went, freed, lost))
 
 
-def _settle(db: sqlite3.Connection, cursor: int) -> None:
+def _settle(db: sqlite3.Connection, args: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All up to the cursor were delivered to all consumers."""
     newest, *_, settled, settled_wall = state_of(db)
-    now = time.time()
-    if settled < (cursor := min(cursor, newest)) or not 0 <= now - settled_wall < 3600:
+    now, cursor = time.time(), min(whole(args, "cursor"), newest)
+    if settled < cursor or not 0 <= now - settled_wall < 3600:
         change = "update state set settled = ?, settled_wall = ?"
         db.execute(change, (max(cursor, settled), now))
+    return {}
 
 
-def _mark(db: sqlite3.Connection, chat: str, cursor: int) -> None:
+def _mark(db: sqlite3.Connection, args: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The messages of a chat up to the cursor were marked as read."""
     row = (
         "insert into marks values (?, ?) on conflict (chat)"
         " do update set cursor = max(cursor, excluded.cursor)"
     )
     with transaction(db):
-        db.execute(row, (chat, cursor))
+        db.execute(row, (word(args, "chat"), whole(args, "cursor")))
         over = "select chat from marks order by cursor desc limit -1 offset ?"
         db.execute(f"delete from marks where chat in ({over})", (MOST_MARKS,))
+    return {}
+
+
+CALLS = {**READS, "messages_settled": _settle, "messages_marked": _mark}
 
 
 def _storable(value: Any) -> Any:

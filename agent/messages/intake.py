@@ -16,16 +16,15 @@ from typing import Any, TypeVar
 from agent.core.words import KEPT, Happening, InstanceId
 from agent.engines.base import Engine
 from agent.errors import EngineError, StoreError, WaError
-from agent.messages.incoming import NAME, Bounds, Incoming
+from agent.messages.incoming import CALLS, FOLDER, NAME, Bounds, Incoming
 from agent.messages.media import MediaLoader
-from agent.messages.reading import READS, Answer, whole, word
+from agent.messages.reading import Answer, word
 from agent.messages.record import clean
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-FOLDER = "messages"
 TELL_APART = 0.25
 """Seconds from one word about new records to the next."""
 LOOK_EVERY = 3600.0
@@ -61,10 +60,8 @@ class Intake:
     def works(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """The calls of the link."""
         return {
-            **{do: partial(self._read, do) for do in READS},
+            **{do: partial(self._read, do) for do in CALLS},
             "messages_state": self._state,
-            "messages_settled": self._settled,
-            "messages_marked": self._marked,
             "messages_media": self._open_media,
         }
 
@@ -157,21 +154,10 @@ class Intake:
         return await self._ask(lambda file: file.read(do, args))
 
     async def _state(self, args: Mapping[str, Any]) -> Answer:
-        told = {**await self._media.figures(), "refused": int(self._refused_since > 0)}
+        told: dict[str, Any] = {"refused": int(self._refused_since > 0)}
         with suppress(EngineError):  # what refuses to be written may refuse to be read
             told |= await self._read("messages_state", args)
         return told
-
-    async def _settled(self, args: Mapping[str, Any]) -> Answer:
-        cursor = whole(args, "cursor")
-        await self._ask(lambda file: file.settle(cursor))
-        return {}
-
-    async def _marked(self, args: Mapping[str, Any]) -> Answer:
-        chat, cursor = word(args, "chat"), whole(args, "cursor")
-        if self._file.there:
-            await self._ask(lambda file: file.mark(chat, cursor))
-        return {}
 
     async def _open_media(self, args: Mapping[str, Any]) -> Answer:
         """`ready` with the file's name, or `loading` where that takes longer than `wait`."""

@@ -74,10 +74,6 @@ class MediaLoader:
         shown = {key: media[key] for key in ("mimetype", "filename", "sha256") if key in media}
         return {**shown, "state": "ready", "name": name, "size": size}
 
-    async def figures(self) -> Mapping[str, int]:
-        files = await self._in_thread(lambda: _files(self._folder))
-        return {"media_files": len(files), "media_bytes": sum(size for _, size, _ in files)}
-
     async def trim(self) -> None:
         await self._in_thread(lambda: _make_room(self._folder, self._most))
 

@@ -4,14 +4,13 @@ A write that returned is on the disk; writes that come together share one commit
 put back from a copy: where it is one all the same, what may have been sent is not sent again.
 """
 
-import contextlib
 import hashlib
 import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +36,14 @@ create table messages (
     number integer primary key autoincrement, id text not null unique, instance text not null,
     born real not null, account text not null, lane text not null, chat text not null,
     type text not null, state text not null, accepted_wall real not null,
-    changed_wall real not null, expires_wall real not null, repeats text unique,
+    changed_wall real not null, expires_wall real not null, repeats text not null,
     digest text not null, message_id text not null, tries integer not null,
     begun_wall real not null, reason text not null, sentence text not null,
     not_before_wall real not null, file text not null, size integer not null,
     answer text not null, content text not null
 );
 create index messages_of_instance on messages (instance, number);
+create unique index messages_by_key on messages (repeats) where repeats <> '';
 create index messages_by_whatsapp on messages (message_id) where message_id <> '';
 create index messages_waiting on messages (expires_wall) where state in ('accepted', 'sending');
 create index messages_ended on messages (changed_wall)
@@ -115,8 +115,8 @@ class OutMessage:
     """The name of its media file; "" = it is in the content, or there is none."""
     size: int = 0
     """Bytes of content and file."""
-    answer: Mapping[str, Any] = field(default_factory=dict)
-    """The engine's, when it was sent."""
+    answer: str = "{}"
+    """The engine's as JSON, when it was sent."""
 
     def show(self, waits: str = "") -> dict[str, Any]:
         """As the API answers; `waits`: why its session sends nothing now."""
@@ -161,8 +161,8 @@ def hash_of(whose: Sequence[str], born: float) -> str:
 
 
 class Outbox:
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(self, path: Path, writer: Writer) -> None:
+        self._path, self._writer, self._inode = path, writer, path.stat().st_ino
         self.mark = Mark("", 0)
         self.opened_so = ""
         """A sentence on what a person must know of how the file was opened."""
@@ -182,7 +182,7 @@ class Outbox:
             aside.append(damage)
             return Database(db, recursive_triggers=False, execute_plugins=False)
 
-        outbox = cls(await Writer.open(path, connect))
+        outbox = cls(path, await Writer.open(path, connect))
         try:
             await outbox._begin(known, aside[0])
         except BaseException:
@@ -192,6 +192,15 @@ class Outbox:
 
     async def close(self) -> None:
         await self._writer.close()
+
+    @property
+    def is_away(self) -> bool:
+        """True if its file was removed or replaced while it was open: it takes what no later
+        agent would find."""
+        try:
+            return self._path.stat().st_ino != self._inode
+        except OSError:
+            return True
 
     async def _begin(self, known: Mark | None, damage: str) -> None:
         def write(db: Database) -> tuple[Mark, bool, float]:
@@ -217,8 +226,8 @@ class Outbox:
                 " are not sent, and those whose sending had begun are unknown"
             )
             rows = f"select {{}} from messages where {_WAITS} and begun_wall > 0"
-            begun = [row.number for row in await self._rows(rows)]
-            await self.end(begun, State.UNKNOWN, time.time(), reason="unknown", sentence=LOST)
+            for row in await self._rows(rows):
+                await self.change(row.number, State.UNKNOWN, reason="unknown", sentence=LOST)
         else:
             return
         self.opened_so = what
@@ -241,12 +250,10 @@ class Outbox:
                             code="idempotency_key_reused",
                         )
                     return found[0], True
-            values = {each.name: getattr(new, each.name) for each in fields(new)}
-            del values["number"]
-            stored = _stored({**values, "content": content})
-            marks = ", ".join("?" * len(stored))
-            row = f"insert into messages ({', '.join(stored)}) values ({marks})"
-            number = db.execute(row, list(stored.values())).lastrowid
+            values = {**asdict(new), "number": None, "content": content}
+            marks = ", ".join("?" * len(values))
+            row = f"insert into messages ({', '.join(values)}) values ({marks})"
+            number = db.execute(row, list(values.values())).lastrowid
             assert number is not None
             return replace(new, number=number), False
 
@@ -268,21 +275,19 @@ class Outbox:
 
     async def find(self, instance: InstanceId, id: str) -> OutMessage | None:
         """By its id in the outbox, or by WhatsApp's."""
-        rows = (
-            "select {} from messages where instance = ? and (id = ? or message_id = ?)"
-            " order by number limit 1"
-        )
-        return next(iter(await self._rows(rows, instance, id, id)), None)
+        either = "(id = ?2 or (message_id = ?2 and message_id <> ''))"
+        rows = f"select {{}} from messages where instance = ?1 and {either} limit 1"
+        return next(iter(await self._rows(rows, instance, id)), None)
 
     async def page(
-        self, instance: InstanceId, *, state: str = "", before: int = 0, limit: int = 200
+        self, instance: InstanceId, state: str, before: int, limit: int
     ) -> list[OutMessage]:
-        """Newest first."""
+        """Newest first; `before`: a number, or 0."""
         rows = (
-            "select {} from messages where instance = ? and (? = '' or state = ?)"
-            " and (? = 0 or number < ?) order by number desc limit ?"
+            "select {} from messages where instance = ?1 and (?2 = '' or state = ?2)"
+            " and (?3 = 0 or number < ?3) order by number desc limit ?4"
         )
-        return await self._rows(rows, instance, state, state, before, before, limit)
+        return await self._rows(rows, instance, state, before, limit)
 
     async def last_begun(self, instance: InstanceId) -> float:
         """Unix time of the session's last try; 0 = none is known."""
@@ -291,19 +296,12 @@ class Outbox:
         return float(found[0] or 0.0)
 
     async def change(self, number: int, state: State, **columns: Any) -> None:
-        """Of one that waits and goes on waiting."""
-        values = {**columns, "state": state, "changed_wall": time.time()}
-        await self._writer.write(lambda db: _change(db, number, values))
-
-    async def end(self, numbers: Iterable[int], state: State, wall: float, **columns: Any) -> None:
-        """Those that wait have ended; what they said is wiped."""
-        values = {**columns, **_WIPED, "state": state, "changed_wall": wall}
-
-        def write(db: Database) -> None:
-            for number in numbers:
-                _change(db, number, values)
-
-        await self._writer.write(write)
+        """Of one that waits. What it said is wiped when it ends."""
+        columns |= {"state": state, "changed_wall": time.time()}
+        columns |= {} if state.waits else _WIPED
+        names = ", ".join(f"{name} = ?" for name in columns)
+        row = f"update messages set {names} where number = ? and {_WAITS}"
+        await self._writer.write(lambda db: db.execute(row, [*columns.values(), number]))
 
     async def note_acks(
         self, instance: InstanceId, acks: Sequence[Ack], cursor: int | None = None
@@ -368,52 +366,28 @@ class Outbox:
 
 
 def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:
-    found = []
-    for row in db.execute(sql.format(_COLUMNS), list(given)).fetchall():
-        values = dict(zip((each.name for each in fields(OutMessage)), row, strict=True))
-        values["state"] = State(values["state"])
-        values["repeats"] = values["repeats"] or ""
-        with contextlib.suppress(ValueError):
-            values["answer"] = json.loads(values["answer"])
-        found.append(OutMessage(**values))
-    return found
-
-
-def _stored(values: Mapping[str, Any]) -> dict[str, Any]:
-    stored = {
-        name: json.dumps(dict(value)) if isinstance(value, Mapping) else value
-        for name, value in values.items()
-    }
-    if stored.get("repeats") == "":
-        stored["repeats"] = None  # unique, and only null may stand twice
-    return stored
-
-
-def _change(db: Database, number: int, values: Mapping[str, Any]) -> None:
-    stored = _stored(values)
-    names = ", ".join(f"{name} = ?" for name in stored)
-    row = f"update messages set {names} where number = ? and {_WAITS}"
-    db.execute(row, [*stored.values(), number])
+    rows = db.execute(sql.format(_COLUMNS), list(given)).fetchall()
+    names = [each.name for each in fields(OutMessage)]
+    made = (OutMessage(**dict(zip(names, row, strict=True))) for row in rows)
+    return [replace(each, state=State(each.state)) for each in made]
 
 
 def _note_ack(db: Database, instance: InstanceId, ack: Ack) -> bool:
     """True if the message is known."""
-    rows = "select {} from messages where message_id = ? and instance = ?"
-    found = _find(db, rows, ack.message_id, instance)
-    if not found and len(ack.message_id) == CUT:
-        rows = "select {} from messages where message_id between ? and ? and instance = ?"
-        found = _find(db, rows, ack.message_id, ack.message_id + "\x7f", instance)
+    last = ack.message_id + ("\x7f" if len(ack.message_id) == CUT else "")
+    rows = (
+        "select {} from messages where message_id between ? and ? and message_id <> ''"
+        " and instance = ?"
+    )
+    found = _find(db, rows, ack.message_id, last, instance)
     for row in found:
-        state = after_ack(row.state, ack.word)
+        state, why = after_ack(row.state, ack.word), ("", "")
+        if state is State.FAILED:
+            why = ("refused", "WhatsApp refused it afterwards")
         if state is not row.state:
-            why = ("", "")
-            if state is State.FAILED:
-                why = ("refused", "WhatsApp refused it afterwards")
-            change = (
-                "update messages set state = ?, changed_wall = ?, reason = ?, sentence = ?"
-                " where number = ?"
-            )
-            db.execute(change, [state, ack.wall or time.time(), *why, row.number])
+            change = "state = ?, changed_wall = ?, reason = ?, sentence = ? where number = ?"
+            values = [state, ack.wall or time.time(), *why, row.number]
+            db.execute(f"update messages set {change}", values)
     return bool(found)
 
 

@@ -67,6 +67,7 @@ MOST_TRIES = 10
 """Tries after which such a refusal counts as the message's own fault: about half an hour."""
 FIRST, LONGEST, SESSION_LONGEST = 2.0, 300.0, 30.0
 """Seconds to the second try, between two of one message, and between two of a session."""
+LOCKED = "WhatsApp lets the account answer known chats only (error 463)"
 LOCK_TRY = 3600.0
 """Seconds between two messages that are tried in a time lock of which WhatsApp told no end."""
 
@@ -148,14 +149,20 @@ class Holds:
                 view.next_attempt_wall,
                 "not_connected" if view.linked else "not_running",
             )
-        if view.reason == TIME_LOCK:
-            return self._find_lock(view, now, wall)
-        if self._seen_locked:
+        locked, told = view.reason == TIME_LOCK, None
+        if locked and not self._seen_locked:
+            self._seen_locked = self.careful = True
+            self._until = max(self._until, now + LOCK_TRY)
+            self._refused = TIME_LOCK, LOCKED
+        elif self._seen_locked and not locked:
             self.sent()
-        if now < self._until:
-            code, sentence = self._refused
-            return Hold(code, sentence, wall + self._until - now, code)
-        return None
+        if locked and view.claim is not None:
+            told = view.claim.claim.until_wall
+        code, sentence = self._refused
+        until = told if told is not None and wall < told else wall + self._until - now
+        if wall >= until:
+            return None
+        return Hold(code, f"{sentence}; the next one is tried at {wall_text(until)}", until, code)
 
     def refuse(
         self, code: str, sentence: str, now: float, jitter01: float, *, lock: bool = False
@@ -175,21 +182,3 @@ class Holds:
         """WhatsApp took a message."""
         self._until, self._refusals = 0.0, 0
         self.careful = self._seen_locked = False
-
-    def _find_lock(self, view: InstanceView, now: float, wall: float) -> Hold | None:
-        if not self._seen_locked:
-            self._seen_locked = self.careful = True
-            self._until = max(self._until, now + LOCK_TRY)
-        told = view.claim.claim.until_wall if view.claim is not None else None
-        known = told is not None and wall < told
-        until = told if told is not None and known else wall + self._until - now
-        if wall >= until:
-            return None
-        ends = f" until {wall_text(until)}" if known else ""
-        return Hold(
-            TIME_LOCK,
-            f"WhatsApp lets the account answer known chats only (error 463){ends}; the next"
-            f" message is tried at {wall_text(until)}",
-            until,
-            TIME_LOCK,
-        )

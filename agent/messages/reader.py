@@ -4,11 +4,13 @@ acknowledgements use this one. From the session's worker while one runs, else fr
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Annotated, Any
+from weakref import WeakSet
+
+import msgspec
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
@@ -24,11 +26,11 @@ from agent.errors import (
     WaError,
 )
 from agent.log import about
-from agent.messages.incoming import NAME
-from agent.messages.intake import FOLDER
+from agent.messages.incoming import FOLDER, NAME
 from agent.messages.media import open_media
 from agent.messages.reading import Answer, read_only
 from agent.messages.record import MESSAGE
+from agent.supervise.requests.calls import Workers
 
 log = logging.getLogger(__name__)
 
@@ -43,48 +45,37 @@ LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""
 SETTLE_EVERY = 10.0
 SETTLES_AT_ONCE = 16
+FILES, ALL_FILES = 4, 16
+"""Files of messages that are read at once, of one session and of all."""
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
-FIGURES = ("newest", "waiting", "bytes", "lost", "media_files", "media_bytes", "refused")
+FIGURES = ("newest", "waiting", "bytes", "lost", "refused")
 _UNKNOWN_CALL = ("invalid_request", "do")
-_MEDIA_ERRORS: Mapping[str, type[WaError]] = {
-    **dict.fromkeys(("message_not_found", "no_media", "media_gone"), NotFound),
-    **dict.fromkeys(("media_too_large", "media_refused", "not_supported"), Refused),
-    **dict.fromkeys(("stopping", "media_unreachable", "busy", "timeout"), TryLater),
-    **dict.fromkeys(("interrupted", "not_ready"), TryLater),
-    "not_connected": Refused,
-    "media_not_kept": StoreError,
+_MEDIA_ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
+    NotFound: ("message_not_found", "no_media", "media_gone"),
+    Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
+    TryLater: ("media_unreachable", "busy", "timeout", "interrupted", "not_ready"),
+    StoreError: ("media_not_kept",),
 }
 """A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
+_Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
-class Workers(Protocol):
-    """What the reader asks of the agent's sessions; NotFound for an unknown one."""
-
-    def folder(self, id: InstanceId) -> Path | None:
-        """Of the session's files; None: a server has them."""
-
-    def runs(self, id: InstanceId) -> bool:
-        """True if its worker can be called."""
-
-    async def call(
-        self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
-    ) -> Answer: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     records: list[dict[str, Any]]
-    next: int
+    next: _Whole
     """The cursor to ask behind after this page."""
-    oldest: int
-    newest: int
+    oldest: _Whole
+    newest: _Whole
     """Cursors; `oldest` is beyond `newest` where nothing is kept."""
 
     @property
     def more(self) -> bool:
         return self.next < self.newest
+
+    def show(self) -> dict[str, Any]:
+        return {**msgspec.structs.asdict(self), "more": self.more}
 
 
 @dataclass(slots=True)
@@ -94,6 +85,8 @@ class _Session:
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
     figures: dict[str, int] = field(default_factory=dict)
     """As its worker told them last."""
+    files: int = 0
+    """Read at the moment."""
     cursors: dict[str, int] = field(default_factory=dict)
     """By consumer: all up to it is delivered."""
 
@@ -101,8 +94,7 @@ class _Session:
 class Changes:
     """The sessions that have more to read, or may have, for one follower."""
 
-    def __init__(self, forget: Callable[["Changes"], None]) -> None:
-        self._forget = forget
+    def __init__(self) -> None:
         self._ids: set[InstanceId] = set()
         self._filled = asyncio.Event()
 
@@ -117,9 +109,6 @@ class Changes:
         ids, self._ids = frozenset(self._ids), set()
         return ids
 
-    def close(self) -> None:
-        self._forget(self)
-
 
 class Reader:
     def __init__(self, workers: Workers) -> None:
@@ -127,10 +116,11 @@ class Reader:
         """The agent stops: waiting readers get what there is."""
         self._workers = workers
         self._sessions: dict[InstanceId, _Session] = {}
-        self._followers: set[Changes] = set()
+        self._followers: WeakSet[Changes] = WeakSet()
         self._own = self.follow_changes()
         """Those whose workers are to be told what is settled, and asked for their figures."""
-        self._consumers: dict[str, Callable[[InstanceId], bool]] = {}
+        self.consumers: Mapping[str, Callable[[InstanceId], bool]] = {}
+        """Who gets the messages of which sessions; `settle` tells how far each is."""
         self._settles = asyncio.Semaphore(SETTLES_AT_ONCE)
 
     async def page(
@@ -158,18 +148,36 @@ class Reader:
                 if failure is not None:
                     raise failure
                 return page
-            await _wait(news, min(left, LOOK_AGAIN) if failure else left)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, LOOK_AGAIN) if failure else left):
+                    await news.wait()
 
-    async def other_name(self, id: InstanceId, jid: str) -> str:
-        """The number of a lid, or the lid of a number; "" = unknown."""
-
-        return str((await self.ask(id, "messages_name", {"chat": jid})).get("name") or "")
-
+    @asynccontextmanager
     async def media(
         self, id: InstanceId, message: str, chat: str, wait: float
-    ) -> tuple[Mapping[str, Any], IO[bytes]]:
-        """The `size`, `sha256`, `mimetype` and `filename` of what a message brought, and the file,
-        which the caller closes. NotYet `media_loading` after so many seconds."""
+    ) -> AsyncIterator[tuple[Mapping[str, Any], IO[bytes]]]:
+        """The `size`, `sha256`, `mimetype` and `filename` of what a message brought, and the file.
+        NotYet `media_loading` after so many seconds."""
+        its = self._of(id)
+        if its.files >= FILES or sum(each.files for each in self._sessions.values()) >= ALL_FILES:
+            why = f"cannot read a file of {id}: too many are read already; try again"
+            raise TryLater(why, code="busy")
+        its.files += 1
+        try:
+            said = await self._load(id, message, chat, wait)
+            folder = self._workers.folder(id)
+            assert folder is not None
+            try:
+                file = open_media(folder / FOLDER, str(said["name"]), int(said["size"]))
+            except OSError as error:
+                why = f"cannot read a file of {id}: {error.strerror}; try again"
+                raise TryLater(why, code="busy") from error
+            with file:
+                yield said, file
+        finally:
+            its.files -= 1
+
+    async def _load(self, id: InstanceId, message: str, chat: str, wait: float) -> Answer:
         until = boot_now() + wait
         while True:
             left = max(0.0, min(until - boot_now(), 10.0))
@@ -177,24 +185,17 @@ class Reader:
             try:
                 said = await self.call(id, "messages_media", asked, left + MEDIA_SECONDS)
             except EngineError as error:
-                kind = _MEDIA_ERRORS.get(error.code)
-                if kind is None:
-                    raise
-                raise kind(f"{error} ({id})", code=error.code) from error
+                for kind, codes in _MEDIA_ERRORS.items():
+                    if error.code in codes:
+                        raise kind(f"{error} ({id})", code=error.code) from error
+                raise
             if said.get("state") == "ready":
-                break
+                return said
             if boot_now() >= until or self.ending:
                 raise NotYet(
                     f"cannot give this file of {id} yet: it is being loaded; ask again",
                     code="media_loading",
                 )
-        folder = self._workers.folder(id)
-        assert folder is not None
-        try:
-            return said, open_media(folder / FOLDER, str(said["name"]), int(said["size"]))
-        except OSError as error:
-            why = f"cannot read a file of {id}: {error.strerror}; try again"
-            raise TryLater(why, code="busy") from error
 
     async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
         """Of the worker, or of its file where none runs: a question of `reading.READS`."""
@@ -220,25 +221,14 @@ class Reader:
             raise Refused(why, code="not_running")
         try:
             return await self._workers.call(id, do, args, seconds)
-        except LinkError as error:
-            why = f"{_CANNOT} of {id}: {error}; try again"
-            raise TryLater(why, code="slow") from error
-        except EngineError as error:
-            if (error.code, error.field) != _UNKNOWN_CALL:
+        except (LinkError, EngineError) as error:
+            if (error.code, error.field) == _UNKNOWN_CALL:
+                why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
+                raise Refused(why, code="not_kept") from error
+            if isinstance(error, EngineError) and error.code not in (ENDING, "unreadable"):
                 raise
-            why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
-            raise Refused(why, code="not_kept") from error
-
-    # Consumers
-
-    def consume(self, consumer: str, wants: Callable[[InstanceId], bool]) -> None:
-        """The consumer gets the messages of these sessions; `settle` tells how far it is."""
-        self._consumers[consumer] = wants
-
-    def forget_consumer(self, consumer: str) -> None:
-        self._consumers.pop(consumer, None)
-        for its in self._sessions.values():
-            its.cursors.pop(consumer, None)
+            code = ENDING if error.code == ENDING else "slow"
+            raise TryLater(f"{_CANNOT} of {id}: {error}; try again", code=code) from error
 
     def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
         """The consumer needs nothing up to the cursor any more."""
@@ -250,13 +240,16 @@ class Reader:
 
     async def run(self) -> None:
         """Tell workers what all consumers have, and take their figures."""
-        while True:
-            await asyncio.gather(*map(self._settle, await self._own.next()))
-            await asyncio.sleep(SETTLE_EVERY)
+        try:
+            while True:
+                await asyncio.gather(*map(self._settle, await self._own.next()))
+                await asyncio.sleep(SETTLE_EVERY)
+        finally:
+            self.end()
 
     async def _settle(self, id: InstanceId) -> None:
         its = self._of(id)
-        wanted = [name for name, wants in self._consumers.items() if wants(id)]
+        wanted = [name for name, wants in self.consumers.items() if wants(id)]
         least = min((its.cursors.get(name, 0) for name in wanted or (READER,)), default=0)
         try:
             async with self._settles:
@@ -267,8 +260,9 @@ class Reader:
         except WaError as error:
             log.debug("no figures of its messages: %s", error, extra=about(id))
             return
-        before = its.figures or dict.fromkeys(FIGURES, 0)
-        its.figures = {name: _whole(raw.get(name, before[name])) for name in FIGURES}
+        with suppress(msgspec.ValidationError):
+            told = msgspec.convert(raw, dict[str, _Whole])
+            its.figures = {**dict.fromkeys(FIGURES, 0), **its.figures, **told}
 
     def figures(self) -> Mapping[InstanceId, Mapping[str, int]]:
         return {id: its.figures for id, its in self._sessions.items() if its.figures}
@@ -276,7 +270,7 @@ class Reader:
     # The agent tells
 
     def follow_changes(self) -> Changes:
-        changes = Changes(self._followers.discard)
+        changes = Changes()
         self._followers.add(changes)
         return changes
 
@@ -307,28 +301,12 @@ class Reader:
             return Page([], page.newest, page.oldest, page.newest)
 
         raw = await self.ask(id, "messages", {"after": after, "limit": limit})
-        records = raw.get("records")
-        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        try:
+            page = msgspec.convert(raw, Page)
+        except msgspec.ValidationError as error:
             why = f"{_CANNOT} of {id}: the worker's answer has another form"
-            raise TryLater(why, code="slow")
-        next, oldest, newest = (_whole(raw.get(name)) for name in ("next", "oldest", "newest"))
-        return Page([_with_answerable(one) for one in records], next, oldest, newest)
-
-
-def _with_answerable(record: dict[str, Any]) -> dict[str, Any]:
-    """A message says whether the agent takes an answer to its chat."""
-    if record.get("kind") != MESSAGE:
-        return record
-    return {**record, "answerable": is_answerable(str(record.get("chat", "")))}
-
-
-def _whole(value: Any) -> int:
-    """0 for what is no count."""
-    right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-    return value if right else 0
-
-
-async def _wait(news: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await news.wait()
+            raise TryLater(why, code="slow") from error
+        for record in page.records:
+            if record.get("kind") == MESSAGE:
+                record["answerable"] = is_answerable(str(record.get("chat", "")))
+        return page

@@ -1,20 +1,40 @@
 """What is read from messages.db: the same whether its worker answers, or the agent reads the file
 of a worker that does not run."""
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InvalidRequest
 from agent.messages.database import open_to_read
-from agent.messages.record import LONGEST_WORD, PRIVATE, erased, gap, show
+from agent.messages.record import LONGEST_WORD, PRIVATE, erased, gap, read, show
 
 Answer = Mapping[str, Any]
 Read = Callable[[sqlite3.Connection, Mapping[str, Any]], Answer]
 
+TABLES = """
+create table records (
+    cursor integer primary key, id text not null unique, kept real not null, kind text not null,
+    chat text not null, alias text not null, message_id text not null, body blob not null
+);
+create index records_of_message on records (message_id) where kind = 'message';
+create index records_of_chat on records (chat, cursor) where kind = 'message';
+create index records_of_alias on records (alias, cursor) where kind = 'message' and alias <> '';
+create table gone (
+    first integer not null, last integer primary key, missing integer, lost integer not null,
+    since real not null
+);
+create table marks (chat text primary key, cursor integer not null) without rowid;
+create table state (
+    owner text not null, newest integer not null default 0, count integer not null default 0,
+    bytes integer not null default 0, lost integer not null default 0,
+    settled integer not null default 0, settled_wall real not null default 0
+);
+insert into state (owner) values ('');
+"""
 MOST_RECORDS = 1000
 """Of one page."""
 PAGE_BYTES = 900 * 1024
@@ -32,21 +52,15 @@ def read_only(path: Path, do: str, args: Mapping[str, Any]) -> Answer:
         db = open_to_read(path)
     except FileNotFoundError:
         return nothing(do, args)
-    try:
+    with closing(db):
         return READS[do](db, args)
-    finally:
-        db.close()
 
 
 def nothing(do: str, args: Mapping[str, Any]) -> Answer:
     """Where no file is: a reader that had records hears that they are gone."""
-    if do == "messages":
-        after = whole(args, "after", 0)
-        records = [erased(after, time.time())] if after else []
-        return {"records": records, "next": 0, "oldest": 1, "newest": 0, "more": False}
-    if do == "messages_state":
-        return {"waiting": 0, "bytes": 0, "newest": 0, "lost": 0}
-    return {"found": {}, "name": "", "messages": [], "newest": 0, "count": 0, "before": 0}
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(TABLES)
+        return READS[do](db, args)
 
 
 def state_of(db: sqlite3.Connection) -> tuple[int, int, int, int, int, float]:
@@ -79,7 +93,8 @@ def _page(db: sqlite3.Connection, args: Mapping[str, Any]) -> Answer:
     elif found := _gap(db, after):
         records.append(found)
         after = last = found["cursor"]
-    rows = "select cursor, kept, body from records where cursor > ? order by cursor limit ?"
+    rows = "select cursor, kept, cast(body as blob) from records where cursor > ?"
+    rows += " order by cursor limit ?"
     for cursor, kept, body in db.execute(rows, (after, max(1, min(limit, MOST_RECORDS)))):
         size += 100 + (len(body) if body.isascii() else len(body) * 3)
         if size > PAGE_BYTES and last:
@@ -186,7 +201,8 @@ def _about(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _whole_records(db: sqlite3.Connection, rows: str, *given: object) -> list[dict[str, Any]]:
     found = db.execute(f"select cursor, kept, body from records where {rows}", given)
-    return [{"cursor": cursor, **json.loads(body), "kept": kept} for cursor, kept, body in found]
+    whole = ((cursor, kept, read(body)) for cursor, kept, body in found)
+    return [{"cursor": cursor, **its, "kept": kept} for cursor, kept, its in whole if its]
 
 
 def whole(args: Mapping[str, Any], key: str, default: int | None = None) -> int:

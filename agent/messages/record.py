@@ -133,9 +133,19 @@ def erased(after: int, now_wall: float) -> dict[str, Any]:
     return {"v": VERSION, **own}
 
 
-def show(cursor: int, kept: float, body: bytes) -> dict[str, Any]:
-    """A kept record as a reader gets it."""
-    whole = json.loads(body)
+def read(body: Any) -> dict[str, Any] | None:
+    """A kept record; None: the disk changed its bytes, which SQLite does not notice."""
+    try:
+        whole = json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return whole if isinstance(whole, dict) else None
+
+
+def show(cursor: int, kept: float, body: Any) -> dict[str, Any]:
+    """A kept record as a reader gets it; a gap in the place of a damaged one."""
+    if (whole := read(body)) is None:
+        return gap(cursor, cursor, kept, 1)
     shown = {name: value for name, value in whole.items() if not name.startswith(PRIVATE)}
     return {"cursor": cursor, **shown, "kept": kept}
 

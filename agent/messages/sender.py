@@ -1,16 +1,15 @@
 """Sends what waits of one session: several chats at once, each chat in its order."""
 
 import asyncio
-import heapq
+import json
 import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from agent.clock import boot_now
 from agent.core.event_json import wall_text
@@ -43,6 +42,7 @@ from agent.messages.outcomes import (
     judge,
     next_try,
 )
+from agent.supervise.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,6 @@ LOOK_AGAIN = 10.0
 LEAST_WAIT, LONGEST_WAIT = 0.05, 60.0
 WRITE_AGAIN = 5.0
 MOST_EARLY = 1000
-PACED = "paced"
 ME = "me"
 """In the place of a jid: this session's account."""
 _CHANGES = ("reaction", "delete")
@@ -66,28 +65,20 @@ _STATES = frozenset(
 )
 """Codes of an engine: the message is right, and the session's state does not allow it."""
 
-
-class Sessions(Protocol):
-    """What a sender asks of the agent's sessions."""
-
-    def view(self, id: InstanceId) -> InstanceView: ...
-
-    async def send(
-        self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
-    ) -> Mapping[str, Any]: ...
-
-    async def find(
-        self, id: InstanceId, chat: str, message_ids: Sequence[str]
-    ) -> Mapping[str, Mapping[str, Any]]: ...
+End = Mapping[str, Any] | WaError | None
+"""How a message ended, for a client that waits: the engine's answer, or an error. None: it has not
+ended, and the agent stops."""
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a message ended, for a client that waits: the engine's answer, or an error. Neither: it
-    has not ended, and the agent stops."""
+@dataclass(slots=True)
+class Limits:
+    """The settings in force."""
 
-    answer: Mapping[str, Any] | None = None
-    error: WaError | None = None
+    expires_hours: float = 24.0
+    most: int = 10_000
+    megabytes: int = 1024
+    per_minute: float = 0.0
+    """Messages a minute at most; 0 = as many as come."""
 
 
 @dataclass(slots=True, eq=False)
@@ -95,104 +86,49 @@ class Waiting:
     """A message that waits, without its content."""
 
     row: OutMessage
-    maybe_out: bool
-    """True if a try that is over may have sent it."""
-    tries: int
+    """As its last try left it: `sending` = one that is over may have sent it."""
     impatient: bool = False
     """True if a client waits for the answer to the first try: a refusal of it ends the message."""
     due: float = 0.0
     """Boot time before which it is not tried."""
     under_way: bool = False
-    gone: bool = False
-    clients: "list[asyncio.Future[End]]" = field(default_factory=list)
-    end: End | None = None
+    refused: bool = False
+    """True if the last try of it showed that the session cannot send."""
+    clients: int = 0
+    ending: End = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def maybe_out(self) -> bool:
+        return self.row.state is State.SENDING
 
     def tell(self, end: End) -> None:
-        self.end = end
-        for client in self.clients:
-            if not client.done():
-                client.set_result(end)
-
-
-class Lanes:
-    """A queue for each chat, of which only the first message may be taken. Chats take turns, so one
-    with many messages delays no other.
-
-    The names in `_ready` and `_later` are hints, and may stand twice: `take` looks at the lane."""
-
-    def __init__(self) -> None:
-        self._lanes: dict[str, deque[Waiting]] = {}
-        self._ready: deque[str] = deque()
-        self._later: list[tuple[float, str]] = []
-
-    def __iter__(self) -> Iterator[Waiting]:
-        return (each for lane in self._lanes.values() for each in lane if not each.gone)
-
-    def add(self, waiting: Waiting) -> None:
-        self._lanes.setdefault(waiting.row.lane, deque()).append(waiting)
-        self._ready.append(waiting.row.lane)
-
-    def heads(self) -> Iterator[Waiting]:
-        firsts = (self._head(name) for name in self._lanes)
-        return (first for first in firsts if first is not None and not first.under_way)
-
-    def take(self, now: float) -> Waiting | None:
-        """The next one that is due; `put_back` or `remove` follows."""
-        while self._later and self._later[0][0] <= now:
-            self._ready.append(heapq.heappop(self._later)[1])
-        while self._ready:
-            name = self._ready.popleft()
-            head = self._head(name)
-            if head is None:
-                self._lanes.pop(name, None)
-            elif head.due > now:
-                heapq.heappush(self._later, (head.due, name))
-            elif not head.under_way:
-                head.under_way = True
-                return head
-        return None
-
-    def next_due(self) -> float | None:
-        return self._later[0][0] if self._later else None
-
-    def put_back(self, waiting: Waiting, due: float) -> None:
-        """Its try is over, and another one comes."""
-        waiting.under_way, waiting.due = False, due
-        heapq.heappush(self._later, (due, waiting.row.lane))
-
-    def remove(self, waiting: Waiting) -> None:
-        """It has ended; the next one of its chat may go."""
-        waiting.under_way, waiting.gone = False, True
-        self._ready.append(waiting.row.lane)
-
-    def _head(self, name: str) -> Waiting | None:
-        lane = self._lanes.get(name, deque())
-        while lane and lane[0].gone:
-            lane.popleft()
-        return lane[0] if lane else None
-
-
-Ended = Callable[[Waiting, State, str, End], None]
-"""Hears of each end with its reason, when it is on the disk or cannot be taken back."""
+        self.ending = end if end is not None else self.ending
+        self.over.set()
 
 
 class SessionSender:
+    """`run` sends; its caller adds messages, wakes it and takes messages back."""
+
     def __init__(
         self,
         id: InstanceId,
-        sessions: Sessions,
+        sessions: Supervisor,
         outbox: Outbox,
         files: OutgoingFiles,
-        ended: Ended,
+        limits: Limits,
     ) -> None:
         self.id = id
-        self.per_minute = 0.0
-        """Messages a minute at most; 0 = as many as come."""
-        self.lanes = Lanes()
-        self.count = self.bytes = 0
+        self.ended: Callable[[Waiting, State, str, End], None] = lambda waiting, *_: None
+        """Hears of each end with its reason, when it is on the disk or cannot be taken back."""
+        self.waiting: dict[int, Waiting] = {}
+        """By number, which is their order."""
+        self.bytes = 0
         self.hold: Hold | None = None
+        self._chats: dict[str, deque[Waiting]] = {}
+        """Each with its messages in their order; the one that was sent to last is the last."""
         self._sessions, self._outbox, self._files = sessions, outbox, files
-        self._ended = ended
+        self._limits = limits
         self._holds = Holds()
         self._wake = asyncio.Event()
         self._tries: set[asyncio.Task[None]] = set()
@@ -202,19 +138,25 @@ class SessionSender:
         """Boot time of the last try; None: not read yet."""
 
     def add(self, row: OutMessage, *, impatient: bool = False) -> Waiting:
-        maybe_out = row.state is State.SENDING
-        due = boot_now() + row.not_before_wall - time.time()
-        waiting = Waiting(row, maybe_out, row.tries, impatient, due)
-        self.lanes.add(waiting)
-        self.count, self.bytes = self.count + 1, self.bytes + row.size
+        waiting = Waiting(row, impatient, boot_now() + row.not_before_wall - time.time())
+        self.waiting[row.number] = waiting
+        self._chats.setdefault(row.lane, deque()).append(waiting)
+        self.bytes += row.size
         self._wake.set()
         return waiting
 
-    def find(self, number: int) -> Waiting | None:
-        return next((each for each in self.lanes if each.row.number == number), None)
+    def drop(self, waiting: Waiting) -> None:
+        """It waits no more; the next one of its chat may go."""
+        if self.waiting.pop(waiting.row.number, None) is not None:
+            chat = self._chats.pop(waiting.row.lane)
+            chat.remove(waiting)
+            if chat:
+                self._chats[waiting.row.lane] = chat
+            self.bytes -= waiting.row.size
+            self._wake.set()
 
     def oldest(self) -> OutMessage | None:
-        return min((each.row for each in self.lanes), key=lambda row: row.number, default=None)
+        return next((each.row for each in self.waiting.values()), None)
 
     def wake(self) -> None:
         """The session changed, perhaps for the better."""
@@ -225,24 +167,22 @@ class SessionSender:
         if self._tries:
             self._early.extend(acks)
 
-    async def end(self, waiting: Waiting, state: State, end: End, **columns: Any) -> bool:
-        """End one by another hand; False: a try of it is under way, or it has ended."""
-        if waiting.gone or waiting.under_way:
+    async def take_back(self, waiting: Waiting, state: State, words: str) -> bool:
+        """End one before its time; False: a try of it is under way, or it has ended. Its
+        Idempotency-Key stays its own: a repeat of an earlier request sends it no more."""
+        if waiting.under_way or waiting.row.number not in self.waiting:
             return False
         waiting.under_way = True
-        await self._end(waiting, state, end, **columns)
+        if waiting.maybe_out:
+            await self._unsure(waiting, f"{words}; an earlier try may have sent it")
+        else:
+            error = TryLater(f"cannot send with {self.id}: {words}", code=state.value)
+            await self._end(waiting, state, error, state.value, words)
         return True
-
-    def drop(self, waiting: Waiting) -> None:
-        """It waits no more."""
-        if not waiting.gone:
-            self.lanes.remove(waiting)
-            self.count, self.bytes = self.count - 1, self.bytes - waiting.row.size
-            self._wake.set()
 
     async def run(self) -> None:
         """Until nothing waits."""
-        while self.count or self._tries:
+        while self.waiting or self._tries:
             self._wake.clear()
             view = None
             with suppress(NotFound):
@@ -252,7 +192,7 @@ class SessionSender:
                 await self._refuse_impatient(self.hold)
             elif view is not None:
                 await self._start_tries(view)
-            if self.count or self._tries:
+            if self.waiting or self._tries:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._patience()):
                         await self._wake.wait()
@@ -266,11 +206,17 @@ class SessionSender:
             task.cancel()
         if self._tries:
             await asyncio.wait(self._tries)
+        for waiting in self.waiting.values():
+            waiting.tell(None)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._tries) >= (1 if self._holds.careful else AT_ONCE)
 
     async def _start_tries(self, view: InstanceView) -> None:
-        while len(self._tries) < (1 if self._holds.careful else AT_ONCE):
+        while not self._full:
             self.hold = await self._pause()
-            waiting = None if self.hold else self.lanes.take(boot_now())
+            waiting = None if self.hold else self._take()
             if waiting is None:
                 break
             self._tried_at = boot_now()
@@ -278,11 +224,26 @@ class SessionSender:
             self._tries.add(task)
             task.add_done_callback(self._over)
 
+    def _take(self) -> Waiting | None:
+        """The first message of a chat that is due; of those the session refused, only where there
+        is no other. Chats take turns, so one with many messages delays no other."""
+        firsts, now = (chat[0] for chat in self._chats.values()), boot_now()
+        due = (each for each in firsts if not each.under_way and each.due <= now)
+        first = min(due, key=lambda each: each.refused, default=None)
+        if first is not None:
+            first.under_way, first.refused = True, False
+        return first
+
+    def _put_back(self, waiting: Waiting) -> None:
+        """Its try is over, and another one comes: its chat is the last now."""
+        waiting.under_way = False
+        self._chats[waiting.row.lane] = self._chats.pop(waiting.row.lane)
+
     async def _pause(self) -> Hold | None:
         """The limit of messages a minute, which counts retries. A restart gives no more of them."""
-        if not self.per_minute:
+        if not self._limits.per_minute:
             return None
-        share = 60.0 / self.per_minute
+        share = 60.0 / self._limits.per_minute
         if self._tried_at is None:
             ago = time.time() - await self._outbox.last_begun(self.id)
             self._tried_at = boot_now() - max(ago, 0.0)
@@ -290,7 +251,7 @@ class SessionSender:
             return None
         until = time.time() + left
         words = f"[messages.pace] lets one message go in {share:.0f} s; the next one goes at"
-        return Hold(PACED, f"{words} {wall_text(until)}", until)
+        return Hold("paced", f"{words} {wall_text(until)}", until)
 
     def _over(self, task: "asyncio.Task[None]") -> None:
         self._tries.discard(task)
@@ -303,57 +264,54 @@ class SessionSender:
     def _patience(self) -> float:
         """Seconds until there may be something to do; events wake earlier."""
         if self.hold is not None:
-            left = LOOK_AGAIN
-            if self.hold.until_wall is not None:
-                left = max(self.hold.until_wall - time.time(), LEAST_WAIT)
-            return left if self.hold.code == PACED else min(left, LOOK_AGAIN)
-        if len(self._tries) >= (1 if self._holds.careful else AT_ONCE):
-            return LONGEST_WAIT
-        due = self.lanes.next_due()
-        return LONGEST_WAIT if due is None else max(due - boot_now(), LEAST_WAIT)
+            until = self.hold.until_wall or float("inf")
+            return min(max(until - time.time(), LEAST_WAIT), LOOK_AGAIN)
+        firsts = () if self._full else [chat[0] for chat in self._chats.values()]
+        due = min((each.due for each in firsts if not each.under_way), default=float("inf"))
+        return min(max(due - boot_now(), LEAST_WAIT), LONGEST_WAIT)
 
     async def _refuse_impatient(self, hold: Hold) -> None:
         """A hold holds each way: clients that wait hear of it, and no try is made."""
-        for waiting in [each for each in self.lanes.heads() if each.impatient]:
-            if not waiting.maybe_out:
+        for waiting in [chat[0] for chat in self._chats.values()]:
+            if waiting.impatient and not (waiting.maybe_out or waiting.under_way):
                 words = f"cannot send with {self.id}: {hold.sentence}"
                 waiting.under_way = True
-                await self._end_failed(waiting, Refused(words, code=hold.refusal))
+                await self._fail(waiting, Refused(words, code=hold.refusal), tries=0)
 
     # One try
 
     async def _try(self, waiting: Waiting, view: InstanceView) -> None:
+        row, engine = waiting.row, view.instance.engine
         try:
-            content = await self._outbox.content(waiting.row.number)
-            if content is None or view.instance.created_wall != waiting.row.born:
+            content = await self._outbox.content(row.number)
+            if content is None or view.instance.created_wall != row.born:
                 self.drop(waiting)
                 return
             account = account_of(view)
-            if account and waiting.row.account not in ("", account):
+            if account and row.account not in ("", account):
                 words = f"cannot send with {self.id}: it was paired with another account meanwhile"
-                await self._end_failed(waiting, Refused(words, code=OTHER_ACCOUNT))
+                await self._fail(waiting, Refused(words, code=OTHER_ACCOUNT), tries=0)
                 return
-            if waiting.maybe_out and not entry_of(view.instance.engine).repeats:
-                await self._end_unknown(waiting, "the agent ended while it was sent")
+            if waiting.maybe_out and not entry_of(engine).repeats:
+                await self._unsure(waiting, "the agent ended while it was sent")
                 return
             # On the disk before the session hears of it.
-            number, now = waiting.row.number, time.time()
-            await self._outbox.change(number, State.SENDING, begun_wall=now)
+            await self._outbox.change(row.number, State.SENDING, begun_wall=time.time())
         except StoreError as error:
             self._holds.refuse(error.code, str(error), boot_now(), random.random())
-            self.lanes.put_back(waiting, boot_now())
+            self._put_back(waiting)
             return
         failpoint("outbox_begun")
-        path = self._files.folder / waiting.row.file if waiting.row.file else None
+        path = self._files.folder / row.file if row.file else None
         try:
             message = await complete(self.id, content, self._outbox, self._sessions)
             answer = await self._sessions.send(self.id, message, path)
         except WaError as error:
-            await self._failed(waiting, error, view.instance.engine)
+            await self._failed(waiting, error, engine)
         except Exception as error:
             log.exception("internal error: it may have sent a message", extra=about(self.id))
             unsure = TryLater(f"internal error: {type(error).__name__}", code=UNKNOWN_OUTCOME)
-            await self._failed(waiting, unsure, view.instance.engine)
+            await self._failed(waiting, unsure, engine)
         else:
             failpoint("outbox_sent")
             await self._sent(waiting, answer)
@@ -362,8 +320,8 @@ class SessionSender:
         self._holds.sent()
         id = answer.get("id")
         message_id = id[:200] if isinstance(id, str) else ""
-        told = {"message_id": message_id, "answer": dict(answer), "reason": "", "sentence": ""}
-        await self._end(waiting, State.SENT, End(answer), **told)
+        told = {"message_id": message_id, "answer": json.dumps(dict(answer))}
+        await self._end(waiting, State.SENT, answer, "", "", **told)
         failpoint("outbox_noted")
         names = (message_id, message_id[:CUT])
         early = [ack for ack in self._early if message_id and ack.message_id in names]
@@ -371,74 +329,70 @@ class SessionSender:
             await self._outbox.note_acks(self.id, early)
 
     async def _failed(self, waiting: Waiting, error: WaError, engine: str) -> None:
-        shown = explain_refusal(engine, error)
-        tries, may_be_out = waiting.tries + 1, waiting.maybe_out
-        found = judge(shown.code, str(error), tries)
-        told = {"reason": shown.code, "sentence": str(shown), "tries": tries}
+        shown, row = explain_refusal(engine, error), waiting.row
+        found = judge(shown.code, str(error), row.tries + 1)
+        wait, now = 0.0, boot_now()
         if found is Judgement.SESSION:
             lock = is_time_lock(shown.code, str(error))
-            jitter = random.random()
-            self._holds.refuse(shown.code, str(shown), boot_now(), jitter, lock=lock)
+            self._holds.refuse(shown.code, str(shown), now, random.random(), lock=lock)
+            waiting.refused = True
+        else:
+            wait = next_try(row.tries + 1, LONGEST, random.random())
+            row = replace(row, tries=row.tries + 1, not_before_wall=time.time() + wait)
         if found is Judgement.UNKNOWN:
             if not entry_of(engine).repeats:
-                await self._end_unknown(waiting, str(shown))
+                await self._unsure(waiting, str(shown))
                 return
-            waiting.maybe_out = True
-        elif may_be_out and found is Judgement.FINAL:
+            row = replace(row, state=State.SENDING)
+        elif found is Judgement.FINAL and waiting.maybe_out:
             words = f"an earlier try may have sent it; the last one: {shown}"
-            await self._end_unknown(waiting, words)
+            await self._unsure(waiting, words)
             return
-        elif found is Judgement.FINAL or (waiting.impatient and not may_be_out):
-            await self._end_failed(waiting, shown)
+        elif found is Judgement.FINAL or (waiting.impatient and not waiting.maybe_out):
+            await self._fail(waiting, shown)
             return
-        await self._again(waiting, found, told)
-
-    async def _again(self, waiting: Waiting, found: Judgement, told: dict[str, Any]) -> None:
-        due, state = boot_now(), State.SENDING if waiting.maybe_out else State.ACCEPTED
-        if found is Judgement.SESSION:
-            told["tries"] = waiting.tries
-        else:
-            waiting.tries = told["tries"]
-            wait = next_try(waiting.tries, LONGEST, random.random())
-            due, told["not_before_wall"] = due + wait, time.time() + wait
+        waiting.row, waiting.due = row, now + wait
+        told: dict[str, Any] = {"tries": row.tries, "not_before_wall": row.not_before_wall}
         try:
-            await self._outbox.change(waiting.row.number, state, **told)
-        except StoreError as error:
-            log.error("cannot note a try: %s", error, extra=about(self.id))
-        self.lanes.put_back(waiting, due)
+            told |= {"reason": shown.code, "sentence": str(shown)}
+            await self._outbox.change(row.number, row.state, **told)
+        except StoreError as failure:
+            log.error("cannot note a try: %s", failure, extra=about(self.id))
+        self._put_back(waiting)
 
-    async def _end_unknown(self, waiting: Waiting, words: str) -> None:
+    async def _unsure(self, waiting: Waiting, words: str) -> None:
         error = TryLater(f"cannot send with {self.id}: {words}", code=UNKNOWN_OUTCOME)
-        told = {"reason": State.UNKNOWN.value, "sentence": words}
-        await self._end(waiting, State.UNKNOWN, End(error=error), **told)
+        await self._end(waiting, State.UNKNOWN, error, State.UNKNOWN.value, words)
 
-    async def _end_failed(self, waiting: Waiting, error: WaError) -> None:
+    async def _fail(self, waiting: Waiting, error: WaError, *, tries: int = 1) -> None:
         """It did not go out: its Idempotency-Key may be used again."""
-        told = {"reason": error.code, "sentence": str(error), "repeats": ""}
-        await self._end(waiting, State.FAILED, End(error=error), tries=waiting.tries + 1, **told)
+        told = {"repeats": "", "tries": waiting.row.tries + tries}
+        await self._end(waiting, State.FAILED, error, error.code, str(error), **told)
 
-    async def _end(self, waiting: Waiting, state: State, end: End, **columns: Any) -> None:
+    async def _end(
+        self, waiting: Waiting, state: State, end: End, reason: str, sentence: str, **columns: Any
+    ) -> None:
         """Write it down, for as long as that takes; a client that waits hears of it at once."""
-        said, reason, number = False, str(columns.get("reason", "")), [waiting.row.number]
+        said, words = False, {"reason": reason, "sentence": sentence}
+        waiting.ending = end  # a request with its key must not hear that it goes on waiting
         while True:
             try:
-                await self._outbox.end(number, state, time.time(), **columns)
+                await self._outbox.change(waiting.row.number, state, **words, **columns)
                 break
             except StoreError as error:
                 if not said:
                     log.error("an end is written later: %s", error, extra=about(self.id))
-                    self._ended(waiting, state, reason, end)
+                    self.ended(waiting, state, reason, end)
                 said = True
                 await asyncio.sleep(WRITE_AGAIN)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._files.remove, waiting.row.file)
+        await asyncio.to_thread(self._files.remove, waiting.row.file)
         self.drop(waiting)
         if not said:
-            self._ended(waiting, state, reason, end)
+            self.ended(waiting, state, reason, end)
 
 
 async def complete(
-    id: InstanceId, message: Mapping[str, Any], outbox: Outbox, sessions: Sessions
+    id: InstanceId, message: Mapping[str, Any], outbox: Outbox, sessions: Supervisor
 ) -> Mapping[str, Any]:
     """The message with WhatsApp's id and the writer of the earlier one that it is about: replied
     to, reacted to, edited, deleted."""

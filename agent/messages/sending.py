@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.config.config import Config
+from agent.config.tables import own_row
 from agent.core.event_json import wall_text
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.deliver.bus import EventBus, EventFilter
@@ -24,16 +26,16 @@ from agent.messages.media import OutgoingFiles
 from agent.messages.outbox import NAME, Ack, Mark, Outbox, OutMessage, chat_of, hash_of
 from agent.messages.outcomes import UNKNOWN_OUTCOME, State
 from agent.messages.reader import LONGEST_PAGE, Reader
-from agent.messages.sender import End, Sessions, SessionSender, Waiting, account_of
+from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
+from agent.messages.settings import MESSAGES, PACE
 from agent.store.database import Store
+from agent.supervise.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
 FOLDER = "outbox"
 MARK = "outbox.mark"
 """The fact of the agent's database that knows the mark of the outbox."""
-LONGEST_INSIDE = 256 * 1024
-"""Characters of base64 that a row may hold; a longer file lies beside the database."""
 OPENS_WITHIN = 10.0
 """Seconds that a request waits for the outbox just after the agent's start."""
 OPEN_AGAIN = 10.0
@@ -51,16 +53,6 @@ MOST_REASONS = 40
 class TooManyWait(TryLater):
     code = "outbox_full"
     http = 429
-
-
-@dataclass(slots=True)
-class Limits:
-    """The settings in force; the composition replaces it at a reload."""
-
-    expires_hours: float = 24.0
-    most: int = 10_000
-    megabytes: int = 1024
-    per_minute: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +77,28 @@ class Counts:
 
 class Sending:
     def __init__(
-        self, folder: Path, sessions: Sessions, store: Store, bus: EventBus, reader: Reader
+        self, folder: Path, sessions: Supervisor, store: Store, bus: EventBus, reader: Reader
     ) -> None:
         self.limits = Limits()
         self.senders: dict[InstanceId, SessionSender] = {}
         """Of each session that has something to send."""
         self.counts: dict[InstanceId, Counts] = {}
-        self.on_end: Callable[[OutMessage, State, str], None] = lambda row, state, reason: None
-        """Called with each end and its reason, for metrics."""
         self._path, self._files = folder / NAME, OutgoingFiles(folder / FOLDER)
         self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
         self._outbox: Outbox | None = None
         self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
         self._opened = asyncio.Event()
         self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
+        self.lost = ""
+        """What of the outbox was lost before this agent opened it."""
         self._untidy = False
         """True if a message ended since the journal was emptied of what it said."""
+
+    def take_on(self, config: Config) -> None:
+        """The settings that were read."""
+        messages, pace = own_row(config, MESSAGES), own_row(config, PACE)
+        self.limits.expires_hours, self.limits.per_minute = messages.expires_hours, pace.per_minute
+        self.limits.most, self.limits.megabytes = messages.outbox_most, messages.outbox_megabytes
 
     async def run(self) -> None:
         """Until the agent stops. A file that cannot be opened ends no session: messages are
@@ -132,8 +130,7 @@ class Sending:
         # An engine that can derives WhatsApp's id from `key`: sent again it is the same message.
         content = {"key": hash_of((name,), born), **message}
         content["to"] = check_receiver(str(content["to"]))
-        apart = content.get("content", "")
-        apart = content.pop("content") if len(apart) > LONGEST_INSIDE else ""
+        apart = content.pop("content", "")
         text = json.dumps(content, separators=(",", ":"))
         chat = chat_of(content["to"])
         lane, expires = await self._lane(id, chat), expires_in or self.limits.expires_hours * HOUR
@@ -152,15 +149,24 @@ class Sending:
 
     async def answer(self, taken: Taken, seconds: float) -> tuple[int, Mapping[str, Any]]:
         """Status and body for the client, after so many seconds at most; its error is raised."""
-        row, end = taken.row, End()
-        if taken.waiting is not None and seconds:
-            end = await self._wait(taken.waiting, seconds)
-        if end.error is not None:
-            raise end.error
-        if end.answer is not None:
-            return 200, end.answer
+        row, waiting, end = taken.row, taken.waiting, None
+        if waiting is not None and (seconds or (taken.again and waiting.ending is not None)):
+            waiting.clients += 1
+            try:
+                async with asyncio.timeout(seconds if waiting.ending is None else 0):
+                    await waiting.over.wait()
+            except TimeoutError:
+                pass
+            finally:  # no refusal of a try ends a message whose clients have gone
+                waiting.clients -= 1
+                waiting.impatient &= bool(waiting.clients)
+            end = waiting.ending
+        if isinstance(end, WaError):
+            raise end
+        if end is not None:
+            return 200, end
         if row.state.left:
-            return 200, row.answer if seconds else row.show()
+            return 200, json.loads(row.answer) if seconds else row.show()
         if row.state.waits:
             look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
             return 202, {**self._show(row), "look": look}
@@ -178,7 +184,7 @@ class Sending:
         """Newest first, as the API shows them; `before`: the id of the last one seen."""
         outbox = await self._ready()
         number = (await self._find(outbox, id, before)).number if before else 0
-        rows = await outbox.page(id, state=state, before=number, limit=limit)
+        rows = await outbox.page(id, state, number, limit)
         return [self._show(row) for row in rows]
 
     async def show(self, id: InstanceId, message: str) -> dict[str, Any]:
@@ -189,15 +195,13 @@ class Sending:
         outbox = await self._ready()
         row = await self._find(outbox, id, message)
         sender = self.senders.get(id)
-        waiting = None if sender is None else sender.find(row.number)
+        waiting = None if sender is None else sender.waiting.get(row.number)
         if sender is None or waiting is None:
-            raise Refused(
-                f"cannot cancel {message}: it is {row.state.value} already", code="message_ended"
-            )
-        if not await _end(sender, waiting, State.CANCELLED, "cancelled by an operator"):
-            raise Refused(
-                f"cannot cancel {message}: it is being sent at this moment", code="being_sent"
-            )
+            why = f"cannot cancel {message}: it is {row.state.value} already"
+            raise Refused(why, code="message_ended")
+        if not await sender.take_back(waiting, State.CANCELLED, "cancelled by an operator"):
+            why = f"cannot cancel {message}: it is being sent at this moment"
+            raise Refused(why, code="being_sent")
         return await self.show(id, message)
 
     def waiting(self, id: InstanceId) -> Mapping[str, Any]:
@@ -208,12 +212,17 @@ class Sending:
             return {}
         hold = sender.hold
         return {
-            "waiting": sender.count,
+            "waiting": len(sender.waiting),
             "oldest": wall_text(oldest.accepted_wall),
             "reason": hold.code if hold else "",
             "sentence": hold.sentence if hold else "",
             "until": wall_text(hold.until_wall) if hold and hold.until_wall else None,
         }
+
+    def failed(self, id: InstanceId) -> int:
+        """With those that may have gone out."""
+        ended = self.counts.get(id, Counts()).ended
+        return ended[State.FAILED] + ended[State.UNKNOWN]
 
     def ended(self, id: InstanceId) -> Mapping[str, Any]:
         its = self.counts.get(id, Counts())
@@ -235,17 +244,17 @@ class Sending:
 
     async def _lane(self, id: InstanceId, chat: str) -> str:
         """The chat under the name by which both its names keep one order."""
-        if not chat.endswith("@lid"):
-            return chat
         with suppress(WaError):
-            return chat_of(await self._reader.other_name(id, chat)) or chat
+            asked = {"chat": chat}
+            other = await self._reader.ask(id, "messages_name", asked) if "@lid" in chat else {}
+            return chat_of(str(other.get("name") or "")) or chat
         return chat
 
     def _must_fit(self, id: InstanceId, size: int) -> None:
         sender, limits = self.senders.get(id), self.limits
-        if sender is not None and sender.count >= limits.most:
+        if sender is not None and (count := len(sender.waiting)) >= limits.most:
             raise TooManyWait(
-                f"cannot take the message: {sender.count} messages of {id} wait to be sent, at most"
+                f"cannot take the message: {count} messages of {id} wait to be sent, at most"
                 f" {limits.most} may ([messages] outbox_most); wa-agent why {id} says why"
             )
         waiting = sum(each.bytes for each in self.senders.values())
@@ -259,39 +268,28 @@ class Sending:
     async def _keep(
         self, outbox: Outbox, new: OutMessage, text: str, apart: str, *, impatient: bool
     ) -> Taken:
-        loop, waiting = asyncio.get_running_loop(), None
+        waiting = None
 
         def committed(row: OutMessage, again: bool) -> None:
             nonlocal waiting
             if not again and self._outbox is outbox:  # else the next agent sends it
                 waiting = self._add(outbox, row, impatient=impatient)
+            elif again and (sender := self.senders.get(row.instance)):
+                waiting = sender.waiting.get(row.number)
+                if waiting is not None:  # a 202 holds whatever the first request waits for
+                    waiting.impatient &= impatient
 
         if apart:
-            await loop.run_in_executor(None, self._files.write, new.file, apart)
+            await asyncio.to_thread(self._files.write, new.file, apart)
         failpoint("outbox_file")
         try:
             row, again = await outbox.take(new, text, committed)
         except WaError:
-            await loop.run_in_executor(None, self._files.remove, new.file)
+            await asyncio.to_thread(self._files.remove, new.file)
             raise
         if again:
-            await loop.run_in_executor(None, self._files.remove, new.file)
-            sender = self.senders.get(row.instance)
-            waiting = None if sender is None else sender.find(row.number)
+            await asyncio.to_thread(self._files.remove, new.file)
         return Taken(row, again, waiting)
-
-    async def _wait(self, waiting: Waiting, seconds: float) -> End:
-        """Afterwards the client goes: no refusal of a try ends its message any more."""
-        if waiting.end is not None:
-            return waiting.end
-        client: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-        waiting.clients.append(client)
-        try:
-            await asyncio.wait({client}, timeout=seconds)
-        finally:
-            waiting.clients.remove(client)
-            waiting.impatient &= bool(waiting.clients)
-        return client.result() if client.done() else End()
 
     def _show(self, row: OutMessage) -> dict[str, Any]:
         sender = self.senders.get(row.instance)
@@ -312,19 +310,21 @@ class Sending:
 
     async def _open(self) -> Outbox:
         while True:
+            outbox = None
             try:
                 known = await self._store.get_fact(MARK)
-                mark = Mark(*json.loads(known)) if known else None
-                outbox = await Outbox.open(self._path, mark)
-                try:
-                    rows = await self._take_over(outbox)
-                except BaseException:
+                outbox = await Outbox.open(self._path, Mark(*json.loads(known)) if known else None)
+                rows = await self._take_over(outbox)
+            except BaseException as error:
+                if outbox is not None:
                     await outbox.close()
+                if not isinstance(error, WaError):
                     raise
-            except WaError as error:
                 if str(error) != str(self._trouble):
                     log.error("messages to send are refused: %s", error)
-                self._trouble = error
+                self._trouble = (
+                    error if error.http >= 503 else StoreError(str(error), code=error.code)
+                )
                 self._opened.set()
                 await asyncio.sleep(OPEN_AGAIN)
                 continue
@@ -337,16 +337,15 @@ class Sending:
     async def _take_over(self, outbox: Outbox) -> list[OutMessage]:
         """What the agent before this one left, and is to be sent."""
         if said := outbox.opened_so:
+            self.lost = said
             log.error("%s", said)
             entry = JournalEntry("store_repaired", said, Category.SYSTEM, wall=time.time())
             await self._store.note(entry)
-        mark = json.dumps([outbox.mark.id, outbox.mark.times])
-        await self._store.put_facts({MARK: mark})
+        await self._store.put_facts({MARK: json.dumps([outbox.mark.id, outbox.mark.times])})
         for id in {row.instance for row in await outbox.waiting()}:
             await self._forget(outbox, id, 0.0)
         left = await outbox.waiting()
-        names, loop = {row.file for row in left}, asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._files.remove_others, names)
+        await asyncio.to_thread(self._files.remove_others, {row.file for row in left})
         return left
 
     async def _close(self, outbox: Outbox, tasks: Iterable["asyncio.Task[None]"]) -> None:
@@ -358,9 +357,6 @@ class Sending:
             task.cancel()
         stops = [sender.stop(TRIES_END_WITHIN) for sender in self.senders.values()]
         await asyncio.gather(*stops, *running, return_exceptions=True)
-        for sender in self.senders.values():
-            for waiting in sender.lanes:
-                waiting.tell(End())
         self.senders.clear()
         self._tasks.clear()
         with suppress(StoreError):
@@ -371,16 +367,16 @@ class Sending:
         sender = self.senders.get(row.instance)
         if sender is None:
             sender = self.senders[row.instance] = SessionSender(
-                row.instance, self._sessions, outbox, self._files, self._ended
+                row.instance, self._sessions, outbox, self._files, self.limits
             )
-        sender.per_minute = self.limits.per_minute
+            sender.ended = self._ended
         if row.instance not in self._tasks:
             work = self._run_sender(sender)
             self._tasks[row.instance] = asyncio.create_task(work, name=f"outbox {row.instance}")
         return sender.add(row, impatient=impatient)
 
     async def _run_sender(self, sender: SessionSender) -> None:
-        while sender.count:
+        while sender.waiting:
             try:
                 await sender.run()
             except Exception:
@@ -390,34 +386,31 @@ class Sending:
         del self.senders[sender.id]
 
     def _ended(self, waiting: Waiting, state: State, reason: str, end: End) -> None:
-        row, self._untidy = waiting.row, True
-        counts = self.counts.setdefault(row.instance, Counts())
+        self._untidy = True
+        counts = self.counts.setdefault(waiting.row.instance, Counts())
         counts.ended[state] += 1
         if state is State.SENT:
             counts.sent_wall = time.time()
         elif state in (State.FAILED, State.UNKNOWN):
             known = reason in counts.reasons or len(counts.reasons) < MOST_REASONS
             counts.reasons[reason if known else "other"] += 1
-        self.on_end(row, state, reason)
         waiting.tell(end)
 
     async def _tick(self, outbox: Outbox) -> None:
-        """Until the file is found damaged."""
+        """Until the file is found damaged, or another one lies in its place."""
         tidied = time.monotonic() - HOUR
         while True:
             try:
-                for sender in list(self.senders.values()):
-                    sender.per_minute = self.limits.per_minute
-                    if sender.hold is not None and sender.hold.code == "damaged":
-                        return
+                holds = (sender.hold for sender in self.senders.values())
+                if outbox.is_away or any(hold and hold.code == "damaged" for hold in holds):
+                    return
                 if step := await outbox.follow_clock():
                     log.warning("the machine's clock was set by %+.0f s; messages wait on", step)
                 for row in await outbox.overdue() if self.senders else ():
                     owner = self.senders.get(row.instance)
-                    waiting = None if owner is None else owner.find(row.number)
-                    if owner is not None and waiting is not None:
+                    if owner is not None and (late := owner.waiting.get(row.number)) is not None:
                         words = "it could not be sent in time"
-                        await _end(owner, waiting, State.EXPIRED, words)
+                        await owner.take_back(late, State.EXPIRED, words)
                 age = time.monotonic() - tidied
                 if (self._untidy and age >= TIDY_EVERY) or age >= HOUR:
                     self._untidy, tidied = False, time.monotonic()
@@ -453,16 +446,13 @@ class Sending:
         """Acknowledgements that sessions keep, also those that came while no agent ran."""
         changes = self._reader.follow_changes()
         ids: frozenset[InstanceId] = frozenset(await outbox.followed())
-        try:
-            while True:
-                for id, cursor in (await outbox.followed()).items():
-                    if id in ids:
-                        with suppress(NotFound, Refused, TryLater):  # a change comes later
-                            await self._read_acks(outbox, id, cursor)
-                await asyncio.sleep(LOOK_EVERY)
-                ids = await changes.next()
-        finally:
-            changes.close()
+        while True:
+            for id, cursor in (await outbox.followed()).items():
+                if id in ids:
+                    with suppress(NotFound, Refused, TryLater):  # a change comes later
+                        await self._read_acks(outbox, id, cursor)
+            await asyncio.sleep(LOOK_EVERY)
+            ids = await changes.next()
 
     async def _read_acks(self, outbox: Outbox, id: InstanceId, cursor: int) -> None:
         more = True
@@ -494,13 +484,10 @@ class Sending:
         self._untidy, sender = True, self.senders.get(id)
         words = f"{len(gone)} accepted messages are not sent: their instance was deleted"
         for row in gone:
-            waiting = None if sender is None else sender.find(row.number)
-            if sender is not None and waiting is not None:
+            if sender is not None and (waiting := sender.waiting.get(row.number)) is not None:
                 sender.drop(waiting)
-                error = NotFound(f"cannot send {row.id}: {id} was deleted", field="id")
-                waiting.tell(End(error=error))
-        names, loop = [row.file for row in gone], asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._files.remove, *names)
+                waiting.tell(NotFound(f"cannot send {row.id}: {id} was deleted", field="id"))
+        await asyncio.to_thread(self._files.remove, *(row.file for row in gone))
         log.warning("%s", words, extra=about(id))
         detail = {"count": len(gone)}
         dropped = JournalEntry(
@@ -509,25 +496,13 @@ class Sending:
         await self._store.note(dropped)
 
 
-async def _end(sender: SessionSender, waiting: Waiting, state: State, words: str) -> bool:
-    """End one that is not being sent; False: it is."""
-    reason = state.value
-    if waiting.maybe_out:
-        state, reason = State.UNKNOWN, State.UNKNOWN.value
-        words += "; an earlier try may have sent it"
-    code = UNKNOWN_OUTCOME if waiting.maybe_out else reason
-    error = TryLater(f"cannot send with {sender.id}: {words}", code=code)
-    # Its Idempotency-Key stays its own: a client's repeat of before sends it no more.
-    return await sender.end(waiting, state, End(error=error), reason=reason, sentence=words)
-
-
 async def _keep_on(work: Callable[[Outbox], Awaitable[None]], outbox: Outbox) -> None:
     """An error of the outbox's own ends no session."""
     while True:
         try:
             await work(outbox)
         except Exception as error:
-            known = isinstance(error, StoreError)  # the disk is full, or read only
+            known = isinstance(error, WaError)  # the disk is full, or cannot be read
             log.error("the outbox goes on: %s", error, exc_info=None if known else error)
             await asyncio.sleep(OPEN_AGAIN)
 

@@ -152,7 +152,7 @@ class Exporter:
         state_path: Path,
         *,
         backends: Callable[[], Iterable[BackendView]] = tuple,
-        of_wings: Callable[[], Iterable[tuple[Family, str]]] = tuple,
+        more: Callable[[], Iterable[tuple[Family, str]]] = tuple,
         wall: Callable[[], float] = time.time,
         boot: Callable[[], float] = boot_now,
     ) -> None:
@@ -167,7 +167,7 @@ class Exporter:
         self.sessions = SessionLines()
         self.listeners: Callable[[], int] = lambda: 0
         self.backends = backends
-        self.of_wings = of_wings
+        self.more = more
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The text and its content type, in the format of the Accept header."""
@@ -189,7 +189,7 @@ class Exporter:
         yield from self.sessions.samples(self._wall(), self._boot())
         yield from _encoded(agent_samples(self._status(), views, self.listeners()))
         yield from _encoded(backend_samples(self.backends()))
-        yield from _encoded(self.of_wings())
+        yield from _encoded(self.more())
         yield from _encoded(self.http.samples())
         yield from _encoded(self.machine.samples())
         yield _RENDER, sample(_RENDER.name, self._last_cost).encode()

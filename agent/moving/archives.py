@@ -6,10 +6,10 @@ import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from agent.core.findings.first_messages import FirstMessages, stored
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionFiles, SessionRecord
@@ -18,6 +18,7 @@ from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
 from agent.supervise.assemble import Supervision
 from agent.supervise.facts import Facts
+from agent.supervise.identities import identity_of
 from agent.supervise.requests.creation import check_among_others, check_settings_of
 from agent.supervise.story import entry
 from agent.vault.archives.pack import Packed, export_snapshot
@@ -27,30 +28,11 @@ from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.snapshots import Snapshot, find_snapshot
 from agent.vault.copies.staging import discard, put_in_place
 from agent.vault.folders import STAGING, open_own
-from agent.vault.identity import Identity, new_lineage
+from agent.vault.identity import new_lineage
 from agent.vault.trash import Retired
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """An archive that a client fetches; closing it removes the file."""
-
-    file: IO[bytes]
-    snapshot: Snapshot
-    packed: Packed
-
-
-@dataclass(frozen=True, slots=True)
-class Import:
-    view: InstanceView
-    sha256: str
-    """Of the archive that came in."""
-    retired: str
-    """The name in the trash of what it replaced; "" = nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What the caller wants an import to do."""
 
     id: InstanceId
@@ -61,13 +43,15 @@ class Wanted:
 class Archives:
     def __init__(self, base: Supervision) -> None:
         self._registry, self._keeping, self._root = base.registry, base.keeping, base.root
-        self._store, self._host, self._settings = base.ground.store, base.seats, base.settings
+        self._store, self._host = base.ground.store, base.seats
         self._forget, self._wake = base.forget, base.wake
         self._arriving: set[InstanceId] = set()
 
     @asynccontextmanager
-    async def export(self, id: InstanceId, name: str = "") -> AsyncIterator[Export]:
-        """The export of a new snapshot, or of the one named."""
+    async def export(
+        self, id: InstanceId, name: str = ""
+    ) -> AsyncIterator[tuple[IO[bytes], Snapshot, Packed]]:
+        """The archive of a new snapshot, or of the one named, in a file without a name."""
         facts = self._registry.get(id)
         if name:
             snapshot = await asyncio.to_thread(find_snapshot, self._root, id, name)
@@ -80,7 +64,7 @@ class Archives:
             file.seek(0)
             sentence = f"exported from snapshot {snapshot.name}, SHA-256 {packed.sha256}"
             await self._keeping.say(facts, "exported", sentence, name=snapshot.name)
-            yield Export(file, snapshot, packed)
+            yield file, snapshot, packed
 
     async def import_archive(
         self,
@@ -89,10 +73,11 @@ class Archives:
         id: InstanceId | None = None,
         replace: bool = False,
         enable: bool = False,
-    ) -> Import:
-        """Refused where the id exists, unless `replace` retires the old session."""
+    ) -> tuple[InstanceView, str, str]:
+        """What came in, the archive's SHA-256, and the name in the trash of what it replaced.
+        Refused where the id exists, unless `replace` retires the old session."""
         async with self._received(pieces) as (file, sha256):
-            manifest = await asyncio.to_thread(read_archive_manifest, file, self._limits())
+            manifest = await asyncio.to_thread(read_archive_manifest, file, Limits())
             file.seek(0)
             wanted = Wanted(id or manifest.id, replace, enable)
             if wanted.id in self._arriving:
@@ -103,12 +88,12 @@ class Archives:
             finally:
                 self._arriving.discard(wanted.id)
                 await asyncio.to_thread(discard, self._root, wanted.id, "import")
-            return Import(self._registry.view(wanted.id), sha256, retired)
+            return self._registry.view(wanted.id), sha256, retired
 
     @asynccontextmanager
     async def _received(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[IO[bytes], str]]:
         """The archive that comes in, in a nameless file, and its SHA-256."""
-        most, digest, size = self._limits().packed, hashlib.sha256(), 0
+        most, digest, size = Limits().packed, hashlib.sha256(), 0
         with await asyncio.to_thread(_open_nameless, self._root) as file:
             async for piece in pieces:
                 size += len(piece)
@@ -127,7 +112,7 @@ class Archives:
         id = wanted.id
         _find_engine(manifest)
         self._check_free(wanted, manifest)
-        work = partial(unpack, self._root, file, id, self._limits())
+        work = partial(unpack, self._root, file, id, Limits())
         arrived = await self._keeping.work.run(id, "import", work, manifest.listing.size)
         _refuse_unfit(id, arrived)
         self._check_free(wanted, manifest)
@@ -177,14 +162,7 @@ class Archives:
     async def _put(
         self, made: Instance, record: SessionRecord, *, replaces: bool
     ) -> Retired | None:
-        identity = Identity(
-            made,
-            record.paired,
-            record.account,
-            override=record.override,
-            override_boot=record.override_boot,
-            needs_passkey=record.needs_passkey,
-        )
+        identity = identity_of(Facts(made, record))
         work = partial(put_in_place, self._root, "import", identity, lineage=new_lineage())
         return await asyncio.to_thread(work, why="replaced by an import", replace=replaces)
 
@@ -208,10 +186,6 @@ class Archives:
             cure = f"import it under another id, or delete {old.id} first"
             words = f"cannot import {old.id}: {words}; {cure}"
             raise Refused(words, field="id", code="other_account")
-
-    def _limits(self) -> Limits:
-        chosen = self._settings.config.sessions
-        return Limits(chosen.import_packed, chosen.import_unpacked, chosen.import_files)
 
 
 def _made(wanted: Wanted, manifest: Manifest, old: Facts | None) -> tuple[Instance, SessionRecord]:

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -206,7 +207,7 @@ def _import_found(options: argparse.Namespace, engine: str) -> int:
             check_settings(engine, settings)
         except ConfigError as error:
             raise InvalidRequest(str(error), field="set", code="invalid_settings") from None
-    plan = [Planned(its, id_for(its, options.id)) for its in _find(options, engine)]
+    plan = [_planned(its, id_for(its, options.id)) for its in _find(options, engine)]
     if options.dry_run:
         return show_plan(options, plan)
     _refuse_unclear(options, plan)
@@ -228,6 +229,13 @@ def _import_found(options: argparse.Namespace, engine: str) -> int:
         return finish(options, {**done[0], "left_out": plan[0].session.left_out_sentence})
     print_plan(options, plan)
     return 0 if len(done) == len(plan) else 4
+
+
+def _planned(session: FoundSession, id: str) -> Planned:
+    if not (id or session.problem):
+        words = "its name is no id: import it alone, by --only, with an ID after the source"
+        session = replace(session, problem=words, code="invalid_id")
+    return Planned(session, id)
 
 
 def _find(options: argparse.Namespace, engine: str) -> list[FoundSession]:
@@ -277,9 +285,6 @@ def _packed(
     from agent.vault.archives.pack import pack_session
 
     session = planned.session
-    if not planned.id:
-        words = f"cannot import {session.name}: its name is no id, give one after the source"
-        raise InvalidRequest(words, field="id")
     with scratch() as folder, tempfile.TemporaryFile() as out:
         (place := folder / "session").mkdir(mode=0o700)
         if engine == WEB:

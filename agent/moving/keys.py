@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, ValidationError, convert, defstruct
 
 from agent.engines.baileys.files import FILE_NAME, KEY_KINDS, PRE_KEY, lacks_pre_keys, linked_of
 from agent.errors import Refused
@@ -17,7 +19,17 @@ Keys = Mapping[str, bytes]
 """By Baileys' own names ("creds", "pre-key-7", "session-…"): JSON text."""
 
 CREDS = "creds"
-_NEEDED = ("noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "advSecretKey")
+_Buffer = defstruct("_Buffer", [("data", Annotated[str, Meta(pattern="^[\\w+/]{43}[\\w+/=]$")])])
+_Pair = defstruct("_Pair", [("private", _Buffer), ("public", _Buffer)])
+_Number = Annotated[int, Meta(ge=0, lt=2**31)]
+_CREDS: list[Any] = [
+    *(("noiseKey", _Pair), ("signedIdentityKey", _Pair)),
+    ("signedPreKey", defstruct("_SignedPreKey", [("keyPair", _Pair)])),
+    *(("registrationId", _Number), ("advSecretKey", str), ("nextPreKeyId", _Number, 1)),
+    ("account", dict[str, Any] | None, None),
+]
+"""Keys of 32 or 33 bytes; 0 is a registrationId: Baileys draws it from 256 values."""
+_Creds = defstruct("_Creds", _CREDS)
 
 
 def look_at(
@@ -94,9 +106,7 @@ def without_twins(sessions: Sequence[FoundSession]) -> list[FoundSession]:
 def _creds(keys: Keys) -> dict[str, Any]:
     if CREDS not in keys:
         raise Refused("it holds no credentials (creds)", code="no_session")
-    creds = json.loads(keys[CREDS])
-    if not isinstance(creds, dict):
-        raise Refused("its credentials are no JSON object", code="damaged")
+    creds: dict[str, Any] = json.loads(keys[CREDS])
     return creds
 
 
@@ -105,12 +115,12 @@ def _problem(creds: Mapping[str, Any], keys: Keys) -> tuple[str, str]:
         return "its credentials name no account: it was never paired", "not_paired"
     if creds.get("pairingCode") and not creds.get("account"):
         return "a pairing code was asked for, and no phone took it", "not_paired"
-    # 0 is a registrationId: Baileys draws it from 256 values.
-    if missing := [name for name in _NEEDED if creds.get(name) in (None, "", {}, [])]:
-        return f"its credentials lack {', '.join(missing)}", "incomplete"
-    if lacking := lacks_pre_keys(keys):
-        return lacking, "no_pre_keys"
-    return "", ""
+    try:
+        convert(creds, _Creds)
+    except ValidationError as error:
+        return f"its credentials are not as Baileys writes them: {error}", "incomplete"
+    lacking = lacks_pre_keys(keys)
+    return lacking, "no_pre_keys" if lacking else ""
 
 
 def _normal(key: str, raw: bytes) -> bytes:
@@ -120,7 +130,8 @@ def _normal(key: str, raw: bytes) -> bytes:
             raise ValueError("null is no record")
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
-        raise Refused(f"its {key} is damaged: no JSON", code="damaged") from error
+        words = f"its {key} is damaged: no JSON, or a link, and no link is followed"
+        raise Refused(words, code="damaged") from error
 
 
 def _with_buffer(value: dict[str, Any]) -> dict[str, Any]:

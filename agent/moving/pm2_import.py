@@ -13,7 +13,7 @@ from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import client_of
 from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer
-from agent.config import load_config
+from agent.config.load import load_config
 from agent.config.settings_file import change_rows, with_rows
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import InvalidRequest, Refused

@@ -13,7 +13,8 @@ from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer, print_list
-from agent.config import INSTALLED_STATE, load_config
+from agent.config.load import load_config
+from agent.config.sections import INSTALLED_STATE
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import find_command
 from agent.engines.program.environment_file import read_environment_file

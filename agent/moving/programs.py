@@ -9,8 +9,7 @@ from os.path import normpath, realpath
 from pathlib import Path
 
 from agent.config.config import Config
-from agent.config.problem import Problem
-from agent.config.wing_tables import ArrayTable
+from agent.config.tables import Table
 from agent.core.setting import HIDDEN
 from agent.engines.program.declaration import ProgramDeclaration, find_faults
 from agent.errors import InvalidRequest
@@ -23,18 +22,6 @@ _AGENTS = ("/etc/wa-agent", "/var/lib/wa-agent", "/run/wa-agent")
 
 def programs_of(config: Config) -> tuple[ProgramDeclaration, ...]:
     return config.of_wings.get("program", ())
-
-
-def _find_problem(programs: Sequence[ProgramDeclaration]) -> Problem | None:
-    """The first fault, or None."""
-    names: set[str] = set()
-    for number, program in enumerate(programs):
-        for key, cause in find_faults(program):
-            return Problem((f"program[{number}].{key}", f"program[{number}]"), cause)
-        if program.name in names:
-            return Problem((f"program[{number}].name",), f"{program.name} is declared twice")
-        names.add(program.name)
-    return None
 
 
 def hide_values(program: ProgramDeclaration) -> ProgramDeclaration:
@@ -108,19 +95,18 @@ HEAD = """\
 # [[program]]
 """
 
-TABLES = (
-    ArrayTable(
-        name="program",
-        plain=ProgramDeclaration(),
-        find_problem=_find_problem,
-        hide=hide_values,
-        head=HEAD,
-        example=ProgramDeclaration(
-            name="shopbot",
-            command=("node", "/srv/shopbot/bot.js"),
-            environment_file="/srv/shopbot/.env",
-        ),
-        engine="program",
-        place=place_of,
+PROGRAMS = Table(
+    name="program",
+    plain=ProgramDeclaration(),
+    needed=("name", "command"),
+    faults=find_faults,
+    hide=hide_values,
+    head=HEAD,
+    example=ProgramDeclaration(
+        name="shopbot",
+        command=("node", "/srv/shopbot/bot.js"),
+        environment_file="/srv/shopbot/.env",
     ),
+    engine="program",
+    place=place_of,
 )

@@ -11,7 +11,6 @@ from agent.api.http.envelope import HEADERS, created
 from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.present import show_instance
 from agent.core.model import ID_PATTERN, parse_instance_id
-from agent.moving.archives import Archives
 
 EXPORT = (Field("snapshot", STRING, "of this snapshot; default: one made now", most=24),)
 IMPORT = (
@@ -19,7 +18,6 @@ IMPORT = (
     Field("replace", BOOLEAN, "true = retire an instance of that id first; default false"),
     Field("enable", BOOLEAN, "true = run it at once; default false"),
 )
-AREA = "Copies of sessions"
 SHA256 = "X-Archive-SHA256"
 _PIECE = 1 << 18
 _READER_SECONDS = 60.0
@@ -27,18 +25,19 @@ _READER_SECONDS = 60.0
 
 async def export(call: Call) -> web.StreamResponse:
     body = await call.body()
-    async with call.parts.wing(Archives).export(call.id, body.get("snapshot", "")) as exported:
-        name = f"{call.id}.{exported.snapshot.name}.wa-session.tar.gz"
+    async with call.parts.archives.export(call.id, body.get("snapshot", "")) as found:
+        file, snapshot, packed = found
+        name = f"{call.id}.{snapshot.name}.wa-session.tar.gz"
         headers = {
             **HEADERS,
             "Content-Type": "application/gzip",
             "Content-Disposition": f'attachment; filename="{name}"',
-            SHA256: exported.packed.sha256,
+            SHA256: packed.sha256,
         }
         answer = web.StreamResponse(headers=headers)
-        answer.content_length = exported.packed.size
+        answer.content_length = packed.size
         await answer.prepare(call.request)
-        while piece := await asyncio.to_thread(exported.file.read, _PIECE):
+        while piece := await asyncio.to_thread(file.read, _PIECE):
             async with asyncio.timeout(_READER_SECONDS):
                 await answer.write(piece)
         await answer.write_eof()
@@ -47,25 +46,24 @@ async def export(call: Call) -> web.StreamResponse:
 
 async def import_archive(call: Call) -> web.Response:
     query = call.query
-    imported = await call.parts.wing(Archives).import_archive(
+    view, sha256, retired = await call.parts.archives.import_archive(
         archive_of(call),
         id=parse_instance_id(query["id"]) if "id" in query else None,
         replace=query.get("replace", False),
         enable=query.get("enable", False),
     )
-    shown = {**show_instance(imported.view), "sha256": imported.sha256, "trash": imported.retired}
-    return created(shown, f"/api/instance/{imported.view.instance.id}")
+    shown = {**show_instance(view), "sha256": sha256, "trash": retired}
+    return created(shown, f"/api/instance/{view.instance.id}")
 
 
 EXPORT_PATH = f"/api/instance/{{id:{ID_PATTERN}}}/export"
 OUT, IN = "An instance's session as an archive", "An instance from an archive, which is the body"
 ROUTES = (
-    Route("POST", EXPORT_PATH, Right.ADMIN, export, OUT, EXPORT, area=AREA),
+    Route("POST", EXPORT_PATH, Right.ADMIN, export, OUT, EXPORT),
     Route(
         *("POST", "/api/import", Right.ADMIN, import_archive, IN),
         query=IMPORT,
         answers=(201,),
         takes_archive=True,
-        area=AREA,
     ),
 )

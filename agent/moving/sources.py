@@ -95,16 +95,17 @@ def read_folder(folder: Path) -> Keys:
         size += file.stat(follow_symlinks=False).st_size
         if size > SIZE_LIMIT or len(keys) >= MOST_KEYS:
             raise Refused("it is larger than any session", code="too_large")
-        keys[file.name.removesuffix(".json")] = read_key_file(Path(file.path))
+        plain = file.is_file(follow_symlinks=False)
+        keys[file.name.removesuffix(".json")] = read_key_file(Path(file.path)) if plain else b""
     return keys
 
 
 def _key_files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Links, folders and what a bot keeps beside its keys are no part of a session."""
+    """What a bot keeps beside its keys is no part of a session."""
     with os.scandir(folder) as entries:
         for entry in entries:
             key, _, kind = entry.name.rpartition(".")
-            if kind == "json" and kind_of(key) and entry.is_file(follow_symlinks=False):
+            if kind == "json" and kind_of(key):
                 yield entry
 
 

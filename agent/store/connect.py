@@ -4,6 +4,7 @@ counts."""
 import contextlib
 import os
 import sqlite3
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,14 +19,19 @@ CACHE = "cache_size = -256"
 """KiB. The default is 2 MiB for each connection; repeated reads come from the kernel's cache."""
 
 
+def _opened(conn: sqlite3.Connection) -> Database:
+    # A row with damaged text is read all the same.
+    conn.text_factory = partial(str, encoding="utf-8", errors="replace")
+    return Database(conn, recursive_triggers=False, execute_plugins=False)
+
+
 def connect(path: Path) -> Database:
     try:
         with contextlib.ExitStack() as failed:
             conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             # Closed later, it would take away the log of the database that stands there then.
             failed.callback(conn.close)
-            conn.text_factory = as_text
-            db = Database(conn, recursive_triggers=False, execute_plugins=False)
+            db = _opened(conn)
             # Before any read: a read-only file or folder shows itself here.
             mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
             if mode != "wal":
@@ -44,17 +50,10 @@ def connect(path: Path) -> Database:
 
 def connect_to_read(path: Path) -> Database:
     """A second connection that cannot write: for looking, and for long checks and copies."""
-    conn = sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, timeout=5.0
-    )
-    conn.text_factory = as_text
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
     conn.execute(f"pragma {CACHE}")
-    return Database(conn, recursive_triggers=False, execute_plugins=False)
-
-
-def as_text(stored: bytes) -> str:
-    """A row with damaged text is read all the same."""
-    return stored.decode("utf-8", "replace")
+    return _opened(conn)
 
 
 def integrity(db: Database) -> str:
@@ -68,10 +67,10 @@ def copy_verified(db: Database, target: Path) -> None:
     unfinished = target.with_name(target.name + ".tmp")
     try:
         unfinished.unlink(missing_ok=True)
-        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        unfinished.touch(mode=0o600, exist_ok=False)
         db.conn.execute("vacuum into ?", [str(unfinished)])
-        with contextlib.closing(sqlite3.connect(unfinished)) as copy:
-            result = integrity(Database(copy, recursive_triggers=False, execute_plugins=False))
+        with contextlib.closing(connect_to_read(unfinished)) as copy:
+            result = integrity(copy)
         if result != "ok":
             raise StoreError(f"cannot copy to {target}: the copy is not whole: {result}")
         put_in_place(unfinished, target)

@@ -3,11 +3,14 @@ returned is on the disk. Only the agent opens this database."""
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 from sqlite_utils import Database
 
@@ -56,12 +59,9 @@ class Store:
     ) -> "Store":
         """Rebuilds a damaged or lost file from `folder_sessions`. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-
-        def connect() -> Database:
-            db, said = open_checked(path, folder_sessions, migrations, now_wall())
-            sentences.extend(said)
-            return db
-
+        connect = partial(
+            open_checked, path, folder_sessions, sentences, migrations, now_wall=now_wall()
+        )
         writer = await Writer.open(path, connect)
         store = cls(path, tuple(sentences), writer, now_wall, bounds or Bounds())
         for sentence in sentences:
@@ -84,7 +84,7 @@ class Store:
         self, instance: Instance, record: SessionRecord, entry: JournalEntry
     ) -> list[JournalEntry]:
         # Encoded here, in the caller's thread, so that a wrong value fails its caller only.
-        settings, text = instances.encode_settings(instance), instances.encode_record(record)
+        settings, text = json.dumps(dict(instance.settings)), instances.encode_record(record)
         return await self._change(
             lambda db: instances.insert_instance(db, instance, settings, text), [entry]
         )
@@ -93,7 +93,7 @@ class Store:
         self, instance: Instance, *entries: JournalEntry, record: SessionRecord | None = None
     ) -> list[JournalEntry]:
         """`record`: written with it or not at all; None = it stays."""
-        settings = instances.encode_settings(instance)
+        settings = json.dumps(dict(instance.settings))
         text = None if record is None else instances.encode_record(record)
 
         def write(db: Database) -> None:
@@ -128,19 +128,10 @@ class Store:
     async def history(
         self,
         instance: InstanceId | None = None,
-        *,
-        before: int | None = None,
-        after: int | None = None,
-        limit: int = 100,
-        kinds: Collection[str] = (),
+        **wanted: Unpack[journal.Wanted],
     ) -> list[JournalEntry]:
-        """Newest first; oldest first when `after` is given."""
-        wanted = tuple(kinds)
-        return await self._writer.read(
-            lambda db: journal.select_entries(
-                db, instance=instance, before=before, after=after, limit=limit, kinds=wanted
-            )
-        )
+        """Newest first; oldest first when `after` is given, so that a follower can page on."""
+        return await self._writer.read(lambda db: journal.select_entries(db, instance, **wanted))
 
     async def add_key(self, key: KeyRow) -> None:
         await self._writer.write(lambda db: keys.insert_key(db, key))
@@ -149,7 +140,8 @@ class Store:
         return await self._writer.read(keys.list_keys)
 
     async def remove_key(self, id: str) -> bool:
-        return await self._writer.write(lambda db: keys.delete_key(db, id))
+        sql = "delete from keys where id = ?"
+        return await self._writer.write(lambda db: db.execute(sql, [id]).rowcount > 0)
 
     async def put_fact(self, name: str, value: str) -> None:
         await self.put_facts({name: value})
@@ -158,15 +150,22 @@ class Store:
         return (await self.get_facts(name)).get(name)
 
     async def put_facts(self, changed: Mapping[str, str]) -> None:
-        """All in one commit."""
-        await self._writer.write(lambda db: keys.write_facts(db, changed))
+        """Small texts by name that outlive the agent, all in one commit. No decision about a
+        session depends on them."""
+        sql = "replace into facts (name, value) values (?, ?)"
+        await self._writer.write(lambda db: db.conn.executemany(sql, [*changed.items()]))
 
     async def get_facts(self, prefix: str) -> dict[str, str]:
         """All facts whose name begins so."""
-        return await self._writer.read(lambda db: keys.read_facts(db, prefix))
+        sql, wanted = "select name, value from facts where substr(name, 1, ?) = ?", prefix
+        return await self._writer.read(
+            lambda db: dict(db.execute(sql, [len(wanted), wanted]).fetchall())
+        )
 
     async def forget_facts(self, names: Collection[str]) -> None:
-        await self._writer.write(lambda db: keys.forget_facts(db, names))
+        rows = [(name,) for name in names]
+        sql = "delete from facts where name = ?"
+        await self._writer.write(lambda db: db.conn.executemany(sql, rows))
 
     async def check(self) -> str:
         """SQLite's full check, "ok" or its words, beside the writer. The next start sets a

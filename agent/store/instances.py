@@ -55,10 +55,6 @@ def delete_instance(db: Database, id: InstanceId) -> None:
         raise NotFound(f"cannot remove {id}: there is no such instance")
 
 
-def encode_settings(instance: Instance) -> str:
-    return json.dumps(dict(instance.settings))
-
-
 def encode_record(record: SessionRecord) -> str:
     # Its values have no dataclass in them: asdict() would copy each value on its own.
     return json.dumps({name: getattr(record, name) for name in _OF_RECORD})

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from sqlite_utils import Database
 
@@ -26,49 +26,43 @@ class Bounds:
 
 def encode(entry: JournalEntry, now_wall: float) -> list[Any]:
     """A row's values. Here, in the caller's thread, so that a wrong value fails its caller only."""
-    return [
-        entry.wall or now_wall,
-        entry.kind,
-        str(entry.category),
-        entry.instance,
-        _storable(entry.sentence),
-        json.dumps(dict(entry.detail), default=str),
-    ]
+    # SQLite takes no lone surrogates, and a text from outside may have them.
+    sentence = entry.sentence.encode("utf-8", "backslashreplace").decode()
+    detail = json.dumps(dict(entry.detail), default=str)
+    wall = entry.wall or now_wall
+    return [wall, entry.kind, str(entry.category), entry.instance, sentence, detail]
 
 
 def insert_entries(
     db: Database, entries: Collection[JournalEntry], rows: Collection[list[Any]]
 ) -> list[JournalEntry]:
     """The entries as they were stored, with their cursors."""
-    stored = []
-    for entry, row in zip(entries, rows, strict=True):
-        cursor = db.execute(
-            "insert into journal (wall, kind, category, instance, sentence, detail)"
-            " values (?, ?, ?, ?, ?, ?)",
-            row,
-        )
-        stored.append(replace(entry, wall=row[0], cursor=cursor.lastrowid or 0))
-    return stored
+    sql = "insert into journal values (null, ?, ?, ?, ?, ?, ?)"
+    cursors = [db.execute(sql, row).lastrowid or 0 for row in rows]
+    each = zip(entries, rows, cursors, strict=True)
+    return [replace(entry, wall=row[0], cursor=cursor) for entry, row, cursor in each]
+
+
+class Wanted(TypedDict, total=False):
+    """Which entries."""
+
+    before: int | None
+    after: int | None
+    """Oldest first, then."""
+    limit: int
+    kinds: Collection[str]
 
 
 def select_entries(
-    db: Database,
-    *,
-    instance: InstanceId | None,
-    before: int | None,
-    after: int | None,
-    limit: int,
-    kinds: Collection[str],
+    db: Database, instance: InstanceId | None = None, **wanted: Unpack[Wanted]
 ) -> list[JournalEntry]:
-    """Newest first; with `after` oldest first, so that a follower can page on."""
-    asked = {"instance = ?": instance, "cursor < ?": before, "cursor > ?": after}
+    after, kinds = wanted.get("after"), tuple(wanted.get("kinds", ()))
+    asked = {"instance = ?": instance, "cursor < ?": wanted.get("before"), "cursor > ?": after}
     given = {condition: value for condition, value in asked.items() if value is not None}
-    where = ["true", *given]
-    if kinds:
-        where.append(f"kind in ({', '.join('?' * len(kinds))})")
+    where = ["true", *given, *([f"kind in ({', '.join('?' * len(kinds))})"] if kinds else [])]
     order = "desc" if after is None else "asc"
     sql = f"select * from journal where {' and '.join(where)} order by cursor {order} limit ?"
-    values = [*given.values(), *kinds, max(1, min(limit, LONGEST_PAGE))]
+    values = [*given.values(), *kinds, max(1, min(wanted.get("limit", 100), LONGEST_PAGE))]
     return [_decode(row) for row in db.query(sql, values)]
 
 
@@ -94,8 +88,3 @@ def _decode(row: dict[str, Any]) -> JournalEntry:
         category, detail = Category.SYSTEM, {}
     detail = detail if isinstance(detail, dict) else {}
     return JournalEntry(**{**row, "category": category, "detail": detail})
-
-
-def _storable(text: str) -> str:
-    """SQLite takes no lone surrogates, and a text from outside may have them."""
-    return text.encode("utf-8", "backslashreplace").decode()

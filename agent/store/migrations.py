@@ -42,21 +42,16 @@ def schema_version(db: Database) -> int:
     return version
 
 
-def migrate(db: Database, migrations: Sequence[Migration], now_wall: float) -> int:
+def migrate(db: Database, migrations: Sequence[Migration]) -> int:
     """Bring the schema up to the newest version; return how many steps were made."""
     version = schema_version(db)
     for number, (name, *statements) in enumerate(migrations[version:], start=version + 1):
-        db.execute("begin immediate")
-        try:
+        with db.atomic():
             for statement in statements:
                 db.execute(statement)
             failpoint("mid_migration")
-            db.execute("insert into migrations values (?, ?, ?)", [number, name, now_wall])
+            db.execute("insert into migrations values (?, ?, unixepoch())", [number, name])
             db.execute(f"pragma user_version = {number}")
-            db.commit()
-        except BaseException:
-            db.rollback()
-            raise
     return max(0, len(migrations) - version)
 
 
@@ -68,6 +63,5 @@ def schema_of(db: Database) -> dict[str, str]:
 
 def schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
-        db = Database(conn, recursive_triggers=False, execute_plugins=False)
-        migrate(db, migrations, 0.0)
+        migrate(db := Database(conn), migrations)
         return schema_of(db)

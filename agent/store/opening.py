@@ -3,7 +3,6 @@ verified copy takes its place, with the instances as their session folders have 
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
 import time
@@ -39,48 +38,47 @@ _CURSORS_LEFT_OUT = 1_000_000
 def open_checked(
     path: Path,
     folder_sessions: FolderSessions,
+    sentences: list[str],
     migrations: Sequence[Migration],
     now_wall: float,
-) -> tuple[Database, list[str]]:
-    """A connection to a whole database of the newest schema, and what had to be repaired."""
-    sentences: list[str] = []
+) -> Database:
+    """A connection to a whole database of the newest schema. `sentences` gets what had to be
+    repaired."""
     try:
         if path.exists():
             try:
                 check_whole(path, migrations)
-                return _use(path, migrations, now_wall)
+                return _use(path, migrations, sentences)
             except (sqlite3.Error, StoreError, *_NO_VALUES) as error:
-                its_own = code_of(error) == "damaged" or isinstance(error, _NO_VALUES)
-                if not its_own and (code_of(error) in UNUSABLE or not _a_new_one_would_open(path)):
+                code = "damaged" if isinstance(error, _NO_VALUES) else code_of(error)
+                if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
                     raise
                 kept = _set_aside(path, now_wall)
                 damage = f"the database was damaged ({error}); it is kept as {kept.name}"
                 sentences.append(damage)
         sentences += _build(path, folder_sessions(), migrations, now_wall)
-        db, more = _use(path, migrations, now_wall)
-        return db, [*sentences, *more]
+        return _use(path, migrations, sentences)
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
     except OSError as error:
         raise StoreError(f"cannot open {path}: {error}") from error
 
 
-def _use(
-    path: Path, migrations: Sequence[Migration], now_wall: float
-) -> tuple[Database, list[str]]:
+def _use(path: Path, migrations: Sequence[Migration], sentences: list[str]) -> Database:
     """Connect and migrate."""
     db = connect(path)
     try:
         version = schema_version(db)
-        if not (steps := migrate(db, migrations, now_wall)):
-            return db, []
-        # Into the file's header: the package reads the version there and refuses a downgrade.
-        db.execute("pragma wal_checkpoint(truncate)")
+        if steps := migrate(db, migrations):
+            # Into the file's header: the package reads the version there and refuses a downgrade.
+            db.execute("pragma wal_checkpoint(truncate)")
+            to = f"from version {version} to {version + steps}"
+            sentences.append(f"the database's schema was brought {to}")
+        return db
     except sqlite3.Error as error:
         db.close()
         # A step that fails fails again: an error of this program, not of the file.
         raise StoreError(str(explain("migrate", path, error)), code=MIGRATION) from error
-    return db, [f"the database's schema was brought from version {version} to {version + steps}"]
 
 
 def check_whole(path: Path, migrations: Sequence[Migration]) -> None:
@@ -143,42 +141,39 @@ def _build(
     """Build a new database and rename it when it is complete; sentences on what is in it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _move_companions(path, _free_name(path, now_wall))
-    copy, fresh = _beside(path, ".copy"), _beside(path, ".new")
+    copy, fresh, sentences = _beside(path, ".copy"), _beside(path, ".new"), []
     _remove(fresh)  # an unfinished one; all of it can be made again
-    sentences, usable = [], True
-    try:
-        check_whole(copy, migrations)
-    except (sqlite3.Error, StoreError, SchemaTooNew, *_NO_VALUES):
-        usable = False
-    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    if usable:
-        shutil.copyfile(copy, fresh)
-    with contextlib.closing(connect(fresh)) as db:
-        migrate(db, migrations, now_wall)
-        db.execute("begin immediate")
-        _take_from_folders(db, sessions)
-        db.commit()
-        failpoint("mid_rebuild")
-        # All of it into the main file: the rename takes that alone.
-        db.execute("pragma journal_mode = delete")
-    put_in_place(fresh, path)
+    fresh.touch(mode=0o600)
     if sessions:
         ids = [instance.id for instance, _ in sessions]
         more = f" and {len(ids) - 20} more" if len(ids) > 20 else ""
         restored = f"{len(ids)} instances were restored from their folders"
         sentences.append(f"{restored}: {', '.join(ids[:20])}{more}")
-    if usable:
+    with contextlib.suppress(sqlite3.Error, StoreError, SchemaTooNew, *_NO_VALUES):
+        check_whole(copy, migrations)
+        shutil.copyfile(copy, fresh)
         at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(copy.stat().st_mtime))
         sentences.append(
             f"API keys and history were taken from {copy.name} of {at}: what came later is lost;"
             " revoke again what was revoked since"
         )
+    with contextlib.closing(connect(fresh)) as db:
+        migrate(db, migrations)
+        with db.atomic():
+            _take_from_folders(db, sessions)
+        failpoint("mid_rebuild")
+        # All of it into the main file: the rename takes that alone.
+        db.execute("pragma journal_mode = delete")
+    put_in_place(fresh, path)
     return sentences
 
 
+_OF_FOLDERS = ("paired", "account", "needs_passkey", "override", "override_boot")
+"""What a folder says of the pairing and of operators: it is nearer to the session."""
+
+
 def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionRecord]]) -> None:
-    """A copy may hold instances that were deleted since, and deletions that were ended since. The
-    folder is nearer to the session: what it says of the pairing and of operators holds."""
+    """A copy may hold instances that were deleted since, and deletions that were ended since."""
     records = dict(db.execute("select instance, record from sessions").fetchall())
     db.execute("delete from instances")
     db.execute("delete from facts where name like 'deleting/%'")
@@ -188,16 +183,10 @@ def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionR
         record = folder
         if instance.id in records:
             stored = instances.decode_record(records[instance.id])
-            record = replace(
-                stored,
-                paired=folder.paired,
-                account=folder.account,
-                needs_passkey=folder.needs_passkey,
-                override=folder.override,
-                override_boot=folder.override_boot,
-                generation=max(stored.generation, folder.generation),
-            )
-        settings = instances.encode_settings(instance)
+            generation = max(stored.generation, folder.generation)
+            own = {name: getattr(folder, name) for name in _OF_FOLDERS}
+            record = replace(stored, generation=generation, **own)
+        settings = json.dumps(dict(instance.settings))
         instances.insert_instance(db, instance, settings, instances.encode_record(record))
 
 
@@ -212,11 +201,9 @@ def _remove(path: Path) -> None:
 
 def _free_name(path: Path, now_wall: float) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_wall))
-    kept, number = _beside(path, f".damaged-{stamp}"), 1
-    while any(_beside(kept, suffix).exists() for suffix in ("", *COMPANIONS)):
-        number += 1
-        kept = _beside(path, f".damaged-{stamp}.{number}")
-    return kept
+    kept = _beside(path, f".damaged-{stamp}")
+    taken = len(list(path.parent.glob(f"{kept.name}*")))
+    return _beside(kept, f".{taken}") if taken else kept
 
 
 def _move_companions(path: Path, kept: Path) -> None:

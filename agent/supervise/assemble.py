@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.clock import boot_now
-from agent.config import Config
-from agent.config.wing_tables import check_declared, declared_for, worker_settings
+from agent.config.config import Config
+from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.figures.trend import open_trends
 from agent.core.model import InstanceId
 from agent.deliver.bus import EventBus
@@ -15,8 +15,9 @@ from agent.link.limits import LinkStats
 from agent.store.database import Store
 from agent.supervise.agent_status import CheckTimes, StatusFigures
 from agent.supervise.backends.adoption import Adoption
+from agent.supervise.backends.backend import Shared
+from agent.supervise.backends.face import BackendFace
 from agent.supervise.backends.host import BackendHost
-from agent.supervise.backends.passes import BackendPasses
 from agent.supervise.backends.registry import RETRY_AFTER, Backends
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
@@ -87,14 +88,15 @@ class Supervision:
             wanted=lambda its: waits_for_its_address(its, host),
         )
         self.backends = Backends(
-            root=config.backends_root,
-            wakes=self.ground.backend_wakes,
-            facts=self._facts,
-            wake=wake,
-            note=self._notes.write,
-            settings=lambda: settings.config.backends,
-            breaker=lambda: settings.config.reconnect.breaker,
-            crypto_patterns=config.crypto_patterns,
+            Shared(
+                root=config.agent.state_path / "backends",
+                wakes=self.ground.backend_wakes,
+                facts=self._facts,
+                wake=wake,
+                note=self._notes.write,
+                breaker=lambda: settings.config.reconnect.breaker,
+                crypto_patterns=config.crypto_patterns,
+            )
         )
         self.incidents = Incidents(
             lambda: settings.config.incident_policy,
@@ -135,13 +137,8 @@ class Supervision:
         self.creation = Creation(
             registry=self.registry, backends=self.backends, room=self.room, wake=self.wake
         )
-        self.adoption = Adoption(
-            self.backends,
-            self._facts,
-            store,
-            self.creation.create,
-            discover_every=lambda: settings.config.backends.discover,
-        )
+        create = self.creation.create
+        self.adoption = Adoption(self.backends, self._facts, store, create)
         self.packs = Packs(
             open_host=self.ground.open_packs,
             size=settings.config.worker.pack,
@@ -195,9 +192,10 @@ class Supervision:
             retry_after=lambda: settings.config.health.interval,
             lane_of=lambda id: its.instance.backend if (its := self._facts.get(id)) else "",
         )
+        self.backend_face = BackendFace(self.backends, self.adoption, self.ground.store)
         self.backend_loop = Loop(
             self.ground.backend_wakes,
-            BackendPasses(self.backends, self.adoption).run,
+            self.backend_face.run_pass,
             parallel=BACKENDS_AT_ONCE,
             retry_after=lambda: RETRY_AFTER,
         )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
+from agent.errors import WaError
 from agent.log import about
 
 log = logging.getLogger(__name__)
@@ -132,11 +133,11 @@ class Loop:
         again: float | None = begun + self.retry_after()
         try:
             again = await self.run_pass(instance)
-        except Exception:
+        except Exception as error:
             # One instance's failure must not end the others' supervision.
-            log.exception(
-                "a pass for %s failed; the next one tries again", instance, extra=about(instance)
-            )
+            words = "a pass for %s failed; the next one tries again: %s"
+            bug = None if isinstance(error, WaError) else error
+            log.error(words, instance, error, exc_info=bug, extra=about(instance))
         finally:
             lane = self._running.pop(instance)
             self._taken[lane] -= 1

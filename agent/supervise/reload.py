@@ -4,8 +4,9 @@ import logging
 from collections.abc import Sequence
 
 from agent.clock import boot_now
-from agent.config import Config, Declaration, changes_that_need_restart
-from agent.config.wing_tables import shared_sessions, worker_settings
+from agent.config.config import Config, Declaration
+from agent.config.rules import changes_that_need_restart
+from agent.config.tables import shared_sessions, worker_settings
 from agent.errors import WaError
 from agent.log import about
 from agent.supervise.assemble import Supervision

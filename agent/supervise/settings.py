@@ -5,7 +5,7 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.findings.memory import memory_budget
 from agent.core.health.policy import HealthPolicy

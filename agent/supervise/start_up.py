@@ -8,17 +8,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from agent.config import Config, Declaration, Problem
+from agent.config.config import Config, Declaration
 from agent.core.admission import Candidate, restore_order
-from agent.core.model import (
-    Category,
-    ConnectionStatus,
-    Instance,
-    InstanceId,
-    JournalEntry,
-)
+from agent.core.model import Category, ConnectionStatus, Instance, InstanceId, JournalEntry
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
+from agent.core.setting import Fault
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError
 from agent.host.base import Host
@@ -214,7 +209,7 @@ def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> lis
     )
 
 
-def find_declared_problem(config: Config) -> Problem | None:
+def find_declared_problem(config: Config) -> Fault | None:
     """What would keep a declared instance from ever running."""
     kinds = {backend.name: backend.engine for backend in config.backend}
     for number, wanted in enumerate(config.instance):
@@ -222,14 +217,14 @@ def find_declared_problem(config: Config) -> Problem | None:
         try:
             entry = find_engine(wanted.engine)
         except ConfigError as error:
-            return Problem((f"{key}.engine",), str(error))
+            return (f"{key}.engine",), str(error)
         try:
             check_settings(wanted.engine, wanted.settings)
         except ConfigError as error:
             named = f"{key}.settings.{error.field}"
-            return Problem((named, f"{key}.settings", key), str(error))
+            return (named, f"{key}.settings", key), str(error)
         if entry.remote and (cause := _misplaced(wanted, kinds)):
-            return Problem((f"{key}.settings.backend", f"{key}.settings", key), cause)
+            return (f"{key}.settings.backend", f"{key}.settings", key), cause
     return None
 
 

@@ -1,7 +1,6 @@
 """The public face of supervision: all that the API may ask, by the part that answers."""
 
 from agent.supervise.assemble import Supervision
-from agent.supervise.backends.face import BackendFace
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.deletion import Deletion
@@ -22,7 +21,7 @@ class Supervisor:
         self.status, self.history = base.figures.status, store.history
         self.bus, self.trends = base.ground.bus, base.trends
         self.keeping, self.creation = base.keeping, base.creation
-        self.backends = BackendFace(base.backends, base.adoption, store)
+        self.backends = base.backend_face
         self.asking = Calls(registry, store, wake)
         self.moments = Moments(self.asking)
         self.send, self.find = self.asking.send, self.moments.find

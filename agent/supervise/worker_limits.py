@@ -1,7 +1,7 @@
 """How much memory a worker may have: the limit below which the agent frees caches and restarts it,
 and the wall behind that, at which the host kills it."""
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.packs import MEMORY
 from agent.core.words import BEHIND
 from agent.engines.catalog import entry_of

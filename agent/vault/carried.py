@@ -1,5 +1,5 @@
-"""What a session keeps beside its files stays with its id while these are replaced: the folders of
-wings. They lie in a place of their own in between, from where they come back after any crash."""
+"""What a session keeps beside its files stays with its id while these are replaced. In between it
+lies in a place of its own, from where it comes back after any crash."""
 
 import os
 from collections.abc import Iterator
@@ -12,9 +12,10 @@ from agent.log import about, bound
 from agent.vault.errors import doing, explain
 from agent.vault.folders import open_own
 from agent.vault.identity import ids_in
-from agent.wing import kept_folders
 
 CARRIED = ".carried"
+KEPT = ("messages",)
+"""The folders beside the session's files."""
 
 _log = bound(name=__name__)
 
@@ -22,7 +23,7 @@ _log = bound(name=__name__)
 @contextmanager
 def carried(root: Path, id: InstanceId) -> Iterator[None]:
     """Around all that replaces the folder of an instance. Its worker does not run."""
-    for name in kept_folders():
+    for name in KEPT:
         if (root / id / name).is_dir():
             with (
                 open_own(root, CARRIED, shared=True) as (_, place),
@@ -47,7 +48,7 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
         for name in place.names():
             text, _, kept = name.partition(".")
             id = next(ids_in([text]), None)
-            if id is None or wanted not in (None, id) or kept not in kept_folders():
+            if id is None or wanted not in (None, id) or kept not in KEPT:
                 continue
             folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):

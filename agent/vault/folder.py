@@ -15,7 +15,7 @@ from agent.vault.errors import doing, planted
 
 SESSION = "session"
 """The folder, inside an instance's own, that belongs to the engine."""
-LARGEST = 16 << 20
+LARGEST = 64 << 20
 """Bytes of the largest file that is read whole."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

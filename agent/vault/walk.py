@@ -13,7 +13,8 @@ from agent.vault.errors import explain, planted
 from agent.vault.folder import Folder
 
 DEEPEST = 32
-MOST_ENTRIES = 50_000
+MOST_ENTRIES = 200_000
+"""Baileys keeps several files for each contact."""
 LARGEST_FILE = 256 << 20
 """Bytes: no engine writes a larger file. A stray one would fill the disk, copy by copy."""
 _COARSE = 0.05
@@ -60,7 +61,8 @@ def walk(top: Folder, engine: str, verb: str = "copy") -> Iterator[Entry]:
         if entry.fault is not None:
             raise entry.fault
         if number >= MOST_ENTRIES:
-            raise VaultError(f"cannot {verb} {top.path}: it has more than {MOST_ENTRIES} entries")
+            many = f"cannot {verb} {top.path}: it has more than {MOST_ENTRIES} files and folders"
+            raise VaultError(many, code="too_large")
         yield entry
 
 
@@ -127,9 +129,3 @@ def _signatures(top: Folder, engine: str) -> tuple[dict[str, Signature], float]:
             newest = max(newest, status.st_mtime, status.st_ctime)
             signed[entry.path] += (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return signed, newest
-
-
-def first_difference(before: dict[str, Signature], after: dict[str, Signature]) -> str | None:
-    """The path of an entry that changed, came or went; None when nothing did."""
-    changed = (path for path in before.keys() | after if before.get(path) != after.get(path))
-    return min(changed, default=None)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from agent.cli.command import Subparsers, add_command, client_of, name_of_a
-from agent.cli.doctor.check import Check, Installation
-from agent.cli.doctor.findings import Finding, ok, wrong
+from agent.cli.doctor.check import Check, Found, Installation
+from agent.cli.doctor.findings import ok, wrong
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import clean, moment
 from agent.errors import ConfigError, WaError
@@ -61,18 +61,19 @@ def checks(here: Installation) -> Iterator[Check]:
         yield Check(f"webhook {webhook.name}", partial(_examine, webhook))
 
 
-def _examine(webhook: WebhookDeclaration, here: Installation) -> list[Finding]:
+def _examine(webhook: WebhookDeclaration, here: Installation) -> Found:
     from agent.webhooks.post import open_files  # with the library for HTTP
 
-    advice = "the webhook sends nothing without it; give the user wa-agent the right to read it"
     try:
         open_files(webhook)
         views = here.client.get("/api/webhooks")["webhooks"]
     except ConfigError as error:
-        return [wrong(str(error), advice)]
+        advice = "it sends nothing without that file; give the user wa-agent the right to read it"
+        return wrong(str(error), advice)
     except WaError:
         return []  # the check of the agent tells why
-    failing = [it for it in views if it["name"] == webhook.name and it["state"] == "failing"]
-    advice = f"wa-agent webhooks test {webhook.name}"
-    found = [wrong(f"{it['problem']}; {it['waiting']} events wait", advice) for it in failing]
-    return found or [ok("its target takes events")]
+    for its in views:
+        if its["name"] == webhook.name and its["state"] == "failing":
+            waiting = f"{its['problem']}; {its['waiting']} events wait"
+            return wrong(waiting, f"wa-agent webhooks test {webhook.name}")
+    return ok("its target takes events")

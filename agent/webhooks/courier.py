@@ -19,9 +19,9 @@ from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerPolicy
 from agent.core.event_json import wall_text
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.daemon.wing_parts import Around
 from agent.errors import ConfigError, NotFound, Refused, StoreError, WaError
-from agent.webhooks.post import POSTS, Answer, Parcel, Reply, RequestLine, pack_event, pack_record
+from agent.webhooks.part import Read
+from agent.webhooks.post import POSTS, Parcel, Reply, RequestLine, pack_event, pack_record
 from agent.webhooks.settings import WebhookDeclaration, matches, shown_target
 
 log = logging.getLogger(__name__)
@@ -49,20 +49,17 @@ Page = list[tuple[int, Parcel | None]]
 """Each cursor behind the one before, with its parcel; None: the webhook does not want it."""
 
 
-Read = Callable[["Source"], Awaitable[Page]]
-
-
 class Source:
     """The journal, or what one session got; each is carried by a task of its own."""
 
-    def __init__(self, fact: str, page: Read, id: str = "") -> None:
+    def __init__(self, fact: str, page: Callable[[Any], Awaitable[Page]], id: str = "") -> None:
         """`fact`: the cursor's name in the store."""
         self.fact, self.page, self.id = fact, page, InstanceId(id)
         self.cursor, self.saved = 0, -1
         """All up to it is settled."""
         self.born = -1.0
         """When the session was created whose cursor this is."""
-        self.news, self.busy = asyncio.Event(), False
+        self.news = asyncio.Event()
         self.tried: float | None = None
         """When that happened which is tried now: the oldest that waits."""
 
@@ -82,11 +79,10 @@ def wants(declared: WebhookDeclaration, entry: JournalEntry) -> bool:
 class Courier:
     """`run` carries; the rest never waits."""
 
-    def __init__(self, declared: WebhookDeclaration, around: Around, results: Counter[str]) -> None:
+    def __init__(self, declared: WebhookDeclaration, results: Counter[str], read: Read) -> None:
         """`results`: since the agent's start."""
         self.declared, self.name, self._results = declared, declared.name, results
-        self._store, self._reader, self._bus = around.store, around.reader, around.bus
-        self._views = around.supervisor.views
+        self._store, self._bus, self._reader, self._views = read
         self._journal = Source(f"webhook.{self.name}", self._journal_page)
         self._sources = {"": self._journal}
         self._newest, self._begun = 0, 0.0
@@ -108,9 +104,9 @@ class Courier:
     @property
     def messages(self) -> int:
         """How many records of messages stand behind the cursors."""
-        kept, busy = self._reader.figures(), [it for it in self._sources.values() if it.busy]
-        newest = {it: kept.get(it.id, {}).get("newest", 0) for it in busy if it.id}
-        return sum(max(last - it.cursor, it.tried is not None) for it, last in newest.items())
+        kept, begun = self._reader.figures(), (it for it in self._sources.values() if it.born >= 0)
+        newest = ((it, kept.get(it.id, {}).get("newest", 0)) for it in begun if it.id)
+        return sum(max(last - it.cursor, it.tried is not None) for it, last in newest)
 
     @property
     def waiting(self) -> int:
@@ -191,22 +187,21 @@ class Courier:
     # Sessions
 
     async def _follow_sessions(self, group: asyncio.TaskGroup) -> None:
-        with contextlib.closing(self._reader.follow_changes()) as changes:
-            fact = f"webhook_messages.{self.name}"
-            begun = await self._store.get_fact(fact)
-            if begun is None:
-                begun = "0.0" if self.declared.oldest else repr(time.time())
-                await self._store.put_fact(fact, begun)
-            self._begun = float(begun)
-            there: Iterable[InstanceId] = self._views()
-            while True:
-                for id in filter(self.declared.chooses, there):
-                    if id not in self._sources:
-                        fact = f"webhook_message.{self.name}.{id}"
-                        source = self._sources[id] = Source(fact, self._session_page, id)
-                        group.create_task(self._carry(source), name=fact)
-                    self._sources[id].news.set()
-                there = await changes.next()
+        changes, fact = self._reader.follow_changes(), f"webhook_messages.{self.name}"
+        begun = await self._store.get_fact(fact)
+        if begun is None:
+            begun = "0.0" if self.declared.oldest else repr(time.time())
+            await self._store.put_fact(fact, begun)
+        self._begun = float(begun)
+        there: Iterable[InstanceId] = self._views()
+        while True:
+            for id in filter(self.declared.chooses, there):
+                if id not in self._sources:
+                    fact = f"webhook_message.{self.name}.{id}"
+                    source = self._sources[id] = Source(fact, self._session_page, id)
+                    group.create_task(self._carry(source), name=fact)
+                self._sources[id].news.set()
+            there = await changes.next()
 
     async def _session_page(self, its: Source) -> Page:
         if (view := self._views().get(its.id)) is None:
@@ -234,10 +229,8 @@ class Courier:
     async def _carry(self, source: Source) -> None:
         pause = 0.0
         while True:
-            source.busy = source.news.is_set()
             await source.news.wait()
             source.news.clear()
-            source.busy = True
             try:
                 async with self._turns:
                     await self._carry_page(source)
@@ -276,30 +269,29 @@ class Courier:
             await self._store.put_fact(source.fact, json.dumps([cursor, source.born]))
             source.saved = cursor
         if source.id:
-            self._reader.settle(self.declared.consumer, source.id, cursor)
+            self._reader.settle(self.name, source.id, cursor)
 
     # One parcel
 
     async def _settle(self, parcel: Parcel) -> None:
         """Return when it is delivered, too old or given up."""
         refused = 0
-        while not self._is_too_old(parcel.wall):
-            reply = await self._try_in_turn(parcel)
-            if reply.answer is Answer.TAKEN:
+        while True:
+            now_wall = time.time()
+            # Ages by a clock that was set are wrong.
+            was_set = now_wall - boot_now() - self._apart > CLOCK_JUMP
+            if not was_set and now_wall - parcel.wall > self.declared.longest_age * 3600:
+                self._results["expired"] += 1
                 return
-            if reply.answer is Answer.REFUSED and self._in_a_row < MOST_IN_A_ROW:
+            reply = await self._try_in_turn(parcel)
+            if reply.taken:
+                return
+            if reply.refused and self._in_a_row < MOST_IN_A_ROW:
                 refused += 1
                 if refused >= self.declared.tries:
                     await self._give_up(parcel, reply.problem)
                     return
                 await self._pause(next_wait(refused, reply.wait))
-        self._results["expired"] += 1
-
-    def _is_too_old(self, wall: float) -> bool:
-        now_wall = time.time()
-        if now_wall - boot_now() - self._apart > CLOCK_JUMP:
-            return False  # the clock was set: ages by it are wrong
-        return now_wall - wall > self.declared.longest_age * 3600
 
     async def _try_in_turn(self, parcel: Parcel) -> Reply:
         while True:
@@ -325,13 +317,13 @@ class Courier:
             return await self._line.post(parcel)
         except ConfigError as error:
             # Unsigned would be worse than late: the receiver could not tell it from a forgery.
-            return Reply(Answer.LATER, problem=str(error))
+            return Reply(problem=str(error))
 
     async def _try(self, parcel: Parcel) -> Reply:
         before = self._breaker.failures
         self._breaker = self._breaker.after_try(boot_now(), CIRCUIT)
         reply = await self.post(parcel)
-        taken = reply.answer is Answer.TAKEN
+        taken = reply.taken
         self._results["delivered" if taken else "failed"] += 1
         if bool(self._problem) == taken:
             how = "it takes events again" if taken else f"{reply.problem}; it is tried again"
@@ -342,7 +334,7 @@ class Courier:
             self._breaker, self._in_a_row = Breaker(), 0
         # Tries side by side fail as one.
         elif before == self._breaker.failures and (
-            reply.answer is Answer.LATER or self._in_a_row >= MOST_IN_A_ROW
+            not reply.refused or self._in_a_row >= MOST_IN_A_ROW
         ):
             now = boot_now()
             self._breaker = self._breaker.after_failure(now, CIRCUIT)

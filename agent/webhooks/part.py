@@ -3,16 +3,19 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, Route
-from agent.config import Config
-from agent.core.model import ID_PATTERN, Category, JournalEntry
-from agent.daemon.wing_parts import Around
+from agent.config.config import Config
+from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry
+from agent.core.view import InstanceView
+from agent.deliver.bus import EventBus
 from agent.errors import NotFound
+from agent.messages.reader import Reader
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
+from agent.store.database import Store
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 
 if TYPE_CHECKING:
@@ -24,34 +27,33 @@ LENGTH = Family("wa_agent_outbox_length", GAUGE, "Events queued for webhooks.")
 OLDEST = Family("wa_agent_outbox_oldest_timestamp_seconds", GAUGE, "Time of the oldest of them.")
 
 
+Read = tuple[Store, EventBus, Reader, Callable[[], Mapping[InstanceId, InstanceView]]]
+"""What couriers read."""
+
+
 class Webhooks:
-    def __init__(self, around: Around) -> None:
-        self._around, self._changed = around, asyncio.Event()
+    def __init__(self, config: Config, read: Read) -> None:
+        self._read, self._reader, self._changed = read, read[2], asyncio.Event()
         self._results: Counter[str] = Counter()
         """Since the agent's start, also of removed webhooks: a counter never falls."""
         self._couriers: dict[str, Courier] = {}
         self._gone: list[Courier] = []
-        self.reload(around.config)
+        self.reload(config)
 
     def reload(self, config: Config) -> None:
         """All begin again, each from its cursors, and read their files again."""
-        before, reader = self._couriers, self._around.reader
-        for courier in before.values():
-            reader.forget_consumer(courier.declared.consumer)
-        self._couriers = {its.name: self._open(its) for its in webhooks_of(config)}
+        before, declared = self._couriers, webhooks_of(config)
+        # From now on nothing counts as taken by all that one of these has not taken.
+        takers = (its for its in declared if its.message_kinds)
+        self._reader.consumers = {its.name: its.chooses for its in takers}
+        self._couriers = {its.name: self._open(its) for its in declared}
         self._gone += [its for name, its in before.items() if name not in self._couriers]
         self._changed.set()
 
     def _open(self, declared: WebhookDeclaration) -> "Courier":
         from agent.webhooks.courier import Courier  # for the first webhook
 
-        if declared.message_kinds:
-            # From now on nothing counts as taken by all that this one has not taken.
-            self._around.reader.consume(declared.consumer, declared.chooses)
-        return Courier(declared, self._around, self._results)
-
-    def tasks(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
-        return {"webhooks": self.run}
+        return Courier(declared, self._results, self._read)
 
     async def run(self) -> None:
         while True:
@@ -67,7 +69,7 @@ class Webhooks:
     def views(self) -> list[dict[str, Any]]:
         return [self._couriers[name].view() for name in sorted(self._couriers)]
 
-    def figures(self) -> float | None:
+    def oldest_wall(self) -> float | None:
         """When the oldest event that waits happened; None: none waits."""
         oldest = [its.oldest_wall for its in self._couriers.values()]
         return min((wall for wall in oldest if wall is not None), default=None)
@@ -77,7 +79,7 @@ class Webhooks:
         yield DELIVERIES, "".join(lines)
         waiting = sum(its.waiting for its in self._couriers.values())
         yield LENGTH, sample(LENGTH.name, waiting, kind="webhook")
-        if (oldest := self.figures()) is not None:
+        if (oldest := self.oldest_wall()) is not None:
             yield OLDEST, sample(OLDEST.name, oldest, kind="webhook")
 
     def retry(self, name: str) -> None:
@@ -86,13 +88,13 @@ class Webhooks:
 
     async def test(self, name: str) -> dict[str, Any]:
         """Send a test event now, before all waiting ones."""
-        from agent.webhooks.post import Answer, pack_event
+        from agent.webhooks.post import pack_event
 
         begun, sentence = time.monotonic(), "a test that an operator sent"
         entry = JournalEntry("webhook_test", sentence, Category.SYSTEM, None, time.time())
         reply = await self._find(name).post(pack_event(entry))
         return {
-            "delivered": reply.answer is Answer.TAKEN,
+            "delivered": reply.taken,
             "status": reply.status,
             "problem": reply.problem,
             "seconds": round(time.monotonic() - begun, 3),
@@ -101,26 +103,22 @@ class Webhooks:
 
     def _find(self, name: str) -> "Courier":
         if name not in self._couriers:
-            names = ", ".join(sorted(self._couriers)) or "none"
-            raise NotFound(f"cannot find the webhook {name}; declared: {names}")
+            raise NotFound(f"cannot find the webhook {name}: agent.toml has none of that name")
         return self._couriers[name]
 
 
-open_part = Webhooks
-
-
 async def list_webhooks(call: Call) -> Json:
-    return {"webhooks": call.parts.wing(Webhooks).views()}
+    return {"webhooks": call.parts.webhooks.views()}
 
 
 async def test(call: Call) -> Json:
     """200 also without a delivery: the answer has the target's status or the error."""
-    return await call.parts.wing(Webhooks).test(call.request.match_info["name"])
+    return await call.parts.webhooks.test(call.request.match_info["name"])
 
 
 async def retry(call: Call) -> Json:
     """Answered before the tries; the list of webhooks shows their results."""
-    call.parts.wing(Webhooks).retry(call.request.match_info["name"])
+    call.parts.webhooks.retry(call.request.match_info["name"])
     return {"look": "/api/webhooks"}
 
 

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-import json
 import os
 import socket
 import ssl
@@ -17,11 +16,11 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
 import aiohttp
+import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
@@ -45,24 +44,27 @@ _SAID = 200
 _PATIENCE = 1.0
 
 
-class Answer(StrEnum):
-    TAKEN = "taken"
-    LATER = "later"
-    """Not now: the target is away, slow, or has too much to do."""
-    REFUSED = "refused"
-    """The target answered, and refuses this event."""
-
-
 @dataclass(frozen=True, slots=True)
 class Reply:
     """How one try ended."""
 
-    answer: Answer
     status: int | None = None
+    """None: the target did not answer."""
     problem: str = ""
     wait: float = 0.0
     """Seconds that the target asks to wait; 0 without a wish."""
     said: str = ""
+
+    @property
+    def taken(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def refused(self) -> bool:
+        """True if the target refuses this event; neither: it is away, slow, or has too much to do.
+        A redirect is a refusal: it is not followed, for it may lead anywhere."""
+        later = self.status is None or self.status >= 500 or self.status in (408, 425, 429)
+        return not (later or self.taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +98,13 @@ def pack_record(id: InstanceId, record: Mapping[str, Any]) -> Parcel:
 
 
 def _body(shown: Mapping[str, Any]) -> bytes:
-    sent = {**shown, "machine": socket.gethostname(), "agent": VERSION}
-    try:
-        return json.dumps(sent, separators=(",", ":"), allow_nan=False).encode()
-    except ValueError:  # an infinite number is no JSON, and would hold the webhook up
-        return json.dumps({**sent, "detail": {}}, separators=(",", ":")).encode()
+    return msgspec.json.encode({**shown, "machine": socket.gethostname(), "agent": VERSION})
 
 
 def sign(key: bytes, delivery: str, moment: str, body: bytes) -> str:
     """The header of Standard Webhooks. The time is signed too: a copy cannot be sent later."""
     signed = hmac.digest(key, f"{delivery}.{moment}.".encode() + body, hashlib.sha256)
     return f"v1,{b64encode(signed).decode()}"
-
-
-def judge_answer(status: int) -> Answer:
-    if 200 <= status < 300:
-        return Answer.TAKEN
-    if status in (408, 425, 429) or status >= 500:
-        return Answer.LATER
-    # A redirect too: it is not followed, for it may lead anywhere.
-    return Answer.REFUSED
 
 
 def retry_after(text: str) -> float:
@@ -134,19 +123,12 @@ def open_files(declared: WebhookDeclaration) -> tuple[bytes, ssl.SSLContext | No
         raise ConfigError(f"cannot read {path} ({whose}): {cause}") from error
 
 
-@dataclass(frozen=True, slots=True)
 class RequestLine:
     """Connections to one webhook, kept while there is more to send."""
 
-    _declared: WebhookDeclaration
-    _key: bytes
-    _http: aiohttp.ClientSession
-
-    @classmethod
-    async def open(cls, declared: WebhookDeclaration) -> "RequestLine":
-        """ConfigError: a file of it cannot be read."""
-        key, tls = await asyncio.to_thread(open_files, declared)
-        http = aiohttp.ClientSession(
+    def __init__(self, declared: WebhookDeclaration, key: bytes, tls: ssl.SSLContext | None):
+        self._url, self._key = declared.url, key
+        self._http = aiohttp.ClientSession(
             connector=open_connector(private=declared.private, tls=tls),
             timeout=aiohttp.ClientTimeout(total=declared.timeout),
             headers={"User-Agent": f"wa-agent/{VERSION}", "Content-Type": "application/json"},
@@ -154,17 +136,21 @@ class RequestLine:
             auto_decompress=False,
             trust_env=False,  # a proxy would look names up itself, and judge no address
         )
-        return cls(declared, key, http)
+
+    @classmethod
+    async def open(cls, declared: WebhookDeclaration) -> "RequestLine":
+        """ConfigError: a file of it cannot be read."""
+        return cls(declared, *await asyncio.to_thread(open_files, declared))
 
     async def close(self) -> None:
         await self._http.close()
 
     async def post(self, parcel: Parcel) -> Reply:
-        moment, url = str(int(time.time())), self._declared.url
+        moment = str(int(time.time()))
         headers = {"webhook-id": parcel.delivery, "webhook-timestamp": moment}
         if self._key:
             headers["webhook-signature"] = sign(self._key, parcel.delivery, moment, parcel.body)
-        asked = self._http.post(url, data=parcel.body, headers=headers, allow_redirects=False)
+        asked = self._http.post(self._url, data=parcel.body, headers=headers, allow_redirects=False)
         said = b""
         try:
             async with asked as back:
@@ -173,13 +159,12 @@ class RequestLine:
                     async with asyncio.timeout(_PATIENCE):
                         said = await back.content.read(_SAID)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Reply(Answer.LATER, problem=problem_of(error))
-        answer = judge_answer(back.status)
-        problem = "" if answer is Answer.TAKEN else f"it answered {back.status}"
+            return Reply(problem=problem_of(error))
+        problem = "" if 200 <= back.status < 300 else f"it answered {back.status}"
         if 300 <= back.status < 400:
             problem += ": redirects are not followed"
         wait = retry_after(back.headers.get("Retry-After", ""))
-        return Reply(answer, back.status, problem, wait, said.decode(errors="replace"))
+        return Reply(back.status, problem, wait, said.decode(errors="replace"))
 
 
 def problem_of(error: Exception) -> str:
@@ -191,11 +176,12 @@ def problem_of(error: Exception) -> str:
         return f"its certificate is refused: {error.certificate_error}"
     if isinstance(cause, ssl.SSLError):
         return f"TLS with it fails: {cause.reason or 'refused'}"
-    known = next((words for kind, words in _PROBLEMS.items() if isinstance(error, kind)), "")
-    if not known and isinstance(cause, OSError) and cause.errno:
-        # The library's "Connect call failed" does not tell the cause.
-        known = f"it cannot be reached: {os.strerror(cause.errno)}"
-    return known or f"it cannot be reached: {type(error).__name__}"
+    for kind, words in _PROBLEMS.items():
+        if isinstance(error, kind):
+            return words
+    # The library's "Connect call failed" does not tell the cause.
+    number = cause.errno if isinstance(cause, OSError) else None
+    return f"it cannot be reached: {os.strerror(number) if number else type(error).__name__}"
 
 
 _PROBLEMS = {
@@ -231,8 +217,8 @@ def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPC
         keepalive_timeout=_KEPT_OPEN,
         limit=POSTS,
     )
-    handler: Any = partial(_HeadFirst, loop=asyncio.get_running_loop())
-    connector._factory = handler
+    loop = asyncio.get_running_loop()
+    connector._factory = partial(_HeadFirst, loop=loop)  # type: ignore[assignment]
     return connector
 
 

@@ -8,13 +8,10 @@ from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from agent.config.config import Config
-from agent.config.declaration import path_fault, url_fault
-from agent.config.problem import Problem
-from agent.config.secret_file import read_secret
-from agent.config.wing_tables import ArrayTable
-from agent.core.setting import HIDDEN, setting
+from agent.config.declaration import read_secret, url_fault
+from agent.config.tables import Table
+from agent.core.setting import HIDDEN, name_fault, path_fault, setting
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 _PATTERN = re.compile(r"[a-z0-9_*?-]{1,64}")
 MESSAGE_KINDS = ("message", "call")
 """A kind of record begins with one of these words, and no event of the journal does."""
@@ -22,11 +19,6 @@ BASE64 = "whsec_"
 """What stands before a key in base64, in Standard Webhooks."""
 LEAST_KEY = 16
 """Bytes; a shorter key can be guessed from one signature."""
-
-
-def _name_fault(text: str) -> str:
-    words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
-    return "" if _NAME.fullmatch(text) else f"it must be {words}, not {text!r:.80}"
 
 
 def _url_fault(text: str) -> str:
@@ -47,7 +39,7 @@ def matches(text: str, patterns: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class WebhookDeclaration:
-    name: str = setting("", "its name here: [a-z0-9][a-z0-9_-]{0,47}", check=_name_fault)
+    name: str = setting("", "its name here: [a-z0-9][a-z0-9_-]{0,47}", check=name_fault)
     url: str = setting("", "http(s):// address to post to", credentials=True, check=_url_fault)
     secret_file: str = setting("", 'file with the secret that signs; "" = none', check=path_fault)
     kinds: tuple[str, ...] = setting(
@@ -65,11 +57,6 @@ class WebhookDeclaration:
     timeout: float = setting(10.0, "seconds that one delivery may take", low=0.1, high=120)
     longest_age: float = setting(72.0, "hours until an unsent event goes", low=0.01, high=2160)
     tries: int = setting(3, "tries of an event that the target refuses", low=1, high=20)
-
-    @property
-    def consumer(self) -> str:
-        """Its name among those who get messages."""
-        return f"webhook {self.name}"
 
     @property
     def message_kinds(self) -> tuple[str, ...]:
@@ -112,35 +99,19 @@ def shown_target(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{more}"
 
 
-def find_webhook_problem(webhooks: Sequence[WebhookDeclaration]) -> Problem | None:
-    """The first fault, or None."""
-    names: set[str] = set()
-    for number, webhook in enumerate(webhooks):
-        for key in ("name", "url"):
-            if not getattr(webhook, key):
-                return Problem((f"webhook[{number}]",), f"every [[webhook]] needs its {key}")
-        if webhook.name in names:
-            return Problem((f"webhook[{number}].name",), f"{webhook.name} is declared twice")
-        names.add(webhook.name)
-    return None
-
-
 HEAD = """\
 # Webhooks: addresses that the agent posts its events to, each event as one JSON object.
 # Each begins with [[webhook]]. A reload applies changes.
 # [[webhook]]
 """
 
-EXAMPLE = WebhookDeclaration(
-    "ops", "https://ops.example.com/wa-agent", secret_file="/etc/wa-agent/ops.secret"
-)
-TABLES = (
-    ArrayTable(
-        name="webhook",
-        plain=WebhookDeclaration(),
-        find_problem=find_webhook_problem,
-        hide=lambda its: replace(its, url=shown_target(its.url)),
-        head=HEAD,
-        example=EXAMPLE,
+WEBHOOKS = Table(
+    name="webhook",
+    plain=WebhookDeclaration(),
+    needed=("name", "url"),
+    hide=lambda its: replace(its, url=shown_target(its.url)),
+    head=HEAD,
+    example=WebhookDeclaration(
+        "ops", "https://ops.example.com/wa-agent", secret_file="/etc/wa-agent/ops.secret"
     ),
 )

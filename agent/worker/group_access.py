@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 DEEPEST = 32
-MOST_ENTRIES = 50_000
+MOST_ENTRIES = 200_000
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -3,11 +3,10 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -19,17 +18,12 @@ from agent.api.http.call import Parts
 from agent.api.server import Server
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
+from agent.core.troubles.trouble import Trouble
 from agent.messages.outbox import Outbox
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
-from agent.moving.archives import Archives
-from agent.webhooks.part import Webhooks
-from agent.wings.evidence.part import Evidence
-from agent.wings.messages.part import MessagesPart
-from agent.wings.troubles.part import Troubles
-from tests.fakes.evidence import FakeEvidence, FakeSampler
 from tests.fakes.messages import FakeMessages
-from tests.fakes.supervisor import FakeKeys, FakeSupervisor
+from tests.fakes.supervisor import FakeKeys, FakeSampler, FakeSupervisor
 from tests.webhooks.fake_webhooks import FakeWebhooks
 
 
@@ -115,8 +109,10 @@ async def serve_fakes(
     metrics: Exporter,
     path: Path,
     *,
-    of_wings: Mapping[type, Any] = MappingProxyType({}),
+    messages: FakeMessages | None = None,
     sending: Any = None,
+    webhooks: Any = None,
+    troubles: Callable[[], Collection[Trouble]] = tuple,
 ) -> Server:
     """The real server over what stands in for the rest of the agent."""
     ring = await KeyRing.open(keys)
@@ -125,16 +121,16 @@ async def serve_fakes(
         supervisor,
         ring,
         metrics,
+        (messages or FakeMessages()).reader,
         sending,
+        webhooks,
+        supervisor.moving,
+        troubles,
         keys.check,
         FakeSampler(),
         places={},
-        of_wings={
-            Archives: supervisor.moving,
-            Troubles: SimpleNamespace(present=tuple),
-            Evidence: FakeEvidence(),
-            **of_wings,
-        },
+        session_root=path.parent,
+        worker_log=lambda _id: None,
     )
     return await serve(parts, socket_path=path, environ={})
 
@@ -151,11 +147,8 @@ def open_house(tmp_path: Path) -> OpenHouse:
         path = tmp_path / f"{next(numbers)}.sock"
         webhooks, messages = FakeWebhooks(), FakeMessages()
         sending = LateSending(tmp_path, supervisor, keys, supervisor.bus, messages.reader)
-        part = MessagesPart(messages.reader, sending, supervisor.views)
-        of_wings = {Webhooks: webhooks, MessagesPart: part}
-        server = await serve_fakes(
-            section, supervisor, keys, metrics, path, of_wings=of_wings, sending=sending
-        )
+        rooms = {"messages": messages, "sending": sending, "webhooks": webhooks}
+        server = await serve_fakes(section, supervisor, keys, metrics, path, **rooms)
         number = server.addresses[0].rpartition(":")[2]
         port = int(number) if number.isdigit() else 0
         try:

@@ -10,7 +10,7 @@ from agent.api.http.call import plain_path
 from agent.api.routes import ROUTES
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr
-from agent.wings.page.pages import PARTS
+from agent.page.pages import PARTS
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view
 

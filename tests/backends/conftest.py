@@ -11,7 +11,7 @@ import pytest
 from agent.backends.evolution import Evolution
 from agent.backends.server import Server
 from agent.clock import boot_now
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.core.model import Claim, InstanceId
 from tests.standin.evolution import KEY, StandIn, Times
 from tests.standin.evolution.instances import Instance

@@ -367,6 +367,14 @@ class FakeSupervisor:
         return found[:limit] if after is not None else found[::-1][:limit]
 
 
+class FakeSampler:
+    """No worker runs, so there is nothing to measure."""
+
+    async def measure_now(self, id: InstanceId) -> None: ...
+
+    def watch(self) -> None: ...
+
+
 class FakeKeys:
     def __init__(self) -> None:
         self.kept: dict[str, KeyRow] = {}

@@ -6,11 +6,11 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
+from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, NotFound, Refused
-from agent.moving.archives import Export, Import
 from agent.supervise.copies.work import Progress
 from agent.vault.archives.pack import Packed
 from agent.vault.copies.manifest import Manifest
@@ -71,7 +71,9 @@ class FakeMoving:
         self._supervisor = supervisor
 
     @asynccontextmanager
-    async def export(self, id: InstanceId, name: str = "") -> AsyncIterator[Export]:
+    async def export(
+        self, id: InstanceId, name: str = ""
+    ) -> AsyncIterator[tuple[IO[bytes], Snapshot, Packed]]:
         keeping = self._supervisor.keeping
         found = [one for one in await keeping.snapshots(id) if one.name == name]
         if name and not found:
@@ -79,7 +81,7 @@ class FakeMoving:
         snapshot = found[0] if name else await keeping.snapshot(id, "for an export")
         content = ARCHIVE + id.encode() * 100_000
         packed = Packed(len(content), hashlib.sha256(content).hexdigest())
-        yield Export(io.BytesIO(content), snapshot, packed)
+        yield io.BytesIO(content), snapshot, packed
 
     async def import_archive(
         self,
@@ -88,7 +90,7 @@ class FakeMoving:
         id: InstanceId | None = None,
         replace: bool = False,
         enable: bool = False,
-    ) -> Import:
+    ) -> tuple[InstanceView, str, str]:
         from tests.fakes.supervisor import make_view
 
         content = b"".join([piece async for piece in pieces])
@@ -103,4 +105,4 @@ class FakeMoving:
         retired = f"{wanted}.20260115T103045Z" if wanted in known else ""
         status = ConnectionStatus.INITIALIZING if enable else ConnectionStatus.DISCONNECTED
         known[wanted] = make_view(wanted, status=status)
-        return Import(known[wanted], hashlib.sha256(content).hexdigest(), retired)
+        return known[wanted], hashlib.sha256(content).hexdigest(), retired

@@ -50,6 +50,10 @@ def page_of(file: Incoming, after: int, limit: int = 1000) -> Mapping[str, Any]:
     return file.read("messages", {"after": after, "limit": limit})
 
 
+def settle(file: Incoming, cursor: int) -> None:
+    file.read("messages_settled", {"cursor": cursor})
+
+
 def newest(file: Incoming) -> int:
     return int(page_of(file, 0, 1)["newest"])
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from agent.errors import SchemaTooNew
 from agent.failpoint import VARIABLE, FailpointHit
 from agent.messages import incoming
-from agent.messages.incoming import Incoming
-from agent.messages.intake import FOLDER
+from agent.messages.incoming import FOLDER, Incoming
 from agent.messages.reading import read_only
 from tests.messages.records import (
     UNSURE,
@@ -27,6 +26,7 @@ from tests.messages.records import (
     numbers_of,
     page_of,
     read_all,
+    settle,
 )
 
 LID = "123456789012345@lid"
@@ -144,7 +144,7 @@ def test_one_gap_counts_all_that_went_however_often_some_did(
 ) -> None:
     monkeypatch.setattr(incoming, "MOST_GONE", 3)
     file = file_at(tmp_path, most=100)
-    file.settle(0)
+    settle(file, 0)
     for begin in range(0, 720, 60):
         file.append(messages(range(begin, begin + 60)))
     missing, *kept = numbers_of(read_all(file))
@@ -185,7 +185,7 @@ def test_each_reader_gets_each_record_once_or_a_gap_that_counts_it(
 ) -> None:
     file = file_at(tmp_path_factory.mktemp("any"), most=100)
     number, cursor, got, missed = 0, 0, 0, 0
-    file.settle(0)
+    settle(file, 0)
     for step in data.draw(st.lists(st.sampled_from(["keep", "read", "again"]), max_size=25)):
         if step == "keep":
             count = data.draw(st.integers(1, 80))
@@ -201,7 +201,7 @@ def test_each_reader_gets_each_record_once_or_a_gap_that_counts_it(
             fresh = [each for each in counts if each >= 0]
             assert fresh == list(range(got + missed, got + missed + len(fresh)))
             got, cursor = got + len(fresh), found["next"]
-            file.settle(cursor)
+            settle(file, cursor)
     rest = numbers_of(read_all(file, cursor))
     assert got + missed + sum(1 if each >= 0 else -each for each in rest) == number
     assert missed - sum(each for each in rest if each < 0) == lost_of(file)
@@ -215,6 +215,11 @@ def damage(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(os.urandom(os.fstat(file.fileno()).st_size - 4096))
+
+
+def schema(path: Path) -> None:
+    """SQLite quotes it in its error, and Python cannot read that."""
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE \x8fABLE"))
 
 
 def link(path: Path) -> None:
@@ -237,7 +242,7 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("hurt", [damage, other, folder, link, owner])
+@pytest.mark.parametrize("hurt", [damage, schema, other, folder, link, owner])
 def test_a_damaged_file_is_set_aside_and_readers_get_a_gap(
     tmp_path: Path, hurt: Callable[[Path], None]
 ) -> None:
@@ -266,6 +271,17 @@ def test_damage_under_a_running_worker_costs_no_new_message(tmp_path: Path) -> N
     file.append(messages([900]))
     assert numbers_of(read_all(file)) == [UNSURE, 900]
     assert file.said
+
+
+@pytest.mark.parametrize("body", [b"\xa0\xff", b"[1]", b"[" * 100_000, 1.5])
+def test_a_damaged_record_is_a_gap_and_those_behind_it_are_read(
+    tmp_path: Path, body: object
+) -> None:
+    file = file_at(tmp_path)
+    file.append(messages(range(3)))
+    assert file._db is not None
+    file._db.execute("update records set body = ? where message_id = '000001'", (body,))
+    assert numbers_of(read_all(file)) == [0, -1, 2]
 
 
 def test_a_file_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:

@@ -61,8 +61,7 @@ class Bench:
         return str(record["id"])
 
     async def read(self, id: str, chat: str = "", wait: float = 30) -> bytes:
-        _, file = await self.reader.media(ID, id, chat, wait)
-        with file:
+        async with self.reader.media(ID, id, chat, wait) as (_, file):
             return file.read()
 
     async def code_of(self, id: str) -> str:
@@ -82,24 +81,22 @@ async def test_a_file_is_loaded_once_checked_and_read_by_the_group(tmp_path: Pat
     file.write_bytes(b"x" * len(CONTENT))
     assert await at.read(id) == CONTENT, "one that the disk changed is loaded again"
     assert len(at.engine.asked) == 2
-    said, opened = await at.reader.media(ID, id, "", 1)
-    opened.close()
-    assert (said["mimetype"], said["size"]) == ("image/jpeg", len(CONTENT))
+    async with at.reader.media(ID, id, "", 1) as (said, _):
+        assert (said["mimetype"], said["size"]) == ("image/jpeg", len(CONTENT))
     await at.intake.close()
 
 
 async def test_a_file_lives_a_day_and_its_reader_comes_to_its_end(tmp_path: Path) -> None:
     at = Bench(tmp_path)
     id = await at.bring()
-    _, file = await at.reader.media(ID, id, "", 30)
-    first = file.read(9)
-    path = next((at.folder / "messages" / "media").iterdir())
-    old = time.time() - LIVES
-    os.utime(path, (old, old))
-    await asyncio.sleep(LOOK_EVERY + 1)
-    assert not path.exists()
-    assert first + file.read() == CONTENT
-    file.close()
+    async with at.reader.media(ID, id, "", 30) as (_, file):
+        first = file.read(9)
+        path = next((at.folder / "messages" / "media").iterdir())
+        old = time.time() - LIVES
+        os.utime(path, (old, old))
+        await asyncio.sleep(LOOK_EVERY + 1)
+        assert not path.exists()
+        assert first + file.read() == CONTENT
     await at.intake.close()
 
 

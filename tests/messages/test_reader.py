@@ -63,14 +63,15 @@ async def test_a_poll_goes_on_while_the_worker_is_restarted(tmp_path: Path) -> N
     after = (await at.reader.page(ID, 0)).next
     poll = asyncio.create_task(at.reader.page(ID, after, wait=60))
     await asyncio.sleep(1)
-    at.workers.fails = LinkError("it is gone")
+    at.workers.fails = EngineError("it is being closed", code="stopping")
     at.reader.changed(ID)
     await asyncio.sleep(1)
     await at.stop_worker()
     await at.start_worker().keep([message(2)])
     assert numbers_of((await poll).records) == [2]
-    at.workers.fails = LinkError("it hangs")
-    assert await code_of(at.reader.page(ID, after)) == "slow"
+    for fault in (LinkError("it hangs"), EngineError("disk I/O error", code="unreadable")):
+        at.workers.fails = fault
+        assert await code_of(at.reader.page(ID, after)) == "slow"
     await at.intake.close()
 
 
@@ -141,8 +142,7 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     at.reader.settle(READER, ID, cursors[1])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 8
-    at.reader.consume("one", lambda id: id == ID)
-    at.reader.consume("another", lambda id: id != ID)
+    at.reader.consumers = {"one": lambda id: id == ID, "another": lambda id: id != ID}
     at.workers.calls.clear()
     at.reader.changed(ID)
     await asyncio.sleep(2 * SETTLE_EVERY)
@@ -151,7 +151,7 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     at.reader.settle("one", ID, cursors[4])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 5, "webhooks count, and readers beside them do not"
-    at.reader.forget_consumer("one")
+    at.reader.consumers = {}
     at.reader.settle(READER, ID, cursors[9])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 0
@@ -163,7 +163,7 @@ async def test_what_cannot_be_read_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = Bench(tmp_path)
-    assert await code_of(at.reader.media(ID, "m", "", 0)) == "not_running"
+    assert await code_of(at.reader.media(ID, "m", "", 0).__aenter__()) == "not_running"
     at.start_worker()
     at.workers.fails = EngineError("no such call", code="invalid_request", field="do")
     assert await code_of(at.reader.page(ID, 0)) == "not_kept"

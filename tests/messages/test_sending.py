@@ -223,21 +223,6 @@ async def test_an_agent_killed_on_the_way_of_a_message_sends_it_once(
     assert len(await agent.sending.page(ID)) == 1
 
 
-@pytest.mark.usefixtures("cannot_repeat")
-@pytest.mark.parametrize("point", POINTS[1:])
-async def test_after_a_kill_no_message_is_sent_twice_by_guess(
-    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    await killed_at(agent, point, monkeypatch)
-    await asyncio.sleep(60)
-    heard = [] if point == "outbox_begun" else ["order"]
-    assert phone.texts() == heard
-    (row,) = await agent.sending.page(ID)
-    assert row["state"] == ("sent" if point == "outbox_noted" else "unknown")
-    await agent.ask(A, "next")
-    assert phone.texts() == [*heard, "next"]
-
-
 async def test_what_waits_is_sent_by_the_next_agent_in_its_order(
     agent: Agent, phone: Phone
 ) -> None:
@@ -291,6 +276,19 @@ async def test_a_client_that_waits_hears_of_a_hold_and_nothing_is_kept(
     phone.show(status=CONNECTED)
     await until(lambda: phone.texts() == ["a1", "a2"])
     assert await agent.state(earlier) == "sent"
+
+
+async def test_a_202_holds_though_the_first_request_of_its_key_waits_and_is_refused(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.show(status=AWAY)
+    waits = agent.ask(A, "once", wait=5, key="k")
+    first, second = await asyncio.gather(
+        waits, agent.ask(A, "once", wait=0, key="k"), return_exceptions=True
+    )
+    assert isinstance(first, tuple) and isinstance(second, tuple)
+    assert first[0] == second[0] == 202
+    assert (await agent.sending.show(ID, second[1]["id"]))["state"] == "accepted"
 
 
 async def test_error_463_holds_the_session_and_lets_one_be_tried_each_hour(
@@ -396,22 +394,6 @@ async def test_an_acknowledgement_before_the_answer_counts(agent: Agent, phone: 
     assert await agent.state(taken) == "delivered"
 
 
-async def test_acknowledgements_count_that_were_kept_without_an_agent(
-    agent: Agent, phone: Phone
-) -> None:
-    taken = await agent.say(A, "a1")
-    await until(phone.texts)
-    await asyncio.sleep(1)
-    await agent.stop()
-    file = file_at(agent.session)
-    (id,) = phone.heard
-    file.append([{"v": 1, "id": "k", "kind": "message_ack", "message_id": id, "state": "read"}])
-    file.close()
-    await agent.start()
-    await asyncio.sleep(10)
-    assert await agent.state(taken) == "read"
-
-
 def paired_with(phone: Phone, account: str, status: ConnectionStatus = CONNECTED) -> None:
     record = replace(phone.shown[ID].record, paired=bool(account), account=account)
     phone.show(record=record, status=status)
@@ -467,7 +449,7 @@ async def test_a_file_goes_when_its_message_was_sent(agent: Agent, phone: Phone)
         assert (await agent.sending.answer(taken, 30))[0] == 200
         await asyncio.sleep(1)
     assert list((agent.folder / FOLDER).iterdir()) == []
-    assert phone.files == [b"y" * 300_000]
+    assert phone.files == [b"y" * 10, b"y" * 300_000]
     (agent.folder / FOLDER / "out_left_by_a_kill").write_bytes(b"1")
     await agent.restart()
     assert list((agent.folder / FOLDER).iterdir()) == []
@@ -533,13 +515,14 @@ async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(agent: Agent, ph
     assert "copy" in await agent.repaired()
 
 
-@pytest.mark.parametrize("what", ["noise", "gone", "other"])
+@pytest.mark.parametrize("what", ["noise", "gone", "other", "gone while it runs"])
 async def test_a_damaged_outbox_is_set_aside_and_said(
     agent: Agent, phone: Phone, what: str
 ) -> None:
     phone.show(status=AWAY)
     await agent.say(A, "lost")
-    await agent.stop()
+    if what != "gone while it runs":
+        await agent.stop()
     if what == "noise":
         agent.file.write_bytes(agent.file.read_bytes()[:4096] + b"\xff" * 9000)
     else:
@@ -547,12 +530,15 @@ async def test_a_damaged_outbox_is_set_aside_and_said(
     if what == "other":
         sqlite3.connect(agent.file).execute("create table other (a)")
     phone.show(status=CONNECTED)
-    await agent.start()
+    if what == "gone while it runs":
+        await asyncio.sleep(2)
+    else:
+        await agent.start()
     assert (await agent.ask(A, "new"))[0] == 200
     assert phone.texts() == ["new"]
     assert "waited in it are not sent" in await agent.repaired()
     asides = list(agent.folder.glob("outbox.db.damaged-*Z-??????"))
-    assert len(asides) == (what != "gone")
+    assert len(asides) == ("gone" not in what)
 
 
 async def test_an_outbox_that_cannot_be_opened_refuses_messages_until_it_can(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.config import load_config
+from agent.config.load import load_config
 from agent.errors import InvalidRequest
 from agent.moving.pm2 import read_list, read_pm2
 from agent.moving.pm2_import import render

@@ -8,9 +8,10 @@ import pytest
 
 from agent.cli.client import Client
 from agent.cli.doctor.check import Installation, run_checks
-from agent.config import Config, load_config
+from agent.config.config import Config
+from agent.config.load import load_config
 from agent.config.render import without_secrets
-from agent.config.wing_tables import check_declared, shared_sessions
+from agent.config.tables import check_declared, shared_sessions
 from agent.core.model import Instance, InstanceId
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import ConfigError, InvalidRequest, Refused

@@ -21,6 +21,7 @@ from tests.moving.conftest import (
     Keys,
     age,
     as_whaticket,
+    buffer,
     creds,
     keys_of,
     pair_of,
@@ -90,6 +91,7 @@ def test_keys_that_lie_elsewhere_are_added(tmp_path: Path) -> None:
         (keys_of(creds(me=None)), "not_paired"),
         (keys_of(creds(pairingCode="ABCD1234", account=None)), "not_paired"),
         (keys_of(creds(noiseKey=None)), "incomplete"),
+        (keys_of(creds(noiseKey={"private": buffer(b"!"), "public": buffer(b"!")})), "incomplete"),
         ({**keys_of(), "creds": b'{"me": {'}, "damaged"),
         ({**keys_of(), "creds": b"[" * 9000 + b"]" * 9000}, "damaged"),
     ],
@@ -210,8 +212,9 @@ def test_a_session_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path: P
     for name in ("good", "odd"):
         write_folder(tmp_path / name, keys_of())
     (tmp_path / "odd" / "creds.json").unlink()
-    (tmp_path / "odd" / "creds.json").symlink_to("/etc/passwd")
+    for link in ("odd/creds.json", "good/session-1.0.json"):
+        (tmp_path / link).symlink_to("/etc/passwd")
     good, odd = find_sessions(str(tmp_path))
-    assert (good.problem, odd.code) == ("", "no_session"), "no link is followed"
+    assert (good.left_out, odd.code) == ({"session": 1}, "damaged"), "no link is followed"
     session = look_at("JSON", "shop", lambda: {"creds": Path("/").read_bytes()}, written=None)
     assert (session.code, session.problem) == ("unreadable", "it cannot be read: Is a directory")

@@ -110,7 +110,8 @@ def chosen(rng, stopped, killed):
 
 def start(path):
     """What a start reads before its first pass; what it said of repairs."""
-    db, told = open_checked(path, sessions, MIGRATIONS, 1_767_225_600.0)
+    told = []
+    db = open_checked(path, sessions, told, MIGRATIONS, 1_767_225_600.0)
     with contextlib.closing(db):
         found = {made.id: (made, record) for made, record in select_instances(db)}
         wanted = {made.id: (made, record) for made, record in sessions()}

@@ -16,17 +16,12 @@ from tests.store.conftest import entry
 def memory():
     db = Database(memory=True)
     db.conn.isolation_level = None
-    migrate(db, MIGRATIONS, 0.0)
+    migrate(db, MIGRATIONS)
     return db
 
 
 def fill(db, entries, now=100.0):
     return insert_entries(db, entries, [encode(one, now) for one in entries])
-
-
-def select(db, **wanted):
-    plain = {"instance": None, "before": None, "after": None, "limit": 100, "kinds": ()}
-    return select_entries(db, **{**plain, **wanted})
 
 
 ENTRIES = st.lists(
@@ -57,14 +52,14 @@ def test_pages_put_together_are_the_history(entries, limit, id, kinds):
     chosen = {"instance": id and InstanceId(id), "kinds": kinds, "limit": limit}
 
     back, before = [], None
-    while page := select(db, before=before, **chosen):
+    while page := select_entries(db, before=before, **chosen):
         assert len(page) <= limit
         back += page
         before = page[-1].cursor
     assert back == wanted[::-1]
 
     forth, after = [], 0
-    while page := select(db, after=after, **chosen):
+    while page := select_entries(db, after=after, **chosen):
         assert len(page) <= limit
         forth += page
         after = page[-1].cursor
@@ -76,7 +71,7 @@ def test_pages_put_together_are_the_history(entries, limit, id, kinds):
 def test_any_bounds_of_a_page_are_answered(entries, before, after, limit):
     db = memory()
     fill(db, entries)
-    page = select(db, before=before, after=after, limit=limit)
+    page = select_entries(db, before=before, after=after, limit=limit)
     assert all(after < one.cursor < before for one in page)
     db.close()
 
@@ -94,7 +89,7 @@ def test_rows_that_are_too_old_go_but_never_the_newest():
     db = memory()
     fill(db, [entry("old", wall=5.0)] * 30 + [entry("new", wall=9e5)] * 10)
     assert trim_all(db, Bounds(days=1, least=20), now=9e5) > 0
-    kinds = [one.kind for one in select(db, after=0)]
+    kinds = [one.kind for one in select_entries(db, after=0)]
     assert kinds == ["old"] * 10 + ["new"] * 10
     assert trim_all(db, Bounds(days=1, least=20), now=9e12) == 0
     db.close()

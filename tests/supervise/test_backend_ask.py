@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import BackendDeclaration, BackendsSection
-from agent.core.backends.outage import Outage
+from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
-from agent.supervise.backends.facts import BackendFacts
+from agent.supervise.backends import backend as module
+from agent.supervise.backends.backend import Backend, Shared
 from agent.supervise.backends.registry import FRESH, Backends
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes, boot_now
@@ -20,15 +20,15 @@ A, B = InstanceId("a"), InstanceId("b")
 class Server:
     """A server's task that is asked for its list."""
 
-    def __init__(self, backends, one):
-        self._news, self._one = backends.servers.news, one
+    def __init__(self, one):
+        self._one = one
         self.hurries = 0
 
     def hurry(self):
         self.hurries += 1
 
     def answers(self, *, up):
-        self._news.server(self._one, ServerClaim(up, "" if up else "failing"))
+        self._one.checked(ServerClaim(up, "" if up else "failing"))
 
 
 def facts(id):
@@ -38,20 +38,19 @@ def facts(id):
 @pytest.fixture
 def house(tmp_path: Path):
     sessions, woken = {id: facts(id) for id in (A, B)}, []
-    backends = Backends(
+    shared = Shared(
         root=tmp_path,
         wakes=Wakes(),
         facts=sessions,
         wake=woken.append,
         note=lambda _: asyncio.get_running_loop().create_future(),
-        settings=BackendsSection,
         breaker=lambda: BreakerPolicy(5, 600.0),
     )
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
-    one = BackendFacts(declared, InstanceId("evo"), backends._circuit(InstanceId("evo")))
-    backends.all["evo"] = one
-    one.served = server = Server(backends, one)
-    one.outage = Outage()
+    backends = Backends(shared)
+    backends.all["evo"] = one = Backend(declared, InstanceId("evo"), shared)
+    one.served = server = Server(one)
+    one.down = False
     return backends, one, server, sessions, woken
 
 
@@ -71,7 +70,7 @@ async def test_two_that_ask_are_woken_by_the_next_good_answer(house):
 async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
     """As in the second after a restart of the agent."""
     backends, one, server, sessions, _ = house
-    one.outage = Outage(boot_now(), down=True)
+    one.down = True
     assert backends.wait_reason(sessions[A]) == "backend_unchecked"
     assert "down" not in backends.why_away(sessions[A])
     server.answers(up=False)
@@ -88,8 +87,7 @@ async def test_a_bad_answer_wakes_no_session(house):
     assert woken == []
     server.answers(up=True)
     assert woken == [A]
-    assert backends.ask(sessions[A], boot_now()) is None
-    assert backends.may_begin(sessions[A])
+    assert backends.ask(sessions[A], boot_now()) is None and backends.may_begin(sessions[A])
 
 
 async def test_a_route_change_checks_the_servers_that_are_away_and_no_others(house):
@@ -100,3 +98,20 @@ async def test_a_route_change_checks_the_servers_that_are_away_and_no_others(hou
     one.server = ServerClaim(False, "unreachable")
     backends.look_now()
     assert server.hurries == 1
+
+
+async def test_only_what_lasts_longer_than_a_blink_is_an_outage(house, monkeypatch):
+    _, one, server, _, woken = house
+    now = [100.0]
+    monkeypatch.setattr(module, "boot_now", lambda: now[0])
+    server.answers(up=False)
+    one.judge()
+    assert (sorted(woken), one.down) == ([A, B], False), "nothing measures them now"
+    for seconds, away in ((9.9, set()), (0.1, {A, B})):
+        now[0] += seconds
+        one.judge()
+        assert one.away == away
+    server.answers(up=True)
+    one.judge()
+    assert (one.down, one.away_since) == (False, None)
+    one.close()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent.backends.server import Server
-from agent.config import BackendDeclaration, BackendsSection
+from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
+from agent.supervise.backends.backend import Shared
 from agent.supervise.backends.registry import Backends
 from agent.supervise.loop import Wakes
 
@@ -16,20 +17,21 @@ from agent.supervise.loop import Wakes
 @pytest.fixture
 def backends(tmp_path: Path) -> Backends:
     return Backends(
-        root=tmp_path,
-        wakes=Wakes(),
-        facts={},
-        wake=lambda _: None,
-        note=lambda _: asyncio.get_running_loop().create_future(),
-        settings=BackendsSection,
-        breaker=lambda: BreakerPolicy(5, 600.0),
+        Shared(
+            root=tmp_path,
+            wakes=Wakes(),
+            facts={},
+            wake=lambda _: None,
+            note=lambda _: asyncio.get_running_loop().create_future(),
+            breaker=lambda: BreakerPolicy(5, 600.0),
+        )
     )
 
 
 async def test_a_task_that_ends_before_its_first_turn_closes_its_connections(backends):
     await backends.add(BackendDeclaration("evo", "evolution", "http://127.0.0.1:1", key="k"))
     await backends.start(backends.all["evo"])
-    await backends.servers.stop(backends.all.pop("evo"))
+    await backends.all.pop("evo").unwatch()
     gc.collect()  # what was left open warns then, and a warning fails the test
 
 

@@ -29,9 +29,9 @@ def clock(monkeypatch):
     return clock
 
 
-def made(told=None, *, check_is_trial=True):
+def made(told=None):
     told = [] if told is None else told
-    return Circuit(lambda: BreakerPolicy(3, 600.0), lambda: check_is_trial, told.append)
+    return Circuit(lambda: BreakerPolicy(3, 600.0), told.append)
 
 
 async def act(circuit, id=A, error=None, do="connect"):
@@ -107,7 +107,7 @@ async def test_a_trial_that_is_broken_off_leaves_the_turn_to_another(clock):
 
 
 async def test_a_server_that_is_not_reached_opens_nothing(clock):
-    circuit = made(check_is_trial=False)
+    circuit = made()
     away = EngineError("cannot connect: connection refused", code="backend_unreachable")
     for _ in range(9):
         assert await act(circuit, A, away) == "backend_down", "one word for every caller"
@@ -149,23 +149,10 @@ async def test_after_quick_checks_one_session_tries_for_all(clock):
     assert (circuit.state, circuit.begin(A), told[-1]) == (CLOSED, True, CLOSED)
 
 
-async def test_where_only_a_session_is_a_trial_a_good_check_waits_for_the_pause(clock):
-    circuit = made(check_is_trial=False)
+async def test_a_good_check_ends_what_failed_checks_began(clock):
+    circuit = made()
     for _ in range(3):
         circuit.checked(up=False)
-    clock.now += 300
-    circuit.checked(up=True)
     assert circuit.state is OPEN
-    clock.now += 300
-    assert circuit.state is HALF_OPEN
-    circuit.checked(up=False)
-    assert circuit.state is OPEN
-    clock.now += 600
     circuit.checked(up=True)
     assert circuit.state is CLOSED
-
-
-async def test_a_person_closes_it_at_once(clock):
-    circuit = await opened()
-    circuit.close()
-    assert (circuit.state, circuit.begin(A)) == (CLOSED, True)

@@ -94,7 +94,7 @@ async def test_where_the_disk_takes_nothing_the_truth_is_shown_all_the_same(slow
 
 async def test_a_backends_circuit_is_shown_open_when_the_history_has_it():
     told: list[BreakerState] = []
-    circuit = Circuit(lambda: ReconnectPolicy().breaker, lambda: False, told.append)
+    circuit = Circuit(lambda: ReconnectPolicy().breaker, told.append)
     circuit.noted = noted = asyncio.get_running_loop().create_future()
     for _ in range(ReconnectPolicy().breaker.failures):
         circuit.checked(up=False)

@@ -1,12 +1,11 @@
 """What a reload may change is asked for when it is needed, never kept from the start."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from agent.config import Config
-from agent.config.config import sections
+from agent.config.config import Config, sections
 from agent.core.setting import settings_of
 from agent.deliver.bus import EventBus
 from agent.supervise.assemble import Ground, Supervision
@@ -38,7 +37,8 @@ def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
     for name in sections():
         section = getattr(config, name)
         watched[name] = Watched(name, section, read)
-        fixed |= {f"{name}.{key.name}" for key, mark in settings_of(section) if mark.restart}
+        changed = {key.name for key, mark in settings_of(section) if not mark.restart}
+        fixed |= {f"{name}.{key.name}" for key in fields(section) if key.name not in changed}
     ground = Ground(
         SimpleNamespace(path=Path("agent.db"), history=None),
         QuietHost(),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.model import (
     ConnectionStatus,
     Health,

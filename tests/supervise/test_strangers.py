@@ -3,7 +3,7 @@
 import pytest
 
 from agent.clock import boot_now
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.model import Happening, Instance, InstanceId, SessionRecord
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import Findings, judge_keys

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import Instance, InstanceId
-from agent.supervise.backends.files import make_backend_folder
+from agent.supervise.backends.registry import make_folder
 from agent.vault.archives.pack import export_snapshot
 from agent.vault.archives.unpack import unpack
 from agent.vault.archives.untar import Limits
@@ -182,5 +182,5 @@ def test_a_restore_that_a_crash_left_half_done_is_finished_for_good(
 
 
 def test_a_backends_folder_outlives_a_power_cut(root: Path, disk: Disk) -> None:
-    make_backend_folder(root, InstanceId("server"))
+    make_folder(root, InstanceId("server"))
     assert disk.debts() == []

@@ -9,8 +9,7 @@ from agent.core.model import Category, InstanceId, JournalEntry
 from agent.webhooks.courier import next_wait, wants
 from agent.webhooks.post import (
     LONGEST_RETRY_AFTER,
-    Answer,
-    judge_answer,
+    Reply,
     pack_event,
     retry_after,
 )
@@ -49,12 +48,14 @@ def test_filters_choose_the_events_of_a_webhook(
 
 
 def test_every_answer_of_a_target_has_its_meaning() -> None:
-    for answer, statuses in (
-        (Answer.TAKEN, (200, 204, 299)),
-        (Answer.LATER, (408, 425, 429, 500, 503, 999)),
-        (Answer.REFUSED, (301, 400, 401, 404, 410)),
+    for taken, refused, statuses in (
+        (True, False, (200, 204, 299)),
+        (False, False, (None, 408, 425, 429, 500, 503, 999)),
+        (False, True, (301, 400, 401, 404, 410)),
     ):
-        assert {judge_answer(status) for status in statuses} == {answer}
+        for status in statuses:
+            reply = Reply(status)
+            assert (reply.taken, reply.refused) == (taken, refused), status
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import load_config, render_config, without_secrets
+from agent.config.load import load_config
+from agent.config.render import render_config, without_secrets
 from agent.errors import ConfigError
 from agent.webhooks.settings import WebhookDeclaration, secret_of, webhooks_of
 
@@ -38,7 +39,7 @@ def test_webhooks_are_declared_and_read_back(load):
 @pytest.mark.parametrize(
     ("text", "line", "cause"),
     [
-        pytest.param("[[webhook]]\nname = 'a'", 1, "every .* needs its url", id="no url"),
+        pytest.param("[[webhook]]\nname = 'a'", 1, r"0..url .*every .* needs it", id="no url"),
         pytest.param(HOOK + "name2 = 1", 4, "no such key; did you mean name", id="unknown key"),
         pytest.param(HOOK + "tries = 0", 4, "at least 1", id="too few"),
         pytest.param(HOOK + "kinds = []", 4, "an empty list sends nothing", id="no kinds"),

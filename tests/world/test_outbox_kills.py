@@ -22,7 +22,6 @@ from tests.world.sending import (
     state,
 )
 
-POINTS = ("outbox_file", "outbox_accepted", "outbox_begun", "outbox_sent", "outbox_noted")
 KEY = {"Idempotency-Key": "order-7"}
 ORDER = {"to": TO, "text": "your order"}
 
@@ -40,25 +39,6 @@ async def killed_at(agent, eventually, point: str, order=ORDER) -> None:
 @pytest.fixture
 def cannot_repeat(monkeypatch):
     monkeypatch.setitem(CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False))
-
-
-async def reached(agent, id: str) -> bool:
-    return await state(agent, id) in ("delivered", "read")
-
-
-@pytest.mark.parametrize("point", POINTS)
-async def test_an_agent_killed_on_the_way_of_a_message_sends_it_once(agent, eventually, point):
-    await connected(agent, eventually)
-    await killed_at(agent, eventually, point)
-    await agent.start()
-    await eventually(lambda: agent.status(ID), "CONNECTED")
-    status, answer = await agent.ask("POST", f"{PATH}?wait=30", ORDER, KEY)
-    assert status == 200, answer
-    row = await agent.do("GET", f"{OUTBOX}/{answer['id']}")
-    assert row["message_id"] == answer["id"]
-    await eventually(lambda: reached(agent, row["id"]))
-    assert await heard(agent) == ["your order"]
-    assert len((await agent.do("GET", OUTBOX))["messages"]) == 1
 
 
 @pytest.mark.usefixtures("cannot_repeat")

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from agent.config import load_config
+from agent.config.load import load_config
 from agent.core.model import InstanceId
 from agent.daemon.main import Daemon
 from agent.daemon.signals import Signals

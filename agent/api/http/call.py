@@ -2,10 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -16,14 +17,18 @@ from agent.api.http.error_window import ErrorWindow
 from agent.api.http.fields import Field, read_body, read_query
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
+from agent.core.troubles.trouble import Trouble
 from agent.deliver.bus import Subscription
 from agent.errors import TryLater
+from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
+from agent.moving.archives import Archives
 from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.supervisor import Supervisor
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from agent.webhooks.part import Webhooks  # whose routes stand beside it
 
 LARGE_AT_ONCE = 4
 REVOKED = "its key was revoked"
@@ -39,11 +44,19 @@ class Parts:
     supervisor: Supervisor
     ring: KeyRing
     metrics: Exporter
+    reader: Reader
     sending: Sending
+    webhooks: "Webhooks"
+    archives: Archives
+    troubles: Callable[[], Collection[Trouble]]
+    """Those that have begun."""
     check_database: Callable[[], Awaitable[str]]
     sampler: UsageSampler
     places: Mapping[str, str]
     """Paths of the agent: its state, its sessions, the agent.toml that it read."""
+    session_root: Path
+    worker_log: Callable[[InstanceId], Path | None]
+    """Where the lines of a session's worker are; None: in the journal."""
     reload: Callable[[], None] = lambda: None
     """Lets the agent read agent.toml again."""
     audit: Audit = field(default_factory=Audit)
@@ -54,18 +67,12 @@ class Parts:
     """Held while a body longer than `body_limit` is in memory."""
     listeners: dict[web.WebSocketResponse, "Listener"] = field(default_factory=dict)
     """The WebSockets that get events."""
-    of_wings: Mapping[type, Any] = field(default_factory=dict)
-    """What runs of each wing, by its type."""
 
     def end_listeners_of(self, key: str) -> None:
         """End the WebSockets that were opened with that key."""
         for listener in self.listeners.values():
             if listener.key == key:
                 listener.subscription.end(REVOKED)
-
-    def wing(self, kind: type[T]) -> T:
-        part: T = self.of_wings[kind]
-        return part
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +114,6 @@ class Route:
     """True if with `?wait=` it is answered when something happens."""
     shows: Mapping[str, Any] | None = None
     """The schema of its answer in JSON, for OpenAPI; None: it is described in words."""
-    area: str = ""
-    """The heading of /docs that it stands under, where its path does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

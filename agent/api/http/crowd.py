@@ -34,8 +34,8 @@ class ConnectionLimits:
 
     per_address: int = 64
     """Requests at a time, and as many idle connections."""
-    heads_per_address: int = 32
-    heads: int = 256
+    heads_per_address: int = 256
+    heads: int = 512
     requests: int = 512
     idle: int = 512
     asked_per_address: int = 512
@@ -45,8 +45,9 @@ class ConnectionLimits:
     unread: int = 64
     kept_free: int = 32
     """More requests that scrapes and probes may take."""
-    kept_for_rights: int = 32
-    """And more again for clients with rights: no stranger takes these."""
+    kept_for_rights: int = 1024
+    """And more again for clients with rights, whose requests may all come from one address: no
+    stranger takes these, and each session may have a reader that waits."""
     gave_way: int = 0
     refused: int = 0
     _standing: dict[Stage, dict["Connection", str]] = field(
@@ -85,9 +86,9 @@ class ConnectionLimits:
     ) -> bool:
         """Give its request a place; False: those that were admitted before it leave none."""
         more = self.kept_free if needed else 0
-        if righted:
-            more = self.kept_free + self.kept_for_rights
         at_one, together = self.per_address + more, self.requests + more
+        if righted:
+            at_one = together = self.requests + self.kept_free + self.kept_for_rights
         return self._take(connection, address, Stage.REQUEST, at_one, together)
 
     def _take(

@@ -9,7 +9,6 @@ from typing import Any
 from aiohttp import web
 
 from agent.errors import Unauthorized, WaError
-from agent.wing import described_at
 
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -66,8 +65,8 @@ def library_error_answer(
 ) -> web.Response:
     """The envelope around an error of the HTTP library."""
     words = _LIBRARY_WORDS.get(status) or f"cannot answer: {HTTPStatus(status).phrase.lower()}"
-    if status == HTTPStatus.NOT_FOUND and (path := described_at()):
-        words += f"; {path} lists all routes"
+    if status == HTTPStatus.NOT_FOUND:
+        words += "; /openapi.json lists all routes"
     code = _LIBRARY_CODES.get(status, "internal" if status >= 500 else "invalid_request")
     answer = json_answer(error_body(code, words, None, request_id), status=status)
     if headers and "Allow" in headers:

@@ -26,7 +26,7 @@ from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
 from agent.backends.whaticket.log_lines import LogError, Turn, words_of
 from agent.clock import boot_now
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.words import Claim, Happening, RemoteSession
 from agent.engines.base import Qr

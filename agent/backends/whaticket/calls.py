@@ -15,7 +15,7 @@ from agent.backends.http import Answer, Http, ServerDown
 from agent.backends.whaticket.contract import BackendSettings, Route, cannot
 from agent.backends.whaticket.log_lines import Turn
 from agent.clock import boot_now
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.engines.base import Qr
 from agent.engines.raw import inside, text

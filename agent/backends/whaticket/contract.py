@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote
 
-from agent.config.declaration import BackendDeclaration, Fault, path_fault, url_fault
-from agent.core.setting import setting
+from agent.config.declaration import BackendDeclaration, url_fault
+from agent.core.setting import Fault, path_fault, setting
 from agent.errors import EngineError
 
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/:-]*(\{id\})?[A-Za-z0-9._~/:-]*)")
@@ -157,7 +157,6 @@ class BackendSettings:
         "redis://HOST:PORT/DATABASE that holds the sessions' keys",
         credentials=True,
         check=partial(url_fault, schemes=("redis", "rediss", "unix"), password=True),
-        variable="REDIS_URL",
     )
     redis_pattern: str = setting(
         "sessions:{id}:*",

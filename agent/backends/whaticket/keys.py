@@ -13,7 +13,7 @@ from agent.backends.whaticket import damage
 from agent.backends.whaticket.contract import BackendSettings, cannot
 from agent.backends.whaticket.redis import RedisKeys
 from agent.backends.whaticket.shelf import SUFFIX, FolderKeys, Record, Removal, Shelf
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.engines.baileys.peers import mappings_of, user_of, with_mapped
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError

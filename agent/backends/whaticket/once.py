@@ -50,12 +50,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.backends.whaticket.contract import BackendSettings, find_faults, is_safe
+from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.backends.whaticket.round import run_round
-from agent.config import BackendDeclaration, with_secrets
-from agent.config.declaration import shared_faults
+from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.findings.crypto_window import CryptoPolicy
 from agent.core.setting import read_value, settings_of
+from agent.engines.catalog import backend_faults
 from agent.errors import ConfigError, InvalidRequest, WaError
 
 _SAME = "ca_file timeout window log_session redis_url redis_pattern list_route login_route"
@@ -122,7 +122,7 @@ def read_settings(env: Mapping[str, str]) -> tuple[BackendDeclaration, CryptoPol
     own = _applied(BackendSettings(disconnect_keeps_pairing=True), given)
     plain = BackendDeclaration("auto-fix-sessions", "whaticket", "http://127.0.0.1:8080", own=own)
     declared = _applied(plain, given)
-    for keys, cause in (*shared_faults(declared), *find_faults(declared)):
+    for keys, cause in backend_faults(declared):
         names = " or ".join(VARIABLES[key] for key in keys)
         raise ConfigError(f"cannot ask the server by {names}: {cause}")
     return with_secrets(declared), _applied(CryptoPolicy(), given)

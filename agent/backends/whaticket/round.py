@@ -21,7 +21,7 @@ from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, open_keys
 from agent.backends.whaticket.log_files import Owners, open_logs, read_json, turns_first
 from agent.backends.whaticket.log_lines import LogError
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.core.findings.crypto import judge_crypto
 from agent.core.findings.crypto_patterns import CryptoFinding, Effect
 from agent.core.findings.crypto_window import CryptoPolicy, CryptoWindow, note_error

@@ -100,8 +100,7 @@ def list_backends(options: argparse.Namespace) -> int:
 
 
 def add_backend(options: argparse.Namespace) -> int:
-    from agent.config.declaration import key_fault
-    from agent.config.secret_file import read_secret
+    from agent.config.declaration import key_fault, read_secret
     from agent.config.settings_file import change_rows, with_rows
 
     path = config_path(options.config, os.environ)

@@ -1,1 +1,1 @@
-"""Commands about copies of sessions, and what those of the wings share."""
+"""Commands about copies of sessions."""

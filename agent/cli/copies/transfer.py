@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from agent.cli.client import Client
 from agent.errors import InvalidRequest, Refused, WaError
 from agent.files import replacing
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 LONGEST = 1800.0
 """Seconds without a byte: a large session is copied, checked and packed in that time."""
@@ -45,17 +48,26 @@ def download(client: Client, path: str, body: Mapping[str, Any], target: Path, c
     """Fetch into a file that is whole or missing, for its owner alone; returns its SHA-256."""
     headers = {"Accept": "*/*", "Content-Type": "application/json"}
     with client.exchange("POST", path, json.dumps(body).encode(), headers, LONGEST) as response:
-        announced, size = response.headers.get("X-Archive-SHA256"), response.length
-        digest, received = hashlib.sha256(), 0
-        with whole_file(target) as file:
-            while piece := response.read(_PIECE):
-                file.write(piece)
-                digest.update(piece)
-                received += len(piece)
-                count(len(piece))
-            if digest.hexdigest() != announced or (size is not None and received != size):
-                raise WaError(f"cannot write {target}: the archive did not arrive whole")
-    return digest.hexdigest()
+        return write_checked(response, target, response.headers.get("X-Archive-SHA256"), count)[1]
+
+
+def write_checked(
+    response: "HTTPResponse",
+    target: Path,
+    announced: str | None,
+    count: Count = lambda _size: None,
+) -> tuple[int, str]:
+    """Size and SHA-256 of what arrived, which is the announced one."""
+    digest, received, size = hashlib.sha256(), 0, response.length
+    with whole_file(target) as file:
+        while piece := response.read(_PIECE):
+            file.write(piece)
+            digest.update(piece)
+            received += len(piece)
+            count(len(piece))
+        if digest.hexdigest() != announced or (size is not None and received != size):
+            raise WaError(f"cannot write {target}: it did not arrive whole; try again")
+    return received, digest.hexdigest()
 
 
 @contextmanager

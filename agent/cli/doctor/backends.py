@@ -14,8 +14,8 @@ from agent.cli.client import Client
 from agent.cli.doctor.access import Agent, agent_of, lines_for
 from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.findings import Finding, note, ok, wrong
-from agent.config import INSTALLED_STATE, BackendDeclaration, secrets_of
-from agent.config.backends import hide_secrets
+from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
+from agent.config.sections import INSTALLED_STATE
 from agent.errors import ConfigError, WaError
 from agent.supervise.backends.one_server import ADVICE, one_server
 
@@ -107,11 +107,11 @@ def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
         try:
             mode = os.stat(path).st_mode  # noqa: PTH116
         except OSError:
-            continue  # secrets_of tells why
+            continue  # with_secrets tells why
         if mode & 0o004:
             yield wrong(f"{path} is open to every user", f"chmod o-rwx {path}")
     try:
-        secrets_of(backend)
+        with_secrets(backend)
     except ConfigError as error:
         if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
             yield note(

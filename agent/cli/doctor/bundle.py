@@ -18,11 +18,10 @@ from typing import Any
 from agent import VERSION
 from agent.cli.client import Client
 from agent.cli.doctor.machine_parts import machine_parts, stored_events
-from agent.config import Config, tables_of
-from agent.config import without_secrets as hide_secrets
+from agent.config import render
+from agent.config.config import Config
 from agent.errors import Refused, WaError
 from agent.redaction import REMOVED, redact
-from agent.wing import wings
 
 ENTRIES = 500
 _PLAIN = (bool, int, float)
@@ -39,6 +38,7 @@ _VARIABLES = (
     "BACKEND_URL",
     "REDIS_URL",
 )
+_ROOMS = ("messages", "troubles", "webhooks")
 _PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils")
 
 
@@ -48,13 +48,13 @@ def write_bundle(
     parts = {
         "versions.json": _versions(),
         "findings.json": findings,
-        "config.json": without_secrets(tables_of(hide_secrets(config))),
+        "config.json": without_secrets(render.tables_of(render.without_secrets(config))),
         "environment.json": _environment(os.environ),
         "events.json": _events(config, client),
         "backends.json": _asked(client, "/api/backends"),
         "health.json": _asked(client, "/api/health"),
         "metrics.txt": _metrics(client),
-        **{name: _asked(client, path) for wing in wings() for name, path in wing.bundle.items()},
+        **{f"{name}.json": _asked(client, f"/api/{name}") for name in _ROOMS},
         **dict(machine_parts(config)),
     }
     try:

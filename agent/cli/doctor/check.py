@@ -10,7 +10,7 @@ from agent.cli.doctor.findings import Finding, Level
 
 if TYPE_CHECKING:
     from agent.cli.client import Client
-    from agent.config import Config
+    from agent.config.config import Config
 
 Found = Finding | Iterable[Finding]
 

@@ -16,7 +16,7 @@ from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.database import check_unused, lock_of
 from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.cli.unit_memory import granted_memory, memory_drop_in
-from agent.config import INSTALLED_STATE
+from agent.config.sections import INSTALLED_STATE
 from agent.daemon.state_folder import StatePlaces, state_is_missing, used_mark, was_used
 from agent.errors import AgentUnreachable, WaError
 from agent.files import open_plain
@@ -40,6 +40,7 @@ def checks(here: Installation) -> Iterator[Check]:
     yield Check("limits", lambda _: machine.check_limits(lock_holder(state), here.running.total()))
     repaired = "restart the agent: it rebuilds the database from the readable rows"
     yield Check("database", _database, repaired)
+    yield Check("troubles", _troubles)
 
 
 def instances_by_engine(client: Client) -> Counter[str]:
@@ -205,3 +206,15 @@ def _set_aside_beside(path: Path) -> list[str]:
         )
         return sorted(part.name for part in copies if not part.name.endswith(("-wal", "-shm")))
     return []
+
+
+def _troubles(here: Installation) -> Iterator[Finding]:
+    try:
+        troubles = here.client.get("/api/troubles")["troubles"]
+    except WaError:
+        return  # the check of the agent tells it
+    if troubles:
+        names = ", ".join(sorted({trouble["kind"] for trouble in troubles}))
+        yield note(f"{len(troubles)} at present: {names}", "wa-agent list --trouble")
+    else:
+        yield ok("none at present")

@@ -13,11 +13,10 @@ from agent.cli.doctor.agent_settings import names_an_agent_here, settings_in_use
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import table_lines
 from agent.errors import AgentUnreachable, ConfigError
-from agent.wing import modules_of
 
 if TYPE_CHECKING:
     from agent.cli.doctor.findings import Finding
-    from agent.config import Config
+    from agent.config.config import Config
 
 
 HELLO_SECONDS = 2.0
@@ -39,6 +38,7 @@ def doctor(options: argparse.Namespace) -> int:
     from agent.cli.doctor.check import Installation, run_checks
     from agent.cli.doctor.findings import Level
     from agent.moving import program_commands
+    from agent.webhooks import commands as webhooks
 
     client = replace(client_of(options), hello_seconds=HELLO_SECONDS)
     if client.url or names_an_agent_here(client):
@@ -50,7 +50,7 @@ def doctor(options: argparse.Namespace) -> int:
         client = Client(sockets=(config.api_socket,), hello_seconds=HELLO_SECONDS)
         client = _if_it_answers(client)
     here = Installation(config, client, path, checks.instances_by_engine(client))
-    for room in (checks, engines, backends, program_commands, *modules_of("doctor")):
+    for room in (checks, engines, backends, program_commands, webhooks):
         findings += run_checks(room.checks(here), here)
     shown = [asdict(finding) for finding in findings]
     lines = _lines(findings)
@@ -82,15 +82,15 @@ def _lines(findings: "list[Finding]") -> list[str]:
 def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":
     """The configuration; the defaults if the file is wrong, so that the other checks run."""
     from agent.cli.doctor.findings import note, ok, wrong
-    from agent.config import Config, load_config, unused_variables
+    from agent.config.config import Config
+    from agent.config.load import load_config
 
     try:
         config = load_config(path, os.environ, overrides=overrides)
     except ConfigError as error:
         return Config(), [wrong(str(error), "correct it: wa-agent config check", check="config")]
     advice = "unset it if it belongs to another program"
-    unused = unused_variables(os.environ, config.backend)
     return config, [
         ok(f"{path or 'the defaults'}: good", check="config"),
-        *(note(sentence, advice, check="environment") for sentence in unused),
+        *(note(sentence, advice, check="environment") for sentence in config.warnings),
     ]

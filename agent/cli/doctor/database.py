@@ -94,6 +94,6 @@ def _check(copy: Path) -> str:
 def _read_entries(copy: Path, limit: int) -> list[JournalEntry]:
     db = connect_to_read(copy)
     try:
-        return select_entries(db, instance=None, before=None, after=None, limit=limit, kinds=())
+        return select_entries(db, limit=limit)
     finally:
         db.close()

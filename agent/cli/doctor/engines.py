@@ -9,7 +9,8 @@ from typing import Any
 from agent.cli.doctor.access import environment_of
 from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.findings import Finding, note, ok, wrong
-from agent.config import INSTALLED_STATE, Config
+from agent.config.config import Config
+from agent.config.sections import INSTALLED_STATE
 from agent.engines.baileys import doctor as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.arguments import BINARIES

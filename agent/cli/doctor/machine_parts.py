@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.cli.doctor.checks import lock_holder
 from agent.cli.doctor.database import last_entries, lock_of
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.event_json import show_event
 from agent.errors import WaError
 from agent.host import units

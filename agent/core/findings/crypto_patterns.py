@@ -164,11 +164,11 @@ def own_pattern(entry: str) -> CryptoPattern:
     word, _, text = entry.partition(":")
     word, text = word.strip(), text.strip()
     if word not in OWN_EFFECTS:
-        raise ValueError(f"it must begin with one of {', '.join(OWN_EFFECTS)} and a colon")
+        raise ValueError(f"{entry!r:.80} must begin with {' or '.join(OWN_EFFECTS)}, and a colon")
     if not 3 <= len(text) <= LONGEST_OWN or not text.isprintable():
-        raise ValueError(f"its text must have 3 to {LONGEST_OWN} printable characters")
+        raise ValueError(f"the text of {entry!r:.80} must be 3 to {LONGEST_OWN} printable signs")
     if set(text) & set("\"'`"):
-        raise ValueError("its text must have no quotes: quoted text in a log says nothing of keys")
+        raise ValueError(f"{entry!r:.80} must have no quotes: quoted text says nothing of keys")
     return CryptoPattern(
         f"{_OWN}{text}", re.compile(re.escape(text), re.I), Effect(word), "a setting"
     )

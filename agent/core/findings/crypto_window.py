@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from agent.core.findings.crypto_patterns import CryptoFinding, Effect
+from agent.core.findings.crypto_patterns import CryptoFinding, Effect, own_pattern
 from agent.core.setting import setting
 
 
@@ -36,10 +36,10 @@ class CryptoPolicy:
         'more log texts about keys: "counts: TEXT", "regenerates: TEXT" where only'
         ' new keys help, "benign: TEXT"; any case',
         restart=True,
+        check=lambda entries: [own_pattern(entry) for entry in entries] and "",
     )
-    round: float = setting(
-        600.0, "seconds between two checks for sessions whose keys still fail", low=1
-    )
+    round: float = 600.0
+    """Seconds between two checks for sessions whose keys still fail."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,15 @@ from itertools import pairwise
 
 from agent.core.model import Health, InstanceId, Signal
 from agent.core.setting import setting
+from agent.core.words import LEAST_MEMORY
 
 MIB = 1 << 20
+
+
+def limit_fault(limit: int) -> str:
+    if 0 < limit < LEAST_MEMORY:
+        return f"{limit} is less than {LEAST_MEMORY}, the least that a worker needs"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +27,9 @@ class MemoryPolicy:
     )
     interval: float = setting(300.0, "seconds between two measurements", low=1)
     instance: int = setting(
-        500 * MIB, "bytes that one instance may use (sandbox: 64 MiB); 0 = no limit", low=0
-    )
+        500 * MIB, "bytes that one instance may use (sandbox: 64 MiB); 0 = no limit",
+        low=0, check=limit_fault,
+    )  # fmt: skip
     total: int = setting(
         2048 * MIB,
         "bytes that all instances may use together (unset, or set with machine_share:"

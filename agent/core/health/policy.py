@@ -16,9 +16,8 @@ class HealthPolicy:
         120.0, "seconds between two deep checks of an engine, such as of its page", low=1
     )
     timeout: float = setting(10.0, "seconds that one check may take", low=0.1)
-    zombie_pings: int = setting(
-        3, "failed pings in a row after which a session counts as a zombie", low=1
-    )
+    zombie_pings: int = 3
+    """Failed pings in a row after which a session counts as a zombie."""
     stuck: float = setting(
         30.0, "seconds in a passing state after which a session counts as stuck", low=1
     )

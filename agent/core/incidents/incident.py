@@ -30,12 +30,8 @@ class IncidentPolicy:
     instances: int = setting(
         3, "instances of one engine that must fail the same way for an incident", low=2
     )
-    share: float = setting(
-        0.3,
-        "share of an engine's instances that is enough for an incident as well",
-        low=0.01,
-        high=1,
-    )
+    share: float = 0.3
+    """Share of an engine's instances that is enough for an incident as well."""
     noise: float = 0.01
     """Share of an engine's instances below which failures are no incident."""
     outage_window: float = 60.0

@@ -522,6 +522,14 @@ TABLE = (
         window=30 * MINUTE,
     ),
     Row(
+        "outbox_lost",
+        WARN,
+        M,
+        lambda sight, _: sight.outbox_lost or None,
+        "messages that waited to be sent are lost: {value}",
+        "Send again what is missing; the old file lies beside outbox.db. The next start ends this.",
+    ),
+    Row(
         "webhook_backlog",
         WARN,
         M,

@@ -126,6 +126,8 @@ class Sight:
     windows: Windows = field(default_factory=Windows)
     not_kept: Collection[str] = ()
     """Sessions whose disk refuses what arrives."""
+    outbox_lost: str = ""
+    """What became of the outbox when it was opened; "" = it was whole."""
 
     def rise(self, who: str, name: str, seconds: float) -> float:
         return self.windows.rise(who, name, seconds, self.now)

@@ -56,7 +56,7 @@ def _table(value: Any) -> Mapping[str, Any]:
 def account_of(creds: Mapping[str, Any]) -> str:
     """The digits of its number; \"\" = none."""
     id = _table(creds.get("me")).get("id")
-    digits = re.match(r"\d{5,20}", id) if isinstance(id, str) else None
+    digits = re.match(r"\d{5,20}(?!\d)", id) if isinstance(id, str) else None
     return digits.group() if digits else ""
 
 

@@ -5,12 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.core.setting import setting
-from agent.core.words import parse_instance_id
-from agent.errors import InvalidRequest
-
-Fault = tuple[str, str]
-"""A key, and what is wrong with it; never a value of the environment."""
+from agent.core.setting import Fault, name_fault, path_fault, setting
 
 RESERVED = frozenset(
     [
@@ -29,20 +24,22 @@ PM2 = ("no", "signal", "message")
 class ProgramDeclaration:
     """Durations are seconds."""
 
-    name: str = setting("", "name of the program here: [a-z0-9][a-z0-9_-]{0,47}")
+    name: str = setting("", "name of the program here: [a-z0-9][a-z0-9_-]{0,47}", check=name_fault)
     command: tuple[str, ...] = setting(
         (), "the program and its arguments, one text each; no shell reads them"
     )
     folder: str = setting(
         "",
         'folder that it runs in; "" = its session\'s own, where files with relative names then lie',
+        check=path_fault,
     )
     environment: tuple[str, ...] = setting(
         (), "NAME=VALUE, one text each, of its environment", secret=True
     )
     environment_file: str = setting(
-        "", "file with more NAME=VALUE lines, read at each start; its values stay out of the log"
-    )
+        "", "file with more NAME=VALUE lines, read at each start; its values stay out of the log",
+        check=path_fault,
+    )  # fmt: skip
     user: str = setting("", 'user that it must run as; "" = the worker\'s')
     session: str = setting(
         "", 'where it keeps its session: a folder in its session\'s own, or a path; "" = found'
@@ -76,31 +73,19 @@ class ProgramDeclaration:
 
 
 def find_faults(program: ProgramDeclaration) -> Iterator[Fault]:
-    if not program.name:
-        yield "name", "every [[program]] needs it"
-    try:
-        parse_instance_id(program.name)
-    except InvalidRequest:
-        words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
-        yield "name", f"it must be {words}, not {program.name!r:.80}"
-    if not program.command:
-        yield "command", "every [[program]] needs it"
+    """Never with a value of the environment."""
     if any("\0" in part for part in program.command):
-        yield "command", "no program takes a zero byte"
+        yield ("command",), "no program takes a zero byte"
     for key in ("folder", "environment_file", "session"):
         if not getattr(program, key).isprintable():
-            yield key, "it has control characters, and a unit of systemd names it"
-    for key in ("folder", "environment_file"):
-        path = getattr(program, key)
-        if path and (not path.startswith("/") or ".." in path.split("/")):
-            yield key, f"it must be an absolute path without .., not {path!r:.80}"
+            yield (key,), "it has control characters, and a unit of systemd names it"
     if ".." in program.session.split("/"):
-        yield "session", f"it must be a path without .., not {program.session!r:.80}"
+        yield ("session",), f"it must be a path without .., not {program.session!r:.80}"
     if program.command and "/" in (first := program.command[0]) and not first.startswith("/"):
-        yield "command", f"its program must be a name or an absolute path, not {first!r:.80}"
+        yield ("command",), f"its program must be a name or an absolute path, not {first!r:.80}"
     for number, entry in enumerate(program.environment, 1):
         if fault := variable_fault(entry):
-            yield "environment", f"entry {number}: {fault}"
+            yield ("environment",), f"entry {number}: {fault}"
 
 
 def variable_fault(entry: str) -> str:

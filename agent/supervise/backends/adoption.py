@@ -3,11 +3,9 @@
 import asyncio
 import fnmatch
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance_id
@@ -15,54 +13,17 @@ from agent.core.view import InstanceView
 from agent.core.words import ADOPTED
 from agent.errors import InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
-from agent.supervise.backends.facts import BackendFacts
+from agent.supervise.backends.backend import Backend
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
 
-LET_GO = "let_go:"
-ORDERED = "adopt_order:"
-
-
-@dataclass(frozen=True, slots=True)
-class AdoptionNotes:
-    """What the database keeps of sessions that are no instances, by the names of backends and of
-    their sessions: those whose instances an operator deleted, and those that an operator asked to
-    adopt while the server gave no list."""
-
-    store: Store
-
-    async def let_go(self, backend: str) -> set[str]:
-        return set(json.loads(await self.store.get_fact(LET_GO + backend) or "[]"))
-
-    async def note_deleted(self, backend: str, remote: str) -> None:
-        """An operator deleted the instance: what was asked before counts no more."""
-        names = await self.let_go(backend) | {remote}
-        await self.store.put_facts({LET_GO + backend: json.dumps(sorted(names))})
-        await self.forget_order(backend, remote)
-
-    async def note_adopted(self, backend: str, remote: str) -> None:
-        if remote in (names := await self.let_go(backend)):
-            await self.store.put_facts({LET_GO + backend: json.dumps(sorted(names - {remote}))})
-
-    async def orders(self, backend: str) -> dict[str, str]:
-        """What to adopt, as the operator called it, and the id to give it; "" = any."""
-        return dict(json.loads(await self.store.get_fact(ORDERED + backend) or "{}"))
-
-    async def note_order(self, backend: str, asked: str, id: str) -> None:
-        await self._put_orders(backend, await self.orders(backend) | {asked: id})
-
-    async def forget_order(self, backend: str, asked: str) -> None:
-        orders = await self.orders(backend)
-        if orders.pop(asked, None) is not None:
-            await self._put_orders(backend, orders)
-
-    async def _put_orders(self, backend: str, orders: dict[str, str]) -> None:
-        await self.store.put_facts({ORDERED + backend: json.dumps(orders)})
-
-
 log = logging.getLogger(__name__)
 
+LET_GO, ORDERED = "let_go:{}/", "adopt_order:{}/"
+"""Facts in the database of sessions that are no instances; the server's name follows. Those whose
+instances an operator deleted, and those to adopt (the id, or "") while the server gave no list."""
 SLUG = 40
+DISCOVER_EVERY = 60.0
 ORDER_AGAIN = 5.0
 """Seconds until an order that the server gave no list for is tried again."""
 _FINAL = (Refused, NotFound, InvalidRequest)
@@ -77,47 +38,39 @@ class Adoption:
         facts: Mapping[InstanceId, Facts],
         store: Store,
         create: Callable[[Instance], Awaitable[InstanceView]],
-        *,
-        discover_every: Callable[[], float],
     ) -> None:
+        self._backends, self._facts, self._store = backends, facts, store
         self._create = create
-        self._backends = backends
-        self._facts = facts
-        self._notes = AdoptionNotes(store)
-        self._discover_every = discover_every
         self._refused: dict[tuple[str, str], str] = {}
         """By backend and session: why it is not adopted, as the log has it."""
         self._turn = asyncio.Lock()
         """One session after another: an order is not carried out a second time meanwhile."""
 
-    async def adopt(
-        self, backend: BackendFacts, asked: str, id: InstanceId | None = None
-    ) -> InstanceId:
+    async def adopt(self, backend: Backend, asked: str, id: InstanceId | None = None) -> InstanceId:
         """Make an instance of the session that the server or its title calls `asked`. TryLater
         where that cannot be done now: the order is kept until it is done, or cannot be."""
         async with self._turn:
             return await self._try_order(backend, asked, id)
 
-    async def _try_order(
-        self, backend: BackendFacts, asked: str, id: InstanceId | None
-    ) -> InstanceId:
-        await self._notes.note_order(backend.name, asked, id or "")
+    async def _try_order(self, backend: Backend, asked: str, id: InstanceId | None) -> InstanceId:
+        order = ORDERED.format(backend.name) + asked
+        await self._store.put_facts({order: id or ""})
         try:
             made = await self._adopt(backend, asked, id)
         except _FINAL:
-            await self._notes.forget_order(backend.name, asked)
+            await self._store.forget_facts([order])
             raise
         except WaError as error:
             backend.next_look = boot_now() + ORDER_AGAIN
             kept = f"the order to adopt {asked!r:.80} is kept, and the agent tries it again"
             raise TryLater(f"{error}; {kept}", code=error.code) from error
-        await self._notes.forget_order(backend.name, asked)
+        await self._store.forget_facts([order])
         return made
 
-    async def _adopt(self, backend: BackendFacts, asked: str, id: InstanceId | None) -> InstanceId:
+    async def _adopt(self, backend: Backend, asked: str, id: InstanceId | None) -> InstanceId:
         await check_now(backend)
         remote = session_meant(backend.name, backend.names, asked)
-        if (holder := _holder(self._backends, backend, remote)) is not None:
+        if (holder := _holder(backend, remote)) is not None:
             raise Refused(
                 f"cannot adopt {remote!r:.80} of {backend.name}: the instance {holder} has it"
                 " already",
@@ -126,9 +79,11 @@ class Adoption:
             )
         return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
-    async def _carry_out_orders(self, backend: BackendFacts) -> None:
+    async def _carry_out_orders(self, backend: Backend) -> None:
         """Adopt what an operator asked for while the server gave no list."""
-        for asked, id in (await self._notes.orders(backend.name)).items():
+        prefix = ORDERED.format(backend.name)
+        for order, id in (await self._store.get_facts(prefix)).items():
+            asked = order.removeprefix(prefix)
             try:
                 await self._adopt(backend, asked, parse_instance_id(id) if id else None)
             except _FINAL as error:
@@ -138,26 +93,27 @@ class Adoption:
                 log.debug("cannot adopt %s of %s yet: %s", asked, backend.name, error)
                 backend.next_look = boot_now() + ORDER_AGAIN
                 continue
-            await self._notes.forget_order(backend.name, asked)
+            await self._store.forget_facts([order])
 
-    async def discover(self, backend: BackendFacts) -> None:
+    async def discover(self, backend: Backend) -> None:
         """Make instances of the server's new sessions that match `adopt`, when it is time."""
         if boot_now() < backend.next_look:
             return
-        backend.next_look = boot_now() + self._discover_every()
+        backend.next_look = boot_now() + DISCOVER_EVERY
         async with self._turn:
             await self._carry_out_orders(backend)
             if backend.declared.adopt:
                 await self._adopt_new(backend)
 
-    async def _adopt_new(self, backend: BackendFacts) -> None:
+    async def _adopt_new(self, backend: Backend) -> None:
         try:
             await check_now(backend)
         except WaError as error:
             log.warning("cannot read the sessions of backend %s: %s", backend.name, error)
             return
-        ours = {facts.instance.remote for facts in self._backends.members(backend)}
-        ours |= await self._notes.let_go(backend.name)
+        prefix = LET_GO.format(backend.name)
+        ours = {facts.instance.remote for facts in backend.members}
+        ours |= {name.removeprefix(prefix) for name in await self._store.get_facts(prefix)}
         for session in backend.names:
             words = [word for word in (session.name, session.title) if word]
             if session.name in ours or not any(_matches(w, backend.declared.adopt) for w in words):
@@ -172,19 +128,19 @@ class Adoption:
                 self._refused[key] = str(error)
 
     async def let_go(self, instance: Instance) -> None:
-        """An operator deleted the instance: `discover` must not make it again."""
-        await self._notes.note_deleted(instance.backend, instance.remote)
+        """An operator deleted the instance: `discover` must not make it again, and what was asked
+        before counts no more."""
+        await self._store.put_facts({LET_GO.format(instance.backend) + instance.remote: ""})
+        await self._store.forget_facts([ORDERED.format(instance.backend) + instance.remote])
 
-    async def _take_in(
-        self, backend: BackendFacts, remote: str, id: InstanceId | None
-    ) -> InstanceId:
+    async def _take_in(self, backend: Backend, remote: str, id: InstanceId | None) -> InstanceId:
         id = id or self._free_id(backend, remote)
         settings = {"backend": backend.name, "remote": remote, ADOPTED: True}
         made = await self._create(Instance(id, backend.declared.engine, True, settings))
-        await self._notes.note_adopted(backend.name, remote)
+        await self._store.forget_facts([LET_GO.format(backend.name) + remote])
         return made.instance.id
 
-    def _free_id(self, backend: BackendFacts, remote: str) -> InstanceId:
+    def _free_id(self, backend: Backend, remote: str) -> InstanceId:
         """The server's name where it is a free id, else an id made from it."""
         slug = _NOT_OURS.sub("-", remote.lower()).strip("-_")[:SLUG]
         if slug == remote and InstanceId(slug) not in self._facts:
@@ -193,7 +149,7 @@ class Adoption:
         return parse_instance_id(f"{slug or backend.name[:SLUG]}-{mark}")
 
 
-async def check_now(backend: BackendFacts) -> None:
+async def check_now(backend: Backend) -> None:
     """Read the server's list; TryLater where none comes."""
     if backend.served is not None and (await backend.served.check()).up:
         return
@@ -240,7 +196,7 @@ def check_place(backends: Backends, instance: Instance) -> None:
             field="engine",
             code="wrong_engine",
         )
-    holder = _holder(backends, backend, instance.remote)
+    holder = _holder(backend, instance.remote)
     if holder is not None and holder != instance.id:
         raise Refused(
             f"cannot create {instance.id}: {instance.remote!r:.80} of {backend.name} is"
@@ -250,6 +206,5 @@ def check_place(backends: Backends, instance: Instance) -> None:
         )
 
 
-def _holder(backends: Backends, backend: BackendFacts, remote: str) -> InstanceId | None:
-    members = backends.members(backend)
-    return next((facts.id for facts in members if facts.instance.remote == remote), None)
+def _holder(backend: Backend, remote: str) -> InstanceId | None:
+    return next((its.id for its in backend.members if its.instance.remote == remote), None)

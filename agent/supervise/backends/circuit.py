@@ -2,9 +2,8 @@
 
 Checks of the server and calls for its sessions count, but not a server that cannot be reached.
 While the circuit is open the agent starts, connects and repairs none of its sessions; checks go
-on, and after failed checks a good check is the trial (`trial = "check"`); after calls that failed
-while checks were slow, a quick one is. After calls that failed although checks were quick, one
-session tries as soon as checks stayed quick for `CALM` seconds.
+on, and a good one closes it. Where calls had failed, one session tries once all checks of `CALM`
+seconds were quick.
 """
 
 import asyncio
@@ -25,8 +24,7 @@ QUICK = 1.0
 """Seconds: a server that answers a check within these is not why calls ran out of time."""
 
 CALM = 30.0
-"""Seconds of quick checks after which one session tries again; twice as many after each try that
-failed."""
+"""Twice as many after each try that failed."""
 
 Noted = asyncio.Future[list[JournalEntry]]
 """Done when the entries are on the disk, or when writing them failed."""
@@ -36,8 +34,6 @@ Call = Callable[[], Awaitable[Mapping[str, Any]]]
 @dataclass(slots=True)
 class Circuit:
     policy: Callable[[], BreakerPolicy]
-    check_is_trial: Callable[[], bool]
-    """Whether a good check may close it before its pause is over."""
     changed: Callable[[BreakerState], None]
     """Called when it opens, when it closes, and when quick checks let one session try."""
     breaker: Breaker = field(default_factory=Breaker)
@@ -47,14 +43,8 @@ class Circuit:
     """Done when its last change is in the history; the next agent takes it over from there."""
     by_checks: bool = False
     """Whether the last failure was a check's; then a good check closes it."""
-    slow: bool = False
-    """Whether the last good check was a slow one."""
-    by_slowness: bool = False
-    """Whether the last failure was a call's while checks were slow; then a quick one closes it."""
-    quick_since: float | None = None
+    calm_since: float | None = None
     """When the first of the checks ended that were all quick, without a failure since."""
-    quick_for: float = 0.0
-    """Seconds from there to the end of the last one."""
     failed_trials: int = 0
     """Trials that failed since it opened."""
 
@@ -68,9 +58,9 @@ class Circuit:
     def _is_calm(self) -> bool:
         """Whether it is open and its server was quick for so long that a session may try before
         the pause ends."""
-        if self.breaker.opened_at is None or not self.check_is_trial():
+        if self.breaker.opened_at is None or self.calm_since is None:
             return False
-        return self.quick_for >= CALM * 2.0**self.failed_trials
+        return boot_now() - self.calm_since >= CALM * 2.0**self.failed_trials
 
     @property
     def shown(self) -> BreakerState:
@@ -84,22 +74,16 @@ class Circuit:
             await asyncio.wait([self.noted])
 
     @property
-    def opens_in(self) -> float:
-        return self.breaker.opens_in(boot_now(), self.policy())
-
-    @property
     def sentence(self) -> str:
         """Why the agent tries none of its sessions; "" while it is closed."""
         state, failures = self.state, self.breaker.failures
         if state is BreakerState.CLOSED:
             return ""
-        if self.trial is not None:
-            return f"its circuit is half open after {failures} failures: {self.trial} tries"
         if state is BreakerState.HALF_OPEN:
-            return f"its circuit is half open after {failures} failures: one session tries next"
-        return (
-            f"its circuit is open for at most {self.opens_in:.0f} s more after {failures} failures"
-        )
+            tries = f"{self.trial} tries" if self.trial else "one session tries next"
+            return f"its circuit is half open after {failures} failures: {tries}"
+        left = self.breaker.opens_in(boot_now(), self.policy())
+        return f"its circuit is open for at most {left:.0f} s more after {failures} failures"
 
     def take_over(self, opened_ago: float, *, by_checks: bool) -> None:
         """Open it as the agent before this one left it."""
@@ -116,8 +100,7 @@ class Circuit:
         """Whether this session may act now; the first one while half open is the trial."""
         if not self.lets(id):
             return False
-        half_open = self.breaker.state(boot_now(), self.policy()) is BreakerState.HALF_OPEN
-        if half_open or (self.trial is None and self._is_calm):
+        if id != self.trial and self.state is BreakerState.HALF_OPEN:
             self.trial, self.breaker = id, replace(self.breaker, trial_at=boot_now())
         return True
 
@@ -125,32 +108,23 @@ class Circuit:
         """A check ended, after `seconds`. `reached`: False where it did not get to the server: no
         failure."""
         if not up or seconds > QUICK:
-            self._forget_quick_checks()
+            self.calm_since = None
+        elif self.calm_since is None:
+            self.calm_since = boot_now()
         if not up and not reached:
             # Calls that failed beside it had the same cause: the next good check ends that too.
             self.by_checks = True
-            return
-        if not up:
+        elif not up:
             # A check that fails after the pause was the trial.
             self.breaker = self.breaker.after_try(boot_now(), self.policy())
             self._failed(by_check=True)
-            return
-        self._checked_well(seconds)
-        open_yet = self.state is BreakerState.OPEN and not self.check_is_trial()
-        if (self.by_checks or (self.by_slowness and not self.slow)) and not open_yet:
+        elif self.by_checks:
             self.close()
-
-    def _checked_well(self, seconds: float) -> None:
-        was, self.slow = self.state, seconds > QUICK
-        if self.slow:
-            return
-        self.quick_since = boot_now() if self.quick_since is None else self.quick_since
-        self.quick_for = boot_now() - self.quick_since
-        if was is BreakerState.OPEN and self._is_calm:
+        elif self.trial is None and self._is_calm:
             self.changed(BreakerState.HALF_OPEN)
 
     async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:
-        """Call a session's worker if the circuit allows it, and count how the server answered."""
+        """Call the server for a session if the circuit allows it, and count how it answered."""
         if do in ACTS and not self.begin(id):
             raise EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
         try:
@@ -171,8 +145,7 @@ class Circuit:
 
     def close(self) -> None:
         was, self.breaker = self.state, self.breaker.after_success()
-        self.trial, self.by_checks, self.by_slowness = None, False, False
-        self.failed_trials = 0
+        self.trial, self.by_checks, self.failed_trials = None, False, 0
         if was is not BreakerState.CLOSED:
             self.changed(BreakerState.CLOSED)
 
@@ -185,18 +158,11 @@ class Circuit:
         was = self.state
         self.breaker = self.breaker.after_failure(boot_now(), self.policy())
         self.failed_trials += self.trial is not None
-        self.by_checks, self.trial = by_check, None
-        self._forget_quick_checks()
-        self.by_slowness = self.slow and not by_check
+        self.by_checks, self.trial, self.calm_since = by_check, None, None
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.changed(BreakerState.OPEN)
-
-    def _forget_quick_checks(self) -> None:
-        self.quick_since, self.quick_for = None, 0.0
 
 
 def _is_the_servers(error: WaError) -> bool:
     """Whether the server failed to answer; a refusal that it answers is about the session."""
-    if isinstance(error, LinkError):
-        return error.code == "timeout"
-    return error.code == "backend_down"
+    return error.code == ("timeout" if isinstance(error, LinkError) else "backend_down")

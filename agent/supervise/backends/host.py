@@ -15,9 +15,8 @@ from agent.core.reconnect import needs_connect
 from agent.errors import EngineError, HostError
 from agent.host.base import Host
 from agent.link.heard import parse_claim
-from agent.supervise.backends.facts import BackendFacts
+from agent.supervise.backends.backend import Backend, ServerLink
 from agent.supervise.backends.registry import Backends
-from agent.supervise.backends.served import ServerLink
 from agent.supervise.facts import Facts
 from agent.supervise.packs import Packs
 
@@ -66,7 +65,7 @@ class BackendHost:
         new = instance not in backend.roster
         backend.roster.setdefault(instance, secrets.token_hex(8))
         try:
-            await self._backends.servers.hold(backend, instance)
+            await backend.hold(instance)
             if await self._needs_connect(backend, instance):
                 await self._call(backend, "connect", instance, RESTART_TIMEOUT)
             else:
@@ -75,14 +74,14 @@ class BackendHost:
             if isinstance(error, EngineError) and error.code == "zombie":
                 return  # one that hangs is watched, and a repair restarts it
             if new:  # the start is tried again as a whole
-                self._backends.servers.leave(backend, instance)
+                backend.leave(instance)
             raise
 
     async def stop(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
             await (self._packs if self._packs.holds(instance) else self._host).stop(instance)
         elif (backend := self._backends.all.get(name)) is not None:
-            self._backends.servers.leave(backend, instance)
+            backend.leave(instance)
 
     async def restart(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
@@ -95,7 +94,7 @@ class BackendHost:
             return
         backend = self._declared(name, instance)
         backend.roster.setdefault(instance, secrets.token_hex(8))
-        await self._backends.servers.hold(backend, instance)
+        await backend.hold(instance)
         await self._call(backend, "restart", instance, RESTART_TIMEOUT)
 
     async def reset_failed(self, instance: InstanceId) -> None:
@@ -153,13 +152,13 @@ class BackendHost:
         else:
             await self._host.start(instance)
 
-    def _declared(self, name: str, instance: InstanceId) -> BackendFacts:
+    def _declared(self, name: str, instance: InstanceId) -> Backend:
         backend = self._backends.all.get(name)
         if backend is None:
             raise HostError(f"cannot start {instance}: agent.toml declares no [[backend]] {name}")
         return backend
 
-    async def _needs_connect(self, backend: BackendFacts, instance: InstanceId) -> bool:
+    async def _needs_connect(self, backend: Backend, instance: InstanceId) -> bool:
         """Ask the server: the agent leaves a session alone that is connected already."""
         answer = await self._call(backend, "probe", instance, FIRST_LOOK)
         facts = self._facts_of(instance)
@@ -168,14 +167,14 @@ class BackendHost:
         return needs_connect(parse_claim(answer["claim"]), paired=paired, adopted=adopted)
 
     async def _call(
-        self, backend: BackendFacts, do: str, instance: InstanceId, limit: float
+        self, backend: Backend, do: str, instance: InstanceId, limit: float
     ) -> Mapping[str, Any]:
         if backend.served is None:
             raise HostError(f"cannot {do} {instance} on {backend.name}: {backend.sentence}")
         return await ServerLink(backend, backend.served, instance).call(do, timeout=limit)
 
 
-def _unit(backend: BackendFacts, instance: InstanceId) -> UnitStatus:
+def _unit(backend: Backend, instance: InstanceId) -> UnitStatus:
     run = backend.roster.get(instance)
     if run is None:
         return UNIT_ABSENT

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.config import SessionsSection
+from agent.config.sections import SessionsSection
 from agent.core.model import ConnectionStatus, Health, InstanceId
 from agent.errors import WaError
 from agent.supervise.copies.snapshots import Snapshots

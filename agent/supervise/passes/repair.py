@@ -155,7 +155,7 @@ class Ladder:
         facts.record = with_repair(facts.record, facts.repair.last)
 
     def _policy(self) -> RecoveryPolicy:
-        return self.settings.config.recovery_policy
+        return self.settings.config.recovery
 
     def _has_repair(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
         if facts.repair.last is not None and not facts.repair.last.over:

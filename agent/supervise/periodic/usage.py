@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.clock import boot_now
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.figures.trend import LATEST, AllTrends, note_due
 from agent.core.findings.memory import (
     InstanceMemory,

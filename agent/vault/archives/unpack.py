@@ -19,7 +19,7 @@ from agent.vault.folder import OURS, Folder, Modes, open_root
 from agent.vault.free_space import look_for_room
 from agent.vault.tree import FileEntry, Tick, add_all, checked, no_tick, read_back
 
-LARGEST_MANIFEST = 16 << 20
+LARGEST_MANIFEST = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)

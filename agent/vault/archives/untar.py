@@ -28,7 +28,7 @@ class Limits:
 
     packed: int = 1 << 30
     unpacked: int = 4 << 30
-    files: int = 50_000
+    files: int = 200_000
 
 
 @dataclass(frozen=True, slots=True)

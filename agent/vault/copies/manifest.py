@@ -52,7 +52,7 @@ class Manifest:
 def render_manifest(manifest: Manifest) -> bytes:
     content = by_name(manifest) | HEAD
     content |= {"settings": dict(manifest.settings), **asdict(content.pop("listing"))}
-    return json.dumps(content, indent=1).encode() + b"\n"
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
 
 def parse_manifest(raw: bytes, path: Path) -> Manifest:

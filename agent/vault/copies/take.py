@@ -24,7 +24,7 @@ from agent.vault.folders import MAKING, next_name
 from agent.vault.free_space import look_for_room
 from agent.vault.identity import by_name, lineage_of
 from agent.vault.tree import Listing, Tick, copy_tree, no_tick, read_back
-from agent.vault.walk import Signature, first_difference, signatures
+from agent.vault.walk import Signature, signatures
 
 OUTSIDE = "keys_elsewhere"
 LARGEST = 4 << 30
@@ -119,9 +119,9 @@ def _copy_unchanged(root: Path, instance: Instance, target: Folder, tick: Tick) 
                 if isinstance(error, VaultError) and error.code != "absent":
                     raise
                 raise _changing(id, f"something in {path} went away meanwhile") from error
-    changed = path if moved else first_difference(before, after)
-    if changed is not None:
-        raise _changing(id, f"{path / changed} changed meanwhile")
+    changed = [its for its in before.keys() | after if before.get(its) != after.get(its)]
+    if moved or changed:
+        raise _changing(id, f"{path if moved else path / min(changed)} changed meanwhile")
     if not listing.files:
         raise Refused(f"cannot copy the session of {id}: it has no files yet", code="no_session")
     return listing

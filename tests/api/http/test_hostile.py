@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.api.http.body import parse_object
-from agent.api.http.crowd import Stage
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest
 from tests.api.conftest import House, OpenHouse, envelope
@@ -94,24 +93,6 @@ async def test_f64_a_body_that_never_comes_is_408(open_house: OpenHouse) -> None
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert envelope(answer)["error"] == "too_slow"
         await still_answers(house)
-
-
-async def test_f64_one_address_cannot_take_every_connection(
-    open_house: OpenHouse, eventually: Eventually
-) -> None:
-    async with open_house(connections_per_address=2) as house:
-        first, writer = await asyncio.open_connection("127.0.0.1", house.port)
-        held = [await asyncio.open_connection("127.0.0.1", house.port) for _ in range(3)]
-        # The oldest that asks nothing gives way, and who asks is answered.
-        async with asyncio.timeout(30):
-            assert await first.read() == b""
-        writer.close()
-        await still_answers(house)
-        async with house.local() as local:
-            assert (await local.get("http://localhost/healthz")).status == 200
-        for _, writer in held:
-            writer.close()
-        await eventually(lambda: not house.server._entrance.limits.count(Stage.HEAD))
 
 
 @pytest.mark.parametrize(

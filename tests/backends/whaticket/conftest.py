@@ -15,7 +15,7 @@ from agent.backends.server import Server
 from agent.backends.whaticket.api import Whaticket
 from agent.backends.whaticket.contract import BackendSettings
 from agent.clock import boot_now
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.core.model import Claim, InstanceId
 from agent.core.words import Happening
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.cli.doctor import machine_parts as bundle_machine
-from agent.config import AgentSection, Config
+from agent.config.config import Config
+from agent.config.sections import AgentSection
 from agent.core.model import JournalEntry
 from agent.store.database import Store
 from tests.cli.conftest import Cli

@@ -203,7 +203,7 @@ def test_settings_add_patterns_as_plain_text():
     ],
 )
 def test_a_pattern_that_says_nothing_is_refused(entry):
-    with pytest.raises(ValueError, match="it"):
+    with pytest.raises(ValueError, match="must"):
         own_pattern(entry)
 
 

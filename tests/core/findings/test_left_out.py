@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.findings.left_out import LeftOut
 from agent.core.model import Happening, Instance, InstanceId, SessionRecord
 from agent.supervise.facts import Facts

@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-from agent.config import Config
+from agent.config.config import Config
 from agent.core.model import JournalEntry
-from agent.daemon.wing_parts import Around
 from agent.deliver.bus import EventBus
 from agent.store.database import Store
 from agent.webhooks.part import Webhooks
@@ -52,14 +50,8 @@ class Bench:
     _running: list[asyncio.Task[None]] = field(default_factory=list)
 
     def open(self, *declared: WebhookDeclaration) -> Webhooks:
-        around = SimpleNamespace(
-            config=settings(*declared),
-            store=self.store,
-            bus=self.bus,
-            reader=self.messages.reader,
-            supervisor=SimpleNamespace(views=lambda: self.messages.sessions),
-        )
-        return Webhooks(cast(Around, around))
+        read = (self.store, self.bus, self.messages.reader, lambda: self.messages.sessions)
+        return Webhooks(settings(*declared), read)
 
     async def begin(self, *declared: WebhookDeclaration) -> Webhooks:
         """What is said and kept from here on is sent."""

@@ -16,7 +16,7 @@ import pytest
 from agent import VERSION
 from agent.core.event_json import show_event
 from agent.core.model import InstanceId
-from agent.webhooks.post import Answer, Parcel, RequestLine
+from agent.webhooks.post import Parcel, RequestLine
 from agent.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.listener import listening
@@ -85,12 +85,12 @@ async def test_f61_a_target_that_is_down_gets_everything_when_it_is_back(
     assert "cannot be reached" in view["problem"]
     await eventually(lambda: only(webhooks)["waiting"] >= 120)
     assert results(webhooks)['wa_agent_outbox_length{kind="webhook"}'] >= 120
-    assert (webhooks.figures() or 0) <= time.time()
+    assert (webhooks.oldest_wall() or 0) <= time.time()
     async with target.open(port):
         await eventually(lambda: only(webhooks)["waiting"], 0, within=900)
         ours = [one for one in target.sentences() if one.startswith("event")]
         assert ours == [f"event {number}" for number in range(120)]
-        assert webhooks.figures() is None
+        assert webhooks.oldest_wall() is None
         assert only(webhooks)["problem"] == ""
 
 
@@ -133,7 +133,7 @@ async def test_what_is_answered_with_2xx_is_taken_whatever_follows() -> None:
         line = await RequestLine.open(declared)
         for _ in range(3 * len(ODD)):
             reply = await line.post(Parcel("status", "1", 0.0, b"{}", "it"))
-            assert (reply.answer, reply.problem) == (Answer.TAKEN, "")
+            assert (reply.taken, reply.problem) == (True, "")
         await line.close()
 
 

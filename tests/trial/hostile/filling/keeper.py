@@ -20,7 +20,7 @@ from agent.messages.media import OutgoingFiles
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage
 from agent.messages.outcomes import State
 from agent.messages.sending import FOLDER
-from tests.messages.records import file_at, messages, newest, page_of
+from tests.messages.records import file_at, messages, newest, page_of, settle
 
 MOST = 160
 """Records of a session, so that some go."""
@@ -43,9 +43,9 @@ def incoming(run: Mapping[str, Any]) -> None:
                 say(kept=waiting)
                 waiting = []
             elif what == "settle":
-                file.settle(newest(file))
+                settle(file, newest(file))
             elif what == "mark":
-                file.mark(f"{number % 7}", number)
+                file.read("messages_marked", {"chat": f"{number % 7}", "cursor": number})
             elif what == "page":
                 page_of(file, 0, 100)
             else:
@@ -78,7 +78,7 @@ async def outbox(run: Mapping[str, Any]) -> None:
                 for row in (await box.waiting())[: 1 if what == "page" else 3]:
                     await box.change(row.number, State.SENDING, begun_wall=1.0, tries=1)
                     say(ending=row.id)
-                    await box.end([row.number], State.SENT, time.time(), message_id=f"W{row.id}")
+                    await box.change(row.number, State.SENT, message_id=f"W{row.id}")
                     say(ended=row.id)
                     files.remove(row.file)
             elif what == "mark":

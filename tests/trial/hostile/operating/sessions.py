@@ -32,7 +32,6 @@ SETTINGS = (
     SHORT.replace("interval = 1\n", "interval = 1\ndeep = 2\nstuck = 3\n", 1)
     .replace("timeout = 0.5\n", "timeout = 1\n", 1)
     .replace("[start]\n", "[start]\ndisk_free = 0\n", 1)
-    + "[backends]\npatience = 1.0\ndiscover = 1\nback_rate = 200\n"
     + "[recovery]\nfirst_delay = 0.2\nsettle = 1.5\n"
     + "[sessions]\nsnapshots = 3\n"
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.backends.evolution import Evolution
 from agent.backends.server import Server
-from agent.config import BackendDeclaration
+from agent.config.declaration import BackendDeclaration
 from agent.core.model import Claim, InstanceId, ServerClaim
 from agent.core.reasons import reason_of
 from tests.standin.evolution import KEY, StandIn

@@ -1,0 +1,111 @@
+"""`pair`: alone on a desktop, it needs none of the agent's libraries."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from agent.cli.command import Subparsers, add_command
+from agent.cli.copies.transfer import check_target, whole_file
+from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.show import clean
+from agent.core.model import InstanceId, parse_instance_id
+from agent.errors import ConfigError
+
+_EXAMPLE = """--out shop.tar.gz
+  age -p -o shop.tar.gz.age shop.tar.gz && shred -u shop.tar.gz    # encrypted, on the way
+  age -d -o shop.tar.gz shop.tar.gz.age                            # on the server
+  wa-agent import shop.tar.gz --enable"""
+_WARNING = (
+    "this file is the pairing: who has it has the account. Encrypt it on the way (wa-agent pair"
+    " --help shows how), import it on one server only, and remove it here: two that run one session"
+    " throw each other out"
+)
+
+
+def add(commands: Subparsers) -> None:
+    summary = "link an account here, in a browser window, and write its session into a file"
+    parser = add_command(commands, "pair", pair, summary, _EXAMPLE)
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="the archive to write; up to its first dot its name is the session's id",
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file")
+    parser.add_argument("--page", metavar="URL", help="address of the page; default: WhatsApp Web")
+    parser.add_argument(
+        "--browser",
+        metavar="PROGRAM",
+        default=os.environ.get("WA_BROWSER", ""),
+        help="path of Chromium or Chrome; default: searched for",
+    )
+    parser.add_argument(
+        "--within", type=float, default=900.0, metavar="SECONDS", help="time for linking"
+    )
+
+
+def pair(options: argparse.Namespace) -> int:
+    id = parse_instance_id(options.out.name.partition(".")[0])
+    check_target(options.out, force=options.force)
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise ConfigError(
+            "cannot open a window: neither DISPLAY nor WAYLAND_DISPLAY is set; run this in a"
+            " desktop's terminal",
+            code="no_display",
+        )
+    # A closed terminal ends it in order too: nothing of the pairing stays behind.
+    for end in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(end, signal.default_int_handler)
+    sha256 = _link_and_write(options, id)
+    say(_WARNING)
+    written = {"file": str(options.out), "sha256": sha256}
+    return print_answer(options, written, f"{sha256}  {options.out}")
+
+
+def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
+    """Returns the archive's SHA-256. The profile is removed in any case: a copy that is left here
+    could run beside the server's."""
+    import asyncio
+
+    from agent.cli.copies.pairing import find_visible_browser, link
+    from agent.engines.web.settings import WHATSAPP
+    from agent.vault.archives.pack import pack_session
+    from agent.vault.archives.scratch import scratch
+
+    cache = os.environ.get("WA_CACHE_PATH") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "wa-agent"
+    )
+    program = find_visible_browser(options.browser)
+    url = options.page or WHATSAPP
+    linked = "if the phone linked it, "
+    try:
+        with scratch() as folder:
+            (session := folder / "session").mkdir(mode=0o700)
+            linking = link(session, program, Path(cache), url=url, within=options.within, say=say)
+            made = asyncio.run(linking)
+            linked = ""
+            say(f"linked as {made.account}; the window is closed")
+            with whole_file(options.out) as file:
+                return pack_session(
+                    session,
+                    id,
+                    "web",
+                    file,
+                    wall=time.time(),
+                    account=made.account,
+                    needs_passkey=made.needs_passkey,
+                ).sha256
+    except BaseException:
+        say(
+            "the archive was not written, and the profile is removed:"
+            f" {linked}remove the linked device on the phone (Linked devices)"
+        )
+        raise
+
+
+def say(sentence: str) -> None:
+    print(clean(sentence), file=sys.stderr, flush=True)

@@ -1,0 +1,218 @@
+"""Looks at the table of troubles every few seconds: what began and what is over goes into the
+journal, and with it to the log, the WebSocket and the webhooks."""
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from agent.clock import boot_id, boot_now
+from agent.config.config import Config
+from agent.core.health.wanted import is_wanted
+from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.troubles.table import TABLE, counted_of
+from agent.core.troubles.trouble import (
+    SETTLE,
+    Counted,
+    Key,
+    Limits,
+    Of,
+    Severity,
+    Sight,
+    Trouble,
+    Windows,
+    look,
+)
+from agent.core.view import AgentStatus, InstanceView
+from agent.errors import StoreError
+from agent.log import bound
+from agent.messages.reader import Reader
+from agent.messages.sending import Sending
+from agent.metrics.exporter import Exporter
+from agent.metrics.text import GAUGE, Family, sample
+from agent.store.database import Store
+
+log = logging.getLogger(__name__)
+
+EVERY, KEEP_EVERY = 5.0, 30.0
+READY_WITHIN = 60.0
+"""So long the first look waits for what is restored; before, everything looks down."""
+ROW = "troubles"
+GAUGE_FAMILY = Family("wa_trouble", GAUGE, "1 for each trouble that there is.")
+
+
+@dataclass(slots=True)
+class Troubles:
+    config: Callable[[], Config]
+    views: Callable[[], Mapping[InstanceId, InstanceView]]
+    status: Callable[[], AgentStatus]
+    exporter: Exporter
+    store: Store
+    reader: Reader
+    sending: Sending
+    oldest_event: Callable[[], float | None] = lambda: None
+    """Unix time of the oldest event that waits for a webhook."""
+    _present: Mapping[Key, Trouble] = field(init=False, default_factory=dict)
+    _windows: Windows = field(init=False, default_factory=Windows)
+    _counted: dict[str, tuple[InstanceView, Counted]] = field(init=False, default_factory=dict)
+    _written: str = field(init=False, default="")
+    _written_at: float = field(init=False, default=-math.inf)
+
+    def present(self) -> Collection[Trouble]:
+        """Those that have begun."""
+        return [one for one in self._present.values() if one.begun_wall is not None]
+
+    def samples(self) -> Iterator[tuple[Family, str]]:
+        lines = (
+            sample(
+                GAUGE_FAMILY.name,
+                1,
+                kind=one.row.name,
+                severity=one.row.severity.value,
+                **({one.row.of.value: one.who} if one.who else {}),
+            )
+            for one in self.present()
+        )
+        yield GAUGE_FAMILY, "".join(lines)
+
+    async def run(self) -> None:
+        await self._take_over()
+        for _ in range(int(READY_WITHIN / 0.2)):
+            if self.status().ready:
+                break
+            await asyncio.sleep(0.2)
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                log.exception("cannot look for troubles")
+            await asyncio.sleep(EVERY)
+
+    async def look(self) -> None:
+        found = look(TABLE, self._present, self._sight())
+        self._present = found.present
+        entries = [
+            *(_entry("trouble", one, one.sentence) for one in found.begun),
+            *(_entry("trouble_over", one, _over(one)) for one in found.over),
+        ]
+        for entry in entries:
+            critical = entry.detail["severity"] == Severity.CRITICAL
+            bad = logging.ERROR if critical else logging.WARNING
+            level = bad if entry.kind == "trouble" else logging.INFO
+            bound(entry.category, entry.instance).log(level, "%s", entry.sentence)
+        if entries:
+            await self.store.note(*entries)
+        await self._keep(changed=bool(entries))
+
+    def _sight(self) -> Sight:
+        config, status, now = self.config(), self.status(), boot_now()
+        http, kept = self.exporter.http.counted(), self.reader.figures()
+        waits = ((id, its.oldest()) for id, its in self.sending.senders.items())
+        wanted = {str(id): view for id, view in self.views().items() if is_wanted(view)}
+        self._count(wanted)
+        counted: dict[str, Counted] = {
+            "": dict(zip(("requests", "requests_failed"), http, strict=True))
+        }
+        for id in map(InstanceId, wanted):
+            counted[id] = {
+                **self._counted[id][1],
+                "lost": kept[id]["lost"] if id in kept else 0,
+                "sends_failed": self.sending.failed(id),
+            }
+        self._windows.note(counted, now)
+        return Sight(
+            now,
+            time.time(),
+            wanted,
+            {backend.name: backend for backend in self.exporter.backends()},
+            {
+                group: status.incident_reasons.get(group, "")
+                for group, members in status.incidents.items()
+                if members
+            },
+            self.exporter.machine.values(),
+            {id: row.accepted_wall for id, row in waits if row is not None},
+            self.oldest_event(),
+            Limits(
+                config.health.slow,
+                config.health.error_rate,
+                config.memory.warn,
+                config.memory.critical,
+                config.troubles.cpu,
+            ),
+            self._windows,
+            not_kept={id for id, its in kept.items() if its["refused"]},
+            outbox_lost=self.sending.lost,
+        )
+
+    def _count(self, wanted: Mapping[str, InstanceView]) -> None:
+        """A view that did not change is the same object, and counts what it did."""
+        before = self._counted
+        self._counted = {
+            id: known
+            if (known := before.get(id)) and known[0] is view
+            else (view, counted_of(view))
+            for id, view in wanted.items()
+        }
+
+    async def _keep(self, *, changed: bool) -> None:
+        """For the next agent: a restart neither ends a trouble nor begins its time anew. What comes
+        and goes costs no write each time."""
+        present = self._present.values()
+        rows = [(*one.key, one.since, one.begun_wall, one.value) for one in present]
+        text = json.dumps({"boot": boot_id(), "troubles": sorted(rows, key=str)})
+        if text == self._written or (not changed and boot_now() - self._written_at < KEEP_EVERY):
+            return
+        try:
+            await self.store.put_fact(ROW, text)
+            self._written, self._written_at = text, boot_now()
+        except StoreError as error:
+            log.warning("cannot write what is wrong: %s", error)
+
+    async def _take_over(self) -> None:
+        try:
+            kept = await self.store.get_fact(ROW)
+            self._present = {one.key: one for one in _kept_in(kept or "")}
+        except StoreError as error:
+            log.warning("cannot read what was wrong: %s", error)
+
+
+def _kept_in(text: str) -> Iterator[Trouble]:
+    """What has begun; and, of this boot, since when the other conditions hold."""
+    rows, now = {row.name: row for row in TABLE}, boot_now()
+    try:
+        kept = json.loads(text)
+        for name, who, since, begun, value in kept["troubles"] if text else ():
+            same = kept["boot"] == boot_id()
+            if name in rows and (same or begun is not None):
+                window = rows[name].window - (time.time() - begun) if begun is not None else 0.0
+                stays = now + max(SETTLE, window) if begun is not None else 0.0
+                since = min(float(since), now) if same else now
+                yield Trouble(rows[name], str(who), since, now, str(value), begun, stays)
+    except (ValueError, TypeError, KeyError):
+        return
+
+
+def _over(trouble: Trouble) -> str:
+    about = f" of {trouble.who}" if trouble.who else ""
+    return f"{trouble.row.name}{about} is over"
+
+
+def _entry(kind: str, trouble: Trouble, sentence: str) -> JournalEntry:
+    row, session = trouble.row, trouble.row.of is Of.SESSION
+    return JournalEntry(
+        kind,
+        sentence,
+        Category.HEALTH if session else Category.SYSTEM,
+        InstanceId(trouble.who) if session else None,
+        time.time(),
+        {
+            "trouble": row.name,
+            "severity": row.severity.value,
+            row.of.value: trouble.who,
+            "advice": row.advice.format(who=trouble.who),
+        },
+    )

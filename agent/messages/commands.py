@@ -1,0 +1,170 @@
+"""`wa-agent messages`: what arrived in a session, the one command that shows texts; `wa-agent
+outbox`: what waits to be sent of it."""
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from agent.cli.client import AgentSaidNo, Client
+from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
+from agent.cli.copies.transfer import check_target, write_checked
+from agent.cli.terminal.answer import print_answer, print_list
+from agent.cli.terminal.show import clean, colour, moment
+from agent.errors import AgentUnreachable, InvalidRequest
+from agent.messages.outcomes import State
+
+_LIMIT = 200
+_WAIT = 30
+_RETRY_SECONDS = 1.0
+_AGAIN = ("not_running", "slow", "stopping")
+"""Codes of a session whose worker is expected back."""
+_MEDIA_WAIT, _MEDIA_SILENCE = 60, 150.0
+"""Seconds: the agent may load the file first."""
+LONGEST = 900.0
+"""Seconds that a load may take."""
+_ID = re.compile(r"[A-Za-z0-9._:@=-]{1,200}")
+
+
+def add(commands: Subparsers) -> None:
+    summary = "print what arrived in a session, from the oldest record that is kept"
+    parser = add_instance_command(commands, "messages", messages, summary, "-f")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing what arrives")
+    parser.add_argument(
+        "--after", metavar="CURSOR", default="0", help="begin behind this cursor, or: newest"
+    )
+    parser.add_argument("--media", metavar="ID", help="fetch the file of this record instead")
+    parser.add_argument(
+        "--chat", metavar="JID", help="then ID is WhatsApp's id of a message of this chat"
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where the file goes")
+    parser.add_argument("--force", action="store_true", help="replace a FILE that is there")
+    summary = "list messages that wait to be sent and what became of the others, or cancel one"
+    parser = add_instance_command(commands, "outbox", outbox, summary)
+    parser.add_argument("--state", choices=tuple(State), help="only messages in this state")
+    parser.add_argument(
+        "--limit", metavar="N", type=int, default=50, help="messages at most, newest first"
+    )
+    parser.add_argument(
+        "--cancel", metavar="MESSAGE", help="cancel the message of this id, if it is not sent yet"
+    )
+
+
+def messages(options: argparse.Namespace) -> int:
+    if options.media:
+        return _fetch(options)
+    client, after, said, more = client_of(options), options.after, "", True
+    while more or options.follow:
+        query = {"after": after, "limit": _LIMIT, **({} if more else {"wait": _WAIT})}
+        try:
+            page = client.get(f"/api/instance/{options.id}/messages", query)
+        except (AgentUnreachable, AgentSaidNo) as error:
+            # A restart of the agent or of the session's worker only delays one who follows.
+            if more or (isinstance(error, AgentSaidNo) and error.code not in _AGAIN):
+                raise
+            if said != str(error):
+                said = str(error)
+                print(f"wa-agent: {clean(said)}; waiting", file=sys.stderr)
+            time.sleep(_RETRY_SECONDS)
+            continue
+        for record in page["records"]:
+            _print(record, options)
+        said, after, more = "", page["next"], more and page["more"]
+    return 0
+
+
+def _print(record: Mapping[str, Any], options: argparse.Namespace) -> None:
+    if wants_json(options):
+        print(json.dumps(record, ensure_ascii=False), flush=True)
+        return
+    at = record.get("at") or record.get("kept")
+    when = datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+    chat, sender = record.get("chat", ""), str(record.get("sender", ""))
+    if record.get("from_me"):
+        sender = "me"
+    elif name := record.get("name", ""):
+        sender = f"{name} <{sender}>"
+    where = f"{sender} in {chat}" if sender and sender != chat else chat or "-"
+    print(
+        f"{colour(when, 'soft')} {record.get('cursor', '-')} [{clean(where)}]"
+        f" {clean(record['kind'])}{clean(_what(record))}",
+        flush=True,
+    )
+
+
+def _what(record: Mapping[str, Any]) -> str:
+    """What it says, in one line."""
+    if record["kind"] == "message_gap":
+        if "missing" not in record:
+            return ": what was kept before is gone"
+        return f": {record['missing']} records at most are gone"
+    type_ = record.get("type", "text")
+    words = ["" if type_ == "text" else f"({type_})"]
+    words += [str(record.get(name, "")) for name in ("state", "emoji", "text")]
+    said = " ".join(filter(None, words)).replace("\n", " / ")
+    return f": {said}" if said else ""
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    """The file of a message, written whole or not at all."""
+    if not options.out:
+        raise InvalidRequest("cannot write the file: --out names none", field="out")
+    check_target(options.out, force=options.force)
+    query = {"wait": _MEDIA_WAIT, **({"chat": options.chat} if options.chat else {})}
+    path = f"/api/instance/{options.id}/messages/{quote(options.media, safe='')}/media"
+    client, until = client_of(options), time.monotonic() + LONGEST
+    while True:
+        try:
+            with client.exchange(
+                "GET", f"{path}?{urlencode(query)}", None, {"Accept": "*/*"}, _MEDIA_SILENCE
+            ) as response:
+                announced = response.headers.get("X-Media-SHA256")
+                size, digest = write_checked(response, options.out, announced)
+                mimetype = response.headers.get("Content-Type", "")
+                break
+        except AgentSaidNo as error:
+            if error.code != "media_loading" or time.monotonic() > until:
+                raise
+    shown = {"file": str(options.out), "bytes": size, "sha256": digest, "mimetype": mimetype}
+    return print_answer(options, shown, f"{options.out}: {size} bytes, {mimetype}, sha256 {digest}")
+
+
+def outbox(options: argparse.Namespace) -> int:
+    path, client = f"/api/instance/{options.id}/outbox", client_of(options)
+    if options.cancel is not None:
+        return _cancel(options, client, path)
+    query = {"limit": options.limit, **({"state": options.state} if options.state else {})}
+    page = client.get(path, query)
+    waits = page["outbox"]
+    if waits and waits["sentence"] and not wants_json(options):
+        print(f"{waits['waiting']} wait: {clean(waits['sentence'])}")
+    return print_list(
+        options,
+        page["messages"],
+        ("ID", "ACCEPTED", "TO", "TYPE", "STATE", "TRIES", "WHATSAPP'S ID", "WHY"),
+        lambda its: (
+            *(its["id"], moment(its["accepted"]), its["to"], its["type"], its["state"]),
+            *(its["tries"], its["message_id"] or "-", its["sentence"] or "-"),
+        ),
+        nothing=f"the outbox of {options.id} is empty",
+    )
+
+
+def _cancel(options: argparse.Namespace, client: Client, path: str) -> int:
+    if not _ID.fullmatch(options.cancel):
+        raise InvalidRequest(
+            "cannot cancel a message: --cancel names none by its id; without --cancel, this command"
+            " lists them",
+            field="cancel",
+        )
+    message = client.request("DELETE", f"{path}/{options.cancel}").json()
+    if message["state"] == State.CANCELLED:
+        return print_answer(options, message, f"{message['id']} is cancelled")
+    why = f"{message['id']}: {clean(message['sentence'])}; look whether it arrived"
+    return print_answer(options, message, why, good=False)

@@ -1,1 +1,0 @@
-"""The agent in the foreground with one sandbox instance to scan, for the first minute."""

@@ -1,1 +1,0 @@
-"""A program that pip installed becomes a service of its machine."""

@@ -1,1 +1,0 @@
-"""What arrives in a session, kept on the disk until every consumer has it."""

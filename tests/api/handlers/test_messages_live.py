@@ -1,0 +1,81 @@
+"""Messages over a WebSocket: each once and in order, for as long as its reader reads."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.api.http import live
+from agent.messages.routes import FRAMES
+from tests.api.conftest import House
+from tests.conftest import Eventually
+
+PATH = "/api/instance/shop/messages/live"
+_UPGRADE = (
+    "GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+async def texts(listener: aiohttp.ClientWebSocketResponse, count: int) -> list[str]:
+    async with asyncio.timeout(30):
+        found = [json.loads(await listener.receive_str()) for _ in range(count)]
+    return [one.get("text", one["kind"]) for one in found]
+
+
+async def closed(listener: aiohttp.ClientWebSocketResponse) -> tuple[Any, Any]:
+    async with asyncio.timeout(30):
+        found = await listener.receive()
+    assert found.type is aiohttp.WSMsgType.CLOSE, found
+    return found.data, found.extra
+
+
+async def test_each_record_comes_once_and_in_order_past_restarts_of_the_worker(
+    house: House, local: aiohttp.ClientSession
+) -> None:
+    worker = house.messages.add("shop")
+    many = [str(number) for number in range(FRAMES * 2 + 10)]
+    worker.keep(*many)
+    listener = await local.ws_connect(PATH)
+    assert await texts(listener, len(many)) == many
+    house.messages.keep("shop", "a", "b")
+    assert await texts(listener, 2) == ["a", "b"]
+    house.messages.lose_worker("shop")
+    worker.keep("c")
+    house.messages.connect_worker("shop")
+    assert await texts(listener, 1) == ["c"]
+    later = await local.ws_connect(f"{PATH}?after={worker.newest - 1}")
+    assert await texts(later, 1) == ["c"]
+    newest = await local.ws_connect(f"{PATH}?after=newest")
+    house.messages.keep("shop", "d")
+    for one in (listener, later, newest):
+        assert await texts(one, 1) == ["d"]
+        await one.close()
+
+
+async def test_a_listener_whose_key_is_revoked_hears_nothing_more(
+    house: House, local: aiohttp.ClientSession
+) -> None:
+    house.messages.add("shop").keep("a")
+    key = await house.key("instance:shop")
+    listener = await local.ws_connect(PATH, headers=key)
+    assert await texts(listener, 1) == ["a"]
+    await local.delete(f"/api/keys/{key['Authorization'].split('_')[1]}")
+    assert await closed(listener) == (1008, "its key was revoked")
+
+
+async def test_a_listener_that_does_not_read_is_let_go_and_costs_no_memory(
+    house: House, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(live, "_SEND_SECONDS", 0.3)
+    worker = house.messages.add("shop")
+    worker.keep(*("x" * 60_000 for _ in range(400)))  # 24 MB
+    _, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1024)
+    writer.write(_UPGRADE.format(path=PATH).encode())
+    await eventually(lambda: worker.asked)
+    await eventually(lambda: not house.server._parts.listeners)
+    pages = [args for do, args in worker.asked if do == "messages"]
+    assert len(pages) < 5  # the first look, and what one page and the kernel hold
+    writer.close()

@@ -1,0 +1,239 @@
+"""The agent's own look at the table: journal, log, gauge, route and command; over a restart."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config.config import Config
+from agent.config.sections import ApiSection
+from agent.core.model import ConnectionStatus, InstanceId
+from agent.core.troubles.trouble import TroublesPolicy
+from agent.daemon.troubles import Troubles
+from agent.messages.sending import Sending
+from agent.metrics.exporter import Exporter
+from agent.store.database import Store
+from tests.api.conftest import serve_fakes
+from tests.cli.conftest import Cli
+from tests.conftest import Eventually
+from tests.fakes.messages import FakeMessages
+from tests.fakes.supervisor import FakeKeys, FakeSupervisor, make_view
+
+S = ConnectionStatus
+CALM = replace(Config(), troubles=TroublesPolicy(cpu=1.0))
+
+
+@dataclass
+class Bench:
+    troubles: Troubles
+    supervisor: FakeSupervisor
+    store: Store
+    exporter: Exporter
+    clock: list[float]
+
+    def put(self, id: str, status: ConnectionStatus = S.CONNECTED, **more: Any) -> None:
+        view = make_view(id, status=status, **more)
+        self.supervisor.known = {**self.supervisor.known, InstanceId(id): view}
+
+    async def look(self, later: float = 0.0) -> set[str]:
+        self.clock[0] += later
+        await self.troubles.look()
+        return {one.row.name for one in self.troubles.present()}
+
+    async def story(self) -> list[tuple[str, str | None, str]]:
+        found = await self.store.history(kinds=("trouble", "trouble_over"), after=0)
+        return [(one.kind, one.instance, one.detail["trouble"]) for one in found]
+
+
+def make(tmp_path: Path, store: Store, clock: list[float]) -> Bench:
+    supervisor = FakeSupervisor()
+    exporter = Exporter(supervisor.views, supervisor.status, tmp_path)
+    exporter.machine.values = lambda: {  # type: ignore[method-assign]
+        "wa_host_memory_used_bytes": 1.0,
+        "wa_host_memory_total_bytes": 2.0,
+        "wa_host_cpu_usage_ratio": 0.1,
+        "process_open_fds": 1.0,
+        "process_max_fds": 2.0,
+    }
+    reader = FakeMessages().reader
+    sending = Sending(tmp_path, supervisor, store, supervisor.bus, reader)
+    told = (supervisor.views, supervisor.status, exporter, store, reader, sending)
+    troubles = Troubles(lambda: CALM, *told)
+    return Bench(troubles, supervisor, store, exporter, clock)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(tmp_path / "agent.db")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr("agent.daemon.troubles.boot_now", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def bench(tmp_path: Path, store: Store, clock: list[float]) -> Bench:
+    return make(tmp_path, store, clock)
+
+
+async def test_begin_and_end_are_in_the_journal_the_log_and_the_gauge(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    bench.put("a", S.RECONNECTING, reason="connection_lost")
+    await bench.look()
+    assert await bench.look(299) == set()
+    assert await bench.look(2) == {"down"}
+    ((family, text),) = bench.troubles.samples()
+    assert (family.name, text) == (
+        "wa_trouble",
+        'wa_trouble{kind="down",severity="warning",session="a"} 1\n',
+    )
+    bench.put("a")
+    assert await bench.look(5) == set()
+    assert [text for _, text in bench.troubles.samples()] == [""]
+    assert await bench.story() == [("trouble", "a", "down"), ("trouble_over", "a", "down")]
+    begun, over = await bench.store.history(kinds=("trouble", "trouble_over"), after=0)
+    assert begun.detail["severity"] == "warning"
+    assert begun.detail["advice"].startswith("`wa-agent why a`")
+    assert begun.sentence == "a should be connected and is not: connection_lost"
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [one for one in told if one[1] in (begun.sentence, over.sentence)] == [
+        ("WARNING", begun.sentence),
+        ("INFO", over.sentence),
+    ]
+
+
+async def test_f61_an_event_that_no_webhook_takes(bench: Bench) -> None:
+    bench.troubles.oldest_event = lambda: 1.0
+    await bench.look()
+    assert await bench.look(301) == {"webhook_backlog"}
+    bench.troubles.oldest_event = lambda: None
+    assert await bench.look(5) == set()
+
+
+async def test_what_has_begun_is_not_told_again_by_the_next_agent(
+    bench: Bench, tmp_path: Path, store: Store, clock: list[float]
+) -> None:
+    for name in ("a", "b"):
+        bench.put(name, S.RECONNECTING, reason="timeout")
+    await bench.look()
+    await bench.look(301)
+    later = make(tmp_path, store, clock)
+    later.put("a", S.RECONNECTING)
+    later.put("b")
+    await later.troubles._take_over()
+    assert all(one.sentence.endswith("not: timeout") for one in later.troubles.present())
+    await later.look(30)
+    assert len(await later.story()) == 2
+    await later.look(60)
+    assert (await later.story())[2:] == [("trouble_over", "b", "down")]
+    (one,) = later.troubles.present()
+    (before,) = [one for one in bench.troubles.present() if one.who == "a"]
+    assert one.begun_wall == before.begun_wall
+
+
+async def test_after_another_boot_a_condition_begins_anew_and_a_trouble_goes_on(
+    bench: Bench,
+    tmp_path: Path,
+    store: Store,
+    clock: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench.put("a", S.RECONNECTING)
+    bench.put("b", restarts={})
+    await bench.look()
+    bench.put("b", key_regenerations={"failed": 1})
+    assert await bench.look(200) == {"keys_not_renewed"}
+    monkeypatch.setattr("agent.daemon.troubles.boot_id", lambda: "another")
+    clock[0] = 50.0
+    later = make(tmp_path, store, clock)
+    later.put("a", S.RECONNECTING)
+    later.put("b")
+    await later.troubles._take_over()
+    assert await later.look() == {"keys_not_renewed"}
+    assert await later.look(299) == {"keys_not_renewed"}
+    assert await later.look(2) == {"keys_not_renewed", "down"}
+    assert await later.look(600) == {"down"}, "the quarter of an hour is over"
+
+
+@pytest.mark.parametrize("row", ["{", '{"boot": "x", "troubles": [["down", "a"]]}'])
+async def test_a_row_that_cannot_be_read_is_none(bench: Bench, store: Store, row: str) -> None:
+    await store.put_fact("troubles", row)
+    await bench.troubles._take_over()
+    assert await bench.look() == set()
+
+
+async def test_a_store_that_fails_stops_no_look(
+    tmp_path: Path, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await Store.open(tmp_path / "agent.db")
+    await store.close()
+    bench = make(tmp_path, store, clock)
+    bench.put("a", S.RECONNECTING)
+    await bench.look()
+    assert await bench.look(301) == {"down"}
+    assert "the journal lacks trouble: cannot use" in caplog.text
+
+
+async def test_nothing_is_looked_at_before_the_sessions_are_restored(
+    bench: Bench, eventually: Eventually
+) -> None:
+    asked: list[bool] = []
+    status = bench.troubles.status
+
+    def ready() -> Any:
+        asked.append(status().ready)
+        return status()
+
+    bench.troubles.status = ready
+    bench.supervisor.agent = replace(bench.supervisor.agent, ready=False)
+    bench.put("a", S.DISCONNECTED, reason="temporary_ban")
+    task = asyncio.create_task(bench.troubles.run())
+    await eventually(lambda: len(asked) >= 3)
+    assert not bench.troubles.present()
+    bench.supervisor.agent = replace(bench.supervisor.agent, ready=True)
+    await eventually(lambda: len(bench.troubles.present()), 1)
+    task.cancel()
+
+
+async def test_the_route_and_the_command_name_what_is_wrong(
+    bench: Bench, tmp_path: Path, cli: Cli
+) -> None:
+    bench.put("sales", S.DISCONNECTED, reason="temporary_ban")
+    bench.put("shop", S.RECONNECTING)
+    await bench.look()
+    await bench.look(301)
+    path = tmp_path / "troubled.sock"
+    server = await serve_fakes(
+        ApiSection(listen=""),
+        bench.supervisor,
+        FakeKeys(),
+        bench.exporter,
+        path,
+        troubles=bench.troubles.present,
+    )
+    said = await cli("list", "--trouble", "--socket", path)
+    found = (await cli("list", "--trouble", "--json", "--socket", path)).json()["troubles"]
+    wrong = await cli("list", "--trouble", "--ids", "--socket", path)
+    await server.close()
+    assert said.status == 1
+    first, advice, second, _ = said.out.splitlines()
+    assert first.startswith("critical temporary_ban since ")
+    assert first.endswith("WhatsApp banned the account of sales for a time")
+    assert "Each login makes it longer" in advice
+    assert second.startswith("warning down since ")
+    assert [(one["kind"], one["instance"]) for one in found] == [
+        ("temporary_ban", "sales"),
+        ("down", "shop"),
+    ]
+    assert wrong.status == 2

@@ -1,0 +1,31 @@
+"""What messages count, on /metrics and for the troubles: numbers, no chat and no text."""
+
+from pathlib import Path
+
+from agent.core.model import InstanceId
+from agent.messages import metrics
+from agent.messages.outcomes import State
+from agent.messages.sending import Counts, Sending
+from tests.fakes.messages import FakeMessages
+from tests.fakes.supervisor import FakeKeys, FakeSupervisor
+
+A, B = InstanceId("a"), InstanceId("b")
+
+
+def test_every_session_has_its_counts_from_the_first_moment_and_each_end_counts(
+    tmp_path: Path,
+) -> None:
+    supervisor, reader = FakeSupervisor(), FakeMessages().reader
+    sending = Sending(tmp_path, supervisor, FakeKeys(), supervisor.bus, reader)
+
+    def lines() -> list[str]:
+        return "".join(text for _, text in metrics.samples(reader, sending, (A, B))).splitlines()
+
+    for id in (A, B):
+        for state in ("sent", "failed", "expired", "cancelled", "unknown"):
+            assert f'wa_outbox_messages_total{{session="{id}",state="{state}"}} 0' in lines()
+    assert 'wa_outbox_waiting{session="a"} 0' in lines()
+    ended = sending.counts.setdefault(A, Counts()).ended
+    ended.update((State.SENT, State.FAILED, State.UNKNOWN))
+    assert 'wa_outbox_messages_total{session="a",state="unknown"} 1' in lines()
+    assert sending.failed(A) == 2, "one that may have gone out counts for the trouble"

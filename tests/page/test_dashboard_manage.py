@@ -1,0 +1,72 @@
+"""The page of the agent itself: keys, webhooks, a session out and in; and what leads there."""
+
+import json
+from collections.abc import Callable
+
+from tests.daemon.conftest import RunningAgent
+from tests.page.browsing import check_manners, listening, make_agent, picture, watcher
+from tests.page.watcher import Watcher
+
+__all__ = ["listening", "make_agent", "watcher"]
+
+YES = "dialog[open] .danger"
+WIDE = "document.documentElement.scrollWidth"
+
+
+async def choose(watcher: Watcher, field: str, value: str) -> None:
+    await watcher.run(
+        f"(() => {{ const e = document.querySelector('{field}'); e.value = {json.dumps(value)};"
+        " e.dispatchEvent(new Event('change')); })()"
+    )
+
+
+async def test_a_key_is_made_shown_once_used_and_revoked(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening()
+    await agent.start()
+    await agent.create("sales")
+    await agent.create("other")
+    admin = (await agent.do("POST", "/api/keys", {"name": "me", "scopes": ["admin"]}))["token"]
+    await watcher.size(390, 844, phone=True)
+    await watcher.go(f"http://{agent.listen}/#/agent")
+    await watcher.click("#entrance-key")
+    await watcher.type(admin)
+    await watcher.press("Enter", 13)
+    await watcher.until("document.querySelector('#keys .copy-row').innerText.includes('this page')")
+    assert await watcher.run(WIDE) <= 390, "the bar has room for all it offers"
+    assert (
+        await watcher.run("document.querySelector('#forget').getBoundingClientRect().right") < 390
+    )
+    await picture(watcher, "agent-phone")
+
+    await watcher.click("[data-do=new-key]")
+    await watcher.until("document.activeElement.id === 'key-name'")
+    await watcher.type("shop")
+    await choose(watcher, "#key-scope", "some")
+    await watcher.click("dialog[open] .primary")
+    wrong = "document.querySelector('dialog .wrong').textContent"
+    await watcher.until(f"{wrong}.includes('scopes')")  # the interface's own words
+    await choose(watcher, "#key-sessions", "sales")
+    await watcher.click("dialog[open] .primary")
+    await watcher.until("document.querySelector('#new-key').textContent.startsWith('wak_')")
+    token = await watcher.run("document.querySelector('#new-key').textContent")
+    await picture(watcher, "new-key")
+    await watcher.press("Enter", 13)
+    await watcher.until("!document.querySelector('dialog').open")
+    bearer = {"Authorization": f"Bearer {token}"}
+    (seen,) = (await agent.ask("GET", "/api/instances", headers=bearer))[1]["instances"]
+    assert seen["id"] == "sales"
+
+    await watcher.go("about:blank")
+    await watcher.go(f"http://{agent.listen}/#/agent")
+    row = f'[data-key="{token[4:12]}"]'
+    await watcher.until(f"document.querySelector('{row}').innerText.includes('last used')")
+    told = await watcher.run(f"document.querySelector('{row}').innerText")
+    assert "shop" in told and "instance:sales" in told, told
+    assert token not in await watcher.run("document.body.innerHTML")
+    await watcher.click(f"{row} button")
+    await watcher.click(YES)
+    await watcher.until(f"!document.querySelector('{row}')")
+    assert (await agent.ask("GET", "/api/instances", headers=bearer))[0] == 401
+    await check_manners(watcher, agent)

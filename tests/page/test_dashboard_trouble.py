@@ -1,0 +1,72 @@
+"""What the dashboard says when something is wrong, in a real browser before a real agent."""
+
+from collections.abc import Callable
+
+from tests.api.conftest import OpenHouse
+from tests.conftest import Eventually
+from tests.daemon.conftest import RunningAgent
+from tests.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
+from tests.page.watcher import Watcher
+
+__all__ = ["listening", "make_agent", "watcher"]
+
+TRUSTED = "\n[api]\ntrust_loopback = true\n"
+# Answers that end after their head, as of an agent that is killed.
+BREAKS_OFF = """(() => {
+    const ask = window.fetch;
+    const cut = () => new ReadableStream({pull: (body) => body.error(new TypeError("cut"))});
+    window.__cut = true;
+    window.fetch = async (...how) => window.__cut ? new Response(cut()) : ask(...how);
+})()"""
+ROWS = "[...document.querySelectorAll('#{} .attention-row')].map((e) => e.innerText)"
+OVERVIEW, INSTANCE = ROWS.format("overview"), ROWS.format("instance")
+
+
+async def test_a_trouble_is_shown_with_what_to_do_and_goes_with_its_cause(
+    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+) -> None:
+    agent = listening(TRUSTED)
+    await agent.start()
+    await agent.create("sales")
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until(pill("sales", "good"))
+    await agent.fault("sales", "temp-ban")
+    said = "banned the account of sales for a time"
+    await watcher.until(f"{OVERVIEW}.some((t) => t.includes('{said}'))")
+    row = "[data-trouble=temporary_ban]"
+    ask = f"document.querySelector('{row} button[aria-expanded]')"
+    assert await watcher.run(f"{ask}.getAttribute('aria-expanded')") == "false"
+    await watcher.run(f"{ask}.focus()")
+    await watcher.press("Enter", 13)
+    await watcher.until(f"document.querySelector('{row} .advice').checkVisibility()")
+    assert await watcher.run(f"{ask}.getAttribute('aria-expanded')") == "true"
+    advice = f"document.querySelector('{row} .advice').textContent"
+    assert "Each login makes it longer" in await watcher.run(advice)
+    await picture(watcher, "trouble")
+    assert await watcher.run(f"document.activeElement === {ask}")
+
+    await watcher.click(f"{row} .attention-acts a")
+    await watcher.until("location.hash === '#/instance/sales'")
+    await watcher.until(f"{INSTANCE}.some((t) => t.includes('{said}'))")
+    story = "document.querySelector('#instance .story').innerText"
+    await agent.clear("sales")
+    await agent.do("POST", "/force-reconnection/sales")
+    await watcher.until(f"!{INSTANCE}.length")
+    await watcher.until(f"{story}.includes('temporary_ban of sales is over')")
+    await watcher.run("location.hash = '#/'")
+    await watcher.until(f"!{OVERVIEW}.some((t) => t.includes('sales'))")
+    assert watcher.loads == 1
+    await check_manners(watcher, agent)
+
+
+async def test_an_answer_that_breaks_off_is_asked_for_again(
+    open_house: OpenHouse, watcher: Watcher
+) -> None:
+    async with open_house(trust_loopback=True) as house:
+        await watcher.call("Page.addScriptToEvaluateOnNewDocument", {"source": BREAKS_OFF})
+        await watcher.go(house.url + "/")
+        await watcher.until("document.querySelector('#live').textContent === 'Not live'")
+        await watcher.run("window.__cut = false")
+        await watcher.until("document.querySelector('#live').textContent === 'Live'")
+        assert watcher.complaints == []

@@ -1,0 +1,44 @@
+"""What an agent carries of rooms that its settings do not use."""
+
+import subprocess
+import sys
+from functools import cache
+
+AGENT = """
+import sys
+import agent.daemon.main
+from agent.api.routes import ROUTES
+from agent.config.tables import brought
+brought()
+shown = ("agent.cli.", "agent.messages.", "agent.moving.", "agent.webhooks.", "agent.engines.web")
+there = {name for name, module in sys.modules.items() if type(module).__name__ != "_Unloaded"}
+print(*(name for name in there if name.startswith((*shown, "tarfile"))))
+"""
+
+
+@cache
+def loaded() -> set[str]:
+    done = subprocess.run([sys.executable, "-c", AGENT], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def room(name: str) -> set[str]:
+    return {one.removeprefix(name) for one in loaded() if one.startswith(name)}
+
+
+def test_an_agent_carries_no_module_that_only_commands_or_workers_use() -> None:
+    assert not room("agent.cli.")
+    assert not {"commands", "intake"} & room("agent.messages.")
+    assert room("agent.moving.") == {"archives", "programs", "routes"}
+
+
+def test_an_agent_without_webhooks_carries_nothing_that_sends_them() -> None:
+    assert room("agent.webhooks.") == {"part", "settings"}
+
+
+def test_an_agent_without_a_web_session_carries_no_part_of_that_engine() -> None:
+    assert not room("agent.engines.web.")
+
+
+def test_an_agent_that_never_packed_a_session_carries_nothing_that_reads_archives() -> None:
+    assert "tarfile" not in loaded()

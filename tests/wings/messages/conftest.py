@@ -1,7 +1,0 @@
-"""An agent, the server and the commands over what stands in for one."""
-
-from tests.api.conftest import house, local, open_house
-from tests.cli.conftest import cli
-from tests.daemon.conftest import agent, make_agent
-
-__all__ = ["agent", "cli", "house", "local", "make_agent", "open_house"]
