@@ -18,7 +18,6 @@ from scripts.benches.site import SETTINGS, Site
 
 SLOW_LOGIN = 3.0
 """Seconds of one login: what WhatsApp takes on a good day."""
-UNDELAYED = {"restart_delay": 0}
 
 
 async def measure_ours(site: Site, times: Times) -> Figures:
@@ -33,10 +32,6 @@ async def measure_ours(site: Site, times: Times) -> Figures:
         await _scrapes(client, times, figures)
         await _kills(agent, client, site.ids[: times.kills], figures)
     await _adoptions(agent, times, figures)
-    async with Client(agent) as client:
-        # The adopting agent was given the other setting.
-        chosen = site.ids[times.kills : 2 * times.kills]
-        await _kills(agent, client, chosen, figures, " at once")
     await agent.end()
     await _as_installed(Agent(site, tuned=False), figures)
     return figures
@@ -153,7 +148,6 @@ async def _kills(
 
 async def _adoptions(agent: Agent, times: Times, figures: Figures) -> None:
     """kill -9 the agent, start it at once; the workers must be the same ones."""
-    agent.worker = UNDELAYED
     for _ in range(times.adoptions):
         workers = agent.workers()
         async with Client(agent) as client:
