@@ -32,7 +32,7 @@ _SAY: Words = {
     "--group JID": "the group in which it is written",
     "--from-me": "the account's owner writes it",
     "--message-id ID": "its id at WhatsApp",
-    "--count N": ("so many, numbered", {"type": int}),
+    "--count N": ("number of messages, which are numbered", {"type": int}),
     "--file FILE": "a file that it brings",
     "--fields JSON": 'more of its record: {"quote": …, "mentions": …}',
 }
