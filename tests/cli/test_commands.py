@@ -242,7 +242,7 @@ async def test_the_sandbox_is_driven(house: House, cli: Cli) -> None:
     more = ("--type", "image", "--from-me", "--count", "2", "--fields", '{"name": "Ann"}')
     await cli("sandbox", "say", "sales", "+55 11 99999-0000", "hello", *more)
     wrong = await cli("sandbox", "say", "sales", "1", "hello", "--fields", "[1]")
-    assert (wrong.status, wrong.err.count("--fields")) == (2, 1)
+    assert (wrong.status, "fields" in wrong.err) == (2, True)
     said = {"contact": "+55 11 99999-0000", "text": "hello", "type": "image", "count": 2}
     assert [row[1:] for row in house.supervisor.commands] == [
         ("fault", {"name": "slow", "for": 3.0}),

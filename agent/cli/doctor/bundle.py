@@ -35,8 +35,8 @@ _PEOPLE = re.compile(
     r"\+?\d{7,15}(?=@(?:s\.whatsapp\.net|c\.us|g\.us|lid|newsletter))|\+\d{7,15}\b"
 )
 _VARIABLES = (
-    *("LANG", "LC_ALL", "TZ", "WA_AGENT_", "SESSION_STORAGE_PATH", "CACHE_PATH", "BACKEND_URL"),
-    "REDIS_URL",
+    *("LANG", "LC_ALL", "TZ", "WA_AGENT_", "SESSION_STORAGE_PATH", "CACHE_PATH"),
+    *("BACKEND_URL", "REDIS_URL"),
 )
 _ROOMS = ("messages", "troubles", "webhooks")
 _PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils")
