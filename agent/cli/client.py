@@ -103,7 +103,7 @@ class Client:
     def exchange(
         self, method: str, path: str, body: Any, headers: Mapping[str, str], seconds: float
     ) -> Iterator["HTTPResponse"]:
-        """An answer to read from. `body`: bytes, or something to read them from; an error of the
+        """An answer to read from. `body`: bytes, or pieces of them; an error of the
         agent's raises AgentSaidNo."""
         import http.client  # half of what `version` and `--help` would cost, if it stood above
 
@@ -145,38 +145,30 @@ class Client:
     def open_socket(self) -> socket.socket:
         """A socket to an agent that answers. The kernel accepts connections for a process that
         hangs, too. So /healthz is asked first, with a short time limit."""
+        import http.client
+
         if self.silent:
             raise AgentUnreachable(self.silent)
         sock = self._connect()
         try:
-            stays_open = self._say_hello(sock)
-        except BaseException:
-            sock.close()
-            raise
-        if stays_open:
-            sock.settimeout(_SECONDS)
-            return sock
-        sock.close()
-        return self._connect()
-
-    def _say_hello(self, sock: socket.socket) -> bool:
-        """Whether the same connection takes the next request."""
-        import http.client
-
-        sock.settimeout(self.hello_seconds)
-        try:
-            ask = f"GET /healthz HTTP/1.1\r\nHost: {self.host()}\r\n\r\n"
-            sock.sendall(ask.encode())
+            sock.settimeout(self.hello_seconds)
+            sock.sendall(f"GET /healthz HTTP/1.1\r\nHost: {self.host()}\r\n\r\n".encode())
             response = http.client.HTTPResponse(sock, method="GET")
             response.begin()
             response.read()
-        except TimeoutError:
-            raise AgentUnreachable(
-                f"the agent does not answer within {self.hello_seconds:g} s: {_HUNG}"
-            ) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise _broken_off(error) from error
-        return not response.will_close
+            sock.settimeout(_SECONDS)
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, TimeoutError):
+                words = f"the agent does not answer within {self.hello_seconds:g} s: {_HUNG}"
+                raise AgentUnreachable(words) from None
+            if isinstance(error, OSError | http.client.HTTPException):
+                raise _broken_off(error) from error
+            raise
+        if not response.will_close:
+            return sock
+        sock.close()
+        return self._connect()
 
     def _connect(self) -> socket.socket:
         if self.url:

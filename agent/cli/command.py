@@ -1,4 +1,4 @@
-"""How a command is declared: its name, its function, its summary, its example, its arguments."""
+"""Declares a command: its name, its function, its summary, its example, its arguments."""
 
 import argparse
 import os
@@ -106,7 +106,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def config_words(listen: str = 'the HTTP address; "" = none') -> Words:
-    """Which settings a command reads, and those that it sets over them."""
+    """Options for the settings that a command reads, and those that it sets over them."""
     return {
         "--config FILE": "agent.toml",
         "--state DIR": "the state directory",

@@ -6,6 +6,7 @@ import shlex
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from agent.cli.client import Client
@@ -63,44 +64,27 @@ def _make_private(state: Path) -> None:
 def _greet(state: Path, listen: str) -> None:
     """Show the way in once the agent answers."""
     socket = state / "api.sock"
+    command = f"WA_AGENT_SOCKET={shlex.quote(str(socket))} {shlex.quote(sys.argv[0])}"
     client, deadline = Client(sockets=(socket,)), time.monotonic() + _GREETS_WITHIN
-    while time.monotonic() < deadline:
+    status = ""
+    while status not in ("QR_REQUIRED", "CONNECTED"):
+        if time.monotonic() > deadline:
+            return
         time.sleep(0.1)
-        if not _is_ours(state):
-            continue  # not there yet, or another agent's, which this one says and ends
-        try:
-            if _is_shown(client, socket):
-                _say_the_rest(client, socket, listen)
-                return
-        except WaError:
-            continue  # it is still starting
-
-
-def _is_ours(state: Path) -> bool:
-    try:
-        return (state / "lock").read_text().strip() == str(os.getpid())
-    except OSError:
-        return False
-
-
-def _is_shown(client: Client, socket: Path) -> bool:
-    status = client.get(f"/api/instance/{INSTANCE}")["connection_status"]
-    if status == "QR_REQUIRED":
-        print(draw_code(client, INSTANCE), end="")
-        print(f"Scan it:    {_command(socket)} sandbox scan {INSTANCE}")
-    elif status == "CONNECTED":
+        with suppress(OSError, WaError):  # it is still starting
+            # Another agent's lock is named by this one, which then ends.
+            if (state / "lock").read_text().strip() == str(os.getpid()):
+                found = client.get(f"/api/instance/{INSTANCE}")["connection_status"]
+                code = draw_code(client, INSTANCE) if found == "QR_REQUIRED" else ""
+                taken = client.get("/api/health")["agent"]["not_listening"]
+                status = found
+    if code:
+        print(f"{code}Scan it:    {command} sandbox scan {INSTANCE}")
+    else:
         print(f"The instance {INSTANCE} is connected; its session was restored without a QR.")
-    return status in ("QR_REQUIRED", "CONNECTED")
-
-
-def _say_the_rest(client: Client, socket: Path, listen: str) -> None:
-    if client.get("/api/health")["agent"]["not_listening"]:
+    if taken:
         print(f"No HTTP yet: another program has {listen}; another port: --listen 127.0.0.1:PORT")
     else:
         print(f"Dashboard:  http://{listen}/")
-    print(f"Look:       {_command(socket)} list")
+    print(f"Look:       {command} list")
     print("Stop:       Ctrl+C", flush=True)
-
-
-def _command(socket: Path) -> str:
-    return f"WA_AGENT_SOCKET={shlex.quote(str(socket))} {shlex.quote(sys.argv[0])}"

@@ -14,48 +14,34 @@ from agent.cli.command import Group, add_common
 from agent.cli.terminal import clean
 from agent.errors import WaError
 
-WORDS: Mapping[str, str] = {
-    "agent": "run worker version",
-    "config": "config",
-    "keys": "key",
-    "sessions.settings": "create settings remote-settings",
-    "sessions.views": "list show",
-    "sessions.switch": "enable disable start stop restart logout delete passkey",
-    "sessions.link": "qr pairing-code screenshot",
-    "sessions.send": "send read presence",
-    "sessions.repairs": "recover ensure-healthy cleanup repair setup incidents health",
-    "sessions.sandbox": "sandbox",
-    "backends.command": "backends",
-    "watch.top": "top",
-    "watch.why": "why reasons",
-    "watch.events": "events logs",
-    "copies.snapshots": "snapshot snapshots restore trash removed",
-    "copies.pair": "pair",
-    "agent.moving.commands": "export import",
-    "agent.moving.program_commands": "programs",
-    "agent.messages.commands": "messages outbox",
-    "agent.webhooks.commands": "webhooks",
-    "doctor.command": "doctor",
-    "install_units": "install-units",
-    "demo": "demo",
+EVERY_DAY = "create qr list show why events send restart top doctor"
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "sessions.settings": ("a session", "create settings remote-settings"),
+    "sessions.switch": ("a session", "enable disable start stop restart logout delete passkey"),
+    "sessions.link": ("a session", "qr pairing-code screenshot"),
+    "sessions.send": ("a session", "send read presence"),
+    "agent.messages.commands": ("a session", "messages outbox"),
+    "sessions.views": ("what happens", "list show"),
+    "watch.top": ("what happens", "top"),
+    "watch.why": ("what happens", "why reasons"),
+    "watch.events": ("what happens", "events logs"),
+    "doctor.command": ("what happens", "doctor"),
+    "sessions.repairs": ("repairs", "repair recover ensure-healthy cleanup setup incidents health"),
+    "copies.snapshots": ("copies, and moving in", "snapshot snapshots restore trash removed"),
+    "agent.moving.commands": ("copies, and moving in", "export import"),
+    "copies.pair": ("copies, and moving in", "pair"),
+    "backends.command": ("servers, bots and other programs", "backends"),
+    "agent.moving.program_commands": ("servers, bots and other programs", "programs"),
+    "agent.webhooks.commands": ("servers, bots and other programs", "webhooks"),
+    "agent": ("this installation", "run version worker"),
+    "config": ("this installation", "config"),
+    "keys": ("this installation", "key"),
+    "install_units": ("this installation", "install-units"),
+    "sessions.sandbox": ("trying it out", "sandbox"),
+    "demo": ("trying it out", "demo"),
 }
-"""The modules of commands, below agent/cli or of another room, each with its words."""
-
-SECTIONS: Mapping[str, str] = {
-    "every day": "create qr list show why events send restart top doctor",
-    "a session": "settings enable disable start stop logout delete passkey pairing-code screenshot"
-    " read presence",
-    "what happens": "health reasons incidents logs",
-    "repairs": "repair recover ensure-healthy cleanup setup",
-    "copies, and moving in": "snapshot snapshots restore trash export import pair",
-    "your own bots": "programs",
-    "sessions on Evolution and whaticket servers": "backends remote-settings removed",
-    "this installation": "run config key version worker install-units",
-    "trying it out": "sandbox demo",
-    "messages": "messages outbox",
-    "events to other programs": "webhooks",
-}
-"""The titles of the help, each with its commands."""
+"""The modules of commands, below agent/cli or of another room, each with its title in the help and
+its words; a module is imported when one of them is typed."""
 
 
 _EPILOG = """\
@@ -81,8 +67,12 @@ class InSections(argparse.RawDescriptionHelpFormatter):
             return super()._format_action(action)
         commands = {command.dest: command for command in action._choices_actions}
         parts = []
-        for title, words in SECTIONS.items():
-            shown = [commands[word] for word in words.split() if word in commands]
+        titles = {"every day": EVERY_DAY.split()}
+        for title, words in COMMANDS.values():
+            others = (word for word in words.split() if word not in EVERY_DAY.split())
+            titles.setdefault(title, []).extend(others)
+        for title, listed in titles.items():
+            shown = [commands[word] for word in listed if word in commands]
             parts += [f"\n{title}:\n"] if shown else []
             parts += map(super()._format_action, shown)
         return self._join_parts(parts)
@@ -112,8 +102,8 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
 
 def groups_of(word: str) -> Iterator[Group]:
     """The module of that command alone; all of them where the word names none."""
-    known = {name for name, words in WORDS.items() if word in words.split()}
-    for name in known or WORDS:
+    known = [name for name, (_, words) in COMMANDS.items() if word in words.split()]
+    for name in known or COMMANDS:
         group: Group = import_module(name if name.startswith("agent.") else f"agent.cli.{name}")
         yield group
 
@@ -161,7 +151,7 @@ def _what_has_no_name() -> str:
 
 
 def _print_no_more() -> None:
-    """What is still to be printed would be a traceback at exit."""
+    """Python would print a traceback at exit if it could not flush its output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,7 +1,8 @@
-"""Where the agent and its files are, in a checkout or in an installation."""
+"""Places of the agent and its files, in a checkout or in an installation."""
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
@@ -20,22 +21,16 @@ def socket_candidates(env: Mapping[str, str]) -> list[Path]:
     if named:
         return [Path(named)]
     candidates = []
-    here = _working_folder() / ".state" / "api.sock"
-    # Only this user's own: a folder of another user must not catch our commands.
-    if _is_own(here):
-        candidates.append(here)
+    with suppress(OSError):  # another process removed the working folder
+        here = Path.cwd() / ".state" / "api.sock"
+        # Only this user's own: a folder of another user must not catch our commands.
+        if here.lstat().st_uid == os.geteuid():
+            candidates.append(here)
     top = checkout()
     if top is not None:
         candidates.append(top / ".state" / "api.sock")
     candidates.append(INSTALLED_SOCKET)
     return list(dict.fromkeys(candidates))
-
-
-def _is_own(path: Path) -> bool:
-    try:
-        return path.lstat().st_uid == os.geteuid()
-    except OSError:
-        return False
 
 
 def config_path(named: str | None, env: Mapping[str, str]) -> Path | None:
@@ -45,10 +40,3 @@ def config_path(named: str | None, env: Mapping[str, str]) -> Path | None:
     if checkout() is None and INSTALLED_CONFIG.exists():
         return INSTALLED_CONFIG
     return None
-
-
-def _working_folder() -> Path:
-    try:
-        return Path.cwd()
-    except OSError:  # another process removed it
-        return Path("/")

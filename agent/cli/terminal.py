@@ -1,4 +1,4 @@
-"""What commands print and ask: JSON where it is wanted, else lines and aligned tables; colours on a
+"""Prints and asks for the commands: JSON with --json, else lines and aligned tables; colours on a
 terminal, foreign text without control codes, and the progress of work of more than a second."""
 
 import argparse
@@ -63,7 +63,7 @@ def _tint(line: str, row: Sequence[str]) -> str:
 
 
 def columns_of(text: str) -> int:
-    """How wide a terminal shows it."""
+    """Columns that the text takes in a terminal."""
     return sum(
         0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF")
         for sign in text
@@ -138,11 +138,7 @@ def print_list(
     cells: Callable[[Row], Sequence[object]],
     *,
     nothing: str,
-    bare: str = "",
 ) -> int:
-    """`bare`: the one field to print, a line for each row."""
-    if bare:
-        return print_answer(options, rows, *(str(row[bare]) for row in rows))
     lines = table_lines(heads, [cells(row) for row in rows]) if rows else [nothing]
     return print_answer(options, rows, *lines)
 
@@ -158,10 +154,13 @@ def ask(question: str) -> str:
 
 
 def with_progress(
-    words: str, work: Callable[[], Result], look: Callable[[], str] = str, *, quiet: bool = False
+    options: argparse.Namespace,
+    words: str,
+    work: Callable[[], Result],
+    look: Callable[[], str] = str,
 ) -> Result:
     """Do the work in a thread and print the words, the seconds and what `look` says meanwhile."""
-    if quiet or not sys.stderr.isatty():
+    if wants_json(options) or not sys.stderr.isatty():
         return work()
     done = threading.Event()
     results: list[Result] = []

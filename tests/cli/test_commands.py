@@ -5,13 +5,12 @@ import asyncio
 import json
 import re
 import threading
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agent.cli.main import build_parser
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
+from agent.core.model import InstanceId
 from agent.engines.base import Qr
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -43,7 +42,7 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
     for argv in (("--json", "list"), ("list", "--json")):
         assert [one["id"] for one in (await cli(*argv)).json()] == ["sales"]
     for argv in (
-        *(("show", "sales"), ("health",), ("health", "--check"), ("qr", "sales")),
+        *(("show", "sales"), ("health", "sales"), ("qr", "sales")),
         *(("key", "list"), ("trash", "list"), ("version",), ("settings", "sales")),
     ):
         (await cli(*argv, "--json")).json()
@@ -147,18 +146,10 @@ async def test_waiting_ends_when_it_is_connected(house: House, cli: Cli) -> None
 
 
 async def test_health_says_it_with_its_status(house: House, cli: Cli) -> None:
-    assert (await cli("health")).status == 0
     await cli("create", "sales", "--engine", "sandbox")
     assert (await cli("health", "sales")).status == 1
-    assert (await cli("health", "--check")).status == 0, "waiting for a scan is as wanted"
-    house.supervisor.known[InstanceId("sales")] = view = make_view("sales")
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
     assert (await cli("health", "sales")).status == 0
-    for reason, status in (("banned", 1), ("misconfigured", 1), ("qr_idle", 0), ("disabled", 0)):
-        verdict = HealthVerdict(
-            Health.DISCONNECTED, ConnectionStatus.DISCONNECTED, reason, "it does not run"
-        )
-        house.supervisor.known[InstanceId("sales")] = replace(view, verdict=verdict)
-        assert (await cli("health", "--check")).status == status, reason
 
 
 async def test_f83_foreign_text_cannot_drive_the_terminal(house: House, cli: Cli) -> None:
@@ -251,7 +242,7 @@ async def test_the_sandbox_is_driven(house: House, cli: Cli) -> None:
     more = ("--type", "image", "--from-me", "--count", "2", "--fields", '{"name": "Ann"}')
     await cli("sandbox", "say", "sales", "+55 11 99999-0000", "hello", *more)
     wrong = await cli("sandbox", "say", "sales", "1", "hello", "--fields", "[1]")
-    assert (wrong.status, wrong.err.count("--fields")) == (2, 1)
+    assert (wrong.status, "fields" in wrong.err) == (2, True)
     said = {"contact": "+55 11 99999-0000", "text": "hello", "type": "image", "count": 2}
     assert [row[1:] for row in house.supervisor.commands] == [
         ("fault", {"name": "slow", "for": 3.0}),

@@ -34,7 +34,7 @@ def stopped(agent):
     os.kill(agent.process.pid, signal.SIGCONT)
 
 
-COMMANDS = ("health", "list", "stop a", "events", "why a", "events -f")
+COMMANDS = ("health a", "list", "stop a", "events", "why a", "events -f")
 
 
 async def test_commands_say_within_seconds_that_the_agent_hangs(stopped):

@@ -9,7 +9,7 @@ from typing import Any
 from agent.cli.command import Subparsers, Words, add_command, client_of, instance_id, name_of_a
 from agent.cli.paths import config_path
 from agent.cli.sessions.switch import TO_THE_END
-from agent.cli.terminal import moment, pair_lines, print_answer, print_list, table_lines
+from agent.cli.terminal import moment, print_answer, table_lines
 from agent.errors import ConfigError, InvalidRequest
 
 _SECONDS = 150.0
@@ -67,23 +67,25 @@ def spelled_out(argv: list[str]) -> list[str]:
 
 
 def list_backends(options: argparse.Namespace) -> int:
-    return print_list(
-        options,
-        client_of(options).get("/api/backends")["backends"],
-        ("NAME", "ENGINE", "URL", "UP", "VERSION", "SESSIONS", "OURS", "CIRCUIT", "WHY"),
-        lambda backend: (
-            backend["name"],
-            backend["engine"],
-            backend["url"],
-            "yes" if backend["up"] else "no",
+    backends = client_of(options).get("/api/backends")["backends"]
+    nothing = "no backends: `wa-agent backends add` makes one"
+    return print_answer(options, backends, *(_lines(*backends) if backends else [nothing]))
+
+
+def _lines(*backends: dict[str, Any]) -> list[str]:
+    rows = [
+        (
+            *(backend["name"], backend["engine"], backend["url"]),
+            f"{'yes' if backend['up'] else 'no'} since {moment(backend['since'])}",
             backend["version"] or "-",
             "-" if backend["sessions"] is None else backend["sessions"],
             f"{backend['connected']} of {backend['held']}",
-            backend["circuit"],
-            backend["sentence"],
-        ),
-        nothing="no backends: `wa-agent backends add` makes one",
-    )
+            *(backend["circuit"], backend["sentence"]),
+        )
+        for backend in backends
+    ]
+    heads = ("NAME", "ENGINE", "URL", "UP", "VERSION", "SESSIONS", "OURS", "CIRCUIT", "WHY")
+    return table_lines(heads, rows)
 
 
 def add_backend(options: argparse.Namespace) -> int:
@@ -115,27 +117,6 @@ def add_backend(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace) -> int:
     backend = client_of(options).get(f"/api/backends/{options.backend}")
     return print_answer(options, backend, *_lines(backend))
-
-
-def _lines(backend: dict[str, Any]) -> list[str]:
-    state = "up" if backend["up"] else f"not up ({backend['reason'] or 'unknown'})"
-    total = backend["sessions"]
-    sessions = "number of sessions unknown" if total is None else f"{total} on the server"
-    return pair_lines(
-        {
-            "name": backend["name"],
-            "engine": backend["engine"],
-            "url": backend["url"],
-            "state": f"{state} since {moment(backend['since'])}",
-            "why": backend["sentence"] or "-",
-            "version": backend["version"] or "-",
-            "answered in": f"{backend['answer_seconds']:.3f} s",
-            "sessions": f"{sessions}, {backend['held']} ours, {backend['connected']} connected",
-            "circuit": backend["circuit"],
-            "checked": moment(backend["checked"]),
-            "next check": moment(backend["next_check"]),
-        }
-    )
 
 
 def sessions(options: argparse.Namespace) -> int:

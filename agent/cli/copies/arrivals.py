@@ -1,5 +1,5 @@
-"""What `import` gives to the agent, and its result: the list of sessions, and whether they connect
-and can read."""
+"""`import` at the agent: sends archives and shows the result, the list of sessions, and if they
+connect and can read."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from typing import IO, Any
 from urllib.parse import urlencode
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import client_of, wants_json
+from agent.cli.command import client_of
 from agent.cli.copies.transfer import upload
 from agent.cli.sessions.switch import wait_until_connected
 from agent.cli.terminal import of_bytes, print_answer, print_list, with_progress
@@ -49,10 +49,10 @@ class Sending:
             sent[0] += more
 
         instance: dict[str, Any] = with_progress(
+            options,
             f"importing {name}",
             lambda: upload(self._client, path, archive, size, count),
             lambda: of_bytes(sent[0], size),
-            quiet=wants_json(options),
         )
         return instance
 
@@ -79,7 +79,7 @@ def _find(client: Client, id: str | None) -> dict[str, Any] | None:
 
 
 def show_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
-    """What an import would do; where no agent answers, the sessions alone are judged."""
+    """Shows what an import would do; where no agent answers, the sessions alone are judged."""
     if not options.replace:
         with suppress(WaError):
             client = client_of(options)
@@ -91,7 +91,7 @@ def show_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
 
 
 def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
-    """Of one session: its report, and with --wait whether it reads."""
+    """Reports one session, and with --wait if it reads."""
     if options.wait is None:
         print_imported(options, instance)
         return 0
@@ -103,7 +103,7 @@ def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
 def wait_for_first_messages(
     options: argparse.Namespace, id: str, deadline: float
 ) -> dict[str, Any]:
-    """Its first messages once they are counted, or as far as they came by then."""
+    """Counts of the first messages: all, or those until the deadline."""
     client = client_of(options)
     first: dict[str, Any] = {}
 
@@ -119,10 +119,7 @@ def wait_for_first_messages(
         return first
 
     return with_progress(
-        f"waiting for {id}",
-        wait,
-        lambda: f", {first['sentence']}" if first else "",
-        quiet=wants_json(options),
+        options, f"waiting for {id}", wait, lambda: f", {first['sentence']}" if first else ""
     )
 
 
@@ -142,24 +139,13 @@ def print_imported(options: argparse.Namespace, instance: dict[str, Any]) -> Non
 
 
 def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
+    copied = ("name", "program", "account", "written", "pre_keys", "records", "problem", "code")
+    rows = [{name: getattr(its.session, name) for name in copied} for its in plan]
+    for row, its in zip(rows, plan, strict=True):
+        row |= {"left_out": its.session.left_out_sentence, "id": its.id, "result": its.result}
     print_list(
         options,
-        [
-            {
-                "name": planned.session.name,
-                "program": planned.session.program,
-                "account": planned.session.account,
-                "written": planned.session.written,
-                "pre_keys": planned.session.pre_keys,
-                "records": planned.session.records,
-                "left_out": planned.session.left_out_sentence,
-                "id": planned.id,
-                "problem": planned.session.problem,
-                "code": planned.session.code,
-                "result": planned.result,
-            }
-            for planned in plan
-        ],
+        rows,
         ("NAME", "PROGRAM", "ACCOUNT", "WRITTEN", "PRE-KEYS", "ID", "RESULT"),
         lambda row: (
             row["name"],

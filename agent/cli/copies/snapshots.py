@@ -14,7 +14,6 @@ from agent.cli.command import (
     add_group,
     add_instance_command,
     client_of,
-    wants_json,
 )
 from agent.cli.copies.transfer import LONGEST
 from agent.cli.sessions.switch import TO_THE_END
@@ -103,9 +102,7 @@ def wait_for_copy(
             copying = None  # the work itself reports the error
         return of_bytes(int(copying["done"]), int(copying["total"])) if copying else ""
 
-    return with_progress(
-        words, lambda: work(client), lambda: look() or ask_how_far(), quiet=wants_json(options)
-    )
+    return with_progress(options, words, lambda: work(client), lambda: look() or ask_how_far())
 
 
 def _contents(copy: dict[str, Any]) -> str:
@@ -147,9 +144,9 @@ def put_back(options: argparse.Namespace) -> int:
     client = client_of(options)
     path = f"/api/instance/{options.id}/removed/{quote(options.name, safe='')}/restore"
     answer = with_progress(
+        options,
         f"putting {options.name} of {options.id} back",
         lambda: client.post(path + TO_THE_END, seconds=_SERVER_SECONDS),
-        quiet=wants_json(options),
     )
     return print_answer(
         options,

@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -24,23 +23,14 @@ _PIECE = 1 << 18
 Count = Callable[[int], None]
 
 
-@dataclass(slots=True)
-class Counted:
-    """A file that counts the bytes that are read of it."""
-
-    file: IO[bytes]
-    count: Count
-
-    def read(self, size: int = -1) -> bytes:
-        piece = self.file.read(min(size, _PIECE) if size > 0 else _PIECE)
-        self.count(len(piece))
-        return piece
-
-
 def upload(client: Client, path: str, source: IO[bytes], size: int, count: Count) -> Any:
+    def pieces() -> Iterator[bytes]:
+        while piece := source.read(_PIECE):
+            count(len(piece))
+            yield piece
+
     headers = {"Content-Type": "application/gzip", "Content-Length": str(size)}
-    body = Counted(source, count)
-    with client.exchange("POST", path, body, headers, LONGEST) as response:
+    with client.exchange("POST", path, pieces(), headers, LONGEST) as response:
         return json.loads(response.read())
 
 

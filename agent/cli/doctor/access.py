@@ -20,7 +20,7 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """Its user, and the folders and groups that drop-ins of its unit add."""
+    """The agent's user, and the folders and groups that drop-ins of its unit add."""
 
     name: str
     uid: int
@@ -53,7 +53,7 @@ class Agent:
 
 
 def lines_for(path: Path, *, write: bool) -> str:
-    """What `systemctl edit wa-agent` must hold, so that the unit lets the agent reach it."""
+    """The lines for `systemctl edit wa-agent` with which the unit lets the agent reach the path."""
     bind = "BindPaths" if write else "BindReadOnlyPaths"
     lines = ["[Service]"]
     if _below(path, HOMES):
@@ -81,15 +81,8 @@ def agent_of(state: Path, *, installed: bool, root: Path = Path("/")) -> Agent:
             writable += words
         if key == "SupplementaryGroups":
             groups |= set(_group_ids(words))
-    return Agent(
-        row.pw_name,
-        row.pw_uid,
-        row.pw_gid,
-        tuple(sorted(groups)),
-        confined,
-        tuple(shown),
-        tuple(writable),
-    )
+    user = row.pw_name, row.pw_uid, row.pw_gid, tuple(sorted(groups))
+    return Agent(*user, confined, tuple(shown), tuple(writable))
 
 
 def environment_of(unit: str, root: Path = Path("/")) -> dict[str, str]:

@@ -53,7 +53,7 @@ def _views(client: Client) -> Mapping[str, Mapping[str, Any]] | None:
     try:
         return {view["name"]: view for view in client.get("/api/backends")["backends"]}
     except WaError:
-        return None  # the check of the agent tells why
+        return None  # the check `agent` says why
 
 
 def _server(
@@ -107,7 +107,7 @@ def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
         try:
             mode = os.stat(path).st_mode  # noqa: PTH116
         except OSError:
-            continue  # with_secrets tells why
+            continue  # with_secrets says why
         if mode & 0o004:
             yield wrong(f"{path} is open to every user", f"chmod o-rwx {path}")
     try:

@@ -21,7 +21,6 @@ from typing import Any
 
 from agent import VERSION
 from agent.cli.client import Client
-from agent.cli.doctor.checks import lock_holder
 from agent.cli.doctor.database import last_entries, lock_of
 from agent.config import render
 from agent.config.config import Config
@@ -36,13 +35,13 @@ _PEOPLE = re.compile(
     r"\+?\d{7,15}(?=@(?:s\.whatsapp\.net|c\.us|g\.us|lid|newsletter))|\+\d{7,15}\b"
 )
 _VARIABLES = (
-    *("LANG", "LC_ALL", "TZ", "WA_AGENT_", "SESSION_STORAGE_PATH", "CACHE_PATH", "BACKEND_URL"),
-    "REDIS_URL",
+    *("LANG", "LC_ALL", "TZ", "WA_AGENT_", "SESSION_STORAGE_PATH", "CACHE_PATH"),
+    *("BACKEND_URL", "REDIS_URL"),
 )
 _ROOMS = ("messages", "troubles", "webhooks")
 _PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils")
 LINES = 500
-"""Of the services' journal, and of each log file."""
+"""The last lines of the services' journal, and of each log file."""
 BYTES = 256 * 1024
 WORKER_LINES = 100
 WORKERS = 50
@@ -163,22 +162,11 @@ def machine_parts(config: Config) -> Iterator[tuple[str, str]]:
     form = ("--no-pager", "-q", "-o", "short-iso-precise", "-n", str(LINES))
     yield "journal.txt", _said("journalctl", *form, *wanted)
     yield "units.txt", _said("systemctl", "show", "--no-pager", "-p", _SHOWN, *_OURS)
-    if own := _own_log(config.agent.state_path):
-        yield "agent.log", _tail(own, LINES)
     if config.log.folder:
         for path in sorted(Path(config.log.folder).glob("*.log")):
             yield f"logs/{path.name}", _tail(path, LINES)
     for path in _worker_logs(config.agent.state_path):
         yield f"workers/{path.parent.name}.log", _tail(path, WORKER_LINES)
-
-
-def _own_log(state: Path) -> Path | None:
-    """The log of an agent that was started by hand: the file behind its stderr."""
-    try:
-        path = Path(f"/proc/{lock_holder(state)}/fd/2").readlink()
-        return path if path.is_absolute() and path.is_file() else None
-    except OSError:
-        return None
 
 
 def stored_events(state: Path, limit: int) -> dict[str, Any]:

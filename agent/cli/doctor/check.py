@@ -22,7 +22,7 @@ class Level(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     check: str
-    """Of which check; "" = the one that is run has the name."""
+    """Name of the check; "" = the name of the one that is run."""
     level: Level
     sentence: str
     advice: str = ""
@@ -46,7 +46,7 @@ Found = Finding | Iterable[Finding]
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What the checks look at."""
+    """The settings and the agent that the checks look at."""
 
     config: "Config"
     client: "Client"

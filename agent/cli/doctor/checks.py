@@ -43,7 +43,7 @@ def checks(here: Installation) -> Iterator[Check]:
 
 
 def instances_by_engine(client: Client) -> Counter[str]:
-    """Empty where no agent answers: the check of the agent tells that."""
+    """Empty where no agent answers: the check `agent` reports it."""
     try:
         return Counter(instance["engine"] for instance in client.instances())
     except WaError:
@@ -57,7 +57,7 @@ def check_unit_memory(here: Installation) -> Iterator[Finding]:
         local = {it["id"] for it in client.instances() if not it["backend"]}
         report = client.get("/api/memory/report")["instances"]
     except WaError:
-        return  # the check of the agent tells that
+        return  # the check `agent` reports it
     wanted = {id: row["memoryLimit"] for id, row in report.items() if id in local}
     if here.config.memory.instance:  # so a session without a limit has `memory_limit = 0`
         wanted = {id: limit or math.inf for id, limit in wanted.items()}
@@ -142,7 +142,7 @@ def _status(agent: dict[str, Any], health: dict[str, Any]) -> Finding:
         return note(words, "wa-agent why ID, for each of them")
     if health["status"] != "ok":
         words = "it runs and is not ready" if agent["alive"] else "it runs and its loop hangs"
-        return note(words, "wa-agent health; journalctl -u wa-agent")
+        return note(words, "wa-agent list --trouble; journalctl -u wa-agent")
     return ok(f"version {VERSION} runs, {health['instances']['total']} instances")
 
 
@@ -199,7 +199,7 @@ def _troubles(here: Installation) -> Iterator[Finding]:
     try:
         troubles = here.client.get("/api/troubles")["troubles"]
     except WaError:
-        return  # the check of the agent tells it
+        return  # the check `agent` reports it
     if troubles:
         names = ", ".join(sorted({trouble["kind"] for trouble in troubles}))
         yield note(f"{len(troubles)} at present: {names}", "wa-agent list --trouble")

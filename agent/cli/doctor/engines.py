@@ -23,20 +23,10 @@ def checks(_: Installation) -> tuple[Check, ...]:
     return Check("browser", _browser), Check("baileys", _node), Check("packs", _packs)
 
 
-def _is_installed(config: Config) -> bool:
-    return config.agent.state_path == INSTALLED_STATE
-
-
 def _environment(config: Config) -> Mapping[str, str]:
     """A unit's worker has its unit's environment, not the doctor's."""
-    return environment_of(INSTANCES.template) if _is_installed(config) else os.environ
-
-
-def _browser_kinds(config: Config) -> set[str]:
-    """The browsers in the settings of the web instances, as far as known without an agent."""
-    return {str(settings.get("browser", SHELL)) for settings in _settings_of(config, "web")} & set(
-        BINARIES
-    )
+    installed = config.agent.state_path == INSTALLED_STATE
+    return environment_of(INSTANCES.template) if installed else os.environ
 
 
 def _settings_of(config: Config, engine: str) -> list[Mapping[str, Any]]:
@@ -53,7 +43,9 @@ def _settings_of(config: Config, engine: str) -> list[Mapping[str, Any]]:
 
 def _browser(here: Installation) -> Iterator[Finding]:
     """Without a web instance it is checked once a browser or the bundle is installed."""
-    config, kinds = here.config, _browser_kinds(here.config)
+    config = here.config
+    named = {str(settings.get("browser", SHELL)) for settings in _settings_of(config, "web")}
+    kinds = named & set(BINARIES)  # as far as known without an agent
     wanted = bool(here.running["web"] or kinds)
     problems = web.examine(config.cache_root, _environment(config), kinds or {SHELL})
     missing = {problem.code for problem in problems}
@@ -71,7 +63,7 @@ def _node(here: Installation) -> Iterator[Finding]:
     """Without a baileys instance it is checked once all its parts are installed."""
     config = here.config
     wanted = bool(here.running["baileys"] or _settings_of(config, "baileys"))
-    env, installed = _environment(config), _is_installed(config)
+    env, installed = _environment(config), config.agent.state_path == INSTALLED_STATE
     problems = baileys.examine(config.cache_root, env, installed=installed)
     if problems and not wanted:
         yield ok("no baileys instance, and parts of its engine are missing: not checked")

@@ -154,7 +154,7 @@ def check_installation(root: Path = Path("/")) -> Iterator[Finding]:
 
 
 def _rule_text(rule: Path) -> Finding:
-    """Whether it is the rule of a version that let the agent's user become root."""
+    """Wrong if it is the rule of a version that let the agent's user become root."""
     try:
         text = "".join(line for line in rule.open() if not line.lstrip().startswith("//"))
     except OSError as error:
@@ -166,7 +166,7 @@ def _rule_text(rule: Path) -> Finding:
 
 
 def _verified(files: list[str]) -> Finding:
-    """What systemd itself reports of the units."""
+    """The report of systemd itself about the units."""
     if shutil.which("systemd-analyze") is None:
         sentence = "installed; cannot be verified here"
         return note(sentence, "systemd-analyze is missing", check="units")
@@ -200,7 +200,7 @@ def check_users() -> Finding:
 
 
 def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
-    """Whether there is a system manager that answers."""
+    """Looks for a system manager that answers, and for what the units need of the kernel."""
     if not (root / "run/systemd/system").is_dir():
         advice = 'workers are plain children of the agent ([agent] host = "process")'
         yield note("systemd does not run this machine", advice)
@@ -232,7 +232,7 @@ def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
 
 
 def _firewall(controllers: Path) -> Finding:
-    """Whether IPAddressDeny= of the units works: systemd needs cgroup v2 and BPF for it."""
+    """IPAddressDeny= of the units works if systemd has cgroup v2 and BPF."""
     cause = "" if controllers.exists() else "the kernel's control groups are not version 2"
     words = "configures an IP firewall, but"
     command = ["journalctl", "-q", "-b", "-n", "1", "-o", "cat", "_PID=1", f"--grep={words}"]

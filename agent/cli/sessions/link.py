@@ -1,4 +1,4 @@
-"""How an instance is linked: `qr` draws the code to scan and follows it until the session is
+"""Commands that link an instance: `qr` draws the code to scan and follows it until the session is
 connected, `pairing-code` shows one to type; `screenshot` is of a browser's page."""
 
 import argparse

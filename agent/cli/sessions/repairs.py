@@ -1,9 +1,9 @@
-"""Repairs by hand: of one instance, of all in one round, a setup, incidents; `health` of the agent
-and its instances."""
+"""Repairs by hand: of one instance, of all in one round, a setup, incidents; `health`
+checks one now."""
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -23,7 +23,6 @@ from agent.cli.sessions.switch import CONFIRM, TO_THE_END, ask_twice
 from agent.cli.terminal import (
     clean,
     moment,
-    pair_lines,
     print_answer,
     print_json,
     print_list,
@@ -31,7 +30,6 @@ from agent.cli.terminal import (
     with_progress,
 )
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
-from agent.core.reasons import REASONS
 from agent.core.recovery.beginning import trouble_of
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.ladder import steps_for as ladder_steps
@@ -95,12 +93,8 @@ def add(commands: Subparsers) -> None:
     words = {"GROUP": "as `incidents` shows it"}
     summary = "let the members of an incident try again"
     add_command(among, "release", release, summary, "sandbox", words=words)
-    summary = "show the agent's health, or check instances now; exit status 1 when not well"
-    words = {
-        "[ID]": ("check this instance now", {"type": instance_id}),
-        "--check": "check every instance now",
-    }
-    add_command(commands, "health", health, summary, "sales", words=words)
+    summary = "check an instance now; exit status 1 when it is not well"
+    add_instance_command(commands, "health", health, summary)
 
 
 def ask(options: argparse.Namespace) -> int:
@@ -127,7 +121,9 @@ def _follow(
 
     def send(more: dict[str, Any]) -> dict[str, Any]:
         words = f"{options.verb} {options.id}"
-        return with_progress(words, lambda: client.post(path, body | more, _SECONDS), step_now)
+        return with_progress(
+            options, words, lambda: client.post(path, body | more, _SECONDS), step_now
+        )
 
     return ask_twice(options, send) if "confirm_passkey" in options else send({})
 
@@ -146,7 +142,7 @@ def _how_it_ended(client: Client, id: str, result: dict[str, Any]) -> str:
 
 
 def _old_session(client: Client, id: str) -> str:
-    """Where a clean-up left it."""
+    """Names the place where a clean-up left it."""
     instance = client.get(f"/api/instance/{id}")
     if not instance["backend"]:
         return "the trash has its old session"
@@ -195,7 +191,7 @@ def _repair_all(
         with ThreadPoolExecutor(AT_ONCE) as pool:
             repaired.extend(pool.map(lambda instance: _repair(client, instance), unwell))
 
-    with_progress(f"repairing {len(unwell)} instances", work)
+    with_progress(options, f"repairing {len(unwell)} instances", work)
     for id, cursor in begun.items():
         query = {"limit": 200, "after": cursor}
         for event in client.get(f"/api/instance/{id}/events", query)["events"]:
@@ -289,52 +285,6 @@ def release(options: argparse.Namespace) -> int:
 
 
 def health(options: argparse.Namespace) -> int:
-    if options.id is not None:
-        return _check_instance(options)
-    if options.check:
-        return _check_every(options)
-    report = client_of(options).get("/api/health")
-    agent, instances, restoring = report["agent"], report["instances"], report["agent"]["restoring"]
-    lines = pair_lines(
-        {
-            "agent": report["status"].replace("_", " "),
-            **({"in trouble": ", ".join(report["in_trouble"])} if report["in_trouble"] else {}),
-            "version": agent["version"],
-            "host": agent["host"],
-            "started": moment(agent["started"]),
-            "restored": f"{restoring['done']} of {restoring['total']}",
-            "instances": f"{instances['total']}, enabled {instances['enabled']}",
-            "by status": _counts(instances["by_status"]),
-            "by verdict": _counts(instances["by_verdict"]),
-        }
-    )
-    return print_answer(options, report, *lines, good=report["status"] == "ok")
-
-
-def _check_instance(options: argparse.Namespace) -> int:
     health = client_of(options).post(f"/api/instance/{options.id}/health{TO_THE_END}")
-    lines = pair_lines({options.id: f"{health['verdict']}: {health['sentence']}"})
-    return print_answer(options, health, *lines, good=health["healthy"])
-
-
-def _check_every(options: argparse.Namespace) -> int:
-    answer = client_of(options).post(f"/api/health/check{TO_THE_END}")
-    results: dict[str, dict[str, Any]] = answer["results"]
-    rows = [
-        (id, health["state"], health["verdict"], health["sentence"])
-        for id, health in results.items()
-    ]
-    lines = table_lines(("ID", "STATUS", "HEALTH", "WHY"), rows)
-    return print_answer(options, answer, *lines, good=not any(map(_is_unwell, results.values())))
-
-
-def _is_unwell(health: Mapping[str, Any]) -> bool:
-    """Waiting for a scan or switched off is as wanted; a ban or a wrong setting is not."""
-    if health["verdict"] in ("degraded", "stuck", "corrupted"):
-        return True
-    reason = REASONS.get(health["reason"])
-    return reason is not None and reason.hopeless and reason.code != "qr_idle"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "-"
+    line = f"{options.id}  {health['verdict']}: {health['sentence']}"
+    return print_answer(options, health, clean(line), good=health["healthy"])

@@ -32,7 +32,7 @@ _SAY: Words = {
     "--group JID": "the group in which it is written",
     "--from-me": "the account's owner writes it",
     "--message-id ID": "its id at WhatsApp",
-    "--count N": ("so many, numbered", {"type": int}),
+    "--count N": ("number of messages, which are numbered", {"type": int}),
     "--file FILE": "a file that it brings",
     "--fields JSON": 'more of its record: {"quote": …, "mentions": …}',
 }
@@ -81,7 +81,10 @@ def say(options: argparse.Namespace) -> int:
     if options.file is not None:
         body |= file_fields(Path(options.file))
     if options.fields is not None:
-        body["fields"] = _object(options.fields)
+        try:
+            body["fields"] = json.loads(options.fields)
+        except ValueError as error:
+            raise InvalidRequest(f"cannot use --fields: it is no JSON ({error})") from None
     return _ask(options, "say", body, "has a message coming")
 
 
@@ -96,16 +99,6 @@ def heard(options: argparse.Namespace) -> int:
     nothing = "" if lines else "no contact got a message"
     more = f"more: --after {answer['next']}" if answer["more"] else ""
     return print_answer(options, answer, *lines, nothing, more)
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise InvalidRequest(f"cannot use --fields: it is no JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise InvalidRequest("cannot use --fields: it is no JSON object")
-    return found
 
 
 def _one_line(text: str) -> str:

@@ -33,7 +33,7 @@ _WORDS: Words = {
     "--address TEXT": "the place's address",
     "--idempotency-key KEY": "send a message with this key only once",
     "--wait SECONDS": (
-        f"wait so long until WhatsApp has it, default {_WAIT}; 0 = until it is kept",
+        f"seconds to wait until WhatsApp has it, default {_WAIT}; 0 = until it is kept",
         {"type": int, "default": _WAIT},
     ),
 }
@@ -56,7 +56,7 @@ _READ: Words = {
 _PRESENCE: Words = {
     "STATE": (", ".join(PRESENCES), {"choices": PRESENCES}),
     "[CHAT]": "a number or a chat's id",
-    "--seconds N": ("so long, then paused; default: as phones do", {"type": int}),
+    "--seconds N": ("seconds until it shows paused; default: as phones do", {"type": int}),
 }
 
 

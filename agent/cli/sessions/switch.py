@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import Subparsers, Words, add_instance_command, client_of, wants_json
+from agent.cli.command import Subparsers, Words, add_instance_command, client_of
 from agent.cli.terminal import ask, clean, print_answer, with_progress
 from agent.core.reasons import reason_of
 from agent.errors import Refused, TryLater
@@ -32,18 +32,14 @@ CONFIRM: Words = {
     " skips the question"
 }
 _YES: Words = {"--yes": "confirm that the pairing ends"}
+_LOGOUT = "end an instance's pairing; a person must scan again"
 _INTENTS: tuple[tuple[str, str, str, Words], ...] = (
     ("enable", "run an instance, now and after every boot", "enabled", WAIT),
     ("disable", "stop an instance, now and after every boot", "disabled", {}),
     ("start", "run an instance until the next boot", "will be started", WAIT),
     ("stop", "stop an instance until the next start or boot", "will be stopped", {}),
     ("restart", "restart an instance's worker", "will be restarted", WAIT),
-    (
-        "logout",
-        "end an instance's pairing; a person must scan again",
-        "is being logged out",
-        {**_YES, **CONFIRM},
-    ),
+    ("logout", _LOGOUT, "is being logged out", {**_YES, **CONFIRM}),
 )
 
 
@@ -109,11 +105,11 @@ def delete(options: argparse.Namespace) -> int:
     answer = ask_twice(
         options,
         lambda more: with_progress(
+            options,
             f"deleting {options.id}",
             lambda: client.request(
                 "DELETE", path, query=query, body=words | more or None, seconds=_REMOTE_SECONDS
             ),
-            quiet=wants_json(options),
         ),
     ).json()
     lines = [f"{options.id} deleted"]

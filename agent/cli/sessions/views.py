@@ -44,14 +44,14 @@ def list_instances(options: argparse.Namespace) -> int:
             raise InvalidRequest("cannot list troubles: --trouble goes with no other option")
         return _list_troubles(options)
     instances = list(client_of(options).instances(**query))
+    if options.ids:
+        return print_answer(options, instances, *(str(instance["id"]) for instance in instances))
     return print_list(
         options,
         instances,
         ("ID", "ENGINE", "STATUS", "HEALTH", "ENABLED", "UPTIME", "MEMORY", "WHY"),
         lambda instance: (
-            instance["id"],
-            instance["engine"],
-            instance["connection_status"],
+            *(instance[key] for key in ("id", "engine", "connection_status")),
             instance["health"]["verdict"],
             _enabled(instance),
             duration(instance["uptime_seconds"]),
@@ -59,7 +59,6 @@ def list_instances(options: argparse.Namespace) -> int:
             _why(instance),
         ),
         nothing="no instances",
-        bare="id" if options.ids else "",
     )
 
 

@@ -32,9 +32,9 @@ _STATUS = {"CONNECTED": "good", "QR_REQUIRED": "warn", "AUTH_FAILURE": "bad", "D
 _NOT_DOWN = {"not_looked_yet": "busy", "masked": "off"}
 _COLUMNS = {
     **{"INSTANCE": 20, "STATUS": 13, "HEALTH": 12, "SINCE": 8, "PROOF": 7},
-    **{"MEM": 8, "MSG/M": 6, "TRIES": 5, "NEXT": 7},
+    **{"MEM": 8, "TRIES": 5, "NEXT": 7},
 }
-_GO_FIRST = ("MSG/M", "MEM", "PROOF", "TRIES", "SINCE", "HEALTH")
+_GO_FIRST = ("MEM", "PROOF", "TRIES", "SINCE", "HEALTH")
 """Columns that a narrow window leaves out, in this order."""
 _WHY = 26
 """Columns that are left for the reason."""
@@ -57,7 +57,6 @@ class Sight:
     """The agent's answers of one moment."""
 
     instances: Sequence[Mapping[str, Any]]
-    figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     system: Mapping[str, Any] | None = None
     health: Mapping[str, Any] = field(default_factory=dict)
     troubles: Sequence[Mapping[str, Any]] = ()
@@ -82,19 +81,17 @@ def top(options: argparse.Namespace) -> int:
 def look(client: Client) -> Sight:
     """One picture of everything that the client's key may see."""
     instances = list(client.instances())
-    figures = client.get("/performance-metrics")
+    system = client.get("/performance-metrics").get("system")
     health, troubles, incidents = {}, [], []
     with contextlib.suppress(AgentSaidNo):
         health = client.get("/api/health")
         incidents = client.get("/api/incidents")["incidents"]
         troubles = client.get("/api/troubles")["troubles"]
-    return Sight(
-        instances, figures["instances"], figures.get("system"), health, troubles, incidents
-    )
+    return Sight(instances, system, health, troubles, incidents)
 
 
 def _watch(client: Client, every: float) -> None:
-    seen, seen_at, lost = Sight([]), time.time(), ""
+    seen, seen_at, lost = Sight([]), 0.0, ""
     while True:
         try:
             seen, seen_at, lost = look(client), time.time(), ""
@@ -102,7 +99,7 @@ def _watch(client: Client, every: float) -> None:
             lost = str(error)
         until = time.monotonic() + every
         while (left := until - time.monotonic()) > 0:
-            age = f"; this picture is {duration(time.time() - seen_at)} old"
+            age = f"; this picture is {duration(time.time() - seen_at)} old" if seen_at else ""
             _show(seen, f"{lost}{age}" if lost else "")
             if not select.select([sys.stdin], [], [], min(left, 1.0))[0]:
                 continue
@@ -152,11 +149,10 @@ def draw(
     room = max(height - len(lines), 1) if height else len(rows)
     shown = rows if len(rows) <= room else rows[: max(room - 1, 1)]
     for instance in shown:
-        figures = sight.figures.get(str(instance["id"]), {})
-        lines.append((_row(columns, _cells(instance, figures, now)), tone_of(instance)))
+        lines.append((_row(columns, _cells(instance, now)), tone_of(instance)))
     if len(shown) < len(rows):
         lines.append((f"… and {len(rows) - len(shown)} more: wa-agent list", "head"))
-    if not rows:
+    if not (rows or lost):
         lines.append(("no instance yet: wa-agent create NAME --engine sandbox", "head"))
     return [
         f"\x1b[{_TONES[tone]}m{_cut(text, width)}\x1b[0m" if colours and tone else _cut(text, width)
@@ -195,9 +191,7 @@ def _head(sight: Sight, lost: str, now: float) -> Iterator[tuple[str, str]]:
         yield f"TROUBLE  and {more} more: wa-agent list --trouble", "warn"
 
 
-def _cells(
-    instance: Mapping[str, Any], figures: Mapping[str, Any], now: float
-) -> Mapping[str, object]:
+def _cells(instance: Mapping[str, Any], now: float) -> Mapping[str, object]:
     return {
         "INSTANCE": instance["id"],
         "STATUS": instance["connection_status"],
@@ -205,7 +199,6 @@ def _cells(
         "SINCE": _age(instance["since"], now),
         "PROOF": _age(instance["proved"], now),
         "MEM": size(instance["memory_bytes"]),
-        "MSG/M": figures.get("messagesPerMinute", "-"),
         "TRIES": instance["attempts"] or "-",
         "NEXT": _age(next_of(instance), now),
         "WHY": instance["sentence"],

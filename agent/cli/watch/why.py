@@ -19,7 +19,7 @@ _KINDS = (
     "canary verdict restored restoring snapshot_restored snapshot_failed memory imported "
     "first_messages replacing replaced kept"
 )
-"""Of events; words apart."""
+"""Kinds of events, with blanks between."""
 _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 _WAIT_ENDS = {
     "incident": " (wa-agent incidents)",
