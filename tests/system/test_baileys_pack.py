@@ -37,7 +37,7 @@ def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     fleet.until_it_answers()
     before = machine.run("cat", CONFIG)
     machine.write(CONFIG, before + "\n[worker]\npack = 8\n")
-    machine.run("systemctl", "reload", AGENT)
+    machine.run("systemctl", "restart", AGENT)
     for id, account in IDS.items():
         fleet.cli("create", id, "--engine", "baileys", "--set", f"url={whatsapp.socket}")
         machine.until(lambda id=id: fleet.statuses()[id] == "QR_REQUIRED", within=60)
@@ -47,7 +47,7 @@ def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     for id in IDS:
         fleet.forget(id)
     machine.write(CONFIG, before)
-    machine.run("systemctl", "reload", AGENT)
+    machine.run("systemctl", "restart", AGENT)
 
 
 def logins(whatsapp: WhatsApp) -> list[int]:
