@@ -68,7 +68,7 @@ def _write(path: Path, before: bytes, changed: bytes, doing: str) -> Path:
     for target, content in ((backup, before), (path, changed)):
         # An editor takes no lock of ours.
         if path.read_bytes() != before:
-            words = "somebody changed it meanwhile, and that change stays; give the command again"
+            words = "it was changed meanwhile, and that change stays; give the command again"
             raise TryLater(f"{doing}: {words}", code="config_changed")
         status = path.stat()
         write_whole(target, content, mode=status.st_mode & 0o777, group=status.st_gid)
