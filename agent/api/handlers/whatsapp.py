@@ -10,7 +10,7 @@ from agent.api.http.fields import INTEGER, Field
 from agent.api.present import show_instance
 from agent.core.model import ConnectionStatus, UnitState
 from agent.core.view import InstanceView
-from agent.supervise.requests.in_time import in_time
+from agent.supervise.requests.repairs import in_time
 
 LONGEST_WAIT = 300
 WAIT_UP = (
