@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import time
 from collections import Counter
+from typing import Any
 
 from aiohttp import web
 
@@ -16,7 +17,31 @@ from agent.core.event_json import wall_text
 from agent.core.health.agent_alive import is_alive
 from agent.core.health.wanted import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
+from agent.core.troubles.trouble import Of, Severity, Trouble
 from agent.core.view import InstanceView
+
+
+async def list_troubles(call: Call) -> Json:
+    found = sorted(
+        call.parts.troubles(),
+        key=lambda one: (one.row.severity is not Severity.CRITICAL, one.row.name, one.who),
+    )
+    return {"troubles": [show_trouble(trouble) for trouble in found]}
+
+
+def show_trouble(trouble: Trouble) -> dict[str, Any]:
+    row = trouble.row
+    return {
+        "kind": row.name,
+        "severity": row.severity.value,
+        "instance": trouble.who if row.of is Of.SESSION else None,
+        "backend": trouble.who if row.of is Of.BACKEND else None,
+        "group": trouble.who if row.of is Of.GROUP else None,
+        "sentence": trouble.sentence,
+        "advice": row.advice.format(who=trouble.who),
+        "since": wall_text(trouble.begun_wall),
+    }
+
 
 LEAST_GZIP = 1400
 """Bytes: a shorter text fits into one packet."""

@@ -1,5 +1,5 @@
 from agent.core.findings.error_rate import ErrorRate, PerMinute
-from agent.core.findings.response_time import WINDOW, RecentTimes
+from agent.supervise.facts import WINDOW, RecentTimes
 from agent.core.model import Health
 
 
