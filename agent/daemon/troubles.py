@@ -37,7 +37,7 @@ from agent.store.database import Store
 
 log = logging.getLogger(__name__)
 
-EVERY, KEEP_EVERY = 5.0, 30.0
+EVERY, KEEP_EVERY = 10.0, 30.0
 READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
 ROW = "troubles"

@@ -82,7 +82,7 @@ def _within(
 
 @dataclass(slots=True)
 class Counters:
-    """Counted since the agent's start, or since before it (periodic/carried)."""
+    """Counted since the agent's start."""
 
     since_wall: float = field(default_factory=time.time)
     by_word: dict[str, Counter[str]] = field(
