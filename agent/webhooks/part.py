@@ -14,7 +14,7 @@ from agent.core.view import InstanceView
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.messages.reader import Reader
-from agent.metrics.text import COUNTER, GAUGE, Family, sample
+from agent.metrics.family import Family
 from agent.store.database import Store
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from agent.webhooks.courier import Courier
 
 RESULTS = ("delivered", "failed", "dead", "expired")
-DELIVERIES = Family("wa_agent_webhook_deliveries_total", COUNTER, "Tries of webhooks by result.")
-LENGTH = Family("wa_agent_outbox_length", GAUGE, "Events queued for webhooks.")
-OLDEST = Family("wa_agent_outbox_oldest_timestamp_seconds", GAUGE, "Time of the oldest of them.")
 
 
 Read = tuple[Store, EventBus, Reader, Callable[[], Mapping[InstanceId, InstanceView]]]
@@ -74,13 +71,16 @@ class Webhooks:
         oldest = [its.oldest_wall for its in self._couriers.values()]
         return min((wall for wall in oldest if wall is not None), default=None)
 
-    def samples(self) -> Iterator[tuple[Family, str]]:
-        lines = (sample(DELIVERIES.name, self._results[it], result=it) for it in RESULTS)
-        yield DELIVERIES, "".join(lines)
+    def families(self) -> Iterator[Family]:
+        name, meaning = "wa_agent_webhook_deliveries_total", "Tries of webhooks by result."
+        tries = [({"result": result}, self._results[result]) for result in RESULTS]
+        yield Family(name, meaning, tries)
+        name, meaning = "wa_agent_outbox_length", "Events queued for webhooks."
         waiting = sum(its.waiting for its in self._couriers.values())
-        yield LENGTH, sample(LENGTH.name, waiting, kind="webhook")
+        yield Family(name, meaning, [({"kind": "webhook"}, waiting)])
+        name, meaning = "wa_agent_outbox_oldest_timestamp_seconds", "Time of the oldest of them."
         if (oldest := self.oldest_wall()) is not None:
-            yield OLDEST, sample(OLDEST.name, oldest, kind="webhook")
+            yield Family(name, meaning, [({"kind": "webhook"}, oldest)])
 
     def retry(self, name: str) -> None:
         """Close its circuit and try now."""

@@ -17,6 +17,7 @@ from agent.core.health.agent_alive import is_alive
 from agent.core.health.wanted import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
 from agent.core.view import InstanceView
+from agent.metrics.family import CONTENT_TYPE
 
 LEAST_GZIP = 1400
 """Bytes: a shorter text fits into one packet."""
@@ -102,9 +103,8 @@ async def ready(call: Call) -> web.Response:
 
 
 async def metrics(call: Call) -> web.Response:
-    text, content_type = call.parts.metrics.render(call.request.headers.get("Accept", ""))
-    # The version parameter is a part of the format's name.
-    headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+    text = await call.parts.metrics.scrape()
+    headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
     if takes_gzip(call.request.headers.get("Accept-Encoding", "")) and len(text) > LEAST_GZIP:
         # At the fastest level, in a thread: a large scrape takes some milliseconds.
         text = await asyncio.to_thread(gzip.compress, text, compresslevel=1)
