@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, Words, add_command, client_of, config_words
 from agent.cli.config import names_an_agent_here, settings_in_use
-from agent.cli.terminal import print_answer, table_lines
+from agent.cli.terminal import Table, print_answer
 from agent.errors import AgentUnreachable, ConfigError
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def _if_it_answers(client: Client) -> Client:
     return client
 
 
-def _lines(findings: "list[Finding]") -> list[str]:
+def _lines(findings: "list[Finding]") -> list[str | Table]:
     rows = [(finding.level.value, finding.check, finding.sentence) for finding in findings]
     advice = [f"{finding.check}: {finding.advice}" for finding in findings if finding.advice]
-    return [*table_lines(("", "CHECK", "FINDING"), rows), *advice]
+    return [Table(("", "CHECK", "FINDING"), rows), *advice]
 
 
 def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":
