@@ -58,7 +58,9 @@ class Table:
         """On a terminal: long cells are wrapped inside their column."""
         from rich import box, console, table, text  # only where a person looks
 
-        drawn = table.Table(*self.heads, box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+        drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+        for at, head in enumerate(self.heads):
+            drawn.add_column(head, overflow="fold", no_wrap=not at)  # a name to copy is whole
         for row in self.rows:
             cells = map(clean, row)
             drawn.add_row(*(text.Text(cell, _STATUS_STYLES.get(cell, "")) for cell in cells))
