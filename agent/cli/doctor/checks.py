@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -121,36 +122,14 @@ def _status(agent: dict[str, Any], health: dict[str, Any]) -> Finding:
     return ok(f"version {VERSION} runs, {health['instances']['total']} instances")
 
 
-_PID_BYTES = 20
-_STATES = {
-    "T": "is stopped by a signal",
-    "t": "is stopped by a debugger",
-    "D": "waits for a disk",
-    "R": "is busy",
-    "S": "waits for something",
-    "Z": "has ended and is not reaped",
-}
-
-
 def _holding_process(state: Path) -> str:
-    """The process that holds the state directory, with its state; "" without one."""
-    pid = lock_holder(state)
-    if pid is None:
-        return ""
-    try:
-        word = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
-    return f"its process {pid} {_STATES.get(word, f'is in state {word}')}"
-
-
-def lock_holder(state: Path) -> int | None:
-    """The agent's process, which writes its number into the lock of the state directory."""
-    try:
-        with open_plain(state / "lock") as file:
-            return int(file.read(_PID_BYTES).strip())
-    except (OSError, ValueError):
-        return None
+    """The process that holds the state directory, with its state; "" without one. The agent wrote
+    its number into the lock."""
+    with suppress(OSError, ValueError), open_plain(state / "lock") as file:
+        pid = int(file.read(20).strip())
+        found = re.search(r"^State:\t(.*)", Path(f"/proc/{pid}/status").read_text(), re.M)
+        return f"its process {pid} is in state {found[1]}" if found else ""
+    return ""
 
 
 def _database(here: Installation) -> Finding:
