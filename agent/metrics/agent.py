@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 from agent.core.figures.repair_statistics import since
 from agent.core.view import AgentStatus, BackendView, CheckTime, InstanceView
 from agent.core.words import ConnectionStatus
-from agent.metrics.family import Buckets, Family, Row, Summary, by_label, one
+from agent.metrics.family import Family, Row, Summary, by_label, one
 
 _DURATIONS = {
     "reconnect": "Time from a lost to the next connection, of sessions not stopped by hand.",
@@ -34,17 +35,16 @@ def agent_families(
     meaning = "Open connections to workers and to listeners for events."
     yield by_label("wa_agent_active_connections", meaning, "kind", counts)
     for what, its in status.durations.histograms.items():
-        buckets = Buckets(its.bounds, tuple(its.counts), its.total)
-        yield Family(f"wa_agent_session_{what}_seconds", _DURATIONS[what], [({}, buckets)])
-    groups = sorted(status.incidents.items())
-    rows: list[Row] = [(labels_of_group(group), int(members > 0)) for group, members in groups]
+        now = replace(its, counts=its.counts.copy())
+        yield Family(f"wa_agent_session_{what}_seconds", _DURATIONS[what], [({}, now)])
+    rows: list[Row] = [(labels_of_group(it), int(n > 0)) for it, n in status.incidents.items()]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
     repairs = since(status.repairs, status.repairs_before)
     checks = {"health": CheckTime(repairs.checked, repairs.check_seconds), **status.checks}
     rows = [({"check": check}, Summary(it.seconds, it.count)) for check, it in checks.items()]
     yield Family("wa_agent_check_duration_seconds", "Duration of checks by kind.", rows)
-    errors = "Errors of the database."
-    yield by_label("wa_agent_db_errors_total", errors, "kind", status.db_errors)
+    name = "wa_agent_db_errors_total"
+    yield by_label(name, "Errors of the database.", "kind", status.db_errors)
     passes = Summary(status.pass_seconds_total, status.passes_total)
     commits = Summary(status.db_write_seconds, status.db_writes)
     read = "Time at which the settings in force were read."

@@ -41,10 +41,13 @@ class Exporter:
         self.backends = backends
         self.more = more
 
-    async def scrape(self) -> bytes:
+    async def scrape(self, *, gzip: bool) -> bytes:
         """One at a time: a client in a hurry gets no second thread."""
         async with self._turn:
-            return await asyncio.to_thread(self._write, list(self.families()))
+            begun = time.perf_counter()
+            text = await asyncio.to_thread(render, list(self.families()), gzip=gzip)
+            self._last_cost = time.perf_counter() - begun
+            return text
 
     def families(self) -> Iterator[Family]:
         views = list(self._views().values())
@@ -56,9 +59,3 @@ class Exporter:
         yield from self.machine.families()
         meaning = "Render time of the previous scrape."
         yield one("wa_agent_scrape_render_seconds", meaning, self._last_cost)
-
-    def _write(self, families: Iterable[Family]) -> bytes:
-        begun = time.perf_counter()
-        text = render(families)
-        self._last_cost = time.perf_counter() - begun
-        return text

@@ -4,10 +4,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.core.figures.durations import Histogram
-from agent.metrics.family import Buckets, Family
+from agent.metrics.family import Family
 
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"})
@@ -64,7 +64,7 @@ class HttpFigures:
         ]
         yield Family("wa_agent_http_requests_total", "Requests answered.", counts)
         times = [
-            ({"route": route}, Buckets(its.bounds, tuple(its.counts), its.total))
+            ({"route": route}, replace(its, counts=its.counts.copy()))
             for route, its in self._seconds.items()
         ]
         meaning = "How long requests took to answer."
