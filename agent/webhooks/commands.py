@@ -56,8 +56,7 @@ def retry(options: argparse.Namespace) -> int:
 def examine(here: Installation) -> Iterator[Finding]:
     """For the doctor; sends nothing: a test event would be an event that did not happen."""
     for webhook in webhooks_of(here.config):
-        for finding in _examine(webhook, here):
-            yield replace(finding, check=f"webhook {webhook.name}")
+        yield from (replace(it, check=f"webhook {webhook.name}") for it in _examine(webhook, here))
 
 
 def _examine(webhook: WebhookDeclaration, here: Installation) -> Iterator[Finding]:
@@ -72,9 +71,9 @@ def _examine(webhook: WebhookDeclaration, here: Installation) -> Iterator[Findin
         return
     except WaError:
         return  # the check of the agent tells why
-    for its in views:
-        if its["name"] == webhook.name and its["state"] == "failing":
-            waiting = f"{its['problem']}; {its['waiting']} events wait"
-            yield wrong(waiting, f"wa-agent webhooks test {webhook.name}")
-            return
-    yield ok("its target takes events")
+    failing = [it for it in views if it["name"] == webhook.name and it["state"] == "failing"]
+    for it in failing:
+        waiting = f"{it['problem']}; {it['waiting']} events wait"
+        yield wrong(waiting, f"wa-agent webhooks test {webhook.name}")
+    if not failing:
+        yield ok("its target takes events")

@@ -21,7 +21,7 @@ from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 if TYPE_CHECKING:
     from agent.webhooks.courier import Courier
 
-RESULTS = ("delivered", "failed", "dead", "expired")
+RESULTS, _KIND = ("delivered", "failed", "dead", "expired"), {"kind": "webhook"}
 
 
 Read = tuple[Store, EventBus, Reader, Callable[[], Mapping[InstanceId, InstanceView]]]
@@ -72,15 +72,13 @@ class Webhooks:
         return min((wall for wall in oldest if wall is not None), default=None)
 
     def families(self) -> Iterator[Family]:
-        name, meaning = "wa_agent_webhook_deliveries_total", "Tries of webhooks by result."
         tries = [({"result": result}, self._results[result]) for result in RESULTS]
-        yield Family(name, meaning, tries)
-        name, meaning = "wa_agent_outbox_length", "Events queued for webhooks."
+        yield Family("wa_agent_webhook_deliveries_total", "Tries of webhooks by result.", tries)
         waiting = sum(its.waiting for its in self._couriers.values())
-        yield Family(name, meaning, [({"kind": "webhook"}, waiting)])
-        name, meaning = "wa_agent_outbox_oldest_timestamp_seconds", "Time of the oldest of them."
-        if (oldest := self.oldest_wall()) is not None:
-            yield Family(name, meaning, [({"kind": "webhook"}, oldest)])
+        yield Family("wa_agent_outbox_length", "Events queued for webhooks.", [(_KIND, waiting)])
+        if oldest := self.oldest_wall():
+            name = "wa_agent_outbox_oldest_timestamp_seconds"
+            yield Family(name, "Time of the oldest of them.", [(_KIND, oldest)])
 
     def retry(self, name: str) -> None:
         """Close its circuit and try now."""
