@@ -19,12 +19,11 @@ Row = dict[str, Any]
 """As the API gave it."""
 _PATIENCE = 1.0
 _EVERY = 0.2
-_STATUS_STYLES = {
-    "CONNECTED": "green",
-    "AUTH_FAILURE": "red",
-    "DISCONNECTED": "dim",
-    "QR_REQUIRED": "yellow",
+_STYLES = {
+    **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
+    **{"ok": "green", "note": "yellow", "wrong": "red"},
 }
+"""Of whole cells: a status, a level of the doctor."""
 
 
 def clean(text: object) -> str:
@@ -63,7 +62,7 @@ class Table:
             drawn.add_column(head, overflow="fold", no_wrap=not at)  # a name to copy is whole
         for row in self.rows:
             cells = map(clean, row)
-            drawn.add_row(*(text.Text(cell, _STATUS_STYLES.get(cell, "")) for cell in cells))
+            drawn.add_row(*(text.Text(cell, _STYLES.get(cell, "")) for cell in cells))
         console.Console().print(drawn)
 
 
