@@ -15,6 +15,7 @@ from pathlib import Path
 from agent.errors import SchemaTooNew, StoreError
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_BESIDE = ("-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +42,13 @@ def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Con
     if os.path.lexists(path) and (fault := _find_fault(path, form)):
         aside = f"{path.name} was damaged ({fault}); it is kept as {set_aside(path).name}"
     if not os.path.lexists(path):
-        # A log that a kill between the renames left is not replayed: SQLite removes it from beside
-        # an empty file.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        path.chmod(mode)
+        _make(path, form, mode)
     db = _connect(path)
     try:
         if db.execute("pragma journal_mode = wal").fetchone()[0] != "wal":
             raise StoreError(f"cannot open {path}: this file system allows no WAL")
         for pragma in ("synchronous = full", "busy_timeout = 5000", "secure_delete = fast"):
             db.execute(f"pragma {pragma}").fetchall()
-        if not db.execute("pragma user_version").fetchone()[0]:
-            db.executescript(
-                f"begin immediate; {form.tables} pragma user_version = {form.version};"
-                f" pragma application_id = {form.application_id}; commit;"
-            )
     except BaseException:
         db.close()
         raise
@@ -90,10 +83,28 @@ def set_aside(path: Path) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     kept = path.with_name(f"{path.name}.damaged-{stamp}-{os.urandom(3).hex()}")
     path.rename(kept)
-    for suffix in ("-wal", "-shm", "-journal"):
+    for log in _BESIDE:
         with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
+            path.with_name(path.name + log).rename(kept.with_name(kept.name + log))
     return kept
+
+
+def _make(path: Path, form: Form, mode: int) -> None:
+    """With its tables or not at all: a file without them has lost what it held."""
+    new = path.with_name(path.name + ".new")
+    for left in (
+        new,
+        *(each.with_name(each.name + log) for each in (new, path) for log in _BESIDE),
+    ):
+        left.unlink(missing_ok=True)  # by a kill; no file replays the log of another one
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    new.chmod(mode)
+    with closing(_connect(new)) as db:
+        db.executescript(
+            f"begin immediate; {form.tables} pragma user_version = {form.version};"
+            f" pragma application_id = {form.application_id}; commit;"
+        )
+    new.rename(path)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -104,15 +115,13 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _find_fault(path: Path, form: Form) -> str:
     """ "" when the file can be used."""
-    if not stat.S_ISREG(path.lstat().st_mode):
-        return "it is no file"
+    if not stat.S_ISREG(path.lstat().st_mode) or not path.stat().st_size:
+        return "it is no file, or an empty one"
     try:
         with closing(_connect(path)) as db:
-            version = db.execute("pragma user_version").fetchone()[0]
-            if not version and not db.execute("select 1 from sqlite_master").fetchone():
-                return ""  # a kill came between its making and its tables
             if db.execute("pragma application_id").fetchone()[0] != form.application_id:
                 return "it is another program's"
+            version = db.execute("pragma user_version").fetchone()[0]
             if version > form.version:
                 raise SchemaTooNew(
                     f"cannot open {path}: its schema has version {version}, this program knows"

@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 from agent.core.words import KEPT, Happening, InstanceId
 from agent.engines.base import Engine
 from agent.errors import EngineError, StoreError, WaError
-from agent.messages.incoming import CALLS, FOLDER, NAME, Bounds, Incoming
+from agent.messages.incoming import CALLS, FOLDER, NAME, Answer, Bounds, Incoming
 from agent.messages.media import MediaLoader
-from agent.messages.reading import Answer, word
 from agent.messages.record import clean
 
 T = TypeVar("T")
@@ -161,7 +160,7 @@ class Intake:
 
     async def _open_media(self, args: Mapping[str, Any]) -> Answer:
         """`ready` with the file's name, or `loading` where that takes longer than `wait`."""
-        id, chat = word(args, "id"), args.get("chat") or ""
+        id, chat = args["id"], args["chat"]
         record = await self._ask(lambda file: file.find(id, chat))
         return await self._media.open(record, args.get("wait", 0.0))
 

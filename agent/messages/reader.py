@@ -17,9 +17,8 @@ from agent.core.model import InstanceId
 from agent.engines.receiver import is_answerable
 from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
 from agent.log import about
-from agent.messages.incoming import FOLDER, NAME
+from agent.messages.incoming import FOLDER, NAME, Answer, read_only
 from agent.messages.media import explain_loss, open_media
-from agent.messages.reading import Answer, read_only
 from agent.messages.record import MESSAGE
 from agent.supervise.requests.calls import Workers
 
