@@ -3,7 +3,6 @@ outbox`: what waits to be sent of it."""
 
 import argparse
 import json
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -28,7 +27,6 @@ _MEDIA_WAIT, _MEDIA_SILENCE = 60, 150.0
 """Seconds: the agent may load the file first."""
 LONGEST = 900.0
 """Seconds that a load may take."""
-_ID = re.compile(r"[A-Za-z0-9._:@=-]{1,200}")
 
 
 def add(commands: Subparsers) -> None:
@@ -156,13 +154,7 @@ def outbox(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace, client: Client, path: str) -> int:
-    if not _ID.fullmatch(options.cancel):
-        raise InvalidRequest(
-            "cannot cancel a message: --cancel names none by its id; without --cancel, this command"
-            " lists them",
-            field="cancel",
-        )
-    message = client.request("DELETE", f"{path}/{options.cancel}").json()
+    message = client.request("DELETE", f"{path}/{quote(options.cancel, safe='')}").json()
     if message["state"] == State.CANCELLED:
         return print_answer(options, message, f"{message['id']} is cancelled")
     why = f"{message['id']}: {clean(message['sentence'])}; look whether it arrived"

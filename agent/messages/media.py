@@ -25,7 +25,7 @@ LIVES = 86_400.0
 """Seconds after its load at which a file goes."""
 AT_ONCE = 2
 WAITING = 32
-"""Loads under way, waiting, and failed within a minute; more are refused."""
+"""Loads under way and waiting; more are refused."""
 STILL = 100.0
 """Seconds without a piece after which a load ends."""
 LONGEST = 900.0
@@ -33,10 +33,7 @@ GRACE = 120.0
 """Seconds of a load beside those of its bytes: a phone may have to give the file again."""
 LEAST = 8 * 1024
 """Bytes a second. A load that is slower is given up; asked for again, it stands last."""
-FORGET_AFTER = 60.0
-"""Seconds in which a failure that another try would not change is not tried again."""
 LONGEST_WAIT = 60.0
-_FINAL = frozenset({"media_gone", "media_damaged", "media_refused"})
 _ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
     NotFound: ("message_not_found", "no_media", "media_gone"),
     Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
@@ -67,7 +64,7 @@ class MediaLoader:
         assert record is not None
         name = new_sha256(record["id"].encode()).hexdigest()[:40]
         path = self._folder / name
-        if not await self._in_thread(lambda: _is_whole(path, media["sha256"])):
+        if not path.is_file():
             task = self._begin(name, record)
             if not (await asyncio.wait({task}, timeout=min(wait, LONGEST_WAIT)))[0]:
                 return {"state": "loading"}
@@ -82,7 +79,8 @@ class MediaLoader:
         return {**shown, "state": "ready", "name": name, "size": size}
 
     async def trim(self) -> None:
-        await self._in_thread(lambda: _make_room(self._folder, self._most))
+        if self._folder.exists():
+            await self._in_thread(lambda: _make_room(self._folder, self._most))
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())
@@ -91,7 +89,7 @@ class MediaLoader:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, name: str, record: Mapping[str, Any]) -> "asyncio.Task[None]":
-        """The load of this file that is under way, or failed just now, or a new one."""
+        """The load of this file that is under way, or a new one."""
         if (task := self._tasks.get(name)) is not None:
             return task
         if len(self._tasks) >= WAITING:
@@ -101,9 +99,8 @@ class MediaLoader:
         return task
 
     def _ended(self, name: str, done: "asyncio.Task[None]") -> None:
-        error = None if done.cancelled() else done.exception()  # no request may be waiting
-        final = isinstance(error, EngineError) and error.code in _FINAL
-        self._loop.call_later(FORGET_AFTER if final else 0, self._tasks.pop, name, None)
+        del self._tasks[name]
+        _ = done.cancelled() or done.exception()  # no request may be waiting
 
     async def _load(self, name: str, record: Mapping[str, Any]) -> None:
         said = record["media"]
@@ -147,6 +144,7 @@ class MediaLoader:
             digest.update(piece)
             await self._in_thread(lambda piece=piece: file.write(piece))  # type: ignore[misc]
         await self._in_thread(file.flush)
+        await self._in_thread(lambda: os.fsync(file.fileno()))
         if digest.hexdigest() != sha256:
             raise _no("it has another sha256 than its message names", "media_damaged")
 
@@ -158,7 +156,7 @@ class MediaLoader:
         return await self._loop.run_in_executor(None, work)
 
 
-class OutgoingFiles:
+class OutFiles:
     """Of messages that are to be sent, in the agent's own folder. Call its methods in a thread."""
 
     def __init__(self, folder: Path) -> None:
@@ -217,21 +215,6 @@ def _check(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return media
 
 
-def _is_whole(path: Path, sha256: str) -> bool:
-    """True if the file is as it was loaded; one that the disk changed goes."""
-    digest = new_sha256()
-    try:
-        with open_plain(path) as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError:
-        return False
-    if digest.hexdigest() != sha256:
-        path.unlink(missing_ok=True)
-        return False
-    return True
-
-
 def _begin_file(folder: Path, part: Path) -> IO[bytes]:
     """Readable for the group that the session's folder has."""
     for path in (folder.parent, folder):
@@ -244,20 +227,12 @@ def _begin_file(folder: Path, part: Path) -> IO[bytes]:
     return file
 
 
-def _files(folder: Path) -> list[tuple[float, int, Path]]:
-    """When each was loaded, its bytes, its path; oldest first."""
-    try:
-        with os.scandir(folder) as found:
-            entries = [(entry.stat(follow_symlinks=False), Path(entry.path)) for entry in found]
-    except OSError:
-        return []
-    return sorted((status.st_mtime, status.st_size, path) for status, path in entries)
-
-
 def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:
     """Files that lived their day go, then the oldest until all fit; a kill's halves go as well."""
-    files, now = _files(folder), time.time()
-    whole = sum(size for _, size, _ in files)
+    with os.scandir(folder) as found:
+        entries = [(entry.stat(follow_symlinks=False), Path(entry.path)) for entry in found]
+    files = sorted((status.st_mtime, status.st_size, path) for status, path in entries)
+    whole, now = sum(size for _, size, _ in files), time.time()
     for loaded, size, path in files:
         half = path.suffix == _PART_ENDS and now - loaded > LONGEST
         if path != coming and (now - loaded > LIVES or half or whole > most):
