@@ -41,7 +41,7 @@ _LEFT = (State.SENT, State.DELIVERED, State.READ)
 _ACKS = {"server": "sent", "played": "read"}
 """Words of acknowledgements that are no state of that name."""
 
-UNKNOWN_OUTCOME = "unknown_outcome"
+UNSURE = "unknown_outcome"
 """The code of a try that may have sent the message."""
 REFUSED = "refused"
 TIME_LOCK = "restricted"
@@ -74,7 +74,7 @@ def judge(code: str, words: str, tries: int) -> Literal["final", "session", "aga
     """The meaning of a failed try, the `tries`-th of its message; `words` are the engine's.
     `final`: no later try ends otherwise; `session`: it cannot send now, and all its messages wait;
     `again`: this one is tried again, others go on."""
-    if code == UNKNOWN_OUTCOME:
+    if code == UNSURE:
         return "unknown"
     if is_time_lock(code, words) or code in _OF_SESSION:
         return "session"

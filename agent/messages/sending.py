@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,12 +23,13 @@ from agent.engines.receiver import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.failpoint import failpoint
 from agent.log import about
-from agent.messages.media import OutgoingFiles
+from agent.messages.media import OutFiles
 from agent.messages.outbox import NAME, Ack, Mark, Outbox, OutMessage, chat_of, hash_of
-from agent.messages.outcomes import UNKNOWN_OUTCOME, State
+from agent.messages.outcomes import UNSURE, Hold, State
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
 from agent.messages.settings import MESSAGES, PACE
+from agent.metrics.text import COUNTER, GAUGE, Family, sample
 from agent.store.database import Store
 from agent.supervise.supervisor import Supervisor
 
@@ -49,6 +50,21 @@ LOOK_EVERY = 5.0
 EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
 ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)
 MOST_REASONS = 40
+_KEPT = {
+    "waiting": Family(
+        "wa_messages_waiting", GAUGE, "Kept records that not all who get them have, by session."
+    ),
+    "bytes": Family("wa_messages_bytes", GAUGE, "Size of the kept records, by session."),
+    "lost": Family("wa_messages_lost_total", COUNTER, "Those dropped before that, by session."),
+}
+"""By the figure of the reader."""
+_WAITING = Family("wa_outbox_waiting", GAUGE, "Messages that wait to be sent, by session.")
+_OLDEST = Family(
+    "wa_outbox_oldest_timestamp_seconds", GAUGE, "When the oldest of these was accepted."
+)
+_MESSAGES = Family(
+    "wa_outbox_messages_total", COUNTER, "Messages that left the outbox, by session and state."
+)
 
 
 class TooManyWait(TryLater):
@@ -84,7 +100,7 @@ class Sending:
         self.senders: dict[InstanceId, SessionSender] = {}
         """Of each session that has something to send."""
         self.counts: dict[InstanceId, Counts] = {}
-        self._path, self._files = folder / NAME, OutgoingFiles(folder / FOLDER)
+        self._path, self._files = folder / NAME, OutFiles(folder / FOLDER)
         self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
         self._outbox: Outbox | None = None
         self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
@@ -97,9 +113,10 @@ class Sending:
 
     def take_on(self, config: Config) -> None:
         """The settings that were read."""
-        (messages,), (pace,) = rows_of(config, MESSAGES), rows_of(config, PACE)
-        self.limits.expires_hours, self.limits.per_minute = messages.expires_hours, pace.per_minute
-        self.limits.most, self.limits.megabytes = messages.outbox_most, messages.outbox_megabytes
+        (self.limits.messages,), (self.limits.pace,) = (
+            rows_of(config, MESSAGES),
+            rows_of(config, PACE),
+        )
 
     async def run(self) -> None:
         """Until the agent stops. A file that cannot be opened ends no session: messages are
@@ -127,14 +144,17 @@ class Sending:
         Idempotency-Key; `digest`: of that request."""
         outbox = await self._ready()
         view, name = self._sessions.view(id), f"out_{secrets.token_hex(12)}"
-        born, now = view.instance.created_wall, time.time()
+        born, now = view.instance.created_wall, outbox.now()
         # An engine that can derives WhatsApp's id from `key`: sent again it is the same message.
         content = {"key": hash_of((name,), born), **message}
         content["to"] = check_receiver(str(content["to"]))
         apart = content.pop("content", "")
         text = json.dumps(content, separators=(",", ":"))
         chat = chat_of(content["to"])
-        lane, expires = await self._lane(id, chat), expires_in or self.limits.expires_hours * HOUR
+        lane, expires = (
+            await self._lane(id, chat),
+            expires_in or self.limits.messages.expires_hours * HOUR,
+        )
         row = OutMessage(
             *(0, name, id, born, account_of(view), lane, chat, str(content["type"])),
             *(State.ACCEPTED, now, now, now + expires),
@@ -167,7 +187,7 @@ class Sending:
         if end is not None:
             return 200, end
         if row.state.left:
-            return 200, json.loads(row.answer) if seconds else row.show()
+            return 200, json.loads(row.answer) if seconds else self._show(row)
         if row.state.waits:
             look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
             return 202, {**self._show(row), "look": look}
@@ -177,7 +197,7 @@ class Sending:
             raise Refused(words, field="Idempotency-Key", code=row.state.value)
         words = "cannot tell whether the first request with this Idempotency-Key sent the message"
         more = f"({row.sentence}); check it before you send it with another key"
-        raise TryLater(f"{words} {more}", code=UNKNOWN_OUTCOME)
+        raise TryLater(f"{words} {more}", code=UNSURE)
 
     async def page(
         self, id: InstanceId, state: str = "", before: str = "", limit: int = 100
@@ -208,16 +228,15 @@ class Sending:
     def waiting(self, id: InstanceId) -> Mapping[str, Any]:
         """As a session's JSON shows it; {} where nothing waits."""
         sender = self.senders.get(id)
-        oldest = None if sender is None else sender.oldest()
-        if sender is None or oldest is None:
+        if sender is None or (oldest := sender.oldest()) is None:
             return {}
-        hold = sender.hold
+        hold = sender.hold or Hold("", "")
         return {
             "waiting": len(sender.waiting),
-            "oldest": wall_text(oldest.accepted_wall),
-            "reason": hold.code if hold else "",
-            "sentence": hold.sentence if hold else "",
-            "until": wall_text(hold.until_wall) if hold and hold.until_wall else None,
+            "oldest": wall_text(oldest),
+            "reason": hold.code,
+            "sentence": hold.sentence,
+            "until": wall_text(hold.until_wall) if hold.until_wall else None,
         }
 
     def failed(self, id: InstanceId) -> int:
@@ -232,6 +251,23 @@ class Sending:
             "reasons": dict(its.reasons),
             "last_sent": None if its.sent_wall is None else wall_text(its.sent_wall),
         }
+
+    def samples(self, sessions: Iterable[InstanceId]) -> Iterator[tuple[Family, str]]:
+        """For /metrics, also of what sessions keep of what arrived."""
+        kept = self._reader.figures().items()
+        for name, family in _KEPT.items():
+            yield family, "".join(sample(family.name, its[name], session=id) for id, its in kept)
+        waiting, oldest, ended = [], [], []
+        for id in sessions:
+            its = self.senders.get(id)
+            waiting.append(sample(_WAITING.name, len(its.waiting) if its else 0, session=id))
+            if its and (since := its.oldest()) is not None:
+                oldest.append(sample(_OLDEST.name, since, session=id))
+            counts = self.counts.get(id, Counts()).ended
+            ended += [sample(_MESSAGES.name, counts[it], session=id, state=it.value) for it in ENDS]
+        yield _WAITING, "".join(waiting)
+        yield _OLDEST, "".join(oldest)
+        yield _MESSAGES, "".join(ended)
 
     # Taking
 
@@ -252,17 +288,17 @@ class Sending:
         return chat
 
     def _must_fit(self, id: InstanceId, size: int) -> None:
-        sender, limits = self.senders.get(id), self.limits
-        if sender is not None and (count := len(sender.waiting)) >= limits.most:
+        sender, limits = self.senders.get(id), self.limits.messages
+        if sender is not None and (count := len(sender.waiting)) >= limits.outbox_most:
             raise TooManyWait(
                 f"cannot take the message: {count} messages of {id} wait to be sent, at most"
-                f" {limits.most} may ([messages] outbox_most); wa-agent why {id} says why"
+                f" {limits.outbox_most} may ([messages] outbox_most); wa-agent why {id} says why"
             )
         waiting = sum(each.bytes for each in self.senders.values())
-        if waiting + size > limits.megabytes << 20:
+        if waiting + size > limits.outbox_megabytes << 20:
             raise StoreError(
                 f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
-                f" {limits.megabytes} MiB may wait ([messages] outbox_megabytes)",
+                f" {limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)",
                 code="outbox_full",
             )
 
@@ -293,9 +329,8 @@ class Sending:
         return Taken(row, again, waiting)
 
     def _show(self, row: OutMessage) -> dict[str, Any]:
-        sender = self.senders.get(row.instance)
-        hold = None if sender is None else sender.hold
-        return row.show(hold.sentence if hold is not None else "")
+        hold = sender.hold if (sender := self.senders.get(row.instance)) else None
+        return row.show(hold.sentence if hold else "", self._outbox.set_by if self._outbox else 0.0)
 
     async def _find(self, outbox: Outbox, id: InstanceId, message: str) -> OutMessage:
         row = await outbox.find(id, message)
@@ -342,7 +377,7 @@ class Sending:
             log.error("%s", said)
             entry = JournalEntry("store_repaired", said, Category.SYSTEM, wall=time.time())
             await self._store.note(entry)
-        await self._store.put_facts({MARK: json.dumps([outbox.mark.id, outbox.mark.times])})
+        await self._store.put_facts({MARK: json.dumps(outbox.mark)})
         for id in {row.instance for row in await outbox.waiting()}:
             await self._forget(outbox, id, 0.0)
         left = await outbox.waiting()
@@ -399,8 +434,6 @@ class Sending:
             holds = (sender.hold for sender in self.senders.values())
             if outbox.is_away or any(hold and hold.code == "damaged" for hold in holds):
                 return
-            if step := await outbox.follow_clock():
-                log.warning("the machine's clock was set by %+.0f s; messages wait on", step)
             for row in await outbox.overdue() if self.senders else ():
                 owner = self.senders.get(row.instance)
                 if owner is not None and (late := owner.waiting.get(row.number)) is not None:
@@ -422,7 +455,7 @@ class Sending:
                 its = self.senders.get(id)
                 if entry.kind == "ack":
                     message, word = entry.detail.get("id"), entry.detail.get("ack")
-                    await self._note_acks(outbox, id, [Ack(str(message), str(word), entry.wall)])
+                    await outbox.note_acks(id, [Ack(str(message), str(word))])
                 elif entry.kind == "deleted":
                     await self._forget(outbox, id, entry.wall)
                 elif its is not None:
@@ -445,18 +478,9 @@ class Sending:
         while more:
             page = await self._reader.page(id, cursor, limit=LONGEST_PAGE)
             kept = [each for each in page.records if each["kind"] == "message_ack"]
-            acks = [
-                Ack(it.get("message_id", ""), it.get("state", ""), it.get("at", 0.0)) for it in kept
-            ]
-            await self._note_acks(outbox, id, acks, page.next)
+            acks = [Ack(it.get("message_id", ""), it.get("state", "")) for it in kept]
+            await outbox.note_acks(id, acks, page.next)
             cursor, more = page.next, page.more
-
-    async def _note_acks(
-        self, outbox: Outbox, id: InstanceId, acks: Sequence[Ack], cursor: int | None = None
-    ) -> None:
-        early = await outbox.note_acks(id, [ack for ack in acks if ack.message_id], cursor)
-        if early and (sender := self.senders.get(id)) is not None:
-            sender.note_early(early)
 
     async def _forget(self, outbox: Outbox, id: InstanceId, deleted_wall: float) -> None:
         """The instance is deleted; another one of that name may have been made since."""

@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 
 from agent.core.model import InstanceId
-from agent.messages import metrics
 from agent.messages.outcomes import State
 from agent.messages.sending import Counts, Sending
 from tests.fakes.messages import FakeMessages
@@ -18,7 +17,7 @@ def test_every_session_has_its_counts_from_the_first_moment(tmp_path: Path) -> N
     sending = Sending(tmp_path, supervisor, FakeKeys(), supervisor.bus, reader)
 
     def lines() -> list[str]:
-        return "".join(text for _, text in metrics.samples(reader, sending, (A, B))).splitlines()
+        return "".join(text for _, text in sending.samples((A, B))).splitlines()
 
     for state in ("sent", "failed", "expired", "cancelled", "unknown"):
         assert f'wa_outbox_messages_total{{session="b",state="{state}"}} 0' in lines()
