@@ -21,11 +21,7 @@ MOST_PARTS = 1024
 """Entries of a list."""
 
 MESSAGE, GAP = "message", "message_gap"
-TYPES = (
-    *("text", "image", "video", "audio", "document", "sticker"),
-    *("location", "contact", "poll", "other"),
-)
-STATES = ("server", "delivered", "read", "played", "error")
+TYPES = "text, image, video, audio, document, sticker, location, contact, poll, other"
 PRIVATE = "_"
 """A key that begins so is never shown: what a later download needs."""
 
@@ -46,7 +42,7 @@ COMMON: _Fields = {
 """The fields of every record beside v, id, kind, cursor and kept, with their meaning."""
 OWN: Mapping[str, _Fields] = {
     MESSAGE: {
-        "type": (_WORD, f"one of {', '.join(TYPES)}"),
+        "type": (_WORD, f"one of {TYPES}"),
         "text": (_TEXT, "its text, or the caption of what it brings"),
         "name": (_WORD, "the name that the sender gave itself"),
         "quote": (_OBJECT, "the message it answers: message_id, sender, text"),
@@ -62,7 +58,7 @@ OWN: Mapping[str, _Fields] = {
     "message_delete": {},
     "message_vote": {"options": (_WORDS, "names of the options, or their hashes in hex")},
     "message_ack": {
-        "state": (_WORD, f"one of {', '.join(STATES)}"),
+        "state": (_WORD, "one of server, delivered, read, played, error"),
         "participant": (_WORD, 'who of a group; "" = the chat'),
     },
     "call": {

@@ -51,20 +51,14 @@ EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
 ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)
 MOST_REASONS = 40
 _KEPT = {
-    "waiting": Family(
-        "wa_messages_waiting", GAUGE, "Kept records that not all who get them have, by session."
-    ),
+    "waiting": Family("wa_messages_waiting", GAUGE, "Kept records that wait for a reader."),
     "bytes": Family("wa_messages_bytes", GAUGE, "Size of the kept records, by session."),
     "lost": Family("wa_messages_lost_total", COUNTER, "Those dropped before that, by session."),
 }
 """By the figure of the reader."""
 _WAITING = Family("wa_outbox_waiting", GAUGE, "Messages that wait to be sent, by session.")
-_OLDEST = Family(
-    "wa_outbox_oldest_timestamp_seconds", GAUGE, "When the oldest of these was accepted."
-)
-_MESSAGES = Family(
-    "wa_outbox_messages_total", COUNTER, "Messages that left the outbox, by session and state."
-)
+_OLDEST = Family("wa_outbox_oldest_timestamp_seconds", GAUGE, "When the oldest was accepted.")
+_MESSAGES = Family("wa_outbox_messages_total", COUNTER, "Messages that ended, by state.")
 
 
 class TooManyWait(TryLater):
@@ -113,10 +107,8 @@ class Sending:
 
     def take_on(self, config: Config) -> None:
         """The settings that were read."""
-        (self.limits.messages,), (self.limits.pace,) = (
-            rows_of(config, MESSAGES),
-            rows_of(config, PACE),
-        )
+        (self.limits.messages,) = rows_of(config, MESSAGES)
+        (self.limits.pace,) = rows_of(config, PACE)
 
     async def run(self) -> None:
         """Until the agent stops. A file that cannot be opened ends no session: messages are
@@ -174,10 +166,9 @@ class Sending:
         if waiting is not None and (seconds or (taken.again and waiting.ending is not None)):
             waiting.clients += 1
             try:
-                async with asyncio.timeout(seconds if waiting.ending is None else 0):
-                    await waiting.over.wait()
-            except TimeoutError:
-                pass
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds if waiting.ending is None else 0):
+                        await waiting.over.wait()
             finally:  # no refusal of a try ends a message whose clients have gone
                 waiting.clients -= 1
                 waiting.impatient &= bool(waiting.clients)
@@ -216,8 +207,7 @@ class Sending:
         outbox = await self._ready()
         row = await self._find(outbox, id, message)
         sender = self.senders.get(id)
-        waiting = None if sender is None else sender.waiting.get(row.number)
-        if sender is None or waiting is None:
+        if sender is None or (waiting := sender.waiting.get(row.number)) is None:
             why = f"cannot cancel {message}: it is {row.state.value} already"
             raise Refused(why, code="message_ended")
         if not await sender.take_back(waiting, State.CANCELLED, "cancelled by an operator"):
@@ -335,32 +325,28 @@ class Sending:
     async def _find(self, outbox: Outbox, id: InstanceId, message: str) -> OutMessage:
         row = await outbox.find(id, message)
         if row is None:
-            raise NotFound(
-                f"cannot find the message {message}: the outbox of {id} has none of that id;"
-                f" messages that ended are shown for 72 hours (wa-agent outbox {id})",
-                code="message_unknown",
-            )
+            why = f"cannot find the message {message}: the outbox of {id} has none of that id"
+            more = f"messages that ended are shown for 72 hours (wa-agent outbox {id})"
+            raise NotFound(f"{why}; {more}", code="message_unknown")
         return row
 
     # Running
 
     async def _open(self) -> Outbox:
         while True:
-            outbox = None
             try:
                 known = await self._store.get_fact(MARK)
                 outbox = await Outbox.open(self._path, Mark(*json.loads(known)) if known else None)
-                rows = await self._take_over(outbox)
-            except BaseException as error:
-                if outbox is not None:
+                try:
+                    rows = await self._take_over(outbox)
+                except BaseException:
                     await outbox.close()
-                if not isinstance(error, WaError):
                     raise
+            except WaError as error:
                 if str(error) != str(self._trouble):
                     log.error("messages to send are refused: %s", error)
-                self._trouble = (
-                    error if error.http >= 503 else StoreError(str(error), code=error.code)
-                )
+                refused = StoreError(str(error), code=error.code)
+                self._trouble = error if error.http >= 503 else refused
                 self._opened.set()
                 await asyncio.sleep(OPEN_AGAIN)
                 continue
@@ -375,8 +361,8 @@ class Sending:
         if said := outbox.opened_so:
             self.lost = said
             log.error("%s", said)
-            entry = JournalEntry("store_repaired", said, Category.SYSTEM, wall=time.time())
-            await self._store.note(entry)
+            now = time.time()
+            await self._store.note(JournalEntry("store_repaired", said, Category.SYSTEM, wall=now))
         await self._store.put_facts({MARK: json.dumps(outbox.mark)})
         for id in {row.instance for row in await outbox.waiting()}:
             await self._forget(outbox, id, 0.0)
@@ -400,15 +386,11 @@ class Sending:
         await outbox.close()
 
     def _add(self, outbox: Outbox, row: OutMessage, *, impatient: bool) -> Waiting:
-        sender = self.senders.get(row.instance)
-        if sender is None:
-            sender = self.senders[row.instance] = SessionSender(
-                row.instance, self._sessions, outbox, self._files, self.limits
-            )
-            sender.ended = self._ended
-        if row.instance not in self._tasks:
+        if (sender := self.senders.get(row.instance)) is None:
+            sender = SessionSender(row.instance, self._sessions, outbox, self._files, self.limits)
+            sender.ended, self.senders[sender.id] = self._ended, sender
             work = self._run_sender(sender)
-            self._tasks[row.instance] = asyncio.create_task(work, name=f"outbox {row.instance}")
+            self._tasks[sender.id] = asyncio.create_task(work, name=f"outbox {sender.id}")
         return sender.add(row, impatient=impatient)
 
     async def _run_sender(self, sender: SessionSender) -> None:
@@ -499,11 +481,10 @@ class Sending:
                 waiting.tell(NotFound(f"cannot send {row.id}: {id} was deleted", field="id"))
         await asyncio.to_thread(self._files.remove, *(row.file for row in gone))
         log.warning("%s", words, extra=about(id))
-        detail = {"count": len(gone)}
-        dropped = JournalEntry(
-            "messages_dropped", words, instance=id, wall=time.time(), detail=detail
+        told, now = {"count": len(gone)}, time.time()
+        await self._store.note(
+            JournalEntry("messages_dropped", words, instance=id, wall=now, detail=told)
         )
-        await self._store.note(dropped)
 
 
 async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
