@@ -97,13 +97,12 @@ def _make(path: Path, form: Form, mode: int) -> None:
         *(each.with_name(each.name + log) for each in (new, path) for log in _BESIDE),
     ):
         left.unlink(missing_ok=True)  # by a kill; no file replays the log of another one
-    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    new.chmod(mode)
     with closing(_connect(new)) as db:
         db.executescript(
             f"begin immediate; {form.tables} pragma user_version = {form.version};"
             f" pragma application_id = {form.application_id}; commit;"
         )
+    new.chmod(mode)
     new.rename(path)
 
 
@@ -123,10 +122,8 @@ def _find_fault(path: Path, form: Form) -> str:
                 return "it is another program's"
             version = db.execute("pragma user_version").fetchone()[0]
             if version > form.version:
-                raise SchemaTooNew(
-                    f"cannot open {path}: its schema has version {version}, this program knows"
-                    f" {form.version}; run the newer version, or move the file away"
-                )
+                known = f"this program knows {form.version}; run the newer one, or move it away"
+                raise SchemaTooNew(f"cannot open {path}: its schema has version {version}, {known}")
             found = db.execute("pragma quick_check(3)").fetchall()
             return "" if found == [("ok",)] else "; ".join(str(row[0]) for row in found)[:300]
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:

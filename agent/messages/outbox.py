@@ -223,23 +223,19 @@ class Outbox:
             return mark, fresh, ahead
 
         self.mark, fresh, self.ahead = await self._writer.write(write)
+        lost = "messages that waited in it are not sent"
         if damage:
-            what = f"{damage}; the messages that waited in it are not sent"
-        elif known is None:
-            return
-        elif fresh:
-            what = f"{NAME} was removed; messages that waited in it are not sent"
-        elif self.mark.id != known.id or self.mark.times <= known.times:
-            what = (
+            self.opened_so = f"{damage}; the {lost}"
+        elif known and fresh:
+            self.opened_so = f"{NAME} was removed; {lost}"
+        elif known and (self.mark.id != known.id or self.mark.times <= known.times):
+            self.opened_so = (
                 f"{NAME} is a copy, or another one than before; messages that it had taken since"
                 " are not sent, and those whose sending had begun are unknown"
             )
             rows = f"select {{}} from messages where {_WAITS} and begun_wall > 0"
             for row in await self._rows(rows):
                 await self.change(row.number, State.UNKNOWN, reason="unknown", sentence=LOST)
-        else:
-            return
-        self.opened_so = what
 
     async def take(
         self, new: OutMessage, content: str, committed: Callable[[OutMessage, bool], None]
@@ -376,11 +372,8 @@ def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:
 def _note_ack(db: Database, instance: InstanceId, ack: Ack, now: float) -> bool:
     """True if the message is known."""
     last = ack.message_id + ("\x7f" if len(ack.message_id) == CUT else "")
-    rows = (
-        "select {} from messages where message_id between ? and ? and message_id <> ''"
-        " and instance = ?"
-    )
-    found = _find(db, rows, ack.message_id, last, instance)
+    rows = "select {} from messages where message_id between ? and ? and message_id <> ''"
+    found = _find(db, f"{rows} and instance = ?", ack.message_id, last, instance)
     for row in found:
         state, why = after_ack(row.state, ack.word), ("", "")
         if state is State.FAILED:

@@ -164,8 +164,7 @@ class SessionSender:
             await asyncio.wait(self._tries, timeout=within)
         for task in self._tries:
             task.cancel()
-        if self._tries:
-            await asyncio.wait(self._tries)
+        await asyncio.gather(*self._tries, return_exceptions=True)
         for waiting in self.waiting.values():
             waiting.tell(None)
 
@@ -295,18 +294,14 @@ class SessionSender:
                 await self._unsure(waiting, str(shown))
                 return
             row = replace(row, state=State.SENDING)
-        elif found == "final" and waiting.maybe_out:
-            words = f"an earlier try may have sent it; the last one: {shown}"
-            await self._unsure(waiting, words)
-            return
         elif found == "final" or (waiting.impatient and not waiting.maybe_out):
             await self._fail(waiting, shown)
             return
         waiting.row, waiting.due = row, now + wait
-        told: dict[str, Any] = {"tries": row.tries, "not_before_wall": row.not_before_wall}
+        told = {"tries": row.tries, "reason": shown.code, "sentence": str(shown)}
         try:
-            told |= {"reason": shown.code, "sentence": str(shown)}
-            await self._outbox.change(row.number, row.state, **told)
+            at = row.not_before_wall
+            await self._outbox.change(row.number, row.state, not_before_wall=at, **told)
         except StoreError as failure:
             log.error("cannot note a try: %s", failure, extra=about(self.id))
         self._put_back(waiting)
@@ -316,7 +311,10 @@ class SessionSender:
         await self._end(waiting, State.UNKNOWN, error, State.UNKNOWN.value, words)
 
     async def _fail(self, waiting: Waiting, error: WaError, *, tries: int = 1) -> None:
-        """It did not go out: its Idempotency-Key may be used again."""
+        """Where it surely did not go out, its Idempotency-Key may be used again."""
+        if waiting.maybe_out:
+            await self._unsure(waiting, f"an earlier try may have sent it; the last one: {error}")
+            return
         told = {"repeats": "", "tries": waiting.row.tries + tries}
         await self._end(waiting, State.FAILED, error, error.code, str(error), **told)
 
