@@ -7,10 +7,9 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.errors import SchemaTooNew, StoreError
 
@@ -18,8 +17,7 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BESIDE = ("-wal", "-shm", "-journal")
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """What a file must be to be used."""
 
     application_id: int
@@ -62,21 +60,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         raise FileNotFoundError(2, "it is no file", str(path))
     killed = path.with_name(path.name + "-wal").exists()
     how = "mode=ro&readonly_shm=1" if killed else "immutable=1"
-    name = str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    return sqlite3.connect(f"file:{name}?{how}", uri=True, isolation_level=None, timeout=5.0)
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """One commit; what fails leaves nothing."""
-    db.execute("begin immediate")
-    try:
-        yield
-        db.execute("commit")
-    except BaseException:
-        with suppress(sqlite3.Error):  # a full disk may have rolled it back already
-            db.execute("rollback")
-        raise
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
 
 
 def set_aside(path: Path) -> Path:

@@ -10,13 +10,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.clock import boot_now
 from agent.failpoint import failpoint
-from agent.messages.database import Form, is_damage, open_file, open_to_read, set_aside, transaction
+from agent.messages.database import Form, is_damage, open_file, open_to_read, set_aside
 from agent.messages.record import LONGEST_WORD, PRIVATE, encode, erased, gap, read, show
 
 T = TypeVar("T")
@@ -53,25 +52,16 @@ MOST_FOUND = 200
 MOST_UNREAD = 1000
 FORGOTTEN = 7 * 86_400.0
 """Seconds after which a session that no consumer reads has none waiting, and loses none."""
-_LATEST = 10**14
-"""Milliseconds: a clock beyond them is wrong."""
 _OF_CHAT = "(chat = ? or (alias <> '' and alias = ? and chat not like '%@g.us'))"
 """A person's other name is the chat's too, but in a group."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    hours: float = 72.0
-    megabytes: float = 256.0
-    most: int = 100_000
-
-
 class Incoming:
-    def __init__(self, path: Path, owner: str = "", bounds: Bounds | None = None) -> None:
+    def __init__(self, path: Path, owner: str = "", **bounds: float) -> None:
         self.path = path
         self.owner = owner
         """The id of the session, which the file must have."""
-        self.bounds = bounds or Bounds()
+        self.bounds = {"hours": 72.0, "megabytes": 256.0, "most": 100_000} | bounds
         self.said: list[str] = []
         """Sentences on damage, for the caller to log and to clear."""
         self._db: sqlite3.Connection | None = None
@@ -141,9 +131,10 @@ class Incoming:
         if aside:
             self.said.append(aside)
         self._opened_wall, self._opened_at = time.time(), boot_now()
-        with transaction(db):
+        with db:
+            db.execute("begin immediate")
             newest = state_of(db)[0]
-            self._next = max(self._next, newest + 1, min(int(time.time() * 1000), _LATEST))
+            self._next = max(self._next, newest + 1, int(time.time() * 1000))
             if not newest:  # a reader of an earlier file hears that it missed something
                 lost, self._next = any(self.path.parent.glob(f"{NAME}.damaged-*")), self._next + 1
                 unknown = (self._next - 1, None, lost, self._opened_wall)
@@ -156,7 +147,8 @@ class Incoming:
     def _append(self, db: sqlite3.Connection, made: list[tuple[Mapping[str, Any], bytes]]) -> int:
         cursor, size, kept = self._next, 0, round(time.time(), 3)
         row = "insert or ignore into records values (?, ?, ?, ?, ?, ?, ?, ?)"
-        with transaction(db):
+        with db:
+            db.execute("begin immediate")
             for record, body in made:
                 words = (str(record.get(name, "")) for name in ("chat", "alias", "message_id"))
                 given = (cursor, record["id"], kept, record["kind"], *words, body)
@@ -174,9 +166,9 @@ class Incoming:
     def _trim(self, db: sqlite3.Connection, *, by_age: bool = False) -> None:
         """Let the oldest go while a bound is passed, and a little more: not with each record."""
         _, count, bytes, *_ = state_of(db)
-        most, largest, due = self.bounds.most, self.bounds.megabytes * (1 << 20), 0.0
+        most, largest, due = int(self.bounds["most"]), self.bounds["megabytes"] * (1 << 20), 0.0
         if by_age:  # a clock that jumps makes nothing old
-            due = self._opened_wall + boot_now() - self._opened_at - self.bounds.hours * 3600
+            due = self._opened_wall + boot_now() - self._opened_at - self.bounds["hours"] * 3600
         elif count <= most and bytes <= largest:
             return
         if count > most or bytes > largest:
@@ -188,7 +180,8 @@ class Incoming:
                 break
             last, went, freed, since = cursor, went + 1, freed + size + BESIDE, since or kept
         if went:
-            with transaction(db):
+            with db:
+                db.execute("begin immediate")
                 _let_go(db, last, went, freed, since)
 
 
@@ -302,14 +295,12 @@ def _find(db: sqlite3.Connection, args: Answer) -> Answer:
 
 def _name(db: sqlite3.Connection, args: Answer) -> Answer:
     """The number of a lid, or the lid of a number, by what arrived; "" = unknown."""
-    for mine, other in (("chat", "alias"), ("alias", "chat")):
-        row = (
-            f"select {other} from records where kind = 'message' and {mine} = ? and alias <> ''"
-            " and chat not like '%@g.us' order by cursor desc limit 1"
-        )
-        if found := db.execute(row, (args["chat"],)).fetchone():
-            return {"name": found[0]}
-    return {"name": ""}
+    row = (
+        "(select {} from records where kind = 'message' and {} = ?1 and alias <> ''"
+        " and chat not like '%@g.us' order by cursor desc limit 1)"
+    )
+    both = f"{row.format('alias', 'chat')}, {row.format('chat', 'alias')}"
+    return {"name": db.execute(f"select coalesce({both}, '')", (args["chat"],)).fetchone()[0]}
 
 
 def _unread(db: sqlite3.Connection, args: Answer) -> Answer:

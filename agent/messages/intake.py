@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from agent.core.words import KEPT, Happening, InstanceId
 from agent.engines.base import Engine
 from agent.errors import EngineError, StoreError, WaError
-from agent.messages.incoming import CALLS, FOLDER, NAME, Answer, Bounds, Incoming
+from agent.messages.incoming import CALLS, FOLDER, NAME, Answer, Incoming
 from agent.messages.media import MediaLoader
 from agent.messages.record import clean
 
@@ -39,9 +39,8 @@ class Intake:
         self, folder: Path, id: InstanceId, settings: Mapping[str, Any], tell: Tell
     ) -> None:
         self.keeps = True
-        names = {"hours", "megabytes", "most"} & set(settings)
-        bounds = Bounds(**{name: settings[name] for name in names})
-        self._file = Incoming(folder / FOLDER / NAME, id, bounds)
+        bounds = {it: settings[it] for it in ("hours", "megabytes", "most") if it in settings}
+        self._file = Incoming(folder / FOLDER / NAME, id, **bounds)
         self._media = MediaLoader(folder / FOLDER, settings)
         self._tell = tell
         self._loop = asyncio.get_running_loop()

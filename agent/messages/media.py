@@ -29,11 +29,6 @@ WAITING = 32
 STILL = 100.0
 """Seconds without a piece after which a load ends."""
 LONGEST = 900.0
-GRACE = 120.0
-"""Seconds of a load beside those of its bytes: a phone may have to give the file again."""
-LEAST = 8 * 1024
-"""Bytes a second. A load that is slower is given up; asked for again, it stands last."""
-LONGEST_WAIT = 60.0
 _ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
     NotFound: ("message_not_found", "no_media", "media_gone"),
     Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
@@ -66,7 +61,7 @@ class MediaLoader:
         path = self._folder / name
         if not path.is_file():
             task = self._begin(name, record)
-            if not (await asyncio.wait({task}, timeout=min(wait, LONGEST_WAIT)))[0]:
+            if not (await asyncio.wait({task}, timeout=wait))[0]:
                 return {"state": "loading"}
             if task.cancelled():
                 raise _no("the session stops", "stopping")
@@ -110,12 +105,11 @@ class MediaLoader:
         load = getattr(self.engine, "load_media", None)
         if load is None:
             raise _no("the engine of this session loads none", "not_supported")
-        seconds = min(LONGEST, GRACE + size / LEAST) if size else LONGEST
         async with self._turns:
             part = self._folder / (name + _PART_ENDS)
             try:
                 with await self._in_thread(lambda: _begin_file(self._folder, part)) as file:
-                    async with asyncio.timeout(seconds), aclosing(load(record)) as pieces:
+                    async with asyncio.timeout(LONGEST), aclosing(load(record)) as pieces:
                         await self._fill(file, pieces, size, said["sha256"])
                 await self._in_thread(lambda: _make_room(self._folder, self._most, part))
                 part.rename(self._folder / name)

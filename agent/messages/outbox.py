@@ -118,10 +118,8 @@ class Mark(NamedTuple):
     """Number of openings: a copy from before has a lower one."""
 
 
-class Ack(NamedTuple):
-    message_id: str
-    word: str
-
+Ack = tuple[str, str]
+"""WhatsApp's id of a message, which may be cut, and a word."""
 
 _COLUMNS = ", ".join(each.name for each in fields(OutMessage))
 FORM = Form(
@@ -308,7 +306,7 @@ class Outbox:
         def write(db: Database) -> None:
             db.execute(row, [*columns.values(), number])
             for instance, ack in self._early if sent else ():
-                if ack.message_id in (sent, sent[:CUT]):
+                if ack[0] in (sent, sent[:CUT]):
                     _note_ack(db, instance, ack, self.now())
 
         await self._writer.write(write)
@@ -323,7 +321,7 @@ class Outbox:
                 row = "insert or replace into cursors values (?, ?)"
                 db.execute(row, [instance, cursor])
             for ack in acks:
-                if ack.message_id and not _note_ack(db, instance, ack, self.now()):
+                if ack[0] and not _note_ack(db, instance, ack, self.now()):
                     self._early.append((instance, ack))
 
         await self._writer.write(write)
@@ -371,11 +369,12 @@ def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:
 
 def _note_ack(db: Database, instance: InstanceId, ack: Ack, now: float) -> bool:
     """True if the message is known."""
-    last = ack.message_id + ("\x7f" if len(ack.message_id) == CUT else "")
+    id, word = ack
+    last = id + ("\x7f" if len(id) == CUT else "")
     rows = "select {} from messages where message_id between ? and ? and message_id <> ''"
-    found = _find(db, f"{rows} and instance = ?", ack.message_id, last, instance)
+    found = _find(db, f"{rows} and instance = ?", id, last, instance)
     for row in found:
-        state, why = after_ack(row.state, ack.word), ("", "")
+        state, why = after_ack(row.state, word), ("", "")
         if state is State.FAILED:
             why = ("refused", "WhatsApp refused it afterwards")
         if state is not row.state:

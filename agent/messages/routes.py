@@ -145,11 +145,8 @@ def file_name(filename: object, mimetype: object) -> str:
     """One part of a path without signs that control something; never empty, never hidden."""
     last = re.split(r"[/\\]", filename if isinstance(filename, str) else "")[-1]
     name = "".join(sign for sign in last if sign.isprintable() and sign not in '<>:"|?*')
-    stem, dot, ending = name.rpartition(".")
-    tail = dot + ending if stem and len(ending) <= 10 else ""
-    most = LONGEST_NAME - len(tail.encode("utf-8", "ignore"))
-    cut = name.removesuffix(tail).encode("utf-8", "ignore")[:most].decode("utf-8", "ignore")
-    return (cut + tail).strip(" .") or f"file{mimetypes.guess_extension(type_of(mimetype)) or ''}"
+    cut = name.encode("utf-8", "ignore")[:LONGEST_NAME].decode("utf-8", "ignore")
+    return cut.strip(" .") or f"file{mimetypes.guess_extension(type_of(mimetype)) or ''}"
 
 
 def disposition(name: str) -> str:

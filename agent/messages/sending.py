@@ -24,7 +24,7 @@ from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.failpoint import failpoint
 from agent.log import about
 from agent.messages.media import OutFiles
-from agent.messages.outbox import NAME, Ack, Mark, Outbox, OutMessage, chat_of, hash_of
+from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of
 from agent.messages.outcomes import UNSURE, Hold, State
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
@@ -44,7 +44,6 @@ OPEN_AGAIN = 10.0
 TRIES_END_WITHIN = 5.0
 TICK = 1.0
 TIDY_EVERY = 5.0
-HOUR = 3600.0
 LOOK_EVERY = 5.0
 """Seconds, at least, between two looks at the acknowledgements that were kept."""
 EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
@@ -102,7 +101,7 @@ class Sending:
         self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
         self.lost = ""
         """What of the outbox was lost before this agent opened it."""
-        self._untidy = False
+        self._untidy = True
         """True if a message ended since the journal was emptied of what it said."""
 
     def take_on(self, config: Config) -> None:
@@ -145,7 +144,7 @@ class Sending:
         chat = chat_of(content["to"])
         lane, expires = (
             await self._lane(id, chat),
-            expires_in or self.limits.messages.expires_hours * HOUR,
+            expires_in or self.limits.messages.expires_hours * 3600,
         )
         row = OutMessage(
             *(0, name, id, born, account_of(view), lane, chat, str(content["type"])),
@@ -280,17 +279,14 @@ class Sending:
     def _must_fit(self, id: InstanceId, size: int) -> None:
         sender, limits = self.senders.get(id), self.limits.messages
         if sender is not None and (count := len(sender.waiting)) >= limits.outbox_most:
-            raise TooManyWait(
-                f"cannot take the message: {count} messages of {id} wait to be sent, at most"
-                f" {limits.outbox_most} may ([messages] outbox_most); wa-agent why {id} says why"
-            )
+            why = f"cannot take the message: {count} messages of {id} wait to be sent, at most"
+            most = f"{limits.outbox_most} may ([messages] outbox_most); wa-agent why {id} says why"
+            raise TooManyWait(f"{why} {most}")
         waiting = sum(each.bytes for each in self.senders.values())
         if waiting + size > limits.outbox_megabytes << 20:
-            raise StoreError(
-                f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
-                f" {limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)",
-                code="outbox_full",
-            )
+            why = f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
+            most = f"{limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)"
+            raise StoreError(f"{why} {most}", code="outbox_full")
 
     async def _keep(
         self, outbox: Outbox, new: OutMessage, text: str, apart: str, *, impatient: bool
@@ -411,7 +407,7 @@ class Sending:
 
     async def _tick(self, outbox: Outbox) -> None:
         """Until the file is found damaged, or another one lies in its place."""
-        tidied = time.monotonic() - HOUR
+        tidied = time.monotonic()
         while True:
             holds = (sender.hold for sender in self.senders.values())
             if outbox.is_away or any(hold and hold.code == "damaged" for hold in holds):
@@ -420,8 +416,7 @@ class Sending:
                 owner = self.senders.get(row.instance)
                 if owner is not None and (late := owner.waiting.get(row.number)) is not None:
                     await owner.take_back(late, State.EXPIRED, "it could not be sent in time")
-            age = time.monotonic() - tidied
-            if (self._untidy and age >= TIDY_EVERY) or age >= HOUR:
+            if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
                 self._untidy, tidied = False, time.monotonic()
                 await outbox.tidy()
             await asyncio.sleep(TICK)
@@ -437,7 +432,7 @@ class Sending:
                 its = self.senders.get(id)
                 if entry.kind == "ack":
                     message, word = entry.detail.get("id"), entry.detail.get("ack")
-                    await outbox.note_acks(id, [Ack(str(message), str(word))])
+                    await outbox.note_acks(id, [(str(message), str(word))])
                 elif entry.kind == "deleted":
                     await self._forget(outbox, id, entry.wall)
                 elif its is not None:
@@ -460,7 +455,7 @@ class Sending:
         while more:
             page = await self._reader.page(id, cursor, limit=LONGEST_PAGE)
             kept = [each for each in page.records if each["kind"] == "message_ack"]
-            acks = [Ack(it.get("message_id", ""), it.get("state", "")) for it in kept]
+            acks = [(it.get("message_id", ""), it.get("state", "")) for it in kept]
             await outbox.note_acks(id, acks, page.next)
             cursor, more = page.next, page.more
 

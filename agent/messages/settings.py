@@ -35,7 +35,8 @@ class MessagesSettings:
 @dataclass(frozen=True, slots=True)
 class PaceSettings:
     per_minute: float = setting(
-        0.0, "messages that a session sends a minute at most; 0 = as many as come", low=0, high=6000)
+        0.0, "messages that a session sends a minute at most; 0 = as many as come",
+        low=0, high=6000)
 # fmt: on
 
 

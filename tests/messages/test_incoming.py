@@ -192,7 +192,7 @@ def test_each_reader_gets_each_record_once_or_a_gap_that_counts_it(
             number += count
         elif step == "again":
             file.close()
-            file = Incoming(file.path, "sales", file.bounds)
+            file = Incoming(file.path, "sales", **file.bounds)
         else:
             found = page_of(file, cursor, 30)
             counts = numbers_of(found["records"])
