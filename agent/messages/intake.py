@@ -25,11 +25,8 @@ Tell = Callable[[Happening], None]
 
 log = logging.getLogger(__name__)
 
-TELL_APART = 0.25
-"""Seconds from one word about new records to the next."""
 LOOK_EVERY = 3600.0
 """Seconds between two looks for what is too old."""
-CLOSE_WITHIN = 5.0
 
 
 class Intake:
@@ -43,7 +40,6 @@ class Intake:
         self._file = Incoming(folder / FOLDER / NAME, id, **bounds)
         self._media = MediaLoader(folder / FOLDER, settings)
         self._tell = tell
-        self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._waiting: list[dict[str, Any]] = []
         self._writing: asyncio.Task[None] | None = None
@@ -74,7 +70,7 @@ class Intake:
             return
         self._waiting += cleaned
         if self._writing is None:
-            self._writing = self._loop.create_task(self._write(), name="keep messages")
+            self._writing = asyncio.create_task(self._write(), name="keep messages")
             self._writing.add_done_callback(lambda done: done.exception())  # its caller may be gone
         await asyncio.shield(self._writing)
 
@@ -85,12 +81,12 @@ class Intake:
         await self._media.close()
         await asyncio.sleep(0)  # a commit that was just begun has its turn before this
         with suppress(TimeoutError):  # the disk hangs, and so would this
-            async with asyncio.timeout(CLOSE_WITHIN), self._turn:
+            async with asyncio.timeout(5.0), self._turn:
                 self._file.close()
 
     def _begin(self, name: str, work: Callable[[], Any]) -> None:
         if (task := self._tasks.get(name)) is None or task.done():
-            self._tasks[name] = self._loop.create_task(work(), name=name)
+            self._tasks[name] = asyncio.create_task(work(), name=name)
 
     async def _write(self) -> None:
         async with self._turn:
@@ -127,7 +123,7 @@ class Intake:
         while self._newest > self._told:
             self._told = self._newest
             self._tell(Happening(KEPT, {"cursor": self._told}))
-            await asyncio.sleep(TELL_APART)
+            await asyncio.sleep(0.25)
 
     async def _look(self) -> None:
         while True:
@@ -165,7 +161,7 @@ class Intake:
 
     async def _do(self, work: Callable[[Incoming], T]) -> T:
         """Cancelling the caller does not stop the thread; the lock is held until it ends."""
-        return await asyncio.shield(self._loop.create_task(self._alone(work)))
+        return await asyncio.shield(asyncio.create_task(self._alone(work)))
 
     async def _alone(self, work: Callable[[Incoming], T]) -> T:
         async with self._turn:
@@ -173,7 +169,7 @@ class Intake:
 
     async def _in_thread(self, work: Callable[[Incoming], T]) -> T:
         try:
-            return await self._loop.run_in_executor(None, work, self._file)
+            return await asyncio.to_thread(work, self._file)
         finally:
             said, self._file.said = self._file.said, []
             for sentence in said:

@@ -7,10 +7,10 @@ import base64
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from agent.engines.base import Engine, LoadsMedia
 from agent.engines.files import new_sha256
@@ -18,12 +18,9 @@ from agent.errors import EngineError, NotFound, Refused, StoreError, TryLater, W
 from agent.files import open_plain, write_whole
 from agent.messages.record import MESSAGE
 
-T = TypeVar("T")
-
 FOLDER = "media"
 LIVES = 86_400.0
 """Seconds after its load at which a file goes."""
-AT_ONCE = 2
 WAITING = 32
 """Loads under way and waiting; more are refused."""
 STILL = 100.0
@@ -49,9 +46,8 @@ class MediaLoader:
         self._folder = folder / FOLDER
         self._most = settings.get("media_megabytes", 256) << 20
         self._largest = min(self._most, settings.get("media_most_megabytes", 64) << 20)
-        self._loop = asyncio.get_running_loop()
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns = asyncio.Semaphore(2)
 
     async def open(self, record: Mapping[str, Any] | None, wait: float) -> Mapping[str, Any]:
         """`ready` with the name of a whole file, or `loading` after so many seconds."""
@@ -75,7 +71,7 @@ class MediaLoader:
 
     async def trim(self) -> None:
         if self._folder.exists():
-            await self._in_thread(lambda: _make_room(self._folder, self._most))
+            await asyncio.to_thread(lambda: _make_room(self._folder, self._most))
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())
@@ -89,7 +85,7 @@ class MediaLoader:
             return task
         if len(self._tasks) >= WAITING:
             raise _no("too many are loaded already", "busy")
-        task = self._tasks[name] = self._loop.create_task(self._load(name, record), name="media")
+        task = self._tasks[name] = asyncio.create_task(self._load(name, record), name="media")
         task.add_done_callback(lambda done: self._ended(name, done))
         return task
 
@@ -108,10 +104,10 @@ class MediaLoader:
         async with self._turns:
             part = self._folder / (name + _PART_ENDS)
             try:
-                with await self._in_thread(lambda: _begin_file(self._folder, part)) as file:
+                with await asyncio.to_thread(lambda: _begin_file(self._folder, part)) as file:
                     async with asyncio.timeout(LONGEST), aclosing(load(record)) as pieces:
                         await self._fill(file, pieces, size, said["sha256"])
-                await self._in_thread(lambda: _make_room(self._folder, self._most, part))
+                await asyncio.to_thread(lambda: _make_room(self._folder, self._most, part))
                 part.rename(self._folder / name)
             except TimeoutError as error:
                 raise _no("WhatsApp gives it too slowly", "media_unreachable") from error
@@ -136,18 +132,15 @@ class MediaLoader:
             if length > self._largest:
                 raise self._too_large(length)
             digest.update(piece)
-            await self._in_thread(lambda piece=piece: file.write(piece))  # type: ignore[misc]
-        await self._in_thread(file.flush)
-        await self._in_thread(lambda: os.fsync(file.fileno()))
+            await asyncio.to_thread(lambda piece=piece: file.write(piece))  # type: ignore[misc]
+        await asyncio.to_thread(file.flush)
+        await asyncio.to_thread(lambda: os.fsync(file.fileno()))
         if digest.hexdigest() != sha256:
             raise _no("it has another sha256 than its message names", "media_damaged")
 
     def _too_large(self, size: int) -> EngineError:
         limits = f"{self._largest} ([messages] media_most_megabytes and media_megabytes)"
         return _no(f"it has {size} bytes or more, at most {limits}", "media_too_large")
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(None, work)
 
 
 class OutFiles:
@@ -211,10 +204,9 @@ def _check(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 def _begin_file(folder: Path, part: Path) -> IO[bytes]:
     """Readable for the group that the session's folder has."""
-    for path in (folder.parent, folder):
-        with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-            path.chmod(path.parent.stat().st_mode & 0o770)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+        folder.chmod(folder.parent.stat().st_mode & 0o770)
     part.unlink(missing_ok=True)
     file = part.open("xb")
     os.fchmod(file.fileno(), 0o600 | folder.stat().st_mode & 0o060)

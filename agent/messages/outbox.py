@@ -27,7 +27,7 @@ from agent.engines.phones import digits_of
 from agent.engines.receiver import person_of
 from agent.errors import Refused
 from agent.messages.database import Form, open_file
-from agent.messages.outcomes import State, after_ack
+from agent.messages.outcomes import WAITING, State, after_ack
 from agent.store.connect import explain
 from agent.store.writer import Writer
 
@@ -87,12 +87,9 @@ class OutMessage:
     def show(self, waits: str, set_by: float) -> dict[str, Any]:
         """As the API answers; `waits`: why its session sends nothing now; `set_by`: seconds that
         the machine's clock is ahead of the outbox's."""
-        at = {
-            "accepted": self.accepted_wall,
-            "changed": self.changed_wall,
-            "expires": self.expires_wall if self.state.waits else None,
-            "next_try": self.not_before_wall if self.state.waits else None,
-        }
+        walls = (self.accepted_wall, self.changed_wall, self.expires_wall, self.not_before_wall)
+        accepted, changed, expires, next_try = (wall_text(wall + set_by) for wall in walls)
+        waiting = self.state in WAITING
         return {
             "id": self.id,
             "instance": self.instance,
@@ -101,12 +98,12 @@ class OutMessage:
             "state": self.state.value,
             "message_id": self.message_id or None,
             "reason": self.reason,
-            "sentence": (waits if self.state.waits else "") or self.sentence,
+            "sentence": (waits if waiting else "") or self.sentence,
             "tries": self.tries,
-            **{
-                name: None if wall is None else wall_text(wall + set_by)
-                for name, wall in at.items()
-            },
+            "accepted": accepted,
+            "changed": changed,
+            "expires": expires if waiting else None,
+            "next_try": next_try if waiting else None,
         }
 
 
@@ -157,8 +154,8 @@ def hash_of(whose: Sequence[str], born: float) -> str:
 
 
 class Outbox:
-    def __init__(self, path: Path, writer: Writer) -> None:
-        self._path, self._writer, self._inode = path, writer, path.stat().st_ino
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
         self.mark = Mark("", 0)
         self.opened_so = ""
         """A sentence on what a person must know of how the file was opened."""
@@ -181,7 +178,7 @@ class Outbox:
             aside.append(damage)
             return Database(db, recursive_triggers=False, execute_plugins=False)
 
-        outbox = cls(path, await Writer.open(path, connect))
+        outbox = cls(await Writer.open(path, connect))
         try:
             await outbox._begin(known, aside[0])
         except BaseException:
@@ -199,15 +196,6 @@ class Outbox:
     def set_by(self) -> float:
         """Seconds that the machine's clock is ahead of this one."""
         return time.time() - self.now()
-
-    @property
-    def is_away(self) -> bool:
-        """True if its file was removed or replaced while it was open: it takes what no later
-        agent would find."""
-        try:
-            return self._path.stat().st_ino != self._inode
-        except OSError:
-            return True
 
     async def _begin(self, known: Mark | None, damage: str) -> None:
         def write(db: Database) -> tuple[Mark, bool, float]:
@@ -298,7 +286,7 @@ class Outbox:
     async def change(self, number: int, state: State, **columns: Any) -> None:
         """Of one that waits. What it said is wiped when it ends."""
         columns |= {"state": state, "changed_wall": self.now()}
-        columns |= {} if state.waits else _WIPED
+        columns |= {} if state in WAITING else _WIPED
         names = ", ".join(f"{name} = ?" for name in columns)
         row = f"update messages set {names} where number = ? and {_WAITS}"
         sent = str(columns.get("message_id", ""))
@@ -374,9 +362,8 @@ def _note_ack(db: Database, instance: InstanceId, ack: Ack, now: float) -> bool:
     rows = "select {} from messages where message_id between ? and ? and message_id <> ''"
     found = _find(db, f"{rows} and instance = ?", id, last, instance)
     for row in found:
-        state, why = after_ack(row.state, word), ("", "")
-        if state is State.FAILED:
-            why = ("refused", "WhatsApp refused it afterwards")
+        state = after_ack(row.state, word)
+        why = ("refused", "WhatsApp refused it afterwards") if state is State.FAILED else ("", "")
         if state is not row.state:
             change = "state = ?, changed_wall = ?, reason = ?, sentence = ? where number = ?"
             db.execute(f"update messages set {change}", [state, now, *why, row.number])

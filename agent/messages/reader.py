@@ -40,7 +40,6 @@ READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
 FIGURES = ("newest", "waiting", "bytes", "lost", "refused")
-_UNKNOWN_CALL = ("invalid_request", "do")
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -183,7 +182,7 @@ class Reader:
         try:
             return await self._workers.call(id, do, args, seconds)
         except (LinkError, EngineError) as error:
-            if (error.code, error.field) == _UNKNOWN_CALL:
+            if (error.code, error.field) == ("invalid_request", "do"):
                 why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
                 raise Refused(why, code="not_kept") from error
             if isinstance(error, EngineError) and error.code not in (ENDING, "unreadable"):

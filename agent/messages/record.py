@@ -74,11 +74,10 @@ OWN: Mapping[str, _Fields] = {
     },
 }
 """Each kind with the fields that only it has. A gap is made for a reader and never kept."""
-KINDS = tuple(kind for kind in OWN if kind != GAP)
 _PERSONS = ("chat", "sender", "alias", "participant")
 _DEVICE = re.compile(r":[0-9]{1,5}@")
 """In a jid of one of a person's devices, 49…:12@s.whatsapp.net: records name the person."""
-_BY_KIND = {kind: {**COMMON, **own} for kind, own in OWN.items()}
+_BY_KIND = {kind: {**COMMON, **own} for kind, own in OWN.items() if kind != GAP}
 
 
 def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
     id, kind = raw.get("id"), raw.get("kind")
     if not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID:
         raise ValueError(f"a record's id is not 1 to {LONGEST_ID} characters long")
-    if kind not in KINDS:
+    if kind not in _BY_KIND:
         raise ValueError(f"no record is of kind {kind!r:.40}")
     found: dict[str, Any] = {"v": VERSION, "id": id, "kind": kind}
     for name, (wanted, _) in _BY_KIND[kind].items():
@@ -125,8 +124,7 @@ def gap(first: int, last: int, since: float, missing: int | None) -> dict[str, A
 
 def erased(after: int, now_wall: float) -> dict[str, Any]:
     """The gap before a session's first record, for a reader that had others of it."""
-    own = {"id": f"g:{after}:erased", "kind": GAP, "cursor": 0, "kept": now_wall}
-    return {"v": VERSION, **own}
+    return {"v": VERSION, "id": f"g:{after}:erased", "kind": GAP, "cursor": 0, "kept": now_wall}
 
 
 def read(body: Any) -> dict[str, Any] | None:

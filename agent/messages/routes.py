@@ -30,8 +30,6 @@ ONE = f"/api/instance/{{id:{ID_PATTERN}}}"
 NEWEST = "newest"
 LONGEST_CURSOR = 15
 """Digits: beyond them not every reader's numbers are exact, and no session comes so far."""
-FRAMES = 50
-"""Records in memory for one WebSocket."""
 _WAIT = 15.0
 """Seconds after which a WebSocket looks again though it heard of no news."""
 _EXPECTED_BACK = ("not_running", "slow")
@@ -46,10 +44,8 @@ SAFE = (
 LONGEST_NAME = 150
 """Bytes, as file systems count."""
 PIECE = 256 * 1024
-PIECE_SECONDS = 60.0
-"""In which a reader must take a piece."""
 SLOWEST = 32 * 1024
-"""Bytes a second that a reader must take of the whole."""
+"""Bytes a second that a reader must take of the whole, beside a minute."""
 _LOAD_WAIT = 30
 _NO_NAME = re.compile(r"[^\w .,()\[\]+=@~#-]", re.ASCII)
 
@@ -90,7 +86,7 @@ async def _write(
     """The listener sets the pace; one that does not read is let go."""
     while not reader.ending:
         try:
-            page = await reader.page(call.id, after, limit=FRAMES, wait=_WAIT)
+            page = await reader.page(call.id, after, limit=50, wait=_WAIT)
         except WaError as error:
             if error.code == ENDING:
                 break
@@ -166,10 +162,9 @@ async def media(call: Call) -> web.StreamResponse:
         answer.content_length = size = about["size"]
         try:
             await answer.prepare(call.request)
-            async with asyncio.timeout(PIECE_SECONDS + size / SLOWEST):
+            async with asyncio.timeout(60.0 + size / SLOWEST):
                 while piece := await loop.run_in_executor(None, file.read, PIECE):
-                    async with asyncio.timeout(PIECE_SECONDS):
-                        await answer.write(piece)
+                    await answer.write(piece)
                 await answer.write_eof()
         except (OSError, TimeoutError) as error:
             # Half an answer is out: only the end of the connection tells the reader.

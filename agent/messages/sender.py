@@ -22,7 +22,7 @@ from agent.failpoint import failpoint
 from agent.log import about
 from agent.messages.media import OutFiles
 from agent.messages.outbox import Outbox, OutMessage, chat_of
-from agent.messages.outcomes import UNSURE, Hold, Holds, State, explain_refusal, judge, next_try
+from agent.messages.outcomes import LEFT, UNSURE, Hold, Holds, State, judge, next_try, refusal_of
 from agent.messages.settings import MessagesSettings, PaceSettings
 from agent.supervise.supervisor import Supervisor
 
@@ -33,7 +33,6 @@ AT_ONCE = 4
 LOOK_AGAIN = 10.0
 """Seconds after which a session that is held is looked at again; its events wake earlier."""
 LEAST_WAIT, LONGEST_WAIT = 0.05, 60.0
-WRITE_AGAIN = 5.0
 ME = "me"
 """In the place of a jid: this session's account."""
 _CHANGES = ("reaction", "delete")
@@ -280,7 +279,7 @@ class SessionSender:
         failpoint("outbox_noted")
 
     async def _failed(self, waiting: Waiting, error: WaError, engine: str) -> None:
-        shown, row = explain_refusal(engine, error), waiting.row
+        shown, row = refusal_of(engine, error), waiting.row
         found = judge(shown.code, str(error), row.tries + 1)
         wait, now = 0.0, boot_now()
         if found == "session":
@@ -333,7 +332,7 @@ class SessionSender:
                     log.error("an end is written later: %s", error, extra=about(self.id))
                     self.ended(waiting, state, reason, end)
                 said = True
-                await asyncio.sleep(WRITE_AGAIN)
+                await asyncio.sleep(5.0)
         await asyncio.to_thread(self._files.remove, waiting.row.file)
         self.drop(waiting)
         if not said:
@@ -352,7 +351,7 @@ async def complete(
         return message
     whole, chat = dict(message), chat_of(str(message["to"]))
     row = await outbox.find(id, whole[its])
-    if row is not None and row.chat == chat and row.state.left and row.type not in _CHANGES:
+    if row is not None and row.chat == chat and row.state in LEFT and row.type not in _CHANGES:
         whole[its] = row.message_id
         whole.setdefault(writer, ME)
     elif whole[its].startswith("out_"):

@@ -25,7 +25,7 @@ from agent.failpoint import failpoint
 from agent.log import about
 from agent.messages.media import OutFiles
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of
-from agent.messages.outcomes import UNSURE, Hold, State
+from agent.messages.outcomes import LEFT, UNSURE, WAITING, Hold, State
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
 from agent.messages.settings import MESSAGES, PACE
@@ -38,17 +38,10 @@ log = logging.getLogger(__name__)
 FOLDER = "outbox"
 MARK = "outbox.mark"
 """The fact of the agent's database that knows the mark of the outbox."""
-OPENS_WITHIN = 10.0
-"""Seconds that a request waits for the outbox just after the agent's start."""
 OPEN_AGAIN = 10.0
-TRIES_END_WITHIN = 5.0
-TICK = 1.0
 TIDY_EVERY = 5.0
-LOOK_EVERY = 5.0
-"""Seconds, at least, between two looks at the acknowledgements that were kept."""
 EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
 ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)
-MOST_REASONS = 40
 _KEPT = {
     "waiting": Family("wa_messages_waiting", GAUGE, "Kept records that wait for a reader."),
     "bytes": Family("wa_messages_bytes", GAUGE, "Size of the kept records, by session."),
@@ -99,6 +92,8 @@ class Sending:
         self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
         self._opened = asyncio.Event()
         self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
+        self.dropped: dict[InstanceId, int] = {}
+        """Messages that a deletion ended, until it was answered."""
         self.lost = ""
         """What of the outbox was lost before this agent opened it."""
         self._untidy = True
@@ -176,9 +171,9 @@ class Sending:
             raise end
         if end is not None:
             return 200, end
-        if row.state.left:
+        if row.state in LEFT:
             return 200, json.loads(row.answer) if seconds else self._show(row)
-        if row.state.waits:
+        if row.state in WAITING:
             look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
             return 202, {**self._show(row), "look": look}
         if row.state in (State.CANCELLED, State.EXPIRED):
@@ -262,7 +257,7 @@ class Sending:
 
     async def _ready(self) -> Outbox:
         with suppress(TimeoutError):
-            async with asyncio.timeout(OPENS_WITHIN):
+            async with asyncio.timeout(10.0):  # just after the agent's start
                 await self._opened.wait()
         if self._outbox is None:
             raise self._trouble
@@ -270,10 +265,10 @@ class Sending:
 
     async def _lane(self, id: InstanceId, chat: str) -> str:
         """The chat under the name by which both its names keep one order."""
-        with suppress(WaError):
-            asked = {"chat": chat}
-            other = await self._reader.ask(id, "messages_name", asked) if "@lid" in chat else {}
-            return chat_of(str(other.get("name") or "")) or chat
+        if "@lid" in chat:
+            with suppress(WaError):
+                other = await self._reader.ask(id, "messages_name", {"chat": chat})
+                chat = chat_of(str(other.get("name") or "")) or chat
         return chat
 
     def _must_fit(self, id: InstanceId, size: int) -> None:
@@ -373,7 +368,7 @@ class Sending:
         running = [*tasks, *self._tasks.values()]
         for task in running:
             task.cancel()
-        stops = [sender.stop(TRIES_END_WITHIN) for sender in self.senders.values()]
+        stops = [sender.stop(5.0) for sender in self.senders.values()]
         await asyncio.gather(*stops, *running, return_exceptions=True)
         self.senders.clear()
         self._tasks.clear()
@@ -401,16 +396,16 @@ class Sending:
         if state is State.SENT:
             counts.sent_wall = time.time()
         elif state in (State.FAILED, State.UNKNOWN):
-            known = reason in counts.reasons or len(counts.reasons) < MOST_REASONS
+            known = reason in counts.reasons or len(counts.reasons) < 40
             counts.reasons[reason if known else "other"] += 1
         waiting.tell(end)
 
     async def _tick(self, outbox: Outbox) -> None:
-        """Until the file is found damaged, or another one lies in its place."""
+        """Until the file is found damaged, or is gone."""
         tidied = time.monotonic()
         while True:
             holds = (sender.hold for sender in self.senders.values())
-            if outbox.is_away or any(hold and hold.code == "damaged" for hold in holds):
+            if not self._path.exists() or any(hold and hold.code == "damaged" for hold in holds):
                 return
             for row in await outbox.overdue() if self.senders else ():
                 owner = self.senders.get(row.instance)
@@ -419,7 +414,7 @@ class Sending:
             if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
                 self._untidy, tidied = False, time.monotonic()
                 await outbox.tidy()
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(1.0)
 
     async def _events(self, outbox: Outbox) -> None:
         """Changes that may let a session send, acknowledgements, deletions."""
@@ -443,24 +438,26 @@ class Sending:
         changes = self._reader.follow_changes()
         ids: frozenset[InstanceId] = frozenset(await outbox.followed())
         while True:
-            for id, cursor in (await outbox.followed()).items():
-                if id in ids:
-                    with suppress(NotFound, Refused, TryLater):  # a change comes later
-                        await self._read_acks(outbox, id, cursor)
-            await asyncio.sleep(LOOK_EVERY)
+            for id, reached in (await outbox.followed()).items():
+                cursor: int | None = reached if id in ids else None
+                with suppress(NotFound, Refused, TryLater):  # a change comes later
+                    while cursor is not None:
+                        page = await self._reader.page(id, cursor, limit=LONGEST_PAGE)
+                        kept = [each for each in page.records if each["kind"] == "message_ack"]
+                        acks = [(it.get("message_id", ""), it.get("state", "")) for it in kept]
+                        await outbox.note_acks(id, acks, page.next)
+                        cursor = page.next if page.more else None
+            await asyncio.sleep(5.0)
             ids = await changes.next()
 
-    async def _read_acks(self, outbox: Outbox, id: InstanceId, cursor: int) -> None:
-        more = True
-        while more:
-            page = await self._reader.page(id, cursor, limit=LONGEST_PAGE)
-            kept = [each for each in page.records if each["kind"] == "message_ack"]
-            acks = [(it.get("message_id", ""), it.get("state", "")) for it in kept]
-            await outbox.note_acks(id, acks, page.next)
-            cursor, more = page.next, page.more
+    async def forget(self, id: InstanceId) -> int:
+        """The instance was deleted: the number of its messages that are not sent."""
+        if self._outbox is not None:
+            await self._forget(self._outbox, id, time.time())
+        return self.dropped.pop(id, 0)
 
     async def _forget(self, outbox: Outbox, id: InstanceId, deleted_wall: float) -> None:
-        """The instance is deleted; another one of that name may have been made since."""
+        """Another instance of that name may have been made since."""
         born = 0.0
         with suppress(NotFound):
             made = self._sessions.view(id).instance.created_wall
@@ -469,6 +466,7 @@ class Sending:
         if not (gone := await outbox.forget_instance(id, born)):
             return
         self._untidy, sender = True, self.senders.get(id)
+        self.dropped[id] = self.dropped.get(id, 0) + len(gone)
         words = f"{len(gone)} accepted messages are not sent: their instance was deleted"
         for row in gone:
             if sender is not None and (waiting := sender.waiting.get(row.number)) is not None:
