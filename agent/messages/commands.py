@@ -139,7 +139,10 @@ def outbox(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace, client: Client, path: str) -> int:
-    message = client.request("DELETE", f"{path}/{quote(options.cancel, safe='')}").json()
+    if not options.cancel or (id := quote(options.cancel, safe=":@=")) != options.cancel:
+        why = "--cancel names none by its id; without --cancel, this command lists them"
+        raise InvalidRequest(f"cannot cancel a message: {why}", field="cancel")
+    message = client.request("DELETE", f"{path}/{id}").json()
     if message["state"] == State.CANCELLED:
         return print_answer(options, message, f"{message['id']} is cancelled")
     why = f"{message['id']}: {clean(message['sentence'])}; look whether it arrived"

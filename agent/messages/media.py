@@ -21,8 +21,6 @@ from agent.messages.record import MESSAGE
 FOLDER = "media"
 LIVES = 86_400.0
 """Seconds after its load at which a file goes."""
-WAITING = 32
-"""Loads under way and waiting; more are refused."""
 STILL = 100.0
 """Seconds without a piece after which a load ends."""
 LONGEST = 900.0
@@ -83,7 +81,7 @@ class MediaLoader:
         """The load of this file that is under way, or a new one."""
         if (task := self._tasks.get(name)) is not None:
             return task
-        if len(self._tasks) >= WAITING:
+        if len(self._tasks) >= 32:  # under way and waiting
             raise _no("too many are loaded already", "busy")
         task = self._tasks[name] = asyncio.create_task(self._load(name, record), name="media")
         task.add_done_callback(lambda done: self._ended(name, done))

@@ -32,11 +32,8 @@ from agent.store.connect import explain
 from agent.store.writer import Writer
 
 NAME = "outbox.db"
-KEPT_HOURS = 72.0
-"""Hours for which a message that ended is shown."""
 CUT = 64
 """Characters that an event has of WhatsApp's id."""
-MOST_EARLY = 1000
 _WAITS = "state in ('accepted', 'sending')"
 _FOLLOWED = "state in ('accepted', 'sending', 'sent', 'delivered')"
 _WIPED = {"content": "", "file": "", "size": 0}
@@ -161,7 +158,7 @@ class Outbox:
         """A sentence on what a person must know of how the file was opened."""
         self.ahead = 0.0
         """Seconds from the boot clock to this one."""
-        self._early: deque[tuple[InstanceId, Ack]] = deque(maxlen=MOST_EARLY)
+        self._early: deque[tuple[InstanceId, Ack]] = deque(maxlen=1000)
         """Acknowledgements of messages that are not known; a try under way may have sent them."""
 
     @classmethod
@@ -340,7 +337,7 @@ class Outbox:
     async def tidy(self) -> None:
         """Rows that ended long ago go, and what was wiped goes from the journal as well."""
         ended = f"delete from messages where not {_WAITS} and changed_wall < ?"
-        due, empty = self.now() - KEPT_HOURS * 3600, "pragma wal_checkpoint(truncate)"
+        due, empty = self.now() - 72 * 3600.0, "pragma wal_checkpoint(truncate)"
         await self._writer.write(lambda db: db.execute(ended, [due]))
         await self._writer.read(lambda db: db.execute(empty).fetchall())
 
