@@ -9,7 +9,6 @@ from agent.api.http.call import Parts as ApiParts
 from agent.api.server import Server
 from agent.config.config import Config
 from agent.daemon.troubles import Troubles
-from agent.messages import metrics
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
@@ -49,7 +48,7 @@ async def open_parts(
     webhooks = Webhooks(config, (store, bus, reader, supervisor.views))
 
     def families() -> Iterator[Family]:
-        yield from metrics.families(reader, sending, supervisor.views())
+        yield from sending.families(supervisor.views())
         yield from troubles.families()
         yield from webhooks.families()
 

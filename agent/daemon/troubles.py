@@ -133,7 +133,7 @@ class Troubles:
                 if members
             },
             self.exporter.machine.values(),
-            {id: row.accepted_wall for id, row in waits if row is not None},
+            {id: since for id, since in waits if since is not None},
             self.oldest_event(),
             Limits(
                 health.slow, health.error_rate, memory.warn, memory.critical, config.troubles.cpu

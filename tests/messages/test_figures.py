@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 
 from agent.core.model import InstanceId
-from agent.messages import metrics
 from agent.messages.outcomes import State
 from agent.messages.sending import Counts, Sending
 from agent.metrics.family import render
@@ -19,7 +18,7 @@ def test_every_session_has_its_counts_from_the_first_moment(tmp_path: Path) -> N
     sending = Sending(tmp_path, supervisor, FakeKeys(), supervisor.bus, reader)
 
     def lines() -> list[str]:
-        return render(metrics.families(reader, sending, (A, B))).decode().splitlines()
+        return render(sending.families((A, B))).decode().splitlines()
 
     ended, states = 'wa_outbox_messages_total{session="b",state="%s"} 0.0', "sent failed unknown"
     assert {*map(ended.__mod__, states.split()), 'wa_outbox_waiting{session="a"} 0.0'} <= {*lines()}
