@@ -255,8 +255,7 @@ class SystemdHost:
         believed but asked about: a reload removes each unit and makes it again."""
         body = message.body
         if message.member == "PropertiesChanged":
-            unit = units.unit_of_path(message.path or "")
-            instance = self._kind.id_of(unit) if unit else None
+            instance = self._kind.id_of(units.unit_of_path(message.path or ""))
             plain = {name: value.value for name, value in body[1].items()}
             if instance is not None and self._cache.changed(instance, plain, body[2]):
                 self._wake(instance)
