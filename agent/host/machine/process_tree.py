@@ -20,7 +20,7 @@ class Usage:
 
     def shared_by(self, count: int) -> "Usage":
         """One session's part, where one process holds so many."""
-        memory, cpu = self.memory_bytes, self.cpu_seconds
+        memory, cpu, count = self.memory_bytes, self.cpu_seconds, max(count, 1)
         return Usage(memory and memory // count, cpu and cpu / count, self.processes)
 
     def completed(self, other: "Usage") -> "Usage":
