@@ -138,6 +138,7 @@ class SandboxEngine:
     async def close(self) -> None:
         self._server.close()
         await self._tasks.cancel()
+        self._conversation.close()
         await self._saved.settle()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
