@@ -183,7 +183,7 @@ class SharedNode:
         except EngineError as error:
             await self._end_node(client, f"it did not let go of a session: {error}")
 
-    async def watch(self, alive: Callable[[], None]) -> None:
+    async def watch(self, alive: Callable[[], object]) -> None:
         """Look after Node until cancelled; `alive` is called at each look."""
         while True:
             alive()

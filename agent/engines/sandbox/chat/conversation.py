@@ -7,16 +7,20 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Happening
 from agent.engines.base import Reporter
-from agent.engines.sandbox.chat.held import Held, Record
 from agent.engines.sandbox.chat.records import ME, ack, chat_of, new_id, own_message, record_of
 from agent.engines.sandbox.chat.said_files import SaidFiles
 from agent.engines.sandbox.chat.uploads import Uploads
 from agent.engines.sandbox.server import Server
 from agent.errors import EngineError, InvalidRequest
+
+if TYPE_CHECKING:
+    from agent.engines.sandbox.chat.held import Held
+
+Record = Mapping[str, Any]
 
 FOLDER = "whatsapp"
 """Beside the session's own folder: what WhatsApp and the contacts have is no part of a session."""
@@ -204,8 +208,10 @@ class Conversation:
     def _happened(self, kind: str, **detail: Any) -> None:
         self._reporter.happened(Happening(kind, detail))
 
-    def _side(self) -> Held:
+    def _side(self) -> "Held":
         if self._held is None:
+            from agent.engines.sandbox.chat.held import Held  # with sqlite3
+
             self._held = Held(self._own_folder(), kept=self._reporter.keeps)
         return self._held
 
