@@ -169,15 +169,7 @@ def _die() -> None:
 
 def _damage(path: Path) -> None:
     """Leave half of the file and rubbish after it, as a torn write does."""
-    try:
-        whole = path.read_bytes()
-        file = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise InvalidRequest(
-            "cannot damage the session file: there is none", field="name"
-        ) from error
-    try:
-        os.write(file, whole[: len(whole) // 2] + os.urandom(16))
-        os.fsync(file)
-    finally:
-        os.close(file)
+    if not path.exists():
+        raise InvalidRequest("cannot damage the session file: there is none", field="name")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + os.urandom(16))

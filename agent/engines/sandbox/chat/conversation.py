@@ -54,6 +54,12 @@ class Conversation:
         self._held: Held | None = None
         self._uploads = Uploads()
         self._files = SaidFiles(self._own_folder)
+        self.commands: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
+            "say": self.say,
+            "heard": self.heard,
+            "file_part": self._uploads.take,
+            "said_part": self._files.take,
+        }
         self._changed = asyncio.Event()
         self._noise = 0
         self._shown: dict[str, asyncio.TimerHandle] = {}
@@ -146,12 +152,6 @@ class Conversation:
                 f"cannot {kind} {id!r:.60}: this account sent no such message to that chat",
                 code="message_not_found",
             )
-
-    def take_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._uploads.take(part)
-
-    def take_said_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._files.take(part)
 
     def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """What a contact sent with a message."""
