@@ -75,7 +75,7 @@ def load_config(
         table, _, name = key.rpartition(".")
         tables.setdefault(table, {})[name] = value
         source.given[key] = words
-    warnings = _give_to_backends(env, source)
+    warnings = _give_to_backends(env, source.tables.get("backend", []), source.given)
     if "total" in (memory := tables.get("memory", {})):
         # machine_share is the limit of configurations without memory.total.
         memory.setdefault("machine_share", 0.0)
@@ -230,17 +230,18 @@ def _name_tables(source: Source) -> None:
             raise source.refuse(name, f"it must be written as [[{name}]]")
 
 
-def _give_to_backends(env: Mapping[str, str], source: Source) -> tuple[str, ...]:
-    """Sets the keys that variables give to backends; a sentence for each that no backend takes."""
-    backends, unused = source.tables.get("backend", []), []
+def _give_to_backends(
+    env: Mapping[str, str], backends: list[Row], given: dict[str, str]
+) -> tuple[str, ...]:
+    """Sets the keys that variables give; a sentence for each variable that no backend takes."""
+    unused = []
     for name, (key, engine) in OF_BACKENDS.items():
-        text = env.get(name)
         fitting = [n for n, it in enumerate(backends) if not engine or it.get("engine") == engine]
-        if text and fitting:
-            backends[fitting[0]][key] = text
-            source.given[f"backend[{fitting[0]}].{key}"] = f"environment variable {name}"
-        elif text:
-            wanted = f"[[backend]] of engine {engine}" if engine else "[[backend]]"
+        if env.get(name) and fitting:
+            backends[fitting[0]][key] = env[name]
+            given[f"backend[{fitting[0]}].{key}"] = f"environment variable {name}"
+        elif env.get(name):
+            wanted = f"[[backend]]{engine and f' of engine {engine}'}"
             cause = f"there is no {wanted} whose {key} it could be"
             unused.append(f"the environment variable {name} is not used: {cause}")
     return tuple(unused)
