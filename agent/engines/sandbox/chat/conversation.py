@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Happening
 from agent.engines.base import Reporter
-from agent.engines.sandbox.chat.records import ME, ack, chat_of, new_id, own_message, record_of
+from agent.engines.sandbox.chat.records import ack, chat_of, new_id, own_message, record_of
 from agent.engines.sandbox.chat.said_files import SaidFiles
 from agent.engines.sandbox.chat.uploads import Uploads
 from agent.engines.sandbox.server import Server
@@ -29,7 +29,6 @@ AT_ONCE = 200
 AGAIN_AFTER = 1.0
 """Seconds until it gives again what was not taken."""
 LARGEST = 256 << 10
-MOST_SAID = 10_000
 NOISE = "5511900000001"
 """Who writes at the rate of the settings."""
 
@@ -93,17 +92,12 @@ class Conversation:
     def say(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
         """Something happens at a contact, or on the account's phone; `count` times."""
         said, hidden = self._with_file(said)
-        count = said.get("count", 1)
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_SAID:
-            raise InvalidRequest(f"cannot say it: count is 1 to {MOST_SAID}", field="count")
-        if count == 1:
-            records = [record_of(said)]
-        else:
+        numbered: list[dict[str, str]] = [{}]
+        if (count := said.get("count", 1)) > 1:
             base, text = said.get("message_id") or new_id(), said.get("text", "")
-            numbered = (
-                {"message_id": f"{base}-{n}", "text": f"{text} {n}"} for n in range(1, count + 1)
-            )
-            records = [record_of({**said, **each}) for each in numbered]
+            numbers = range(1, count + 1)
+            numbered = [{"message_id": f"{base}-{n}", "text": f"{text} {n}"} for n in numbers]
+        records = [record_of({**said, **each}) for each in numbered]
         if len(json.dumps(records[0])) > LARGEST:
             raise InvalidRequest(f"cannot say it: it has more than {LARGEST} bytes", field="fields")
         self._add([{**record, **hidden} for record in records])
@@ -115,7 +109,6 @@ class Conversation:
         key = message.get("key")
         id = "3EB0" + key[:18].upper() if isinstance(key, str) and key else new_id()
         chat = chat_of(message["to"])
-        self._must_know(chat, message)
         shown = {**_shown(message), **self._uploads.whole(message)}
         if self._side().receive(chat, id, shown):
             self._add([own_message(chat, id, message)])
@@ -140,28 +133,12 @@ class Conversation:
         with suppress(EngineError):  # on a full disk the contact sees it a little longer
             self.tell({"type": "paused", "chat": chat})
 
-    def _must_know(self, chat: str, message: Mapping[str, Any]) -> None:
-        """A phone changes only what it has got from this account; a group's admin may delete what
-        others wrote."""
-        kind, id = message.get("type"), message.get("message_id", "")
-        others = kind == "delete" and message.get("sender", ME) != ME
-        if kind not in ("edit", "delete") or (others and chat.endswith("@g.us")):
-            return
-        if others or not self._side().has(chat, id):
-            raise EngineError(
-                f"cannot {kind} {id!r:.60}: this account sent no such message to that chat",
-                code="message_not_found",
-            )
-
     def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """What a contact sent with a message."""
         return self._files.pieces(str(record["_media"].get("file", "")))
 
     def heard(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        after, limit = asked.get("after", 0), asked.get("limit", 100)
-        if not isinstance(after, int) or not isinstance(limit, int) or not 1 <= limit <= 1000:
-            raise InvalidRequest("cannot show messages: limit is 1 to 1000", field="limit")
-        return self._side().page(after, limit)
+        return self._side().page(asked.get("after", 0), asked.get("limit", 100))
 
     def make_noise(self) -> None:
         """By turns a contact writes, and the account's owner on the phone."""

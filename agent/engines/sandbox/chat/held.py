@@ -84,11 +84,6 @@ class Held:
             self._db.execute("delete from heard where cursor <= ?", (oldest,))
         return done.rowcount == 1
 
-    def has(self, chat: str, id: str) -> bool:
-        ask = "select 1 from heard where chat = ? and id = ?"
-        with _doing("read"):
-            return self._db.execute(ask, (chat, id)).fetchone() is not None
-
     def page(self, after: int, limit: int) -> Mapping[str, Any]:
         """The messages after that cursor, and the cursor of the last one of them."""
         ask = "select * from heard where cursor > ? order by cursor limit ?"
