@@ -108,7 +108,7 @@ def add_backend(options: argparse.Namespace) -> int:
     keys = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items())
     lines = "\n".join(["[[backend]]", *keys, ""])
     client, doing = client_of(options), f"add backend {options.backend} to"
-    add_rows(path, "backend", [wanted], lines, env=os.environ, what=doing)
+    add_rows(path, lines, env=os.environ, what=doing)
     client.post("/api/reload")
     done = f"{options.backend} is added; how it is: wa-agent backends {options.backend}"
     return print_answer(options, wanted, done)
