@@ -317,12 +317,10 @@ class Server:
         last look tells, or probes of a thousand would wait for turns until all are too late."""
         remote = self._remotes[id]
         if remote in self._waiting and not deep:
-            if (fact := self.facts.get(id)) is None:
+            if (claim := self.last_words(id)) is None:
                 cause = "others are looked at first"
                 raise ServerDown(f"look at {remote}", "timeout", cause, reached=False)
-            proved_at = fact.proved_at()
-            age = None if proved_at is None else boot_now() - proved_at
-            return ProbeAnswer(replace(fact.claim, proof_age=age), {})
+            return ProbeAnswer(claim, {})
         try:
             detail = await self._ask(remote, deep=deep)
         finally:
@@ -373,6 +371,13 @@ class Server:
         news = before is None or _words(before.claim) != _words(claim)
         if news or (claim.proof_age is not None) != proved:
             self._changed(id)
+
+    def last_words(self, id: InstanceId) -> Claim | None:
+        """The last claim of that session, its proof aged by the time since."""
+        if (fact := self.facts.get(id)) is None:
+            return None
+        proved_at = fact.proved_at()
+        return replace(fact.claim, proof_age=None if proved_at is None else boot_now() - proved_at)
 
     # the server
 

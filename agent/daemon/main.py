@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.api.server import Server
+from agent.backends.declared import CIRCUITS
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.sections import USUAL_LISTEN
@@ -40,7 +41,6 @@ from agent.log import set_up_logging
 from agent.logfiles import open_files
 from agent.store.database import Store
 from agent.supervise.assemble import Ground, Supervision
-from agent.supervise.backends.registry import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
 from agent.supervise.start_up import find_declared_problem, line_up, load_instances

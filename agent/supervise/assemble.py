@@ -4,6 +4,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from agent.backends.declared import RETRY_AFTER, Backends
 from agent.clock import boot_now
 from agent.config.config import Config
 from agent.config.tables import check_declared, declared_for, worker_settings
@@ -14,11 +15,6 @@ from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.agent_status import CheckTimes, StatusFigures
-from agent.supervise.backends.adoption import Adoption
-from agent.supervise.backends.backend import Shared
-from agent.supervise.backends.face import BackendFace
-from agent.supervise.backends.host import BackendHost
-from agent.supervise.backends.registry import RETRY_AFTER, Backends
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
@@ -40,6 +36,7 @@ from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.reach.watch import Reaching, ReachNews, waits_for_its_address
 from agent.supervise.registry import Registry
 from agent.supervise.requests.creation import Creation
+from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents
@@ -88,15 +85,15 @@ class Supervision:
             wanted=lambda its: waits_for_its_address(its, host),
         )
         self.backends = Backends(
-            Shared(
-                root=config.agent.state_path / "backends",
-                wakes=self.ground.backend_wakes,
-                facts=self._facts,
-                wake=wake,
-                note=self._notes.write,
-                breaker=lambda: settings.config.reconnect.breaker,
-                crypto_patterns=config.crypto_patterns,
-            )
+            root=config.agent.state_path / "backends",
+            instances=self._facts,
+            store=self.ground.store,
+            wake=wake,
+            wake_backend=self.ground.backend_wakes.wake,
+            look_again=self._look_again,
+            note=self._notes.write,
+            breaker=lambda: settings.config.reconnect.breaker,
+            crypto_patterns=config.crypto_patterns,
         )
         self.incidents = Incidents(
             lambda: settings.config.incident_policy,
@@ -137,8 +134,7 @@ class Supervision:
         self.creation = Creation(
             registry=self.registry, backends=self.backends, room=self.room, wake=self.wake
         )
-        create = self.creation.create
-        self.adoption = Adoption(self.backends, self._facts, store, create)
+        self.backends.create = self.creation.create
         self.packs = Packs(
             open_host=self.ground.open_packs,
             size=settings.config.worker.pack,
@@ -146,8 +142,8 @@ class Supervision:
             wake=self.wake,
             link_stats=self._link_stats,
         )
-        self.seats = BackendHost(
-            self.ground.host, self.backends, self._facts.get, self._turns.gates.no_login, self.packs
+        self.seats = Seats(
+            self.ground.host, self.packs, self.backends, self._facts, self._turns.gates.no_login
         )
         self.keeping = Snapshots(
             self.registry,
@@ -161,8 +157,8 @@ class Supervision:
 
     def _build_passes(self) -> None:
         """What a pass runs through, and the loops that run passes."""
-        settings, host, findings = self.settings, self.seats, Findings(self.settings)
-        executor = Executor(host, self.root, self.keeping, self.registry.save, settings)
+        settings, host, findings = self.settings, self.ground.host, Findings(self.settings)
+        executor = Executor(self.seats, self.root, self.keeping, self.registry.save, settings)
         waits = WaitReasons(self.backends, self._turns, self.incidents)
         self.ladder = Ladder(settings, executor, self.incidents, waits)
         recorder = Recorder(
@@ -192,10 +188,9 @@ class Supervision:
             retry_after=lambda: settings.config.health.interval,
             lane_of=lambda id: its.instance.backend if (its := self._facts.get(id)) else "",
         )
-        self.backend_face = BackendFace(self.backends, self.adoption, self.ground.store)
         self.backend_loop = Loop(
             self.ground.backend_wakes,
-            self.backend_face.run_pass,
+            self.backends.run_pass,
             parallel=BACKENDS_AT_ONCE,
             retry_after=lambda: RETRY_AFTER,
         )
@@ -204,7 +199,7 @@ class Supervision:
         """What runs on a clock, and what goes on in the next agent."""
         settings, store, registry = self.settings, self.ground.store, self.registry
         self.figures = StatusFigures(
-            host=self.seats,
+            host=self.ground.host,
             store=store,
             loop=self.loop,
             registry=registry,
@@ -260,6 +255,15 @@ class Supervision:
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)
         return None if facts is None else await self.passes.run(facts)
+
+    def _look_again(self, id: InstanceId, outage: bool) -> None:
+        if (facts := self._facts.get(id)) is not None:
+            # Its delay dates from before its server was away.
+            facts.next_probe, facts.asked.try_at_once = 0.0, True
+            if outage:
+                facts.run.claim, facts.run.probe = None, None
+                facts.run.linked_since = boot_now()
+            self.wake(id)
 
     def _take_news(self, news: ReachNews) -> None:
         """What the looks at addresses find."""

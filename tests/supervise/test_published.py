@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.backends.circuit import Circuit
 from agent.core.breaker import BreakerState
 from agent.core.model import (
     Instance,
@@ -15,7 +16,6 @@ from agent.core.model import (
 from agent.core.reconnect import ReconnectPolicy
 from agent.errors import StoreError
 from agent.store.database import Store
-from agent.supervise.backends.circuit import Circuit
 from agent.supervise.registry import Registry
 from agent.vault.identity import create
 from tests.supervise.test_show import SOURCES

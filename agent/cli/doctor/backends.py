@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.backends.adoption import ADVICE, one_server
 from agent.backends.whaticket.redis import RedisKeys
 from agent.cli.client import Client
 from agent.cli.doctor.access import Agent, agent_of, lines_for
@@ -17,7 +18,6 @@ from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
 from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
 from agent.config.sections import INSTALLED_STATE
 from agent.errors import ConfigError, WaError
-from agent.supervise.backends.one_server import ADVICE, one_server
 
 _ADVICE = {
     "unreachable": "check that it runs, that url is right, and the firewall",

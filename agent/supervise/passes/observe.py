@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.figures.session_figures import read_figures
 from agent.core.health.policy import HealthPolicy
@@ -22,15 +23,14 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.errors import EngineError, LinkError
-from agent.host.base import Host
 from agent.link.client import Link, LinkStats, Listener
 from agent.link.heard import parse_claim
 from agent.log import about
-from agent.supervise.backends.registry import Backends
 from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RunFacts
 from agent.supervise.passes.due import ask_soon, next_look, probe_interval, share_of
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
+from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.supervise.worker_link import WorkerLink
 from agent.vault.check import inspect, may_log_in
@@ -48,7 +48,7 @@ FIRST_WORDS = 1.0
 class Observer:
     """What observing needs from the rest of supervision."""
 
-    host: Host
+    host: Seats
     session_root: Path
     link_stats: LinkStats
     wake: Callable[[InstanceId], None]

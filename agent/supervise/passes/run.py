@@ -33,7 +33,6 @@ from agent.core.reconnect import (
 from agent.core.recovery.stored import with_repair
 from agent.core.verdicts import as_asked
 from agent.failpoint import failpoint
-from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.due import ON_ITS_WAY
@@ -44,6 +43,7 @@ from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.registry import Registry
+from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry, tell
 from agent.supervise.turns.incidents import Incidents
@@ -52,7 +52,7 @@ from agent.supervise.turns.turns import Turns
 
 def observation_of(
     facts: Facts,
-    host: Host,
+    host: Seats,
     policy: ReconnectPolicy,
     *,
     wait_reason: str = "",

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
+from agent.backends import circuit as module
+from agent.backends.circuit import Circuit
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.model import InstanceId
 from agent.errors import EngineError, LinkError
-from agent.supervise.backends import circuit as module
-from agent.supervise.backends.circuit import Circuit
 
 A, B = InstanceId("a"), InstanceId("b")
 CLOSED, OPEN, HALF_OPEN = BreakerState

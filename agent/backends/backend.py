@@ -1,44 +1,49 @@
-"""One declared backend: the task that watches its server, its outages, and what its sessions hear.
+"""One declared backend: the task that watches its server, its outages, and its sessions' seats.
 
 During an outage its sessions wait (`backend_down`); when it is over, the agent checks them one
-after another. A session reads and acts through its share of the server's task, as through a link.
+after another. A session reads and acts through its seat in the server's task, as through a link.
 """
 
 import asyncio
 import logging
 import random
 import re
+import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from agent.backends.circuit import Circuit, Noted
 from agent.backends.http import ServerDown
-from agent.backends.server import Server
+from agent.backends.server import Server, ServerApi
 from agent.clock import boot_now
-from agent.config.declaration import BackendDeclaration
+from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import (
+    UNIT_ABSENT,
     Category,
-    Claim,
     Happening,
+    Instance,
     InstanceId,
     JournalEntry,
-    RemoteSession,
     ServerClaim,
+    SessionRecord,
+    UnitState,
+    UnitStatus,
 )
+from agent.core.reconnect import needs_connect
+from agent.core.view import InstanceView
 from agent.core.words import UNREACHED, is_adopted
-from agent.errors import EngineError, HostError, InvalidRequest, LinkError, WaError
+from agent.errors import ConfigError, EngineError, HostError, InvalidRequest, LinkError, WaError
 from agent.link.client import Listener
 from agent.link.wire import Hello
-from agent.supervise.backends.circuit import Circuit, Noted
-from agent.supervise.facts import Facts
-from agent.supervise.loop import Wakes
+from agent.store.database import Store
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +56,8 @@ START_AGAIN = 5.0
 """Seconds after which a task that ended by a fault of the agent is started again."""
 MOST_UNHEARD = 100
 """Happenings of one session that no pass listens to yet."""
+FIRST_LOOK, RESTART_TIMEOUT = 15.0, 120.0
+"""Seconds; a server may take long to make a session, or to have it connected again."""
 STEPS = 8
 """The most requests, one after another, that a look at a session or its code takes."""
 MOST_SLACK = 120.0
@@ -59,18 +66,29 @@ _COUNTS = re.compile(r"[0-9]+")
 Answer = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Member(Protocol):
+    """A session on a backend, as supervision keeps it."""
+
+    instance: Instance
+    record: SessionRecord
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Shared:
     """What all backends use."""
 
     root: Path
     """A folder for each backend is in it, for what its kind keeps."""
-    wakes: Wakes
-    """Wakes the passes of backends; `wake` wakes those of sessions."""
-    facts: Mapping[InstanceId, Facts]
+    instances: Mapping[InstanceId, Member]
+    store: Store
     wake: Callable[[InstanceId], None]
+    """Begin a pass of that session; `wake_backend`: of that backend."""
+    wake_backend: Callable[[InstanceId], None]
+    look_again: Callable[[InstanceId, bool], None]
+    """Its server is back. True: after an outage, from before which no claim proves anything."""
     note: Callable[[JournalEntry], Noted]
     breaker: Callable[[], BreakerPolicy]
+    create: Callable[[Instance], Coroutine[Any, Any, InstanceView]] = field(init=False)
     crypto_patterns: Sequence[CryptoPattern] = ()
 
 
@@ -83,14 +101,14 @@ class Backend:
     """Named by the same rule as instances."""
     shared: Shared
     circuit: Circuit = field(init=False)
-    roster: dict[InstanceId, str] = field(default_factory=dict)
-    """The sessions that are watched, each with the name of its run."""
+    seats: "dict[InstanceId, Seat]" = field(default_factory=dict)
+    """Of the sessions that are watched."""
     unread: str = ""
     """Why a file that it names (key, password, certificates) cannot be used: its server is not
     asked."""
     secret: BackendDeclaration | None = None
     """The declaration with its key, as last read."""
-    served: Server | None = None
+    server: Server | None = None
     task: asyncio.Task[None] | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while its task is begun: a task may take 20 s to end before the next one."""
@@ -98,7 +116,7 @@ class Backend:
     next_start: float = 0.0
     next_look: float = 0.0
     """When it is time to look for sessions to adopt."""
-    server: ServerClaim | None = None
+    claim: ServerClaim | None = None
     """What the last request for its list told; None: none yet since its task began."""
     checked_at: float = float("-inf")
     checked_wall: float | None = None
@@ -114,9 +132,6 @@ class Backend:
     """The backend's sessions that have not come back yet."""
     asking: set[InstanceId] = field(default_factory=set)
     """Sessions that want to try, and wait for a good check."""
-    listener: dict[InstanceId, Listener] = field(default_factory=dict)
-    unheard: dict[InstanceId, deque[Happening]] = field(default_factory=dict)
-    """What logs told since the agent's start of sessions that no pass listens to yet."""
     _slow: deque[float] = field(default_factory=lambda: deque(maxlen=12))
     """The seconds that its last answers took."""
     _cause: str = ""
@@ -129,34 +144,34 @@ class Backend:
 
     @property
     def up(self) -> bool:
-        return self.server is not None and self.server.up
+        return self.claim is not None and self.claim.up
 
     @property
     def unchecked(self) -> bool:
         """Nothing is known of it since the agent's start."""
-        return self.checked_at == float("-inf") and not self.unread
+        return self.checked_wall is None and not self.unread
 
     @property
     def reason(self) -> str:
         """Why it is away, as a code; "" = it is up."""
-        return "" if self.up else (self.server.reason if self.server else "not_checked")
+        return "" if self.up else (self.claim.reason if self.claim else "not_checked")
 
     @property
     def sentence(self) -> str:
         """Why it is not well, for people."""
         if self.unread:
             return f"{self.unread}; the agent reads it again every {UNREAD_AGAIN:g} s"
-        if self.server is None:
+        if self.claim is None:
             return "the agent has not checked its server yet"
-        if not self.server.up:
-            return self.server.sentence
+        if not self.claim.up:
+            return self.claim.sentence
         return "; ".join(filter(None, (self.circuit.sentence, self.warning)))
 
     @property
     def warning(self) -> str:
         """What is odd while its server is up (a log that it cannot read, errors that name no
         session); "" = nothing."""
-        return self.server.sentence if self.server is not None and self.server.up else ""
+        return self.claim.sentence if self.claim is not None and self.claim.up else ""
 
     @property
     def slack(self) -> float:
@@ -164,46 +179,50 @@ class Backend:
         return min(STEPS * max(self._slow, default=0.0), MOST_SLACK)
 
     @property
-    def names(self) -> tuple[RemoteSession, ...]:
-        """The server's list of sessions, as last read."""
-        return () if self.served is None else self.served.sessions
-
-    @property
-    def members(self) -> list[Facts]:
-        every = self.shared.facts.values()
-        return [facts for facts in every if facts.instance.backend == self.name]
-
-    def last_words(self, id: InstanceId) -> Claim | None:
-        """The last claim of that session, its proof aged by the time since."""
-        fact = None if self.served is None else self.served.facts.get(id)
-        if fact is None or fact.claim.proof_age is None:
-            return None if fact is None else fact.claim
-        return replace(fact.claim, proof_age=fact.claim.proof_age + boot_now() - fact.at)
+    def members(self) -> dict[InstanceId, Member]:
+        every = self.shared.instances.items()
+        return {id: its for id, its in every if its.instance.backend == self.name}
 
     # the task
 
-    async def watch(self, declared: BackendDeclaration) -> None:
+    async def begin(self) -> None:
+        """Watch its server if it is not watched, as far as that can be done now."""
+        async with self.turn:
+            if self.server is not None or boot_now() < self.next_start:
+                return
+            try:
+                if self.secret is None:
+                    self.secret = await asyncio.to_thread(with_secrets, self.declared)
+                await self._watch(self.secret)
+                self.unread = ""
+            except ConfigError as error:
+                if self.unread != str(error):
+                    log.error("cannot use backend %s: %s; all else goes on", self.name, error)
+                self.unread, self.next_start = str(error), boot_now() + UNREAD_AGAIN
+
+    async def _watch(self, declared: BackendDeclaration) -> None:
         """`declared`: with its key. ConfigError: a file that it names cannot be used."""
-        await self.unwatch()
 
         def happened(remote: str, what: Happening) -> None:
-            if (id := server.id_of(remote)) is not None:
-                self._happened(id, what)
+            id = server.id_of(remote)
+            if id is not None and id in self.seats:
+                self.seats[id].happened(what)
 
         folder = self.shared.root / self.name
+        api: ServerApi
         if declared.engine == "evolution":
             from agent.backends.evolution import Evolution
 
-            server = Server(declared, Evolution(declared, folder), self._changed, self.checked)
+            api = Evolution(declared, folder)
         else:
             from agent.backends.whaticket.api import Whaticket
 
             api = Whaticket(declared, folder, happened, patterns=self.shared.crypto_patterns)
-            server = Server(declared, api, self._changed, self.checked)
-        self.served, self.started_at = server, boot_now()
-        for id in [id for id in self.roster if id in self.shared.facts]:
+        self.server = server = Server(declared, api, self._changed, self.checked)
+        self.started_at = boot_now()
+        for id in [id for id in self.seats if id in self.shared.instances]:
             try:
-                await self.hold(id)
+                await self._hold(id)
             except WaError as error:
                 log.warning("%s", error)
                 self.leave(id)
@@ -212,42 +231,11 @@ class Backend:
 
     async def unwatch(self) -> None:
         """The server's sessions go on."""
-        task, self.task, self.served = self.task, None, None
+        task, self.task, self.server = self.task, None, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             self._lost("it is watched anew")
-
-    async def hold(self, id: InstanceId) -> None:
-        if self.served is None:
-            raise HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
-        instance, record = self.shared.facts[id].instance, self.shared.facts[id].record
-        await self.served.hold(
-            id,
-            instance.remote or id,
-            adopted=is_adopted(instance.settings),
-            paired=record.paired,
-            account=record.account,
-        )
-
-    def leave(self, id: InstanceId) -> None:
-        self.roster.pop(id, None)
-        self.listener.pop(id, None)
-        self.unheard.pop(id, None)
-        if self.served is not None:
-            self.served.release(id)
-
-    def attach(self, id: InstanceId, listener: Listener) -> "ServerLink":
-        """The session's share of its server's task. `listener` gets the last claim at once, and
-        what happened before."""
-        if self.served is None or id not in self.roster:
-            raise LinkError(f"cannot reach {id}: its server is not watched", code="gone")
-        self.listener[id] = listener
-        if (claim := self.last_words(id)) is not None:
-            listener.on_claim(self.roster[id], claim)
-        for what in self.unheard.pop(id, ()):
-            listener.on_happening(self.roster[id], what)
-        return ServerLink(self, self.served, id)
 
     def close(self) -> None:
         for task in self._returns:
@@ -259,18 +247,80 @@ class Backend:
                 await server.run()
             except Exception:
                 log.exception("the task of backend %s ended: a fault of the agent", self.name)
-        if self.served is server:
-            self.task = self.served = None
+        if self.server is server:
+            self.task = self.server = None
             self.next_start = boot_now() + START_AGAIN
             self._lost("its task ended")
 
     def _lost(self, why: str) -> None:
         log.info("backend %s: %s", self.name, why)
-        self.server = None
-        for listener in list(self.listener.values()):
-            listener.on_close(why)
-        self.listener.clear()
-        self.shared.wakes.wake(self.name)
+        self.claim = None
+        for seat in list(self.seats.values()):
+            listener, seat.listener = seat.listener, None
+            if listener is not None:
+                listener.on_close(why)
+        self.shared.wake_backend(self.name)
+
+    # its sessions
+
+    def unit(self, id: InstanceId) -> UnitStatus:
+        if (seat := self.seats.get(id)) is None:
+            return UNIT_ABSENT
+        return UnitStatus(UnitState.ACTIVE, run=seat.run, since=self.started_at)
+
+    async def start(self, id: InstanceId) -> bool:
+        """Watch it. False: that costs no login, for the server has it connected already."""
+        new, its = id not in self.seats, self.shared.instances[id]
+        try:
+            seat = await self._seat(id)
+            claim = (await seat.call("probe", timeout=FIRST_LOOK))["claim"]
+            paired, adopted = its.record.paired, its.instance.adopted
+            if logs_in := needs_connect(claim, paired=paired, adopted=adopted):
+                await seat.call("connect", timeout=RESTART_TIMEOUT)
+            return logs_in
+        except BaseException as error:
+            if isinstance(error, EngineError) and error.code == "zombie":
+                return True  # one that hangs is watched, and a repair restarts it
+            if new:  # the start is tried again as a whole
+                self.leave(id)
+            raise
+
+    async def restart(self, id: InstanceId) -> None:
+        await (await self._seat(id)).call("restart", timeout=RESTART_TIMEOUT)
+
+    def leave(self, id: InstanceId) -> None:
+        self.seats.pop(id, None)
+        if self.server is not None:
+            self.server.release(id)
+
+    def attach(self, id: InstanceId, listener: Listener) -> "Seat":
+        """`listener` gets the last claim at once, and what happened before."""
+        seat = self.seats.get(id)
+        if self.server is None or seat is None:
+            raise LinkError(f"cannot reach {id}: its server is not watched", code="gone")
+        seat.listener = listener
+        self._changed(id)
+        unheard, seat.unheard = seat.unheard, deque(maxlen=MOST_UNHEARD)
+        for what in unheard:
+            listener.on_happening(seat.run, what)
+        return seat
+
+    async def _seat(self, id: InstanceId) -> "Seat":
+        seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8)))
+        await self._hold(id)
+        return seat
+
+    async def _hold(self, id: InstanceId) -> None:
+        if self.server is None:
+            raise HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
+        instance, record = self.shared.instances[id].instance, self.shared.instances[id].record
+        await self.server.hold(
+            id,
+            instance.remote or id,
+            adopted=is_adopted(instance.settings),
+            paired=record.paired,
+            account=record.account,
+        )
 
     # what the task tells
 
@@ -278,19 +328,15 @@ class Backend:
         """News of a session; None: of the server's state or its list."""
         if id is None:
             self.next_look = 0.0  # new sessions may match `adopt`
-            self.shared.wakes.wake(self.name)
-        elif (listener := self.listener.get(id)) and (claim := self.last_words(id)) is not None:
-            listener.on_claim(self.roster.get(id, ""), claim)
-
-    def _happened(self, id: InstanceId, what: Happening) -> None:
-        if (listener := self.listener.get(id)) is not None:
-            listener.on_happening(self.roster.get(id, ""), what)
-        else:
-            self.unheard.setdefault(id, deque(maxlen=MOST_UNHEARD)).append(what)
+            self.shared.wake_backend(self.name)
+        elif self.server is not None and (claim := self.server.last_words(id)) is not None:
+            seat = self.seats.get(id)
+            if seat is not None and seat.listener is not None:
+                seat.listener.on_claim(seat.run, claim)
 
     def checked(self, claim: ServerClaim) -> None:
         """Each list that was read, or was not."""
-        before, self.server = self.server, claim
+        before, self.claim = self.claim, claim
         if claim.up:
             self._slow.append(claim.seconds)
         self.checked_at, self.checked_wall = boot_now(), time.time()
@@ -301,11 +347,10 @@ class Backend:
         reached = claim.reason != "unreachable"
         self.circuit.checked(up=claim.up, reached=reached, seconds=claim.seconds)
         if before is None or before.up != claim.up:
-            self.shared.wakes.wake(self.name)
+            self.shared.wake_backend(self.name)
         if claim.up and not self.down:  # after an outage they are woken in turn
             asking, self.asking = self.asking, set()
-            for id in asking:
-                self.shared.wake(id)
+            self._wake(asking)
 
     # outages
 
@@ -314,9 +359,15 @@ class Backend:
         if self.up:
             blinked, self.away_since = self.away_since is not None, None
             if self.down:
-                self._returned()
-            elif blinked:
-                self._begin(self._look_again())
+                self.down, self.since_wall = False, time.time()
+                back = [id for id in self.members if id in self.away]
+                sentence = f"it is up; the agent checks its {len(back)} sessions in turn"
+                self.say("backend_up", sentence)
+                self.away = set(back)
+                random.shuffle(back)
+                self._bring_back(back, outage=True)
+            elif blinked:  # only probes show which sessions it hit
+                self._bring_back(list(self.members), outage=False)
         elif self.down:
             self._note_cause()
         elif self.away_since is None:
@@ -324,48 +375,30 @@ class Backend:
             self.wake_members()  # nothing measures them now
         elif boot_now() - self.away_since >= PATIENCE:
             self.down, self.since_wall = True, time.time()
-            self.away = {facts.id for facts in self.members}
+            self.away = set(self.members)
             self.asking.clear()
             self._note_cause()
             self.wake_members()
 
     def wake_members(self) -> None:
-        for facts in self.members:
-            self.shared.wake(facts.id)
+        self._wake(self.members)
 
-    def _returned(self) -> None:
-        self.down, self.since_wall = False, time.time()
-        members = [facts for facts in self.members if facts.id in self.away]
-        self.say("backend_up", f"it is up; the agent checks its {len(members)} sessions in turn")
-        self.away = {facts.id for facts in members}
-        random.shuffle(members)
-        self._begin(self._bring_back(members))
+    def _wake(self, ids: Collection[InstanceId]) -> None:
+        for id in ids:
+            self.shared.wake(id)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=f"bring back {self.name}")
+    def _bring_back(self, ids: Sequence[InstanceId], *, outage: bool) -> None:
+        async def in_turn() -> None:
+            for id in ids:
+                if self.down:
+                    return  # the next return begins again
+                self.away.discard(id)
+                self.shared.look_again(id, outage)
+                await asyncio.sleep(1.0 / BACK_RATE)
+
+        task = asyncio.get_running_loop().create_task(in_turn(), name=f"bring back {self.name}")
         self._returns.add(task)
         task.add_done_callback(self._returns.discard)
-
-    async def _look_again(self) -> None:
-        """After a blink: only probes show which sessions it hit."""
-        for facts in self.members:
-            facts.next_probe, facts.asked.try_at_once = 0.0, True
-            await self._wake_in_turn(facts)
-
-    async def _bring_back(self, members: Sequence[Facts]) -> None:
-        for facts in members:
-            if self.down:
-                return  # `_returned` begins again after the next return
-            self.away.discard(facts.id)
-            # Claims from before the outage prove nothing.
-            facts.run.claim, facts.run.probe, facts.next_probe = None, None, 0.0
-            facts.asked.try_at_once = True  # its delay dates from before the outage
-            facts.run.linked_since = boot_now()
-            await self._wake_in_turn(facts)
-
-    async def _wake_in_turn(self, facts: Facts) -> None:
-        self.shared.wake(facts.id)
-        await asyncio.sleep(1.0 / BACK_RATE)
 
     # log and journal
 
@@ -379,7 +412,7 @@ class Backend:
     def _note_cause(self) -> None:
         """Why it is away, once for each cause: also where it was away before the agent began."""
         cause = self.reason
-        if cause == self._cause or (self.server is None and not self.unread):
+        if cause == self._cause or (self.claim is None and not self.unread):
             return
         self._cause = cause
         if cause:
@@ -407,31 +440,40 @@ class Backend:
         self.wake_members()
 
 
-@dataclass(frozen=True, slots=True)
-class ServerLink:
-    """One session's share of its server's task."""
+@dataclass(slots=True, eq=False, repr=False)
+class Seat:
+    """One session's share of its server's task: to a pass the same as the link to a worker."""
 
     backend: Backend
-    server: Server
     id: InstanceId
+    run: str
+    listener: Listener | None = None
+    unheard: deque[Happening] = field(default_factory=lambda: deque(maxlen=MOST_UNHEARD))
+    """What logs told since the agent's start, before a pass listened."""
 
     @property
     def hello(self) -> Hello:
-        return Hello(self.id, self.backend.roster.get(self.id, ""), self.backend.declared.engine, 0)
+        return Hello(self.id, self.run, self.backend.declared.engine, 0)
+
+    def happened(self, what: Happening) -> None:
+        if self.listener is not None:
+            self.listener.on_happening(self.run, what)
+        else:
+            self.unheard.append(what)
 
     async def call(self, do: str, args: Answer | None = None, *, timeout: float = 10.0) -> Answer:
         return await self.backend.circuit.act(self.id, do, partial(self._call, do, args, timeout))
 
     async def close(self) -> None:
-        self.backend.listener.pop(self.id, None)
+        self.listener = None
 
     async def _call(self, do: str, args: Answer | None, timeout: float) -> Answer:
-        limit = timeout + self.backend.slack
-        if self.id not in self.backend.roster or self.backend.served is not self.server:
-            raise LinkError(f"cannot {do} {self.id}: it is not watched any more", code="gone")
+        limit, server = timeout + self.backend.slack, self.backend.server
+        if server is None or self.backend.seats.get(self.id) is not self:
+            raise LinkError(f"cannot {do} {self.id}: its server is not watched", code="gone")
         try:
             async with asyncio.timeout(limit):
-                return await self._do(do, args or {})
+                return await self._do(server, do, args or {})
         except TimeoutError as error:
             cause = f"no answer in {limit:g} s"
             raise LinkError(f"cannot {do} {self.id}: {cause}", code="timeout") from error
@@ -448,11 +490,11 @@ class ServerLink:
             cause = type(error).__name__
             raise EngineError(f"cannot {do} {self.id}: {cause}", code="internal") from error
 
-    async def _do(self, do: str, args: Answer) -> Answer:
-        act, api = partial(self.server.act, self.id), self.server.api
+    async def _do(self, server: Server, do: str, args: Answer) -> Answer:
+        act, api = partial(server.act, self.id), server.api
         match do:
             case "probe":
-                answer = await self.server.probe(self.id, deep=args.get("deep") is True)
+                answer = await server.probe(self.id, deep=args.get("deep") is True)
                 return {**answer.figures, "claim": answer.claim, "detail": dict(answer.detail)}
             case "qr":
                 code = await act(api.qr)
