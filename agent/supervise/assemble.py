@@ -1,7 +1,7 @@
 """Builds the parts of supervision, each once and with the earlier parts that it uses."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from agent.backends.declared import RETRY_AFTER, Backends
@@ -9,7 +9,7 @@ from agent.clock import boot_now
 from agent.config.config import Config
 from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.figures.trend import open_trends
-from agent.core.model import InstanceId
+from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.client import LinkStats
@@ -33,7 +33,7 @@ from agent.supervise.periodic.carried import CarriedCounters
 from agent.supervise.periodic.key_check import KeyCheck
 from agent.supervise.periodic.learned import Learned
 from agent.supervise.periodic.usage import UsageSampler
-from agent.supervise.reach.watch import Reaching, ReachNews, waits_for_its_address
+from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.requests.creation import Creation
 from agent.supervise.seats import Seats
@@ -78,12 +78,6 @@ class Supervision:
     def _build_turns(self, config: Config) -> None:
         """What may have to be waited for."""
         settings, host, wake = self.settings, self.ground.host, self.wake
-        self.reaching = Reaching(
-            policy=lambda: settings.config.reconnect.reach,
-            session_root=self.root,
-            wake=wake,
-            wanted=lambda its: waits_for_its_address(its, host),
-        )
         self.backends = Backends(
             root=config.agent.state_path / "backends",
             instances=self._facts,
@@ -95,6 +89,13 @@ class Supervision:
             breaker=lambda: settings.config.reconnect.breaker,
             crypto_patterns=config.crypto_patterns,
         )
+        self.reaching = Reaching(
+            session_root=self.root,
+            boot_id=host.boot_id,
+            wake=wake,
+            told=self._take_news,
+            on_route=self.backends.look_now,
+        )
         self.incidents = Incidents(
             lambda: settings.config.incident_policy,
             self._facts,
@@ -105,8 +106,6 @@ class Supervision:
             way_out=lambda its: its.proxy if its.instance.backend else self.reaching.way_out(its),
             reconnect=lambda: settings.config.reconnect,
         )
-        self.reaching.on_news.append(self._take_news)
-        self.reaching.on_route.append(self.backends.look_now)
         limit, budget, wanted = settings.memory_limit, settings.memory_budget, self.incidents.wanted
         self.room = MemoryRoom(limit=limit, budget=budget, wanted=wanted, wake=wake)
         gates = Queues(
@@ -265,11 +264,11 @@ class Supervision:
                 facts.run.linked_since = boot_now()
             self.wake(id)
 
-    def _take_news(self, news: ReachNews) -> None:
+    def _take_news(self, back: bool, sessions: Sequence[Facts], entry: JournalEntry | None) -> None:
         """What the looks at addresses find."""
-        if news.entry is not None:
-            self._notes.write(news.entry)
-        self.incidents.reach_changed(news.sessions, back=news.back)
+        if entry is not None:
+            self._notes.write(entry)
+        self.incidents.reach_changed(sessions, back=back)
 
     def _failed(self, facts: Facts, code: str) -> None:
         self.reaching.failed(facts, code)

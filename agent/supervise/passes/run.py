@@ -17,10 +17,9 @@ from agent.core.model import (
     SessionRecord,
     Signal,
 )
-from agent.core.network.reach import UNREACHABLE
 from agent.core.observed import waits_for_network
 from agent.core.plan import ActionKind, Outcome, Plan
-from agent.core.reasons import reason_of
+from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import (
     ReconnectPolicy,

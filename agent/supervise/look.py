@@ -3,6 +3,9 @@
 A network that takes connections and leads nowhere (a captive portal, a dead server behind a live
 balancer) would otherwise let all sessions log in in vain. The answer is dropped, and only the
 address itself is sent, and to a proxy its own user name and password.
+
+Names are resolved in a few threads of their own: the C library's resolver cannot be interrupted and
+takes many seconds where its name servers are away; the agent's end does not wait for these threads.
 """
 
 import asyncio
@@ -10,16 +13,23 @@ import base64
 import os
 import socket
 import ssl
+import threading
 import time
 from contextlib import suppress
 from functools import cache
+from ipaddress import ip_address
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from aiohappyeyeballs import start_connection
+
 from agent.core.model import Address
-from agent.supervise.reach.names import open_connection
 
 LONGEST_LINE = 4096
 LONGEST_FILE = 64
+MOST_AT_ONCE = 8
+MOST_ADDRESSES = 4
+APART = 0.25
+"""Seconds by which one address of a name is tried before the next."""
 PORTS = {"http": 80, "https": 443, "socks5": 1080}
 _SOCKS_FAILURES = {
     2: "its rules forbid it",
@@ -28,6 +38,8 @@ _SOCKS_FAILURES = {
     5: "refused there",
     6: "no answer there",
 }
+
+_asked = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
 class _Away(Exception):
@@ -67,7 +79,7 @@ def _cause_of(error: OSError) -> str:
 
 async def _ask(target: SplitResult, proxy: SplitResult | None) -> None:
     first = proxy or target
-    reader, writer = await open_connection(first.hostname or "", _port(first))
+    reader, writer = await _open_connection(first.hostname or "", _port(first))
     try:
         host, path = target.netloc, "/"
         if proxy is not None and proxy.scheme == "https":
@@ -195,3 +207,48 @@ def _look_at_file(path: str) -> str:
     finally:
         os.close(file)
     return "its network is away (fault drop)" if until > time.time() else ""
+
+
+async def _open_connection(
+    host: str, port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To the first of the name's addresses that accepts; OSError when none does."""
+    infos = [
+        (socket.AF_INET6 if ":" in it else socket.AF_INET, socket.SOCK_STREAM, 0, "", (it, port))
+        for it in await resolve(host, port)
+    ]
+    opened = await start_connection(infos, happy_eyeballs_delay=APART)
+    return await asyncio.open_connection(sock=opened)
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Its addresses, at least one; OSError when it has none."""
+    with suppress(ValueError):
+        return [str(ip_address(host))]
+    if not _asked.acquire(blocking=False):
+        raise socket.gaierror(socket.EAI_AGAIN, "the name servers do not answer")
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(result: list[str] | OSError) -> None:
+        if answer.done():
+            return
+        if isinstance(result, OSError):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
+
+    def ask() -> None:
+        result: list[str] | OSError
+        try:
+            rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            result = list(dict.fromkeys(str(row[4][0]) for row in rows))[:MOST_ADDRESSES]
+        except (OSError, UnicodeError) as error:
+            result = error if isinstance(error, OSError) else OSError("it is no valid name")
+        finally:
+            _asked.release()
+        with suppress(RuntimeError):  # the loop is closed: no session needs the answer
+            loop.call_soon_threadsafe(settle, result)
+
+    threading.Thread(target=ask, name=f"name of {host}", daemon=True).start()
+    return await answer
