@@ -14,20 +14,16 @@ from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance_id
 from agent.core.words import ADOPTED
-from agent.errors import InvalidRequest, NotFound, Refused, TryLater, WaError
+from agent.errors import NotFound, Refused, TryLater, WaError
 
 log = logging.getLogger(__name__)
 
-LET_GO, ORDERED = "let_go:{}/", "adopt_order:{}/"
-"""Facts in the database of sessions that are no instances; the server's name follows. Those whose
-instances an operator deleted, and those to adopt (the id, or "") while the server gave no list."""
+LET_GO = "let_go:{}/"
+"""A fact in the database of a session whose instance an operator deleted; the server's name of it
+follows."""
 SLUG = 40
 DISCOVER_EVERY = 60.0
-ORDER_AGAIN = 5.0
-"""Seconds until an order that the server gave no list for is tried again."""
 ADVICE = "remove one of the two, or let adopt of each name other sessions"
-_FINAL = (Refused, NotFound, InvalidRequest)
-"""Errors that tell that another try of the same order would end the same way."""
 _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -41,54 +37,24 @@ class Adoption:
 
     async def adopt(self, backend: Backend, asked: str, id: InstanceId | None = None) -> InstanceId:
         """Make an instance of the session that the server or its title calls `asked`. TryLater
-        where that cannot be done now: the order is kept until it is done, or cannot be."""
+        where the server gives no list."""
         async with self._turn:
-            await self._store.put_facts({ORDERED.format(backend.name) + asked: id or ""})
-            try:
-                return await self._carry_out(backend, asked, id)
-            except _FINAL:
-                raise
-            except WaError as error:
-                kept = f"the order to adopt {asked!r:.80} is kept, and the agent tries it again"
-                raise TryLater(f"{error}; {kept}", code=error.code) from error
-
-    async def _carry_out(self, backend: Backend, asked: str, id: InstanceId | None) -> InstanceId:
-        order = ORDERED.format(backend.name) + asked
-        try:
+            # Deleted once, and wanted again: also where the server gives no list now.
+            await self._store.forget_facts([LET_GO.format(backend.name) + asked])
             remote = session_meant(backend.name, await check_now(backend), asked)
             if (holder := holder_of(backend, remote)) is not None:
                 what = f"cannot adopt {remote!r:.80} of {backend.name}"
                 cause = f"the instance {holder} has it already"
                 raise Refused(f"{what}: {cause}", field="remote", code="adopted")
-            made = await self._take_in(backend, remote, id or self._free_id(backend, asked))
-        except _FINAL:
-            await self._store.forget_facts([order])
-            raise
-        except WaError:
-            backend.next_look = boot_now() + ORDER_AGAIN
-            raise
-        await self._store.forget_facts([order])
-        return made
+            return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
     async def discover(self, backend: Backend) -> None:
-        """Make instances of the server's new sessions that match `adopt`, and of those that an
-        operator asked for while the server gave no list, when it is time."""
-        if boot_now() < backend.next_look:
-            return
-        backend.next_look = boot_now() + DISCOVER_EVERY
-        async with self._turn:
-            prefix = ORDERED.format(backend.name)
-            for order, id in (await self._store.get_facts(prefix)).items():
-                asked = order.removeprefix(prefix)
-                try:
-                    await self._carry_out(backend, asked, parse_instance_id(id) if id else None)
-                except _FINAL as error:
-                    if error.code != "adopted":  # else the agent ended before it could note that
-                        log.warning("an order to adopt is dropped: %s", error)
-                except WaError as error:
-                    log.debug("cannot adopt %s of %s yet: %s", asked, backend.name, error)
+        """Make instances of the server's new sessions that match `adopt`, when it is time."""
+        if backend.up and boot_now() >= backend.next_look:
+            backend.next_look = boot_now() + DISCOVER_EVERY
             if backend.declared.adopt:
-                await self._adopt_new(backend)
+                async with self._turn:
+                    await self._adopt_new(backend)
 
     async def _adopt_new(self, backend: Backend) -> None:
         try:
@@ -115,10 +81,8 @@ class Adoption:
                 self._refused[key] = str(error)
 
     async def let_go(self, instance: Instance) -> None:
-        """An operator deleted the instance: `discover` must not make it again, and what was asked
-        before counts no more."""
+        """An operator deleted the instance: `discover` must not make it again."""
         await self._store.put_facts({LET_GO.format(instance.backend) + instance.remote: ""})
-        await self._store.forget_facts([ORDERED.format(instance.backend) + instance.remote])
 
     async def _take_in(self, backend: Backend, remote: str, id: InstanceId | None) -> InstanceId:
         id = id or self._free_id(backend, remote)

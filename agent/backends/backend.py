@@ -11,8 +11,7 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 
 from agent.backends.circuit import Circuit, Noted
 from agent.backends.http import ServerDown
-from agent.backends.server import Server, ServerApi
+from agent.backends.server import Server, ServerApi, until_set
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.breaker import BreakerPolicy, BreakerState
@@ -40,6 +39,7 @@ from agent.core.model import (
 from agent.core.reconnect import needs_connect
 from agent.core.view import InstanceView
 from agent.core.words import UNREACHED, is_adopted
+from agent.engines.tasks import Tasks, cancel
 from agent.errors import ConfigError, EngineError, HostError, InvalidRequest, LinkError, WaError
 from agent.link.client import Listener
 from agent.link.wire import Hello
@@ -47,13 +47,15 @@ from agent.store.database import Store
 
 log = logging.getLogger(__name__)
 
-UNREAD_AGAIN = 5.0
+AGAIN = 5.0
+"""Seconds until files that cannot be read, and a task that ended by a fault, are tried again."""
+LOOK_EVERY = 30.0
+TAKE_OVER = 3.0
+"""Seconds that a start waits for the first answer of servers."""
 PATIENCE = 10.0
 """Seconds that a backend may be away before its sessions wait for it."""
 BACK_RATE = 50.0
 """Sessions per second that the agent checks after a backend returns."""
-START_AGAIN = 5.0
-"""Seconds after which a task that ended by a fault of the agent is started again."""
 MOST_UNHEARD = 100
 """Happenings of one session that no pass listens to yet."""
 FIRST_LOOK, RESTART_TIMEOUT = 15.0, 120.0
@@ -82,14 +84,20 @@ class Shared:
     instances: Mapping[InstanceId, Member]
     store: Store
     wake: Callable[[InstanceId], None]
-    """Begin a pass of that session; `wake_backend`: of that backend."""
-    wake_backend: Callable[[InstanceId], None]
+    """Begin a pass of that session."""
     look_again: Callable[[InstanceId, bool], None]
     """Its server is back. True: after an outage, from before which no claim proves anything."""
     note: Callable[[JournalEntry], Noted]
     breaker: Callable[[], BreakerPolicy]
     create: Callable[[Instance], Coroutine[Any, Any, InstanceView]] = field(init=False)
     crypto_patterns: Sequence[CryptoPattern] = ()
+    tasks: Tasks = field(default_factory=lambda: Tasks(_crashed))
+    discover: "Callable[[Backend], Awaitable[None]]" = field(init=False)
+    """Make instances of its server's new sessions that match `adopt`, when it is time."""
+
+
+def _crashed(error: BaseException) -> None:
+    log.error("a task of a backend failed: a fault of the agent", exc_info=error)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -109,11 +117,11 @@ class Backend:
     secret: BackendDeclaration | None = None
     """The declaration with its key, as last read."""
     server: Server | None = None
-    task: asyncio.Task[None] | None = None
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while its task is begun: a task may take 20 s to end before the next one."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """For its task: its server is up or away, its list or its key is another."""
+    known: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its first check has ended, or its server cannot be asked."""
     started_at: float = 0.0
-    next_start: float = 0.0
     next_look: float = 0.0
     """When it is time to look for sessions to adopt."""
     claim: ServerClaim | None = None
@@ -129,7 +137,7 @@ class Backend:
     away_since: float | None = None
     """When it was first found away; None = it is up."""
     away: set[InstanceId] = field(default_factory=set)
-    """The backend's sessions that have not come back yet."""
+    """The sessions that have not come back since it is up again."""
     asking: set[InstanceId] = field(default_factory=set)
     """Sessions that want to try, and wait for a good check."""
     _slow: deque[float] = field(default_factory=lambda: deque(maxlen=12))
@@ -137,7 +145,6 @@ class Backend:
     _cause: str = ""
     _warned: str = ""
     """The reason for which it is away and its last warning, as the journal has them."""
-    _returns: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.circuit = Circuit(self.shared.breaker, self._circuit_changed)
@@ -160,7 +167,7 @@ class Backend:
     def sentence(self) -> str:
         """Why it is not well, for people."""
         if self.unread:
-            return f"{self.unread}; the agent reads it again every {UNREAD_AGAIN:g} s"
+            return f"{self.unread}; the agent reads it again every {AGAIN:g} s"
         if self.claim is None:
             return "the agent has not checked its server yet"
         if not self.claim.up:
@@ -185,24 +192,63 @@ class Backend:
 
     # the task
 
-    async def begin(self) -> None:
-        """Watch its server if it is not watched, as far as that can be done now."""
-        async with self.turn:
-            if self.server is not None or boot_now() < self.next_start:
-                return
+    async def run(self) -> None:
+        """Watch its server, judge its outages and adopt its sessions, until cancelled."""
+        while True:
             try:
                 if self.secret is None:
                     self.secret = await asyncio.to_thread(with_secrets, self.declared)
                 await self._watch(self.secret)
-                self.unread = ""
+                continue  # with another key
             except ConfigError as error:
                 if self.unread != str(error):
                     log.error("cannot use backend %s: %s; all else goes on", self.name, error)
-                self.unread, self.next_start = str(error), boot_now() + UNREAD_AGAIN
+                self.unread = str(error)
+                self.known.set()
+                self.judge()
+            except Exception:
+                log.exception("the task of backend %s ended: a fault of the agent", self.name)
+            self.news.clear()
+            await until_set(self.news, AGAIN)
 
     async def _watch(self, declared: BackendDeclaration) -> None:
-        """`declared`: with its key. ConfigError: a file that it names cannot be used."""
+        """Until another key is read. `declared`: with its key. ConfigError: a file that it names
+        cannot be used."""
+        self.server = server = self._open(declared)
+        self.unread, self.started_at, task = "", boot_now(), None
+        try:
+            for id in [id for id in self.seats if id in self.shared.instances]:
+                try:
+                    await self._hold(id)
+                except WaError as error:
+                    log.warning("%s", error)
+                    self.leave(id)
+            task = asyncio.create_task(server.run(), name=f"server {self.name}")
+            task.add_done_callback(lambda _: self.news.set())
+            await asyncio.sleep(0)  # cancelled before its first turn it would close no connection
+            while self.secret is declared and not task.done():
+                self.news.clear()
+                self.judge()
+                try:
+                    await self.shared.discover(self)
+                except WaError as error:
+                    log.error("cannot adopt sessions of backend %s: %s", self.name, error)
+                again = [boot_now() + LOOK_EVERY]
+                again += [self.next_look] if self.up else []
+                again += [self.away_since + PATIENCE] if self.away_since and not self.down else []
+                await until_set(self.news, max(min(again) - boot_now(), 0.0))
+            if task.done():
+                task.result()
+        finally:
+            self.server = None
+            await (server.api.close() if task is None else cancel(task))
+            self.claim = None
+            for seat in list(self.seats.values()):
+                listener, seat.listener = seat.listener, None
+                if listener is not None:
+                    listener.on_close("its server is watched anew")
 
+    def _open(self, declared: BackendDeclaration) -> Server:
         def happened(remote: str, what: Happening) -> None:
             id = server.id_of(remote)
             if id is not None and id in self.seats:
@@ -218,48 +264,8 @@ class Backend:
             from agent.backends.whaticket.api import Whaticket
 
             api = Whaticket(declared, folder, happened, patterns=self.shared.crypto_patterns)
-        self.server = server = Server(declared, api, self._changed, self.checked)
-        self.started_at = boot_now()
-        for id in [id for id in self.seats if id in self.shared.instances]:
-            try:
-                await self._hold(id)
-            except WaError as error:
-                log.warning("%s", error)
-                self.leave(id)
-        self.task = asyncio.create_task(self._live(server), name=f"server {self.name}")
-        await asyncio.sleep(0)  # cancelled before its first turn it would close no connection
-
-    async def unwatch(self) -> None:
-        """The server's sessions go on."""
-        task, self.task, self.server = self.task, None, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            self._lost("it is watched anew")
-
-    def close(self) -> None:
-        for task in self._returns:
-            task.cancel()
-
-    async def _live(self, server: Server) -> None:
-        with suppress(asyncio.CancelledError):
-            try:
-                await server.run()
-            except Exception:
-                log.exception("the task of backend %s ended: a fault of the agent", self.name)
-        if self.server is server:
-            self.task = self.server = None
-            self.next_start = boot_now() + START_AGAIN
-            self._lost("its task ended")
-
-    def _lost(self, why: str) -> None:
-        log.info("backend %s: %s", self.name, why)
-        self.claim = None
-        for seat in list(self.seats.values()):
-            listener, seat.listener = seat.listener, None
-            if listener is not None:
-                listener.on_close(why)
-        self.shared.wake_backend(self.name)
+        server = Server(declared, api, self._changed, self.checked)
+        return server
 
     # its sessions
 
@@ -328,7 +334,7 @@ class Backend:
         """News of a session; None: of the server's state or its list."""
         if id is None:
             self.next_look = 0.0  # new sessions may match `adopt`
-            self.shared.wake_backend(self.name)
+            self.news.set()
         elif self.server is not None and (claim := self.server.last_words(id)) is not None:
             seat = self.seats.get(id)
             if seat is not None and seat.listener is not None:
@@ -337,6 +343,10 @@ class Backend:
     def checked(self, claim: ServerClaim) -> None:
         """Each list that was read, or was not."""
         before, self.claim = self.claim, claim
+        if self.checked_wall is None and claim.up and boot_now() - self.started_at < TAKE_OVER:
+            self.down = False  # the sessions of a server that is well never count as away
+            self.wake_members()
+        self.known.set()
         if claim.up:
             self._slow.append(claim.seconds)
         self.checked_at, self.checked_wall = boot_now(), time.time()
@@ -347,7 +357,7 @@ class Backend:
         reached = claim.reason != "unreachable"
         self.circuit.checked(up=claim.up, reached=reached, seconds=claim.seconds)
         if before is None or before.up != claim.up:
-            self.shared.wake_backend(self.name)
+            self.news.set()
         if claim.up and not self.down:  # after an outage they are woken in turn
             asking, self.asking = self.asking, set()
             self._wake(asking)
@@ -360,7 +370,7 @@ class Backend:
             blinked, self.away_since = self.away_since is not None, None
             if self.down:
                 self.down, self.since_wall = False, time.time()
-                back = [id for id in self.members if id in self.away]
+                back = list(self.members)
                 sentence = f"it is up; the agent checks its {len(back)} sessions in turn"
                 self.say("backend_up", sentence)
                 self.away = set(back)
@@ -375,7 +385,6 @@ class Backend:
             self.wake_members()  # nothing measures them now
         elif boot_now() - self.away_since >= PATIENCE:
             self.down, self.since_wall = True, time.time()
-            self.away = set(self.members)
             self.asking.clear()
             self._note_cause()
             self.wake_members()
@@ -396,9 +405,7 @@ class Backend:
                 self.shared.look_again(id, outage)
                 await asyncio.sleep(1.0 / BACK_RATE)
 
-        task = asyncio.get_running_loop().create_task(in_turn(), name=f"bring back {self.name}")
-        self._returns.add(task)
-        task.add_done_callback(self._returns.discard)
+        self.shared.tasks.start(in_turn(), f"bring back {self.name}")
 
     # log and journal
 
@@ -416,7 +423,7 @@ class Backend:
             return
         self._cause = cause
         if cause:
-            waiting = f"; {len(self.away)} sessions wait for it" if self.away else ""
+            waiting = f"; {len(self.members)} sessions wait for it" if self.members else ""
             self.say("backend_down", f"it is down: {self.sentence}{waiting}", bad=True)
 
     def _note_warning(self) -> None:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.backends.adoption import Adoption, check_now, holder_of
-from agent.backends.backend import PATIENCE, Backend, Member, Seat, Shared
-from agent.clock import boot_now
+from agent.backends.backend import Backend, Member, Seat, Shared
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.model import (
     UNIT_ABSENT,
@@ -48,6 +47,7 @@ class Backends(Shared):
 
     def __post_init__(self) -> None:
         self.adoption = Adoption(self)
+        self.discover = self.adoption.discover
 
     # agent and reload
 
@@ -70,20 +70,17 @@ class Backends(Shared):
             for id, its in backend.members.items():
                 if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
                     backend.seats[id] = Seat(backend, id, its.record.seen_run)
-            await backend.begin()
-        # Sessions whose server is well never count as away.
-        await asyncio.gather(*map(_first_check, self.all.values()))
-        for backend in self.all.values():
-            backend.down = not backend.up
-            backend.away = set(backend.members) if backend.down else set()
-            self.wake_backend(backend.name)
+            self._begin(backend)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TAKE_OVER):
+                await asyncio.gather(*(backend.known.wait() for backend in self.all.values()))
 
     async def add(self, declared: BackendDeclaration) -> bool:
         """Take on a backend that is new in the file. False: only the agent's next start can, for
         the name is in use."""
         if declared.name in self.all:
             return False
-        self.wake_backend((await self._declare(declared)).name)
+        self._begin(await self._declare(declared))
         return True
 
     async def read_secrets_again(self, name: str) -> bool:
@@ -95,9 +92,7 @@ class Backends(Shared):
         backend.secret = await asyncio.to_thread(with_secrets, backend.declared)
         if before == backend.secret:
             return False
-        async with backend.turn:
-            await backend.unwatch()
-        await backend.begin()
+        backend.news.set()
         return True
 
     async def _declare(self, declared: BackendDeclaration) -> Backend:
@@ -105,6 +100,9 @@ class Backends(Shared):
         await asyncio.to_thread(make_folder, self.root, name)
         self.all[name] = backend = Backend(declared, name, self)
         return backend
+
+    def _begin(self, backend: Backend) -> None:
+        self.tasks.start(backend.run(), f"backend {backend.name}")
 
     def look_now(self) -> None:
         """Check the servers that are away: the kernel's routes changed."""
@@ -114,9 +112,7 @@ class Backends(Shared):
 
     async def close(self) -> None:
         """The servers' sessions go on."""
-        for backend in self.all.values():
-            backend.close()
-        await asyncio.gather(*(backend.unwatch() for backend in self.all.values()))
+        await self.tasks.cancel()
 
     # the sessions as units
 
@@ -227,28 +223,6 @@ class Backends(Shared):
             cause = f"{instance.remote!r:.80} of {backend.name} is {holder} here already"
             raise Refused(f"{what}: {cause}", field="settings.remote", code="adopted")
 
-    # passes of backends
-
-    async def run_pass(self, id: InstanceId) -> float | None:
-        """Judge its outage and adopt its sessions; until when it must be looked at again."""
-        if (backend := self.all.get(id)) is None:
-            return None
-        if backend.server is None:
-            await backend.begin()
-            backend.wake_members()
-        backend.judge()
-        if backend.up:
-            await self.adoption.discover(backend)
-        now = boot_now()
-        if backend.server is None:
-            return min(max(backend.next_start, now + 0.5), now + LOOK_EVERY)
-        again = now + LOOK_EVERY
-        if backend.up:
-            again = min(again, max(backend.next_look, now))
-        if backend.away_since is not None and not backend.down:
-            again = min(again, backend.away_since + PATIENCE)
-        return again
-
     # requests; unknown names raise NotFound
 
     def views(self) -> Sequence[BackendView]:
@@ -287,13 +261,6 @@ class Backends(Shared):
             cause = "agent.toml declares none of that name"
             raise NotFound(f"cannot find backend {name!r:.60}: {cause}")
         return backend
-
-
-async def _first_check(backend: Backend) -> None:
-    if backend.server is not None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(TAKE_OVER):
-                await backend.server.check()
 
 
 def make_folder(root: Path, name: InstanceId) -> None:

@@ -183,7 +183,7 @@ class Server:
             await self.check()
             up = self.claim is not None and self.claim.up
             self._next_check = begun + (self.api.list_every if up else EVERY)
-            await _first(self._check_soon, max(self._next_check - boot_now(), SOON))
+            await until_set(self._check_soon, max(self._next_check - boot_now(), SOON))
             await asyncio.sleep(max(begun + SOON - boot_now(), 0.0))
 
     async def _check(self) -> None:
@@ -236,7 +236,7 @@ class Server:
                 self._begin_looks()
             if latest >= next_round:
                 next_round = latest + EVERY
-            await _first(self._look_soon, max(next_round - boot_now(), 0.0))
+            await until_set(self._look_soon, max(next_round - boot_now(), 0.0))
             latest = boot_now()
             latest -= EVERY if latest < next_round else 0.0
 
@@ -404,7 +404,7 @@ def _words(claim: Claim) -> Claim:
     return replace(claim, proof_age=None, still_for=0.0)
 
 
-async def _first(event: asyncio.Event, seconds: float) -> None:
+async def until_set(event: asyncio.Event, seconds: float) -> None:
     """Until the event is set or the time is over."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -137,7 +137,6 @@ class Daemon:
         self._overrides = overrides
         self._signals = Signals()
         self._wakes = Wakes()
-        self._backend_wakes = Wakes()
         self._bus = EventBus(config.api.event_queue)
         self._state = StatePlaces(
             config.agent.state_path,
@@ -170,7 +169,6 @@ class Daemon:
                 host,
                 self._bus,
                 self._wakes,
-                self._backend_wakes,
                 lambda: self._open_host(host.name, units.PACKS),
             )
             return await self._run_on(ground, older=older)

@@ -99,7 +99,6 @@ class Tasks:
             "database check": lambda: check_database(supervision.ground.store, copy),
             "reload": self._reload_when_asked,
             "stop": self._end_when_asked,
-            "backends": supervision.backend_loop.run,
             "messages": parts.reader.run,
             "outbox": parts.sending.run,
             "troubles": parts.troubles.run,

@@ -4,7 +4,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from agent.backends.declared import RETRY_AFTER, Backends
+from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config
 from agent.config.tables import check_declared, declared_for, worker_settings
@@ -45,7 +45,7 @@ from agent.supervise.turns.queues import Queues
 from agent.supervise.turns.turns import Turns
 from agent.supervise.views import ViewSources
 
-PASSES_AT_ONCE, BACKENDS_AT_ONCE = 256, 64
+PASSES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,6 @@ class Ground:
     host: Host
     bus: EventBus
     wakes: Wakes
-    backend_wakes: Wakes
     open_packs: Callable[[], Awaitable[Host]]
     """Opens the host of the packs, when one is needed."""
 
@@ -83,7 +82,6 @@ class Supervision:
             instances=self._facts,
             store=self.ground.store,
             wake=wake,
-            wake_backend=self.ground.backend_wakes.wake,
             look_again=self._look_again,
             note=self._notes.write,
             breaker=lambda: settings.config.reconnect.breaker,
@@ -186,12 +184,6 @@ class Supervision:
             parallel=PASSES_AT_ONCE,
             retry_after=lambda: settings.config.health.interval,
             lane_of=lambda id: its.instance.backend if (its := self._facts.get(id)) else "",
-        )
-        self.backend_loop = Loop(
-            self.ground.backend_wakes,
-            self.backends.run_pass,
-            parallel=BACKENDS_AT_ONCE,
-            retry_after=lambda: RETRY_AFTER,
         )
 
     def _build_periodic(self) -> None:

@@ -43,7 +43,6 @@ def house(tmp_path: Path):
         instances=sessions,
         store=None,
         wake=woken.append,
-        wake_backend=lambda _: None,
         look_again=lambda id, outage: None,
         note=lambda _: asyncio.get_running_loop().create_future(),
         breaker=lambda: BreakerPolicy(5, 600.0),
@@ -51,7 +50,7 @@ def house(tmp_path: Path):
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
     backends.all["evo"] = one = Backend(declared, InstanceId("evo"), backends)
     one.server = server = Server(one)
-    one.down = False
+    one.down, one.checked_wall = False, 0.0
     return backends, one, server, sessions, woken
 
 
@@ -71,7 +70,7 @@ async def test_two_that_ask_are_woken_by_the_next_good_answer(house):
 async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
     """As in the second after a restart of the agent."""
     backends, one, server, sessions, _ = house
-    one.down = True
+    one.down, one.checked_wall = True, None
     assert backends.wait_reason(sessions[A]) == "backend_unchecked"
     assert "down" not in backends.why_away(sessions[A])
     server.answers(up=False)
@@ -102,17 +101,17 @@ async def test_a_route_change_checks_the_servers_that_are_away_and_no_others(hou
 
 
 async def test_only_what_lasts_longer_than_a_blink_is_an_outage(house, monkeypatch):
-    _, one, server, _, woken = house
+    backends, one, server, _, woken = house
     now = [100.0]
     monkeypatch.setattr(module, "boot_now", lambda: now[0])
     server.answers(up=False)
     one.judge()
     assert (sorted(woken), one.down) == ([A, B], False), "nothing measures them now"
-    for seconds, away in ((9.9, set()), (0.1, {A, B})):
+    for seconds, down in ((9.9, False), (0.1, True)):
         now[0] += seconds
         one.judge()
-        assert one.away == away
+        assert one.down == down
     server.answers(up=True)
     one.judge()
-    assert (one.down, one.away_since) == (False, None)
-    one.close()
+    assert (one.down, one.away_since, one.away) == (False, None, {A, B})
+    await backends.close()
