@@ -211,6 +211,15 @@ class Backend:
             self.news.clear()
             await until_set(self.news, AGAIN)
 
+    async def read_key_again(self) -> bool:
+        """After a change of the files that hold its key or password: whether the server is asked
+        with others from now on. ConfigError: they cannot be read."""
+        secret = await asyncio.to_thread(with_secrets, self.declared)
+        if new := secret != self.secret:
+            self.secret = secret
+            self.news.set()
+        return new
+
     async def _watch(self, declared: BackendDeclaration) -> None:
         """Until another key is read. `declared`: with its key. ConfigError: a file that it names
         cannot be used."""

@@ -1,6 +1,7 @@
 """All declared backends: what passes of their sessions ask of them, and what the API may ask."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -9,9 +10,8 @@ from pathlib import Path
 
 from agent.backends.adoption import Adoption, check_now, holder_of
 from agent.backends.backend import Backend, Member, Seat, Shared
-from agent.config.declaration import BackendDeclaration, with_secrets
+from agent.config.declaration import BackendDeclaration
 from agent.core.model import (
-    UNIT_ABSENT,
     Category,
     Health,
     Instance,
@@ -25,10 +25,11 @@ from agent.core.model import (
 from agent.core.view import BackendView
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.words import NO_PROOF, UNMEASURED
-from agent.errors import HostError, InvalidRequest, LinkError, NotFound, Refused
-from agent.link.client import Listener
+from agent.errors import HostError, InvalidRequest, NotFound, Refused, WaError
 from agent.log import bound
 from agent.vault.folder import open_root
+
+log = logging.getLogger(__name__)
 
 CIRCUITS = ("circuit_open", "circuit_closed")
 """Kinds of journal entries about a backend's circuit."""
@@ -75,25 +76,17 @@ class Backends(Shared):
             async with asyncio.timeout(TAKE_OVER):
                 await asyncio.gather(*(backend.known.wait() for backend in self.all.values()))
 
-    async def add(self, declared: BackendDeclaration) -> bool:
-        """Take on a backend that is new in the file. False: only the agent's next start can, for
-        the name is in use."""
-        if declared.name in self.all:
-            return False
-        self._begin(await self._declare(declared))
-        return True
-
-    async def read_secrets_again(self, name: str) -> bool:
-        """After a change of the files that hold its key or password: whether its server is asked
-        with others from now on. ConfigError: they cannot be read."""
-        if (backend := self.all.get(name)) is None:
-            return False
-        before = backend.secret
-        backend.secret = await asyncio.to_thread(with_secrets, backend.declared)
-        if before == backend.secret:
-            return False
-        backend.news.set()
-        return True
+    async def take_on(self, declared: Collection[BackendDeclaration]) -> None:
+        """What a file that was read again has: new ones, and other keys in their files."""
+        for each in declared:
+            try:
+                if (backend := self.all.get(each.name)) is None:
+                    self._begin(await self._declare(each))
+                    log.info("backend %s is new: the agent watches it", each.name)
+                elif await backend.read_key_again():
+                    log.info("backend %s: the agent uses the key now in its file", each.name)
+            except WaError as error:
+                log.error("cannot take on backend %s as it is now: %s", each.name, error)
 
     async def _declare(self, declared: BackendDeclaration) -> Backend:
         name = parse_instance_id(declared.name)
@@ -119,18 +112,11 @@ class Backends(Shared):
     def units(self) -> Mapping[InstanceId, UnitStatus]:
         return {id: its.unit(id) for its in self.all.values() for id in its.seats}
 
-    def unit(self, its: Member) -> UnitStatus:
-        return UNIT_ABSENT if (backend := self.of(its)) is None else backend.unit(its.instance.id)
-
     def needed(self, its: Member) -> Backend:
         if (backend := self.of(its)) is None:
             id, name = its.instance.id, its.instance.backend
             raise HostError(f"cannot start {id}: agent.toml declares no [[backend]] {name}")
         return backend
-
-    def leave(self, its: Member) -> None:
-        if (backend := self.of(its)) is not None:
-            backend.leave(its.instance.id)
 
     # passes of sessions
 
@@ -191,12 +177,6 @@ class Backends(Shared):
         backend = self.of(its)
         here = not its.instance.backend
         return here or (backend is not None and backend.up and its.instance.id not in backend.away)
-
-    def attach(self, its: Member, listener: Listener) -> Seat:
-        if (backend := self.of(its)) is None:
-            what = f"cannot reach {its.instance.id}: its server is not watched"
-            raise LinkError(what, code="gone")
-        return backend.attach(its.instance.id, listener)
 
     def server_version(self, name: str) -> str:
         """The version that the server itself told last; "" = none yet."""

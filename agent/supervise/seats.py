@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now
-from agent.core.model import InstanceId, UnitStatus
+from agent.core.model import UNIT_ABSENT, InstanceId, UnitStatus
 from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.packs import Packs
@@ -33,9 +33,10 @@ class Seats:
         return {**await self._host.list(), **self._packs.list(), **self._backends.units()}
 
     async def status(self, id: InstanceId) -> UnitStatus:
-        if (remote := self._remote(id)) is not None:
-            return self._backends.unit(remote)
-        return await self._local(id).status(id)
+        if (remote := self._remote(id)) is None:
+            return await self._local(id).status(id)
+        backend = self._backends.of(remote)
+        return UNIT_ABSENT if backend is None else backend.unit(id)
 
     async def start(self, id: InstanceId) -> None:
         if (remote := self._remote(id)) is None:
@@ -44,10 +45,10 @@ class Seats:
             self._no_login(boot_now())
 
     async def stop(self, id: InstanceId) -> None:
-        if (remote := self._remote(id)) is not None:
-            self._backends.leave(remote)
-        else:
+        if (remote := self._remote(id)) is None:
             await self._local(id).stop(id)
+        elif (backend := self._backends.of(remote)) is not None:
+            backend.leave(id)
 
     async def restart(self, id: InstanceId) -> None:
         facts = self._facts.get(id)

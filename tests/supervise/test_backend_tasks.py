@@ -30,7 +30,7 @@ URL = "http://127.0.0.1:1"
 
 async def test_a_backend_that_is_closed_at_once_closes_its_connections(backends):
     for turns in range(8):
-        await backends.add(BackendDeclaration(f"evo{turns}", "evolution", URL, key="k"))
+        await backends.take_on([BackendDeclaration(f"evo{turns}", "evolution", URL, key="k")])
         for _ in range(turns):
             await asyncio.sleep(0)
         await backends.close()
@@ -56,12 +56,14 @@ async def test_a_key_that_changes_during_a_slow_close_begins_one_task(
 
     monkeypatch.setattr(Server, "run", run)
     key.write_text("first")
-    await backends.add(BackendDeclaration("evo", "evolution", URL, key_file=str(key)))
+    declared = BackendDeclaration("evo", "evolution", URL, key_file=str(key))
+    await backends.take_on([declared])
     await eventually(lambda: len(running) == 1)
     first = running[0]
+    await backends.take_on([declared])  # the same key
     for text in ("second", "third"):
         key.write_text(text)
-        assert await backends.read_secrets_again("evo")
+        await backends.take_on([declared])
     await closing.wait()
     may_close.set()
     await eventually(lambda: running and running[0] is not first)
@@ -73,11 +75,12 @@ async def test_a_key_that_changes_during_a_slow_close_begins_one_task(
 
 async def test_a_key_that_cannot_be_read_is_read_again(backends, tmp_path: Path, eventually):
     key = tmp_path / "key"
-    await backends.add(BackendDeclaration("evo", "evolution", URL, key_file=str(key)))
+    declared = BackendDeclaration("evo", "evolution", URL, key_file=str(key))
+    await backends.take_on([declared])
     one = backends.all["evo"]
     await eventually(lambda: one.unread)
     assert str(key) in one.sentence and one.server is None
     key.write_text("k")
-    assert await backends.read_secrets_again("evo")
+    await backends.take_on([declared])
     await eventually(lambda: one.server)
     await backends.close()

@@ -181,7 +181,7 @@ async def _wait_for_first_words(facts: Facts) -> None:
 async def _open_link(facts: Facts, observer: Observer) -> WorkerLink:
     listener = _listener(facts, observer)
     if facts.instance.backend:
-        return observer.backends.attach(facts, listener)
+        return observer.backends.needed(facts).attach(facts.id, listener)
     return await Link.open(
         observer.host.link_path(facts.id),
         facts.id,
