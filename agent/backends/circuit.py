@@ -129,30 +129,25 @@ class Circuit:
             raise EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
         try:
             answer = await call()
-        except asyncio.CancelledError:
-            self._learned_nothing(id)
-            raise
         except WaError as error:
             if do in ACTS and _is_the_servers(error):
                 self._failed(by_check=False)
-            self._learned_nothing(id)
             if error.code == UNREACHED:
                 raise EngineError(str(error), code="backend_down") from error
             raise
-        if do in ACTS or id == self.trial:
-            self.close()
-        return answer
+        else:
+            if do in ACTS or id == self.trial:
+                self.close()
+            return answer
+        finally:
+            if id == self.trial:  # cancelled, or refused by the session: another one may try
+                self.trial, self.breaker = None, replace(self.breaker, trial_at=None)
 
     def close(self) -> None:
         was, self.breaker = self.state, self.breaker.after_success()
         self.trial, self.by_checks, self.failed_trials = None, False, 0
         if was is not BreakerState.CLOSED:
             self.changed(BreakerState.CLOSED)
-
-    def _learned_nothing(self, id: InstanceId) -> None:
-        """The trial was cancelled, or the session refused it: another session may try."""
-        if id == self.trial:
-            self.trial, self.breaker = None, replace(self.breaker, trial_at=None)
 
     def _failed(self, *, by_check: bool) -> None:
         was = self.state

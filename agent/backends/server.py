@@ -359,14 +359,7 @@ class Server:
             self._others[id] = now, claim.account
         elif id in self._others and now - self._others[id][0] < STEADY:
             claim = replace(claim, account=self._others[id][1])
-        same = before is not None and before.claim.status is claim.status
-        same_phase = before is not None and same and before.claim.phase == claim.phase
-        self.facts[id] = ClaimFact(
-            claim,
-            at=now,
-            since=before.since if before and same else now,
-            phase_since=before.phase_since if before and same_phase else now,
-        )
+        self.facts[id] = ClaimFact(claim, at=now, since=now)
         proved = before is not None and before.claim.proof_age is not None
         news = before is None or _words(before.claim) != _words(claim)
         if news or (claim.proof_age is not None) != proved:
