@@ -511,7 +511,7 @@ class Seat:
         match do:
             case "probe":
                 answer = await server.probe(self.id, deep=args.get("deep") is True)
-                return {**answer.figures, "claim": answer.claim, "detail": dict(answer.detail)}
+                return {"claim": answer.claim, "detail": answer.detail}
             case "qr":
                 code = await act(api.qr)
                 return {"qr": None if code is None else asdict(code)}
