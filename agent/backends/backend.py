@@ -363,8 +363,7 @@ class Backend:
         self._note_warning()
         if claim.up or self.down:  # before, it may be a blink
             self._note_cause()
-        reached = claim.reason != "unreachable"
-        self.circuit.checked(up=claim.up, reached=reached, seconds=claim.seconds)
+        self.circuit.checked(up=claim.up, seconds=claim.seconds)
         if before is None or before.up != claim.up:
             self.news.set()
         if claim.up and not self.down:  # after an outage they are woken in turn
@@ -418,10 +417,10 @@ class Backend:
 
     # log and journal
 
-    def say(self, kind: str, sentence: str, *, bad: bool = False, **more: str) -> Noted:
+    def say(self, kind: str, sentence: str, *, bad: bool = False) -> Noted:
         sentence = f"backend {self.name}: {sentence}"
         log.log(logging.WARNING if bad else logging.INFO, "%s", sentence)
-        detail = {"backend": self.name, **more}
+        detail = {"backend": self.name}
         entry = JournalEntry(kind, sentence, Category.HEALTH, None, time.time(), detail)
         return self.shared.note(entry)
 
@@ -448,9 +447,8 @@ class Backend:
     def _circuit_changed(self, state: BreakerState) -> None:
         """Noted before its sessions hear of it."""
         if state is BreakerState.OPEN:
-            by = "checks" if self.circuit.by_checks else "calls"
             sentence = f"{self.circuit.sentence}: its sessions wait"
-            self.circuit.noted = self.say("circuit_open", sentence, bad=True, by=by)
+            self.circuit.noted = self.say("circuit_open", sentence, bad=True)
         elif state is BreakerState.CLOSED:
             self.circuit.noted = self.say("circuit_closed", "its circuit is closed again")
         self.wake_members()

@@ -65,8 +65,7 @@ class Backends(Shared):
         for backend in self.all.values():
             last = newest.get(str(backend.name))
             if last is not None and last.kind == "circuit_open":
-                by_checks = last.detail.get("by") == "checks"
-                backend.circuit.take_over(time.time() - last.wall, by_checks=by_checks)
+                backend.circuit.take_over(time.time() - last.wall)
             # The name of a run outlives the agent: what was watched goes on.
             for id, its in backend.members.items():
                 if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
