@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.backends.adoption import Adoption, check_now, holder_of
-from agent.backends.backend import Backend, Member, Seat, Shared
+from agent.backends.backend import TAKE_OVER, Backend, Member, Seat, Shared
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import (
     Category,
@@ -31,14 +31,11 @@ from agent.vault.folder import open_root
 
 log = logging.getLogger(__name__)
 
-CIRCUITS = ("circuit_open", "circuit_closed")
-"""Kinds of journal entries about a backend's circuit."""
-LOOK_EVERY = 30.0
 RETRY_AFTER = 5.0
 FRESH = 1.0
 """Seconds for which a good check lets sessions try: many that come back together share it."""
-TAKE_OVER = 3.0
-"""Seconds that a start waits for the first answer of servers."""
+LATEST_CIRCUITS = 1000
+"""The most entries of the journal that may hold a circuit's last change."""
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
@@ -52,15 +49,14 @@ class Backends(Shared):
 
     # agent and reload
 
-    async def take_over(
-        self, declared: Collection[BackendDeclaration], history: Iterable[JournalEntry] = ()
-    ) -> None:
+    async def take_over(self, declared: Collection[BackendDeclaration]) -> None:
         """Watch the sessions again that the agent before this one watched, and open the circuits
-        that it left open. `history`: journal entries of the kinds CIRCUITS, newest first."""
+        that it left open."""
         for declaration in declared:
             await self._declare(declaration)
         newest: dict[object, JournalEntry] = {}
-        for entry in history:
+        kinds = ("circuit_open", "circuit_closed")
+        for entry in await self.store.history(kinds=kinds, limit=LATEST_CIRCUITS):
             newest.setdefault(entry.detail.get("backend"), entry)
         for backend in self.all.values():
             last = newest.get(str(backend.name))

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.api.server import Server
-from agent.backends.declared import CIRCUITS
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.sections import USUAL_LISTEN
@@ -92,7 +91,6 @@ def _sentence(state: Path, used: UsedState, session_root: Path) -> str:
 
 log = logging.getLogger(__name__)
 
-LATEST_CIRCUITS = 1000
 NEXT_START = 5.0
 """Seconds until the service manager may try again what needs another moment (a late mount)."""
 
@@ -221,8 +219,7 @@ class Daemon:
         try:
             registry, root = supervision.registry, self._config.session_root
             await load_instances(registry, store, root, self._config.instance, older=older)
-            circuits = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
-            await supervision.backends.take_over(self._config.backend, circuits)
+            await supervision.backends.take_over(self._config.backend)
             await supervision.packs.take_over(self._config.agent.state_path / "run-packs")
             for id in await line_up(registry, supervision.seats, supervision.room):
                 self._wakes.wake(id)
