@@ -24,13 +24,13 @@ from agent.core.reconnect import forgive
 from agent.core.setting import Fault
 from agent.engines.catalog import CATALOG, check_settings, file_rules, find_engine
 from agent.errors import ConfigError
-from agent.host.base import Host
 from agent.instance_file import NAME
 from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.identities import identity_of, says_the_same
 from agent.supervise.registry import Registry
+from agent.supervise.seats import Seats
 from agent.supervise.turns.memory import MemoryRoom
 from agent.vault.check import look_at_session, read_linked
 from agent.vault.copies.snapshots import list_snapshots
@@ -100,7 +100,7 @@ async def load_instances(
     await _lay_out_missing(registry, store, session_root)
 
 
-async def line_up(registry: Registry, host: Host, room: MemoryRoom) -> list[InstanceId]:
+async def line_up(registry: Registry, host: Seats, room: MemoryRoom) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     all_facts = list(registry.facts.values())
@@ -235,7 +235,7 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
 
 
 async def _mark_reconnecting(
-    registry: Registry, facts: Facts, host: Host, running: Collection[InstanceId]
+    registry: Registry, facts: Facts, host: Seats, running: Collection[InstanceId]
 ) -> None:
     waits_for_start = facts.desired(host.boot_id()).should_run and facts.id not in running
     if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:

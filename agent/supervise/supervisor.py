@@ -15,17 +15,17 @@ class Supervisor:
     """Unknown ids raise NotFound."""
 
     def __init__(self, base: Supervision) -> None:
-        registry, store, host, wake = base.registry, base.ground.store, base.seats, base.wake
+        registry, store, host, wake = base.registry, base.ground.store, base.ground.host, base.wake
         self.view, self.views = registry.view, registry.views
         self.status, self.history = base.figures.status, store.history
         self.bus, self.trends = base.ground.bus, base.trends
         self.keeping, self.creation = base.keeping, base.creation
-        self.backends = base.backend_face
+        self.backends = base.backends
         self.asking = Calls(registry, store, wake)
         self.moments = Moments(self.asking)
         self.send, self.find = self.asking.send, self.moments.find
         self.checking = Checking(registry, base.passes, wake, at_once=CHECKS_AT_ONCE)
-        self.orders = Orders(registry, host, base.room, self.asking, wake)
+        self.orders = Orders(registry, base.seats, base.room, self.asking, wake)
         self.repairs = Repairs(
             registry=registry,
             host=host,
@@ -37,11 +37,11 @@ class Supervisor:
         self.deletion = Deletion(
             registry=registry,
             store=store,
-            host=host,
+            host=base.seats,
             session_root=base.root,
             wake=wake,
             forget=base.forget,
-            let_go=base.adoption.let_go,
+            let_go=base.backends.adoption.let_go,
         )
         self.setting_up = SettingUp(
             repairs=self.repairs,

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.backends.adoption import one_server
 from agent.backends.whaticket.redis import RedisKeys
 from agent.cli.doctor.access import Agent, agent_of, lines_for
 from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
 from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
 from agent.errors import ConfigError, WaError
-from agent.supervise.backends.one_server import one_server
 
 _ADVICE = {
     "unreachable": "check that it runs, that url is right, and the firewall",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.figures.session_figures import read_figures
 from agent.core.health.policy import HealthPolicy
@@ -23,14 +24,13 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.errors import EngineError, LinkError
-from agent.host.base import Host
 from agent.link.client import Link, LinkStats, Listener
 from agent.link.heard import parse_claim
 from agent.log import about
-from agent.supervise.backends.registry import Backends
 from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RunFacts, WorkerLink
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
+from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.vault.check import inspect, may_log_in
 from agent.vault.free_space import why_no_start
@@ -80,7 +80,7 @@ FIRST_WORDS = 1.0
 class Observer:
     """What observing needs from the rest of supervision."""
 
-    host: Host
+    host: Seats
     session_root: Path
     link_stats: LinkStats
     wake: Callable[[InstanceId], None]
@@ -213,7 +213,7 @@ async def _wait_for_first_words(facts: Facts) -> None:
 async def _open_link(facts: Facts, observer: Observer) -> WorkerLink:
     listener = _listener(facts, observer)
     if facts.instance.backend:
-        return observer.backends.attach(facts, listener)
+        return observer.backends.needed(facts).attach(facts.id, listener)
     return await Link.open(
         observer.host.link_path(facts.id),
         facts.id,
