@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import VERSION
+from agent.backends.adoption import ADVICE as ONE_SERVER
 from agent.cli.doctor import backends, engines, machine
 from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
 from agent.cli.doctor.database import check_unused, lock_of
@@ -19,7 +20,6 @@ from agent.errors import AgentUnreachable, WaError
 from agent.files import open_plain
 from agent.host.units import INSTANCES
 from agent.moving import program_commands
-from agent.supervise.backends.one_server import ADVICE as ONE_SERVER
 from agent.webhooks import commands as webhooks
 
 
