@@ -17,7 +17,6 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Process:
     pid: int
     parent: int
-    group: int
     session: int
     cpu_ticks: int
     start_ticks: int
@@ -36,7 +35,6 @@ def read_process(pid: int) -> Process | None:
     return Process(
         pid=pid,
         parent=int(fields[1]),
-        group=int(fields[2]),
         session=int(fields[3]),
         cpu_ticks=int(fields[11]) + int(fields[12]),
         start_ticks=int(fields[19]),

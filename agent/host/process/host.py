@@ -19,7 +19,7 @@ from agent.clock import boot_id
 from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
-from agent.host.base import Wake
+from agent.host.base import Host, Wake
 from agent.host.life import Limits, Worker
 from agent.host.machine.proc_table import all_processes, proportional_bytes, variables_of
 from agent.host.machine.process_tree import find_trees
@@ -85,7 +85,7 @@ def _kill_all(asked: set[Left], living: set[int]) -> int:
     return len(killed)
 
 
-class ProcessHost:
+class ProcessHost(Host):
     name = "process"
     connected = True
 
@@ -134,15 +134,6 @@ class ProcessHost:
 
     def log_path(self, instance: InstanceId) -> Path | None:
         return self._folder(instance) / "worker.log"
-
-    def enabled_by_operator(self, instance: InstanceId) -> bool:
-        return False
-
-    async def missing_address(self) -> str:
-        return ""
-
-    async def agent_is_restarting(self) -> bool:
-        return False
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         all = self._workers.items()
