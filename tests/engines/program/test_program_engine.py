@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.engines.program import process
 from agent.engines.program.declaration import RESERVED
 from agent.engines.program.output import Output
 from agent.engines.program.process import Ears, Process
@@ -217,6 +218,8 @@ async def test_what_a_program_tells_during_its_start_is_heard_after_it(
         heard.set()
 
     monkeypatch.setattr(asyncio, "open_connection", slowly)
+    for name in ("adopt_orphans", "kill_all"):  # this process has other children
+        monkeypatch.setattr(process, name, lambda *_: None)
     output = Output(lambda _finding: None, ())
     ears = Ears(output, lambda _event: None, notice, lambda _why: None, Tasks(lambda _error: None))
     run = await Process.start(
