@@ -203,8 +203,8 @@ async def test_what_a_program_tells_during_its_start_is_heard_after_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A start ends with "it told nothing": words that were heard before would be forgotten."""
-    connect, told, order = asyncio.open_connection, tmp_path / "told", list[str]()
-    heard = asyncio.Event()
+    connect, told = asyncio.open_connection, tmp_path / "told"
+    heard: asyncio.Queue[object] = asyncio.Queue()
 
     async def slowly(**of_socket: Any) -> Any:
         while not told.exists():  # noqa: ASYNC110  a file of another process
@@ -213,20 +213,15 @@ async def test_what_a_program_tells_during_its_start_is_heard_after_it(
             await asyncio.sleep(0)
         return await connect(**of_socket)
 
-    def notice(_words: object) -> None:
-        order.append("heard")
-        heard.set()
-
     monkeypatch.setattr(asyncio, "open_connection", slowly)
     for name in ("adopt_orphans", "kill_all"):  # this process has other children
         monkeypatch.setattr(process, name, lambda *_: None)
     output = Output(lambda _finding: None, ())
-    ears = Ears(output, lambda _event: None, notice, lambda _why: None, Tasks(lambda _error: None))
+    ears = Ears(output, lambda _: None, heard.put_nowait, lambda _: None, Tasks(lambda _: None))
     run = await Process.start(
         [sys.executable, "-c", TELLS], dict(os.environ), str(tmp_path), ears, preloads=False
     )
-    order.append("started")
-    await heard.wait()
+    assert heard.empty()
+    assert await heard.get() == {"STATUS": "listens"} and run.noticed
     await run.kill()
     await asyncio.sleep(0)
-    assert order == ["started", "heard"] and run.noticed
