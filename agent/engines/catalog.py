@@ -73,7 +73,6 @@ _ENGINES = (
     EngineEntry(
         "program",
         "your own bot, unchanged: a program that [[program]] in agent.toml names",
-        sends=ALL,  # of these each program says which ones it sends
         alike_by="program",
     ),
     EngineEntry(

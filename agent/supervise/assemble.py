@@ -23,7 +23,6 @@ from agent.supervise.packs import Packs
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.happenings import Happenings
-from agent.supervise.passes.lost_folder import FolderLooks
 from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
@@ -236,7 +235,6 @@ class Supervision:
             settings=self.settings,
             checked=self._checks.note,
             first_probe=boot_now() + self.settings.config.start.first_check,
-            folders=FolderLooks(self.root),
             devices=self.registry.devices,
             attached=happenings.attached,
         )

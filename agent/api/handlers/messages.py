@@ -177,9 +177,8 @@ def must_send(engine: str, *features: str) -> None:
     for feature in features:
         if feature not in entry.sends:
             field = feature if feature in ("quote", "mentions") else "type"
-            way = f"it sends {', '.join(sorted(entry.sends)) or 'nothing'}"
-            if entry.remote and not entry.sends:
-                way = "use the API of its session's own server"
+            own = f"the session's own {'server' if entry.remote else 'program'} sends its messages"
+            way = f"it sends {', '.join(sorted(entry.sends))}" if entry.sends else own
             raise Refused(
                 f"cannot send {feature}: the engine {engine} does not; {way}",
                 field=field,

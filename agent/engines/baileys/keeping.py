@@ -18,9 +18,6 @@ log = logging.getLogger(__name__)
 
 ANSWERED = 20.0
 """Seconds for the client to hear it."""
-AT_ONCE, MOST_ASKED = 4, 200
-"""A client of ours sends its next records when it has the answer to the last. More are refused, and
-beyond the second number without an answer."""
 
 
 class Keeping:
@@ -34,10 +31,7 @@ class Keeping:
 
     def take(self, event: Mapping[str, Any], client: "Conversation | NodeShare") -> None:
         """`client`: the one that sent them, which the answer is for."""
-        work = self._keep if len(self._tasks) < AT_ONCE else self._refuse
-        if len(self._tasks) >= MOST_ASKED:
-            return  # the client does not read its answers
-        task = asyncio.create_task(work(event, client), name="keep")
+        task = asyncio.create_task(self._keep(event, client), name="keep")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -53,11 +47,6 @@ class Keeping:
             log.exception("records cannot be kept")
             answer["error"] = f"the worker failed ({type(error).__name__})"
         await self._answer(client, answer)
-
-    async def _refuse(self, event: Mapping[str, Any], client: "Conversation | NodeShare") -> None:
-        words = "records came before the answer to the last: not kept, send them again"
-        log.error("the client sent %s", words)
-        await self._answer(client, {"n": str(event.get("n", "")), "error": words})
 
     async def _answer(self, client: "Conversation | NodeShare", answer: Mapping[str, Any]) -> None:
         try:

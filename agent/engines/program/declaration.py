@@ -49,9 +49,6 @@ class ProgramDeclaration:
         "auto = the library that a Node program uses is noticed; none = nothing is loaded into it",
         choices=LIBRARIES,
     )
-    messages: bool = setting(
-        False, "true = the agent sends by it, and keeps what arrives, as for every session"
-    )
     pm2: str = setting(
         "no",
         "signal, message = it has what pm2 gave it: process.send, and a standard input that stays"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import ConnectionStatus
-from agent.engines.baileys.conversation import Conversation
 from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
@@ -21,7 +20,6 @@ from agent.engines.program.environment import (
 )
 from agent.engines.program.environment_file import MISSING, read_environment_file
 from agent.engines.program.files import refuse_unusable
-from agent.engines.program.messages import KEEP, ProgramMessages
 from agent.engines.program.note import NOTE, write_note
 from agent.engines.program.output import Output
 from agent.engines.program.process import Ears, Process
@@ -161,7 +159,6 @@ class ProgramEngine:
         self._asked_at: float | None = None
         self._watch: asyncio.Task[None] | None = None
         self._tasks = Tasks(reporter.crashed)
-        self._messages = ProgramMessages(reporter, program)
 
     async def connect(self) -> None:
         if self._stopping:
@@ -191,7 +188,6 @@ class ProgramEngine:
             await asyncio.to_thread(refuse_unusable, self._folder, self._state.claim.account)
         of_file = await asyncio.to_thread(read_environment_file, program.environment_file)
         told = {"WA_INSTANCE": self._folder.parent.name, "WA_SESSION": str(self._folder)}
-        told |= self._messages.told(program)
         if program.watchdog:
             told["WATCHDOG_USEC"] = str(round(program.watchdog * 1e6))
         environment = own_environment(program, of_file, told)
@@ -211,10 +207,6 @@ class ProgramEngine:
 
     def _hear(self, event: Mapping[str, Any]) -> None:
         if self._ousted:
-            return
-        if event.get("event") == KEEP:
-            if self._run is not None:
-                self._messages.take(event, self._run.speech)
             return
         if event.get("event") == "preloaded" and self._still is not None:
             self._still.note_node(event.get("pid"), child=event.get("child") is True)
@@ -317,21 +309,9 @@ class ProgramEngine:
         return self._state.code()
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await self._messages.send(message, self._speech)
+        raise EngineError("cannot send: the program sends its own messages", code="not_supported")
 
-    async def mark_read(self, asked: Mapping[str, Any]) -> None:
-        await self._messages.tell("read", "mark_read", asked, self._speech())
-
-    async def presence(self, asked: Mapping[str, Any]) -> None:
-        await self._messages.tell("presence", "typing", asked, self._speech())
-
-    def _speech(self) -> Conversation:
-        """With the program, which must be connected."""
-        run = self._run
-        connected = self._state.connected and not self._stopping
-        if run is None or not run.speech.alive or not connected:
-            raise EngineError("cannot send: not connected", code="not_connected")
-        return run.speech
+    mark_read = presence = send
 
     async def logout(self) -> None:
         run = self._run
@@ -365,8 +345,6 @@ class ProgramEngine:
                 await run.kill()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        if name == "file_part":
-            return await self._messages.take_part(arguments, self._speech())
         raise InvalidRequest(f"cannot {name!r:.40}: a program knows no such command", field="name")
 
     async def _end_run(self) -> None:

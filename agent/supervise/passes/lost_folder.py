@@ -2,13 +2,11 @@
 worker has the pairing as it is now, so no plan may end it; a person may restore a snapshot, and
 when the worker ends by itself, the newest snapshot takes the folder's place."""
 
-import asyncio
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import InstanceId
 from agent.core.words import SUSPECT
 from agent.errors import Refused
 from agent.supervise.facts import Facts
@@ -20,56 +18,12 @@ Inodes = Mapping[str, int]
 """Of an instance's folder and of the session in it, as far as they exist."""
 
 
-class FolderLooks:
-    """Looks at folders in a thread; the requests of one turn of the event loop share one call of
-    the thread, for there are hundreds of probes a minute."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._asked: dict[InstanceId, asyncio.Future[Inodes]] = {}
-        self._looking: set[asyncio.Task[None]] = set()
-
-    def ask(self, id: InstanceId) -> "asyncio.Future[Inodes]":
-        """What lies at its path, looked at after this call."""
-        loop = asyncio.get_running_loop()
-        if not self._asked:
-            loop.call_soon(self._begin)
-        if id not in self._asked:
-            self._asked[id] = loop.create_future()
-        return self._asked[id]
-
-    def _begin(self) -> None:
-        asked, self._asked = self._asked, {}
-        task = asyncio.get_running_loop().create_task(self._look(asked), name="look at folders")
-        self._looking.add(task)
-        task.add_done_callback(self._looking.discard)
-
-    async def _look(self, asked: "Mapping[InstanceId, asyncio.Future[Inodes]]") -> None:
-        try:
-            inodes = await asyncio.to_thread(_inodes_of_all, self._root, list(asked))
-        except Exception as error:  # no thread could be started: each pass fails, and tries again
-            for answer in asked.values():
-                if not answer.done():
-                    answer.set_exception(error)
-                    answer.exception()  # a probe that gave up has cancelled its future
-            return
-        for id, answer in asked.items():
-            if not answer.done():
-                answer.set_result(inodes[id])
-
-
-def _inodes_of_all(root: Path, ids: Collection[InstanceId]) -> dict[InstanceId, Inodes]:
-    return {id: _inodes_of(root / id) for id in ids}
-
-
-def _inodes_of(folder: Path) -> Inodes:
+def inodes_of(folder: Path) -> Inodes:
     """Of the entries at an instance's path now; missing ones are left out."""
     inodes = {}
-    for name, path in (("folder", f"{folder}"), ("session", f"{folder}/{SESSION}")):
-        try:
-            inodes[name] = os.stat(path, follow_symlinks=False).st_ino  # noqa: PTH116 - with each probe
-        except OSError:
-            continue
+    for name, path in (("folder", folder), ("session", folder / SESSION)):
+        with suppress(OSError):
+            inodes[name] = path.lstat().st_ino
     return inodes
 
 

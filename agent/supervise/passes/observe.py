@@ -29,7 +29,7 @@ from agent.link.heard import parse_claim
 from agent.log import about
 from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RunFacts, WorkerLink
-from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
+from agent.supervise.passes.lost_folder import compare_folder, inodes_of
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.vault.check import inspect, may_log_in
@@ -91,7 +91,6 @@ class Observer:
     """Called with the name of a check and its seconds."""
     first_probe: float
     """The agent probes no worker before this moment of its life."""
-    folders: FolderLooks
     devices: Devices
     attached: Callable[[InstanceId], None] | None = None
     """Called when a link to a session's own worker is open; None: no part asked for it."""
@@ -265,8 +264,6 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     interval = probe_interval(facts, begun, rules.interval)
     facts.next_probe = next_look(facts.id, facts.next_probe, begun, interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
-    # Look and call at the same time.
-    look = None if facts.instance.backend else observer.folders.ask(facts.id)
     try:
         answer = await link.call("probe", {"deep": deep}, timeout=observer.health.timeout)
         claim = parse_claim(answer.get("claim"))
@@ -280,8 +277,9 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
         return
     now = boot_now()
     facts.run.figures = read_figures(answer)
-    if look is not None:
-        compare_folder(facts, answer.get("folder"), await look)
+    if not facts.instance.backend:
+        here = await asyncio.to_thread(inodes_of, observer.session_root / facts.id)
+        compare_folder(facts, answer.get("folder"), here)
     if deep:
         observer.checked("deep", now - begun)
         detail = _object(answer.get("detail", {}))

@@ -10,8 +10,7 @@ const NEXT_CODE = 20;
 const CIPHERTEXT = 2;
 const ACKS = ["error", "pending", "server", "delivered", "read", "played"];
 
-/** `wanted`: what of messages the agent wants, with the library's own parts; null: nothing. */
-function watch(socket, channel, wanted) {
+function watch(socket, channel) {
   const seen = { socket, codes: 0, open: false, frameAt: 0 };
   sockets.add(seen);
   if (counts(seen)) current = seen;
@@ -30,14 +29,7 @@ function watch(socket, channel, wanted) {
   on(socket, "messages.update", (updates) => updates.forEach((its) => noteAck(its, tell)));
   on(socket, "message-receipt.update", (updates) => updates.forEach((its) => noteReceipt(its, tell)));
   const works = { look, stop, save: quiet, logout: () => current.socket.logout() };
-  const more = { sends: [] };
-  if (wanted) {
-    const { Messages, SENDS } = require("./baileys_messages.cjs");
-    seen.messages = new Messages(socket, { ...wanted, channel }, () => current === seen && seen.open);
-    Object.assign(works, seen.messages.works);
-    Object.assign(more, { sends: SENDS, repeats: true });
-  }
-  seen.serve = () => channel.serve(works, more);
+  seen.serve = () => channel.serve(works);
   if (current === seen) seen.serve();
 }
 
@@ -147,10 +139,9 @@ async function look({ ask, seconds }) {
 
 /** The connections end, what is under way is written, and the program hears nothing that it would answer. */
 async function stop() {
-  for (const { socket, messages } of new Set([current, ...sockets])) {
+  for (const { socket } of new Set([current, ...sockets])) {
     socket.ev.removeAllListeners("connection.update");
     await socket.end(undefined);
-    await messages?.settled();
   }
   await quiet();
 }

@@ -20,11 +20,11 @@ class Channel {
     this.tell("preloaded", { pid: process.pid });
   }
 
-  /** The functions that answer the worker's questions: those of the library that is used, and `more` of what it can. */
-  serve(works, more = {}) {
+  /** The functions that answer the worker's questions: those of the library that is used. */
+  serve(works) {
     this.#works = { ...WORKS, ...works };
     this.#teller = undefined;
-    if (!this.#ready) this.tell("ready", more);
+    if (!this.#ready) this.tell("ready");
     this.#ready = true;
   }
 

@@ -29,7 +29,7 @@ function sourceOf(url) {
 export * from ${original};
 import * as original from ${original};
 const { wrapMaker } = globalThis[Symbol.for("wa-agent.makers")] ?? { wrapMaker: (maker) => maker };
-const own = wrapMaker(original.makeWASocket ?? original.default, original, ${JSON.stringify(url)});
+const own = wrapMaker(original.makeWASocket ?? original.default);
 export { own as makeWASocket, own as default };
 `;
 }

@@ -10,33 +10,28 @@ const mayBeWwebjs = (request, parent) => /^\.{1,2}(?:[\\/]|$)/.test(request) && 
 
 class Libraries {
   #channel;
-  #wants;
   #wrapped = new WeakMap();
   #noted = new WeakMap();
   #making = { count: 0 };
 
-  /** `wants`: "send" and "keep", which the agent wants of messages. */
-  constructor(channel, wants = []) {
+  constructor(channel) {
     this.#channel = channel;
-    this.#wants = wants;
   }
 
-  /** The same function for everybody who looks at it; what it makes is watched. `lib`, `place`: what
-   *  the library exports, and its file. */
-  wrapMaker(maker, lib, place) {
+  /** The same function for everybody who looks at it; what it makes is watched. */
+  wrapMaker(maker) {
     if (typeof maker !== "function" || this.#wrapped.has(maker)) return this.#wrapped.get(maker) ?? maker;
     const [channel, making] = [this.#channel, this.#making];
-    const wanted = this.#wants.length ? { lib, place, keeps: this.#wants.includes("keep") } : null;
     const wrapped = new Proxy(maker, {
       apply(target, self, args) {
         making.count++;
         let made;
         try {
-          made = Reflect.apply(target, self, wanted ? withMessages(args) : args);
+          made = Reflect.apply(target, self, args);
         } finally {
           making.count--;
         }
-        watch(made, channel, wanted);
+        watch(made, channel);
         return made;
       },
     });
@@ -44,9 +39,9 @@ class Libraries {
     return wrapped;
   }
 
-  /** A socket whose library has no name that we know: the agent sends nothing by it. */
+  /** A socket whose library has no name that we know. */
   noteSocket(made) {
-    if (!this.#making.count) watch(made, this.#channel, null);
+    if (!this.#making.count) watch(made, this.#channel);
   }
 
   /** Baileys 6 is CommonJS; some of its exports cannot be changed, so that they are exported anew. */
@@ -56,7 +51,7 @@ class Libraries {
     const all = Object.getOwnPropertyDescriptors(exports);
     for (const key of ["makeWASocket", "default"]) {
       if (typeof exports[key] !== "function") continue;
-      all[key] = { value: this.wrapMaker(exports[key], exports, name), enumerable: true, configurable: true, writable: true };
+      all[key] = { value: this.wrapMaker(exports[key]), enumerable: true, configurable: true, writable: true };
     }
     const anew = Object.create(Object.getPrototypeOf(exports), all);
     this.#noted.set(exports, anew).set(anew, anew);
@@ -66,18 +61,16 @@ class Libraries {
 
   noteWwebjs(exports) {
     const { Client } = exports ?? {};
-    if (typeof Client?.prototype?.initialize === "function") require("./wwebjs.cjs").note(exports, this.#channel, this.#wants);
+    if (typeof Client?.prototype?.initialize === "function") require("./wwebjs.cjs").note(exports, this.#channel);
   }
 }
 
-function watch(made, channel, wanted) {
+function watch(made, channel) {
   try {
-    require("./baileys.cjs").watch(made, channel, wanted);
+    require("./baileys.cjs").watch(made, channel);
   } catch {
     // The program has its socket, whatever becomes of ours.
   }
 }
-
-const withMessages = ([config, ...more]) => [require("./baileys_messages.cjs").configured(config), ...more];
 
 module.exports = { Libraries, isBaileys, isWwebjs, mayBeWwebjs };

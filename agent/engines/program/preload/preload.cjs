@@ -5,7 +5,7 @@ const { readlinkSync } = require("node:fs");
 const Module = require("node:module");
 const { Socket } = require("node:net");
 const { join } = require("node:path");
-const { fileURLToPath, pathToFileURL } = require("node:url");
+const { pathToFileURL } = require("node:url");
 const { isMainThread } = require("node:worker_threads");
 const { CHILD, watchChildren, watchThreads, streamOfThread } = require("./parts.cjs");
 
@@ -43,14 +43,13 @@ if (stream) {
   require("./whole_files.cjs").keepWhole();
   const { handing } = require("./bundled.cjs");
   const { Libraries, isBaileys, isWwebjs, mayBeWwebjs } = require("./libraries.cjs");
-  const wants = (process.env.WA_PROGRAM_MESSAGES ?? "").split(" ").filter(Boolean);
   const channel = new Channel(stream);
-  const libraries = new Libraries(channel, wants);
+  const libraries = new Libraries(channel);
   watchChildren(channel);
   if (isMainThread) watchThreads(channel);
   Object.defineProperty(globalThis, Symbol.for("wa-agent.makers"), {
     value: Object.freeze({
-      wrapMaker: (maker, lib, url) => libraries.wrapMaker(maker, lib, fileURLToPath(url)),
+      wrapMaker: (maker) => libraries.wrapMaker(maker),
       set socket(made) {
         libraries.noteSocket(made);
       },

@@ -7,16 +7,13 @@ const ENDS = { LOGOUT: "logout", UNPAIRED: "logout", UNPAIRED_IDLE: "logout", CO
 const REFUSED = { TOS_BLOCK: "tos_block", SMB_TOS_BLOCK: "tos_block", PROXYBLOCK: "proxy_block", DEPRECATED_VERSION: "client_outdated" };
 let current;
 
-/** Each client is watched from its first `initialize` on; the class itself stays the program's own.
- *  `wants`: what the agent wants of messages. */
-function note(lib, channel, wants) {
-  const { Client } = lib;
-  const wanted = wants.length ? { lib, channel, keeps: wants.includes("keep") } : null;
+/** Each client is watched from its first `initialize` on; the class itself stays the program's own. */
+function note({ Client }, channel) {
   const initialize = Client.prototype.initialize;
   if (initialize.noted) return;
   const wrapped = function (...args) {
     try {
-      watch(this, channel, wanted);
+      watch(this, channel);
     } catch {
       // The program has its client, whatever becomes of our part.
     }
@@ -32,15 +29,13 @@ const watched = new WeakSet();
 const clients = new Set();
 const storeOf = ({ authStrategy: its }) => JSON.stringify([its?.constructor?.name, its?.dataPath, its?.clientId]);
 
-function watch(client, channel, wanted) {
+function watch(client, channel) {
   const seen = { client, codes: 0, open: false, provedAt: 0 };
   clients.add(client);
   // A client of another store does not count, as long as this one is connected.
   if (!current?.open || storeOf(current.client) === storeOf(client)) current = seen;
   const works = { look, stop, logout: () => current.client.logout() };
-  const { Messages, EVENTS, SENDS } = wanted ? require("./wwebjs_messages.cjs") : { EVENTS: [] };
-  if (wanted) seen.messages = new Messages(client, wanted, () => current === seen && seen.open);
-  seen.serve = () => channel.serve({ ...works, ...seen.messages?.works }, wanted ? { sends: SENDS } : {});
+  seen.serve = () => channel.serve(works);
   if (current === seen) {
     seen.serve();
     channel.tell("connecting", {});
@@ -60,7 +55,6 @@ function watch(client, channel, wanted) {
         // The program's own handlers come after this one.
       }
     });
-  for (const event of EVENTS) on(event, (now, ...its) => now.messages.hear(event, ...its));
   on("qr", (now, qr) => channel.tell("qr", { qr, expires: now.codes++ ? NEXT_CODE : FIRST_CODE }));
   on("loading_screen", (_now, percent) => channel.tell("sync", { progress: Number(percent) / 100 }));
   on("authenticated", () => {

@@ -41,12 +41,7 @@ class Client extends EventEmitter {
   async sendMessage(chat, content, options) {
     const log = JSON.stringify({ chat, content, made: content.constructor.name, options });
     appendFileSync(`${process.env.PHONE}.sent`, log + "\n");
-    if (content === "die") process.kill(process.pid, "SIGKILL");
     return { id: { fromMe: true, remote: chat, id: `SENT${(this.count = (this.count ?? 0) + 1)}` }, ack: 0 };
-  }
-
-  async sendSeen(chat) {
-    appendFileSync(`${process.env.PHONE}.sent`, JSON.stringify({ seen: chat }) + "\n");
   }
 
   async destroy() {
@@ -55,16 +50,4 @@ class Client extends EventEmitter {
   }
 }
 
-class MessageMedia {
-  constructor(mimetype, data, filename) {
-    Object.assign(this, { mimetype, data, filename });
-  }
-}
-
-class Location {
-  constructor(latitude, longitude, { name, address } = {}) {
-    Object.assign(this, { latitude, longitude, name, address });
-  }
-}
-
-module.exports = { Client, LocalAuth, MessageMedia, Location };
+module.exports = { Client, LocalAuth };

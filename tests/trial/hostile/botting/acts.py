@@ -9,7 +9,7 @@ ODD: tuple[Any, ...] = (
     *(None, True, 0, -1, 5, 10**30, 1.5, "", "x" * 70_000, "\ud800", "a\nb", "\0", "../../x"),
     *([], {}, [[]], {"a": [1]}, ["logout"], "<b>", "\x1b[2J", "401", "nonsense"),
 )
-EVENTS = ("ready", "connecting", "qr", "paired", "sync", "open", "close", "message", "ack", "keep")
+EVENTS = ("ready", "connecting", "qr", "paired", "sync", "open", "close", "message", "ack")
 FIELDS = {
     "qr": ("qr", "expires"),
     "paired": ("account",),
@@ -18,11 +18,8 @@ FIELDS = {
     "close": ("code", "reason", "raw"),
     "message": ("direction", "type", "id", "peer"),
     "ack": ("id", "ack"),
-    "keep": ("n", "records"),
 }
-RECORD = {"id": "m:49151:1", "kind": "message", "type": "text", "chat": "49151", "sender": "49151"}
 LINES = (b"\xff\xfe\n", b"[" * 50_000 + b"\n", b"\0\n", b'{"event":"op', b"5\n", b"{}\n", b"\n")
-SENDS = ("sent", "sent", "twice", "wrong", "refused", "error", "raises", "odd", "dies", "never")
 PRINTS = ("binary", "long", "pieces", "coloured", "control")
 FILES = ("link", "pipe", "many", "sparse", "name", "socket")
 PROCESSES = ("child", "stray", "deaf", "stops", "worker", "ends")
@@ -32,14 +29,13 @@ def draw(chance: Random) -> list[Step]:
     steps = [_step(chance) for _ in range(chance.randint(2, 7))]
     if chance.random() < 0.7:
         steps.insert(0, {"do": "tell", "line": {"event": "open", "account": ACCOUNT}})
-    steps.insert(0, {"do": "answer", "how": {"send": chance.choice(SENDS)}})
     if chance.random() < 0.5:
         steps.append({"do": "process", "kind": chance.choice(PROCESSES)})
     return steps
 
 
 def _step(chance: Random) -> Step:
-    match chance.choice(["tell", "tell", "tell", "raw", "look", "print", "files", "keep"]):
+    match chance.choice(["tell", "tell", "tell", "raw", "look", "print", "files"]):
         case "tell":
             event = chance.choice(EVENTS)
             told = {key: chance.choice(ODD) for key in FIELDS.get(event, ())}
@@ -48,10 +44,6 @@ def _step(chance: Random) -> Step:
             return {"do": "raw", "hex": chance.choice(LINES).hex()}
         case "look":
             return {"do": "answer", "how": {"look": chance.choice([*ODD, True, False])}}
-        case "keep":
-            record = {**RECORD, chance.choice([*RECORD, "text", "at"]): chance.choice(ODD)}
-            line = {"event": "keep", "n": str(chance.randrange(9)), "records": [record]}
-            return {"do": "tell", "line": line}
         case "print":
             return {"do": "print", "kind": chance.choice(PRINTS)}
         case _:

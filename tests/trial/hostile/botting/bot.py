@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 PLACE = Path(sys.argv[1])
-"""Where its steps are, and where it notes what it sent."""
+"""Where its steps are."""
 SESSION = Path(os.environ["WA_SESSION"])
 SECRET = os.environ["BOT_TOKEN"]
 SOCKET = socket.socket(fileno=int(os.environ["WA_PROGRAM_FD"]))
 ROOM = threading.Lock()
-how = {"send": "sent", "look": True}
+how = {"look": True}
 
 
 def raw(line: bytes) -> None:
@@ -37,38 +37,9 @@ def listen() -> None:
         answer = {"answer": call["id"], "ok": {}}
         if call["do"] == "look":
             answer["ok"] = {"open": how["look"], "frame_age": 0}
-        elif call["do"] == "send":
-            send(call)
-            continue
-        elif call["do"] not in ("stop", "kept"):
+        elif call["do"] != "stop":
             answer = {"answer": call["id"], "error": {"code": "not_supported"}}
         tell(answer)
-
-
-def send(call: dict[str, Any]) -> None:
-    message = call["message"]
-    with (PLACE / "sent").open("a") as file:
-        file.write(f"{message['key']}\n")
-    held = f"{message['text']} to {message['to']}"
-    good = {"answer": call["id"], "ok": {"id": "W1", "outcome": "sent"}}
-    match how["send"]:
-        case "sent":
-            tell(good)
-        case "twice":
-            tell(good)
-            tell(good)
-        case "wrong":
-            tell({**good, "answer": call["id"] + 1})
-        case "refused":
-            tell({"answer": call["id"], "ok": {"outcome": "refused", "error": held}})
-        case "error":
-            tell({"answer": call["id"], "error": {"code": held, "message": held}})
-        case "raises":
-            tell({"answer": call["id"], "error": {"message": held}})
-        case "odd":
-            tell({"answer": call["id"], "ok": {"outcome": [held], "id": {"a": held}}})
-        case "dies":
-            os._exit(1)
 
 
 def show(kind: str) -> None:
@@ -128,7 +99,7 @@ def process(kind: str) -> None:
 
 
 def main() -> None:
-    tell({"event": "ready", "sends": ["text"]})
+    tell({"event": "ready"})
     threading.Thread(target=listen, daemon=True).start()
     for step in json.loads((PLACE / "steps").read_text()):
         with suppress(OSError, ValueError):
