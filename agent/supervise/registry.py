@@ -48,6 +48,9 @@ class ToldOnce:
 
 log = logging.getLogger(__name__)
 
+PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
+"""Its worker tries with what it was told at its start: a correction needs another worker."""
+
 
 class Registry:
     def __init__(
@@ -114,8 +117,9 @@ class Registry:
     def look_up(self, facts: Facts) -> None:
         """The instance's settings or agent.toml changed: its worker's share is looked up again."""
         if facts.of_wings != (own := self._of_wings(facts.instance)):
-            facts.of_wings = own
-            facts.saved.identity_behind = True
+            facts.of_wings, facts.saved.identity_behind = own, True
+            if facts.verdict is not None and facts.verdict.reason in PROGRAM_FAILS:
+                facts.asked.restart_for = "agent.toml has another [[program]] for it"
 
     def _of_wings(self, instance: Instance) -> Mapping[str, Any]:
         return {} if instance.backend else {**self.of_wings, **self.declared(instance)}

@@ -60,10 +60,9 @@ async def test_a_program_runs_as_an_instance_and_is_named_by_who_creates_it(
     )
     assert (refused, answer["error"]) == (400, "unknown_program")
 
-    # A program that was corrected is started anew.
+    # A program that was corrected is started anew by itself.
     agent.config.write_text(agent.config.read_text().replace('"fails"]', '"quiet"]'))
     await agent.do("POST", "/api/reload")
-    await agent.do("POST", "/api/instance/fails/restart")
     await eventually(lambda: reason("fails"), "not_told")
 
 
