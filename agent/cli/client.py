@@ -105,6 +105,7 @@ class Client:
     ) -> Iterator["HTTPResponse"]:
         """An answer to read from. `body`: bytes, or pieces of them; an error of the
         agent's raises AgentSaidNo."""
+        seconds = min(max(1.0, seconds), 86_400.0)  # the agent refuses what is no time to wait
         import http.client  # half of what `version` and `--help` would cost, if it stood above
 
         connection = http.client.HTTPConnection(self.host(), timeout=seconds)

@@ -16,13 +16,14 @@ _ID = re.compile(ID_PATTERN)
 
 
 def parse_instance_id(text: object) -> InstanceId:
-    """Accept exactly `[a-z0-9][a-z0-9_-]{0,47}`; all code that names an instance uses this."""
-    if isinstance(text, str) and _ID.fullmatch(text):
+    """Accept exactly `[a-z0-9][a-z0-9_-]{0,47}` but "all", which commands take for every session;
+    all code that names an instance uses this."""
+    if isinstance(text, str) and _ID.fullmatch(text) and text != "all":
         return InstanceId(text)
     shown = repr(text)[:80]
     raise InvalidRequest(
         f"cannot use {shown} as an instance id: 1 to 48 of a-z, 0-9, - and _,"
-        " beginning with a letter or digit",
+        " beginning with a letter or digit, and not the word all",
         field="id",
         code="invalid_id",
     )

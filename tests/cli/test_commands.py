@@ -64,6 +64,12 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
         pytest.param(("frobnicate",), 2, "", id="unknown command"),
         pytest.param((), 2, "", id="no command"),
         pytest.param(("qr", "sales"), 75, "no_qr", id="no code yet"),
+        pytest.param(
+            ("create", "all", "--engine", "sandbox"), 2, "", id="the word for every session"
+        ),
+        pytest.param(
+            ("send", "sales", "49151", "hi", "--wait", "9" * 20), 2, "invalid_request", id="a wait"
+        ),
     ],
 )
 async def test_exit_statuses(
