@@ -16,11 +16,6 @@ def boot_id() -> str:
     return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
-def wall_at_boot() -> float:
-    """Unix seconds at which the boot clock stood at 0: adds to a boot time, as of now."""
-    return time.time() - boot_now()
-
-
 def slept() -> float:
     """Seconds that the machine was suspended since it booted."""
     return boot_now() - time.monotonic()

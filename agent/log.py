@@ -82,13 +82,6 @@ def set_up_logging(
     set_level(level)
 
 
-def lines_lost() -> int:
-    """Lines that no writer of this process could put anywhere, since its start."""
-    writers = [*logging.getLogger().handlers, *logging.getLogger("agent.audit").handlers]
-    writers += logging.getLogger("agent.performance").handlers
-    return sum(getattr(writer, "lost", 0) for writer in writers)
-
-
 def set_level(level: str) -> None:
     root, wanted = logging.getLogger(), LEVELS[level]
     others = [handler.level for handler in root.handlers if not isinstance(handler, LineWriter)]
@@ -126,8 +119,6 @@ class LineWriter(logging.Handler):
     ) -> None:
         super().__init__()
         self.dropped = 0
-        self.lost = 0
-        """Over all time; `dropped` are those since the last line that was taken."""
         self._fd = fd
         self._form = form
         self._journal_path = journal_path
@@ -148,7 +139,6 @@ class LineWriter(logging.Handler):
             self._write(line or as_text(record, message, trace))
         except Exception:  # not even a lost terminal or a broken __str__
             self.dropped += 1
-            self.lost += 1
 
     def close(self) -> None:
         if self._journal is not None:
@@ -178,7 +168,6 @@ class LineWriter(logging.Handler):
             events = ready.poll(0)
             if not events or events[0][1] & (select.POLLERR | select.POLLNVAL):
                 self.dropped += 1
-                self.lost += 1
                 return
             raw = raw[os.write(self._fd, raw[: select.PIPE_BUF]) :]
         self.dropped = 0

@@ -21,7 +21,7 @@ _REPAIRS = frozenset({Category.RECOVERY, Category.RECONNECT, Category.CRYPTO, Ca
 
 
 class FileWriter(logging.Handler):
-    """One file and its predecessors. It never raises; lost lines are counted."""
+    """One file and its predecessors. It never raises."""
 
     def __init__(
         self,
@@ -33,7 +33,6 @@ class FileWriter(logging.Handler):
         categories: Collection[Category] = (),
     ) -> None:
         super().__init__(logging.INFO)
-        self.lost = 0
         self._path = path
         self._form = form
         self._max_bytes = max_bytes
@@ -51,7 +50,7 @@ class FileWriter(logging.Handler):
             line = show(record, *describe(record)) + "\n"
             self._write(line.encode("utf-8", "backslashreplace"))
         except Exception:  # a full disk must not end what was only to be noted
-            self.lost += 1
+            pass
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -139,7 +139,5 @@ def _wrong_id(request: web.Request) -> WaError | None:
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:
     if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
-        return None
+        return None  # `invite` says so, once its sender may do what it asks
     return library_error_answer(417, new_request_id())

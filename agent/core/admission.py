@@ -164,11 +164,6 @@ class LoginBudget:
         self._policy = policy
         self.bucket = Bucket(math.inf, 0.0)  # full: filling cuts it to what the settings say
 
-    def left(self, now: float) -> float | None:
-        """Logins that may be taken at once; None: no limit."""
-        policy = self._policy()
-        return None if policy.login_every <= 0 else self.bucket.filled(policy, now).level
-
     def give_back(self, now: float) -> None:
         self.bucket = self.bucket.give_back(self._policy(), now)
 

@@ -188,14 +188,10 @@ class AgentStatus:
     durations: Durations = field(default_factory=Durations)
     waiting_starts: int = 0
     """Sessions that wait for their turn to start or reconnect."""
-    logins_left: float | None = None
-    """Logins that the machine's budget has left; None: there is no limit."""
     db_bytes: int = 0
     """The database's file and its journal."""
-    log_dropped: int = 0
-    """Log lines that were lost: their reader was gone or too slow."""
     repairs_before: RepairStatistics = field(default_factory=RepairStatistics)
-    """What of `repairs` stays out of the metrics: counted by an agent that was killed."""
+    """What of `repairs` an earlier agent counted: it stays out of the metrics."""
     checks: Mapping[str, CheckTime] = field(default_factory=dict)
     config_read_wall: float = 0.0
     """When the settings in force were read."""

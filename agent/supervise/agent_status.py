@@ -14,7 +14,6 @@ from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import CHECKS, AgentStatus, CheckTime
 from agent.host.base import Host
 from agent.link.client import RULES, LinkStats
-from agent.log import lines_lost
 from agent.store.connect import TROUBLES
 from agent.store.database import Store
 from agent.supervise.facts import Facts
@@ -113,9 +112,7 @@ class StatusFigures:
             repairs_before=self.repairs_before,
             durations=self.registry.durations,
             waiting_starts=self.gates.waiting,
-            logins_left=self.gates.logins_left(now),
             db_bytes=_size_of(self.database),
-            log_dropped=lines_lost(),
             checks=self.checks.all(),
             config_read_wall=self.settings.read_wall,
             config_refused=self.settings.refused,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from agent.api.http.body import TooSlow, UnsupportedType
+from agent.api.http.body import TooSlow, UnsupportedType, invite
 from agent.api.http.call import Call
 from agent.errors import InvalidRequest
 
@@ -29,6 +29,7 @@ async def _pieces(call: Call) -> AsyncIterator[bytes]:
     """The body in pieces, each within `body_timeout`, and the whole at a rate of its own."""
     seconds = call.parts.section.body_timeout
     content = call.request.content
+    await invite(call.request)
     last, received = asyncio.get_running_loop().time() + seconds, 0
     while True:
         left = last + received / _SLOWEST - asyncio.get_running_loop().time()

@@ -53,6 +53,13 @@ def forget_body(request: web.Request) -> None:
         request[_RAW] = b""
 
 
+async def invite(request: web.Request) -> None:
+    """Tell a client that waits for it to send its body."""
+    if "Expect" in request.headers:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+
+
 async def read_bytes(request: web.Request, *, limit: int, seconds: float) -> bytes:
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise UnsupportedType(
@@ -62,6 +69,7 @@ async def read_bytes(request: web.Request, *, limit: int, seconds: float) -> byt
         raise TooLarge(f"cannot read the body: it may have at most {limit} bytes", field="body")
     try:
         async with asyncio.timeout(seconds):
+            await invite(request)
             # A clone: client_max_size belongs to the application.
             return await request.clone(client_max_size=limit).read()
     except TimeoutError as error:

@@ -106,7 +106,7 @@ class Connection(RequestHandler):
 
     def answered_within(self, seconds: float) -> bool:
         """Kept alive after an answer that is no older: its client may be about to ask again."""
-        idle = self in self._entrance.waiting and self._answered > 0
+        idle = self._answered > 0 and not self._busy()
         return idle and self._loop.time() - self._idle_since < seconds
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -168,10 +168,11 @@ class Connection(RequestHandler):
         if not righted:
             self._counted = self._entrance.takes(self.address, needed=needed)
             self._refused = not self._counted
-            async with self._entrance.turn:
-                await asyncio.sleep(0)
-            if self._over():
-                raise ConnectionResetError("the client left before its turn")
+            if self._counted:
+                async with self._entrance.turn:
+                    await asyncio.sleep(0)
+                if self._over():
+                    raise ConnectionResetError("the client left before its turn")
         return not self._refused
 
     def give_way(self) -> None:
@@ -187,10 +188,10 @@ class Connection(RequestHandler):
         self.force_close()
 
     def _stand(self) -> None:
-        """Among those that give way, where it waits for a request or for its client to read. A
-        WebSocket has limits of its own."""
+        """Among those that give way, where it waits for a request or for its client to read; not
+        for the next request of a client with rights. A WebSocket has limits of its own."""
         entrance, there = self._entrance, self in self._entrance.connections
-        if not there or self._busy():
+        if not there or self._righted or self._busy():
             entrance.waiting.pop(self, None)
         else:
             entrance.waiting.setdefault(self)

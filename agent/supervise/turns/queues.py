@@ -49,9 +49,6 @@ class Queues:
     def waiting(self) -> int:
         return sum(queue.waiting for queue in self._queues.values())
 
-    def logins_left(self, now: float) -> float | None:
-        return self._budget.left(now)
-
     def no_login(self, now: float) -> None:
         """The session was connected already: its turn cost no login."""
         self._budget.give_back(now)

@@ -172,6 +172,22 @@ async def test_a_trusted_client_of_the_unix_socket_has_a_place_that_no_stranger_
         assert (await local.get("/api/instances")).status == 200
 
 
+async def test_connections_that_send_nothing_push_out_none_that_showed_a_right_key(
+    house: House, eventually: Eventually
+) -> None:
+    entrance, key = house.server._entrance, await house.key("read")
+    entrance.most = 10
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    async with asyncio.timeout(60):
+        for _ in range(2):
+            writer.write(ask("/api/instances", key["Authorization"]))
+            assert b" 200 " in await reader.readuntil(b"\r\n")
+            await reader.readuntil(b"}\n")
+            async with half_open(house, 30):
+                await eventually(lambda: len(entrance.connections) == entrance.most)
+    writer.transport.abort()
+
+
 @pytest.mark.parametrize("requests", [1, 2])
 @pytest.mark.parametrize("path", ["/openapi.json"])
 async def test_a_client_that_ended_its_side_gets_its_answers(

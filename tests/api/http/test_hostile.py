@@ -95,6 +95,13 @@ async def test_f64_a_body_that_never_comes_is_408(open_house: OpenHouse) -> None
         await still_answers(house)
 
 
+async def test_who_lacks_the_right_is_refused_before_its_body_is_asked_for(house: House) -> None:
+    key, more = await house.key("read"), ("Content-Type: application/json", "Content-Length: 2")
+    head = ("POST /api/instance", "Expect: 100-continue", *more)
+    answer = await house.raw(request(*head, f"Authorization: {key['Authorization']}"))
+    assert answer.startswith(b"HTTP/1.1 403 ")
+
+
 @pytest.mark.parametrize(
     "sent",
     [
