@@ -370,17 +370,8 @@ class Evolution:
 
     def _detail(self, session: EvolutionSession) -> dict[str, Any]:
         row, disagrees = session.row, session.disagreement if session.compared else ""
-        detail: dict[str, Any] = {
-            "exists": session.live not in (Live.MISSING, Live.UNLOADED),
-            "live": str(session.live),
-            "listed": row is not None,
-            "list_status": row.status if row is not None else "",
-            "state_seconds": round(session.seconds, 1),
-            "compared": session.compared,
-            "proxy": row.proxy if row is not None and not self.calls.dialect.old else None,
-            "qr": "not_needed" if session.paired else ("yes" if session.code else "no"),
-        }
-        return detail | ({"disagrees": disagrees} if disagrees else {})
+        proxy = row.proxy if row is not None and not self.calls.dialect.old else None
+        return {"compared": session.compared, "proxy": proxy, "disagrees": disagrees}
 
 
 def _typed(session: EvolutionSession) -> str:

@@ -173,7 +173,7 @@ class Server:
         checking = self._checking
         await asyncio.wait([checking])  # its end by `run` is not the end of who waits
         if checking.cancelled() or self.claim is None:
-            return ServerClaim(False, "not_checked", "it is watched anew")
+            return ServerClaim(False, "not_checked", "its watch begins again")
         return self.claim
 
     async def _read_lists(self) -> None:
@@ -183,7 +183,7 @@ class Server:
             await self.check()
             up = self.claim is not None and self.claim.up
             self._next_check = begun + (self.api.list_every if up else EVERY)
-            await _first(self._check_soon, max(self._next_check - boot_now(), SOON))
+            await until_set(self._check_soon, max(self._next_check - boot_now(), SOON))
             await asyncio.sleep(max(begun + SOON - boot_now(), 0.0))
 
     async def _check(self) -> None:
@@ -236,7 +236,7 @@ class Server:
                 self._begin_looks()
             if latest >= next_round:
                 next_round = latest + EVERY
-            await _first(self._look_soon, max(next_round - boot_now(), 0.0))
+            await until_set(self._look_soon, max(next_round - boot_now(), 0.0))
             latest = boot_now()
             latest -= EVERY if latest < next_round else 0.0
 
@@ -317,12 +317,10 @@ class Server:
         last look tells, or probes of a thousand would wait for turns until all are too late."""
         remote = self._remotes[id]
         if remote in self._waiting and not deep:
-            if (fact := self.facts.get(id)) is None:
+            if (claim := self.last_words(id)) is None:
                 cause = "others are looked at first"
                 raise ServerDown(f"look at {remote}", "timeout", cause, reached=False)
-            proved_at = fact.proved_at()
-            age = None if proved_at is None else boot_now() - proved_at
-            return ProbeAnswer(replace(fact.claim, proof_age=age), {})
+            return ProbeAnswer(claim, {})
         try:
             detail = await self._ask(remote, deep=deep)
         finally:
@@ -361,18 +359,18 @@ class Server:
             self._others[id] = now, claim.account
         elif id in self._others and now - self._others[id][0] < STEADY:
             claim = replace(claim, account=self._others[id][1])
-        same = before is not None and before.claim.status is claim.status
-        same_phase = before is not None and same and before.claim.phase == claim.phase
-        self.facts[id] = ClaimFact(
-            claim,
-            at=now,
-            since=before.since if before and same else now,
-            phase_since=before.phase_since if before and same_phase else now,
-        )
+        self.facts[id] = ClaimFact(claim, at=now, since=now)
         proved = before is not None and before.claim.proof_age is not None
         news = before is None or _words(before.claim) != _words(claim)
         if news or (claim.proof_age is not None) != proved:
             self._changed(id)
+
+    def last_words(self, id: InstanceId) -> Claim | None:
+        """The last claim of that session, its proof aged by the time since."""
+        if (fact := self.facts.get(id)) is None:
+            return None
+        proved_at = fact.proved_at()
+        return replace(fact.claim, proof_age=None if proved_at is None else boot_now() - proved_at)
 
     # the server
 
@@ -399,7 +397,7 @@ def _words(claim: Claim) -> Claim:
     return replace(claim, proof_age=None, still_for=0.0)
 
 
-async def _first(event: asyncio.Event, seconds: float) -> None:
+async def until_set(event: asyncio.Event, seconds: float) -> None:
     """Until the event is set or the time is over."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -13,8 +13,7 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
 )
-from agent.core.network.reach import NETWORK_CODES
-from agent.core.reasons import reason_of
+from agent.core.reasons import NETWORK_CODES, reason_of
 from agent.core.reconnect import ReconnectPolicy
 
 Status = ConnectionStatus

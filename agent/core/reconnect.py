@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 from agent.core.breaker import Breaker, BreakerPolicy, breaker_of, remaining, with_breaker
 from agent.core.model import Claim, ConnectionStatus, SessionRecord
-from agent.core.network.reach import NETWORK_CODES, UNREACHABLE, ReachPolicy
-from agent.core.reasons import Permanence, Reason, reason_of
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
 from agent.core.reasons.delays import ReasonDelay, read_reasons
 from agent.core.setting import setting
 from agent.core.words import UNREACHED
@@ -35,10 +34,6 @@ class ReconnectPolicy:
     attempts: int = setting(20, "attempts before an instance stays disconnected", low=1)
     stable: float = 300.0
     """Seconds a connection must last before its drop counts as the first."""
-    look_every: float = 3.0
-    """Seconds, at most, between two probes of an unreachable address."""
-    look_timeout: float = 3.0
-    """Seconds that one such probe may take."""
     breaker_failures: int = setting(
         5, "failures in a row, with the address reachable, that open the circuit", low=1
     )
@@ -53,10 +48,6 @@ class ReconnectPolicy:
     @property
     def breaker(self) -> BreakerPolicy:
         return BreakerPolicy(self.breaker_failures, self.breaker_pause)
-
-    @property
-    def reach(self) -> ReachPolicy:
-        return ReachPolicy(self.look_every, self.look_timeout)
 
     def bounds(self, reason: Reason) -> tuple[float, float]:
         """First and longest delay for this reason."""

@@ -1,9 +1,8 @@
 """Why an instance waits for something other than itself, and whether that explains its state."""
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, Observation
-from agent.core.network.reach import NETWORK_CODES, UNREACHABLE
 from agent.core.observed import waits_for_network
-from agent.core.reasons import Permanence, Reason
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason
 from agent.core.verdicts import conclude
 
 Status = ConnectionStatus

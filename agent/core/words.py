@@ -128,13 +128,6 @@ class ServerClaim:
     """How long its last answer took."""
     sessions: int | None = None
     """How many sessions it has; None = it was not asked."""
-    next_check: float | None = field(default=None, compare=False)
-    """In so many seconds it is asked again; None = that is not known."""
-
-    @property
-    def away(self) -> bool:
-        """The call did not get to the server: the failure says nothing about it."""
-        return not self.up and self.reason in ("unreachable", "timeout")
 
 
 def is_adopted(settings: Mapping[str, Any]) -> bool:

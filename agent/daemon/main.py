@@ -40,7 +40,6 @@ from agent.log import set_up_logging
 from agent.logfiles import open_files
 from agent.store.database import Store
 from agent.supervise.assemble import Ground, Supervision
-from agent.supervise.backends.registry import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
 from agent.supervise.start_up import find_declared_problem, line_up, load_instances
@@ -92,7 +91,6 @@ def _sentence(state: Path, used: UsedState, session_root: Path) -> str:
 
 log = logging.getLogger(__name__)
 
-LATEST_CIRCUITS = 1000
 NEXT_START = 5.0
 """Seconds until the service manager may try again what needs another moment (a late mount)."""
 
@@ -137,7 +135,6 @@ class Daemon:
         self._overrides = overrides
         self._signals = Signals()
         self._wakes = Wakes()
-        self._backend_wakes = Wakes()
         self._bus = EventBus(config.api.event_queue)
         self._state = StatePlaces(
             config.agent.state_path,
@@ -170,7 +167,6 @@ class Daemon:
                 host,
                 self._bus,
                 self._wakes,
-                self._backend_wakes,
                 lambda: self._open_host(host.name, units.PACKS),
             )
             return await self._run_on(ground, older=older)
@@ -223,15 +219,12 @@ class Daemon:
         try:
             registry, root = supervision.registry, self._config.session_root
             await load_instances(registry, store, root, self._config.instance, older=older)
-            circuits = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
-            await supervision.backends.take_over(self._config.backend, circuits)
+            await supervision.backends.take_over(self._config.backend)
             await supervision.packs.take_over(self._config.agent.state_path / "run-packs")
             for id in await line_up(registry, supervision.seats, supervision.room):
                 self._wakes.wake(id)
             await supervision.handover.take_over()
-            await supervision.carried.take_over()
-            if not supervision.carried.ended_in_order:
-                supervision.figures.repairs_before = supervision.figures.repairs()
+            supervision.figures.repairs_before = supervision.figures.repairs()
             supervision.figures.expect(supervision.registry.facts)
             parts = await open_parts(
                 self._config,

@@ -10,16 +10,16 @@ from agent.clock import boot_now
 from agent.config.sections import StopSection
 from agent.core.model import InstanceId
 from agent.errors import WaError
-from agent.host.base import Host
 from agent.log import about
 from agent.supervise.facts import Facts
+from agent.supervise.seats import Seats
 
 log = logging.getLogger(__name__)
 
 
 async def close_sessions(
     all_facts: Collection[Facts],
-    host: Host,
+    host: Seats,
     times: StopSection,
     save_records: Callable[[], Awaitable[None]],
     *,
@@ -57,7 +57,7 @@ async def leave_sessions(all_facts: Collection[Facts]) -> None:
 
 
 async def _close_workers(
-    running: Collection[InstanceId], host: Host, limit: float
+    running: Collection[InstanceId], host: Seats, limit: float
 ) -> list[InstanceId]:
     begun = boot_now()
     unclean: list[InstanceId] = []

@@ -9,13 +9,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from agent.backends.adoption import ADVICE, one_server
 from agent.config.config import Config
 from agent.core.model import Category, JournalEntry
 from agent.daemon.parts import Parts
 from agent.daemon.signals import Signals
 from agent.errors import ConfigError, WaError
 from agent.log import set_level
-from agent.supervise.backends.one_server import ADVICE, one_server
 from agent.supervise.periodic.performance_log import log_performance
 from agent.supervise.periodic.upkeep import check_database, sweep_trash
 from agent.supervise.periodic.usage import keep_trends
@@ -99,7 +99,6 @@ class Tasks:
             "database check": lambda: check_database(supervision.ground.store, copy),
             "reload": self._reload_when_asked,
             "stop": self._end_when_asked,
-            "backends": supervision.backend_loop.run,
             "messages": parts.reader.run,
             "outbox": parts.sending.run,
             "troubles": parts.troubles.run,

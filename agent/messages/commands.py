@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
 from agent.cli.copies.transfer import check_target, write_checked
-from agent.cli.terminal import clean, colour, moment, print_answer, print_list
+from agent.cli.terminal import clean, moment, print_answer, print_list, soft
 from agent.errors import AgentUnreachable, InvalidRequest
 from agent.messages.outcomes import State
 
@@ -75,7 +75,7 @@ def _print(record: Mapping[str, Any], options: argparse.Namespace) -> None:
         sender = f"{name} <{sender}>"
     where = f"{sender} in {chat}" if sender and sender != chat else chat or "-"
     print(
-        f"{colour(when, 'soft')} {record.get('cursor', '-')} [{clean(where)}]"
+        f"{soft(when)} {record.get('cursor', '-')} [{clean(where)}]"
         f" {clean(record['kind'])}{clean(_what(record))}",
         flush=True,
     )

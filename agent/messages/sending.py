@@ -29,7 +29,7 @@ from agent.messages.outcomes import LEFT, UNSURE, WAITING, Hold, State
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
 from agent.messages.settings import MESSAGES, PACE
-from agent.metrics.text import COUNTER, GAUGE, Family, sample
+from agent.metrics.family import Family, Row
 from agent.store.database import Store
 from agent.supervise.supervisor import Supervisor
 
@@ -43,14 +43,10 @@ TIDY_EVERY = 5.0
 EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
 ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)
 _KEPT = {
-    "waiting": Family("wa_messages_waiting", GAUGE, "Kept records that wait for a reader."),
-    "bytes": Family("wa_messages_bytes", GAUGE, "Size of the kept records, by session."),
-    "lost": Family("wa_messages_lost_total", COUNTER, "Those dropped before that, by session."),
+    "waiting": ("wa_messages_waiting", "Kept records that wait for a reader."),
+    "bytes": ("wa_messages_bytes", "Size of the kept records, by session."),
+    "lost": ("wa_messages_lost_total", "Those dropped before that, by session."),
 }
-"""By the figure of the reader."""
-_WAITING = Family("wa_outbox_waiting", GAUGE, "Messages that wait to be sent, by session.")
-_OLDEST = Family("wa_outbox_oldest_timestamp_seconds", GAUGE, "When the oldest was accepted.")
-_MESSAGES = Family("wa_outbox_messages_total", COUNTER, "Messages that ended, by state.")
 
 
 class TooManyWait(TryLater):
@@ -236,22 +232,23 @@ class Sending:
             "last_sent": None if its.sent_wall is None else wall_text(its.sent_wall),
         }
 
-    def samples(self, sessions: Iterable[InstanceId]) -> Iterator[tuple[Family, str]]:
+    def families(self, sessions: Iterable[InstanceId]) -> Iterator[Family]:
         """For /metrics, also of what sessions keep of what arrived."""
         kept = self._reader.figures().items()
-        for name, family in _KEPT.items():
-            yield family, "".join(sample(family.name, its[name], session=id) for id, its in kept)
-        waiting, oldest, ended = [], [], []
+        for figure, (name, meaning) in _KEPT.items():
+            yield Family(name, meaning, [({"session": id}, its[figure]) for id, its in kept])
+        waiting, oldest, ended = list[Row](), list[Row](), list[Row]()
         for id in sessions:
             its = self.senders.get(id)
-            waiting.append(sample(_WAITING.name, len(its.waiting) if its else 0, session=id))
+            waiting.append(({"session": id}, len(its.waiting) if its else 0))
             if its and (since := its.oldest()) is not None:
-                oldest.append(sample(_OLDEST.name, since, session=id))
+                oldest.append(({"session": id}, since))
             counts = self.counts.get(id, Counts()).ended
-            ended += [sample(_MESSAGES.name, counts[it], session=id, state=it.value) for it in ENDS]
-        yield _WAITING, "".join(waiting)
-        yield _OLDEST, "".join(oldest)
-        yield _MESSAGES, "".join(ended)
+            ended += [({"session": id, "state": it.value}, counts[it]) for it in ENDS]
+        meaning = "Messages that wait to be sent, by session."
+        yield Family("wa_outbox_waiting", meaning, waiting)
+        yield Family("wa_outbox_oldest_timestamp_seconds", "When the oldest was accepted.", oldest)
+        yield Family("wa_outbox_messages_total", "Messages that ended, by state.", ended)
 
     # Taking
 

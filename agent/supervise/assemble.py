@@ -1,24 +1,20 @@
 """Builds the parts of supervision, each once and with the earlier parts that it uses."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config
 from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.figures.trend import open_trends
-from agent.core.model import InstanceId
+from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.agent_status import CheckTimes, StatusFigures
-from agent.supervise.backends.adoption import Adoption
-from agent.supervise.backends.backend import Shared
-from agent.supervise.backends.face import BackendFace
-from agent.supervise.backends.host import BackendHost
-from agent.supervise.backends.registry import RETRY_AFTER, Backends
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
@@ -33,13 +29,13 @@ from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.passes.wait_reasons import WaitReasons
-from agent.supervise.periodic.carried import CarriedCounters
 from agent.supervise.periodic.key_check import KeyCheck
 from agent.supervise.periodic.learned import Learned
 from agent.supervise.periodic.usage import UsageSampler
-from agent.supervise.reach.watch import Reaching, ReachNews, waits_for_its_address
+from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.requests.creation import Creation
+from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents
@@ -48,7 +44,7 @@ from agent.supervise.turns.queues import Queues
 from agent.supervise.turns.turns import Turns
 from agent.supervise.views import ViewSources
 
-PASSES_AT_ONCE, BACKENDS_AT_ONCE = 256, 64
+PASSES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,6 @@ class Ground:
     host: Host
     bus: EventBus
     wakes: Wakes
-    backend_wakes: Wakes
     open_packs: Callable[[], Awaitable[Host]]
     """Opens the host of the packs, when one is needed."""
 
@@ -81,22 +76,22 @@ class Supervision:
     def _build_turns(self, config: Config) -> None:
         """What may have to be waited for."""
         settings, host, wake = self.settings, self.ground.host, self.wake
-        self.reaching = Reaching(
-            policy=lambda: settings.config.reconnect.reach,
-            session_root=self.root,
-            wake=wake,
-            wanted=lambda its: waits_for_its_address(its, host),
-        )
         self.backends = Backends(
-            Shared(
-                root=config.agent.state_path / "backends",
-                wakes=self.ground.backend_wakes,
-                facts=self._facts,
-                wake=wake,
-                note=self._notes.write,
-                breaker=lambda: settings.config.reconnect.breaker,
-                crypto_patterns=config.crypto_patterns,
-            )
+            root=config.agent.state_path / "backends",
+            instances=self._facts,
+            store=self.ground.store,
+            wake=wake,
+            look_again=self._look_again,
+            note=self._notes.write,
+            breaker=lambda: settings.config.reconnect.breaker,
+            crypto_patterns=config.crypto_patterns,
+        )
+        self.reaching = Reaching(
+            session_root=self.root,
+            boot_id=host.boot_id,
+            wake=wake,
+            told=self._take_news,
+            on_route=self.backends.look_now,
         )
         self.incidents = Incidents(
             lambda: settings.config.incident_policy,
@@ -108,8 +103,6 @@ class Supervision:
             way_out=lambda its: its.proxy if its.instance.backend else self.reaching.way_out(its),
             reconnect=lambda: settings.config.reconnect,
         )
-        self.reaching.on_news.append(self._take_news)
-        self.reaching.on_route.append(self.backends.look_now)
         limit, budget, wanted = settings.memory_limit, settings.memory_budget, self.incidents.wanted
         self.room = MemoryRoom(limit=limit, budget=budget, wanted=wanted, wake=wake)
         gates = Queues(
@@ -137,8 +130,7 @@ class Supervision:
         self.creation = Creation(
             registry=self.registry, backends=self.backends, room=self.room, wake=self.wake
         )
-        create = self.creation.create
-        self.adoption = Adoption(self.backends, self._facts, store, create)
+        self.backends.create = self.creation.create
         self.packs = Packs(
             open_host=self.ground.open_packs,
             size=settings.config.worker.pack,
@@ -146,8 +138,8 @@ class Supervision:
             wake=self.wake,
             link_stats=self._link_stats,
         )
-        self.seats = BackendHost(
-            self.ground.host, self.backends, self._facts.get, self._turns.gates.no_login, self.packs
+        self.seats = Seats(
+            self.ground.host, self.packs, self.backends, self._facts, self._turns.gates.no_login
         )
         self.keeping = Snapshots(
             self.registry,
@@ -161,8 +153,8 @@ class Supervision:
 
     def _build_passes(self) -> None:
         """What a pass runs through, and the loops that run passes."""
-        settings, host, findings = self.settings, self.seats, Findings(self.settings)
-        executor = Executor(host, self.root, self.keeping, self.registry.save, settings)
+        settings, host, findings = self.settings, self.ground.host, Findings(self.settings)
+        executor = Executor(self.seats, self.root, self.keeping, self.registry.save, settings)
         waits = WaitReasons(self.backends, self._turns, self.incidents)
         self.ladder = Ladder(settings, executor, self.incidents, waits)
         recorder = Recorder(
@@ -192,19 +184,12 @@ class Supervision:
             retry_after=lambda: settings.config.health.interval,
             lane_of=lambda id: its.instance.backend if (its := self._facts.get(id)) else "",
         )
-        self.backend_face = BackendFace(self.backends, self.adoption, self.ground.store)
-        self.backend_loop = Loop(
-            self.ground.backend_wakes,
-            self.backend_face.run_pass,
-            parallel=BACKENDS_AT_ONCE,
-            retry_after=lambda: RETRY_AFTER,
-        )
 
     def _build_periodic(self) -> None:
         """What runs on a clock, and what goes on in the next agent."""
         settings, store, registry = self.settings, self.ground.store, self.registry
         self.figures = StatusFigures(
-            host=self.seats,
+            host=self.ground.host,
             store=store,
             loop=self.loop,
             registry=registry,
@@ -236,7 +221,6 @@ class Supervision:
             self.keeping, registry, self.root, lambda: settings.config.sessions
         )
         self.handover = Learned(store, self.ladder, registry, self.trends)
-        self.carried = CarriedCounters(store, registry)
 
     def _observer(self, findings: Findings) -> Observer:
         happenings = Happenings(
@@ -261,11 +245,20 @@ class Supervision:
         facts = self._facts.get(id)
         return None if facts is None else await self.passes.run(facts)
 
-    def _take_news(self, news: ReachNews) -> None:
+    def _look_again(self, id: InstanceId, outage: bool) -> None:
+        if (facts := self._facts.get(id)) is not None:
+            # Its delay dates from before its server was away.
+            facts.next_probe, facts.asked.try_at_once = 0.0, True
+            if outage:
+                facts.run.claim, facts.run.probe = None, None
+                facts.run.linked_since = boot_now()
+            self.wake(id)
+
+    def _take_news(self, back: bool, sessions: Sequence[Facts], entry: JournalEntry | None) -> None:
         """What the looks at addresses find."""
-        if news.entry is not None:
-            self._notes.write(news.entry)
-        self.incidents.reach_changed(news.sessions, back=news.back)
+        if entry is not None:
+            self._notes.write(entry)
+        self.incidents.reach_changed(sessions, back=back)
 
     def _failed(self, facts: Facts, code: str) -> None:
         self.reaching.failed(facts, code)

@@ -24,7 +24,7 @@ async def take_on(config: Config, supervision: Supervision) -> None:
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
     registry.take_settings_of_wings(worker_settings(config))
-    await _add_backends(before, config, supervision)
+    await supervision.backends.take_on(config.backend)
     new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:
         if declared not in before.instance and declared.id not in new:
@@ -40,28 +40,6 @@ async def take_on(config: Config, supervision: Supervision) -> None:
     for facts in registry.facts.values():
         _look_in_time(facts, config)
         supervision.wake(facts.id)
-
-
-async def _add_backends(before: Config, config: Config, supervision: Supervision) -> None:
-    known = {backend.name for backend in before.backend}
-    for backend in config.backend:
-        try:
-            if backend.name in known:
-                if await supervision.backends.read_secrets_again(backend.name):
-                    log.info(
-                        "backend %s: its worker starts again with the key now in its file",
-                        backend.name,
-                    )
-                continue
-            if await supervision.backends.add(backend):
-                log.info("backend %s is new: the agent starts its worker", backend.name)
-                continue
-        except WaError as error:
-            log.error("cannot take on backend %s: %s", backend.name, error)
-            if backend.name in known:
-                log.warning("backend %s goes on with its earlier key", backend.name)
-                continue
-        log.warning("backend %s takes effect at the agent's next start", backend.name)
 
 
 async def _create(declared: Sequence[Declaration], supervision: Supervision) -> None:

@@ -5,11 +5,11 @@ import logging
 import time
 from typing import Any
 
+from agent.backends.circuit import Noted
 from agent.core.model import Category, ConnectionStatus, Health, JournalEntry
 from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.log import bound
 from agent.store.database import Store
-from agent.supervise.backends.circuit import Noted
 from agent.supervise.facts import Facts
 
 DELETING = "deleting/"

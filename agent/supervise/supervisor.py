@@ -2,11 +2,10 @@
 
 from agent.supervise.assemble import Supervision
 from agent.supervise.requests.calls import Calls
-from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.deletion import Deletion
 from agent.supervise.requests.moments import Moments
 from agent.supervise.requests.orders import Orders
-from agent.supervise.requests.repairs import Repairs
+from agent.supervise.requests.repairs import Checking, Repairs
 from agent.supervise.requests.set_up import SettingUp
 
 CHECKS_AT_ONCE = 64
@@ -16,17 +15,17 @@ class Supervisor:
     """Unknown ids raise NotFound."""
 
     def __init__(self, base: Supervision) -> None:
-        registry, store, host, wake = base.registry, base.ground.store, base.seats, base.wake
+        registry, store, host, wake = base.registry, base.ground.store, base.ground.host, base.wake
         self.view, self.views = registry.view, registry.views
         self.status, self.history = base.figures.status, store.history
         self.bus, self.trends = base.ground.bus, base.trends
         self.keeping, self.creation = base.keeping, base.creation
-        self.backends = base.backend_face
+        self.backends = base.backends
         self.asking = Calls(registry, store, wake)
         self.moments = Moments(self.asking)
         self.send, self.find = self.asking.send, self.moments.find
         self.checking = Checking(registry, base.passes, wake, at_once=CHECKS_AT_ONCE)
-        self.orders = Orders(registry, host, base.room, self.asking, wake)
+        self.orders = Orders(registry, base.seats, base.room, self.asking, wake)
         self.repairs = Repairs(
             registry=registry,
             host=host,
@@ -38,11 +37,11 @@ class Supervisor:
         self.deletion = Deletion(
             registry=registry,
             store=store,
-            host=host,
+            host=base.seats,
             session_root=base.root,
             wake=wake,
             forget=base.forget,
-            let_go=base.adoption.let_go,
+            let_go=base.backends.adoption.let_go,
         )
         self.setting_up = SettingUp(
             repairs=self.repairs,

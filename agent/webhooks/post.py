@@ -25,11 +25,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 from agent import VERSION
+from agent.core.addresses import refuse_address
 from agent.core.event_json import show_event
 from agent.core.model import InstanceId, JournalEntry
-from agent.core.network.addresses import refuse_address
 from agent.errors import ConfigError
-from agent.supervise.reach.names import resolve
+from agent.supervise.look import resolve
 from agent.webhooks.settings import WebhookDeclaration, secret_of
 
 LONGEST_RETRY_AFTER = 3600.0

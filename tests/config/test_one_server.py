@@ -2,8 +2,8 @@
 
 import pytest
 
+from agent.backends.adoption import one_server
 from agent.config.declaration import BackendDeclaration
-from agent.supervise.backends.one_server import one_server
 
 HERE = "http://127.0.0.1:8080"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.network.addresses import METADATA, refuse_address
+from agent.core.addresses import METADATA, refuse_address
 
 NEVER = {
     "metadata": "169.254.169.254",

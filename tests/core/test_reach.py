@@ -1,4 +1,4 @@
-"""Whether an address can be reached: when to look, when to try, what a false answer costs."""
+"""What an address that is away does to a session's record, its verdict and its plan."""
 
 from dataclasses import replace
 
@@ -8,21 +8,8 @@ from agent.core.breaker import BreakerState, breaker_of
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus, Health, SessionRecord
-from agent.core.network.reach import (
-    NETWORK_CODES,
-    REACHED_CODES,
-    May,
-    Reach,
-    after_connection,
-    after_failed_look,
-    after_failure,
-    after_good_look,
-    ask_reach,
-    begin_try,
-    next_moment,
-)
 from agent.core.plan import ActionKind
-from agent.core.reasons import REASONS
+from agent.core.reasons import NETWORK_CODES, REACHED_CODES, REASONS
 from agent.core.reconcile import OWN_TIME, plan_actions
 from agent.core.reconnect import (
     ReconnectPolicy,
@@ -33,86 +20,12 @@ from agent.core.reconnect import (
 )
 from tests.core.made import NOW, WALL, said, seen
 
-POLICY = ReconnectPolicy().reach
 RULES = ReconnectPolicy()
-SEEN = after_good_look(Reach(), 0.0)
-REFUSED = "connection refused"
 
 
-def away(reach=SEEN, now=100.0):
-    return after_failed_look(reach, REFUSED, POLICY, now, 0.5)
-
-
-def ask(reach, now):
-    return ask_reach(reach, POLICY, now)
-
-
-def test_a_try_needs_a_fresh_look():
-    assert ask(Reach(), 0.0) is May.LOOK
-    assert ask(SEEN, 5.0) is May.TRY
-    assert ask(SEEN, 5.1) is May.LOOK
-    assert ask(after_connection(SEEN, 100.0), 104.0) is May.TRY, "a connection is as good"
-
-
-def test_while_the_looks_fail_no_session_tries_and_the_first_good_look_frees_all():
-    reach = away()
-    assert (reach.away, reach.cause, ask(reach, 101.0)) == (True, REFUSED, May.WAIT)
-    back = after_good_look(reach, 130.0)
-    assert (back.away, back.back_at, back.cause) == (False, 130.0, "")
-    assert ask(back, 130.0) is May.TRY
-
-
-def test_a_try_that_fails_in_spite_of_good_looks_makes_the_next_rarer():
-    reach, at, waits = SEEN, 10.0, []
-    for _ in range(6):
-        reach = after_good_look(reach, at)
-        assert ask(reach, at) is May.TRY
-        reach = after_failure(reach, "connection_lost", POLICY, at, tried=True)
-        for _ in range(99):  # the others that tried beside it
-            reach = after_failure(reach, "connection_lost", POLICY, at, tried=True)
-        waits.append(next_moment(reach, POLICY) - at)
-        assert ask(reach, at + waits[-1] - 0.1) is May.WAIT
-        at += waits[-1]
-        assert ask(reach, at) is May.LOOK
-    assert waits == [2, 4, 8, 10, 10, 10]
-    assert after_connection(reach, at).alarms == 0
-    assert ask(after_good_look(away(reach, at), at), at) is May.TRY, "an outage that ended is news"
-
-
-def test_the_drop_of_a_connection_is_no_false_alarm():
-    reach = after_failure(SEEN, "connection_lost", POLICY, 1.0, tried=False)
-    assert (reach.alarms, ask(reach, 1.0)) == (0, May.LOOK)
-
-
-def test_where_looks_see_nothing_a_session_tries_all_the_same():
-    """A firewall or a certificate may stop the agent's looks and not the sessions."""
-    reach = away(Reach())
-    assert ask(reach, 100.0) is May.TRY
-    reach = begin_try(reach, 100.0)
-    assert ask(reach, 100.0) is May.WAIT, "one at a time"
-    reach = after_connection(reach, 103.0)
-    assert (reach.away, ask(reach, 103.0)) == (False, May.TRY)
-    reach = after_failure(reach, "connection_lost", POLICY, 5000.0, tried=False)
-    assert ask(reach, 5000.0) is May.TRY, "the next outage is met in the same way"
-
-
-@pytest.mark.parametrize("outage", [30, 900])
-def test_where_looks_were_good_before_an_outage_costs_at_most_one_try(outage):
-    reach, tries = away(now=0.0), 0
-    for at in range(1, outage):
-        if ask(reach, at) is May.TRY:
-            reach, tries = begin_try(reach, at), tries + 1
-    assert tries <= 1
-
-
-def test_a_word_of_whatsapp_itself_shows_that_it_is_reached():
-    assert after_failure(away(), "logout", POLICY, 101.0, tried=True).away is False
-    assert after_failure(away(), "misconfigured", POLICY, 101.0, tried=True).away is True
+def test_no_code_tells_both_of_the_network_and_of_whatsapp():
     assert set(REASONS) >= NETWORK_CODES | REACHED_CODES
     assert not NETWORK_CODES & REACHED_CODES
-
-
-# what it does to a session's record
 
 
 def test_an_unreached_address_opens_no_breaker_and_spends_no_attempt():

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from agent.backends import backend as module
+from agent.backends.backend import Backend
+from agent.backends.declared import FRESH, Backends
+from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
-from agent.supervise.backends import backend as module
-from agent.supervise.backends.backend import Backend, Shared
-from agent.supervise.backends.registry import FRESH, Backends
 from agent.supervise.facts import Facts
-from agent.supervise.loop import Wakes, boot_now
 
 A, B = InstanceId("a"), InstanceId("b")
 
@@ -38,25 +38,25 @@ def facts(id):
 @pytest.fixture
 def house(tmp_path: Path):
     sessions, woken = {id: facts(id) for id in (A, B)}, []
-    shared = Shared(
+    backends = Backends(
         root=tmp_path,
-        wakes=Wakes(),
-        facts=sessions,
+        instances=sessions,
+        store=None,
         wake=woken.append,
+        look_again=lambda id, outage: None,
         note=lambda _: asyncio.get_running_loop().create_future(),
         breaker=lambda: BreakerPolicy(5, 600.0),
     )
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
-    backends = Backends(shared)
-    backends.all["evo"] = one = Backend(declared, InstanceId("evo"), shared)
-    one.served = server = Server(one)
-    one.down = False
+    backends.all["evo"] = one = Backend(declared, InstanceId("evo"), backends)
+    one.server = server = Server(one)
+    one.down, one.checked_wall = False, 0.0
     return backends, one, server, sessions, woken
 
 
 async def test_two_that_ask_are_woken_by_the_next_good_answer(house):
     backends, one, server, sessions, woken = house
-    one.server = ServerClaim(True)
+    one.claim = ServerClaim(True)
     assert backends.ask(sessions[A], boot_now()) is not None
     assert backends.ask(sessions[B], boot_now()) is not None
     assert (server.hurries, woken) == (2, [])
@@ -70,7 +70,7 @@ async def test_two_that_ask_are_woken_by_the_next_good_answer(house):
 async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
     """As in the second after a restart of the agent."""
     backends, one, server, sessions, _ = house
-    one.down = True
+    one.down, one.checked_wall = True, None
     assert backends.wait_reason(sessions[A]) == "backend_unchecked"
     assert "down" not in backends.why_away(sessions[A])
     server.answers(up=False)
@@ -80,7 +80,7 @@ async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
 
 async def test_a_bad_answer_wakes_no_session(house):
     backends, one, server, sessions, woken = house
-    one.server = ServerClaim(True)
+    one.claim = ServerClaim(True)
     assert backends.ask(sessions[A], boot_now()) is not None
     server.answers(up=False)
     assert not backends.may_begin(sessions[A])
@@ -92,26 +92,26 @@ async def test_a_bad_answer_wakes_no_session(house):
 
 async def test_a_route_change_checks_the_servers_that_are_away_and_no_others(house):
     backends, one, server, _, _ = house
-    one.server = ServerClaim(True)
+    one.claim = ServerClaim(True)
     backends.look_now()
     assert server.hurries == 0
-    one.server = ServerClaim(False, "unreachable")
+    one.claim = ServerClaim(False, "unreachable")
     backends.look_now()
     assert server.hurries == 1
 
 
 async def test_only_what_lasts_longer_than_a_blink_is_an_outage(house, monkeypatch):
-    _, one, server, _, woken = house
+    backends, one, server, _, woken = house
     now = [100.0]
     monkeypatch.setattr(module, "boot_now", lambda: now[0])
     server.answers(up=False)
     one.judge()
     assert (sorted(woken), one.down) == ([A, B], False), "nothing measures them now"
-    for seconds, away in ((9.9, set()), (0.1, {A, B})):
+    for seconds, down in ((9.9, False), (0.1, True)):
         now[0] += seconds
         one.judge()
-        assert one.away == away
+        assert one.down == down
     server.answers(up=True)
     one.judge()
-    assert (one.down, one.away_since) == (False, None)
-    one.close()
+    assert (one.down, one.away_since, one.away) == (False, None, {A, B})
+    await backends.close()

@@ -6,43 +6,46 @@ from pathlib import Path
 
 import pytest
 
+from agent.backends.declared import Backends
 from agent.backends.server import Server
 from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
-from agent.supervise.backends.backend import Shared
-from agent.supervise.backends.registry import Backends
-from agent.supervise.loop import Wakes
 
 
 @pytest.fixture
 def backends(tmp_path: Path) -> Backends:
     return Backends(
-        Shared(
-            root=tmp_path,
-            wakes=Wakes(),
-            facts={},
-            wake=lambda _: None,
-            note=lambda _: asyncio.get_running_loop().create_future(),
-            breaker=lambda: BreakerPolicy(5, 600.0),
-        )
+        root=tmp_path,
+        instances={},
+        store=None,
+        wake=lambda _: None,
+        look_again=lambda id, outage: None,
+        note=lambda _: asyncio.get_running_loop().create_future(),
+        breaker=lambda: BreakerPolicy(5, 600.0),
     )
 
 
-async def test_a_task_that_ends_before_its_first_turn_closes_its_connections(backends):
-    await backends.add(BackendDeclaration("evo", "evolution", "http://127.0.0.1:1", key="k"))
-    await backends.start(backends.all["evo"])
-    await backends.all.pop("evo").unwatch()
+URL = "http://127.0.0.1:1"
+
+
+async def test_a_backend_that_is_closed_at_once_closes_its_connections(backends):
+    for turns in range(8):
+        await backends.take_on([BackendDeclaration(f"evo{turns}", "evolution", URL, key="k")])
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await backends.close()
     gc.collect()  # what was left open warns then, and a warning fails the test
 
 
 async def test_a_key_that_changes_during_a_slow_close_begins_one_task(
-    backends, tmp_path: Path, monkeypatch
+    backends, tmp_path: Path, monkeypatch, eventually
 ):
-    key, running = tmp_path / "key", []
+    key, running, most = tmp_path / "key", [], []
     closing, may_close = asyncio.Event(), asyncio.Event()
 
     async def run(self):
         running.append(self)
+        most.append(len(running))
         try:
             await asyncio.Event().wait()
         finally:
@@ -53,20 +56,31 @@ async def test_a_key_that_changes_during_a_slow_close_begins_one_task(
 
     monkeypatch.setattr(Server, "run", run)
     key.write_text("first")
-    url = "http://127.0.0.1:1"
-    await backends.add(BackendDeclaration("evo", "evolution", url, key_file=str(key)))
-    one = backends.all["evo"]
-    await backends.start(one)
-    await asyncio.sleep(0)
-    key.write_text("second")
-    again = asyncio.create_task(backends.read_secrets_again("evo"))
+    declared = BackendDeclaration("evo", "evolution", URL, key_file=str(key))
+    await backends.take_on([declared])
+    await eventually(lambda: len(running) == 1)
+    first = running[0]
+    await backends.take_on([declared])  # the same key
+    for text in ("second", "third"):
+        key.write_text(text)
+        await backends.take_on([declared])
     await closing.wait()
-    by_pass = asyncio.create_task(backends.start(one))
-    await asyncio.sleep(0)
     may_close.set()
-    await asyncio.gather(again, by_pass)
-    await asyncio.sleep(0)
-    assert len(running) == 1
-    assert running[0] is one.served
+    await eventually(lambda: running and running[0] is not first)
+    assert running[0].declared.key == "third"
+    assert running[0] is backends.all["evo"].server
     await backends.close()
-    assert running == []
+    assert (running, max(most)) == ([], 1)
+
+
+async def test_a_key_that_cannot_be_read_is_read_again(backends, tmp_path: Path, eventually):
+    key = tmp_path / "key"
+    declared = BackendDeclaration("evo", "evolution", URL, key_file=str(key))
+    await backends.take_on([declared])
+    one = backends.all["evo"]
+    await eventually(lambda: one.unread)
+    assert str(key) in one.sentence and one.server is None
+    key.write_text("k")
+    await backends.take_on([declared])
+    await eventually(lambda: one.server)
+    await backends.close()

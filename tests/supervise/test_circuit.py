@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
+from agent.backends import circuit as module
+from agent.backends.circuit import Circuit
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.model import InstanceId
 from agent.errors import EngineError, LinkError
-from agent.supervise.backends import circuit as module
-from agent.supervise.backends.circuit import Circuit
 
 A, B = InstanceId("a"), InstanceId("b")
 CLOSED, OPEN, HALF_OPEN = BreakerState
@@ -111,7 +111,7 @@ async def test_a_server_that_is_not_reached_opens_nothing(clock):
     away = EngineError("cannot connect: connection refused", code="backend_unreachable")
     for _ in range(9):
         assert await act(circuit, A, away) == "backend_down", "one word for every caller"
-        circuit.checked(up=False, reached=False)
+        circuit.checked(up=False)
     assert (circuit.state, circuit.breaker.failures) == (CLOSED, 0)
 
 
@@ -149,10 +149,22 @@ async def test_after_quick_checks_one_session_tries_for_all(clock):
     assert (circuit.state, circuit.begin(A), told[-1]) == (CLOSED, True, CLOSED)
 
 
-async def test_a_good_check_ends_what_failed_checks_began(clock):
-    circuit = made()
-    for _ in range(3):
+async def test_a_server_that_was_away_and_is_back_need_not_wait(clock):
+    circuit = await opened()
+    for _ in range(9):
         circuit.checked(up=False)
     assert circuit.state is OPEN
     circuit.checked(up=True)
     assert circuit.state is CLOSED
+
+
+async def test_a_call_that_fails_after_a_failed_check_is_its_own_cause(clock):
+    circuit = await opened()
+    circuit.checked(up=False)
+    await act(circuit, A, DOWN, do="connect")
+    clock.now += 600
+    assert circuit.begin(A)
+    circuit.checked(up=False)
+    await act(circuit, A, DOWN)
+    circuit.checked(up=True)
+    assert circuit.state is OPEN

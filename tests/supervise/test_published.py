@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.backends.circuit import Circuit
 from agent.core.breaker import BreakerState
 from agent.core.model import (
     Instance,
@@ -13,9 +14,8 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.reconnect import ReconnectPolicy
-from agent.errors import StoreError
+from agent.errors import EngineError, StoreError
 from agent.store.database import Store
-from agent.supervise.backends.circuit import Circuit
 from agent.supervise.registry import Registry
 from agent.vault.identity import create
 from tests.supervise.test_show import SOURCES
@@ -96,8 +96,13 @@ async def test_a_backends_circuit_is_shown_open_when_the_history_has_it():
     told: list[BreakerState] = []
     circuit = Circuit(lambda: ReconnectPolicy().breaker, told.append)
     circuit.noted = noted = asyncio.get_running_loop().create_future()
+
+    async def call():
+        raise EngineError("cannot connect: no answer", code="backend_down")
+
     for _ in range(ReconnectPolicy().breaker.failures):
-        circuit.checked(up=False)
+        with pytest.raises(EngineError):
+            await circuit.act(A, "connect", call)
     assert told == [BreakerState.OPEN]
     assert (circuit.state, circuit.shown) == (BreakerState.OPEN, BreakerState.CLOSED)
     noted.set_result([])

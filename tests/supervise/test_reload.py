@@ -44,7 +44,6 @@ def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
         QuietHost(),
         EventBus(10),
         Wakes(),
-        Wakes(),
         None,
     )
     config = replace(config, **watched)

@@ -1,19 +1,17 @@
 """Memory for one more worker: promised by limits, before it starts."""
 
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from agent.config.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
-from agent.core.network.reach import ReachPolicy
 from agent.core.plan import ActionKind, Plan
 from agent.core.recovery.proof import Ground, Proof
 from agent.core.recovery.repair import Decision, RecoveryKind
 from agent.supervise.facts import Facts
 from agent.supervise.passes.repair import plan_step
-from agent.supervise.reach.watch import Reaching
 from agent.supervise.settings import Settings
 from agent.supervise.turns.memory import MemoryRoom
 from agent.supervise.turns.queues import Queues
@@ -49,12 +47,7 @@ class House:
             idle=lambda: True,
             jitter=lambda: 0.0,
         )
-        reaching = Reaching(
-            policy=lambda: ReachPolicy(look_every=0.0, look_timeout=3.0),
-            session_root=Path("/nonexistent"),
-            wake=self.woken.append,
-            wanted=lambda _: True,
-        )
+        reaching = SimpleNamespace(ask=lambda _facts, _now: None, forget=lambda _id: None)
         self.turns = Turns(gates, self.room, reaching, lambda _facts, _now: None, lambda _facts: "")
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from agent.backends.adoption import session_meant
 from agent.core.model import RemoteSession
 from agent.errors import NotFound, Refused
-from agent.supervise.backends.adoption import session_meant
 
 THERE = (
     RemoteSession("7", title="Sales"),

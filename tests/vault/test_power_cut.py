@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from agent.backends.declared import make_folder
 from agent.core.model import Instance, InstanceId
-from agent.supervise.backends.registry import make_folder
 from agent.vault.archives.pack import export_snapshot
 from agent.vault.archives.unpack import unpack
 from agent.vault.archives.untar import Limits

@@ -255,7 +255,6 @@ class WhaticketSession:
     hung_up: bool = False
     """True if the agent disconnected it: that it is down needs no other reason."""
     acting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _since: float = 0.0
     _asked: bool = False
     """True if it showed codes since it was last connected."""
     _scanned: bool = False
@@ -284,7 +283,6 @@ class WhaticketSession:
             return
         self.id, self.account = row.id, row.number or self.account
         if before is None or row.status != before.status:
-            self._since = at
             if row.connected and before is not None:
                 # Whatever the log told of before, this connection is a new one.
                 self._closed_at, self._log_reason = None, ""
@@ -370,21 +368,10 @@ class WhaticketSession:
         return Qr(row.qrcode, max(CODE_LASTS - (now - self._code_at), 1.0), self._codes)
 
     def detail(self, listed: Row | None) -> dict[str, Any]:
-        """The answers to the questions of a deep probe. `listed`: its row in the list."""
-        row = self.row
-        differ = (listed.status if listed else None) != (row.status if row else None)
+        """What a deep probe finds odd. `listed`: its row in the list."""
+        said, state = (it.status if it else "nothing" for it in (listed, self.row))
         # The two are asked one after the other: once is a change, twice is a disagreement.
-        self._disagreed = self._disagreed + 1 if differ else 0
-        needed = row is not None and not row.connected and (row.asks or not self.paired)
-        shown = "yes" if row is not None and row.asks and row.qrcode else "no"
-        detail: dict[str, Any] = {
-            "exists": row is not None,
-            "listed": listed is not None,
-            "list_status": listed.status if listed else "",
-            "state_seconds": round(boot_now() - self._since, 1) if row else 0.0,
-            "qr": shown if needed or row is None else "not_needed",
-        }
-        if self._disagreed >= 2:
-            state, said = (it.status if it else "nothing" for it in (row, listed))
-            detail["disagrees"] = f"its list says {said}, its answer for the session says {state}"
-        return detail
+        self._disagreed = self._disagreed + 1 if said != state else 0
+        if self._disagreed < 2:
+            return {}
+        return {"disagrees": f"its list says {said}, its answer for the session says {state}"}

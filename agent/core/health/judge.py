@@ -16,9 +16,8 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
-from agent.core.network.reach import UNREACHABLE
 from agent.core.observed import gave_up
-from agent.core.reasons import reason_of
+from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.verdicts import (
     conclude,
     corrupted,

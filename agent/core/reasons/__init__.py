@@ -12,6 +12,25 @@ from agent.core.reasons.table import ROWS
 
 __all__ = ["REASONS", "Permanence", "Reason", "reason_of", "reasons_table"]
 
+UNREACHABLE = "unreachable"
+"""The wait reason, and the reason code of a session, while its address is away."""
+NETWORK_CODES = frozenset(
+    (
+        *(UNREACHABLE, "connection_lost", "connection_closed", "service_unavailable", "zombie"),
+        *("page_crashed", "injection_failed", "page_http_error", "page_silent", "page_elsewhere"),
+        *("captive_portal", "certificate_error", "start_stuck", "unknown"),
+    )
+)
+"""Reasons that a network which is away can cause, whatever the engine reported."""
+REACHED_CODES = frozenset(
+    (
+        *("restart_required", "conflict", "bad_session", "temporary_ban", "restricted", "logout"),
+        *("client_outdated", "browser_unsupported", "proxy_block", "bad_client", "qr_idle"),
+        *("passkey_required", "multidevice_mismatch", "account_locked", "tos_block", "banned"),
+    )
+)
+"""Reasons that only WhatsApp itself gives: it was reached."""
+
 REASONS: Mapping[str, Reason] = {row.code: row for row in ROWS}
 
 

@@ -16,12 +16,12 @@ from agent.config.sections import SessionsSection
 from agent.core.model import Category, InstanceId
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
-from agent.host.base import Host
 from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.copies.work import CopyWork, Progress
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
+from agent.supervise.seats import Seats
 from agent.supervise.story import entry
 from agent.vault.carried import bring_back
 from agent.vault.copies.restore import Restored, must_have_room, refuse_roll_back, restore_snapshot
@@ -59,7 +59,7 @@ class Snapshots:
 
     registry: Registry
     store: Store
-    host: Host
+    host: Seats
     root: Path
     settings: Callable[[], SessionsSection]
     save_timeout: Callable[[], float]

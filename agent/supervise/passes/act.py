@@ -19,11 +19,11 @@ from agent.core.recovery.steps import FOR_GOOD, NOTHING_TO_REMOVE
 from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.failpoint import failpoint
-from agent.host.base import Host
 from agent.log import about, clean
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
+from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.vault.carried import carried
 from agent.vault.check import inspect
@@ -55,7 +55,7 @@ SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Coroutine[Any, Any, None]
 class Executor:
     """The only class that acts on sessions for a pass."""
 
-    host: Host
+    host: Seats
     session_root: Path
     keeper: Snapshots
     save: SaveRecord

@@ -17,10 +17,9 @@ from agent.core.model import (
     SessionRecord,
     Signal,
 )
-from agent.core.network.reach import UNREACHABLE
 from agent.core.observed import waits_for_network
 from agent.core.plan import ActionKind, Outcome, Plan
-from agent.core.reasons import reason_of
+from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import (
     ReconnectPolicy,
@@ -33,17 +32,16 @@ from agent.core.reconnect import (
 from agent.core.recovery.stored import with_repair
 from agent.core.verdicts import as_asked
 from agent.failpoint import failpoint
-from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
-from agent.supervise.passes.due import ON_ITS_WAY
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy
-from agent.supervise.passes.observe import Observer, observe
+from agent.supervise.passes.observe import ON_ITS_WAY, Observer, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.registry import Registry
+from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry, tell
 from agent.supervise.turns.incidents import Incidents
@@ -52,7 +50,7 @@ from agent.supervise.turns.turns import Turns
 
 def observation_of(
     facts: Facts,
-    host: Host,
+    host: Seats,
     policy: ReconnectPolicy,
     *,
     wait_reason: str = "",

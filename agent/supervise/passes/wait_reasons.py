@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.supervise.backends.registry import Backends
+from agent.backends.declared import Backends
 from agent.supervise.facts import Facts
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns

@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from agent.backends.declared import Backends
 from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused
-from agent.supervise.backends.adoption import check_place
-from agent.supervise.backends.registry import Backends
 from agent.supervise.registry import Registry
 from agent.supervise.turns.memory import MemoryRoom
 
@@ -43,7 +42,7 @@ class Creation:
         check_settings_of(instance)
         check_among_others(self.registry, instance)
         if known.remote or instance.backend:
-            check_place(self.backends, instance)
+            self.backends.check_place(instance)
 
 
 def check_settings_of(instance: Instance) -> None:

@@ -14,12 +14,12 @@ from agent.core.model import Instance, InstanceId, JournalEntry, Override, Sessi
 from agent.core.view import InstanceView
 from agent.errors import NotFound, Refused, TryLater, VaultError, WaError
 from agent.failpoint import failpoint
-from agent.host.base import Host
 from agent.log import about, clean
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_confirmed
+from agent.supervise.seats import Seats
 from agent.supervise.story import DELETING, entry
 from agent.vault.check import read_linked
 from agent.vault.folder import SESSION
@@ -35,7 +35,7 @@ FINISH_AGAIN = 60.0
 class Deletion:
     registry: Registry
     store: Store
-    host: Host
+    host: Seats
     session_root: Path
     wake: Callable[[InstanceId], None]
     forget: Callable[[InstanceId], None]

@@ -15,7 +15,6 @@ from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, Refused
-from agent.host.base import Host
 from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.passes.lost_folder import refuse_to_end
@@ -23,6 +22,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.confirming import must_be_confirmed, must_be_paired
 from agent.supervise.requests.creation import check_among_others, check_settings_of
+from agent.supervise.seats import Seats
 from agent.supervise.story import entry
 from agent.supervise.turns.memory import MemoryRoom
 
@@ -33,7 +33,7 @@ class Orders:
     for its answer is the result. Unknown ids raise NotFound."""
 
     registry: Registry
-    host: Host
+    host: Seats
     room: MemoryRoom
     asking: Calls
     wake: Callable[[InstanceId], None]

@@ -20,8 +20,7 @@ from agent.core.incidents import (
     shared,
 )
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
-from agent.core.network.reach import REACHED_CODES
-from agent.core.reasons import reason_of
+from agent.core.reasons import REACHED_CODES, reason_of
 from agent.core.reconnect import ReconnectPolicy, uncounted
 from agent.core.recovery.beginning import hurry_repair, needs_repair
 from agent.core.recovery.repair import RecoveryKind

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN
 from agent.core.model import InstanceId
-from agent.core.network.reach import UNREACHABLE
 from agent.core.phases import is_light
 from agent.core.plan import ActionKind, Plan
+from agent.core.reasons import UNREACHABLE
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED
 from agent.core.words import NOT_TOLD
 from agent.supervise.facts import Facts
-from agent.supervise.reach.watch import Reaching
+from agent.supervise.reach import Reaching
 from agent.supervise.turns.memory import LACKS, MemoryRoom
 from agent.supervise.turns.queues import Queues
 

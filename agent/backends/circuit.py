@@ -1,9 +1,8 @@
 """One circuit breaker per backend: failures of its server in a row open it, one trial closes it.
 
-Checks of the server and calls for its sessions count, but not a server that cannot be reached.
-While the circuit is open the agent starts, connects and repairs none of its sessions; checks go
-on, and a good one closes it. Where calls had failed, one session tries once all checks of `CALM`
-seconds were quick.
+Calls for its sessions count, but not where the server cannot be reached. While the circuit is open
+the agent starts, connects and repairs none of its sessions. Checks go on: a good one closes it if
+the one before failed, and one session tries once all checks of `CALM` seconds were quick.
 """
 
 import asyncio
@@ -41,8 +40,8 @@ class Circuit:
     """Whose call is the trial of a half-open circuit."""
     noted: Noted | None = None
     """Done when its last change is in the history; the next agent takes it over from there."""
-    by_checks: bool = False
-    """Whether the last failure was a check's; then a good check closes it."""
+    was_away: bool = False
+    """A check failed since the last call did: the next good one closes it."""
     calm_since: float | None = None
     """When the first of the checks ended that were all quick, without a failure since."""
     failed_trials: int = 0
@@ -85,10 +84,9 @@ class Circuit:
         left = self.breaker.opens_in(boot_now(), self.policy())
         return f"its circuit is open for at most {left:.0f} s more after {failures} failures"
 
-    def take_over(self, opened_ago: float, *, by_checks: bool) -> None:
+    def take_over(self, opened_ago: float) -> None:
         """Open it as the agent before this one left it."""
         self.breaker = Breaker(self.policy().failures, boot_now() - max(0.0, opened_ago))
-        self.by_checks = by_checks
 
     def lets(self, id: InstanceId) -> bool:
         """Whether this session may wait for its turn, or has it."""
@@ -104,23 +102,15 @@ class Circuit:
             self.trial, self.breaker = id, replace(self.breaker, trial_at=boot_now())
         return True
 
-    def checked(self, *, up: bool, reached: bool = True, seconds: float = 0.0) -> None:
-        """A check ended, after `seconds`. `reached`: False where it did not get to the server: no
-        failure."""
+    def checked(self, *, up: bool, seconds: float = 0.0) -> None:
+        """A check ended, after `seconds`."""
         if not up or seconds > QUICK:
-            self.calm_since = None
+            self.calm_since, self.was_away = None, self.was_away or not up
         elif self.calm_since is None:
             self.calm_since = boot_now()
-        if not up and not reached:
-            # Calls that failed beside it had the same cause: the next good check ends that too.
-            self.by_checks = True
-        elif not up:
-            # A check that fails after the pause was the trial.
-            self.breaker = self.breaker.after_try(boot_now(), self.policy())
-            self._failed(by_check=True)
-        elif self.by_checks:
+        if up and self.was_away:
             self.close()
-        elif self.trial is None and self._is_calm:
+        elif up and self.trial is None and self._is_calm:
             self.changed(BreakerState.HALF_OPEN)
 
     async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:
@@ -129,36 +119,31 @@ class Circuit:
             raise EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
         try:
             answer = await call()
-        except asyncio.CancelledError:
-            self._learned_nothing(id)
-            raise
         except WaError as error:
             if do in ACTS and _is_the_servers(error):
-                self._failed(by_check=False)
-            self._learned_nothing(id)
+                self._failed()
             if error.code == UNREACHED:
                 raise EngineError(str(error), code="backend_down") from error
             raise
-        if do in ACTS or id == self.trial:
-            self.close()
-        return answer
+        else:
+            if do in ACTS or id == self.trial:
+                self.close()
+            return answer
+        finally:
+            if id == self.trial:  # cancelled, or refused by the session: another one may try
+                self.trial, self.breaker = None, replace(self.breaker, trial_at=None)
 
     def close(self) -> None:
         was, self.breaker = self.state, self.breaker.after_success()
-        self.trial, self.by_checks, self.failed_trials = None, False, 0
+        self.trial, self.was_away, self.failed_trials = None, False, 0
         if was is not BreakerState.CLOSED:
             self.changed(BreakerState.CLOSED)
 
-    def _learned_nothing(self, id: InstanceId) -> None:
-        """The trial was cancelled, or the session refused it: another session may try."""
-        if id == self.trial:
-            self.trial, self.breaker = None, replace(self.breaker, trial_at=None)
-
-    def _failed(self, *, by_check: bool) -> None:
+    def _failed(self) -> None:
         was = self.state
         self.breaker = self.breaker.after_failure(boot_now(), self.policy())
         self.failed_trials += self.trial is not None
-        self.by_checks, self.trial, self.calm_since = by_check, None, None
+        self.was_away, self.trial, self.calm_since = False, None, None
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.changed(BreakerState.OPEN)
 

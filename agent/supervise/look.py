@@ -3,6 +3,9 @@
 A network that takes connections and leads nowhere (a captive portal, a dead server behind a live
 balancer) would otherwise let all sessions log in in vain. The answer is dropped, and only the
 address itself is sent, and to a proxy its own user name and password.
+
+Names are resolved in a few threads of their own: the C library's resolver cannot be interrupted and
+takes many seconds where its name servers are away; the agent's end does not wait for these threads.
 """
 
 import asyncio
@@ -10,24 +13,33 @@ import base64
 import os
 import socket
 import ssl
+import threading
 import time
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from aiohappyeyeballs import start_connection
+
 from agent.core.model import Address
-from agent.supervise.reach.names import open_connection
+from agent.files import open_plain
 
 LONGEST_LINE = 4096
 LONGEST_FILE = 64
+MOST_AT_ONCE = 8
+MOST_ADDRESSES = 4
+APART = 0.25
+"""Seconds by which one address of a name is tried before the next."""
 PORTS = {"http": 80, "https": 443, "socks5": 1080}
-_SOCKS_FAILURES = {
-    2: "its rules forbid it",
-    3: "no network there",
-    4: "no host there",
-    5: "refused there",
-    6: "no answer there",
-}
+_SOCKS_FAILURES = dict(
+    enumerate(("its rules forbid it", "no network", "no host", "refused", "no answer"), start=2)
+)
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+_asked = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
 class _Away(Exception):
@@ -45,6 +57,8 @@ async def look(address: Address, within: float) -> str:
         return f"no answer in {within:g} s"
     except _Away as away:
         return str(away)
+    except asyncio.IncompleteReadError:
+        return "the proxy closed the connection"
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is refused: {error.verify_message}"
     except ssl.SSLError:
@@ -55,7 +69,7 @@ async def look(address: Address, within: float) -> str:
 
 
 def _cause_of(error: OSError) -> str:
-    if isinstance(error, ConnectionResetError | asyncio.IncompleteReadError):
+    if isinstance(error, ConnectionResetError):
         return "the connection was cut"
     if isinstance(error, socket.gaierror):
         again = error.errno == socket.EAI_AGAIN
@@ -67,15 +81,15 @@ def _cause_of(error: OSError) -> str:
 
 async def _ask(target: SplitResult, proxy: SplitResult | None) -> None:
     first = proxy or target
-    reader, writer = await open_connection(first.hostname or "", _port(first))
+    reader, writer = streams = await _open_connection(first.hostname or "", _port(first))
     try:
         host, path = target.netloc, "/"
         if proxy is not None and proxy.scheme == "https":
             await writer.start_tls(_trust(), server_hostname=proxy.hostname)
         if proxy is not None and proxy.scheme == "socks5":
-            await _through_socks(reader, writer, target, proxy)
+            await _through_socks(streams, target, proxy)
         elif proxy is not None and target.scheme == "https":
-            await _through_http(reader, writer, target, proxy)
+            await _through_http(streams, target, proxy)
         elif proxy is not None:
             host, path = f"{host}{_authorization(proxy)}", target.geturl()
         if target.scheme == "https":
@@ -105,13 +119,10 @@ def _authorization(proxy: SplitResult) -> str:
     return f"\r\nProxy-Authorization: Basic {base64.b64encode(b':'.join(credentials)).decode()}"
 
 
-async def _through_http(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    target: SplitResult,
-    proxy: SplitResult,
-) -> None:
-    to = f"{_bracketed(target)}:{_port(target)}"
+async def _through_http(streams: Streams, target: SplitResult, proxy: SplitResult) -> None:
+    reader, writer = streams
+    host = target.hostname or ""
+    to = f"{f'[{host}]' if ':' in host else host}:{_port(target)}"
     head = f"CONNECT {to} HTTP/1.1\r\nHost: {to}{_authorization(proxy)}"
     writer.write(f"{head}\r\n\r\n".encode())
     status = await _read_status(reader, "the proxy")
@@ -121,38 +132,27 @@ async def _through_http(
         pass
 
 
-async def _through_socks(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    target: SplitResult,
-    proxy: SplitResult,
-) -> None:
+async def _through_socks(streams: Streams, target: SplitResult, proxy: SplitResult) -> None:
+    reader, writer = streams
     name = (target.hostname or "").encode("idna")
     credentials = _credentials(proxy)
     writer.write(b"\x05\x01\x00" if credentials is None else b"\x05\x02\x00\x02")
-    chosen = await _exactly(reader, 2)
+    chosen = await reader.readexactly(2)
     if chosen == b"\x05\x02" and credentials is not None:
         writer.write(b"\x01" + b"".join(bytes([len(each)]) + each for each in credentials))
-        if await _exactly(reader, 2) != b"\x01\x00":
+        if await reader.readexactly(2) != b"\x01\x00":
             raise _Away("the proxy refuses its password")
     elif chosen != b"\x05\x00":
         raise _Away("the proxy wants a password, or another program answers there")
     port = _port(target).to_bytes(2, "big")
     writer.write(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port)
-    answer = await _exactly(reader, 4)
+    answer = await reader.readexactly(4)
     if answer[1] != 0:
         raise _Away(f"the proxy says: {_SOCKS_FAILURES.get(answer[1], 'it failed')}")
     size = {1: 4, 4: 16}.get(answer[3])
     if size is None:
-        size = (await _exactly(reader, 1))[0]
-    await _exactly(reader, size + 2)
-
-
-async def _exactly(reader: asyncio.StreamReader, count: int) -> bytes:
-    try:
-        return await reader.readexactly(count)
-    except asyncio.IncompleteReadError as error:
-        raise _Away("the proxy closed the connection") from error
+        size = (await reader.readexactly(1))[0]
+    await reader.readexactly(size + 2)
 
 
 async def _read_status(reader: asyncio.StreamReader, who: str) -> int:
@@ -172,11 +172,6 @@ def _port(parts: SplitResult) -> int:
     return parts.port or PORTS[parts.scheme]
 
 
-def _bracketed(parts: SplitResult) -> str:
-    host = parts.hostname or ""
-    return f"[{host}]" if ":" in host else host
-
-
 @cache
 def _trust() -> ssl.SSLContext:
     return ssl.create_default_context()
@@ -184,14 +179,42 @@ def _trust() -> ssl.SSLContext:
 
 def _look_at_file(path: str) -> str:
     """A stand-in for a network: away until the moment in the file. A worker may change it."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        until = float(os.read(file, LONGEST_FILE))
-    except (OSError, ValueError):
-        return ""
-    finally:
-        os.close(file)
-    return "its network is away (fault drop)" if until > time.time() else ""
+    with suppress(OSError, ValueError), open_plain(Path(path)) as file:
+        if float(file.read(LONGEST_FILE)) > time.time():
+            return "its network is away (fault drop)"
+    return ""
+
+
+async def _open_connection(host: str, port: int) -> Streams:
+    """To the first of the name's addresses that accepts; OSError when none does."""
+    infos = [
+        (socket.AF_INET6 if ":" in it else socket.AF_INET, socket.SOCK_STREAM, 0, "", (it, port))
+        for it in await resolve(host, port)
+    ]
+    opened = await start_connection(infos, happy_eyeballs_delay=APART)
+    return await asyncio.open_connection(sock=opened)
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Its addresses, at least one; OSError when it has none."""
+    with suppress(ValueError):
+        return [str(ip_address(host))]
+    if not _asked.acquire(blocking=False):
+        raise socket.gaierror(socket.EAI_AGAIN, "the name servers do not answer")
+    answer = Future[list[str]]()
+
+    def ask() -> None:
+        try:
+            rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = list(dict.fromkeys(str(row[4][0]) for row in rows))[:MOST_ADDRESSES]
+            with suppress(InvalidStateError):  # no session needs it any more
+                answer.set_result(found)
+        except (OSError, UnicodeError) as error:
+            known = isinstance(error, OSError)
+            with suppress(InvalidStateError):
+                answer.set_exception(error if known else OSError("it is no valid name"))
+        finally:
+            _asked.release()
+
+    threading.Thread(target=ask, name=f"name of {host}", daemon=True).start()
+    return await asyncio.wrap_future(answer)

@@ -1,1 +1,0 @@
-"""The addresses that sessions need: whether they can be reached, and what they are."""

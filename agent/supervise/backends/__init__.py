@@ -1,1 +1,0 @@
-"""Backends: their workers, circuits and sessions."""

@@ -1,0 +1,341 @@
+"""One shared look for each address: whether it can be reached, and which sessions wait for it.
+
+A session tries only after a good look at the address that it needs; all that need it share the
+looks, and there are looks only while one of them wants to try. Looks are believed only where they
+work at all: the first time that they fail, one session tries all the same.
+"""
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.clock import boot_now
+from agent.core.model import Address, Category, InstanceId, JournalEntry
+from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE, reason_of
+from agent.engines.catalog import needed_address
+from agent.host.machine.routes import Routes
+from agent.supervise.facts import Facts
+from agent.supervise.look import look
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY, LOOK_TIMEOUT = 3.0, 3.0
+"""The longest time between two looks; what one may take."""
+LOOK_FIRST, GROWTH = 1.0, 1.5
+"""From the first look that failed to the next; how much longer each pause is."""
+FRESH, DOUBTED = 5.0, 10.0
+"""For how long a good look, or a connection, stays valid; the longest time between two tries that
+fail although the looks are good."""
+BLIND, NEXT_BLIND = 300.0, 3.0
+"""After so long one session tries although the looks fail; how much longer each pause is."""
+UNSEEN_FIRST, UNSEEN_LONGEST = 5.0, 60.0
+"""Pauses between two such tries where no look was good yet: looks may not work here at all."""
+LOOKS_APART, ASK_AGAIN = 1.0, 5.0
+"""Seconds in which many that lose their connection share one look; after which a session that
+waits asks by itself, if it is not woken."""
+
+
+@dataclass(slots=True, eq=False)
+class Reach:
+    """One address. Its methods decide: they take the time and what was found."""
+
+    address: Address
+    waiting: dict[InstanceId, Facts] = field(default_factory=dict)
+    looking: asyncio.Task[None] | None = None
+    looked_at: float = float("-inf")
+    well_at: float | None = None
+    """When a look or a connection last showed that it can be reached."""
+    away_since: float | None = None
+    """Since when the looks fail; None = they do not."""
+    cause: str = ""
+    """Why the last failed look failed."""
+    looks: int = 0
+    """Looks in a row that failed."""
+    look_at: float = 0.0
+    """No look before this moment."""
+    back_at: float | None = None
+    """When it could last be reached again."""
+    seen: bool = False
+    """A look was good once: looks work here."""
+    blind: bool = False
+    """A session connected although the looks failed: looks are ignored until one is good."""
+    tries: int = 0
+    """Tries in spite of failed looks, since it is away."""
+    tried_at: float = 0.0
+    alarms: int = 0
+    """Tries in a row that failed although the looks were good."""
+    try_at: float = 0.0
+    """No try before this moment, because of those."""
+
+    @property
+    def away(self) -> bool:
+        return self.away_since is not None and not self.blind
+
+    @property
+    def next_moment(self) -> float:
+        """When a session that waits may ask again at the latest."""
+        if self.away_since is None or self.blind:
+            return self.try_at
+        begun = self.tried_at if self.tries else self.away_since
+        if self.seen:
+            return begun + BLIND * NEXT_BLIND ** min(self.tries, 16)
+        pause = min(UNSEEN_FIRST * 2.0 ** min(self.tries - 1, 16), UNSEEN_LONGEST)
+        return begun + (pause if self.tries else 0.0)
+
+    def waits(self, now: float) -> bool:
+        """No session tries until its state changes, or until `next_moment`."""
+        return not self.blind and now < self.next_moment
+
+    def is_known(self, now: float) -> bool:
+        """A session need not look before it tries."""
+        fresh = self.well_at is not None and 0 <= now - self.well_at <= FRESH
+        return fresh or self.away_since is not None
+
+    def look_was_good(self, now: float) -> None:
+        """Waiting sessions may try at once."""
+        if self.away_since is not None:
+            self.back_at = self.try_at = now
+        self.well_at, self.away_since, self.cause, self.looks = now, None, "", 0
+        self.seen, self.blind, self.tries = True, False, 0
+
+    def look_failed(self, cause: str, begun: float, jitter01: float) -> None:
+        """The next is due so long after this one began."""
+        pause = min(LOOK_FIRST * GROWTH ** min(self.looks, 32), LOOK_EVERY)
+        self.away_since = begun if self.away_since is None else self.away_since
+        self.cause, self.looks = cause, self.looks + 1
+        # 0.8 to 1 of it: looks at many addresses are spread, and none comes later.
+        self.look_at = begun + pause * (0.8 + 0.2 * jitter01)
+
+    def connected(self, now: float) -> None:
+        """A session that needs it is connected."""
+        self.well_at, self.alarms = now, 0
+        if self.away_since is None:
+            self.try_at = 0.0
+        else:
+            # The looks fail and the sessions connect: looks from here cannot see this address.
+            self.blind, self.back_at, self.tries = True, now, 0
+
+    def failed(self, code: str, now: float, *, tried: bool) -> None:
+        """A session lost its connection, or a try of the agent (`tried`) failed."""
+        if code in REACHED_CODES:
+            self.connected(now)
+        elif code not in NETWORK_CODES or self.away:
+            return
+        elif self.blind:
+            # Looks and tries agree again, and the looks go on at once.
+            self.blind, self.well_at, self.look_at = False, None, now
+        else:
+            self.well_at = None
+            if tried and now >= self.try_at:
+                self.alarms += 1
+                self.try_at = now + min(2.0 ** min(self.alarms, 16), DOUBTED)
+
+    def route_changed(self, now: float) -> None:
+        """It may be away, or back, at any moment."""
+        if self.away_since is None:
+            self.well_at = None
+        else:
+            self.look_at, self.looks = now, 0
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+class Reaching:
+    """Asked before each login; hears of each failure and success."""
+
+    session_root: Path
+    boot_id: Callable[[], str]
+    wake: Callable[[InstanceId], None]
+    told: Callable[[bool, tuple[Facts, ...], JournalEntry | None], None]
+    """Called when an address is back (True) or away, with those that wait for it and what the
+    history says; None: it is not worth a line (the sandbox's own)."""
+    on_route: Callable[[], None]
+    """Called when the kernel's routes change."""
+    _all: dict[Address, Reach] = field(init=False, default_factory=dict)
+    _of: dict[InstanceId, tuple[object, Reach | None]] = field(init=False, default_factory=dict)
+    """By instance: the settings that this was found from, and what it needs."""
+    _places: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(32))
+    """Looks at once."""
+    _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+
+    def wait_reason(self, facts: Facts) -> str:
+        """The wait reason while its address is away; "" while it can be reached, or is unknown."""
+        reach = self._reach(facts)
+        if reach is None or facts.asked.past_looks or not reach.away:
+            return ""
+        reach.waiting[facts.id] = facts
+        return UNREACHABLE if reach.waits(boot_now()) else ""
+
+    def sentence(self, facts: Facts) -> str:
+        reach = self._reach(facts)
+        if reach is None or not reach.away:
+            return ""
+        return f"cannot reach {reach.address.name}: {reach.cause}"
+
+    def back_at(self, facts: Facts) -> float | None:
+        reach = self._reach(facts)
+        return None if reach is None else reach.back_at
+
+    def way_out(self, facts: Facts) -> str:
+        """The session's server and proxy, to be compared and not shown: it may hold a password."""
+        reach = self._reach(facts)
+        if reach is None or reach.address.url.startswith("file:"):
+            return ""
+        return f"{reach.address.url} {reach.address.proxy}"
+
+    def away(self, facts: Facts) -> bool:
+        reach = self._reach(facts)
+        return reach is not None and reach.away
+
+    def ask(self, facts: Facts, now: float) -> float | None:
+        """None: it may try now. A time: ask again then, or when it is woken."""
+        reach = self._reach(facts)
+        if reach is None or facts.asked.past_looks:
+            return None
+        reach.waiting[facts.id] = facts
+        if reach.waits(now):
+            self._changed.set()
+            return max(min(reach.next_moment, now + ASK_AGAIN), now + 0.05)
+        if not reach.is_known(now):
+            self._begin_look(reach)
+            return now + LOOK_TIMEOUT + 1.0
+        if reach.away:
+            reach.tries, reach.tried_at = reach.tries + 1, now
+        del reach.waiting[facts.id]
+        return None
+
+    def doubt(self, facts: Facts) -> None:
+        """The session's engine waits for the network: look whether the address is away."""
+        reach = self._reach(facts)
+        if reach is not None and not reach.away:
+            self._look_for(reach, facts, LOOK_EVERY)
+
+    def failed(self, facts: Facts, code: str) -> None:
+        """The session's connection was lost, or a try failed; its record has counted that."""
+        if (reach := self._reach(facts)) is None:
+            return
+        reach.failed(code, boot_now(), tried=facts.record.attempts > 0)
+        if code in NETWORK_CODES and not reach.away:
+            # Look before its own delay is over: an address that is away costs no attempt.
+            self._look_for(reach, facts, LOOKS_APART)
+        self._changed.set()
+
+    def succeeded(self, facts: Facts) -> None:
+        if (reach := self._reach(facts)) is None:
+            return
+        reach.waiting.pop(facts.id, None)
+        was_away = reach.away
+        reach.connected(boot_now())
+        if was_away:
+            log.info("sessions reach %s, although the agent's probes do not", reach.address.name)
+            self._tell(reach, back=True)
+
+    def forget(self, id: InstanceId) -> None:
+        _, reach = self._of.pop(id, (None, None))
+        if reach is None:
+            return
+        reach.waiting.pop(id, None)
+        if not any(other is reach for _, other in self._of.values()):
+            self._all.pop(reach.address, None)
+
+    async def run(self, kernel: socket.socket | None = None) -> None:
+        """Look again at addresses that are away while a session waits for them. `kernel`: the
+        socket for news of routes, where systemd opened it."""
+        routes = Routes.open(self.route_changed, kernel)
+        try:
+            while True:
+                now, every = boot_now(), self._all.values()
+                due = [it for it in every if it.away_since is not None and it.looking is None]
+                for reach in due:
+                    reach.waiting = {id: it for id, it in reach.waiting.items() if self._wants(it)}
+                    if reach.waiting and reach.look_at <= now:
+                        self._begin_look(reach)
+                moments = [it.look_at - now for it in due if it.waiting and it.looking is None]
+                self._changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(moments, default=None)):
+                        await self._changed.wait()
+        finally:
+            if routes is not None:
+                routes.close()
+            for reach in self._all.values():
+                if reach.looking is not None:
+                    reach.looking.cancel()
+
+    def route_changed(self) -> None:
+        for reach in self._all.values():
+            reach.route_changed(boot_now())
+        self._changed.set()
+        self.on_route()
+
+    def _wants(self, its: Facts) -> bool:
+        """Whether it should run, is not connected, and may try by itself."""
+        record = its.record
+        able = not (its.gone or record.status == "CONNECTED" or reason_of(record.reason).hopeless)
+        return able and its.desired(self.boot_id()).should_run
+
+    def _look_for(self, reach: Reach, facts: Facts, apart: float) -> None:
+        """`apart`: seconds since the last look."""
+        reach.waiting[facts.id] = facts
+        if boot_now() - reach.looked_at > apart:
+            self._begin_look(reach)
+
+    def _begin_look(self, reach: Reach) -> None:
+        if reach.looking is None:
+            reach.looked_at = boot_now()
+            name = f"look at {reach.address.name}"
+            reach.looking = asyncio.create_task(self._look(reach), name=name)
+
+    async def _look(self, reach: Reach) -> None:
+        was_away = reach.away_since is not None
+        try:
+            async with self._places:
+                cause = await look(reach.address, LOOK_TIMEOUT)
+        except Exception as error:
+            log.exception("cannot probe %s: internal error", reach.address.name)
+            cause = f"the probe failed ({type(error).__name__})"
+        reach.looking = None
+        if cause:
+            reach.look_failed(cause, reach.looked_at, random.random())
+            self._changed.set()
+        else:
+            reach.look_was_good(boot_now())
+        if was_away is not bool(cause):
+            self._tell(reach, back=not cause)
+        elif not cause:
+            self._wake_waiting(reach, done=True)
+
+    def _tell(self, reach: Reach, *, back: bool) -> None:
+        name, waiting, entry = reach.address.name, tuple(reach.waiting.values()), None
+        said = f"cannot reach {name}: {reach.cause}; its sessions wait"
+        if back:
+            said = f"this machine reaches {name} again; {len(waiting)} sessions waited"
+        if not reach.address.url.startswith("file:"):
+            log.log(logging.INFO if back else logging.WARNING, "%s", said)
+            kind = "address_back" if back else "address_away"
+            entry = JournalEntry(kind, said, Category.HEALTH, None, time.time(), {"address": name})
+        self._wake_waiting(reach, done=back)
+        self.told(back, waiting, entry)
+
+    def _wake_waiting(self, reach: Reach, *, done: bool) -> None:
+        for id in random.sample(list(reach.waiting), len(reach.waiting)):
+            self.wake(id)
+        if done:
+            reach.waiting.clear()
+
+    def _reach(self, facts: Facts) -> Reach | None:
+        settings = facts.instance.settings
+        known = self._of.get(facts.id)
+        if known is not None and known[0] is settings:
+            return known[1]
+        self.forget(facts.id)
+        folder = self.session_root / facts.id / "session"
+        address = needed_address(facts.instance.engine, settings, folder)
+        reach = None if address is None else self._all.setdefault(address, Reach(address))
+        self._of[facts.id] = (settings, reach)
+        return reach

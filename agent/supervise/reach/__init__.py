@@ -1,1 +1,0 @@
-"""Whether the addresses that sessions need can be reached."""
