@@ -26,7 +26,6 @@ TOP = Path(__file__).parents[3]
 EXAMPLES = TOP / "scripts/examples"
 ANN = "5511999990000"
 COUNT = 40
-LINES = 30
 
 
 def program(name: str) -> list[str]:
@@ -76,13 +75,11 @@ async def heard(agent: RunningAgent, id: str = "sales") -> list[str]:
 async def test_bot_and_agent_are_killed_again_and_again_and_each_message_is_answered_once(
     name: str, agent: RunningAgent, tmp_path: Path, eventually: Eventually
 ) -> None:
-    assert len((EXAMPLES / name).read_text().splitlines()) <= LINES
+    assert len((EXAMPLES / name).read_text().splitlines()) <= 30
     await agent.create("sales")
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=30)
-    bot, chance = (
-        Bot([*program(name), "sales"], tmp_path, f"http://{agent.listen}"),
-        random.Random(1),
-    )
+    bot = Bot([*program(name), "sales"], tmp_path, f"http://{agent.listen}")
+    chance = random.Random(1)
     wanted = [f"message {number}" for number in range(COUNT)]
     await bot.start()
     try:

@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.errors import StoreError
-from agent.messages.media import OutgoingFiles
+from agent.messages.media import OutFiles
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage
 from agent.messages.outcomes import State
 from agent.messages.sending import FOLDER
@@ -59,7 +59,7 @@ def incoming(run: Mapping[str, Any]) -> None:
 
 async def outbox(run: Mapping[str, Any]) -> None:
     folder, number = Path(run["folder"]), run["number"]
-    files = OutgoingFiles(folder / FOLDER)
+    files = OutFiles(folder / FOLDER)
     known = Mark(*run["mark"]) if run["mark"] else None
     try:
         box = await Outbox.open(folder / NAME, known)
@@ -91,7 +91,7 @@ async def outbox(run: Mapping[str, Any]) -> None:
     await box.close()
 
 
-async def take(box: Outbox, files: OutgoingFiles, number: int, size: int) -> None:
+async def take(box: Outbox, files: OutFiles, number: int, size: int) -> None:
     """As `Sending` does: the file first, which goes again where the row was not taken."""
     id, name, now = f"out_{number}", f"file{number}" if size % 2 else "", time.time()
     row = OutMessage(
