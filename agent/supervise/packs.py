@@ -5,6 +5,7 @@ A pack's worker says which sessions it holds, so that the next agent moves none.
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,10 @@ class Pack:
     """Its worker told that one of them is another."""
     needed_at: float = field(default_factory=boot_now)
     acting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def members_path(self) -> Path:
+        return self.host.link_path(self.name).with_name("members")
 
     async def look(self) -> None:
         """Read its unit; attach to a worker that runs; read what it holds."""
@@ -210,7 +215,7 @@ class Packs:
     def link_path(self, id: InstanceId) -> Path:
         if (pack := self._pack_of(id)) is None:
             raise HostError(f"cannot reach {id}: it is in no pack")
-        return pack.host.link_path(pack.name).with_name("members") / id / "link.sock"
+        return pack.members_path / id / "link.sock"
 
     def log_path(self, id: InstanceId) -> Path | None:
         """Of its pack: each line names its session."""
@@ -272,6 +277,8 @@ class Packs:
                 if pack.unit.state is UnitState.FAILED:
                     await pack.host.reset_failed(name)
                 if not pack.unit.runs:
+                    # What it held in an earlier life of the machine is not begun unasked.
+                    shutil.rmtree(pack.members_path, ignore_errors=True)
                     await pack.host.start(name)
                 await pack.until_attached(ATTACHED_WITHIN)
             if pack.link is None:
