@@ -64,8 +64,8 @@ class Child(Protocol):
     def listen(self, *, at_once: bool) -> None:
         """False: notices may wait until `hears`."""
 
-    def hears(self) -> bool:
-        """Take the notices that wait; False where none could arrive."""
+    def hears(self) -> None:
+        """Take the notices that wait."""
 
     async def clear(self) -> int:
         """After its end: kill what it left, and return how many there were."""
@@ -259,12 +259,13 @@ class Worker:
         elif self.state is _ENDING:
             self._log(logging.WARNING, "did not end within its stop time; it is killed")
             self.kill("timeout")
-        elif late > DELAYED or not self.child.hears():
-            # The agent was frozen, and maybe its workers too; or no ping could arrive.
+        elif late > DELAYED:  # the agent was frozen, and maybe its workers too
             self._limit(limits.watchdog)
-        elif self._until <= self._loop.time():
-            self._log(logging.WARNING, f"sent no watchdog ping for {limits.watchdog:g} s")
-            self._end(SIGABRT, ABORT_GRACE, "watchdog")
+        else:
+            self.child.hears()
+            if self._until <= self._loop.time():
+                self._log(logging.WARNING, f"sent no watchdog ping for {limits.watchdog:g} s")
+                self._end(SIGABRT, ABORT_GRACE, "watchdog")
 
     def _words(self) -> str:
         return words(self.status.result, self.status.exit_status)
