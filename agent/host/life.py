@@ -43,13 +43,13 @@ UNKNOWN = Exit("exit-code")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """As in [worker]."""
+    """Of the units that are shipped; the first three are settings of [worker]."""
 
     watchdog: float = math.inf
-    start_timeout: float = 60.0
     stop_timeout: float = 30.0
-    restart_delay: float = 0.1
     burst: int = 5
+    start_timeout: float = 60.0
+    restart_delay: float = 0.1
     burst_interval: float = 60.0
 
 

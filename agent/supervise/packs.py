@@ -237,15 +237,12 @@ class Packs:
 
     async def close(self, *, leave_workers: bool) -> None:
         """After the sessions."""
-        for pack in self.all.values():
-            await pack.close()
         if (host := self._host) is None:
             return
         for name in [] if leave_workers else await host.list():
-            try:
-                await host.stop(name)
-            except WaError as error:
-                log.error("cannot stop pack %s in order: %s", name, error)
+            await self._end(self._pack(name), "the agent stops")
+        for pack in self.all.values():
+            await pack.close()
         await host.close(leave_workers=leave_workers)
 
     async def _look_after(self, pack: Pack) -> None:
@@ -263,10 +260,13 @@ class Packs:
                 await pack.call("forget", RELEASE_WITHIN, id=id)
 
     async def _end(self, pack: Pack, why: str) -> None:
-        await pack.close()
-        await pack.host.stop(pack.name)
-        del self.all[pack.name]
-        log.info("pack %s is stopped: %s", pack.name, why)
+        try:
+            await pack.close()
+            await pack.host.stop(pack.name)
+            del self.all[pack.name]
+            log.info("pack %s is stopped: %s", pack.name, why)
+        except WaError as error:  # it is looked after again
+            log.error("cannot stop pack %s in order: %s", pack.name, error)
 
     async def _running(self, name: InstanceId) -> Pack:
         """Its worker runs and is attached."""
