@@ -57,10 +57,6 @@ class Pack:
     needed_at: float = field(default_factory=boot_now)
     acting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    @property
-    def members_path(self) -> Path:
-        return self.host.link_path(self.name).with_name("members")
-
     async def look(self) -> None:
         """Read its unit; attach to a worker that runs; read what it holds."""
         before, self.unit = self.unit, await self.host.status(self.name)
@@ -155,8 +151,7 @@ class Packs:
         if self._size == 1 and not await asyncio.to_thread(_may_run, PACKS.runtime, run_folder):
             return
         self._host = await self._open_host()
-        names = [name for name, unit in (await self._host.list()).items() if unit.runs]
-        found = [self._pack(name) for name in names]
+        found = [self._pack(id) for id, its in (await self._host.list()).items() if its.runs]
         await asyncio.gather(*(pack.until_attached(TAKE_OVER) for pack in found))
         for pack in found:
             held = [id for id, unit in pack.members.items() if unit.runs and id in self._facts]
@@ -215,7 +210,7 @@ class Packs:
     def link_path(self, id: InstanceId) -> Path:
         if (pack := self._pack_of(id)) is None:
             raise HostError(f"cannot reach {id}: it is in no pack")
-        return pack.members_path / id / "link.sock"
+        return pack.host.link_path(pack.name).with_name("members") / id / "link.sock"
 
     def log_path(self, id: InstanceId) -> Path | None:
         """Of its pack: each line names its session."""
@@ -226,8 +221,7 @@ class Packs:
         """Look after the packs until cancelled."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY):
-                    await self._stirred.wait()
+                await asyncio.wait_for(self._stirred.wait(), LOOK_EVERY)
             self._stirred.clear()
             for pack in list(self.all.values()):
                 try:
@@ -246,11 +240,10 @@ class Packs:
         await host.close(leave_workers=leave_workers)
 
     async def _look_after(self, pack: Pack) -> None:
-        starts = [it for it in self._facts.values() if it.action.is_start]
         async with pack.acting:
             await pack.look()
-            used = any(unit.runs for unit in pack.members.values())
-            if used or any(it.pack == pack.name for it in starts):
+            starts = {it.pack for it in self._facts.values() if it.action.is_start}
+            if pack.name in starts or any(its.runs for its in pack.members.values()):
                 pack.needed_at = boot_now()
             elif boot_now() - pack.needed_at > UNUSED and pack.unit.runs:
                 await self._end(pack, "it holds no session")
@@ -278,7 +271,8 @@ class Packs:
                     await pack.host.reset_failed(name)
                 if not pack.unit.runs:
                     # What it held in an earlier life of the machine is not begun unasked.
-                    shutil.rmtree(pack.members_path, ignore_errors=True)
+                    members = pack.host.link_path(name).with_name("members")
+                    shutil.rmtree(members, ignore_errors=True)
                     await pack.host.start(name)
                 await pack.until_attached(ATTACHED_WITHIN)
             if pack.link is None:
