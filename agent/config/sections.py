@@ -121,12 +121,6 @@ class WorkerSection:
         1, "baileys sessions in one worker with one Node: saves memory, but that worker reads the"
         " files of all, and its end makes all reconnect", low=1, high=100, restart=True,
     )  # fmt: skip
-    start_timeout: float = 60.0
-    """Seconds until a started worker must be ready."""
-    restart_delay: float = 0.1
-    """Seconds from a worker's death to its restart by the host."""
-    burst_interval: float = 60.0
-    """Seconds over which the host counts restarts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from agent.config.sections import WorkerSection
 from agent.errors import HostError
 from agent.host import units
 from agent.host.base import Host, Wake
+from agent.host.life import Limits
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ async def open_host(
 ) -> Host:
     """`choice` is the setting: auto, systemd or process; for a second kind, the first's name.
     `members_root`: of the sessions that a worker of this kind may hold several of."""
+    limits = Limits(worker.watchdog, worker.stop_timeout, worker.burst)
     lacking = _what_systemd_lacks(kind)
     if choice == "auto":
         if not lacking and session_root.absolute() != kind.installed:
@@ -42,7 +44,7 @@ async def open_host(
         from agent.host.process.host import WORKER, ProcessHost
 
         places = Places(run_dir, session_root, cache_root, members_root)
-        return await ProcessHost.open(wake, places, worker, [*WORKER, *kind.arguments])
+        return await ProcessHost.open(wake, places, limits, [*WORKER, *kind.arguments])
     if lacking:
         raise HostError(f"cannot use systemd for the workers: {lacking}")
     if kind is units.INSTANCES and cache_root not in (None, units.INSTALLED_CACHE):
@@ -50,7 +52,7 @@ async def open_host(
         log.warning(what, units.INSTALLED_CACHE, cache_root, kind.template)
     from agent.host.systemd.host import SystemdHost
 
-    return await SystemdHost.open(wake, worker, kind)
+    return await SystemdHost.open(wake, limits, kind)
 
 
 def _what_systemd_lacks(kind: units.Kind) -> str:

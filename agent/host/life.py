@@ -43,13 +43,13 @@ UNKNOWN = Exit("exit-code")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """As in [worker]."""
+    """Of the units that are shipped; the first three are settings of [worker]."""
 
     watchdog: float = math.inf
-    start_timeout: float = 60.0
     stop_timeout: float = 30.0
-    restart_delay: float = 0.1
     burst: int = 5
+    start_timeout: float = 60.0
+    restart_delay: float = 0.1
     burst_interval: float = 60.0
 
 
@@ -64,8 +64,8 @@ class Child(Protocol):
     def listen(self, *, at_once: bool) -> None:
         """False: notices may wait until `hears`."""
 
-    def hears(self) -> bool:
-        """Take the notices that wait; False where none could arrive."""
+    def hears(self) -> None:
+        """Take the notices that wait."""
 
     async def clear(self) -> int:
         """After its end: kill what it left, and return how many there were."""
@@ -259,12 +259,13 @@ class Worker:
         elif self.state is _ENDING:
             self._log(logging.WARNING, "did not end within its stop time; it is killed")
             self.kill("timeout")
-        elif late > DELAYED or not self.child.hears():
-            # The agent was frozen, and maybe its workers too; or no ping could arrive.
+        elif late > DELAYED:  # the agent was frozen, and maybe its workers too
             self._limit(limits.watchdog)
-        elif self._until <= self._loop.time():
-            self._log(logging.WARNING, f"sent no watchdog ping for {limits.watchdog:g} s")
-            self._end(SIGABRT, ABORT_GRACE, "watchdog")
+        else:
+            self.child.hears()
+            if self._until <= self._loop.time():
+                self._log(logging.WARNING, f"sent no watchdog ping for {limits.watchdog:g} s")
+                self._end(SIGABRT, ABORT_GRACE, "watchdog")
 
     def _words(self) -> str:
         return words(self.status.result, self.status.exit_status)

@@ -17,12 +17,10 @@ _PATH_LIMIT = 107
 class Notifier:
     """Writes to one notify socket; without a socket every notice counts as sent."""
 
-    __slots__ = ("_address", "_sock", "_take", "unsent")
+    __slots__ = ("_address", "_sock", "_take")
 
     def __init__(self, address: str = "", take: Callable[..., object] | None = None) -> None:
         """`take` gets each notice's assignments instead of a socket."""
-        self.unsent = 0
-        """Notices the manager did not take: its queue was full or its socket missing."""
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._take = take
         self._sock: socket.socket | None = None
@@ -58,7 +56,6 @@ class Notifier:
             with nullcontext(self._address) if fits else short_path(Path(self._address)) as name:
                 self._sock.sendto(notice, name)
         except OSError:
-            self.unsent += 1
             return False
         return True
 

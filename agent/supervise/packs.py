@@ -5,6 +5,7 @@ A pack's worker says which sessions it holds, so that the next agent moves none.
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -150,8 +151,7 @@ class Packs:
         if self._size == 1 and not await asyncio.to_thread(_may_run, PACKS.runtime, run_folder):
             return
         self._host = await self._open_host()
-        names = [name for name, unit in (await self._host.list()).items() if unit.runs]
-        found = [self._pack(name) for name in names]
+        found = [self._pack(id) for id, its in (await self._host.list()).items() if its.runs]
         await asyncio.gather(*(pack.until_attached(TAKE_OVER) for pack in found))
         for pack in found:
             held = [id for id, unit in pack.members.items() if unit.runs and id in self._facts]
@@ -221,8 +221,7 @@ class Packs:
         """Look after the packs until cancelled."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY):
-                    await self._stirred.wait()
+                await asyncio.wait_for(self._stirred.wait(), LOOK_EVERY)
             self._stirred.clear()
             for pack in list(self.all.values()):
                 try:
@@ -232,23 +231,19 @@ class Packs:
 
     async def close(self, *, leave_workers: bool) -> None:
         """After the sessions."""
-        for pack in self.all.values():
-            await pack.close()
         if (host := self._host) is None:
             return
         for name in [] if leave_workers else await host.list():
-            try:
-                await host.stop(name)
-            except WaError as error:
-                log.error("cannot stop pack %s in order: %s", name, error)
+            await self._end(self._pack(name), "the agent stops")
+        for pack in self.all.values():
+            await pack.close()
         await host.close(leave_workers=leave_workers)
 
     async def _look_after(self, pack: Pack) -> None:
-        starts = [it for it in self._facts.values() if it.action.is_start]
         async with pack.acting:
             await pack.look()
-            used = any(unit.runs for unit in pack.members.values())
-            if used or any(it.pack == pack.name for it in starts):
+            starts = {it.pack for it in self._facts.values() if it.action.is_start}
+            if pack.name in starts or any(its.runs for its in pack.members.values()):
                 pack.needed_at = boot_now()
             elif boot_now() - pack.needed_at > UNUSED and pack.unit.runs:
                 await self._end(pack, "it holds no session")
@@ -258,10 +253,13 @@ class Packs:
                 await pack.call("forget", RELEASE_WITHIN, id=id)
 
     async def _end(self, pack: Pack, why: str) -> None:
-        await pack.close()
-        await pack.host.stop(pack.name)
-        del self.all[pack.name]
-        log.info("pack %s is stopped: %s", pack.name, why)
+        try:
+            await pack.close()
+            await pack.host.stop(pack.name)
+            del self.all[pack.name]
+            log.info("pack %s is stopped: %s", pack.name, why)
+        except WaError as error:  # it is looked after again
+            log.error("cannot stop pack %s in order: %s", pack.name, error)
 
     async def _running(self, name: InstanceId) -> Pack:
         """Its worker runs and is attached."""
@@ -272,6 +270,9 @@ class Packs:
                 if pack.unit.state is UnitState.FAILED:
                     await pack.host.reset_failed(name)
                 if not pack.unit.runs:
+                    # What it held in an earlier life of the machine is not begun unasked.
+                    members = pack.host.link_path(name).with_name("members")
+                    shutil.rmtree(members, ignore_errors=True)
                     await pack.host.start(name)
                 await pack.until_attached(ATTACHED_WITHIN)
             if pack.link is None:

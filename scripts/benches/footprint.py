@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.config.sections import WorkerSection
+from agent.host.life import Limits
 from scripts.benches.fleet import SLOW_LOGIN, measure_many, measure_ours, measure_slow_logins
 from scripts.benches.machine import this_machine
 from scripts.benches.peers import NotHere, Pm2, Supervisord
@@ -170,7 +170,7 @@ def _of_many(many: int) -> dict[str, Callable[[Found], Goal]]:
 
 
 def _shapes(instances: int) -> list[Shape]:
-    delay = WorkerSection().restart_delay * 1000
+    delay = Limits().restart_delay * 1000
     idle = idle_goal(instances)
     return [
         Shape("uss", "own memory (USS), all own processes", "MiB", as_good_as("pm2", "uss")),

@@ -3,12 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from agent.config.load import load_config
 from agent.config.render import render_config
 from agent.config.tables import rows_of, worker_settings
-from agent.errors import ConfigError
 from agent.messages.settings import MESSAGES, PACE
 
 
@@ -36,20 +33,3 @@ def test_the_pace_is_a_table_of_its_own_and_goes_to_no_worker(tmp_path: Path) ->
     again = load(tmp_path, render_config(config))
     assert [rows_of(again, table)[0] for table in (MESSAGES, PACE)] == [messages, pace]
     assert rows_of(load(tmp_path, ""), PACE)[0].per_minute == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("[messages]\nhours = 0", "messages.hours"),
-        ('[messages]\nkeep = "no"', "messages.keep"),
-        ("[messages]\ndays = 3", "messages.days"),
-        ("[messages.pace]\nper_minute = -1", "messages.pace.per_minute"),
-        ("[messages]\npace = 3", "messages.pace"),
-        ("messages = 3", "messages"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_by_its_name(tmp_path: Path, text: str, key: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load(tmp_path, text + "\n")
-    assert key in str(caught.value)

@@ -13,12 +13,10 @@ from agent.config.config import Config, Declaration
 from agent.config.config import sections as section_names
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.config.load import NAMED, find_lines, load_config
-from agent.config.render import render_config, without_secrets
+from agent.config.render import FIRST, render_config, without_secrets
 from agent.config.rules import changes_that_need_restart
 from agent.core.findings.memory import memory_budget
 from agent.core.reconnect import ReasonDelay
-from agent.core.setting import settings_of
-from agent.engines.catalog import backend_settings, remote_engines
 from agent.errors import ConfigError
 from agent.supervise.start_up import find_declared_problem
 
@@ -389,34 +387,6 @@ def test_an_unused_address_variable_is_a_warning(load, text, env, words):
     assert "S-1" not in "".join(told)
 
 
-def test_the_backends_in_the_example_are_good_ones_with_every_key(load):
-    text = EXAMPLE.read_text().partition("# [[backend]]\n")[2].partition("# Programs:")[0]
-    shared, *parts = text.split("# More settings of a backend of engine ")
-    keys = example_keys(shared)
-    assert [key.partition(" ")[0] for key in keys] == names_of(BackendDeclaration())
-    assert {part.partition(":")[0] for part in parts} == remote_engines()
-    for part in parts:
-        engine = part.partition(":")[0]
-        own = [key for key in example_keys(part) if not key.startswith("disconnect_keeps_pairing")]
-        named = [key.partition(" ")[0] for key in example_keys(part)]
-        assert named == names_of(backend_settings(engine))
-        lines = [f"engine = '{engine}'" if key.startswith("engine ") else key for key in keys]
-        login = {"whaticket": "user = 'a'\npassword = 'p'"}.get(engine, "")
-        given = [line for line in own if not (login and re.match("user|password ", line))]
-        (found,) = load("[[backend]]\n" + "\n".join([*lines, *given, login])).backend
-        assert (found.name, found.engine, found.url) == ("evo", engine, "http://127.0.0.1:8080")
-        assert found.key_file == "/etc/wa-agent/evo.key"
-        assert engine == "whaticket" or found.own == backend_settings(engine)
-
-
-def example_keys(text: str) -> list[str]:
-    return re.findall(r"^# .+\n# (\w+ = .+)$", text, flags=re.MULTILINE)
-
-
-def names_of(table: object) -> list[str]:
-    return [one.name for one, _ in settings_of(table)]
-
-
 def test_variables_of_the_command_line_and_of_other_programs_are_no_settings():
     assert load_config(None, {"WA_AGENT_KEY": "x", "WA_AGENTX": "1", "REDIS_HOST": "x"}) == Config()
 
@@ -436,9 +406,12 @@ def test_a_total_of_memory_that_is_set_alone_is_the_limit(load, text, env, share
     assert (budget == config.memory.total) is (share == 0.0)
 
 
-def test_the_example_file_is_the_dataclasses():
-    assert EXAMPLE.read_text() == render_config(Config())
+def test_the_example_file_is_the_dataclasses_and_the_twenty_that_matter_come_first():
+    text = EXAMPLE.read_text()
+    assert text == render_config(Config())
     assert load_config(EXAMPLE, {}) == Config()
+    above = text.partition("# ----")[0]
+    assert len(FIRST) == len(re.findall(r"^# (?!false)\w+ = ", above, re.M)) == 20
 
 
 def test_a_rendered_file_reads_back_as_the_same_config(load):

@@ -1,7 +1,6 @@
 """`[worker] pack`: sessions of the baileys engine share a Node, under the whole agent."""
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -60,10 +59,8 @@ class Packed:
 
     def pack_of(self, id: str) -> str:
         """Whose worker holds it."""
-        for note in (self.agent.state / "run-packs").glob("*/members.json"):
-            if id in json.loads(note.read_text())["members"]:
-                return note.parent.name
-        return ""
+        found = (self.agent.state / "run-packs").glob(f"*/members/{id}")
+        return next((folder.parents[1].name for folder in found), "")
 
     async def nodes(self, id: str) -> set[int]:
         """What the session's worker started."""

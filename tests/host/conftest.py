@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
+from agent.host.life import Limits
 from agent.host.process.child import Places
 from agent.host.process.host import ProcessHost
 from tests.host.short_limits import FAST, STANDIN
@@ -24,7 +24,7 @@ async def open_host(tmp_path) -> AsyncIterator[OpenHost]:
     opened: list[ProcessHost] = []
 
     async def open_one(
-        settings: WorkerSection = FAST,
+        settings: Limits = FAST,
         *,
         program=(str(STANDIN),),
         run_dir=None,

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from agent.config.sections import WorkerSection
+from agent.host.life import Limits
 
 STANDIN = Path(__file__).with_name("standin.py")
-FAST = WorkerSection(
+FAST = Limits(
     watchdog=20.0,
     start_timeout=20.0,
     stop_timeout=2.0,

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId, UnitState, UnitStatus
 from agent.errors import HostError
+from agent.host.life import Limits
 from agent.host.systemd.host import SystemdHost
 from tests.conftest import Eventually
 from tests.host.contract import GOOD, HostContract
@@ -36,7 +36,7 @@ async def host(
     standin("deaf", more="TimeoutStopSec=500ms\n")
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bed.bus_address)
     folders = [bed.path("/etc/systemd/system"), bed.path("/run/systemd/system")]
-    host = await SystemdHost.open(woken.append, WorkerSection(), unit_folders=folders)
+    host = await SystemdHost.open(woken.append, Limits(20.0), unit_folders=folders)
     yield host
     await host.close(leave_workers=True)
 

@@ -1,4 +1,4 @@
-"""Faults that only a process of its own has: a hang, a leak, files that are damaged or gone."""
+"""Faults that only a process of its own has: a hang, files that are damaged or gone."""
 
 import signal
 from typing import Any
@@ -28,20 +28,6 @@ async def test_hang_stops_the_pings_and_the_watchdogs_signal_shows_where(bench: 
     bench.process.send_signal(signal.SIGABRT)  # as the manager does
     assert await bench.ended() == -signal.SIGABRT
     assert "Current thread" in bench.errors()
-
-
-async def test_leak_takes_real_memory_and_gives_it_back(bench: Any) -> None:
-    await bench.connected()
-
-    def anonymous() -> int:
-        with open(f"/proc/{bench.process.pid}/status") as status:  # noqa: PTH123
-            return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
-
-    before = anonymous()
-    await bench.fault("leak", bytes_per_second=200 * 2**20)
-    await bench.until(lambda: anonymous() - before > 60 * 1024)
-    await bench.fault("clear")
-    await bench.until(lambda: anonymous() - before < 30 * 1024)
 
 
 async def test_f43_corrupt_files_are_reported_and_left_as_they_are(bench: Any) -> None:

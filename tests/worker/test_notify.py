@@ -33,30 +33,29 @@ def test_f30_a_manager_that_does_not_read_never_blocks_us(
     notifier = Notifier(str(tmp_path / "notify"))
     taken = [notifier.status("x" * 1000) for _ in range(5000)]
     assert taken[0] and not taken[-1]
-    assert notifier.unsent == taken.count(False)
     manager.recv(2000)
     assert notifier.status("room again")
     notifier.close()
     manager.close()
 
 
-def test_f30_a_socket_that_is_missing_or_gone_is_only_counted(
+def test_f30_a_socket_that_is_missing_or_gone_is_no_error(
     manager: socket.socket, tmp_path: Path
 ) -> None:
     nowhere = Notifier(str(tmp_path / "nothing"))
-    assert not nowhere.ready() and nowhere.unsent == 1
+    assert not nowhere.ready()
     deep = Notifier(str(tmp_path / "no" / ("x" * 120) / "notify"))
     assert not deep.ready()
     notifier = Notifier(str(tmp_path / "notify"))
     manager.close()
-    assert not notifier.watchdog() and notifier.unsent == 1
+    assert not notifier.watchdog()
     for each in (nowhere, deep, notifier):
         each.close()
 
 
 def test_without_a_manager_everything_is_well() -> None:
     notifier = notifier_from({})
-    assert notifier.ready("x") and notifier.watchdog() and notifier.unsent == 0
+    assert notifier.ready("x") and notifier.watchdog()
     notifier.close()
 
 

@@ -83,11 +83,20 @@ class ProcessChild:
         clear: Callable[[int], Awaitable[int]],
     ) -> None:
         """`notice` hears of the process that `watch` names; `clear` ends what it leaves."""
-        self._path, self._notice, self._clear = path, notice, clear
+        self._notice, self._clear = notice, clear
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
-        self._folder, self._pidfd = path.parent.stat().st_ino, -1
-        self._open()
+        self._pidfd = -1
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            path.unlink(missing_ok=True)
+            with short_path(path) as name:
+                self._sock.bind(name)
+            path.chmod(0o600)
+        except OSError:
+            self._sock.close()
+            raise
 
     def watch(self, pid: int) -> "ProcessChild":
         """OSError: it is gone already."""
@@ -112,19 +121,10 @@ class ProcessChild:
             if at_once:
                 self._loop.add_reader(self._sock, self._read)
 
-    def hears(self) -> bool:
-        """A socket that is no longer at its path, as after a cleaner of old files, heard nothing:
-        it is made again, but in no other folder that stands there now."""
-        self._read_all()
+    def hears(self) -> None:
         with suppress(OSError):
-            if self._path.lstat().st_ino == self._inode:
-                return True
-        with suppress(OSError):
-            if self._path.parent.stat().st_ino == self._folder:
-                self._loop.remove_reader(self._sock)
-                self._sock.close()
-                self._open()
-        return False
+            for _ in range(100):
+                self._read()
 
     async def clear(self) -> int:
         return await self._clear(self.pid)
@@ -138,24 +138,6 @@ class ProcessChild:
             self._pidfd = -1
         self._sock.close()
 
-    def _open(self) -> None:
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            self._path.unlink(missing_ok=True)
-            with short_path(self._path) as name:
-                self._sock.bind(name)
-            self._path.chmod(0o600)
-            self._inode = self._path.lstat().st_ino
-        except OSError:
-            self._sock.close()
-            raise
-
-    def _read_all(self) -> None:
-        with suppress(OSError):
-            for _ in range(100):
-                self._read()
-
     def _read(self) -> None:
         """One at a time: a flood must not hold up the loop."""
         text, sent, _, _ = self._sock.recvmsg(4096, _ROOM)
@@ -168,7 +150,7 @@ class ProcessChild:
                 self._notice(said)
 
     def _end(self) -> None:
-        self._read_all()
+        self.hears()
         how = UNKNOWN
         with suppress(ChildProcessError):  # an earlier agent's
             # By pidfd: no other wait can take the status away in between.

@@ -11,12 +11,10 @@ import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from itertools import count
 from pathlib import Path
 
 from agent.clock import boot_id
-from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
 from agent.host.base import Host, Wake
@@ -89,11 +87,9 @@ class ProcessHost(Host):
     name = "process"
     connected = True
 
-    def __init__(
-        self, wake: Wake, places: Places, worker: WorkerSection, program: Sequence[str]
-    ) -> None:
-        self._wake, self._places, self._program = wake, places, program
-        self._limits = Limits(**{its.name: getattr(worker, its.name) for its in fields(Limits)})
+    def __init__(self, wake: Wake, places: Places, limits: Limits, program: Sequence[str]) -> None:
+        self._wake, self._places, self._limits = wake, places, limits
+        self._program = program
         self._boot, self._sweep = boot_id(), Sweep()
         self._workers: dict[InstanceId, Worker] = {}
         self._memory_max: dict[InstanceId, int] = {}
@@ -101,12 +97,12 @@ class ProcessHost(Host):
 
     @classmethod
     async def open(
-        cls, wake: Wake, places: Places, worker: WorkerSection, program: Sequence[str] = WORKER
+        cls, wake: Wake, places: Places, limits: Limits, program: Sequence[str] = WORKER
     ) -> "ProcessHost":
         """`places.run_dir` belongs to one kind of workers; `program` is what Python runs."""
         try:
             _make_run_dir(places.run_dir, parents=True)
-            self = cls(wake, places, worker, program)
+            self = cls(wake, places, limits, program)
             await self._adopt()
         except OSError as error:
             raise HostError(f"cannot use {places.run_dir} for the workers: {error}") from error

@@ -13,12 +13,12 @@ from pathlib import Path
 from dbus_fast import Message
 
 from agent.clock import boot_id
-from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.errors import HostError
 from agent.host import units
 from agent.host.base import Wake
 from agent.host.exit_words import words
+from agent.host.life import Limits
 from agent.host.systemd.bus import BusCallFailed, BusGone, SystemBus
 from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal
 from agent.host.systemd.jobs import UNKNOWN, Jobs
@@ -37,9 +37,9 @@ class SystemdHost:
     name = "systemd"
 
     def __init__(
-        self, wake: Wake, worker: WorkerSection, kind: units.Kind, unit_folders: Sequence[Path]
+        self, wake: Wake, limits: Limits, kind: units.Kind, unit_folders: Sequence[Path]
     ) -> None:
-        self._wake, self._worker, self._kind = wake, worker, kind
+        self._wake, self._limits, self._kind = wake, limits, kind
         self._unit_folders, self._files, self._cache = unit_folders, UnitFiles(), UnitCache()
         self._files_changed = asyncio.Event()
         self._boot = self._own_unit = ""
@@ -52,13 +52,13 @@ class SystemdHost:
     async def open(
         cls,
         wake: Wake,
-        worker: WorkerSection,
+        limits: Limits,
         kind: units.Kind = units.INSTANCES,
         *,
         unit_folders: Sequence[Path] = FOLDERS,
     ) -> "SystemdHost":
         """Each host has a connection of its own: two kinds do not disturb each other."""
-        self = cls(wake, worker, kind, unit_folders)
+        self = cls(wake, limits, kind, unit_folders)
         try:
             self._files = await asyncio.to_thread(read_unit_files, unit_folders, kind)
             await self._bus.open()
@@ -161,17 +161,17 @@ class SystemdHost:
         return UNIT_ABSENT
 
     async def start(self, instance: InstanceId) -> None:
-        await self._job("start", "StartUnit", instance, self._worker.start_timeout + JOB_MARGIN)
+        await self._job("start", "StartUnit", instance, self._limits.start_timeout + JOB_MARGIN)
 
     async def restart(self, instance: InstanceId) -> None:
-        timeout = self._worker.start_timeout + self._stop_timeout()
+        timeout = self._limits.start_timeout + self._stop_timeout()
         await self._job("restart", "RestartUnit", instance, timeout)
 
     async def stop(self, instance: InstanceId) -> None:
         await self._job("stop", "StopUnit", instance, self._stop_timeout())
 
     def _stop_timeout(self) -> float:
-        return self._worker.stop_timeout + STOP_EXTENSION + JOB_MARGIN
+        return self._limits.stop_timeout + STOP_EXTENSION + JOB_MARGIN
 
     async def reset_failed(self, instance: InstanceId) -> None:
         unit = self._kind.unit(instance)

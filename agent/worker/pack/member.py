@@ -70,8 +70,7 @@ class MemberRun:
 
     def listen(self, *, at_once: bool) -> None: ...
 
-    def hears(self) -> bool:
-        return True
+    def hears(self) -> None: ...
 
     def release(self) -> None: ...
 

@@ -1,27 +1,19 @@
-"""The sessions of one pack, and the file by which they begin again when the pack does."""
+"""The sessions of one pack. Each that is held has a folder for its socket, by which it begins again
+when the pack does; the agent begins a pack without any."""
 
 import asyncio
-import json
-import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from agent.clock import boot_id
 from agent.core.model import InstanceId, UnitState, parse_instance_id
-from agent.errors import InvalidRequest
-from agent.files import write_whole
 from agent.host.life import Limits, Worker
 from agent.worker.calls import Work
 from agent.worker.pack.member import House, MemberRun
 
-log = logging.getLogger(__name__)
-
-FILE = "members.json"
-"""In the pack's run folder: its members that run."""
 APART = 0.2
 """Seconds between two sessions that begin again with their pack: each logs in."""
 
@@ -29,17 +21,15 @@ APART = 0.2
 class Members:
     """Follows the agent's `hold` and `release`."""
 
-    def __init__(self, folder: Path, house: House, changed: Callable[[], None]) -> None:
-        """`folder`: the pack's run folder. `changed`: once for what changes in a turn of the
-        loop."""
+    def __init__(self, house: House, changed: Callable[[], None]) -> None:
+        """`changed`: once for what changes in a turn of the loop."""
         self.all: dict[InstanceId, Worker] = {}
-        self._path, self._house, self._changed = folder / FILE, house, changed
+        self._house, self._changed = house, changed
         self._told: asyncio.Handle | None = None
         self._closing: set[InstanceId] = set()
         """Those that ran when the end of the pack was asked for."""
-        for number, id in enumerate(self._read(), 1):
-            # It ran when the pack ended by itself, in this boot of the machine.
-            self._worker(id).live(after=number * APART)
+        for number, held in enumerate(sorted(house.links.iterdir()), 1):
+            self._worker(parse_instance_id(held.name)).live(after=number * APART)
 
     def running(self) -> list[InstanceId]:
         return [id for id, worker in self.all.items() if not worker.at_rest]
@@ -68,6 +58,8 @@ class Members:
     async def release(self, id: InstanceId) -> None:
         if (worker := self.all.get(id)) is not None:
             await worker.stop()
+            with suppress(OSError):
+                (self._house.links / id).rmdir()
 
     async def forget(self, id: InstanceId) -> None:
         await self.release(id)
@@ -82,9 +74,8 @@ class Members:
         return {id: asdict(status) for id, status in told.items()}
 
     async def stop(self) -> bool:
-        """All of them; whether each ended in order. The file stays: a unit that is restarted keeps
-        its run folder."""
-        self._write()
+        """All of them; whether each ended in order. Their folders stay, as the run folder of a unit
+        that is restarted."""
         self._closing = set(self.running())
         workers = list(self.all.values())
         await asyncio.gather(*(worker.stop() for worker in workers))
@@ -102,32 +93,4 @@ class Members:
 
     def _tell(self) -> None:
         self._told = None
-        if not self._closing:
-            self._write()
         self._changed()
-
-    def _write(self) -> None:
-        """What a kill of the pack brings back is what runs, or is about to."""
-        content = json.dumps({"boot": _boot(), "members": self.running()})
-        try:
-            write_whole(self._path, content.encode(), durable=False)
-        except OSError as error:
-            log.error("cannot write %s: %s", self._path, error.strerror)
-
-    def _read(self) -> list[InstanceId]:
-        try:
-            raw = json.loads(self._path.read_bytes())
-            return [parse_instance_id(id) for id in raw["members"] if raw["boot"] == _boot()]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError, KeyError, InvalidRequest) as error:
-            log.error("cannot read %s: %s", self._path, error)
-            return []
-
-
-def _boot() -> str:
-    """A unit may not read it, and its run folder does not outlive a boot."""
-    try:
-        return boot_id()
-    except OSError:
-        return ""

@@ -81,7 +81,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
 
     server = await LinkServer.open(link_path, life.hello, answer, lambda: None)
     house = House(root, links, shared.open_engine, life.watchdog, broken, life.notifier.send)
-    members = Members(link_path.parent, house, tell)
+    members = Members(house, tell)
     calls = {**members.works(), "end": plain(life.stop)}
     works = {
         "shared": shared.watch(partial(life.notifier.send, "WATCHDOG=1")),

@@ -27,10 +27,9 @@ class Run:
         if number not in self.deaf and not self.ended.done():
             self.ended.set_result(Exit("" if number is SIGTERM else "signal", number))
 
-    def hears(self) -> bool:
+    def hears(self) -> None:
         for word in self.waits:
             worker.notice({word: "1"})
-        return True
 
     def listen(self, *, at_once: bool) -> None: ...
 

@@ -166,19 +166,6 @@ async def test_a_worker_of_a_renamed_state_folder_gives_way_to_another(
     assert alive(id) == [status.main_pid]
 
 
-async def test_a_notify_socket_that_a_cleaner_deleted_is_made_again(
-    open_host, tmp_path, eventually
-):
-    host = await open_host(WATCHFUL)
-    await host.start(InstanceId("good"))
-    before, path = await host.status(InstanceId("good")), tmp_path / "run/good/notify"
-    path.unlink()
-    await eventually(path.exists)
-    await asyncio.sleep(2 * WATCHFUL.watchdog)
-    after = await host.status(InstanceId("good"))
-    assert (after.run, after.restarts) == (before.run, 0)
-
-
 async def test_memory_over_the_limit_ends_as_oom_kill(open_host, eventually, monkeypatch):
     monkeypatch.setattr("agent.host.process.host.LOOK_EVERY", 1)
     host = await open_host()

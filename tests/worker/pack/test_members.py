@@ -18,7 +18,7 @@ from agent.link.client import Link, Listener
 from agent.worker.identity import lock_held
 from agent.worker.pack import member as member_module
 from agent.worker.pack.member import House
-from agent.worker.pack.members import FILE, Members
+from agent.worker.pack.members import Members
 from agent.worker.pack.tasks import follow_tasks
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
@@ -42,7 +42,7 @@ class Bench:
         self.links: list[Link] = []
 
     def make(self) -> Members:
-        return Members(self.folder, self._house(), lambda: None)
+        return Members(self._house(), lambda: None)
 
     def lay(self, id: str, **more: Any) -> Path:
         folder = self.root / id
@@ -208,13 +208,7 @@ async def test_a_pack_that_is_started_again_begins_with_what_it_held(bench: Benc
     await bench.members.stop()
     told = bench.members.statuses()
     assert (told[SHOP]["state"], told[TILL]["state"]) == ("deactivating", "inactive")
-    kept = (bench.folder / FILE).read_text()
-
     bench.members = bench.make()
     await until(lambda: bench.member(SHOP).state is UnitState.ACTIVE)
     assert list(bench.members.all) == [SHOP]
     assert bench.member(SHOP).status.restarts == 1
-
-    await bench.members.stop()
-    (bench.folder / FILE).write_text(kept.replace('"boot": "', '"boot": "before-'))
-    assert not bench.make().all, "of another boot of this machine"

@@ -61,8 +61,6 @@ class Conversation:
         }
         self._changed = asyncio.Event()
         self._noise = 0
-        self._shown: dict[str, asyncio.TimerHandle] = {}
-        """What ends a presence, by chat."""
 
     async def take(self) -> None:
         """Take what WhatsApp holds, as long as the connection is there."""
@@ -123,15 +121,6 @@ class Conversation:
             name: value for name, value in told.items() if name not in ("chat", "state") and value
         }
         self._side().receive(chat, new_id(), {"at": round(time.time(), 3), **shown})
-        if (timer := self._shown.pop(chat, None)) is not None:
-            timer.cancel()
-        if seconds := told.get("seconds"):
-            later = asyncio.get_running_loop().call_later
-            self._shown[chat] = later(seconds, self._pause, chat)
-
-    def _pause(self, chat: str) -> None:
-        with suppress(EngineError):  # on a full disk the contact sees it a little longer
-            self.tell({"type": "paused", "chat": chat})
 
     def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """What a contact sent with a message."""

@@ -1,7 +1,6 @@
 """Files that come in parts before their message; of each only its size and checksum are kept."""
 
 import binascii
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +8,7 @@ from typing import Any
 from agent.engines.files import new_sha256
 from agent.errors import EngineError, InvalidRequest
 
-AT_ONCE = 4
 LARGEST = 64 << 20
-_KEPT = 120.0
 
 
 @dataclass(slots=True)
@@ -19,14 +16,12 @@ class _File:
     digest: Any = field(default_factory=new_sha256)
     parts: int = 0
     size: int = 0
-    at: float = 0.0
 
     def take(self, data: str) -> None:
         raw = binascii.a2b_base64(data)
         self.digest.update(raw)
         self.parts += 1
         self.size += len(raw)
-        self.at = time.monotonic()
 
 
 class Uploads:
@@ -35,14 +30,10 @@ class Uploads:
 
     def take(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
         """The command `file_part`."""
-        now = time.monotonic()
-        self._files = {name: file for name, file in self._files.items() if now - file.at < _KEPT}
         name, index, data = part.get("upload"), part.get("index"), part.get("data")
         if not isinstance(name, str) or not isinstance(index, int) or not isinstance(data, str):
             raise InvalidRequest("cannot take it: this is no part of a file", field="upload")
         file = self._files.get(name) or _File()
-        if not file.parts and len(self._files) >= AT_ONCE:
-            raise EngineError("cannot take the file: too many at once", code="busy")
         if index != file.parts:
             raise EngineError("cannot take the file: a part is missing", code="file_lost")
         file.take(data)
