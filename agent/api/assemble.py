@@ -11,7 +11,6 @@ from aiohttp import web
 from agent.api.app import build_app
 from agent.api.http.call import Parts
 from agent.api.http.connection import Connection, Entrance
-from agent.api.http.crowd import ConnectionLimits
 from agent.api.http.guard import host_name
 from agent.api.http.sockets import open_sockets, parse_listen
 from agent.api.server import PORT_AGAIN, Server
@@ -47,10 +46,7 @@ async def serve(
     parts.not_listening.update(opened.missing)
     entrance = Entrance(
         head_seconds=section.head_timeout,
-        limits=ConnectionLimits(
-            per_address=section.connections_per_address,
-            heads_per_address=4 * section.connections_per_address,
-        ),
+        per_address=section.connections_per_address,
     )
     runner = web.AppRunner(
         build_app(parts, _allowed_hosts(section)),

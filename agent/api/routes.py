@@ -15,9 +15,7 @@ from agent.api.handlers import (
     repairs,
     sandbox,
     snapshots,
-    troubles,
     web_session,
-    whatsapp,
 )
 from agent.api.handlers.qr import show_qr
 from agent.api.http.auth import Right
@@ -86,8 +84,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK, answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
     Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP, query=WAIT, answers=(200, 202)),  # noqa: E501
-    Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop an instance and keep its pairing", (), whatsapp.WAIT_DOWN),  # noqa: E501
-    Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start an instance", (), whatsapp.WAIT_UP),  # noqa: E501
+    Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, repairs.disconnect, "Stop an instance and keep its pairing", (), repairs.WAIT_DOWN),  # noqa: E501
+    Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, repairs.start_session, "Start an instance", (), repairs.WAIT_UP),  # noqa: E501
     Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Connect an instance now, without waiting for its next attempt", (), answers=(202,)),  # noqa: E501
     Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close the circuit of an instance, or of the backend of that name", ()),  # noqa: E501
     Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, times of the next ones, and circuits"),  # noqa: E501
@@ -118,7 +116,7 @@ ROUTES: tuple[Route, ...] = (
     *evidence.ROUTES,
     *kept_messages.ROUTES,
     *pages.ROUTES,
-    Route("GET", "/api/troubles", READ, troubles.list_troubles, "What is wrong now"),
+    Route("GET", "/api/troubles", READ, monitoring.list_troubles, "What is wrong now"),
     *webhooks.ROUTES,
 )
 # fmt: on

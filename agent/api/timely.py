@@ -13,7 +13,7 @@ from agent.core.model import Category, InstanceId
 from agent.core.view import BackendView, InstanceView
 from agent.errors import TryLater, WaError
 from agent.log import bound
-from agent.supervise.requests.in_time import GRACE, in_time
+from agent.supervise.requests.repairs import GRACE, in_time
 
 ANSWER_WITHIN = 10
 WAIT = (

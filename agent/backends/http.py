@@ -98,7 +98,7 @@ class Http:
         """
         what, limit = f"{method} {path}", timeout or self.declared.timeout
         if self._session.closed:  # under an action that goes on: the key in its file changed
-            raise ServerDown(what, "unreachable", "it is watched anew", reached=False)
+            raise ServerDown(what, "unreachable", "its watch begins again", reached=False)
         begun, sent = time.monotonic(), False
         asked = f"{path}?{urlencode(query)}" if query else path
         url = URL(self.declared.url + asked, encoded=True)

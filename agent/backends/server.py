@@ -173,7 +173,7 @@ class Server:
         checking = self._checking
         await asyncio.wait([checking])  # its end by `run` is not the end of who waits
         if checking.cancelled() or self.claim is None:
-            return ServerClaim(False, "not_checked", "it is watched anew")
+            return ServerClaim(False, "not_checked", "its watch begins again")
         return self.claim
 
     async def _read_lists(self) -> None:

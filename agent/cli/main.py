@@ -161,8 +161,14 @@ def _options(argv: list[str]) -> argparse.Namespace:
         return build_parser([agent]).parse_args(argv)
     from agent.cli.backends.command import spelled_out
 
-    groups = [*groups_of(argv[0] if argv else "")]
-    return build_parser(groups).parse_args(spelled_out(argv))
+    parser, words = build_parser([*groups_of(argv[0] if argv else "")]), spelled_out(argv)
+    options, left = parser.parse_known_args(words)
+    if len(left) == 1 and left[0][:1] != "-" and getattr(options, "id", "") is None:
+        # `import SOURCE --stopped ID`: argparse takes an ID for absent that stands behind a flag.
+        at = words.index(options.source) + 1
+        (after := words[at:]).remove(left[0])
+        return parser.parse_args([*words[:at], *left, *after])
+    return parser.parse_args(words)
 
 
 def _say(error: WaError, *, as_json: bool) -> int:

@@ -8,6 +8,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -18,13 +19,11 @@ Row = dict[str, Any]
 """As the API gave it."""
 _PATIENCE = 1.0
 _EVERY = 0.2
-_COLOURS = {"good": "32", "bad": "31", "soft": "2", "warn": "33"}
-_STATUS_COLOURS = {
-    "CONNECTED": "good",
-    "AUTH_FAILURE": "bad",
-    "DISCONNECTED": "soft",
-    "QR_REQUIRED": "warn",
+_STYLES = {
+    **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
+    **{"ok": "green", "note": "yellow", "wrong": "red"},
 }
+"""Of whole cells: a status, a level of the doctor."""
 
 
 def clean(text: object) -> str:
@@ -35,31 +34,36 @@ def clean(text: object) -> str:
     )
 
 
-def colour(text: str, kind: str) -> str:
-    if not sys.stdout.isatty():
-        return text
-    return f"\x1b[{_COLOURS[kind]}m{text}\x1b[0m"
+def soft(text: str) -> str:
+    return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() else text
 
 
 def print_json(answer: Any) -> None:
     print(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
-def table_lines(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    cells = [[clean(cell) for cell in row] for row in rows]
-    widths = [max(map(columns_of, column)) for column in zip(heads, *cells, strict=True)]
+@dataclass(frozen=True, slots=True)
+class Table:
+    heads: Sequence[str]
+    rows: Sequence[Sequence[object]]
 
-    def line(row: Sequence[str]) -> str:
-        return "  ".join(pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    def __str__(self) -> str:
+        """For a pipe: a line for each row, however long."""
+        rows = [tuple(self.heads), *(tuple(map(clean, row)) for row in self.rows)]
+        widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(_pad, row, widths)).rstrip() for row in rows)
 
-    return [colour(line(heads), "soft"), *(_tint(line(row), row) for row in cells)]
+    def draw(self) -> None:
+        """On a terminal: long cells are wrapped inside their column."""
+        from rich import box, console, table, text  # only where a person looks
 
-
-def _tint(line: str, row: Sequence[str]) -> str:
-    for word, kind in _STATUS_COLOURS.items():
-        if word in row:
-            return line.replace(word, colour(word, kind), 1)
-    return line
+        drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+        for at, head in enumerate(self.heads):
+            drawn.add_column(head, overflow="fold", no_wrap=not at)  # a name to copy is whole
+        for row in self.rows:
+            cells = map(clean, row)
+            drawn.add_row(*(text.Text(cell, _STYLES.get(cell, "")) for cell in cells))
+        console.Console().print(drawn)
 
 
 def columns_of(text: str) -> int:
@@ -70,13 +74,13 @@ def columns_of(text: str) -> int:
     )
 
 
-def pad(text: str, width: int) -> str:
+def _pad(text: str, width: int) -> str:
     return text + " " * (width - columns_of(text))
 
 
 def pair_lines(pairs: Mapping[str, object]) -> list[str]:
     width = max(map(len, pairs), default=0)
-    return [f"{colour(name.ljust(width), 'soft')}  {clean(value)}" for name, value in pairs.items()]
+    return [f"{soft(name.ljust(width))}  {clean(value)}" for name, value in pairs.items()]
 
 
 def moment(text: str | None) -> str:
@@ -121,12 +125,17 @@ def size(count: float | None) -> str:
     return f"{mebibytes:.0f} MiB" if mebibytes < 10_000 else f"{mebibytes / 1024:.0f} GiB"
 
 
-def print_answer(options: argparse.Namespace, answer: Any, *lines: str, good: bool = True) -> int:
+def print_answer(
+    options: argparse.Namespace, answer: Any, *lines: str | Table, good: bool = True
+) -> int:
     """Empty lines are left out; returns the exit status: 0, or 1 without `good`."""
     if wants_json(options):
         print_json(answer)
-    else:
-        for line in filter(None, lines):
+        return 0 if good else 1
+    for line in filter(None, lines):
+        if isinstance(line, Table) and sys.stdout.isatty():
+            line.draw()
+        else:
             print(line)
     return 0 if good else 1
 
@@ -139,8 +148,8 @@ def print_list(
     *,
     nothing: str,
 ) -> int:
-    lines = table_lines(heads, [cells(row) for row in rows]) if rows else [nothing]
-    return print_answer(options, rows, *lines)
+    shown = Table(heads, [cells(row) for row in rows]) if rows else nothing
+    return print_answer(options, rows, shown)
 
 
 def ask(question: str) -> str:
@@ -176,12 +185,14 @@ def with_progress(
 
     threading.Thread(target=run, daemon=True).start()
     begun = time.monotonic()
-    late = not done.wait(_PATIENCE)
-    while late and not done.wait(_EVERY):
-        line = f"{words}: {time.monotonic() - begun:.0f} s{look()}"
-        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
-    if late:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if not done.wait(_PATIENCE):
+        from rich.console import Console
+        from rich.markup import escape
+
+        with Console(stderr=True).status("") as status:
+            while not done.wait(_EVERY):
+                line = f"{words}: {time.monotonic() - begun:.0f} s{look()}"
+                status.update(escape(clean(line)))
     if errors:
         raise errors[0]
     return results[0]

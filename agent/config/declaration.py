@@ -118,11 +118,10 @@ def hide_secrets(table: Any) -> Any:
 
 def _shown_url(url: str) -> str:
     """The URL without password and query, which may be secrets."""
-    scheme, mark, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    credentials, at, host = authority.rpartition("@")
-    shown = f"{HIDDEN}@{host}" if at and credentials else authority
-    return f"{scheme}{mark}{shown}{slash}{path.partition('?')[0]}"
+    parts = urlsplit(url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    shown = f"{HIDDEN}@{host}" if credentials else parts.netloc
+    return parts._replace(netloc=shown, query="", fragment="").geturl()
 
 
 def read_secret(path: str, whose: str, field: str, fault: Callable[[str], str]) -> str:

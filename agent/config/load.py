@@ -4,7 +4,7 @@ import json
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ import msgspec
 
 from agent.config.config import Config, Declaration, sections
 from agent.config.declaration import BackendDeclaration
-from agent.config.environment import OF_BACKENDS, read_given
 from agent.config.rules import find_faults
 from agent.config.tables import all_tables
 from agent.core.setting import Fault, name_fault, read_value, settings_of
@@ -26,6 +25,35 @@ Row = dict[str, Any]
 
 LONGEST = 1 << 20
 """Bytes of a configuration file; above it, it is something else."""
+PREFIX = "WA_AGENT_"
+NOT_KEYS = {"WA_AGENT_CONFIG", "WA_AGENT_SOCKET", "WA_AGENT_URL", "WA_AGENT_KEY"}
+"""Variables of the command line that begin like ours."""
+
+MILLISECONDS, PERCENT = " (milliseconds)", " (percent, or a share up to 1)"
+NAMED = {
+    "SESSION_STORAGE_PATH": ("agent.session_storage_path", ""),
+    "CACHE_PATH": ("agent.cache_path", ""),
+    "LOG_LEVEL": ("agent.log_level", ""),
+    "WHATSAPP_RECONNECTION_MAX_RETRIES": ("reconnect.attempts", ""),
+    "WHATSAPP_RECONNECTION_BASE_DELAY": ("reconnect.base", MILLISECONDS),
+    "WHATSAPP_RECONNECTION_MAX_DELAY": ("reconnect.max", MILLISECONDS),
+    "WHATSAPP_CIRCUIT_BREAKER_THRESHOLD": ("reconnect.breaker_failures", ""),
+    "WHATSAPP_CIRCUIT_BREAKER_TIMEOUT": ("reconnect.breaker_pause", MILLISECONDS),
+    "WHATSAPP_HEALTH_CHECK_INTERVAL": ("health.interval", MILLISECONDS),
+    "WHATSAPP_PERFORMANCE_MONITORING": ("memory.measure", ""),
+    "WHATSAPP_MEMORY_THRESHOLD": ("memory.warn", PERCENT),
+    "WHATSAPP_CPU_THRESHOLD": ("troubles.cpu", PERCENT),
+    "WHATSAPP_ERROR_RATE_THRESHOLD": ("health.error_rate", PERCENT),
+    "WHATSAPP_RESPONSE_TIME_THRESHOLD": ("health.slow", MILLISECONDS),
+}
+"""Names that users know: the key, and how the variable counts."""
+
+OF_BACKENDS = {"BACKEND_URL": ("url", ""), "REDIS_URL": ("redis_url", "whaticket")}
+"""Names that users know, for the first [[backend]] of that engine ("" = any): its key."""
+
+_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number"}
+
 PATHS = frozenset({"state_path", "session_storage_path", "cache_path", "socket"})
 
 
@@ -43,11 +71,11 @@ def load_config(
     source = Source() if path is None else _read_source(path, text)
     tables = source.tables
     _name_tables(source)
-    for key, value, words in read_given(env, overrides or {}, all_tables()):
+    for key, value, words in _read_given(env, overrides or {}, all_tables()):
         table, _, name = key.rpartition(".")
         tables.setdefault(table, {})[name] = value
         source.given[key] = words
-    warnings = _give_to_backends(env, source)
+    warnings = _give_to_backends(env, source.tables.get("backend", []), source.given)
     if "total" in (memory := tables.get("memory", {})):
         # machine_share is the limit of configurations without memory.total.
         memory.setdefault("machine_share", 0.0)
@@ -94,6 +122,49 @@ class Source:
         keys, cause = fault
         places: tuple[Collection[str], ...] = (self.given, self.lines, keys)
         return self.refuse(next(key for its in places for key in keys if key in its), cause)
+
+
+def _read_given(
+    env: Mapping[str, str], overrides: Mapping[str, str], tables: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, str]]:
+    """Key, value, and the words that say where it came from, of all that stands outside the file;
+    the last one of a key wins. A key's own name (WA_AGENT_SECTION__KEY) wins over a name
+    that users know, and the command line over both."""
+    for name, (key, unit) in NAMED.items():
+        if text := env.get(name):
+            if name == "LOG_LEVEL":
+                text = text.lower().removesuffix("ing")  # "warning" is warn
+            yield _from_text(text, key, tables, f"environment variable {name}{unit}", unit)
+    for name in sorted(env):
+        if name.startswith(PREFIX) and name not in NOT_KEYS:
+            key = name[len(PREFIX) :].lower().replace("__", ".", 1)
+            yield _from_text(env[name], key, tables, f"environment variable {name}")
+    for key, text in overrides.items():
+        yield _from_text(text, key, tables, f"command line ({key})")
+
+
+def _from_text(
+    text: str, key: str, tables: Mapping[str, Any], words: str, unit: str = ""
+) -> tuple[str, Any, str]:
+    """The text as the type of the key's default."""
+    section, _, name = key.partition(".")
+    table = tables.get(section)
+    if table is None or table.example or all(name != it.name for it, _ in settings_of(table.plain)):
+        raise ConfigError(f"cannot use {words}: there is no key {key}", field=key)
+    kind = type(getattr(table.plain, name))
+    if kind is tuple:
+        return key, [part.strip() for part in text.split(",") if part.strip()], words
+    if kind not in _WANTED:
+        return key, text, words
+    try:
+        plain_text = text.strip().lower()
+        value = msgspec.convert(_WORDS.get(plain_text, plain_text), kind, strict=False)
+    except msgspec.ValidationError:
+        cause = f"{key} must be {_WANTED[kind]}, not {text[:80]!r}"
+        raise ConfigError(f"cannot use {words}: {cause}", field=key) from None
+    if unit == MILLISECONDS:
+        value = value / 1000
+    return key, value / 100 if unit == PERCENT and value > 1 else value, words
 
 
 _LINE = re.compile(r"""(\[{0,2})([\w."'\s-]+)[\]=]""")
@@ -159,17 +230,18 @@ def _name_tables(source: Source) -> None:
             raise source.refuse(name, f"it must be written as [[{name}]]")
 
 
-def _give_to_backends(env: Mapping[str, str], source: Source) -> tuple[str, ...]:
-    """Sets the keys that variables give to backends; a sentence for each that no backend takes."""
-    backends, unused = source.tables.get("backend", []), []
+def _give_to_backends(
+    env: Mapping[str, str], backends: list[Row], given: dict[str, str]
+) -> tuple[str, ...]:
+    """Sets the keys that variables give; a sentence for each variable that no backend takes."""
+    unused = []
     for name, (key, engine) in OF_BACKENDS.items():
-        text = env.get(name)
         fitting = [n for n, it in enumerate(backends) if not engine or it.get("engine") == engine]
-        if text and fitting:
-            backends[fitting[0]][key] = text
-            source.given[f"backend[{fitting[0]}].{key}"] = f"environment variable {name}"
-        elif text:
-            wanted = f"[[backend]] of engine {engine}" if engine else "[[backend]]"
+        if env.get(name) and fitting:
+            backends[fitting[0]][key] = env[name]
+            given[f"backend[{fitting[0]}].{key}"] = f"environment variable {name}"
+        elif env.get(name):
+            wanted = f"[[backend]]{engine and f' of engine {engine}'}"
             cause = f"there is no {wanted} whose {key} it could be"
             unused.append(f"the environment variable {name} is not used: {cause}")
     return tuple(unused)

@@ -18,7 +18,19 @@ from agent.engines.catalog import backend_settings, remote_engines
 HEAD = """\
 # Settings of wa-agent. A line that begins with "# key =" shows a default.
 # Durations are seconds, sizes are bytes. `wa-agent config check` reads this file.
+# The twenty settings that matter come first, then the line, then all others.
 """
+LINE = """\
+# ------------------------------------------------------------------------------------------------
+# All other settings. One below "More of [table]" goes up to the others of that table.
+"""
+FIRST = {
+    *("agent.state_path", "agent.session_storage_path", "agent.log_level", "log.folder"),
+    *("api.listen", "api.trust_loopback", "api.allowed_hosts", "start.parallel", "start.stagger"),
+    *("health.interval", "reconnect.max", "reconnect.attempts", "recovery.unpair"),
+    *("memory.instance", "memory.total", "worker.pack", "sessions.on_logout"),
+    *("sessions.snapshots", "messages.keep", "messages.hours"),
+}
 
 TAIL = """\
 # Instances that must exist: the agent creates missing ones and deletes none that are absent here.
@@ -31,32 +43,35 @@ TAIL = """\
 
 def render_config(config: Config, only_changed: bool = True) -> str:
     """Every key with its meaning; defaults are comments if `only_changed`."""
-    parts = [HEAD]
+    first, others = [HEAD], [LINE]
     for name, table in all_tables().items():
         rows = rows_of(config, table)
         if not table.example:
-            parts += [table.head] if table.head else []
-            parts += [f"[{name}]", *_keys(rows[0], only_changed and table.plain)]
+            plain = only_changed and table.plain
+            above, below = (list(_keys(rows[0], plain, name, it)) for it in (True, False))
+            head = [*([table.head] if table.head else []), f"[{name}]"]
+            first += [*head, *above] if above else []
+            others += [*([f"# More of [{name}]:\n"] if above else head), *below] if below else []
             continue
         examples = {table.head: table.example}
         if name == "backend":
-            head = "# More settings of a backend of engine {}:\n"
-            kinds = sorted(remote_engines())
-            examples |= {head.format(kind): backend_settings(kind) for kind in kinds}
-        parts += [_row(name, row, only_changed) for row in rows] or [
-            "\n".join([head, *_keys(example, example)]).rstrip("\n") + "\n"
-            for head, example in examples.items()
+            head_of = "# More settings of a backend of engine {}:\n".format
+            examples |= {head_of(kind): backend_settings(kind) for kind in sorted(remote_engines())}
+        others += [_row(name, row, only_changed) for row in rows] or [
+            "\n".join([head, *_keys(row, row)]).rstrip("\n") + "\n"
+            for head, row in examples.items()
         ]
-    parts += [_instance(row) for row in config.instance] or [TAIL]
-    return "\n".join(parts) + "\n"
+    return "\n".join([*first, *others, *([*map(_instance, config.instance)] or [TAIL])]) + "\n"
 
 
-def _keys(chosen: Any, plain: Any) -> Iterator[str]:
-    """Each key below its meaning; what is as in `plain` is a comment."""
+def _keys(chosen: Any, plain: Any, table: str = "", first: bool | None = None) -> Iterator[str]:
+    """Each key below its meaning; what is as in `plain` is a comment. `first`: only those that
+    stand above the line in `table`, or only the others."""
     for its, mark in settings_of(chosen):
         value = getattr(chosen, its.name)
         comment = "# " if plain and value == getattr(plain, its.name) else ""
-        yield f"# {mark.meaning}{_range(mark)}\n{comment}{_line(its.name, value)}\n"
+        if first is None or first is (not comment or f"{table}.{its.name}" in FIRST):
+            yield f"# {mark.meaning}{_range(mark)}\n{comment}{_line(its.name, value)}\n"
 
 
 def _range(mark: Setting) -> str:

@@ -15,20 +15,16 @@ from agent.engines.catalog import remote_engines
 
 
 def changes_that_need_restart(old: Config, new: Config) -> list[str]:
-    """Keys whose new value a running agent cannot take on. Of a [[backend]] each setting by name,
-    never its value: some are secrets."""
+    """Keys whose new value a running agent cannot take on."""
     changed = []
     for name in sections():
         before, after = getattr(old, name), getattr(new, name)
         fixed = [its.name for its, mark in settings_of(before) if mark.restart]
         changed += [f"{name}.{it}" for it in fixed if getattr(before, it) != getattr(after, it)]
-    now = {backend.name: backend.flat() for backend in new.backend}
-    for backend in sorted(old.backend, key=lambda its: its.name):  # a new one needs no restart
-        name, flat = backend.name, backend.flat()
-        changed += [] if name in now else [f"[[backend]] {name}"]
-        values = now.get(name, flat)
-        changed += [f"backend {name}: {key}" for key in flat if flat[key] != values.get(key)]
-    return changed
+    # A new backend needs no restart.
+    return changed + sorted(
+        f"[[backend]] {its.name}" for its in old.backend if its not in new.backend
+    )
 
 
 def find_faults(config: Config) -> Iterator[Fault]:
@@ -78,12 +74,10 @@ def _paths(config: Config) -> Iterator[Fault]:
     if state.is_relative_to(cache):
         cause = f"the state ({state}) must be outside the cache ({cache})"
         yield ("agent.cache_path", "agent.state_path"), cause
-    folders = {
-        "cache_path": cache,
-        "session_storage_path": sessions,
-        "state_path": state / "backends",
-    }
-    for (key, one), (other_key, other) in combinations(folders.items(), 2):
+    pairs = ("cache_path", cache), ("session_storage_path", sessions)
+    for (key, one), (other_key, other) in combinations(
+        (*pairs, ("state_path", state / "backends")), 2
+    ):
         if one.is_relative_to(other) or other.is_relative_to(one):
             cause = (
                 f"{one} and {other} must be separate folders: a cache may be deleted at any time"

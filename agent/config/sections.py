@@ -118,9 +118,8 @@ class WorkerSection:
         " memory_limit; 0 = never; a unit has MemoryMax=", low=0, check=limit_fault, restart=True,
     )  # fmt: skip
     pack: int = setting(
-        1, "baileys sessions in one worker with one Node, from their next starts: saves memory, but"
-        " that worker reads the files of all, and its end makes all reconnect", low=1, high=100,
-        restart=True,
+        1, "baileys sessions in one worker with one Node: saves memory, but that worker reads the"
+        " files of all, and its end makes all reconnect", low=1, high=100, restart=True,
     )  # fmt: skip
     start_timeout: float = 60.0
     """Seconds until a started worker must be ready."""

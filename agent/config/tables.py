@@ -109,28 +109,33 @@ def check_declared(config: Config, instance: Instance, others: Iterable[Instance
         words = f"cannot use {table.name} {named!r:.60}: agent.toml has no such [[{table.name}]]"
         code = f"unknown_{table.name}"
         raise InvalidRequest(f"{words}; declared: {names}", field=field, code=code)
-    alike = [it for it in others if it.id != instance.id]
-    for one, other in shared_sessions(config, [*alike, instance]):
-        if instance.id in (one, other):
-            twin = one if other == instance.id else other
-            raise Refused(
-                f"cannot run {instance.id} as {table.name} {row.name}: {twin} has its session at"
-                f" the same place, {table.place(row)[0]}, and one session must not run twice; give"
-                f" each a place of its own ([[{table.name}]] {row.name} in agent.toml)",
-                field=field,
-                code="session_shared",
-            )
+    place = _place(config, instance)
+    twins = (its.id for its in others if its.id != instance.id and _place(config, its) == place)
+    if place and (twin := min(twins, default="")):
+        raise Refused(
+            f"cannot run {instance.id} as {table.name} {row.name}: {twin} has its session at"
+            f" the same place, {table.place(row)[0]}, and one session must not run twice; give"
+            f" each a place of its own ([[{table.name}]] {row.name} in agent.toml)",
+            field=field,
+            code="session_shared",
+        )
 
 
 def shared_sessions(config: Config, instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
     """Each two instances of which agent.toml makes one session."""
     first: dict[tuple[str, ...], str] = {}
     for instance in sorted(instances, key=lambda its: its.id):
-        table, row = _named(config, instance)
-        if table and row and (place := table.place(row)):
-            twin = first.setdefault((instance.engine, *place[1:]), instance.id)
+        if place := _place(config, instance):
+            twin = first.setdefault(place, instance.id)
             if twin != instance.id:
                 yield twin, instance.id
+
+
+def _place(config: Config, instance: Instance) -> tuple[str, ...]:
+    """What two sessions have alike that are one; () = no other is this one."""
+    table, row = _named(config, instance)
+    place = table.place(row) if table and row else ()
+    return (instance.engine, *place[1:]) if place else ()
 
 
 def _named(config: Config, instance: Instance) -> tuple[Table | None, Any]:

@@ -224,9 +224,7 @@ class Daemon:
             for id in await line_up(registry, supervision.seats, supervision.room):
                 self._wakes.wake(id)
             await supervision.handover.take_over()
-            await supervision.carried.take_over()
-            if not supervision.carried.ended_in_order:
-                supervision.figures.repairs_before = supervision.figures.repairs()
+            supervision.figures.repairs_before = supervision.figures.repairs()
             supervision.figures.expect(supervision.registry.facts)
             parts = await open_parts(
                 self._config,

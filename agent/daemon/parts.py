@@ -9,11 +9,10 @@ from agent.api.http.call import Parts as ApiParts
 from agent.api.server import Server
 from agent.config.config import Config
 from agent.daemon.troubles import Troubles
-from agent.messages import metrics
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
-from agent.metrics.text import Family
+from agent.metrics.family import Family
 from agent.moving.archives import Archives
 from agent.supervise.assemble import Supervision
 from agent.supervise.requests.calls import Workers
@@ -48,17 +47,17 @@ async def open_parts(
     sending.take_on(config)
     webhooks = Webhooks(config, (store, bus, reader, supervisor.views))
 
-    def samples() -> Iterator[tuple[Family, str]]:
-        yield from metrics.samples(reader, sending, supervisor.views())
-        yield from troubles.samples()
-        yield from webhooks.samples()
+    def families() -> Iterator[Family]:
+        yield from sending.families(supervisor.views())
+        yield from troubles.families()
+        yield from webhooks.families()
 
     exporter = Exporter(
         supervisor.views,
         supervisor.status,
         config.agent.state_path,
         backends=supervisor.backends.views,
-        more=samples,
+        more=families,
     )
     troubles = Troubles(
         lambda: supervision.settings.config,

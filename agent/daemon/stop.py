@@ -64,8 +64,6 @@ async def stop_in_order(
     await write(note_stop(ground.store, state))
     if server is not None:
         await server.close()
-    # Nothing shows them any more: what the next agent begins with is what was shown last.
-    await supervision.carried.keep()
     ground.bus.close()
     await ground.host.close(leave_workers=leave)
     return written

@@ -32,16 +32,15 @@ from agent.log import bound
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
-from agent.metrics.text import GAUGE, Family, sample
+from agent.metrics.family import Family
 from agent.store.database import Store
 
 log = logging.getLogger(__name__)
 
-EVERY, KEEP_EVERY = 5.0, 30.0
+EVERY, KEEP_EVERY = 10.0, 30.0
 READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
 ROW = "troubles"
-GAUGE_FAMILY = Family("wa_trouble", GAUGE, "1 for each trouble that there is.")
 
 
 @dataclass(slots=True)
@@ -65,18 +64,19 @@ class Troubles:
         """Those that have begun."""
         return [one for one in self._present.values() if one.begun_wall is not None]
 
-    def samples(self) -> Iterator[tuple[Family, str]]:
-        lines = (
-            sample(
-                GAUGE_FAMILY.name,
+    def families(self) -> Iterator[Family]:
+        rows = [
+            (
+                {
+                    "kind": one.row.name,
+                    "severity": one.row.severity.value,
+                    **({one.row.of.value: one.who} if one.who else {}),
+                },
                 1,
-                kind=one.row.name,
-                severity=one.row.severity.value,
-                **({one.row.of.value: one.who} if one.who else {}),
             )
             for one in self.present()
-        )
-        yield GAUGE_FAMILY, "".join(lines)
+        ]
+        yield Family("wa_trouble", "1 for each trouble that there is.", rows)
 
     async def run(self) -> None:
         await self._take_over()
@@ -133,7 +133,7 @@ class Troubles:
                 if members
             },
             self.exporter.machine.values(),
-            {id: row.accepted_wall for id, row in waits if row is not None},
+            {id: since for id, since in waits if since is not None},
             self.oldest_event(),
             Limits(
                 health.slow, health.error_rate, memory.warn, memory.critical, config.troubles.cpu

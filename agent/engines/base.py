@@ -163,7 +163,7 @@ class Shared(Protocol):
     def open_engine(self, folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> Engine:
         """As `OpenEngine`. Its `abandon`, after a failure, lets go without a save."""
 
-    async def watch(self, alive: Callable[[], None]) -> None:
+    async def watch(self, alive: Callable[[], object]) -> None:
         """Look after it until cancelled; `alive` is called at each look."""
 
     async def close(self) -> None:

@@ -29,12 +29,10 @@ _MEMORY_LIMIT: Mapping[str, Any] = {
 class EngineEntry:
     name: str
     line: str
-    """What it is, for people."""
-    module: str
-    """Its package, of which the modules `settings` and `files` import the standard library only,
-    and `engine` opens it. Of a remote engine: the module with its settings; "" = it has none."""
-    tls: bool = True
-    """False where the worker may leave OpenSSL out of its memory."""
+    """What it is, for people. The modules `settings` and `files` of the package of a local engine
+    import the standard library only, and `engine` opens it."""
+    module: str = ""
+    """Of a remote engine: the module with its settings; "" = it has none."""
     memory: int = 0
     """Bytes that a session of it will never need more of; 0 = as much as [memory] says."""
     remote: bool = False
@@ -61,62 +59,44 @@ PLAIN = frozenset({"text", "media", "location", "contact", "reaction"})
 ALL = PLAIN | {"quote", "mentions", "edit", "delete", "mark_read", "typing"}
 
 
-CATALOG = {
-    entry.name: entry
-    for entry in (
-        EngineEntry(
-            "web",
-            "WhatsApp Web in one headless browser per instance",
-            "agent.engines.web",
-            tls=False,
-            sends=ALL,
-            repeats=True,
-        ),
-        EngineEntry(
-            "baileys",
-            "WhatsApp without a browser: the npm package baileys in one Node process per instance",
-            "agent.engines.baileys",
-            tls=False,
-            packable=True,
-            sends=ALL,
-            repeats=True,
-        ),
-        EngineEntry(
-            "program",
-            "your own bot, unchanged: a program that [[program]] in agent.toml names",
-            "agent.engines.program",
-            tls=False,
-            sends=ALL,  # of these each program says which ones it sends
-            alike_by="program",
-        ),
-        EngineEntry(
-            "sandbox",
-            "a session with a simulated phone and every fault on command; no WhatsApp behind it",
-            "agent.engines.sandbox",
-            tls=False,
-            memory=64 << 20,
-            scans_itself=True,
-            sends=ALL,
-            repeats=True,
-        ),
-        EngineEntry(
-            "evolution",
-            "sessions on an Evolution API server",
-            "",
-            remote=True,
-            counts_messages=False,
-        ),
-        EngineEntry(
-            "whaticket",
-            "sessions on a whaticket-like (Baileys) server",
-            "agent.backends.whaticket.contract",
-            remote=True,
-            finds_records=True,
-            counts_messages=False,
-        ),
-    )
-}
-
+_ENGINES = (
+    EngineEntry(
+        "web", "WhatsApp Web in one headless browser per instance", sends=ALL, repeats=True
+    ),
+    EngineEntry(
+        "baileys",
+        "WhatsApp without a browser: the npm package baileys in one Node process per instance",
+        packable=True,
+        sends=ALL,
+        repeats=True,
+    ),
+    EngineEntry(
+        "program",
+        "your own bot, unchanged: a program that [[program]] in agent.toml names",
+        sends=ALL,  # of these each program says which ones it sends
+        alike_by="program",
+    ),
+    EngineEntry(
+        "sandbox",
+        "a session with a simulated phone and every fault on command; no WhatsApp behind it",
+        memory=64 << 20,
+        scans_itself=True,
+        sends=ALL,
+        repeats=True,
+    ),
+    EngineEntry(
+        "evolution", "sessions on an Evolution API server", remote=True, counts_messages=False
+    ),
+    EngineEntry(
+        "whaticket",
+        "sessions on a whaticket-like (Baileys) server",
+        "agent.backends.whaticket.contract",
+        remote=True,
+        finds_records=True,
+        counts_messages=False,
+    ),
+)
+CATALOG = {entry.name: entry for entry in _ENGINES}
 
 PLACE = ("backend", "remote")
 """The settings of a session on a backend: which backend, and its name there."""
@@ -141,7 +121,7 @@ def find_engine(name: str) -> EngineEntry:
 
 def entry_of(name: str) -> EngineEntry:
     """For an engine that is gone, an entry without capabilities."""
-    return CATALOG.get(name) or EngineEntry(name, "", "")
+    return CATALOG.get(name) or EngineEntry(name, "")
 
 
 def remote_engines() -> frozenset[str]:
@@ -238,7 +218,7 @@ def file_rules(name: str) -> FileRules:
     entry = CATALOG.get(name)
     if entry is None or entry.remote:
         return NO_RULES
-    rules: FileRules = import_module(f"{entry.module}.files").RULES
+    rules: FileRules = import_module(f"agent.engines.{name}.files").RULES
     return rules
 
 
@@ -265,12 +245,12 @@ def load_shared(name: str) -> OpenShared:
 
 
 def _rules(entry: EngineEntry) -> Any:
-    return import_module(f"{entry.module}.settings")
+    return import_module(f"agent.engines.{entry.name}.settings")
 
 
 def _import(entry: EngineEntry, part: str) -> Any:
     try:
-        return import_module(f"{entry.module}.{part}")
+        return import_module(f"agent.engines.{entry.name}.{part}")
     except ImportError as error:
         raise ConfigError(
             f"cannot load engine {entry.name}: {error}",

@@ -37,6 +37,7 @@ class Host(Protocol):
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         """True when an operator enabled this worker with `systemctl enable`."""
+        return False
 
     def link_path(self, instance: InstanceId) -> Path:
         """The Unix socket on which that worker listens."""
@@ -57,9 +58,11 @@ class Host(Protocol):
 
     async def agent_is_restarting(self) -> bool:
         """True only when the machine itself says that the agent is being restarted, not stopped."""
+        return False
 
     async def missing_address(self) -> str:
         """HOST:PORT that the machine was to open for the agent and could not; "" = none."""
+        return ""
 
     async def close(self, *, leave_workers: bool) -> None:
         """Close the connection to the machine. Live workers stay alive."""

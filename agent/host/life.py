@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
+DELAYED = 1.0
+"""Seconds: an agent that was so late takes no silence for a death."""
 NEVER_RESTARTED = (66, 78)
 """As the units' RestartPreventExitStatus=: its folder cannot be used; a setting is wrong."""
 _INACTIVE, _FAILED = UnitState.INACTIVE, UnitState.FAILED
@@ -151,11 +153,6 @@ class Worker:
         if moved:
             self._end(SIGTERM, self._limits.stop_timeout)
 
-    def spare(self) -> None:
-        """The agent was delayed: the watchdog's time begins again."""
-        if self.state is _ACTIVE:
-            self._limit(self._limits.watchdog)
-
     def let_go(self) -> None:
         """The agent ends, the worker lives on."""
         self._limit(math.inf)
@@ -262,8 +259,8 @@ class Worker:
         elif self.state is _ENDING:
             self._log(logging.WARNING, "did not end within its stop time; it is killed")
             self.kill("timeout")
-        elif late > limits.watchdog / 4 or not self.child.hears():
-            # The agent was delayed, or no ping could arrive.
+        elif late > DELAYED or not self.child.hears():
+            # The agent was frozen, and maybe its workers too; or no ping could arrive.
             self._limit(limits.watchdog)
         elif self._until <= self._loop.time():
             self._log(logging.WARNING, f"sent no watchdog ping for {limits.watchdog:g} s")

@@ -1,5 +1,6 @@
 """The names of the systemd units; no other module spells one."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +55,7 @@ class Kind:
         try:
             return parse_instance_id(unit[len(self.prefix) : -len(".service")])
         except InvalidRequest:
-            # An operator may have started `wa-instance@Some.Thing`, which no instance is named.
-            return None
+            return None  # an operator may have started `wa-instance@Some.Thing`
 
     def runtime_directory(self, id: str) -> Path:
         return self.runtime / parse_instance_id(id)
@@ -70,26 +70,13 @@ PACKS = Kind("wa-pack@", INSTALLED_PACKS, INSTALLED_PACKS, ("--pack",))
 
 def object_path(unit: str) -> str:
     """The unit's D-Bus object, escaped as systemd does it."""
-    return _UNIT_PATHS + "".join(
-        character
-        if character.isascii() and (character.isalpha() or (character.isdigit() and place > 0))
-        else "".join(f"_{byte:02x}" for byte in character.encode())
-        for place, character in enumerate(unit)
-    )
+    return _UNIT_PATHS + re.sub("[^A-Za-z0-9]", lambda its: f"_{ord(its[0]):02x}", unit)
 
 
-def unit_of_path(path: str) -> str | None:
-    """The unit behind a D-Bus object; None when it is no unit's object."""
-    if not path.startswith(_UNIT_PATHS):
-        return None
-    first, *escaped = path[len(_UNIT_PATHS) :].split("_")
-    try:
-        name = first.encode() + b"".join(
-            bytes.fromhex(part[:2]) + part[2:].encode() for part in escaped
-        )
-        return name.decode()
-    except ValueError:
-        return None
+def unit_of_path(path: str) -> str:
+    """The unit behind a D-Bus object; no name of ours where it is no unit's object."""
+    escaped = path.removeprefix(_UNIT_PATHS)
+    return re.sub("_([0-9a-f]{2})", lambda its: chr(int(its[1], 16)), escaped)
 
 
 def control_group(unit: str) -> Path:

@@ -3,7 +3,6 @@ outbox`: what waits to be sent of it."""
 
 import argparse
 import json
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -15,44 +14,29 @@ from urllib.parse import quote, urlencode
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
 from agent.cli.copies.transfer import check_target, write_checked
-from agent.cli.terminal import clean, colour, moment, print_answer, print_list
+from agent.cli.terminal import clean, moment, print_answer, print_list, soft
 from agent.errors import AgentUnreachable, InvalidRequest
 from agent.messages.outcomes import State
 
-_LIMIT = 200
-_WAIT = 30
 _RETRY_SECONDS = 1.0
 _AGAIN = ("not_running", "slow", "stopping")
 """Codes of a session whose worker is expected back."""
-_MEDIA_WAIT, _MEDIA_SILENCE = 60, 150.0
-"""Seconds: the agent may load the file first."""
-LONGEST = 900.0
-"""Seconds that a load may take."""
-_ID = re.compile(r"[A-Za-z0-9._:@=-]{1,200}")
 
 
 def add(commands: Subparsers) -> None:
     summary = "print what arrived in a session, from the oldest record that is kept"
-    parser = add_instance_command(commands, "messages", messages, summary, "-f")
-    parser.add_argument("-f", "--follow", action="store_true", help="keep printing what arrives")
-    parser.add_argument(
-        "--after", metavar="CURSOR", default="0", help="begin behind this cursor, or: newest"
-    )
-    parser.add_argument("--media", metavar="ID", help="fetch the file of this record instead")
-    parser.add_argument(
-        "--chat", metavar="JID", help="then ID is WhatsApp's id of a message of this chat"
-    )
-    parser.add_argument("--out", metavar="FILE", type=Path, help="where the file goes")
-    parser.add_argument("--force", action="store_true", help="replace a FILE that is there")
+    option = add_instance_command(commands, "messages", messages, summary, "-f").add_argument
+    option("-f", "--follow", action="store_true", help="keep printing what arrives")
+    option("--after", metavar="CURSOR", default="0", help="begin behind this cursor, or: newest")
+    option("--media", metavar="ID", help="fetch the file of this record instead")
+    option("--chat", metavar="JID", help="then ID is WhatsApp's id of a message of this chat")
+    option("--out", metavar="FILE", type=Path, help="where the file goes")
+    option("--force", action="store_true", help="replace a FILE that is there")
     summary = "list messages that wait to be sent and what became of the others, or cancel one"
-    parser = add_instance_command(commands, "outbox", outbox, summary)
-    parser.add_argument("--state", choices=tuple(State), help="only messages in this state")
-    parser.add_argument(
-        "--limit", metavar="N", type=int, default=50, help="messages at most, newest first"
-    )
-    parser.add_argument(
-        "--cancel", metavar="MESSAGE", help="cancel the message of this id, if it is not sent yet"
-    )
+    option = add_instance_command(commands, "outbox", outbox, summary).add_argument
+    option("--state", choices=tuple(State), help="only messages in this state")
+    option("--limit", metavar="N", type=int, default=50, help="messages at most, newest first")
+    option("--cancel", metavar="MESSAGE", help="cancel the message of this id, if it is not sent")
 
 
 def messages(options: argparse.Namespace) -> int:
@@ -60,7 +44,7 @@ def messages(options: argparse.Namespace) -> int:
         return _fetch(options)
     client, after, said, more = client_of(options), options.after, "", True
     while more or options.follow:
-        query = {"after": after, "limit": _LIMIT, **({} if more else {"wait": _WAIT})}
+        query = {"after": after, "limit": 200, **({} if more else {"wait": 30})}
         try:
             page = client.get(f"/api/instance/{options.id}/messages", query)
         except (AgentUnreachable, AgentSaidNo) as error:
@@ -91,7 +75,7 @@ def _print(record: Mapping[str, Any], options: argparse.Namespace) -> None:
         sender = f"{name} <{sender}>"
     where = f"{sender} in {chat}" if sender and sender != chat else chat or "-"
     print(
-        f"{colour(when, 'soft')} {record.get('cursor', '-')} [{clean(where)}]"
+        f"{soft(when)} {record.get('cursor', '-')} [{clean(where)}]"
         f" {clean(record['kind'])}{clean(_what(record))}",
         flush=True,
     )
@@ -104,9 +88,8 @@ def _what(record: Mapping[str, Any]) -> str:
             return ": what was kept before is gone"
         return f": {record['missing']} records at most are gone"
     type_ = record.get("type", "text")
-    words = ["" if type_ == "text" else f"({type_})"]
-    words += [str(record.get(name, "")) for name in ("state", "emoji", "text")]
-    said = " ".join(filter(None, words)).replace("\n", " / ")
+    words = ["" if type_ == "text" else f"({type_})", record.get("state"), record.get("emoji")]
+    said = " ".join(filter(None, [*words, record.get("text")])).replace("\n", " / ")
     return f": {said}" if said else ""
 
 
@@ -115,13 +98,13 @@ def _fetch(options: argparse.Namespace) -> int:
     if not options.out:
         raise InvalidRequest("cannot write the file: --out names none", field="out")
     check_target(options.out, force=options.force)
-    query = {"wait": _MEDIA_WAIT, **({"chat": options.chat} if options.chat else {})}
+    query = {"wait": 60, **({"chat": options.chat} if options.chat else {})}
     path = f"/api/instance/{options.id}/messages/{quote(options.media, safe='')}/media"
-    client, until = client_of(options), time.monotonic() + LONGEST
+    client, until = client_of(options), time.monotonic() + 900.0
     while True:
         try:
             with client.exchange(
-                "GET", f"{path}?{urlencode(query)}", None, {"Accept": "*/*"}, _MEDIA_SILENCE
+                "GET", f"{path}?{urlencode(query)}", None, {"Accept": "*/*"}, 150.0
             ) as response:
                 announced = response.headers.get("X-Media-SHA256")
                 size, digest = write_checked(response, options.out, announced)
@@ -156,13 +139,10 @@ def outbox(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace, client: Client, path: str) -> int:
-    if not _ID.fullmatch(options.cancel):
-        raise InvalidRequest(
-            "cannot cancel a message: --cancel names none by its id; without --cancel, this command"
-            " lists them",
-            field="cancel",
-        )
-    message = client.request("DELETE", f"{path}/{options.cancel}").json()
+    if not options.cancel or (id := quote(options.cancel, safe=":@=")) != options.cancel:
+        why = "--cancel names none by its id; without --cancel, this command lists them"
+        raise InvalidRequest(f"cannot cancel a message: {why}", field="cancel")
+    message = client.request("DELETE", f"{path}/{id}").json()
     if message["state"] == State.CANCELLED:
         return print_answer(options, message, f"{message['id']} is cancelled")
     why = f"{message['id']}: {clean(message['sentence'])}; look whether it arrived"

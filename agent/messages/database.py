@@ -7,18 +7,17 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.errors import SchemaTooNew, StoreError
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_BESIDE = ("-wal", "-shm", "-journal")
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """What a file must be to be used."""
 
     application_id: int
@@ -41,21 +40,13 @@ def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Con
     if os.path.lexists(path) and (fault := _find_fault(path, form)):
         aside = f"{path.name} was damaged ({fault}); it is kept as {set_aside(path).name}"
     if not os.path.lexists(path):
-        # A log that a kill between the renames left is not replayed: SQLite removes it from beside
-        # an empty file.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        path.chmod(mode)
+        _make(path, form, mode)
     db = _connect(path)
     try:
         if db.execute("pragma journal_mode = wal").fetchone()[0] != "wal":
             raise StoreError(f"cannot open {path}: this file system allows no WAL")
         for pragma in ("synchronous = full", "busy_timeout = 5000", "secure_delete = fast"):
             db.execute(f"pragma {pragma}").fetchall()
-        if not db.execute("pragma user_version").fetchone()[0]:
-            db.executescript(
-                f"begin immediate; {form.tables} pragma user_version = {form.version};"
-                f" pragma application_id = {form.application_id}; commit;"
-            )
     except BaseException:
         db.close()
         raise
@@ -69,31 +60,34 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         raise FileNotFoundError(2, "it is no file", str(path))
     killed = path.with_name(path.name + "-wal").exists()
     how = "mode=ro&readonly_shm=1" if killed else "immutable=1"
-    name = str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    return sqlite3.connect(f"file:{name}?{how}", uri=True, isolation_level=None, timeout=5.0)
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """One commit; what fails leaves nothing."""
-    db.execute("begin immediate")
-    try:
-        yield
-        db.execute("commit")
-    except BaseException:
-        with suppress(sqlite3.Error):  # a full disk may have rolled it back already
-            db.execute("rollback")
-        raise
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
 
 
 def set_aside(path: Path) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     kept = path.with_name(f"{path.name}.damaged-{stamp}-{os.urandom(3).hex()}")
     path.rename(kept)
-    for suffix in ("-wal", "-shm", "-journal"):
+    for log in _BESIDE:
         with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
+            path.with_name(path.name + log).rename(kept.with_name(kept.name + log))
     return kept
+
+
+def _make(path: Path, form: Form, mode: int) -> None:
+    """With its tables or not at all: a file without them has lost what it held."""
+    new = path.with_name(path.name + ".new")
+    for left in (
+        new,
+        *(each.with_name(each.name + log) for each in (new, path) for log in _BESIDE),
+    ):
+        left.unlink(missing_ok=True)  # by a kill; no file replays the log of another one
+    with closing(_connect(new)) as db:
+        db.executescript(
+            f"begin immediate; {form.tables} pragma user_version = {form.version};"
+            f" pragma application_id = {form.application_id}; commit;"
+        )
+    new.chmod(mode)
+    new.rename(path)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -104,20 +98,16 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _find_fault(path: Path, form: Form) -> str:
     """ "" when the file can be used."""
-    if not stat.S_ISREG(path.lstat().st_mode):
-        return "it is no file"
+    if not stat.S_ISREG(path.lstat().st_mode) or not path.stat().st_size:
+        return "it is no file, or an empty one"
     try:
         with closing(_connect(path)) as db:
-            version = db.execute("pragma user_version").fetchone()[0]
-            if not version and not db.execute("select 1 from sqlite_master").fetchone():
-                return ""  # a kill came between its making and its tables
             if db.execute("pragma application_id").fetchone()[0] != form.application_id:
                 return "it is another program's"
+            version = db.execute("pragma user_version").fetchone()[0]
             if version > form.version:
-                raise SchemaTooNew(
-                    f"cannot open {path}: its schema has version {version}, this program knows"
-                    f" {form.version}; run the newer version, or move the file away"
-                )
+                known = f"this program knows {form.version}; run the newer one, or move it away"
+                raise SchemaTooNew(f"cannot open {path}: its schema has version {version}, {known}")
             found = db.execute("pragma quick_check(3)").fetchall()
             return "" if found == [("ok",)] else "; ".join(str(row[0]) for row in found)[:300]
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:

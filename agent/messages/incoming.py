@@ -1,49 +1,67 @@
 """messages.db of one session, used by one thread at a time: it takes records in, answers questions
-about them, and lets the oldest go. A cursor is given once and never again.
+about them, and lets the oldest go. The agent reads the file of a worker that does not run.
 
-The cursors of a file that is opened to write go on above the time in milliseconds, so neither a
-file that was lost nor one that was put back from an older copy repeats any.
+A cursor is given once and never again: those of a file that is opened to write go on above the time
+in milliseconds, so neither a lost file nor one put back from an older copy repeats any.
 """
 
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.clock import boot_now
 from agent.failpoint import failpoint
-from agent.messages.database import Form, is_damage, open_file, set_aside, transaction
-from agent.messages.reading import FORGOTTEN, READS, TABLES, find, nothing, state_of, whole, word
-from agent.messages.record import encode
+from agent.messages.database import Form, is_damage, open_file, open_to_read, set_aside
+from agent.messages.record import LONGEST_WORD, PRIVATE, encode, erased, gap, read, show
 
 T = TypeVar("T")
+Answer = Mapping[str, Any]
 
 FOLDER, NAME = "messages", "messages.db"
+TABLES = """
+create table records (
+    cursor integer primary key, id text not null unique, kept real not null, kind text not null,
+    chat text not null, alias text not null, message_id text not null, body blob not null
+);
+create index records_of_message on records (message_id) where kind = 'message';
+create index records_of_chat on records (chat, cursor) where kind = 'message';
+create index records_of_alias on records (alias, cursor) where kind = 'message' and alias <> '';
+create table gone (
+    last integer primary key, missing integer, lost integer not null, since real not null
+);
+create table marks (chat text primary key, cursor integer not null) without rowid;
+create table state (
+    owner text not null, newest integer not null default 0, count integer not null default 0,
+    bytes integer not null default 0, lost integer not null default 0,
+    settled integer not null default 0, settled_wall real not null default 0
+);
+insert into state (owner) values ('');
+"""
 FORM = Form(0x57414D53, 1, TABLES)  # WAMS
 BESIDE = 200
 """Bytes of a row beside its record."""
 MOST_GONE = 64
-"""Runs of records that went; beyond them the oldest two become one."""
-_LATEST = 10**14
-"""Milliseconds: a clock beyond them is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    hours: float = 72.0
-    megabytes: float = 256.0
-    most: int = 100_000
+"""Runs of records that went; beyond them the oldest two become one of an unknown number."""
+PAGE_BYTES = 900 * 1024
+"""Of one page on the link."""
+MOST_FOUND = 200
+MOST_UNREAD = 1000
+FORGOTTEN = 7 * 86_400.0
+"""Seconds after which a session that no consumer reads has none waiting, and loses none."""
+_OF_CHAT = "(chat = ? or (alias <> '' and alias = ? and chat not like '%@g.us'))"
+"""A person's other name is the chat's too, but in a group."""
 
 
 class Incoming:
-    def __init__(self, path: Path, owner: str = "", bounds: Bounds | None = None) -> None:
+    def __init__(self, path: Path, owner: str = "", **bounds: float) -> None:
         self.path = path
         self.owner = owner
         """The id of the session, which the file must have."""
-        self.bounds = bounds or Bounds()
+        self.bounds = {"hours": 72.0, "megabytes": 256.0, "most": 100_000} | bounds
         self.said: list[str] = []
         """Sentences on damage, for the caller to log and to clear."""
         self._db: sqlite3.Connection | None = None
@@ -63,7 +81,7 @@ class Incoming:
             self._do(self._trim)
         return newest
 
-    def read(self, do: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+    def read(self, do: str, args: Answer) -> Answer:
         """The answer to a call of the link: one of CALLS."""
         if not self.there and do != "messages_settled":
             return nothing(do, args) if do in READS else {}
@@ -90,9 +108,9 @@ class Incoming:
             self.close()
             kept = set_aside(self.path)
             self.said.append(f"{NAME} was damaged ({error}); it is kept as {kept.name}")
-            return work(self._open(begun_again=True))
+            return work(self._open())
 
-    def _open(self, *, begun_again: bool = False) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         """Opened at the first use, so a session in which nothing arrives has no file."""
         if self._db is not None:
             if os.path.lexists(self.path):
@@ -113,23 +131,24 @@ class Incoming:
         if aside:
             self.said.append(aside)
         self._opened_wall, self._opened_at = time.time(), boot_now()
-        with transaction(db):
+        with db:
+            db.execute("begin immediate")
             newest = state_of(db)[0]
-            self._next = max(self._next, newest + 1, min(int(time.time() * 1000), _LATEST))
+            self._next = max(self._next, newest + 1, int(time.time() * 1000))
             if not newest:  # a reader of an earlier file hears that it missed something
-                lost, self._next = int(begun_again or bool(aside)), self._next + 1
-                unknown = (0, self._next - 1, None, lost, self._opened_wall)
-                db.execute("insert into gone values (?, ?, ?, ?, ?)", unknown)
+                lost, self._next = any(self.path.parent.glob(f"{NAME}.damaged-*")), self._next + 1
+                unknown = (self._next - 1, None, lost, self._opened_wall)
+                db.execute("insert into gone values (?, ?, ?, ?)", unknown)
                 db.execute("update state set lost = ?", (lost,))
-            newest = self._next - 1
-            db.execute("update state set owner = ?, newest = ?", (self.owner, newest))
+            db.execute("update state set owner = ?, newest = ?", (self.owner, self._next - 1))
         self._db = db
         return db
 
     def _append(self, db: sqlite3.Connection, made: list[tuple[Mapping[str, Any], bytes]]) -> int:
         cursor, size, kept = self._next, 0, round(time.time(), 3)
         row = "insert or ignore into records values (?, ?, ?, ?, ?, ?, ?, ?)"
-        with transaction(db):
+        with db:
+            db.execute("begin immediate")
             for record, body in made:
                 words = (str(record.get(name, "")) for name in ("chat", "alias", "message_id"))
                 given = (cursor, record["id"], kept, record["kind"], *words, body)
@@ -147,11 +166,10 @@ class Incoming:
     def _trim(self, db: sqlite3.Connection, *, by_age: bool = False) -> None:
         """Let the oldest go while a bound is passed, and a little more: not with each record."""
         _, count, bytes, *_ = state_of(db)
-        most, largest = self.bounds.most, self.bounds.megabytes * (1 << 20)
-        # A clock that jumps makes nothing old.
-        now_wall = self._opened_wall + boot_now() - self._opened_at
-        due = now_wall - self.bounds.hours * 3600 if by_age else 0.0
-        if count <= most and bytes <= largest and not by_age:
+        most, largest, due = int(self.bounds["most"]), self.bounds["megabytes"] * (1 << 20), 0.0
+        if by_age:  # a clock that jumps makes nothing old
+            due = self._opened_wall + boot_now() - self._opened_at - self.bounds["hours"] * 3600
+        elif count <= most and bytes <= largest:
             return
         if count > most or bytes > largest:
             most, largest = most - most // 64, largest - largest / 64
@@ -162,54 +180,190 @@ class Incoming:
                 break
             last, went, freed, since = cursor, went + 1, freed + size + BESIDE, since or kept
         if went:
-            with transaction(db):
+            with db:
+                db.execute("begin immediate")
                 _let_go(db, last, went, freed, since)
 
 
 def _let_go(db: sqlite3.Connection, last: int, went: int, freed: int, since: float) -> None:
     *_, settled, settled_wall = state_of(db)
-    first, lost = db.execute("select min(cursor) from records").fetchone()[0], 0
+    lost = 0
     if last > settled and time.time() - settled_wall < FORGOTTEN:
         unread = "select count(*) from records where cursor > ? and cursor <= ?"
         lost = db.execute(unread, (settled, last)).fetchone()[0]
     db.execute("delete from records where cursor <= ?", (last,))
-    db.execute(
-        "insert or replace into gone values (?, ?, ?, ?, ?)", (first, last, went, lost, since)
-    )
-    if db.execute("select count(*) from gone").fetchone()[0] > MOST_GONE:
-        # But the one of an unknown number, before the file's first record, stays apart.
-        known = "gone where missing is not null"
-        oldest = f"select first, missing, lost from {known} order by last limit 1"
-        begins, missing, unread = db.execute(oldest).fetchone()
-        db.execute("delete from gone where first = ?", (begins,))
-        widen = "update gone set first = ?, missing = missing + ?, lost = lost + ?"
-        next = f"where last = (select min(last) from {known})"
-        db.execute(f"{widen} {next}", (begins, missing, unread))
+    db.execute("insert or replace into gone values (?, ?, ?, ?)", (last, went, lost, since))
+    oldest = db.execute("select last, lost from gone order by last desc").fetchall()[MOST_GONE:]
+    for run, unread in oldest:
+        db.execute("delete from gone where last = ?", (run,))
+        widen = "update gone set missing = null, lost = lost + ? where last = "
+        db.execute(f"{widen} (select min(last) from gone)", (unread,))
     change = "update state set count = count - ?, bytes = bytes - ?, lost = lost + ?"
     db.execute(change, (went, freed, lost))
 
 
-def _settle(db: sqlite3.Connection, args: Mapping[str, Any]) -> Mapping[str, Any]:
+def read_only(path: Path, do: str, args: Answer) -> Answer:
+    """From the file of a worker that does not run. An error means: ask again."""
+    try:
+        db = open_to_read(path)
+    except FileNotFoundError:
+        return nothing(do, args)
+    with closing(db):
+        return READS[do](db, args)
+
+
+def nothing(do: str, args: Answer) -> Answer:
+    """Where no file is: a reader that had records hears that they are gone."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(TABLES)
+        return READS[do](db, args)
+
+
+def state_of(db: sqlite3.Connection) -> tuple[int, int, int, int, int, float]:
+    """Newest cursor, number, bytes, lost, settled cursor, and when that was told."""
+    row = "select newest, count, bytes, lost, settled, settled_wall from state"
+    found: tuple[int, int, int, int, int, float] = db.execute(row).fetchone()
+    return found
+
+
+def find(db: sqlite3.Connection, id: str, chat: str = "") -> dict[str, Any] | None:
+    """The whole record of that id, or of a message of the chat by WhatsApp's id."""
+    if not chat:
+        return next(iter(_whole_records(db, "id = ?", id)), None)
+    rows = f"kind = 'message' and message_id = ? and {_OF_CHAT}"
+    return next(iter(_whole_records(db, rows, id, chat, chat)), None)
+
+
+def _page(db: sqlite3.Connection, args: Answer) -> Answer:
+    """What follows the cursor `after`: 0 = from the oldest."""
+    after, newest = args["after"], state_of(db)[0]
+    records: list[dict[str, Any]] = []
+    size = last = 0
+    if after > newest:
+        # What was kept is gone, and this file is another one: its reader has nothing of it.
+        records.append(erased(after, time.time()))
+        after = 0
+    elif found := _gap(db, after):
+        records.append(found)
+        after = last = found["cursor"]
+    rows = "cursor, kept, cast(body as blob) from records where cursor > ? order by cursor limit ?"
+    for cursor, kept, body in db.execute(f"select {rows}", (after, args["limit"])):
+        size += 100 + len(body)
+        if size > PAGE_BYTES and last:
+            break
+        last = cursor
+        records.append(show(cursor, kept, body))
+    oldest = db.execute("select min(cursor) from records").fetchone()[0] or newest + 1
+    next = last or newest
+    more = next < newest
+    return {"records": records, "next": next, "oldest": oldest, "newest": newest, "more": more}
+
+
+def _gap(db: sqlite3.Connection, after: int) -> dict[str, Any] | None:
+    """For a reader behind records that went; one that begins gets what no consumer had."""
+    runs = "select last, missing, since from gone where last > ?"
+    if not after:
+        after, runs = state_of(db)[4], f"{runs} and lost > 0"
+    found = db.execute(f"{runs} order by last", (after,)).fetchall()
+    if not found:
+        return None
+    (last, missing, since), *others = found
+    counts = [missing and min(missing, last - after), *(other[1] for other in others)]
+    return gap(after + 1, found[-1][0], since, None if None in counts else sum(counts))
+
+
+def _state(db: sqlite3.Connection, _args: Answer) -> Answer:
+    newest, _, bytes, lost, settled, settled_wall = state_of(db)
+    waiting = 0
+    if time.time() - settled_wall < FORGOTTEN:
+        waiting = _behind(db, {"after": settled})["count"]
+    return {"waiting": waiting, "bytes": bytes, "newest": newest, "lost": lost}
+
+
+def _behind(db: sqlite3.Connection, args: Answer) -> Answer:
+    """The number of records behind a cursor that were kept since a time, and a cursor before
+    them."""
+    rows = "select count(*), min(cursor) from records where cursor > ? and kept >= ?"
+    count, first = db.execute(rows, (args["after"], args.get("since", 0.0))).fetchone()
+    return {"count": count, "before": first - 1 if count else state_of(db)[0]}
+
+
+def _find(db: sqlite3.Connection, args: Answer) -> Answer:
+    found = {id: find(db, id, args["chat"]) for id in args["message_ids"][:MOST_FOUND]}
+    return {"found": {id: _about(record) for id, record in found.items() if record is not None}}
+
+
+def _name(db: sqlite3.Connection, args: Answer) -> Answer:
+    """The number of a lid, or the lid of a number, by what arrived; "" = unknown."""
+    row = (
+        "(select {} from records where kind = 'message' and {} = ?1 and alias <> ''"
+        " and chat not like '%@g.us' order by cursor desc limit 1)"
+    )
+    both = f"{row.format('alias', 'chat')}, {row.format('chat', 'alias')}"
+    return {"name": db.execute(f"select coalesce({both}, '')", (args["chat"],)).fetchone()[0]}
+
+
+def _unread(db: sqlite3.Connection, args: Answer) -> Answer:
+    """Newest first, the messages of others that arrived since the chat was marked."""
+    chat, newest = args["chat"], state_of(db)[0]
+    since = db.execute("select max(cursor) from marks where chat = ?", (chat,)).fetchone()[0] or 0
+    rows = f"kind = 'message' and cursor > ? and {_OF_CHAT} order by cursor desc limit ?"
+    shown = []
+    for record in _whole_records(db, rows, since, chat, chat, MOST_UNREAD):
+        if not record.get("from_me") and (id := record.get("message_id")):
+            about = _about(record)
+            shown.append((id, about["chat"], about["sender"]))
+    return {"messages": shown, "newest": newest}
+
+
+def _settle(db: sqlite3.Connection, args: Answer) -> Answer:
     """All up to the cursor were delivered to all consumers."""
     newest, *_, settled, settled_wall = state_of(db)
-    now, cursor = time.time(), min(whole(args, "cursor"), newest)
+    now, cursor = time.time(), min(args["cursor"], newest)
     if settled < cursor or not 0 <= now - settled_wall < 3600:
         change = "update state set settled = ?, settled_wall = ?"
         db.execute(change, (max(cursor, settled), now))
     return {}
 
 
-def _mark(db: sqlite3.Connection, args: Mapping[str, Any]) -> Mapping[str, Any]:
+def _mark(db: sqlite3.Connection, args: Answer) -> Answer:
     """The messages of a chat up to the cursor were marked as read."""
     row = (
         "insert into marks values (?, ?) on conflict (chat)"
         " do update set cursor = max(cursor, excluded.cursor)"
     )
-    db.execute(row, (word(args, "chat"), whole(args, "cursor")))
+    db.execute(row, (args["chat"], args["cursor"]))
     return {}
 
 
+READS: Mapping[str, Callable[[sqlite3.Connection, Answer], Answer]] = {
+    "messages": _page,
+    "messages_state": _state,
+    "messages_behind": _behind,
+    "messages_find": _find,
+    "messages_name": _name,
+    "messages_unread": _unread,
+}
+"""By the names of the link's calls."""
 CALLS = {**READS, "messages_settled": _settle, "messages_marked": _mark}
+
+
+def _about(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Chat and sender as WhatsApp named them with it, where its reader gets other names."""
+    raw = record.get(f"{PRIVATE}raw", {})
+    return {
+        "chat": raw.get("chat") or record.get("chat", ""),
+        "sender": raw.get("sender") or record.get("sender", ""),
+        "from_me": record.get("from_me") is True,
+        "type": record.get("type", ""),
+        "text": record.get("text", "")[:LONGEST_WORD],
+    }
+
+
+def _whole_records(db: sqlite3.Connection, rows: str, *given: object) -> list[dict[str, Any]]:
+    found = db.execute(f"select cursor, kept, body from records where {rows}", given)
+    whole = ((cursor, kept, read(body)) for cursor, kept, body in found)
+    return [{"cursor": cursor, **its, "kept": kept} for cursor, kept, its in whole if its]
 
 
 def _storable(value: Any) -> Any:

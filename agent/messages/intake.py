@@ -16,41 +16,34 @@ from typing import Any, TypeVar
 from agent.core.words import KEPT, Happening, InstanceId
 from agent.engines.base import Engine
 from agent.errors import EngineError, StoreError, WaError
-from agent.messages.incoming import CALLS, FOLDER, NAME, Bounds, Incoming
+from agent.messages.incoming import CALLS, FOLDER, NAME, Answer, Incoming
 from agent.messages.media import MediaLoader
-from agent.messages.reading import Answer, word
 from agent.messages.record import clean
 
 T = TypeVar("T")
+Tell = Callable[[Happening], None]
 
 log = logging.getLogger(__name__)
 
-TELL_APART = 0.25
-"""Seconds from one word about new records to the next."""
 LOOK_EVERY = 3600.0
 """Seconds between two looks for what is too old."""
-CLOSE_WITHIN = 5.0
 
 
 class Intake:
     """messages.db of this worker's session, in one thread at a time beside the loop."""
 
     def __init__(
-        self,
-        folder: Path,
-        id: InstanceId,
-        settings: Mapping[str, Any],
-        tell: Callable[[Happening], None],
+        self, folder: Path, id: InstanceId, settings: Mapping[str, Any], tell: Tell
     ) -> None:
         self.keeps = True
-        names = {"hours", "megabytes", "most"} & set(settings)
-        bounds = Bounds(**{name: settings[name] for name in names})
-        self._file = Incoming(folder / FOLDER / NAME, id, bounds)
+        bounds = {it: settings[it] for it in ("hours", "megabytes", "most") if it in settings}
+        self._file = Incoming(folder / FOLDER / NAME, id, **bounds)
         self._media = MediaLoader(folder / FOLDER, settings)
         self._tell = tell
-        self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
-        self._waiting: list[tuple[list[dict[str, Any]], asyncio.Future[None]]] = []
+        self._waiting: list[dict[str, Any]] = []
+        self._writing: asyncio.Task[None] | None = None
+        """Takes all that waits when its turn comes; None: the next record begins one."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._newest = self._told = 0
         self._refused_since = 0.0
@@ -75,41 +68,35 @@ class Intake:
             raise EngineError(f"cannot keep what arrived: {error}", code="bad_record") from error
         if not cleaned:
             return
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append((cleaned, done))
-        self._begin("keep messages", self._write)
-        await done
+        self._waiting += cleaned
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write(), name="keep messages")
+            self._writing.add_done_callback(lambda done: done.exception())  # its caller may be gone
+        await asyncio.shield(self._writing)
 
     async def close(self) -> None:
         """Return when what waits is on the disk."""
-        writing = self._tasks.pop("keep messages", None)
         for task in self._tasks.values():
             task.cancel()
         await self._media.close()
-        if writing is not None:
-            await asyncio.wait({writing}, timeout=CLOSE_WITHIN)
-        if not self._turn.locked():  # else the disk hangs, and so would this
-            self._file.close()
+        await asyncio.sleep(0)  # a commit that was just begun has its turn before this
+        with suppress(TimeoutError):  # the disk hangs, and so would this
+            async with asyncio.timeout(5.0), self._turn:
+                self._file.close()
 
     def _begin(self, name: str, work: Callable[[], Any]) -> None:
         if (task := self._tasks.get(name)) is None or task.done():
-            self._tasks[name] = self._loop.create_task(work(), name=name)
+            self._tasks[name] = asyncio.create_task(work(), name=name)
 
     async def _write(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            records = [record for each, _ in batch for record in each]
+        async with self._turn:
+            records, self._waiting, self._writing = self._waiting, [], None
             try:
-                newest = await self._do(lambda file: file.append(records))  # noqa: B023
-                self._newest = newest or self._newest
+                newest = await self._in_thread(lambda file: file.append(records))
             except Exception as error:
-                failure: EngineError | None = self._refuse(error)
-            else:
-                failure = None
-                self._accept()
-            for _, done in batch:
-                if not done.done():
-                    done.set_result(None) if failure is None else done.set_exception(failure)
+                raise self._refuse(error) from error
+        self._newest = newest or self._newest
+        self._accept()
 
     def _refuse(self, error: Exception) -> EngineError:
         cause = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -136,7 +123,7 @@ class Intake:
         while self._newest > self._told:
             self._told = self._newest
             self._tell(Happening(KEPT, {"cursor": self._told}))
-            await asyncio.sleep(TELL_APART)
+            await asyncio.sleep(0.25)
 
     async def _look(self) -> None:
         while True:
@@ -161,7 +148,7 @@ class Intake:
 
     async def _open_media(self, args: Mapping[str, Any]) -> Answer:
         """`ready` with the file's name, or `loading` where that takes longer than `wait`."""
-        id, chat = word(args, "id"), args.get("chat") or ""
+        id, chat = args["id"], args["chat"]
         record = await self._ask(lambda file: file.find(id, chat))
         return await self._media.open(record, args.get("wait", 0.0))
 
@@ -174,16 +161,18 @@ class Intake:
 
     async def _do(self, work: Callable[[Incoming], T]) -> T:
         """Cancelling the caller does not stop the thread; the lock is held until it ends."""
-        alone = self._loop.create_task(self._alone(work))
+        return await asyncio.shield(asyncio.create_task(self._alone(work)))
+
+    async def _alone(self, work: Callable[[Incoming], T]) -> T:
+        async with self._turn:
+            return await self._in_thread(work)
+
+    async def _in_thread(self, work: Callable[[Incoming], T]) -> T:
         try:
-            return await asyncio.shield(alone)
+            return await asyncio.to_thread(work, self._file)
         finally:
             said, self._file.said = self._file.said, []
             for sentence in said:
                 text = f"{sentence}; what it held is not read, and readers get a gap"
                 log.error("%s", text)
                 self._tell(Happening("kept_aside", {"text": text}))
-
-    async def _alone(self, work: Callable[[Incoming], T]) -> T:
-        async with self._turn:
-            return await self._loop.run_in_executor(None, work, self._file)

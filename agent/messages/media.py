@@ -7,10 +7,10 @@ import base64
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from agent.engines.base import Engine, LoadsMedia
 from agent.engines.files import new_sha256
@@ -18,25 +18,12 @@ from agent.errors import EngineError, NotFound, Refused, StoreError, TryLater, W
 from agent.files import open_plain, write_whole
 from agent.messages.record import MESSAGE
 
-T = TypeVar("T")
-
 FOLDER = "media"
 LIVES = 86_400.0
 """Seconds after its load at which a file goes."""
-AT_ONCE = 2
-WAITING = 32
-"""Loads under way, waiting, and failed within a minute; more are refused."""
 STILL = 100.0
 """Seconds without a piece after which a load ends."""
 LONGEST = 900.0
-GRACE = 120.0
-"""Seconds of a load beside those of its bytes: a phone may have to give the file again."""
-LEAST = 8 * 1024
-"""Bytes a second. A load that is slower is given up; asked for again, it stands last."""
-FORGET_AFTER = 60.0
-"""Seconds in which a failure that another try would not change is not tried again."""
-LONGEST_WAIT = 60.0
-_FINAL = frozenset({"media_gone", "media_damaged", "media_refused"})
 _ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
     NotFound: ("message_not_found", "no_media", "media_gone"),
     Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
@@ -57,9 +44,8 @@ class MediaLoader:
         self._folder = folder / FOLDER
         self._most = settings.get("media_megabytes", 256) << 20
         self._largest = min(self._most, settings.get("media_most_megabytes", 64) << 20)
-        self._loop = asyncio.get_running_loop()
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns = asyncio.Semaphore(2)
 
     async def open(self, record: Mapping[str, Any] | None, wait: float) -> Mapping[str, Any]:
         """`ready` with the name of a whole file, or `loading` after so many seconds."""
@@ -67,9 +53,9 @@ class MediaLoader:
         assert record is not None
         name = new_sha256(record["id"].encode()).hexdigest()[:40]
         path = self._folder / name
-        if not await self._in_thread(lambda: _is_whole(path, media["sha256"])):
+        if not path.is_file():
             task = self._begin(name, record)
-            if not (await asyncio.wait({task}, timeout=min(wait, LONGEST_WAIT)))[0]:
+            if not (await asyncio.wait({task}, timeout=wait))[0]:
                 return {"state": "loading"}
             if task.cancelled():
                 raise _no("the session stops", "stopping")
@@ -82,7 +68,8 @@ class MediaLoader:
         return {**shown, "state": "ready", "name": name, "size": size}
 
     async def trim(self) -> None:
-        await self._in_thread(lambda: _make_room(self._folder, self._most))
+        if self._folder.exists():
+            await asyncio.to_thread(lambda: _make_room(self._folder, self._most))
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())
@@ -91,19 +78,18 @@ class MediaLoader:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, name: str, record: Mapping[str, Any]) -> "asyncio.Task[None]":
-        """The load of this file that is under way, or failed just now, or a new one."""
+        """The load of this file that is under way, or a new one."""
         if (task := self._tasks.get(name)) is not None:
             return task
-        if len(self._tasks) >= WAITING:
+        if len(self._tasks) >= 32:  # under way and waiting
             raise _no("too many are loaded already", "busy")
-        task = self._tasks[name] = self._loop.create_task(self._load(name, record), name="media")
+        task = self._tasks[name] = asyncio.create_task(self._load(name, record), name="media")
         task.add_done_callback(lambda done: self._ended(name, done))
         return task
 
     def _ended(self, name: str, done: "asyncio.Task[None]") -> None:
-        error = None if done.cancelled() else done.exception()  # no request may be waiting
-        final = isinstance(error, EngineError) and error.code in _FINAL
-        self._loop.call_later(FORGET_AFTER if final else 0, self._tasks.pop, name, None)
+        del self._tasks[name]
+        _ = done.cancelled() or done.exception()  # no request may be waiting
 
     async def _load(self, name: str, record: Mapping[str, Any]) -> None:
         said = record["media"]
@@ -113,14 +99,13 @@ class MediaLoader:
         load = getattr(self.engine, "load_media", None)
         if load is None:
             raise _no("the engine of this session loads none", "not_supported")
-        seconds = min(LONGEST, GRACE + size / LEAST) if size else LONGEST
         async with self._turns:
             part = self._folder / (name + _PART_ENDS)
             try:
-                with await self._in_thread(lambda: _begin_file(self._folder, part)) as file:
-                    async with asyncio.timeout(seconds), aclosing(load(record)) as pieces:
+                with await asyncio.to_thread(lambda: _begin_file(self._folder, part)) as file:
+                    async with asyncio.timeout(LONGEST), aclosing(load(record)) as pieces:
                         await self._fill(file, pieces, size, said["sha256"])
-                await self._in_thread(lambda: _make_room(self._folder, self._most, part))
+                await asyncio.to_thread(lambda: _make_room(self._folder, self._most, part))
                 part.rename(self._folder / name)
             except TimeoutError as error:
                 raise _no("WhatsApp gives it too slowly", "media_unreachable") from error
@@ -145,8 +130,9 @@ class MediaLoader:
             if length > self._largest:
                 raise self._too_large(length)
             digest.update(piece)
-            await self._in_thread(lambda piece=piece: file.write(piece))  # type: ignore[misc]
-        await self._in_thread(file.flush)
+            await asyncio.to_thread(lambda piece=piece: file.write(piece))  # type: ignore[misc]
+        await asyncio.to_thread(file.flush)
+        await asyncio.to_thread(lambda: os.fsync(file.fileno()))
         if digest.hexdigest() != sha256:
             raise _no("it has another sha256 than its message names", "media_damaged")
 
@@ -154,11 +140,8 @@ class MediaLoader:
         limits = f"{self._largest} ([messages] media_most_megabytes and media_megabytes)"
         return _no(f"it has {size} bytes or more, at most {limits}", "media_too_large")
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(None, work)
 
-
-class OutgoingFiles:
+class OutFiles:
     """Of messages that are to be sent, in the agent's own folder. Call its methods in a thread."""
 
     def __init__(self, folder: Path) -> None:
@@ -217,47 +200,23 @@ def _check(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return media
 
 
-def _is_whole(path: Path, sha256: str) -> bool:
-    """True if the file is as it was loaded; one that the disk changed goes."""
-    digest = new_sha256()
-    try:
-        with open_plain(path) as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError:
-        return False
-    if digest.hexdigest() != sha256:
-        path.unlink(missing_ok=True)
-        return False
-    return True
-
-
 def _begin_file(folder: Path, part: Path) -> IO[bytes]:
     """Readable for the group that the session's folder has."""
-    for path in (folder.parent, folder):
-        with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-            path.chmod(path.parent.stat().st_mode & 0o770)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+        folder.chmod(folder.parent.stat().st_mode & 0o770)
     part.unlink(missing_ok=True)
     file = part.open("xb")
     os.fchmod(file.fileno(), 0o600 | folder.stat().st_mode & 0o060)
     return file
 
 
-def _files(folder: Path) -> list[tuple[float, int, Path]]:
-    """When each was loaded, its bytes, its path; oldest first."""
-    try:
-        with os.scandir(folder) as found:
-            entries = [(entry.stat(follow_symlinks=False), Path(entry.path)) for entry in found]
-    except OSError:
-        return []
-    return sorted((status.st_mtime, status.st_size, path) for status, path in entries)
-
-
 def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:
     """Files that lived their day go, then the oldest until all fit; a kill's halves go as well."""
-    files, now = _files(folder), time.time()
-    whole = sum(size for _, size, _ in files)
+    with os.scandir(folder) as found:
+        entries = [(entry.stat(follow_symlinks=False), Path(entry.path)) for entry in found]
+    files = sorted((status.st_mtime, status.st_size, path) for status, path in entries)
+    whole, now = sum(size for _, size, _ in files), time.time()
     for loaded, size, path in files:
         half = path.suffix == _PART_ENDS and now - loaded > LONGEST
         if path != coming and (now - loaded > LIVES or half or whole > most):

@@ -2,6 +2,9 @@
 
 A write that returned is on the disk; writes that come together share one commit. The file is never
 put back from a copy: where it is one all the same, what may have been sent is not sent again.
+
+Its times are Unix times of a clock that is never set (`Outbox.now`): a message has the same time
+however the machine's clock is set.
 """
 
 import hashlib
@@ -9,10 +12,11 @@ import json
 import secrets
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
@@ -23,30 +27,17 @@ from agent.engines.phones import digits_of
 from agent.engines.receiver import person_of
 from agent.errors import Refused
 from agent.messages.database import Form, open_file
-from agent.messages.outcomes import State, after_ack
+from agent.messages.outcomes import WAITING, State, after_ack
 from agent.store.connect import explain
 from agent.store.writer import Writer
 
 NAME = "outbox.db"
-KEPT_HOURS = 72.0
-"""Hours for which a message that ended is shown."""
 CUT = 64
 """Characters that an event has of WhatsApp's id."""
-LEAST_STEP = 1.0
-"""Seconds off that count as a clock that was set."""
 _WAITS = "state in ('accepted', 'sending')"
 _FOLLOWED = "state in ('accepted', 'sending', 'sent', 'delivered')"
 _WIPED = {"content": "", "file": "", "size": 0}
 LOST = "a copy of outbox.db was put back while it was sent: check whether it went out"
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The agent's database knows it of the outbox that it had last."""
-
-    id: str
-    times: int
-    """Number of openings: a copy from before has a lower one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +81,12 @@ class OutMessage:
     answer: str = "{}"
     """The engine's as JSON, when it was sent."""
 
-    def show(self, waits: str = "") -> dict[str, Any]:
-        """As the API answers; `waits`: why its session sends nothing now."""
+    def show(self, waits: str, set_by: float) -> dict[str, Any]:
+        """As the API answers; `waits`: why its session sends nothing now; `set_by`: seconds that
+        the machine's clock is ahead of the outbox's."""
+        walls = (self.accepted_wall, self.changed_wall, self.expires_wall, self.not_before_wall)
+        accepted, changed, expires, next_try = (wall_text(wall + set_by) for wall in walls)
+        waiting = self.state in WAITING
         return {
             "id": self.id,
             "instance": self.instance,
@@ -100,21 +95,25 @@ class OutMessage:
             "state": self.state.value,
             "message_id": self.message_id or None,
             "reason": self.reason,
-            "sentence": (waits if self.state.waits else "") or self.sentence,
+            "sentence": (waits if waiting else "") or self.sentence,
             "tries": self.tries,
-            "accepted": wall_text(self.accepted_wall),
-            "changed": wall_text(self.changed_wall),
-            "expires": wall_text(self.expires_wall) if self.state.waits else None,
-            "next_try": wall_text(self.not_before_wall) if self.state.waits else None,
+            "accepted": accepted,
+            "changed": changed,
+            "expires": expires if waiting else None,
+            "next_try": next_try if waiting else None,
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
-    message_id: str
-    word: str
-    wall: float
+class Mark(NamedTuple):
+    """The agent's database knows it of the outbox that it had last."""
 
+    id: str
+    times: int
+    """Number of openings: a copy from before has a lower one."""
+
+
+Ack = tuple[str, str]
+"""WhatsApp's id of a message, which may be cut, and a word."""
 
 _COLUMNS = ", ".join(each.name for each in fields(OutMessage))
 FORM = Form(
@@ -152,12 +151,15 @@ def hash_of(whose: Sequence[str], born: float) -> str:
 
 
 class Outbox:
-    def __init__(self, path: Path, writer: Writer) -> None:
-        self._path, self._writer, self._inode = path, writer, path.stat().st_ino
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
         self.mark = Mark("", 0)
         self.opened_so = ""
         """A sentence on what a person must know of how the file was opened."""
-        self._ahead = 0.0
+        self.ahead = 0.0
+        """Seconds from the boot clock to this one."""
+        self._early: deque[tuple[InstanceId, Ack]] = deque(maxlen=1000)
+        """Acknowledgements of messages that are not known; a try under way may have sent them."""
 
     @classmethod
     async def open(cls, path: Path, known: Mark | None) -> "Outbox":
@@ -173,7 +175,7 @@ class Outbox:
             aside.append(damage)
             return Database(db, recursive_triggers=False, execute_plugins=False)
 
-        outbox = cls(path, await Writer.open(path, connect))
+        outbox = cls(await Writer.open(path, connect))
         try:
             await outbox._begin(known, aside[0])
         except BaseException:
@@ -184,44 +186,39 @@ class Outbox:
     async def close(self) -> None:
         await self._writer.close()
 
+    def now(self) -> float:
+        return boot_now() + self.ahead
+
     @property
-    def is_away(self) -> bool:
-        """True if its file was removed or replaced while it was open: it takes what no later
-        agent would find."""
-        try:
-            return self._path.stat().st_ino != self._inode
-        except OSError:
-            return True
+    def set_by(self) -> float:
+        """Seconds that the machine's clock is ahead of this one."""
+        return time.time() - self.now()
 
     async def _begin(self, known: Mark | None, damage: str) -> None:
         def write(db: Database) -> tuple[Mark, bool, float]:
             id, times, boot, ahead = db.execute("select * from opened").fetchone()
             fresh, mark = not id, Mark(id or secrets.token_hex(8), times + 1)
-            now_ahead = time.time() - boot_now()
-            if boot == boot_id():  # else only the wall's clock tells how long it was off
-                _move(db, now_ahead - ahead)
+            if boot != boot_id():  # only the wall's clock tells how long the machine was off
+                newest = db.execute("select max(changed_wall) from messages").fetchone()[0] or 0.0
+                ahead = max(time.time(), newest) - boot_now()
             row = "update opened set id = ?, times = ?, boot = ?, ahead = ?"
-            db.execute(row, [mark.id, mark.times, boot_id(), now_ahead])
-            return mark, fresh, now_ahead
+            db.execute(row, [*mark, boot_id(), ahead])
+            return mark, fresh, ahead
 
-        self.mark, fresh, self._ahead = await self._writer.write(write)
+        self.mark, fresh, self.ahead = await self._writer.write(write)
+        lost = "messages that waited in it are not sent"
         if damage:
-            what = f"{damage}; the messages that waited in it are not sent"
-        elif known is None:
-            return
-        elif fresh:
-            what = f"{NAME} was removed; messages that waited in it are not sent"
-        elif self.mark.id != known.id or self.mark.times <= known.times:
-            what = (
+            self.opened_so = f"{damage}; the {lost}"
+        elif known and fresh:
+            self.opened_so = f"{NAME} was removed; {lost}"
+        elif known and (self.mark.id != known.id or self.mark.times <= known.times):
+            self.opened_so = (
                 f"{NAME} is a copy, or another one than before; messages that it had taken since"
                 " are not sent, and those whose sending had begun are unknown"
             )
             rows = f"select {{}} from messages where {_WAITS} and begun_wall > 0"
             for row in await self._rows(rows):
                 await self.change(row.number, State.UNKNOWN, reason="unknown", sentence=LOST)
-        else:
-            return
-        self.opened_so = what
 
     async def take(
         self, new: OutMessage, content: str, committed: Callable[[OutMessage, bool], None]
@@ -232,15 +229,12 @@ class Outbox:
         def write(db: Database) -> tuple[OutMessage, bool]:
             if new.repeats:
                 found = _find(db, "select {} from messages where repeats = ?", new.repeats)
-                if found:
-                    if found[0].digest != new.digest:
-                        raise Refused(
-                            "cannot use this Idempotency-Key again: it was sent with another"
-                            " request",
-                            field="Idempotency-Key",
-                            code="idempotency_key_reused",
-                        )
+                if found and found[0].digest == new.digest:
                     return found[0], True
+                if found:
+                    why = "cannot use this Idempotency-Key again: it was sent with another request"
+                    code = "idempotency_key_reused"
+                    raise Refused(why, field="Idempotency-Key", code=code)
             values = {**asdict(new), "number": None, "content": content}
             marks = ", ".join("?" * len(values))
             row = f"insert into messages ({', '.join(values)}) values ({marks})"
@@ -255,7 +249,7 @@ class Outbox:
 
     async def overdue(self) -> list[OutMessage]:
         rows = f"select {{}} from messages where {_WAITS} and expires_wall <= ? limit 1000"
-        return await self._rows(rows, time.time())
+        return await self._rows(rows, self.now())
 
     async def content(self, number: int) -> Mapping[str, Any] | None:
         """None: it ended meanwhile."""
@@ -288,24 +282,34 @@ class Outbox:
 
     async def change(self, number: int, state: State, **columns: Any) -> None:
         """Of one that waits. What it said is wiped when it ends."""
-        columns |= {"state": state, "changed_wall": time.time()}
-        columns |= {} if state.waits else _WIPED
+        columns |= {"state": state, "changed_wall": self.now()}
+        columns |= {} if state in WAITING else _WIPED
         names = ", ".join(f"{name} = ?" for name in columns)
         row = f"update messages set {names} where number = ? and {_WAITS}"
-        await self._writer.write(lambda db: db.execute(row, [*columns.values(), number]))
+        sent = str(columns.get("message_id", ""))
+
+        def write(db: Database) -> None:
+            db.execute(row, [*columns.values(), number])
+            for instance, ack in self._early if sent else ():
+                if ack[0] in (sent, sent[:CUT]):
+                    _note_ack(db, instance, ack, self.now())
+
+        await self._writer.write(write)
 
     async def note_acks(
         self, instance: InstanceId, acks: Sequence[Ack], cursor: int | None = None
-    ) -> list[Ack]:
-        """Those of no message that is known; `cursor`: up to where they were read."""
+    ) -> None:
+        """`cursor`: up to where they were read."""
 
-        def write(db: Database) -> list[Ack]:
+        def write(db: Database) -> None:
             if cursor is not None:
                 row = "insert or replace into cursors values (?, ?)"
                 db.execute(row, [instance, cursor])
-            return [ack for ack in acks if not _note_ack(db, instance, ack)]
+            for ack in acks:
+                if ack[0] and not _note_ack(db, instance, ack, self.now()):
+                    self._early.append((instance, ack))
 
-        return await self._writer.write(write)
+        await self._writer.write(write)
 
     async def followed(self) -> dict[InstanceId, int]:
         """The sessions with messages that acknowledgements may move, and up to where these were
@@ -333,24 +337,9 @@ class Outbox:
     async def tidy(self) -> None:
         """Rows that ended long ago go, and what was wiped goes from the journal as well."""
         ended = f"delete from messages where not {_WAITS} and changed_wall < ?"
-        due, empty = time.time() - KEPT_HOURS * 3600, "pragma wal_checkpoint(truncate)"
+        due, empty = self.now() - 72 * 3600.0, "pragma wal_checkpoint(truncate)"
         await self._writer.write(lambda db: db.execute(ended, [due]))
         await self._writer.read(lambda db: db.execute(empty).fetchall())
-
-    async def follow_clock(self) -> float:
-        """Seconds by which the machine's clock was set since the last call; all times that are
-        noted moved with it, so a message has as long as it had before."""
-        ahead = time.time() - boot_now()
-        if abs(step := ahead - self._ahead) < LEAST_STEP:
-            return 0.0
-
-        def write(db: Database) -> None:
-            _move(db, step)
-            db.execute("update opened set ahead = ?", [ahead])
-
-        await self._writer.write(write)
-        self._ahead = ahead
-        return step
 
     async def _rows(self, sql: str, *given: Any) -> list[OutMessage]:
         return await self._writer.read(lambda db: _find(db, sql, *given))
@@ -363,32 +352,16 @@ def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:
     return [replace(each, state=State(each.state)) for each in made]
 
 
-def _note_ack(db: Database, instance: InstanceId, ack: Ack) -> bool:
+def _note_ack(db: Database, instance: InstanceId, ack: Ack, now: float) -> bool:
     """True if the message is known."""
-    last = ack.message_id + ("\x7f" if len(ack.message_id) == CUT else "")
-    rows = (
-        "select {} from messages where message_id between ? and ? and message_id <> ''"
-        " and instance = ?"
-    )
-    found = _find(db, rows, ack.message_id, last, instance)
+    id, word = ack
+    last = id + ("\x7f" if len(id) == CUT else "")
+    rows = "select {} from messages where message_id between ? and ? and message_id <> ''"
+    found = _find(db, f"{rows} and instance = ?", id, last, instance)
     for row in found:
-        state, why = after_ack(row.state, ack.word), ("", "")
-        if state is State.FAILED:
-            why = ("refused", "WhatsApp refused it afterwards")
+        state = after_ack(row.state, word)
+        why = ("refused", "WhatsApp refused it afterwards") if state is State.FAILED else ("", "")
         if state is not row.state:
             change = "state = ?, changed_wall = ?, reason = ?, sentence = ? where number = ?"
-            values = [state, ack.wall or time.time(), *why, row.number]
-            db.execute(f"update messages set {change}", values)
+            db.execute(f"update messages set {change}", [state, now, *why, row.number])
     return bool(found)
-
-
-def _move(db: Database, step: float) -> None:
-    if abs(step) < LEAST_STEP:
-        return
-    db.execute(
-        "update messages set accepted_wall = accepted_wall + :step,"
-        " expires_wall = expires_wall + :step, changed_wall = changed_wall + :step,"
-        " not_before_wall = iif(not_before_wall > 0, not_before_wall + :step, 0),"
-        " begun_wall = iif(begun_wall > 0, begun_wall + :step, 0)",
-        {"step": step},
-    )

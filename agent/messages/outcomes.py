@@ -25,23 +25,14 @@ class State(StrEnum):
     UNKNOWN = "unknown"
     """It may have gone out, and is never sent again."""
 
-    @property
-    def left(self) -> bool:
-        """True if WhatsApp has it."""
-        return self in _LEFT
-
-    @property
-    def waits(self) -> bool:
-        return self in WAITING
-
 
 WAITING = (State.ACCEPTED, State.SENDING)
-_LEFT = (State.SENT, State.DELIVERED, State.READ)
+LEFT = (State.SENT, State.DELIVERED, State.READ)
 """In their order: an acknowledgement moves a message forward only."""
 _ACKS = {"server": "sent", "played": "read"}
 """Words of acknowledgements that are no state of that name."""
 
-UNKNOWN_OUTCOME = "unknown_outcome"
+UNSURE = "unknown_outcome"
 """The code of a try that may have sent the message."""
 REFUSED = "refused"
 TIME_LOCK = "restricted"
@@ -74,7 +65,7 @@ def judge(code: str, words: str, tries: int) -> Literal["final", "session", "aga
     """The meaning of a failed try, the `tries`-th of its message; `words` are the engine's.
     `final`: no later try ends otherwise; `session`: it cannot send now, and all its messages wait;
     `again`: this one is tried again, others go on."""
-    if code == UNKNOWN_OUTCOME:
+    if code == UNSURE:
         return "unknown"
     if is_time_lock(code, words) or code in _OF_SESSION:
         return "session"
@@ -91,9 +82,9 @@ def after_ack(state: State, ack: str) -> State:
     if ack == "error":
         return State.FAILED if state is State.SENT else state
     reached = _ACKS.get(ack, ack)
-    if reached not in _LEFT or not state.left:
+    if reached not in LEFT or state not in LEFT:
         return state
-    return max(state, State(reached), key=_LEFT.index)
+    return max(state, State(reached), key=LEFT.index)
 
 
 def next_try(tries: int, jitter01: float, longest: float = LONGEST) -> float:
@@ -102,7 +93,7 @@ def next_try(tries: int, jitter01: float, longest: float = LONGEST) -> float:
     return wait * (0.5 + 0.5 * jitter01)
 
 
-def explain_refusal(engine: str, error: WaError) -> WaError:
+def refusal_of(engine: str, error: WaError) -> WaError:
     """The engine's refusal as an error: wrong, not supported, or not in this state."""
     if not isinstance(error, EngineError):
         return error
@@ -154,15 +145,14 @@ class Holds:
                 view.next_attempt_wall,
                 "not_connected" if view.linked else "not_running",
             )
-        locked, told = view.reason == TIME_LOCK, None
+        locked = view.reason == TIME_LOCK
         if locked and not self._seen_locked:
             self._seen_locked = self.careful = True
             self._until = max(self._until, now + LOCK_TRY)
             self._refused = TIME_LOCK, LOCKED
         elif self._seen_locked and not locked:
             self.sent()
-        if locked and view.claim is not None:
-            told = view.claim.claim.until_wall
+        told = view.claim.claim.until_wall if locked and view.claim else None
         code, sentence = self._refused
         until = told if told is not None and wall < told else wall + self._until - now
         if wall >= until:

@@ -17,9 +17,8 @@ from agent.core.model import InstanceId
 from agent.engines.receiver import is_answerable
 from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
 from agent.log import about
-from agent.messages.incoming import FOLDER, NAME
+from agent.messages.incoming import FOLDER, NAME, Answer, read_only
 from agent.messages.media import explain_loss, open_media
-from agent.messages.reading import Answer, read_only
 from agent.messages.record import MESSAGE
 from agent.supervise.requests.calls import Workers
 
@@ -35,13 +34,12 @@ MEDIA_SECONDS = 15.0
 LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""
 SETTLE_EVERY = 10.0
-FILES, ALL_FILES = 4, 16
-"""Files of messages that are read at once, of one session and of all."""
+FILES = 16
+"""Files of messages that are read at once, of all sessions."""
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
 FIGURES = ("newest", "waiting", "bytes", "lost", "refused")
-_UNKNOWN_CALL = ("invalid_request", "do")
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -68,8 +66,6 @@ class _Session:
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
     figures: dict[str, int] = field(default_factory=dict)
     """As its worker told them last."""
-    files: int = 0
-    """Read at the moment."""
     cursors: dict[str, int] = field(default_factory=dict)
     """By consumer: all up to it is delivered."""
 
@@ -100,6 +96,7 @@ class Reader:
         self._workers = workers
         self._sessions: dict[InstanceId, _Session] = {}
         self._followers: WeakSet[Changes] = WeakSet()
+        self._files = asyncio.Semaphore(FILES)
         self._own = self.follow_changes()
         """Those whose workers are to be told what is settled, and asked for their figures."""
         self.consumers: Mapping[str, Callable[[InstanceId], bool]] = {}
@@ -140,15 +137,18 @@ class Reader:
     ) -> AsyncIterator[tuple[Mapping[str, Any], IO[bytes]]]:
         """The `size`, `sha256`, `mimetype` and `filename` of what a message brought, and the file.
         NotYet `media_loading` after so many seconds."""
-        its = self._of(id)
-        if its.files >= FILES or sum(each.files for each in self._sessions.values()) >= ALL_FILES:
+        if self._files.locked():
             why = f"cannot read a file of {id}: too many are read already; try again"
             raise TryLater(why, code="busy")
-        its.files += 1
-        try:
-            said = await self._load(id, message, chat, wait)
-            folder = self._workers.folder(id)
-            assert folder is not None
+        async with self._files:
+            asked, folder = {"id": message, "chat": chat, "wait": wait}, self._workers.folder(id)
+            try:
+                said = await self.call(id, "messages_media", asked, wait + MEDIA_SECONDS)
+            except EngineError as error:
+                raise explain_loss(id, error) from error
+            if said.get("state") != "ready" or folder is None:
+                why = f"cannot give this file of {id} yet: it is being loaded; ask again"
+                raise NotYet(why, code="media_loading")
             try:
                 file = open_media(folder / FOLDER, str(said["name"]), int(said["size"]))
             except OSError as error:
@@ -156,19 +156,6 @@ class Reader:
                 raise TryLater(why, code="busy") from error
             with file:
                 yield said, file
-        finally:
-            its.files -= 1
-
-    async def _load(self, id: InstanceId, message: str, chat: str, wait: float) -> Answer:
-        asked = {"id": message, "chat": chat, "wait": wait}
-        try:
-            said = await self.call(id, "messages_media", asked, wait + MEDIA_SECONDS)
-        except EngineError as error:
-            raise explain_loss(id, error) from error
-        if said.get("state") != "ready":
-            why = f"cannot give this file of {id} yet: it is being loaded; ask again"
-            raise NotYet(why, code="media_loading")
-        return said
 
     async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
         """Of the worker, or of its file where none runs: a question of `reading.READS`."""
@@ -195,7 +182,7 @@ class Reader:
         try:
             return await self._workers.call(id, do, args, seconds)
         except (LinkError, EngineError) as error:
-            if (error.code, error.field) == _UNKNOWN_CALL:
+            if (error.code, error.field) == ("invalid_request", "do"):
                 why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
                 raise Refused(why, code="not_kept") from error
             if isinstance(error, EngineError) and error.code not in (ENDING, "unreadable"):
@@ -205,10 +192,10 @@ class Reader:
 
     def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
         """The consumer needs nothing up to the cursor any more."""
-        its = self._of(id)
-        before = its.cursors.get(READER, 0) if consumer == READER else 0
-        if its.cursors.get(consumer) != (reached := max(cursor, before)):
-            its.cursors[consumer] = reached
+        cursors = self._of(id).cursors
+        before = cursors.get(consumer)
+        cursors[consumer] = max(cursor, before or 0) if consumer == READER else cursor
+        if cursors[consumer] != before:
             self._own.add(id)
 
     async def run(self) -> None:
@@ -223,7 +210,7 @@ class Reader:
     async def _settle(self, id: InstanceId) -> None:
         its = self._of(id)
         wanted = [name for name, wants in self.consumers.items() if wants(id)]
-        least = min((its.cursors.get(name, 0) for name in wanted or (READER,)), default=0)
+        least = min(its.cursors.get(name, 0) for name in wanted or (READER,))
         try:
             if least or wanted:
                 with suppress(EngineError):
@@ -233,9 +220,8 @@ class Reader:
             log.debug("no figures of its messages: %s", error, extra=about(id))
             return
         with suppress(msgspec.ValidationError):
-            told = msgspec.convert(raw, dict[str, _Whole])
-            before = its.figures
-            its.figures = {name: told.get(name, before.get(name, 0)) for name in FIGURES}
+            told = its.figures | msgspec.convert(raw, dict[str, _Whole])
+            its.figures = {name: told.get(name, 0) for name in FIGURES}
 
     def figures(self) -> Mapping[InstanceId, Mapping[str, int]]:
         return {id: its.figures for id, its in self._sessions.items() if its.figures}
@@ -257,8 +243,7 @@ class Reader:
 
     def forget(self, id: InstanceId) -> None:
         """The session was deleted."""
-        if (its := self._sessions.pop(id, None)) is not None:
-            its.news.set()
+        self._sessions.pop(id, _Session()).news.set()
 
     def end(self) -> None:
         self.ending = True
@@ -272,7 +257,6 @@ class Reader:
         if after is None:
             page = await self._look(id, 0, 1)
             return Page([], page.newest, page.oldest, page.newest)
-
         raw = await self.ask(id, "messages", {"after": after, "limit": limit})
         try:
             page = msgspec.convert(raw, Page)

@@ -21,11 +21,7 @@ MOST_PARTS = 1024
 """Entries of a list."""
 
 MESSAGE, GAP = "message", "message_gap"
-TYPES = (
-    *("text", "image", "video", "audio", "document", "sticker"),
-    *("location", "contact", "poll", "other"),
-)
-STATES = ("server", "delivered", "read", "played", "error")
+TYPES = "text, image, video, audio, document, sticker, location, contact, poll, other"
 PRIVATE = "_"
 """A key that begins so is never shown: what a later download needs."""
 
@@ -46,7 +42,7 @@ COMMON: _Fields = {
 """The fields of every record beside v, id, kind, cursor and kept, with their meaning."""
 OWN: Mapping[str, _Fields] = {
     MESSAGE: {
-        "type": (_WORD, f"one of {', '.join(TYPES)}"),
+        "type": (_WORD, f"one of {TYPES}"),
         "text": (_TEXT, "its text, or the caption of what it brings"),
         "name": (_WORD, "the name that the sender gave itself"),
         "quote": (_OBJECT, "the message it answers: message_id, sender, text"),
@@ -62,7 +58,7 @@ OWN: Mapping[str, _Fields] = {
     "message_delete": {},
     "message_vote": {"options": (_WORDS, "names of the options, or their hashes in hex")},
     "message_ack": {
-        "state": (_WORD, f"one of {', '.join(STATES)}"),
+        "state": (_WORD, "one of server, delivered, read, played, error"),
         "participant": (_WORD, 'who of a group; "" = the chat'),
     },
     "call": {
@@ -78,11 +74,10 @@ OWN: Mapping[str, _Fields] = {
     },
 }
 """Each kind with the fields that only it has. A gap is made for a reader and never kept."""
-KINDS = tuple(kind for kind in OWN if kind != GAP)
 _PERSONS = ("chat", "sender", "alias", "participant")
 _DEVICE = re.compile(r":[0-9]{1,5}@")
 """In a jid of one of a person's devices, 49…:12@s.whatsapp.net: records name the person."""
-_BY_KIND = {kind: {**COMMON, **own} for kind, own in OWN.items()}
+_BY_KIND = {kind: {**COMMON, **own} for kind, own in OWN.items() if kind != GAP}
 
 
 def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +87,7 @@ def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
     id, kind = raw.get("id"), raw.get("kind")
     if not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID:
         raise ValueError(f"a record's id is not 1 to {LONGEST_ID} characters long")
-    if kind not in KINDS:
+    if kind not in _BY_KIND:
         raise ValueError(f"no record is of kind {kind!r:.40}")
     found: dict[str, Any] = {"v": VERSION, "id": id, "kind": kind}
     for name, (wanted, _) in _BY_KIND[kind].items():
@@ -129,8 +124,7 @@ def gap(first: int, last: int, since: float, missing: int | None) -> dict[str, A
 
 def erased(after: int, now_wall: float) -> dict[str, Any]:
     """The gap before a session's first record, for a reader that had others of it."""
-    own = {"id": f"g:{after}:erased", "kind": GAP, "cursor": 0, "kept": now_wall}
-    return {"v": VERSION, **own}
+    return {"v": VERSION, "id": f"g:{after}:erased", "kind": GAP, "cursor": 0, "kept": now_wall}
 
 
 def read(body: Any) -> dict[str, Any] | None:

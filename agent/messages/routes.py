@@ -1,19 +1,27 @@
-"""What arrived in a session, in pages or live; and what waits to be sent of it."""
+"""What arrived in a session, in pages or live, with its files; and what waits to be sent of it.
+
+A file goes out in pieces of which one is in memory. Its name and its type are words of the contact:
+neither may choose a path, draw on a terminal or run as a page.
+"""
 
 import asyncio
+import mimetypes
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, Route
+from agent.api.http.envelope import HEADERS
 from agent.api.http.fields import INTEGER, STRING, Field
 from agent.api.http.live import send_frame, serve_live
 from agent.core.model import ID_PATTERN
 from agent.deliver.bus import NOTHING, Subscription
+from agent.engines.phones import digits_of
 from agent.errors import InvalidRequest, Refused, TryLater, Unauthorized, WaError
-from agent.messages.media_file import MEDIA, media
 from agent.messages.outcomes import State
 from agent.messages.reader import ENDING, LONGEST_PAGE, LOOK_AGAIN, READER, Reader
 from agent.messages.record import COMMON, OWN
@@ -22,12 +30,24 @@ ONE = f"/api/instance/{{id:{ID_PATTERN}}}"
 NEWEST = "newest"
 LONGEST_CURSOR = 15
 """Digits: beyond them not every reader's numbers are exact, and no session comes so far."""
-FRAMES = 50
-"""Records in memory for one WebSocket."""
 _WAIT = 15.0
 """Seconds after which a WebSocket looks again though it heard of no news."""
 _EXPECTED_BACK = ("not_running", "slow")
 """Codes of a session whose worker is expected back."""
+OCTETS = "application/octet-stream"
+SAFE = (
+    *("image/jpeg", "image/png", "image/gif", "image/webp", "application/pdf"),
+    *("audio/ogg", "audio/mpeg", "audio/mp4", "audio/aac", "audio/amr"),
+    *("video/mp4", "video/3gpp", "video/webm"),
+)
+"""Types that no browser runs as a page; any other file is only octets."""
+LONGEST_NAME = 150
+"""Bytes, as file systems count."""
+PIECE = 256 * 1024
+SLOWEST = 32 * 1024
+"""Bytes a second that a reader must take of the whole, beside a minute."""
+_LOAD_WAIT = 30
+_NO_NAME = re.compile(r"[^\w .,()\[\]+=@~#-]", re.ASCII)
 
 
 # What arrived
@@ -47,11 +67,8 @@ async def read(call: Call) -> Json:
 async def live(call: Call) -> web.StreamResponse:
     after, reader = cursor_of(call), call.parts.reader
     if call.request.headers.get("Upgrade", "").lower() != "websocket":
-        raise Refused(
-            f"cannot follow messages of {call.id} without a WebSocket to its own machine; without"
-            " one ask …/messages?wait=30",
-            code="websocket_needed",
-        )
+        why = f"cannot follow messages of {call.id} without a WebSocket to its own machine"
+        raise Refused(f"{why}; without one ask …/messages?wait=30", code="websocket_needed")
     try:
         page = await reader.page(call.id, after, limit=1)
         after = page.next if after is None else after
@@ -69,7 +86,7 @@ async def _write(
     """The listener sets the pace; one that does not read is let go."""
     while not reader.ending:
         try:
-            page = await reader.page(call.id, after, limit=FRAMES, wait=_WAIT)
+            page = await reader.page(call.id, after, limit=50, wait=_WAIT)
         except WaError as error:
             if error.code == ENDING:
                 break
@@ -106,11 +123,68 @@ def cursor_of(call: Call) -> int | None:
         return None
     # int() alone would take "1_0", " 1" and Arabic digits.
     if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_CURSOR):
-        raise InvalidRequest(
-            f"cannot use the field 'after': it must be a cursor or {NEWEST}, not {text!r:.40}",
-            field="after",
-        )
+        why = f"cannot use the field 'after': it must be a cursor or {NEWEST}, not {text!r:.40}"
+        raise InvalidRequest(why, field="after")
     return int(text)
+
+
+# Its files
+
+
+def type_of(mimetype: object) -> str:
+    """One of SAFE, else octets."""
+    plain = mimetype.partition(";")[0].strip().lower() if isinstance(mimetype, str) else ""
+    return plain if plain in SAFE else OCTETS
+
+
+def file_name(filename: object, mimetype: object) -> str:
+    """One part of a path without signs that control something; never empty, never hidden."""
+    last = re.split(r"[/\\]", filename if isinstance(filename, str) else "")[-1]
+    name = "".join(sign for sign in last if sign.isprintable() and sign not in '<>:"|?*')
+    cut = name.encode("utf-8", "ignore")[:LONGEST_NAME].decode("utf-8", "ignore")
+    return cut.strip(" .") or f"file{mimetypes.guess_extension(type_of(mimetype)) or ''}"
+
+
+def disposition(name: str) -> str:
+    """RFC 6266: for old readers in ASCII, for others as it is."""
+    plain = _NO_NAME.sub("_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+async def media(call: Call) -> web.StreamResponse:
+    call.supervisor.view(call.id)
+    chat, wait = call.query.get("chat", ""), float(call.query.get("wait", _LOAD_WAIT))
+    if chat and "@" not in chat:
+        chat = f"{digits_of(chat)}@s.whatsapp.net"
+    message, loop = call.request.match_info["message"], asyncio.get_running_loop()
+    async with call.parts.reader.media(call.id, message, chat, wait) as (about, file):
+        answer = web.StreamResponse(headers=_headers(about))
+        answer.content_length = size = about["size"]
+        try:
+            await answer.prepare(call.request)
+            async with asyncio.timeout(60.0 + size / SLOWEST):
+                while piece := await loop.run_in_executor(None, file.read, PIECE):
+                    await answer.write(piece)
+                await answer.write_eof()
+        except (OSError, TimeoutError) as error:
+            # Half an answer is out: only the end of the connection tells the reader.
+            if call.request.transport is not None:
+                call.request.transport.abort()
+            raise ConnectionResetError("a file was not read to its end") from error
+        return answer
+
+
+def _headers(about: Mapping[str, Any]) -> dict[str, str]:
+    mimetype = about.get("mimetype")
+    return {
+        **HEADERS,
+        "Content-Type": type_of(mimetype),
+        "Content-Disposition": disposition(file_name(about.get("filename"), mimetype)),
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Cache-Control": "private, no-store",
+        "X-Content-Type-Options": "nosniff",
+        "X-Media-SHA256": str(about["sha256"]),
+    }
 
 
 # What waits to be sent
@@ -121,11 +195,8 @@ async def list_outbox(call: Call) -> Json:
     sending, query = call.parts.sending, call.query
     limit = query.get("limit", 100)
     rows = await sending.page(call.id, query.get("state", ""), query.get("before", ""), limit)
-    return {
-        "messages": rows,
-        "outbox": sending.waiting(call.id),
-        "before": rows[-1]["id"] if len(rows) == limit else None,
-    }
+    before = rows[-1]["id"] if len(rows) == limit else None
+    return {"messages": rows, "outbox": sending.waiting(call.id), "before": before}
 
 
 async def show(call: Call) -> Json:
@@ -148,6 +219,10 @@ def _schema(required: str, **fields: tuple[Mapping[str, Any], str]) -> dict[str,
 
 
 _INTEGER, _BOOLEAN, _KINDS = {"type": "integer"}, {"type": "boolean"}, {"enum": list(OWN)}
+# One of the outbox ("out_…") or of WhatsApp.
+_SENT = f"{ONE}/outbox/{{message:[A-Za-z0-9._:@=-]{{1,200}}}}"
+_OPERATE = Right.OPERATE
+# fmt: off
 _RECORD = _schema(
     "v cursor id kind",
     v=(_INTEGER, "version of the record's form"),
@@ -164,61 +239,41 @@ _PAGE = _schema(
     records=({"type": "array", "items": _RECORD}, "oldest first"),
     next=(_INTEGER, "the `after` of the next request"),
     oldest=(_INTEGER, "cursor of the oldest record that is kept"),
-    newest=(_INTEGER, "cursor of the newest one"),
-    more=(_BOOLEAN, "there is more already"),
+    newest=(_INTEGER, "cursor of the newest one"), more=(_BOOLEAN, "there is more already"),
 )
 _AFTER = Field(
-    "after",
-    STRING,
-    'cursor of the last record that you have; default 0 = begin at the oldest; "newest" = only what'
-    " comes from now on",
-    least=1,
-    most=LONGEST_CURSOR,
-    pattern=f"{NEWEST}|[0-9]{{1,{LONGEST_CURSOR}}}",
+    "after", STRING, 'cursor of the last record that you have; default 0 = begin at the oldest;'
+    ' "newest" = only what comes from now on',
+    least=1, most=LONGEST_CURSOR, pattern=f"{NEWEST}|[0-9]{{1,{LONGEST_CURSOR}}}",
 )
 _READ = (
-    _AFTER,
-    Field("limit", INTEGER, "records at most, default 100", least=1, most=LONGEST_PAGE),
+    _AFTER, Field("limit", INTEGER, "records at most, default 100", least=1, most=LONGEST_PAGE),
     Field("wait", INTEGER, "seconds to wait for the first record, default 0", most=60),
+)
+_MEDIA = (
+    Field("chat", STRING, "jid or number of the chat: then the message is named by WhatsApp's id"
+          " (`message_id`), not by the id of its record", least=1, most=128),
+    Field("wait", INTEGER, f"seconds to wait until the file is loaded, default {_LOAD_WAIT}; then"
+          " 503 `media_loading`, and the load goes on", most=60),
 )
 _LIST = (
     Field("state", STRING, "only these", choices=tuple(State)),
     Field("before", STRING, "the id of the last one that was seen", least=1, most=200),
     Field("limit", INTEGER, "most messages, default 100", least=1, most=500),
 )
-# One of the outbox ("out_…") or of WhatsApp.
-_SENT = f"{ONE}/outbox/{{message:[A-Za-z0-9._:@=-]{{1,200}}}}"
-_OPERATE = Right.OPERATE
-
 ROUTES = (
-    Route(
-        *("GET", f"{ONE}/messages", _OPERATE, read),
-        "What arrived in a session, oldest first: messages, reactions, states of sent ones, calls",
-        query=_READ,
-        waits=True,
-        shows=_PAGE,
-    ),
-    Route(
-        *("GET", f"{ONE}/messages/live", _OPERATE, live),
-        "The same over a WebSocket: one record each",
-        query=(_AFTER,),
-        answers=(101,),
-    ),
-    Route(
-        *("GET", "/api/messages", Right.READ, count),
-        "How many kept records wait for who gets them, by session",
-    ),
-    Route(
-        *("GET", f"{ONE}/messages/{{message:[^/]{{1,600}}}}/media", _OPERATE, media),
-        "The file that a message brought, as an attachment; it is loaded from WhatsApp first where"
-        " it is not kept yet",
-        query=MEDIA,
-    ),
-    Route(
-        *("GET", f"{ONE}/outbox", _OPERATE, list_outbox),
-        "Messages that wait to be sent and what became of the others, newest first",
-        query=_LIST,
-    ),
+    Route("GET", f"{ONE}/messages", _OPERATE, read, "What arrived in a session, oldest first:"
+          " messages, reactions, states of sent ones, calls", query=_READ, waits=True, shows=_PAGE),
+    Route("GET", f"{ONE}/messages/live", _OPERATE, live,
+          "The same over a WebSocket: one record each", query=(_AFTER,), answers=(101,)),
+    Route("GET", "/api/messages", Right.READ, count,
+          "How many kept records wait for who gets them, by session"),
+    Route("GET", f"{ONE}/messages/{{message:[^/]{{1,600}}}}/media", _OPERATE, media, "The file that"
+          " a message brought, as an attachment; it is loaded from WhatsApp first where it is not"
+          " kept yet", query=_MEDIA),
+    Route("GET", f"{ONE}/outbox", _OPERATE, list_outbox,
+          "Messages that wait to be sent and what became of the others, newest first", query=_LIST),
     Route("GET", _SENT, _OPERATE, show, "One message to send, by its id or by WhatsApp's"),
     Route("DELETE", _SENT, _OPERATE, cancel, "Cancel a message that was not sent yet", ()),
 )
+# fmt: on

@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,17 +20,10 @@ from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.failpoint import failpoint
 from agent.log import about
-from agent.messages.media import OutgoingFiles
-from agent.messages.outbox import CUT, Ack, Outbox, OutMessage, chat_of
-from agent.messages.outcomes import (
-    UNKNOWN_OUTCOME,
-    Hold,
-    Holds,
-    State,
-    explain_refusal,
-    judge,
-    next_try,
-)
+from agent.messages.media import OutFiles
+from agent.messages.outbox import Outbox, OutMessage, chat_of
+from agent.messages.outcomes import LEFT, UNSURE, Hold, Holds, State, judge, next_try, refusal_of
+from agent.messages.settings import MessagesSettings, PaceSettings
 from agent.supervise.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -40,8 +33,6 @@ AT_ONCE = 4
 LOOK_AGAIN = 10.0
 """Seconds after which a session that is held is looked at again; its events wake earlier."""
 LEAST_WAIT, LONGEST_WAIT = 0.05, 60.0
-WRITE_AGAIN = 5.0
-MOST_EARLY = 1000
 ME = "me"
 """In the place of a jid: this session's account."""
 _CHANGES = ("reaction", "delete")
@@ -55,11 +46,8 @@ ended, and the agent stops."""
 class Limits:
     """The settings in force."""
 
-    expires_hours: float = 24.0
-    most: int = 10_000
-    megabytes: int = 1024
-    per_minute: float = 0.0
-    """Messages a minute at most; 0 = as many as come."""
+    messages: MessagesSettings = field(default_factory=MessagesSettings)
+    pace: PaceSettings = field(default_factory=PaceSettings)
 
 
 @dataclass(slots=True, eq=False)
@@ -92,12 +80,7 @@ class SessionSender:
     """`run` sends; its caller adds messages, wakes it and takes messages back."""
 
     def __init__(
-        self,
-        id: InstanceId,
-        sessions: Supervisor,
-        outbox: Outbox,
-        files: OutgoingFiles,
-        limits: Limits,
+        self, id: InstanceId, sessions: Supervisor, outbox: Outbox, files: OutFiles, limits: Limits
     ) -> None:
         self.id = id
         self.ended: Callable[[Waiting, State, str, End], None] = lambda waiting, *_: None
@@ -108,18 +91,15 @@ class SessionSender:
         self.hold: Hold | None = None
         self._chats: dict[str, deque[Waiting]] = {}
         """Each with its messages in their order; the one that was sent to last is the last."""
-        self._sessions, self._outbox, self._files = sessions, outbox, files
-        self._limits = limits
+        self._sessions, self._outbox, self._files, self._limits = sessions, outbox, files, limits
         self._holds = Holds()
         self._wake = asyncio.Event()
         self._tries: set[asyncio.Task[None]] = set()
-        self._early: deque[Ack] = deque(maxlen=MOST_EARLY)
-        """Acknowledgements that came while a try was under way, of messages not known yet."""
         self._tried_at: float | None = None
         """Boot time of the last try; None: not read yet."""
 
     def add(self, row: OutMessage, *, impatient: bool = False) -> Waiting:
-        waiting = Waiting(row, impatient, boot_now() + row.not_before_wall - time.time())
+        waiting = Waiting(row, impatient, row.not_before_wall - self._outbox.ahead)
         self.waiting[row.number] = waiting
         self._chats.setdefault(row.lane, deque()).append(waiting)
         self.bytes += row.size
@@ -136,17 +116,15 @@ class SessionSender:
             self.bytes -= waiting.row.size
             self._wake.set()
 
-    def oldest(self) -> OutMessage | None:
-        return next((each.row for each in self.waiting.values()), None)
+    def oldest(self) -> float | None:
+        """Unix time at which the one that waits longest was accepted."""
+        its = (each.row.accepted_wall + self._outbox.set_by for each in self.waiting.values())
+        return next(its, None)
 
     def wake(self) -> None:
         """The session changed, perhaps for the better."""
         self._holds.changed()
         self._wake.set()
-
-    def note_early(self, acks: Sequence[Ack]) -> None:
-        if self._tries:
-            self._early.extend(acks)
 
     async def take_back(self, waiting: Waiting, state: State, words: str) -> bool:
         """End one before its time; False: a try of it is under way, or it has ended. Its
@@ -185,8 +163,7 @@ class SessionSender:
             await asyncio.wait(self._tries, timeout=within)
         for task in self._tries:
             task.cancel()
-        if self._tries:
-            await asyncio.wait(self._tries)
+        await asyncio.gather(*self._tries, return_exceptions=True)
         for waiting in self.waiting.values():
             waiting.tell(None)
 
@@ -197,8 +174,7 @@ class SessionSender:
     async def _start_tries(self, view: InstanceView) -> None:
         while not self._full:
             self.hold = await self._pause()
-            waiting = None if self.hold else self._take()
-            if waiting is None:
+            if self.hold is not None or (waiting := self._take()) is None:
                 break
             self._tried_at = boot_now()
             task = asyncio.create_task(self._try(waiting, view), name=f"outbox of {self.id}")
@@ -210,8 +186,7 @@ class SessionSender:
         is no other. Chats take turns, so one with many messages delays no other."""
         firsts, now = (chat[0] for chat in self._chats.values()), boot_now()
         due = (each for each in firsts if not each.under_way and each.due <= now)
-        first = min(due, key=lambda each: each.refused, default=None)
-        if first is not None:
+        if first := min(due, key=lambda each: each.refused, default=None):
             first.under_way, first.refused = True, False
         return first
 
@@ -222,11 +197,11 @@ class SessionSender:
 
     async def _pause(self) -> Hold | None:
         """The limit of messages a minute, which counts retries. A restart gives no more of them."""
-        if not self._limits.per_minute:
+        if not (rate := self._limits.pace.per_minute):
             return None
-        share = 60.0 / self._limits.per_minute
+        share = 60.0 / rate
         if self._tried_at is None:
-            ago = time.time() - await self._outbox.last_begun(self.id)
+            ago = self._outbox.now() - await self._outbox.last_begun(self.id)
             self._tried_at = boot_now() - max(ago, 0.0)
         if (left := self._tried_at + share - boot_now()) <= 0:
             return None
@@ -236,8 +211,6 @@ class SessionSender:
 
     def _over(self, task: "asyncio.Task[None]") -> None:
         self._tries.discard(task)
-        if not self._tries:
-            self._early.clear()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a try to send failed", exc_info=error, extra=about(self.id))
         self._wake.set()
@@ -277,7 +250,7 @@ class SessionSender:
                 await self._unsure(waiting, "the agent ended while it was sent")
                 return
             # On the disk before the session hears of it.
-            await self._outbox.change(row.number, State.SENDING, begun_wall=time.time())
+            await self._outbox.change(row.number, State.SENDING, begun_wall=self._outbox.now())
         except StoreError as error:
             self._holds.refuse(error.code, str(error), boot_now(), random.random())
             self._put_back(waiting)
@@ -291,7 +264,7 @@ class SessionSender:
             await self._failed(waiting, error, engine)
         except Exception as error:
             log.exception("internal error: it may have sent a message", extra=about(self.id))
-            unsure = TryLater(f"internal error: {type(error).__name__}", code=UNKNOWN_OUTCOME)
+            unsure = TryLater(f"internal error: {type(error).__name__}", code=UNSURE)
             await self._failed(waiting, unsure, engine)
         else:
             failpoint("outbox_sent")
@@ -304,13 +277,9 @@ class SessionSender:
         told = {"message_id": message_id, "answer": json.dumps(dict(answer))}
         await self._end(waiting, State.SENT, answer, "", "", **told)
         failpoint("outbox_noted")
-        names = (message_id, message_id[:CUT])
-        early = [ack for ack in self._early if message_id and ack.message_id in names]
-        if early:
-            await self._outbox.note_acks(self.id, early)
 
     async def _failed(self, waiting: Waiting, error: WaError, engine: str) -> None:
-        shown, row = explain_refusal(engine, error), waiting.row
+        shown, row = refusal_of(engine, error), waiting.row
         found = judge(shown.code, str(error), row.tries + 1)
         wait, now = 0.0, boot_now()
         if found == "session":
@@ -318,34 +287,33 @@ class SessionSender:
             waiting.refused = True
         else:
             wait = next_try(row.tries + 1, random.random())
-            row = replace(row, tries=row.tries + 1, not_before_wall=time.time() + wait)
+            row = replace(row, tries=row.tries + 1, not_before_wall=self._outbox.now() + wait)
         if found == "unknown":
             if not entry_of(engine).repeats:
                 await self._unsure(waiting, str(shown))
                 return
             row = replace(row, state=State.SENDING)
-        elif found == "final" and waiting.maybe_out:
-            words = f"an earlier try may have sent it; the last one: {shown}"
-            await self._unsure(waiting, words)
-            return
         elif found == "final" or (waiting.impatient and not waiting.maybe_out):
             await self._fail(waiting, shown)
             return
         waiting.row, waiting.due = row, now + wait
-        told: dict[str, Any] = {"tries": row.tries, "not_before_wall": row.not_before_wall}
+        told = {"tries": row.tries, "reason": shown.code, "sentence": str(shown)}
         try:
-            told |= {"reason": shown.code, "sentence": str(shown)}
-            await self._outbox.change(row.number, row.state, **told)
+            at = row.not_before_wall
+            await self._outbox.change(row.number, row.state, not_before_wall=at, **told)
         except StoreError as failure:
             log.error("cannot note a try: %s", failure, extra=about(self.id))
         self._put_back(waiting)
 
     async def _unsure(self, waiting: Waiting, words: str) -> None:
-        error = TryLater(f"cannot send with {self.id}: {words}", code=UNKNOWN_OUTCOME)
+        error = TryLater(f"cannot send with {self.id}: {words}", code=UNSURE)
         await self._end(waiting, State.UNKNOWN, error, State.UNKNOWN.value, words)
 
     async def _fail(self, waiting: Waiting, error: WaError, *, tries: int = 1) -> None:
-        """It did not go out: its Idempotency-Key may be used again."""
+        """Where it surely did not go out, its Idempotency-Key may be used again."""
+        if waiting.maybe_out:
+            await self._unsure(waiting, f"an earlier try may have sent it; the last one: {error}")
+            return
         told = {"repeats": "", "tries": waiting.row.tries + tries}
         await self._end(waiting, State.FAILED, error, error.code, str(error), **told)
 
@@ -364,7 +332,7 @@ class SessionSender:
                     log.error("an end is written later: %s", error, extra=about(self.id))
                     self.ended(waiting, state, reason, end)
                 said = True
-                await asyncio.sleep(WRITE_AGAIN)
+                await asyncio.sleep(5.0)
         await asyncio.to_thread(self._files.remove, waiting.row.file)
         self.drop(waiting)
         if not said:
@@ -376,13 +344,14 @@ async def complete(
 ) -> Mapping[str, Any]:
     """The message with WhatsApp's id and the writer of the earlier one that it is about: replied
     to, reacted to, edited, deleted."""
-    kind, about = message["type"], message["type"] in ("edit", "delete", "reaction")
+    kind = message["type"]
+    about = kind in ("edit", "delete", "reaction")
     its, writer = ("message_id", "sender") if about else ("quote", "quote_from")
     if its not in message:
         return message
     whole, chat = dict(message), chat_of(str(message["to"]))
     row = await outbox.find(id, whole[its])
-    if row is not None and row.chat == chat and row.state.left and row.type not in _CHANGES:
+    if row is not None and row.chat == chat and row.state in LEFT and row.type not in _CHANGES:
         whole[its] = row.message_id
         whole.setdefault(writer, ME)
     elif whole[its].startswith("out_"):
@@ -393,8 +362,8 @@ async def complete(
         found = (await sessions.find(id, jid, [whole[its]])).get(whole[its])
         if found is not None:
             whole.setdefault(writer, ME if found.get("from_me") else str(found.get("sender", "")))
-        if found is not None and its == "quote":
-            whole |= {"quote_text": found.get("text", ""), "quote_type": found.get("type", "")}
+            if its == "quote":
+                whole |= {"quote_text": found.get("text", ""), "quote_type": found.get("type", "")}
     if kind == "delete":
         whole.setdefault(writer, ME)
     return whole

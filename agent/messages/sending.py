@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,12 +23,13 @@ from agent.engines.receiver import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.failpoint import failpoint
 from agent.log import about
-from agent.messages.media import OutgoingFiles
-from agent.messages.outbox import NAME, Ack, Mark, Outbox, OutMessage, chat_of, hash_of
-from agent.messages.outcomes import UNKNOWN_OUTCOME, State
+from agent.messages.media import OutFiles
+from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of
+from agent.messages.outcomes import LEFT, UNSURE, WAITING, Hold, State
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
 from agent.messages.settings import MESSAGES, PACE
+from agent.metrics.family import Family, Row
 from agent.store.database import Store
 from agent.supervise.supervisor import Supervisor
 
@@ -37,18 +38,15 @@ log = logging.getLogger(__name__)
 FOLDER = "outbox"
 MARK = "outbox.mark"
 """The fact of the agent's database that knows the mark of the outbox."""
-OPENS_WITHIN = 10.0
-"""Seconds that a request waits for the outbox just after the agent's start."""
 OPEN_AGAIN = 10.0
-TRIES_END_WITHIN = 5.0
-TICK = 1.0
 TIDY_EVERY = 5.0
-HOUR = 3600.0
-LOOK_EVERY = 5.0
-"""Seconds, at least, between two looks at the acknowledgements that were kept."""
 EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
 ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)
-MOST_REASONS = 40
+_KEPT = {
+    "waiting": ("wa_messages_waiting", "Kept records that wait for a reader."),
+    "bytes": ("wa_messages_bytes", "Size of the kept records, by session."),
+    "lost": ("wa_messages_lost_total", "Those dropped before that, by session."),
+}
 
 
 class TooManyWait(TryLater):
@@ -84,22 +82,23 @@ class Sending:
         self.senders: dict[InstanceId, SessionSender] = {}
         """Of each session that has something to send."""
         self.counts: dict[InstanceId, Counts] = {}
-        self._path, self._files = folder / NAME, OutgoingFiles(folder / FOLDER)
+        self._path, self._files = folder / NAME, OutFiles(folder / FOLDER)
         self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
         self._outbox: Outbox | None = None
         self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
         self._opened = asyncio.Event()
         self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
+        self.dropped: dict[InstanceId, int] = {}
+        """Messages that a deletion ended, until it was answered."""
         self.lost = ""
         """What of the outbox was lost before this agent opened it."""
-        self._untidy = False
+        self._untidy = True
         """True if a message ended since the journal was emptied of what it said."""
 
     def take_on(self, config: Config) -> None:
         """The settings that were read."""
-        (messages,), (pace,) = rows_of(config, MESSAGES), rows_of(config, PACE)
-        self.limits.expires_hours, self.limits.per_minute = messages.expires_hours, pace.per_minute
-        self.limits.most, self.limits.megabytes = messages.outbox_most, messages.outbox_megabytes
+        (self.limits.messages,) = rows_of(config, MESSAGES)
+        (self.limits.pace,) = rows_of(config, PACE)
 
     async def run(self) -> None:
         """Until the agent stops. A file that cannot be opened ends no session: messages are
@@ -127,14 +126,17 @@ class Sending:
         Idempotency-Key; `digest`: of that request."""
         outbox = await self._ready()
         view, name = self._sessions.view(id), f"out_{secrets.token_hex(12)}"
-        born, now = view.instance.created_wall, time.time()
+        born, now = view.instance.created_wall, outbox.now()
         # An engine that can derives WhatsApp's id from `key`: sent again it is the same message.
         content = {"key": hash_of((name,), born), **message}
         content["to"] = check_receiver(str(content["to"]))
         apart = content.pop("content", "")
         text = json.dumps(content, separators=(",", ":"))
         chat = chat_of(content["to"])
-        lane, expires = await self._lane(id, chat), expires_in or self.limits.expires_hours * HOUR
+        lane, expires = (
+            await self._lane(id, chat),
+            expires_in or self.limits.messages.expires_hours * 3600,
+        )
         row = OutMessage(
             *(0, name, id, born, account_of(view), lane, chat, str(content["type"])),
             *(State.ACCEPTED, now, now, now + expires),
@@ -154,10 +156,9 @@ class Sending:
         if waiting is not None and (seconds or (taken.again and waiting.ending is not None)):
             waiting.clients += 1
             try:
-                async with asyncio.timeout(seconds if waiting.ending is None else 0):
-                    await waiting.over.wait()
-            except TimeoutError:
-                pass
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds if waiting.ending is None else 0):
+                        await waiting.over.wait()
             finally:  # no refusal of a try ends a message whose clients have gone
                 waiting.clients -= 1
                 waiting.impatient &= bool(waiting.clients)
@@ -166,9 +167,9 @@ class Sending:
             raise end
         if end is not None:
             return 200, end
-        if row.state.left:
-            return 200, json.loads(row.answer) if seconds else row.show()
-        if row.state.waits:
+        if row.state in LEFT:
+            return 200, json.loads(row.answer) if seconds else self._show(row)
+        if row.state in WAITING:
             look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
             return 202, {**self._show(row), "look": look}
         if row.state in (State.CANCELLED, State.EXPIRED):
@@ -177,7 +178,7 @@ class Sending:
             raise Refused(words, field="Idempotency-Key", code=row.state.value)
         words = "cannot tell whether the first request with this Idempotency-Key sent the message"
         more = f"({row.sentence}); check it before you send it with another key"
-        raise TryLater(f"{words} {more}", code=UNKNOWN_OUTCOME)
+        raise TryLater(f"{words} {more}", code=UNSURE)
 
     async def page(
         self, id: InstanceId, state: str = "", before: str = "", limit: int = 100
@@ -196,8 +197,7 @@ class Sending:
         outbox = await self._ready()
         row = await self._find(outbox, id, message)
         sender = self.senders.get(id)
-        waiting = None if sender is None else sender.waiting.get(row.number)
-        if sender is None or waiting is None:
+        if sender is None or (waiting := sender.waiting.get(row.number)) is None:
             why = f"cannot cancel {message}: it is {row.state.value} already"
             raise Refused(why, code="message_ended")
         if not await sender.take_back(waiting, State.CANCELLED, "cancelled by an operator"):
@@ -208,16 +208,15 @@ class Sending:
     def waiting(self, id: InstanceId) -> Mapping[str, Any]:
         """As a session's JSON shows it; {} where nothing waits."""
         sender = self.senders.get(id)
-        oldest = None if sender is None else sender.oldest()
-        if sender is None or oldest is None:
+        if sender is None or (oldest := sender.oldest()) is None:
             return {}
-        hold = sender.hold
+        hold = sender.hold or Hold("", "")
         return {
             "waiting": len(sender.waiting),
-            "oldest": wall_text(oldest.accepted_wall),
-            "reason": hold.code if hold else "",
-            "sentence": hold.sentence if hold else "",
-            "until": wall_text(hold.until_wall) if hold and hold.until_wall else None,
+            "oldest": wall_text(oldest),
+            "reason": hold.code,
+            "sentence": hold.sentence,
+            "until": wall_text(hold.until_wall) if hold.until_wall else None,
         }
 
     def failed(self, id: InstanceId) -> int:
@@ -233,11 +232,29 @@ class Sending:
             "last_sent": None if its.sent_wall is None else wall_text(its.sent_wall),
         }
 
+    def families(self, sessions: Iterable[InstanceId]) -> Iterator[Family]:
+        """For /metrics, also of what sessions keep of what arrived."""
+        kept = self._reader.figures().items()
+        for figure, (name, meaning) in _KEPT.items():
+            yield Family(name, meaning, [({"session": id}, its[figure]) for id, its in kept])
+        waiting, oldest, ended = list[Row](), list[Row](), list[Row]()
+        for id in sessions:
+            its = self.senders.get(id)
+            waiting.append(({"session": id}, len(its.waiting) if its else 0))
+            if its and (since := its.oldest()) is not None:
+                oldest.append(({"session": id}, since))
+            counts = self.counts.get(id, Counts()).ended
+            ended += [({"session": id, "state": it.value}, counts[it]) for it in ENDS]
+        meaning = "Messages that wait to be sent, by session."
+        yield Family("wa_outbox_waiting", meaning, waiting)
+        yield Family("wa_outbox_oldest_timestamp_seconds", "When the oldest was accepted.", oldest)
+        yield Family("wa_outbox_messages_total", "Messages that ended, by state.", ended)
+
     # Taking
 
     async def _ready(self) -> Outbox:
         with suppress(TimeoutError):
-            async with asyncio.timeout(OPENS_WITHIN):
+            async with asyncio.timeout(10.0):  # just after the agent's start
                 await self._opened.wait()
         if self._outbox is None:
             raise self._trouble
@@ -245,26 +262,23 @@ class Sending:
 
     async def _lane(self, id: InstanceId, chat: str) -> str:
         """The chat under the name by which both its names keep one order."""
-        with suppress(WaError):
-            asked = {"chat": chat}
-            other = await self._reader.ask(id, "messages_name", asked) if "@lid" in chat else {}
-            return chat_of(str(other.get("name") or "")) or chat
+        if "@lid" in chat:
+            with suppress(WaError):
+                other = await self._reader.ask(id, "messages_name", {"chat": chat})
+                chat = chat_of(str(other.get("name") or "")) or chat
         return chat
 
     def _must_fit(self, id: InstanceId, size: int) -> None:
-        sender, limits = self.senders.get(id), self.limits
-        if sender is not None and (count := len(sender.waiting)) >= limits.most:
-            raise TooManyWait(
-                f"cannot take the message: {count} messages of {id} wait to be sent, at most"
-                f" {limits.most} may ([messages] outbox_most); wa-agent why {id} says why"
-            )
+        sender, limits = self.senders.get(id), self.limits.messages
+        if sender is not None and (count := len(sender.waiting)) >= limits.outbox_most:
+            why = f"cannot take the message: {count} messages of {id} wait to be sent, at most"
+            most = f"{limits.outbox_most} may ([messages] outbox_most); wa-agent why {id} says why"
+            raise TooManyWait(f"{why} {most}")
         waiting = sum(each.bytes for each in self.senders.values())
-        if waiting + size > limits.megabytes << 20:
-            raise StoreError(
-                f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
-                f" {limits.megabytes} MiB may wait ([messages] outbox_megabytes)",
-                code="outbox_full",
-            )
+        if waiting + size > limits.outbox_megabytes << 20:
+            why = f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
+            most = f"{limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)"
+            raise StoreError(f"{why} {most}", code="outbox_full")
 
     async def _keep(
         self, outbox: Outbox, new: OutMessage, text: str, apart: str, *, impatient: bool
@@ -293,39 +307,34 @@ class Sending:
         return Taken(row, again, waiting)
 
     def _show(self, row: OutMessage) -> dict[str, Any]:
-        sender = self.senders.get(row.instance)
-        hold = None if sender is None else sender.hold
-        return row.show(hold.sentence if hold is not None else "")
+        hold = sender.hold if (sender := self.senders.get(row.instance)) else None
+        return row.show(hold.sentence if hold else "", self._outbox.set_by if self._outbox else 0.0)
 
     async def _find(self, outbox: Outbox, id: InstanceId, message: str) -> OutMessage:
         row = await outbox.find(id, message)
         if row is None:
-            raise NotFound(
-                f"cannot find the message {message}: the outbox of {id} has none of that id;"
-                f" messages that ended are shown for 72 hours (wa-agent outbox {id})",
-                code="message_unknown",
-            )
+            why = f"cannot find the message {message}: the outbox of {id} has none of that id"
+            more = f"messages that ended are shown for 72 hours (wa-agent outbox {id})"
+            raise NotFound(f"{why}; {more}", code="message_unknown")
         return row
 
     # Running
 
     async def _open(self) -> Outbox:
         while True:
-            outbox = None
             try:
                 known = await self._store.get_fact(MARK)
                 outbox = await Outbox.open(self._path, Mark(*json.loads(known)) if known else None)
-                rows = await self._take_over(outbox)
-            except BaseException as error:
-                if outbox is not None:
+                try:
+                    rows = await self._take_over(outbox)
+                except BaseException:
                     await outbox.close()
-                if not isinstance(error, WaError):
                     raise
+            except WaError as error:
                 if str(error) != str(self._trouble):
                     log.error("messages to send are refused: %s", error)
-                self._trouble = (
-                    error if error.http >= 503 else StoreError(str(error), code=error.code)
-                )
+                refused = StoreError(str(error), code=error.code)
+                self._trouble = error if error.http >= 503 else refused
                 self._opened.set()
                 await asyncio.sleep(OPEN_AGAIN)
                 continue
@@ -340,9 +349,9 @@ class Sending:
         if said := outbox.opened_so:
             self.lost = said
             log.error("%s", said)
-            entry = JournalEntry("store_repaired", said, Category.SYSTEM, wall=time.time())
-            await self._store.note(entry)
-        await self._store.put_facts({MARK: json.dumps([outbox.mark.id, outbox.mark.times])})
+            now = time.time()
+            await self._store.note(JournalEntry("store_repaired", said, Category.SYSTEM, wall=now))
+        await self._store.put_facts({MARK: json.dumps(outbox.mark)})
         for id in {row.instance for row in await outbox.waiting()}:
             await self._forget(outbox, id, 0.0)
         left = await outbox.waiting()
@@ -356,7 +365,7 @@ class Sending:
         running = [*tasks, *self._tasks.values()]
         for task in running:
             task.cancel()
-        stops = [sender.stop(TRIES_END_WITHIN) for sender in self.senders.values()]
+        stops = [sender.stop(5.0) for sender in self.senders.values()]
         await asyncio.gather(*stops, *running, return_exceptions=True)
         self.senders.clear()
         self._tasks.clear()
@@ -365,15 +374,11 @@ class Sending:
         await outbox.close()
 
     def _add(self, outbox: Outbox, row: OutMessage, *, impatient: bool) -> Waiting:
-        sender = self.senders.get(row.instance)
-        if sender is None:
-            sender = self.senders[row.instance] = SessionSender(
-                row.instance, self._sessions, outbox, self._files, self.limits
-            )
-            sender.ended = self._ended
-        if row.instance not in self._tasks:
+        if (sender := self.senders.get(row.instance)) is None:
+            sender = SessionSender(row.instance, self._sessions, outbox, self._files, self.limits)
+            sender.ended, self.senders[sender.id] = self._ended, sender
             work = self._run_sender(sender)
-            self._tasks[row.instance] = asyncio.create_task(work, name=f"outbox {row.instance}")
+            self._tasks[sender.id] = asyncio.create_task(work, name=f"outbox {sender.id}")
         return sender.add(row, impatient=impatient)
 
     async def _run_sender(self, sender: SessionSender) -> None:
@@ -388,28 +393,25 @@ class Sending:
         if state is State.SENT:
             counts.sent_wall = time.time()
         elif state in (State.FAILED, State.UNKNOWN):
-            known = reason in counts.reasons or len(counts.reasons) < MOST_REASONS
+            known = reason in counts.reasons or len(counts.reasons) < 40
             counts.reasons[reason if known else "other"] += 1
         waiting.tell(end)
 
     async def _tick(self, outbox: Outbox) -> None:
-        """Until the file is found damaged, or another one lies in its place."""
-        tidied = time.monotonic() - HOUR
+        """Until the file is found damaged, or is gone."""
+        tidied = time.monotonic()
         while True:
             holds = (sender.hold for sender in self.senders.values())
-            if outbox.is_away or any(hold and hold.code == "damaged" for hold in holds):
+            if not self._path.exists() or any(hold and hold.code == "damaged" for hold in holds):
                 return
-            if step := await outbox.follow_clock():
-                log.warning("the machine's clock was set by %+.0f s; messages wait on", step)
             for row in await outbox.overdue() if self.senders else ():
                 owner = self.senders.get(row.instance)
                 if owner is not None and (late := owner.waiting.get(row.number)) is not None:
                     await owner.take_back(late, State.EXPIRED, "it could not be sent in time")
-            age = time.monotonic() - tidied
-            if (self._untidy and age >= TIDY_EVERY) or age >= HOUR:
+            if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
                 self._untidy, tidied = False, time.monotonic()
                 await outbox.tidy()
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(1.0)
 
     async def _events(self, outbox: Outbox) -> None:
         """Changes that may let a session send, acknowledgements, deletions."""
@@ -422,7 +424,7 @@ class Sending:
                 its = self.senders.get(id)
                 if entry.kind == "ack":
                     message, word = entry.detail.get("id"), entry.detail.get("ack")
-                    await self._note_acks(outbox, id, [Ack(str(message), str(word), entry.wall)])
+                    await outbox.note_acks(id, [(str(message), str(word))])
                 elif entry.kind == "deleted":
                     await self._forget(outbox, id, entry.wall)
                 elif its is not None:
@@ -433,33 +435,26 @@ class Sending:
         changes = self._reader.follow_changes()
         ids: frozenset[InstanceId] = frozenset(await outbox.followed())
         while True:
-            for id, cursor in (await outbox.followed()).items():
-                if id in ids:
-                    with suppress(NotFound, Refused, TryLater):  # a change comes later
-                        await self._read_acks(outbox, id, cursor)
-            await asyncio.sleep(LOOK_EVERY)
+            for id, reached in (await outbox.followed()).items():
+                cursor: int | None = reached if id in ids else None
+                with suppress(NotFound, Refused, TryLater):  # a change comes later
+                    while cursor is not None:
+                        page = await self._reader.page(id, cursor, limit=LONGEST_PAGE)
+                        kept = [each for each in page.records if each["kind"] == "message_ack"]
+                        acks = [(it.get("message_id", ""), it.get("state", "")) for it in kept]
+                        await outbox.note_acks(id, acks, page.next)
+                        cursor = page.next if page.more else None
+            await asyncio.sleep(5.0)
             ids = await changes.next()
 
-    async def _read_acks(self, outbox: Outbox, id: InstanceId, cursor: int) -> None:
-        more = True
-        while more:
-            page = await self._reader.page(id, cursor, limit=LONGEST_PAGE)
-            kept = [each for each in page.records if each["kind"] == "message_ack"]
-            acks = [
-                Ack(it.get("message_id", ""), it.get("state", ""), it.get("at", 0.0)) for it in kept
-            ]
-            await self._note_acks(outbox, id, acks, page.next)
-            cursor, more = page.next, page.more
-
-    async def _note_acks(
-        self, outbox: Outbox, id: InstanceId, acks: Sequence[Ack], cursor: int | None = None
-    ) -> None:
-        early = await outbox.note_acks(id, [ack for ack in acks if ack.message_id], cursor)
-        if early and (sender := self.senders.get(id)) is not None:
-            sender.note_early(early)
+    async def forget(self, id: InstanceId) -> int:
+        """The instance was deleted: the number of its messages that are not sent."""
+        if self._outbox is not None:
+            await self._forget(self._outbox, id, time.time())
+        return self.dropped.pop(id, 0)
 
     async def _forget(self, outbox: Outbox, id: InstanceId, deleted_wall: float) -> None:
-        """The instance is deleted; another one of that name may have been made since."""
+        """Another instance of that name may have been made since."""
         born = 0.0
         with suppress(NotFound):
             made = self._sessions.view(id).instance.created_wall
@@ -468,6 +463,7 @@ class Sending:
         if not (gone := await outbox.forget_instance(id, born)):
             return
         self._untidy, sender = True, self.senders.get(id)
+        self.dropped[id] = self.dropped.get(id, 0) + len(gone)
         words = f"{len(gone)} accepted messages are not sent: their instance was deleted"
         for row in gone:
             if sender is not None and (waiting := sender.waiting.get(row.number)) is not None:
@@ -475,11 +471,10 @@ class Sending:
                 waiting.tell(NotFound(f"cannot send {row.id}: {id} was deleted", field="id"))
         await asyncio.to_thread(self._files.remove, *(row.file for row in gone))
         log.warning("%s", words, extra=about(id))
-        detail = {"count": len(gone)}
-        dropped = JournalEntry(
-            "messages_dropped", words, instance=id, wall=time.time(), detail=detail
+        told, now = {"count": len(gone)}, time.time()
+        await self._store.note(
+            JournalEntry("messages_dropped", words, instance=id, wall=now, detail=told)
         )
-        await self._store.note(dropped)
 
 
 async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:

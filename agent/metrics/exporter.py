@@ -1,238 +1,31 @@
-"""Renders /metrics from kept lines: a scrape costs only the changes since the last one.
+"""The answer of /metrics. A scrape takes what there is on the loop and writes it in a thread."""
 
-Each family has a column with a piece of text per session. A session whose view is the same object
-as before is skipped; a column without a change is not joined again.
-"""
-
-import os
-import resource
+import asyncio
 import time
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
-from operator import add
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, BackendView, InstanceView
-from agent.host.machine.memory import CoreUse, machine_memory
-from agent.host.machine.proc_table import TICKS, read_process
-from agent.metrics.agent import agent_samples
-from agent.metrics.backends import backend_samples
+from agent.metrics.agent import agent_families, backend_families
+from agent.metrics.family import Family, one, render
 from agent.metrics.http import HttpFigures
-from agent.metrics.sessions import (
-    FAMILIES,
-    IN_STATUS,
-    UPTIME,
-    Growing,
-    growing,
-    past_statuses,
-)
-from agent.metrics.text import (
-    COUNTER,
-    END_OF_OPENMETRICS,
-    GAUGE,
-    OPENMETRICS,
-    PLAIN,
-    Family,
-    sample,
-    wants_openmetrics,
-)
-
-_FRESH_SECONDS = 5.0
-
-_FAMILIES = {
-    family.name: family
-    for family in (
-        Family("process_cpu_seconds_total", COUNTER, "CPU time of the agent."),
-        Family("process_resident_memory_bytes", GAUGE, "Resident memory of the agent."),
-        Family("process_open_fds", GAUGE, "Open file descriptors of the agent."),
-        Family("process_max_fds", GAUGE, "File descriptors that the agent may open."),
-        Family("process_start_time_seconds", GAUGE, "Start of the agent's process."),
-        Family("wa_host_memory_total_bytes", GAUGE, "Memory of the machine."),
-        Family("wa_host_memory_used_bytes", GAUGE, "Memory in use on the machine."),
-        Family("wa_host_cpu_usage_ratio", GAUGE, "Use of all cores since the last reading."),
-        Family("wa_host_filesystem_avail_bytes", GAUGE, "Free space where the agent writes."),
-        Family("wa_host_filesystem_size_bytes", GAUGE, "Size of the file system it writes to."),
-    )
-}
-
-
-class MachineFigures:
-    def __init__(self, state_path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._state_path = state_path
-        self._clock = clock
-        self.started_wall = _started_wall()
-        """When this process began."""
-        self._cores = CoreUse()
-        self._read_at = -1e9
-        self._values: dict[str, float] = {}
-
-    def values(self) -> Mapping[str, float]:
-        """Each figure by its metric's name, without unreadable ones."""
-        if self._clock() - self._read_at >= _FRESH_SECONDS:
-            self._values = {**dict(self._process_and_host()), **dict(self._filesystem())}
-            self._read_at = self._clock()
-        return self._values
-
-    def samples(self) -> Iterator[tuple[Family, str]]:
-        mount_point = _mount_point(self._state_path)
-        for name, value in self.values().items():
-            labels = {"mountpoint": mount_point} if "filesystem" in name else {}
-            yield _FAMILIES[name], sample(name, value, **labels)
-
-    def _process_and_host(self) -> Iterator[tuple[str, float]]:
-        itself, memory = read_process(os.getpid()), machine_memory()
-        yield "process_cpu_seconds_total", time.process_time()
-        yield "process_resident_memory_bytes", itself.rss_bytes if itself else 0
-        yield "process_open_fds", len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - its own
-        yield "process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        yield "process_start_time_seconds", self.started_wall
-        yield "wa_host_memory_total_bytes", memory.total
-        yield "wa_host_memory_used_bytes", memory.total - memory.available
-        yield "wa_host_cpu_usage_ratio", self._cores.read()
-
-    def _filesystem(self) -> Iterator[tuple[str, float]]:
-        try:
-            status = os.statvfs(self._state_path)
-        except OSError:
-            return  # it is gone: a missing figure is better than an old one
-        yield "wa_host_filesystem_avail_bytes", status.f_bavail * status.f_frsize
-        yield "wa_host_filesystem_size_bytes", status.f_blocks * status.f_frsize
-
-
-def _mount_point(path: Path) -> str:
-    """The mount point of the path's file system, as other exporters name it."""
-    folder = path.absolute()
-    while not folder.is_mount() and folder != folder.parent:
-        folder = folder.parent
-    return str(folder)
-
-
-def _started_wall() -> float:
-    itself = read_process(os.getpid())
-    age = boot_now() - (itself.start_ticks / TICKS if itself else 0.0)
-    return time.time() - age
-
-
-Views = Mapping[InstanceId, InstanceView]
-_RENDER = Family("wa_agent_scrape_render_seconds", GAUGE, "Render time of the previous scrape.")
-
-
-class _Column:
-    """One family's text of all sessions, kept once with the end of each piece."""
-
-    __slots__ = ("_ends", "_new", "_text")
-
-    def __init__(self) -> None:
-        self._text = b""
-        self._ends = array("L")
-        self._new: dict[int, bytes] = {}
-        """Changed pieces, by the session's index."""
-
-    def put(self, index: int, piece: str) -> None:
-        new = piece.encode()
-        if new != self._piece(index):
-            self._new[index] = new
-        else:
-            self._new.pop(index, None)
-
-    def arrange(self, keep: Sequence[int | None]) -> None:
-        """After sessions came or went. `keep`: the old index of each, None for a new one."""
-        self.text()
-        pieces = [b"" if at is None else self._piece(at) for at in keep]
-        self._ends = array("L", accumulate(map(len, pieces)))
-        self._text = b"".join(pieces)
-
-    def text(self) -> bytes:
-        if self._new:
-            self._put_together()
-            self._new = {}
-        return self._text
-
-    def _put_together(self) -> None:
-        """The old text with the new pieces in it."""
-        parts: list[bytes] = []
-        done, grown = 0, dict[int, int]()
-        for index in sorted(self._new):
-            new, end = self._new[index], self._ends[index]
-            begin = self._ends[index - 1] if index else 0
-            parts += (self._text[done:begin], new)
-            done = end
-            if len(new) != end - begin:
-                grown[index] = len(new) - (end - begin)
-        parts.append(self._text[done:])
-        self._text = b"".join(parts)
-        if grown:
-            longer = accumulate(grown.get(index, 0) for index in range(len(self._ends)))
-            self._ends = array("L", map(add, self._ends, longer))
-
-    def _piece(self, index: int) -> bytes:
-        return self._text[self._ends[index - 1] if index else 0 : self._ends[index]]
-
-
-class SessionLines:
-    """Every session's lines, kept up to date with the views."""
-
-    def __init__(self) -> None:
-        self._index: dict[InstanceId, int] = {}
-        self._views: list[InstanceView | None] = []
-        self._labels: list[str] = []
-        self._columns = [_Column() for _ in FAMILIES]
-        self._past = _Column()
-        self._growing: list[Growing | None] = []
-        self.rebuilt = 0
-        """Sessions whose lines were rendered, since the start."""
-
-    def update(self, views: Views) -> None:
-        if views.keys() != self._index.keys():
-            self._arrange(sorted(views))
-        for id, index in self._index.items():
-            view = views[id]
-            if self._views[index] is not view:
-                self._rebuild(index, view)
-
-    def _arrange(self, ids: list[InstanceId]) -> None:
-        """Give every session its index, and keep the lines of the old ones."""
-        keep = [self._index.get(id) for id in ids]
-        self._index = {id: index for index, id in enumerate(ids)}
-        self._labels = [f'session="{id}"' for id in ids]
-        self._views = [None if at is None else self._views[at] for at in keep]
-        self._growing = [None if at is None else self._growing[at] for at in keep]
-        for column in (*self._columns, self._past):
-            column.arrange(keep)
-
-    def _rebuild(self, index: int, view: InstanceView) -> None:
-        label = self._labels[index]
-        for column, (_, piece) in zip(self._columns, FAMILIES, strict=True):
-            column.put(index, piece(label, view))
-        self._past.put(index, past_statuses(label, view))
-        self._growing[index] = growing(label, view)
-        self._views[index] = view
-        self.rebuilt += 1
-
-    def samples(self, now_wall: float, now: float) -> Iterator[tuple[Family, bytes]]:
-        """`now` is the boot clock's."""
-        for column, (family, _) in zip(self._columns, FAMILIES, strict=True):
-            yield family, column.text()
-        rows = [row for row in self._growing if row is not None]
-        yield UPTIME, "".join([row.uptime_line(now_wall) for row in rows]).encode()
-        present = "".join([row.in_status_line(now) for row in rows]).encode()
-        yield IN_STATUS, self._past.text() + present
+from agent.metrics.machine import MachineFigures
+from agent.metrics.sessions import session_families
 
 
 class Exporter:
-    """The answer of /metrics. Build it once; the HTTP interface counts into `http`."""
+    """Build it once; the HTTP interface counts into `http`."""
 
     def __init__(
         self,
-        views: Callable[[], Views],
+        views: Callable[[], Mapping[InstanceId, InstanceView]],
         status: Callable[[], AgentStatus],
         state_path: Path,
         *,
         backends: Callable[[], Iterable[BackendView]] = tuple,
-        more: Callable[[], Iterable[tuple[Family, str]]] = tuple,
+        more: Callable[[], Iterable[Family]] = tuple,
         wall: Callable[[], float] = time.time,
         boot: Callable[[], float] = boot_now,
     ) -> None:
@@ -240,46 +33,29 @@ class Exporter:
         self._status = status
         self._wall = wall
         self._boot = boot
-        self.machine = MachineFigures(state_path)
-        self._heads: dict[tuple[str, bool], bytes] = {}
         self._last_cost = 0.0
+        self._turn = asyncio.Lock()
+        self.machine = MachineFigures(state_path)
         self.http = HttpFigures()
-        self.sessions = SessionLines()
         self.listeners: Callable[[], int] = lambda: 0
         self.backends = backends
         self.more = more
 
-    def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The text and its content type, in the format of the Accept header."""
-        begun = time.perf_counter()
-        openmetrics = wants_openmetrics(accept)
-        parts: list[bytes] = []
-        for family, text in self._samples():
-            if text:
-                parts += (self._head(family, openmetrics), text)
-        if openmetrics:
-            parts.append(END_OF_OPENMETRICS)
-        answer = b"".join(parts)
-        self._last_cost = time.perf_counter() - begun
-        return answer, OPENMETRICS if openmetrics else PLAIN
+    async def scrape(self, *, gzip: bool) -> bytes:
+        """One at a time: a client in a hurry gets no second thread."""
+        async with self._turn:
+            begun = time.perf_counter()
+            text = await asyncio.to_thread(render, list(self.families()), gzip=gzip)
+            self._last_cost = time.perf_counter() - begun
+            return text
 
-    def _samples(self) -> Iterator[tuple[Family, bytes]]:
-        views = self._views()
-        self.sessions.update(views)
-        yield from self.sessions.samples(self._wall(), self._boot())
-        yield from _encoded(agent_samples(self._status(), views, self.listeners()))
-        yield from _encoded(backend_samples(self.backends()))
-        yield from _encoded(self.more())
-        yield from _encoded(self.http.samples())
-        yield from _encoded(self.machine.samples())
-        yield _RENDER, sample(_RENDER.name, self._last_cost).encode()
-
-    def _head(self, family: Family, openmetrics: bool) -> bytes:
-        key = (family.name, openmetrics)
-        if key not in self._heads:
-            self._heads[key] = family.head(openmetrics=openmetrics)
-        return self._heads[key]
-
-
-def _encoded(samples: Iterable[tuple[Family, str]]) -> Iterator[tuple[Family, bytes]]:
-    return ((family, text.encode()) for family, text in samples)
+    def families(self) -> Iterator[Family]:
+        views = list(self._views().values())
+        yield from session_families(views, self._wall(), self._boot())
+        yield from agent_families(self._status(), views, self.listeners())
+        yield from backend_families(self.backends())
+        yield from self.more()
+        yield from self.http.families()
+        yield from self.machine.families()
+        meaning = "Render time of the previous scrape."
+        yield one("wa_agent_scrape_render_seconds", meaning, self._last_cost)

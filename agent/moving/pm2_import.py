@@ -46,9 +46,8 @@ def import_pm2(options: argparse.Namespace) -> int:
     if not options.dry_run:
         client = client_of(options)
         client.open_socket().close()  # before anything is written
-        rows, text, doing = [as_row(program) for program in new], render(new), "add programs to"
         if new:
-            add_rows(path, "program", rows, text, env=os.environ, what=doing)
+            add_rows(path, render(new), env=os.environ, what="add programs to")
         done, tables = f"{len(new)} [[program]] added to {path}", ""
         _create(client, bots)
     shown = [_report(bot, pm2) for bot in bots]

@@ -5,15 +5,14 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 from agent.cli.command import Subparsers, add_command, name_of_a, wants_json
-from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
+from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
 from agent.cli.paths import config_path
 from agent.cli.terminal import print_answer, print_list
 from agent.config.load import load_config
-from agent.config.sections import INSTALLED_STATE
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import find_command
 from agent.engines.program.environment_file import read_environment_file
@@ -71,10 +70,10 @@ def _declared(options: argparse.Namespace) -> tuple[ProgramDeclaration, ...]:
     return programs_of(load_config(config_path(options.config, os.environ), os.environ))
 
 
-def checks(here: Installation) -> Iterator[Check]:
-    """They start nothing."""
+def examine(here: Installation) -> Iterator[Finding]:
+    """For the doctor; starts nothing."""
     for program in programs_of(here.config):
-        yield Check(f"program {program.name}", partial(_examine, program))
+        yield replace(_examine(program, here), check=f"program {program.name}")
 
 
 def _examine(program: ProgramDeclaration, here: Installation) -> Finding:
@@ -85,7 +84,7 @@ def _examine(program: ProgramDeclaration, here: Installation) -> Finding:
     try:
         of_file = read_environment_file(program.environment_file)
         find_command(program, {**os.environ, **given, **of_file})
-        hides = here.config.agent.state_path == INSTALLED_STATE and render_drop_in(program)
+        hides = here.installed and render_drop_in(program)
     except (EngineError, InvalidRequest) as error:
         return wrong(str(error), cure)
     there = (path for place in _DROP_INS for path in Path(place).glob("wa-instance@*.service.d/*"))

@@ -29,7 +29,6 @@ from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.passes.wait_reasons import WaitReasons
-from agent.supervise.periodic.carried import CarriedCounters
 from agent.supervise.periodic.key_check import KeyCheck
 from agent.supervise.periodic.learned import Learned
 from agent.supervise.periodic.usage import UsageSampler
@@ -222,7 +221,6 @@ class Supervision:
             self.keeping, registry, self.root, lambda: settings.config.sessions
         )
         self.handover = Learned(store, self.ladder, registry, self.trends)
-        self.carried = CarriedCounters(store, registry)
 
     def _observer(self, findings: Findings) -> Observer:
         happenings = Happenings(

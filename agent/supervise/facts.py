@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from agent.core.figures.durations import Acknowledgements, Durations
 from agent.core.figures.session_figures import COUNTS
@@ -16,7 +16,6 @@ from agent.core.findings.error_rate import ErrorRate, PerMinute
 from agent.core.findings.first_messages import FirstMessages
 from agent.core.findings.log_limit import LogLimit
 from agent.core.findings.memory import MemoryHistory
-from agent.core.findings.response_time import RecentTimes
 from agent.core.findings.silence import Inbound
 from agent.core.model import (
     UNIT_ABSENT,
@@ -35,13 +34,55 @@ from agent.core.model import (
 from agent.core.observed import desired_in
 from agent.core.recovery.proof import Kept
 from agent.core.recovery.repair import Repair
-from agent.supervise.worker_link import WorkerLink
+from agent.link.wire import Hello
 from agent.vault.identity import Identity
+
+
+class WorkerLink(Protocol):
+    @property
+    def hello(self) -> Hello: ...
+
+    async def call(
+        self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
+    ) -> Mapping[str, Any]: ...
+
+    async def close(self) -> None: ...
+
+
+WINDOW = 300.0
+"""Seconds that the mean covers."""
+_STRETCH = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecentTimes:
+    stretches: tuple[tuple[float, int, float], ...] = ()
+    """When each stretch began, how many answers came in it, and the seconds they took together."""
+
+    def note(self, seconds: float, now: float) -> "RecentTimes":
+        begun = now - now % _STRETCH
+        kept, count, total = _within(self.stretches, now), 0, 0.0
+        if kept and kept[-1][0] == begun:
+            *older, (_, count, total) = kept
+            kept = tuple(older)
+        return RecentTimes((*kept, (begun, count + 1, total + seconds)))
+
+    def mean(self, now: float) -> float | None:
+        """Seconds, of the window by whole stretches; None: no probe was answered in it."""
+        kept = _within(self.stretches, now)
+        count = sum(count for _, count, _ in kept)
+        return sum(total for _, _, total in kept) / count if count else None
+
+
+def _within(
+    stretches: tuple[tuple[float, int, float], ...], now: float
+) -> tuple[tuple[float, int, float], ...]:
+    return tuple(stretch for stretch in stretches if now - WINDOW < stretch[0] <= now)
 
 
 @dataclass(slots=True)
 class Counters:
-    """Counted since the agent's start, or since before it (periodic/carried)."""
+    """Counted since the agent's start."""
 
     since_wall: float = field(default_factory=time.time)
     by_word: dict[str, Counter[str]] = field(

@@ -1,7 +1,6 @@
 """Packs: sessions that share one worker, where `[worker] pack` is more than 1.
 
-A pack's worker says which sessions it holds, so that the next agent moves none. With another size
-a session moves at its own next start.
+A pack's worker says which sessions it holds, so that the next agent moves none.
 """
 
 import asyncio
@@ -22,7 +21,6 @@ from agent.errors import HostError, LinkError, WaError
 from agent.host.base import Host
 from agent.host.units import PACKS
 from agent.link.client import Link, LinkStats, Listener
-from agent.log import about
 from agent.supervise.facts import Facts
 
 log = logging.getLogger(__name__)
@@ -146,8 +144,9 @@ class Packs:
         self._stirred = asyncio.Event()
 
     async def take_over(self, run_folder: Path) -> None:
-        """Find the packs that run already, and the sessions in them. `run_folder`: of packs where
-        there is no systemd. Without a pack no host is opened."""
+        """Find the packs that run already, and the sessions in them; one that is larger than the
+        setting ends, and its sessions begin again elsewhere. `run_folder`: of packs where there is
+        no systemd. Without a pack no host is opened."""
         if self._size == 1 and not await asyncio.to_thread(_may_run, PACKS.runtime, run_folder):
             return
         self._host = await self._open_host()
@@ -155,9 +154,12 @@ class Packs:
         found = [self._pack(name) for name in names]
         await asyncio.gather(*(pack.until_attached(TAKE_OVER) for pack in found))
         for pack in found:
-            for id, status in pack.members.items():
-                if (facts := self._facts.get(id)) is not None and status.runs:
-                    facts.pack = pack.name
+            held = [id for id, unit in pack.members.items() if unit.runs and id in self._facts]
+            if self._size == 1 or len(held) > self._size:
+                await self._end(pack, f"the setting is {self._size}")
+                continue
+            for id in held:
+                self._facts[id].pack = pack.name
 
     def holds(self, id: InstanceId) -> bool:
         """Whether its pack answers for it: it was started there, and no worker of its own since."""
@@ -183,16 +185,9 @@ class Packs:
 
     async def place(self, facts: Facts) -> None:
         """Choose the pack of a session that starts; "" = a worker of its own."""
-        engine = facts.instance.engine
-        if not entry_of(engine).packable:
-            return
-        places = {each.id: each.pack for each in self._facts.values() if each.pack}
-        name = choose_pack(places, facts.id, engine, self._size)
-        if name != facts.pack:
-            what = f"pack {name}" if name else "its own"
-            log.info("its worker is %s", what, extra=about(facts.id))
-            await self._leave(facts.id, "forget")
-        facts.pack = name
+        if self.takes(facts):
+            places = {each.id: each.pack for each in self._facts.values() if each.pack}
+            facts.pack = choose_pack(places, facts.id, facts.instance.engine, self._size)
 
     async def start(self, facts: Facts) -> None:
         """HostError where it does not come up."""
@@ -201,15 +196,10 @@ class Packs:
         await pack.call("hold", HOLD_WITHIN, id=facts.id)
 
     async def stop(self, id: InstanceId) -> None:
-        await self._leave(id, "release")
-
-    async def _leave(self, id: InstanceId, do: str) -> None:
-        if (pack := self._pack_of(id)) is not None:
-            await self.status(id)
-            if not pack.unit.runs:
-                pack.members[id] = UNIT_ABSENT
-            elif id in pack.members:
-                await pack.call(do, RELEASE_WITHIN, id=id)
+        await self.status(id)
+        pack = self._pack_of(id)
+        if pack is not None and pack.unit.runs and id in pack.members:
+            await pack.call("release", RELEASE_WITHIN, id=id)
 
     async def reset_failed(self, id: InstanceId) -> None:
         """Its pack forgets how it failed where it holds it again."""
@@ -261,18 +251,17 @@ class Packs:
             if used or any(it.pack == pack.name for it in starts):
                 pack.needed_at = boot_now()
             elif boot_now() - pack.needed_at > UNUSED and pack.unit.runs:
-                await pack.close()
-                await pack.host.stop(pack.name)
-                del self.all[pack.name]
-                log.info("pack %s is stopped: it holds no session", pack.name)
+                await self._end(pack, "it holds no session")
                 return
-        for id, status in list(pack.members.items()):
-            # Sessions that were deleted, or begin elsewhere, while no agent was attached.
-            if self._pack_of(id) is not pack and pack.link is not None:
-                if status.runs:
-                    words = "pack %s holds %s, which is not in it: it lets go"
-                    log.warning(words, pack.name, id, extra=about(id))
+        for id in list(pack.members) if pack.link is not None else ():
+            if self._pack_of(id) is not pack:  # a session that was deleted
                 await pack.call("forget", RELEASE_WITHIN, id=id)
+
+    async def _end(self, pack: Pack, why: str) -> None:
+        await pack.close()
+        await pack.host.stop(pack.name)
+        del self.all[pack.name]
+        log.info("pack %s is stopped: %s", pack.name, why)
 
     async def _running(self, name: InstanceId) -> Pack:
         """Its worker runs and is attached."""

@@ -2,11 +2,10 @@
 
 from agent.supervise.assemble import Supervision
 from agent.supervise.requests.calls import Calls
-from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.deletion import Deletion
 from agent.supervise.requests.moments import Moments
 from agent.supervise.requests.orders import Orders
-from agent.supervise.requests.repairs import Repairs
+from agent.supervise.requests.repairs import Checking, Repairs
 from agent.supervise.requests.set_up import SettingUp
 
 CHECKS_AT_ONCE = 64

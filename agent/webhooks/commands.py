@@ -3,10 +3,10 @@ says of each."""
 
 import argparse
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 
 from agent.cli.command import Subparsers, add_command, client_of, name_of_a
-from agent.cli.doctor.check import Check, Found, Installation, ok, wrong
+from agent.cli.doctor.check import Finding, Installation, ok, wrong
 from agent.cli.terminal import clean, moment, print_answer, print_list
 from agent.errors import ConfigError, WaError
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
@@ -53,13 +53,13 @@ def retry(options: argparse.Namespace) -> int:
     return print_answer(options, answer, f"{options.webhook} is tried now")
 
 
-def checks(here: Installation) -> Iterator[Check]:
-    """They send nothing: a test event would be an event that did not happen."""
+def examine(here: Installation) -> Iterator[Finding]:
+    """For the doctor; sends nothing: a test event would be an event that did not happen."""
     for webhook in webhooks_of(here.config):
-        yield Check(f"webhook {webhook.name}", partial(_examine, webhook))
+        yield from (replace(it, check=f"webhook {webhook.name}") for it in _examine(webhook, here))
 
 
-def _examine(webhook: WebhookDeclaration, here: Installation) -> Found:
+def _examine(webhook: WebhookDeclaration, here: Installation) -> Iterator[Finding]:
     from agent.webhooks.post import open_files  # with the library for HTTP
 
     try:
@@ -67,11 +67,13 @@ def _examine(webhook: WebhookDeclaration, here: Installation) -> Found:
         views = here.client.get("/api/webhooks")["webhooks"]
     except ConfigError as error:
         advice = "it sends nothing without that file; give the user wa-agent the right to read it"
-        return wrong(str(error), advice)
+        yield wrong(str(error), advice)
+        return
     except WaError:
-        return []  # the check of the agent tells why
-    for its in views:
-        if its["name"] == webhook.name and its["state"] == "failing":
-            waiting = f"{its['problem']}; {its['waiting']} events wait"
-            return wrong(waiting, f"wa-agent webhooks test {webhook.name}")
-    return ok("its target takes events")
+        return  # the check of the agent tells why
+    failing = [it for it in views if it["name"] == webhook.name and it["state"] == "failing"]
+    for it in failing:
+        waiting = f"{it['problem']}; {it['waiting']} events wait"
+        yield wrong(waiting, f"wa-agent webhooks test {webhook.name}")
+    if not failing:
+        yield ok("its target takes events")

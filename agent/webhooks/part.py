@@ -14,17 +14,14 @@ from agent.core.view import InstanceView
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.messages.reader import Reader
-from agent.metrics.text import COUNTER, GAUGE, Family, sample
+from agent.metrics.family import Family
 from agent.store.database import Store
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 
 if TYPE_CHECKING:
     from agent.webhooks.courier import Courier
 
-RESULTS = ("delivered", "failed", "dead", "expired")
-DELIVERIES = Family("wa_agent_webhook_deliveries_total", COUNTER, "Tries of webhooks by result.")
-LENGTH = Family("wa_agent_outbox_length", GAUGE, "Events queued for webhooks.")
-OLDEST = Family("wa_agent_outbox_oldest_timestamp_seconds", GAUGE, "Time of the oldest of them.")
+RESULTS, _KIND = ("delivered", "failed", "dead", "expired"), {"kind": "webhook"}
 
 
 Read = tuple[Store, EventBus, Reader, Callable[[], Mapping[InstanceId, InstanceView]]]
@@ -74,13 +71,14 @@ class Webhooks:
         oldest = [its.oldest_wall for its in self._couriers.values()]
         return min((wall for wall in oldest if wall is not None), default=None)
 
-    def samples(self) -> Iterator[tuple[Family, str]]:
-        lines = (sample(DELIVERIES.name, self._results[it], result=it) for it in RESULTS)
-        yield DELIVERIES, "".join(lines)
+    def families(self) -> Iterator[Family]:
+        tries = [({"result": result}, self._results[result]) for result in RESULTS]
+        yield Family("wa_agent_webhook_deliveries_total", "Tries of webhooks by result.", tries)
         waiting = sum(its.waiting for its in self._couriers.values())
-        yield LENGTH, sample(LENGTH.name, waiting, kind="webhook")
-        if (oldest := self.oldest_wall()) is not None:
-            yield OLDEST, sample(OLDEST.name, oldest, kind="webhook")
+        yield Family("wa_agent_outbox_length", "Events queued for webhooks.", [(_KIND, waiting)])
+        if oldest := self.oldest_wall():
+            name = "wa_agent_outbox_oldest_timestamp_seconds"
+            yield Family(name, "Time of the oldest of them.", [(_KIND, oldest)])
 
     def retry(self, name: str) -> None:
         """Close its circuit and try now."""

@@ -33,8 +33,7 @@ def live(id_text: str, read: Read, work: Work) -> int:
     try:
         root, runtime = _path("WA_SESSION_ROOT"), _path("RUNTIME_DIRECTORY")
         identity = read(id_text, root)
-        if os.environ.get("WA_OWN_GROUP_ONLY") == "yes":
-            refuse_foreign_group(identity.folder)
+        refuse_foreign_group(identity.folder)
         with lock_held(identity.folder):
             return asyncio.run(work(identity, runtime / "link.sock"))
     except WaError as error:
@@ -64,18 +63,9 @@ def set_up_worker_log(id_text: str, env: Mapping[str, str]) -> None:
 class Life:
     """One run of a worker: made in its event loop, spent, ended."""
 
-    def __init__(
-        self,
-        hello: Hello,
-        notifier: Notifier,
-        watchdog: float | None,
-        sharers: Callable[[], int] = lambda: 1,
-    ) -> None:
-        """`watchdog`: seconds in which the manager wants a sign of life; None = it wants none.
-        `sharers`: how many sessions this process holds."""
-        self.hello = hello
-        self.notifier = notifier
-        self.watchdog, self.sharers = watchdog, sharers
+    def __init__(self, hello: Hello, notifier: Notifier, watchdog: float | None) -> None:
+        """`watchdog`: seconds in which the manager wants a sign of life; None = it wants none."""
+        self.hello, self.notifier, self.watchdog = hello, notifier, watchdog
         self.hurry = asyncio.Event()
         """The end was asked for twice."""
         self._wanted = asyncio.Event()

@@ -136,7 +136,7 @@ def _works(identity: Identity, engine: Engine, reports: Reports, life: Life) -> 
         return {**await ask(args), "open_fds": open_files(), "folder": own.describe()}
 
     async def use(_args: Mapping[str, Any]) -> Answer:
-        return own_use(life.sharers())
+        return own_use()
 
     return works | {
         "save": plain(save),
@@ -156,9 +156,8 @@ async def _connect(engine: Engine) -> None:
         log.error("cannot connect: the engine did not begin in %g s", FIRST_CONNECT)
 
 
-def own_use(sharers: int = 1) -> dict[str, Any]:
-    """Memory and processor time of this process and all its children, as the kernel shows them; of
-    several sessions in it, one's part.
+def own_use() -> dict[str, Any]:
+    """Memory and processor time of this process and all its children, as the kernel shows them.
 
     The agent is another user, behind a wall: it cannot count a worker's files, and where the kernel
     keeps no account of a unit's memory it cannot measure that either.
@@ -167,7 +166,7 @@ def own_use(sharers: int = 1) -> dict[str, Any]:
     from agent.host.machine.process_tree import measure_trees
 
     me = os.getpid()
-    return asdict(measure_trees(frozenset({me}))[me].shared_by(sharers))
+    return asdict(measure_trees(frozenset({me}))[me])
 
 
 def open_files(pid: int | str = "self") -> int:

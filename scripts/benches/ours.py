@@ -186,7 +186,7 @@ class Client:
     async def all_connected(self) -> None:
         """Wait until the agent itself says so, having looked at and linked to each of them."""
         wanted = len(self._agent.ids)
-        links = f'wa_agent_active_connections{{kind="worker"}} {wanted}\n'
+        links = f'wa_agent_active_connections{{kind="worker"}} {wanted}.0\n'
         async with asyncio.timeout(WITHIN):
             while True:
                 found = await self.get("/api/health")

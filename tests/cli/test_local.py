@@ -11,7 +11,7 @@ import pytest
 
 from agent.cli.main import run
 from agent.cli.paths import checkout, config_path, socket_candidates
-from agent.cli.terminal import clean, duration, table_lines
+from agent.cli.terminal import Table, clean, duration
 from tests.cli.conftest import elsewhere
 
 __all__ = ["elsewhere"]
@@ -30,7 +30,7 @@ def wa_agent(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_the_version_comes_without_the_agents_libraries() -> None:
     code = (
         "import sys; from agent.cli.main import run; run(['version']);"
-        "print(*sorted({'aiohttp','asyncio','psutil','sqlite3','http.client','segno'}"
+        "print(*sorted({'aiohttp','asyncio','psutil','sqlite3','http.client','segno','rich'}"
         " & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -190,9 +190,15 @@ def test_durations_have_two_units(seconds: float | None, expected: str) -> None:
     assert duration(seconds) == expected
 
 
-def test_tables_stay_aligned_with_wide_letters() -> None:
-    lines = table_lines(("A", "B"), [("日本", "x"), ("abcde", "y")])
-    assert lines == ["A      B", "日本   x", "abcde  y"]
+def test_tables_stay_aligned_and_print_no_foreign_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Table(("A", "B"), [("日本", "x"), ("abcde", "y")])
+    assert str(table).splitlines() == ["A      B", "日本   x", "abcde  y"]
+    capsys.readouterr()
+    Table(("A", "B"), [("CONNECTED", "a\x1b[2Jb [red]")]).draw()
+    drawn = capsys.readouterr().out
+    assert ("CONNECTED" in drawn, "a�[2Jb [red]" in drawn, "\x1b" in drawn) == (True, True, False)
     assert clean("a\x1b[0mb\u202ec\ud800") == "a�[0mb�c�"
 
 

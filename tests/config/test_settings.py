@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from agent.config.config import Config, Declaration
 from agent.config.config import sections as section_names
 from agent.config.declaration import BackendDeclaration, with_secrets
-from agent.config.environment import NAMED
-from agent.config.load import find_lines, load_config
+from agent.config.load import NAMED, find_lines, load_config
 from agent.config.render import render_config, without_secrets
 from agent.config.rules import changes_that_need_restart
 from agent.core.findings.memory import memory_budget
@@ -468,7 +467,7 @@ def test_a_reload_tells_what_only_a_restart_changes(load):
     assert changes_that_need_restart(Config(), load(EVO)) == [], "a new one is taken on at once"
     assert changes_that_need_restart(load(EVO), Config()) == ["[[backend]] evo"]
     slower = load(EVO + "timeout = 3.0\nkey_file = ''\n")
-    assert changes_that_need_restart(load(EVO), slower) == ["backend evo: timeout"]
+    assert changes_that_need_restart(load(EVO), slower) == ["[[backend]] evo"]
 
 
 def test_a_mark_that_an_editor_put_in_front_is_no_mistake(tmp_path):

@@ -1,8 +1,6 @@
 """A bot of somebody's own under a real agent: made by name, kept alive, named when it fails."""
 
 import asyncio
-import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -85,24 +83,6 @@ async def test_a_session_that_a_program_keeps_elsewhere_is_in_no_copy_and_who_as
         status, answer = await agent.ask("POST", f"/api/instance/shop/{path}")
         assert (status, answer["error"]) == (409, "keys_elsewhere"), answer
         assert "its program keeps it in a place outside of its folder" in answer["message"]
-
-
-async def test_a_killed_worker_leaves_nothing_of_its_program(
-    make_agent: Callable[..., RunningAgent], eventually: Callable[..., Awaitable[Any]]
-) -> None:
-    agent = make_agent(declare("stays"))
-    await agent.start()
-    body = {"id": "shop", "engine": "program", "settings": {"program": "stays"}}
-    await agent.do("POST", "/api/instance", body)
-    pids = agent.state / "sessions" / "shop" / "pids"
-    await eventually(lambda: pids.exists() and " " in pids.read_text(), True)
-    own, child = map(int, pids.read_text().split())
-    worker = int(Path(f"/proc/{own}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(worker, signal.SIGKILL)
-    # The second one has left its group and its session, and no parent tells of it any more.
-    await eventually(
-        lambda: Path(f"/proc/{own}").exists() or Path(f"/proc/{child}").exists(), False
-    )
 
 
 async def test_one_session_is_not_run_by_two_instances(

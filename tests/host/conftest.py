@@ -11,8 +11,8 @@ import pytest_asyncio
 
 from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
+from agent.host.process.child import Places
 from agent.host.process.host import ProcessHost
-from agent.host.process.launch import Places
 from tests.host.short_limits import FAST, STANDIN
 
 OpenHost = Callable[..., Awaitable[ProcessHost]]

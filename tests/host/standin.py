@@ -31,9 +31,11 @@ def say(*assignments: str) -> None:
 
 
 def listen() -> None:
-    link = Path(os.environ["RUNTIME_DIRECTORY"], "link.sock")
-    link.unlink(missing_ok=True)
-    links.bind(str(link))
+    runtime = os.environ["RUNTIME_DIRECTORY"]  # its path may be longer than an address can be
+    Path(runtime, "link.sock").unlink(missing_ok=True)
+    folder = os.open(runtime, os.O_PATH)
+    links.bind(f"/proc/self/fd/{folder}/link.sock")
+    os.close(folder)
     links.listen()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.messages.incoming import NAME, Bounds, Incoming
+from agent.messages.incoming import NAME, Incoming
 from agent.messages.record import clean
 
 CHAT = "5511900000002@s.whatsapp.net"
@@ -33,7 +33,7 @@ def messages(numbers: Iterable[int], text: str = "", **more: Any) -> list[dict[s
 
 
 def file_at(folder: Path, owner: str = "sales", **bounds: Any) -> Incoming:
-    return Incoming(folder / "messages" / NAME, owner, Bounds(**bounds))
+    return Incoming(folder / "messages" / NAME, owner, **bounds)
 
 
 def numbers_of(records: Iterable[dict[str, Any]]) -> list[int]:

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from agent.errors import SchemaTooNew
 from agent.failpoint import VARIABLE, FailpointHit
 from agent.messages import incoming
-from agent.messages.incoming import FOLDER, Incoming
-from agent.messages.reading import read_only
+from agent.messages.incoming import FOLDER, Incoming, read_only
 from tests.messages.records import (
     UNSURE,
     file_at,
@@ -29,7 +28,7 @@ from tests.messages.records import (
     settle,
 )
 
-LID = "123456789012345@lid"
+ALL = {"after": 0, "limit": 100}
 
 
 def test_what_is_kept_is_read_in_its_order_from_any_cursor(tmp_path: Path) -> None:
@@ -139,16 +138,16 @@ def test_what_no_consumer_reads_is_not_lost(tmp_path: Path) -> None:
     )
 
 
-def test_one_gap_counts_all_that_went_however_often_some_did(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(incoming, "MOST_GONE", 3)
+def test_gaps_beyond_the_most_that_are_told_apart_have_no_number(tmp_path: Path) -> None:
     file = file_at(tmp_path, most=100)
     settle(file, 0)
-    for begin in range(0, 720, 60):
+    for begin in range(0, 60 * incoming.MOST_GONE + 600, 60):
         file.append(messages(range(begin, begin + 60)))
+        if begin == 600:
+            missing, *kept = numbers_of(read_all(file))
+            assert missing == -lost_of(file) == len(kept) - 660, "one gap counts all that went"
     missing, *kept = numbers_of(read_all(file))
-    assert missing == -lost_of(file) == len(kept) - 720
+    assert (missing, lost_of(file) + len(kept)) == (UNSURE, begin + 60)
 
 
 def test_the_oldest_go_over_the_bytes(tmp_path: Path) -> None:
@@ -193,7 +192,7 @@ def test_each_reader_gets_each_record_once_or_a_gap_that_counts_it(
             number += count
         elif step == "again":
             file.close()
-            file = Incoming(file.path, "sales", file.bounds)
+            file = Incoming(file.path, "sales", **file.bounds)
         else:
             found = page_of(file, cursor, 30)
             counts = numbers_of(found["records"])
@@ -237,12 +236,16 @@ def owner(path: Path) -> None:
     Incoming(path, "another").append(messages([3]))
 
 
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
 def folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-@pytest.mark.parametrize("hurt", [damage, schema, other, folder, link, owner])
+@pytest.mark.parametrize("hurt", [damage, schema, other, folder, empty, link, owner])
 def test_a_damaged_file_is_set_aside_and_readers_get_a_gap(
     tmp_path: Path, hurt: Callable[[Path], None]
 ) -> None:
@@ -305,7 +308,7 @@ def test_the_agent_reads_the_file_of_a_worker_that_does_not_run(
     if not killed:
         file.close()
     before = sorted(file.path.parent.iterdir())
-    assert numbers_of(read_only(file.path, "messages", {})["records"]) == [0, 1, 2]
+    assert numbers_of(read_only(file.path, "messages", ALL)["records"]) == [0, 1, 2]
     assert sorted(file.path.parent.iterdir()) == before
     assert file.path.parent.stat().st_mode & 0o777 == 0o770
     rights = {each.stat().st_mode & 0o777 for each in file.path.parent.iterdir()}
@@ -313,4 +316,4 @@ def test_the_agent_reads_the_file_of_a_worker_that_does_not_run(
     file.close()
     file.path.unlink()
     file.path.symlink_to("/etc/hostname")
-    assert read_only(file.path, "messages", {})["records"] == [], "no link is followed"
+    assert read_only(file.path, "messages", ALL)["records"] == [], "no link is followed"

@@ -18,6 +18,7 @@ from agent.errors import EngineError, NotFound, Refused, StoreError, TryLater, W
 from agent.failpoint import VARIABLE, FailpointHit
 from agent.messages.outcomes import LOCK_TRY
 from agent.messages.sending import FOLDER
+from agent.messages.settings import MessagesSettings, PaceSettings
 from tests.messages.bench import AWAY, ID, UNKNOWN, Agent, Phone, code_of, until
 from tests.messages.records import file_at, messages
 
@@ -325,7 +326,7 @@ async def test_a_time_lock_holds_until_whatsapp_lifts_it(agent: Agent, phone: Ph
 
 
 async def test_a_limit_of_messages_a_minute_outlives_the_agent(agent: Agent, phone: Phone) -> None:
-    agent.limits.per_minute = 2.0
+    agent.limits.pace = PaceSettings(per_minute=2.0)
     for number in range(3):
         await agent.say(f"49151222222{number}0", str(number))
     await asyncio.sleep(1)
@@ -370,8 +371,15 @@ async def test_a_clock_that_is_set_expires_nothing(
     await agent.start()
     await asyncio.sleep(60)
     assert await agent.state(taken) == "accepted"
-    await asyncio.sleep(3600)
-    assert await agent.state(taken) == "expired expired"
+    monkeypatch.setattr(time, "time", lambda: real() - 10**7)
+    at_once = await agent.say(B, "b1", expires_in=3600)
+    await agent.kill()
+    await agent.start()
+    await asyncio.sleep(3500)
+    assert await agent.state(at_once) == "accepted"
+    await asyncio.sleep(101)
+    for each in (taken, at_once):
+        assert await agent.state(each) == "expired expired"
 
 
 async def test_acknowledgements_move_a_message_forward_only(agent: Agent, phone: Phone) -> None:
@@ -427,6 +435,7 @@ async def test_a_deleted_session_takes_its_messages_with_it(agent: Agent, phone:
     assert await agent.sending.page(ID) == []
     entries = await agent.store.history(ID, limit=5, kinds=("messages_dropped",))
     assert [entry.detail["count"] for entry in entries] == [1]
+    assert [await agent.sending.forget(ID) for _ in range(2)] == [1, 0]
     phone.show(status=CONNECTED)
     assert (await agent.ask(A, "of the new one"))[0] == 200
     for ends in (True, False):
@@ -457,13 +466,13 @@ async def test_a_file_goes_when_its_message_was_sent(agent: Agent, phone: Phone)
 
 async def test_no_more_waits_than_the_limits_allow(agent: Agent, phone: Phone) -> None:
     phone.show(status=AWAY)
-    agent.limits.most = 2
+    agent.limits.messages = MessagesSettings(outbox_most=2)
     for text in ("1", "2"):
         await agent.say(A, text)
     with pytest.raises(TryLater) as caught:
         await agent.say(A, "3")
     assert (caught.value.http, caught.value.code) == (429, "outbox_full")
-    agent.limits.most, agent.limits.megabytes = 9, 1
+    agent.limits.messages = MessagesSettings(outbox_megabytes=1)
     await agent.say(A, "3" * 500_000)
     with pytest.raises(StoreError) as too_many:
         await agent.say(A, "4" * 600_000)

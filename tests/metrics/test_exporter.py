@@ -1,15 +1,16 @@
-"""/metrics: well formed for every reader, cheap when little changed, closed to foreign labels."""
+"""/metrics: what it names, well formed for every reader, and closed to foreign labels."""
 
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_plain
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families as parse
 
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.figures.session_figures import COUNTS
@@ -17,95 +18,124 @@ from agent.core.figures.time_in_status import StatusTime
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table
-from agent.core.view import BackendView, InstanceView
-from agent.metrics.exporter import Exporter, SessionLines
-from agent.metrics.sessions import FAMILIES
-from agent.metrics.text import escape, number, wants_openmetrics
+from agent.core.view import AgentStatus, BackendView
+from agent.metrics.exporter import Exporter
+from agent.metrics.family import Family, render
 from tests.fakes.supervisor import FakeSupervisor, make_view
 
 NOW = 1_800_000_000.0
 BOOT = 5_000.0
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+SESSION = (
+    "info enabled wanted given_up status verdict status_entered_timestamp_seconds"
+    " proof_timestamp_seconds connected_timestamp_seconds uptime_seconds messages_per_minute"
+    " memory_bytes memory_limit_bytes processes open_fds circuit reconnect_attempts"
+    " last_snapshot_timestamp_seconds status_seconds_total messages_total errors_total"
+    " cpu_seconds_total reconnects_total restarts_total crypto_operations_total"
+    " key_regenerations_total repairs_total cleanups_total response_time_seconds repair_seconds"
+)
+AGENT = (
+    "info sessions active_connections last_pass_age_seconds event_loop_lag_seconds db_size_bytes"
+    " jobs_pending dbus_connected waiting_starts incident_active"
+    " config_reload_success_timestamp_seconds scrape_render_seconds http_requests_total"
+    " db_errors_total check_duration_seconds pass_duration_seconds db_write_seconds"
+    " http_request_duration_seconds session_reconnect_seconds session_response_seconds"
+    " session_acknowledgement_seconds session_repair_seconds"
+)
+OTHERS = (
+    "wa_backend_up wa_backend_sessions wa_backend_check_duration_seconds"
+    " wa_host_memory_total_bytes wa_host_memory_used_bytes wa_host_cpu_usage_ratio"
+    " wa_host_filesystem_avail_bytes wa_host_filesystem_size_bytes process_cpu_seconds_total"
+    " process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds"
+)
+SUMMARIES = (
+    "wa_session_response_time_seconds wa_session_repair_seconds wa_agent_pass_duration_seconds"
+    " wa_agent_db_write_seconds wa_agent_check_duration_seconds"
+)
+HISTOGRAMS = (
+    "wa_agent_http_request_duration_seconds wa_agent_session_reconnect_seconds"
+    " wa_agent_session_response_seconds wa_agent_session_acknowledgement_seconds"
+    " wa_agent_session_repair_seconds"
+)
+
+
+class House:
+    def __init__(self, folder: Path) -> None:
+        self.supervisor = FakeSupervisor()
+        self.status: AgentStatus = self.supervisor.status()
+        self.exporter = Exporter(
+            self.supervisor.views,
+            lambda: self.status,
+            folder,
+            backends=lambda: [BackendView("evo", "evolution", "http://a", checked_wall=NOW)],
+            wall=lambda: NOW,
+            boot=lambda: BOOT,
+        )
+
+    def put(self, id: str, **more: object) -> None:
+        self.supervisor.known[InstanceId(id)] = make_view(id, **more)  # type: ignore[arg-type]
+
+    def text(self) -> bytes:
+        return render(self.exporter.families())
+
+    def families(self) -> Iterable[Metric]:
+        return parse(self.text().decode())
+
+    def samples(self) -> Samples:
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in self.families()
+            for sample in family.samples
+        }
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> tuple[FakeSupervisor, Exporter]:
-    supervisor = FakeSupervisor()
-    return supervisor, Exporter(
-        supervisor.views, supervisor.status, tmp_path, wall=lambda: NOW, boot=lambda: BOOT
-    )
-
-
-def put(supervisor: FakeSupervisor, id: str, **more: object) -> InstanceView:
-    view = make_view(id, **more)  # type: ignore[arg-type]
-    supervisor.known = {**supervisor.known, InstanceId(id): view}
-    return view
-
-
-def samples(exporter: Exporter) -> Samples:
-    text = exporter.render()[0].decode()
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in parse_plain(text)
-        for sample in family.samples
-    }
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
 
 
 def of(found: Samples, name: str, **labels: str) -> float:
     return found[name, frozenset(labels.items())]
 
 
-def test_prometheus_own_checker_has_nothing_to_say(
-    house: tuple[FakeSupervisor, Exporter],
-) -> None:
+def test_names_and_types_stay_and_prometheus_own_checker_has_nothing_to_say(house: House) -> None:
     promtool = shutil.which("promtool")
     assert promtool, "the Debian package prometheus brings it; scripts/test installs it"
-    supervisor, exporter = house
     for id in ("a", "b"):
-        put(supervisor, id)
-    with exporter.http.observe("GET") as seen:
-        seen.code = 200
-    exporter.backends = lambda: [BackendView("evo", "evolution", "http://a", checked_wall=NOW)]
-    exporter.render()
-    done = subprocess.run(
-        [promtool, "check", "metrics"], input=exporter.render()[0], capture_output=True, check=False
+        measured = {
+            "memory_bytes": 1,
+            "cpu_seconds": 1.0,
+            "processes": 1,
+            "figures": {"open_fds": 9},
+        }
+        house.put(id, **measured, connected_since_wall=NOW, last_snapshot_wall=NOW)
+    house.status = replace(
+        house.status,
+        last_pass_age=1.0,
+        dbus_connected=True,
+        incidents={"web": 2},
+        db_errors={"full": 1},
     )
+    with house.exporter.http.observe("GET") as seen:
+        seen.code = 200
+    names = [f"wa_session_{name}" for name in SESSION.split()]
+    names += [*(f"wa_agent_{name}" for name in AGENT.split()), *OTHERS.split()]
+    kinds = {name: "counter" if name.endswith("_total") else "gauge" for name in names}
+    kinds |= dict.fromkeys(SUMMARIES.split(), "summary")
+    kinds |= dict.fromkeys(HISTOGRAMS.split(), "histogram")
+    expected = {name.removesuffix("_total"): kind for name, kind in kinds.items()}
+    found = list(house.families())
+    assert len(found) == len(expected), "each is printed once"
+    assert {family.name: family.type for family in found} == expected
+    labels = {label for family in found for sample in family.samples for label in sample.labels}
+    assert "instance" not in labels, "Prometheus owns it"
+    checked = [promtool, "check", "metrics"]
+    done = subprocess.run(checked, input=house.text(), capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
-def test_both_formats_are_understood_by_the_client_librarys_parsers(
-    house: tuple[FakeSupervisor, Exporter],
-) -> None:
-    supervisor, exporter = house
-    put(supervisor, "a")
-    with exporter.http.observe("GET") as seen:
-        seen.route, seen.code = "/api/instance/{id}", 200
-    plain, plain_type = exporter.render("text/plain")
-    strict, strict_type = exporter.render("application/openmetrics-text; version=1.0.0")
-    assert "version=0.0.4" in plain_type
-    assert strict_type.startswith("application/openmetrics-text")
-    names = {family.name for family in parse_openmetrics(strict.decode())}
-    assert {family.name for family in parse_plain(plain.decode())} == names
-    assert "wa_session_restarts" in names
-
-
-def test_every_family_is_printed_once_and_no_label_is_called_instance(
-    house: tuple[FakeSupervisor, Exporter],
-) -> None:
-    supervisor, exporter = house
-    for id in ("a", "b", "c"):
-        put(supervisor, id)
-    text = exporter.render()[0].decode()
-    heads = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(heads) == len(set(heads))
-    assert "instance=" not in text
-    assert "_created" not in text
-
-
-def test_all_lines_of_a_connected_session(house: tuple[FakeSupervisor, Exporter]) -> None:
-    supervisor, exporter = house
-    put(
-        supervisor,
+def test_all_lines_of_a_connected_session(house: House) -> None:
+    house.put(
         "a",
         status_since_wall=NOW - 50,
         connected_since_wall=NOW - 50,
@@ -117,7 +147,7 @@ def test_all_lines_of_a_connected_session(house: tuple[FakeSupervisor, Exporter]
         seen_wall=NOW - 1,
         proof_age=2.0,
     )
-    found = samples(exporter)
+    found = house.samples()
     assert of(found, "wa_session_status", session="a", status="connected") == 1
     assert of(found, "wa_session_status", session="a", status="loading") == 0
     assert of(found, "wa_session_verdict", session="a", verdict="healthy") == 1
@@ -133,23 +163,18 @@ def test_all_lines_of_a_connected_session(house: tuple[FakeSupervisor, Exporter]
     assert sum(v for (n, _), v in found.items() if n == "wa_session_status") == 1
 
 
-def test_a_clock_that_was_set_back_shows_no_time_that_shrinks(
-    house: tuple[FakeSupervisor, Exporter],
-) -> None:
-    supervisor, exporter = house
+def test_a_clock_that_was_set_back_shows_no_time_that_shrinks(house: House) -> None:
     later = {"status_since_wall": NOW + 60, "connected_since_wall": NOW + 60}
-    put(supervisor, "a", **later, status_time=StatusTime(CS.CONNECTED, BOOT, {CS.CONNECTED: 7.25}))
-    found = samples(exporter)
+    time = StatusTime(CS.CONNECTED, BOOT + 60, {CS.CONNECTED: 7.25})
+    house.put("a", **later, status_time=time)
+    found = house.samples()
     assert of(found, "wa_session_uptime_seconds", session="a") == 0
     assert of(found, "wa_session_status_seconds_total", session="a", status="connected") == 7.25
 
 
-def test_counters_are_there_at_zero_from_the_first_moment(
-    house: tuple[FakeSupervisor, Exporter],
-) -> None:
-    supervisor, exporter = house
-    put(supervisor, "a", status=ConnectionStatus.DISCONNECTED, memory_bytes=None, proof_age=None)
-    found = samples(exporter)
+def test_counters_are_there_at_zero_from_the_first_moment(house: House) -> None:
+    house.put("a", status=ConnectionStatus.DISCONNECTED, memory_bytes=None, proof_age=None)
+    found = house.samples()
     for row in COUNTS:
         for word in row.words:
             assert of(found, row.metric, session="a", **{row.label: word}) == 0
@@ -159,81 +184,26 @@ def test_counters_are_there_at_zero_from_the_first_moment(
     assert not [key for key in found if key[0] == "wa_session_memory_bytes"]
 
 
-def test_f74_unknown_words_are_counted_together(
-    house: tuple[FakeSupervisor, Exporter],
-) -> None:
-    supervisor, exporter = house
-    put(supervisor, "a", errors={f"invented_{n}": 1 for n in range(500)} | {"logout": 2})
-    found = samples(exporter)
+def test_f74_unknown_words_are_counted_together(house: House) -> None:
+    house.put("a", errors={f"invented_{n}": 1 for n in range(500)} | {"logout": 2})
+    found = house.samples()
     assert of(found, "wa_session_errors_total", session="a", kind="other") == 500
     assert of(found, "wa_session_errors_total", session="a", kind="logout") == 2
     assert len([key for key in found if key[0] == "wa_session_errors_total"]) < 80
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from("abcdef"), st.sampled_from(["put", "drop", "change", "scrape"])),
-        max_size=25,
-    )
-)
-def test_cached_lines_equal_fresh_ones_whichever_sessions_come_and_go(
-    steps: list[tuple[str, str]],
-) -> None:
-    views: dict[InstanceId, InstanceView] = {}
-    kept = SessionLines()
-    for id, step in steps:
-        views = dict(views)
-        if step == "drop":
-            views.pop(InstanceId(id), None)
-        elif step == "put" or (step == "change" and InstanceId(id) in views):
-            views[InstanceId(id)] = make_view(id, memory_bytes=len(views) ** 9)
-        kept.update(views)
-        if step == "scrape":
-            list(kept.samples(NOW, BOOT))
-    kept.update(views)
-    fresh = SessionLines()
-    fresh.update(views)
-    assert list(kept.samples(NOW, BOOT)) == list(fresh.samples(NOW, BOOT))
-    assert len(list(kept.samples(NOW, BOOT))) == len(FAMILIES) + 2
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        ("*/*", False),
-        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3", True),
-        ("text/plain;q=0.9,application/openmetrics-text;q=0.1", False),
-    ],
-)
-def test_the_format_follows_the_accept_header(accept: str, expected: bool) -> None:
-    assert wants_openmetrics(accept) is expected
-
-
 @given(st.text(st.characters(codec=None, exclude_categories=())))
 def test_f73_no_label_value_breaks_out_of_its_line(value: str) -> None:
-    line = f'# TYPE x gauge\nx{{a="{escape(value)}"}} 1\n'
-    line.encode()
-    assert "\n" not in escape(value)
+    text = render([Family("x", "meaning", [({"a": value}, 1)])])
+    assert text.count(b"\n") == 3
     if value.isprintable():
-        (family,) = parse_plain(line)
+        (family,) = parse(text.decode())
         assert family.samples[0].labels == {"a": value}
 
 
-@given(st.floats() | st.integers(-(10**18), 10**18))
-def test_every_number_can_be_read_back(value: float) -> None:
-    read = float(number(value))
-    assert read == pytest.approx(value, abs=1e-6, nan_ok=True)
-
-
-def test_counts_of_a_killed_agent_stay_out_of_the_counters(
-    house: tuple[FakeSupervisor, Exporter], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor, exporter = house
-    before = RepairStatistics(checked=90, check_seconds=9.0, repaired=5, failed=2)
-    now = replace(before, checked=100, check_seconds=10.0, repaired=6)
-    status = replace(supervisor.status(), repairs=now, repairs_before=before)
-    monkeypatch.setattr(exporter, "_status", lambda: status)
-    found = samples(exporter)
-    assert of(found, "wa_agent_repairs_total", outcome="repaired") == 1
-    assert of(found, "wa_agent_repairs_total", outcome="failed") == 0
+def test_counts_of_a_killed_agent_stay_out_of_the_counters(house: House) -> None:
+    before = RepairStatistics(checked=90, check_seconds=9.0)
+    now = replace(before, checked=100, check_seconds=10.0)
+    house.status = replace(house.status, repairs=now, repairs_before=before)
+    found = house.samples()
     assert of(found, "wa_agent_check_duration_seconds_count", check="health") == 10

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.metrics.exporter import MachineFigures
+from agent.metrics.family import render
+from agent.metrics.machine import MachineFigures
 
 
 def read(figures: MachineFigures) -> dict[str, float]:
-    text = "".join(family.head(openmetrics=False).decode() + t for family, t in figures.samples())
-    found = text_string_to_metric_families(text)
+    found = text_string_to_metric_families(render(figures.families()).decode())
     return {sample.name: sample.value for family in found for sample in family.samples}
 
 

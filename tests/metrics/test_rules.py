@@ -10,6 +10,7 @@ from typing import Any
 from agent.core.model import InstanceId
 from agent.metrics import exporter
 from agent.metrics.exporter import Exporter
+from agent.metrics.family import render
 from tests.fakes.supervisor import FakeSupervisor, make_view
 
 FILES = Path(exporter.__file__).parent
@@ -104,10 +105,11 @@ def test_the_dashboard_asks_for_metrics_that_there_are(tmp_path: Path) -> None:
     file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
     checked = promtool("check", "rules", str(file))
     assert checked.returncode == 0, checked
-    shown = Exporter(supervisor.views, supervisor.status, tmp_path).render()[0].decode()
+    families = Exporter(supervisor.views, supervisor.status, tmp_path).families()
+    shown = render(families).decode()
     printed = set(re.findall(r"^(\w+)[{ ]", shown, re.MULTILINE))
     # Of servers, requests and wings, which this agent has not.
-    families = "".join(path.read_text() for path in FILES.parent.rglob("*.py"))
+    sources = "".join(path.read_text() for path in FILES.parent.rglob("*.py"))
     for name in set(re.findall(r"\bwa_[a-z_]+", " ".join(queries))) - printed:
         assert not name.startswith("wa_session_"), name
-        assert f'"{re.sub(r"_(sum|count|bucket)$", "", name)}"' in families, name
+        assert f'"{re.sub(r"_(sum|count|bucket)$", "", name)}"' in sources, name

@@ -40,7 +40,9 @@ async def test_a_copy_is_not_imported_beside_its_instance_and_no_account_is_repl
     assert (status, out.splitlines()[0]) == (0, "shop imported, disabled"), out
     details = await agent.do("GET", "/api/instance/shop/details")
     assert (details["settings"]["proxy"], details["account"]) == (proxy, ACCOUNT)
-    assert await refused(folder, "copy") == "same_device"
+    assert await refused(folder, "--stopped", "copy") == "same_device"
+    status, out = await cli(agent, "import", folder, "copy", "--dry-run")
+    assert (status, "if shop is the same linked device" in out) == (4, True), out
     assert await refused(folder, "shop") == "exists"
     assert await refused(other, "shop", "--replace") == "other_account"
     deaf = write_folder(tmp_path / "deaf", keys_of(pre_keys=0))

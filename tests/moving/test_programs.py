@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.client import Client
-from agent.cli.doctor.check import Installation, run_checks
+from agent.cli.doctor.check import Installation
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.render import without_secrets
@@ -15,7 +15,7 @@ from agent.config.tables import check_declared, shared_sessions
 from agent.core.model import Instance, InstanceId
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import ConfigError, InvalidRequest, Refused
-from agent.moving.program_commands import checks
+from agent.moving.program_commands import examine
 from agent.moving.programs import programs_of, render_drop_in
 
 IDS = ("shop", "till")
@@ -118,7 +118,7 @@ def test_doctor_looks_at_each_program(tmp_path: Path, more: str, words: str) -> 
     config = load(tmp_path, '[[program]]\nname = "shop"\ncommand = ["/bin/sh"]\n' + more)
     (tmp_path / "agent.toml").chmod(0o644)
     here = Installation(config, Client(), tmp_path / "agent.toml", Counter())
-    (finding,) = run_checks(checks(here), here)
+    (finding,) = examine(here)
     assert words in finding.sentence
 
 

@@ -3,7 +3,7 @@
 import itertools
 
 from agent.core.model import InstanceId
-from agent.supervise.passes.due import next_look
+from agent.supervise.passes.observe import next_look
 
 
 def test_a_look_in_time_is_followed_by_one_an_interval_later() -> None:

@@ -32,7 +32,7 @@ class Worker:
 
 
 def facts_of(id: str, link: Worker | None) -> Facts:
-    unit = UnitStatus(UnitState.ACTIVE, "run1", HIDDEN)
+    unit = UnitStatus(UnitState.ACTIVE, "run1", HIDDEN + ord(id))
     facts = Facts(Instance(InstanceId(id), "sandbox", True), SessionRecord(), unit)
     facts.link = cast(Any, link)
     return facts
@@ -40,7 +40,7 @@ def facts_of(id: str, link: Worker | None) -> Facts:
 
 async def test_a_worker_that_cannot_be_seen_is_asked() -> None:
     known = {InstanceId("a"): facts_of("a", Worker(TOLD)), InstanceId("b"): facts_of("b", None)}
-    found = await measure_whole(dict.fromkeys(known, HIDDEN), known)
+    found = await measure_whole({id: HIDDEN + ord(id) for id in known}, known)
     assert found == {"a": Usage(5000, 2.5, 3), "b": UNSEEN}
 
 
@@ -68,7 +68,7 @@ async def test_a_worker_that_does_not_answer_stays_unmeasured_and_delays_no_othe
         InstanceId("a"): facts_of("a", Worker(error)),
         InstanceId("b"): facts_of("b", Worker(TOLD)),
     }
-    found = await measure_whole(dict.fromkeys(known, HIDDEN), known)
+    found = await measure_whole({id: HIDDEN + ord(id) for id in known}, known)
     assert found == {"a": UNSEEN, "b": Usage(5000, 2.5, 3)}
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.system.bed import SOURCE, Bed
+from tests.system.bed import Bed
 
 RULE = "/usr/share/polkit-1/rules.d/50-wa-agent.rules"
 
@@ -35,10 +35,6 @@ def test_doctor_names_every_part_that_was_removed(bed: Bed):
         assert "polkit rule" in wrong(bed)["polkit"]
     with without(bed, "/usr/local/lib/systemd/system/wa-instance@.service"):
         assert "wa-instance@.service" in wrong(bed)["units"]
-    old = (SOURCE / "tests/system/old_rule.js").read_text()
-    with without(bed, RULE):
-        bed.write(RULE, old)
-        assert "set-property" in wrong(bed)["polkit"]
     bed.run("chmod", "o+rx", "/var/lib/wa-agent")
     assert "open to every user" in wrong(bed)["state"]
     bed.run("chmod", "o-rx", "/var/lib/wa-agent")

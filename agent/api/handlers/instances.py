@@ -175,11 +175,11 @@ async def delete(call: Call) -> Json:
         raise InvalidRequest(
             f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
         )
-    if waiting := call.parts.sending.waiting(call.id).get("waiting"):
-        deleted["messages_dropped"] = waiting
+    call.parts.sending.dropped.pop(call.id, None)  # of one of that name before
     trash = await call.supervisor.deletion.delete(call.id, passkey=passkey)
-    ended = await call.parts.ring.end_of(call.id)
-    for row in ended:
+    if dropped := await call.parts.sending.forget(call.id):
+        deleted["messages_dropped"] = dropped
+    for row in (ended := await call.parts.ring.end_of(call.id)):
         call.parts.end_listeners_of(row.id)
     if ended:
         deleted["keys_ended"] = [row.name or row.id for row in ended]

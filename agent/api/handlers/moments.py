@@ -10,7 +10,7 @@ from agent.api.http.fields import INTEGER, STRING, STRINGS, Field
 from agent.engines.base import IN_CHAT, PRESENCES
 from agent.engines.phones import receiver_of
 from agent.errors import EngineError, InvalidRequest
-from agent.messages.outcomes import explain_refusal
+from agent.messages.outcomes import refusal_of
 
 _CHAT = "a phone number or a chat's id"
 READ = (
@@ -86,4 +86,4 @@ async def _told(call: Call, feature: str) -> AsyncIterator[None]:
     try:
         yield
     except EngineError as error:
-        raise explain_refusal(engine, error) from error
+        raise refusal_of(engine, error) from error

@@ -1,9 +1,8 @@
 """The health of the agent and its instances, for people, probes and Prometheus."""
 
-import asyncio
-import gzip
 import time
 from collections import Counter
+from typing import Any
 
 from aiohttp import web
 
@@ -16,10 +15,10 @@ from agent.core.event_json import wall_text
 from agent.core.health.agent_alive import is_alive
 from agent.core.health.wanted import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
+from agent.core.troubles.trouble import Of, Severity, Trouble
 from agent.core.view import InstanceView
+from agent.metrics.family import CONTENT_TYPE
 
-LEAST_GZIP = 1400
-"""Bytes: a shorter text fits into one packet."""
 CHECK = (
     Field("ids", STRINGS, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),
 )
@@ -102,11 +101,29 @@ async def ready(call: Call) -> web.Response:
 
 
 async def metrics(call: Call) -> web.Response:
-    text, content_type = call.parts.metrics.render(call.request.headers.get("Accept", ""))
-    # The version parameter is a part of the format's name.
-    headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-    if takes_gzip(call.request.headers.get("Accept-Encoding", "")) and len(text) > LEAST_GZIP:
-        # At the fastest level, in a thread: a large scrape takes some milliseconds.
-        text = await asyncio.to_thread(gzip.compress, text, compresslevel=1)
-        headers["Content-Encoding"] = "gzip"
-    return web.Response(body=text, headers=headers)
+    gzip = takes_gzip(call.request.headers.get("Accept-Encoding", ""))
+    headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
+    headers |= {"Content-Encoding": "gzip"} if gzip else {}
+    return web.Response(body=await call.parts.metrics.scrape(gzip=gzip), headers=headers)
+
+
+async def list_troubles(call: Call) -> Json:
+    found = sorted(
+        call.parts.troubles(),
+        key=lambda one: (one.row.severity is not Severity.CRITICAL, one.row.name, one.who),
+    )
+    return {"troubles": [show_trouble(trouble) for trouble in found]}
+
+
+def show_trouble(trouble: Trouble) -> dict[str, Any]:
+    row = trouble.row
+    return {
+        "kind": row.name,
+        "severity": row.severity.value,
+        "instance": trouble.who if row.of is Of.SESSION else None,
+        "backend": trouble.who if row.of is Of.BACKEND else None,
+        "group": trouble.who if row.of is Of.GROUP else None,
+        "sentence": trouble.sentence,
+        "advice": row.advice.format(who=trouble.who),
+        "since": wall_text(trouble.begun_wall),
+    }

@@ -1,7 +1,8 @@
 """Repairs by hand, setting an instance up, incidents, and the statistics of repairs."""
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,15 +10,57 @@ from aiohttp import web
 
 from agent.api.http.auth import Right, require
 from agent.api.http.call import Call, Json
-from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, STRING, Field
+from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
 from agent.api.timely import ANSWER_WITHIN, look_at
 from agent.core.event_json import wall_text
 from agent.core.figures.repair_statistics import RepairStatistics
-from agent.core.model import ID_PATTERN, Instance, parse_instance_id
+from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
+from agent.core.view import InstanceView
 from agent.engines.catalog import engine_names
-from agent.supervise.requests.repairs import GOES_ON, RepairResult
+from agent.supervise.requests.repairs import GOES_ON, RepairResult, in_time
+
+LONGEST_WAIT = 300
+WAIT_UP = (
+    Field("wait", INTEGER, "seconds to wait for CONNECTED or QR_REQUIRED", most=LONGEST_WAIT),
+)
+WAIT_DOWN = (Field("wait", INTEGER, "seconds to wait until it is closed", most=LONGEST_WAIT),)
+_LOOK_EVERY = 0.2
+
+
+async def disconnect(call: Call) -> Json:
+    """The session is closed and keeps its pairing; it stays closed until a start."""
+    await call.supervisor.orders.stop(call.id)
+    return await _as_it_is(call, _is_down)
+
+
+async def start_session(call: Call) -> Json:
+    await call.supervisor.orders.start(call.id)
+    return await _as_it_is(call, _is_up)
+
+
+async def _as_it_is(call: Call, arrived: Callable[[InstanceView], bool]) -> Json:
+    """After the time the answer has the present status; that is no error."""
+    deadline = time.monotonic() + call.query.get("wait", 0)
+    if "wait" in call.query:
+        # After this check a stop or start that was under way is over and seen.
+        await in_time(call.supervisor.checking.check_now([call.id]), deadline)
+    while True:
+        view = call.supervisor.view(call.id)
+        if arrived(view) or time.monotonic() >= deadline:
+            return {"status": view.status.value, **show_instance(view)}
+        await asyncio.sleep(_LOOK_EVERY)
+
+
+def _is_up(view: InstanceView) -> bool:
+    return view.status in (ConnectionStatus.CONNECTED, ConnectionStatus.QR_REQUIRED)
+
+
+def _is_down(view: InstanceView) -> bool:
+    at_rest = view.unit.state in (UnitState.INACTIVE, UnitState.FAILED)
+    return at_rest and view.status is not ConnectionStatus.CONNECTED
+
 
 DEFAULT_ENGINE = "web"
 

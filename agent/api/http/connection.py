@@ -1,49 +1,24 @@
-"""One client's connection with limits that the library lacks: the time of a request's head, the
-number of connections, the time in which a client reads its answer."""
+"""One client's connection with limits that the library lacks: the time of a request's head and of
+reading an answer, the number of connections and of requests without rights.
+
+127.0.0.1 is shared by all programs on this machine: connections that wait for a request give way,
+and a client with rights has a place whatever the others do.
+"""
 
 import asyncio
 import json
 import socket
 import struct
-from collections import deque
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from agent.api.http.crowd import ConnectionLimits, Stage
 from agent.api.http.envelope import error_body, library_error_answer, new_request_id
 from agent.core.model import Category
 from agent.log import bound
-
-
-class Turns:
-    """The addresses take turns: a stranger waits for others of its own address only."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """By address; the one whose turn is next comes first."""
-
-    async def wait(self, address: str) -> None:
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._give, loop)
-        turn = loop.create_future()
-        self._waiting.setdefault(address, deque()).append(turn)
-        await turn
-
-    def _give(self, loop: asyncio.AbstractEventLoop) -> None:
-        address = next(iter(self._waiting))
-        waiting = self._waiting.pop(address)
-        turn = waiting.popleft()
-        if waiting:
-            self._waiting[address] = waiting
-        if self._waiting:
-            loop.call_soon(self._give, loop)
-        if not turn.done():
-            turn.set_result(None)
-
 
 log = bound(Category.API)
 
@@ -55,17 +30,45 @@ class Entrance:
     head_seconds: float = 10.0
     write_seconds: float = 60.0
     idle_seconds: float = 75.0
+    per_address: int = 64
+    """Requests at a time of an address's clients without rights."""
+    together: int = 512
+    """The same of all addresses."""
+    for_probes: int = 32
+    """More of them that scrapes and probes may take."""
+    most: int = 2048
+    """Connections; over it the one gives way that waits longest for a request."""
+    most_unread: int = 64
+    """Connections whose client leaves an answer unread; over it the oldest gives way."""
     closing: bool = False
     """Each answer is the last of its connection."""
-    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
-    turns: Turns = field(default_factory=Turns)
     connections: set["Connection"] = field(default_factory=set)
+    waiting: dict["Connection", None] = field(default_factory=dict)
+    """Those that wait for a request; the longest first."""
+    unread: dict["Connection", None] = field(default_factory=dict)
+    asked: Counter[str] = field(default_factory=Counter)
+    """Requests without rights that are not answered yet, by address."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def takes(self, address: str, *, needed: bool) -> bool:
+        """Count a request without rights, if it has a place."""
+        more = self.for_probes if needed else 0
+        one, all = self.asked[address] < self.per_address + more, self.together + more
+        free = one and self.asked.total() < all
+        self.asked[address] += free
+        return free
+
+    def make_room(self) -> None:
+        if len(self.unread) > self.most_unread:
+            next(iter(self.unread)).give_way()
+        if len(self.connections) > self.most and self.waiting:
+            next(iter(self.waiting)).give_way()
 
 
 class Connection(RequestHandler):
     __slots__ = (
-        "_address",
         "_answered",
+        "_counted",
         "_deadline",
         "_ended",
         "_entrance",
@@ -74,57 +77,54 @@ class Connection(RequestHandler):
         "_newest",
         "_refused",
         "_righted",
-        "_stage",
+        "address",
     )
 
     def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
+        self.address: str | None = None
+        """The client's address, or `uid N` on the Unix socket."""
         self._entrance = entrance
-        self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._heard = self._refused = False
         self._idle_since = 0.0
         self._ended = False
         """The client sends no more, and waits for its answers."""
-        self._stage = Stage.HEAD
         self._righted = False
         """Its last request came from a client with rights."""
+        self._counted = False
+        """Its request is among those without rights."""
         self._answered = 0
         """Requests whose answer is sent."""
         self._newest: Any = None
         """The body of the newest request."""
 
     @property
-    def address(self) -> str | None:
-        """The client's address, or `uid N` on the Unix socket."""
-        return self._address
-
-    @property
     def unheard(self) -> bool:
         """Accepted, and no request has come yet."""
-        return self._address is not None and self._request_count == 0
+        return self.address is not None and self._request_count == 0
 
     def answered_within(self, seconds: float) -> bool:
         """Kept alive after an answer that is no older: its client may be about to ask again."""
-        return self._stage is Stage.IDLE and self._loop.time() - self._idle_since < seconds
+        idle = self in self._entrance.waiting and self._answered > 0
+        return idle and self._loop.time() - self._idle_since < seconds
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._address = address_of(transport)
+        self.address = address_of(transport)
         self._entrance.connections.add(self)
         super().connection_made(transport)
         self._arm()
-        self._entrance.limits.stand(self, self._address, Stage.HEAD)
+        self._stand()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._entrance.limits.leave(self)
-        self._entrance.connections.discard(self)
-        self._address = None
+        self._leave()
+        self.address = None
         self._disarm()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._address is None:
+        if self.address is None:
             return
         self._heard = True
         super().data_received(data)
@@ -134,12 +134,9 @@ class Connection(RequestHandler):
             self._newest = self._messages[-1][1]
         if self._busy():
             self._disarm()
-            if self._stage in (Stage.HEAD, Stage.IDLE):
-                self._stand(Stage.ASKED)
-        else:
-            if self._deadline is None:
-                self._arm()
-            self._stand(Stage.HEAD)
+        elif self._deadline is None:
+            self._arm()
+        self._stand()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client may end its side when its request is sent; it gets its answer within the time
@@ -155,53 +152,64 @@ class Connection(RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if not self._upgraded:  # a listener has limits of its own
-            self._stand(Stage.UNREAD)
+        self._stand()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._stage is Stage.UNREAD:
-            self._stand(Stage.REQUEST)
+        self._stand()
 
     async def admit(self, *, needed: bool, righted: bool) -> bool:
         """Whether its request has a place; without one the connection ends with the refusal,
-        whatever else its client sent."""
-        if self._address is None:
+        whatever else its client sent. Requests without rights go one at a time, so that no other
+        waits for many of them."""
+        if self.address is None:
             return True  # the client is gone
         self._righted = righted
-        self._refused = not await self._gets_place(self._address, needed, righted)
-        if not self._refused:
-            self._stage = Stage.REQUEST
-            if self._paused:
-                self._stand(Stage.UNREAD)  # the answer before this one
-        return not self._refused
-
-    async def _gets_place(self, address: str, needed: bool, righted: bool) -> bool:
-        limits = self._entrance.limits
         if not righted:
-            if not limits.line_up(self, address, needed=needed):
-                return False
-            await self._entrance.turns.wait(address)
+            self._counted = self._entrance.takes(self.address, needed=needed)
+            self._refused = not self._counted
+            async with self._entrance.turn:
+                await asyncio.sleep(0)
             if self._over():
                 raise ConnectionResetError("the client left before its turn")
-        return limits.admit(self, address, needed=needed, righted=righted)
+        return not self._refused
 
     def give_way(self) -> None:
+        transport, unread = self.transport, self in self._entrance.unread
         self._disarm()
-        transport = self.transport
-        if transport is not None and self._stage is Stage.UNREAD:
-            # close() would wait for the buffer.
-            transport.abort()
+        self._leave()
+        if transport is not None and unread:
+            transport.abort()  # close() would wait for the buffer
             return
-        if transport is not None and self._heard and self._stage is Stage.HEAD:
+        if transport is not None and self._heard and not self._answered:
             # On an idle connection it would be the answer to the next request.
             transport.write(_raw_error(503, "busy", "cannot serve so many connections at a time"))
         self.force_close()
 
-    def _stand(self, stage: Stage) -> None:
-        if self._address is not None and self._stage is not stage:
-            self._stage = stage
-            self._entrance.limits.stand(self, self._address, stage)
+    def _stand(self) -> None:
+        """Among those that give way, where it waits for a request or for its client to read. A
+        WebSocket has limits of its own."""
+        entrance, there = self._entrance, self in self._entrance.connections
+        if not there or self._busy():
+            entrance.waiting.pop(self, None)
+        else:
+            entrance.waiting.setdefault(self)
+        if there and self._paused and not self._upgraded:
+            entrance.unread.setdefault(self)
+        else:
+            entrance.unread.pop(self, None)
+        entrance.make_room()
+
+    def _leave(self) -> None:
+        self._entrance.connections.discard(self)
+        self._uncount()
+        self._stand()
+
+    def _uncount(self) -> None:
+        if self._counted and self.address is not None:
+            self._counted = False
+            self._entrance.asked[self.address] -= 1
+            self._entrance.asked += Counter()  # drops those with none
 
     def _busy(self) -> bool:
         """A whole head has come: the deadline of the head is over.
@@ -224,9 +232,8 @@ class Connection(RequestHandler):
         if transport is None or self._busy():
             return
         if self._heard:
-            transport.write(
-                _raw_error(408, "too_slow", "cannot wait longer for the head of the request")
-            )
+            words = "cannot wait longer for the head of the request"
+            transport.write(_raw_error(408, "too_slow", words))
         self.force_close()
 
     async def finish_response(
@@ -243,18 +250,18 @@ class Connection(RequestHandler):
             if transport is not None:
                 transport.abort()
             return resp, True
+        finally:
+            self._uncount()
         self._answered += 1
         if resp.status >= 400 and not self._righted:
             self._lingering_time = 0.0  # what a stranger sends on after a refusal is not parsed
         if self._messages:  # it came behind an upgrade that was refused
             self._newest = self._messages[-1][1]
-        if not self._busy() and self.transport is not None:
+        if not self._busy():
             if self._ended:
                 self.close()
-            self._stand(Stage.IDLE)
             self._idle_since = self._loop.time()
-        elif self._stage is Stage.REQUEST:
-            self._stand(Stage.ASKED)  # the next one is checked like the first
+        self._stand()
         if isinstance(resp, web.Response):
             # The library holds the answer until the next request: a scrape is megabytes.
             resp.body = None

@@ -9,7 +9,7 @@ from typing import Any
 from agent.cli.command import Subparsers, Words, add_command, client_of, instance_id, name_of_a
 from agent.cli.paths import config_path
 from agent.cli.sessions.switch import TO_THE_END
-from agent.cli.terminal import moment, print_answer, table_lines
+from agent.cli.terminal import Table, moment, print_answer
 from agent.errors import ConfigError, InvalidRequest
 
 _SECONDS = 150.0
@@ -69,10 +69,10 @@ def spelled_out(argv: list[str]) -> list[str]:
 def list_backends(options: argparse.Namespace) -> int:
     backends = client_of(options).get("/api/backends")["backends"]
     nothing = "no backends: `wa-agent backends add` makes one"
-    return print_answer(options, backends, *(_lines(*backends) if backends else [nothing]))
+    return print_answer(options, backends, _table(*backends) if backends else nothing)
 
 
-def _lines(*backends: dict[str, Any]) -> list[str]:
+def _table(*backends: dict[str, Any]) -> Table:
     rows = [
         (
             *(backend["name"], backend["engine"], backend["url"]),
@@ -85,7 +85,7 @@ def _lines(*backends: dict[str, Any]) -> list[str]:
         for backend in backends
     ]
     heads = ("NAME", "ENGINE", "URL", "UP", "VERSION", "SESSIONS", "OURS", "CIRCUIT", "WHY")
-    return table_lines(heads, rows)
+    return Table(heads, rows)
 
 
 def add_backend(options: argparse.Namespace) -> int:
@@ -108,7 +108,7 @@ def add_backend(options: argparse.Namespace) -> int:
     keys = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items())
     lines = "\n".join(["[[backend]]", *keys, ""])
     client, doing = client_of(options), f"add backend {options.backend} to"
-    add_rows(path, "backend", [wanted], lines, env=os.environ, what=doing)
+    add_rows(path, lines, env=os.environ, what=doing)
     client.post("/api/reload")
     done = f"{options.backend} is added; how it is: wa-agent backends {options.backend}"
     return print_answer(options, wanted, done)
@@ -116,7 +116,7 @@ def add_backend(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     backend = client_of(options).get(f"/api/backends/{options.backend}")
-    return print_answer(options, backend, *_lines(backend))
+    return print_answer(options, backend, _table(backend))
 
 
 def sessions(options: argparse.Namespace) -> int:
@@ -125,10 +125,8 @@ def sessions(options: argparse.Namespace) -> int:
     keys = ("remote", "title", "status", "account", "instance")
     rows = [tuple(session.get(key) or "-" for key in keys) for session in answer["sessions"]]
     rows += [(gone["remote"], "-", "missing", "-", gone["instance"]) for gone in answer["missing"]]
-    table = table_lines(("REMOTE", "NAME", "STATUS", "ACCOUNT", "INSTANCE"), rows)
-    return print_answer(
-        options, answer, *(table if rows else [f"{options.backend} has no sessions"])
-    )
+    table = Table(("REMOTE", "NAME", "STATUS", "ACCOUNT", "INSTANCE"), rows)
+    return print_answer(options, answer, table if rows else f"{options.backend} has no sessions")
 
 
 def adopt(options: argparse.Namespace) -> int:
@@ -141,7 +139,7 @@ def adopt(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     path = f"/api/backends/{options.backend}/check{TO_THE_END}"
     backend = client_of(options).post(path, seconds=_SECONDS)
-    return print_answer(options, backend, *_lines(backend), good=backend["up"])
+    return print_answer(options, backend, _table(backend), good=backend["up"])
 
 
 def reset(options: argparse.Namespace) -> int:

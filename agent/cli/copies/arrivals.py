@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlencode
 
-from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import client_of
 from agent.cli.copies.transfer import upload
 from agent.cli.sessions.switch import wait_until_connected
@@ -20,7 +19,6 @@ from agent.errors import InvalidRequest, WaError
 from agent.vault.archives.found import FoundSession
 
 OURS = "wa-agent"
-_EVERY = 0.5
 
 
 @dataclass(slots=True)
@@ -40,21 +38,17 @@ class Sending:
 
     def send(self, archive: IO[bytes], id: str | None, name: str) -> dict[str, Any]:
         """The new instance."""
-        options, sent = self._options, [0]
+        options, sent = self._options, list[int]()
         wanted = {"replace": options.replace, "enable": options.enable, "id": id}
         query = {key: "true" if value is True else value for key, value in wanted.items() if value}
         path, size = f"/api/import?{urlencode(query)}", os.fstat(archive.fileno()).st_size
 
-        def count(more: int) -> None:
-            sent[0] += more
-
-        instance: dict[str, Any] = with_progress(
+        return with_progress(
             options,
             f"importing {name}",
-            lambda: upload(self._client, path, archive, size, count),
-            lambda: of_bytes(sent[0], size),
+            lambda: upload(self._client, path, archive, size, sent.append),
+            lambda: of_bytes(sum(sent), size),
         )
-        return instance
 
 
 def id_for(session: FoundSession, given: str | None) -> str:
@@ -69,23 +63,16 @@ def id_for(session: FoundSession, given: str | None) -> str:
         return ""
 
 
-def _find(client: Client, id: str | None) -> dict[str, Any] | None:
-    try:
-        return client.get(f"/api/instance/{id}") if id else None
-    except AgentSaidNo as error:
-        if error.code != "not_found":
-            raise
-        return None
-
-
 def show_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
     """Shows what an import would do; where no agent answers, the sessions alone are judged."""
-    if not options.replace:
-        with suppress(WaError):
-            client = client_of(options)
-            for planned in plan:
-                if not planned.session.problem and _find(client, planned.id):
-                    planned.result = f"refused: {planned.id} exists"
+    with suppress(WaError):
+        here = {its["id"]: its["account"] for its in client_of(options).instances()}
+        for planned in (each for each in plan if not each.session.problem):
+            account, id = planned.session.account, planned.id
+            if id in here and not options.replace:
+                planned.result = f"refused: {id} exists"
+            elif twins := [it for it in here if it != id and account and here[it] == account]:
+                planned.result = f"refused, if {twins[0]} is the same linked device"
     print_plan(options, plan)
     return 4 if any(planned.session.problem or planned.result for planned in plan) else 0
 
@@ -115,7 +102,7 @@ def wait_for_first_messages(
             first.update(counted or {"over": True, "unread": 0, "sentence": "it was not paired"})
             if time.monotonic() >= deadline:
                 break
-            time.sleep(_EVERY)
+            time.sleep(0.5)
         return first
 
     return with_progress(

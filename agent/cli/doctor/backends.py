@@ -5,18 +5,16 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.backends.adoption import ADVICE, one_server
+from agent.backends.adoption import one_server
 from agent.backends.whaticket.redis import RedisKeys
-from agent.cli.client import Client
 from agent.cli.doctor.access import Agent, agent_of, lines_for
-from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
+from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
 from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
-from agent.config.sections import INSTALLED_STATE
 from agent.errors import ConfigError, WaError
 
 _ADVICE = {
@@ -34,31 +32,27 @@ _SAMPLES = 5
 _SECONDS = 5.0
 
 
-def checks(here: Installation) -> Iterator[Check]:
-    backends = here.config.backend
-    if backends:
-        views = _views(here.client)
-        for backend in backends if views is not None else ():
-            view = (views or {}).get(backend.name)
-            yield Check(f"backend {backend.name}", partial(_server, backend, view))
-        yield Check("config", _open_file)
-        yield Check("config", _one_server)
-    state = here.config.agent.state_path
-    agent = agent_of(state, installed=state == INSTALLED_STATE)
-    for backend in backends:
-        yield Check(f"backend {backend.name}", partial(_examine, backend, agent))
-
-
-def _views(client: Client) -> Mapping[str, Mapping[str, Any]] | None:
+def servers(here: Installation) -> Iterator[Finding]:
+    if not here.config.backend:
+        return
     try:
-        return {view["name"]: view for view in client.get("/api/backends")["backends"]}
+        views = {view["name"]: view for view in here.client.get("/api/backends")["backends"]}
     except WaError:
-        return None  # the check `agent` says why
+        return  # the check `agent` says why
+    for backend in here.config.backend:
+        finding = _server(backend, views.get(backend.name))
+        yield replace(finding, check=f"backend {backend.name}")
 
 
-def _server(
-    backend: BackendDeclaration, view: Mapping[str, Any] | None, _: Installation
-) -> Finding:
+def surroundings(here: Installation) -> Iterator[Finding]:
+    """What the agent must reach on this machine."""
+    agent = agent_of(here.state, installed=here.installed)
+    for backend in here.config.backend:
+        for finding in (*_secrets(backend), *_sources(backend, agent), *_redis(backend)):
+            yield replace(finding, check=f"backend {backend.name}")
+
+
+def _server(backend: BackendDeclaration, view: Mapping[str, Any] | None) -> Finding:
     if view is None:
         advice = "systemctl restart wa-agent, which reads its backends at a start"
         return note("the running agent has not read it", advice)
@@ -76,13 +70,7 @@ def _server(
     return wrong(f"{view['sentence'] or 'it is not up'}", advice)
 
 
-def _examine(backend: BackendDeclaration, agent: Agent, _: Installation) -> Iterator[Finding]:
-    yield from _secrets(backend)
-    yield from _sources(backend, agent)
-    yield from _redis(backend)
-
-
-def _open_file(here: Installation) -> Iterator[Finding]:
+def open_file(here: Installation) -> Iterator[Finding]:
     """Keys in agent.toml need a file that only its user can read."""
     config, file = here.config, here.file
     holders = [backend.name for backend in config.backend if hide_secrets(backend) != backend]
@@ -96,9 +84,8 @@ def _open_file(here: Installation) -> Iterator[Finding]:
         yield wrong(f"{file} holds keys ({names}) and is open to every user", advice)
 
 
-def _one_server(here: Installation) -> Iterator[Finding]:
-    for sentence in one_server(here.config.backend):
-        yield wrong(sentence, ADVICE)
+def one_server_twice(here: Installation) -> Iterator[Finding]:
+    return map(wrong, one_server(here.config.backend))
 
 
 def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:

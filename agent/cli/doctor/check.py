@@ -1,4 +1,4 @@
-"""A check of the doctor and its findings: good, to be looked at, or wrong. Each room has a list."""
+"""A check of the doctor and its findings: good, to be looked at, or wrong."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from agent.config.sections import INSTALLED_STATE
 
 if TYPE_CHECKING:
     from agent.cli.client import Client
@@ -55,21 +57,30 @@ class Installation:
     running: Counter[str]
     """The agent's instances by engine; empty where no agent answers."""
 
+    @property
+    def state(self) -> Path:
+        return self.config.agent.state_path
+
+    @property
+    def installed(self) -> bool:
+        return self.state == INSTALLED_STATE
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
+    """Only looks, and stands alone: one that cannot look says so and hides no other."""
+
     name: str
     run: Callable[[Installation], Found]
     cure: str = ""
     """The advice of its findings that bring none."""
+    installed: bool = False
+    """True: only where scripts/install or the package put the program."""
 
     def findings(self, here: Installation) -> Iterator[Finding]:
+        if self.installed and not here.installed:
+            return
         found = self.run(here)
         for finding in (found,) if isinstance(found, Finding) else found:
             cure = "" if finding.level is Level.OK else self.cure
             yield replace(finding, check=finding.check or self.name, advice=finding.advice or cure)
-
-
-def run_checks(checks: Iterable[Check], here: Installation) -> Iterator[Finding]:
-    for check in checks:
-        yield from check.findings(here)

@@ -1,56 +1,43 @@
-"""The doctor's checks of the agent: its state folder, its database, and its answers."""
+"""The doctor's checks, in their order, each with the cure of what it finds."""
 
 import math
 import os
+import re
 import subprocess
-from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agent import VERSION
-from agent.cli.client import Client
-from agent.cli.doctor import machine
+from agent.backends.adoption import ADVICE as ONE_SERVER
+from agent.cli.doctor import backends, engines, machine
 from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
 from agent.cli.doctor.database import check_unused, lock_of
-from agent.config.sections import INSTALLED_STATE
 from agent.core.words import BEHIND
 from agent.daemon.state_folder import StatePlaces, state_is_missing, used_mark, was_used
 from agent.errors import AgentUnreachable, WaError
 from agent.files import open_plain
 from agent.host.units import INSTANCES
+from agent.moving import program_commands
+from agent.webhooks import commands as webhooks
 
 
-def checks(here: Installation) -> Iterator[Check]:
+def _disk(here: Installation) -> Finding:
+    return machine.disk(here.state if here.state.is_dir() else Path("/"))
+
+
+def _state_is_away(here: Installation) -> Iterator[Finding]:
     config = here.config
-    state = config.agent.state_path
-    yield Check("python", lambda _: machine.check_python())
-    yield Check("clock", lambda _: machine.check_clock())
-    yield Check("disk", lambda _: machine.check_disk(state if state.is_dir() else Path("/")))
-    yield Check("state", _missing_state)
-    folders = state, config.session_root, config.api_socket
-    yield Check("state", lambda _: machine.check_permissions(*folders))
-    yield Check("systemd", lambda _: machine.check_systemd())
-    if state == INSTALLED_STATE:
-        yield Check("units", lambda _: machine.check_installation(), machine.AGAIN)
-        yield Check("memory limits", check_unit_memory)
-        yield Check("users", lambda _: machine.check_users(), machine.AGAIN)
-    yield Check("agent", _agent, "journalctl -u wa-agent says more")
-    repaired = "restart the agent: it rebuilds the database from the readable rows"
-    yield Check("database", _database, repaired)
-    yield Check("troubles", _troubles)
+    used = used_mark(os.environ, installed=here.installed)
+    places = StatePlaces(here.state, config.session_root, config.cache_root, used)
+    if was_used(places) and state_is_missing(places):
+        sentence = f"{here.state} is empty, but {used} says that an agent used a state here before"
+        advice = f"mount or put back the state folder; to begin with an empty one: rm {used}"
+        yield wrong(sentence, advice)
 
 
-def instances_by_engine(client: Client) -> Counter[str]:
-    """Empty where no agent answers: the check `agent` reports it."""
-    try:
-        return Counter(instance["engine"] for instance in client.instances())
-    except WaError:
-        return Counter()
-
-
-def check_unit_memory(here: Installation) -> Iterator[Finding]:
+def _unit_memory(here: Installation) -> Iterator[Finding]:
     """Sessions that the kernel ends before the memory is used that their settings grant."""
     client = here.client
     try:
@@ -92,20 +79,9 @@ def _granted_memory(ids: Collection[str]) -> dict[str, float]:
     return found
 
 
-def _missing_state(here: Installation) -> Iterator[Finding]:
-    config = here.config
-    state = config.agent.state_path
-    used = used_mark(os.environ, installed=state == INSTALLED_STATE)
-    places = StatePlaces(state, config.session_root, config.cache_root, used)
-    if was_used(places) and state_is_missing(places):
-        sentence = f"{state} is empty, but {used} says that an agent used a state here before"
-        advice = f"mount or put back the state folder; to begin with an empty one: rm {used}"
-        yield wrong(sentence, advice)
-
-
 def _agent(here: Installation) -> Iterator[Finding]:
     """The running agent's answers about itself."""
-    client, state = here.client, here.config.agent.state_path
+    client, state = here.client, here.state
     try:
         health = client.get("/api/health")
     except AgentUnreachable as error:
@@ -146,40 +122,18 @@ def _status(agent: dict[str, Any], health: dict[str, Any]) -> Finding:
     return ok(f"version {VERSION} runs, {health['instances']['total']} instances")
 
 
-_PID_BYTES = 20
-_STATES = {
-    "T": "is stopped by a signal",
-    "t": "is stopped by a debugger",
-    "D": "waits for a disk",
-    "R": "is busy",
-    "S": "waits for something",
-    "Z": "has ended and is not reaped",
-}
-
-
 def _holding_process(state: Path) -> str:
-    """The process that holds the state directory, with its state; "" without one."""
-    pid = lock_holder(state)
-    if pid is None:
-        return ""
-    try:
-        word = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
-    return f"its process {pid} {_STATES.get(word, f'is in state {word}')}"
-
-
-def lock_holder(state: Path) -> int | None:
-    """The agent's process, which writes its number into the lock of the state directory."""
-    try:
-        with open_plain(state / "lock") as file:
-            return int(file.read(_PID_BYTES).strip())
-    except (OSError, ValueError):
-        return None
+    """The process that holds the state directory, with its state; "" without one. The agent wrote
+    its number into the lock."""
+    with suppress(OSError, ValueError), open_plain(state / "lock") as file:
+        pid = int(file.read(20).strip())
+        found = re.search(r"^State:\t(.*)", Path(f"/proc/{pid}/status").read_text(), re.M)
+        return f"its process {pid} is in state {found[1]}" if found else ""
+    return ""
 
 
 def _database(here: Installation) -> Finding:
-    path = here.config.agent.state_path / "agent.db"
+    path = here.state / "agent.db"
     if not path.exists():
         return note(f"{path} is not there", "the agent creates it at its first start")
     try:
@@ -202,6 +156,64 @@ def _troubles(here: Installation) -> Iterator[Finding]:
         return  # the check `agent` reports it
     if troubles:
         names = ", ".join(sorted({trouble["kind"] for trouble in troubles}))
-        yield note(f"{len(troubles)} at present: {names}", "wa-agent list --trouble")
+        yield note(f"{len(troubles)} at present: {names}")
     else:
         yield ok("none at present")
+
+
+AGAIN = "run scripts/install again"
+CHECKS = (
+    Check("clock", lambda _: machine.clock(), "run timedatectl set-ntp true, or install chrony"),
+    Check(
+        *("disk", _disk),
+        "remove unneeded files there; wa-agent trash list shows retired sessions",
+    ),
+    Check("state", _state_is_away),
+    Check(
+        *("state", lambda here: machine.rights(here.state, here.config.session_root)),
+        "remove the right: chmod o-rwx, and find out which program gave it",
+    ),
+    Check(
+        *("socket", lambda here: machine.api_socket(here.config.api_socket)),
+        "chmod 660: clients of the socket need no key ([api] trust_socket)",
+    ),
+    Check(
+        *("systemd", lambda _: machine.systemd()),
+        'workers are plain children of the agent ([agent] host = "process")',
+    ),
+    Check(
+        *("memory", lambda _: machine.counted_memory()),
+        "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory;"
+        " in a container, have the controller delegated",
+    ),
+    Check(
+        *("firewall", lambda _: machine.firewall()),
+        "a worker can reach a cloud's metadata: deny 169.254.0.0/16 to wa-agent and wa-worker in"
+        " nftables, or boot with systemd.unified_cgroup_hierarchy=1",
+    ),
+    Check("dbus", lambda _: machine.dbus(), "systemctl start dbus.socket dbus.service"),
+    Check("units", lambda _: machine.unit_files(), AGAIN, installed=True),
+    Check("polkit", lambda _: machine.polkit(), AGAIN, installed=True),
+    Check("memory limits", _unit_memory, installed=True),
+    Check("users", lambda _: machine.users(), AGAIN, installed=True),
+    Check("agent", _agent, "journalctl -u wa-agent says more"),
+    Check(
+        *("database", _database),
+        "restart the agent: it rebuilds the database from the readable rows",
+    ),
+    Check("troubles", _troubles, "wa-agent list --trouble"),
+    Check("browser", engines.browser),
+    Check("baileys", engines.node),
+    Check("packs", engines.packs, "`wa-agent restart ID` moves a session"),
+    Check("config", backends.open_file),
+    Check("config", backends.one_server_twice, ONE_SERVER),
+    Check("backend", backends.servers),
+    Check("backend", backends.surroundings),
+    Check("program", program_commands.examine),
+    Check("webhook", webhooks.examine),
+)
+
+
+def examine(here: Installation) -> Iterator[Finding]:
+    for check in CHECKS:
+        yield from check.findings(here)

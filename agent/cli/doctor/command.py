@@ -2,7 +2,9 @@
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +12,8 @@ from typing import TYPE_CHECKING
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, Words, add_command, client_of, config_words
 from agent.cli.config import names_an_agent_here, settings_in_use
-from agent.cli.terminal import print_answer, table_lines
-from agent.errors import AgentUnreachable, ConfigError
+from agent.cli.terminal import Table, print_answer
+from agent.errors import AgentUnreachable, ConfigError, WaError
 
 if TYPE_CHECKING:
     from agent.cli.doctor.check import Finding
@@ -35,10 +37,8 @@ def add(commands: Subparsers) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     # The checks import most of the agent, which every other command starts without.
-    from agent.cli.doctor import backends, checks, engines
-    from agent.cli.doctor.check import Installation, Level, run_checks
-    from agent.moving import program_commands
-    from agent.webhooks import commands as webhooks
+    from agent.cli.doctor.check import Installation, Level
+    from agent.cli.doctor.checks import examine
 
     client = replace(client_of(options), hello_seconds=HELLO_SECONDS)
     if client.url or names_an_agent_here(client):
@@ -49,9 +49,10 @@ def doctor(options: argparse.Namespace) -> int:
         # The agent of these settings, not the first one that answers.
         client = Client(sockets=(config.api_socket,), hello_seconds=HELLO_SECONDS)
         client = _if_it_answers(client)
-    here = Installation(config, client, path, checks.instances_by_engine(client))
-    for room in (checks, engines, backends, program_commands, webhooks):
-        findings += run_checks(room.checks(here), here)
+    running: Counter[str] = Counter()
+    with suppress(WaError):  # the check `agent` reports it
+        running.update(instance["engine"] for instance in client.instances())
+    findings += examine(Installation(config, client, path, running))
     shown = [asdict(finding) for finding in findings]
     lines = _lines(findings)
     if options.bundle:
@@ -73,10 +74,10 @@ def _if_it_answers(client: Client) -> Client:
     return client
 
 
-def _lines(findings: "list[Finding]") -> list[str]:
+def _lines(findings: "list[Finding]") -> list[str | Table]:
     rows = [(finding.level.value, finding.check, finding.sentence) for finding in findings]
     advice = [f"{finding.check}: {finding.advice}" for finding in findings if finding.advice]
-    return [*table_lines(("", "CHECK", "FINDING"), rows), *advice]
+    return [Table(("", "CHECK", "FINDING"), rows), *advice]
 
 
 def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":

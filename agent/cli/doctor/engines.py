@@ -7,9 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from agent.cli.doctor.access import environment_of
-from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
+from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
 from agent.config.config import Config
-from agent.config.sections import INSTALLED_STATE
 from agent.engines.baileys import doctor as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.arguments import BINARIES
@@ -19,14 +18,9 @@ from agent.host.units import INSTANCES, PACKS
 from agent.vault.identity import scan
 
 
-def checks(_: Installation) -> tuple[Check, ...]:
-    return Check("browser", _browser), Check("baileys", _node), Check("packs", _packs)
-
-
-def _environment(config: Config) -> Mapping[str, str]:
+def _environment(here: Installation) -> Mapping[str, str]:
     """A unit's worker has its unit's environment, not the doctor's."""
-    installed = config.agent.state_path == INSTALLED_STATE
-    return environment_of(INSTANCES.template) if installed else os.environ
+    return environment_of(INSTANCES.template) if here.installed else os.environ
 
 
 def _settings_of(config: Config, engine: str) -> list[Mapping[str, Any]]:
@@ -41,13 +35,13 @@ def _settings_of(config: Config, engine: str) -> list[Mapping[str, Any]]:
     return settings
 
 
-def _browser(here: Installation) -> Iterator[Finding]:
+def browser(here: Installation) -> Iterator[Finding]:
     """Without a web instance it is checked once a browser or the bundle is installed."""
     config = here.config
     named = {str(settings.get("browser", SHELL)) for settings in _settings_of(config, "web")}
     kinds = named & set(BINARIES)  # as far as known without an agent
     wanted = bool(here.running["web"] or kinds)
-    problems = web.examine(config.cache_root, _environment(config), kinds or {SHELL})
+    problems = web.examine(config.cache_root, _environment(here), kinds or {SHELL})
     missing = {problem.code for problem in problems}
     if not wanted and {"browser_missing", "bundle_missing"} <= missing:
         yield ok("no web instance and no part of the web engine: not checked")
@@ -59,12 +53,12 @@ def _browser(here: Installation) -> Iterator[Finding]:
         yield ok("the web engine can run")
 
 
-def _node(here: Installation) -> Iterator[Finding]:
+def node(here: Installation) -> Iterator[Finding]:
     """Without a baileys instance it is checked once all its parts are installed."""
     config = here.config
     wanted = bool(here.running["baileys"] or _settings_of(config, "baileys"))
-    env, installed = _environment(config), config.agent.state_path == INSTALLED_STATE
-    problems = baileys.examine(config.cache_root, env, installed=installed)
+    env = _environment(here)
+    problems = baileys.examine(config.cache_root, env, installed=here.installed)
     if problems and not wanted:
         yield ok("no baileys instance, and parts of its engine are missing: not checked")
         return
@@ -74,7 +68,7 @@ def _node(here: Installation) -> Iterator[Finding]:
         yield ok("the baileys engine can run")
 
 
-def _packs(here: Installation) -> Iterator[Finding]:
+def packs(here: Installation) -> Iterator[Finding]:
     """The sessions that each pack's worker holds."""
     config = here.config
     sizes: Counter[str] = Counter()
@@ -89,4 +83,4 @@ def _packs(here: Installation) -> Iterator[Finding]:
     full = [name for name, count in sorted(sizes.items()) if count > config.worker.pack]
     if full:
         words = f"more sessions than [worker] pack = {config.worker.pack}: {', '.join(full)}"
-        yield note(words, "`wa-agent restart ID` moves a session")
+        yield note(words)

@@ -1,6 +1,4 @@
-"""Faults of this machine that keep the agent and its workers from working well: its clock and disk,
-rights of files, systemd, units and users. Checks only look, and each stands alone: one that cannot
-look says so and hides no other."""
+"""What the doctor checks of this machine: its clock and disk, rights of files, systemd, units."""
 
 import ctypes
 import grp
@@ -10,7 +8,6 @@ import shutil
 import socket
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +17,6 @@ from agent.cli.doctor.check import Finding, note, ok, wrong
 from agent.disk import refuses_writes
 from agent.host import units
 
-OLDEST_PYTHON = (3, 11)
 FIRST_DAY = 1_735_689_600.0
 """2025: a clock before it was never set."""
 _TIME_ERROR = 5
@@ -34,38 +30,23 @@ RULE = "50-wa-agent.rules"
 RULE_FOLDERS = ("usr/share/polkit-1/rules.d", "etc/polkit-1/rules.d")
 USERS = ("wa-agent", "wa-worker")
 _SECONDS = 15.0
-AGAIN = "run scripts/install again"
+ROOT = Path("/")
 
 
-def check_python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < OLDEST_PYTHON:
-        return wrong(f"Python {version}", "install Python 3.11 or newer")
-    return ok(f"Python {version}")
-
-
-def check_clock(now_wall: float | None = None, state: int | None = None) -> Finding:
+def clock() -> Finding:
     """WhatsApp refuses a client whose clock is far off, and certificates look invalid."""
-    now_wall = time.time() if now_wall is None else now_wall
-    if now_wall < FIRST_DAY:
-        shown = time.strftime("%Y-%m-%d", time.gmtime(now_wall))
-        return wrong(f"the clock says {shown}", "set it: timedatectl set-ntp true")
-    state = _kernel_clock() if state is None else state
+    if (now := time.time()) < FIRST_DAY:
+        return wrong(f"the clock says {time.strftime('%Y-%m-%d', time.gmtime(now))}")
+    try:  # without a change: the kernel's view of its clock
+        state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))
+    except (OSError, AttributeError):
+        return ok("set")
     if state == _TIME_ERROR:
-        sentence = "the clock is not synchronized"
-        return note(sentence, "run timedatectl set-ntp true, or install chrony")
+        return note("the clock is not synchronized")
     return ok("synchronized" if state >= 0 else "set")
 
 
-def _kernel_clock() -> int:
-    """adjtimex without a change: the kernel's view of its clock; -1: it gives none."""
-    try:
-        return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))
-    except (OSError, AttributeError):
-        return -1
-
-
-def check_disk(path: Path) -> Finding:
+def disk(path: Path) -> Finding:
     try:
         space = os.statvfs(path)
     except OSError as error:
@@ -73,181 +54,155 @@ def check_disk(path: Path) -> Finding:
     free = space.f_bavail * space.f_frsize
     share = space.f_bavail / space.f_blocks if space.f_blocks else 1.0
     words = f"{free / (1 << 30):.1f} GiB free ({share:.0%}) at {path}"
-    advice = "remove unneeded files there; wa-agent trash list shows retired sessions"
     if space.f_flag & os.ST_RDONLY or refuses_writes(path):
         return wrong(f"{path} is read-only", "look at the disk: dmesg; mount it writable")
     if space.f_files and space.f_favail == 0:
         return wrong(f"no free inode at {path}", "remove small files there")
     if free < 64 << 20:
-        return wrong(words, advice)
-    return note(words, advice) if share < 0.10 else ok(words)
+        return wrong(words)
+    return note(words) if share < 0.10 else ok(words)
 
 
-def check_permissions(state: Path, sessions: Path, api_socket: Path) -> Iterator[Finding]:
+def rights(state: Path, sessions: Path) -> Finding:
     """Only the agent, its workers and root may read sessions."""
     if not state.is_dir():
         advice = "start the agent once, or name it: [agent] state_path"
-        yield wrong(f"{state} is not there", advice, check="state")
-        return
+        return wrong(f"{state} is not there", advice)
     private = [state, state / "agent.db", sessions]
     with suppress(OSError):  # closed to this user or missing: then it is not open to every user
         private += map(Path, os.scandir(sessions))
     bad = [line for path in private for line in _open_to_others(path)]
-    if bad:
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        advice = "remove the right: chmod o-rwx, and find out which program gave it"
-        yield wrong(f"open to every user: {', '.join(bad[:5])}{more}", advice, check="state")
-    else:
-        yield ok(f"{state} is closed to others", check="state")
-    yield _socket(api_socket)
+    if not bad:
+        return ok(f"{state} is closed to others")
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    return wrong(f"open to every user: {', '.join(bad[:5])}{more}")
 
 
 def _open_to_others(path: Path) -> Iterator[str]:
-    try:
+    with suppress(OSError):
         mode = path.lstat().st_mode
-    except OSError:
-        return
-    if not stat.S_ISLNK(mode) and mode & 0o007:
-        yield f"{path} ({stat.S_IMODE(mode):04o})"
+        if not stat.S_ISLNK(mode) and mode & 0o007:
+            yield f"{path} ({stat.S_IMODE(mode):04o})"
 
 
-def _socket(path: Path) -> Finding:
+def api_socket(path: Path) -> Finding:
     try:
         mode = path.stat().st_mode
     except PermissionError:
-        return note(f"cannot look at {path}", "run it as root", check="socket")
+        return note(f"cannot look at {path}", "run it as root")
     except OSError:
-        return note(f"{path} is not there", "it exists while the agent runs", check="socket")
+        return note(f"{path} is not there", "it exists while the agent runs")
     if not stat.S_ISSOCK(mode):
-        return wrong(f"{path} is no socket", "remove it and restart the agent", check="socket")
-    if mode & 0o002:
-        advice = "chmod 660: clients of the socket need no key ([api] trust_socket)"
-        return wrong(f"{path} is open to every user", advice, check="socket")
-    return ok(f"{path} is closed to others", check="socket")
+        return wrong(f"{path} is no socket", "remove it and restart the agent")
+    return wrong(f"{path} is open to every user") if mode & 0o002 else ok(f"{path} is closed")
 
 
-def check_installation(root: Path = Path("/")) -> Iterator[Finding]:
-    """Units and the polkit rule: what scripts/install puts there."""
-    folders = [root / folder / "systemd/system" for folder in UNIT_FOLDERS]
-    files = {name: _first([folder / name for folder in folders]) for name in (*UNITS, POLKIT)}
-    masked = {name for name, file in files.items() if file and file.resolve() == Path("/dev/null")}
-    polkit_masked = bool(masked & {POLKIT})
-    masked.discard(POLKIT)
-    if missing := [name for name in UNITS if files[name] is None]:
-        yield wrong(f"not installed: {', '.join(missing)}", check="units")
+def unit_files(root: Path = ROOT) -> Iterator[Finding]:
+    files = {name: _unit(name, root) for name in UNITS}
+    if missing := [name for name, file in files.items() if file is None]:
+        yield wrong(f"not installed: {', '.join(missing)}")
     else:
-        yield _verified([str(files[name]) for name in UNITS])
-    if masked:
-        names = ", ".join(sorted(masked))
-        yield wrong(f"masked: {names}", f"systemctl unmask {min(masked)}", check="units")
+        yield _verified([str(file) for file in files.values()])
+    if masked := sorted(name for name, file in files.items() if _is_masked(file)):
+        yield wrong(f"masked: {', '.join(masked)}", f"systemctl unmask {masked[0]}")
+
+
+def polkit(root: Path = ROOT) -> Finding:
     rule = _first([root / folder / RULE for folder in RULE_FOLDERS])
     if rule is None:
-        sentence = "the polkit rule is missing: the agent may not start its workers"
-        yield wrong(sentence, check="polkit")
-    elif _first([root / "usr/lib/polkit-1/polkitd", root / "usr/libexec/polkitd"]) is None:
-        yield wrong("polkitd is not installed", "apt install polkitd", check="polkit")
-    elif polkit_masked:
+        return wrong("the polkit rule is missing: the agent may not start its workers")
+    if _first([root / "usr/lib/polkit-1/polkitd", root / "usr/libexec/polkitd"]) is None:
+        return wrong("polkitd is not installed", "apt install polkitd")
+    if _is_masked(_unit(POLKIT, root)):
         sentence = f"{POLKIT} is masked: the agent may not start its workers"
-        yield wrong(sentence, f"systemctl unmask {POLKIT}", check="polkit")
-    else:
-        yield _rule_text(rule)
+        return wrong(sentence, f"systemctl unmask {POLKIT}")
+    return ok(f"the rule is in {rule}")
 
 
-def _rule_text(rule: Path) -> Finding:
-    """Wrong if it is the rule of a version that let the agent's user become root."""
-    try:
-        text = "".join(line for line in rule.open() if not line.lstrip().startswith("//"))
-    except OSError as error:
-        return note(f"cannot read {rule}: {error.strerror}", "run it as root", check="polkit")
-    if "set-property" in text:
-        sentence = f"{rule} grants set-property, by which the user wa-agent can become root"
-        return wrong(sentence, AGAIN, check="polkit")
-    return ok(f"the rule is in {rule}", check="polkit")
+def _unit(name: str, root: Path) -> Path | None:
+    return _first([root / folder / "systemd/system" / name for folder in UNIT_FOLDERS])
+
+
+def _is_masked(file: Path | None) -> bool:
+    return file is not None and file.resolve() == Path("/dev/null")
+
+
+def _first(paths: list[Path]) -> Path | None:
+    return next((path for path in paths if path.exists() or path.is_symlink()), None)
 
 
 def _verified(files: list[str]) -> Finding:
     """The report of systemd itself about the units."""
     if shutil.which("systemd-analyze") is None:
-        sentence = "installed; cannot be verified here"
-        return note(sentence, "systemd-analyze is missing", check="units")
+        return note("installed; cannot be verified here", "systemd-analyze is missing")
     # Only these files: faults of other units are not the agent's.
     command = ["systemd-analyze", "verify", "--recursive-errors=no", "--man=no", *files]
     try:
         done = run(command)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return note(f"cannot verify the units: {error}", "try it again", check="units")
+        return note(f"cannot verify the units: {error}", "try it again")
     ours = [line for line in done.stderr.splitlines() if "wa-" in line]
     if done.returncode and ours:
-        return wrong(ours[0], "run scripts/install again; remove wrong drop-ins", check="units")
-    return ok("installed and verified", check="units")
+        return wrong(ours[0], "run scripts/install again; remove wrong drop-ins")
+    return ok("installed and verified")
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
 
 
-def check_users() -> Finding:
-    missing = []
-    for kind, name, look in (
-        *(("user", name, pwd.getpwnam) for name in USERS),
-        ("group", "wa", grp.getgrnam),
-    ):
-        try:
-            look(name)
-        except KeyError:
-            missing.append(f"{kind} {name}")
+def users() -> Finding:
+    there = {row.pw_name for row in pwd.getpwall()}
+    missing = [f"user {name}" for name in USERS if name not in there]
+    missing += [] if "wa" in {row.gr_name for row in grp.getgrall()} else ["group wa"]
     return wrong(f"missing: {', '.join(missing)}") if missing else ok(", ".join(USERS))
 
 
-def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
-    """Looks for a system manager that answers, and for what the units need of the kernel."""
-    if not (root / "run/systemd/system").is_dir():
-        advice = 'workers are plain children of the agent ([agent] host = "process")'
-        yield note("systemd does not run this machine", advice)
+def is_booted(root: Path = ROOT) -> bool:
+    return (root / "run/systemd/system").is_dir()
+
+
+def systemd(root: Path = ROOT) -> Finding:
+    return ok("it runs this machine") if is_booted(root) else note("it does not run this machine")
+
+
+def counted_memory(root: Path = ROOT) -> Iterator[Finding]:
+    if not is_booted(root):
         return
-    yield ok("it runs this machine")
-    controllers = root / "sys/fs/cgroup/cgroup.controllers"
-    counts = False
+    controllers = ""
     with suppress(OSError):
-        counts = "memory" in controllers.read_text(encoding="ascii").split()
-    if counts:
-        yield ok("the kernel counts what each unit uses", check="memory")
+        controllers = (root / "sys/fs/cgroup/cgroup.controllers").read_text(encoding="ascii")
+    if "memory" in controllers.split():
+        yield ok("the kernel counts what each unit uses")
     else:
-        yield note(
-            "the kernel does not count a unit's memory by cgroup v2: each worker reports its own",
-            "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory;"
-            " in a container, have the controller delegated",
-            check="memory",
-        )
-    yield _firewall(controllers)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bus:
-        bus.settimeout(5)
-        try:
-            bus.connect(str(root / "run/dbus/system_bus_socket"))
-        except OSError as error:
-            sentence = f"D-Bus cannot be reached: {error.strerror or error}"
-            yield wrong(sentence, "systemctl start dbus.socket dbus.service", check="dbus")
-        else:
-            yield ok("reachable", check="dbus")
+        yield note("the kernel does not count a unit's memory: each worker reports its own")
 
 
-def _firewall(controllers: Path) -> Finding:
+def firewall(root: Path = ROOT) -> Iterator[Finding]:
     """IPAddressDeny= of the units works if systemd has cgroup v2 and BPF."""
-    cause = "" if controllers.exists() else "the kernel's control groups are not version 2"
+    if not is_booted(root):
+        return
+    found = (root / "sys/fs/cgroup/cgroup.controllers").exists()
+    cause = "" if found else "the kernel's control groups are not version 2"
     words = "configures an IP firewall, but"
     command = ["journalctl", "-q", "-b", "-n", "1", "-o", "cat", "_PID=1", f"--grep={words}"]
     with suppress(OSError, subprocess.TimeoutExpired):
         if not cause and words in run(command).stdout:
             cause = "the kernel runs no BPF filters"
-    if not cause:
-        return ok("IPAddressDeny= of the units can be enforced", check="firewall")
-    return note(
-        f"IPAddressDeny= of the units does nothing: {cause}",
-        "a worker can reach a cloud's metadata: deny 169.254.0.0/16 to wa-agent and wa-worker in"
-        " nftables, or boot with systemd.unified_cgroup_hierarchy=1",
-        check="firewall",
-    )
+    if cause:
+        yield note(f"IPAddressDeny= of the units does nothing: {cause}")
+    else:
+        yield ok("IPAddressDeny= of the units can be enforced")
 
 
-def _first(paths: list[Path]) -> Path | None:
-    return next((path for path in paths if path.exists() or path.is_symlink()), None)
+def dbus(root: Path = ROOT) -> Iterator[Finding]:
+    if not is_booted(root):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bus:
+        bus.settimeout(5)
+        try:
+            bus.connect(str(root / "run/dbus/system_bus_socket"))
+        except OSError as error:
+            yield wrong(f"D-Bus cannot be reached: {error.strerror or error}")
+        else:
+            yield ok("reachable")

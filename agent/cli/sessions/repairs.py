@@ -21,12 +21,12 @@ from agent.cli.sessions.link import draw_code
 from agent.cli.sessions.settings import PLACE, place_of
 from agent.cli.sessions.switch import CONFIRM, TO_THE_END, ask_twice
 from agent.cli.terminal import (
+    Table,
     clean,
     moment,
     print_answer,
     print_json,
     print_list,
-    table_lines,
     with_progress,
 )
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
@@ -162,11 +162,11 @@ def repair(options: argparse.Namespace) -> int:
             raise InvalidRequest(str(error), field="id") from None
     repaired = _repair_all(client, instances, options)
     rows = [(row["id"], row["verdict"], row["sentence"], row["result"]) for row in repaired]
-    lines = table_lines(("ID", "HEALTH", "WHY", "RESULT"), rows)
+    table = Table(("ID", "HEALTH", "WHY", "RESULT"), rows)
     return print_answer(
         options,
         repaired,
-        *(lines if repaired else ["nothing needs a repair"]),
+        table if repaired else "nothing needs a repair",
         good=all(row["good"] for row in repaired),
     )
 

@@ -22,7 +22,7 @@ from agent.cli.command import (
     instance_id,
     wants_json,
 )
-from agent.cli.terminal import clean, colour, moment
+from agent.cli.terminal import clean, moment, soft
 from agent.errors import AgentUnreachable, Refused
 from agent.files import short_path
 from agent.host.units import INSTANCES_SLICE
@@ -65,7 +65,7 @@ def _print_event(event: dict[str, Any], options: argparse.Namespace) -> None:
         return
     where = event["instance"] or "-"
     print(
-        f"{colour(moment(event['time']), 'soft')} [{clean(event['category'])}] [{clean(where)}]"
+        f"{soft(moment(event['time']))} [{clean(event['category'])}] [{clean(where)}]"
         f" {clean(event['kind'])}: {clean(event['sentence'])}",
         flush=True,
     )

@@ -1,5 +1,4 @@
-"""`top`: every instance live in a terminal, those in trouble first; q ends it. One frame is lines
-that fit the window."""
+"""`top`: every instance live in a terminal, those in trouble first; q ends it."""
 
 import argparse
 import contextlib
@@ -15,18 +14,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, client_of, wants_json
-from agent.cli.terminal import clean, columns_of, duration, next_of, pad, print_json, size
+from agent.cli.terminal import clean, duration, next_of, print_json, size
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
 
-_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
-_LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
-_LEAST_SIZE = (20, 5)
-_TONES = {"bad": "1;31", "warn": "33", "busy": "36", "good": "32", "off": "2", "head": "2"}
-_ORDER = ("bad", "warn", "busy", "good", "off")
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_STYLES = {"bad": "bold red", "warn": "yellow", "busy": "cyan", "good": "green", "off": "dim"}
+"""By tone, the worst first."""
 _UNWELL = ("degraded", "stuck", "corrupted")
 _STATUS = {"CONNECTED": "good", "QR_REQUIRED": "warn", "AUTH_FAILURE": "bad", "DISCONNECTED": "off"}
 _NOT_DOWN = {"not_looked_yet": "busy", "masked": "off"}
@@ -34,9 +33,9 @@ _COLUMNS = {
     **{"INSTANCE": 20, "STATUS": 13, "HEALTH": 12, "SINCE": 8, "PROOF": 7},
     **{"MEM": 8, "TRIES": 5, "NEXT": 7},
 }
-_GO_FIRST = ("MEM", "PROOF", "TRIES", "SINCE", "HEALTH")
+_GO_FIRST = ("MEM", "PROOF", "TRIES", "SINCE", "HEALTH", "NEXT")
 """Columns that a narrow window leaves out, in this order."""
-_WHY = 26
+_WHY = 20
 """Columns that are left for the reason."""
 
 
@@ -70,11 +69,12 @@ def top(options: argparse.Namespace) -> int:
     if wants_json(options):
         print_json(asdict(look(client)))
     elif options.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        from rich.console import Console
+
         width = shutil.get_terminal_size((120, 0)).columns
-        print("\n".join(draw(look(client), width, 0, colours=sys.stdout.isatty())))
+        Console(width=width).print(draw(look(client), width))
     else:
-        with own_screen():
-            _watch(client, options.every)
+        _watch(client, options.every)
     return 0
 
 
@@ -91,34 +91,29 @@ def look(client: Client) -> Sight:
 
 
 def _watch(client: Client, every: float) -> None:
+    from rich.live import Live
+
     seen, seen_at, lost = Sight([]), 0.0, ""
-    while True:
-        try:
-            seen, seen_at, lost = look(client), time.time(), ""
-        except AgentUnreachable as error:
-            lost = str(error)
-        until = time.monotonic() + every
-        while (left := until - time.monotonic()) > 0:
-            age = f"; this picture is {duration(time.time() - seen_at)} old" if seen_at else ""
-            _show(seen, f"{lost}{age}" if lost else "")
-            if not select.select([sys.stdin], [], [], min(left, 1.0))[0]:
-                continue
-            # The end of the input is readable for ever: it ends the program.
-            key = os.read(sys.stdin.fileno(), 1) or b"q"
-            if key in b"qQ\x03\x04":
-                return
-            if key in b"r ":
-                break
-
-
-def _show(seen: Sight, lost: str) -> None:
-    size = shutil.get_terminal_size()
-    width, height = max(size.columns, _LEAST_SIZE[0]), max(size.lines, _LEAST_SIZE[1])
-    lines = draw(seen, width, height, colours=True, lost=lost)
-    # Each line is cleared behind its end: clearing the whole screen would flicker.
-    text = "\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J"
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    with _keys(), Live(screen=True, auto_refresh=False) as live:
+        while True:
+            try:
+                seen, seen_at, lost = look(client), time.time(), ""
+            except AgentUnreachable as error:
+                lost = str(error)
+            until = time.monotonic() + every
+            while (left := until - time.monotonic()) > 0:
+                age = f"; this picture is {duration(time.time() - seen_at)} old" if seen_at else ""
+                window = live.console.size
+                notice = f"{lost}{age}" if lost else ""
+                live.update(draw(seen, *window, lost=notice), refresh=True)
+                if not select.select([sys.stdin], [], [], min(left, 1.0))[0]:
+                    continue
+                # The end of the input is readable for ever: it ends the program.
+                key = os.read(sys.stdin.fileno(), 1) or b"q"
+                if key in b"qQ\x03\x04":
+                    return
+                if key in b"r ":
+                    break
 
 
 def tone_of(instance: Mapping[str, Any]) -> str:
@@ -134,37 +129,48 @@ def tone_of(instance: Mapping[str, Any]) -> str:
 
 
 def worst_first(instances: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(instances, key=lambda its: (_ORDER.index(tone_of(its)), str(its["id"])))
+    return sorted(instances, key=lambda its: ([*_STYLES].index(tone_of(its)), str(its["id"])))
 
 
-def draw(
-    sight: Sight, width: int, height: int, *, colours: bool, lost: str = "", now: float = 0.0
-) -> list[str]:
-    """At most `height` lines of at most `width` columns; height 0 is as high as needed."""
-    now = now or time.time()
-    columns = _columns_for(width)
-    lines = [*_head(sight, lost, now)]
-    lines.append((_row(columns, {name: name for name in (*columns, "WHY")}), "head"))
-    rows = worst_first(sight.instances)
-    room = max(height - len(lines), 1) if height else len(rows)
+def draw(sight: Sight, width: int, height: int = 0, *, lost: str = "", now: float = 0.0) -> "Group":
+    """At most `height` lines; height 0 is as high as needed."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    now, rows = now or time.time(), worst_first(sight.instances)
+
+    def line(text: str, style: str) -> Text:
+        return Text(clean(text), style, no_wrap=True, overflow="ellipsis")
+
+    head = [line(*told) for told in _head(sight, lost, now)]
+    room = max(height - len(head) - 1, 1) if height else len(rows)
     shown = rows if len(rows) <= room else rows[: max(room - 1, 1)]
+    columns = dict(_COLUMNS)
+    for name in _GO_FIRST:
+        if sum(columns.values()) + len(columns) + _WHY > width:
+            del columns[name]
+    table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim")
+    for name, most in columns.items():
+        table.add_column(name, max_width=most, no_wrap=True)
+    table.add_column("WHY", ratio=1, no_wrap=True)
     for instance in shown:
-        lines.append((_row(columns, _cells(instance, now)), tone_of(instance)))
+        cells = _cells(instance, now)
+        texts = [Text(clean(cells[name])) for name in (*columns, "WHY")]
+        table.add_row(*texts, style=_STYLES[tone_of(instance)])
+    foot = ""
     if len(shown) < len(rows):
-        lines.append((f"… and {len(rows) - len(shown)} more: wa-agent list", "head"))
-    if not (rows or lost):
-        lines.append(("no instance yet: wa-agent create NAME --engine sandbox", "head"))
-    return [
-        f"\x1b[{_TONES[tone]}m{_cut(text, width)}\x1b[0m" if colours and tone else _cut(text, width)
-        for text, tone in lines[: height or None]
-    ]
+        foot = f"… and {len(rows) - len(shown)} more: wa-agent list"
+    elif not (rows or lost):
+        foot = "no instance yet: wa-agent create NAME --engine sandbox"
+    return Group(*head, table, *([line(foot, "dim")] if foot else []))
 
 
 def _head(sight: Sight, lost: str, now: float) -> Iterator[tuple[str, str]]:
     tones = [tone_of(instance) for instance in sight.instances]
     clock = datetime.fromtimestamp(now).strftime("%H:%M:%S")
     yield (
-        f"wa-agent {clean(sight.health.get('agent', {}).get('version', ''))}  {clock}"
+        f"wa-agent {sight.health.get('agent', {}).get('version', '')}  {clock}"
         f"  {len(tones)} instances:"
         f" {tones.count('good')} well, {tones.count('bad')} in trouble,"
         f" {tones.count('warn')} waiting, {tones.count('busy')} on their way,"
@@ -177,18 +183,18 @@ def _head(sight: Sight, lost: str, now: float) -> Iterator[tuple[str, str]]:
             f"memory {used} of {total}  processor {_share(system['cpuUsage'])}"
             f"  disk free {size(system['diskFree'])}"
             f"  connections {system['activeConnections']}  errors {_share(system['errorRate'])}",
-            "head",
+            "dim",
         )
     if lost:
-        yield f"NOT LIVE: {clean(lost)}", "bad"
+        yield f"NOT LIVE: {lost}", _STYLES["bad"]
     for incident in sight.incidents:
-        yield f"INCIDENT  {clean(incident['sentence'])}", "bad"
+        yield f"INCIDENT  {incident['sentence']}", _STYLES["bad"]
     # The worst come first.
     for trouble in sight.troubles[:3]:
         tone = "bad" if trouble["severity"] == "critical" else "warn"
-        yield f"TROUBLE  {clean(trouble['sentence'])}", tone
+        yield f"TROUBLE  {trouble['sentence']}", _STYLES[tone]
     if (more := len(sight.troubles) - 3) > 0:
-        yield f"TROUBLE  and {more} more: wa-agent list --trouble", "warn"
+        yield f"TROUBLE  and {more} more: wa-agent list --trouble", _STYLES["warn"]
 
 
 def _cells(instance: Mapping[str, Any], now: float) -> Mapping[str, object]:
@@ -203,37 +209,6 @@ def _cells(instance: Mapping[str, Any], now: float) -> Mapping[str, object]:
         "NEXT": _age(next_of(instance), now),
         "WHY": instance["sentence"],
     }
-
-
-def _columns_for(width: int) -> dict[str, int]:
-    """The columns that leave room for the reason; a very narrow window shortens the id, too."""
-    columns = dict(_COLUMNS)
-    for name in _GO_FIRST:
-        spare = 6 if name == "HEALTH" else 0  # a shorter id is better than no verdict
-        if sum(columns.values()) + len(columns) + _WHY <= width + spare:
-            break
-        del columns[name]
-    missing = sum(columns.values()) + len(columns) + _WHY - width
-    columns["INSTANCE"] = max(columns["INSTANCE"] - max(missing, 0), 8)
-    return columns
-
-
-def _row(columns: Mapping[str, int], cells: Mapping[str, object]) -> str:
-    fitted = [pad(_cut(clean(cells[name]), width), width) for name, width in columns.items()]
-    return " ".join([*fitted, clean(cells["WHY"])])
-
-
-def _cut(text: str, width: int) -> str:
-    """No wider than `width` columns; … marks a cut."""
-    if columns_of(text) <= width:
-        return text
-    start, taken = "", 0
-    for letter in text:
-        taken += columns_of(letter)
-        if taken > width - 1:
-            break
-        start += letter
-    return start + "…"
 
 
 def _age(text: str | None, now: float) -> str:
@@ -256,31 +231,22 @@ class Ended(WaError):
 
 
 @contextlib.contextmanager
-def own_screen() -> Iterator[None]:
-    """The alternate screen, keys one by one; restores the terminal at every end."""
+def _keys() -> Iterator[None]:
+    """Keys one by one, and a terminal that is restored at every end."""
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
 
     def end(number: int, _: FrameType | None) -> None:
         raise Ended(f"ended by {signal.Signals(number).name}")
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
     # A screen that is suspended would have to be left and entered again.
-    handlers: dict[int, Any] = {
-        signal.SIGTERM: end,
-        signal.SIGHUP: end,
-        signal.SIGTSTP: signal.SIG_IGN,
-    }
-    replaced = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:
         tty.setcbreak(fd)
-        sys.stdout.write(_ENTER)
-        sys.stdout.flush()
         yield
     finally:
         # A terminal that is gone (SIGHUP) needs nothing back.
-        with contextlib.suppress(OSError, ValueError, termios.error):
+        with contextlib.suppress(OSError, termios.error):
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
-            sys.stdout.write(_LEAVE)
-            sys.stdout.flush()
-        for number, handler in replaced.items():
-            signal.signal(number, handler)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, add_instance_command, client_of
-from agent.cli.terminal import clean, colour, duration, moment, print_answer, table_lines
+from agent.cli.terminal import Table, clean, duration, moment, print_answer, soft
 from agent.core.reasons import REASONS, reasons_table
 
 _KEYS = ("code", "title", "does", "delay", "status", "advice")
@@ -48,7 +48,7 @@ def add(commands: Subparsers) -> None:
 def reasons(options: argparse.Namespace) -> int:
     table = reasons_table()
     shown = [dict(zip(_KEYS, row, strict=True)) for row in table]
-    return print_answer(options, shown, *table_lines(_HEADS, table))
+    return print_answer(options, shown, Table(_HEADS, table))
 
 
 def why(options: argparse.Namespace) -> int:
@@ -65,7 +65,7 @@ def why(options: argparse.Namespace) -> int:
     }
     lines = []
     for title, sentences in parts.items():
-        lines.append(colour(title, "soft"))
+        lines.append(soft(title))
         lines += ["  " + clean(sentence) for sentence in sentences or ["nothing"]]
     return print_answer(options, {"id": options.id, **parts}, *lines)
 

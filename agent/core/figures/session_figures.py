@@ -1,7 +1,6 @@
 """The figures of a session: each needs a row here and the line that measures it.
 
-The worker's answers, the counters carried over a restart, the instance's JSON and /metrics are made
-from these rows.
+The worker's answers, the instance's JSON and /metrics are made from these rows.
 """
 
 from collections.abc import Mapping

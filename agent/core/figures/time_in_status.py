@@ -2,7 +2,7 @@
 with the wall clock would look to Prometheus like one that began at 0."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from agent.core.words import ConnectionStatus
 
@@ -24,9 +24,3 @@ class StatusTime:
     def totals(self, now: float) -> dict[ConnectionStatus, float]:
         since = max(now - self.entered, 0.0)
         return {**self.spent, self.status: self.spent.get(self.status, 0.0) + since}
-
-    def with_earlier(self, earlier: Mapping[ConnectionStatus, float]) -> "StatusTime":
-        """The same, added to what an earlier agent counted."""
-        both = {*self.spent, *earlier}
-        spent = {status: self.spent.get(status, 0.0) + earlier.get(status, 0.0) for status in both}
-        return replace(self, spent=spent)

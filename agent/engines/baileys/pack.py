@@ -51,7 +51,7 @@ class NodeShare:
     on_event: OnEvent
     on_end: OnEnd
     ended: str = ""
-    calls: set[asyncio.Task[Mapping[str, Any]]] = field(default_factory=set)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
     context: Context = field(default_factory=copy_context)
     """Tasks that an event of this session starts belong to this session's run, also where the run
     of another session started Node."""
@@ -90,16 +90,15 @@ class NodeShare:
         if self.ended:
             raise EngineError(f"cannot {do}: the client ended: {self.ended}", code="not_ready")
         task = asyncio.create_task(self.client.call(do, within, **more, session=self.name), name=do)
-        self.calls.add(task)
-        task.add_done_callback(self.calls.discard)
-        caller = asyncio.current_task()
+        gone = asyncio.create_task(self.gone.wait(), name="end of a share")
         try:
-            return await task
-        except asyncio.CancelledError:
-            if self.ended and caller is not None and not caller.cancelling():
-                cause = f"the client ended: {self.ended}"
-                raise EngineError(cause, code=INTERRUPTED) from None
-            raise
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if self.client.alive and not task.done():
+                raise EngineError(f"the client ended: {self.ended}", code=INTERRUPTED)
+            return await task  # where Node ended, each of them learns it
+        finally:
+            task.cancel()
+            gone.cancel()
 
     async def close(self) -> None:
         """Node closes the session's files; all was saved before."""
@@ -129,9 +128,7 @@ class NodeShare:
         if self.ended:
             return False
         self.ended = why
-        if self.client.alive:  # else each of them learns that Node ended
-            for task in list(self.calls):
-                task.cancel()
+        self.gone.set()
         return True
 
 
@@ -186,7 +183,7 @@ class SharedNode:
         except EngineError as error:
             await self._end_node(client, f"it did not let go of a session: {error}")
 
-    async def watch(self, alive: Callable[[], None]) -> None:
+    async def watch(self, alive: Callable[[], object]) -> None:
         """Look after Node until cancelled; `alive` is called at each look."""
         while True:
             alive()

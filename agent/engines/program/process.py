@@ -30,23 +30,24 @@ OnNotice = Callable[[dict[str, str]], None]
 
 class Notices:
     """A socket without a file: its name is in the program's environment. The kernel names the
-    sender; one of another user is not heard."""
+    sender; one of another user is not heard. What comes before `hear` waits in the socket."""
 
-    def __init__(self, on_notice: OnNotice) -> None:
-        self._on_notice = on_notice
+    def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         name = f"wa-program-{os.getpid()}-{os.urandom(16).hex()}"
         self._socket.bind(f"\0{name}")
         self.address = f"@{name}"
-        asyncio.get_running_loop().add_reader(self._socket, self._read)
+
+    def hear(self, on_notice: OnNotice) -> None:
+        asyncio.get_running_loop().add_reader(self._socket, self._read, on_notice)
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 
-    def _read(self) -> None:
+    def _read(self, on_notice: OnNotice) -> None:
         for _ in range(_AT_ONCE):
             try:
                 text, ancillary, _flags, _ = self._socket.recvmsg(
@@ -58,7 +59,7 @@ class Notices:
             if _sender(ancillary) == os.geteuid():
                 lines = text.decode("utf-8", "replace").splitlines()
                 pairs = (line.partition("=") for line in lines)
-                self._on_notice({name: value for name, mark, value in pairs if mark})
+                on_notice({name: value for name, mark, value in pairs if mark})
 
 
 def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
@@ -69,7 +70,7 @@ def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
 
 
 def _close_sent(ancillary: list[tuple[int, int, bytes]]) -> None:
-    """sd_notify may send files to keep (FDSTORE=1); nobody keeps them here."""
+    """sd_notify may send files to keep (FDSTORE=1); they are not kept."""
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             for fd in struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4]):
@@ -133,16 +134,7 @@ class Process:
         adopt_orphans()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         printed, out = os.pipe()
-        heard: list[Process] = []
-
-        def take(notice: dict[str, str]) -> None:
-            if heard:
-                heard[0].noticed = True
-                if "WATCHDOG" in notice:
-                    heard[0].pinged = time.monotonic()
-            ears.notice(notice)
-
-        notices = Notices(take)
+        notices = Notices()
         number = theirs.fileno()
         own = {**environment, "NOTIFY_SOCKET": notices.address, SOCKET: str(number)}
         if preloads:
@@ -180,7 +172,14 @@ class Process:
         if like_pm2:
             like_pm2.begin()
             run._like_pm2, run._by_message = like_pm2, pm2 == "message"
-        heard.append(run)
+
+        def take(notice: dict[str, str]) -> None:
+            run.noticed = True
+            if "WATCHDOG" in notice:
+                run.pinged = time.monotonic()
+            ears.notice(notice)
+
+        notices.hear(take)
         reading = ears.tasks.start(run._print(printed, ears.output), "output")
         run._tasks = [
             reading,

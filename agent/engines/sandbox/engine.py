@@ -101,9 +101,7 @@ class SandboxEngine:
         await self._server.ping()
 
     async def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
-        if self._claim.status is not Status.CONNECTED or self._stopping:
-            raise EngineError("cannot load the file: not connected", code="not_connected")
-        await self._server.ping()
+        await self._reach("load the file")
         async for piece in self._conversation.file_of(record):
             yield piece
 
@@ -138,6 +136,7 @@ class SandboxEngine:
     async def close(self) -> None:
         self._server.close()
         await self._tasks.cancel()
+        self._conversation.close()
         await self._saved.settle()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -147,19 +146,11 @@ class SandboxEngine:
             return {}
         if name == "fault":
             return await self._drill.command(arguments)
-        if name == "say":
-            return self._conversation.say(arguments)
-        if name == "heard":
-            return self._conversation.heard(arguments)
-        if name == "file_part":
-            return self._conversation.take_part(arguments)
-        if name == "said_part":
-            return self._conversation.take_said_part(arguments)
-        raise InvalidRequest(
-            f"cannot {name!r:.40}: the sandbox knows scan, fault, say, heard, file_part and"
-            " said_part",
-            field="name",
-        )
+        known = self._conversation.commands
+        if name not in known:
+            words = f"the sandbox knows scan, fault, {', '.join(known)}"
+            raise InvalidRequest(f"cannot {name!r:.40}: {words}", field="name")
+        return known[name](arguments)
 
     async def lose(self, reason: str, until_wall: float | None = None) -> None:
         """The connection ends from outside."""
@@ -259,19 +250,8 @@ class SandboxEngine:
             tasks.create_task(self._server.keep_alive(self._conversation.make_noise), name="frames")
             tasks.create_task(self._conversation.take(), name="messages")
 
-    def _tell(
-        self,
-        status: ConnectionStatus,
-        reason: str = "",
-        *,
-        phase: str = "",
-        progress: float | None = None,
-        until_wall: float | None = None,
-        raw: str = "",
-    ) -> None:
-        self._claim = Claim(
-            status, reason, phase, progress=progress, until_wall=until_wall, raw=raw
-        )
+    def _tell(self, status: ConnectionStatus, reason: str = "", **more: Any) -> None:
+        self._claim = Claim(status, reason, **more)
         self._reporter.claim(self._now())
 
     def _now(self) -> Claim:

@@ -3,8 +3,6 @@ only."""
 
 import errno
 import json
-import os
-import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from agent.engines.files import (
     how_broken,
     sha256,
 )
-from agent.files import write_whole
+from agent.files import open_plain, write_whole
 
 NAME = "sandbox.json"
 
@@ -42,20 +40,14 @@ def read_session(folder: Path) -> SessionFile | None:
     """None when there is no file; SessionDamagedError when it is not whole; OSError when it cannot
     be read."""
     try:
-        # A pipe would be waited for, and a link leads to another session's file.
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(folder / NAME, flags)
+        with open_plain(folder / NAME) as file:
+            return _parse(file.read())
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in (errno.ELOOP, errno.EINVAL):
             raise
-        raise SessionDamagedError(f"{folder / NAME} is a link") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise SessionDamagedError(f"{folder / NAME} is no regular file")
-    with os.fdopen(fd, "rb") as file:
-        return _parse(file.read())
+        raise SessionDamagedError(f"{folder / NAME} is a link, or no regular file") from error
 
 
 def _parse(raw: bytes) -> SessionFile:

@@ -2,17 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from agent.engines.sandbox.files import (
-    SessionDamagedError,
-    SessionFile,
-    read_session,
-    write_session,
-)
+from agent.engines.sandbox import files
+from agent.engines.sandbox.files import SessionDamagedError, SessionFile
+from agent.engines.tasks import to_end
 from agent.errors import EngineError
 
 
@@ -32,20 +27,16 @@ class SavedSession:
         return self._session is not None and self._session.paired
 
     @property
-    def device(self) -> str:
-        return self._session.device if self._session is not None else ""
-
-    @property
     def account(self) -> str:
         return self._session.account if self._session is not None else ""
 
     async def load(self) -> None:
         """Take what the file says; SessionDamagedError leaves nothing in memory."""
-        await _to_its_end(self._load())
+        await to_end(self._load())
 
     async def pair(self, account: str) -> None:
         """On the disk first: a pairing that the next run would not know is none."""
-        await _to_its_end(self._pair(account))
+        await to_end(self._pair(account))
 
     def unpair(self) -> None:
         """In memory; a `save` follows. The other side forgets us whatever our disk does."""
@@ -53,7 +44,7 @@ class SavedSession:
 
     async def save(self) -> None:
         """Write what is known; what could not be read is left as it is, for the vault."""
-        await _to_its_end(self._save())
+        await to_end(self._save())
 
     async def settle(self) -> None:
         """Return when no write is under way."""
@@ -67,7 +58,7 @@ class SavedSession:
     async def look(self) -> str:
         """What the file is worth at this moment, as the vault would say it."""
         try:
-            session = await asyncio.to_thread(read_session, self.folder)
+            session = await asyncio.to_thread(files.read_session, self.folder)
         except SessionDamagedError:
             return "damaged"
         except OSError:
@@ -108,19 +99,13 @@ class SavedSession:
 
     def _read(self) -> SessionFile | None:
         try:
-            return read_session(self.folder)
+            return files.read_session(self.folder)
         except OSError as error:
             # Not damage: a matter of rights must not cost the session.
             raise EngineError(f"cannot read the session: {error}", code="unreadable") from error
 
     async def _write(self, session: SessionFile) -> None:
         try:
-            await asyncio.to_thread(write_session, self.folder, session)
+            await asyncio.to_thread(files.write_session, self.folder, session)
         except OSError as error:
             raise EngineError(f"cannot save {self.folder}: {error}", code="save_failed") from error
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.ensure_future(work)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # is read here
-    await asyncio.shield(task)

@@ -24,34 +24,24 @@ def measure(
 
 def _of_group(unit: str, main_pid: int) -> Usage:
     group = units.control_group(unit)
+    if str(main_pid) not in (pids := _words(group / "cgroup.procs")):
+        return UNSEEN  # of another agent, or there is no account
+    memory, used = _words(group / "memory.current"), _field(group / "cpu.stat", "usage_usec")
+    # The kernel can take back file pages that were not used recently.
+    kept = (
+        int(memory[0]) - (_field(group / "memory.stat", "inactive_file") or 0) if memory else None
+    )
+    # 0: it is about to go, and has no number any more.
+    return Usage(kept, None if used is None else used / 1e6, len([*filter("0".__ne__, pids)]))
+
+
+def _words(path: Path) -> list[str]:
     try:
-        raw = (group / "cgroup.procs").read_text(encoding="ascii").split()
+        return path.read_text(encoding="ascii").split()
     except OSError:
-        return UNSEEN
-    pids = [pid for pid in raw if pid != "0"]  # 0: it is about to go, and has no number any more
-    if str(main_pid) not in pids:  # the worker of another agent
-        return UNSEEN
-    memory = _number(group / "memory.current")
-    if memory is not None:
-        # The kernel can take back file pages that were not used recently.
-        memory -= _field(group / "memory.stat", "inactive_file") or 0
-    used = _field(group / "cpu.stat", "usage_usec")
-    return Usage(memory, None if used is None else used / 1e6, len(pids))
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+        return []
 
 
 def _field(path: Path, name: str) -> int | None:
-    try:
-        for line in path.read_text(encoding="ascii").splitlines():
-            key, _, value = line.partition(" ")
-            if key == name:
-                return int(value)
-    except (OSError, ValueError):
-        pass
-    return None
+    words = _words(path)
+    return int(words[words.index(name) + 1]) if name in words else None

@@ -7,15 +7,8 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-# linux/rtnetlink.h
-RTMGRP_LINK = 0x1
-RTMGRP_IPV4_IFADDR = 0x10
-RTMGRP_IPV4_ROUTE = 0x40
-RTMGRP_IPV6_IFADDR = 0x100
-RTMGRP_IPV6_ROUTE = 0x400
-GROUPS = (
-    RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE
-)
+GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK, and addresses and routes of IPv4 and IPv6, of linux/rtnetlink.h."""
 MESSAGE = 65536
 MOST_AT_ONCE = 64
 
@@ -35,22 +28,19 @@ class Routes:
     ) -> "Routes | None":
         """On `kernel`, or on a socket of its own; None where the kernel gives no news (a container,
         a unit that forbids the socket)."""
-        if kernel is not None:
-            kernel.setblocking(False)
-            return cls(kernel, changed)
+        given = kernel
         try:
-            kernel = socket.socket(
+            kernel = given or socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
             )
             kernel.setblocking(False)
-            kernel.bind((0, GROUPS))
+            if given is None:
+                kernel.bind((0, GROUPS))
         except OSError as error:
             if kernel is not None:
                 kernel.close()
-            log.info(
-                "the kernel reports no route changes here (%s): the agent relies on its probes",
-                error,
-            )
+            words = "the kernel reports no route changes here (%s): the agent relies on its probes"
+            log.info(words, error)
             return None
         return cls(kernel, changed)
 

@@ -6,7 +6,8 @@ its log open there. Other users' processes, and those of other machines, are not
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,66 +37,47 @@ class UsedState:
 def used_states() -> list[UsedState]:
     """The folders that exist. One that is deleted belongs to none."""
     states: dict[tuple[int, int], UsedState] = {}
-
-    def at(pid: int, folder: Path) -> UsedState | None:
-        seen_at = Path(f"/proc/{pid}/root{folder}")
-        try:
-            status = seen_at.stat()
-        except OSError:
-            return None
-        key = (status.st_dev, status.st_ino)
-        return states.setdefault(key, UsedState(folder, seen_at))
-
-    logs = dict(_logs())
-    for pid, log in logs.items():
-        state = at(pid, Path(log["state"]))
-        if state is not None and log["kind"] != "-packs":
-            state.workers.append(InstanceId(log["id"]))
-    for pid, inode in held_locks():
-        if pid in logs or (folder := _locked_folder(pid, inode)) is None:
-            continue
-        if (state := at(pid, folder)) is not None:
-            state.agent = pid
+    locked = _locked_inodes()
+    for pid in (entry.name for entry in os.scandir("/proc") if entry.name.isdigit()):
+        # A worker's own children write elsewhere, or beside their worker.
+        log = _LOG.fullmatch(str(_link(f"/proc/{pid}/fd/1")))
+        for folder in [Path(log["state"])] if log else _locked_folders(pid, locked.get(pid, ())):
+            seen_at = Path(f"/proc/{pid}/root{folder}")
+            with suppress(OSError):
+                status = seen_at.stat()
+                key = (status.st_dev, status.st_ino)
+                state = states.setdefault(key, UsedState(folder, seen_at))
+                if log is None:
+                    state.agent = int(pid)
+                elif log["kind"] != "-packs":
+                    state.workers.append(InstanceId(log["id"]))
     return list(states.values())
 
 
-def held_locks() -> Iterator[tuple[int, int]]:
-    """Processes and the inodes that they have locked."""
+def _locked_inodes() -> dict[str, set[int]]:
+    """By the process that has locked them."""
+    found: dict[str, set[int]] = {}
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if len(fields) == 8 and fields[1] == "FLOCK":
+                found.setdefault(fields[4], set()).add(int(fields[5].rsplit(":", 1)[1]))
+    return found
+
+
+def _locked_folders(pid: str, inodes: Collection[int]) -> Iterator[Path]:
+    if inodes:
+        with suppress(OSError):
+            for descriptor in os.scandir(f"/proc/{pid}/fd"):
+                path = _link(descriptor.path)
+                # The kernel's device number may be another than stat's (overlays).
+                with suppress(OSError):
+                    if path.name == LOCK and descriptor.stat().st_ino in inodes:
+                        yield path.parent
+
+
+def _link(path: str) -> Path:
     try:
-        text = Path("/proc/locks").read_text(encoding="ascii")
+        return Path(path).readlink()
     except OSError:
-        return
-    for line in text.splitlines():
-        fields = line.split()
-        if len(fields) == 8 and fields[1] == "FLOCK":
-            yield int(fields[4]), int(fields[5].rsplit(":", 1)[1])
-
-
-def _logs() -> Iterator[tuple[int, re.Match[str]]]:
-    # A worker's own children write elsewhere, or beside their worker.
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and (log := _log_of(int(entry.name))) is not None:
-            yield int(entry.name), log
-
-
-def _log_of(pid: int) -> re.Match[str] | None:
-    try:
-        return _LOG.fullmatch(os.readlink(f"/proc/{pid}/fd/1"))  # noqa: PTH115
-    except OSError:
-        return None
-
-
-def _locked_folder(pid: int, inode: int) -> Path | None:
-    try:
-        descriptors = list(os.scandir(f"/proc/{pid}/fd"))
-    except OSError:
-        return None
-    for descriptor in descriptors:
-        try:
-            path = Path(os.readlink(descriptor.path))  # noqa: PTH115
-            # The kernel's device number may be another than stat's (overlays).
-            if path.name == LOCK and descriptor.stat().st_ino == inode:
-                return path.parent
-        except OSError:
-            continue
-    return None
+        return Path()

@@ -7,7 +7,9 @@ finds them behind their sockets and adopts them.
 import asyncio
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from itertools import count
@@ -17,27 +19,73 @@ from agent.clock import boot_id
 from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
-from agent.host.base import Wake
+from agent.host.base import Host, Wake
 from agent.host.life import Limits, Worker
-from agent.host.machine.memory import machine_memory
-from agent.host.machine.proc_table import all_processes, variables_of
-from agent.host.process.child import ProcessChild, listener
-from agent.host.process.launch import Places, spawn
-from agent.host.process.remains import Sweep, over_limit
+from agent.host.machine.proc_table import all_processes, proportional_bytes, variables_of
+from agent.host.machine.process_tree import find_trees
+from agent.host.process.child import Places, ProcessChild, listener, spawn
 from agent.log import about
 from agent.worker_log import open_log
 
 log = logging.getLogger(__name__)
 
 WORKER = ("-m", "agent.worker")
-READ_EVERY, LOOK_EVERY = 5, 15
+READ_EVERY, LOOK_EVERY = 5, 30
 """Seconds between two looks at the notices of workers that run, and at their memory."""
-LOOK_ANYWAY = 4
-"""So many looks at their memory are one, where the machine has as much left as before."""
-FELL = 32 << 20
 
 
-class ProcessHost:
+ROUNDS, PAUSE = 10, 0.01
+"""A killed process takes a moment to go, and may have forked just before."""
+
+Left = tuple[int, str]
+"""An ended worker: its pid led its group and its session (0: it is another process by now); its
+run is in its children's environment."""
+
+
+class Sweep:
+    """Workers that end together share one look at the processes of the machine."""
+
+    def __init__(self) -> None:
+        self._asked: set[Left] = set()
+        self._looking = asyncio.Lock()
+
+    async def kill(self, leader: int, run: str, living: Collection[int] = ()) -> int:
+        """Return when none is left, and how many there were. `living`: leaders of other workers;
+        none of their processes is looked at."""
+        if leader > 1:  # 0 would be this process's own group
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(leader, signal.SIGKILL)
+        self._asked.add((leader, run))
+        async with self._looking:
+            asked, self._asked = self._asked, set()
+            return await asyncio.to_thread(_kill_all, asked, set(living)) if asked else 0
+
+
+def _kill_all(asked: set[Left], living: set[int]) -> int:
+    leaders, runs = ({each[at] for each in asked} - {0, ""} for at in (0, 1))
+    spared, killed = {0, os.getsid(0), *living} - leaders, set()
+    for turn in range(1, ROUNDS + 1):
+        left = [
+            process.pid
+            for process in all_processes()
+            if not process.zombie
+            and process.session not in spared
+            and (
+                process.session in leaders
+                or variables_of(process.pid).get("INVOCATION_ID", "") in runs
+            )
+        ]
+        if not left:
+            break
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= set(left)
+        time.sleep(turn * PAUSE)
+    return len(killed)
+
+
+class ProcessHost(Host):
     name = "process"
     connected = True
 
@@ -46,7 +94,7 @@ class ProcessHost:
     ) -> None:
         self._wake, self._places, self._program = wake, places, program
         self._limits = Limits(**{its.name: getattr(worker, its.name) for its in fields(Limits)})
-        self._boot, self._sweep, self._available = boot_id(), Sweep(), 0
+        self._boot, self._sweep = boot_id(), Sweep()
         self._workers: dict[InstanceId, Worker] = {}
         self._memory_max: dict[InstanceId, int] = {}
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
@@ -86,15 +134,6 @@ class ProcessHost:
 
     def log_path(self, instance: InstanceId) -> Path | None:
         return self._folder(instance) / "worker.log"
-
-    def enabled_by_operator(self, instance: InstanceId) -> bool:
-        return False
-
-    async def missing_address(self) -> str:
-        return ""
-
-    async def agent_is_restarting(self) -> bool:
-        return False
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         all = self._workers.items()
@@ -190,36 +229,38 @@ class ProcessHost:
         return {its.child.pid: its for its in workers if its.child}
 
     async def _take_care(self) -> None:
-        loop = asyncio.get_running_loop()
         for beat in count(1):
-            due = loop.time() + 1.0
             await asyncio.sleep(1.0)
-            if (late := loop.time() - due) > self._limits.watchdog / 4:
-                # A process that was frozen must not take the others' silence for their death.
-                log.warning("this agent was delayed for %.1f s: pings missed do not count", late)
-                for worker in self._workers.values():
-                    worker.spare()
             if beat % READ_EVERY == 0:
                 for worker in self._workers.values():
                     if worker.child is not None and worker.state is UnitState.ACTIVE:
                         worker.child.hears()
             if beat % LOOK_EVERY == 0:
                 try:
-                    await self._look_after(anyway=beat % (LOOK_EVERY * LOOK_ANYWAY) == 0)
+                    await self._look_after()
                 except (HostError, OSError) as error:
                     log.warning("cannot check the workers: %s", error)
 
-    async def _look_after(self, *, anyway: bool) -> None:
-        """A worker that grew took it from the machine, unless others gave back as much."""
-        most, before = self._memory_max, self._available
+    async def _look_after(self) -> None:
+        most = self._memory_max
         limits = {pid: most[it.id] for pid, it in self._living().items() if most.get(it.id)}
-        self._available = machine_memory().available
-        if limits and (anyway or self._available < before - FELL):
-            for pid, used in (await asyncio.to_thread(over_limit, limits)).items():
-                if (large := self._living().get(pid)) is not None:
-                    what = "%s uses %s bytes, over its limit"
-                    log.warning(what, large.id, used, extra=about(large.id))
-                    large.kill("oom-kill")
+        for pid, used in (await asyncio.to_thread(over_limit, limits)).items() if limits else ():
+            if (large := self._living().get(pid)) is not None:
+                what = "%s uses %s bytes, over its limit"
+                log.warning(what, large.id, used, extra=about(large.id))
+                large.kill("oom-kill")
+
+
+def over_limit(limits: Mapping[int, int]) -> dict[int, int]:
+    """Leader → bytes of its whole tree, for those above their limit."""
+    over = {}
+    for leader, tree in find_trees(frozenset(limits)).items():
+        # Resident memory counts shared pages for each process, so it is an upper bound.
+        if sum(its.rss_bytes for its in tree) > limits[leader]:
+            used = sum(proportional_bytes(its.pid) for its in tree)
+            if used > limits[leader]:
+                over[leader] = used
+    return over
 
 
 def _make_run_dir(path: Path, *, parents: bool = False) -> None:

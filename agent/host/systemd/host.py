@@ -7,7 +7,7 @@ names instead of refusing them.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dbus_fast import Message
@@ -21,9 +21,8 @@ from agent.host.base import Wake
 from agent.host.exit_words import words
 from agent.host.systemd.bus import BusCallFailed, BusGone, SystemBus
 from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal
-from agent.host.systemd.enabled_units import FOLDERS, UnitFiles, read_unit_files
 from agent.host.systemd.jobs import UNKNOWN, Jobs
-from agent.host.systemd.unit_cache import UnitCache
+from agent.host.systemd.unit_cache import FOLDERS, UnitCache, UnitFiles, read_unit_files
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +37,12 @@ class SystemdHost:
     name = "systemd"
 
     def __init__(
-        self,
-        wake: Wake,
-        worker: WorkerSection,
-        kind: units.Kind,
-        unit_folders: Sequence[Path],
+        self, wake: Wake, worker: WorkerSection, kind: units.Kind, unit_folders: Sequence[Path]
     ) -> None:
-        self._wake = wake
-        self._worker = worker
-        self._kind = kind
-        self._cache = UnitCache()
-        self._unit_folders = unit_folders
-        self._files = UnitFiles()
+        self._wake, self._worker, self._kind = wake, worker, kind
+        self._unit_folders, self._files, self._cache = unit_folders, UnitFiles(), UnitCache()
         self._files_changed = asyncio.Event()
-        self._boot = ""
-        self._own_unit = ""
+        self._boot = self._own_unit = ""
         self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._hear)
         self._systemd = SystemdCalls(self._bus)
         self._jobs = Jobs(self._systemd.job_exists)
@@ -130,30 +120,19 @@ class SystemdHost:
             return ""
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
-        loaded = await self._loaded()
-        self._cache.keep_only(loaded)
-        units = dict(zip(loaded, await self._statuses(loaded), strict=True))
-        for instance in self._files.masked - units.keys():
-            units[instance] = self._absent(instance)
-        return units
-
-    async def _loaded(self) -> frozenset[InstanceId]:
         """All loaded units of this kind; one whose row differs from the cache is asked again."""
         try:
             rows = await self._systemd.units(self._kind.pattern)
         except (BusCallFailed, BusGone) as error:
             raise HostError(f"cannot list the workers' units: {error}") from error
-        loaded = set()
-        for unit, _, _, active, _, _, _, job, _, _ in rows:
-            instance = self._kind.id_of(unit)
-            if instance is not None:
-                loaded.add(instance)
-                if self._cache.differs(instance, active, job):
-                    self._cache.mark_stale(instance)
-        return frozenset(loaded)
-
-    async def _statuses(self, instances: Iterable[InstanceId]) -> Sequence[UnitStatus]:
-        return await asyncio.gather(*(self.status(instance) for instance in instances))
+        loaded = {id: row for row in rows if (id := self._kind.id_of(row[0])) is not None}
+        for id, (_, _, _, active, _, _, _, job, _, _) in loaded.items():
+            if self._cache.differs(id, active, job):
+                self._cache.mark_stale(id)
+        self._cache.keep_only(frozenset(loaded))
+        statuses = await asyncio.gather(*map(self.status, loaded))
+        masked = self._files.masked - loaded.keys()
+        return dict(zip(loaded, statuses, strict=True)) | {id: self._absent(id) for id in masked}
 
     async def status(self, instance: InstanceId) -> UnitStatus:
         unit = self._kind.unit(instance)
@@ -255,8 +234,7 @@ class SystemdHost:
         believed but asked about: a reload removes each unit and makes it again."""
         body = message.body
         if message.member == "PropertiesChanged":
-            unit = units.unit_of_path(message.path or "")
-            instance = self._kind.id_of(unit) if unit else None
+            instance = self._kind.id_of(units.unit_of_path(message.path or ""))
             plain = {name: value.value for name, value in body[1].items()}
             if instance is not None and self._cache.changed(instance, plain, body[2]):
                 self._wake(instance)

@@ -1,12 +1,16 @@
-"""The last properties of the agent's units, kept fresh by systemd's signals. A unit is asked again
-only when a signal or a listing shows a change."""
+"""What is known of the agent's units: their last properties, kept fresh by systemd's signals, and
+which of them an operator enabled or masked. A unit is asked again only when a signal or a listing
+shows a change."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from agent.clock import slept
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
+from agent.host import units
 
 UNIT = "org.freedesktop.systemd1.Unit"
 SERVICE = "org.freedesktop.systemd1.Service"
@@ -117,3 +121,44 @@ def read_unit(properties: Mapping[str, Any], sleep_offset: float) -> UnitStatus:
         masked=properties["LoadState"] == "masked",
         since=changed / 1e6 + sleep_offset if changed else 0.0,
     )
+
+
+FOLDERS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFiles:
+    enabled: frozenset[InstanceId] = frozenset()
+    masked: frozenset[InstanceId] = frozenset()
+
+    def differences(self, other: "UnitFiles") -> frozenset[InstanceId]:
+        return (self.enabled ^ other.enabled) | (self.masked ^ other.masked)
+
+
+def read_unit_files(
+    folders: Iterable[Path] = FOLDERS, kind: units.Kind = units.INSTANCES
+) -> UnitFiles:
+    """From the links in the unit folders: over D-Bus, systemd lists enabled instances of a template
+    only one by one."""
+    enabled, masked = set[InstanceId](), set[InstanceId]()
+    for folder in folders:
+        for path in _paths(folder):
+            if path.suffix in (".wants", ".requires"):
+                enabled.update(id for its in _paths(path) if (id := kind.id_of(its.name)))
+            elif (id := kind.id_of(path.name)) and _target(path) == "/dev/null":
+                masked.add(id)
+    return UnitFiles(frozenset(enabled), frozenset(masked))
+
+
+def _paths(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # not there, or removed between two looks
+        return []
+
+
+def _target(path: Path) -> str:
+    try:
+        return os.readlink(path)  # noqa: PTH115 - as it stands there
+    except OSError:
+        return ""

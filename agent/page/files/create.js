@@ -1,6 +1,6 @@
 // The form for a new instance: this machine's engines first, those of a backend where there is one.
 import { Refused, get, post } from "/page/agent.js";
-import { closeDialog, note, openDialog } from "/page/dialogs.js";
+import { askForm, closeDialog, note } from "/page/dialogs.js";
 import { answers, refreshSoon } from "/page/answers.js";
 import { make } from "/page/show.js";
 
@@ -54,8 +54,6 @@ export async function createInstance() {
   const enabled = make("input", { id: "new-enabled", type: "checkbox", checked: true });
   const known = make("ul", { id: "new-known", name: "soft small" });
   const settings = make("textarea", { id: "new-settings", rows: 4, spellcheck: "false", placeholder: "{}" });
-  const wrong = make("p", { name: "wrong", role: "alert" });
-  const go = make("button", { name: "primary", text: "Create" });
   const chosen = () => {
     const entry = engines.find((entry) => entry.name === engine.value);
     elsewhere.hidden = !entry.remote;
@@ -71,10 +69,7 @@ export async function createInstance() {
   };
   engine.addEventListener("change", chosen);
   chosen();
-  const form = make(
-    "form",
-    {},
-    make("h2", { id: "dialog-title", text: "New instance" }),
+  const fields = [
     make("label", { for: "new-id", text: "Id" }),
     id,
     make("p", {
@@ -94,40 +89,31 @@ export async function createInstance() {
       settings,
       known,
     ),
-    wrong,
-    make(
-      "div",
-      { name: "dialog-end" },
-      make("button", { type: "button", text: "Cancel", click: closeDialog }),
-      go,
-    ),
-  );
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    go.disabled = true;
-    try {
-      const body = {
-        id: id.value,
-        engine: engine.value,
-        enabled: enabled.checked,
-        settings: settings.value.trim() ? JSON.parse(settings.value) : {},
-      };
-      if (!elsewhere.hidden) {
-        body.backend = backend.value;
-        if (remote.value.trim()) body.remote = remote.value.trim();
-      }
-      await post("/api/instance", body);
-      closeDialog();
-      note(id.value + " was created");
-      location.hash = "#/instance/" + id.value;
-      refreshSoon();
-    } catch (error) {
-      wrong.textContent =
-        error instanceof Refused ? error.message : "The settings are not JSON: " + error.message;
-    } finally {
-      go.disabled = false;
+  ];
+  askForm("New instance", "Create", fields, async () => {
+    const body = {
+      id: id.value,
+      engine: engine.value,
+      enabled: enabled.checked,
+      settings: settingsOf(settings.value.trim() || "{}"),
+    };
+    if (!elsewhere.hidden) {
+      body.backend = backend.value;
+      if (remote.value.trim()) body.remote = remote.value.trim();
     }
+    await post("/api/instance", body);
+    closeDialog();
+    note(id.value + " was created");
+    location.hash = "#/instance/" + id.value;
+    refreshSoon();
   });
-  openDialog(form);
   id.focus();
+}
+
+function settingsOf(text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Refused(0, "The settings are not JSON: " + error.message);
+  }
 }

@@ -1,6 +1,6 @@
 // Dialogs, the question before a harsh action, and short notes.
 import { Refused } from "/page/agent.js";
-import { at, make } from "/page/show.js";
+import { at, make, setText } from "/page/show.js";
 import { refreshSoon } from "/page/answers.js";
 import { linked } from "/page/places.js";
 
@@ -48,6 +48,28 @@ export function openDialog(...inside) {
 }
 
 export const closeDialog = () => at("dialog").close();
+
+// A form; what refuses `submit` is shown in it.
+export function askForm(title, yes, fields, submit) {
+  const wrong = make("p", { name: "wrong", role: "alert" });
+  const no = make("button", { type: "button", text: "Cancel", click: closeDialog });
+  const go = make("button", { name: "primary", text: yes });
+  const end = make("div", { name: "dialog-end" }, no, go);
+  const form = make("form", {}, make("h2", { id: "dialog-title", text: title }), ...fields, wrong, end);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    go.disabled = true;
+    try {
+      await submit();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      setText(wrong, error.message);
+    } finally {
+      go.disabled = false;
+    }
+  });
+  openDialog(form);
+}
 
 // `typed`: what must be typed first, for what cannot simply be done again.
 /** @param {{title: string, text: string, yes: string, typed?: string}} question @param {() => void} work */

@@ -1,8 +1,8 @@
 // The keys of this interface: list, make one and show it once, revoke.
-import { Refused, get, keyId, post, send } from "/page/agent.js";
+import { get, keyId, post, send } from "/page/agent.js";
 import { answers } from "/page/answers.js";
-import { act, closeDialog, confirm, copyButton, openDialog } from "/page/dialogs.js";
-import { empty, make, moment, setText } from "/page/show.js";
+import { act, askForm, closeDialog, confirm, copyButton, openDialog } from "/page/dialogs.js";
+import { empty, make, moment } from "/page/show.js";
 
 const SCOPES = [
   ["read", "read: see every session, change nothing"],
@@ -84,41 +84,19 @@ function askKey(made) {
   scope.addEventListener("change", () => {
     which.hidden = scope.value !== "some";
   });
-  const wrong = make("p", { name: "wrong", role: "alert" });
-  const go = make("button", { name: "primary", text: "Make the key" });
-  const form = make(
-    "form",
-    {},
-    make("h2", { id: "dialog-title", text: "New key" }),
+  const fields = [
     make("label", { for: "key-name", text: "Name, such as its program" }),
     name,
     make("label", { for: "key-scope", text: "What it may do" }),
     scope,
     which,
-    wrong,
-    make(
-      "div",
-      { name: "dialog-end" },
-      make("button", { type: "button", text: "Cancel", click: closeDialog }),
-      go,
-    ),
-  );
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    go.disabled = true;
+  ];
+  askForm("New key", "Make the key", fields, async () => {
     const chosen = [...some.selectedOptions].map(({ value }) => "instance:" + value);
-    try {
-      const body = { name: name.value, scopes: scope.value === "some" ? chosen : [scope.value] };
-      showOnce(await post("/api/keys", body));
-      await made();
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      setText(wrong, error.message);
-    } finally {
-      go.disabled = false;
-    }
+    const body = { name: name.value, scopes: scope.value === "some" ? chosen : [scope.value] };
+    showOnce(await post("/api/keys", body));
+    await made();
   });
-  openDialog(form);
   name.focus();
 }
 

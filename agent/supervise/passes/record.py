@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.findings.drop import find_drop
 from agent.core.findings.first_messages import end_in_time, stored
 from agent.core.findings.operator import has_ended, started_by_hand, stopped_by_hand
+from agent.core.health.judge import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Category,
@@ -24,10 +24,44 @@ from agent.core.model import (
 )
 from agent.core.observed import is_other_account
 from agent.core.reasons import reason_of
+from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, forgive, settled
-from agent.core.words import PASSKEY_REQUIRED, SUSPECT
+from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
 from agent.supervise.facts import Facts
 from agent.supervise.story import entry
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The reason code of what ended, a key that is new for each ending, and a ban's end."""
+
+    code: str
+    key: tuple[str, str, float]
+    until_wall: float | None = None
+
+
+def find_drop(observation: Observation, verdict: HealthVerdict) -> Drop | None:
+    unit, fact = observation.unit, observation.claim
+    if not observation.desired.should_run:
+        return None
+    if verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE:
+        return None  # that says nothing about the session
+    if unit.state is UnitState.FAILED:
+        code = "misconfigured" if unit.exit_status == MISCONFIGURED else "worker_failed"
+        return Drop(code, ("unit", unit.run, unit.since))
+    if fact is None or not unit.runs or fact.claim.reason == SUSPECT:
+        # The session did not end: what was recorded before is still the reason.
+        return None
+    down = fact.claim.status in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE)
+    if down and fact.claim.reason:
+        return Drop(fact.claim.reason, ("claim", unit.run, fact.since), fact.claim.until_wall)
+    if verdict.health is not Health.STUCK:
+        return None
+    own = verdict.reason in ("zombie", "injection_failed", PASSKEY_SUSPECTED)
+    # A zombie stays one until it is connected again, whatever it claims in between.
+    since = 0.0 if verdict.reason == "zombie" else fact.phase_since or fact.since
+    return Drop(verdict.reason if own else "start_stuck", (verdict.reason, unit.run, since))
+
 
 Status = ConnectionStatus
 

@@ -2,6 +2,7 @@
 before each step begins and after it ended: the next agent goes on with it."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.clock import boot_now
@@ -14,8 +15,7 @@ from agent.core.figures.repair_statistics import (
 from agent.core.findings.crypto_window import note_regenerated
 from agent.core.findings.crypto_window import note_step as crypto_begins_again
 from agent.core.model import Category, HealthVerdict, JournalEntry, Observation
-from agent.core.plan import Outcome, Plan
-from agent.core.recovery.actions import plan_needs_scan, plan_step
+from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.recovery.beginning import (
     begin_repair,
     join_repair,
@@ -48,6 +48,35 @@ from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.settings import Settings
 from agent.supervise.story import entry, tell
 from agent.supervise.turns.incidents import Incidents
+
+_ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
+    RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
+    RecoveryKind.RESTART: (ActionKind.RESTART,),
+    RecoveryKind.REGENERATE_KEYS: (ActionKind.REGENERATE_KEYS,),
+    RecoveryKind.BACK_UP: (ActionKind.BACK_UP,),
+    RecoveryKind.RESTORE: (ActionKind.STOP, ActionKind.RESTORE, ActionKind.START),
+    RecoveryKind.CLEANUP: (ActionKind.STOP, ActionKind.SET_ASIDE, ActionKind.START),
+}
+_ACTIONS_REMOTE = {
+    **_ACTIONS,
+    RecoveryKind.LOGOUT_RESTART: (ActionKind.LOGOUT, ActionKind.RESTART, ActionKind.SET_ASIDE),
+    RecoveryKind.CLEANUP: (ActionKind.RENEW, ActionKind.SET_ASIDE),
+}
+"""On a backend: its server has the files; once the server gave the pairing up, so does the
+agent."""
+
+
+def plan_step(decision: Decision, *, remote: bool) -> Plan:
+    actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
+    name, reason = decision.kind.value, decision.reason
+    return Plan(name, actions, reason, proof=decision.proof, repair=True)
+
+
+def plan_needs_scan(decision: Decision) -> Plan:
+    """No try brought a suspect back: its files are evidence, it may pair again."""
+    actions = (ActionKind.STOP, ActionKind.SET_ASIDE)
+    return Plan("needs_scan", actions, decision.reason, proof=decision.proof, repair=True)
+
 
 NO_EFFECT = "no_effect"
 """An engine's code for a step that its server answered and that changed nothing."""

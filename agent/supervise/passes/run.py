@@ -34,10 +34,9 @@ from agent.core.verdicts import as_asked
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
-from agent.supervise.passes.due import ON_ITS_WAY
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy
-from agent.supervise.passes.observe import Observer, observe
+from agent.supervise.passes.observe import ON_ITS_WAY, Observer, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.passes.wait_reasons import WaitReasons

@@ -207,16 +207,15 @@ async def measure_whole(
     """By the machine; where it has no figures, by the worker."""
     found = await asyncio.to_thread(measure, main_pids)
     sharers = Counter(facts.unit.main_pid for facts in known.values() if facts.unit.runs)
-    usages = {id: usage.shared_by(sharers[main_pids[id]]) for id, usage in found.items()}
     turns = asyncio.Semaphore(ASKED_AT_ONCE)
 
     async def complete(id: InstanceId) -> None:
         async with turns:
             if (facts := known.get(id)) is not None:
-                usages[id] = usages[id].completed(await _ask_worker(facts))
+                found[id] = found[id].completed(await _ask_worker(facts))
 
-    await asyncio.gather(*(complete(id) for id in list(usages) if usages[id].partial))
-    return usages
+    await asyncio.gather(*(complete(id) for id in list(found) if found[id].partial))
+    return {id: usage.shared_by(sharers[main_pids[id]]) for id, usage in found.items()}
 
 
 async def _ask_worker(facts: Facts) -> Usage:

@@ -17,11 +17,10 @@ from agent.engines.base import Qr
 from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
 from agent.files import open_plain
 from agent.store.database import Store
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, WorkerLink
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_unpaired
 from agent.supervise.story import entry
-from agent.supervise.worker_link import WorkerLink
 
 LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0

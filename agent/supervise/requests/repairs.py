@@ -3,9 +3,9 @@ joins the repair that runs; passes carry it out, the request waits."""
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, with_breaker
@@ -28,10 +28,9 @@ from agent.host.base import Host
 from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.passes.repair import Ladder
+from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
-from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.confirming import must_be_confirmed
-from agent.supervise.requests.in_time import in_time
 from agent.supervise.requests.refusals import (
     is_over_for,
     refuse_away,
@@ -43,6 +42,59 @@ from agent.supervise.requests.refusals import (
 )
 from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
+from agent.supervise.views import NOT_LOOKED_YET
+
+T = TypeVar("T")
+GRACE = 0.2
+"""Seconds for work that ends at the deadline by itself to say how far it came."""
+
+_working: set[asyncio.Task[Any]] = set()
+"""The loop itself keeps no task that nothing waits for."""
+
+
+async def in_time(work: Coroutine[Any, Any, T], deadline: float) -> T | None:
+    """None: it goes on without its caller. `deadline` is of time.monotonic()."""
+    task = asyncio.create_task(work, name="asked for")
+    _working.add(task)
+    task.add_done_callback(_over)
+    await asyncio.wait({task}, timeout=max(deadline - time.monotonic(), 0.0) + GRACE)
+    return task.result() if task.done() else None
+
+
+def _over(task: asyncio.Task[Any]) -> None:
+    _working.discard(task)
+    if not task.cancelled():
+        task.exception()  # read here: its caller may have had its answer before
+
+
+class Checking:
+    def __init__(
+        self,
+        registry: Registry,
+        passes: Passes,
+        wake: Callable[[InstanceId], None],
+        *,
+        at_once: int,
+    ) -> None:
+        self._registry = registry
+        self._passes = passes
+        self._wake = wake
+        self._places = asyncio.Semaphore(at_once)
+
+    async def check_now(
+        self, ids: Collection[InstanceId] | None = None
+    ) -> Mapping[InstanceId, HealthVerdict]:
+        chosen = list(self._registry.facts) if ids is None else list(ids)
+        all_facts = [self._registry.get(id) for id in chosen]
+        await asyncio.gather(*(self._check(facts) for facts in all_facts))
+        return {facts.id: facts.verdict or NOT_LOOKED_YET for facts in all_facts}
+
+    async def _check(self, facts: Facts) -> None:
+        facts.next_probe = 0.0
+        async with self._places:
+            await self._passes.run(facts)
+        self._wake(facts.id)  # the loop knows its next deadline
+
 
 REPAIR_TIMEOUT = 300.0
 AWAY_PATIENCE = 5.0
@@ -86,11 +138,11 @@ class Repairs:
         self._incidents = incidents
         self._checking = checking
         self._wake = wake
-        self._stopping = asyncio.Event()
+        self._stopping = False
 
     def stop(self) -> None:
         """Answer waiting callers with TryLater, so that they delay no stop."""
-        self._stopping.set()
+        self._stopping = True
 
     async def check_instance_health(self, id: InstanceId) -> HealthVerdict:
         return (await self._checking.check_now([id]))[id]
@@ -206,7 +258,7 @@ class Repairs:
             verdict = await self._settled_verdict(facts, deadline)
             if _is_well(verdict):
                 return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
-            if verdict.reason in _ON_ITS_WAY and not _repair_runs(facts):
+            if _is_on_its_way(facts) and not _repair_runs(facts):
                 # It starts in its time: a repair would only begin the start again.
                 return RepairResult(False, False, False, GOES_ON, verdict.sentence)
         return await self._repair(facts, Goal.WORKING_QR, deadline, in_vain, consent)
@@ -235,9 +287,9 @@ class Repairs:
             self._ladder.take_back(facts, before)
             raise
         in_vain = in_vain or (lambda facts: waits_in_vain(facts, (), asked_at))
-        while not await self.wait(over, POLL) and time.monotonic() < deadline:
-            if in_vain(facts) or is_over_for(facts, goal):
-                break
+        await self.until(
+            deadline, lambda: over.is_set() or in_vain(facts) or is_over_for(facts, goal)
+        )
         if facts.gone:
             raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
         last = facts.repair.last
@@ -256,35 +308,28 @@ class Repairs:
         sentence = "" if answer["healthy"] else facts.action.refusal or facts.sentence
         return RepairResult(**answer, ending=ending, sentence=sentence)
 
-    async def wait(self, event: asyncio.Event, limit: float) -> bool:
-        """False: the time is over. TryLater when the agent stops meanwhile."""
-        waits = [asyncio.create_task(awaited.wait()) for awaited in (event, self._stopping)]
-        try:
-            await asyncio.wait(waits, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for awaited in waits:
-                awaited.cancel()
-        if self._stopping.is_set() and not event.is_set():
+    async def until(self, deadline: float, found: Callable[[], object]) -> None:
+        """Return once it is found, or the time is over."""
+        while not found() and time.monotonic() < deadline:
+            await self.pause()
+
+    async def pause(self) -> None:
+        """Between two looks. TryLater when the agent stops."""
+        if self._stopping:
             raise TryLater("the agent stops; ask again after its start", code="stopping")
-        return event.is_set()
+        await asyncio.sleep(POLL)
 
     async def _settled_verdict(self, facts: Facts, deadline: float) -> HealthVerdict:
         """The verdict after a start or stop has ended: its deadlines say when it is late."""
         verdict = await self.check_instance_health(facts.id)
-        while verdict.reason in _ON_ITS_WAY and time.monotonic() < deadline:
-            await self.wait(asyncio.Event(), POLL)
-            verdict = self._registry.get(facts.id).verdict or verdict
-            if _repair_runs(facts):
-                break
-        return verdict
+        await self.until(deadline, lambda: _repair_runs(facts) or not _is_on_its_way(facts))
+        return facts.verdict or verdict
 
     async def until_there(self, facts: Facts) -> None:
         """TryLater once its server has stayed away for a while: no wait would help."""
-        deadline = time.monotonic() + AWAY_PATIENCE
-        while facts.wait_reason in AWAY:
-            if time.monotonic() > deadline:
-                refuse_away(facts)
-            await self.wait(asyncio.Event(), POLL)
+        patience = time.monotonic() + AWAY_PATIENCE
+        await self.until(patience, lambda: facts.wait_reason not in AWAY)
+        refuse_away(facts)
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
         bound(said.category, facts.id).info("%s", said.sentence)
@@ -295,6 +340,10 @@ class Repairs:
 
 def _repair_runs(facts: Facts) -> bool:
     return facts.repair.last is not None and not facts.repair.last.over
+
+
+def _is_on_its_way(facts: Facts) -> bool:
+    return facts.verdict is not None and facts.verdict.reason in _ON_ITS_WAY
 
 
 def _is_well(verdict: HealthVerdict) -> bool:

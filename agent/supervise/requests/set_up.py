@@ -17,7 +17,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.refusals import refuse_silent, waits_in_vain
-from agent.supervise.requests.repairs import GOES_ON, POLL, RepairResult, Repairs
+from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MEMORY_FULL
 
@@ -134,7 +134,7 @@ class SettingUp:
                         return replace(begun, qr=shown)
                 except (LinkError, Refused):
                     pass  # its worker is being replaced; the next look finds the new one
-            await self.repairs.wait(asyncio.Event(), POLL)
+            await self.repairs.pause()
 
 
 def _has_helped(facts: Facts, result: RepairResult) -> bool:

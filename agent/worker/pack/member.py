@@ -14,7 +14,7 @@ from agent.errors import WaError
 from agent.host.life import Exit, Worker
 from agent.host.notify import Notifier
 from agent.link.wire import Hello
-from agent.worker.identity import lock_held, read_identity
+from agent.worker.identity import lock_held, read_identity, refuse_foreign_group
 from agent.worker.life import Life
 from agent.worker.pack.tasks import Run, context_of
 from agent.worker.run import run_session
@@ -38,11 +38,8 @@ class House:
     watchdog: float | None
     broken: Callable[[str], None]
     """Ends the whole pack at once: a member cannot be ended alone."""
-    check_folder: Callable[[Path], None] = lambda _: None
-    """Raises FolderUnusable for a session's folder that is another's."""
     extend: Callable[[str], object] = lambda _: None
     """A member that saves needs more time; in the words of a notice."""
-    sharers: Callable[[], int] = lambda: 1
 
 
 class MemberRun:
@@ -106,11 +103,11 @@ class MemberRun:
         folder = house.links / id
         try:
             identity = await asyncio.to_thread(read_identity, id, house.root)
-            house.check_folder(identity.folder)
+            refuse_foreign_group(identity.folder)
             folder.mkdir(mode=0o750, exist_ok=True)
             hello = Hello(id, self._worker.status.run, identity.engine, self.pid)
             notifier = Notifier(take=self._notice)
-            life = self._life = Life(hello, notifier, house.watchdog, house.sharers)
+            life = self._life = Life(hello, notifier, house.watchdog)
             if self._asked:
                 life.ask()
             with lock_held(identity.folder):

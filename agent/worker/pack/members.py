@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from signal import SIGTERM
 from typing import Any
 
 from agent.clock import boot_id
@@ -82,21 +81,13 @@ class Members:
             told[id] = replace(told[id], state=UnitState.DEACTIVATING)
         return {id: asdict(status) for id, status in told.items()}
 
-    async def stop(self, hurry: asyncio.Event) -> bool:
+    async def stop(self) -> bool:
         """All of them; whether each ended in order. The file stays: a unit that is restarted keeps
         its run folder."""
         self._write()
         self._closing = set(self.running())
         workers = list(self.all.values())
-        done = asyncio.gather(*(worker.stop() for worker in workers))
-        hurried = asyncio.ensure_future(hurry.wait())
-        either: set[asyncio.Future[Any]] = {done, hurried}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        for worker in workers:
-            if worker.child is not None:
-                worker.child.send(SIGTERM)
-        await done
+        await asyncio.gather(*(worker.stop() for worker in workers))
         return all(worker.status.result == "success" for worker in workers)
 
     def _worker(self, id: InstanceId) -> Worker:

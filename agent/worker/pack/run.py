@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from agent.core.words import Happening, parse_instance_id
@@ -45,11 +46,6 @@ def _read_pack(name: str, _root: Path) -> Identity:
     return Identity(id, Path(os.environ["RUNTIME_DIRECTORY"].split(":")[0]), engine, {})
 
 
-def _check_folder(folder: Path) -> None:
-    if os.environ.get("WA_OWN_GROUP_ONLY") == "yes":
-        refuse_foreign_group(folder)
-
-
 async def _work(identity: Identity, link_path: Path) -> int:
     life, loop = ProcessLife(identity), asyncio.get_running_loop()
     shared = load_shared(identity.engine)(identity.id)
@@ -57,7 +53,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
     follow_tasks(loop)
     _stamp_lines(identity.id)
     links, root = link_path.with_name("members"), Path(os.environ[SESSIONS_ROOT])
-    _check_folder(root)
+    refuse_foreign_group(root)
     links.mkdir(mode=0o750, exist_ok=True)
     for left in links.glob("*/link.sock"):  # of a run that was killed
         left.unlink()
@@ -67,14 +63,8 @@ async def _work(identity: Identity, link_path: Path) -> int:
         log.error("the pack ends, and all its sessions log in again: %s", why)
         os._exit(1)
 
-    def sharers() -> int:
-        return max(len(members.running()), 1)
-
     def status() -> str:
         return f"{len(members.running())} sessions"
-
-    def alive() -> None:
-        life.notifier.send("WATCHDOG=1")
 
     def tell() -> None:
         changed.set()
@@ -82,7 +72,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
 
     async def stop() -> bool:
         life.notifier.stopping("stopping: closing its sessions")
-        in_order = await members.stop(life.hurry)
+        in_order = await members.stop()
         await shared.close()
         return in_order
 
@@ -90,15 +80,11 @@ async def _work(identity: Identity, link_path: Path) -> int:
         return await answer_with(calls, call)
 
     server = await LinkServer.open(link_path, life.hello, answer, lambda: None)
-    house = House(
-        *(root, links, shared.open_engine, life.watchdog, broken, _check_folder),
-        extend=life.notifier.send,
-        sharers=sharers,
-    )
+    house = House(root, links, shared.open_engine, life.watchdog, broken, life.notifier.send)
     members = Members(link_path.parent, house, tell)
     calls = {**members.works(), "end": plain(life.stop)}
     works = {
-        "shared": shared.watch(alive),
+        "shared": shared.watch(partial(life.notifier.send, "WATCHDOG=1")),
         "status": tell_status(changed, status, life.notifier, STATUS_APART),
     }
     try:

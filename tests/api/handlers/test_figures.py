@@ -144,9 +144,9 @@ async def test_failures_of_every_route_are_counted_from_nothing_on(peopled: Hous
         lines = (await (await local.get("/metrics")).text()).splitlines()
     name = "wa_agent_http_requests_total"
     for route in ROUTES:
-        labels = f'route="{plain_path(route.path)}",method="{route.method}"'
+        labels = f'method="{route.method}",route="{plain_path(route.path)}"'
         for code in (500, 502, 503):
-            assert f'{name}{{{labels},code="{code}"}} 0' in lines
+            assert f'{name}{{code="{code}",{labels}}} 0.0' in lines
 
 
 def test_the_error_rate_is_of_the_last_minutes() -> None:

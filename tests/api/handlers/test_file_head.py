@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.messages.media_file import OCTETS, disposition, file_name, type_of
+from agent.messages.routes import OCTETS, disposition, file_name, type_of
 
 
 @pytest.mark.parametrize(

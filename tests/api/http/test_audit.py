@@ -44,8 +44,7 @@ async def test_a_flood_of_refusals_leaves_one_line_whatever_clients_its_sender_n
 ) -> None:
     async with open_house() as house:
         if refusal == "too many requests":
-            limits = house.server._entrance.limits
-            limits.requests = limits.kept_free = 0
+            house.server._entrance.together = house.server._entrance.for_probes = 0
         async with aiohttp.ClientSession(house.url) as tcp:
             for number in range(20):
                 named = {"X-Forwarded-For": f"10.0.0.{number}"}

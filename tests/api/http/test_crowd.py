@@ -9,7 +9,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.api.http.crowd import ConnectionLimits, Stage
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 
@@ -44,11 +43,10 @@ async def test_a_thousand_half_open_connections_keep_no_client_out(
     open_house: OpenHouse, eventually: Eventually
 ) -> None:
     async with open_house(head_timeout=600.0) as house:
-        key = await house.key("read")
+        key, entrance = await house.key("read"), house.server._entrance
+        entrance.most = 300
         async with half_open(house, 1000):
-            limits = house.server._entrance.limits
-            await eventually(lambda: limits.gave_way >= 700)
-            assert limits.count(Stage.HEAD) <= limits.heads_per_address
+            await eventually(lambda: len(entrance.connections) == entrance.most)
             async with aiohttp.ClientSession(house.url) as tcp, house.local() as unix:
                 async with asyncio.timeout(30):
                     assert (await tcp.get("/healthz")).status == 200
@@ -86,8 +84,8 @@ def ask(path: str, key: str = "") -> bytes:
 async def test_requests_of_strangers_over_the_limit_are_refused_before_their_turn(
     house: House,
 ) -> None:
-    house.server._entrance.limits.asked_per_address = 3
-    house.server._entrance.limits.kept_free = 0
+    house.server._entrance.per_address = 3
+    house.server._entrance.for_probes = 0
     key = (await house.key("read"))["Authorization"]
     async with asyncio.timeout(60), lines(house, 10, "127.0.0.1") as strangers:
         for number, (_, writer) in enumerate(strangers):
@@ -122,25 +120,24 @@ async def test_clients_that_do_not_read_their_answers_lose_their_places(
 ) -> None:
     async with open_house() as house:
         key = await house.key("read")
-        limits = house.server._entrance.limits
+        entrance = house.server._entrance
+        entrance.most_unread = 16
         async with unread(house, 100), aiohttp.ClientSession(house.url) as tcp:
-            await eventually(lambda: limits.gave_way > 0, within=60)
+            await eventually(lambda: len(entrance.unread) == 16, within=60)
             async with asyncio.timeout(30):
                 for path in ("/metrics", "/api/instances"):
                     assert (await tcp.get(path, headers=key)).status == 200
                 assert (await tcp.get("/healthz")).status == 200
-            await eventually(lambda: limits.count(Stage.REQUEST) == 0, within=60)
-            assert limits.count(Stage.UNREAD) <= limits.unread_per_address
-        await eventually(lambda: limits.count(Stage.UNREAD) == 0)
+            assert len(entrance.unread) <= 16
+        await eventually(lambda: not entrance.unread and not entrance.asked)
 
 
 async def test_a_right_key_has_a_place_while_strangers_are_refused_and_shut_out(
-    open_house: OpenHouse, eventually: Eventually
+    open_house: OpenHouse,
 ) -> None:
-    async with open_house(connections_per_address=1) as house:
+    async with open_house() as house:
         key = await house.key("read")
-        limits = house.server._entrance.limits
-        limits.kept_free = 0
+        house.server._entrance.per_address = house.server._entrance.for_probes = 0
         begun, go_on = asyncio.Event(), asyncio.Event()
         house.supervisor.history = _waiting(begun, go_on)
         async with aiohttp.ClientSession(house.url) as tcp, asyncio.timeout(30):
@@ -149,7 +146,6 @@ async def test_a_right_key_has_a_place_while_strangers_are_refused_and_shut_out(
             refused = await house.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
             assert refused.count(b"HTTP/1.1 ") == 1, "the first refusal ends the connection"
             assert b" 503 " in refused.splitlines()[0]
-            assert limits.count(Stage.REQUEST) == 1
             wrong = {"Authorization": "Bearer wak_aaaaaaaa_" + "a" * 32}
             assert (await tcp.get("/api/instances", headers=wrong)).status == 503
             assert (await tcp.get("/api/instances", headers=key)).status == 200
@@ -170,8 +166,7 @@ async def test_a_trusted_client_of_the_unix_socket_has_a_place_that_no_stranger_
     open_house: OpenHouse,
 ) -> None:
     async with open_house() as house, house.local(base_url="http://localhost") as local:
-        limits = house.server._entrance.limits
-        limits.requests = limits.kept_free = 0
+        house.server._entrance.together = house.server._entrance.for_probes = 0
         async with aiohttp.ClientSession(house.url) as tcp:
             assert (await tcp.get("/healthz")).status == 503
         assert (await local.get("/api/instances")).status == 200
@@ -190,43 +185,6 @@ async def test_a_client_that_ended_its_side_gets_its_answers(
         answered = await reader.read()
     assert answered.count(b"HTTP/1.1 200") == requests
     writer.close()
-
-
-class Guest:
-    """A connection that notes whether it had to go."""
-
-    def __init__(self) -> None:
-        self.gone = False
-
-    def give_way(self) -> None:
-        self.gone = True
-
-
-def test_the_oldest_gives_way_and_only_to_its_own_address() -> None:
-    limits = ConnectionLimits(heads_per_address=2, heads=10)
-    here, there = [Guest() for _ in range(3)], Guest()
-    limits.stand(there, "10.0.0.1", Stage.HEAD)
-    for guest in here:
-        limits.stand(guest, "127.0.0.1", Stage.HEAD)
-    assert [guest.gone for guest in here] == [True, False, False]
-    assert not there.gone
-
-
-def test_a_client_with_a_request_takes_no_slot_from_clients_without() -> None:
-    limits = ConnectionLimits(per_address=1, heads_per_address=1, kept_free=1)
-    asking, next_one, scrape = Guest(), Guest(), Guest()
-    for guest in (asking, next_one, scrape):
-        limits.stand(guest, "a", Stage.HEAD)
-        limits.stand(guest, "a", Stage.ASKED)
-    assert limits.count(Stage.HEAD) == 0
-    assert limits.admit(asking, "a", needed=False)
-    assert not limits.admit(next_one, "a", needed=False)
-    assert limits.admit(scrape, "a", needed=True)
-    assert not limits.admit(next_one, "a", needed=True), "one place and one kept free are taken"
-    assert limits.admit(scrape, "a", needed=True), "its next request has the place of its last"
-    limits.leave(asking)
-    limits.leave(scrape)
-    assert limits.admit(next_one, "a", needed=False)
 
 
 async def test_two_hundred_readers_of_a_client_with_rights_wait_and_keep_it_not_out(

@@ -143,4 +143,3 @@ async def test_a_backend_is_added_to_the_settings_of_a_person(cli, evo, tmp_path
     assert "# mine" in config.read_text() and "a-key-of-mine" not in config.read_text()
     twice = await cli(*words, "--key-file", key)
     assert (twice.status, "declared twice" in twice.err) == (2, True)
-    assert len(list(tmp_path.glob("agent.toml.2*"))) == 1, "the file as it was before"

@@ -236,22 +236,22 @@ async def test_a_bundle_replaces_no_file(doctor: Doctor, cli: Cli, tmp_path: Pat
 
 
 def test_missing_parts_of_the_installation_are_named(tmp_path: Path) -> None:
-    found = {one.check: one for one in machine.check_installation(tmp_path)}
-    assert found["units"].level is Level.WRONG
+    (found,) = machine.unit_files(tmp_path)
+    assert found.level is Level.WRONG
     for unit in ("wa-agent.service", "wa-instance@.service"):
-        assert unit in found["units"].sentence
-    assert found["polkit"].level is Level.WRONG
+        assert unit in found.sentence
+    assert machine.polkit(tmp_path).level is Level.WRONG
     for name in machine.UNITS:
         file = tmp_path / "usr/local/lib/systemd/system" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.symlink_to("/dev/null")
-    masked = [one.sentence for one in machine.check_installation(tmp_path)]
+    masked = [one.sentence for one in machine.unit_files(tmp_path)]
     assert any(one.startswith("masked:") for one in masked)
 
 
 def test_a_full_disk_is_wrong(small_disk: Any) -> None:
     folder = small_disk("size=16m")
-    assert machine.check_disk(folder).level is Level.WRONG
+    assert machine.disk(folder).level is Level.WRONG
 
 
 def test_a_socket_open_to_everybody_is_wrong(tmp_path: Path) -> None:
@@ -262,12 +262,7 @@ def test_a_socket_open_to_everybody_is_wrong(tmp_path: Path) -> None:
         sock.bind(str(path))
         for mode, level in ((0o666, Level.WRONG), (0o660, Level.OK)):
             path.chmod(mode)
-            found = {
-                one.check: one.level
-                for one in machine.check_permissions(tmp_path, tmp_path / "none", path)
-            }
-            assert found["socket"] is level
+            assert machine.api_socket(path).level is level
     path.unlink()
     path.write_text("")
-    found = {one.check: one.level for one in machine.check_permissions(tmp_path, tmp_path, path)}
-    assert found["socket"] is Level.WRONG
+    assert machine.api_socket(path).level is Level.WRONG

@@ -1,6 +1,7 @@
 """`wa-agent top`: worst first, nothing wider than the window, the terminal as it was."""
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from agent.cli.watch.top import Sight, draw, tone_of, worst_first
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
@@ -41,6 +43,13 @@ def one(
             **more,
         },
     }
+
+
+def drawn(sight: Sight, width: int, height: int = 0, *, lost: str) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(draw(sight, width, height, lost=lost))
+    return captured.get().splitlines()
 
 
 def test_trouble_comes_first() -> None:
@@ -86,7 +95,7 @@ def test_a_session_that_should_run_and_is_down_is_in_trouble() -> None:
 @pytest.mark.parametrize("height", [5, 50])
 def test_a_frame_fits_the_window(width: int, height: int) -> None:
     rows = [one(f"instance-{n}", sentence="日本語" * 40) for n in range(30)]
-    lines = draw(Sight(rows), width, height, colours=False, lost="gone " * 50)
+    lines = drawn(Sight(rows), width, height, lost="gone " * 50)
     assert len(lines) <= height
     for line in lines:
         columns = sum(2 if ord(sign) > 0x2E80 else 1 for sign in line)
@@ -99,7 +108,7 @@ def test_foreign_text_cannot_move_the_cursor() -> None:
         troubles=[{"kind": "X", "sentence": FOUL, "severity": "critical"}],
         incidents=[{"sentence": FOUL}],
     )
-    text = "".join(draw(sight, 300, 0, colours=False, lost=FOUL))
+    text = "".join(drawn(sight, 300, lost=FOUL))
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202e]", text)
 
 

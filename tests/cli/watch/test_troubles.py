@@ -93,14 +93,12 @@ async def test_begin_and_end_are_in_the_journal_the_log_and_the_gauge(
     await bench.look()
     assert await bench.look(299) == set()
     assert await bench.look(2) == {"down"}
-    ((family, text),) = bench.troubles.samples()
-    assert (family.name, text) == (
-        "wa_trouble",
-        'wa_trouble{kind="down",severity="warning",session="a"} 1\n',
-    )
+    (family,) = bench.troubles.families()
+    labels = {"kind": "down", "severity": "warning", "session": "a"}
+    assert (family.name, family.rows) == ("wa_trouble", [(labels, 1)])
     bench.put("a")
     assert await bench.look(5) == set()
-    assert [text for _, text in bench.troubles.samples()] == [""]
+    assert [family.rows for family in bench.troubles.families()] == [[]]
     assert await bench.story() == [("trouble", "a", "down"), ("trouble_over", "a", "down")]
     begun, over = await bench.store.history(kinds=("trouble", "trouble_over"), after=0)
     assert begun.detail["severity"] == "warning"

@@ -1,6 +1,6 @@
 from agent.core.findings.error_rate import ErrorRate, PerMinute
-from agent.core.findings.response_time import WINDOW, RecentTimes
 from agent.core.model import Health
+from agent.supervise.facts import WINDOW, RecentTimes
 
 
 def noted(*moments):

@@ -126,6 +126,11 @@ async def test_a_bot_notices_nothing(bot: BotBench) -> None:
     assert 'arguments ["--shop","1 2"] options --no-warnings' in bot.log()
 
 
+def stands_still(pid: int) -> bool:
+    tasks = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+
+
 @pytest.mark.parametrize("how", ["zeros", "gone"])
 async def test_a_bot_that_was_killed_is_not_started_on_spoilt_files(
     bot: BotBench, how: str
@@ -134,6 +139,7 @@ async def test_a_bot_that_was_killed_is_not_started_on_spoilt_files(
     link = await bot.pair()
     pid = (await link.call("probe"))["detail"]["pid"]
     os.kill(pid, signal.SIGSTOP)
+    await bot.until(lambda: stands_still(pid))  # a thread of it may write a key still
     creds = bot.session / "auth_info_baileys" / "creds.json"
     if how == "zeros":
         creds.write_bytes(bytes(900))

@@ -1,13 +1,21 @@
 """A bot of somebody's own as a session: what it tells, how it ends, what it gets."""
 
+import asyncio
 import json
+import os
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.engines.program import process
 from agent.engines.program.declaration import RESERVED
+from agent.engines.program.output import Output
+from agent.engines.program.process import Ears, Process
+from agent.engines.tasks import Tasks
 from agent.errors import WaError
 from tests.engines.program.conftest import ProgramBench
 
@@ -181,3 +189,39 @@ async def test_a_bot_whose_session_another_client_took_is_ended(bench: ProgramBe
     await bench.until(lambda: not lives(pid))
     answer = await link.call("probe")
     assert (answer["claim"]["reason"], answer["detail"]) == ("conflict", {"program": False})
+
+
+TELLS = """
+import os, pathlib, socket, sys
+address = os.environ["NOTIFY_SOCKET"].replace("@", chr(0), 1)
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"STATUS=listens", address)
+pathlib.Path("told").touch()
+"""
+
+
+async def test_what_a_program_tells_during_its_start_is_heard_after_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A start ends with "it told nothing": words that were heard before would be forgotten."""
+    connect, told = asyncio.open_connection, tmp_path / "told"
+    heard: asyncio.Queue[object] = asyncio.Queue()
+
+    async def slowly(**of_socket: Any) -> Any:
+        while not told.exists():  # noqa: ASYNC110  a file of another process
+            await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await connect(**of_socket)
+
+    monkeypatch.setattr(asyncio, "open_connection", slowly)
+    for name in ("adopt_orphans", "kill_all"):  # this process has other children
+        monkeypatch.setattr(process, name, lambda *_: None)
+    output = Output(lambda _finding: None, ())
+    ears = Ears(output, lambda _: None, heard.put_nowait, lambda _: None, Tasks(lambda _: None))
+    run = await Process.start(
+        [sys.executable, "-c", TELLS], dict(os.environ), str(tmp_path), ears, preloads=False
+    )
+    assert heard.empty()
+    assert await heard.get() == {"STATUS": "listens"} and run.noticed
+    await run.kill()
+    await asyncio.sleep(0)

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.sandbox.chat import waiting
 from agent.engines.sandbox.chat.records import KINDS, TYPES, record_of
-from agent.engines.sandbox.chat.waiting import Waiting
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from agent.errors import EngineError, InvalidRequest
 from tests.engines.sandbox.test_engine import QUICK, Heard
@@ -147,11 +145,9 @@ def test_each_type_of_message_has_what_belongs_to_it() -> None:
     [
         ({"contact": "nobody"}, "contact"),
         ({"contact": ANN, "group": "a b@g.us"}, "group"),
-        ({"contact": ANN, "kind": "gap"}, "kind"),
         ({"contact": ANN, "kind": "message_edit"}, "of"),
         ({"contact": ANN, "fields": {"cursor": 7}}, "fields"),
         ({"contact": ANN, "fields": {"media": {"x": "y" * 300_000}}}, "fields"),
-        ({"contact": ANN, "text": "x" * 65_537}, "text"),
     ],
 )
 async def test_what_cannot_be_said_is_refused_by_its_field(
@@ -162,24 +158,3 @@ async def test_what_cannot_be_said_is_refused_by_its_field(
     with pytest.raises(InvalidRequest) as refused:
         await engine.command("say", said)
     assert refused.value.field == field
-
-
-def test_a_line_that_a_kill_tore_is_cut_off_and_the_next_one_is_whole(tmp_path: Path) -> None:
-    held = Waiting(tmp_path, kept=True)
-    held.add([{"id": "a"}])
-    with (tmp_path / waiting.NAME).open("ab") as file:
-        file.write(b'{"n":2,"due":0.0,"reco')
-    held = Waiting(tmp_path, kept=True)
-    held.add([{"id": "b"}])
-    assert [e.record["id"] for e in Waiting(tmp_path, kept=True).next(9)] == ["a", "b"]
-
-
-def test_the_file_of_what_was_taken_stays_small_and_its_numbers_go_on(tmp_path: Path) -> None:
-    held = Waiting(tmp_path, kept=True)
-    for n in range(200):
-        held.add([{"id": f"{n}", "text": "x" * 1000}])
-        held.drop(held.next(9))
-    assert (tmp_path / waiting.NAME).stat().st_size < 100_000
-    held = Waiting(tmp_path, kept=True)
-    held.add([{"id": "last"}])
-    assert [(e.record["id"], e.number) for e in held.next(9)] == [("last", 201)]

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from agent.engines.sandbox.faults import Faults
 from agent.engines.sandbox.files import (
     NAME,
     SessionDamagedError,
@@ -15,7 +14,7 @@ from agent.engines.sandbox.files import (
     write_session,
 )
 from agent.engines.sandbox.settings import read_settings
-from agent.errors import ConfigError, InvalidRequest
+from agent.errors import ConfigError
 
 PAIRED = SessionFile(paired=True, account="5511900000001", device="d1", counter=7)
 
@@ -25,12 +24,6 @@ def test_json_that_is_no_session_is_damage(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_text(text)
     with pytest.raises(SessionDamagedError):
         read_session(tmp_path)
-
-
-@pytest.mark.parametrize("seconds", [0, True, 1e12])
-def test_a_fault_for_an_impossible_time_is_refused(tmp_path: Path, seconds: object) -> None:
-    with pytest.raises(InvalidRequest):
-        Faults(tmp_path).begin("ban", seconds, {})
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ TOP = Path(__file__).parents[3]
 EXAMPLES = TOP / "scripts/examples"
 ANN = "5511999990000"
 COUNT = 40
-LINES = 40
+LINES = 30
 
 
 def program(name: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from agent.config.config import Config
 from agent.core.model import JournalEntry
 from agent.deliver.bus import EventBus
+from agent.metrics.family import render
 from agent.store.database import Store
 from agent.webhooks.part import Webhooks
 from agent.webhooks.settings import WebhookDeclaration
@@ -33,7 +34,7 @@ def only(webhooks: Webhooks) -> dict[str, Any]:
 
 def results(webhooks: Webhooks) -> dict[str, float]:
     """By the names of the samples."""
-    lines = "".join(text for _, text in webhooks.samples()).splitlines()
+    lines = [line for line in render(webhooks.families()).decode().splitlines() if line[0] != "#"]
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 

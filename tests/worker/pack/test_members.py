@@ -108,7 +108,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     yield made
     for link in made.links:
         await link.close()
-    await made.members.stop(asyncio.Event())
+    await made.members.stop()
     loop.set_task_factory(None)
 
 
@@ -205,7 +205,7 @@ async def test_a_pack_that_is_started_again_begins_with_what_it_held(bench: Benc
         bench.lay(id)
         await bench.members.hold(id)
     await bench.members.release(TILL)
-    await bench.members.stop(asyncio.Event())
+    await bench.members.stop()
     told = bench.members.statuses()
     assert (told[SHOP]["state"], told[TILL]["state"]) == ("deactivating", "inactive")
     kept = (bench.folder / FILE).read_text()
@@ -215,6 +215,6 @@ async def test_a_pack_that_is_started_again_begins_with_what_it_held(bench: Benc
     assert list(bench.members.all) == [SHOP]
     assert bench.member(SHOP).status.restarts == 1
 
-    await bench.members.stop(asyncio.Event())
+    await bench.members.stop()
     (bench.folder / FILE).write_text(kept.replace('"boot": "', '"boot": "before-'))
     assert not bench.make().all, "of another boot of this machine"

@@ -7,17 +7,20 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Happening
 from agent.engines.base import Reporter
-from agent.engines.sandbox.chat.contacts import Contacts
-from agent.engines.sandbox.chat.records import ME, ack, chat_of, new_id, own_message, record_of
+from agent.engines.sandbox.chat.records import ack, chat_of, new_id, own_message, record_of
 from agent.engines.sandbox.chat.said_files import SaidFiles
 from agent.engines.sandbox.chat.uploads import Uploads
-from agent.engines.sandbox.chat.waiting import Record, Waiting
 from agent.engines.sandbox.server import Server
 from agent.errors import EngineError, InvalidRequest
+
+if TYPE_CHECKING:
+    from agent.engines.sandbox.chat.held import Held
+
+Record = Mapping[str, Any]
 
 FOLDER = "whatsapp"
 """Beside the session's own folder: what WhatsApp and the contacts have is no part of a session."""
@@ -26,7 +29,6 @@ AT_ONCE = 200
 AGAIN_AFTER = 1.0
 """Seconds until it gives again what was not taken."""
 LARGEST = 256 << 10
-MOST_SAID = 10_000
 NOISE = "5511900000001"
 """Who writes at the rate of the settings."""
 
@@ -48,10 +50,15 @@ class Conversation:
         self._reporter = reporter
         self._read_after = read_after
         self._count = count
-        self._waits: Waiting | None = None
-        self._contacts: Contacts | None = None
+        self._held: Held | None = None
         self._uploads = Uploads()
         self._files = SaidFiles(self._own_folder)
+        self.commands: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
+            "say": self.say,
+            "heard": self.heard,
+            "file_part": self._uploads.take,
+            "said_part": self._files.take,
+        }
         self._changed = asyncio.Event()
         self._noise = 0
         self._shown: dict[str, asyncio.TimerHandle] = {}
@@ -63,16 +70,16 @@ class Conversation:
         while True:
             self._changed.clear()
             try:
-                if not (entries := self._waiting().next(AT_ONCE)):
+                if not (entries := self._side().next(AT_ONCE)):
                     await self._until_more()
                     continue
-                records = [entry.record for entry in entries]
+                records = [record for _, record in entries]
                 if not self._server.frame():
                     await asyncio.sleep(AGAIN_AFTER)
                     continue
                 if self._reporter.keeps:
                     await self._reporter.keep(records)
-                self._waiting().drop(entries)
+                self._side().drop(entries)
             except EngineError as error:
                 if not told:
                     self._happened("error", code=error.code)
@@ -85,31 +92,25 @@ class Conversation:
     def say(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
         """Something happens at a contact, or on the account's phone; `count` times."""
         said, hidden = self._with_file(said)
-        count = said.get("count", 1)
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_SAID:
-            raise InvalidRequest(f"cannot say it: count is 1 to {MOST_SAID}", field="count")
-        if count == 1:
-            records = [record_of(said)]
-        else:
+        numbered: list[dict[str, str]] = [{}]
+        if (count := said.get("count", 1)) > 1:
             base, text = said.get("message_id") or new_id(), said.get("text", "")
-            numbered = (
-                {"message_id": f"{base}-{n}", "text": f"{text} {n}"} for n in range(1, count + 1)
-            )
-            records = [record_of({**said, **each}) for each in numbered]
+            numbers = range(1, count + 1)
+            numbered = [{"message_id": f"{base}-{n}", "text": f"{text} {n}"} for n in numbers]
+        records = [record_of({**said, **each}) for each in numbered]
         if len(json.dumps(records[0])) > LARGEST:
             raise InvalidRequest(f"cannot say it: it has more than {LARGEST} bytes", field="fields")
         self._add([{**record, **hidden} for record in records])
         first = records[0]
-        return {"id": first["message_id"], "record": first["id"], "waiting": len(self._waiting())}
+        return {"id": first["message_id"], "record": first["id"], "waiting": self._side().waiting}
 
     def send(self, message: Mapping[str, Any]) -> str:
         """The message's id, once the contact has it; with a key that came before, the same one."""
         key = message.get("key")
         id = "3EB0" + key[:18].upper() if isinstance(key, str) and key else new_id()
         chat = chat_of(message["to"])
-        self._must_know(chat, message)
         shown = {**_shown(message), **self._uploads.whole(message)}
-        if self._receivers().receive(chat, id, shown):
+        if self._side().receive(chat, id, shown):
             self._add([own_message(chat, id, message)])
         self._add([ack(chat, id, "server"), ack(chat, id, "delivered")])
         self._add([ack(chat, id, "read")], time.time() + self._read_after)
@@ -121,7 +122,7 @@ class Conversation:
         shown = {
             name: value for name, value in told.items() if name not in ("chat", "state") and value
         }
-        self._receivers().receive(chat, new_id(), {"at": round(time.time(), 3), **shown})
+        self._side().receive(chat, new_id(), {"at": round(time.time(), 3), **shown})
         if (timer := self._shown.pop(chat, None)) is not None:
             timer.cancel()
         if seconds := told.get("seconds"):
@@ -132,34 +133,12 @@ class Conversation:
         with suppress(EngineError):  # on a full disk the contact sees it a little longer
             self.tell({"type": "paused", "chat": chat})
 
-    def _must_know(self, chat: str, message: Mapping[str, Any]) -> None:
-        """A phone changes only what it has got from this account; a group's admin may delete what
-        others wrote."""
-        kind, id = message.get("type"), message.get("message_id", "")
-        others = kind == "delete" and message.get("sender", ME) != ME
-        if kind not in ("edit", "delete") or (others and chat.endswith("@g.us")):
-            return
-        if others or not self._receivers().has(chat, id):
-            raise EngineError(
-                f"cannot {kind} {id!r:.60}: this account sent no such message to that chat",
-                code="message_not_found",
-            )
-
-    def take_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._uploads.take(part)
-
-    def take_said_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._files.take(part)
-
     def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """What a contact sent with a message."""
         return self._files.pieces(str(record["_media"].get("file", "")))
 
     def heard(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        after, limit = asked.get("after", 0), asked.get("limit", 100)
-        if not isinstance(after, int) or not isinstance(limit, int) or not 1 <= limit <= 1000:
-            raise InvalidRequest("cannot show messages: limit is 1 to 1000", field="limit")
-        return self._receivers().page(after, limit)
+        return self._side().page(asked.get("after", 0), asked.get("limit", 100))
 
     def make_noise(self) -> None:
         """By turns a contact writes, and the account's owner on the phone."""
@@ -184,12 +163,12 @@ class Conversation:
         return {**said, **changed}, {"_media": {"file": file["sha256"]}}
 
     def _add(self, records: Sequence[Record], due: float = 0.0) -> None:
-        self._waiting().add(records, due)
+        self._side().add(records, due)
         self._changed.set()
 
     async def _until_more(self) -> None:
         try:
-            async with asyncio.timeout(self._waiting().next_due()):
+            async with asyncio.timeout(self._side().next_due()):
                 await self._changed.wait()
         except TimeoutError:
             pass
@@ -206,16 +185,16 @@ class Conversation:
     def _happened(self, kind: str, **detail: Any) -> None:
         self._reporter.happened(Happening(kind, detail))
 
-    def _waiting(self) -> Waiting:
-        if self._waits is None:
-            keeps = self._reporter.keeps
-            self._waits = Waiting(self._own_folder() if keeps else self._folder, kept=keeps)
-        return self._waits
+    def _side(self) -> "Held":
+        if self._held is None:
+            from agent.engines.sandbox.chat.held import Held  # with sqlite3
 
-    def _receivers(self) -> Contacts:
-        if self._contacts is None:
-            self._contacts = Contacts(self._own_folder())
-        return self._contacts
+            self._held = Held(self._own_folder(), kept=self._reporter.keeps)
+        return self._held
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._held.close()
 
     def _own_folder(self) -> Path:
         """Made at its first use, with the rights of the session's own folder."""

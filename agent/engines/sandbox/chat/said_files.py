@@ -13,8 +13,6 @@ from agent.errors import EngineError, InvalidRequest
 from agent.files import open_plain, write_whole
 
 FOLDER = "media"
-MOST_BYTES = 1 << 30
-"""Of all of them; the oldest go first."""
 PIECE = 192 * 1024
 _PART = ".part"
 _NAME = re.compile(r"[0-9a-f]{16,64}")
@@ -53,7 +51,6 @@ class SaidFiles:
                 write_whole(path, binascii.a2b_base64(said["content"]), mode=mode)
             else:
                 (folder / (said["upload"] + _PART)).replace(path)
-            self._forget_old(folder)
         except OSError as error:
             raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
         return found
@@ -77,15 +74,3 @@ class SaidFiles:
             folder.mkdir(mode=0o700)
             folder.chmod(folder.parent.stat().st_mode & 0o770)
         return folder
-
-    @staticmethod
-    def _forget_old(folder: Path) -> None:
-        """The newest stays, whatever it has."""
-        files = [(path, path.stat()) for path in folder.iterdir()]
-        files.sort(key=lambda each: each[1].st_mtime)
-        size = sum(status.st_size for _, status in files)
-        for path, status in files[:-1]:
-            if size <= MOST_BYTES:
-                return
-            path.unlink(missing_ok=True)
-            size -= status.st_size

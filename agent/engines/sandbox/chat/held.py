@@ -1,0 +1,114 @@
+"""What WhatsApp's side of the sandbox holds, also over a kill of the worker: what waits for the
+account until the session has taken it, and what its contacts got. It lies beside the session's own
+folder: no copy of a session has messages in it."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agent.errors import EngineError
+
+Record = Mapping[str, Any]
+Entry = tuple[int, Record]
+
+NAME = "whatsapp.db"
+MOST = 100_000
+"""Records that wait; a sandbox is no mail server."""
+MOST_HEARD = 20_000
+"""Messages that the contacts remember."""
+ANSWER_BYTES = 256 << 10
+"""Of one page; a message between worker and agent has at most four times as much."""
+_WAITING = "waiting (number integer primary key, due real, record text)"
+_HEARD = "heard (cursor integer primary key, chat text, id text, message text, unique (chat, id))"
+
+
+class Held:
+    def __init__(self, folder: Path, *, kept: bool) -> None:
+        """`kept`: whether what waits outlives the process."""
+        with _doing("open"):
+            self._db = sqlite3.connect(folder / NAME, isolation_level=None)
+            # As much as its folder gives the agent's group: the agent throws it away one day.
+            (folder / NAME).chmod(folder.stat().st_mode & 0o660)
+            for words in ("journal_mode = wal", "synchronous = off", "cache_size = 16"):
+                self._db.execute(f"pragma {words}").fetchall()
+            self._db.execute("pragma temp_store = memory")
+            self._db.execute(f"create {'' if kept else 'temp'} table if not exists {_WAITING}")
+            self._db.execute(f"create table if not exists {_HEARD}")
+            self.waiting = int(self._db.execute("select count(*) from waiting").fetchone()[0])
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, records: Sequence[Record], due: float = 0.0) -> None:
+        """It is not lost once this returns. `due`: the wall time before which it is not given."""
+        if self.waiting + len(records) > MOST:
+            raise EngineError(
+                f"cannot hold more messages: {self.waiting} wait already, at most {MOST}",
+                code="too_many_waiting",
+            )
+        rows = [(due, json.dumps(record)) for record in records]
+        with _doing("hold"), self._together():
+            self._db.executemany("insert into waiting (due, record) values (?, ?)", rows)
+        self.waiting += len(rows)
+
+    def next(self, most: int) -> list[Entry]:
+        """Those to be given now, oldest first; they stay."""
+        ask = "select number, record from waiting where due <= ? order by due, number limit ?"
+        with _doing("read"):
+            found = self._db.execute(ask, (time.time(), most)).fetchall()
+        return [(number, json.loads(record)) for number, record in found]
+
+    def next_due(self) -> float | None:
+        """Seconds until there is something to give; None: nothing waits."""
+        with _doing("read"):
+            due = self._db.execute("select min(due) from waiting").fetchone()[0]
+        return None if due is None else max(0.0, due - time.time())
+
+    def drop(self, entries: Sequence[Entry]) -> None:
+        """They were taken."""
+        numbers = [(number,) for number, _ in entries]
+        with _doing("drop"), self._together():
+            self._db.executemany("delete from waiting where number = ?", numbers)
+        self.waiting -= len(numbers)
+
+    def receive(self, chat: str, id: str, message: Record) -> bool:
+        """On the contact's phone when this returns; False: it was there already."""
+        add = "insert or ignore into heard (chat, id, message) values (?, ?, ?)"
+        with _doing("deliver"), self._together():
+            done = self._db.execute(add, (chat, id, json.dumps(message)))
+            oldest = (done.lastrowid or 0) - MOST_HEARD
+            self._db.execute("delete from heard where cursor <= ?", (oldest,))
+        return done.rowcount == 1
+
+    def page(self, after: int, limit: int) -> Mapping[str, Any]:
+        """The messages after that cursor, and the cursor of the last one of them."""
+        ask = "select * from heard where cursor > ? order by cursor limit ?"
+        found: list[Mapping[str, Any]] = []
+        size = 0
+        with _doing("read"):
+            rows = self._db.execute(ask, (after, limit + 1)).fetchall()
+        for cursor, chat, id, message in rows[:limit]:
+            size += len(message)
+            if size > ANSWER_BYTES and found:
+                break
+            found.append({"cursor": cursor, "chat": chat, "id": id, **json.loads(message)})
+        last = found[-1]["cursor"] if found else max(after, 0)
+        return {"messages": found, "next": last, "more": len(found) < len(rows)}
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        self._db.execute("begin immediate")
+        with self._db:
+            yield
+
+
+@contextmanager
+def _doing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise EngineError(f"cannot {what} messages: {error}", code="save_failed") from error
