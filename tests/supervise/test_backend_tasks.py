@@ -39,9 +39,8 @@ async def test_what_is_opened_is_closed_also_while_sessions_are_taken_over(
 ):
     id, holding, closed = InstanceId("one"), asyncio.Event(), []
     declared = BackendDeclaration("evo", "evolution", URL, key="k")
-    backends.instances[id] = Facts(
-        Instance(id, "evolution", True, {"backend": "evo"}), SessionRecord()
-    )
+    instance = Instance(id, "evolution", True, {"backend": "evo"})
+    backends.instances[id] = Facts(instance, SessionRecord())
     close = Evolution.close
 
     async def hold(self, *_args, **_more):
