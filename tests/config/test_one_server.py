@@ -10,22 +10,16 @@ HERE = "http://127.0.0.1:8080"
 
 def _told(*places: tuple[str, tuple[str, ...]], engine: str = "evolution") -> list[str]:
     kinds = ("evolution", engine)
-    return list(
-        one_server(
-            [
-                BackendDeclaration(name=f"b{number}", engine=kind, url=url, adopt=adopt)
-                for number, ((url, adopt), kind) in enumerate(zip(places, kinds, strict=True))
-            ]
-        )
-    )
+    declared = [
+        BackendDeclaration(name=f"b{number}", engine=kind, url=url, adopt=adopt)
+        for number, ((url, adopt), kind) in enumerate(zip(places, kinds, strict=True))
+    ]
+    return list(one_server(declared))
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [
-        (HERE, "http://localhost:8080"),
-        ("http://evo.example", "http://evo.example:80/"),
-    ],
+    [(HERE, "http://localhost:8080"), ("http://evo.example", "http://evo.example:80/")],
 )
 def test_two_names_of_one_server_are_told(first: str, second: str) -> None:
     (sentence,) = _told((first, ("*",)), (second, ("*",)))
@@ -34,10 +28,7 @@ def test_two_names_of_one_server_are_told(first: str, second: str) -> None:
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [
-        (HERE, "http://127.0.0.2:8080"),
-        ("http://evo.example", "http://gone.example"),
-    ],
+    [(HERE, "http://127.0.0.2:8080"), ("http://evo.example", "http://gone.example")],
 )
 def test_two_servers_are_two(first: str, second: str) -> None:
     assert _told((first, ("*",)), (second, ("*",))) == []

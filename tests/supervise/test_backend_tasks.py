@@ -2,14 +2,19 @@
 
 import asyncio
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agent.backends.backend import Seat
 from agent.backends.declared import Backends
+from agent.backends.evolution import Evolution
 from agent.backends.server import Server
 from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.supervise.facts import Facts
 
 
 @pytest.fixture
@@ -28,12 +33,35 @@ def backends(tmp_path: Path) -> Backends:
 URL = "http://127.0.0.1:1"
 
 
-async def test_a_backend_that_is_closed_at_once_closes_its_connections(backends):
-    for turns in range(8):
-        await backends.take_on([BackendDeclaration(f"evo{turns}", "evolution", URL, key="k")])
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        await backends.close()
+@pytest.mark.parametrize("key_changes", [True, False])
+async def test_what_is_opened_is_closed_also_while_sessions_are_taken_over(
+    backends, monkeypatch, eventually, key_changes
+):
+    id, holding, closed = InstanceId("one"), asyncio.Event(), []
+    declared = BackendDeclaration("evo", "evolution", URL, key="k")
+    instance = Instance(id, "evolution", True, {"backend": "evo"})
+    backends.instances[id] = Facts(instance, SessionRecord())
+    close = Evolution.close
+
+    async def hold(self, *_args, **_more):
+        holding.set()
+        if key_changes and not closed:
+            backends.all["evo"].secret = replace(declared, key="other")
+        else:
+            await asyncio.Event().wait()
+
+    async def note_close(self):
+        closed.append(self.declared.key)
+        await close(self)
+
+    monkeypatch.setattr(Evolution, "hold", hold)
+    monkeypatch.setattr(Evolution, "close", note_close)
+    await backends.take_on([declared])
+    backends.all["evo"].seats[id] = Seat(backends.all["evo"], id, "run")
+    await holding.wait()
+    await eventually(lambda: len(closed) == key_changes)
+    await backends.close()
+    assert closed == (["k", "other"] if key_changes else ["k"])
     gc.collect()  # what was left open warns then, and a warning fails the test
 
 
@@ -61,6 +89,10 @@ async def test_a_key_that_changes_during_a_slow_close_begins_one_task(
     await eventually(lambda: len(running) == 1)
     first = running[0]
     await backends.take_on([declared])  # the same key
+    backends.all["evo"].news.set()
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert running == [first] and not closing.is_set()
     for text in ("second", "third"):
         key.write_text(text)
         await backends.take_on([declared])
