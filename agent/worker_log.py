@@ -17,7 +17,9 @@ def open_log(folder: Path) -> int:
     path = folder / "worker.log"
     with contextlib.suppress(FileNotFoundError):
         mode = path.lstat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        if stat.S_ISDIR(mode):
+            path.rename(folder / f"worker.log.{time.time():.0f}")
+        elif not stat.S_ISREG(mode):
             path.unlink()  # a pipe would be waited for, and a link's target is another file
     trim_log(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC

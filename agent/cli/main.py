@@ -12,7 +12,7 @@ from pathlib import Path
 from agent.cli import agent
 from agent.cli.command import Group, add_common
 from agent.cli.terminal import clean
-from agent.errors import WaError
+from agent.errors import InvalidRequest, WaError
 
 EVERY_DAY = "create qr list show why events send restart top doctor"
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -119,6 +119,9 @@ def run(argv: list[str]) -> int:
         return end.code if isinstance(end.code, int) else 2
     except WaError as error:
         return _say(error, as_json="--json" in argv)
+    except UnicodeEncodeError:
+        refusal = InvalidRequest("cannot use what was typed: it is no UTF-8")
+        return _say(refusal, as_json="--json" in argv)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -71,7 +71,8 @@ def _thing_at(path: Path) -> tuple[str, str]:
         return LINK, link
     if stat.S_ISREG(mode):
         return "planted", "it is a file, not a folder"
-    return "planted", "it is neither a plain file nor a folder"
+    folder = "a folder, not a file" if stat.S_ISDIR(mode) else "neither a plain file nor a folder"
+    return "planted", f"it is {folder}"
 
 
 def owner_of(status: os.stat_result) -> str:

@@ -65,6 +65,9 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
         pytest.param((), 2, "", id="no command"),
         pytest.param(("qr", "sales"), 75, "no_qr", id="no code yet"),
         pytest.param(
+            ("messages", "sales", "--after", "\udcff"), 2, "invalid_request", id="no text"
+        ),
+        pytest.param(
             ("create", "all", "--engine", "sandbox"), 2, "", id="the word for every session"
         ),
         pytest.param(

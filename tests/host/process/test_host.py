@@ -197,9 +197,10 @@ async def test_a_foreign_process_cannot_speak_for_a_worker(open_host, tmp_path):
 
 
 @pytest.mark.timeout(30)
-def test_a_pipe_in_place_of_a_workers_log_is_replaced_by_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_in_place_of_a_workers_log_is_replaced_by_a_file(tmp_path: Path, make) -> None:
     log = tmp_path / "worker.log"
-    os.mkfifo(log)
+    make(log)
     trim_log(log)
     os.close(open_log(tmp_path))
     assert log.is_file()
