@@ -120,8 +120,7 @@ def run(argv: list[str]) -> int:
     except WaError as error:
         return _say(error, as_json="--json" in argv)
     except UnicodeEncodeError:
-        refusal = InvalidRequest("cannot use what was typed: it is no UTF-8")
-        return _say(refusal, as_json="--json" in argv)
+        return _say(InvalidRequest("cannot use it: it is no UTF-8"), as_json="--json" in argv)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -175,9 +174,6 @@ def _options(argv: list[str]) -> argparse.Namespace:
 
 
 def _say(error: WaError, *, as_json: bool) -> int:
-    if as_json:
-        shown = {"error": error.code, "message": str(error), "field": error.field}
-        print(json.dumps(shown), file=sys.stderr)
-    else:
-        print(f"wa-agent: {clean(error)}", file=sys.stderr)
+    shown = {"error": error.code, "message": str(error), "field": error.field}
+    print(json.dumps(shown) if as_json else f"wa-agent: {clean(error)}", file=sys.stderr)
     return error.exit_status

@@ -69,10 +69,8 @@ def _thing_at(path: Path) -> tuple[str, str]:
     if stat.S_ISLNK(mode):
         link = f"it is a symbolic link (to {str(path.readlink())!r}), and links are never followed"
         return LINK, link
-    if stat.S_ISREG(mode):
-        return "planted", "it is a file, not a folder"
-    folder = "a folder, not a file" if stat.S_ISDIR(mode) else "neither a plain file nor a folder"
-    return "planted", f"it is {folder}"
+    kinds = {stat.S_IFREG: "a file, not a folder", stat.S_IFDIR: "a folder, not a file"}
+    return "planted", f"it is {kinds.get(stat.S_IFMT(mode), 'neither a plain file nor a folder')}"
 
 
 def owner_of(status: os.stat_result) -> str:

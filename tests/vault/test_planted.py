@@ -169,7 +169,7 @@ def test_a_folder_in_place_of_the_lock_is_named(keys):
     (session.parent / "lock").mkdir()
     report = inspect(session.parent, "baileys")
     assert report.files is SessionFiles.UNREADABLE
-    assert f"{session.parent / 'lock'}: it is neither a plain file" in report.problem
+    assert f"{session.parent / 'lock'}: it is a folder" in report.problem
 
 
 def test_a_file_of_a_senseless_size_keeps_no_session_down(keys, tmp_path):

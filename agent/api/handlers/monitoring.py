@@ -6,9 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.handlers.accept import takes_gzip
 from agent.api.http.call import Call, Json
-from agent.api.http.envelope import json_answer
+from agent.api.http.envelope import json_answer, takes_gzip
 from agent.api.http.fields import STRINGS, Field
 from agent.api.present import show_agent, show_verdict
 from agent.core.event_json import wall_text

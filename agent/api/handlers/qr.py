@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 import segno
 from aiohttp import web
 
-from agent.api.handlers.accept import choose_form
 from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.envelope import choose_form, json_answer
 from agent.core.model import ConnectionStatus
 from agent.errors import EngineError, NotYet, Refused, WaError
 

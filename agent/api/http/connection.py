@@ -233,8 +233,7 @@ class Connection(RequestHandler):
         if transport is None or self._busy():
             return
         if self._heard:
-            words = "cannot wait longer for the head of the request"
-            transport.write(_raw_error(408, "too_slow", words))
+            transport.write(_raw_error(408, "too_slow", "cannot wait longer for the whole head"))
         self.force_close()
 
     async def finish_response(
