@@ -29,6 +29,7 @@ from agent.supervise.identities import identity_of, says_the_same
 from agent.supervise.views import ViewSources, view_of
 from agent.vault.identity import OTHERS, replace_identity
 from agent.vault.identity import create as create_folder
+from agent.vault.trash import retire
 
 
 class ToldOnce:
@@ -103,7 +104,11 @@ class Registry:
         now_wall = time.time()
         record = SessionRecord(status_since_wall=now_wall)
         said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
-        await self._store.add(instance, record, said)
+        try:
+            await self._store.add(instance, record, said)
+        except WaError:  # what is refused must not be there after the next start
+            await asyncio.to_thread(retire, self._session_root, instance.id, "deleted")
+            raise
         facts = self.add(instance, record)
         facts.saved.identity = identity_of(facts)
         return facts

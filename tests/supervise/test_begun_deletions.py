@@ -2,12 +2,12 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from agent.core.model import Instance, InstanceId
-from agent.errors import HostError
+from agent.errors import HostError, StoreError
 from agent.store.database import Store
 from agent.supervise.registry import Registry
 from agent.supervise.requests import deletion
@@ -56,3 +56,11 @@ async def test_it_is_tried_again_until_the_worker_is_stopped(
         assert [retired.id for retired in list_trash(sessions)] == [SHOP]
     finally:
         await store.close()
+
+
+async def test_what_the_database_refuses_is_not_there_after_the_next_start(tmp_path: Path) -> None:
+    store = SimpleNamespace(add=AsyncMock(side_effect=StoreError("the disk is full")))
+    registry = Registry(store, SOURCES, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(StoreError):
+        await registry.create(Instance(SHOP, "sandbox", True), "made")
+    assert registry.facts == {} and not (tmp_path / SHOP).exists()
