@@ -404,7 +404,8 @@ class Sending:
             holds = (sender.hold for sender in self.senders.values())
             if not self._path.exists() or any(hold and hold.code == "damaged" for hold in holds):
                 return
-            for row in await outbox.overdue() if self.senders else ():
+            waits = any(sender.waiting for sender in self.senders.values())
+            for row in await outbox.overdue() if waits else ():
                 owner = self.senders.get(row.instance)
                 if owner is not None and (late := owner.waiting.get(row.number)) is not None:
                     await owner.take_back(late, State.EXPIRED, "it could not be sent in time")
