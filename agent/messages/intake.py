@@ -71,7 +71,7 @@ class Intake:
         self._waiting += cleaned
         if self._writing is None:
             self._writing = asyncio.create_task(self._write(), name="keep messages")
-            self._writing.add_done_callback(lambda done: done.exception())  # its caller may be gone
+            self._writing.add_done_callback(lambda it: it.cancelled() or it.exception())
         await asyncio.shield(self._writing)
 
     async def close(self) -> None:

@@ -256,7 +256,7 @@ async def _until_nothing_waits(world: World) -> list[dict[str, Any]]:
     until, rows = time.monotonic() + PATIENCE, list[dict[str, Any]]()
     while True:
         rows = (await world.agent.do("GET", f"/api/instance/{ID}/outbox?limit=200"))["messages"]
-        waiting = [row for row in rows if row["state"] == "accepted"]
+        waiting = [row for row in rows if row["state"] in ("accepted", "sending")]
         if not waiting:
             return rows
         assert time.monotonic() < until, f"this waits for ever: {waiting}"
