@@ -196,6 +196,8 @@ def find_lines(text: str) -> dict[str, int]:
 def _read_source(path: Path, text: str | None) -> Source:
     try:
         if text is None:
+            if path.is_fifo():  # the agent would wait for its writer
+                raise ValueError("it is a pipe")
             with path.open("rb") as file:
                 raw = file.read(LONGEST + 1)
             if len(raw) > LONGEST:

@@ -1,5 +1,6 @@
 """Settings: what a file and an environment may say, and how a mistake is named."""
 
+import os
 import re
 import tomllib
 from dataclasses import replace
@@ -120,6 +121,9 @@ def test_an_unreadable_file_is_named(tmp_path, raw, cause):
 
 
 def test_a_file_that_was_named_must_exist(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ConfigError, match="pipe.toml: it is a pipe"):
+        load_config(tmp_path / "pipe.toml", {})
     with pytest.raises(ConfigError, match=r"cannot read .*gone.toml: No such file"):
         load_config(tmp_path / "gone.toml", {})
 

@@ -213,7 +213,7 @@ def test_a_session_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path: P
         write_folder(tmp_path / name, keys_of())
     (tmp_path / "odd" / "creds.json").unlink()
     for link in ("odd/creds.json", "good/session-1.0.json"):
-        (tmp_path / link).symlink_to("/etc/passwd")
+        (tmp_path / link).symlink_to("/etc/hostname")  # which no process holds open
     good, odd = find_sessions(str(tmp_path))
     assert (good.left_out, odd.code) == ({"session": 1}, "damaged"), "no link is followed"
     session = look_at("JSON", "shop", lambda: {"creds": Path("/").read_bytes()}, written=None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent.engines.sandbox.chat.held import NAME, Held
 from agent.engines.sandbox.chat.records import KINDS, TYPES, record_of
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from agent.errors import EngineError, InvalidRequest
@@ -158,3 +159,12 @@ async def test_what_cannot_be_said_is_refused_by_its_field(
     with pytest.raises(InvalidRequest) as refused:
         await engine.command("say", said)
     assert refused.value.field == field
+
+
+def test_a_link_in_the_place_of_what_is_held_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("of another program")
+    (tmp_path / "other").chmod(0o644)
+    (tmp_path / NAME).symlink_to(tmp_path / "other")
+    with pytest.raises(EngineError, match="cannot open messages"):
+        Held(tmp_path, kept=True)
+    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o644

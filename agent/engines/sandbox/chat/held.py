@@ -3,6 +3,7 @@ account until the session has taken it, and what its contacts got. It lies besid
 folder: no copy of a session has messages in it."""
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,9 +31,11 @@ class Held:
     def __init__(self, folder: Path, *, kept: bool) -> None:
         """`kept`: whether what waits outlives the process."""
         with _doing("open"):
-            self._db = sqlite3.connect(folder / NAME, isolation_level=None)
+            fd = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             # As much as its folder gives the agent's group: the agent throws it away one day.
-            (folder / NAME).chmod(folder.stat().st_mode & 0o660)
+            os.fchmod(fd, folder.stat().st_mode & 0o660)
+            os.close(fd)
+            self._db = sqlite3.connect(folder / NAME, isolation_level=None)
             for words in ("journal_mode = wal", "synchronous = off", "cache_size = 16"):
                 self._db.execute(f"pragma {words}").fetchall()
             self._db.execute("pragma temp_store = memory")
