@@ -55,16 +55,6 @@ async def test_an_agent_refuses_to_start_on_a_copy_of_a_running_agents_state(
     assert f"on {other.state} another agent runs (process {other.process.pid})" in said
 
 
-async def test_a_copy_names_the_sessions_of_an_agent_none_of_which_runs(
-    agent, make_agent, eventually
-):
-    (pid,) = await connected(agent, eventually, "a")
-    await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: alive(pid), False)
-    said = await refused(copy_of(agent, make_agent))
-    assert f"(process {agent.process.pid}) with a: each session would log in" in said
-
-
 async def test_workers_that_outlived_their_agent_keep_a_copy_from_starting(
     agent, make_agent, eventually
 ):
