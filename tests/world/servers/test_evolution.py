@@ -158,12 +158,6 @@ async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
     assert told
 
 
-async def test_a_wrong_key_is_named_and_nothing_is_tried_with_it(watch, eventually, caplog):
-    one = await watch("shop", key="not-the-key")
-    await eventually(one.backend_word, "refused_key")
-    assert "not-the-key" not in caplog.text
-
-
 async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standin, eventually):
     one = await watch("shop", "other")
     await eventually(lambda: one.all_connected(2))
@@ -174,14 +168,6 @@ async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standi
     await eventually(lambda: one.verdict("other"), ("healthy", ""))
     assert await one.stayed("other")
     assert not any("other" in route for route in one.ended_anything())
-
-
-async def test_one_that_was_dead_when_it_was_adopted_is_restarted_too(watch, standin, eventually):
-    standin.add("shop", "open").dead = "silent"
-    one = await watch("other")
-    await eventually(lambda: one.restarted("shop"))
-    standin.instances["shop"].dead = ""
-    await eventually(lambda: one.all_connected(2))
 
 
 async def test_a_logout_on_the_phone_ends_in_a_new_code_and_no_deletion(watch, standin, eventually):
@@ -348,16 +334,3 @@ async def test_a_ca_file_that_cannot_be_used_is_told_and_stops_nothing_else(
     file.write_text("")  # it is read again, without an order
     await eventually(told_anew, within=30)
     assert "ca_file" in await sentence()
-
-
-@pytest.mark.parametrize("standin", ["2.3.7", "1.8.6"], indirect=True)
-async def test_a_scan_is_shown_as_connected_within_six_seconds(watch, standin, eventually):
-    names = ["one", "two", "three", "four"]  # each at another moment of the list's five seconds
-    for name in names:
-        standin.add(name, "connecting")
-    one = await watch()
-    for name in names:
-        await eventually(lambda its=name: one.agent.status(its), "QR_REQUIRED")
-        await asyncio.sleep(13.9)
-        assert standin.instances[name].scan()
-        await eventually(lambda its=name: one.agent.status(its), "CONNECTED", within=6.5)
