@@ -1,8 +1,6 @@
 """An agent's life on the process host: restarts, stops, kills; the sessions outlive them all."""
 
 import asyncio
-import contextlib
-import os
 import signal
 import time
 from pathlib import Path
@@ -60,46 +58,6 @@ async def test_f11_a_second_signal_skips_the_waiting_not_the_saving(agent, event
     assert "save 1 sessions" in agent.log.read_text()
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
-
-
-async def test_a_stop_interrupts_a_start_that_takes_long(agent, eventually):
-    await connected(agent, eventually, "a")
-    pid = await agent.pid("a")
-    os.kill(pid, signal.SIGSTOP)  # it will not answer its SIGTERM either
-    await agent.do("POST", "/api/instance/a/restart")
-    await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: agent.pid("a"), 0)
-    assert (await agent.show("a"))["override"] == "stopped"
-
-
-async def test_f40_a_power_cut_at_any_moment_loses_no_acknowledged_change(agent, eventually):
-    acknowledged: dict[str, bool] = {}
-    for round in range(4):
-        ids = [f"r{round}-{number}" for number in range(6)]
-
-        async def change(id):
-            await agent.create(id)
-            acknowledged[id] = True
-            await agent.do("POST", f"/api/instance/{id}/disable")
-            acknowledged[id] = False
-
-        changes = [asyncio.create_task(change(id)) for id in ids]
-        wanted = len(acknowledged) + round + 1
-        await eventually(lambda wanted=wanted: len(acknowledged) >= wanted)
-        workers = agent.worker_pids()
-        agent.process.kill()
-        for pid in workers:
-            with contextlib.suppress(ProcessLookupError):  # one that was disabled
-                os.kill(pid, signal.SIGKILL)
-        await agent.process.wait()
-        await asyncio.gather(*changes, return_exceptions=True)
-        known = dict(acknowledged)
-        await agent.start()
-        for id, enabled in known.items():
-            # What was not acknowledged any more may have happened; what was, must have.
-            shown = await agent.show(id)
-            assert shown["enabled"] in ((True, False) if enabled else (False,)), id
-        acknowledged.update({id: (await agent.show(id))["enabled"] for id in known})
 
 
 async def test_f13_f20_a_bad_setting_stops_a_start_and_spoils_no_reload(agent, make_agent):

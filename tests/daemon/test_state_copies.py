@@ -83,21 +83,6 @@ async def test_a_machine_that_is_copied_to_the_same_path_starts_after_the_first_
     await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
-async def test_no_worker_that_serves_another_folder_is_taken_over(agent, make_agent, eventually):
-    """A copy without the mark, as of a part of the folder: only its log tells."""
-    (pid,) = await connected(agent, eventually, "a")
-    other = copy_of(agent, make_agent)
-    (other.state / "state-mark.json").unlink()
-    shutil.rmtree(other.state / "sessions")
-    (other.state / "agent.db").unlink()
-    await other.start()
-    assert "adopted" not in other.log.read_text()
-    assert alive(pid)
-    await other.stop()
-    assert alive(pid)
-    assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", pid)
-
-
 async def test_a_second_agent_on_the_same_sessions_does_not_start(agent, make_agent, eventually):
     (pid,) = await connected(agent, eventually, "a")
     other = make_agent(name="second")

@@ -1,8 +1,6 @@
 """An agent's life: what was ordered, and its sessions, outlive its restarts."""
 
 import asyncio
-import contextlib
-import sqlite3
 
 
 async def connected(agent, eventually, *ids):
@@ -43,27 +41,3 @@ async def test_f34_a_damaged_database_is_rebuilt_from_the_session_folders(agent,
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert (await agent.show("b"))["enabled"] is False
     assert list(agent.state.glob("agent.db.damaged-*"))
-
-
-async def test_a_wrong_setting_is_tried_again_when_a_person_says_so(agent, eventually):
-    await agent.create("a", scan="manual")
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    await agent.stop()
-    # The API refuses such a setting; one of another version's engine may still be there.
-    identity = agent.state / "sessions" / "a" / "instance.json"
-    identity.write_text(identity.read_text().replace("manual", "never heard of"))
-    with contextlib.closing(sqlite3.connect(agent.state / "agent.db")) as db, db:
-        db.execute("update instances set settings = replace(settings, 'manual', 'never heard of')")
-    await agent.start()
-
-    async def is_told():
-        return "cannot run with its configuration" in (await agent.show("a"))["sentence"]
-
-    await eventually(is_told)
-    tried = [one for one in await agent.story("a") if one[0] == "action"]
-    await agent.do("POST", "/api/health/check")
-    assert [one for one in await agent.story("a") if one[0] == "action"] == tried
-    good = {"scan": "auto", "scan_after": 0.05}
-    await agent.do("PATCH", "/api/instance/a", {"settings": good})
-    await agent.do("POST", "/api/instance/a/start")
-    await eventually(lambda: agent.status("a"), "CONNECTED")

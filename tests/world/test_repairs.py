@@ -57,21 +57,6 @@ async def test_a_zombie_gets_a_fresh_worker_at_once(agent, eventually):
     assert tally["checked"] > 3
 
 
-async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent, eventually):
-    await agent.create("a", scan="manual")
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    await agent.fault("a", "no-qr", 86400)
-    assert await ended(agent, eventually) == "cleaned: it waits for a scan of its QR code"
-    story = await agent.story("a")
-    assert any(told.startswith("stuck: stuck in phase login for ") for _, told in story)
-    told = await steps(agent)
-    assert told[0] == "restart"
-    assert told[-2:] == ["back_up", "cleanup"], "nothing is retired without a copy"
-    cleanups = (await agent.show("a"))["cleanups"]
-    assert {goal: count for goal, count in cleanups.items() if count} == {"heal": 1}
-    assert len(await retired(agent)) == 1
-
-
 async def test_a_disabled_session_is_never_acted_on(agent, eventually):
     await connected(agent, eventually, "a")
     await agent.fault("a", "zombie")

@@ -119,16 +119,3 @@ async def test_a_marked_pairing_ends_by_ensure_healthy_only_with_its_second_word
     status, told = await one.agent.ask("POST", path)
     assert (status, told["error"]) == (503, "confirm_passkey"), told
     assert not [path for path in standin.paths if path.startswith("DELETE")]
-
-
-async def test_the_server_back_by_itself_ends_the_incident_and_holds_up_no_request(
-    begin, standin, eventually
-):
-    one = await begin("till-1", "till-2", "till-3")
-    await eventually(one.incident)
-    for name in ("till-1", "till-2", "till-3"):
-        standin.instances[name].stuck = False
-        standin.instances[name].connect()
-    told = await one.agent.do("POST", "/api/instance/till-2/ensure-healthy?wait=120")
-    assert told["healthy"], told
-    await eventually(one.incident, False)

@@ -166,22 +166,6 @@ async def test_errors_whose_session_cannot_be_told_are_a_trouble_of_the_server(w
     assert one.acts == []
 
 
-async def test_a_server_that_is_gone_is_one_finding_and_no_session_is_touched(watch, eventually):
-    one = await watch()
-    id = await one.id()
-    await one.desk.go_away()
-
-    async def held() -> str:
-        return str((await one.agent.show(id))["health"]["reason"])
-
-    await eventually(held, "backend_down")
-    assert (await one.agent.do("GET", "/api/backends/desk"))["reason"] == "unreachable"
-    await asyncio.sleep(60)
-    await one.desk.listen()
-    await eventually(one.connected, within=10)
-    assert one.acts == []
-
-
 async def test_a_session_that_hangs_in_opening_is_restarted_with_its_pairing(watch, eventually):
     one = await watch()
     one.desk.faults.stuck_opening = True
@@ -190,17 +174,3 @@ async def test_a_session_that_hangs_in_opening_is_restarted_with_its_pairing(wat
     one.desk.faults.stuck_opening = False
     await eventually(one.connected)
     assert one.sick.logouts == 0
-
-
-async def test_a_server_that_refuses_every_start_opens_the_circuit_of_the_session(
-    watch, eventually
-):
-    one = await watch()
-    one.desk.faults.refuses_start = 500
-    one.sick.pace.restart_after = 100_000.0  # its server leaves it down
-    await one.sick.drop(status="DISCONNECTED")
-    await eventually(lambda: one.told("session_circuit_open", ""), within=7200)
-    one.desk.faults.refuses_start = 0
-    await one.agent.do("POST", f"/api/instance/{await one.id()}/recover?wait=120")
-    await eventually(one.connected)
-    assert await one.told("session_circuit_closed", ""), "the command that it named closed it"
