@@ -53,27 +53,6 @@ async def steps(one, id):
     return [step for step in done if step != "back_up"]
 
 
-async def test_ensure_healthy_of_a_paired_session_ends_in_a_code_where_others_are_connected(
-    begin, standin, eventually
-):
-    standin.add("other", "open")
-    one = await begin("shop", state="open")
-    await eventually(lambda: one.all_connected(2))
-    hang(standin, "shop")
-    await eventually(lambda: one.told("shop", "verdict", "stuck"))
-    told = await one.agent.do("POST", "/api/instance/shop/ensure-healthy?wait=120")
-    assert {key: told[key] for key in ("healthy", "cleaned", "recovered")} == {
-        "healthy": True,
-        "cleaned": True,
-        "recovered": False,
-    }
-    assert await one.agent.status("shop") == "QR_REQUIRED"
-    # Real servers answer a logout with success and do nothing: it cannot tell WhatsApp.
-    assert await steps(one, "shop") == ["restart", "cleanup"]
-    assert standin.instances["shop"].scan()
-    await eventually(lambda: one.agent.status("shop"), "CONNECTED")
-
-
 @pytest.mark.parametrize("word", ["setup", "ensure-healthy"])
 async def test_while_whatsapp_is_away_a_repair_that_is_asked_for_keeps_the_pairing_and_says_so(
     begin, standin, eventually, word
