@@ -1,6 +1,5 @@
 """What a test waits by: how often it asks, which process lives, a log that grows meanwhile."""
 
-import contextlib
 import threading
 import time
 from pathlib import Path
@@ -22,17 +21,6 @@ def alive(pid: int) -> bool:
         return not zombie or len(list((process / "task").iterdir())) > 1
     except OSError:
         return False
-
-
-def without_a_core(*pids: int) -> float:
-    """Seconds for which threads of these processes could have run and the machine had no core for
-    them: on a busy one a bound on measured time is the product's without these."""
-    waited = 0
-    for pid in pids:
-        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(OSError):  # one that ends at this very moment
-                waited += int(thread.read_text().split()[1])
-    return waited / 1e9
 
 
 class Pauses(threading.Thread):

@@ -308,13 +308,8 @@ def test_connected_is_never_published_without_a_fresh_proof(observation):
         assert NOW - proved_at <= POLICY.proof_limit
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "page_http_error",
-    ],
-)
-def test_the_sentence_of_a_page_that_is_not_whatsapp_says_what_came(code):
+def test_the_sentence_of_a_page_that_is_not_whatsapp_says_what_came():
+    code = "page_http_error"
     raw = 'HTTP 502 from web.whatsapp.com/, title "Bad Gateway"'
     observation = seen(
         claim=said(S.DISCONNECTED, reason=code, raw=raw), record=SessionRecord(reason=code)
@@ -357,13 +352,8 @@ def test_a_session_that_waits_for_its_time_shows_it_with_and_without_a_worker(co
     assert (due.reason, start.actions) == ("not_running", (ActionKind.START,))
 
 
-@pytest.mark.parametrize(
-    "reason",
-    [
-        "temporary_ban",
-    ],
-)
-def test_a_session_with_a_wait_of_its_own_does_not_wait_for_the_network(reason):
+def test_a_session_with_a_wait_of_its_own_does_not_wait_for_the_network():
+    reason = "temporary_ban"
     waits = replace(dropped(reason), wait_reason="network_down", not_before=NOW + 100)
     found = judge_health(waits, POLICY, NOW)
     assert (found.state, found.reason) == (S.DISCONNECTED, reason)

@@ -25,12 +25,6 @@ REMOTE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo", "re
 
 
 @pytest.mark.parametrize(
-    "hold",
-    [
-        "backend_down",
-    ],
-)
-@pytest.mark.parametrize(
     "observation",
     [
         seen(instance=REMOTE),
@@ -42,10 +36,10 @@ REMOTE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo", "re
     ],
     ids=["connected", "dropped", "zombie", "silent", "activating", "no seat"],
 )
-def test_while_its_backend_is_away_it_inherits_that_and_tries_nothing(observation, hold):
-    held = replace(observation, wait_reason=hold)
+def test_while_its_backend_is_away_it_inherits_that_and_tries_nothing(observation):
+    held = replace(observation, wait_reason="backend_down")
     verdict = judge_health(held, POLICY, NOW)
-    assert (verdict.health, verdict.reason) == (Health.DISCONNECTED, hold)
+    assert (verdict.health, verdict.reason) == (Health.DISCONNECTED, "backend_down")
     assert verdict.state is S.RECONNECTING
     assert not needs_repair(verdict)
     assert not may_try_now(held, POLICY, NOW)
@@ -99,14 +93,8 @@ def test_a_servers_connecting_may_last_no_longer_than_any_passing_state():
 OWN = SessionRecord(paired=True, account="5511")
 
 
-@pytest.mark.parametrize(
-    "claim",
-    [
-        said(S.DISCONNECTED, reason="connection_closed", paired=True, account="5522"),
-    ],
-    ids=["closed"],
-)
-def test_a_session_that_is_another_accounts_by_now_waits_for_a_person(claim):
+def test_a_session_that_is_another_accounts_by_now_waits_for_a_person():
+    claim = said(S.DISCONNECTED, reason="connection_closed", paired=True, account="5522")
     other = seen(instance=REMOTE, record=OWN, claim=claim)
     verdict = judge_health(other, POLICY, NOW)
     assert (verdict.state, verdict.reason) == (S.AUTH_FAILURE, "other_account")

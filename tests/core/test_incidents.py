@@ -50,7 +50,7 @@ def find(failures, population=9, successes=()):
         ),
         *(
             pytest.param(failing(50, code), 100, None, id=f"{code}: no try would show anything")
-            for code in ("logout", "remote_missing")
+            for code in ("logout", "banned", "remote_missing")
         ),
         pytest.param(failing(3, "client_outdated"), 100, "change", id="client outdated"),
         pytest.param(failing(3, "unpaired_suspect"), 100, "change", id="unpaired, no logout seen"),

@@ -50,8 +50,6 @@ LOOKS_OFTEN = "import agent.host.process.host as host; host.LOOK_EVERY = 1"
 """For `RunningAgent.first`: the process host looks at its workers' memory each second."""
 PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
 """Where pings find what is wrong: the worker's own watchdog is given more time than they need."""
-IMPATIENT = {"WA_AGENT_WORKER__WATCHDOG": "1"}
-"""Where the watchdog finds it; elsewhere a machine that pauses must cost no worker its life."""
 
 
 def workers_in(run_dir: Path) -> dict[str, int]:
@@ -249,11 +247,4 @@ async def make_agent(tmp_path: Path) -> AsyncIterator[Callable[..., RunningAgent
 async def agent(make_agent: Callable[..., RunningAgent]) -> RunningAgent:
     one = make_agent()
     await one.start()
-    return one
-
-
-@pytest.fixture
-async def impatient(make_agent: Callable[..., RunningAgent]) -> RunningAgent:
-    one = make_agent()
-    await one.start(IMPATIENT)
     return one

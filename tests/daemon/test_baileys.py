@@ -6,26 +6,16 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from agent.files import write_whole
 from scripts.benches.processes import children
 from tests.conftest import Eventually
-from tests.daemon.conftest import LOOKS_OFTEN, PATIENT, RunningAgent
+from tests.daemon.conftest import PATIENT, RunningAgent
 from tests.daemon.test_vault import cli
 from tests.engines.baileys.conftest import ACCOUNT, PEER, cache, whatsapp
 from tests.standin.baileys.run import WhatsApp
-from tests.waiting import GrowingLog
 
 __all__ = ["cache", "whatsapp"]
 
-MISBEHAVE = Path(__file__).parents[1] / "engines" / "baileys" / "misbehave.mjs"
-MISBEHAVIOURS = {
-    "garbage": "it sent 3 lines that are no JSON objects",
-    "flood": "it sent more than 50000 lines within 10 s",
-    "hang": "its loop did not answer within",
-}
-"""How Node misbehaves → what its session's log says of it. A leak is ended by the host."""
 SLOWER = {"WA_AGENT_HEALTH__TIMEOUT": "5", "WA_AGENT_HEALTH__INTERVAL": "5"}
 
 
@@ -130,48 +120,6 @@ async def starts_again_when_its_own_files_are_back(
     write_whole(creds, whole)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
     assert ("action", "restart: its own files are back") in await agent.story("sales")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(280)
-async def test_a_node_that_misbehaves_is_told_apart_and_cured(  # noqa: PLR0917
-    make_agent: Callable[..., RunningAgent],
-    tmp_path: Path,
-    whatsapp: WhatsApp,
-    cache: Path,
-    eventually: Eventually,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    control, node = tmp_path / "misbehave", tmp_path / "node"
-    node.write_text(f'#!/bin/sh\nMISBEHAVE={control} exec node --import {MISBEHAVE} "$@"\n')
-    node.chmod(0o755)
-    monkeypatch.setenv("WA_NODE", str(node))
-    agent = make_agent()
-    agent.first = LOOKS_OFTEN
-    settings = agent.config.read_text()
-    agent.config.write_text(settings.replace("[worker]", f"[worker]\nmemory_max = {200 << 20}"))
-    await a_scanned_session(agent, whatsapp, cache, eventually)
-    log = GrowingLog(agent.state / "run" / "sales" / "worker.log")
-    for way, words in MISBEHAVIOURS.items():
-        logins = whatsapp.device(ACCOUNT)["logins"]
-        control.write_text(way)
-
-        await eventually(lambda w=words: w in log.read_text(), within=60)
-        await eventually(lambda n=logins: whatsapp.device(ACCOUNT)["logins"] > n, within=60)
-        await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
-    logins = whatsapp.device(ACCOUNT)["logins"]
-    control.write_text("leak")
-
-    async def ended_for_memory() -> int:
-        return int((await agent.show("sales"))["restarts_by_reason"]["oom"])
-
-    await eventually(ended_for_memory, 1, within=60)
-    await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=60)
-    await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
-    sent = await agent.do(
-        "POST", "/api/instance/sales/messages?wait=30", {"to": PEER, "text": "cured"}
-    )
-    assert sent["outcome"] == "sent"
 
 
 async def test_missing_packages_are_named_everywhere_and_found_when_they_are_there(

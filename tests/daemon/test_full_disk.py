@@ -13,13 +13,10 @@ from agent.core.model import Category, JournalEntry
 from agent.daemon.tasks import keep_up
 from agent.errors import HostError, StoreError
 from agent.store.database import Store
-from tests.defaults import changed
 
 from .conftest import SETTINGS
 
 ANY_ROOM = SETTINGS.replace("[start]\n", "[start]\ndisk_free = 0\n")
-BY_THE_CLOCK = "[sessions]\nsnapshot_interval = 0.5\nsnapshots = 2\n"
-AT_ONCE = changed("agent.config.sections.SessionsSection", snapshot_stable=0.1)
 LARGE = "x" * 100_000
 
 
@@ -30,42 +27,6 @@ def fill(disk: Path) -> None:
             with contextlib.suppress(OSError):
                 while True:
                     filler.write(bytes(piece))
-
-
-async def test_f31_a_snapshot_due_on_a_full_disk_ends_no_agent(
-    make_agent: Any, eventually: Any, small_disk: Any
-) -> None:
-    agent = make_agent(base=ANY_ROOM + BY_THE_CLOCK)
-    agent.first = AT_ONCE
-    disk = small_disk("size=240m,mode=0700")
-    agent.state = disk / "state"
-    await agent.start()
-    for id in "ab":
-        await agent.create(id)
-    for id in "ab":
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
-    workers = [await agent.pid(id) for id in "ab"]
-
-    async def unsaid() -> bool:
-        fill(disk)  # the database's reserve too
-        assert agent.process.returncode is None, agent.log.read_text()
-        return "the journal lacks snapshot_failed" in agent.log.read_text()
-
-    await eventually(unsaid, within=60)
-    assert [await agent.pid(id) for id in "ab"] == workers
-    assert [await agent.status(id) for id in "ab"] == ["CONNECTED"] * 2
-
-    (disk / "filler").unlink()
-    before = {
-        one["name"] for one in (await agent.do("GET", "/api/instance/a/snapshots"))["snapshots"]
-    }
-
-    async def taken() -> bool:
-        found = (await agent.do("GET", "/api/instance/a/snapshots"))["snapshots"]
-        return any(not one["problem"] and one["name"] not in before for one in found)
-
-    await eventually(taken, within=60)
-    assert [await agent.pid(id) for id in "ab"] == workers
 
 
 async def test_f31_an_agent_killed_on_a_full_disk_says_so_and_starts_with_room_again(

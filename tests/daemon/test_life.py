@@ -1,15 +1,11 @@
 """An agent's life on the process host: restarts, stops, kills; the sessions outlive them all."""
 
 import asyncio
-import contextlib
-import os
 import signal
 import time
 from pathlib import Path
 
 from tests.waiting import alive
-
-from .conftest import IMPATIENT
 
 
 async def connected(agent, eventually, *ids):
@@ -31,30 +27,6 @@ async def test_f01_a_killed_agent_changes_nothing_for_the_sessions(agent, eventu
         shown = await agent.show(id)
         assert shown["unit"]["main_pid"] == pid, "it was restarted, not adopted"
         assert sum(shown["restarts_by_reason"].values()) == 0
-
-
-async def test_an_adopted_worker_is_watched_like_any_other(agent, eventually):
-    await connected(agent, eventually, "a")
-    pid = await agent.pid("a")
-    await agent.kill()
-    await agent.start(IMPATIENT)
-    os.kill(pid, signal.SIGSTOP)
-
-    async def is_back():
-        shown = await agent.show("a")
-        return shown["connection_status"] == "CONNECTED" and shown["unit"]["main_pid"] != pid
-
-    await eventually(is_back)
-
-
-async def test_a_worker_that_died_without_an_agent_is_started_again(agent, eventually):
-    await connected(agent, eventually, "a")
-    pid = await agent.pid("a")
-    await agent.kill()
-    os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: alive(pid), False)
-    await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
 async def test_a_stop_saves_and_closes_in_order_and_a_start_restores_without_a_qr(
@@ -88,53 +60,6 @@ async def test_f11_a_second_signal_skips_the_waiting_not_the_saving(agent, event
     await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
 
 
-async def test_f18_a_second_agent_on_the_same_state_is_refused(agent, make_agent):
-    other = make_agent()
-    await other.start(ready=False)
-    assert await other.process.wait() == 75
-    assert "another agent runs on it" in other.log.read_text()
-
-
-async def test_a_stop_interrupts_a_start_that_takes_long(agent, eventually):
-    await connected(agent, eventually, "a")
-    pid = await agent.pid("a")
-    os.kill(pid, signal.SIGSTOP)  # it will not answer its SIGTERM either
-    await agent.do("POST", "/api/instance/a/restart")
-    await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: agent.pid("a"), 0)
-    assert (await agent.show("a"))["override"] == "stopped"
-
-
-async def test_f40_a_power_cut_at_any_moment_loses_no_acknowledged_change(agent, eventually):
-    acknowledged: dict[str, bool] = {}
-    for round in range(4):
-        ids = [f"r{round}-{number}" for number in range(6)]
-
-        async def change(id):
-            await agent.create(id)
-            acknowledged[id] = True
-            await agent.do("POST", f"/api/instance/{id}/disable")
-            acknowledged[id] = False
-
-        changes = [asyncio.create_task(change(id)) for id in ids]
-        wanted = len(acknowledged) + round + 1
-        await eventually(lambda wanted=wanted: len(acknowledged) >= wanted)
-        workers = agent.worker_pids()
-        agent.process.kill()
-        for pid in workers:
-            with contextlib.suppress(ProcessLookupError):  # one that was disabled
-                os.kill(pid, signal.SIGKILL)
-        await agent.process.wait()
-        await asyncio.gather(*changes, return_exceptions=True)
-        known = dict(acknowledged)
-        await agent.start()
-        for id, enabled in known.items():
-            # What was not acknowledged any more may have happened; what was, must have.
-            shown = await agent.show(id)
-            assert shown["enabled"] in ((True, False) if enabled else (False,)), id
-        acknowledged.update({id: (await agent.show(id))["enabled"] for id in known})
-
-
 async def test_f13_f20_a_bad_setting_stops_a_start_and_spoils_no_reload(agent, make_agent):
     good = agent.config.read_text()
     agent.config.write_text(good + "[health]\nintervall = 3\n")
@@ -148,13 +73,6 @@ async def test_f13_f20_a_bad_setting_stops_a_start_and_spoils_no_reload(agent, m
     await agent.start(ready=False)
     assert await agent.process.wait() == 78
     assert str(agent.config) in agent.log.read_text()
-
-
-async def test_f79_other_users_may_not_open_the_socket_or_the_state(agent):
-    assert (agent.state / "api.sock").stat().st_mode & 0o777 == 0o660
-    assert agent.state.stat().st_mode & 0o077 == 0
-    for file in (agent.state / "agent.db", agent.state / "sessions"):
-        assert file.stat().st_mode & 0o007 == 0
 
 
 async def test_the_agent_tells_its_manager_that_it_is_ready_alive_and_stopping(

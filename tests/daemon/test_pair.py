@@ -1,6 +1,5 @@
 """`wa-agent pair` without a browser: what it asks before, what it writes, what it leaves."""
 
-import asyncio
 import json
 import os
 import sys
@@ -15,7 +14,6 @@ from agent.cli.main import run
 from agent.errors import ConfigError, VaultError
 from agent.vault.archives.unpack import read_archive_manifest
 from agent.vault.archives.untar import Limits
-from tests.daemon.test_vault import cli
 
 ACCOUNT = "4915112345678"
 
@@ -62,24 +60,6 @@ def test_a_linked_session_becomes_an_archive_for_its_owner_alone(
     assert not desktop[0].exists(), "what the server runs is nowhere else"
     assert pair(file) == 4 and len(desktop) == 1, "another pairing's archive is not replaced"
     assert pair(file, "--force") == 0
-
-
-async def test_the_server_takes_it_into_an_instance_that_keeps_its_settings(
-    make_agent: Any, tmp_path: Path
-) -> None:
-    agent, file = make_agent(), tmp_path / "sales.tar.gz"
-    await agent.start()
-    settings = {"url": "http://localhost:9/"}
-    body = {"id": "sales", "engine": "web", "enabled": False, "settings": settings}
-    await agent.do("POST", "/api/instance", body)
-    assert await asyncio.to_thread(pair, file) == 0
-    status, out = await cli(agent, "import", file)
-    assert (status, "it exists" in out) == (4, True), out
-    status, out = await cli(agent, "import", file, "--replace")
-    assert status == 0, out
-    shown = await agent.show("sales")
-    assert (shown["account"], shown["needs_passkey"]) == (ACCOUNT, True)
-    assert (shown["settings"], shown["enabled"]) == (settings, False)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), VaultError("damaged")])

@@ -82,35 +82,3 @@ async def test_a_session_that_a_program_keeps_elsewhere_is_in_no_copy_and_who_as
         status, answer = await agent.ask("POST", f"/api/instance/shop/{path}")
         assert (status, answer["error"]) == (409, "keys_elsewhere"), answer
         assert "its program keeps it in a place outside of its folder" in answer["message"]
-
-
-async def test_one_session_is_not_run_by_two_instances(
-    make_agent: Callable[..., RunningAgent],
-    eventually: Callable[..., Awaitable[Any]],
-    tmp_path: Path,
-) -> None:
-    """Each would throw the other out of WhatsApp."""
-    agent = make_agent(declare("stays") + f'folder = "{tmp_path}"\n' + declare("quiet"))
-    await agent.start()
-    body = {"engine": "program", "settings": {"program": "stays"}}
-    await agent.do("POST", "/api/instance", {**body, "id": "one"})
-    own = {"engine": "program", "settings": {"program": "quiet"}, "enabled": False}
-    await agent.do("POST", "/api/instance", {**own, "id": "two"})
-    for verb, path, asked in (
-        ("POST", "/api/instance", {**body, "id": "three"}),
-        ("PATCH", "/api/instance/two", {"settings": body["settings"]}),
-    ):
-        status, answer = await agent.ask(verb, path, asked)
-        assert (status, answer["error"]) == (409, "session_shared"), answer
-        assert "one has its session at the same place" in answer["message"]
-    # A change of agent.toml makes one of two that were two.
-    await agent.do("POST", "/api/instance", {**own, "id": "four", "enabled": True})
-    await agent.do("POST", "/api/instance/two/enable", {})
-    named = 'name = "quiet"'
-    text = agent.config.read_text().replace(named, f'{named}\nfolder = "{tmp_path}"')
-    agent.config.write_text(text)
-    await agent.do("POST", "/api/reload")
-    await eventually(lambda: "four and two run one session" in agent.log.read_text(), True)
-    await agent.do("POST", "/api/instance/two/disable", {})
-    status, answer = await agent.ask("POST", "/api/instance/two/enable", {})
-    assert (status, answer["error"]) == (409, "session_shared"), answer

@@ -55,16 +55,6 @@ async def test_an_agent_refuses_to_start_on_a_copy_of_a_running_agents_state(
     assert f"on {other.state} another agent runs (process {other.process.pid})" in said
 
 
-async def test_a_copy_names_the_sessions_of_an_agent_none_of_which_runs(
-    agent, make_agent, eventually
-):
-    (pid,) = await connected(agent, eventually, "a")
-    await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: alive(pid), False)
-    said = await refused(copy_of(agent, make_agent))
-    assert f"(process {agent.process.pid}) with a: each session would log in" in said
-
-
 async def test_workers_that_outlived_their_agent_keep_a_copy_from_starting(
     agent, make_agent, eventually
 ):
@@ -91,21 +81,6 @@ async def test_a_machine_that_is_copied_to_the_same_path_starts_after_the_first_
     copy(image, agent.state)
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
-
-
-async def test_no_worker_that_serves_another_folder_is_taken_over(agent, make_agent, eventually):
-    """A copy without the mark, as of a part of the folder: only its log tells."""
-    (pid,) = await connected(agent, eventually, "a")
-    other = copy_of(agent, make_agent)
-    (other.state / "state-mark.json").unlink()
-    shutil.rmtree(other.state / "sessions")
-    (other.state / "agent.db").unlink()
-    await other.start()
-    assert "adopted" not in other.log.read_text()
-    assert alive(pid)
-    await other.stop()
-    assert alive(pid)
-    assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", pid)
 
 
 async def test_a_second_agent_on_the_same_sessions_does_not_start(agent, make_agent, eventually):

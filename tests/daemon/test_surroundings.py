@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.lacking import not_lent
-from tests.waiting import alive
 
 from .conftest import LOOKS_OFTEN, SETTINGS
 
@@ -134,34 +133,3 @@ async def test_the_memory_wall_holds_for_a_worker_that_a_new_agent_adopted(make_
 
     await eventually(killed, within=60)
     await eventually(lambda: agent.status("a"), "CONNECTED")
-
-
-async def test_f33_a_disk_that_turns_read_only_costs_no_session(
-    make_agent, eventually, failing_disk
-):
-    agent = make_agent(base=with_disk_free(1 << 20))
-    agent.state = failing_disk.folder / "state"
-    await agent.start()
-    await connected(agent, eventually, "a")
-    worker = await agent.pid("a")
-    failing_disk.fail()
-    status, answer = await agent.ask("POST", "/api/instance/a/disable")
-    assert status >= 500, answer
-    assert "read-only" in str(answer) or "read-only" in agent.log.read_text()
-    assert (await agent.ask("GET", "/healthz"))[0] == 200
-    await agent.do("POST", "/api/health/check")
-    assert await agent.status("a") == "CONNECTED"
-    assert (await agent.show("a"))["enabled"] is True, "a refused order is not carried out later"
-    assert await agent.pid("a") == worker
-    assert await agent.stop() == 1, "not all could be written"
-    assert not alive(worker)
-    assert "closed 1 workers" in agent.log.read_text()
-    failing_disk.mend()
-    await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert (await agent.show("a"))["enabled"] is True
-    assert not list(agent.state.glob("*damaged*"))
-
-
-def with_disk_free(least: int) -> str:
-    return SETTINGS.replace("[start]\n", f"[start]\ndisk_free = {least}\n")

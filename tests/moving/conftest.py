@@ -76,10 +76,6 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in folder.glob("*.json")}
 
 
-def bytes_of(value: Any) -> bytes:
-    return base64.b64decode(value["data"] if isinstance(value, dict) else value)
-
-
 def as_numbers(value: Any) -> Any:
     """A Buffer as JSON.stringify writes it where no replacer is given."""
     if isinstance(value, dict):

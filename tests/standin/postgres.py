@@ -7,8 +7,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -123,15 +123,3 @@ class Postgres:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-@contextmanager
-def temporary_postgres() -> Iterator[Postgres]:
-    # Not below tmp_path: pytest shuts everybody else, Debian's user too, out of its folder.
-    with tempfile.TemporaryDirectory(prefix="wa-pg-", dir="/tmp") as place:
-        Path(place).chmod(0o711)
-        server = Postgres(Path(place) / "pg")
-        try:
-            yield server
-        finally:
-            server.end()

@@ -78,14 +78,13 @@ async def ask(repairs: Repairs, word: str, wait: float | None = None) -> RepairR
     return await repairs.ensure_healthy(ID, wait=wait)
 
 
-@pytest.mark.parametrize("word", ["ensure-healthy"])
 async def test_a_repair_whose_server_answers_no_check_is_answered_in_time_and_begun_later(
-    repairs: Repairs, facts: Facts, checked: asyncio.Event, eventually: Eventually, *, word: str
+    repairs: Repairs, facts: Facts, checked: asyncio.Event, eventually: Eventually
 ) -> None:
     checked.clear()
     facts.verdict, facts.sentence = None, "not checked yet"
     async with asyncio.timeout(60):
-        found = await ask(repairs, word, wait=0)
+        found = await ask(repairs, "ensure-healthy", wait=0)
     assert found == RepairResult(False, False, False, GOES_ON, "not checked yet")
     assert facts.repair.last is None
     checked.set()
@@ -136,17 +135,15 @@ async def test_a_clean_up_that_could_not_be_done_is_refused_with_its_cause(
     assert refused.value.code == "cleanup_failed"
 
 
-@pytest.mark.parametrize("word", ["ensure-healthy"])
 @pytest.mark.parametrize("unpaired", [False, True])
 async def test_a_repair_that_takes_longer_than_its_limit_is_answered_and_goes_on(
     repairs: Repairs,
     facts: Facts,
     eventually: Eventually,
     *,
-    word: str,
     unpaired: bool,
 ) -> None:
-    asked = asyncio.create_task(ask(repairs, word))
+    asked = asyncio.create_task(ask(repairs, "ensure-healthy"))
     await eventually(lambda: facts.repair.waiters is not None)
     assert facts.repair.last is not None
     facts.repair.last = replace(facts.repair.last, unpaired=unpaired, acts=3)

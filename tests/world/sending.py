@@ -1,12 +1,7 @@
 """A sandbox session of an agent, what is sent with it, what its contacts got, what it keeps."""
 
-import base64
-import io
-import json
 from pathlib import Path
 from typing import Any
-
-import aiohttp
 
 from tests.messages.records import file_at, messages, numbers_of, read_all
 
@@ -54,16 +49,6 @@ def left_in(agent) -> bytes:
     """All that the outbox's file and its journal hold."""
     files = [path for path in agent.state.glob("outbox.db*") if path.is_file()]
     return b"".join(path.read_bytes() for path in files)
-
-
-async def send_file(agent, content: bytes) -> tuple[int, Any]:
-    file = {"type": "media", "mimetype": "a/b", "content": base64.b64encode(content).decode()}
-    body = io.BytesIO(json.dumps({"to": TO, **file}).encode())
-    connector = aiohttp.UnixConnector(str(agent.state / "api.sock"))
-    async with aiohttp.ClientSession(connector=connector) as client:
-        headers = {"Content-Type": "application/json"}
-        answer = await client.post(f"http://localhost{PATH}", data=body, headers=headers)
-        return answer.status, await answer.json()
 
 
 def keep_three(folder: Path) -> None:

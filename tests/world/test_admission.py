@@ -5,23 +5,6 @@ SETTINGS = f"[memory]\ntotal = {150 * MIB}\nmachine_share = 0\n"
 NUMBERS = "2 may use 128 MiB, this one 64 MiB, all together 150 MiB"
 
 
-async def test_many_that_start_at_once_never_take_more_than_there_is(make_agent, eventually):
-    agent = make_agent(SETTINGS)
-    await agent.start()
-    for id in "abcde":
-        await agent.create(id)
-    await eventually(lambda: held_and_connected(agent), (3, 2))
-    await agent.kill()
-    await agent.start()  # they have their room before anybody else may ask
-    await eventually(lambda: held_and_connected(agent), (3, 2))
-
-
-async def held_and_connected(agent):
-    rows = (await agent.do("GET", "/api/instances"))["instances"]
-    held = sum(one["wait_reason"] == "memory_full" for one in rows)
-    return held, sum(one["connection_status"] == "CONNECTED" for one in rows)
-
-
 async def test_a_session_without_room_waits_with_a_reason_and_starts_when_another_stops(
     make_agent, eventually
 ):

@@ -80,31 +80,3 @@ async def test_crossing_the_threshold_repairs_at_once_and_every_round_reports_it
         " since the last check 1 repaired, 0 repairs failed"
     )
     await eventually(lambda: line in caplog.text)
-
-
-async def test_a_flood_of_errors_is_counted_whole_and_logged_a_little(agent, eventually, caplog):
-    await agent.fault("a", "bad-mac", 2, peers=MANY, per_minute=3000)
-
-    async def counted():
-        return (await agent.show("a"))["crypto_operations"]["failed"] >= 150
-
-    await eventually(counted)
-    await eventually(lambda: over(agent), ["recovered: connected"])
-    lines = [one for one in caplog.messages if one.startswith("crypto error ")]
-    assert len(lines) <= 5 * len(MANY)
-
-
-async def test_patterns_of_the_settings_are_read_in_what_any_engine_tells(
-    make_agent, eventually, caplog
-):
-    one = make_agent('[crypto]\npatterns = ["benign: bad mac"]\n')
-    await one.start()
-    await one.create("a")
-    await eventually(lambda: one.status("a"), "CONNECTED")
-    await one.fault("a", "bad-mac", peers=[PEER], per_minute=600)
-    await one.fault("a", "prekey", peers=["4915100000009@s.whatsapp.net"], per_minute=600)
-    await eventually(lambda: steps(one), ["regenerate_keys"])
-    errors = caplog.text
-    assert f"crypto error prekey of {mark_of('4915100000009@s.whatsapp.net')}" in errors
-    assert "4915100000009" not in errors, "a contact's number stays out of the log"
-    assert PEER not in errors, "what the settings call benign is neither counted nor shown"

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 
 async def connected(agent, eventually, id="a", **settings):
     await agent.create(id, **settings)
@@ -48,34 +46,6 @@ async def test_f12_a_crash_loop_ends_in_the_agents_own_backoff(make_agent, event
     assert any(sentence.startswith("start: its worker failed") for sentence in said)
 
 
-@pytest.mark.parametrize("fault", ["ban", "conflict"])
-async def test_after_a_ban_or_a_conflict_nothing_is_tried_at_once(agent, eventually, fault):
-    await connected(agent, eventually)
-    await agent.fault("a", fault)
-
-    async def is_down():
-        return await agent.status("a") not in ("CONNECTED", "LOADING")
-
-    await eventually(is_down)
-    story = await agent.story("a")
-    down = max(i for i, (kind, _) in enumerate(story) if kind == "status")
-    actions = {sentence.split(":")[0] for kind, sentence in story[down:] if kind == "action"}
-    assert actions <= ({"stop"} if fault == "ban" else set())
-
-
-async def test_a_banned_instance_is_left_alone_over_restarts_of_the_agent(agent, eventually):
-    await connected(agent, eventually)
-    await agent.fault("a", "ban")
-    await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
-    await eventually(lambda: unit_state(agent), "inactive")
-    actions = [one for one in await agent.story("a") if one[0] == "action"]
-    await agent.stop()
-    await agent.start()
-    await agent.do("POST", "/api/health/check")
-    assert [one for one in await agent.story("a") if one[0] == "action"] == actions
-    assert (await agent.show("a"))["reason"] == "banned"
-
-
 async def test_after_a_ban_no_worker_is_left_that_could_log_in(agent, eventually):
     await connected(agent, eventually)
     await agent.fault("a", "ban")
@@ -97,13 +67,3 @@ async def test_after_a_ban_no_worker_is_left_that_could_log_in(agent, eventually
     await agent.do("POST", "/api/instance/a/start")
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await eventually(lambda: instance_file(agent)["ended"], "")
-
-
-async def test_after_a_logout_the_files_are_retired_and_a_new_qr_is_offered(agent, eventually):
-    await connected(agent, eventually, scan="auto", scan_after=0.05)
-    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
-    await agent.fault("a", "logout")
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    trash = await agent.do("GET", "/api/trash")
-    assert len(trash["trash"]) == 1
-    assert (await agent.show("a"))["paired"] is False

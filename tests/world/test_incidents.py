@@ -102,37 +102,3 @@ async def tried(agent, id):
     story = await fleet_story(agent)
     turn = next((i for i, one in enumerate(story) if one[:2] == ("canary", id)), len(story))
     return [one for one in story[turn:] if one[:2] == ("repair", id)]
-
-
-async def test_a_new_session_waits_for_no_member(three, eventually):
-    await three.create("late")
-    await eventually(lambda: three.status("late"), "CONNECTED")
-    await eventually(lambda: members(three), list(IDS))
-    for id in IDS:
-        await three.clear(id)
-    await three.do("POST", "/api/incidents/sandbox/release")
-    for id in IDS:
-        await eventually(lambda id=id: three.status(id), "CONNECTED")
-    await eventually(lambda: members(three), [])
-
-
-@pytest.mark.parametrize(("fault", "code"), [("ban", "banned"), ("logout", "logout")])
-async def test_sessions_that_whatsapp_ended_make_no_other_session_wait(
-    make_agent, eventually, fault, code
-):
-    agent = make_agent()
-    await agent.start()
-    for id in "abcd":
-        await agent.create(id)
-    for id in "abcd":
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
-        await agent.do("PATCH", f"/api/instance/{id}", {"settings": {"scan": "manual"}})
-    for id in "abc":
-        await agent.fault(id, fault)
-    after = "AUTH_FAILURE" if code == "banned" else "QR_REQUIRED"
-    for id in "abc":
-        await eventually(lambda id=id: agent.status(id), after)
-        assert (await agent.show(id))["errors"][code] == 1
-    assert await incidents(agent) == []
-    await agent.create("new")
-    await eventually(lambda: agent.status("new"), "CONNECTED")

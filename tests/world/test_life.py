@@ -1,8 +1,6 @@
 """An agent's life: what was ordered, and its sessions, outlive its restarts."""
 
 import asyncio
-import contextlib
-import sqlite3
 
 
 async def connected(agent, eventually, *ids):
@@ -10,10 +8,6 @@ async def connected(agent, eventually, *ids):
         await agent.create(id)
     for id in ids:
         await eventually(lambda id=id: agent.status(id), "CONNECTED")
-
-
-async def unit_state(agent):
-    return (await agent.show("a"))["unit"]["state"]
 
 
 async def test_an_answer_while_the_sessions_close_says_that_its_connection_ends(
@@ -37,51 +31,6 @@ async def test_an_answer_while_the_sessions_close_says_that_its_connection_ends(
     assert await stop == 0
 
 
-async def test_an_operators_stop_holds_over_a_restart_of_the_agent(agent, eventually):
-    await connected(agent, eventually, "a")
-    await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: unit_state(agent), "inactive")
-    await agent.stop()
-    await agent.start()
-    await agent.do("POST", "/api/health/check")
-    assert await unit_state(agent) == "inactive"
-    await agent.do("POST", "/api/instance/a/start")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-
-
-async def test_disabled_is_remembered_and_enabling_starts_it(agent, eventually):
-    await connected(agent, eventually, "a")
-    await agent.do("POST", "/api/instance/a/disable")
-    await eventually(lambda: unit_state(agent), "inactive")
-    await agent.kill()
-    await agent.start()
-    assert (await agent.show("a"))["enabled"] is False
-    await agent.do("POST", "/api/instance/a/enable")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-
-
-async def test_a_restart_by_an_operator_gives_a_new_worker_once(agent, eventually):
-    await connected(agent, eventually, "a")
-    before = await agent.run_of("a")
-    await agent.do("POST", "/api/instance/a/restart")
-    await eventually(lambda: agent.is_back("a", before))
-    assert (await agent.show("a"))["restarts_by_reason"]["operator"] == 1
-
-
-async def test_a_deleted_session_can_be_restored_and_needs_no_new_scan(agent, eventually):
-    await connected(agent, eventually, "a")
-    codes = await agent.codes("a")
-    answer = await agent.do("DELETE", "/api/instance/a")
-    assert (await agent.ask("GET", "/api/instance/a"))[0] == 404
-    assert not (agent.state / "sessions" / "a").exists()
-    name = (await agent.do("GET", "/api/trash"))["trash"][0]["name"]
-    assert name in str(answer)
-    await agent.do("POST", f"/api/trash/{name}/restore")
-    await agent.do("POST", "/api/instance/a/enable")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert await agent.codes("a") == codes
-
-
 async def test_f34_a_damaged_database_is_rebuilt_from_the_session_folders(agent, eventually):
     await connected(agent, eventually, "a", "b")
     await agent.do("POST", "/api/instance/b/disable")
@@ -92,40 +41,3 @@ async def test_f34_a_damaged_database_is_rebuilt_from_the_session_folders(agent,
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert (await agent.show("b"))["enabled"] is False
     assert list(agent.state.glob("agent.db.damaged-*"))
-
-
-async def test_f42_a_paired_instance_never_starts_on_an_empty_folder(agent, eventually):
-    await connected(agent, eventually, "a")
-    await agent.stop()
-    folder = agent.state / "sessions" / "a"
-    folder.rename(agent.state / "elsewhere")
-    await agent.start()
-    shown = await agent.show("a")
-    assert shown["connection_status"] == "AUTH_FAILURE"
-    assert shown["health"]["verdict"] == "corrupted"
-    assert shown["unit"]["state"] == "inactive"
-    assert not folder.exists(), "an empty folder would soon be a new QR"
-
-
-async def test_a_wrong_setting_is_tried_again_when_a_person_says_so(agent, eventually):
-    await agent.create("a", scan="manual")
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    await agent.stop()
-    # The API refuses such a setting; one of another version's engine may still be there.
-    identity = agent.state / "sessions" / "a" / "instance.json"
-    identity.write_text(identity.read_text().replace("manual", "never heard of"))
-    with contextlib.closing(sqlite3.connect(agent.state / "agent.db")) as db, db:
-        db.execute("update instances set settings = replace(settings, 'manual', 'never heard of')")
-    await agent.start()
-
-    async def is_told():
-        return "cannot run with its configuration" in (await agent.show("a"))["sentence"]
-
-    await eventually(is_told)
-    tried = [one for one in await agent.story("a") if one[0] == "action"]
-    await agent.do("POST", "/api/health/check")
-    assert [one for one in await agent.story("a") if one[0] == "action"] == tried
-    good = {"scan": "auto", "scan_after": 0.05}
-    await agent.do("PATCH", "/api/instance/a", {"settings": good})
-    await agent.do("POST", "/api/instance/a/start")
-    await eventually(lambda: agent.status("a"), "CONNECTED")

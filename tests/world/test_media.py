@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from tests.world.sending import ID, PATH, connected, goes_away
+from tests.world.sending import ID, PATH, connected
 
 ANN = "5511777777777"
 MIB = 1 << 20
@@ -69,38 +69,3 @@ async def test_a_file_comes_as_an_attachment_with_its_hash(agent, eventually):
     async with client_of(agent) as client:
         answer = await client.get(path_of("3EB0/é", f"?chat={ANN}&wait=0"))
         assert await answer.read() == content
-
-
-async def test_errors_have_their_codes(agent, eventually):
-    await connected(agent, eventually, messages_per_minute=0)
-    wrong = {"media": {"sha256": "0" * 64}}
-    damaged = await say_file(agent, b"a file", mimetype="image/png", fields=wrong)
-    page = await say_file(agent, b"<script>", mimetype="text/html", filename="a.html")
-    gone = await say_file(agent, b"will be gone", mimetype="image/png")
-    await eventually(lambda: has(agent, gone))
-    at_whatsapp = agent.state / "sessions" / ID / "whatsapp" / "media"
-    (at_whatsapp / sha256(b"will be gone").hexdigest()).unlink()
-
-    async def code(record: str) -> tuple[int, str]:
-        status, answer = await agent.ask("GET", path_of(record))
-        return status, answer["error"] if status >= 400 else ""
-
-    assert await code(damaged) == (502, "media_damaged")
-    assert await code(gone) == (404, "media_gone")
-    assert (await agent.ask("GET", path_of(page, "?wait=61")))[1]["field"] == "wait"
-    async with client_of(agent) as client:
-        answer = await client.get(path_of(page))
-        assert (answer.content_type, await answer.read()) == (
-            *("application/octet-stream", b"<script>"),
-        )
-    large = await say_file(agent, b"x", mimetype="video/mp4", fields={"media": {"size": 65 * MIB}})
-    await eventually(lambda: has(agent, large))
-    assert await code(large) == (409, "media_too_large")
-    late = await say_file(agent, b"too late", mimetype="image/png")
-    await eventually(lambda: has(agent, late))
-    await goes_away(agent, eventually)
-    assert await code(late) == (409, "not_connected")
-    async with client_of(agent) as client:  # what is here needs no connection
-        assert await (await client.get(path_of(page))).read() == b"<script>"
-    await agent.do("POST", f"/api/instance/{ID}/stop")
-    await eventually(lambda: code(page), (409, "not_running"))

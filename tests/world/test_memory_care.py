@@ -47,26 +47,6 @@ async def test_a_leak_is_freed_first_and_then_restarted_gracefully_once(make_age
     assert await agent.run_of("b") == runs["b"], "its neighbour was left alone"
 
 
-async def test_no_session_is_restarted_for_its_memory_during_an_incident(make_agent, eventually):
-    agent = make_agent(SETTINGS + "[incident]\ncanary_first = 3600\n")
-    await agent.start()
-    await connected(agent, eventually, "abcd")
-    for id in "abc":
-        await agent.fault(id, "stuck-loading", 7200)
-
-    async def incidents():
-        return len((await agent.do("GET", "/api/incidents"))["incidents"])
-
-    await eventually(incidents, 1)
-    memory_of["d"] = 39 * MIB
-    await eventually(lambda: memory_is(agent, "d", 39 * MIB))
-    assert not await story_has(agent, "d", "restart: memory"), "it would log in into the incident"
-    for id in "abc":
-        await agent.clear(id)
-    await eventually(incidents, 0)  # all its members are well
-    await eventually(lambda: story_has(agent, "d", "restart: memory"))
-
-
 async def memory_is(agent, id, used):
     return (await agent.show(id))["memory_bytes"] == used
 

@@ -78,21 +78,6 @@ async def test_a_hundred_sessions_are_back_within_the_budget_of_logins(agent, ev
         assert len(await tries(agent, id)) <= 2
 
 
-async def test_logins_that_the_network_cuts_off_open_no_circuit(agent, eventually):
-    """It is back for a few seconds at a time, too short for a login."""
-    await agent.create("a", login_seconds=6)
-    await eventually(lambda: all_connected(agent, ["a"]))
-    for _ in range(8):
-        await lose_the_network(agent, ["a"], 30)
-        await asyncio.sleep(35)
-    assert len(await tries(agent, "a")) >= 7
-    back = await lose_the_network(agent, ["a"], 30)
-    await asyncio.sleep(back - now())
-    shown = await agent.show("a")
-    assert (shown["attempts"], shown["circuit"]) == (0, "closed")
-    await eventually(lambda: all_connected(agent, ["a"]), within=BACK_WITHIN + 6)
-
-
 class ReconnectingEngine(SandboxEngine):
     """It connects again by itself, as a page of WhatsApp Web does."""
 

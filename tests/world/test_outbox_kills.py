@@ -93,18 +93,6 @@ async def test_what_may_be_out_is_never_called_cancelled_or_expired(agent, event
     assert await heard(agent) == ["your order"]
 
 
-async def test_messages_of_a_chat_keep_their_order_over_a_kill_of_the_agent(agent, eventually):
-    await connected(agent, eventually)
-    await goes_away(agent, eventually)
-    texts = [f"number {n}" for n in range(20)]
-    for text in texts:
-        await say(agent, text)
-    await agent.kill()
-    await agent.start()
-    await agent.clear(ID)
-    await eventually(lambda: heard(agent), texts)
-
-
 async def test_a_worker_killed_while_it_sends_costs_and_doubles_no_message(agent, eventually):
     await connected(agent, eventually)
     texts = [f"number {n}" for n in range(40)]

@@ -60,22 +60,6 @@ async def test_a_demand_for_a_passkey_is_reported_and_recorded(agent, eventually
     assert (await agent.show("wall"))["needs_passkey"] is False
 
 
-async def test_a_pairing_that_goes_nowhere_is_suspected_and_gets_a_new_code(agent, eventually):
-    await agent.create("nowhere", scan="manual")
-    await scan(agent, eventually, "nowhere", "no-pairing")
-    await is_now(agent, eventually, "nowhere", "QR_REQUIRED", "passkey_suspected")
-    assert (await agent.show("nowhere"))["needs_passkey"] is False
-
-    async def code():
-        return (await agent.ask("GET", "/api/instance/nowhere/qr"))[0]
-
-    await eventually(code, 200)
-    await is_now(agent, eventually, "nowhere", "QR_REQUIRED", "passkey_suspected")
-    await agent.clear("nowhere")
-    await agent.do("POST", "/api/instance/nowhere/sandbox/scan")
-    await is_now(agent, eventually, "nowhere", "CONNECTED")
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [

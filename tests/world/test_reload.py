@@ -8,24 +8,6 @@ def reload(agent, text: str) -> None:
     agent.reload()
 
 
-async def test_a_new_interval_of_checks_holds_at_once(make_agent, eventually):
-    agent = make_agent("[health]\ninterval = 60\n")
-    await agent.start()
-    await agent.create("a")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-
-    async def checks() -> int:
-        return (await agent.do("GET", "/api/repairs/statistics"))["checked"]
-
-    before = await checks()
-    reload(agent, agent.config.read_text().replace("interval = 60", "interval = 1"))
-
-    async def checked_again() -> bool:
-        return await checks() > before + 2
-
-    await eventually(checked_again)
-
-
 async def test_metrics_say_when_settings_were_read_and_that_others_were_refused(
     make_agent, eventually
 ):

@@ -57,55 +57,6 @@ async def test_a_zombie_gets_a_fresh_worker_at_once(agent, eventually):
     assert tally["checked"] > 3
 
 
-async def test_a_stuck_sync_is_named_and_repaired_and_the_count_outlives_the_agent(
-    agent, eventually
-):
-    await connected(agent, eventually, "a")
-    await agent.fault("a", "stuck-loading")
-    assert await ended(agent, eventually) == "recovered: connected"
-    story = await agent.story("a")
-    assert any(told.startswith("stuck: stuck in phase sync for ") for _, told in story)
-    assert await steps(agent) == ["restart"]
-    before = await agent.do("GET", "/api/repairs/statistics")
-    await agent.stop()
-    await agent.start()
-    after = await agent.do("GET", "/api/repairs/statistics")
-    assert (after["repaired"], after["steps"]) == (before["repaired"], before["steps"])
-    assert after["repaired"] == 1
-    assert after["checked"] >= before["checked"]
-    assert after["since"] == before["since"] is not None
-
-
-async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent, eventually):
-    await agent.create("a", scan="manual")
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    await agent.fault("a", "no-qr", 86400)
-    assert await ended(agent, eventually) == "cleaned: it waits for a scan of its QR code"
-    story = await agent.story("a")
-    assert any(told.startswith("stuck: stuck in phase login for ") for _, told in story)
-    told = await steps(agent)
-    assert told[0] == "restart"
-    assert told[-2:] == ["back_up", "cleanup"], "nothing is retired without a copy"
-    cleanups = (await agent.show("a"))["cleanups"]
-    assert {goal: count for goal, count in cleanups.items() if count} == {"heal": 1}
-    assert len(await retired(agent)) == 1
-
-
-async def test_damaged_files_come_back_from_a_snapshot(agent, eventually):
-    await connected(agent, eventually, "a")
-    codes = await agent.codes("a")
-    whole = json.loads(session_file(agent).read_text())
-    await agent.do("POST", "/api/instance/a/snapshots")
-    await agent.fault("a", "corrupt-files")
-    assert await ended(agent, eventually) == "recovered: connected"
-    assert (await steps(agent))[-1] == "restore"
-    shown = await agent.show("a")
-    assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
-    assert json.loads(session_file(agent).read_text())["device"] == whole["device"]
-    assert await agent.codes("a") == codes, "no scan was needed"
-    assert len(await retired(agent)) == 1, "the damaged one is evidence"
-
-
 async def test_a_disabled_session_is_never_acted_on(agent, eventually):
     await connected(agent, eventually, "a")
     await agent.fault("a", "zombie")

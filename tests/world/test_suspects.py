@@ -29,10 +29,6 @@ def device(agent):
         return "none"
 
 
-def identity(agent):
-    return json.loads((agent.state / "sessions" / "a" / "instance.json").read_text())
-
-
 async def ended(agent, eventually, count=1):
     """The sentence that ended its (last) repair."""
 
@@ -115,35 +111,6 @@ async def test_f42_an_operators_start_on_a_lost_store_shows_no_code(agent, event
     assert await ended(agent, eventually) == "recovered: connected"
     assert (await steps(agent))[-1] == "restore"
     assert (device(agent), await agent.codes("a")) == (before, codes)
-
-
-async def test_f42_without_a_snapshot_it_is_published_last_and_the_evidence_stays(
-    agent, eventually
-):
-    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
-    await stop(agent, eventually)
-    forget_snapshots(agent)
-    lineage = identity(agent)["lineage"]
-    unpair(session_file(agent))
-    await agent.do("POST", "/api/instance/a/start")
-    sentence = await ended(agent, eventually)
-    assert sentence.startswith("needs scan: a paired session came up unpaired")
-    (name,) = await trash(agent)
-    assert sentence.endswith(f"; its files are in the trash as {name}")
-    assert await steps(agent) == ["back_up"], "nothing to come up with: nothing was tried on it"
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    assert device(agent) != "begun-anew"
-    assert identity(agent)["lineage"] != lineage
-    assert identity(agent)["paired"] is False
-
-    await agent.do("POST", "/api/instance/a/sandbox/scan")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    for _ in range(3):
-        await agent.do("POST", "/api/instance/a/snapshots")
-    kept = agent.state / "sessions" / ".trash" / name / "session" / "sandbox.json"
-    assert json.loads(kept.read_text())["device"] == "begun-anew"
-    snapshots = (await agent.do("GET", "/api/instance/a/snapshots"))["snapshots"]
-    assert {one["good"] for one in snapshots} == {True}, "no old one that could come back"
 
 
 async def test_f42_a_session_that_was_paired_again_and_lost_again_is_repaired_again(

@@ -29,27 +29,6 @@ async def turns_before(agent, id):
     return (await agent.show(id))["turns_before"]
 
 
-async def test_a_session_that_is_logged_out_while_it_waits_frees_its_turn(make_agent, eventually):
-    two = ONE_AT_A_TIME.replace("logins = 1", "logins = 2")
-    agent = make_agent(two + "[sessions]\non_logout = 'stop'\n")
-    await agent.start()
-    for id in "abcd":
-        await agent.create(id)
-    await connected(agent, eventually, "abcd")
-    for id in "ad":
-        await start_into_a_sync_that_does_not_end(agent, eventually, id)
-    await agent.fault("b", "drop")
-    await eventually(lambda: turns_before(agent, "b"), 0)
-    await agent.fault("c", "drop")
-    await eventually(lambda: turns_before(agent, "c"), 1)
-    await agent.fault("b", "logout")
-    await eventually(lambda: turns_before(agent, "c"), 0)
-    assert await turns_before(agent, "b") is None
-    for id in "ad":
-        await agent.clear(id)
-    await connected(agent, eventually, "acd")
-
-
 async def test_a_start_that_is_stuck_frees_its_turn(make_agent, eventually):
     agent = make_agent(ONE_AT_A_TIME + "[recovery]\nunpair = 'never'\n")
     await agent.start()

@@ -59,18 +59,6 @@ async def test_a_long_poll_gets_what_comes_and_goes_on_behind_it(
     assert texts(await read(local, f"after={page['next']}&wait=60")) == ["b"]
 
 
-async def test_a_long_poll_outlives_its_sessions_worker(
-    house: House, local: aiohttp.ClientSession, eventually: Eventually
-) -> None:
-    worker = house.messages.add("shop")
-    polling = asyncio.create_task(read(local, "wait=60"))
-    await eventually(lambda: worker.asked and not worker.at_once)
-    house.messages.lose_worker("shop")
-    worker.keep("a")
-    house.messages.connect_worker("shop")
-    assert texts(await polling) == ["a"]
-
-
 async def test_a_long_poll_ends_when_the_agent_stops(
     house: House, local: aiohttp.ClientSession, eventually: Eventually
 ) -> None:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from agent.config.config import Config
 from agent.core.findings.left_out import LeftOut
 from agent.core.model import Happening, Instance, InstanceId, SessionRecord
@@ -63,12 +61,8 @@ def test_a_sender_that_was_read_in_a_burst_proves_its_keys() -> None:
     assert not facts.crypto.slots and facts.crypto.renewed == 1
 
 
-@pytest.mark.parametrize(
-    "detail",
-    [
-        {"counts": {"message_in": "5", "ack": -3, "error": 1.5}, "readable": True, "senders": [7]},
-    ],
-)
-def test_sums_that_are_none_count_nothing(detail: dict[str, Any]) -> None:
+def test_sums_that_are_none_count_nothing() -> None:
+    counts = {"message_in": "5", "ack": -3, "error": 1.5}
+    detail: dict[str, Any] = {"counts": counts, "readable": True, "senders": [7]}
     facts = tell(fresh(), Happening("left_out", detail))
     assert not facts.counters.messages.total() and not facts.counters.errors.total()

@@ -191,9 +191,6 @@ class WhatsApp(Program):
         """Any command of it."""
         return dict(call(self.url + path, told))
 
-    def say_many(self, sender: str, to: str, count: int) -> None:
-        call(self.url + "/say_many", {"from": sender, "to": to, "count": count}, within=600)
-
     def make_group(self, group: str, members: list[str]) -> None:
         call(self.url + "/group", {"group": group, "members": members})
 

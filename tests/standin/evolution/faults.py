@@ -75,12 +75,6 @@ class Front:
             transport.abort()  # type: ignore[attr-defined]
         self._open.clear()
 
-    async def new_certificate(self, tls: ssl.SSLContext | None) -> None:
-        self.tls = tls
-        self.break_off()
-        await self._deaf()
-        await self._listen()
-
     async def _listen(self) -> None:
         self._server = await asyncio.get_running_loop().create_server(
             self._protocol, self.host, self.port, ssl=self.tls, reuse_address=True, backlog=1024

@@ -115,18 +115,6 @@ async def test_sessions_of_the_server_are_adopted_and_not_touched(watch, standin
     await eventually(lambda: one.all_connected(4))
 
 
-async def test_a_new_one_is_made_there_and_its_code_is_offered(watch, standin, eventually):
-    one = await watch()
-    wanted = {"id": "till", "engine": "evolution", "settings": {"backend": "evo"}}
-    await one.agent.do("POST", "/api/instance", wanted)
-    await eventually(lambda: one.agent.status("till"), "QR_REQUIRED")
-    status, code = await one.agent.ask("GET", "/api/instance/till/qr")
-    assert status == 200
-    assert code["qr"] == standin.instances["till"].code
-    assert standin.instances["till"].scan()
-    await eventually(lambda: one.agent.status("till"), "CONNECTED")
-
-
 async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
     watch, standin, eventually
 ):
@@ -158,12 +146,6 @@ async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
     assert told
 
 
-async def test_a_wrong_key_is_named_and_nothing_is_tried_with_it(watch, eventually, caplog):
-    one = await watch("shop", key="not-the-key")
-    await eventually(one.backend_word, "refused_key")
-    assert "not-the-key" not in caplog.text
-
-
 async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standin, eventually):
     one = await watch("shop", "other")
     await eventually(lambda: one.all_connected(2))
@@ -174,24 +156,6 @@ async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standi
     await eventually(lambda: one.verdict("other"), ("healthy", ""))
     assert await one.stayed("other")
     assert not any("other" in route for route in one.ended_anything())
-
-
-async def test_one_that_was_dead_when_it_was_adopted_is_restarted_too(watch, standin, eventually):
-    standin.add("shop", "open").dead = "silent"
-    one = await watch("other")
-    await eventually(lambda: one.restarted("shop"))
-    standin.instances["shop"].dead = ""
-    await eventually(lambda: one.all_connected(2))
-
-
-async def test_a_logout_on_the_phone_ends_in_a_new_code_and_no_deletion(watch, standin, eventually):
-    one = await watch("shop")
-    await eventually(lambda: one.all_connected(1))
-    standin.instances["shop"].end(401)
-    await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED")
-    assert not any("delete" in route for route in one.ended_anything())
-    assert standin.instances["shop"].scan()
-    await eventually(lambda: one.all_connected(1))
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
@@ -225,31 +189,6 @@ async def test_a_session_stopped_or_deleted_here_lives_on_at_its_server(watch, s
         return int((await one.backend())["held"])
 
     await eventually(held, 0)  # it is shown as stopped as soon as that is wanted
-
-
-async def test_sessions_that_changed_places_on_their_server_are_told_until_it_is_put_right(
-    watch, standin, eventually
-):
-    one = await watch("desk", "shop")
-    await eventually(lambda: one.all_connected(2))
-    shop, desk = standin.instances["shop"], standin.instances["desk"]
-    own, others = (instance.wuid.split("@")[0] for instance in (shop, desk))
-
-    async def account() -> str:
-        return str((await one.agent.show("shop"))["account"])
-
-    await eventually(account, own)
-    shop.number, desk.number = others, own
-    await standin.restart_process()
-    await eventually(lambda: one.verdict("shop"), ("disconnected", "other_account"))
-    assert await account() == own
-    assert await one.told("shop", "status", "CONNECTED → AUTH_FAILURE") or await one.told(
-        "shop", "status", "RECONNECTING → AUTH_FAILURE"
-    ), await one.agent.story("shop")
-    assert one.ended_anything() == []
-    shop.number, desk.number = own, others
-    await standin.restart_process()
-    await eventually(lambda: one.all_connected(2))
 
 
 @pytest.mark.parametrize("point", ["repair_done:kill:1", "cleanup_reset:kill"])
@@ -324,40 +263,3 @@ async def test_a_session_whose_probes_fail_by_a_fault_of_the_agent_is_not_called
         await eventually(lambda: one.told("shop", "verdict", "disconnected"))
     await eventually(lambda: one.verdict("shop"), ("healthy", ""))
     assert await one.stayed("other")
-
-
-async def test_a_ca_file_that_cannot_be_used_is_told_and_stops_nothing_else(
-    make_agent, eventually, tmp_path
-):
-    file = tmp_path / "ca.pem"
-    place = f'url = "https://127.0.0.1:1"\nca_file = "{file}"\n'
-    agent = make_agent(f'\n[[backend]]\nname = "evo"\nengine = "evolution"\nkey = "k"\n{place}')
-    await agent.start()
-    await agent.create("local")
-    await eventually(lambda: agent.status("local"), "CONNECTED")
-
-    async def sentence() -> str:
-        return str((await agent.do("GET", "/api/backends/evo"))["sentence"])
-
-    before = await sentence()
-    assert "ca_file" in before
-
-    async def told_anew() -> bool:
-        return await sentence() != before
-
-    file.write_text("")  # it is read again, without an order
-    await eventually(told_anew, within=30)
-    assert "ca_file" in await sentence()
-
-
-@pytest.mark.parametrize("standin", ["2.3.7", "1.8.6"], indirect=True)
-async def test_a_scan_is_shown_as_connected_within_six_seconds(watch, standin, eventually):
-    names = ["one", "two", "three", "four"]  # each at another moment of the list's five seconds
-    for name in names:
-        standin.add(name, "connecting")
-    one = await watch()
-    for name in names:
-        await eventually(lambda its=name: one.agent.status(its), "QR_REQUIRED")
-        await asyncio.sleep(13.9)
-        assert standin.instances[name].scan()
-        await eventually(lambda its=name: one.agent.status(its), "CONNECTED", within=6.5)

@@ -1,9 +1,7 @@
 """Sessions on a whaticket server, from outside: the whole agent and a stand-in of the server."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 from agent.backends.whaticket.shelf import Shelf
 from tests.standin.whaticket import words
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
-from tests.standin.whaticket.session import DAMAGED, Pace, Session
+from tests.standin.whaticket.session import Pace, Session
 from tests.world.world import WorldAgent
 
 PEER, OTHER = "5511999990001", "5511999990002"
@@ -138,17 +136,6 @@ async def test_five_errors_of_keys_end_with_new_keys_and_the_pairing(
     assert one.sick.logouts == 0
 
 
-@pytest.mark.parametrize(
-    "line", [words.info(f'"{named(PEER)}"'.replace("\n", " ")), "a customer wrote: Bad MAC"]
-)
-async def test_a_line_that_only_quotes_an_error_counts_for_nothing(watch, line):
-    one = await watch()
-    one.fail([line] * 9)
-    await asyncio.sleep(60)
-    assert one.acts == []
-    assert "crypto" not in (await one.agent.show(await one.id()))["errors"]
-
-
 async def test_recover_joins_the_round_that_runs(watch, eventually):
     one = await watch()
     before = one.files()
@@ -161,18 +148,6 @@ async def test_recover_joins_the_round_that_runs(watch, eventually):
     removed = before.keys() - one.files().keys()
     assert removed
     assert all(PEER in name for name in removed)
-
-
-async def test_errors_that_the_log_told_while_the_agent_was_away_count(watch, eventually):
-    one = await watch()
-    await one.agent.stop()
-    one.sick.memory[f"session-{PEER}.0"] = DAMAGED
-    for _ in range(5):
-        assert not one.sick.receive(PEER)
-    await one.agent.start()
-    await eventually(lambda: one.acts == DOWN_AND_UP, within=30)
-    await eventually(lambda: one.sick.receive(PEER), within=30)
-    assert one.sick.logouts == 0
 
 
 async def test_errors_whose_session_cannot_be_told_are_a_trouble_of_the_server(watch, eventually):
@@ -191,73 +166,6 @@ async def test_errors_whose_session_cannot_be_told_are_a_trouble_of_the_server(w
     assert one.acts == []
 
 
-WAY = "agent.backends.whaticket.down_and_up:DownAndUp"
-ROUND = [
-    f"{WAY}.go_down",
-    "agent.backends.whaticket.keys:SessionKeys.copy",
-    "agent.backends.whaticket.shelf:FolderKeys.remove",
-    "agent.backends.whaticket.keys:SessionKeys._note",
-    f"{WAY}._must_stay_gone",
-    f"{WAY}.begin",
-    f"{WAY}.wait",
-]
-
-
-@pytest.mark.parametrize("point", ["", *ROUND])
-async def test_a_round_killed_at_any_step_is_done_again_and_loses_nothing(
-    watch, eventually, monkeypatch, point
-):
-    """Killed before each step of the round; "": at the point before the first one."""
-    one = await watch()
-    await one.sick.damage(PEER)
-    before = one.files()
-    with monkeypatch.context() as patched:
-        if point:
-            die_before(point, patched)
-        else:
-            patched.setenv("WA_FAILPOINT", "repair_begun:kill:1")
-        for _ in range(5):
-            assert not one.sick.receive(PEER)
-        await one.agent.dead()
-    assert before.keys() <= one.files().keys() | one.kept().keys()
-    await one.agent.start()
-    # No error comes that would begin another round.
-    await eventually(lambda: one.sick.memory.get(f"session-{PEER}.0") != DAMAGED)
-    await eventually(one.connected)
-    assert one.sick.receive(PEER)
-    assert before.keys() <= one.files().keys() | one.kept().keys()
-    assert one.files()["creds.json"] == before["creds.json"]
-    assert one.sick.logouts == 0
-    assert (await one.agent.show(await one.id()))["paired"]
-
-
-def die_before(point: str, patched: pytest.MonkeyPatch) -> None:
-    module, _, place = point.partition(":")
-    kind, _, name = place.partition(".")
-    target = getattr(import_module(module), kind)
-
-    def call(*_: Any, **__: Any) -> Any:
-        os.kill(os.getpid(), 9)
-
-    patched.setattr(target, name, call)
-
-
-async def test_a_server_that_is_gone_is_one_finding_and_no_session_is_touched(watch, eventually):
-    one = await watch()
-    id = await one.id()
-    await one.desk.go_away()
-
-    async def held() -> str:
-        return str((await one.agent.show(id))["health"]["reason"])
-
-    await eventually(held, "backend_down")
-    assert (await one.agent.do("GET", "/api/backends/desk"))["reason"] == "unreachable"
-    await asyncio.sleep(60)
-    await one.desk.listen()
-    await eventually(one.connected, within=10)
-    assert one.acts == []
-
-
 async def test_a_session_that_hangs_in_opening_is_restarted_with_its_pairing(watch, eventually):
     one = await watch()
     one.desk.faults.stuck_opening = True
@@ -266,17 +174,3 @@ async def test_a_session_that_hangs_in_opening_is_restarted_with_its_pairing(wat
     one.desk.faults.stuck_opening = False
     await eventually(one.connected)
     assert one.sick.logouts == 0
-
-
-async def test_a_server_that_refuses_every_start_opens_the_circuit_of_the_session(
-    watch, eventually
-):
-    one = await watch()
-    one.desk.faults.refuses_start = 500
-    one.sick.pace.restart_after = 100_000.0  # its server leaves it down
-    await one.sick.drop(status="DISCONNECTED")
-    await eventually(lambda: one.told("session_circuit_open", ""), within=7200)
-    one.desk.faults.refuses_start = 0
-    await one.agent.do("POST", f"/api/instance/{await one.id()}/recover?wait=120")
-    await eventually(one.connected)
-    assert await one.told("session_circuit_closed", ""), "the command that it named closed it"
