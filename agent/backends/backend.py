@@ -255,7 +255,7 @@ class Backend:
             for seat in list(self.seats.values()):
                 listener, seat.listener = seat.listener, None
                 if listener is not None:
-                    listener.on_close("its server is watched anew")
+                    listener.on_close("the watch of its server begins again")
 
     def _open(self, declared: BackendDeclaration) -> Server:
         def happened(remote: str, what: Happening) -> None:

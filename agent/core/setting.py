@@ -34,6 +34,8 @@ class Setting:
 
 
 HIDDEN = "***"
+LARGEST = 1e9
+"""Of a number that is not whole, as seconds are: sums and products of such stay finite."""
 
 Fault = tuple[tuple[str, ...], str]
 """Keys that cannot be true together, the one to blame first, and why."""
@@ -84,8 +86,9 @@ def _fault(value: Any, mark: Setting) -> str:
         return "it must be a finite number"
     if mark.low is not None and value < mark.low:
         return f"it must be at least {mark.low:g}, not {value!r}"
-    if mark.high is not None and value > mark.high:
-        return f"it must be at most {mark.high:g}, not {value!r}"
+    high = LARGEST if mark.high is None and isinstance(value, float) else mark.high
+    if high is not None and value > high:
+        return f"it must be at most {high:g}, not {value!r}"
     return mark.check(value) if mark.check is not None else ""
 
 
