@@ -1,7 +1,6 @@
 """The mark of a dataclass field that is a setting: its meaning and its range. Loading, checking,
 the example file and the forms of the page use these marks."""
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
@@ -82,12 +81,10 @@ def read_value(value: Any, default: Any, mark: Setting) -> Any:
 def _fault(value: Any, mark: Setting) -> str:
     if mark.choices and value not in mark.choices:
         return f"it must be one of {', '.join(mark.choices)}, not {value!r:.80}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "it must be a finite number"
     if mark.low is not None and value < mark.low:
         return f"it must be at least {mark.low:g}, not {value!r}"
     high = LARGEST if mark.high is None and isinstance(value, float) else mark.high
-    if high is not None and value > high:
+    if high is not None and not value <= high:  # nan is neither more nor less
         return f"it must be at most {high:g}, not {value!r}"
     return mark.check(value) if mark.check is not None else ""
 

@@ -69,7 +69,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         ("[stop]\n#\nsave = '20'", "stop.save", 3, "a number"),
         ("[memory]\nmeasure = 1", "memory.measure", 2, "true or false"),
         ("[api]\nallowed_hosts = [1]", "api.allowed_hosts", 2, "a list"),
-        ("[stop]\nsave = nan", "stop.save", 2, "finite"),
+        ("[stop]\nsave = nan", "stop.save", 2, "at most 1e+09, not nan"),
         ("[start]\nstagger = 1e308", "start.stagger", 2, "at most 1e+09"),
         ("[stop]\nsave = -1", "stop.save", 2, "at least 0.1"),
         ("[agent]\nhost = 'cron'", "agent.host", 2, "one of auto"),

@@ -162,8 +162,7 @@ async def test_what_cannot_be_said_is_refused_by_its_field(
 
 
 def test_a_link_in_the_place_of_what_is_held_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "other").write_text("of another program")
-    (tmp_path / "other").chmod(0o644)
+    (tmp_path / "other").touch(0o644)
     (tmp_path / NAME).symlink_to(tmp_path / "other")
     with pytest.raises(EngineError, match="cannot open messages"):
         Held(tmp_path, kept=True)
