@@ -3,9 +3,8 @@
 import json
 import os
 
-import pytest
-
 from tests.daemon.test_vault import connected
+from tests.lacking import not_lent
 from tests.messages.records import file_at, messages
 from tests.world.sending import PATH, keep_three, kept_in
 
@@ -79,7 +78,7 @@ async def test_messages_that_the_disk_refuses_are_a_trouble_until_they_are_kept(
 def test_another_user_of_the_workers_group_goes_on_with_what_is_kept(tmp_path):
     """V5: strong isolation gives each worker a user of its own."""
     if os.geteuid():
-        pytest.skip("only root can be two other users")
+        not_lent("only root can be two other users")
     folder = tmp_path / "a"
     folder.mkdir()
     os.chown(folder, -1, 4321)
