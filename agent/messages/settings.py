@@ -12,7 +12,7 @@ class MessagesSettings:
     keep: bool = setting(
         True, "false = nothing that arrives in a session is kept, and no program can read it")
     hours: float = setting(
-        72.0, "hours after which a message goes, also one that nobody read", low=0.1, high=8760)
+        72.0, "hours after which a message goes, read or not", low=0.1, high=8760)
     megabytes: int = setting(
         256, "of messages that one session keeps; the oldest go first", low=1, high=65536)
     most: int = setting(
