@@ -43,6 +43,7 @@ class Config:
     log: own.LogSection = field(default_factory=own.LogSection)
     api: own.ApiSection = field(default_factory=own.ApiSection)
     start: StartPolicy = field(default_factory=StartPolicy)
+    heartbeat: own.HeartbeatSection = field(default_factory=own.HeartbeatSection)
     stop: own.StopSection = field(default_factory=own.StopSection)
     health: HealthPolicy = field(default_factory=HealthPolicy)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)

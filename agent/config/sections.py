@@ -100,6 +100,15 @@ class ApiSection:
 
 
 @dataclass(frozen=True, slots=True)
+class HeartbeatSection:
+    url: str = setting(
+        "", 'http(s):// address that gets a GET each minute while the agent works, so that another'
+        ' machine tells you when it does not; "" = none', secret=True,
+        check=lambda url: "" if re.match("https?://.|$", url) else "it must begin with http(s)://",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class StopSection:
     save: float = setting(20.0, "seconds for the workers to save all sessions", low=0.1)
     prepare: float = 5.0

@@ -49,7 +49,10 @@ class Tasks:
     async def run(self) -> int:
         """Until a stop is asked for or a task fails; the exit status."""
         store = self.parts.supervision.ground.store
-        watchdog = Watchdog(self.parts.supervision.loop, store.answers)
+        settings = self.parts.supervision.settings
+        watchdog = Watchdog(
+            self.parts.supervision.loop, store.answers, lambda: settings.config.heartbeat.url
+        )
         status = 0
         try:
             async with asyncio.TaskGroup() as group:
@@ -87,6 +90,7 @@ class Tasks:
             "handover": supervision.handover.run,
             "snapshots": supervision.snapshots.run,
             "watchdog": watchdog.run,
+            "heartbeat": watchdog.beat,
             "performance log": lambda: log_performance(
                 views, lambda: settings.config.log.performance_interval
             ),

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 
+import aiohttp
 import sdnotify
 
 from agent.clock import boot_now
@@ -17,10 +18,19 @@ LONGEST_PASS = 180.0
 """Seconds: a start or a stop with a long save takes its time, and many may do so at once."""
 
 
+BEAT_EVERY, BEAT_WITHIN = 60.0, 10.0
+
+
 class Watchdog:
-    def __init__(self, loop: Loop, reach_store: Callable[[], Awaitable[object]]) -> None:
-        self._loop = loop
-        self._reach_store = reach_store
+    def __init__(
+        self,
+        loop: Loop,
+        reach_store: Callable[[], Awaitable[object]],
+        heartbeat: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`heartbeat`: the address of [heartbeat]."""
+        self._loop, self._reach_store, self._heartbeat = loop, reach_store, heartbeat
+        self._in_time = False
         self._notifier = sdnotify.SystemdNotifier()
         if self._notifier.socket is not None:
             self._notifier.socket.setblocking(False)
@@ -34,6 +44,7 @@ class Watchdog:
         warned = False
         while True:
             late = await self._what_is_late(interval)
+            self._in_time = late is None
             if late is None:
                 self.say("WATCHDOG=1")
                 warned = False
@@ -41,6 +52,26 @@ class Watchdog:
                 warned = True
                 log.error("the agent sends no watchdog ping: %s", late)
             await asyncio.sleep(interval / 2)
+
+    async def beat(self) -> None:
+        """A GET each minute while passes complete in time. Its address is a secret."""
+        failed = False
+        while True:
+            await asyncio.sleep(BEAT_EVERY)
+            if not self._in_time or not (url := self._heartbeat()):
+                continue
+            within = aiohttp.ClientTimeout(total=BEAT_WITHIN)
+            try:
+                async with (
+                    aiohttp.ClientSession(timeout=within) as client,
+                    client.get(url) as answer,
+                ):
+                    cause = "" if answer.ok else f"HTTP {answer.status}"
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                cause = type(error).__name__
+            if cause and not failed:
+                log.warning("the address of [heartbeat] url does not take the heartbeat: %s", cause)
+            failed = bool(cause)
 
     async def _what_is_late(self, limit: float) -> str | None:
         """A no-op round through the loop and the database; the part that did not answer, if any."""
