@@ -102,8 +102,7 @@ class ApiSection:
 @dataclass(frozen=True, slots=True)
 class HeartbeatSection:
     url: str = setting(
-        "", 'http(s):// address that gets a GET each minute while the agent works, so that another'
-        ' machine tells you when it does not; "" = none', secret=True,
+        "", 'gets a GET each minute while passes complete in time; "" = no heartbeat', secret=True,
         check=lambda url: "" if re.match("https?://.|$", url) else "it must begin with http(s)://",
     )  # fmt: skip
 

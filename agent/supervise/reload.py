@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from agent.clock import boot_now
 from agent.config.config import Config, Declaration
-from agent.config.rules import changes_that_need_restart
+from agent.config.load import changes_that_need_restart
 from agent.config.tables import shared_sessions, worker_settings
 from agent.errors import WaError
 from agent.log import about

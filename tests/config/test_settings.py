@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from agent.config.config import Config, Declaration
 from agent.config.config import sections as section_names
 from agent.config.declaration import BackendDeclaration, with_secrets
-from agent.config.load import NAMED, find_lines, load_config
+from agent.config.load import NAMED, changes_that_need_restart, find_lines, load_config
 from agent.config.render import FIRST, render_config, without_secrets
-from agent.config.rules import changes_that_need_restart
 from agent.core.findings.memory import memory_budget
 from agent.core.reconnect import ReasonDelay
 from agent.errors import ConfigError
