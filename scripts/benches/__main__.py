@@ -1,4 +1,4 @@
-"""Measure one subject, print its table, and keep table and plot in .cache/bench/."""
+"""Measure one subject, print its table, and keep it in .cache/bench/."""
 
 import argparse
 import signal
@@ -6,7 +6,6 @@ import sys
 
 from scripts.benches import footprint
 from scripts.benches.machine import CACHE
-from scripts.benches.plot import draw
 from scripts.benches.report import Report
 
 
@@ -80,9 +79,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _finish(report: Report) -> int:
     written = report.write(CACHE)
-    (CACHE / f"{report.subject}.svg").write_text(draw(report), encoding="utf-8")
     print(report.markdown())
-    print(f"written: {written[0]}, beside it .json and .svg", file=sys.stderr)
+    print(f"written: {written[0]}, beside it .json", file=sys.stderr)
     missed = [row.measure for row in report.rows if row.met is False]
     for measure in missed:
         print(f"goal not met: {measure}", file=sys.stderr)

@@ -7,7 +7,6 @@ host = "process"
 [start]
 stagger = 0
 login_every = 0
-disk_free = {disk_free}
 
 [worker]
 burst = 500
@@ -30,5 +29,3 @@ kinds = ["message*"]
 oldest = true
 """
 """Nobody waits longer for what was killed on purpose than the fault lasted."""
-FREE, LITTLE = 200 << 20, 8 << 20
-"""Bytes that must be free for a start: the default, and on a small disk."""

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benches.processes import tree
-from scripts.messages import hardships
 from scripts.messages.beds import Bed
-from scripts.messages.hardships import Hardships
 from scripts.messages.supervised import Supervised
 from tests.daemon.conftest import RunningAgent, workers_in
 
@@ -48,17 +46,14 @@ class Faults:
         target: Supervised,
         plain: Sequence[Supervised],
         chance: random.Random,
-        hard: Hardships | None = None,
     ) -> None:
         self._bed, self._agent, self._ids = bed, agent, ids
-        self._target, self._plain, self._chance, self._hard = target, plain, chance, hard
+        self._target, self._plain, self._chance = target, plain, chance
         self._weights = {
             name.format(below=bed.below): weight
             for name, weight in WEIGHTS.items()
             if bed.below or "{below}" not in name
         } | (OF_PACKS if packed else {})
-        if hard is not None:
-            self._weights |= hardships.WEIGHTS
         self._starting = asyncio.Lock()
         self.done: Counter[str] = Counter()
 
@@ -73,9 +68,7 @@ class Faults:
 
     async def _do(self, name: str) -> None:
         who, _, what = name.rpartition(" ")
-        if self._hard is not None and name in hardships.WEIGHTS:
-            await self._hard.befall(self._chance.choice(self._ids), name)
-        elif what == "cut":
+        if what == "cut":
             await self._bed.cut(self._chance.uniform(0.5, LONGEST_CUT))
         elif who == "agent":
             await self._to_agent(what)

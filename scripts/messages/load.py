@@ -6,14 +6,13 @@ import random
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from scripts.messages.agent_settings import FREE, LITTLE, SETTINGS
-from scripts.messages.beds import CONTACTS, BaileysBed, Bed, NotNow, ask
+from scripts.messages.agent_settings import SETTINGS
+from scripts.messages.beds import CONTACTS, Bed, NotNow, ask
 from scripts.messages.consumers import Target, read_on
 from scripts.messages.faults import Faults
-from scripts.messages.hardships import Hardships
 from scripts.messages.plain import PlainBot
 from scripts.messages.tally import Tally
 from tests.daemon.conftest import RunningAgent
@@ -27,8 +26,6 @@ PLAIN_STILL = 40.0
 LONGEST = 1200.0
 """Seconds after the last fault: a session may be in a back-off of minutes."""
 LOOK = 2.0
-FLOOD = 200
-"""Messages that come at once."""
 PATIENCE = 30.0
 """Seconds for which what a plain bot did not take yet is waited for, once the sessions took all."""
 
@@ -46,9 +43,7 @@ class Run:
         *,
         plain: int,
         say: Say,
-        disk: Path | None = None,
     ) -> None:
-        """`disk`: its own, which is filled; hostile contacts and floods come with it."""
         self._root, self._bed, self._say = root, bed, say
         self._pack = options.pack
         self._chance = random.Random(options.seed)
@@ -56,14 +51,10 @@ class Run:
         self.plain = {f"b{n}": Tally(f"plain bot {n}") for n in range(1, plain + 1)}
         self.bots: dict[str, PlainBot] = {}
         self._number = 0
-        self._seed, self._disk = options.seed, disk
         self.codes: list[str] = []  # of sessions that lost their pairing
 
-    async def play(
-        self, messages: int, rate: float, every: float, longest: float = float("inf")
-    ) -> None:
-        """`messages` in each direction, or what is said in `longest` seconds; `rate` a second in
-        all, a fault `every` so many seconds."""
+    async def play(self, messages: int, rate: float, every: float) -> None:
+        """`messages` in each direction; `rate` a second in all, a fault `every` so many seconds."""
         async with AsyncExitStack() as stack:
             await self._open(stack)
             self._say(
@@ -75,9 +66,7 @@ class Run:
             ]
             stack.callback(lambda: [task.cancel() for task in readers])
             async with self._under_faults(every):
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(longest):
-                        await self._talk(messages, rate)
+                await self._talk(messages, rate)
             self._say(f"all is said after {self.faults.done.total()} faults; reading to the end")
             await self._until_done()
             for task in readers:
@@ -90,10 +79,9 @@ class Run:
         self.target.process.begin()
         stack.push_async_callback(self.target.process.end)
         config = self._root / "agent.toml"
-        free = FREE if self._disk is None else LITTLE
-        settings = SETTINGS.format(port=self.target.port, pack=self._pack, disk_free=free)
+        settings = SETTINGS.format(port=self.target.port, pack=self._pack)
         config.write_text(settings, encoding="utf-8")
-        self.agent = RunningAgent((self._disk or self._root) / "state", config)
+        self.agent = RunningAgent(self._root / "state", config)
         self.agent.log = GrowingLog(self._root / "agent.log")
         self.agent.connections = 32 + 2 * len(self.ours)
         stack.push_async_callback(self.agent.close)
@@ -108,11 +96,6 @@ class Run:
             stack.push_async_callback(bot.end)
             await bot.open(id)
         bots = [bot.process for bot in self.bots.values()]
-        hard = None
-        if self._disk is not None:
-            assert isinstance(self._bed, BaileysBed)
-            hard = Hardships(self._bed, self.agent, self._flood, self._seed)
-            await hard.begin([*self.ours])
         self.faults = Faults(
             bed=self._bed,
             agent=self.agent,
@@ -121,15 +104,7 @@ class Run:
             target=self.target.process,
             plain=bots,
             chance=self._chance,
-            hard=hard,
         )
-
-    async def _flood(self, id: str) -> None:
-        tally = self.ours[id]
-        for _ in range(FLOOD):
-            self._number += 1
-            text = f"in {id} flood {self._number}"
-            tally.said[text] = await self._bed.say(id, CONTACTS[0], text, self._number)
 
     @asynccontextmanager
     async def _under_faults(self, every: float) -> AsyncIterator[None]:

@@ -11,12 +11,27 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from scripts.real_evolution.server import RealServer, real_server
+from tests.daemon.conftest import RunningAgent
 from tests.daemon.line import Line, line_to
 from tests.standin.baileys.run import WhatsApp, make_certificate
 
 MADE_WITHIN = 60.0
 """Seconds for each step of a pairing."""
 PAIRED_SHARE = 0.6
+SETTINGS = """\
+[agent]
+host = "process"
+
+[start]
+stagger = 0
+first_check = 0.2
+
+[memory]
+total = 0
+
+[worker]
+watchdog = 60
+"""
 Seen = TypeVar("Seen")
 
 
@@ -77,3 +92,16 @@ async def open_bed(source: Path, place: Path, sessions: int) -> AsyncIterator[Be
                 yield bed
     finally:
         await asyncio.to_thread(whatsapp.end)
+
+
+@asynccontextmanager
+async def running_agent(place: Path, more: str, listen: str) -> AsyncIterator[RunningAgent]:
+    config = place / "agent.toml"
+    config.write_text(SETTINGS + more)
+    agent = RunningAgent(place / "state", config)
+    agent.listen = listen
+    try:
+        await agent.start({"CACHE_PATH": str(place / "cache")})
+        yield agent
+    finally:
+        await agent.close()

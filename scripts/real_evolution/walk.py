@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.outages.beds import running_agent
-from scripts.real_evolution.bed import Bed, open_bed, until
+from scripts.real_evolution.bed import Bed, open_bed, running_agent, until
 from scripts.real_evolution.proxy import Proxy
 from scripts.real_evolution.server import KEY
 from tests.daemon.conftest import RunningAgent

@@ -1,1 +1,0 @@
-"""Real outages in real time: what they cost beyond their own length."""
