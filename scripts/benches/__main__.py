@@ -24,10 +24,6 @@ def main(argv: list[str]) -> int:
         from scripts.benches import baileys
 
         report = baileys.measure(options.instances, quick=options.quick)
-    elif options.subject == "thousand":
-        from scripts.benches import thousand
-
-        report = thousand.measure(options.instances)
     else:
         from scripts.benches import compare
 
@@ -65,9 +61,6 @@ def _parser() -> argparse.ArgumentParser:
         subject = subjects.add_parser(name, help=meaning)
         subject.add_argument("--instances", type=int, default=8, metavar="N", help="sessions")
         subject.add_argument("--quick", action="store_true", help="one round, shorter windows")
-    words = "an agent with packs of Baileys sessions: created, adopted, back after an outage"
-    subject = subjects.add_parser("thousand", help=words)
-    subject.add_argument("--instances", type=int, default=1000, metavar="N", help="sessions")
     subject = subjects.add_parser("compare", help="this checkout's agent beside another commit's")
     subject.add_argument("commit", metavar="COMMIT", help="what it is compared with")
     subject.add_argument("--instances", type=int, default=200, metavar="N", help="sessions")

@@ -39,13 +39,7 @@ def report(run: Run, options: argparse.Namespace, seconds: float) -> str:
         f"Engine {options.engine}{packs}, seed {options.seed}, {run.faults.done.total()} faults in"
         f" {seconds:.0f} s ({faults}); the target was begun {run.target.process.starts} times."
     )
-    parts = [words, table([*run.ours.values()])]
-    if run.plain:
-        parts.append(table([*run.plain.values()]))
-        lost = sum(max(bot.codes - 1, 0) for bot in run.bots.values())
-        begun = (f"{run.plain[id].name} {bot.process.starts} times" for id, bot in run.bots.items())
-        parts.append(f"Begun: {', '.join(begun)}. Pairings that they lost: {lost}.")
-    return "\n\n".join(parts)
+    return f"{words}\n\n{table([*run.ours.values()])}"
 
 
 def why_left_out(options: argparse.Namespace) -> str:
@@ -72,9 +66,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--every", type=float, default=2.0, metavar="SECONDS", help="between two faults"
     )
-    parser.add_argument(
-        "--plain", type=int, metavar="N", help="plain Baileys bots beside them, default 1"
-    )
     parser.add_argument("--pack", type=int, default=1, metavar="N", help="sessions of one Node")
     parser.add_argument("--markdown", action="store_true", help="print the table only")
     options = parser.parse_args(argv)
@@ -86,12 +77,11 @@ def main(argv: Sequence[str]) -> int:
     if reason:
         print(f"scripts/chaos: {reason}", file=sys.stderr)
         return 2
-    plain = (1 if options.plain is None else options.plain) if options.engine == "baileys" else 0
     if not options.markdown:
         print(f"On {this_machine()}.\n", flush=True)
     root = Path(tempfile.mkdtemp(prefix="wa-messages-", dir="/var/tmp"))
     bed = BEDS[options.engine](root)
-    run = Run(root, bed, options, plain=plain, say=_say)
+    run = Run(root, bed, options, say=_say)
     begun = time.monotonic()
     try:
         asyncio.run(run.play(options.messages, options.rate, options.every))

@@ -33,9 +33,6 @@ OF_PACKS = {"pack killed": 3, "pack frozen": 1}
 
 
 class Faults:
-    """`every`: seconds between two of them, on average; `plain`: bots that share the fate of
-    sessions: each kill of a Node and of a worker is one of a bot, too."""
-
     def __init__(
         self,
         *,
@@ -44,11 +41,10 @@ class Faults:
         ids: Sequence[str],
         packed: bool,
         target: Supervised,
-        plain: Sequence[Supervised],
         chance: random.Random,
     ) -> None:
         self._bed, self._agent, self._ids = bed, agent, ids
-        self._target, self._plain, self._chance = target, plain, chance
+        self._target, self._chance = target, chance
         self._weights = {
             name.format(below=bed.below): weight
             for name, weight in WEIGHTS.items()
@@ -75,11 +71,7 @@ class Faults:
         elif who == "webhook's target":
             await self._hurt(self._target.pids, what)
         else:
-            chosen = self._chance.randrange(len(self._ids) + len(self._plain))
-            if chosen >= len(self._ids):
-                await self._hurt(self._plain[chosen - len(self._ids)].pids, what)
-                return
-            worker, keeper, below = self._processes(self._ids[chosen])
+            worker, keeper, below = self._processes(self._chance.choice(self._ids))
             some = [self._chance.choice(below)] if below else []
             await self._hurt({"worker": [worker], "pack": [keeper]}.get(who, some), what)
 

@@ -5,7 +5,7 @@ import asyncio
 import random
 import time
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from scripts.messages.agent_settings import SETTINGS
 from scripts.messages.beds import CONTACTS, Bed, NotNow, ask
 from scripts.messages.consumers import Target, read_on
 from scripts.messages.faults import Faults
-from scripts.messages.plain import PlainBot
 from scripts.messages.tally import Tally
 from tests.daemon.conftest import RunningAgent
 from tests.waiting import GrowingLog
@@ -21,19 +20,15 @@ from tests.waiting import GrowingLog
 AGAIN = 0.2
 STILL = 180.0
 """Seconds without anything new, all sessions connected, after which what is missing is lost."""
-PLAIN_STILL = 40.0
-"""The same where only plain bots miss something."""
 LONGEST = 1200.0
 """Seconds after the last fault: a session may be in a back-off of minutes."""
 LOOK = 2.0
-PATIENCE = 30.0
-"""Seconds for which what a plain bot did not take yet is waited for, once the sessions took all."""
 
 Say = Callable[[str], None]
 
 
 class Run:
-    """`ours` and `plain` tell what became of the messages."""
+    """`ours` tells what became of the messages."""
 
     def __init__(
         self,
@@ -41,15 +36,12 @@ class Run:
         bed: Bed,
         options: Namespace,
         *,
-        plain: int,
         say: Say,
     ) -> None:
         self._root, self._bed, self._say = root, bed, say
         self._pack = options.pack
         self._chance = random.Random(options.seed)
         self.ours = {f"s{n}": Tally(f"s{n}") for n in range(1, options.sessions + 1)}
-        self.plain = {f"b{n}": Tally(f"plain bot {n}") for n in range(1, plain + 1)}
-        self.bots: dict[str, PlainBot] = {}
         self._number = 0
         self.codes: list[str] = []  # of sessions that lost their pairing
 
@@ -57,9 +49,7 @@ class Run:
         """`messages` in each direction; `rate` a second in all, a fault `every` so many seconds."""
         async with AsyncExitStack() as stack:
             await self._open(stack)
-            self._say(
-                f"{len(self.ours)} sessions and {len(self.bots)} programs beside them are connected"
-            )
+            self._say(f"{len(self.ours)} sessions are connected")
             readers = [
                 asyncio.create_task(read_on(self.agent, id, tally), name=f"reader of {id}")
                 for id, tally in self.ours.items()
@@ -91,18 +81,12 @@ class Run:
         await self.agent.start(self._bed.environment)
         for id in self.ours:
             await self._bed.add(self.agent, id)
-        for id in self.plain:
-            self.bots[id] = bot = PlainBot(self._root / id, self._bed)
-            stack.push_async_callback(bot.end)
-            await bot.open(id)
-        bots = [bot.process for bot in self.bots.values()]
         self.faults = Faults(
             bed=self._bed,
             agent=self.agent,
             ids=[*self.ours],
             packed=self._pack > 1,
             target=self.target.process,
-            plain=bots,
             chance=self._chance,
         )
 
@@ -122,23 +106,13 @@ class Run:
         share = -(-messages // len(self.ours))
         pause = len(self.ours) / rate
         telling = asyncio.create_task(self._tell(), name="progress")
-        beside = [
-            asyncio.create_task(self._both_ways(id, tally, share, pause), name=tally.name)
-            for id, tally in self.plain.items()
-        ]
         try:
             async with asyncio.TaskGroup() as tasks:
                 for id, tally in self.ours.items():
                     tasks.create_task(self._both_ways(id, tally, share, pause), name=id)
-            if beside:
-                await asyncio.wait(beside, timeout=PATIENCE)
         finally:
-            for task in (telling, *beside):
-                task.cancel()
-            await asyncio.wait({telling, *beside})
-        for task in beside:
-            if not task.cancelled():
-                task.result()
+            telling.cancel()
+            await asyncio.wait({telling})
 
     async def _both_ways(self, id: str, tally: Tally, count: int, pause: float) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -163,16 +137,13 @@ class Run:
             text, to = f"out {id} {n}", CONTACTS[n % len(CONTACTS)]
             while True:
                 try:
-                    if id in self.bots:
-                        await self.bots[id].send(to, text)
-                    else:
-                        await ask(
-                            self.agent,
-                            "POST",
-                            f"/api/instance/{id}/messages",
-                            {"to": to, "text": text},
-                            **{"Idempotency-Key": text},
-                        )
+                    await ask(
+                        self.agent,
+                        "POST",
+                        f"/api/instance/{id}/messages",
+                        {"to": to, "text": text},
+                        **{"Idempotency-Key": text},
+                    )
                     break
                 except NotNow:
                     await asyncio.sleep(AGAIN)
@@ -191,23 +162,19 @@ class Run:
         lost = [f"{id}: its pairing is lost" for id in self.codes]
         return lost + [line for tally in self.ours.values() for line in tally.broke()]
 
-    def _all(self) -> Sequence[Tally]:
-        return [*self.ours.values(), *self.plain.values()]
-
     async def _until_done(self) -> None:
         """Until all has arrived, or nothing more comes to sessions that are all connected."""
         begun = changed = time.monotonic()
         before: object = None
         while True:
             await self._count()
-            seen = [[len(t.read), len(t.posted), len(t.got)] for t in self._all()]
+            seen = [[len(t.read), len(t.posted), len(t.got)] for t in self.ours.values()]
             now = time.monotonic()
             if seen != before:
                 before, changed = seen, now
-            if all(tally.is_done() for tally in self._all()) and await self._all_connected():
+            if all(tally.is_done() for tally in self.ours.values()) and await self._all_connected():
                 return
-            ours = all(tally.is_done() for tally in self.ours.values())
-            if now - changed > (PLAIN_STILL if ours else STILL) and await self._all_connected():
+            if now - changed > STILL and await self._all_connected():
                 return
             if now - begun > LONGEST:
                 self._say(f"not all was read to the end within {LONGEST:.0f} s")
@@ -216,15 +183,13 @@ class Run:
 
     async def _count(self) -> None:
         self.target.count(self.ours)
-        for id, tally in (self.ours | self.plain).items():
+        for id, tally in self.ours.items():
             try:
                 for text, whatsapps in await self._bed.got(id):
                     if text.startswith("out "):
                         tally.got[text].add(whatsapps)
             except NotNow:
                 pass
-        for id, bot in self.bots.items():
-            await bot.count(self.plain[id])
 
     async def _all_connected(self) -> bool:
         """Those whose pairing is lost wait for nobody."""
