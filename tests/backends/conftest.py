@@ -2,19 +2,24 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.backends.evolution import Evolution
-from agent.backends.server import Server
+from agent.backends.backend import Backend
+from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import Claim, InstanceId
+from agent.core.breaker import BreakerPolicy
+from agent.core.model import Claim, Instance, InstanceId, SessionRecord
+from agent.core.words import ADOPTED, Happening
+from agent.link.client import Listener
+from agent.supervise.facts import Facts
 from tests.standin.evolution import KEY, StandIn, Times
-from tests.standin.evolution.instances import Instance
+from tests.standin.evolution.instances import Instance as There
 from tests.world import virtual
 
 
@@ -28,32 +33,72 @@ def virtual_clocks() -> Iterator[None]:
         yield
 
 
+def make_backend(declared: BackendDeclaration, root: Path) -> Backend:
+    """`root`: its folder is in it."""
+    backends = Backends(
+        root=root,
+        instances={},
+        store=None,  # type: ignore[arg-type]
+        wake=lambda _id: None,
+        look_again=lambda _id, _outage: None,
+        note=lambda _entry: None,
+        breaker=lambda: BreakerPolicy(5, 600.0),
+    )
+    return Backend(declared, InstanceId(declared.name), backends, secret=declared)
+
+
+async def take(
+    backend: Backend,
+    remote: str,
+    *,
+    adopted: bool = True,
+    paired: bool = False,
+    heard: Callable[[Claim], None] = lambda _claim: None,
+    happened: Callable[[Happening], None] = lambda _what: None,
+) -> None:
+    """Let it watch the session of that name. `heard` and `happened`: what its seat tells."""
+    id = InstanceId(remote)
+    settings = {"backend": backend.name, "remote": remote, ADOPTED: adopted}
+    instance = Instance(id, backend.declared.engine, True, settings)
+    known = Facts(instance, SessionRecord(paired=paired))
+    backend.shared.instances[id] = known  # type: ignore[index]
+    await asyncio.sleep(0)  # its task has its first turn
+    await backend.take(id)
+    told = Listener(lambda _, it: heard(it), lambda _, it: happened(it), lambda _: None)
+    backend.attach(id, told)
+
+
 @dataclass
 class Watched:
     """A server's task, the stand-in that it watches, and what it said."""
 
     standin: StandIn
-    api: Evolution
-    server: Server
-    said: list[InstanceId | None] = field(default_factory=list)
+    server: Backend
+    said: list[Claim] = field(default_factory=list)
     folder: Path = Path()
 
     async def hold(
         self, name: str, state: str = "open", *, adopted: bool = True, paired: bool = False
-    ) -> Instance:
+    ) -> There:
         """A session that has been on the server for long."""
         instance = self.standin.add(name, state)
         await self.watch(name, adopted=adopted, paired=paired or state == "open")
         return instance
 
     async def watch(self, name: str, *, adopted: bool = True, paired: bool = False) -> None:
-        await self.server.hold(InstanceId(name), name, adopted=adopted, paired=paired, account="")
+        await take(self.server, name, adopted=adopted, paired=paired, heard=self.said.append)
+
+    async def do(self, what: str, id: str = "one", /, **args: object) -> Mapping[str, Any]:
+        """As a pass or an order does it."""
+        return await self.server.seats[InstanceId(id)].call(what, args, timeout=120)
 
     def claim(self, name: str = "one") -> Claim:
-        return self.server.facts[InstanceId(name)].claim
+        fact = self.server.seats[InstanceId(name)].fact
+        assert fact is not None
+        return fact.claim
 
     def says(self, name: str = "one") -> str:
-        fact = self.server.facts.get(InstanceId(name))
+        fact = self.server.seats[InstanceId(name)].fact
         if fact is None:
             return "nothing"
         proved = fact.proved_at() is not None
@@ -96,12 +141,10 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
             standin = await StandIn.open(version, times=times or Times())
             stack.push_async_callback(standin.close)
             declared = declare(standin.url, **more)
-            api = Evolution(declared, tmp_path / "evo")
-            said: list[InstanceId | None] = []
-            server = Server(declared, api, said.append, lambda _claim: None)
+            server = make_backend(declared, tmp_path)
             task = asyncio.create_task(server.run(), name="server")
             stack.push_async_callback(_end, task)
-            return Watched(standin, api, server, said, tmp_path / "evo")
+            return Watched(standin, server, folder=tmp_path / "evo")
 
         yield begin
 

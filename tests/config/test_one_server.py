@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.backends.adoption import one_server
+from agent.backends.declared import one_server
 from agent.config.declaration import BackendDeclaration
 
 HERE = "http://127.0.0.1:8080"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.backends.adoption import session_meant
+from agent.backends.declared import session_meant
 from agent.core.model import RemoteSession
 from agent.errors import NotFound, Refused
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from agent.backends.server import Server
-from agent.backends.whaticket.api import Whaticket
 from agent.backends.whaticket.contract import BackendSettings
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import Claim, InstanceId
 from agent.core.words import Happening
+from tests.backends.conftest import make_backend, take
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
 from tests.standin.whaticket.session import Pace, Session
 
@@ -36,8 +35,7 @@ class Bench:
     happened: list[tuple[str, Happening]] = field(default_factory=list)
 
     def begin(self) -> None:
-        self.api = Whaticket(self.declared, self.root / "wt", lambda *it: self.happened.append(it))
-        self.server = Server(self.declared, self.api, lambda _: None, lambda _: None)
+        self.server = make_backend(self.declared, self.root)
         self.task = asyncio.create_task(self.server.run(), name="server")
 
     async def end(self) -> None:
@@ -55,14 +53,25 @@ class Bench:
 
     async def hold(self, remote: str, *, adopted: bool = True) -> InstanceId:
         id = InstanceId(remote)
-        await self.server.hold(id, remote, adopted=adopted, paired=False, account="")
+        await take(
+            *(self.server, remote),
+            adopted=adopted,
+            happened=lambda it: self.happened.append((remote, it)),
+        )
         return id
 
+    async def do(self, what: str, id: str = "7", /, **args: object) -> Mapping[str, Any]:
+        """As a pass or an order does it."""
+        return await self.server.seats[InstanceId(id)].call(what, args, timeout=600)
+
     def claim(self, remote: str = "7") -> Claim:
-        return self.server.facts[InstanceId(remote)].claim
+        fact = self.server.seats[InstanceId(remote)].fact
+        assert fact is not None
+        return fact.claim
 
     def status(self, remote: str = "7") -> str:
-        return str(self.claim(remote).status) if InstanceId(remote) in self.server.facts else ""
+        seat = self.server.seats[InstanceId(remote)]
+        return "" if seat.fact is None else str(seat.fact.claim.status)
 
     async def until(self, probe: Callable[[], object], within: float) -> None:
         begun = boot_now()
@@ -104,6 +113,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[OpenBench]:
             declared = BackendDeclaration("wt", "whaticket", standin.url, own=settings)
             opened = Bench(standin, tmp_path, declared)
             opened.begin()
+            await asyncio.sleep(0)  # its task has its first turn
             stack.push_async_callback(opened.end)
             return opened
 

@@ -189,7 +189,7 @@ async def test_errors_reach_their_session_also_after_a_restart(
     at = await bench(logs=(f"file:{log.parent}/*.log", "command:/nowhere/program"))
     theirs = await at.paired()
     await at.paired("8")
-    await at.until(lambda: "/nowhere/program" in at.server.claim.sentence, 20)
+    await at.until(lambda: "/nowhere/program" in at.server.sentence, 20)
     await theirs.damage(PEER)
     for _ in range(300):
         theirs.receive(PEER)
