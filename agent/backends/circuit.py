@@ -60,10 +60,6 @@ class Circuit:
         left = self.breaker.opens_in(boot_now(), self.policy())
         return f"its circuit is open for at most {left:.0f} s more after {failures} failures"
 
-    def take_over(self, opened_ago: float) -> None:
-        """Open it as the agent before this one left it."""
-        self.breaker = Breaker(self.policy().failures, boot_now() - max(0.0, opened_ago))
-
     def lets(self, id: InstanceId) -> bool:
         """Whether this session may wait for its turn, or has it."""
         if self.trial is None and self._is_calm:

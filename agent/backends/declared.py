@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from yarl import URL
 
 from agent.backends.backend import TAKE_OVER, Backend, Member, Seat, Shared
 from agent.clock import boot_now
@@ -39,8 +40,6 @@ log = logging.getLogger(__name__)
 RETRY_AFTER = 5.0
 FRESH = 1.0
 """Seconds for which a good check lets sessions try: many that come back together share it."""
-LATEST_CIRCUITS = 1000
-"""The most entries of the journal that may hold a circuit's last change."""
 LET_GO = "let_go:{}/"
 """A fact in the database of a session whose instance an operator deleted; the server's name of it
 follows."""
@@ -64,18 +63,9 @@ class Backends(Shared):
     # agent and reload
 
     async def take_over(self, declared: Collection[BackendDeclaration]) -> None:
-        """Watch the sessions again that the agent before this one watched, and open the circuits
-        that it left open."""
+        """Watch the sessions again that the agent before this one watched."""
         for declaration in declared:
-            await self._declare(declaration)
-        newest: dict[object, JournalEntry] = {}
-        kinds = ("circuit_open", "circuit_closed")
-        for entry in await self.store.history(kinds=kinds, limit=LATEST_CIRCUITS):
-            newest.setdefault(entry.detail.get("backend"), entry)
-        for backend in self.all.values():
-            last = newest.get(str(backend.name))
-            if last is not None and last.kind == "circuit_open":
-                backend.circuit.take_over(time.time() - last.wall)
+            backend = await self._declare(declaration)
             # The name of a run outlives the agent: what was watched goes on.
             for id, its in backend.members.items():
                 if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
@@ -381,13 +371,12 @@ def one_server(backends: Sequence[BackendDeclaration]) -> Iterator[str]:
         if overlap and same:
             yield (
                 f"backend {first.name} and backend {second.name} are one server"
-                f" ({urlsplit(first.url).netloc.rpartition('@')[2]}), and adopt of both takes the"
-                " same sessions: each of them becomes two instances, which both repair it"
+                f" ({URL(first.url).authority}), and adopt of both takes the same sessions: each of"
+                " them becomes two instances, which both repair it"
             )
 
 
-def _place(url: str) -> tuple[str | None, int, str]:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme.lower() == "https" else 80)
-    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
-    return host, port, parts.path.rstrip("/")
+def _place(url: str) -> tuple[str | None, int | None, str]:
+    parts = URL(url)
+    host = "127.0.0.1" if parts.host == "localhost" else parts.host
+    return host, parts.port, parts.path.rstrip("/")
