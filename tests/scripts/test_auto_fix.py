@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from agent.backends.whaticket import once
-from agent.backends.whaticket.shelf import Shelf
+from agent.backends.whaticket.keys import Shelf
 from agent.errors import ConfigError
 from tests.conftest import Eventually
 from tests.standin.whaticket import words

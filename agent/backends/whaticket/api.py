@@ -182,8 +182,8 @@ class Whaticket:
 
         async def work() -> None:
             if self.own.hang_up is None or not self.keys.stores:
-                if plan := await self.keys.plan_all(way.id):
-                    await self.keys.copy(way.id, plan, "the session starts over")
+                if plan := await self.keys.all(way.id):
+                    await self.keys.copy(way.id, plan, "the session starts over", whole=True)
                 await self.calls.do(f"renew {way.id}", "new_qr", way.id)
             else:
                 await way.start_over()

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.backends.declared import one_server
-from agent.backends.whaticket.redis import RedisKeys
+from agent.backends.whaticket.keys import RedisKeys
 from agent.cli.doctor.access import Agent, agent_of, lines_for
 from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
 from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets

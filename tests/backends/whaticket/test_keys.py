@@ -10,8 +10,7 @@ import pytest
 
 from agent.backends.whaticket import damage
 from agent.backends.whaticket.api import CLOSE_WITHIN
-from agent.backends.whaticket.keys import SessionKeys
-from agent.backends.whaticket.shelf import KEEP, FolderKeys, Shelf
+from agent.backends.whaticket.keys import KEEP, FolderKeys, SessionKeys, Shelf
 from agent.clock import boot_now
 from agent.errors import EngineError, InvalidRequest
 from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, Killed, OpenBench, die_at
@@ -157,7 +156,7 @@ async def test_a_renewal_keeps_all_keys_and_shows_a_code(bench: OpenBench, prese
         assert at.auth()["creds.json"] == before["creds.json"]
 
 
-CHANGES = ("os.unlink", "os.rename", "os.fsync", "agent.backends.whaticket.shelf.write_whole")
+CHANGES = ("os.unlink", "os.rename", "os.fsync", "agent.backends.whaticket.keys.write_whole")
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -172,8 +171,8 @@ async def test_killed_at_each_step_and_run_again_nothing_is_lost(
         for name, text in paired_keys("551100000007", [PEER], LIDS).items():
             await theirs.write("7", name, text)
         before = await theirs.load("7")
-        plan = await keys.plan_records("7", [PEER], damaged=False)
-        plan = await keys.plan_all("7") if whole else plan
+        plan = await keys.plan("7", [PEER], damaged=False)
+        plan = await keys.all("7") if whole else plan
         with monkeypatch.context() as patched:
             die_at(step, patched, *CHANGES)
             try:
