@@ -176,8 +176,9 @@ class Backend:
     """The sessions that have not come back since it is up again."""
     asking: set[InstanceId] = field(default_factory=set)
     """Sessions that want to try, and wait for a good check."""
-    waiting: "deque[Seat]" = field(default_factory=deque)
+    waiting: "set[Seat]" = field(default_factory=set)
     """The seats of this round that are not looked at yet."""
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
     _looks: "dict[Seat, asyncio.Task[None]]" = field(default_factory=dict)
     _tasks: Tasks = field(default_factory=lambda: Tasks(_crashed))
     """The looks and the check that are under way."""
@@ -292,7 +293,6 @@ class Backend:
                 lists.cancel()
                 looks.cancel()
         finally:
-            self.waiting.clear()
             await self._tasks.cancel()
             self.api = self.claim = self.next_check = None
             self.sessions = ()
@@ -370,8 +370,6 @@ class Backend:
             for seat in self.seats.values():
                 seat.looked = 0.0
             self.look_soon.set()
-        if not claim.up:
-            self.waiting.clear()
         if self.checked_wall is None and claim.up and boot_now() - self.started_at < TAKE_OVER:
             self.down = False  # the sessions of a server that is well never count as away
             self._wake(self.members)
@@ -393,39 +391,37 @@ class Backend:
 
     async def _look_around(self, api: ServerApi) -> None:
         """Rounds of looks, each in a task of its own: one that hangs delays no other. A round that
-        begins earlier leaves out what was just looked at: a thousand sessions are held at once."""
-        next_round = latest = boot_now()
+        begins early has only the sessions that were just held or acted on."""
+        next_round = boot_now()
         while True:
             self.look_soon.clear()
+            early = boot_now() < next_round
+            next_round = next_round if early else boot_now() + EVERY
             if self.up:
                 due = set(api.due())
-                seats = [it for it in self.seats.values() if it.remote in due]
-                seats = [seat for seat in seats if seat.looked <= latest]
+                seats = [seat for seat in self.seats.values() if seat.remote in due]
                 # Those without a proof first: the others are looked at as they opened lately.
-                self.waiting = deque(sorted(seats, key=lambda it: (it.is_proved, it.looked)))
-                self._begin_looks()
-            if latest >= next_round:
-                next_round = latest + EVERY
+                for seat in sorted(seats, key=lambda it: (it.is_proved, it.looked)):
+                    if seat not in self._looks and not (early and seat.looked):
+                        self.waiting.add(seat)
+                        self._looks[seat] = self._tasks.start(
+                            self._look(seat), f"look at {seat.id}"
+                        )
             await _until_set(self.look_soon, max(next_round - boot_now(), 0.0))
-            latest = boot_now()
-            latest -= EVERY if latest < next_round else 0.0
-
-    def _begin_looks(self) -> None:
-        while self.waiting and len(self._looks) < LOOKS:
-            seat = self.waiting.popleft()
-            if self.seats.get(seat.id) is seat and seat not in self._looks:
-                self._looks[seat] = self._tasks.start(self._look(seat), f"look at {seat.id}")
 
     async def _look(self, seat: "Seat") -> None:
         try:
-            await seat.ask()
+            async with self._turns:
+                self.waiting.discard(seat)
+                if self.up:
+                    await seat.ask()
         except EngineError as error:
             if isinstance(error, ServerDown):
                 self.check_soon.set()
             log.debug("%s: %s", self.name, error)
         finally:
+            self.waiting.discard(seat)
             del self._looks[seat]
-            self._begin_looks()
 
     # its sessions
 

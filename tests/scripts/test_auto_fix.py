@@ -246,12 +246,6 @@ def test_a_variable_that_cannot_be_used_is_named(name: str, value: str) -> None:
     assert name in str(caught.value) and "hush" not in str(caught.value)
 
 
-def test_a_variable_without_effect_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    once.read_settings({**GIVEN, **dict.fromkeys(once.GONE.split(), "1")})
-    said = capsys.readouterr().err
-    assert all(f"{name} has no effect" in said for name in once.GONE.split())
-
-
 @pytest.mark.parametrize("argv", [[], ["--all"], ["../x"], ["all", "--dry-run"], ["7", "--reset"]])
 def test_other_arguments_are_refused(argv: list[str]) -> None:
     assert once.main(argv, GIVEN) == 2

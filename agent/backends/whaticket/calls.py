@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.backends.http import Answer, Http, ServerDown
 from agent.backends.whaticket.contract import BackendSettings, Route, cannot
-from agent.backends.whaticket.log_lines import Turn
+from agent.backends.whaticket.logs import Turn
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus

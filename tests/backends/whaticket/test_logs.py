@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.whaticket.calls import Row
-from agent.backends.whaticket.log_files import Found, LogFiles, Owners
-from agent.backends.whaticket.log_lines import LineReader, LogError, Turn, words_of
+from agent.backends.whaticket.logs import (
+    Found,
+    LineReader,
+    LogError,
+    LogFiles,
+    Owners,
+    Turn,
+    words_of,
+)
 from agent.core.findings import crypto_patterns as crypto
 from tests.backends.whaticket.conftest import OTHER, PEER, OpenBench
 from tests.standin.whaticket import words
@@ -163,7 +169,7 @@ def test_a_line_has_its_own_time_in_any_zone(tmp_path: Path, form: str, shift: i
     assert [now - it.at for it in found] == pytest.approx([1000, 200, 5], abs=2)
 
 
-ROWS = [Row("7", "Shop"), Row("8", "Office"), Row("9", "Twin"), Row("10", "Twin")]
+ROWS = {"7": "Shop", "8": "Office", "9": "Twin", "10": "Twin"}
 CASES = [("Shop", "8", "7"), ("Twin", "", ""), ("", "whatsapp-8", "8"), ("", "app-out", "")]
 
 
@@ -175,7 +181,7 @@ def test_whose_an_error_is(named: str, hint: str, whose: str) -> None:
     assert owners.whose(found) == whose
     owners.whose(Found(Turn("9", True), 980.0))
     assert owners.whose(found) == (whose or "9")  # the one that reconnects
-    owners.know(ROWS[:1])
+    owners.know({"7": "Shop"})
     assert owners.whose(found) == "7"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from agent.backends.whaticket import round as rounds
+from agent.backends.whaticket import once as rounds
 from agent.backends.whaticket.keys import RedisKeys, SessionKeys, Shelf
 from agent.core.findings.crypto_window import CryptoPolicy
 from agent.errors import EngineError
@@ -21,7 +21,7 @@ from tests.standin.whaticket.keys import RedisKeys as TheirRedis
 from tests.standin.whaticket.keys import paired_keys
 
 CHANGES = (
-    *("agent.backends.whaticket.round.write_whole", "agent.backends.whaticket.keys.write_whole"),
+    *("agent.backends.whaticket.once.write_whole", "agent.backends.whaticket.keys.write_whole"),
     *("agent.backends.http:Http.ask", "os.unlink"),
 )
 
