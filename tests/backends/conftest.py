@@ -10,14 +10,10 @@ from typing import Any
 import pytest
 
 from agent.backends.backend import Backend
-from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.breaker import BreakerPolicy
-from agent.core.model import Claim, Instance, InstanceId, SessionRecord
-from agent.core.words import ADOPTED, Happening
-from agent.link.client import Listener
-from agent.supervise.facts import Facts
+from agent.core.model import Claim, InstanceId
+from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn, Times
 from tests.standin.evolution.instances import Instance as There
 from tests.world import virtual
@@ -33,47 +29,35 @@ def virtual_clocks() -> Iterator[None]:
         yield
 
 
-def make_backend(declared: BackendDeclaration, root: Path) -> Backend:
-    """`root`: its folder is in it."""
-    backends = Backends(
-        root=root,
-        instances={},
-        store=None,  # type: ignore[arg-type]
-        wake=lambda _id: None,
-        look_again=lambda _id, _outage: None,
-        note=lambda _entry: None,
-        breaker=lambda: BreakerPolicy(5, 600.0),
-    )
-    return Backend(declared, InstanceId(declared.name), backends, secret=declared)
+@dataclass
+class Bench:
+    """A server's task."""
 
+    server: Backend
 
-async def take(
-    backend: Backend,
-    remote: str,
-    *,
-    adopted: bool = True,
-    paired: bool = False,
-    heard: Callable[[Claim], None] = lambda _claim: None,
-    happened: Callable[[Happening], None] = lambda _what: None,
-) -> None:
-    """Let it watch the session of that name. `heard` and `happened`: what its seat tells."""
-    id = InstanceId(remote)
-    settings = {"backend": backend.name, "remote": remote, ADOPTED: adopted}
-    instance = Instance(id, backend.declared.engine, True, settings)
-    known = Facts(instance, SessionRecord(paired=paired))
-    backend.shared.instances[id] = known  # type: ignore[index]
-    await asyncio.sleep(0)  # its task has its first turn
-    await backend.take(id)
-    told = Listener(lambda _, it: heard(it), lambda _, it: happened(it), lambda _: None)
-    backend.attach(id, told)
+    async def do(self, what: str, id: str = "one", /, **args: object) -> Mapping[str, Any]:
+        """As a pass or an order does it."""
+        return await self.server.seats[InstanceId(id)].call(what, args, timeout=600)
+
+    def claim(self, name: str = "one") -> Claim:
+        fact = self.server.seats[InstanceId(name)].fact
+        assert fact is not None
+        return fact.claim
+
+    async def until(self, probe: Callable[[], object], within: float) -> float:
+        """Wait until `probe` is true; the seconds that it took."""
+        begun = boot_now()
+        while not probe():
+            assert boot_now() - begun < within, f"not within {within} s"
+            await asyncio.sleep(0.25)
+        return boot_now() - begun
 
 
 @dataclass
-class Watched:
+class Watched(Bench):
     """A server's task, the stand-in that it watches, and what it said."""
 
     standin: StandIn
-    server: Backend
     said: list[Claim] = field(default_factory=list)
     folder: Path = Path()
 
@@ -88,15 +72,6 @@ class Watched:
     async def watch(self, name: str, *, adopted: bool = True, paired: bool = False) -> None:
         await take(self.server, name, adopted=adopted, paired=paired, heard=self.said.append)
 
-    async def do(self, what: str, id: str = "one", /, **args: object) -> Mapping[str, Any]:
-        """As a pass or an order does it."""
-        return await self.server.seats[InstanceId(id)].call(what, args, timeout=120)
-
-    def claim(self, name: str = "one") -> Claim:
-        fact = self.server.seats[InstanceId(name)].fact
-        assert fact is not None
-        return fact.claim
-
     def says(self, name: str = "one") -> str:
         fact = self.server.seats[InstanceId(name)].fact
         if fact is None:
@@ -106,14 +81,6 @@ class Watched:
         if status == "CONNECTED" and not proved:
             return "unproved"
         return f"{status} {fact.claim.reason}".strip()
-
-    async def until(self, probe: Callable[[], object], within: float) -> float:
-        """Wait until `probe` is true; the seconds that it took."""
-        begun = boot_now()
-        while not probe():
-            assert boot_now() - begun < within, f"not within {within} s; it says {self.says()}"
-            await asyncio.sleep(0.25)
-        return boot_now() - begun
 
     async def until_it_says(self, words: str, within: float, name: str = "one") -> float:
         return await self.until(lambda: self.says(name) == words, within)
@@ -144,7 +111,7 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
             server = make_backend(declared, tmp_path)
             task = asyncio.create_task(server.run(), name="server")
             stack.push_async_callback(_end, task)
-            return Watched(standin, server, folder=tmp_path / "evo")
+            return Watched(server, standin, folder=tmp_path / "evo")
 
         yield begin
 

@@ -13,8 +13,9 @@ from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.words import NO_PROOF
 from agent.errors import EngineError, Refused
 from agent.supervise.facts import Facts
-from tests.backends.conftest import Watch, Watched, declare, make_backend, take
+from tests.backends.conftest import Watch, Watched, declare
 from tests.backends.hostile import answer, hostile, reset, silent, stream
+from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY
 
 CONNECT = "GET /instance/connect"

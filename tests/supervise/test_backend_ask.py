@@ -1,18 +1,17 @@
 """Before a session tries its backend's server has answered a check, one for all who ask."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from agent.backends import backend as module
 from agent.backends.backend import Backend
-from agent.backends.declared import FRESH, Backends
+from agent.backends.declared import FRESH
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
 from agent.supervise.facts import Facts
+from tests.fakes.servers import make_backends
 
 A, B = InstanceId("a"), InstanceId("b")
 
@@ -28,15 +27,8 @@ def facts(id):
 @pytest.fixture
 def house(tmp_path: Path):
     sessions, woken = {id: facts(id) for id in (A, B)}, []
-    backends = Backends(
-        root=tmp_path,
-        instances=sessions,
-        store=None,
-        wake=woken.append,
-        look_again=lambda id, outage: None,
-        note=lambda _: asyncio.get_running_loop().create_future(),
-        breaker=lambda: BreakerPolicy(5, 600.0),
-    )
+    backends = make_backends(tmp_path, woken.append)
+    backends.instances = sessions
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
     backends.all["evo"] = one = Backend(declared, InstanceId("evo"), backends)
     one.down, one.checked_wall = False, 0.0

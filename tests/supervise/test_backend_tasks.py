@@ -12,22 +12,14 @@ from agent.backends.declared import Backends
 from agent.backends.evolution import Evolution
 from agent.backends.server import Listed
 from agent.config.declaration import BackendDeclaration
-from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.supervise.facts import Facts
+from tests.fakes.servers import make_backends
 
 
 @pytest.fixture
 def backends(tmp_path: Path) -> Backends:
-    return Backends(
-        root=tmp_path,
-        instances={},
-        store=None,
-        wake=lambda _: None,
-        look_again=lambda id, outage: None,
-        note=lambda _: asyncio.get_running_loop().create_future(),
-        breaker=lambda: BreakerPolicy(5, 600.0),
-    )
+    return make_backends(tmp_path)
 
 
 URL = "http://127.0.0.1:1"

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from agent.backends.whaticket.contract import BackendSettings
-from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import Claim, InstanceId
+from agent.core.model import InstanceId
 from agent.core.words import Happening
-from tests.backends.conftest import make_backend, take
+from tests.backends.conftest import Bench as TaskBench
+from tests.fakes.servers import make_backend, take
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
 from tests.standin.whaticket.session import Pace, Session
 
@@ -26,7 +26,7 @@ LIDS = {PEER: "123456789012345"}
 
 
 @dataclass
-class Bench:
+class Bench(TaskBench):
     """A server's task, the stand-in that it watches, and what both said."""
 
     standin: StandIn
@@ -60,24 +60,9 @@ class Bench:
         )
         return id
 
-    async def do(self, what: str, id: str = "7", /, **args: object) -> Mapping[str, Any]:
-        """As a pass or an order does it."""
-        return await self.server.seats[InstanceId(id)].call(what, args, timeout=600)
-
-    def claim(self, remote: str = "7") -> Claim:
-        fact = self.server.seats[InstanceId(remote)].fact
-        assert fact is not None
-        return fact.claim
-
     def status(self, remote: str = "7") -> str:
         seat = self.server.seats[InstanceId(remote)]
         return "" if seat.fact is None else str(seat.fact.claim.status)
-
-    async def until(self, probe: Callable[[], object], within: float) -> None:
-        begun = boot_now()
-        while not probe():
-            assert boot_now() - begun < within, f"not within {within} s"
-            await asyncio.sleep(0.25)
 
     def auth(self, id: str = "7") -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (self.root / "auth" / id).iterdir()}
@@ -111,7 +96,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[OpenBench]:
             } | own
             settings = BackendSettings(**own)  # type: ignore[arg-type]
             declared = BackendDeclaration("wt", "whaticket", standin.url, own=settings)
-            opened = Bench(standin, tmp_path, declared)
+            opened = Bench(make_backend(declared, tmp_path), standin, tmp_path, declared)
             opened.begin()
             await asyncio.sleep(0)  # its task has its first turn
             stack.push_async_callback(opened.end)

@@ -40,7 +40,7 @@ async def test_one_peers_keys_go_and_can_be_put_back(bench: OpenBench) -> None:
     at, theirs = await resting(bench)
     await at.paired("70")
     neighbour, before = at.auth("70"), at.auth()
-    await at.do("regenerate_keys", peers=[f"{PEER}.12"])
+    await at.do("regenerate_keys", "7", peers=[f"{PEER}.12"])
     after = at.auth()
     assert set(before) - set(after) == REMOVED and at.auth("70") == neighbour
     assert all(after[name] == before[name] for name in after)
@@ -48,17 +48,17 @@ async def test_one_peers_keys_go_and_can_be_put_back(bench: OpenBench) -> None:
 
     at.standin.requests.clear()
     with pytest.raises(EngineError) as caught:
-        await at.do("regenerate_keys", peers=["5599888887777"])
+        await at.do("regenerate_keys", "7", peers=["5599888887777"])
     assert caught.value.code == "nothing_to_remove" and at.acts == []
-    [shown] = (await at.do("command", name="removed"))["removed"]
-    await at.do("command", name="restore_removed", arguments={"name": shown["name"]})
+    [shown] = (await at.do("command", "7", name="removed"))["removed"]
+    await at.do("command", "7", name="restore_removed", arguments={"name": shown["name"]})
     assert theirs.status == "CONNECTED" and not theirs.receive(PEER)  # the damaged one is back
     assert {name: at.auth()[name] for name in before} == before
     assert (
-        len((await at.do("command", name="removed"))["removed"]) == 2
+        len((await at.do("command", "7", name="removed"))["removed"]) == 2
     )  # what stood in its way was not lost either
     with pytest.raises(EngineError) as caught:
-        await at.do("command", name="restore_removed", arguments={"name": shown["name"]})
+        await at.do("command", "7", name="restore_removed", arguments={"name": shown["name"]})
     assert caught.value.code == "put_back_already"
 
 
@@ -93,7 +93,7 @@ async def test_what_stops_a_repair(bench: OpenBench, code: str) -> None:
     creds = at.auth()["creds.json"]
     FAULTS[code](at)
     with pytest.raises(EngineError) as caught:
-        await at.do("regenerate_keys", peers=[PEER])
+        await at.do("regenerate_keys", "7", peers=[PEER])
     assert PEER not in str(caught.value)
     assert caught.value.code == code and bool(at.acts) is (code not in ("session_damaged", "files"))
     if code in ("still_connected", "session_damaged"):
@@ -103,20 +103,20 @@ async def test_what_stops_a_repair(bench: OpenBench, code: str) -> None:
         return
     if code == "session_damaged":  # a start would replace them with empty ones
         with pytest.raises(EngineError):
-            await at.do("restart")
-        await at.do("renew", confirmed=True)
-        assert ((await at.do("command", name="removed"))["removed"])[0]["whole"]
+            await at.do("restart", "7")
+        await at.do("renew", "7", confirmed=True)
+        assert ((await at.do("command", "7", name="removed"))["removed"])[0]["whole"]
     elif code != "pairing_lost":
         await at.until(lambda: theirs.status == "CONNECTED", 20)
 
 
 async def test_a_caller_who_leaves_stops_no_repair(bench: OpenBench) -> None:
     at, theirs = await resting(bench)
-    asking = asyncio.create_task(at.do("regenerate_keys", peers=[PEER]))
+    asking = asyncio.create_task(at.do("regenerate_keys", "7", peers=[PEER]))
     await at.until(lambda: theirs.status == "DISCONNECTED", 5)
     asking.cancel()
     with pytest.raises(EngineError) as caught:
-        await at.do("regenerate_keys", peers=[OTHER])
+        await at.do("regenerate_keys", "7", peers=[OTHER])
     assert caught.value.code == "busy"
     await at.end()  # the agent stops
     await at.until(lambda: theirs.status == "CONNECTED", 5)
@@ -125,7 +125,7 @@ async def test_a_caller_who_leaves_stops_no_repair(bench: OpenBench) -> None:
 async def test_a_session_that_does_not_come_up_again_delays_no_stop(bench: OpenBench) -> None:
     at, theirs = await resting(bench)
     at.standin.faults.stuck_opening = True
-    asking = asyncio.create_task(at.do("regenerate_keys", peers=[PEER]))
+    asking = asyncio.create_task(at.do("regenerate_keys", "7", peers=[PEER]))
     await at.until(lambda: theirs.status == "OPENING", 10)
     begun = boot_now()
     await at.end()
@@ -140,19 +140,19 @@ async def test_a_renewal_keeps_all_keys_and_shows_a_code(bench: OpenBench, prese
     if preset == "spec":
         at.standin.faults.refuses_start = 400
         with pytest.raises(EngineError):
-            await at.do("renew", confirmed=True)
+            await at.do("renew", "7", confirmed=True)
         assert at.auth() == before
         at.standin.faults.refuses_start = 0
-        await at.do("connect")
+        await at.do("connect", "7")
         await at.until(lambda: theirs.status == "CONNECTED", 10)
-    await at.do("renew", confirmed=True)
+    await at.do("renew", "7", confirmed=True)
     assert theirs.status == "qrcode" and theirs.logouts == 0
     removal = Shelf(at.root / "wt/removed").all("7")[-1]
     assert {it.name: it.content for it in removal.records} == before
     if preset == "spec":
         theirs.scan()
         await at.until(lambda: theirs.status == "CONNECTED", 10)
-        await at.do("command", name="restore_removed", arguments={"name": removal.name})
+        await at.do("command", "7", name="restore_removed", arguments={"name": removal.name})
         assert at.auth()["creds.json"] == before["creds.json"]
 
 

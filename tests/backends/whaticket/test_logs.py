@@ -211,7 +211,7 @@ async def test_errors_reach_their_session_also_after_a_restart(
     assert len(at.errors()) == 1
     await at.until(lambda: at.status() == "CONNECTED", 10)
     at.standin.log(f"Disconnected session: {theirs.name}, reason: CONFLICT")
-    await at.until(lambda: (at.claim().proof_age or 0.0) > 9.0, 30)
+    await at.until(lambda: (at.claim("7").proof_age or 0.0) > 9.0, 30)
     await theirs.end()
     theirs.status = "DISCONNECTED"
-    await at.until(lambda: at.claim().reason == "conflict", 6)
+    await at.until(lambda: at.claim("7").reason == "conflict", 6)

@@ -75,13 +75,13 @@ async def test_a_disconnect_that_logs_out_is_never_used(bench: OpenBench, preset
     before = set(at.auth())
     for repair in ("disconnect", "regenerate_keys", "disconnect"):
         with pytest.raises(EngineError) as caught:
-            await at.do(repair, peers=[PEER])
+            await at.do(repair, "7", peers=[PEER])
         assert caught.value.code == "not_supported" and "pairing" in str(caught.value)
         theirs.pace.restart_after = 0.3
         await theirs.drop()  # it is down, and comes back by itself
-    assert at.claim().useless == ("reconnect",)
+    assert at.claim("7").useless == ("reconnect",)
     await at.until(lambda: theirs.status == "CONNECTED", 10)
-    await at.do("restart")
+    await at.do("restart", "7")
     await at.until(lambda: theirs.status == "CONNECTED", 10)
     route = {"ticketz": "GET /whatsappsession/refresh/7"}.get(preset, "POST /whatsappsession/7")
     assert at.acts == [route] and theirs.logouts == 0 and set(at.auth()) == before

@@ -12,7 +12,7 @@ from agent.backends.backend import Backend
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import Claim, InstanceId, ServerClaim
 from agent.core.reasons import reason_of
-from tests.backends.conftest import make_backend, take
+from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn
 from tests.standin.evolution.instances import Instance
 from tests.trial.hostile.serving.acts import ADOPTED, NAMES, PAIRED
