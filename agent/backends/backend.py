@@ -1,7 +1,11 @@
-"""One declared backend: the task that watches its server, its outages, and its sessions' seats.
+"""One declared backend: the task of its server, its outages, and its sessions' seats.
+
+The task reads the server's list, looks at the sessions that are not known to be well, and keeps
+what the server said of each with the time of its proof. What the server does wrong stays its own:
+each request has a deadline, and no session waits for another.
 
 During an outage its sessions wait (`backend_down`); when it is over, the agent checks them one
-after another. A session reads and acts through its seat in the server's task, as through a link.
+after another. A session reads and acts through its seat, as through a link to a worker.
 """
 
 import asyncio
@@ -12,14 +16,15 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.backends.circuit import Circuit, Noted
+from agent.backends.circuit import Circuit
 from agent.backends.http import ServerDown
-from agent.backends.server import Server, ServerApi, until_set
+from agent.backends.server import ServerApi
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.breaker import BreakerPolicy, BreakerState
@@ -27,10 +32,13 @@ from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import (
     UNIT_ABSENT,
     Category,
+    Claim,
+    ClaimFact,
     Happening,
     Instance,
     InstanceId,
     JournalEntry,
+    RemoteSession,
     ServerClaim,
     SessionRecord,
     UnitState,
@@ -39,16 +47,37 @@ from agent.core.model import (
 from agent.core.reconnect import needs_connect
 from agent.core.view import InstanceView
 from agent.core.words import UNREACHED, is_adopted
-from agent.engines.tasks import Tasks, cancel
-from agent.errors import ConfigError, EngineError, HostError, InvalidRequest, LinkError, WaError
+from agent.engines.tasks import Tasks, runs
+from agent.errors import (
+    ConfigError,
+    EngineError,
+    HostError,
+    InvalidRequest,
+    LinkError,
+    Refused,
+    WaError,
+)
 from agent.link.client import Listener
 from agent.link.wire import Hello
 from agent.store.database import Store
 
 log = logging.getLogger(__name__)
 
-AGAIN = 5.0
-"""Seconds until files that cannot be read, and a task that ended by a fault, are tried again."""
+EVERY = 5.0
+"""Seconds between two rounds of looks, between two lists of a server that is down, and until files
+that cannot be read, and a task that ended by a fault, are tried again."""
+SOON = 1.0
+"""Seconds between two lists where a failed request asks for one."""
+LOOKS = 30
+"""The most looks at once, so that an outage of a thousand sessions leaves the loop to others."""
+LOOK_LIMIT = 8.0
+"""Seconds for one look, or 0.8 of a request's time if that is less."""
+_LOOK_SHARE = 0.8
+STEADY = 60.0
+"""Seconds without another account after which a session is again the one that was held: two servers
+behind one address tell of both in turn."""
+_NOTED_AT_ONCE = 50
+"""Claims, between which other tasks have their turn."""
 LOOK_EVERY = 30.0
 TAKE_OVER = 3.0
 """Seconds that a start waits for the first answer of servers."""
@@ -87,7 +116,7 @@ class Shared:
     """Begin a pass of that session."""
     look_again: Callable[[InstanceId, bool], None]
     """Its server is back. True: after an outage, from before which no claim proves anything."""
-    note: Callable[[JournalEntry], Noted]
+    note: Callable[[JournalEntry], object]
     breaker: Callable[[], BreakerPolicy]
     create: Callable[[Instance], Coroutine[Any, Any, InstanceView]] = field(init=False)
     crypto_patterns: Sequence[CryptoPattern] = ()
@@ -116,16 +145,23 @@ class Backend:
     asked."""
     secret: BackendDeclaration | None = None
     """The declaration with its key, as last read."""
-    server: Server | None = None
+    api: ServerApi | None = None
+    """None: its server is not asked."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """For its task: its server is up or away, its list or its key is another."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Its first check has ended, or its server cannot be asked."""
+    check_soon: asyncio.Event = field(default_factory=asyncio.Event)
+    look_soon: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float = 0.0
     next_look: float = 0.0
     """When it is time to look for sessions to adopt."""
+    next_check: float | None = None
+    """When the list is read again."""
     claim: ServerClaim | None = None
     """What the last request for its list told; None: none yet since its task began."""
+    sessions: tuple[RemoteSession, ...] = ()
+    """The last list."""
     checked_at: float = float("-inf")
     checked_wall: float | None = None
     version: str = ""
@@ -140,6 +176,13 @@ class Backend:
     """The sessions that have not come back since it is up again."""
     asking: set[InstanceId] = field(default_factory=set)
     """Sessions that want to try, and wait for a good check."""
+    waiting: "set[Seat]" = field(default_factory=set)
+    """The seats of this round that are not looked at yet."""
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
+    _looks: "dict[Seat, asyncio.Task[None]]" = field(default_factory=dict)
+    _tasks: Tasks = field(default_factory=lambda: Tasks(_crashed))
+    """The looks and the check that are under way."""
+    _checking: "asyncio.Task[None] | None" = None
     _slow: deque[float] = field(default_factory=lambda: deque(maxlen=12))
     """The seconds that its last answers took."""
     _cause: str = ""
@@ -167,7 +210,7 @@ class Backend:
     def sentence(self) -> str:
         """Why it is not well, for people."""
         if self.unread:
-            return f"{self.unread}; the agent reads it again every {AGAIN:g} s"
+            return f"{self.unread}; the agent reads it again every {EVERY:g} s"
         if self.claim is None:
             return "the agent has not checked its server yet"
         if not self.claim.up:
@@ -209,7 +252,7 @@ class Backend:
             except Exception:
                 log.exception("the task of backend %s ended: a fault of the agent", self.name)
             self.news.clear()
-            await until_set(self.news, AGAIN)
+            await _until_set(self.news, EVERY)
 
     async def read_key_again(self) -> bool:
         """After a change of the files that hold its key or password: whether the server is asked
@@ -223,58 +266,162 @@ class Backend:
     async def _watch(self, declared: BackendDeclaration) -> None:
         """Until another key is read. `declared`: with its key. ConfigError: a file that it names
         cannot be used."""
-        self.server = server = self._open(declared)
-        self.unread, self.started_at, task = "", boot_now(), None
+        self.api = api = self._open(declared)
+        self.unread, self.started_at = "", boot_now()
         try:
-            for id in [id for id in self.seats if id in self.shared.instances]:
+            for seat in [it for id, it in self.seats.items() if id in self.shared.instances]:
                 try:
-                    await self._hold(id)
+                    await self._hold(seat)
                 except WaError as error:
                     log.warning("%s", error)
-                    self.leave(id)
-            task = asyncio.create_task(server.run(), name=f"server {self.name}")
-            task.add_done_callback(lambda _: self.news.set())
-            await asyncio.sleep(0)  # cancelled before its first turn it would close no connection
-            while self.secret is declared and not task.done():
-                self.news.clear()
-                self.judge()
-                try:
-                    await self.shared.discover(self)
-                except WaError as error:
-                    log.error("cannot adopt sessions of backend %s: %s", self.name, error)
-                again = [boot_now() + LOOK_EVERY]
-                again += [self.next_look] if self.up else []
-                again += [self.away_since + PATIENCE] if self.away_since and not self.down else []
-                await until_set(self.news, max(min(again) - boot_now(), 0.0))
-            if task.done():
-                task.result()
+                    self.leave(seat.id)
+            async with asyncio.TaskGroup() as group:
+                lists = group.create_task(self._read_lists(api), name=f"lists of {self.name}")
+                looks = group.create_task(self._look_around(api), name=f"looks at {self.name}")
+                while self.secret is declared:
+                    self.news.clear()
+                    self.judge()
+                    try:
+                        await self.shared.discover(self)
+                    except WaError as error:
+                        log.error("cannot adopt sessions of backend %s: %s", self.name, error)
+                    again = [boot_now() + LOOK_EVERY]
+                    again += [self.next_look] if self.up else []
+                    if self.away_since and not self.down:
+                        again.append(self.away_since + PATIENCE)
+                    await _until_set(self.news, max(min(again) - boot_now(), 0.0))
+                lists.cancel()
+                looks.cancel()
         finally:
-            self.server = None
-            await (server.api.close() if task is None else cancel(task))
-            self.claim = None
-            for seat in list(self.seats.values()):
-                listener, seat.listener = seat.listener, None
-                if listener is not None:
-                    listener.on_close("the watch of its server begins again")
+            await self._tasks.cancel()
+            self.api = self.claim = self.next_check = None
+            self.sessions = ()
+            await api.close()
+            for id, seat in list(self.seats.items()):
+                self.seats[id] = Seat(self, id, seat.run, unheard=seat.unheard)
+                if seat.listener is not None:
+                    seat.listener.on_close("the watch of its server begins again")
 
-    def _open(self, declared: BackendDeclaration) -> Server:
+    def _open(self, declared: BackendDeclaration) -> ServerApi:
         def happened(remote: str, what: Happening) -> None:
-            id = server.id_of(remote)
-            if id is not None and id in self.seats:
-                self.seats[id].happened(what)
+            if (seat := self._seat_of(remote)) is not None:
+                seat.happened(what)
 
         folder = self.shared.root / self.name
-        api: ServerApi
         if declared.engine == "evolution":
             from agent.backends.evolution import Evolution
 
-            api = Evolution(declared, folder)
-        else:
-            from agent.backends.whaticket.api import Whaticket
+            return Evolution(declared, folder)
+        from agent.backends.whaticket.api import Whaticket
 
-            api = Whaticket(declared, folder, happened, patterns=self.shared.crypto_patterns)
-        server = Server(declared, api, self._changed, self.checked)
-        return server
+        return Whaticket(declared, folder, happened, patterns=self.shared.crypto_patterns)
+
+    async def check(self) -> ServerClaim:
+        """Read the list now; callers at the same time share one request."""
+        if self.api is not None:
+            if not runs(self._checking):
+                check = self._check(self.api)
+                self._checking = self._tasks.start(check, f"list of {self.name}")
+            assert self._checking is not None
+            await asyncio.wait([self._checking])  # its end by the task is not that of its callers
+        return self.claim or ServerClaim(False, "not_checked", "its watch begins again")
+
+    async def _read_lists(self, api: ServerApi) -> None:
+        while True:
+            begun = boot_now()
+            self.check_soon.clear()
+            await self.check()
+            self.next_check = begun + (api.list_every if self.up else EVERY)
+            await _until_set(self.check_soon, max(self.next_check - boot_now(), SOON))
+            await asyncio.sleep(max(begun + SOON - boot_now(), 0.0))
+
+    async def _check(self, api: ServerApi) -> None:
+        count = len(self.sessions) if self.claim is not None else None
+        try:
+            listed = await api.sessions()
+        except ServerDown as down:
+            api.away()
+            self.checked(ServerClaim(False, down.reason, str(down)))
+            return
+        except EngineError as error:
+            self.checked(ServerClaim(True, "", str(error), sessions=count))
+            return
+        except Exception:
+            log.exception("cannot read the list of %s: a fault of the agent", self.name)
+            self.checked(ServerClaim(False, "garbage", "its list cannot be read"))
+            return
+        new, self.sessions = listed.sessions != self.sessions, listed.sessions
+        claim = ServerClaim(
+            *(True, listed.reason, listed.warning, api.version, listed.seconds),
+            sessions=len(listed.sessions),
+        )
+        self.checked(claim, listed=new)
+        for number, seat in enumerate(list(self.seats.values())):
+            if seat.fact is not None:  # a list tells of pairings and ends
+                seat.note()
+            if number % _NOTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def checked(self, claim: ServerClaim, *, listed: bool = False) -> None:
+        """The list was read, or was not; `listed`: it is another one."""
+        before, self.claim = self.claim, claim
+        news = before is None or _state(before) != _state(claim)
+        if news and claim.up:
+            for seat in self.seats.values():
+                seat.looked = 0.0
+            self.look_soon.set()
+        if self.checked_wall is None and claim.up and boot_now() - self.started_at < TAKE_OVER:
+            self.down = False  # the sessions of a server that is well never count as away
+            self._wake(self.members)
+        self.known.set()
+        if claim.up:
+            self._slow.append(claim.seconds)
+        self.checked_at, self.checked_wall = boot_now(), time.time()
+        self.version = claim.version or self.version
+        self._note_warning()
+        if claim.up or self.down:  # before, it may be a blink
+            self._note_cause()
+        self.circuit.checked(up=claim.up, seconds=claim.seconds)
+        if news or listed:
+            self.next_look = 0.0  # new sessions may match `adopt`
+            self.news.set()
+        if claim.up and not self.down:  # after an outage they are woken in turn
+            asking, self.asking = self.asking, set()
+            self._wake(asking)
+
+    async def _look_around(self, api: ServerApi) -> None:
+        """Rounds of looks, each in a task of its own: one that hangs delays no other. A round that
+        begins early has only the sessions that were just held or acted on."""
+        next_round = boot_now()
+        while True:
+            self.look_soon.clear()
+            early = boot_now() < next_round
+            next_round = next_round if early else boot_now() + EVERY
+            if self.up:
+                due = set(api.due())
+                seats = [seat for seat in self.seats.values() if seat.remote in due]
+                # Those without a proof first: the others are looked at as they opened lately.
+                for seat in sorted(seats, key=lambda it: (it.is_proved, it.looked)):
+                    if seat not in self._looks and not (early and seat.looked):
+                        self.waiting.add(seat)
+                        self._looks[seat] = self._tasks.start(
+                            self._look(seat), f"look at {seat.id}"
+                        )
+            await _until_set(self.look_soon, max(next_round - boot_now(), 0.0))
+
+    async def _look(self, seat: "Seat") -> None:
+        try:
+            async with self._turns:
+                self.waiting.discard(seat)
+                if self.up:
+                    await seat.ask()
+        except EngineError as error:
+            if isinstance(error, ServerDown):
+                self.check_soon.set()
+            log.debug("%s: %s", self.name, error)
+        finally:
+            self.waiting.discard(seat)
+            del self._looks[seat]
 
     # its sessions
 
@@ -287,7 +434,7 @@ class Backend:
         """Watch it. False: that costs no login, for the server has it connected already."""
         new, its = id not in self.seats, self.shared.instances[id]
         try:
-            seat = await self._seat(id)
+            seat = await self.take(id)
             claim = (await seat.call("probe", timeout=FIRST_LOOK))["claim"]
             paired, adopted = its.record.paired, its.instance.adopted
             if logs_in := needs_connect(claim, paired=paired, adopted=adopted):
@@ -301,74 +448,51 @@ class Backend:
             raise
 
     async def restart(self, id: InstanceId) -> None:
-        await (await self._seat(id)).call("restart", timeout=RESTART_TIMEOUT)
+        await (await self.take(id)).call("restart", timeout=RESTART_TIMEOUT)
+
+    async def take(self, id: InstanceId) -> "Seat":
+        """Watch a session from now on."""
+        seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8)))
+        await self._hold(seat)
+        return seat
 
     def leave(self, id: InstanceId) -> None:
-        self.seats.pop(id, None)
-        if self.server is not None:
-            self.server.release(id)
+        """Watch it no more; the session itself stays as it is."""
+        seat = self.seats.pop(id, None)
+        if seat is not None and seat.remote and self.api is not None:
+            if (look := self._looks.get(seat)) is not None:
+                look.cancel()
+            self.api.forget(seat.remote)
 
     def attach(self, id: InstanceId, listener: Listener) -> "Seat":
         """`listener` gets the last claim at once, and what happened before."""
         seat = self.seats.get(id)
-        if self.server is None or seat is None:
+        if self.api is None or seat is None:
             raise LinkError(f"cannot reach {id}: its server is not watched", code="gone")
         seat.listener = listener
-        self._changed(id)
+        seat.tell()
         unheard, seat.unheard = seat.unheard, deque(maxlen=MOST_UNHEARD)
         for what in unheard:
             listener.on_happening(seat.run, what)
         return seat
 
-    async def _seat(self, id: InstanceId) -> "Seat":
-        seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8)))
-        await self._hold(id)
-        return seat
-
-    async def _hold(self, id: InstanceId) -> None:
-        if self.server is None:
+    async def _hold(self, seat: "Seat") -> None:
+        id = seat.id
+        if self.api is None:
             raise HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
         instance, record = self.shared.instances[id].instance, self.shared.instances[id].record
-        await self.server.hold(
-            id,
-            instance.remote or id,
-            adopted=is_adopted(instance.settings),
-            paired=record.paired,
-            account=record.account,
-        )
+        remote, adopted = instance.remote or id, is_adopted(instance.settings)
+        if seat.remote == remote:
+            return
+        if (holder := self._seat_of(remote)) is not None:
+            cause = f"{holder.id} watches it"
+            raise Refused(f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken")
+        await self.api.hold(remote, adopted=adopted, paired=record.paired, account=record.account)
+        seat.remote, seat.owner = remote, record.account
+        self.look_soon.set()
 
-    # what the task tells
-
-    def _changed(self, id: InstanceId | None) -> None:
-        """News of a session; None: of the server's state or its list."""
-        if id is None:
-            self.next_look = 0.0  # new sessions may match `adopt`
-            self.news.set()
-        elif self.server is not None and (claim := self.server.last_words(id)) is not None:
-            seat = self.seats.get(id)
-            if seat is not None and seat.listener is not None:
-                seat.listener.on_claim(seat.run, claim)
-
-    def checked(self, claim: ServerClaim) -> None:
-        """Each list that was read, or was not."""
-        before, self.claim = self.claim, claim
-        if self.checked_wall is None and claim.up and boot_now() - self.started_at < TAKE_OVER:
-            self.down = False  # the sessions of a server that is well never count as away
-            self.wake_members()
-        self.known.set()
-        if claim.up:
-            self._slow.append(claim.seconds)
-        self.checked_at, self.checked_wall = boot_now(), time.time()
-        self.version = claim.version or self.version
-        self._note_warning()
-        if claim.up or self.down:  # before, it may be a blink
-            self._note_cause()
-        self.circuit.checked(up=claim.up, seconds=claim.seconds)
-        if before is None or before.up != claim.up:
-            self.news.set()
-        if claim.up and not self.down:  # after an outage they are woken in turn
-            asking, self.asking = self.asking, set()
-            self._wake(asking)
+    def _seat_of(self, remote: str) -> "Seat | None":
+        return next((seat for seat in self.seats.values() if seat.remote == remote), None)
 
     # outages
 
@@ -390,15 +514,12 @@ class Backend:
             self._note_cause()
         elif self.away_since is None:
             self.away_since = boot_now()
-            self.wake_members()  # nothing measures them now
+            self._wake(self.members)  # nothing measures them now
         elif boot_now() - self.away_since >= PATIENCE:
             self.down, self.since_wall = True, time.time()
             self.asking.clear()
             self._note_cause()
-            self.wake_members()
-
-    def wake_members(self) -> None:
-        self._wake(self.members)
+            self._wake(self.members)
 
     def _wake(self, ids: Collection[InstanceId]) -> None:
         for id in ids:
@@ -417,12 +538,12 @@ class Backend:
 
     # log and journal
 
-    def say(self, kind: str, sentence: str, *, bad: bool = False) -> Noted:
+    def say(self, kind: str, sentence: str, *, bad: bool = False) -> None:
         sentence = f"backend {self.name}: {sentence}"
         log.log(logging.WARNING if bad else logging.INFO, "%s", sentence)
         detail = {"backend": self.name}
         entry = JournalEntry(kind, sentence, Category.HEALTH, None, time.time(), detail)
-        return self.shared.note(entry)
+        self.shared.note(entry)
 
     def _note_cause(self) -> None:
         """Why it is away, once for each cause: also where it was away before the agent began."""
@@ -447,11 +568,10 @@ class Backend:
     def _circuit_changed(self, state: BreakerState) -> None:
         """Noted before its sessions hear of it."""
         if state is BreakerState.OPEN:
-            sentence = f"{self.circuit.sentence}: its sessions wait"
-            self.circuit.noted = self.say("circuit_open", sentence, bad=True)
+            self.say("circuit_open", f"{self.circuit.sentence}: its sessions wait", bad=True)
         elif state is BreakerState.CLOSED:
-            self.circuit.noted = self.say("circuit_closed", "its circuit is closed again")
-        self.wake_members()
+            self.say("circuit_closed", "its circuit is closed again")
+        self._wake(self.members)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -461,13 +581,26 @@ class Seat:
     backend: Backend
     id: InstanceId
     run: str
+    remote: str = ""
+    """The server's name of it; "" = it is not held yet."""
     listener: Listener | None = None
     unheard: deque[Happening] = field(default_factory=lambda: deque(maxlen=MOST_UNHEARD))
     """What logs told since the agent's start, before a pass listened."""
+    fact: ClaimFact | None = None
+    """Its newest claim."""
+    looked: float = 0.0
+    owner: str = ""
+    """The account that it had at first."""
+    other: tuple[float, str] = (float("-inf"), "")
+    """When another account was told of it, and which."""
 
     @property
     def hello(self) -> Hello:
         return Hello(self.id, self.run, self.backend.declared.engine, 0)
+
+    @property
+    def is_proved(self) -> bool:
+        return self.fact is not None and self.fact.claim.proof_age is not None
 
     def happened(self, what: Happening) -> None:
         if self.listener is not None:
@@ -475,23 +608,71 @@ class Seat:
         else:
             self.unheard.append(what)
 
+    def last_words(self) -> Claim | None:
+        """Its last claim, the proof aged by the time since."""
+        if self.fact is None:
+            return None
+        at = self.fact.proved_at()
+        return replace(self.fact.claim, proof_age=None if at is None else boot_now() - at)
+
+    def tell(self) -> None:
+        if self.listener is not None and (claim := self.last_words()) is not None:
+            self.listener.on_claim(self.run, claim)
+
+    def note(self) -> None:
+        """Keep what the server says of it now; the listener hears new words and a first proof."""
+        api, claim = self.backend.api, None
+        if api is not None and self.backend.seats.get(self.id) is self:
+            claim = api.claim(self.remote)
+        if claim is None:
+            return
+        now, before, proved = boot_now(), self.fact, self.is_proved
+        self.owner = self.owner or claim.account
+        if claim.account and claim.account != self.owner:
+            self.other = now, claim.account
+        elif now - self.other[0] < STEADY:
+            claim = replace(claim, account=self.other[1])
+        self.fact = ClaimFact(claim, at=now, since=now)
+        if before is None or _words(before.claim) != _words(claim) or self.is_proved != proved:
+            self.tell()
+
+    async def ask(self, *, deep: bool = False) -> Answer:
+        """Look at it. ServerDown: no usable answer came in time."""
+        assert self.backend.api is not None
+        limit = min(LOOK_LIMIT, self.backend.declared.timeout * _LOOK_SHARE)
+        self.looked = boot_now()
+        try:
+            async with asyncio.timeout(limit):
+                return await self.backend.api.look(self.remote, deep=deep)
+        except TimeoutError as error:
+            cause = f"no answer within {round(limit, 1):g} s"
+            raise ServerDown(f"look at {self.remote}", "timeout", cause) from error
+        finally:
+            self.note()
+
     async def call(self, do: str, args: Answer | None = None, *, timeout: float = 10.0) -> Answer:
-        return await self.backend.circuit.act(self.id, do, partial(self._call, do, args, timeout))
+        call = partial(self._call, do, args or {}, timeout)
+        return await self.backend.circuit.act(self.id, do, call)
 
     async def close(self) -> None:
         self.listener = None
 
-    async def _call(self, do: str, args: Answer | None, timeout: float) -> Answer:
-        limit, server = timeout + self.backend.slack, self.backend.server
-        if server is None or self.backend.seats.get(self.id) is not self:
-            raise LinkError(f"cannot {do} {self.id}: its server is not watched", code="gone")
+    async def _call(self, do: str, args: Answer, timeout: float) -> Answer:
+        backend, limit, what = self.backend, timeout + self.backend.slack, f"{do} {self.id}"
+        if backend.api is None or backend.seats.get(self.id) is not self:
+            raise LinkError(f"cannot {what}: its server is not watched", code="gone")
+        if backend.claim is not None and not backend.up:  # no session waits for its silence
+            raise EngineError(f"cannot {what}: {backend.sentence}", code=UNREACHED)
         try:
             async with asyncio.timeout(limit):
-                return await self._do(server, do, args or {})
+                if do == "probe":
+                    return await self._probe(deep=args.get("deep") is True)
+                return await self._act(backend.api, do, args)
         except TimeoutError as error:
             cause = f"no answer in {limit:g} s"
-            raise LinkError(f"cannot {do} {self.id}: {cause}", code="timeout") from error
+            raise LinkError(f"cannot {what}: {cause}", code="timeout") from error
         except ServerDown as down:
+            backend.check_soon.set()
             if down.reached:
                 raise
             # Told apart here: the circuit counts failures of what was reached.
@@ -500,30 +681,57 @@ class Seat:
             raise
         except Exception as error:
             # Else the pass would end before it judges, and the last good verdict would stand.
-            log.exception("cannot %s %s: a fault of the agent", do, self.id)
+            log.exception("cannot %s: a fault of the agent", what)
             cause = type(error).__name__
-            raise EngineError(f"cannot {do} {self.id}: {cause}", code="internal") from error
+            raise EngineError(f"cannot {what}: {cause}", code="internal") from error
 
-    async def _do(self, server: Server, do: str, args: Answer) -> Answer:
-        act, api = partial(server.act, self.id), server.api
-        match do:
-            case "probe":
-                answer = await server.probe(self.id, deep=args.get("deep") is True)
-                return {"claim": answer.claim, "detail": answer.detail}
-            case "qr":
-                code = await act(api.qr)
-                return {"qr": None if code is None else asdict(code)}
-            case "command":
-                answered: Answer = await act(
-                    api.command, str(args.get("name", "")), args.get("arguments", {})
-                )
-                return answered
-            case "renew":
-                await act(api.renew, confirmed=args.get("confirmed") is True)
-            case "regenerate_keys":
-                await act(api.new_keys, [str(peer) for peer in args.get("peers", ())])
-            case "connect" | "disconnect" | "restart" | "logout":
-                await act(getattr(api, do))
-            case _:
-                raise InvalidRequest(f"cannot {do}: no such call", field="do")
-        return {}
+    async def _probe(self, *, deep: bool) -> Answer:
+        """Ask for it at once. Not `deep`: where its turn in this round has not come, the last look
+        tells, or probes of a thousand would wait for turns until all are too late."""
+        detail: Answer = {}
+        if deep or self not in self.backend.waiting:
+            detail = await self.ask(deep=deep)
+        if (claim := self.last_words()) is None:
+            cause = "others are looked at first"
+            raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
+        return {"claim": claim, "detail": detail}
+
+    async def _act(self, api: ServerApi, do: str, args: Answer) -> Answer:
+        try:
+            match do:
+                case "qr":
+                    code = await api.qr(self.remote)
+                    return {"qr": None if code is None else asdict(code)}
+                case "command":
+                    name, arguments = str(args.get("name", "")), args.get("arguments", {})
+                    return await api.command(self.remote, name, arguments)
+                case "renew":
+                    await api.renew(self.remote, confirmed=args.get("confirmed") is True)
+                case "regenerate_keys":
+                    await api.new_keys(self.remote, [str(peer) for peer in args.get("peers", ())])
+                case "connect" | "disconnect" | "restart" | "logout":
+                    await getattr(api, do)(self.remote)
+                case _:
+                    raise InvalidRequest(f"cannot {do}: no such call", field="do")
+            return {}
+        finally:
+            self.note()
+            self.looked = 0.0
+            self.backend.look_soon.set()
+
+
+def _state(claim: ServerClaim) -> tuple[object, ...]:
+    """What is told of a change; the sentence may hold a number that is another each time."""
+    return claim.up, claim.reason, claim.version, claim.sentence != ""
+
+
+def _words(claim: Claim) -> Claim:
+    """All of a claim but its ages."""
+    return replace(claim, proof_age=None, still_for=0.0)
+
+
+async def _until_set(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set or the time is over."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

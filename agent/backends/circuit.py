@@ -1,32 +1,26 @@
 """One circuit breaker per backend: failures of its server in a row open it, one trial closes it.
 
 Calls for its sessions count, but not where the server cannot be reached. While the circuit is open
-the agent starts, connects and repairs none of its sessions. Checks go on: a good one closes it if
-the one before failed, and one session tries once all checks of `CALM` seconds were quick.
+the agent starts, connects and repairs none of its sessions. Checks go on: once all of `CALM`
+seconds were quick, one session tries before the pause ends.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerPolicy, BreakerState
-from agent.core.model import InstanceId, JournalEntry
+from agent.core.model import InstanceId
 from agent.core.words import UNREACHED
 from agent.errors import EngineError, LinkError, WaError
 
 ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
 """Calls that make a server work for a session."""
-
 QUICK = 1.0
 """Seconds: a server that answers a check within these is not why calls ran out of time."""
-
 CALM = 30.0
-"""Twice as many after each try that failed."""
 
-Noted = asyncio.Future[list[JournalEntry]]
-"""Done when the entries are on the disk, or when writing them failed."""
 Call = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
@@ -38,14 +32,8 @@ class Circuit:
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
     """Whose call is the trial of a half-open circuit."""
-    noted: Noted | None = None
-    """Done when its last change is in the history; the next agent takes it over from there."""
-    was_away: bool = False
-    """A check failed since the last call did: the next good one closes it."""
     calm_since: float | None = None
     """When the first of the checks ended that were all quick, without a failure since."""
-    failed_trials: int = 0
-    """Trials that failed since it opened."""
 
     @property
     def state(self) -> BreakerState:
@@ -55,22 +43,10 @@ class Circuit:
 
     @property
     def _is_calm(self) -> bool:
-        """Whether it is open and its server was quick for so long that a session may try before
-        the pause ends."""
+        """True if it is open and its server was quick for so long that a session may try."""
         if self.breaker.opened_at is None or self.calm_since is None:
             return False
-        return boot_now() - self.calm_since >= CALM * 2.0**self.failed_trials
-
-    @property
-    def shown(self) -> BreakerState:
-        """The state as the history has it: a kill must not take back what was published."""
-        if self.noted is None or self.noted.done():
-            return self.state
-        return BreakerState.OPEN if self.state is BreakerState.CLOSED else BreakerState.CLOSED
-
-    async def is_noted(self) -> None:
-        if self.noted is not None:
-            await asyncio.wait([self.noted])
+        return boot_now() - self.calm_since >= CALM
 
     @property
     def sentence(self) -> str:
@@ -83,10 +59,6 @@ class Circuit:
             return f"its circuit is half open after {failures} failures: {tries}"
         left = self.breaker.opens_in(boot_now(), self.policy())
         return f"its circuit is open for at most {left:.0f} s more after {failures} failures"
-
-    def take_over(self, opened_ago: float) -> None:
-        """Open it as the agent before this one left it."""
-        self.breaker = Breaker(self.policy().failures, boot_now() - max(0.0, opened_ago))
 
     def lets(self, id: InstanceId) -> bool:
         """Whether this session may wait for its turn, or has it."""
@@ -105,12 +77,10 @@ class Circuit:
     def checked(self, *, up: bool, seconds: float = 0.0) -> None:
         """A check ended, after `seconds`."""
         if not up or seconds > QUICK:
-            self.calm_since, self.was_away = None, self.was_away or not up
+            self.calm_since = None
         elif self.calm_since is None:
             self.calm_since = boot_now()
-        if up and self.was_away:
-            self.close()
-        elif up and self.trial is None and self._is_calm:
+        elif self.trial is None and self._is_calm:
             self.changed(BreakerState.HALF_OPEN)
 
     async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:
@@ -135,15 +105,14 @@ class Circuit:
 
     def close(self) -> None:
         was, self.breaker = self.state, self.breaker.after_success()
-        self.trial, self.was_away, self.failed_trials = None, False, 0
+        self.trial = None
         if was is not BreakerState.CLOSED:
             self.changed(BreakerState.CLOSED)
 
     def _failed(self) -> None:
         was = self.state
         self.breaker = self.breaker.after_failure(boot_now(), self.policy())
-        self.failed_trials += self.trial is not None
-        self.was_away, self.trial, self.calm_since = False, None, None
+        self.trial = self.calm_since = None
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.changed(BreakerState.OPEN)
 

@@ -1,15 +1,21 @@
 """All declared backends: what passes of their sessions ask of them, and what the API may ask."""
 
 import asyncio
+import fnmatch
+import hashlib
 import logging
+import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
-from agent.backends.adoption import Adoption, check_now, holder_of
+from yarl import URL
+
 from agent.backends.backend import TAKE_OVER, Backend, Member, Seat, Shared
+from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import (
     Category,
@@ -24,8 +30,8 @@ from agent.core.model import (
 )
 from agent.core.view import BackendView
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
-from agent.core.words import NO_PROOF, UNMEASURED
-from agent.errors import HostError, InvalidRequest, NotFound, Refused, WaError
+from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED
+from agent.errors import HostError, InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.log import bound
 from agent.vault.folder import open_root
 
@@ -34,34 +40,32 @@ log = logging.getLogger(__name__)
 RETRY_AFTER = 5.0
 FRESH = 1.0
 """Seconds for which a good check lets sessions try: many that come back together share it."""
-LATEST_CIRCUITS = 1000
-"""The most entries of the journal that may hold a circuit's last change."""
+LET_GO = "let_go:{}/"
+"""A fact in the database of a session whose instance an operator deleted; the server's name of it
+follows."""
+SLUG = 40
+DISCOVER_EVERY = 60.0
+ADVICE = "remove one of the two, or let adopt of each name other sessions"
+_NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Backends(Shared):
     all: dict[str, Backend] = field(default_factory=dict)
-    adoption: Adoption = field(init=False)
+    _refused: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By backend and session: why it is not adopted, as the log has it."""
+    _adopting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One session after another: an order is not carried out a second time meanwhile."""
 
     def __post_init__(self) -> None:
-        self.adoption = Adoption(self)
-        self.discover = self.adoption.discover
+        self.discover = self._discover
 
     # agent and reload
 
     async def take_over(self, declared: Collection[BackendDeclaration]) -> None:
-        """Watch the sessions again that the agent before this one watched, and open the circuits
-        that it left open."""
+        """Watch the sessions again that the agent before this one watched."""
         for declaration in declared:
-            await self._declare(declaration)
-        newest: dict[object, JournalEntry] = {}
-        kinds = ("circuit_open", "circuit_closed")
-        for entry in await self.store.history(kinds=kinds, limit=LATEST_CIRCUITS):
-            newest.setdefault(entry.detail.get("backend"), entry)
-        for backend in self.all.values():
-            last = newest.get(str(backend.name))
-            if last is not None and last.kind == "circuit_open":
-                backend.circuit.take_over(time.time() - last.wall)
+            backend = await self._declare(declaration)
             # The name of a run outlives the agent: what was watched goes on.
             for id, its in backend.members.items():
                 if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
@@ -95,8 +99,8 @@ class Backends(Shared):
     def look_now(self) -> None:
         """Check the servers that are away: the kernel's routes changed."""
         for backend in self.all.values():
-            if backend.server is not None and not backend.up:
-                backend.server.hurry()
+            if not backend.up:
+                backend.check_soon.set()
 
     async def close(self) -> None:
         """The servers' sessions go on."""
@@ -158,8 +162,7 @@ class Backends(Shared):
         if backend is None or (backend.up and now - backend.checked_at <= FRESH):
             return None
         backend.asking.add(its.instance.id)
-        if backend.server is not None:
-            backend.server.hurry()
+        backend.check_soon.set()
         return now + RETRY_AFTER
 
     def may_begin(self, its: Member) -> bool:
@@ -213,7 +216,6 @@ class Backends(Shared):
     async def check(self, name: str) -> BackendView:
         backend = self._find(name)
         await check_now(backend)
-        await backend.circuit.is_noted()
         return _view(backend)
 
     async def reset(self, name: str) -> BackendView:
@@ -222,20 +224,82 @@ class Backends(Shared):
         said = f"an operator closed the circuit of backend {name}"
         bound(Category.RECONNECT).info("%s", said)
         backend.circuit.close()
-        await backend.circuit.is_noted()
         detail = {"backend": name}
         entry = JournalEntry("operator", said, Category.RECONNECT, None, time.time(), detail)
         await self.store.append(entry)
         return _view(backend)
-
-    async def adopt(self, name: str, remote: str, id: InstanceId | None = None) -> InstanceId:
-        return await self.adoption.adopt(self._find(name), remote, id)
 
     def _find(self, name: str) -> Backend:
         if (backend := self.all.get(name)) is None:
             cause = "agent.toml declares none of that name"
             raise NotFound(f"cannot find backend {name!r:.60}: {cause}")
         return backend
+
+    # sessions of servers become instances
+
+    async def adopt(self, name: str, asked: str, id: InstanceId | None = None) -> InstanceId:
+        """Make an instance of the session that the server or its title calls `asked`. TryLater
+        where the server gives no list."""
+        backend = self._find(name)
+        async with self._adopting:
+            # Deleted once, and wanted again: also where the server gives no list now.
+            await self.store.forget_facts([LET_GO.format(backend.name) + asked])
+            remote = session_meant(backend.name, await check_now(backend), asked)
+            if (holder := holder_of(backend, remote)) is not None:
+                what = f"cannot adopt {remote!r:.80} of {backend.name}"
+                cause = f"the instance {holder} has it already"
+                raise Refused(f"{what}: {cause}", field="remote", code="adopted")
+            return await self._take_in(backend, remote, id or self._free_id(backend, asked))
+
+    async def _discover(self, backend: Backend) -> None:
+        if backend.up and boot_now() >= backend.next_look:
+            backend.next_look = boot_now() + DISCOVER_EVERY
+            if backend.declared.adopt:
+                async with self._adopting:
+                    await self._adopt_new(backend)
+
+    async def _adopt_new(self, backend: Backend) -> None:
+        try:
+            there = await check_now(backend)
+        except WaError as error:
+            log.warning("cannot read the sessions of backend %s: %s", backend.name, error)
+            return
+        prefix = LET_GO.format(backend.name)
+        ours = {its.instance.remote for its in backend.members.values()}
+        ours |= {name.removeprefix(prefix) for name in await self.store.get_facts(prefix)}
+        for session in there:
+            words = [word for word in (session.name, session.title) if word]
+            patterns = backend.declared.adopt
+            wanted = any(fnmatch.fnmatchcase(word, it) for word in words for it in patterns)
+            if session.name in ours or not wanted:
+                continue
+            key = (backend.name, session.name)
+            try:
+                await self._take_in(backend, session.name, None)
+                self._refused.pop(key, None)
+            except WaError as error:
+                if self._refused.get(key) != str(error):
+                    log.warning("cannot adopt a session of backend %s: %s", backend.name, error)
+                self._refused[key] = str(error)
+
+    async def let_go(self, instance: Instance) -> None:
+        """An operator deleted the instance: `discover` must not make it again."""
+        await self.store.put_facts({LET_GO.format(instance.backend) + instance.remote: ""})
+
+    async def _take_in(self, backend: Backend, remote: str, id: InstanceId | None) -> InstanceId:
+        id = id or self._free_id(backend, remote)
+        settings = {"backend": backend.name, "remote": remote, ADOPTED: True}
+        await self.create(Instance(id, backend.declared.engine, True, settings))
+        await self.store.forget_facts([LET_GO.format(backend.name) + remote])
+        return id
+
+    def _free_id(self, backend: Backend, remote: str) -> InstanceId:
+        """The server's name where it is a free id, else an id made from it."""
+        slug = _NOT_OURS.sub("-", remote.lower()).strip("-_")[:SLUG]
+        if slug == remote and InstanceId(slug) not in self.instances:
+            return parse_instance_id(slug)
+        mark = hashlib.sha256(f"{backend.name}/{remote}".encode()).hexdigest()[:6]
+        return parse_instance_id(f"{slug or backend.name[:SLUG]}-{mark}")
 
 
 def make_folder(root: Path, name: InstanceId) -> None:
@@ -245,9 +309,10 @@ def make_folder(root: Path, name: InstanceId) -> None:
 
 
 def _view(backend: Backend) -> BackendView:
-    claim, server = backend.claim, backend.server
-    soon = None if server is None else server.next_check
-    members = backend.members.values()
+    claim, members = backend.claim, backend.members.values()
+    soon = None
+    if backend.next_check is not None:
+        soon = time.time() + max(backend.next_check - boot_now(), 0.0)
     return BackendView(
         name=backend.name,
         engine=backend.declared.engine,
@@ -263,6 +328,55 @@ def _view(backend: Backend) -> BackendView:
         sessions=claim.sessions if claim else None,
         held=len(backend.seats),
         connected=sum(its.record.status == "CONNECTED" for its in members),
-        next_check_wall=None if soon is None else time.time() + soon,
-        breaker=backend.circuit.shown,
+        next_check_wall=soon,
+        breaker=backend.circuit.state,
     )
+
+
+async def check_now(backend: Backend) -> tuple[RemoteSession, ...]:
+    """Read the server's list; TryLater where none comes."""
+    if (await backend.check()).up:
+        return backend.sessions
+    raise TryLater(f"cannot ask backend {backend.name}: {backend.sentence}", code="backend_down")
+
+
+def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> str:
+    """The server's name of the session that an operator called by its name or its title."""
+    if any(session.name == asked for session in there):
+        return asked
+    titled = [session.name for session in there if session.title == asked != ""]
+    if len(titled) > 1:
+        raise Refused(
+            f"cannot adopt {asked!r:.80}: {backend} has {len(titled)} sessions of that name;"
+            f" take one of {', '.join(titled[:5])}",
+            field="remote",
+            code="ambiguous",
+        )
+    if not titled:
+        raise NotFound(f"cannot adopt {asked!r:.80}: {backend} has no such session")
+    return titled[0]
+
+
+def holder_of(backend: Backend, remote: str) -> InstanceId | None:
+    return next((id for id, it in backend.members.items() if it.instance.remote == remote), None)
+
+
+def one_server(backends: Sequence[BackendDeclaration]) -> Iterator[str]:
+    """A sentence for each two backends that adopt the same sessions of one server: each would be
+    watched and repaired twice."""
+    for first, second in combinations(backends, 2):
+        pairs = [(a, b) for a in first.adopt for b in second.adopt]
+        overlap = any(fnmatch.fnmatchcase(a, b) or fnmatch.fnmatchcase(b, a) for a, b in pairs)
+        same = first.engine == second.engine and _place(first.url) == _place(second.url)
+        if overlap and same:
+            yield (
+                f"backend {first.name} and backend {second.name} are one server"
+                f" ({URL(first.url).authority}), and adopt of both takes the same sessions: each of"
+                " them becomes two instances, which both repair it"
+            )
+
+
+def _place(url: str) -> tuple[str | None, int | None, str]:
+    parts = URL(url)
+    host = "127.0.0.1" if parts.host == "localhost" else parts.host
+    return host, parts.port, parts.path.rstrip("/")

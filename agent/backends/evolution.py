@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.backends.evolution_calls import OPTIONS, EvolutionCalls, Live, Proof
+from agent.backends.evolution_calls import OPTIONS, EvolutionCalls, Live
 from agent.backends.evolution_renewal import LOOK_EVERY, Renewal, folder_name
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, segment
@@ -31,6 +31,7 @@ QUERY_LIMIT = 4.0
 ONE_LOGIN = 10.0
 """Seconds after a login was asked for in which a restart is the same wish: two would fight."""
 VERSION_AGAIN = 300.0
+SETTLED = 5.0
 _LOOKS = 8
 """Looks at an unsteady session, one after another."""
 CODE_WAIT, PAIRING_WAIT = 3.0, 7.0
@@ -273,18 +274,17 @@ class Evolution:
             session.note_row(await self.calls.row(session.name), at)
 
     async def _prove(self, session: EvolutionSession, deep: bool) -> None:
-        if not session.owner_known:
+        if session.alive is None:  # it tells whose it is since it opened
             await self._row(session)
-            session.owner_known = True
-        if session.fight or not (deep or session.proof in (None, Proof.DEAD)):
+        if session.fight or not (deep or session.alive is not True):
             return
-        proof, opening = Proof.UNKNOWN, session.since
+        alive, opening = None, session.since
         if self.declared.prove and session.integration in BAILEYS:
             async with self._proofs:
-                proof = await self.calls.query(session.name, session.account, QUERY_LIMIT)
-        if session.since == opening and (proof is not Proof.UNKNOWN or session.proof is None):
-            session.proof = proof
-        if proof is Proof.DEAD:
+                alive = await self.calls.query(session.name, session.account, QUERY_LIMIT)
+        if session.since == opening and (alive is not None or session.alive is None):
+            session.alive = alive is not False
+        if alive is False:
             cause = "it says open and gives no answer"
             raise EngineError(f"cannot query WhatsApp through the session: {cause}", code="zombie")
 
@@ -369,9 +369,11 @@ class Evolution:
         return True
 
     def _detail(self, session: EvolutionSession) -> dict[str, Any]:
-        row, disagrees = session.row, session.disagreement if session.compared else ""
-        proxy = row.proxy if row is not None and not self.calls.dialect.old else None
-        return {"compared": session.compared, "proxy": proxy, "disagrees": disagrees}
+        # The list is so much newer than the state that the server has written its row.
+        compared = session.row_at >= session.since + SETTLED
+        proxy = session.row.proxy if session.row and not self.calls.dialect.old else None
+        disagrees = session.disagreement if compared else ""
+        return {"compared": compared, "proxy": proxy, "disagrees": disagrees}
 
 
 def _typed(session: EvolutionSession) -> str:

@@ -39,15 +39,6 @@ class Live(StrEnum):
     MISSING = "missing"
 
 
-class Proof(StrEnum):
-    """What a query to WhatsApp through an open session showed."""
-
-    ALIVE = "alive"
-    DEAD = "dead"
-    UNKNOWN = "unknown"
-    """No query got through."""
-
-
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """Where Evolution 1.8 and 2.x differ."""
@@ -230,9 +221,10 @@ class EvolutionCalls:
         if not answer.good:
             raise _refusal(f"set the {what} of", name, answer)
 
-    async def query(self, name: str, account: str, limit: float) -> Proof:
+    async def query(self, name: str, account: str, limit: float) -> bool | None:
         """Ask WhatsApp through the session for its own business profile: that changes nothing, no
-        contact sees it, and Baileys really asks. ServerDown if it is the server that fails."""
+        contact sees it, and Baileys really asks. None: no query got through. ServerDown if it is
+        the server that fails."""
         path = f"/chat/fetchBusinessProfile/{segment(name)}"
         try:
             answer = await self._ask("POST", path, {"number": account}, timeout=limit)
@@ -242,15 +234,15 @@ class EvolutionCalls:
             elif down.reason != "timeout":
                 raise
             if down.reason == "not_found" or not down.reached:
-                return Proof.UNKNOWN
+                return None
             await self.state(name, urgent=True)  # the session hangs if the server still answers
-            return Proof.DEAD
+            return False
         self.has_query = True
         words = _words_of(answer.body)
         if not answer.good and any(sign in words for sign in _DEAD):
-            return Proof.DEAD
+            return False
         refused = any(sign in words for sign in _REFUSED_BY_WHATSAPP)
-        return Proof.ALIVE if answer.good or refused else Proof.UNKNOWN
+        return True if answer.good or refused else None
 
     async def learn_version(self) -> None:
         """2.x asks the internet before it answers: slow, and it hides failures."""

@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from agent.backends.evolution_calls import EvolutionCalls, Live, Proof, Row, Shown, mark_code
+from agent.backends.evolution_calls import EvolutionCalls, Live, Row, Shown, mark_code
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.base import Qr
@@ -29,7 +29,6 @@ STAYS_CLOSED = 180.0
 the internet for a version, which takes 130 s where nothing answers; the try takes 20 to 30 s."""
 LOOKS_APART = 15.0
 """Less than a try takes: looks further apart do not show that a session stayed closed."""
-SETTLED = 5.0
 _OPENINGS, _WITHIN = 3, 15.0
 """So many openings in so many seconds are those of two connections."""
 YOUNG = 60.0
@@ -59,10 +58,8 @@ class EvolutionSession:
     row: Row | None = None
     row_at: float = float("-inf")
     """Boot time at which the request that brought `row` began."""
-    proof: Proof | None = None
-    """The last query's answer in this opening; None: not asked yet."""
-    owner_known: bool = False
-    """The server told whose it is since it opened."""
+    alive: bool | None = None
+    """False if the last query in this opening got no answer; None: not asked yet."""
     gone: bool = False
     """It is missing at two looks and in a list between them."""
     awaited: bool = False
@@ -152,7 +149,7 @@ class EvolutionSession:
     @property
     def is_due(self) -> bool:
         """True if it must be looked at soon, not only when a pass probes it."""
-        if self.live is not Live.OPEN or self.proof in (None, Proof.DEAD) or self.seconds < YOUNG:
+        if self.live is not Live.OPEN or not self.alive or self.seconds < YOUNG:
             return True
         return self.row_at >= self.since and (self.row is None or self.row.status != Live.OPEN)
 
@@ -321,29 +318,19 @@ class EvolutionSession:
 
     def away(self) -> None:
         """It is another opening, or its server was away: what comes back may be another session."""
-        self.proof, self.owner_known = None, False
-
-    @property
-    def compared(self) -> bool:
-        """True if the list is so much newer than the state that the server has written its row."""
-        return self.row_at >= self.since + SETTLED
+        self.alive = None
 
     @property
     def disagreement(self) -> str:
         """How the list contradicts the state; "" = it does not."""
-        live, row = self.live, self.row
-        if live is Live.UNLOADED:
-            return "the server's database holds the session and its process does not"
-        if live is Live.MISSING:
-            return "the server's list shows a session that it does not have" if row else ""
-        if row is None:
-            return f"the session is {live} and the server's list does not show it"
+        live, listed = self.live, self.row.status if self.row else str(Live.MISSING)
         # The server's own reconnects leave "open" in the row; a last code without a scan
         # "connecting". The list of 1.8 is the live state.
-        odd = live is Live.OPEN or (live is Live.CLOSE and row.status == Live.OPEN)
-        if odd and row.status != live and not self.calls.dialect.old:
-            return f"the server's list says {row.status:.20} and the session is {live}"
-        return ""
+        odd = live is Live.OPEN or (live is Live.CLOSE and listed == Live.OPEN)
+        odd = odd and not self.calls.dialect.old
+        if listed == live or not (odd or live in (Live.UNLOADED, Live.MISSING) or not self.row):
+            return ""
+        return f"the server's list says {listed:.20} and the session is {live}"
 
     def claim(self) -> Claim:
         claim = self._claim()
@@ -358,9 +345,8 @@ class EvolutionSession:
             return self._with(Status.DISCONNECTED, "two_connections")
         match self.live:
             case Live.OPEN:
-                proved = self.owner_known and self.proof in (Proof.ALIVE, Proof.UNKNOWN)
                 claim = replace(self._with(Status.CONNECTED), paired=True, pairing_unknown=False)
-                age = boot_now() - self._looked_at if proved else None
+                age = boot_now() - self._looked_at if self.alive else None
                 return replace(claim, proof_age=age, raw="", useless=("reconnect",))
             case Live.CONNECTING:
                 return self._connecting()

@@ -8,7 +8,6 @@ import asyncio
 import json
 import ssl
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from agent.errors import ConfigError, EngineError, InvalidRequest
 CONNECT = 3.0
 """Seconds until the server must have taken a connection."""
 LARGEST = 8 << 20
-"""Bytes of an answer, before and after it is unpacked."""
+"""Bytes of an answer; aiohttp unpacks a compressed one in small pieces."""
 MOST_VALUES = 300_000
 """JSON values of an answer: 8 MiB of `[]` would take 200 MB as Python objects."""
 _SMALL = 64 << 10
@@ -79,7 +78,6 @@ class Http:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
             headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
-            auto_decompress=False,
             trust_env=False,
         )
 
@@ -90,6 +88,7 @@ class Http:
         body: Any = None,
         *,
         query: Mapping[str, str] | None = None,
+        token: str = "",
         timeout: float | None = None,
         urgent: bool = False,
     ) -> Answer:
@@ -100,13 +99,14 @@ class Http:
         if self._session.closed:  # under an action that goes on: the key in its file changed
             raise ServerDown(what, "unreachable", "its watch begins again", reached=False)
         begun, sent = time.monotonic(), False
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         asked = f"{path}?{urlencode(query)}" if query else path
         url = URL(self.declared.url + asked, encoded=True)
         try:
             async with asyncio.timeout(limit), nullcontext() if urgent else self._turns:
                 begun, sent = time.monotonic(), True
                 async with self._session.request(
-                    method, url, json=body, allow_redirects=False
+                    method, url, json=body, headers=headers, allow_redirects=False
                 ) as reply:
                     raw = await _bounded(reply, what)
         except aiohttp.ConnectionTimeoutError as error:
@@ -119,12 +119,11 @@ class Http:
             reason, cause = _classified(error)
             reached = not isinstance(error, aiohttp.ClientConnectorError)
             raise ServerDown(what, reason, cause, reached=reached) from error
-        encoding = reply.headers.get("Content-Encoding", "").strip().lower()
         if len(raw) < _SMALL:
-            content = _read(what, reply.status, raw, encoding)
+            content = _read(what, reply.status, raw)
         else:
-            content = await asyncio.to_thread(_read, what, reply.status, raw, encoding)
-        secrets = (*self._headers, *_texts([body, dict(query or {})]))
+            content = await asyncio.to_thread(_read, what, reply.status, raw)
+        secrets = (*self._headers, *_texts([body, dict(query or {}), token]))
         return Answer(reply.status, content, time.monotonic() - begun, secrets)
 
     async def close(self) -> None:
@@ -163,38 +162,20 @@ async def _bounded(reply: aiohttp.ClientResponse, what: str) -> bytes:
     return bytes(raw)
 
 
-def _read(what: str, status: int, raw: bytes, encoding: str) -> Any:
-    """The JSON of an answer. Compression is never asked for; some proxies do it."""
+def _read(what: str, status: int, raw: bytes) -> Any:
+    """The JSON of an answer."""
     if 300 <= status < 400:
         raise ServerDown(what, "not_found", f"it sends on to another address ({status})")
-    cause = "its answer is not JSON"
     try:
-        raw = raw if encoding in ("", "identity") else _unpacked(raw, encoding)
         if sum(map(raw.count, (b",", b"[", b"{"))) > MOST_VALUES:
             raise ServerDown(what, "oversized", f"its answer has more than {MOST_VALUES:,} values")
         return json.loads(raw) if raw else None
-    except zlib.error as error:
-        cause = f"its answer is compressed, and {error} (Content-Encoding: {encoding!r:.40})"
     except (ValueError, RecursionError):
-        pass
-    if status >= 500:
-        raise ServerDown(what, "failing", f"it answers {status}")
-    if status < 400:
-        raise ServerDown(what, "garbage", cause)
-    return None
-
-
-def _unpacked(raw: bytes, encoding: str) -> bytes:
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise zlib.error("the agent cannot read that: switch it off in the proxy before the server")
-    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # of either form
-    try:
-        content = unpacking.decompress(raw, LARGEST)
-    except zlib.error:
-        raise zlib.error("cannot be read") from None
-    if not unpacking.eof:
-        raise zlib.error("is larger than 8 MiB" if len(content) >= LARGEST else "ends early")
-    return content
+        if status >= 500:
+            raise ServerDown(what, "failing", f"it answers {status}") from None
+        if status < 400:
+            raise ServerDown(what, "garbage", "its answer is not JSON") from None
+        return None
 
 
 def _texts(body: Any) -> Iterator[str]:

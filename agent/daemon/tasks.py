@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from agent.backends.adoption import ADVICE, one_server
+from agent.backends.declared import ADVICE, one_server
 from agent.config.config import Config
 from agent.core.model import Category, JournalEntry
 from agent.daemon.parts import Parts

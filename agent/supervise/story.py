@@ -5,7 +5,6 @@ import logging
 import time
 from typing import Any
 
-from agent.backends.circuit import Noted
 from agent.core.model import Category, ConnectionStatus, Health, JournalEntry
 from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.log import bound
@@ -65,15 +64,15 @@ class Notes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._under_way: set[Noted] = set()
+        self._under_way: set[asyncio.Future[list[JournalEntry]]] = set()
 
-    def write(self, said: JournalEntry) -> Noted:
+    def write(self, said: JournalEntry) -> "asyncio.Future[list[JournalEntry]]":
         task = asyncio.ensure_future(self._store.append(said))
         self._under_way.add(task)
         task.add_done_callback(self._written)
         return task
 
-    def _written(self, task: Noted) -> None:
+    def _written(self, task: "asyncio.Future[list[JournalEntry]]") -> None:
         self._under_way.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             bound(Category.SYSTEM).error("cannot write history: %s", error)

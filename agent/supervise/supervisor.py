@@ -41,7 +41,7 @@ class Supervisor:
             session_root=base.root,
             wake=wake,
             forget=base.forget,
-            let_go=base.backends.adoption.let_go,
+            let_go=base.backends.let_go,
         )
         self.setting_up = SettingUp(
             repairs=self.repairs,

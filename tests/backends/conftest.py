@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.backends.evolution import Evolution
-from agent.backends.server import Server
+from agent.backends.backend import Backend
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import Claim, InstanceId
+from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn, Times
-from tests.standin.evolution.instances import Instance
+from tests.standin.evolution.instances import Instance as There
 from tests.world import virtual
 
 
@@ -29,31 +30,50 @@ def virtual_clocks() -> Iterator[None]:
 
 
 @dataclass
-class Watched:
+class Bench:
+    """A server's task."""
+
+    server: Backend
+
+    async def do(self, what: str, id: str = "one", /, **args: object) -> Mapping[str, Any]:
+        """As a pass or an order does it."""
+        return await self.server.seats[InstanceId(id)].call(what, args, timeout=600)
+
+    def claim(self, name: str = "one") -> Claim:
+        fact = self.server.seats[InstanceId(name)].fact
+        assert fact is not None
+        return fact.claim
+
+    async def until(self, probe: Callable[[], object], within: float) -> float:
+        """Wait until `probe` is true; the seconds that it took."""
+        begun = boot_now()
+        while not probe():
+            assert boot_now() - begun < within, f"not within {within} s"
+            await asyncio.sleep(0.25)
+        return boot_now() - begun
+
+
+@dataclass
+class Watched(Bench):
     """A server's task, the stand-in that it watches, and what it said."""
 
     standin: StandIn
-    api: Evolution
-    server: Server
-    said: list[InstanceId | None] = field(default_factory=list)
+    said: list[Claim] = field(default_factory=list)
     folder: Path = Path()
 
     async def hold(
         self, name: str, state: str = "open", *, adopted: bool = True, paired: bool = False
-    ) -> Instance:
+    ) -> There:
         """A session that has been on the server for long."""
         instance = self.standin.add(name, state)
         await self.watch(name, adopted=adopted, paired=paired or state == "open")
         return instance
 
     async def watch(self, name: str, *, adopted: bool = True, paired: bool = False) -> None:
-        await self.server.hold(InstanceId(name), name, adopted=adopted, paired=paired, account="")
-
-    def claim(self, name: str = "one") -> Claim:
-        return self.server.facts[InstanceId(name)].claim
+        await take(self.server, name, adopted=adopted, paired=paired, heard=self.said.append)
 
     def says(self, name: str = "one") -> str:
-        fact = self.server.facts.get(InstanceId(name))
+        fact = self.server.seats[InstanceId(name)].fact
         if fact is None:
             return "nothing"
         proved = fact.proved_at() is not None
@@ -61,14 +81,6 @@ class Watched:
         if status == "CONNECTED" and not proved:
             return "unproved"
         return f"{status} {fact.claim.reason}".strip()
-
-    async def until(self, probe: Callable[[], object], within: float) -> float:
-        """Wait until `probe` is true; the seconds that it took."""
-        begun = boot_now()
-        while not probe():
-            assert boot_now() - begun < within, f"not within {within} s; it says {self.says()}"
-            await asyncio.sleep(0.25)
-        return boot_now() - begun
 
     async def until_it_says(self, words: str, within: float, name: str = "one") -> float:
         return await self.until(lambda: self.says(name) == words, within)
@@ -96,12 +108,10 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
             standin = await StandIn.open(version, times=times or Times())
             stack.push_async_callback(standin.close)
             declared = declare(standin.url, **more)
-            api = Evolution(declared, tmp_path / "evo")
-            said: list[InstanceId | None] = []
-            server = Server(declared, api, said.append, lambda _claim: None)
+            server = make_backend(declared, tmp_path)
             task = asyncio.create_task(server.run(), name="server")
             stack.push_async_callback(_end, task)
-            return Watched(standin, api, server, said, tmp_path / "evo")
+            return Watched(server, standin, folder=tmp_path / "evo")
 
         yield begin
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.server import EVERY
+from agent.backends.backend import EVERY
 from agent.core.model import InstanceId
 from agent.errors import EngineError
 from tests.backends.conftest import Watch, Watched
@@ -19,7 +19,6 @@ CONNECT, DELETE, LOGOUT = (
     "DELETE /instance/logout",
 )
 CREATE = "POST /instance/create"
-ONE = InstanceId("one")
 AT_ONCE = EVERY + 1.0
 SCAN = "QR_REQUIRED"
 
@@ -28,7 +27,7 @@ async def ours(at: Watched) -> Instance:
     """A session that the agent made, paired and connected."""
     await at.watch("one", adopted=False)
     await at.until_it_says("DISCONNECTED remote_missing", 45)
-    await at.server.act(ONE, at.api.connect)
+    await at.do("connect")
     await at.until_it_says(SCAN, 2 * AT_ONCE)
     one = at.standin.instances["one"]
     assert one.scan()
@@ -52,7 +51,7 @@ async def test_a_session_of_others_is_not_made_again(watch: Watch) -> None:
     await at.watch("one", adopted=True)
     await at.until_it_says("DISCONNECTED remote_missing", 45)
     with pytest.raises(EngineError) as caught:
-        await at.server.act(ONE, at.api.connect)
+        await at.do("connect")
     assert caught.value.code == "remote_missing"
     assert at.asked(CREATE) == 0
 
@@ -76,9 +75,9 @@ async def test_a_restart_keeps_the_pairing(watch: Watch, version: str, route: st
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
     with contextlib.nullcontext() if route == "POST" else pytest.raises(EngineError):
-        await at.server.act(ONE, at.api.restart)
+        await at.do("restart")
     with contextlib.nullcontext() if route == "POST" else pytest.raises(EngineError):
-        await at.server.act(ONE, at.api.restart)  # the same wish: a second login would fight it
+        await at.do("restart")  # the same wish: a second login would fight it
     await at.until(lambda: one.state == "open", 5)
     await at.until_it_says("CONNECTED", 2 * AT_ONCE)
     # 1.8 would open a second connection.
@@ -91,7 +90,7 @@ async def test_a_logout_ends_the_pairing(watch: Watch, version: str) -> None:
     at = await watch(version)
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.server.act(ONE, at.api.logout)
+    await at.do("logout")
     assert not one.creds
     await at.until_it_says("DISCONNECTED logout", AT_ONCE)
 
@@ -104,7 +103,7 @@ async def test_a_logout_that_changed_nothing_is_told(watch: Watch) -> None:
     one.drop(408)
     await asyncio.sleep(1)
     with pytest.raises(EngineError) as caught:
-        await at.server.act(ONE, at.api.logout)
+        await at.do("logout")
     assert caught.value.code == "no_effect"
     await asyncio.sleep(AT_ONCE)
     assert at.claim().paired and one.creds
@@ -116,7 +115,7 @@ async def test_a_renewal_gives_back_what_the_session_had(watch: Watch, version: 
     one.settings["rejectCall"] = True
     hook = {"enabled": True, "url": "http://shop.example/in", "events": ["MESSAGES_UPSERT"]}
     one.webhook = hook | ({} if one.old else {"headers": None, "webhookByEvents": True})
-    await at.server.act(ONE, at.api.renew, confirmed=False)
+    await at.do("renew", confirmed=False)
     made = at.standin.instances["one"]
     assert made is not one and made.token == one.token
     assert made.settings == one.settings
@@ -136,7 +135,7 @@ async def test_a_renewal_gives_back_the_proxy(watch: Watch) -> None:
     one = await ours(at)
     one.proxy = {"enabled": True, "host": "p", "port": "1", "protocol": "http", "username": "u"}
     one.proxy["password"] = "w"
-    await at.server.act(ONE, at.api.renew, confirmed=False)
+    await at.do("renew", confirmed=False)
     assert at.standin.instances["one"].proxy == one.proxy
 
 
@@ -144,7 +143,7 @@ async def test_what_others_made_is_logged_out_and_stays(watch: Watch) -> None:
     at = await watch()
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.server.act(ONE, at.api.renew, confirmed=False)
+    await at.do("renew", confirmed=False)
     assert at.asked(DELETE) == 0 and at.standin.instances["one"] is one
     await at.until_it_says(SCAN, 2 * AT_ONCE)
 
@@ -153,7 +152,7 @@ async def test_a_person_may_have_it_deleted_and_made_again(watch: Watch) -> None
     at = await watch()
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.server.act(ONE, at.api.renew, confirmed=True)
+    await at.do("renew", confirmed=True)
     assert at.standin.instances["one"] is not one
     assert len(backups(at)) == 1
     await at.until_it_says(SCAN, 2 * AT_ONCE)
@@ -167,13 +166,13 @@ async def test_a_renewal_that_was_killed_is_finished_by_the_next_agent(
     one.settings["rejectCall"] = True
     await at.standin.front.set("refused", only="instance/create")
     with pytest.raises(EngineError):
-        await at.server.act(ONE, at.api.renew, confirmed=False)
+        await at.do("renew", confirmed=False)
     assert "one" not in at.standin.instances
     await at.standin.front.set("")
-    at.server.release(ONE)  # another agent knows only what is on the disk
+    at.server.leave(InstanceId("one"))  # another agent knows only what is on the disk
     await at.watch("one", adopted=True)
     await at.until_it_says("DISCONNECTED renewal_unfinished", 45)
-    await at.server.act(ONE, at.api.connect)
+    await at.do("connect")
     made = at.standin.instances["one"]
     assert made.settings["rejectCall"] and made.token == one.token
 
@@ -189,7 +188,7 @@ async def test_nothing_is_deleted_that_could_not_be_given_back(watch: Watch, wha
     else:
         await at.standin.front.set("half" if what.endswith("find") else "refused", only=what)
     with pytest.raises(EngineError):
-        await at.server.act(ONE, at.api.renew, confirmed=True)
+        await at.do("renew", confirmed=True)
     assert at.standin.instances["one"] is one and one.creds
     assert at.asked(DELETE) == 0
 
@@ -205,7 +204,7 @@ async def test_a_session_that_came_back_is_kept(watch: Watch) -> None:
     await asyncio.sleep(1)
     assert one.state == "open"
     with pytest.raises(EngineError) as caught:
-        await at.server.act(ONE, at.api.renew, confirmed=True)
+        await at.do("renew", confirmed=True)
     assert caught.value.code == "pairing_kept"
     assert one.creds and at.asked(LOGOUT) == at.asked(DELETE) == 0
 
@@ -217,7 +216,7 @@ async def test_1_8_is_not_left_with_a_connection_of_a_deleted_session(watch: Wat
     await asyncio.sleep(35)
     assert one.state == "connecting"
     with pytest.raises(EngineError) as caught:
-        await at.server.act(ONE, at.api.renew, confirmed=True)
+        await at.do("renew", confirmed=True)
     assert caught.value.code == "no_effect"
     assert one.creds and at.asked(DELETE) == 0
 
@@ -225,7 +224,7 @@ async def test_1_8_is_not_left_with_a_connection_of_a_deleted_session(watch: Wat
 async def test_a_deletion_leaves_its_backup(watch: Watch, version: str) -> None:
     at = await watch(version)
     await ours(at)
-    await at.server.act(ONE, at.api.command, "delete", {})
+    await at.do("command", name="delete", arguments={})
     assert "one" not in at.standin.instances and len(backups(at)) == 1
     await at.until_it_says("DISCONNECTED remote_missing", 45)
 
@@ -236,10 +235,10 @@ async def test_a_pairing_code_is_for_a_session_without_a_pairing(
     at = await watch(version)
     one = await at.hold("one", "connecting")
     await at.until_it_says(SCAN, 20)
-    told = await at.server.act(ONE, at.api.command, "pairing_code", {"phone": "5511987654321"})
+    told = await at.do("command", name="pairing_code", arguments={"phone": "5511987654321"})
     assert told["code"] == "ABCD1234" and told["expires_in"] > 30
     one.scan()
     await at.until_it_says("CONNECTED", 2 * AT_ONCE)
     with pytest.raises(EngineError) as caught:
-        await at.server.act(ONE, at.api.command, "pairing_code", {"phone": "5511987654321"})
+        await at.do("command", name="pairing_code", arguments={"phone": "5511987654321"})
     assert caught.value.code == "not_waiting"

@@ -39,7 +39,7 @@ BEHAVIOURS: dict[str, tuple[Misbehaviour, str]] = {
     "a slow endless stream": (stream(b" ", 1.0), "timeout"),
     "many values": (answer(b"[" + b"[]," * 400_000 + b"1]"), "oversized"),
     "deep JSON": (answer(b"[" * 100_000), "garbage"),
-    "a bomb": (answer(BOMB, "200 OK", "Content-Encoding: gzip"), "garbage"),
+    "a bomb": (answer(BOMB, "200 OK", "Content-Encoding: gzip"), "oversized"),
     "an unknown packing": (answer(b"x", "200 OK", "Content-Encoding: br"), "garbage"),
     "no text": (answer(b'{"a": "\xff\xfe"}'), "garbage"),
     "a redirect": (answer(b"{}", "302 Found", "Location: http://127.0.0.1:1/"), "not_found"),

@@ -4,13 +4,11 @@ import asyncio
 
 import pytest
 
-from agent.backends.server import EVERY
-from agent.core.model import InstanceId
+from agent.backends.backend import EVERY
 from agent.errors import EngineError
 from tests.backends.conftest import Watch, Watched
 
 CONNECT, STATE = "GET /instance/connect", "GET /instance/connectionState"
-ONE = InstanceId("one")
 AT_ONCE = EVERY + 1.0
 SCAN = "QR_REQUIRED"
 
@@ -25,7 +23,7 @@ async def test_an_open_session_is_connected_once_whatsapp_answered_through_it(
     claim = at.claim()
     assert claim.paired and claim.account in one.wuid
     assert at.asked(CONNECT) == 0
-    assert ONE in at.said
+    assert at.said[-1].status == "CONNECTED"
 
 
 async def test_what_is_only_believed_is_no_proof(watch: Watch, version: str) -> None:
@@ -33,7 +31,7 @@ async def test_what_is_only_believed_is_no_proof(watch: Watch, version: str) -> 
     (await at.hold("one")).dead = "closed"
     await at.until_it_says("unproved", AT_ONCE)
     with pytest.raises(EngineError) as caught:
-        await at.server.probe(ONE, deep=True)
+        await at.do("probe", deep=True)
     assert caught.value.code == "zombie"
     at.standin.instances["one"].dead = ""
     await at.until_it_says("CONNECTED", AT_ONCE)
@@ -44,9 +42,9 @@ async def test_a_connected_session_that_stops_to_answer_fails_its_deep_probe(wat
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
     one.dead = "silent"
-    assert (await at.server.probe(ONE)).claim.status == "CONNECTED"
+    assert (await at.do("probe"))["claim"].status == "CONNECTED"
     with pytest.raises(EngineError) as caught:
-        await at.server.probe(ONE, deep=True)
+        await at.do("probe", deep=True)
     assert caught.value.code == "zombie"
     assert at.says() == "unproved"
 
@@ -55,12 +53,12 @@ async def test_a_scan_counts_at_once(watch: Watch, version: str) -> None:
     at = await watch(version)
     one = await at.hold("one", "connecting")
     await at.until_it_says(SCAN, 20)
-    qr = await at.server.act(ONE, at.api.qr)
-    assert qr is not None and qr.text == one.code
+    qr = (await at.do("qr"))["qr"]
+    assert qr is not None and qr["text"] == one.code
     assert one.scan()
     await at.until(lambda: one.state == "open", 2)
     await at.until_it_says("CONNECTED", AT_ONCE)
-    assert await at.server.act(ONE, at.api.qr) is None
+    assert (await at.do("qr"))["qr"] is None
     assert one.second_logins == 0
 
 
@@ -72,8 +70,8 @@ async def test_each_new_code_is_shown(watch: Watch, version: str) -> None:
         before = one.code
         await at.until(lambda before=before: one.code != before, 60)  # type: ignore[misc]
         await asyncio.sleep(AT_ONCE)
-        qr = await at.server.act(ONE, at.api.qr)
-        assert qr is not None and qr.text == one.code
+        qr = (await at.do("qr"))["qr"]
+        assert qr is not None and qr["text"] == one.code
         assert at.says() == SCAN
 
 
@@ -114,7 +112,7 @@ async def test_an_end_that_1_8_does_not_tell_is_seen_at_the_code_after_it(watch:
     one.end(401)
     await at.until_it_says("DISCONNECTED connection_closed", 60)
     assert not at.claim().paired
-    await at.server.act(ONE, at.api.connect)
+    await at.do("connect")
     await at.until_it_says(f"{SCAN} logout", AT_ONCE)
 
 
@@ -135,9 +133,9 @@ async def test_one_look_that_misses_a_session_ends_nothing(watch: Watch, version
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
     one.denied = 1
-    probed = await at.server.probe(ONE)
-    assert (probed.claim.status, probed.claim.reason) == ("INITIALIZING", "")
-    assert probed.claim.paired
+    probed = await at.do("probe")
+    assert (probed["claim"].status, probed["claim"].reason) == ("INITIALIZING", "")
+    assert probed["claim"].paired
     await at.until_it_says("CONNECTED", AT_ONCE)
 
 
@@ -157,10 +155,10 @@ async def test_a_session_that_its_process_has_not_loaded_is_waited_for(
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
     one.unload()
-    await at.server.probe(ONE)
+    await at.do("probe")
     assert at.says() == "INITIALIZING" and at.claim().paired
     with pytest.raises(EngineError) as caught:
-        await at.server.act(ONE, at.api.connect)
+        await at.do("connect")
     assert caught.value.code == "remote_refused"
     one.load(connects=True)
     await at.until_it_says("CONNECTED", AT_ONCE)
@@ -220,9 +218,9 @@ async def test_a_list_that_contradicts_the_state_is_told(watch: Watch) -> None:
     await at.until_it_says("CONNECTED", AT_ONCE)
     one.row.set(connectionStatus="close")
     await asyncio.sleep(AT_ONCE)
-    probed = await at.server.probe(ONE, deep=True)
-    assert probed.detail["compared"] and "close" in probed.detail["disagrees"]
-    assert probed.claim.status == "CONNECTED"
+    probed = await at.do("probe", deep=True)
+    assert probed["detail"]["compared"] and "close" in probed["detail"]["disagrees"]
+    assert probed["claim"].status == "CONNECTED"
 
 
 async def test_used_up_codes_are_told(watch: Watch) -> None:
@@ -246,11 +244,11 @@ async def test_a_paired_session_in_close_is_left_to_its_server(watch: Watch, ver
     at = await watch(version)
     await paired_and_closed(at)
     await asyncio.sleep(2 * AT_ONCE)
-    for action in (at.api.connect, at.api.restart):
+    for action in ("connect", "restart"):
         with pytest.raises(EngineError) as caught:
-            await action(ONE)
+            await at.do(action)
         assert caught.value.code == "remote_refused"
-    assert await at.server.act(ONE, at.api.qr) is None
+    assert (await at.do("qr"))["qr"] is None
     assert at.asked(CONNECT) == 0
 
 
@@ -258,6 +256,6 @@ async def test_a_paired_session_that_its_server_left_closed_is_logged_in(watch: 
     at = await watch()
     await paired_and_closed(at)
     await at.until_it_says("DISCONNECTED connection_closed", 200)
-    await at.server.act(ONE, at.api.connect)
+    await at.do("connect")
     await at.until_it_says("CONNECTED", AT_ONCE)
     assert at.asked(CONNECT) == 1

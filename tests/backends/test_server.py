@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.evolution import Evolution
-from agent.backends.server import EVERY, LOOKS, Server
+from agent.backends.backend import EVERY, LOOKS
 from agent.clock import boot_now
-from agent.core.model import InstanceId
+from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.words import NO_PROOF
 from agent.errors import EngineError, Refused
+from agent.supervise.facts import Facts
 from tests.backends.conftest import Watch, Watched, declare
 from tests.backends.hostile import answer, hostile, reset, silent, stream
+from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY
 
 CONNECT = "GET /instance/connect"
@@ -45,7 +46,7 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
     at = await watch(version)
     await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
-    assert at.server.claim.sentence == ""
+    assert at.server.sentence == ""
     for fault, reason in FAULTS.items():
         await at.standin.front.set(fault)
         await at.until(lambda: not up(at), 60)
@@ -54,7 +55,7 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
         await at.standin.front.set("")
         await at.until(lambda: up(at), AT_ONCE)
         await at.until_it_says("CONNECTED", AT_ONCE)
-    assert None in at.said and at.asked(CONNECT) == 0
+    assert at.asked(CONNECT) == 0
 
 
 async def test_sessions_of_a_server_that_was_away_are_proved_again_at_once(
@@ -80,7 +81,7 @@ async def test_a_list_that_waits_for_whatsapp_stops_no_look(watch: Watch) -> Non
     new.scan()
     await at.until_it_says("CONNECTED", AT_ONCE + 1, "two")
     await asyncio.sleep(80)
-    assert up(at) and "list" in at.server.claim.sentence
+    assert up(at) and "list" in at.server.sentence
 
 
 async def test_one_session_that_hangs_delays_no_other(watch: Watch) -> None:
@@ -92,7 +93,7 @@ async def test_one_session_that_hangs_delays_no_other(watch: Watch) -> None:
     new.scan()
     await at.until_it_says("CONNECTED", AT_ONCE + 1, "two")
     with pytest.raises(EngineError) as caught:
-        await at.server.probe(InstanceId("hangs"))
+        await at.do("probe", "hangs")
     assert caught.value.code == "backend_down"
     assert up(at)
 
@@ -111,10 +112,11 @@ async def test_one_session_is_watched_once_and_until_it_is_released(watch: Watch
     at = await watch()
     await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
+    other = Instance(TWO, "evolution", True, {"backend": "evo", "remote": "one"})
+    at.server.shared.instances[TWO] = Facts(other, SessionRecord())  # type: ignore[index]
     with pytest.raises(Refused):
-        await at.server.hold(TWO, "one", adopted=True, paired=False, account="")
-    at.server.release(ONE)
-    assert ONE not in at.server.facts
+        await at.server.take(TWO)
+    at.server.leave(ONE)
     before = at.asked("GET /instance/connectionState")
     await asyncio.sleep(3 * EVERY)
     assert at.asked("GET /instance/connectionState") == before
@@ -122,10 +124,9 @@ async def test_one_session_is_watched_once_and_until_it_is_released(watch: Watch
 
 async def test_a_caller_that_waits_for_the_list_outlives_the_task(tmp_path: Path) -> None:
     async with hostile(silent) as url:
-        declared = declare(url)
-        api = Evolution(declared, tmp_path)
-        server = Server(declared, api, lambda _: None, lambda _: None)
+        server = make_backend(declare(url), tmp_path)
         task = asyncio.create_task(server.run())
+        await asyncio.sleep(0)
         asked = asyncio.create_task(server.check())
         await asyncio.sleep(1)
         task.cancel()
@@ -155,20 +156,16 @@ async def test_a_server_that_misbehaves_stays_alone_with_it(
     at = await watch()
     new = await at.hold("one", "connecting")
     async with hostile(behave) as url:  # type: ignore[arg-type]
-        declared = declare(url, name="bad")
-        said: list[InstanceId | None] = []
-        bad = Server(
-            declared, Evolution(declared, tmp_path / "bad"), said.append, lambda _claim: None
-        )
+        bad = make_backend(declare(url, name="bad"), tmp_path)
         task = asyncio.create_task(bad.run())
-        await bad.hold(TWO, "two", adopted=True, paired=True, account="")
+        await take(bad, "two", paired=True)
         await at.until_it_says("QR_REQUIRED", 20)
         new.scan()
         await at.until_it_says("CONNECTED", AT_ONCE + 1)
         await asyncio.sleep(30)
-        assert not task.done() and TWO not in bad.facts
+        assert not task.done() and bad.seats[TWO].fact is None
         with pytest.raises(EngineError) as caught:
-            await bad.act(TWO, bad.api.connect)
+            await bad.seats[TWO].call("connect")
         assert caught.value.code == "backend_down"
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -180,7 +177,7 @@ async def test_many_sessions_of_a_slow_server_are_proved_while_all_of_them_are_p
 ) -> None:
     """A tenth of a thousand sessions, of the looks at once and of the server's parallel requests:
     their requests take 36 s, and probes that wait for turns in vain would make that minutes."""
-    monkeypatch.setattr("agent.backends.server.LOOKS", LOOKS // 10)
+    monkeypatch.setattr("agent.backends.backend.LOOKS", LOOKS // 10)
     at = await watch(parallel=5)
     await at.standin.front.set("slow", 0.6)
     names = [f"line-{number}" for number in range(100)]
@@ -192,7 +189,7 @@ async def test_many_sessions_of_a_slow_server_are_proved_while_all_of_them_are_p
         while True:
             next_at = boot_now() + 30
             with contextlib.suppress(EngineError):
-                await at.server.probe(InstanceId(names[number]))
+                await at.do("probe", names[number])
             await asyncio.sleep(max(next_at - boot_now(), 0.0))
 
     probing = asyncio.gather(*(probe(number) for number in range(len(names))))

@@ -8,7 +8,7 @@ import pytest
 
 from agent.backends.whaticket.api import Whaticket
 from agent.backends.whaticket.contract import BackendSettings
-from agent.backends.whaticket.shelf import Shelf
+from agent.backends.whaticket.keys import Shelf
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import ConnectionStatus, Happening
 from agent.engines.base import Qr

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from agent.backends.whaticket import once
-from agent.backends.whaticket.shelf import Shelf
+from agent.backends.whaticket.keys import Shelf
 from agent.errors import ConfigError
 from tests.conftest import Eventually
 from tests.standin.whaticket import words
@@ -173,13 +173,9 @@ def test_without_a_python_that_has_it_the_script_says_so(tmp_path: Path) -> None
     old = tmp_path / "old-python"
     old.write_text("#!/bin/sh\nexit 2\n")  # as an older one answers to -P
     old.chmod(0o755)
-    done = subprocess.run(
-        ["/bin/sh", tmp_path / "scripts" / SCRIPT.name, "all"],
-        env={"PATH": "/nowhere", "PYTHON": str(old)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command, env = ["/bin/sh", tmp_path / "scripts" / SCRIPT.name, "all"], {"PYTHON": str(old)}
+    env["PATH"] = "/nowhere"
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, "cannot find a Python" in done.stderr) == (78, True)
 
 
@@ -193,33 +189,18 @@ GIVEN = {"BACKEND_TOKEN": TOKEN, "LOG_FILE": "/var/log/desk.log"}
 
 
 def test_each_variable_is_a_setting() -> None:
-    routes = {name: f"PUT /x/{{id}}/{name[0]}" for name in ("DISCONNECT_ROUTE", "START_ROUTE")} | {
-        "LIST_ROUTE": "GET /all",
-        "LOGIN_ROUTE": "POST /in",
-        "STATE_ROUTE": "GET /x/{id}",
-    }
-    given = {
-        **routes,
-        "BACKEND_URL": "https://desk.example:8081",
-        "BACKEND_USER": "a@b",
-        "BACKEND_PASSWORD": "secret",
-        "CA_FILE": "/ca.pem",
-        "TIMEOUT": "2.5",
-        "LOG_FILE": "/logs/{id}.log",
-        "LOG_SESSION": "session=",
-        "SESSIONS_DIR": "/auth",
-        "REDIS_URL": "redis://:x@h:1/2",
-        "REDIS_PATTERN": "wa:{id}:*",
-        "THRESHOLD": "3",
-        "WINDOW": "60",
-    }
+    text = (
+        "BACKEND_URL=https://desk.example:8081 BACKEND_USER=a@b BACKEND_PASSWORD=secret"
+        " CA_FILE=/ca.pem TIMEOUT=2.5 LOG_FILE=/logs/{id}.log LOG_SESSION=session="
+        " SESSIONS_DIR=/auth REDIS_URL=redis://:x@h:1/2 REDIS_PATTERN=wa:{id}:* THRESHOLD=3"
+    )
+    routes = {name: f"PUT /x/{{id}}/{name[0]}" for name in ("DISCONNECT_ROUTE", "START_ROUTE")}
+    routes |= {"LIST_ROUTE": "GET /all", "LOGIN_ROUTE": "POST /in", "STATE_ROUTE": "GET /x/{id}"}
+    given = dict(word.split("=", 1) for word in text.split()) | routes | {"WINDOW": "60"}
     declared, policy = once.read_settings(given)
     own = declared.own
-    assert (declared.url, declared.ca_file, declared.timeout) == (
-        given["BACKEND_URL"],
-        "/ca.pem",
-        2.5,
-    )
+    assert (declared.url, declared.timeout) == (given["BACKEND_URL"], 2.5)
+    assert declared.ca_file == "/ca.pem"
     assert (own.user, own.password, own.auth_folder) == ("a@b", "secret", "/auth/{id}")
     assert (own.logs, own.log_session[:9]) == (("file:/logs/*.log",), "session=(")
     assert (own.redis_url, own.redis_pattern) == ("redis://:x@h:1/2", "wa:{id}:*")
@@ -244,12 +225,6 @@ def test_a_variable_that_cannot_be_used_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         once.read_settings({**GIVEN, name: value})
     assert name in str(caught.value) and "hush" not in str(caught.value)
-
-
-def test_a_variable_without_effect_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    once.read_settings({**GIVEN, **dict.fromkeys(once.GONE.split(), "1")})
-    said = capsys.readouterr().err
-    assert all(f"{name} has no effect" in said for name in once.GONE.split())
 
 
 @pytest.mark.parametrize("argv", [[], ["--all"], ["../x"], ["all", "--dry-run"], ["7", "--reset"]])

@@ -1,34 +1,23 @@
 """Before a session tries its backend's server has answered a check, one for all who ask."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from agent.backends import backend as module
 from agent.backends.backend import Backend
-from agent.backends.declared import FRESH, Backends
+from agent.backends.declared import FRESH
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
 from agent.supervise.facts import Facts
+from tests.fakes.servers import make_backends
 
 A, B = InstanceId("a"), InstanceId("b")
 
 
-class Server:
-    """A server's task that is asked for its list."""
-
-    def __init__(self, one):
-        self._one = one
-        self.hurries = 0
-
-    def hurry(self):
-        self.hurries += 1
-
-    def answers(self, *, up):
-        self._one.checked(ServerClaim(up, "" if up else "failing"))
+def answers(one, *, up):
+    one.checked(ServerClaim(up, "" if up else "failing"))
 
 
 def facts(id):
@@ -38,29 +27,21 @@ def facts(id):
 @pytest.fixture
 def house(tmp_path: Path):
     sessions, woken = {id: facts(id) for id in (A, B)}, []
-    backends = Backends(
-        root=tmp_path,
-        instances=sessions,
-        store=None,
-        wake=woken.append,
-        look_again=lambda id, outage: None,
-        note=lambda _: asyncio.get_running_loop().create_future(),
-        breaker=lambda: BreakerPolicy(5, 600.0),
-    )
+    backends = make_backends(tmp_path, woken.append)
+    backends.instances = sessions
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
     backends.all["evo"] = one = Backend(declared, InstanceId("evo"), backends)
-    one.server = server = Server(one)
     one.down, one.checked_wall = False, 0.0
-    return backends, one, server, sessions, woken
+    return backends, one, sessions, woken
 
 
 async def test_two_that_ask_are_woken_by_the_next_good_answer(house):
-    backends, one, server, sessions, woken = house
+    backends, one, sessions, woken = house
     one.claim = ServerClaim(True)
     assert backends.ask(sessions[A], boot_now()) is not None
     assert backends.ask(sessions[B], boot_now()) is not None
-    assert (server.hurries, woken) == (2, [])
-    server.answers(up=True)
+    assert (one.check_soon.is_set(), woken) == (True, [])
+    answers(one, up=True)
     assert set(woken) == {A, B}
     now = boot_now()
     assert (backends.ask(sessions[A], now), backends.ask(sessions[B], now)) == (None, None)
@@ -69,49 +50,49 @@ async def test_two_that_ask_are_woken_by_the_next_good_answer(house):
 
 async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
     """As in the second after a restart of the agent."""
-    backends, one, server, sessions, _ = house
+    backends, one, sessions, _ = house
     one.down, one.checked_wall = True, None
     assert backends.wait_reason(sessions[A]) == "backend_unchecked"
     assert "down" not in backends.why_away(sessions[A])
-    server.answers(up=False)
+    answers(one, up=False)
     assert backends.wait_reason(sessions[A]) == "backend_down"
     assert backends.why_away(sessions[A]).startswith("its backend is down: ")
 
 
 async def test_a_bad_answer_wakes_no_session(house):
-    backends, one, server, sessions, woken = house
+    backends, one, sessions, woken = house
     one.claim = ServerClaim(True)
     assert backends.ask(sessions[A], boot_now()) is not None
-    server.answers(up=False)
+    answers(one, up=False)
     assert not backends.may_begin(sessions[A])
     assert woken == []
-    server.answers(up=True)
+    answers(one, up=True)
     assert woken == [A]
     assert backends.ask(sessions[A], boot_now()) is None and backends.may_begin(sessions[A])
 
 
 async def test_a_route_change_checks_the_servers_that_are_away_and_no_others(house):
-    backends, one, server, _, _ = house
+    backends, one, _, _ = house
     one.claim = ServerClaim(True)
     backends.look_now()
-    assert server.hurries == 0
+    assert not one.check_soon.is_set()
     one.claim = ServerClaim(False, "unreachable")
     backends.look_now()
-    assert server.hurries == 1
+    assert one.check_soon.is_set()
 
 
 async def test_only_what_lasts_longer_than_a_blink_is_an_outage(house, monkeypatch):
-    backends, one, server, _, woken = house
+    backends, one, _, woken = house
     now = [100.0]
     monkeypatch.setattr(module, "boot_now", lambda: now[0])
-    server.answers(up=False)
+    answers(one, up=False)
     one.judge()
     assert (sorted(woken), one.down) == ([A, B], False), "nothing measures them now"
     for seconds, down in ((9.9, False), (0.1, True)):
         now[0] += seconds
         one.judge()
         assert one.down == down
-    server.answers(up=True)
+    answers(one, up=True)
     one.judge()
     assert (one.down, one.away_since, one.away) == (False, None, {A, B})
     await backends.close()

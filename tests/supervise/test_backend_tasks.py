@@ -10,24 +10,16 @@ import pytest
 from agent.backends.backend import Seat
 from agent.backends.declared import Backends
 from agent.backends.evolution import Evolution
-from agent.backends.server import Server
+from agent.backends.server import Listed
 from agent.config.declaration import BackendDeclaration
-from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.supervise.facts import Facts
+from tests.fakes.servers import make_backends
 
 
 @pytest.fixture
 def backends(tmp_path: Path) -> Backends:
-    return Backends(
-        root=tmp_path,
-        instances={},
-        store=None,
-        wake=lambda _: None,
-        look_again=lambda id, outage: None,
-        note=lambda _: asyncio.get_running_loop().create_future(),
-        breaker=lambda: BreakerPolicy(5, 600.0),
-    )
+    return make_backends(tmp_path)
 
 
 URL = "http://127.0.0.1:1"
@@ -67,41 +59,37 @@ async def test_what_is_opened_is_closed_also_while_sessions_are_taken_over(
 async def test_a_key_that_changes_during_a_slow_close_begins_one_task(
     backends, tmp_path: Path, monkeypatch, eventually
 ):
-    key, running, most = tmp_path / "key", [], []
+    key, opened = tmp_path / "key", []
     closing, may_close = asyncio.Event(), asyncio.Event()
+    close = Evolution.close
 
-    async def run(self):
-        running.append(self)
-        most.append(len(running))
-        try:
-            await asyncio.Event().wait()
-        finally:
-            closing.set()
-            await may_close.wait()
-            running.remove(self)
-            await self.api.close()
+    async def sessions(self):
+        opened.append(self.declared.key)
+        return Listed((), 0.0)
 
-    monkeypatch.setattr(Server, "run", run)
+    async def slow_close(self):
+        closing.set()
+        await may_close.wait()
+        await close(self)
+
+    monkeypatch.setattr(Evolution, "sessions", sessions)
+    monkeypatch.setattr(Evolution, "close", slow_close)
     key.write_text("first")
     declared = BackendDeclaration("evo", "evolution", URL, key_file=str(key))
     await backends.take_on([declared])
-    await eventually(lambda: len(running) == 1)
-    first = running[0]
+    await eventually(lambda: opened == ["first"])
     await backends.take_on([declared])  # the same key
     backends.all["evo"].news.set()
     for _ in range(9):
         await asyncio.sleep(0)
-    assert running == [first] and not closing.is_set()
+    assert not closing.is_set()
     for text in ("second", "third"):
         key.write_text(text)
         await backends.take_on([declared])
     await closing.wait()
     may_close.set()
-    await eventually(lambda: running and running[0] is not first)
-    assert running[0].declared.key == "third"
-    assert running[0] is backends.all["evo"].server
+    await eventually(lambda: opened == ["first", "third"])
     await backends.close()
-    assert (running, max(most)) == ([], 1)
 
 
 async def test_a_key_that_cannot_be_read_is_read_again(backends, tmp_path: Path, eventually):
@@ -110,8 +98,8 @@ async def test_a_key_that_cannot_be_read_is_read_again(backends, tmp_path: Path,
     await backends.take_on([declared])
     one = backends.all["evo"]
     await eventually(lambda: one.unread)
-    assert str(key) in one.sentence and one.server is None
+    assert str(key) in one.sentence and one.api is None
     key.write_text("k")
     await backends.take_on([declared])
-    await eventually(lambda: one.server)
+    await eventually(lambda: one.api)
     await backends.close()

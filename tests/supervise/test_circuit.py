@@ -147,24 +147,3 @@ async def test_after_quick_checks_one_session_tries_for_all(clock):
     assert await act(circuit, A) == "circuit_open"
     assert await act(circuit, B) == {}
     assert (circuit.state, circuit.begin(A), told[-1]) == (CLOSED, True, CLOSED)
-
-
-async def test_a_server_that_was_away_and_is_back_need_not_wait(clock):
-    circuit = await opened()
-    for _ in range(9):
-        circuit.checked(up=False)
-    assert circuit.state is OPEN
-    circuit.checked(up=True)
-    assert circuit.state is CLOSED
-
-
-async def test_a_call_that_fails_after_a_failed_check_is_its_own_cause(clock):
-    circuit = await opened()
-    circuit.checked(up=False)
-    await act(circuit, A, DOWN, do="connect")
-    clock.now += 600
-    assert circuit.begin(A)
-    circuit.checked(up=False)
-    await act(circuit, A, DOWN)
-    circuit.checked(up=True)
-    assert circuit.state is OPEN

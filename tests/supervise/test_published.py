@@ -5,16 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from agent.backends.circuit import Circuit
-from agent.core.breaker import BreakerState
 from agent.core.model import (
     Instance,
     InstanceId,
     JournalEntry,
     SessionRecord,
 )
-from agent.core.reconnect import ReconnectPolicy
-from agent.errors import EngineError, StoreError
+from agent.errors import StoreError
 from agent.store.database import Store
 from agent.supervise.registry import Registry
 from agent.vault.identity import create
@@ -90,25 +87,3 @@ async def test_where_the_disk_takes_nothing_the_truth_is_shown_all_the_same(slow
     with pytest.raises(StoreError):
         await registry.save(facts)
     assert registry.view(A).record.attempts == 5
-
-
-async def test_a_backends_circuit_is_shown_open_when_the_history_has_it():
-    told: list[BreakerState] = []
-    circuit = Circuit(lambda: ReconnectPolicy().breaker, told.append)
-    circuit.noted = noted = asyncio.get_running_loop().create_future()
-
-    async def call():
-        raise EngineError("cannot connect: no answer", code="backend_down")
-
-    for _ in range(ReconnectPolicy().breaker.failures):
-        with pytest.raises(EngineError):
-            await circuit.act(A, "connect", call)
-    assert told == [BreakerState.OPEN]
-    assert (circuit.state, circuit.shown) == (BreakerState.OPEN, BreakerState.CLOSED)
-    noted.set_result([])
-    assert circuit.shown is BreakerState.OPEN
-    circuit.noted = asyncio.get_running_loop().create_future()
-    circuit.close()
-    assert circuit.shown is BreakerState.OPEN
-    circuit.noted.cancel()
-    assert circuit.shown is BreakerState.CLOSED

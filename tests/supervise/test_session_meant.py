@@ -2,16 +2,12 @@
 
 import pytest
 
-from agent.backends.adoption import session_meant
+from agent.backends.declared import session_meant
 from agent.core.model import RemoteSession
 from agent.errors import NotFound, Refused
 
-THERE = (
-    RemoteSession("7", title="Sales"),
-    RemoteSession("8", title="Desk"),
-    RemoteSession("9", title="Desk"),
-    RemoteSession("Sales-2"),
-)
+TITLES = {"7": "Sales", "8": "Desk", "9": "Desk", "Sales-2": ""}
+THERE = [RemoteSession(name, title=title) for name, title in TITLES.items()]
 
 
 @pytest.mark.parametrize(("asked", "meant"), [("7", "7"), ("Sales", "7"), ("Sales-2", "Sales-2")])

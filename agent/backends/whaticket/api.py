@@ -13,7 +13,6 @@ from typing import Any
 
 from agent.backends.http import segment
 from agent.backends.server import Listed
-from agent.backends.whaticket import log_files
 from agent.backends.whaticket.calls import (
     NOT_RUNNING,
     UNKNOWN,
@@ -24,7 +23,16 @@ from agent.backends.whaticket.calls import (
 from agent.backends.whaticket.contract import BackendSettings, cannot
 from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
-from agent.backends.whaticket.log_lines import LogError, Turn, words_of
+from agent.backends.whaticket.logs import (
+    Found,
+    LogError,
+    Owners,
+    Turn,
+    open_logs,
+    read_json,
+    run_command,
+    words_of,
+)
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.findings.crypto_patterns import CryptoPattern
@@ -68,10 +76,8 @@ class Whaticket:
         self.calls = WhaticketCalls(declared)
         self.keys = open_keys(declared, folder / "removed")
         self.held: dict[str, WhaticketSession] = {}
-        self.owners = log_files.Owners()
-        self.logs = log_files.open_logs(
-            self.own, patterns, log_files.read_json(folder / "logs.json"), 0
-        )
+        self.owners = Owners()
+        self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
         self._happened, self._window = happened, window
         self._rows: dict[str, Row] | None = None
         """Of the last list; None before the first one."""
@@ -95,7 +101,7 @@ class Whaticket:
         at = boot_now()
         rows, seconds = await self.calls.rows()
         self._rows = {row.id: row for row in rows}
-        self.owners.know(rows)
+        self.owners.know({row.id: row.name for row in rows})
         for session in self.held.values():
             row = self._rows.get(self.owners.ids.get(session.name, ""))
             if row is not None or session.row is not None:  # else a look asks for it
@@ -182,8 +188,8 @@ class Whaticket:
 
         async def work() -> None:
             if self.own.hang_up is None or not self.keys.stores:
-                if plan := await self.keys.plan_all(way.id):
-                    await self.keys.copy(way.id, plan, "the session starts over")
+                if plan := await self.keys.all(way.id):
+                    await self.keys.copy(way.id, plan, "the session starts over", whole=True)
                 await self.calls.do(f"renew {way.id}", "new_qr", way.id)
             else:
                 await way.start_over()
@@ -300,7 +306,7 @@ class Whaticket:
         while True:
             cause = f"cannot read the log by {text.split(maxsplit=1)[0]}: it ended"
             try:
-                await log_files.run_command(text, self.logs.make_reader(), self._take, RATE)
+                await run_command(text, self.logs.make_reader(), self._take, RATE)
             except EngineError as error:
                 cause = str(error)
             self._say("command", cause)
@@ -319,13 +325,11 @@ class Whaticket:
             log.warning("%s: %s", self.declared.name, trouble)
         self._troubles[source] = trouble
 
-    def _take(self, all_found: list[log_files.Found]) -> None:
+    def _take(self, all_found: list[Found]) -> None:
         by_id = {session.id: session for session in self.held.values() if session.id}
         now, nameless, shown = time.time(), 0, Counter[str]()
-        for found in log_files.turns_first(all_found):
-            if now - found.at > self._window:
-                continue
-            id = self.owners.whose(found)
+        news = [found for found in all_found if now - found.at <= self._window]
+        for id, found in self.owners.attribute(news):
             session = by_id.get(id)
             if isinstance(found.it, Turn):
                 if session is not None:

@@ -9,11 +9,12 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from agent.backends.http import Answer, Http, ServerDown
 from agent.backends.whaticket.contract import BackendSettings, Route, cannot
-from agent.backends.whaticket.log_lines import Turn
+from agent.backends.whaticket.logs import Turn
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
@@ -89,16 +90,10 @@ class WhaticketCalls:
         self.declared = declared
         self.own: BackendSettings = declared.own
         self._token = "" if self.own.user else declared.key
-        self._http = Http(declared, _bearer(self._token))
-        self._before: Http | None = None
-        """The connections of the token before this one: their requests end by their deadlines."""
+        self._http = Http(declared, {})
+        self.close = self._http.close
         self._logging_in = asyncio.Lock()
         self._refused_at = float("-inf")
-
-    async def close(self) -> None:
-        for http in (self._before, self._http):
-            if http is not None:
-                await http.close()
 
     async def rows(self) -> tuple[list[Row], float]:
         """All sessions, and the seconds that the answer took."""
@@ -148,10 +143,10 @@ class WhaticketCalls:
         self, route: Route, id: str = "", body: Any = None, *, urgent: bool = False
     ) -> Answer:
         token = self._token or await self._log_in("", urgent)
-        answer = await self._http.ask(route.verb, route.at(id), body, urgent=urgent)
+        ask = partial(self._http.ask, route.verb, route.at(id), body, urgent=urgent)
+        answer = await ask(token=token)
         if answer.status in _REFUSALS and self.own.user:
-            await self._log_in(token, urgent)
-            answer = await self._http.ask(route.verb, route.at(id), body, urgent=urgent)
+            answer = await ask(token=await self._log_in(token, urgent))
         if answer.status in _REFUSALS:
             cause = f"the server refuses the token ({answer.status})"
             raise ServerDown(f"ask {route}", "refused_key", cause)
@@ -164,12 +159,8 @@ class WhaticketCalls:
                 return self._token
             if boot_now() - self._refused_at < REFUSED_HOLDS:
                 raise ServerDown("log in", "refused_key", REFUSED)
-            token = await self._new_token(urgent)
-            if self._before is not None:
-                await self._before.close()
-            self._before, self._http = self._http, Http(self.declared, _bearer(token))
-            self._token = token
-            return token
+            self._token = await self._new_token(urgent)
+            return self._token
 
     async def _new_token(self, urgent: bool) -> str:
         route, what = self.own.needed("login", "log in"), "log in"
@@ -183,10 +174,6 @@ class WhaticketCalls:
         if not isinstance(token, str) or not token or any(not "!" <= c <= "~" for c in token):
             raise ServerDown(what, "garbage", "the answer has no token")
         return token
-
-
-def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _must_be_good(route: Route, answer: Answer) -> None:

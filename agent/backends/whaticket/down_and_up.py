@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from agent.backends.http import ServerDown
 from agent.backends.whaticket.calls import Row, Status, WhaticketCalls, claim_of_row
 from agent.backends.whaticket.contract import cannot
-from agent.backends.whaticket.keys import Plan, SessionKeys
+from agent.backends.whaticket.keys import Key, SessionKeys
 from agent.clock import boot_now
 from agent.errors import EngineError
 
@@ -52,7 +52,7 @@ class DownAndUp:
         ones with the next message. EngineError `nothing_to_remove`, and no interruption, where it
         would be a mere reconnect."""
         self._must_be_possible("regenerate keys")
-        plan = await self.keys.plan_records(self.id, peers, damaged=damaged)
+        plan = await self.keys.plan(self.id, peers, damaged=damaged)
         if not plan:
             about = "no record of these peers is stored" if peers else "no peer is named"
             cause = f"{about}, and no stored record is damaged"
@@ -60,24 +60,25 @@ class DownAndUp:
         await self.keys.must_be_possible(self.id, plan)
 
         async def work() -> None:
-            plan = await self.keys.plan_records(self.id, peers, damaged=damaged)
+            plan = await self.keys.plan(self.id, peers, damaged=damaged)
             if plan:
                 await self.keys.take_out(self.id, plan, "new keys with single peers")
                 await self._must_stay_gone(plan)
             self.taken()
-            counts = f"{len(plan.files)} files, {len(plan.keys)} keys in Redis"
+            keys = sum(redis for redis, _ in plan)
+            counts = f"{len(plan) - keys} files, {keys} keys in Redis"
             self.report(f"back up and remove: {counts}")
 
         await self._while_down(work)
 
     async def start_over(self) -> None:
         """Down, all keys away, then a start. If that was refused, the pairing is put back."""
-        plan = await self.keys.plan_all(self.id)
+        plan = await self.keys.all(self.id)
         await self.keys.must_be_possible(self.id, plan)
         self.went_down()
         await self.go_down()
-        plan = await self.keys.plan_all(self.id)
-        removal = await self.keys.take_out(self.id, plan, "the session starts over")
+        plan = await self.keys.all(self.id)
+        removal = await self.keys.take_out(self.id, plan, "the session starts over", whole=True)
         try:
             await self._must_stay_gone(plan)
         finally:
@@ -98,7 +99,8 @@ class DownAndUp:
 
         async def work() -> None:
             if plan := await self.keys.in_the_way(self.id, removal):
-                await self.keys.take_out(self.id, plan, f"made way for {removal.name}")
+                why = f"made way for {removal.name}"
+                await self.keys.take_out(self.id, plan, why, whole=removal.whole)
                 await self._must_stay_gone(plan)
             await self.keys.put_back(self.id, removal)
 
@@ -111,10 +113,10 @@ class DownAndUp:
             cause = "keys change while a session is down, and this server's disconnect"
             raise cannot(what, f"{cause} ends the pairing", "not_supported")
 
-    async def _must_stay_gone(self, plan: Plan) -> None:
+    async def _must_stay_gone(self, plan: Sequence[Key]) -> None:
         """After a removal the records are still gone, and the session is still down."""
         await asyncio.sleep(SETTLE)
-        if back := await self.keys.came_back(self.id, plan):
+        if back := len({*plan} & {*await self.keys.all(self.id)}):
             cause = f"{back} were written again, so something still runs this session"
             raise cannot(f"remove keys of {self.id}", cause, "written_back")
         if not (await self.calls.look(self.id)).down:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.backends.adoption import one_server
-from agent.backends.whaticket.redis import RedisKeys
+from agent.backends.declared import one_server
+from agent.backends.whaticket.keys import RedisKeys
 from agent.cli.doctor.access import Agent, agent_of, lines_for
 from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
 from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets

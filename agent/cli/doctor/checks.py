@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import VERSION
-from agent.backends.adoption import ADVICE as ONE_SERVER
+from agent.backends.declared import ADVICE as ONE_SERVER
 from agent.cli.doctor import backends, engines, machine
 from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
 from agent.cli.doctor.database import check_unused, lock_of

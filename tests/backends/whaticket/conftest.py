@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from agent.backends.server import Server
-from agent.backends.whaticket.api import Whaticket
 from agent.backends.whaticket.contract import BackendSettings
-from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import Claim, InstanceId
+from agent.core.model import InstanceId
 from agent.core.words import Happening
+from tests.backends.conftest import Bench as TaskBench
+from tests.fakes.servers import make_backend, take
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
 from tests.standin.whaticket.session import Pace, Session
 
@@ -27,7 +26,7 @@ LIDS = {PEER: "123456789012345"}
 
 
 @dataclass
-class Bench:
+class Bench(TaskBench):
     """A server's task, the stand-in that it watches, and what both said."""
 
     standin: StandIn
@@ -36,8 +35,7 @@ class Bench:
     happened: list[tuple[str, Happening]] = field(default_factory=list)
 
     def begin(self) -> None:
-        self.api = Whaticket(self.declared, self.root / "wt", lambda *it: self.happened.append(it))
-        self.server = Server(self.declared, self.api, lambda _: None, lambda _: None)
+        self.server = make_backend(self.declared, self.root)
         self.task = asyncio.create_task(self.server.run(), name="server")
 
     async def end(self) -> None:
@@ -55,20 +53,16 @@ class Bench:
 
     async def hold(self, remote: str, *, adopted: bool = True) -> InstanceId:
         id = InstanceId(remote)
-        await self.server.hold(id, remote, adopted=adopted, paired=False, account="")
+        await take(
+            *(self.server, remote),
+            adopted=adopted,
+            happened=lambda it: self.happened.append((remote, it)),
+        )
         return id
 
-    def claim(self, remote: str = "7") -> Claim:
-        return self.server.facts[InstanceId(remote)].claim
-
     def status(self, remote: str = "7") -> str:
-        return str(self.claim(remote).status) if InstanceId(remote) in self.server.facts else ""
-
-    async def until(self, probe: Callable[[], object], within: float) -> None:
-        begun = boot_now()
-        while not probe():
-            assert boot_now() - begun < within, f"not within {within} s"
-            await asyncio.sleep(0.25)
+        seat = self.server.seats[InstanceId(remote)]
+        return "" if seat.fact is None else str(seat.fact.claim.status)
 
     def auth(self, id: str = "7") -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (self.root / "auth" / id).iterdir()}
@@ -102,8 +96,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[OpenBench]:
             } | own
             settings = BackendSettings(**own)  # type: ignore[arg-type]
             declared = BackendDeclaration("wt", "whaticket", standin.url, own=settings)
-            opened = Bench(standin, tmp_path, declared)
+            opened = Bench(make_backend(declared, tmp_path), standin, tmp_path, declared)
             opened.begin()
+            await asyncio.sleep(0)  # its task has its first turn
             stack.push_async_callback(opened.end)
             return opened
 

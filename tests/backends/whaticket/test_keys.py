@@ -10,17 +10,15 @@ import pytest
 
 from agent.backends.whaticket import damage
 from agent.backends.whaticket.api import CLOSE_WITHIN
-from agent.backends.whaticket.keys import SessionKeys
-from agent.backends.whaticket.shelf import KEEP, FolderKeys, Shelf
+from agent.backends.whaticket.keys import KEEP, FolderKeys, SessionKeys, Shelf
 from agent.clock import boot_now
-from agent.core.model import InstanceId
 from agent.errors import EngineError, InvalidRequest
 from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, Killed, OpenBench, die_at
 from tests.standin.whaticket.keys import FolderKeys as TheirFolder
 from tests.standin.whaticket.keys import file_name, paired_keys
 from tests.standin.whaticket.session import Session
 
-SEVEN, LID = InstanceId("7"), LIDS[PEER]
+LID = LIDS[PEER]
 REMOVED = {
     *(f"identity-key-{LID}_1.0.json", f"session-{LID}_1.0.json", f"session-{PEER}.0.json"),
     f"sender-key-120363000000000001@g.us--{LID}_1--0.json",
@@ -42,7 +40,7 @@ async def test_one_peers_keys_go_and_can_be_put_back(bench: OpenBench) -> None:
     at, theirs = await resting(bench)
     await at.paired("70")
     neighbour, before = at.auth("70"), at.auth()
-    await at.api.new_keys("7", [f"{PEER}.12"])
+    await at.do("regenerate_keys", "7", peers=[f"{PEER}.12"])
     after = at.auth()
     assert set(before) - set(after) == REMOVED and at.auth("70") == neighbour
     assert all(after[name] == before[name] for name in after)
@@ -50,17 +48,17 @@ async def test_one_peers_keys_go_and_can_be_put_back(bench: OpenBench) -> None:
 
     at.standin.requests.clear()
     with pytest.raises(EngineError) as caught:
-        await at.api.new_keys("7", ["5599888887777"])
+        await at.do("regenerate_keys", "7", peers=["5599888887777"])
     assert caught.value.code == "nothing_to_remove" and at.acts == []
-    [shown] = (await at.api.command("7", "removed", {}))["removed"]
-    await at.api.command("7", "restore_removed", {"name": shown["name"]})
+    [shown] = (await at.do("command", "7", name="removed"))["removed"]
+    await at.do("command", "7", name="restore_removed", arguments={"name": shown["name"]})
     assert theirs.status == "CONNECTED" and not theirs.receive(PEER)  # the damaged one is back
     assert {name: at.auth()[name] for name in before} == before
     assert (
-        len((await at.api.command("7", "removed", {}))["removed"]) == 2
+        len((await at.do("command", "7", name="removed"))["removed"]) == 2
     )  # what stood in its way was not lost either
     with pytest.raises(EngineError) as caught:
-        await at.api.command("7", "restore_removed", {"name": shown["name"]})
+        await at.do("command", "7", name="restore_removed", arguments={"name": shown["name"]})
     assert caught.value.code == "put_back_already"
 
 
@@ -95,7 +93,7 @@ async def test_what_stops_a_repair(bench: OpenBench, code: str) -> None:
     creds = at.auth()["creds.json"]
     FAULTS[code](at)
     with pytest.raises(EngineError) as caught:
-        await at.api.new_keys("7", [PEER])
+        await at.do("regenerate_keys", "7", peers=[PEER])
     assert PEER not in str(caught.value)
     assert caught.value.code == code and bool(at.acts) is (code not in ("session_damaged", "files"))
     if code in ("still_connected", "session_damaged"):
@@ -105,20 +103,20 @@ async def test_what_stops_a_repair(bench: OpenBench, code: str) -> None:
         return
     if code == "session_damaged":  # a start would replace them with empty ones
         with pytest.raises(EngineError):
-            await at.server.act(SEVEN, at.api.restart)
-        await at.server.act(SEVEN, at.api.renew, confirmed=True)
-        assert ((await at.api.command("7", "removed", {}))["removed"])[0]["whole"]
+            await at.do("restart", "7")
+        await at.do("renew", "7", confirmed=True)
+        assert ((await at.do("command", "7", name="removed"))["removed"])[0]["whole"]
     elif code != "pairing_lost":
         await at.until(lambda: theirs.status == "CONNECTED", 20)
 
 
 async def test_a_caller_who_leaves_stops_no_repair(bench: OpenBench) -> None:
     at, theirs = await resting(bench)
-    asking = asyncio.create_task(at.api.new_keys("7", [PEER]))
+    asking = asyncio.create_task(at.do("regenerate_keys", "7", peers=[PEER]))
     await at.until(lambda: theirs.status == "DISCONNECTED", 5)
     asking.cancel()
     with pytest.raises(EngineError) as caught:
-        await at.api.new_keys("7", [OTHER])
+        await at.do("regenerate_keys", "7", peers=[OTHER])
     assert caught.value.code == "busy"
     await at.end()  # the agent stops
     await at.until(lambda: theirs.status == "CONNECTED", 5)
@@ -127,7 +125,7 @@ async def test_a_caller_who_leaves_stops_no_repair(bench: OpenBench) -> None:
 async def test_a_session_that_does_not_come_up_again_delays_no_stop(bench: OpenBench) -> None:
     at, theirs = await resting(bench)
     at.standin.faults.stuck_opening = True
-    asking = asyncio.create_task(at.api.new_keys("7", [PEER]))
+    asking = asyncio.create_task(at.do("regenerate_keys", "7", peers=[PEER]))
     await at.until(lambda: theirs.status == "OPENING", 10)
     begun = boot_now()
     await at.end()
@@ -142,23 +140,23 @@ async def test_a_renewal_keeps_all_keys_and_shows_a_code(bench: OpenBench, prese
     if preset == "spec":
         at.standin.faults.refuses_start = 400
         with pytest.raises(EngineError):
-            await at.server.act(SEVEN, at.api.renew, confirmed=True)
+            await at.do("renew", "7", confirmed=True)
         assert at.auth() == before
         at.standin.faults.refuses_start = 0
-        await at.server.act(SEVEN, at.api.connect)
+        await at.do("connect", "7")
         await at.until(lambda: theirs.status == "CONNECTED", 10)
-    await at.server.act(SEVEN, at.api.renew, confirmed=True)
+    await at.do("renew", "7", confirmed=True)
     assert theirs.status == "qrcode" and theirs.logouts == 0
-    removal = at.api.keys.shelf.all("7")[-1]
+    removal = Shelf(at.root / "wt/removed").all("7")[-1]
     assert {it.name: it.content for it in removal.records} == before
     if preset == "spec":
         theirs.scan()
         await at.until(lambda: theirs.status == "CONNECTED", 10)
-        await at.api.command("7", "restore_removed", {"name": removal.name})
+        await at.do("command", "7", name="restore_removed", arguments={"name": removal.name})
         assert at.auth()["creds.json"] == before["creds.json"]
 
 
-CHANGES = ("os.unlink", "os.rename", "os.fsync", "agent.backends.whaticket.shelf.write_whole")
+CHANGES = ("os.unlink", "os.rename", "os.fsync", "agent.backends.whaticket.keys.write_whole")
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -173,8 +171,8 @@ async def test_killed_at_each_step_and_run_again_nothing_is_lost(
         for name, text in paired_keys("551100000007", [PEER], LIDS).items():
             await theirs.write("7", name, text)
         before = await theirs.load("7")
-        plan = await keys.plan_records("7", [PEER], damaged=False)
-        plan = await keys.plan_all("7") if whole else plan
+        plan = await keys.plan("7", [PEER], damaged=False)
+        plan = await keys.all("7") if whole else plan
         with monkeypatch.context() as patched:
             die_at(step, patched, *CHANGES)
             try:

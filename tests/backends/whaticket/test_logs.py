@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.whaticket.calls import Row
-from agent.backends.whaticket.log_files import Found, LogFiles, Owners
-from agent.backends.whaticket.log_lines import LineReader, LogError, Turn, words_of
+from agent.backends.whaticket.logs import (
+    Found,
+    LineReader,
+    LogError,
+    LogFiles,
+    Owners,
+    Turn,
+    words_of,
+)
 from agent.core.findings import crypto_patterns as crypto
 from tests.backends.whaticket.conftest import OTHER, PEER, OpenBench
 from tests.standin.whaticket import words
@@ -163,7 +169,7 @@ def test_a_line_has_its_own_time_in_any_zone(tmp_path: Path, form: str, shift: i
     assert [now - it.at for it in found] == pytest.approx([1000, 200, 5], abs=2)
 
 
-ROWS = [Row("7", "Shop"), Row("8", "Office"), Row("9", "Twin"), Row("10", "Twin")]
+ROWS = {"7": "Shop", "8": "Office", "9": "Twin", "10": "Twin"}
 CASES = [("Shop", "8", "7"), ("Twin", "", ""), ("", "whatsapp-8", "8"), ("", "app-out", "")]
 
 
@@ -175,7 +181,7 @@ def test_whose_an_error_is(named: str, hint: str, whose: str) -> None:
     assert owners.whose(found) == whose
     owners.whose(Found(Turn("9", True), 980.0))
     assert owners.whose(found) == (whose or "9")  # the one that reconnects
-    owners.know(ROWS[:1])
+    owners.know({"7": "Shop"})
     assert owners.whose(found) == "7"
 
 
@@ -189,7 +195,7 @@ async def test_errors_reach_their_session_also_after_a_restart(
     at = await bench(logs=(f"file:{log.parent}/*.log", "command:/nowhere/program"))
     theirs = await at.paired()
     await at.paired("8")
-    await at.until(lambda: "/nowhere/program" in at.server.claim.sentence, 20)
+    await at.until(lambda: "/nowhere/program" in at.server.sentence, 20)
     await theirs.damage(PEER)
     for _ in range(300):
         theirs.receive(PEER)
@@ -205,7 +211,7 @@ async def test_errors_reach_their_session_also_after_a_restart(
     assert len(at.errors()) == 1
     await at.until(lambda: at.status() == "CONNECTED", 10)
     at.standin.log(f"Disconnected session: {theirs.name}, reason: CONFLICT")
-    await at.until(lambda: (at.claim().proof_age or 0.0) > 9.0, 30)
+    await at.until(lambda: (at.claim("7").proof_age or 0.0) > 9.0, 30)
     await theirs.end()
     theirs.status = "DISCONNECTED"
-    await at.until(lambda: at.claim().reason == "conflict", 6)
+    await at.until(lambda: at.claim("7").reason == "conflict", 6)

@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from agent.backends.whaticket import round as rounds
-from agent.backends.whaticket.keys import SessionKeys
-from agent.backends.whaticket.redis import RedisKeys
-from agent.backends.whaticket.shelf import Shelf
+from agent.backends.whaticket import once as rounds
+from agent.backends.whaticket.keys import RedisKeys, SessionKeys, Shelf
 from agent.core.findings.crypto_window import CryptoPolicy
 from agent.errors import EngineError
 from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, Killed, OpenBench, die_at
@@ -23,7 +21,7 @@ from tests.standin.whaticket.keys import RedisKeys as TheirRedis
 from tests.standin.whaticket.keys import paired_keys
 
 CHANGES = (
-    *("agent.backends.whaticket.round.write_whole", "agent.backends.whaticket.shelf.write_whole"),
+    *("agent.backends.whaticket.once.write_whole", "agent.backends.whaticket.keys.write_whole"),
     *("agent.backends.http:Http.ask", "os.unlink"),
 )
 
@@ -141,12 +139,12 @@ def test_keys_in_redis(redis_url: str, tmp_path: Path, virtual_clocks: None) -> 
         await client.hset(b"sessions:7:\xff\xfe", "a", "b")
         before = {key: await client.dump(key) for key in await client.keys("*")}
         assert await keys.look("7") == "paired"
-        plan = await keys.plan_records("7", [PEER], damaged=True)
-        assert len(plan.keys) == 6 and not plan.files
+        plan = await keys.plan("7", [PEER], damaged=True)
+        assert len(plan) == 6
         removal = await keys.take_out("7", plan, "a test")
         assert len(await client.keys("*")) == len(before) - 6
         await keys.put_back("7", removal)
-        whole = await keys.take_out("7", await keys.plan_all("7"), "a test")
+        whole = await keys.take_out("7", await keys.all("7"), "a test")
         await keys.put_back("7", whole)
         assert {key: await client.dump(key) for key in await client.keys("*")} == before
         stale = keys.shelf.keep("7", "x", await keys.stores[0].read("7", ["creds"]), whole=False)

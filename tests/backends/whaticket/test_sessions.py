@@ -2,7 +2,6 @@
 
 import pytest
 
-from agent.core.model import InstanceId
 from agent.errors import EngineError
 from tests.backends.whaticket.conftest import PEER, OpenBench
 
@@ -18,30 +17,30 @@ async def test_one_list_tells_of_all_sessions(bench: OpenBench) -> None:
     assert set(at.standin.requests[begun + 2 :]) == {"GET /whatsapp/"} and at.standin.logins == 2
     assert [it.name for it in at.server.sessions] == ["1", "2", "3"]
     at.standin.faults.list_lies = "DISCONNECTED"
-    assert "disagrees" not in (await at.server.probe(InstanceId("1"), deep=True)).detail
-    assert (await at.server.probe(InstanceId("1"), deep=True)).detail["disagrees"]
+    assert "disagrees" not in (await at.do("probe", "1", deep=True))["detail"]
+    assert (await at.do("probe", "1", deep=True))["detail"]["disagrees"]
 
 
 async def test_a_life(bench: OpenBench) -> None:
     at = await bench()
     theirs = at.standin.add("7", "Shop")
-    shop = await at.hold("Shop")
-    await at.server.act(shop, at.api.connect)
+    await at.hold("Shop")
+    await at.do("connect", "Shop")
     # It is on its way: a second socket would fight the first.
-    await at.server.act(shop, at.api.connect)
+    await at.do("connect", "Shop")
     assert theirs.starts == 1
     await at.until(lambda: at.status("Shop") == "QR_REQUIRED", 6)
-    code = await at.server.act(shop, at.api.qr)
-    assert code is not None and code.text == theirs.qrcode and code.text not in repr(code)
+    code = (await at.do("qr", "Shop"))["qr"]
+    assert code is not None and code["text"] == theirs.qrcode
     theirs.scan()
     await at.until(lambda: at.status("Shop") == "CONNECTED", 6)
-    assert at.claim("Shop").paired and await at.server.act(shop, at.api.qr) is None
-    await at.api.disconnect("Shop")
+    assert at.claim("Shop").paired and (await at.do("qr", "Shop"))["qr"] is None
+    await at.do("disconnect", "Shop")
     await at.until(lambda: at.status("Shop") == "DISCONNECTED", 6)
     assert (at.claim("Shop").reason, at.claim("Shop").paired) == ("", True)
-    await at.server.act(shop, at.api.restart)
+    await at.do("restart", "Shop")
     await at.until(lambda: at.status("Shop") == "CONNECTED", 6)
-    await at.server.act(shop, at.api.logout)
+    await at.do("logout", "Shop")
     await at.until(lambda: at.claim("Shop").reason == "logout", 6)
 
 
@@ -58,14 +57,15 @@ async def test_a_missing_session_is_made_only_where_the_agent_made_it(bench: Ope
     at.standin.add("1", "Twin")
     at.standin.add("2", "Twin")
     names = ("44", "Old", "Twin", "New")
-    *others, own = [await at.hold(name, adopted=name != "New") for name in names]
+    for name in names:
+        await at.hold(name, adopted=name != "New")
     await at.until(lambda: at.status("44") and at.status("New") and at.status("Old"), 6)
     assert {at.claim(name).reason for name in ("44", "New", "Old")} == {"remote_missing"}
-    for id, code in zip(others, ["missing", "missing", "ambiguous"], strict=True):
+    for name, code in zip(names, ["missing", "missing", "ambiguous"], strict=False):
         with pytest.raises(EngineError) as caught:
-            await at.server.act(id, at.api.connect)
+            await at.do("connect", name)
         assert caught.value.code == f"remote_{code}"
-    await at.server.act(own, at.api.connect)
+    await at.do("connect", "New")
 
 
 @pytest.mark.parametrize("preset", ["community", "ticketz"])
@@ -73,15 +73,15 @@ async def test_a_disconnect_that_logs_out_is_never_used(bench: OpenBench, preset
     at = await bench(preset=preset)
     theirs = await at.paired()
     before = set(at.auth())
-    for repair in (at.api.disconnect("7"), at.api.new_keys("7", [PEER]), at.api.disconnect("7")):
+    for repair in ("disconnect", "regenerate_keys", "disconnect"):
         with pytest.raises(EngineError) as caught:
-            await repair
+            await at.do(repair, "7", peers=[PEER])
         assert caught.value.code == "not_supported" and "pairing" in str(caught.value)
         theirs.pace.restart_after = 0.3
         await theirs.drop()  # it is down, and comes back by itself
-    assert at.claim().useless == ("reconnect",)
+    assert at.claim("7").useless == ("reconnect",)
     await at.until(lambda: theirs.status == "CONNECTED", 10)
-    await at.server.act(InstanceId("7"), at.api.restart)
+    await at.do("restart", "7")
     await at.until(lambda: theirs.status == "CONNECTED", 10)
     route = {"ticketz": "GET /whatsappsession/refresh/7"}.get(preset, "POST /whatsappsession/7")
     assert at.acts == [route] and theirs.logouts == 0 and set(at.auth()) == before

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.backends.whaticket.shelf import Shelf
+from agent.backends.whaticket.keys import Shelf
 from tests.standin.whaticket import words
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
 from tests.standin.whaticket.session import Pace, Session

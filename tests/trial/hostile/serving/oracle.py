@@ -3,14 +3,16 @@
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from agent.backends.evolution import Evolution
-from agent.backends.server import Server
+from agent.backends.backend import Backend
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import Claim, InstanceId, ServerClaim
 from agent.core.reasons import reason_of
+from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn
 from tests.standin.evolution.instances import Instance
 from tests.trial.hostile.serving.acts import ADOPTED, NAMES, PAIRED
@@ -33,7 +35,7 @@ class Bench:
 
     standin: StandIn
     folder: Path
-    server: Server = field(init=False)
+    server: Backend = field(init=False)
     task: asyncio.Task[None] = field(init=False)
     servers: list[ServerClaim] = field(default_factory=list)
     claims: dict[str, list[Claim]] = field(default_factory=lambda: defaultdict(list))
@@ -48,23 +50,23 @@ class Bench:
     async def begin(self) -> None:
         """An agent."""
         declared = BackendDeclaration("eu", "evolution", self.standin.url, key=KEY)
-        api = Evolution(declared, self.folder)
-        self.server = Server(declared, api, self._changed, self.servers.append)
-        for name in NAMES:
-            await self.server.hold(
-                InstanceId(name), name, adopted=name in ADOPTED, paired=False, account=""
-            )
+        self.server = make_backend(declared, self.folder)
         self.task = asyncio.create_task(self.server.run(), name="server")
-        await asyncio.sleep(0)
+        for name in NAMES:
+            heard = self.claims[name].append
+            await take(self.server, name, adopted=name in ADOPTED, heard=heard)
 
     async def end(self) -> None:
         self.task.cancel()
         await asyncio.wait([self.task])
         assert self.task.cancelled(), self.task
 
-    def _changed(self, id: InstanceId | None) -> None:
-        if id is not None:
-            self.claims[id].append(self.server.facts[id].claim)
+    async def do(self, what: str, id: str, /, **args: object) -> Mapping[str, Any]:
+        """As a pass or an order does it."""
+        answer = await self.server.seats[InstanceId(id)].call(what, args, timeout=120)
+        if self.server.claim is not None:
+            self.servers.append(self.server.claim)
+        return answer
 
     def paired(self) -> list[Instance]:
         """Those that were it from the beginning: a code that is asked for while its session is

@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from agent.core.model import InstanceId
 from agent.errors import EngineError
 from tests.standin.evolution import StandIn
 from tests.trial.hostile.serving.acts import MADE, NAMES, PAIRED, WAITS, Step
@@ -30,7 +29,7 @@ async def play_case(case: list[Step], folder: Path) -> None:
         standin.without, standin.front.packs = first.get("without", ""), first.get("packs", False)
         await bench.begin()
         await bench.server.check()
-        await bench.server.connect(InstanceId(MADE))
+        await bench.do("connect", MADE)
         await play_steps(bench, case, Random(first["seed"]))
         await _come_back(bench)
     finally:
@@ -59,11 +58,10 @@ async def _come_back(bench: Bench) -> None:
 
 
 async def _status(bench: Bench, name: str) -> str:
-    id = InstanceId(name)
     try:
-        claim = (await bench.server.probe(id)).claim
+        claim = (await bench.do("probe", name))["claim"]
         if claim.status == "DISCONNECTED" and "reconnect" not in claim.useless:
-            await bench.server.connect(id)
+            await bench.do("connect", name)
         return str(claim.status)
     except EngineError as error:
         return str(error)
@@ -168,18 +166,13 @@ async def _ask(bench: Bench, name: str, what: str) -> None:
         return
     if what == "renew" and name not in (WAITS, MADE) and not gone:
         return
-    server, id = bench.server, InstanceId(name)
-    phone = {"phone": "+55 11 98888-7777"}
-    asks: dict[str, Callable[[], Awaitable[Any]]] = {
-        "probe": lambda: server.probe(id),
-        "deep": lambda: server.probe(id, deep=True),
-        "connect": lambda: server.connect(id),
-        "restart": lambda: server.restart(id),
-        "qr": lambda: server.qr(id),
-        "renew": lambda: server.renew(id, confirmed=False),
-        "pairing_code": lambda: server.command(id, "pairing_code", phone),
+    phone = {"name": "pairing_code", "arguments": {"phone": "+55 11 98888-7777"}}
+    asks: dict[str, tuple[str, dict[str, Any]]] = {
+        "deep": ("probe", {"deep": True}),
+        "pairing_code": ("command", phone),
     }
+    do, args = asks.get(what, (what, {}))
     try:
-        await asks[what]()
+        await bench.do(do, name, **args)
     except EngineError as error:
         bench.errors.append(str(error))

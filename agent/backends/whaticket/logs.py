@@ -1,0 +1,546 @@
+"""A server's logs: files by path and glob, read on from where an earlier run stood, or one command;
+what stands in their lines; and the session that an error counts for.
+
+No line leaves this module, only the name of the pattern that it matched: libsignal prints session
+records with their private keys. A file is known by its inode. What was rotated away before it was
+read is said, not searched. When a line was written is told by its own time, measured from the
+file's last line, which was written when the file last changed: so no time zone matters.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from agent.backends.whaticket.contract import BackendSettings, cannot
+from agent.core.findings import crypto_patterns as crypto
+from agent.core.findings.crypto_patterns import CryptoPattern
+from agent.engines.raw import text
+from agent.engines.reason_codes import WEB_WORDS, WHATSAPP_CODES, web_reason
+from agent.files import open_plain
+
+LONGEST_LINE = 256 << 10
+_LONGEST_TEXT, _MOST_OF_BLOCK = 8192, 120
+_NEEDLES = re.compile(
+    rb"decrypt|mac\b|mac error|session|pre-?key|into the future|senderkey|sender message key"
+    rb"|invalid|socket|desconectou|error|already running",
+    re.IGNORECASE,
+)
+"""One of these stands in each line that says anything to us; most lines have none."""
+_DRESS = re.compile(
+    r"\x1b\[[0-9;]*[A-Za-z]|^(?:\d+\|[^|]{1,60}\| )?"
+    r"(?:\d{4}-\d\d-\d\d[T ][\d:.,]{5,15}(?:Z|[+-]\d\d:?\d\d)?:? )?"
+)
+"""Colours, and what pm2 puts before a line."""
+_HEAD = re.compile(
+    r"(?:\[[^\]]{5,40}\] )?(?P<level>TRACE|DEBUG|INFO|WARN|ERROR|FATAL)"
+    r"(?: \[[^\]]{5,40}\])?(?: \([^)]{0,200}\))?: |\S.{0,200}: \{$"
+)
+"""Of a record as pino-pretty writes it, or of an object as Node prints it: its fields follow,
+indented."""
+_FIELD = re.compile(r"\s+\"?([A-Za-z]{1,30})\"?: (.*)")
+_ERRORS = ("error", "err", "reason", "cause")
+_SESSIONS = ("sessionId", "whatsappId", "session", "id")
+_PEERS = ("participant", "participantAlt", "remoteJid", "remoteJidAlt")
+_PEER = re.compile(r"(\d{5,20}(?:_\d{1,3})?)(?::\d{1,5})?@(?:s\.whatsapp\.net|lid)")
+_WORDS = (
+    *(("far_future", "Over 2000 messages into the future"), ("bad_mac", "Bad MAC")),
+    *(("prekey", "Invalid PreKey ID"), ("no_session", "No session record")),
+    *(("no_matching_session", "No matching sessions found for message"),),
+    *(("sender_key", "No SenderKeyRecord found"), ("session_error", "SessionError")),
+    *(("decrypt_failed", "failed to decrypt"), ("undecryptable", "UndecryptableMessage")),
+)
+
+
+def words_of(name: str) -> str:
+    """A line that the agent reads as the same finding, with nothing of the log in it."""
+    return dict(_WORDS).get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class LogError:
+    """One error about keys."""
+
+    finding: crypto.CryptoFinding
+    session: str = ""
+    """As the log calls it; "" = not named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A connection that began or ended."""
+
+    session: str
+    """As the log calls it; "" = not named."""
+    open: bool
+    reason: str = ""
+    """Why it ended; "" = the log leaves that open."""
+
+
+@dataclass(slots=True)
+class LineReader:
+    """Reads one stream of lines."""
+
+    log_session: re.Pattern[str] | None = None
+    own: tuple[crypto.CryptoPattern, ...] = ()
+    """The settings' patterns."""
+    _reader: crypto.CryptoLogReader = field(init=False)
+    _session: str = ""
+    """Of the error that waits for the stack under it."""
+    _block: list[str] = field(default_factory=list)
+    _twice: int = 0
+    """Messages that came twice: the server's own lines about them are benign as well."""
+
+    def __post_init__(self) -> None:
+        self._reader = crypto.CryptoLogReader(self.own)
+
+    def feed(self, raw: bytes) -> list[LogError | Turn]:
+        if self.rests and not self.own and not _NEEDLES.search(raw):
+            return []
+        line = _DRESS.sub("", raw[:LONGEST_LINE].decode("utf-8", "replace").rstrip("\r"))
+        if self._block and line[:1] in (" ", "\t") and len(self._block) < _MOST_OF_BLOCK:
+            self._block.append(line[:_LONGEST_TEXT])
+            return []
+        found = self._end_block()
+        with suppress(ValueError, RecursionError):
+            if line.startswith("{") and isinstance(record := json.loads(line), dict):
+                peer = next((p for n in _PEERS if (p := _peer(_key_of(record).get(n)))), "")
+                return [*found, *self.flush(), *self._record(record, peer, self._named(line))]
+        if _HEAD.match(line):
+            found += self.flush()
+            self._block = [line[:_LONGEST_TEXT]]
+            return found
+        return found + self._text(line[:_LONGEST_TEXT])
+
+    @property
+    def rests(self) -> bool:
+        """True if no line that was read waits for another."""
+        return not (self._block or self._reader.waiting is not None or self._reader.in_block)
+
+    def flush(self) -> list[LogError | Turn]:
+        """What waits for more lines, as it is."""
+        found = self._end_block()
+        self._reader, done = self._reader.flush()
+        return found + [LogError(it, self._session) for it in done if self._counts(it)]
+
+    def _text(self, line: str) -> list[LogError | Turn]:
+        session = self._named(line)
+        turn = read_turn(line, session)
+        if session and self.log_session is not None:
+            line = self.log_session.sub("", line, count=1)  # the error may begin behind it
+        before = self._session if self._reader.waiting is not None else None
+        self._reader, done = self._reader.feed(line)
+        if any(finding.name == "known_header" for finding in done):
+            self._session = session  # the lines below it may say no more whose it is
+        elif self._reader.in_block:
+            self._session = session or self._session
+        elif done or before is None:
+            self._session = session
+        whose = [session if number or before is None else before for number in range(len(done))]
+        errors = [LogError(*it) for it in zip(done, whose, strict=True) if self._counts(it[0])]
+        return [*([turn] if turn else []), *errors]
+
+    def _end_block(self) -> list[LogError | Turn]:
+        """A printed record: its fields as far as they are about an error, a peer, a session. Others
+        may have a contact's words."""
+        lines, self._block = self._block, []
+        if not lines or (head := _HEAD.match(lines[0])) is None:
+            return []
+        record: dict[str, Any] = {"msg": lines[0]}
+        if head["level"]:
+            record = {"level": head["level"], "msg": lines[0][head.end() :]}
+        error: dict[str, str] = {}
+        peer, inside, depth = "", "", 0
+        for line in lines[1:]:
+            here = len(line) - len(line.lstrip())
+            inside = inside if here > depth else ""
+            if line.lstrip().startswith("at "):
+                peer = peer or crypto.peer_in(line.strip())
+            if (found := _FIELD.match(line)) is None:
+                continue
+            name, value = found[1], found[2].strip().rstrip(",").strip("\"'`")
+            if inside in _ERRORS and name in ("type", "name", "message"):
+                error.setdefault("message" if name == "message" else "type", value)
+            elif inside == "key" and name in _PEERS:
+                peer = peer or _peer(value)
+            elif not inside and name in (*_ERRORS, "key"):
+                inside, depth = name, here
+                if name in _ERRORS and value not in ("{", ""):
+                    error.setdefault("message", value)
+            elif not inside:
+                record.setdefault(name, value)
+        record |= {"err": error} if error else {}
+        return self._record(record, peer, self._named(lines[0]))
+
+    def _record(self, record: Mapping[str, Any], peer: str, session: str) -> list[LogError | Turn]:
+        names = (record.get(name) for name in _SESSIONS)
+        session = session or next((str(n)[:200] for n in names if isinstance(n, str | int)), "")
+        found: list[LogError | Turn] = []
+        if (turn := read_turn(text(record.get("msg"), _LONGEST_TEXT))) is not None:
+            found.append(turn if turn.session else replace(turn, session=session))
+        finding = crypto.read_record(record, self.own)
+        if finding is not None and self._counts(finding):
+            found.append(LogError(replace(finding, peer=peer or finding.peer), session))
+        return found
+
+    def _counts(self, finding: crypto.CryptoFinding) -> bool:
+        if finding.effect is crypto.Effect.SUMMARY and self._twice:
+            self._twice -= 1
+            return False
+        self._twice = min(self._twice + (finding.name == "duplicate"), 5)
+        return finding.effect is not crypto.Effect.BENIGN
+
+    def _named(self, line: str) -> str:
+        named = self.log_session.search(line[:2000]) if self.log_session else None
+        return (named[1] or "")[:200] if named else ""
+
+
+def _key_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a message of one's own, the chat is not the peer."""
+    key = record.get("key")
+    if not isinstance(key, Mapping) or not key.get("fromMe"):
+        return key if isinstance(key, Mapping) else {}
+    return {name: key[name] for name in key if name.startswith("participant")}
+
+
+def _peer(jid: object) -> str:
+    named = _PEER.fullmatch(jid) if isinstance(jid, str) else None
+    return named[1] if named else ""
+
+
+_TURNS = [
+    re.compile(line)
+    for line in (
+        r"Socket {1,2}(?P<name>.{1,200}?) Connection Update (?P<state>open|close)\b(?P<why>.*)",
+        r"Session: (?P<name>.{1,200}?) (?P<state>READY)\b(?P<why>)",
+        r"(?P<state>Disconnected) session: (?P<name>.{1,200}?), reason: (?P<why>.*)",
+        r"(?P<state>DESCONECTOU) REASON: (?P<why>.{1,500})(?P<name>)",
+        # Puppeteer names the profile's folder; whatsapp-web.js names that after the session.
+        r"(?P<state>browser) is already running for (?P<why>)[^\s]{0,400}?session-"
+        r"(?:[A-Za-z]{1,20}[_-])?(?P<name>\d{1,20})\b",
+    )
+]
+_REASONS = (
+    # Only words that mean one thing: `Stream Errored (conflict)` is a logout as well as a second
+    # copy, `Connection Failure` anything.
+    *(("Intentional Logout", "logout"), ("loggedOut", "logout"), ("forbidden", "account_locked")),
+    *(("QR refs attempts ended", "qr_idle"), ("Connection was lost", "connection_lost")),
+    *(("Connection Terminated", "connection_closed"), ("Connection Closed", "connection_closed")),
+    *(("restart required", "restart_required"), ("connectionReplaced", "conflict")),
+    *(("Multi-device beta not joined", "multidevice_mismatch"), ("badSession", "bad_session")),
+)
+_NAME = re.compile(r'"session(?:Id|Name)?"\s*:\s*"?([^",}]{1,200})')
+_CODE = re.compile(r'"statusCode"\s*:\s*(\d{3})\b')
+
+
+def read_turn(line: str, session: str = "") -> Turn | None:
+    """`session`: what the line's surroundings call it; better than the name in the line."""
+    for pattern in _TURNS:
+        hit = pattern.search(line)
+        # Quoted text may be a contact's words.
+        if hit and line.count('"', 0, hit.start()) % 2 == 0:
+            opened, named = hit["state"] in ("open", "READY"), _NAME.search(hit["why"])
+            name = session or hit["name"].strip() or (named[1] if named else "")
+            stuck = hit["state"] == "browser"
+            why = "server_browser_stuck" if stuck else _reason(hit["why"].strip())
+            return Turn(name, opened, "" if opened else why)
+    return None
+
+
+def _reason(why: str) -> str:
+    if number := _CODE.search(why):
+        return WHATSAPP_CODES.get(int(number[1]), "")
+    first = why.split(maxsplit=1)[0].upper() if why else ""
+    if first in WEB_WORDS:
+        return web_reason(first)
+    return next((code for words, code in _REASONS if words in why), "")
+
+
+CHUNK = LONGEST_LINE + (256 << 10)
+MOST_FILES = 200
+QUIET = 0.7
+"""Seconds after which an error waits for no further lines of its stack."""
+GRACE = 15.0
+"""Seconds for which a program may go on writing into a file that was renamed."""
+MOMENT = 30.0
+"""Seconds around a reconnect in which an error without a name counts for that session."""
+_COPIES = re.compile(r"__\d{4}-\d\d-\d\d|\.gz$")
+"""In the names of pm2's copies of what was read already."""
+_EPOCH = re.compile(rb'"time":\s*(1\d{12})\b')
+_TIME = re.compile(
+    rb"(?:(20\d\d)[-/](\d\d)[-/](\d\d)|(\d\d)[-/](\d\d)[-/](20\d\d))?[T ,]{0,2}"
+    rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)"
+)
+_QUARTER, _FIRST_DAY = 900.0, date(1970, 1, 1).toordinal()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stood in a log, when (Unix time), and what its file is called."""
+
+    it: LogError | Turn
+    at: float
+    hint: str = ""
+
+
+def stamp_of(raw: bytes) -> float | None:
+    """The time in a line, in a zone that is not known; without a date, of the first day."""
+    if raw[:1] == b"{" and (epoch := _EPOCH.search(raw[:4096])):
+        return int(epoch[1]) / 1000.0
+    if (hit := _TIME.search(raw[:96])) is None:
+        return None
+    day = (hit[1], hit[2], hit[3]) if hit[1] else (hit[6] or 1970, hit[5] or 1, hit[4] or 1)
+    with suppress(ValueError):
+        clock = 3600.0 * int(hit[7]) + 60 * int(hit[8]) + int(hit[9])
+        return (date(*map(int, day)).toordinal() - _FIRST_DAY) * 86400.0 + clock
+    return None
+
+
+@dataclass(slots=True)
+class Tail:
+    """One open file."""
+
+    fd: int
+    path: str
+    reader: LineReader
+    offset: int
+    """Behind the last whole line that was read."""
+    heard_at: float
+    safe: int = 0
+    """Where a later run must begin, for no line before it waits for another."""
+    stamp: float | None = None
+    """Of the newest line that has one."""
+    began: float | None = None
+    """Of the line that waits for more."""
+    skew: float | None = None
+    """Seconds from a stamp to Unix time."""
+    live: bool = False
+    """True if nothing was left unread a moment ago: what is read now was written now."""
+    skips: bool = False
+    """True within a line that is longer than any that is read."""
+
+    def read(self, most: int, now: float, *, ends: bool) -> tuple[int, list[Found]]:
+        """Read on: how many bytes, and what is complete. `ends`: nothing more comes."""
+        if os.fstat(self.fd).st_size < self.offset:
+            self.begin_again()
+        chunk, waiting = os.pread(self.fd, min(most, CHUNK), self.offset), []
+        end = chunk.rfind(b"\n") + 1
+        if not end and len(chunk) >= LONGEST_LINE:
+            self.skips, self.offset, end = True, self.offset + len(chunk), len(chunk)
+        else:  # half a line waits for its other half
+            for line in chunk[: max(end - 1, 0)].split(b"\n") if end else ():
+                waiting += [] if self.skips else self._feed(line)
+                self.offset, self.skips = self.offset + len(line) + 1, False
+                self.safe = self.offset if self.reader.rests else self.safe
+        self.heard_at = now if end else self.heard_at
+        if ends or now - self.heard_at > QUIET:
+            waiting += [(it, self.began) for it in self.reader.flush()]
+            self.safe = self.offset
+        status = os.fstat(self.fd)
+        changed = now if self.live else min(status.st_mtime, now)
+        if self.stamp is not None and status.st_size == self.offset:
+            self.skew = round((changed - self.stamp) / _QUARTER) * _QUARTER
+        skew, hint = None if self.live else self.skew, Path(self.path).stem
+        self.live = status.st_size == self.offset
+        return end, [Found(it, _moment(at, skew, changed), hint) for it, at in waiting]
+
+    def _feed(self, line: bytes) -> list[tuple[LogError | Turn, float | None]]:
+        stamp = stamp_of(line)
+        self.stamp = self.stamp if stamp is None else stamp
+        self.began = self.stamp if self.reader.rests else self.began
+        found = [(it, self.began) for it in self.reader.feed(line)]
+        self.began = self.stamp if found else self.began
+        return found
+
+    @property
+    def left(self) -> int:
+        return max(os.fstat(self.fd).st_size - self.offset, 0)
+
+    def print_of(self, offset: int) -> str:
+        """A mark of what stands before that place."""
+        before = os.pread(self.fd, min(256, offset), max(offset - 256, 0))
+        return hashlib.sha256(before).hexdigest() if len(before) == min(256, offset) else ""
+
+    def begin_again(self) -> None:
+        """The file was cut or written over."""
+        self.offset, self.safe, self.skips = 0, 0, False
+
+
+def _moment(stamp: float | None, skew: float | None, changed: float) -> float:
+    """Unix time of a stamp in a file that was changed then."""
+    at = changed if stamp is None or skew is None else stamp + skew
+    return min(at if at < changed + _QUARTER else at - 86400.0, changed)  # before midnight
+
+
+@dataclass(slots=True)
+class LogFiles:
+    """Blocking; runs in a thread."""
+
+    patterns: Sequence[str]
+    make_reader: Callable[[], LineReader]
+    marks: Mapping[str, Any] = field(default_factory=dict)
+    """What `positions` gave in an earlier run; by inode."""
+    history: int = 0
+    """Bytes that are read of a file if no earlier run met it."""
+    trouble: str = ""
+    lost: list[str] = field(default_factory=list)
+    """What was rotated away before it was read."""
+    _tails: dict[str, Tail] = field(default_factory=dict)
+    _began: bool = False
+
+    def read(self, most: int, *, ends: bool = False) -> list[Found]:
+        """At most so many bytes. `ends`: nothing more comes in this run."""
+        now, found, self.trouble = time.time(), list[Found](), ""
+        here = self._meet(now)
+        for key, tail in list(self._tails.items()):
+            count = 1
+            try:
+                while count and most > 0:
+                    count, more = tail.read(most, now, ends=ends)
+                    most, found = most - count, found + more
+            except OSError as error:
+                self.trouble = f"cannot read {tail.path}: {error.strerror}"
+            if key not in here and now - tail.heard_at > GRACE:
+                os.close(self._tails.pop(key).fd)
+        if any(tail.left > LONGEST_LINE for tail in self._tails.values()):
+            self.trouble = "its logs grow faster than they are read, so errors count late"
+        return found
+
+    def positions(self) -> dict[str, Any]:
+        return {
+            key: {"path": it.path, "offset": it.safe, "print": it.print_of(it.safe)}
+            for key, it in self._tails.items()
+        }
+
+    def close(self) -> None:
+        for tail in self._tails.values():
+            os.close(tail.fd)
+        self._tails.clear()
+
+    def _meet(self, now: float) -> set[str]:
+        here, paths = set(), list[Path]()
+        for pattern in self.patterns:
+            found = sorted(Path("/").glob(pattern.lstrip("/")))
+            paths += [path for path in found if not _COPIES.search(path.name) and path.is_file()]
+            self.trouble = self.trouble if found else f"cannot read {pattern}: no such file"
+        if len(paths) > MOST_FILES:
+            self.trouble = f"cannot follow all of its logs: more than {MOST_FILES} files"
+        for path in paths[:MOST_FILES]:
+            try:
+                status = path.stat()
+                here.add(key := f"{status.st_dev}:{status.st_ino}")
+                if key not in self._tails:
+                    self._tails[key] = self._open(path, key, now)
+                self._tails[key].path = str(path)
+            except OSError as error:
+                self.trouble = f"cannot read {path}: {error.strerror}"
+        if not self._began:
+            gone = [mark["path"] for key, mark in self.marks.items() if key not in here]
+            self.lost += [f"the end of {path} was rotated away and is not read" for path in gone]
+            self._began = True
+        return here
+
+    def _open(self, path: Path, key: str, now: float) -> Tail:
+        with open_plain(path.resolve()) as file:
+            fd = os.dup(file.fileno())
+        known = self._began or any(it["path"] == str(path) for it in self.marks.values())
+        start = 0 if known else max(os.fstat(fd).st_size - self.history, 0)
+        mark = None if self._began else self.marks.get(key)
+        start = start if mark is None else int(mark["offset"])
+        tail = Tail(fd, str(path), self.make_reader(), start, now, start)
+        if mark is not None and tail.print_of(start) != mark["print"]:
+            tail.begin_again()
+        elif mark is None and start:
+            tail.skips = os.pread(fd, 1, start - 1) != b"\n"
+        return tail
+
+
+def open_logs(
+    own: BackendSettings, patterns: Sequence[CryptoPattern], marks: Mapping[str, Any], history: int
+) -> LogFiles:
+    expression = re.compile(own.log_session) if own.log_session else None
+    files = [it.removeprefix("file:") for it in own.logs if it.startswith("file:")]
+    return LogFiles(files, lambda: LineReader(expression, tuple(patterns)), marks, history)
+
+
+async def run_command(
+    text: str, reader: LineReader, take: Callable[[list[Found]], None], rate: int
+) -> None:
+    """Run it to its end, at most `rate` bytes a second; its pipe fills meanwhile."""
+    words, partial = shlex.split(text), b""
+    to = asyncio.subprocess
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words, stdin=to.DEVNULL, stdout=to.PIPE, stderr=to.STDOUT, start_new_session=True
+        )
+    except OSError as error:
+        raise cannot(f"run {words[0]}", f"{error.strerror}", "log_source") from error
+    assert process.stdout is not None
+    try:
+        while not process.stdout.at_eof():
+            chunk = b""
+            with suppress(TimeoutError):
+                async with asyncio.timeout(QUIET):
+                    chunk = await process.stdout.read(CHUNK // 8)
+            *lines, partial = (partial + chunk)[-LONGEST_LINE:].split(b"\n")
+            found = [it for line in lines for it in reader.feed(line)]
+            take([Found(it, time.time()) for it in (found if chunk else reader.flush())])
+            await asyncio.sleep(len(chunk) / rate)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+@dataclass(slots=True)
+class Owners:
+    """Which session an error counts for: the one that its line names, else the one that its file
+    is named by, else the server's only one, else the only one that reconnected at that moment."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    """The server's ids, by themselves and by each name that no two have."""
+    _only: str = ""
+    _turns: list[tuple[float, str]] = field(default_factory=list)
+
+    def know(self, sessions: Mapping[str, str]) -> None:
+        """The names of the server's sessions, by their ids there."""
+        names = Counter(sessions.values())
+        self.ids = {name: id for id, name in sessions.items() if names[name] == 1}
+        self.ids |= {id: id for id in sessions}
+        self._only = next(iter(sessions)) if len(sessions) == 1 else ""
+
+    def attribute(self, found: list[Found]) -> Iterator[tuple[str, Found]]:
+        """With the server's id of its session, or "". First what began and ended: an error without
+        a name may stand before the reconnect that tells whose it is."""
+        for one in sorted(found, key=lambda it: isinstance(it.it, LogError)):
+            yield self.whose(one), one
+
+    def whose(self, found: Found) -> str:
+        """The server's id of a session; "" = not known."""
+        last = re.split(r"(?:session|whatsapp|wpp|baileys)[-_.]", found.hint)[-1]
+        named = [self.ids[n] for n in (found.it.session, found.hint, last) if n in self.ids]
+        near = {session for at, session in self._turns if abs(at - found.at) < MOMENT}
+        whose = next(iter(named), self._only or (near.pop() if len(near) == 1 else ""))
+        if isinstance(found.it, Turn) and (named or found.it.session):
+            turn = (found.at, named[0] if named else found.it.session)
+            self._turns = [*self._turns, turn][-500:]
+        return whose
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """{} if it is not there, or is damaged."""
+    with suppress(OSError, ValueError, RecursionError):
+        raw = json.loads(path.read_bytes())
+        return raw if isinstance(raw, dict) else {}
+    return {}
