@@ -4,7 +4,6 @@ terminal, foreign text without control codes, and the progress of work of more t
 import argparse
 import json
 import sys
-import threading
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,6 @@ Result = TypeVar("Result")
 Row = dict[str, Any]
 """As the API gave it."""
 _PATIENCE = 1.0
-_EVERY = 0.2
 _STYLES = {
     **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
     **{"ok": "green", "note": "yellow", "wrong": "red"},
@@ -168,41 +166,25 @@ def with_progress(
     work: Callable[[], Result],
     look: Callable[[], str] = str,
 ) -> Result:
-    """Do the work in a thread and print the words, the seconds and what `look` says meanwhile."""
+    """Do the work; on a terminal show the words, the seconds and what `look` says meanwhile."""
     if wants_json(options) or not sys.stderr.isatty():
         return work()
-    done = threading.Event()
-    results: list[Result] = []
-    errors: list[BaseException] = []
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
 
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # raised where the work was asked for
-            errors.append(error)
-        finally:
-            done.set()
-
-    threading.Thread(target=run, daemon=True).start()
     begun = time.monotonic()
-    if not done.wait(_PATIENCE):
-        from rich.console import Console
-        from rich.markup import escape
 
-        with Console(stderr=True).status("") as status:
-            while not done.wait(_EVERY):
-                line = f"{words}: {time.monotonic() - begun:.0f} s{look()}"
-                status.update(escape(clean(line)))
-    if errors:
-        raise errors[0]
-    return results[0]
+    def line() -> Text:
+        seconds = time.monotonic() - begun
+        return Text(clean(f"{words}: {seconds:.0f} s{look()}") if seconds > _PATIENCE else "")
+
+    console = Console(stderr=True)
+    with Live(get_renderable=line, console=console, transient=True, redirect_stdout=False):
+        return work()
 
 
 def of_bytes(done: int, total: int) -> str:
-    """ ", 12 of 40 MiB (30 %)"; "" before anything is known."""
-    if not done:
-        return ""
-    if not total:
-        return f", {done / 1048576:.1f} MiB"
-    share = min(100.0 * done / total, 100.0)
-    return f", {done / 1048576:.1f} of {total / 1048576:.1f} MiB ({share:.0f} %)"
+    """ ", 12.0 of 40.0 MiB"; "" before anything is known."""
+    whole = f" of {total / 1048576:.1f}" if total else ""
+    return f", {done / 1048576:.1f}{whole} MiB" if done else ""
