@@ -3,6 +3,7 @@ terminal, foreign text without control codes, and the progress of work of more t
 
 import argparse
 import json
+import re
 import sys
 import time
 import unicodedata
@@ -16,6 +17,9 @@ from agent.cli.command import wants_json
 Result = TypeVar("Result")
 Row = dict[str, Any]
 """As the API gave it."""
+Columns = Mapping[str, str | Callable[[Row], object]]
+"""Each head with the field below it, or how its cell is made."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _PATIENCE = 1.0
 _STYLES = {
     **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
@@ -141,13 +145,24 @@ def print_answer(
 def print_list(
     options: argparse.Namespace,
     rows: Sequence[Row],
-    heads: Sequence[str],
-    cells: Callable[[Row], Sequence[object]],
+    columns: Columns,
     *,
     nothing: str,
 ) -> int:
-    shown = Table(heads, [cells(row) for row in rows]) if rows else nothing
-    return print_answer(options, rows, shown)
+    return print_answer(options, rows, table_of(rows, columns) if rows else nothing)
+
+
+def table_of(rows: Sequence[Row], columns: Columns) -> Table:
+    def cell(row: Row, field: str | Callable[[Row], object]) -> object:
+        value = row.get(field) if isinstance(field, str) else field(row)
+        if isinstance(value, list):
+            return " ".join(value)
+        if value is None or value == "":
+            return "-"
+        return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
+
+    cells = [tuple(cell(row, field) for field in columns.values()) for row in rows]
+    return Table(tuple(columns), cells)
 
 
 def ask(question: str) -> str:

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
 from agent.cli.copies.transfer import check_target, write_checked
-from agent.cli.terminal import clean, moment, print_answer, print_list, soft
+from agent.cli.terminal import clean, print_answer, print_list, soft
 from agent.errors import AgentUnreachable, InvalidRequest
 from agent.messages.outcomes import State
 
@@ -129,11 +129,10 @@ def outbox(options: argparse.Namespace) -> int:
     return print_list(
         options,
         page["messages"],
-        ("ID", "ACCEPTED", "TO", "TYPE", "STATE", "TRIES", "WHATSAPP'S ID", "WHY"),
-        lambda its: (
-            *(its["id"], moment(its["accepted"]), its["to"], its["type"], its["state"]),
-            *(its["tries"], its["message_id"] or "-", its["sentence"] or "-"),
-        ),
+        {
+            **{"ID": "id", "ACCEPTED": "accepted", "TO": "to", "TYPE": "type", "STATE": "state"},
+            **{"TRIES": "tries", "WHATSAPP'S ID": "message_id", "WHY": "sentence"},
+        },
         nothing=f"the outbox of {options.id} is empty",
     )
 

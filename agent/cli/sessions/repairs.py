@@ -20,15 +20,7 @@ from agent.cli.command import (
 from agent.cli.sessions.link import draw_code
 from agent.cli.sessions.settings import PLACE, place_of
 from agent.cli.sessions.switch import CONFIRM, TO_THE_END, ask_twice
-from agent.cli.terminal import (
-    Table,
-    clean,
-    moment,
-    print_answer,
-    print_json,
-    print_list,
-    with_progress,
-)
+from agent.cli.terminal import clean, moment, print_answer, print_json, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
 from agent.core.recovery.beginning import trouble_of
 from agent.core.recovery.ladder import UNPAIRING
@@ -161,14 +153,9 @@ def repair(options: argparse.Namespace) -> int:
         except argparse.ArgumentTypeError as error:
             raise InvalidRequest(str(error), field="id") from None
     repaired = _repair_all(client, instances, options)
-    rows = [(row["id"], row["verdict"], row["sentence"], row["result"]) for row in repaired]
-    table = Table(("ID", "HEALTH", "WHY", "RESULT"), rows)
-    return print_answer(
-        options,
-        repaired,
-        table if repaired else "nothing needs a repair",
-        good=all(row["good"] for row in repaired),
-    )
+    columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
+    print_list(options, repaired, columns, nothing="nothing needs a repair")
+    return 0 if all(row["good"] for row in repaired) else 1
 
 
 def _repair_all(
@@ -266,14 +253,10 @@ def incidents(options: argparse.Namespace) -> int:
     return print_list(
         options,
         client_of(options).get("/api/incidents")["incidents"],
-        ("GROUP", "SINCE", "WHAT", "FIRST TO TRY", "TRIES"),
-        lambda incident: (
-            incident["group"],
-            moment(incident["since"]),
-            incident["sentence"],
-            incident["canary"] or "-",
-            incident["tries"],
-        ),
+        {
+            **{"GROUP": "group", "SINCE": "since", "WHAT": "sentence"},
+            **{"FIRST TO TRY": "canary", "TRIES": "tries"},
+        },
         nothing="no incidents",
     )
 

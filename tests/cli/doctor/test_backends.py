@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -114,16 +115,13 @@ async def test_the_agents_own_user_is_asked(doctor, house, tmp_path):
     if os.geteuid() != 0:
         not_lent("only root can ask as another user")
     house.supervisor.backends.declare("tick", "whaticket")
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder == Path("/tmp"):
-            break
-        folder.chmod(0o755)
     os.chown(tmp_path / "state", 65534, 65534)  # the agent runs as the owner of its state
-    for mode, level in ((0o755, "ok"), (0o700, "wrong")):
-        (log := tmp_path / "log").touch()
-        log.chmod(mode)
-        found = await doctor(f"{TICKET}logs = ['file:{log}']\n")
-        assert [one[0] for one in found if str(log) in one[1]] == [level]
+    with TemporaryDirectory() as folder:
+        for mode, level in ((0o755, "ok"), (0o700, "wrong")):
+            Path(folder).chmod(mode)
+            (log := Path(folder) / "log").touch()
+            found = await doctor(f"{TICKET}logs = ['file:{log}']\n")
+            assert [one[0] for one in found if str(log) in one[1]] == [level]
 
 
 @pytest.mark.parametrize(
