@@ -9,13 +9,11 @@ from agent.api.handlers import (
     instances,
     keys,
     messages,
-    moments,
     monitoring,
     remote_session,
     repairs,
     sandbox,
     snapshots,
-    web_session,
 )
 from agent.api.handlers.qr import show_qr
 from agent.api.http.auth import Right
@@ -62,12 +60,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire an instance's session and show a new code", repairs.CONFIRM, query=WAIT, answers=(200, 202)),  # noqa: E501
     Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up, until it is connected or shows a code", repairs.CONFIRM, query=WAIT, answers=(200, 202)),  # noqa: E501
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept", query=WAIT, timely=True),  # noqa: E501
-    Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE, query=WAIT, timely=True),  # noqa: E501
-    Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of an instance's page: PNG, or JPEG if a PNG is too large", query=WAIT, timely=True),  # noqa: E501
+    Route("POST", f"{ID}/pairing-code", OPERATE, remote_session.pairing_code, "A code to type on the phone instead of a scan", remote_session.PAIRING_CODE, query=WAIT, timely=True),  # noqa: E501
+    Route("GET", f"{ID}/screenshot", ADMIN, remote_session.screenshot, "A picture of an instance's page: PNG, or JPEG if a PNG is too large", query=WAIT, timely=True),  # noqa: E501
     Route("GET", f"{ID}/events", READ, instances.history, "An instance's history, newest first", query=instances.HISTORY),  # noqa: E501
     Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; honours Idempotency-Key", messages.MESSAGE, messages.WAIT_SENT, answers=(202, 200)),  # noqa: E501
-    Route("POST", f"{ID}/read", OPERATE, moments.mark_read, "Let the writers of messages know that they were read", moments.READ),  # noqa: E501
-    Route("POST", f"{ID}/presence", OPERATE, moments.presence, "Show that the account types or records in a chat, or is there", moments.PRESENCE),  # noqa: E501
+    Route("POST", f"{ID}/read", OPERATE, messages.mark_read, "Let the writers of messages know that they were read", messages.READ),  # noqa: E501
+    Route("POST", f"{ID}/presence", OPERATE, messages.presence, "Show that the account types or records in a chat, or is there", messages.PRESENCE),  # noqa: E501
     Route("POST", f"{ID}/sandbox/scan", OPERATE, sandbox.scan, "Let the sandbox's phone scan", ()),
     Route("POST", f"{ID}/sandbox/fault", OPERATE, sandbox.fault, "Cause a fault in the sandbox", sandbox.FAULT),  # noqa: E501
     Route("POST", f"{ID}/sandbox/say", OPERATE, sandbox.say, "Let a contact of the sandbox write", sandbox.SAY),  # noqa: E501

@@ -5,7 +5,7 @@ from aiohttp import web
 from agent.api.http.call import Call, Json
 from agent.api.http.envelope import created, json_answer
 from agent.api.http.fields import STRING, Field
-from agent.api.present import show_backend, show_instance
+from agent.api.present import part, show_backend, show_instance
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
 
 ADOPT = (
@@ -40,10 +40,7 @@ async def sessions(call: Call) -> Json:
         "backend": name,
         "sessions": [
             {
-                "remote": session.name,
-                "status": session.status,
-                "account": session.account,
-                "title": session.title,
+                **part(session, "remote=name", "status", "account", "title"),
                 "instance": ours.get(session.name),
             }
             for session in sorted(remote, key=lambda session: session.name)

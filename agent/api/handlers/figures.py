@@ -5,8 +5,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from agent.api.http.call import Call, Json
-from agent.api.http.error_window import Totals
+from agent.api.http.call import Call, Json, Totals
 from agent.api.http.fields import STRING, STRINGS, Field
 from agent.core.event_json import wall_text
 from agent.core.figures.trend import LATEST, REACHES

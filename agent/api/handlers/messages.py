@@ -1,22 +1,103 @@
-"""Sending a message."""
+"""Sending a message; telling a chat for the moment that its messages were read, or that the account
+types, which is done at once or refused."""
 
 import asyncio
 import binascii
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call
+from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, NUMBER, STRING, STRINGS, Field, read_body
+from agent.engines.base import IN_CHAT, PRESENCES
 from agent.engines.catalog import entry_of
-from agent.engines.phones import person_of
-from agent.errors import InvalidRequest, Refused, TooLarge
+from agent.engines.phones import person_of, receiver_of
+from agent.errors import EngineError, InvalidRequest, Refused, TooLarge
+from agent.messages.outcomes import refusal_of
 from agent.messages.sender import ME
 from agent.messages.sending import Taken
+
+_CHAT = "a phone number or a chat's id"
+READ = (
+    Field("chat", STRING, _CHAT, required=True, least=1, most=128),
+    Field(
+        "message_ids",
+        STRINGS,
+        "WhatsApp's ids of messages in it; default: all that arrived there since it was marked"
+        " last, as far as they are kept, at most the newest 1000",
+        least=1,
+        most=1000,
+    ),
+    Field(
+        "sender",
+        STRING,
+        "who wrote them, in a group: a number or jid; default: looked up in what is kept here",
+        least=5,
+        most=64,
+    ),
+)
+PRESENCE = (
+    Field("state", STRING, "what is shown", required=True, choices=PRESENCES),
+    Field(
+        "chat", STRING, f"where the account types, records or paused: {_CHAT}", least=1, most=128
+    ),
+    Field(
+        "seconds",
+        INTEGER,
+        "how long it is shown, then `paused`; default 0: as long as phones do by themselves",
+        least=0,
+        most=120,
+    ),
+)
+
+
+async def mark_read(call: Call) -> Json:
+    body = await call.body()
+    async with _told(call, "mark_read"):
+        chat = _chat_of(body["chat"])
+        sender = writer_of(body["sender"], "sender") if "sender" in body else ""
+        ids = body.get("message_ids", ())
+        count = await call.supervisor.moments.mark_read(call.id, chat, ids, sender)
+    return {"instance": call.id, "chat": chat, "marked": count}
+
+
+async def presence(call: Call) -> Json:
+    body = await call.body()
+    state, chat = body["state"], body.get("chat", "")
+    if (state in IN_CHAT) != bool(chat):
+        what = "give one" if state in IN_CHAT else f"{state} is shown to all"
+        raise InvalidRequest(f"cannot use the field 'chat': {what}", field="chat")
+    async with _told(call, "typing"):
+        chat = chat and _chat_of(chat)
+        seconds = body.get("seconds", 0)
+        await call.supervisor.moments.presence(call.id, state, chat, seconds)
+    return {"instance": call.id, "chat": chat, "state": state}
+
+
+def _chat_of(text: str) -> str:
+    try:
+        chat = receiver_of(text).replace("@c.us", "@s.whatsapp.net")
+    except InvalidRequest:
+        raise InvalidRequest(
+            f"cannot use {text!r:.80}: it is neither a phone number nor a chat's id", field="chat"
+        ) from None
+    return chat if "@" in chat else f"{chat}@s.whatsapp.net"
+
+
+@asynccontextmanager
+async def _told(call: Call, feature: str) -> AsyncIterator[None]:
+    engine = call.supervisor.view(call.id).instance.engine
+    must_send(engine, feature)
+    try:
+        yield
+    except EngineError as error:
+        raise refusal_of(engine, error) from error
+
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
 _KINDS = ("text", "media", "location", "contact", "reaction", "edit", "delete")

@@ -12,9 +12,8 @@ from agent.api.http.auth import Right, require
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
-from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
+from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
 from agent.api.timely import ANSWER_WITHIN, look_at
-from agent.core.event_json import wall_text
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
 from agent.core.view import InstanceView
@@ -185,25 +184,11 @@ async def statistics(call: Call) -> Json:
 
 
 def show_statistics(totals: RepairStatistics) -> Json:
-    return {
-        "since": wall_text(totals.since_wall),
-        "checked": totals.checked,
-        "mean_check_seconds": totals.mean_check_seconds,
-        "repaired": totals.repaired,
-        "cleaned": totals.cleaned,
-        "failed": totals.failed,
-        "mean_seconds_to_repair": totals.mean_time_to_repair,
-        "success_rate": totals.success_rate,
-        "interventions": dict(totals.interventions),
-        "steps": {name: asdict(tally) for name, tally in sorted(totals.steps.items())},
-    }
+    counts = ("since_wall", "checked", "repaired", "cleaned", "failed", "success_rate")
+    mean = ("mean_check_seconds", "mean_seconds_to_repair=mean_time_to_repair")
+    steps = {name: asdict(tally) for name, tally in sorted(totals.steps.items())}
+    return {**part(totals, *counts, *mean, "interventions"), "steps": steps}
 
 
 def _result(result: RepairResult) -> Json:
-    return {
-        "healthy": result.healthy,
-        "cleaned": result.cleaned,
-        "recovered": result.recovered,
-        "ending": result.ending,
-        "sentence": result.sentence,
-    }
+    return part(result, "healthy", "cleaned", "recovered", "ending", "sentence")
