@@ -22,16 +22,21 @@ ADOPT = (
 
 
 async def list_backends(call: Call) -> Json:
+    """The backends and their health."""
     views = sorted(call.supervisor.backends.views(), key=lambda view: view.name)
     return {"backends": [show_backend(view) for view in views]}
 
 
 async def show(call: Call) -> Json:
+    """One backend."""
     return show_backend(call.supervisor.backends.view(_name(call)))
 
 
 async def sessions(call: Call) -> Json:
-    """Every session of the server; `instance` names the instance that runs on it."""
+    """A backend's sessions and the instances made of them.
+
+    Every session of the server; `instance` names the instance that runs on it.
+    """
     name = _name(call)
     remote = await call.supervisor.backends.sessions(name)
     ours = {instance.remote: instance.id for instance in _instances_on(call, name)}
@@ -50,6 +55,7 @@ async def sessions(call: Call) -> Json:
 
 
 async def adopt(call: Call) -> web.Response:
+    """Make an instance of a backend's session."""
     body = await call.body()
     wanted = parse_instance_id(body["id"]) if "id" in body else None
     id = await call.supervisor.backends.adopt(_name(call), body["remote"], wanted)
@@ -57,15 +63,18 @@ async def adopt(call: Call) -> web.Response:
 
 
 async def reload(call: Call) -> web.Response:
+    """Let the agent read agent.toml again."""
     call.parts.reload()
     return json_answer({"look": "/api/health"}, 202)
 
 
 async def check(call: Call) -> Json:
+    """Check a backend's server now."""
     return show_backend(await call.supervisor.backends.check(_name(call)))
 
 
 async def reset(call: Call) -> Json:
+    """Close a backend's circuit, so that its sessions try again."""
     return show_backend(await call.supervisor.backends.reset(_name(call)))
 
 

@@ -33,6 +33,7 @@ _PAGE = 500
 
 
 async def events(call: Call) -> web.StreamResponse:
+    """Live events over a WebSocket; the history without one."""
     if call.request.headers.get("Upgrade", "").lower() == "websocket":
         return await _live(call, _filter(call))
     if not call.caller.sees(None):

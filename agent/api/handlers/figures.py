@@ -24,6 +24,8 @@ TRENDS = (
 
 
 async def performance(call: Call) -> Json:
+    """Performance of each instance and of the machine; averageResponseTime: mean seconds of the
+    probes in the last 5 minutes, null without an answered probe."""
     call.parts.sampler.watch()
     now_wall = time.time()
     seen = sorted(
@@ -35,6 +37,7 @@ async def performance(call: Call) -> Json:
 
 
 async def memory_report(call: Call) -> Json:
+    """Memory of each instance."""
     views = sorted(call.supervisor.views().items())
     used = [view.memory_bytes for _, view in views if view.memory_bytes is not None]
     machine = call.parts.metrics.machine.values()
@@ -55,7 +58,10 @@ async def memory_report(call: Call) -> Json:
 
 
 async def trends(call: Call) -> Json:
-    """The last hour or more of all instances, or of the named ones."""
+    """Memory and messages over time, oldest point first.
+
+    The last hour or more of all instances, or of the named ones.
+    """
     recorded = call.supervisor.trends[call.query.get("range", LATEST)]
     named = [parse_instance_id(word) for word in call.query.get("instance", ())]
     seen = sorted(id for id in named or call.supervisor.views() if call.caller.sees(id))

@@ -57,6 +57,7 @@ PRESENCE = (
 
 
 async def mark_read(call: Call) -> Json:
+    """Let the writers of messages know that they were read."""
     body = await call.body()
     async with _told(call, "mark_read"):
         chat = _chat_of(body["chat"])
@@ -67,6 +68,7 @@ async def mark_read(call: Call) -> Json:
 
 
 async def presence(call: Call) -> Json:
+    """Show that the account types or records in a chat, or is there."""
     body = await call.body()
     state, chat = body["state"], body.get("chat", "")
     if (state in IN_CHAT) != bool(chat):
@@ -181,7 +183,10 @@ WAIT_SENT = (
 
 
 async def send(call: Call) -> web.StreamResponse:
-    """Hand the message to the outbox."""
+    """Send a message; honours Idempotency-Key.
+
+    Hand the message to the outbox.
+    """
     call.supervisor.view(call.id)
     wait = float(call.query.get("wait", 0))
     taken = await _accept(call, wait)

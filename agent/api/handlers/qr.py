@@ -53,6 +53,7 @@ class NotAcceptable(WaError):
 
 
 async def show_qr(call: Call) -> web.Response:
+    """The code to scan; JSON, PNG, SVG or text by Accept."""
     view = call.supervisor.view(call.id)
     form = choose_form(call.request.headers.get("Accept", ""), FORMS)
     if form is None:

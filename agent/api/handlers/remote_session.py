@@ -38,6 +38,7 @@ _PAIRING_TIMEOUT = 45.0
 
 
 async def pairing_code(call: Call) -> Json:
+    """A code to type on the phone instead of a scan."""
     body = await call.body()
     if not 7 <= sum(sign in "0123456789" for sign in body["phone"]) <= 15:
         raise InvalidRequest(
@@ -48,6 +49,7 @@ async def pairing_code(call: Call) -> Json:
 
 
 async def screenshot(call: Call) -> web.Response:
+    """A picture of an instance's page: PNG, or JPEG if a PNG is too large."""
     answer = await _ask(call, "screenshot", {"format": "png"}, COMMAND_TIMEOUT)
     try:
         content = base64.b64decode(str(answer.get("content", "")), validate=True)
@@ -90,12 +92,18 @@ _STATES = frozenset(
 
 
 async def list_removed(call: Call) -> Json:
-    """Newest first."""
+    """Files and keys that repairs removed on the backend, newest first.
+
+    Newest first.
+    """
     return {"removed": [show_removed(removed) for removed in reversed(await _removed(call))]}
 
 
 async def restore_removed(call: Call) -> Json:
-    """The session is down meanwhile; files in their places are removed first, as by a repair."""
+    """Put removed files and keys back; the session is down meanwhile.
+
+    The session is down meanwhile; files in their places are removed first, as by a repair.
+    """
     name = call.request.match_info["removed"]
     removed = next((row for row in await _removed(call) if row.get("name") == name), None)
     if removed is None:
@@ -117,11 +125,15 @@ async def restore_removed(call: Call) -> Json:
 
 
 async def show_settings(call: Call) -> Json:
+    """A session's settings on its backend."""
     return {"settings": await _settings(call, {}, known=False)}
 
 
 async def change_settings(call: Call) -> Json:
-    """Reads first: an engine without settings refuses that with its own error."""
+    """Change a session's settings on its backend.
+
+    Reads first: an engine without settings refuses that with its own error.
+    """
     body = await call.body()
     await _settings(call, {}, known=False)
     return {"settings": await _settings(call, body["settings"], known=True)}

@@ -17,6 +17,7 @@ RESTORE = (
 
 
 async def list_snapshots(call: Call) -> Json:
+    """An instance's snapshots, newest first."""
     keeping = call.supervisor.keeping
     snapshots = await keeping.snapshots(call.id)
     progress = keeping.under_way.get(call.id)
@@ -27,11 +28,13 @@ async def list_snapshots(call: Call) -> Json:
 
 
 async def make(call: Call) -> Json:
+    """Make a snapshot now."""
     made = await call.supervisor.keeping.snapshot(call.id, "asked for")
     return show_snapshot(made)
 
 
 async def restore(call: Call) -> Json:
+    """Replace an instance's session by a snapshot."""
     body = await call.body()
     name = call.request.match_info["snapshot"]
     force = body.get("force", False)
