@@ -143,11 +143,7 @@ def print_answer(
 
 
 def print_list(
-    options: argparse.Namespace,
-    rows: Sequence[Row],
-    columns: Columns,
-    *,
-    nothing: str,
+    options: argparse.Namespace, rows: Sequence[Row], columns: Columns, *, nothing: str
 ) -> int:
     return print_answer(options, rows, table_of(rows, columns) if rows else nothing)
 

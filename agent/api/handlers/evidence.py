@@ -147,10 +147,7 @@ _LINES = (Field("after", INTEGER, "the `next` of the answer before: what came si
 _LAST = "The last lines of an instance's worker"
 _STARTS = "The diagnostics that an engine kept of failed starts, newest first"
 ROUTES = (
-    Route(
-        *("GET", f"{_ONE}/worker-lines", Right.OPERATE, worker_lines, _LAST),
-        query=_LINES,
-    ),
+    Route(*("GET", f"{_ONE}/worker-lines", Right.OPERATE, worker_lines, _LAST), query=_LINES),
     Route("GET", _FAILED, Right.OPERATE, failed_starts, _STARTS),
     Route("GET", _PICTURE, Right.ADMIN, picture, "The picture of a failed start"),
 )

@@ -58,10 +58,7 @@ async def memory_report(call: Call) -> Json:
 
 
 async def trends(call: Call) -> Json:
-    """Memory and messages over time, oldest point first.
-
-    The last hour or more of all instances, or of the named ones.
-    """
+    """Memory and messages over time, oldest point first."""
     recorded = call.supervisor.trends[call.query.get("range", LATEST)]
     named = [parse_instance_id(word) for word in call.query.get("instance", ())]
     seen = sorted(id for id in named or call.supervisor.views() if call.caller.sees(id))

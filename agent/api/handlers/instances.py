@@ -9,15 +9,7 @@ from aiohttp import web
 from agent.api.handlers.remote_session import delete_there
 from agent.api.http.call import Call, Handler, Json
 from agent.api.http.envelope import created
-from agent.api.http.fields import (
-    BOOLEAN,
-    CONFIRM_PASSKEY,
-    INTEGER,
-    OBJECT,
-    STRING,
-    STRINGS,
-    Field,
-)
+from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, OBJECT, STRING, STRINGS, Field
 from agent.api.placement import PLACE, placed, still_placed
 from agent.api.present import show_details, show_instance, show_trashed
 from agent.core.event_json import show_event

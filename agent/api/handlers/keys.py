@@ -27,11 +27,7 @@ async def show_caller(call: Call) -> Json:
     """The caller's name and rights."""
     caller = call.caller
     level = "" if caller.level is Right.OPEN else caller.level.name.lower()
-    return {
-        "name": caller.name,
-        "level": level,
-        "instances": sorted(caller.instances),
-    }
+    return {"name": caller.name, "level": level, "instances": sorted(caller.instances)}
 
 
 async def list_keys(call: Call) -> Json:

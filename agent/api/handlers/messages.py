@@ -126,20 +126,11 @@ _SENDER = Field(
 )
 _ANSWERS = (
     Field("quote", STRING, f"the message that this one replies to: {_ID}", least=1, most=256),
-    Field(
-        "quote_from",
-        STRING,
-        "who wrote that message, as `sender`",
-        least=2,
-        most=64,
-    ),
+    Field("quote_from", STRING, "who wrote that message, as `sender`", least=2, most=64),
     Field("mentions", STRINGS, "numbers or jids of people that the text names", most=256),
 )
 _MORE: Mapping[str, tuple[Field, ...]] = {
-    "text": (
-        Field("text", STRING, "the message", required=True, least=1, most=65_536),
-        *_ANSWERS,
-    ),
+    "text": (Field("text", STRING, "the message", required=True, least=1, most=65_536), *_ANSWERS),
     "media": (
         Field("url", STRING, "address of the file; or send `content`", least=1, most=2048),
         Field("content", STRING, "the file itself, base64; api.media_limit bytes", least=1),
@@ -183,10 +174,7 @@ WAIT_SENT = (
 
 
 async def send(call: Call) -> web.StreamResponse:
-    """Send a message; honours Idempotency-Key.
-
-    Hand the message to the outbox.
-    """
+    """Send a message; honours Idempotency-Key."""
     call.supervisor.view(call.id)
     wait = float(call.query.get("wait", 0))
     taken = await _accept(call, wait)

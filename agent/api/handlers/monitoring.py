@@ -78,7 +78,7 @@ async def check_instance(call: Call) -> Json:
 async def check_database(call: Call) -> Json:
     """Check the whole database.
 
-    Reads the whole database: seconds for a large one, beside other requests.
+    Seconds for a large one, beside other requests.
     """
     result = await call.parts.check_database()
     return {"good": result == "ok", "found": result}

@@ -92,24 +92,20 @@ _STATES = frozenset(
 
 
 async def list_removed(call: Call) -> Json:
-    """Files and keys that repairs removed on the backend, newest first.
-
-    Newest first.
-    """
+    """Files and keys that repairs removed on the backend, newest first."""
     return {"removed": [show_removed(removed) for removed in reversed(await _removed(call))]}
 
 
 async def restore_removed(call: Call) -> Json:
     """Put removed files and keys back; the session is down meanwhile.
 
-    The session is down meanwhile; files in their places are removed first, as by a repair.
+    Files in their places are removed first, as by a repair.
     """
     name = call.request.match_info["removed"]
     removed = next((row for row in await _removed(call) if row.get("name") == name), None)
     if removed is None:
         raise NotFound(
-            f"cannot put back {name}: no repair of {call.id} has that name",
-            field="name",
+            f"cannot put back {name}: no repair of {call.id} has that name", field="name"
         )
     await _command(
         call,

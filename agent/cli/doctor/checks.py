@@ -151,9 +151,7 @@ CHECKS = (
     ),
     Check("state", _state_is_away),
     Check(
-        "state",
-        machine.rights,
-        "remove the right: chmod o-rwx, and find out which program gave it",
+        "state", machine.rights, "remove the right: chmod o-rwx, and find out which program gave it"
     ),
     Check(
         "socket",
