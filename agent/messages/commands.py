@@ -40,7 +40,7 @@ def add(commands: Subparsers) -> None:
 
 
 def messages(options: argparse.Namespace) -> int:
-    if options.media:
+    if options.media is not None:
         return _fetch(options)
     client, after, said, more = client_of(options), options.after, "", True
     while more or options.follow:
@@ -95,8 +95,8 @@ def _what(record: Mapping[str, Any]) -> str:
 
 def _fetch(options: argparse.Namespace) -> int:
     """The file of a message, written whole or not at all."""
-    if not options.out:
-        raise InvalidRequest("cannot write the file: --out names none", field="out")
+    if not (options.media and options.out):
+        raise InvalidRequest("cannot fetch the file: give --media ID and --out FILE", field="out")
     check_target(options.out, force=options.force)
     query = {"wait": 60, **({"chat": options.chat} if options.chat else {})}
     path = f"/api/instance/{options.id}/messages/{quote(options.media, safe='')}/media"
