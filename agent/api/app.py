@@ -8,7 +8,7 @@ from aiohttp.typedefs import Middleware
 
 from agent.api.http.audit import REQUEST_ID, ROUTE, path_of
 from agent.api.http.auth import identify, require
-from agent.api.http.call import Call, Parts, Route, plain_path, read_call
+from agent.api.http.call import Parts, Route, plain_path, read_call
 from agent.api.http.envelope import (
     HEADERS,
     error_answer,
@@ -50,24 +50,20 @@ def _bound(route: Route, parts: Parts) -> Answering:
         text = request.match_info.get("id")
         try:
             require(caller, route.right, InstanceId(text) if text else None)
-            answered = await _run(route, read_call(request, route, parts, caller))
+            call = read_call(request, route, parts, caller)
+            if route.body == ():
+                await call.body()
+            answered = await run_in_time(call)
         except WaError as error:
             parts.audit.answered(request, caller, text, error.http, error.code)
             raise
+        if not isinstance(answered, web.StreamResponse):
+            answered = json_answer(answered, route.answers[0])
         location = answered.headers.get("Location", "")
         parts.audit.answered(request, caller, text, answered.status, location)
         return answered
 
     return answer
-
-
-async def _run(route: Route, call: Call) -> web.StreamResponse:
-    if route.body == ():
-        await call.body()
-    answered = await run_in_time(call)
-    if isinstance(answered, web.StreamResponse):
-        return answered
-    return json_answer(answered, route.answers[0])
 
 
 def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:

@@ -64,7 +64,7 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "circuit_opens": wall_text(view.circuit_opens_wall),
         **wait_fields(view.wait_reason, view.wait_sentence),
         "turns_before": view.turns_before,
-        "proved": _proved(view),
+        "proved": wall_text(None if view.proof_age is None else view.seen_wall - view.proof_age),
         "health": show_verdict(view.verdict),
         "paired": view.record.paired,
         "account": view.record.account,
@@ -76,11 +76,6 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "restarts": sum(view.counts["restarts"].values()),
         "reconnects": sum(view.counts["reconnects"].values()),
     }
-
-
-def _proved(view: InstanceView) -> str | None:
-    """The time at which the state was last proved."""
-    return None if view.proof_age is None else wall_text(view.seen_wall - view.proof_age)
 
 
 def show_details(view: InstanceView) -> dict[str, Any]:

@@ -36,6 +36,7 @@ BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 SNAPSHOT = f"{{snapshot:{NAME_PATTERN}}}"
 REMOVED = SNAPSHOT.replace("snapshot", "removed")
+FAILED = f"{ID}/failed-starts"
 WHATSAPP = f"/whatsapp/{SOME_ID}"
 TRASHED = rf"/api/trash/{{name:{ID_PATTERN}\.{NAME_PATTERN}}}"
 Body = tuple[Field, ...] | None
@@ -143,7 +144,9 @@ ROUTES: tuple[Route, ...] = (
     _route("GET /healthz", OPEN, monitoring.alive, None, PROBE),
     _route("GET /readyz", OPEN, monitoring.ready, None, PROBE),
     *archives.ROUTES,
-    *evidence.ROUTES,
+    _route(f"GET {ID}/worker-lines", OPERATE, evidence.worker_lines, None, evidence.LINES),
+    _route(f"GET {FAILED}", OPERATE, evidence.failed_starts),
+    _route(f"GET {FAILED}/{{failed:{evidence.NAME.pattern}}}/picture", ADMIN, evidence.picture),
     *kept_messages.ROUTES,
     *pages.ROUTES,
     _route("GET /api/troubles", READ, monitoring.list_troubles),

@@ -6,7 +6,7 @@ from agent.api.http.call import Call, Json
 from agent.api.http.envelope import created, json_answer
 from agent.api.http.fields import STRING, Field
 from agent.api.present import part, show_backend, show_instance
-from agent.core.model import ID_PATTERN, Instance, parse_instance_id
+from agent.core.model import ID_PATTERN, parse_instance_id
 
 ADOPT = (
     Field("remote", STRING, "its name on the server", required=True, least=1, most=256),
@@ -39,7 +39,8 @@ async def sessions(call: Call) -> Json:
     """
     name = _name(call)
     remote = await call.supervisor.backends.sessions(name)
-    ours = {instance.remote: instance.id for instance in _instances_on(call, name)}
+    instances = [view.instance for view in call.supervisor.views().values()]
+    ours = {instance.remote: instance.id for instance in instances if instance.backend == name}
     missing = sorted(set(ours) - {session.name for session in remote})
     return {
         "backend": name,
@@ -80,8 +81,3 @@ async def reset(call: Call) -> Json:
 
 def _name(call: Call) -> str:
     return call.request.match_info["name"]
-
-
-def _instances_on(call: Call, name: str) -> list[Instance]:
-    views = call.supervisor.views().values()
-    return [view.instance for view in views if view.instance.backend == name]
