@@ -5,7 +5,7 @@ import asyncio
 import binascii
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -162,6 +162,7 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
 }
 _SHOWN = {field.name: field for rows in reversed([*_MORE.values()]) for field in rows}
 MESSAGE = (*_ALL, *(Field(f.name, f.kind, f.meaning) for f in _SHOWN.values()))
+_ON_MESSAGES = ("quote", "mentions")
 WAIT_SENT = (
     Field(
         "wait",
@@ -204,7 +205,11 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[s
             "cannot use the field 'type': it must be one of " + ", ".join(_KINDS), field="type"
         )
     message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
-    must_send(call.supervisor.view(call.id).instance.engine, *_features(message))
+    must_send(
+        call.supervisor.view(call.id).instance.engine,
+        kind,
+        *(name for name in _ON_MESSAGES if name in message),
+    )
     _name_people(message)
     if kind == "media":
         if ("url" in message) == ("content" in message):
@@ -240,17 +245,12 @@ def _readable(key: str) -> str:
         return written.decode("latin-1")
 
 
-def _features(message: Mapping[str, Any]) -> Iterator[str]:
-    yield message["type"]
-    yield from (name for name in ("quote", "mentions") if name in message)
-
-
 def must_send(engine: str, *features: str) -> None:
     """Refuse at once what no session of this engine can ever send."""
     entry = entry_of(engine)
     for feature in features:
         if feature not in entry.sends:
-            field = feature if feature in ("quote", "mentions") else "type"
+            field = feature if feature in _ON_MESSAGES else "type"
             own = f"the session's own {'server' if entry.remote else 'program'} sends its messages"
             way = f"it sends {', '.join(sorted(entry.sends))}" if entry.sends else own
             raise Refused(
