@@ -6,8 +6,8 @@ import os
 import pwd
 import shlex
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,33 +143,37 @@ def _sources(backend: BackendDeclaration, here: Installation) -> Iterator[Findin
 def _path(here: Installation, path: Path, *, write: bool) -> Iterator[Finding]:
     words, unit = "write in" if write else "read", unit_lines(path, write=write)
     try:
-        user = user_of(here)
-        mode = path.stat().st_mode
-        may = _allows(user, path, "rwx" if write else "rx" if stat.S_ISDIR(mode) else "r")
+        path.stat()
+        name, user = user_of(here)
+        may = _allows(user, path, "rwx" if write else "rx" if path.is_dir() else "r")
     except PermissionError:
         yield note(f"cannot tell whether the agent may {words} {path}", "run doctor as root")
-    except (OSError, KeyError) as error:
-        cause = error.strerror if isinstance(error, OSError) else error
-        yield wrong(f"{path}: {cause}", "correct the path in its [[backend]]")
+        return
+    except OSError as error:
+        yield wrong(f"{path}: {error.strerror}", "correct the path in its [[backend]]")
+        return
+    if not may:
+        grant = f"u:{name}:{'rwX' if write else 'rX'}"
+        advice = f'give it the right: setfacl -R -m {grant} -m d:{grant} "{path}"'
+        yield wrong(f"{name} may not {words} {path}", advice)
+    elif here.installed and is_booted() and not _shown(path, write=write):
+        yield wrong(f"the agent's unit does not let it {words} {path}", unit)
     else:
-        name = pwd.getpwuid(user.uid).pw_name
-        if not may:
-            grant = f"u:{name}:{'rwX' if write else 'rX'}"
-            advice = f'give it the right: setfacl -R -m {grant} -m d:{grant} "{path}"'
-            yield wrong(f"{name} may not {words} {path}", advice)
-        elif here.installed and is_booted() and not _shown(path, write=write):
-            yield wrong(f"the agent's unit does not let it {words} {path}", unit)
-        else:
-            yield ok(f"{name} may {words} {path}")
+        yield ok(f"{name} may {words} {path}")
 
 
-def user_of(here: Installation) -> User:
-    """The agent's user with the groups of its unit; KeyError: this machine has no such user."""
-    row = pwd.getpwnam(USER) if here.installed else pwd.getpwuid(here.state.stat().st_uid)
+def user_of(here: Installation) -> tuple[str, User]:
+    """The agent's user with the groups of its unit; before its first start this one."""
+    try:
+        row = pwd.getpwnam(USER) if here.installed else pwd.getpwuid(here.state.stat().st_uid)
+    except (KeyError, OSError):
+        me = os.geteuid()
+        return f"user {me}", User(me, os.getegid(), tuple(os.getgroups()))
     groups = set(os.getgrouplist(row.pw_name, row.pw_gid))
-    if here.installed:
-        groups |= {grp.getgrnam(name).gr_gid for name in unit_words("SupplementaryGroups")}
-    return User(row.pw_uid, row.pw_gid, tuple(sorted(groups)))
+    for name in unit_words("SupplementaryGroups") if here.installed else ():
+        with suppress(KeyError):
+            groups.add(int(name) if name.isdigit() else grp.getgrnam(name).gr_gid)
+    return row.pw_name, User(row.pw_uid, row.pw_gid, tuple(sorted(groups)))
 
 
 def _allows(user: User, path: Path, ways: str) -> bool:

@@ -123,7 +123,7 @@ def _database(here: Installation) -> Finding:
     try:
         found = str(here.client.post("/api/database/check")["found"])
     except AgentUnreachable:
-        return note("not checked: the agent checks it, at each start too, and none answers")
+        return note("not checked: an agent checks it, and none answers", "see the check: agent")
     except WaError as error:
         return wrong(str(error))
     return ok("whole") if found == "ok" else wrong(found)

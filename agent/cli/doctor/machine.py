@@ -130,7 +130,9 @@ def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
     with suppress(OSError, subprocess.SubprocessError):
         said = run(["systemctl", "show", "--no-pager", "-p", properties, "--", *units]).stdout
     blocks = filter(None, said.strip().split("\n\n"))
-    return [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
+    return [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks
+    ]
 
 
 def unit_words(name: str, unit: str = units.AGENT_SERVICE) -> list[str]:
