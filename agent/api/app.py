@@ -7,8 +7,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from agent.api.http.audit import REQUEST_ID, ROUTE, path_of
-from agent.api.http.auth import Caller, identify, require
-from agent.api.http.call import Call, Parts, Route, plain_path, read_call
+from agent.api.http.auth import identify, require
+from agent.api.http.call import Parts, Route, plain_path, read_call
 from agent.api.http.envelope import (
     HEADERS,
     error_answer,
@@ -29,19 +29,16 @@ Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _BEFORE_ID = ("/api/instance/", "/whatsapp/", "/force-reconnection/", "/reset-circuit-breaker/")
 NOT_YET = web.RequestKey("not_yet", bool)
-PROBED_BY_HEAD = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/")
-"""Load balancers and health checkers send HEAD to these paths."""
 
 
 def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
     app = web.Application(
-        client_max_size=parts.section.body_limit,
-        middlewares=[_front_door(parts, allowed_hosts)],
+        client_max_size=parts.section.body_limit, middlewares=[_front_door(parts, allowed_hosts)]
     )
     parts.metrics.http.expect((route.method, plain_path(route.path)) for route in ROUTES)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _bound(route, parts), expect_handler=_expect)
-        if route.path in PROBED_BY_HEAD:
+        if route.method == "GET":
             app.router.add_route("HEAD", route.path, _bound(route, parts))
     return app
 
@@ -49,32 +46,24 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 def _bound(route: Route, parts: Parts) -> Answering:
     async def answer(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = plain_path(route.path)
-        caller = _caller(request, route, parts)
+        caller = identify(request, parts.section, parts.ring)
         text = request.match_info.get("id")
         try:
             require(caller, route.right, InstanceId(text) if text else None)
-            answered = await _run(route, read_call(request, route, parts, caller))
+            call = read_call(request, route, parts, caller)
+            if route.body == ():
+                await call.body()
+            answered = await run_in_time(call)
         except WaError as error:
             parts.audit.answered(request, caller, text, error.http, error.code)
             raise
+        if not isinstance(answered, web.StreamResponse):
+            answered = json_answer(answered, route.answers[0])
         location = answered.headers.get("Location", "")
         parts.audit.answered(request, caller, text, answered.status, location)
         return answered
 
     return answer
-
-
-def _caller(request: web.Request, route: Route, parts: Parts) -> Caller:
-    return identify(request, parts.section, parts.ring)
-
-
-async def _run(route: Route, call: Call) -> web.StreamResponse:
-    if route.body == ():
-        await call.body()
-    answered = await run_in_time(call)
-    if isinstance(answered, web.StreamResponse):
-        return answered
-    return json_answer(answered, route.answers[0])
 
 
 def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:

@@ -45,8 +45,7 @@ async def serve(
     )
     parts.not_listening.update(opened.missing)
     entrance = Entrance(
-        head_seconds=section.head_timeout,
-        per_address=section.connections_per_address,
+        head_seconds=section.head_timeout, per_address=section.connections_per_address
     )
     runner = web.AppRunner(
         build_app(parts, _allowed_hosts(section)),

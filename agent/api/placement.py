@@ -27,7 +27,10 @@ _PLACE = ("backend", "remote")
 
 
 async def list_engines(_call: Call) -> Json:
-    """Each engine of the catalog with its settings, for forms."""
+    """The engines and their settings.
+
+    Each engine of the catalog with its settings, for forms.
+    """
     return {"engines": [describe_engine(name) for name in CATALOG]}
 
 

@@ -1,6 +1,7 @@
 """The agent's views as JSON."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +19,25 @@ from agent.store.rows import KeyRow
 from agent.vault.trash import Retired
 
 
+def part(of: object, *fields: str) -> dict[str, Any]:
+    """Fields of a part as JSON. `shown=field` gives one another name; a `…_wall` is written as
+    text, under the name without that ending."""
+    shown: dict[str, Any] = {}
+    for name in fields:
+        name, _, field = name.partition("=")
+        value = getattr(of, field or name)
+        if (field or name).endswith("_wall"):
+            name, value = name.removesuffix("_wall"), wall_text(value)
+        shown[name] = dict(value) if isinstance(value, Mapping) else value
+    return shown
+
+
+_UNIT = (
+    *("state", "run", "main_pid", "result", "exit_status", "status_text"),
+    *("host_restarts=restarts", "masked"),
+)
+
+
 def show_verdict(verdict: HealthVerdict) -> dict[str, Any]:
     return {
         "healthy": verdict.healthy,
@@ -30,6 +50,7 @@ def show_verdict(verdict: HealthVerdict) -> dict[str, Any]:
 
 
 def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str, Any]:
+    """Field by field: a page has a thousand of them."""
     now_wall = time.time() if now_wall is None else now_wall
     connected = view.connected_since_wall
     return {
@@ -50,7 +71,7 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "circuit_opens": wall_text(view.circuit_opens_wall),
         **wait_fields(view.wait_reason, view.wait_sentence),
         "turns_before": view.turns_before,
-        "proved": _proved(view),
+        "proved": wall_text(None if view.proof_age is None else view.seen_wall - view.proof_age),
         "health": show_verdict(view.verdict),
         "paired": view.record.paired,
         "account": view.record.account,
@@ -64,68 +85,36 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
     }
 
 
-def _proved(view: InstanceView) -> str | None:
-    """The time at which the state was last proved."""
-    return None if view.proof_age is None else wall_text(view.seen_wall - view.proof_age)
-
-
-def _created(view: InstanceView) -> str | None:
-    return wall_text(view.instance.created_wall)
-
-
 def show_details(view: InstanceView) -> dict[str, Any]:
     claim = view.claim.claim if view.claim else None
     return {
         **show_instance(view),
         "settings": dict(view.instance.settings),
-        "created": _created(view),
-        "unit": {
-            "state": view.unit.state.value,
-            "run": view.unit.run,
-            "main_pid": view.unit.main_pid,
-            "result": view.unit.result,
-            "exit_status": view.unit.exit_status,
-            "status_text": view.unit.status_text,
-            "host_restarts": view.unit.restarts,
-            "masked": view.unit.masked,
-            "started": wall_text(view.started_wall),
-        },
-        "linked": view.linked,
-        "enabled_by_operator": view.enabled_by_operator,
-        "claim": None if claim is None else {**asdict(claim), "status": claim.status.value},
+        "created": wall_text(view.instance.created_wall),
+        "unit": {**part(view.unit, *_UNIT), "started": wall_text(view.started_wall)},
+        **part(view, "linked", "enabled_by_operator"),
+        "claim": claim and asdict(claim),
         "proof_age_seconds": view.proof_age,
-        "probe": None
-        if view.probe is None
-        else {
-            "ok": view.probe.ok,
-            "seconds": view.probe.seconds,
-            "failures": view.probe.failures,
-            "error": view.probe.error,
-        },
-        "connected_since": wall_text(view.connected_since_wall),
-        "cpu_seconds": view.cpu_seconds,
-        "processes": view.processes,
+        "probe": view.probe and part(view.probe, "ok", "seconds", "failures", "error"),
+        **part(view, "connected_since_wall", "cpu_seconds", "processes"),
         **{row.name: view.figures.get(row.name) for row in FIGURES},
         **{row.shown or row.name: dict(view.counts[row.name]) for row in COUNTS},
-        "counted_since": wall_text(view.counted_since_wall),
-        "messages": dict(view.messages),
-        "errors": dict(view.errors),
+        **part(view, "counted_since_wall", "messages", "errors"),
         "status_seconds": {
             status.value: round(seconds, 3)
             for status, seconds in view.status_time.totals(boot_now()).items()
         },
         "guess": view.verdict.guess,
-        "repair": None if view.repair is None else show_repair(view.repair),
+        "repair": view.repair and show_repair(view.repair),
         "pairing_kept": _kept(view),
-        "crypto_operations": dict(view.crypto_operations),
-        "crypto_errors_lately": view.crypto_lately,
+        **part(view, "crypto_operations", "crypto_errors_lately=crypto_lately"),
         "repair_steps": [
             {"step": step, "result": result, "count": count}
             for (step, result), count in sorted(view.repair_steps.items())
         ],
-        "memory_limit_bytes": view.memory_limit,
-        "messages_per_minute": dict(view.messages_per_minute),
-        "last_snapshot": wall_text(view.last_snapshot_wall),
+        **part(
+            view, "memory_limit_bytes=memory_limit", "messages_per_minute", "last_snapshot_wall"
+        ),
         "first_messages": shown(read_stored(view.record.first_messages)),
         "observed": wall_text(view.seen_wall),
     }
@@ -141,107 +130,51 @@ def _kept(view: InstanceView) -> str:
 
 def show_repair(repair: Repair) -> dict[str, Any]:
     waits = repair.stage is Stage.DUE and not repair.over
-    return {
-        "goal": repair.goal.value,
-        "trouble": repair.trouble.value,
-        "reason": repair.reason,
-        "step": repair.step.value,
-        "tries": repair.tries,
-        "round": repair.round,
-        "stage": repair.stage.value,
-        "not_before": wall_text(repair.not_before_wall) if waits else None,
-        "started": wall_text(repair.started_wall),
-        "backup": repair.backup,
-        "ending": repair.ending.value,
-        "ended": wall_text(repair.ended_wall),
-    }
+    names = ("goal", "trouble", "reason", "step", "tries", "round", "stage", "started_wall")
+    shown = part(repair, *names, "backup", "ending", "ended_wall")
+    return {**shown, "not_before": wall_text(repair.not_before_wall) if waits else None}
 
 
 def show_reconnection(view: InstanceView) -> dict[str, Any]:
+    names = ("connection_status=status", "attempts", "next_attempt_wall", "circuit")
     return {
-        "connection_status": view.status.value,
+        **part(view, *names, "circuit_opens_wall", "reason", "sentence"),
         "should_run": view.desired.should_run,
-        "attempts": view.attempts,
-        "next_attempt": wall_text(view.next_attempt_wall),
-        "circuit": view.circuit,
-        "circuit_opens": wall_text(view.circuit_opens_wall),
         **wait_fields(view.wait_reason, view.wait_sentence),
-        "reason": view.reason,
-        "sentence": view.sentence,
     }
 
 
 def show_backend(view: BackendView) -> dict[str, Any]:
-    return {
-        "name": view.name,
-        "engine": view.engine,
-        "url": view.url,
-        "up": view.up,
-        "reason": view.reason,
-        "sentence": view.sentence,
-        "warning": view.warning,
-        "version": view.version,
-        "since": wall_text(view.since_wall),
-        "checked": wall_text(view.checked_wall),
-        "answer_seconds": view.seconds,
-        "sessions": view.sessions,
-        "held": view.held,
-        "connected": view.connected,
-        "circuit": view.breaker,
-        "next_check": wall_text(view.next_check_wall),
-    }
+    said = ("name", "engine", "url", "up", "reason", "sentence", "warning", "version")
+    times = ("since_wall", "checked_wall", "next_check_wall", "answer_seconds=seconds")
+    return part(view, *said, *times, "sessions", "held", "connected", "circuit=breaker")
 
 
 def show_incident(incident: Incident) -> dict[str, Any]:
     ago = boot_now() - incident.since
-    return {
-        "group": incident.group,
-        "kind": incident.kind,
-        "code": incident.code,
-        "sentence": incident.sentence,
-        "since": wall_text(time.time() - ago),
-        "members": list(incident.members),
-        "canary": incident.canary,
-        "tries": incident.tries,
-    }
+    names = ("group", "kind", "code", "sentence", "members", "canary", "tries")
+    return {**part(incident, *names), "since": wall_text(time.time() - ago)}
 
 
 def show_agent(status: AgentStatus) -> dict[str, Any]:
     done, total = status.restoring
+    passes = ("last_pass_age_seconds=last_pass_age", "passes=passes_total", "passes_late")
+    figures = ("loop_lag_seconds=loop_lag", "jobs_pending", "dbus_connected")
+    refused = ("link_refusals", "db_errors", "settings_refused=config_refused")
     return {
-        "version": status.version,
-        "host": status.host,
-        "started": wall_text(status.started_wall),
-        "ready": status.ready,
+        **part(status, "version", "host", "started_wall", "ready", *passes, *figures, *refused),
         "alive": is_alive(status, time.time()),
         "restoring": {"done": done, "total": total},
-        "last_pass_age_seconds": status.last_pass_age,
-        "passes": status.passes_total,
-        "passes_late": status.passes_late,
-        "loop_lag_seconds": status.loop_lag,
-        "jobs_pending": status.jobs_pending,
-        "dbus_connected": status.dbus_connected,
-        "link_refusals": dict(status.link_refusals),
-        "db_errors": dict(status.db_errors),
-        "settings_read": wall_text(status.config_read_wall or None),
-        "settings_refused": status.config_refused,
+        "settings_read": wall_text(status.config_read_wall),
     }
 
 
 def show_trashed(retired: Retired) -> dict[str, Any]:
-    return {
-        "name": retired.name,
-        "id": retired.name.partition(".")[0],
-        "retired": wall_text(retired.at_wall),
-    }
+    name = retired.name
+    return {"name": name, "id": name.partition(".")[0], "retired": wall_text(retired.at_wall)}
 
 
 def show_key(row: KeyRow, used_wall: float | None) -> dict[str, Any]:
     """`used_wall`: None = not since the agent started."""
-    return {
-        "id": row.id,
-        "name": row.name,
-        "scopes": list(row.scopes),
-        "created": wall_text(row.created_wall),
-        "last_used": wall_text(used_wall),
-    }
+    shown = part(row, "id", "name", "scopes", "created_wall")
+    return {**shown, "last_used": wall_text(used_wall)}

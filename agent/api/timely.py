@@ -10,7 +10,7 @@ from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, Field
 from agent.api.present import show_backend, show_instance
 from agent.core.model import Category, InstanceId
-from agent.core.view import BackendView, InstanceView
+from agent.core.view import BackendView
 from agent.errors import TryLater, WaError
 from agent.log import bound
 from agent.supervise.requests.repairs import GRACE, in_time
@@ -57,14 +57,25 @@ async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamRespon
 
 
 def _going_on(call: Call, wait: float) -> web.StreamResponse:
-    backend = _backend_of(call)
+    given, every = call.request.match_info, call.supervisor.backends.views()
+    id = given.get("id", "")
+    view = call.supervisor.views().get(InstanceId(id))
+    name = view.instance.backend if view else given.get("name", "")
+    chosen = [one for one in every if one.name == name] if given else every
+    slowest = max(chosen, key=lambda one: (not one.up, one.seconds), default=None)
     if 202 not in call.route.answers:
         raise TryLater(
-            f"cannot answer within {wait:g} s: {_cause(backend)}; to wait longer: ?wait=300",
+            f"cannot answer within {wait:g} s: {_cause(slowest)}; to wait longer: ?wait=300",
             code="slow",
         )
-    goes_on = {"ending": "goes_on", "sentence": f"it goes on: {_cause(backend)}"}
-    return json_answer({**_state(call, backend), **goes_on, "look": _look(call)}, 202)
+    look: Json = {"state": f"/api/backends/{name}" if name else "/api/health"}
+    state: Json = {}
+    if view is not None:
+        state = show_instance(view)
+    elif given and slowest is not None:
+        state = show_backend(slowest)
+    goes_on = {"ending": "goes_on", "sentence": f"it goes on: {_cause(slowest)}"}
+    return json_answer({**state, **goes_on, "look": look_at(id) if id else look}, 202)
 
 
 def _cause(backend: BackendView | None) -> str:
@@ -75,39 +86,6 @@ def _cause(backend: BackendView | None) -> str:
     if backend.seconds < _QUICK:
         return f"the server of backend {backend.name} has not finished"
     return f"the server of backend {backend.name} answers in {backend.seconds:.1f} s"
-
-
-def _backend_of(call: Call) -> BackendView | None:
-    """The named backend, the instance's, or of all the slowest."""
-    name, view = call.request.match_info.get("name", ""), _view(call)
-    if view is not None:
-        name = view.instance.backend
-    every = call.supervisor.backends.views()
-    chosen = every if _is_of_all(call) else [one for one in every if one.name == name]
-    return max(chosen, key=lambda backend: (not backend.up, backend.seconds), default=None)
-
-
-def _is_of_all(call: Call) -> bool:
-    return not call.request.match_info
-
-
-def _view(call: Call) -> InstanceView | None:
-    id = call.request.match_info.get("id")
-    return call.supervisor.views().get(InstanceId(id)) if id else None
-
-
-def _state(call: Call, backend: BackendView | None) -> Json:
-    if (view := _view(call)) is not None:
-        return show_instance(view)
-    return show_backend(backend) if backend and not _is_of_all(call) else {}
-
-
-def _look(call: Call) -> Json:
-    if id := call.request.match_info.get("id"):
-        return look_at(id)
-    if name := call.request.match_info.get("name"):
-        return {"state": f"/api/backends/{name}"}
-    return {"state": "/api/health"}
 
 
 def look_at(id: str) -> Json:

@@ -181,15 +181,10 @@ class Client:
                 raise AgentUnreachable(
                     f"cannot reach the agent at {self.url}: {error}; {_START_IT}"
                 ) from error
-        return connect_unix(self.socket_path())
-
-    def socket_path(self) -> Path:
-        """The first socket at which an agent takes a connection."""
         problems = []
         for path in self.sockets or socket_candidates(os.environ):
             try:
-                connect_unix(path).close()
-                return path
+                return connect_unix(path)
             except OSError as error:
                 problems.append(f"{path}: {error.strerror or error}")
         raise AgentUnreachable(f"cannot reach the agent ({'; '.join(problems)}); {_START_IT}")

@@ -66,22 +66,23 @@ def _greet(state: Path, listen: str) -> None:
     socket = state / "api.sock"
     command = f"WA_AGENT_SOCKET={shlex.quote(str(socket))} {shlex.quote(sys.argv[0])}"
     client, deadline = Client(sockets=(socket,)), time.monotonic() + _GREETS_WITHIN
-    status = ""
-    while status not in ("QR_REQUIRED", "CONNECTED"):
+    greeting = ""
+    while not greeting:
         if time.monotonic() > deadline:
             return
         time.sleep(0.1)
         with suppress(OSError, WaError):  # it is still starting
             # Another agent's lock is named by this one, which then ends.
-            if (state / "lock").read_text().strip() == str(os.getpid()):
-                found = client.get(f"/api/instance/{INSTANCE}")["connection_status"]
-                code = draw_code(client, INSTANCE) if found == "QR_REQUIRED" else ""
-                taken = client.get("/api/health")["agent"]["not_listening"]
-                status = found
-    if code:
-        print(f"{code}Scan it:    {command} sandbox scan {INSTANCE}")
-    else:
-        print(f"The instance {INSTANCE} is connected; its session was restored without a QR.")
+            if (state / "lock").read_text().strip() != str(os.getpid()):
+                continue
+            taken = client.get("/api/health")["agent"]["not_listening"]
+            status = client.get(f"/api/instance/{INSTANCE}")["connection_status"]
+            if status == "QR_REQUIRED":
+                code = draw_code(client, INSTANCE)
+                greeting = f"{code}Scan it:    {command} sandbox scan {INSTANCE}"
+            elif status == "CONNECTED":
+                greeting = f"The instance {INSTANCE} is connected; its session was restored."
+    print(greeting)
     if taken:
         print(f"No HTTP yet: another program has {listen}; another port: --listen 127.0.0.1:PORT")
     else:

@@ -4,7 +4,7 @@ import argparse
 from urllib.parse import quote
 
 from agent.cli.command import Subparsers, Words, add_command, add_group, client_of
-from agent.cli.terminal import moment, print_answer, print_list
+from agent.cli.terminal import print_answer, print_list
 
 
 def add(commands: Subparsers) -> None:
@@ -34,8 +34,7 @@ def list_keys(options: argparse.Namespace) -> int:
     return print_list(
         options,
         client_of(options).get("/api/keys")["keys"],
-        ("ID", "NAME", "SCOPES", "CREATED"),
-        lambda key: (key["id"], key["name"], " ".join(key["scopes"]), moment(key["created"])),
+        {"ID": "id", "NAME": "name", "SCOPES": "scopes", "CREATED": "created"},
         nothing="no keys",
     )
 

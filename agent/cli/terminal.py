@@ -3,8 +3,8 @@ terminal, foreign text without control codes, and the progress of work of more t
 
 import argparse
 import json
+import re
 import sys
-import threading
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,10 @@ from agent.cli.command import wants_json
 Result = TypeVar("Result")
 Row = dict[str, Any]
 """As the API gave it."""
+Columns = Mapping[str, str | Callable[[Row], object]]
+"""Each head with the field below it, or how its cell is made."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _PATIENCE = 1.0
-_EVERY = 0.2
 _STYLES = {
     **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
     **{"ok": "green", "note": "yellow", "wrong": "red"},
@@ -141,15 +143,22 @@ def print_answer(
 
 
 def print_list(
-    options: argparse.Namespace,
-    rows: Sequence[Row],
-    heads: Sequence[str],
-    cells: Callable[[Row], Sequence[object]],
-    *,
-    nothing: str,
+    options: argparse.Namespace, rows: Sequence[Row], columns: Columns, *, nothing: str
 ) -> int:
-    shown = Table(heads, [cells(row) for row in rows]) if rows else nothing
-    return print_answer(options, rows, shown)
+    return print_answer(options, rows, table_of(rows, columns) if rows else nothing)
+
+
+def table_of(rows: Sequence[Row], columns: Columns) -> Table:
+    def cell(row: Row, field: str | Callable[[Row], object]) -> object:
+        value = row.get(field) if isinstance(field, str) else field(row)
+        if isinstance(value, list):
+            return " ".join(value)
+        if value is None or value == "":
+            return "-"
+        return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
+
+    cells = [tuple(cell(row, field) for field in columns.values()) for row in rows]
+    return Table(tuple(columns), cells)
 
 
 def ask(question: str) -> str:
@@ -168,41 +177,25 @@ def with_progress(
     work: Callable[[], Result],
     look: Callable[[], str] = str,
 ) -> Result:
-    """Do the work in a thread and print the words, the seconds and what `look` says meanwhile."""
+    """Do the work; on a terminal show the words, the seconds and what `look` says meanwhile."""
     if wants_json(options) or not sys.stderr.isatty():
         return work()
-    done = threading.Event()
-    results: list[Result] = []
-    errors: list[BaseException] = []
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
 
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # raised where the work was asked for
-            errors.append(error)
-        finally:
-            done.set()
-
-    threading.Thread(target=run, daemon=True).start()
     begun = time.monotonic()
-    if not done.wait(_PATIENCE):
-        from rich.console import Console
-        from rich.markup import escape
 
-        with Console(stderr=True).status("") as status:
-            while not done.wait(_EVERY):
-                line = f"{words}: {time.monotonic() - begun:.0f} s{look()}"
-                status.update(escape(clean(line)))
-    if errors:
-        raise errors[0]
-    return results[0]
+    def line() -> Text:
+        seconds = time.monotonic() - begun
+        return Text(clean(f"{words}: {seconds:.0f} s{look()}") if seconds > _PATIENCE else "")
+
+    console = Console(stderr=True)
+    with Live(get_renderable=line, console=console, transient=True, redirect_stdout=False):
+        return work()
 
 
 def of_bytes(done: int, total: int) -> str:
-    """ ", 12 of 40 MiB (30 %)"; "" before anything is known."""
-    if not done:
-        return ""
-    if not total:
-        return f", {done / 1048576:.1f} MiB"
-    share = min(100.0 * done / total, 100.0)
-    return f", {done / 1048576:.1f} of {total / 1048576:.1f} MiB ({share:.0f} %)"
+    """ ", 12.0 of 40.0 MiB"; "" before anything is known."""
+    whole = f" of {total / 1048576:.1f}" if total else ""
+    return f", {done / 1048576:.1f}{whole} MiB" if done else ""

@@ -41,8 +41,6 @@ class EngineEntry:
     """True where one worker may hold several sessions: `open_shared` is offered."""
     finds_records: bool = False
     """True where it finds a session's damaged records by reading them."""
-    scans_itself: bool = False
-    """True where its own phone may scan a code that it shows."""
     sends: frozenset[str] = frozenset()
     """The types of messages that it sends, what they may have (quote, mentions), and what else it
     tells chats (mark_read, typing)."""
@@ -79,7 +77,6 @@ _ENGINES = (
         "sandbox",
         "a session with a simulated phone and every fault on command; no WhatsApp behind it",
         memory=64 << 20,
-        scans_itself=True,
         sends=ALL,
         repeats=True,
     ),

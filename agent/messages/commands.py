@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
 from agent.cli.copies.transfer import check_target, write_checked
-from agent.cli.terminal import clean, moment, print_answer, print_list, soft
+from agent.cli.terminal import clean, print_answer, print_list, soft
 from agent.errors import AgentUnreachable, InvalidRequest
 from agent.messages.outcomes import State
 
@@ -40,7 +40,7 @@ def add(commands: Subparsers) -> None:
 
 
 def messages(options: argparse.Namespace) -> int:
-    if options.media:
+    if options.media is not None:
         return _fetch(options)
     client, after, said, more = client_of(options), options.after, "", True
     while more or options.follow:
@@ -95,8 +95,8 @@ def _what(record: Mapping[str, Any]) -> str:
 
 def _fetch(options: argparse.Namespace) -> int:
     """The file of a message, written whole or not at all."""
-    if not options.out:
-        raise InvalidRequest("cannot write the file: --out names none", field="out")
+    if not (options.media and options.out):
+        raise InvalidRequest("cannot fetch the file: give --media ID and --out FILE", field="out")
     check_target(options.out, force=options.force)
     query = {"wait": 60, **({"chat": options.chat} if options.chat else {})}
     path = f"/api/instance/{options.id}/messages/{quote(options.media, safe='')}/media"
@@ -129,11 +129,10 @@ def outbox(options: argparse.Namespace) -> int:
     return print_list(
         options,
         page["messages"],
-        ("ID", "ACCEPTED", "TO", "TYPE", "STATE", "TRIES", "WHATSAPP'S ID", "WHY"),
-        lambda its: (
-            *(its["id"], moment(its["accepted"]), its["to"], its["type"], its["state"]),
-            *(its["tries"], its["message_id"] or "-", its["sentence"] or "-"),
-        ),
+        {
+            **{"ID": "id", "ACCEPTED": "accepted", "TO": "to", "TYPE": "type", "STATE": "state"},
+            **{"TRIES": "tries", "WHATSAPP'S ID": "message_id", "WHY": "sentence"},
+        },
         nothing=f"the outbox of {options.id} is empty",
     )
 

@@ -44,8 +44,7 @@ def list_programs(options: argparse.Namespace) -> int:
     return print_list(
         options,
         rows,
-        ("NAME", "COMMAND", "FOLDER", "LIBRARY"),
-        lambda row: (row["name"], row["command"], row["folder"] or "-", row["library"]),
+        {"NAME": "name", "COMMAND": "command", "FOLDER": "folder", "LIBRARY": "library"},
         nothing="no programs: [[program]] in agent.toml names them",
     )
 

@@ -4,9 +4,8 @@ import asyncio
 
 from aiohttp import web
 
-from agent.api.handlers.archive_body import archive_of
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Route
+from agent.api.http.call import Call, Route, archive_of
 from agent.api.http.envelope import HEADERS, created
 from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.present import show_instance

@@ -7,11 +7,14 @@ from dataclasses import replace
 
 from agent.cli.command import Subparsers, add_command, client_of, name_of_a
 from agent.cli.doctor.check import Finding, Installation, ok, wrong
-from agent.cli.terminal import clean, moment, print_answer, print_list
+from agent.cli.terminal import clean, print_answer, print_list
 from agent.errors import ConfigError, WaError
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 
-HEADS = ("NAME", "URL", "STATE", "CIRCUIT", "WAITING", "OLDEST", "GIVEN UP", "LAST PROBLEM")
+COLUMNS = {
+    **{"NAME": "name", "URL": "url", "STATE": "state", "CIRCUIT": "circuit", "WAITING": "waiting"},
+    **{"OLDEST": "oldest", "GIVEN UP": "dead", "LAST PROBLEM": "problem"},
+}
 
 
 def add(commands: Subparsers) -> None:
@@ -30,11 +33,7 @@ def list_webhooks(options: argparse.Namespace) -> int:
     return print_list(
         options,
         client_of(options).get("/api/webhooks")["webhooks"],
-        HEADS,
-        lambda its: (
-            *(its[key] for key in ("name", "url", "state", "circuit", "waiting")),
-            *(moment(its["oldest"]), its["dead"], its["problem"] or "-"),
-        ),
+        COLUMNS,
         nothing="no webhooks: [[webhook]] in agent.toml names them",
     )
 

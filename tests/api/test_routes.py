@@ -212,7 +212,7 @@ async def test_unknown_addresses_and_methods_answer_in_the_envelope(local: Clien
     assert (missing.status, (await missing.json())["error"]) == (404, "unknown_route")
     wrong = await local.put("/api/instances")
     assert (wrong.status, (await wrong.json())["error"]) == (405, "method_not_allowed")
-    assert wrong.headers["Allow"] == "GET"
+    assert wrong.headers["Allow"] == "GET,HEAD"
 
 
 async def test_f74_metrics_count_requests_without_labels_of_a_clients_choice(

@@ -4,8 +4,8 @@ import argparse
 import asyncio
 import json
 import re
-import threading
-from typing import Any
+import signal
+import sys
 
 import pytest
 
@@ -265,34 +265,25 @@ async def test_the_sandbox_is_driven(house: House, cli: Cli) -> None:
     assert shown.out == "4  1@lid  3EB0  text  a\\nb\nmore: --after 4\n"
 
 
-async def test_events_are_listed_oldest_first_and_followed(
-    house: House, eventually: Eventually
-) -> None:
-    from agent.cli.client import Client
-    from agent.cli.watch.events import listen
-
+async def test_events_are_listed_oldest_first_and_followed(house: House) -> None:
     for number in range(3):
         house.supervisor.note(InstanceId("sales"), "status", f"number {number}")
-    heard: list[str] = []
-    ended: list[str] = []
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent", "events", "-f", "-n", "2", "--json"),
+        *("--socket", str(house.socket_path)),
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 20,
+    )
+    assert process.stdout is not None
 
-    def take(message: dict[str, Any]) -> None:
-        heard.append(message.get("sentence", message["type"]))
+    async def heard() -> str:
+        return str(json.loads(await process.stdout.readline())["sentence"])  # type: ignore[union-attr]
 
-    def follow() -> None:
-        client = Client(sockets=(house.socket_path,))
-        ended.append(asyncio.run(listen(client, "/api/events?after=1&heartbeat=1", take)))
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    await eventually(lambda: "number 2" in heard)
+    assert [await heard(), await heard()] == ["number 1", "number 2"]
     house.supervisor.note(InstanceId("sales"), "status", "x" * 70_000)
-    await eventually(lambda: "x" * 70_000 in heard)
-    await house.server.close()
-    await asyncio.to_thread(thread.join, 30)
-    assert heard[:3] == ["hello", "number 1", "number 2"]
-    assert "x" * 70_000 in heard
-    assert ended == ["the agent stops"]
+    assert await heard() == "x" * 70_000
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 130
 
 
 Leaves = list[tuple[str, argparse.ArgumentParser]]

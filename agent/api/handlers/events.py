@@ -33,8 +33,15 @@ _PAGE = 500
 
 
 async def events(call: Call) -> web.StreamResponse:
+    """Live events over a WebSocket; the history without one."""
     if call.request.headers.get("Upgrade", "").lower() == "websocket":
-        return await _live(call, _filter(call))
+        every = float(call.query.get("heartbeat", 15))
+        return await serve_live(
+            call,
+            _filter(call),
+            lambda listener, subscription: [_write(call, listener, subscription, every)],
+            heartbeat=every,
+        )
     if not call.caller.sees(None):
         raise Forbidden("cannot read every instance's history with this key", field="scopes")
     for name in ("instance", "category", "heartbeat"):
@@ -54,16 +61,6 @@ def _filter(call: Call) -> EventFilter:
         instances=ids,
         kinds=frozenset(call.query.get("kind", ())),
         categories=frozenset(Category(word) for word in call.query.get("category", ())),
-    )
-
-
-async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
-    every = float(call.query.get("heartbeat", 15))
-    return await serve_live(
-        call,
-        wanted,
-        lambda listener, subscription: [_write(call, listener, subscription, every)],
-        heartbeat=every,
     )
 
 

@@ -13,10 +13,9 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.auth import Right
-from agent.api.http.call import Call, Json, Route
+from agent.api.http.call import Call, Json
 from agent.api.http.fields import INTEGER, Field
-from agent.core.model import ID_PATTERN, InstanceId
+from agent.core.model import InstanceId
 from agent.errors import NotFound, VaultError
 from agent.redaction import redact
 from agent.vault.folder import SESSION, Folder, open_instance
@@ -25,15 +24,21 @@ LAST = 60
 _TAIL = 64 << 10
 _HEAD = re.compile(r"\[[^]]*\] \[[A-Z]+\] \[[A-Z]+\] \[([^]]*)\] ")
 """Of a worker's line; the session's id is in it."""
+_AFTER = Field("after", INTEGER, "the `next` of the answer before: what came since", least=0)
+LINES = {"query": (_AFTER,)}
 FOLDER = "diagnostics"
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_NOTE = re.compile(rf"{NAME.pattern}\.json")
 MOST = 20
 """An engine keeps a few; further files are not listed."""
 _LARGEST_NOTE = 256 << 10
 
 
 async def worker_lines(call: Call) -> Json:
-    """`lines`: null where the journal has them; then `command` shows them."""
+    """The last lines of an instance's worker.
+
+    `lines`: null where the journal has them; then `command` shows them.
+    """
     call.supervisor.view(call.id)
     path = call.parts.worker_log(call.id)
     if path is None:
@@ -45,12 +50,14 @@ async def worker_lines(call: Call) -> Json:
 
 
 async def failed_starts(call: Call) -> Json:
+    """The diagnostics that an engine kept of failed starts, newest first."""
     call.supervisor.view(call.id)
     starts = await asyncio.to_thread(list_failed_starts, call.parts.session_root, call.id)
     return {"failed_starts": [asdict(start) for start in starts]}
 
 
 async def picture(call: Call) -> web.Response:
+    """The picture of a failed start."""
     call.supervisor.view(call.id)
     name = call.request.match_info["failed"]
     content = await asyncio.to_thread(read_picture, call.parts.session_root, call.id, name)
@@ -70,7 +77,7 @@ def list_failed_starts(root: Path, id: InstanceId) -> list[FailedStart]:
     try:
         with open_instance(root, id, SESSION, FOLDER) as folder:
             names = set(folder.names())
-            notes = sorted((name for name in names if _is_note(name)), reverse=True)[:MOST]
+            notes = sorted((name for name in names if _NOTE.fullmatch(name)), reverse=True)[:MOST]
             return [
                 FailedStart(
                     stem := name.removesuffix(".json"),
@@ -93,10 +100,6 @@ def read_picture(root: Path, id: InstanceId, name: str) -> bytes:
         if content.startswith(b"\xff\xd8\xff"):
             return content
     raise NotFound(f"cannot show the picture {name} of {id}: there is none")
-
-
-def _is_note(name: str) -> bool:
-    return name.endswith(".json") and NAME.fullmatch(name.removesuffix(".json")) is not None
 
 
 def _read_note(folder: Folder, name: str) -> dict[str, Any]:
@@ -138,19 +141,3 @@ def _of_session(id: str, lines: Iterable[str]) -> list[str]:
         if own:
             found.append(line)
     return found
-
-
-_ONE = f"/api/instance/{{id:{ID_PATTERN}}}"
-_FAILED = f"{_ONE}/failed-starts"
-_PICTURE = f"{_FAILED}/{{failed:{NAME.pattern}}}/picture"
-_LINES = (Field("after", INTEGER, "the `next` of the answer before: what came since", least=0),)
-_LAST = "The last lines of an instance's worker"
-_STARTS = "The diagnostics that an engine kept of failed starts, newest first"
-ROUTES = (
-    Route(
-        *("GET", f"{_ONE}/worker-lines", Right.OPERATE, worker_lines, _LAST),
-        query=_LINES,
-    ),
-    Route("GET", _FAILED, Right.OPERATE, failed_starts, _STARTS),
-    Route("GET", _PICTURE, Right.ADMIN, picture, "The picture of a failed start"),
-)

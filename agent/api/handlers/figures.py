@@ -2,11 +2,10 @@
 /metrics; an unknown figure is null."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agent.api.http.call import Call, Json
-from agent.api.http.error_window import Totals
+from agent.api.http.call import Call, Json, Totals
 from agent.api.http.fields import STRING, STRINGS, Field
 from agent.core.event_json import wall_text
 from agent.core.figures.trend import LATEST, REACHES
@@ -25,6 +24,8 @@ TRENDS = (
 
 
 async def performance(call: Call) -> Json:
+    """Performance of each instance and of the machine; averageResponseTime: mean seconds of the
+    probes in the last 5 minutes, null without an answered probe."""
     call.parts.sampler.watch()
     now_wall = time.time()
     seen = sorted(
@@ -36,14 +37,16 @@ async def performance(call: Call) -> Json:
 
 
 async def memory_report(call: Call) -> Json:
+    """Memory of each instance."""
     views = sorted(call.supervisor.views().items())
     used = [view.memory_bytes for _, view in views if view.memory_bytes is not None]
     machine = call.parts.metrics.machine.values()
+    unmeasured = not used and any(view.unit.runs for _, view in views)  # unknown, not 0
     return {
         "time": wall_text(time.time()),
         "system": system_figures(call),
         "agentMemory": machine.get("process_resident_memory_bytes"),
-        "sessionsMemory": None if _unmeasured(views, used) else sum(used),
+        "sessionsMemory": None if unmeasured else sum(used),
         "instances": {
             id: {
                 "usedMemory": view.memory_bytes,
@@ -56,7 +59,7 @@ async def memory_report(call: Call) -> Json:
 
 
 async def trends(call: Call) -> Json:
-    """The last hour or more of all instances, or of the named ones."""
+    """Memory and messages over time, oldest point first."""
     recorded = call.supervisor.trends[call.query.get("range", LATEST)]
     named = [parse_instance_id(word) for word in call.query.get("instance", ())]
     seen = sorted(id for id in named or call.supervisor.views() if call.caller.sees(id))
@@ -78,7 +81,11 @@ def show_figures(view: InstanceView, now_wall: float) -> dict[str, Any]:
     connected, recent = view.connected_since_wall, view.response_seconds
     return {
         "connectionUptime": 0 if connected is None else max(0, round(now_wall - connected)),
-        "messagesProcessed": _messages(view) if view.counts_messages else None,
+        "messagesProcessed": (
+            view.messages.get("in", 0) + view.messages.get("out", 0)
+            if view.counts_messages
+            else None
+        ),
         "messagesPerMinute": (
             sum(view.messages_per_minute.values()) if view.counts_messages else None
         ),
@@ -86,15 +93,6 @@ def show_figures(view: InstanceView, now_wall: float) -> dict[str, Any]:
         "errorCount": sum(view.errors.values()),
         "reconnectCount": sum(view.counts["reconnects"].values()),
     }
-
-
-def _messages(view: InstanceView) -> int:
-    return view.messages.get("in", 0) + view.messages.get("out", 0)
-
-
-def _unmeasured(views: Iterable[tuple[str, InstanceView]], used: Sequence[int]) -> bool:
-    """Whether workers run and none of them is measured: their sum is unknown, not 0."""
-    return not used and any(view.unit.runs for _, view in views)
 
 
 def system_figures(call: Call) -> dict[str, Any]:

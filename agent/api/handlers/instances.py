@@ -9,15 +9,7 @@ from aiohttp import web
 from agent.api.handlers.remote_session import delete_there
 from agent.api.http.call import Call, Handler, Json
 from agent.api.http.envelope import created
-from agent.api.http.fields import (
-    BOOLEAN,
-    CONFIRM_PASSKEY,
-    INTEGER,
-    OBJECT,
-    STRING,
-    STRINGS,
-    Field,
-)
+from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, OBJECT, STRING, STRINGS, Field
 from agent.api.placement import PLACE, placed, still_placed
 from agent.api.present import show_details, show_instance, show_trashed
 from agent.core.event_json import show_event
@@ -83,6 +75,7 @@ HISTORY = (
 
 
 async def create(call: Call) -> web.StreamResponse:
+    """Create an instance."""
     body = await call.body()
     instance = Instance(
         id=parse_instance_id(body["id"]),
@@ -96,6 +89,7 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def list_instances(call: Call) -> Json:
+    """List, filter, page."""
     query = call.query
     limit = query.get("limit", 100)
     views = [
@@ -124,6 +118,7 @@ def _wanted(call: Call, view: InstanceView) -> bool:
 
 
 async def show(call: Call) -> Json:
+    """An instance's state."""
     shown = show_instance(call.supervisor.view(call.id))
     return {**shown, **_outbox(call)}
 
@@ -135,6 +130,7 @@ def _outbox(call: Call) -> Json:
 
 
 async def details(call: Call) -> Json:
+    """Everything about an instance."""
     call.supervisor.view(call.id)
     await call.parts.sampler.measure_now(call.id)
     shown = {**show_details(call.supervisor.view(call.id)), **_outbox(call)}
@@ -143,6 +139,7 @@ async def details(call: Call) -> Json:
 
 
 async def change(call: Call) -> Json:
+    """Change an instance's settings."""
     instance = call.supervisor.view(call.id).instance
     body = await call.body()
     settings = still_placed(instance, body["settings"])
@@ -150,7 +147,10 @@ async def change(call: Call) -> Json:
 
 
 async def delete(call: Call) -> Json:
-    """The session of a backend stays on its server without remote=true and its confirmation."""
+    """Retire an instance's session and remove the instance; a backend keeps its session.
+
+    The session of a backend stays on its server without remote=true and its confirmation.
+    """
     body = await call.body()
     view = call.supervisor.view(call.id)
     instance, repair = view.instance, view.repair
@@ -198,6 +198,7 @@ def _confirm(instance: Instance, confirmation: str | None) -> None:
 
 
 async def history(call: Call) -> Json:
+    """An instance's history, newest first."""
     call.supervisor.view(call.id)
     return await read_history(call, call.id)
 
@@ -233,6 +234,7 @@ def intent(name: str) -> Handler:
 
 
 async def logout(call: Call) -> Json:
+    """End the pairing and retire the session."""
     body = await call.body()
     confirmed, passkey = body.get("confirm", False), body.get("confirm_passkey", "")
     return show_instance(
@@ -241,14 +243,17 @@ async def logout(call: Call) -> Json:
 
 
 async def mark_passkey(call: Call) -> Json:
+    """Note whether an instance's account needs a passkey to link."""
     needed = (await call.body())["needed"]
     return show_instance(await call.supervisor.orders.mark_passkey(call.id, needed))
 
 
 async def trash(call: Call) -> Json:
+    """Retired sessions."""
     return {"trash": [show_trashed(row) for row in await call.supervisor.deletion.trash()]}
 
 
 async def restore_trash(call: Call) -> Json:
+    """Bring a retired session back."""
     view = await call.supervisor.deletion.restore_trash(call.request.match_info["name"])
     return show_instance(view)

@@ -24,21 +24,20 @@ NEW_KEY = (
 
 
 async def show_caller(call: Call) -> Json:
+    """The caller's name and rights."""
     caller = call.caller
     level = "" if caller.level is Right.OPEN else caller.level.name.lower()
-    return {
-        "name": caller.name,
-        "level": level,
-        "instances": sorted(caller.instances),
-    }
+    return {"name": caller.name, "level": level, "instances": sorted(caller.instances)}
 
 
 async def list_keys(call: Call) -> Json:
+    """List the keys."""
     ring = call.parts.ring
     return {"keys": [show_key(row, ring.used_wall(row.id)) for row in ring.rows()]}
 
 
 async def add_key(call: Call) -> web.Response:
+    """Make a key."""
     body = await call.body()
     scopes = parse_scopes(body["scopes"])
     row, token = await call.parts.ring.add(body["name"], scopes)
@@ -46,6 +45,7 @@ async def add_key(call: Call) -> web.Response:
 
 
 async def revoke_key(call: Call) -> Json:
+    """Revoke a key."""
     id = call.request.match_info["key"]
     try:
         await call.parts.ring.remove(id)

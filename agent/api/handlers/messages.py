@@ -1,22 +1,105 @@
-"""Sending a message."""
+"""Sending a message; telling a chat for the moment that its messages were read, or that the account
+types, which is done at once or refused."""
 
 import asyncio
 import binascii
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call
+from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, NUMBER, STRING, STRINGS, Field, read_body
+from agent.engines.base import IN_CHAT, PRESENCES
 from agent.engines.catalog import entry_of
-from agent.engines.phones import person_of
-from agent.errors import InvalidRequest, Refused, TooLarge
+from agent.engines.phones import person_of, receiver_of
+from agent.errors import EngineError, InvalidRequest, Refused, TooLarge
+from agent.messages.outcomes import refusal_of
 from agent.messages.sender import ME
 from agent.messages.sending import Taken
+
+_CHAT = "a phone number or a chat's id"
+READ = (
+    Field("chat", STRING, _CHAT, required=True, least=1, most=128),
+    Field(
+        "message_ids",
+        STRINGS,
+        "WhatsApp's ids of messages in it; default: all that arrived there since it was marked"
+        " last, as far as they are kept, at most the newest 1000",
+        least=1,
+        most=1000,
+    ),
+    Field(
+        "sender",
+        STRING,
+        "who wrote them, in a group: a number or jid; default: looked up in what is kept here",
+        least=5,
+        most=64,
+    ),
+)
+PRESENCE = (
+    Field("state", STRING, "what is shown", required=True, choices=PRESENCES),
+    Field(
+        "chat", STRING, f"where the account types, records or paused: {_CHAT}", least=1, most=128
+    ),
+    Field(
+        "seconds",
+        INTEGER,
+        "how long it is shown, then `paused`; default 0: as long as phones do by themselves",
+        least=0,
+        most=120,
+    ),
+)
+
+
+async def mark_read(call: Call) -> Json:
+    """Let the writers of messages know that they were read."""
+    body = await call.body()
+    async with _told(call, "mark_read"):
+        chat = _chat_of(body["chat"])
+        sender = writer_of(body["sender"], "sender") if "sender" in body else ""
+        ids = body.get("message_ids", ())
+        count = await call.supervisor.moments.mark_read(call.id, chat, ids, sender)
+    return {"instance": call.id, "chat": chat, "marked": count}
+
+
+async def presence(call: Call) -> Json:
+    """Show that the account types or records in a chat, or is there."""
+    body = await call.body()
+    state, chat = body["state"], body.get("chat", "")
+    if (state in IN_CHAT) != bool(chat):
+        what = "give one" if state in IN_CHAT else f"{state} is shown to all"
+        raise InvalidRequest(f"cannot use the field 'chat': {what}", field="chat")
+    async with _told(call, "typing"):
+        chat = chat and _chat_of(chat)
+        seconds = body.get("seconds", 0)
+        await call.supervisor.moments.presence(call.id, state, chat, seconds)
+    return {"instance": call.id, "chat": chat, "state": state}
+
+
+def _chat_of(text: str) -> str:
+    try:
+        chat = receiver_of(text).replace("@c.us", "@s.whatsapp.net")
+    except InvalidRequest:
+        raise InvalidRequest(
+            f"cannot use {text!r:.80}: it is neither a phone number nor a chat's id", field="chat"
+        ) from None
+    return chat if "@" in chat else f"{chat}@s.whatsapp.net"
+
+
+@asynccontextmanager
+async def _told(call: Call, feature: str) -> AsyncIterator[None]:
+    engine = call.supervisor.view(call.id).instance.engine
+    must_send(engine, feature)
+    try:
+        yield
+    except EngineError as error:
+        raise refusal_of(engine, error) from error
+
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
 _KINDS = ("text", "media", "location", "contact", "reaction", "edit", "delete")
@@ -43,20 +126,11 @@ _SENDER = Field(
 )
 _ANSWERS = (
     Field("quote", STRING, f"the message that this one replies to: {_ID}", least=1, most=256),
-    Field(
-        "quote_from",
-        STRING,
-        "who wrote that message, as `sender`",
-        least=2,
-        most=64,
-    ),
+    Field("quote_from", STRING, "who wrote that message, as `sender`", least=2, most=64),
     Field("mentions", STRINGS, "numbers or jids of people that the text names", most=256),
 )
 _MORE: Mapping[str, tuple[Field, ...]] = {
-    "text": (
-        Field("text", STRING, "the message", required=True, least=1, most=65_536),
-        *_ANSWERS,
-    ),
+    "text": (Field("text", STRING, "the message", required=True, least=1, most=65_536), *_ANSWERS),
     "media": (
         Field("url", STRING, "address of the file; or send `content`", least=1, most=2048),
         Field("content", STRING, "the file itself, base64; api.media_limit bytes", least=1),
@@ -88,6 +162,7 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
 }
 _SHOWN = {field.name: field for rows in reversed([*_MORE.values()]) for field in rows}
 MESSAGE = (*_ALL, *(Field(f.name, f.kind, f.meaning) for f in _SHOWN.values()))
+_ON_MESSAGES = ("quote", "mentions")
 WAIT_SENT = (
     Field(
         "wait",
@@ -100,7 +175,7 @@ WAIT_SENT = (
 
 
 async def send(call: Call) -> web.StreamResponse:
-    """Hand the message to the outbox."""
+    """Send a message; honours Idempotency-Key."""
     call.supervisor.view(call.id)
     wait = float(call.query.get("wait", 0))
     taken = await _accept(call, wait)
@@ -130,7 +205,11 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[s
             "cannot use the field 'type': it must be one of " + ", ".join(_KINDS), field="type"
         )
     message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
-    must_send(call.supervisor.view(call.id).instance.engine, *_features(message))
+    must_send(
+        call.supervisor.view(call.id).instance.engine,
+        kind,
+        *(name for name in _ON_MESSAGES if name in message),
+    )
     _name_people(message)
     if kind == "media":
         if ("url" in message) == ("content" in message):
@@ -166,17 +245,12 @@ def _readable(key: str) -> str:
         return written.decode("latin-1")
 
 
-def _features(message: Mapping[str, Any]) -> Iterator[str]:
-    yield message["type"]
-    yield from (name for name in ("quote", "mentions") if name in message)
-
-
 def must_send(engine: str, *features: str) -> None:
     """Refuse at once what no session of this engine can ever send."""
     entry = entry_of(engine)
     for feature in features:
         if feature not in entry.sends:
-            field = feature if feature in ("quote", "mentions") else "type"
+            field = feature if feature in _ON_MESSAGES else "type"
             own = f"the session's own {'server' if entry.remote else 'program'} sends its messages"
             way = f"it sends {', '.join(sorted(entry.sends))}" if entry.sends else own
             raise Refused(

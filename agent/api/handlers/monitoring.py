@@ -24,6 +24,7 @@ CHECK = (
 
 
 async def health(call: Call) -> Json:
+    """The agent's health and its instances'."""
     views = call.supervisor.views().values()
     status = call.supervisor.status()
     shown = show_agent(status)
@@ -53,6 +54,7 @@ def _is_in_trouble(view: InstanceView) -> bool:
 
 
 async def check_now(call: Call) -> Json:
+    """Check all or some now."""
     body = await call.body()
     ids = [parse_instance_id(word) for word in body["ids"]] if "ids" in body else None
     for id in ids or ():
@@ -67,18 +69,23 @@ async def check_now(call: Call) -> Json:
 
 
 async def check_instance(call: Call) -> Json:
+    """Check an instance now."""
     call.supervisor.view(call.id)
     verdicts = await call.supervisor.checking.check_now([call.id])
     return {**show_verdict(verdicts[call.id]), "time": wall_text(time.time())}
 
 
 async def check_database(call: Call) -> Json:
-    """Reads the whole database: seconds for a large one, beside other requests."""
+    """Check the whole database.
+
+    Seconds for a large one, beside other requests.
+    """
     result = await call.parts.check_database()
     return {"good": result == "ok", "found": result}
 
 
 async def alive(call: Call) -> web.Response:
+    """Alive: the loop turns."""
     status = call.supervisor.status()
     turns = is_alive(status, time.time())
     return json_answer(
@@ -87,6 +94,7 @@ async def alive(call: Call) -> web.Response:
 
 
 async def ready(call: Call) -> web.Response:
+    """Ready: all sessions are restored."""
     status = call.supervisor.status()
     done, total = status.restoring
     return json_answer(
@@ -100,6 +108,7 @@ async def ready(call: Call) -> web.Response:
 
 
 async def metrics(call: Call) -> web.Response:
+    """Metrics for Prometheus."""
     gzip = takes_gzip(call.request.headers.get("Accept-Encoding", ""))
     headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
     headers |= {"Content-Encoding": "gzip"} if gzip else {}
@@ -107,6 +116,7 @@ async def metrics(call: Call) -> web.Response:
 
 
 async def list_troubles(call: Call) -> Json:
+    """What is wrong now."""
     found = sorted(
         call.parts.troubles(),
         key=lambda one: (one.row.severity is not Severity.CRITICAL, one.row.name, one.who),

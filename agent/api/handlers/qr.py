@@ -2,9 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import Callable, Mapping
 
-import segno
 from aiohttp import web
 
 from agent.api.http.call import Call
@@ -15,29 +13,29 @@ from agent.errors import EngineError, NotYet, Refused, WaError
 _BORDER = 2
 
 
+JSON, PNG, SVG, TEXT = "application/json", "image/png", "image/svg+xml", "text/plain"
+FORMS = (JSON, PNG, SVG, TEXT)
+
+
 def draw(text: str, form: str) -> bytes:
+    import segno  # its tables are half a MiB, which an agent with paired sessions never needs
+
     try:
         code = segno.make(text, micro=False, error="l")
     except ValueError as error:
         raise EngineError("cannot draw the code: the engine's text does not fit") from error
-    return _DRAW[form](code)
-
-
-def _png(code: segno.QRCode) -> bytes:
+    if form == TEXT:
+        return _half_blocks(
+            [[not dark for dark in row] for row in code.matrix_iter(border=_BORDER)]
+        )
     out = io.BytesIO()
-    code.save(out, kind="png", scale=8, border=4)
+    light = {"light": "#fff"} if form == SVG else {}
+    code.save(out, kind="svg" if form == SVG else "png", scale=8, border=4, **light)
     return out.getvalue()
 
 
-def _svg(code: segno.QRCode) -> bytes:
-    out = io.BytesIO()
-    code.save(out, kind="svg", scale=8, border=4, light="#fff")
-    return out.getvalue()
-
-
-def _text(code: segno.QRCode) -> bytes:
-    """Two rows in one line of half blocks; the light modules are drawn, as on a dark terminal."""
-    rows = [[not dark for dark in row] for row in code.matrix_iter(border=_BORDER)]
+def _half_blocks(rows: list[list[bool]]) -> bytes:
+    """Two rows in one line; the light modules are drawn, as on a dark terminal."""
     if len(rows) % 2:
         rows.append([False] * len(rows[0]))
     blocks = {(True, True): "█", (True, False): "▀", (False, True): "▄", (False, False): " "}
@@ -48,17 +46,6 @@ def _text(code: segno.QRCode) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-_DRAW: Mapping[str, Callable[[segno.QRCode], bytes]] = {
-    "image/png": _png,
-    "image/svg+xml": _svg,
-    "text/plain": _text,
-}
-
-
-JSON, PNG, SVG, TEXT = "application/json", "image/png", "image/svg+xml", "text/plain"
-FORMS = (JSON, PNG, SVG, TEXT)
-
-
 class NotAcceptable(WaError):
     code = "not_acceptable"
     http = 406
@@ -66,6 +53,7 @@ class NotAcceptable(WaError):
 
 
 async def show_qr(call: Call) -> web.Response:
+    """The code to scan; JSON, PNG, SVG or text by Accept."""
     view = call.supervisor.view(call.id)
     form = choose_form(call.request.headers.get("Accept", ""), FORMS)
     if form is None:
@@ -79,25 +67,17 @@ async def show_qr(call: Call) -> web.Response:
     qr = await call.supervisor.asking.qr(call.id)
     if qr is None:
         raise NotYet(
-            f"cannot show a code: {call.id} has none at the moment ({view.sentence})",
-            code="no_qr",
+            f"cannot show a code: {call.id} has none at the moment ({view.sentence})", code="no_qr"
         )
     if form == JSON:
         return json_answer(
             {"qr": qr.text, "expires_in": round(qr.expires_in, 3), "number": qr.number}
         )
     # Drawing takes milliseconds of pure Python; other requests need not wait for it.
-    drawn = await asyncio.to_thread(_draw, qr.text, form)
+    drawn = await asyncio.to_thread(draw, qr.text, form)
     answer = web.Response(body=drawn, content_type=form)
     if form == TEXT:
         answer.charset = "utf-8"
     answer.headers["X-Qr-Number"] = str(qr.number)
     answer.headers["X-Qr-Expires-In"] = f"{max(qr.expires_in, 0):.3f}"
     return answer
-
-
-def _draw(text: str, form: str) -> bytes:
-    # Imported here: its tables are half a MiB, which an agent with paired sessions never needs.
-    from agent.api.handlers.qr import draw
-
-    return draw(text, form)

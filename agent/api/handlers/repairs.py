@@ -12,9 +12,8 @@ from agent.api.http.auth import Right, require
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
-from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
+from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
 from agent.api.timely import ANSWER_WITHIN, look_at
-from agent.core.event_json import wall_text
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
 from agent.core.view import InstanceView
@@ -22,20 +21,23 @@ from agent.engines.catalog import engine_names
 from agent.supervise.requests.repairs import GOES_ON, RepairResult, in_time
 
 LONGEST_WAIT = 300
-WAIT_UP = (
-    Field("wait", INTEGER, "seconds to wait for CONNECTED or QR_REQUIRED", most=LONGEST_WAIT),
-)
-WAIT_DOWN = (Field("wait", INTEGER, "seconds to wait until it is closed", most=LONGEST_WAIT),)
+_UP = Field("wait", INTEGER, "seconds to wait for CONNECTED or QR_REQUIRED", most=LONGEST_WAIT)
+_DOWN = Field("wait", INTEGER, "seconds to wait until it is closed", most=LONGEST_WAIT)
+UP, DOWN = {"query": (_UP,)}, {"query": (_DOWN,)}
 _LOOK_EVERY = 0.2
 
 
 async def disconnect(call: Call) -> Json:
-    """The session is closed and keeps its pairing; it stays closed until a start."""
+    """Stop an instance and keep its pairing.
+
+    The session is closed and keeps its pairing; it stays closed until a start.
+    """
     await call.supervisor.orders.stop(call.id)
     return await _as_it_is(call, _is_down)
 
 
 async def start_session(call: Call) -> Json:
+    """Start an instance."""
     await call.supervisor.orders.start(call.id)
     return await _as_it_is(call, _is_up)
 
@@ -80,16 +82,19 @@ SETUP = (
 
 
 async def recover(call: Call) -> Json | web.StreamResponse:
+    """Repair an instance and keep its pairing."""
     repairs = call.supervisor.repairs
     return _answer(call, await repairs.try_recover(call.id, wait=_wait(call)))
 
 
 async def cleanup(call: Call) -> Json | web.StreamResponse:
+    """Retire an instance's session and show a new code."""
     word, repairs = _confirmed(await call.body()), call.supervisor.repairs
     return _answer(call, await repairs.cleanup_corrupted(call.id, wait=_wait(call), **word))
 
 
 async def ensure_healthy(call: Call) -> Json | web.StreamResponse:
+    """Check, recover, clean up, until it is connected or shows a code."""
     word, repairs = _confirmed(await call.body()), call.supervisor.repairs
     return _answer(call, await repairs.ensure_healthy(call.id, wait=_wait(call), **word))
 
@@ -113,11 +118,13 @@ def _confirmed(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def force_reconnection(call: Call) -> Json:
+    """Connect an instance now, without waiting for its next attempt."""
     await call.supervisor.repairs.force_reconnection(call.id)
     return show_instance(call.supervisor.view(call.id))
 
 
 async def reset_circuit_breaker(call: Call) -> Json:
+    """Close the circuit of an instance, or of the backend of that name."""
     supervisor = call.supervisor
     backends = {view.name for view in supervisor.backends.views()}
     if call.id in backends and call.id not in supervisor.views():
@@ -128,12 +135,16 @@ async def reset_circuit_breaker(call: Call) -> Json:
 
 
 async def reconnection_status(call: Call) -> Json:
+    """Attempts, times of the next ones, and circuits."""
     views = sorted(call.supervisor.views().items())
     return {"instances": {id: show_reconnection(v) for id, v in views if call.caller.sees(id)}}
 
 
 async def set_up(call: Call) -> Json | web.StreamResponse:
-    """The code is a secret: it stands in the answer and nowhere else."""
+    """Create or repair an instance; a code to scan or CONNECTED.
+
+    The code is a secret: it stands in the answer and nowhere else.
+    """
     body = await call.body()
     id = parse_instance_id(body["instanceName"])
     existing = call.supervisor.views().get(id)
@@ -170,40 +181,29 @@ def _place(
 
 
 async def incidents(call: Call) -> Json:
+    """Failures that many instances have in common."""
     active = call.supervisor.repairs.incidents()
     return {"incidents": [show_incident(incident) for incident in active]}
 
 
 async def release_incident(call: Call) -> Json:
+    """Let the members of an incident try again."""
     group = call.request.match_info["group"]
     call.supervisor.repairs.release_incident(group)
     return {"released": group}
 
 
 async def statistics(call: Call) -> Json:
+    """Counts and times of checks and repairs."""
     return show_statistics(call.supervisor.repairs.statistics())
 
 
 def show_statistics(totals: RepairStatistics) -> Json:
-    return {
-        "since": wall_text(totals.since_wall),
-        "checked": totals.checked,
-        "mean_check_seconds": totals.mean_check_seconds,
-        "repaired": totals.repaired,
-        "cleaned": totals.cleaned,
-        "failed": totals.failed,
-        "mean_seconds_to_repair": totals.mean_time_to_repair,
-        "success_rate": totals.success_rate,
-        "interventions": dict(totals.interventions),
-        "steps": {name: asdict(tally) for name, tally in sorted(totals.steps.items())},
-    }
+    counts = ("since_wall", "checked", "repaired", "cleaned", "failed", "success_rate")
+    mean = ("mean_check_seconds", "mean_seconds_to_repair=mean_time_to_repair")
+    steps = {name: asdict(tally) for name, tally in sorted(totals.steps.items())}
+    return {**part(totals, *counts, *mean, "interventions"), "steps": steps}
 
 
 def _result(result: RepairResult) -> Json:
-    return {
-        "healthy": result.healthy,
-        "cleaned": result.cleaned,
-        "recovered": result.recovered,
-        "ending": result.ending,
-        "sentence": result.sentence,
-    }
+    return part(result, "healthy", "cleaned", "recovered", "ending", "sentence")

@@ -55,10 +55,12 @@ HEARD = (
 
 
 async def scan(call: Call) -> Json:
+    """Let the sandbox's phone scan."""
     return await _sandbox(call, "scan", {})
 
 
 async def fault(call: Call) -> Json:
+    """Cause a fault in the sandbox."""
     body = await call.body()
     if body.get("clear"):
         return await _sandbox(call, "fault", {"name": "clear"})
@@ -69,6 +71,7 @@ async def fault(call: Call) -> Json:
 
 
 async def say(call: Call) -> Json:
+    """Let a contact of the sandbox write."""
     section = call.parts.section
     async with call.large_body(section.media_limit * 4 // 3 + section.body_limit) as body:
         said = read_body(body, SAY)
@@ -80,6 +83,7 @@ async def say(call: Call) -> Json:
 
 
 async def heard(call: Call) -> Json:
+    """What the sandbox's contacts got, oldest first."""
     return await _sandbox(call, "heard", call.query)
 
 

@@ -4,8 +4,7 @@ from typing import Any
 
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, Field
-from agent.api.present import show_instance
-from agent.core.event_json import wall_text
+from agent.api.present import part, show_instance
 from agent.vault.copies.snapshots import Snapshot
 
 RESTORE = (
@@ -18,24 +17,24 @@ RESTORE = (
 
 
 async def list_snapshots(call: Call) -> Json:
+    """An instance's snapshots, newest first."""
     keeping = call.supervisor.keeping
     snapshots = await keeping.snapshots(call.id)
     progress = keeping.under_way.get(call.id)
-    under_way = None
-    if progress is not None:
-        under_way = {"what": progress.what, "done": progress.done, "total": progress.total}
     return {
         "snapshots": [show_snapshot(snapshot) for snapshot in snapshots],
-        "under_way": under_way,
+        "under_way": progress and part(progress, "what", "done", "total"),
     }
 
 
 async def make(call: Call) -> Json:
+    """Make a snapshot now."""
     made = await call.supervisor.keeping.snapshot(call.id, "asked for")
     return show_snapshot(made)
 
 
 async def restore(call: Call) -> Json:
+    """Replace an instance's session by a snapshot."""
     body = await call.body()
     name = call.request.match_info["snapshot"]
     force = body.get("force", False)
@@ -49,21 +48,8 @@ async def restore(call: Call) -> Json:
 
 def show_snapshot(snapshot: Snapshot) -> dict[str, Any]:
     manifest = snapshot.manifest
-    shown: dict[str, Any] = {
-        "name": snapshot.name,
-        "id": snapshot.id,
-        "good": snapshot.good,
-        "problem": snapshot.problem,
-    }
+    shown = part(snapshot, "name", "id", "good", "problem")
     if manifest is not None:
-        shown |= {
-            "taken": wall_text(manifest.taken_wall),
-            "why": manifest.why,
-            "engine": manifest.engine,
-            "account": manifest.account,
-            "state": manifest.state.value,
-            "backup": manifest.backup,
-            "files": len(manifest.listing.files),
-            "bytes": manifest.listing.size,
-        }
+        shown |= part(manifest, "taken_wall", "why", "engine", "account", "state", "backup")
+        shown |= {"files": len(manifest.listing.files), "bytes": manifest.listing.size}
     return shown

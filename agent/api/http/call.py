@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,14 +14,13 @@ from aiohttp import web
 
 from agent.api.http.audit import Audit
 from agent.api.http.auth import Caller, KeyRing, Right
-from agent.api.http.body import forget_body, read_json
-from agent.api.http.error_window import ErrorWindow
+from agent.api.http.body import TooSlow, UnsupportedType, forget_body, invite, read_json
 from agent.api.http.fields import Field, read_body, read_query
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
 from agent.core.troubles.trouble import Trouble
 from agent.deliver.bus import Subscription
-from agent.errors import TryLater
+from agent.errors import InvalidRequest, TryLater
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
@@ -34,6 +35,41 @@ LARGE_AT_ONCE = 4
 REVOKED = "its key was revoked"
 _SLOWEST = 256 * 1024
 """Bytes per second that a client must send of a long body."""
+
+ARCHIVES = ("application/gzip", "application/octet-stream")
+_SLOWEST_ARCHIVE = 16 * 1024
+"""Bytes a second of a client that sends an archive, after the first `body_timeout`."""
+
+WINDOW = 300.0
+"""Seconds over which failures are compared with attempts."""
+_SPACING = 10.0
+
+Totals = tuple[float, float]
+"""Successes and failures since the agent's start."""
+
+
+class ErrorWindow:
+    """Failures divided by attempts, since the reading of five minutes ago or since the start. The
+    trouble error_rate uses the same rate."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._readings: deque[tuple[float, Totals]] = deque([(clock(), (0.0, 0.0))])
+
+    def rate(self, totals: Totals) -> float | None:
+        """None without attempts."""
+        now = self._clock()
+        # One reading before the window stays: the window begins there.
+        while len(self._readings) > 1 and now - self._readings[1][0] >= WINDOW:
+            self._readings.popleft()
+        first = self._readings[0][1]
+        if totals[0] < first[0] or totals[1] < first[1]:
+            self._readings.clear()  # an instance was deleted, and its counts with it
+            first = (0.0, 0.0)
+        if not self._readings or now - self._readings[-1][0] >= _SPACING:
+            self._readings.append((now, totals))
+        done, failed = totals[0] - first[0], totals[1] - first[1]
+        return round(failed / (done + failed), 4) if done or failed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +201,43 @@ class Call:
         section = self.parts.section
         limit = section.body_limit if most is None else min(most, section.body_limit)
         return await read_json(self.request, limit=limit, seconds=section.body_timeout)
+
+
+def archive_of(call: Call) -> AsyncIterator[bytes]:
+    """The body, where it says that it is an archive."""
+    if call.request.content_type not in ARCHIVES:
+        raise UnsupportedType(
+            f"cannot read the archive: its Content-Type must be {ARCHIVES[0]}", field="body"
+        )
+    if call.request.headers.get("Content-Encoding", "identity") != "identity":
+        raise UnsupportedType("cannot read the archive: it has a Content-Encoding", field="body")
+    return _pieces(call)
+
+
+async def _pieces(call: Call) -> AsyncIterator[bytes]:
+    """The body in pieces, each within `body_timeout`, and the whole at a rate of its own."""
+    seconds = call.parts.section.body_timeout
+    content = call.request.content
+    await invite(call.request)
+    last, received = asyncio.get_running_loop().time() + seconds, 0
+    while True:
+        left = last + received / _SLOWEST_ARCHIVE - asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(min(seconds, left)):
+                piece = await content.readany()
+        except TimeoutError as error:
+            cause = (
+                f"the client sent nothing for {seconds:g} seconds"
+                if left >= seconds
+                else f"the client sends less than {_SLOWEST_ARCHIVE} bytes a second"
+            )
+            raise TooSlow(f"cannot read the archive: {cause}") from error
+        except web.RequestPayloadError as error:
+            raise InvalidRequest("cannot read the archive: it ended early", field="body") from error
+        if not piece:
+            return
+        received += len(piece)
+        yield piece
 
 
 Json = Mapping[str, Any]

@@ -34,11 +34,7 @@ async def serve_live(
         subscription.end(REVOKED)  # while the listener came in
     # The end of a subscription has a task of its own: a writer may hang in a send to a listener
     # that does not read.
-    works = (
-        _watch_incoming(listener),
-        subscription.ended(),
-        *writers(listener, subscription),
-    )
+    works = (_watch_incoming(listener), subscription.ended(), *writers(listener, subscription))
     tasks = [asyncio.create_task(work, name="live") for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

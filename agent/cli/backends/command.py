@@ -9,11 +9,18 @@ from typing import Any
 from agent.cli.command import Subparsers, Words, add_command, client_of, instance_id, name_of_a
 from agent.cli.paths import config_path
 from agent.cli.sessions.switch import TO_THE_END
-from agent.cli.terminal import Table, moment, print_answer
+from agent.cli.terminal import Columns, moment, print_answer, print_list, table_of
 from agent.errors import ConfigError, InvalidRequest
 
 _SECONDS = 150.0
 """A server may take as long as its `timeout`; the agent answers when that is over."""
+_COLUMNS: Columns = {
+    **{"NAME": "name", "ENGINE": "engine", "URL": "url"},
+    "UP": lambda its: f"{'yes' if its['up'] else 'no'} since {moment(its['since'])}",
+    **{"VERSION": "version", "SESSIONS": "sessions"},
+    "OURS": lambda its: f"{its['connected']} of {its['held']}",
+    **{"CIRCUIT": "circuit", "WHY": "sentence"},
+}
 VERBS = ("list", "show", "add", "sessions", "adopt", "check", "reset")
 _WITH_VALUE = ("--socket", "--url", "--key")
 _ONE: Words = {"BACKEND": ("the backend's name", {"type": name_of_a("backend")})}
@@ -69,23 +76,11 @@ def spelled_out(argv: list[str]) -> list[str]:
 def list_backends(options: argparse.Namespace) -> int:
     backends = client_of(options).get("/api/backends")["backends"]
     nothing = "no backends: `wa-agent backends add` makes one"
-    return print_answer(options, backends, _table(*backends) if backends else nothing)
+    return print_list(options, backends, _COLUMNS, nothing=nothing)
 
 
-def _table(*backends: dict[str, Any]) -> Table:
-    rows = [
-        (
-            *(backend["name"], backend["engine"], backend["url"]),
-            f"{'yes' if backend['up'] else 'no'} since {moment(backend['since'])}",
-            backend["version"] or "-",
-            "-" if backend["sessions"] is None else backend["sessions"],
-            f"{backend['connected']} of {backend['held']}",
-            *(backend["circuit"], backend["sentence"]),
-        )
-        for backend in backends
-    ]
-    heads = ("NAME", "ENGINE", "URL", "UP", "VERSION", "SESSIONS", "OURS", "CIRCUIT", "WHY")
-    return Table(heads, rows)
+def _print(options: argparse.Namespace, backend: dict[str, Any], *, good: bool = True) -> int:
+    return print_answer(options, backend, table_of([backend], _COLUMNS), good=good)
 
 
 def add_backend(options: argparse.Namespace) -> int:
@@ -116,16 +111,15 @@ def add_backend(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     backend = client_of(options).get(f"/api/backends/{options.backend}")
-    return print_answer(options, backend, _table(backend))
+    return _print(options, backend)
 
 
 def sessions(options: argparse.Namespace) -> int:
     path = f"/api/backends/{options.backend}/sessions{TO_THE_END}"
     answer = client_of(options).get(path, seconds=_SECONDS)
-    keys = ("remote", "title", "status", "account", "instance")
-    rows = [tuple(session.get(key) or "-" for key in keys) for session in answer["sessions"]]
-    rows += [(gone["remote"], "-", "missing", "-", gone["instance"]) for gone in answer["missing"]]
-    table = Table(("REMOTE", "NAME", "STATUS", "ACCOUNT", "INSTANCE"), rows)
+    rows = [*answer["sessions"], *({**gone, "status": "missing"} for gone in answer["missing"])]
+    columns = {"REMOTE": "remote", "NAME": "title", "STATUS": "status", "ACCOUNT": "account"}
+    table = table_of(rows, {**columns, "INSTANCE": "instance"})
     return print_answer(options, answer, table if rows else f"{options.backend} has no sessions")
 
 
@@ -139,7 +133,7 @@ def adopt(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     path = f"/api/backends/{options.backend}/check{TO_THE_END}"
     backend = client_of(options).post(path, seconds=_SECONDS)
-    return print_answer(options, backend, _table(backend), good=backend["up"])
+    return _print(options, backend, good=backend["up"])
 
 
 def reset(options: argparse.Namespace) -> int:

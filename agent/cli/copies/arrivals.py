@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from agent.cli.command import client_of
 from agent.cli.copies.transfer import upload
 from agent.cli.sessions.switch import wait_until_connected
-from agent.cli.terminal import of_bytes, print_answer, print_list, with_progress
+from agent.cli.terminal import duration, of_bytes, print_answer, print_list, with_progress
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
 from agent.vault.archives.found import FoundSession
@@ -133,16 +133,10 @@ def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
     print_list(
         options,
         rows,
-        ("NAME", "PROGRAM", "ACCOUNT", "WRITTEN", "PRE-KEYS", "ID", "RESULT"),
-        lambda row: (
-            row["name"],
-            row["program"],
-            row["account"] or "-",
-            _age(row["written"]),
-            row["pre_keys"] or "-",
-            row["id"] or "-",
-            _outcome(row),
-        ),
+        {
+            **{"NAME": "name", "PROGRAM": "program", "ACCOUNT": "account", "WRITTEN": _age},
+            **{"PRE-KEYS": lambda row: row["pre_keys"] or "-", "ID": "id", "RESULT": _outcome},
+        },
         nothing="no session",
     )
 
@@ -154,8 +148,6 @@ def _outcome(row: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, words))
 
 
-def _age(written: float | None) -> str:
-    if written is None:
-        return "unknown"
-    days = max(time.time() - written, 0) / 86400
-    return f"{days:.0f} d" if days >= 1 else f"{days * 24:.1f} h"
+def _age(row: Mapping[str, Any]) -> str:
+    written = row["written"]
+    return "unknown" if written is None else duration(max(time.time() - written, 0))

@@ -33,35 +33,29 @@ _WORDS = {
     Status.RECONNECTING: "the connection was lost; WhatsApp Web connects again",
     Status.CONNECTED: "connected",
 }
+_REASONS = {
+    PASSKEY_REQUIRED: "WhatsApp asks for your passkey: answer in the window",
+    "page_crashed": "the window was closed before WhatsApp Web was connected",
+}
+_CODES = {"page_crashed": "window_closed", "": "not_connected"}
 _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
 
-class _Reporter(KeepsNothing):
-    """The engine's claims, one after another."""
+class _Claims(KeepsNothing):
+    """What the engine says, one after another."""
 
     def __init__(self) -> None:
-        self._claims: asyncio.Queue[Claim | BaseException] = asyncio.Queue()
+        self.queue: asyncio.Queue[Claim | BaseException] = asyncio.Queue()
 
     def claim(self, claim: Claim) -> None:
-        self._claims.put_nowait(claim)
+        self.queue.put_nowait(claim)
+
+    def crashed(self, error: BaseException) -> None:
+        self.queue.put_nowait(error)
 
     def happened(self, happening: Happening) -> None: ...
 
     def progress(self) -> None: ...
-
-    def crashed(self, error: BaseException) -> None:
-        self._claims.put_nowait(error)
-
-    async def next(self) -> Claim | None:
-        """None when the engine said nothing for a while."""
-        try:
-            async with asyncio.timeout(LOOK_EVERY):
-                claim = await self._claims.get()
-        except TimeoutError:
-            return None
-        if isinstance(claim, BaseException):
-            raise EngineError(f"cannot pair: {claim}") from claim
-        return claim
 
 
 @dataclass(slots=True)
@@ -81,11 +75,11 @@ async def link(
     # No page is kept beside the profile, and a window that was closed is not opened again.
     settings = WebSettings(browser="chromium", url=url, page=KNOWN_GOOD, browser_starts=0)
     script = page_script(url, page_config(""), read_bundle(cache), person=True)
-    needs, reporter = Needs(program, script), _Reporter()
-    engine = WebEngine(session, settings, lambda: needs, reporter)
+    needs, claims = Needs(program, script), _Claims()
+    engine = WebEngine(session, settings, lambda: needs, claims)
     try:
         async with asyncio.timeout(within):
-            paired = await _until_connected(engine, reporter, say)
+            paired = await _until_connected(engine, claims, say)
     except TimeoutError as error:
         raise TryLater(f"cannot pair: not linked within {within:g} s", code="not_linked") from error
     finally:
@@ -97,20 +91,26 @@ async def link(
     return paired
 
 
-async def _until_connected(engine: WebEngine, reporter: _Reporter, say: Say) -> Paired:
+async def _until_connected(engine: WebEngine, claims: _Claims, say: Say) -> Paired:
     await engine.connect()
     last_sentence, paired = "", Paired()
     while True:
-        claim = await reporter.next()
-        if claim is None:
+        try:
+            async with asyncio.timeout(LOOK_EVERY):
+                claim = await claims.queue.get()
+        except TimeoutError:
             with suppress(EngineError):  # a page that loads answers late
                 await engine.probe()
             continue
+        if isinstance(claim, BaseException):
+            raise EngineError(f"cannot pair: {claim}") from claim
+        sentence = _sentence(claim)
         if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
-            raise _ended(claim)
+            why = f" ({claim.raw})" if claim.raw else ""
+            code = _CODES.get(claim.reason, claim.reason)
+            raise Refused(f"cannot pair: {sentence}{why}", code=code)
         if claim.reason == "qr_idle":
             await engine.connect()
-        sentence = _words(claim)
         if sentence != last_sentence:
             say(sentence)
             last_sentence = sentence
@@ -120,24 +120,13 @@ async def _until_connected(engine: WebEngine, reporter: _Reporter, say: Say) -> 
             return paired
 
 
-def _words(claim: Claim) -> str:
-    if claim.reason == PASSKEY_REQUIRED:
-        return "WhatsApp asks for your passkey: answer in the window"
-    return _sentence(claim.reason) if claim.reason else _WORDS[claim.status]
-
-
-def _sentence(code: str) -> str:
-    reason = reason_of(code)
+def _sentence(claim: Claim) -> str:
+    if claim.reason in _REASONS:
+        return _REASONS[claim.reason]
+    if not claim.reason:
+        return _WORDS.get(claim.status, "it is not connected")
+    reason = reason_of(claim.reason)
     return f"{reason.title}: {reason.advice}" if reason.advice else reason.title
-
-
-def _ended(claim: Claim) -> Exception:
-    if claim.reason == "page_crashed":
-        words = "cannot pair: the window was closed before WhatsApp Web was connected"
-        return Refused(words, code="window_closed")
-    why = f" ({claim.raw})" if claim.raw else ""
-    words = f"cannot pair: {_sentence(claim.reason)}{why}"
-    return Refused(words, code=claim.reason or "not_connected")
 
 
 def find_visible_browser(named: str = "") -> Program:

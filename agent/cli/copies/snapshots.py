@@ -58,13 +58,7 @@ def list_snapshots(options: argparse.Namespace) -> int:
     return print_list(
         options,
         client_of(options).get(f"/api/instance/{options.id}/snapshots")["snapshots"],
-        ("NAME", "TAKEN", "CONTENTS", "WHY"),
-        lambda copy: (
-            copy["name"],
-            moment(copy.get("taken")),
-            _contents(copy),
-            copy.get("why", ""),
-        ),
+        {"NAME": "name", "TAKEN": "taken", "CONTENTS": _contents, "WHY": "why"},
         nothing=f"no snapshots of {options.id}",
     )
 
@@ -116,8 +110,7 @@ def list_trash(options: argparse.Namespace) -> int:
     return print_list(
         options,
         client_of(options).get("/api/trash")["trash"],
-        ("NAME", "ID", "RETIRED"),
-        lambda retired: (retired["name"], retired["id"], moment(retired["retired"])),
+        {"NAME": "name", "ID": "id", "RETIRED": "retired"},
         nothing="the trash is empty",
     )
 
@@ -134,8 +127,13 @@ def list_removed(options: argparse.Namespace) -> int:
     return print_list(
         options,
         client_of(options).get(path + TO_THE_END, seconds=_SERVER_SECONDS)["removed"],
-        ("NAME", "REMOVED", "CONTENTS", "STATE", "WHY"),
-        lambda row: (row["name"], moment(row["removed"]), _removed(row), row["state"], row["why"]),
+        {
+            "NAME": "name",
+            "REMOVED": "removed",
+            "CONTENTS": _removed,
+            "STATE": "state",
+            "WHY": "why",
+        },
         nothing=f"no repair removed files or keys of {options.id}",
     )
 

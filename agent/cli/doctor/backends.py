@@ -1,10 +1,13 @@
 """doctor's checks of each backend: its server, and what the agent needs of it on this machine."""
 
 import asyncio
+import grp
 import os
+import pwd
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,11 @@ from urllib.parse import urlsplit
 
 from agent.backends.declared import one_server
 from agent.backends.whaticket.keys import RedisKeys
-from agent.cli.doctor.access import Agent, agent_of, lines_for
 from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
+from agent.cli.doctor.machine import is_booted, unit_words
 from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
 from agent.errors import ConfigError, WaError
+from agent.other_user import User, run_as
 
 _ADVICE = {
     "unreachable": "check that it runs, that url is right, and the firewall",
@@ -28,6 +32,12 @@ _ADVICE = {
     "failing": "its own log says why it answers with errors",
     "oversized": "its answer is far too large for a list: correct url, or the proxy before it",
 }
+USER = "wa-agent"
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
+"""Folders that the unit hides from the agent."""
+HOMES = ("/home", "/root", "/run/user")
+_READ_ONLY = "BindReadOnlyPaths"
+_WAYS = {"r": os.R_OK, "w": os.W_OK, "x": os.X_OK}
 _SAMPLES = 5
 _SECONDS = 5.0
 
@@ -46,9 +56,8 @@ def servers(here: Installation) -> Iterator[Finding]:
 
 def surroundings(here: Installation) -> Iterator[Finding]:
     """What the agent must reach on this machine."""
-    agent = agent_of(here.state, installed=here.installed)
     for backend in here.config.backend:
-        for finding in (*_secrets(backend), *_sources(backend, agent), *_redis(backend)):
+        for finding in (*_secrets(backend), *_sources(backend, here), *_redis(backend)):
             yield replace(finding, check=f"backend {backend.name}")
 
 
@@ -109,63 +118,94 @@ def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
 # --- what the agent must reach on this machine -----------------------------------------------
 
 
-def _sources(backend: BackendDeclaration, agent: Agent) -> Iterator[Finding]:
-    if backend.ca_file:
-        yield from _path(agent, Path(backend.ca_file), "r")
+def _sources(backend: BackendDeclaration, here: Installation) -> Iterator[Finding]:
     settings = backend.flat()
+    files = [backend.ca_file] if backend.ca_file else []
     for source in settings.get("logs", ()):
         kind, _, what = source.partition(":")
         if kind == "command":
             yield from _command(what)
-        elif any(sign in what for sign in "*?["):
-            yield from _path(agent, Path(what).parent, "rx")
         else:
-            yield from _path(agent, Path(what), "r")
-    if folders := settings.get("auth_folder"):
-        yield from _auth_folders(agent, folders)
-
-
-def _auth_folders(agent: Agent, template: str) -> Iterator[Finding]:
-    """A repair removes a peer's files: it needs the right to write in a session's folder."""
-    pattern = Path(template)
-    findings = list(_path(agent, pattern.parent, "rx"))
-    yield from findings
-    if any(finding.level == "wrong" for finding in findings):
-        return
-    try:
+            files.append(str(Path(what).parent) if set(what) & set("*?[") else what)
+    for file in files:
+        yield from _path(here, Path(file), write=False)
+    if template := settings.get("auth_folder"):
+        pattern = Path(template)
+        yield from _path(here, pattern.parent, write=False)
         folders = sorted(pattern.parent.glob(pattern.name.replace("{id}", "*")))
-    except OSError:
-        return
-    if not folders:
-        advice = "check the path: a paired session has a folder there"
-        yield note(f"no folder matches {template}", advice)
-    for folder in folders[:_SAMPLES]:
-        yield from _path(agent, folder, "rwx")
+        if not folders:
+            advice = "check the path: a paired session has a folder there"
+            yield note(f"no folder matches {template}", advice)
+        for folder in folders[:_SAMPLES]:  # a repair removes a peer's files
+            yield from _path(here, folder, write=True)
 
 
-def _path(agent: Agent, path: Path, ways: str) -> Iterator[Finding]:
+def _path(here: Installation, path: Path, *, write: bool) -> Iterator[Finding]:
+    words, unit = "write in" if write else "read", unit_lines(path, write=write)
     try:
         path.stat()
+        name, user = user_of(here)
+        may = _allows(user, path, "rwx" if write else "rx" if path.is_dir() else "r")
     except PermissionError:
-        yield note(f"cannot check {path}", "run doctor as root")
+        yield note(f"cannot tell whether the agent may {words} {path}", "run doctor as root")
         return
     except OSError as error:
         yield wrong(f"{path}: {error.strerror}", "correct the path in its [[backend]]")
         return
-    may, write = [agent.may(path, way) for way in ways], "w" in ways
-    words, unit = "write in" if write else "read", lines_for(path, write=write)
-    if None in may:
-        yield note(f"cannot tell whether {agent.name} may {words} {path}", "run it as root")
-    elif not all(may):
-        grant = f"u:{agent.name}:{'rwX' if write else 'rX'}"
+    if not may:
+        grant = f"u:{name}:{'rwX' if write else 'rX'}"
         advice = f'give it the right: setfacl -R -m {grant} -m d:{grant} "{path}"'
-        yield wrong(f"{agent.name} may not {words} {path}", advice)
-    elif not agent.sees(path):
-        yield wrong(f"{path} is hidden from the agent by its unit", unit)
-    elif write and not agent.may_change(path):
-        yield wrong(f"{path} is read-only for the agent by its unit", unit)
+        yield wrong(f"{name} may not {words} {path}", advice)
+    elif here.installed and is_booted() and not _shown(path, write=write):
+        yield wrong(f"the agent's unit does not let it {words} {path}", unit)
     else:
-        yield ok(f"{agent.name} may {words} {path}")
+        yield ok(f"{name} may {words} {path}")
+
+
+def user_of(here: Installation) -> tuple[str, User]:
+    """The agent's user with the groups of its unit; before its first start this one."""
+    try:
+        row = pwd.getpwnam(USER) if here.installed else pwd.getpwuid(here.state.stat().st_uid)
+    except (KeyError, OSError):
+        me = os.geteuid()
+        return f"user {me}", User(me, os.getegid(), tuple(os.getgroups()))
+    groups = set(os.getgrouplist(row.pw_name, row.pw_gid))
+    for name in unit_words("SupplementaryGroups") if here.installed else ():
+        with suppress(KeyError):
+            groups.add(int(name) if name.isdigit() else grp.getgrnam(name).gr_gid)
+    return row.pw_name, User(row.pw_uid, row.pw_gid, tuple(sorted(groups)))
+
+
+def _allows(user: User, path: Path, ways: str) -> bool:
+    """PermissionError: only root or the agent can tell."""
+    if os.geteuid() == user.uid:
+        return all(os.access(path, _WAYS[way]) for way in ways)
+    if os.geteuid() != 0:
+        raise PermissionError
+    tests = (["/usr/bin/test", f"-{way}", str(path)] for way in ways)
+    return all(run_as(user, test, within=_SECONDS).status == 0 for test in tests)
+
+
+def _shown(path: Path, *, write: bool) -> bool:
+    """True if the unit lets the agent reach it; it hides some folders and may write in none."""
+    words = [*unit_words("BindPaths"), *unit_words("ReadWritePaths" if write else _READ_ONLY)]
+    named = any(path.is_relative_to(word.lstrip("-+").partition(":")[0]) for word in words)
+    return named or not (write or _is_below(path, HIDDEN))
+
+
+def unit_lines(path: Path, *, write: bool) -> str:
+    """The lines for `systemctl edit wa-agent` with which the unit lets the agent reach the path."""
+    bind = "BindPaths" if write else _READ_ONLY
+    lines = ["[Service]"]
+    if _is_below(path, HOMES):
+        lines.append("ProtectHome=tmpfs")  # below what is closed nothing can be shown
+    hidden = _is_below(path, HIDDEN)
+    lines.append(f'{bind}="-{path}"' if hidden or not write else f'ReadWritePaths="-{path}"')
+    return f"systemctl edit wa-agent, with the lines {' · '.join(lines)}; then restart it"
+
+
+def _is_below(path: Path, folders: tuple[str, ...]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _command(text: str) -> Iterator[Finding]:

@@ -15,16 +15,14 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from agent import VERSION
 from agent.cli.client import Client
-from agent.cli.doctor.database import last_entries, lock_of
 from agent.config import render
 from agent.config.config import Config
-from agent.core.event_json import show_event
 from agent.errors import Refused, WaError
 from agent.host import units
 from agent.redaction import REMOVED, redact
@@ -38,8 +36,7 @@ _VARIABLES = (
     *("LANG", "LC_ALL", "TZ", "WA_AGENT_", "SESSION_STORAGE_PATH", "CACHE_PATH"),
     *("BACKEND_URL", "REDIS_URL"),
 )
-_ROOMS = ("messages", "troubles", "webhooks")
-_PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils")
+_ROOMS = ("backends", "health", "messages", "troubles", "webhooks")
 LINES = 500
 """The last lines of the services' journal, and of each log file."""
 BYTES = 256 * 1024
@@ -67,9 +64,7 @@ def write_bundle(
         "findings.json": findings,
         "config.json": without_secrets(render.tables_of(render.without_secrets(config))),
         "environment.json": _environment(os.environ),
-        "events.json": _events(config, client),
-        "backends.json": _asked(client, "/api/backends"),
-        "health.json": _asked(client, "/api/health"),
+        "events.json": _asked(client, f"/api/events?limit={ENTRIES}"),
         "metrics.txt": _metrics(client),
         **{f"{name}.json": _asked(client, f"/api/{name}") for name in _ROOMS},
         **dict(machine_parts(config)),
@@ -126,27 +121,14 @@ def _versions() -> dict[str, str]:
     versions |= {"sqlite": sqlite3.sqlite_version, "system": ""}
     with suppress(OSError):
         versions["system"] = platform.freedesktop_os_release().get("PRETTY_NAME", "")
-    for name in _PROGRAMS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+    return versions | {package.name: package.version for package in distributions()}
 
 
-def _asked(client: Client, path: str, query: Mapping[str, Any] | None = None) -> Any:
+def _asked(client: Client, path: str) -> Any:
     try:
-        return client.get(path, query)
+        return client.get(path)
     except WaError as error:
         return {"missing": str(error)}
-
-
-def _events(config: Config, client: Client) -> Any:
-    answer = _asked(client, "/api/events", {"limit": ENTRIES})
-    if "events" in answer:
-        return answer
-    stored = stored_events(config.agent.state_path, ENTRIES)
-    return {**stored, "agent": answer["missing"]}
 
 
 def _metrics(client: Client) -> str:
@@ -167,19 +149,6 @@ def machine_parts(config: Config) -> Iterator[tuple[str, str]]:
             yield f"logs/{path.name}", _tail(path, LINES)
     for path in _worker_logs(config.agent.state_path):
         yield f"workers/{path.parent.name}.log", _tail(path, WORKER_LINES)
-
-
-def stored_events(state: Path, limit: int) -> dict[str, Any]:
-    """The history from the database, while no agent answers."""
-    path = state / "agent.db"
-    try:
-        with lock_of(state) as free:
-            if not free:
-                return {"missing": "an agent holds the database and does not answer"}
-            entries = last_entries(path, limit) if path.exists() else []
-    except WaError as error:
-        return {"missing": str(error)}
-    return {"events": [show_event(entry) for entry in entries], "read_from": str(path)}
 
 
 def _said(*words: str) -> str:

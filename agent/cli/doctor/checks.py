@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import subprocess
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,6 @@ from agent import VERSION
 from agent.backends.declared import ADVICE as ONE_SERVER
 from agent.cli.doctor import backends, engines, machine
 from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
-from agent.cli.doctor.database import check_unused, lock_of
 from agent.core.words import BEHIND
 from agent.daemon.state_folder import StatePlaces, state_is_missing, used_mark, was_used
 from agent.errors import AgentUnreachable, WaError
@@ -21,10 +19,6 @@ from agent.files import open_plain
 from agent.host.units import INSTANCES
 from agent.moving import program_commands
 from agent.webhooks import commands as webhooks
-
-
-def _disk(here: Installation) -> Finding:
-    return machine.disk(here.state if here.state.is_dir() else Path("/"))
 
 
 def _state_is_away(here: Installation) -> Iterator[Finding]:
@@ -63,19 +57,12 @@ def _unit_memory(here: Installation) -> Iterator[Finding]:
 
 
 def _granted_memory(ids: Collection[str]) -> dict[str, float]:
-    """MemoryMax= of each session's unit, its drop-ins included; inf = no limit. Empty where no
-    systemd answers."""
-    units = {INSTANCES.unit(id): id for id in ids}
-    command = ["systemctl", "show", "--no-pager", "-p", "Id,MemoryMax", "--", *units]
-    said = ""
-    with suppress(OSError, subprocess.SubprocessError):
-        said = machine.run(command).stdout
-    found = {}
-    for block in said.split("\n\n") if units else ():
-        row = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    """MemoryMax= of each session's unit; inf = no limit. Empty where no systemd answers."""
+    names, found = {INSTANCES.unit(id): id for id in ids}, {}
+    for row in machine.show_units("Id,MemoryMax", names) if names else ():
         most = row.get("MemoryMax", "")
-        if row.get("Id") in units and (most.isdigit() or most == "infinity"):
-            found[units[row["Id"]]] = float(most)
+        if row.get("Id") in names and (most.isdigit() or most == "infinity"):
+            found[names[row["Id"]]] = float(most)
     return found
 
 
@@ -133,20 +120,13 @@ def _holding_process(state: Path) -> str:
 
 
 def _database(here: Installation) -> Finding:
-    path = here.state / "agent.db"
-    if not path.exists():
-        return note(f"{path} is not there", "the agent creates it at its first start")
     try:
-        with lock_of(path.parent) as free:
-            answer = None if free else here.client.post("/api/database/check")
-            result = check_unused(path) if answer is None else str(answer["found"])
+        found = str(here.client.post("/api/database/check")["found"])
     except AgentUnreachable:
-        return note("an agent holds it and does not answer", "see the check: agent")
+        return note("not checked: an agent checks it, and none answers", "see the check: agent")
     except WaError as error:
         return wrong(str(error))
-    if result != "ok":
-        return wrong(result)
-    return ok("whole")
+    return ok("whole") if found == "ok" else wrong(found)
 
 
 def _troubles(here: Installation) -> Iterator[Finding]:
@@ -163,44 +143,45 @@ def _troubles(here: Installation) -> Iterator[Finding]:
 
 AGAIN = "run scripts/install again"
 CHECKS = (
-    Check("clock", lambda _: machine.clock(), "run timedatectl set-ntp true, or install chrony"),
+    Check("clock", machine.clock, "run timedatectl set-ntp true, or install chrony"),
     Check(
-        *("disk", _disk),
+        "disk",
+        machine.disk,
         "remove unneeded files there; wa-agent trash list shows retired sessions",
     ),
     Check("state", _state_is_away),
     Check(
-        *("state", lambda here: machine.rights(here.state, here.config.session_root)),
-        "remove the right: chmod o-rwx, and find out which program gave it",
+        "state", machine.rights, "remove the right: chmod o-rwx, and find out which program gave it"
     ),
     Check(
-        *("socket", lambda here: machine.api_socket(here.config.api_socket)),
+        "socket",
+        machine.api_socket,
         "chmod 660: clients of the socket need no key ([api] trust_socket)",
     ),
     Check(
-        *("systemd", lambda _: machine.systemd()),
+        "systemd",
+        machine.systemd,
         'workers are plain children of the agent ([agent] host = "process")',
     ),
     Check(
-        *("memory", lambda _: machine.counted_memory()),
+        "memory",
+        machine.counted_memory,
         "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory;"
         " in a container, have the controller delegated",
     ),
     Check(
-        *("firewall", lambda _: machine.firewall()),
+        "firewall",
+        machine.firewall,
         "a worker can reach a cloud's metadata: deny 169.254.0.0/16 to wa-agent and wa-worker in"
         " nftables, or boot with systemd.unified_cgroup_hierarchy=1",
     ),
-    Check("dbus", lambda _: machine.dbus(), "systemctl start dbus.socket dbus.service"),
-    Check("units", lambda _: machine.unit_files(), AGAIN, installed=True),
-    Check("polkit", lambda _: machine.polkit(), AGAIN, installed=True),
+    Check("dbus", machine.dbus, "systemctl start dbus.socket dbus.service"),
+    Check("units", machine.unit_files, AGAIN, installed=True),
+    Check("polkit", machine.polkit, AGAIN, installed=True),
     Check("memory limits", _unit_memory, installed=True),
-    Check("users", lambda _: machine.users(), AGAIN, installed=True),
+    Check("users", machine.users, AGAIN, installed=True),
     Check("agent", _agent, "journalctl -u wa-agent says more"),
-    Check(
-        *("database", _database),
-        "restart the agent: it rebuilds the database from the readable rows",
-    ),
+    Check("database", _database, "systemctl restart wa-agent: it rebuilds it from readable rows"),
     Check("troubles", _troubles, "wa-agent list --trouble"),
     Check("browser", engines.browser),
     Check("baileys", engines.node),

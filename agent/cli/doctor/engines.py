@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from agent.cli.doctor.access import environment_of
 from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
+from agent.cli.doctor.machine import unit_words
 from agent.config.config import Config
 from agent.engines.baileys import doctor as baileys
 from agent.engines.web import doctor as web
@@ -20,7 +20,10 @@ from agent.vault.identity import scan
 
 def _environment(here: Installation) -> Mapping[str, str]:
     """A unit's worker has its unit's environment, not the doctor's."""
-    return environment_of(INSTANCES.template) if here.installed else os.environ
+    if not here.installed:
+        return os.environ
+    words = unit_words("Environment", INSTANCES.unit("x"))
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
 def _settings_of(config: Config, engine: str) -> list[Mapping[str, Any]]:

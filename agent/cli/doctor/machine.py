@@ -4,16 +4,16 @@ import ctypes
 import grp
 import os
 import pwd
-import shutil
+import shlex
 import socket
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from agent.cli.doctor.check import Finding, note, ok, wrong
+from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
 from agent.disk import refuses_writes
 from agent.host import units
 
@@ -24,16 +24,13 @@ UNITS = (
     *(units.AGENT_SERVICE, units.AGENT_SOCKET, units.INSTANCES.template, units.INSTANCES_SLICE),
     units.AGENT_HTTP_SOCKET,
 )
-UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 POLKIT = "polkit.service"
-RULE = "50-wa-agent.rules"
-RULE_FOLDERS = ("usr/share/polkit-1/rules.d", "etc/polkit-1/rules.d")
+RULES = [Path(folder, "polkit-1/rules.d/50-wa-agent.rules") for folder in ("/usr/share", "/etc")]
 USERS = ("wa-agent", "wa-worker")
 _SECONDS = 15.0
-ROOT = Path("/")
 
 
-def clock() -> Finding:
+def clock(_: Installation) -> Finding:
     """WhatsApp refuses a client whose clock is far off, and certificates look invalid."""
     if (now := time.time()) < FIRST_DAY:
         return wrong(f"the clock says {time.strftime('%Y-%m-%d', time.gmtime(now))}")
@@ -46,7 +43,8 @@ def clock() -> Finding:
     return ok("synchronized" if state >= 0 else "set")
 
 
-def disk(path: Path) -> Finding:
+def disk(here: Installation) -> Finding:
+    path = here.state if here.state.is_dir() else Path("/")
     try:
         space = os.statvfs(path)
     except OSError as error:
@@ -63,8 +61,9 @@ def disk(path: Path) -> Finding:
     return note(words) if share < 0.10 else ok(words)
 
 
-def rights(state: Path, sessions: Path) -> Finding:
+def rights(here: Installation) -> Finding:
     """Only the agent, its workers and root may read sessions."""
+    state, sessions = here.state, here.config.session_root
     if not state.is_dir():
         advice = "start the agent once, or name it: [agent] state_path"
         return wrong(f"{state} is not there", advice)
@@ -85,7 +84,8 @@ def _open_to_others(path: Path) -> Iterator[str]:
             yield f"{path} ({stat.S_IMODE(mode):04o})"
 
 
-def api_socket(path: Path) -> Finding:
+def api_socket(here: Installation) -> Finding:
+    path = here.config.api_socket
     try:
         mode = path.stat().st_mode
     except PermissionError:
@@ -97,93 +97,88 @@ def api_socket(path: Path) -> Finding:
     return wrong(f"{path} is open to every user") if mode & 0o002 else ok(f"{path} is closed")
 
 
-def unit_files(root: Path = ROOT) -> Iterator[Finding]:
-    files = {name: _unit(name, root) for name in UNITS}
-    if missing := [name for name, file in files.items() if file is None]:
-        yield wrong(f"not installed: {', '.join(missing)}")
-    else:
-        yield _verified([str(file) for file in files.values()])
-    if masked := sorted(name for name, file in files.items() if _is_masked(file)):
-        yield wrong(f"masked: {', '.join(masked)}", f"systemctl unmask {masked[0]}")
+def unit_files(_: Installation) -> Iterator[Finding]:
+    """The view of systemd itself."""
+    names = [name.replace("@.", "@x.") for name in UNITS]
+    rows = show_units("Id,LoadState,LoadError", names)
+    for row in rows:
+        if (state := row.get("LoadState", "")) != "loaded":
+            cure = f"systemctl unmask {row['Id']}" if state == "masked" else ""
+            yield wrong(f"{row['Id']}: {state} {row.get('LoadError', '')}".rstrip(), cure)
+    if not rows:
+        yield note("cannot be checked: no systemd answers", "run it where systemd runs")
+    elif all(row.get("LoadState") == "loaded" for row in rows):
+        yield ok("installed and loaded")
 
 
-def polkit(root: Path = ROOT) -> Finding:
-    rule = _first([root / folder / RULE for folder in RULE_FOLDERS])
+def polkit(_: Installation) -> Finding:
+    rule = next(filter(Path.exists, RULES), None)
     if rule is None:
         return wrong("the polkit rule is missing: the agent may not start its workers")
-    if _first([root / "usr/lib/polkit-1/polkitd", root / "usr/libexec/polkitd"]) is None:
-        return wrong("polkitd is not installed", "apt install polkitd")
-    if _is_masked(_unit(POLKIT, root)):
+    state = "".join(row.get("LoadState", "") for row in show_units("LoadState", [POLKIT]))
+    if state == "masked":
         sentence = f"{POLKIT} is masked: the agent may not start its workers"
         return wrong(sentence, f"systemctl unmask {POLKIT}")
+    if state == "not-found":
+        return wrong("polkitd is not installed", "apt install polkitd")
     return ok(f"the rule is in {rule}")
 
 
-def _unit(name: str, root: Path) -> Path | None:
-    return _first([root / folder / "systemd/system" / name for folder in UNIT_FOLDERS])
+def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
+    """The properties of each unit, drop-ins included; empty where no systemd answers."""
+    said = ""
+    with suppress(OSError, subprocess.SubprocessError):
+        said = run(["systemctl", "show", "--no-pager", "-p", properties, "--", *units]).stdout
+    blocks = filter(None, said.strip().split("\n\n"))
+    return [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks
+    ]
 
 
-def _is_masked(file: Path | None) -> bool:
-    return file is not None and file.resolve() == Path("/dev/null")
-
-
-def _first(paths: list[Path]) -> Path | None:
-    return next((path for path in paths if path.exists() or path.is_symlink()), None)
-
-
-def _verified(files: list[str]) -> Finding:
-    """The report of systemd itself about the units."""
-    if shutil.which("systemd-analyze") is None:
-        return note("installed; cannot be verified here", "systemd-analyze is missing")
-    # Only these files: faults of other units are not the agent's.
-    command = ["systemd-analyze", "verify", "--recursive-errors=no", "--man=no", *files]
-    try:
-        done = run(command)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return note(f"cannot verify the units: {error}", "try it again")
-    ours = [line for line in done.stderr.splitlines() if "wa-" in line]
-    if done.returncode and ours:
-        return wrong(ours[0], "run scripts/install again; remove wrong drop-ins")
-    return ok("installed and verified")
+def unit_words(name: str, unit: str = units.AGENT_SERVICE) -> list[str]:
+    """The words of one property of a unit."""
+    return [word for row in show_units(name, [unit]) for word in shlex.split(row.get(name, ""))]
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
 
 
-def users() -> Finding:
+def users(_: Installation) -> Finding:
     there = {row.pw_name for row in pwd.getpwall()}
     missing = [f"user {name}" for name in USERS if name not in there]
     missing += [] if "wa" in {row.gr_name for row in grp.getgrall()} else ["group wa"]
     return wrong(f"missing: {', '.join(missing)}") if missing else ok(", ".join(USERS))
 
 
-def is_booted(root: Path = ROOT) -> bool:
-    return (root / "run/systemd/system").is_dir()
+def is_booted() -> bool:
+    return Path("/run/systemd/system").is_dir()
 
 
-def systemd(root: Path = ROOT) -> Finding:
-    return ok("it runs this machine") if is_booted(root) else note("it does not run this machine")
+def systemd(_: Installation) -> Finding:
+    return ok("it runs this machine") if is_booted() else note("it does not run this machine")
 
 
-def counted_memory(root: Path = ROOT) -> Iterator[Finding]:
-    if not is_booted(root):
+def counted_memory(_: Installation) -> Iterator[Finding]:
+    if not is_booted():
         return
-    controllers = ""
-    with suppress(OSError):
-        controllers = (root / "sys/fs/cgroup/cgroup.controllers").read_text(encoding="ascii")
-    if "memory" in controllers.split():
+    if "memory" in _controllers().split():
         yield ok("the kernel counts what each unit uses")
     else:
         yield note("the kernel does not count a unit's memory: each worker reports its own")
 
 
-def firewall(root: Path = ROOT) -> Iterator[Finding]:
+def _controllers() -> str:
+    with suppress(OSError):
+        return Path("/sys/fs/cgroup/cgroup.controllers").read_text(encoding="ascii")
+    return ""
+
+
+def firewall(_: Installation) -> Iterator[Finding]:
     """IPAddressDeny= of the units works if systemd has cgroup v2 and BPF."""
-    if not is_booted(root):
+    if not is_booted():
         return
-    found = (root / "sys/fs/cgroup/cgroup.controllers").exists()
-    cause = "" if found else "the kernel's control groups are not version 2"
+    cause = "" if _controllers() else "the kernel's control groups are not version 2"
     words = "configures an IP firewall, but"
     command = ["journalctl", "-q", "-b", "-n", "1", "-o", "cat", "_PID=1", f"--grep={words}"]
     with suppress(OSError, subprocess.TimeoutExpired):
@@ -195,13 +190,13 @@ def firewall(root: Path = ROOT) -> Iterator[Finding]:
         yield ok("IPAddressDeny= of the units can be enforced")
 
 
-def dbus(root: Path = ROOT) -> Iterator[Finding]:
-    if not is_booted(root):
+def dbus(_: Installation) -> Iterator[Finding]:
+    if not is_booted():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bus:
         bus.settimeout(5)
         try:
-            bus.connect(str(root / "run/dbus/system_bus_socket"))
+            bus.connect("/run/dbus/system_bus_socket")
         except OSError as error:
             yield wrong(f"D-Bus cannot be reached: {error.strerror or error}")
         else:

@@ -20,29 +20,19 @@ from agent.cli.command import (
 from agent.cli.sessions.link import draw_code
 from agent.cli.sessions.settings import PLACE, place_of
 from agent.cli.sessions.switch import CONFIRM, TO_THE_END, ask_twice
-from agent.cli.terminal import (
-    Table,
-    clean,
-    moment,
-    print_answer,
-    print_json,
-    print_list,
-    with_progress,
-)
+from agent.cli.terminal import clean, moment, print_answer, print_json, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
 from agent.core.recovery.beginning import trouble_of
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.ladder import steps_for as ladder_steps
 from agent.core.recovery.repair import Ending
-from agent.errors import InvalidRequest, TryLater, WaError
+from agent.errors import TryLater, WaError
 
 AT_ONCE = 4
 _SECONDS = 330.0
 """A little longer than the agent itself waits for a repair to end."""
 _UNWELL = ("degraded", "stuck", "corrupted", "not_found")
-_STORY = frozenset(
-    {"operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict"}
-)
+_STORY = ("operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict")
 _MAY_END: Words = {
     "--yes": "confirm that a pairing may end, on an Evolution server with the session's chats"
     " there",
@@ -72,7 +62,7 @@ def add(commands: Subparsers) -> None:
         parser.set_defaults(verb=name)
     summary = "run one round of repairs; exit status 1 if a session is still unwell"
     words = {
-        "id=all|ID": "every instance, or one",
+        "id=all|ID": ("every instance, or one", {"type": _all_or_one}),
         "--dry-run": "print the steps without doing them",
         "--debug": "print each step to stderr",
     }
@@ -95,6 +85,10 @@ def add(commands: Subparsers) -> None:
     add_command(among, "release", release, summary, "sandbox", words=words)
     summary = "check an instance now; exit status 1 when it is not well"
     add_instance_command(commands, "health", health, summary)
+
+
+def _all_or_one(text: str) -> str:
+    return text if text == "all" else instance_id(text)
 
 
 def ask(options: argparse.Namespace) -> int:
@@ -155,50 +149,37 @@ def _old_session(client: Client, id: str) -> str:
 def repair(options: argparse.Namespace) -> int:
     client = client_of(options)
     instances: Iterable[dict[str, Any]] = client.instances()
+    events = "/api/events"
     if options.id != "all":
-        try:
-            instances = [client.get(f"/api/instance/{instance_id(options.id)}")]
-        except argparse.ArgumentTypeError as error:
-            raise InvalidRequest(str(error), field="id") from None
-    repaired = _repair_all(client, instances, options)
-    rows = [(row["id"], row["verdict"], row["sentence"], row["result"]) for row in repaired]
-    table = Table(("ID", "HEALTH", "WHY", "RESULT"), rows)
-    return print_answer(
-        options,
-        repaired,
-        table if repaired else "nothing needs a repair",
-        good=all(row["good"] for row in repaired),
-    )
-
-
-def _repair_all(
-    client: Client, instances: Iterable[dict[str, Any]], options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Side by side, a few at a time; in the order of the ids."""
+        instances = [client.get(f"/api/instance/{options.id}")]
+        events = f"/api/instance/{options.id}/events"
     unwell = [
         instance
         for instance in instances
         if instance["should_run"] and instance["health"]["verdict"] in _UNWELL
     ]
     if options.dry_run:
-        return [_dry_run(instance) for instance in unwell]
-    begun = {row["id"]: _newest(client, row["id"]) for row in unwell} if options.debug else {}
+        return _print_repaired(options, [_dry_run(instance) for instance in unwell])
+    newest = client.get(events, {"limit": 1})["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
-    repaired: list[dict[str, Any]] = []
-
-    def work() -> None:
+    def work() -> list[dict[str, Any]]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            repaired.extend(pool.map(lambda instance: _repair(client, instance), unwell))
+            return list(pool.map(lambda instance: _repair(client, instance), unwell))
 
-    with_progress(options, f"repairing {len(unwell)} instances", work)
-    for id, cursor in begun.items():
-        query = {"limit": 200, "after": cursor}
-        for event in client.get(f"/api/instance/{id}/events", query)["events"]:
-            if event["kind"] in _STORY:
-                line = f"{moment(event['time'])} [{id}] {event['kind']}: {event['sentence']}"
-                print(clean(line), file=sys.stderr)
-    return repaired
+    repaired = with_progress(options, f"repairing {len(unwell)} instances", work)
+    if options.debug:
+        query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
+        for event in client.get(events, query)["events"]:
+            line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
+            print(clean(f"{moment(event['time'])} {line}"), file=sys.stderr)
+    return _print_repaired(options, repaired)
+
+
+def _print_repaired(options: argparse.Namespace, repaired: list[dict[str, Any]]) -> int:
+    columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
+    print_list(options, repaired, columns, nothing="nothing needs a repair")
+    return 0 if all(row["good"] for row in repaired) else 1
 
 
 def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
@@ -232,11 +213,6 @@ def _repaired(
     return {**shown, "good": good, "steps": [*steps]}
 
 
-def _newest(client: Client, id: str) -> int:
-    events = client.get(f"/api/instance/{id}/events", {"limit": 1})["events"]
-    return int(events[0]["cursor"]) if events else 0
-
-
 def set_up(options: argparse.Namespace) -> int:
     client = client_of(options)
     body = {"name": options.title or options.id, "instanceName": options.id}
@@ -266,14 +242,10 @@ def incidents(options: argparse.Namespace) -> int:
     return print_list(
         options,
         client_of(options).get("/api/incidents")["incidents"],
-        ("GROUP", "SINCE", "WHAT", "FIRST TO TRY", "TRIES"),
-        lambda incident: (
-            incident["group"],
-            moment(incident["since"]),
-            incident["sentence"],
-            incident["canary"] or "-",
-            incident["tries"],
-        ),
+        {
+            **{"GROUP": "group", "SINCE": "since", "WHAT": "sentence"},
+            **{"FIRST TO TRY": "canary", "TRIES": "tries"},
+        },
         nothing="no incidents",
     )
 

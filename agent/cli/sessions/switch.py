@@ -151,33 +151,23 @@ def wait_and_print(
 
 
 def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    hopeless_since: float | None = None
+    now = time.monotonic()
+    deadline, in_vain_at = now + seconds, now + SETTLED
     while True:
         instance = client.get(f"/api/instance/{id}")
         status, sentence = instance["connection_status"], instance["sentence"]
+        now, shows_code = time.monotonic(), status == "QR_REQUIRED"
         if status == "CONNECTED":
             return instance
-        shows_code = status == "QR_REQUIRED"
         if not shows_code and not _only_a_person_helps(instance):
-            hopeless_since = None
-        elif hopeless_since is None:
-            hopeless_since = time.monotonic()
-        settles = SETTLED if not shows_code or _scans_itself(instance) else 0.0
-        if hopeless_since is not None and time.monotonic() - hopeless_since >= settles:
+            in_vain_at = now + SETTLED
+        if now >= in_vain_at:
             if shows_code:
                 raise TryLater(f"a person must scan the code of {id}: wa-agent qr {id} --watch")
             raise Refused(f"cannot wait for {id}: a person must help, {sentence}")
-        if time.monotonic() >= deadline:
+        if now >= deadline:
             raise TryLater(f"cannot wait longer for {id}: it is {status}, {sentence}")
         time.sleep(0.2)
-
-
-def _scans_itself(instance: dict[str, Any]) -> bool:
-    from agent.engines.catalog import CATALOG
-
-    entry = CATALOG.get(instance["engine"])
-    return entry is not None and entry.scans_itself
 
 
 def _only_a_person_helps(instance: dict[str, Any]) -> bool:

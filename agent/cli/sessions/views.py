@@ -49,15 +49,14 @@ def list_instances(options: argparse.Namespace) -> int:
     return print_list(
         options,
         instances,
-        ("ID", "ENGINE", "STATUS", "HEALTH", "ENABLED", "UPTIME", "MEMORY", "WHY"),
-        lambda instance: (
-            *(instance[key] for key in ("id", "engine", "connection_status")),
-            instance["health"]["verdict"],
-            _enabled(instance),
-            duration(instance["uptime_seconds"]),
-            size(instance["memory_bytes"]),
-            _why(instance),
-        ),
+        {
+            **{"ID": "id", "ENGINE": "engine", "STATUS": "connection_status"},
+            "HEALTH": lambda instance: instance["health"]["verdict"],
+            "ENABLED": _enabled,
+            "UPTIME": lambda instance: duration(instance["uptime_seconds"]),
+            "MEMORY": lambda instance: size(instance["memory_bytes"]),
+            "WHY": _why,
+        },
         nothing="no instances",
     )
 

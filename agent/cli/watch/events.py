@@ -2,17 +2,13 @@
 program. With -f also what comes."""
 
 import argparse
-import asyncio
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
-from urllib.parse import urlencode
 
-from agent.cli.client import AgentSaidNo, Client
+from agent.cli.client import Client
 from agent.cli.command import (
     Subparsers,
     Words,
@@ -24,13 +20,12 @@ from agent.cli.command import (
 )
 from agent.cli.terminal import clean, moment, soft
 from agent.errors import AgentUnreachable, Refused
-from agent.files import short_path
 from agent.host.units import INSTANCES_SLICE
 
 LAST = 60
 """Lines of the journal."""
 _EVERY = 1.0
-_SILENCE = 60.0
+_MOST = 1000
 
 
 def add(commands: Subparsers) -> None:
@@ -50,13 +45,17 @@ def add(commands: Subparsers) -> None:
 def events(options: argparse.Namespace) -> int:
     client = client_of(options)
     path = f"/api/instance/{options.id}/events" if options.id else "/api/events"
-    query = {"limit": options.limit, **({"kind": options.kind} if options.kind else {})}
-    newest_first = client.get(path, query)["events"]
-    for event in reversed(newest_first):
-        _print_event(event, options)
-    if options.follow:
-        _follow(client, options, int(newest_first[0]["cursor"]) if newest_first else 0)
-    return 0
+    newest_first = client.get(path, {"kind": options.kind, "limit": options.limit})["events"]
+    found, cursor = newest_first[::-1], 0
+    while True:
+        for event in found:
+            _print_event(event, options)
+            cursor = event["cursor"]
+        if not options.follow:
+            return 0
+        time.sleep(_EVERY)
+        query = {"kind": options.kind, "limit": _MOST, "after": cursor}
+        found = _ask_again(client, path, query)["events"]
 
 
 def _print_event(event: dict[str, Any], options: argparse.Namespace) -> None:
@@ -71,50 +70,17 @@ def _print_event(event: dict[str, Any], options: argparse.Namespace) -> None:
     )
 
 
-def _follow(client: Client, options: argparse.Namespace, cursor: int) -> None:
-    """Until interrupted. After a restart of the agent it goes on at the same cursor."""
-    waiting = False
-
-    def take(message: dict[str, Any]) -> None:
-        nonlocal cursor, waiting
-        cursor, waiting = message.get("cursor") or cursor, False
-        if message.get("type") == "event":
-            _print_event(message, options)
-
+def _ask_again(client: Client, path: str, query: dict[str, Any]) -> dict[str, Any]:
+    """A restart of the agent only delays it."""
+    waits = False
     while True:
-        query = {"instance": options.id, "kind": options.kind}
-        given = {"after": cursor, **{name: value for name, value in query.items() if value}}
         try:
-            path = "/api/events?" + urlencode(given, doseq=True)
-            ended = asyncio.run(listen(client, path, take))
+            return client.get(path, query)
         except AgentUnreachable as error:
-            ended = str(error)
-        if not waiting:
-            print(f"wa-agent: {clean(ended)}; waiting for the agent", file=sys.stderr)
-        waiting = True
-        time.sleep(_EVERY)
-
-
-async def listen(client: Client, path: str, take: Callable[[dict[str, Any]], None]) -> str:
-    """Each JSON message of a WebSocket; returns why the agent closed it."""
-    import aiohttp  # every other command starts without it
-
-    url, headers = f"http://{client.host()}{path}", client.authorization()
-    silence = aiohttp.ClientWSTimeout(ws_receive=_SILENCE)
-    try:
-        with nullcontext() if client.url else short_path(client.socket_path()) as place:
-            connector = aiohttp.UnixConnector(place) if place else None
-            async with (
-                aiohttp.ClientSession(connector=connector) as session,
-                session.ws_connect(url, headers=headers, timeout=silence) as live,
-            ):
-                while (message := await live.receive()).type is aiohttp.WSMsgType.TEXT:
-                    take(json.loads(message.data))
-    except aiohttp.WSServerHandshakeError as error:
-        raise AgentSaidNo(error.status, b"") from error
-    except (OSError, aiohttp.ClientError) as error:
-        raise AgentUnreachable(f"cannot listen to the agent any more: {error}") from error
-    return str(message.extra or "the agent closed the connection")
+            if not waits:
+                print(f"wa-agent: {clean(error)}; waiting for the agent", file=sys.stderr)
+            waits = True
+            time.sleep(_EVERY)
 
 
 def logs(options: argparse.Namespace) -> int:
@@ -129,37 +95,23 @@ def logs(options: argparse.Namespace) -> int:
     found = client.get(path)
     if found["lines"] is None:
         return _from_journal(client, options)
-    _print_lines(found, options)
-    while options.follow:
+    while True:
+        if found["cut"]:
+            print("wa-agent: the log was shortened; lines may be missing here", file=sys.stderr)
+        for line in found["lines"]:
+            shown = json.dumps({"line": line}, ensure_ascii=False)
+            print(shown if wants_json(options) else clean(line), flush=True)
+        if not options.follow:
+            return 0
         time.sleep(_EVERY)
-        found = _more(client, path, found["next"], options)
-    return 0
-
-
-def _more(client: Client, path: str, after: int, options: argparse.Namespace) -> dict[str, Any]:
-    """A restart of the agent only delays it."""
-    try:
-        found = client.get(path, {"after": after})
-    except AgentUnreachable:
-        return {"next": after}
-    if found["cut"]:
-        print("wa-agent: the log was shortened; lines may be missing here", file=sys.stderr)
-    _print_lines(found, options)
-    return found
-
-
-def _print_lines(found: dict[str, Any], options: argparse.Namespace) -> None:
-    for line in found["lines"]:
-        text = json.dumps({"line": line}, ensure_ascii=False) if wants_json(options) else line
-        print(text if wants_json(options) else clean(text), flush=True)
+        found = _ask_again(client, path, {"after": found["next"]})
 
 
 def _from_journal(client: Client, options: argparse.Namespace) -> int:
     """As the caller: the agent's own user may not read the journal."""
     unit = f"wa-instance@{options.id}.service"
     words = ["journalctl", "--no-pager", "-q", *(["-f"] if options.follow else [])]
-    words += ["-n", str(LAST)]
-    words += ["-o", "json" if wants_json(options) else "short-iso"]
+    words += ["-n", str(LAST), "-o", "json" if wants_json(options) else "short-iso"]
     # Of its own worker, the manager's about that one, and of a pack's worker about this session.
     words += [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
     words += ["+", f"_SYSTEMD_SLICE={INSTANCES_SLICE}", f"WA_INSTANCE={options.id}"]

@@ -6,8 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.api.http.call import plain_path
-from agent.api.http.error_window import WINDOW, ErrorWindow
+from agent.api.http.call import WINDOW, ErrorWindow, plain_path
 from agent.api.routes import ROUTES
 from agent.core.model import InstanceId
 from tests.api.conftest import House

@@ -26,7 +26,7 @@ async def test_a_scrape_is_compressed_for_who_asks_for_it(house: House) -> None:
     assert packed.headers["Content-Type"] == plain.headers["Content-Type"]
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/api/instances"])
 async def test_head_is_answered_without_a_body(house: House, path: str) -> None:
     async with house.local() as local:
         answer = await local.head(f"http://localhost{path}")

@@ -5,12 +5,11 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from agent.cli.doctor import access
 from agent.cli.doctor import backends as doctor_backends
-from agent.cli.doctor.access import Agent
 from tests.lacking import lacks, not_lent
 
 EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
@@ -89,8 +88,7 @@ async def test_keys_must_not_be_open_to_everybody(doctor, house, tmp_path):
     assert f"cannot read {key}" in sentence
 
 
-async def test_log_sources_and_folders_are_tried(doctor, house, tmp_path, monkeypatch):
-    monkeypatch.setattr(access, "USER", "nobody")
+async def test_log_sources_and_folders_are_tried(doctor, house, tmp_path):
     house.supervisor.backends.declare("tick", "whaticket")
     log, auth = tmp_path / "app.log", tmp_path / "auth"
     log.write_text("x")
@@ -105,33 +103,25 @@ async def test_log_sources_and_folders_are_tried(doctor, house, tmp_path, monkey
     assert any(f"may read {log}" in sentence for sentence in good)
     assert any(f"may write in {auth}/session-7" in sentence for sentence in good)
     assert [sentence for sentence, _ in wrong(found)] == [
-        f"{tmp_path}/gone: No such file or directory",
         "program no-such-program-here is missing",
+        f"{tmp_path}/gone: No such file or directory",
     ]
     (auth / "session-7").rmdir()
     noted = [sentence for level, sentence, _ in await doctor(text) if level == "note"]
     assert noted == [f"no folder matches {auth}/session-{{id}}"]
 
 
-NOBODY = Agent("nobody", 65534, 65534, (), confined=False)
-
-
-def test_the_agents_own_user_is_asked(tmp_path: Path):
+async def test_the_agents_own_user_is_asked(doctor, house, tmp_path):
     if os.geteuid() != 0:
         not_lent("only root can ask as another user")
-    (tmp_path / "open").mkdir(mode=0o755)
-    (tmp_path / "shut").mkdir(mode=0o700)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder == Path("/tmp"):
-            break
-        folder.chmod(0o755)
-
-    def levels(path: Path, ways: str) -> list[str]:
-        return [str(found.level) for found in doctor_backends._path(NOBODY, path, ways)]
-
-    assert levels(tmp_path / "open", "rx") == ["ok"]
-    assert levels(tmp_path / "open", "rwx") == ["wrong"]
-    assert levels(tmp_path / "shut", "rx") == ["wrong"]
+    house.supervisor.backends.declare("tick", "whaticket")
+    os.chown(tmp_path / "state", 65534, 65534)  # the agent runs as the owner of its state
+    with TemporaryDirectory() as folder:
+        for mode, level in ((0o755, "ok"), (0o700, "wrong")):
+            Path(folder).chmod(mode)
+            (log := Path(folder) / "log").touch()
+            found = await doctor(f"{TICKET}logs = ['file:{log}']\n")
+            assert [one[0] for one in found if str(log) in one[1]] == [level]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +133,7 @@ def test_the_agents_own_user_is_asked(tmp_path: Path):
     ],
 )
 def test_the_lines_for_its_unit_are_said(path: str, lines: list[str], *, write: bool) -> None:
-    said = access.lines_for(Path(path), write=write)
+    said = doctor_backends.unit_lines(Path(path), write=write)
     assert "systemctl edit wa-agent" in said
     assert " · ".join(["[Service]", *lines]) in said
 

@@ -1,6 +1,5 @@
 """The bundle tells what the machine knows, above all when no agent does; and nothing private."""
 
-import fcntl
 import os
 import tarfile
 from collections.abc import Callable
@@ -11,8 +10,6 @@ import pytest
 from agent.cli.doctor import bundle
 from agent.config.config import Config
 from agent.config.sections import AgentSection
-from agent.core.model import JournalEntry
-from agent.store.database import Store
 from tests.cli.conftest import Cli
 from tests.cli.doctor.test_doctor import state
 
@@ -48,12 +45,9 @@ async def unpacked(cli: Cli, tmp_path: Path, *more: str) -> dict[str, str]:
         }
 
 
-async def test_without_an_agent_the_bundle_has_logs_units_and_history(
+async def test_without_an_agent_the_bundle_has_logs_and_units(
     cli: Cli, state: Path, tmp_path: Path, programs: Callable[..., None]
 ) -> None:
-    store = await Store.open(state / "agent.db")
-    await store.append(JournalEntry("verdict", f"it said password={SECRET}"))
-    await store.close()
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "repairs.log").write_text("".join(f"line {n}\n" for n in range(2000)))
@@ -70,7 +64,6 @@ async def test_without_an_agent_the_bundle_has_logs_units_and_history(
     assert parts["logs/repairs.log"].count("\n") == bundle.LINES
     assert parts["logs/repairs.log"].endswith("line 1999\n")
     assert "last words" in parts["workers/shop.log"]
-    assert "it said" in parts["events.json"]
     assert "cannot reach the agent" in parts["events.json"]
     for name, text in parts.items():
         assert SECRET not in text, name
@@ -93,15 +86,6 @@ async def test_a_part_that_cannot_be_read_is_named_and_costs_no_bundle(
     monkeypatch.setattr(bundle, "_SECONDS", 0.5)
     parts = await unpacked(cli, tmp_path, "--state", str(state))
     assert parts["units.txt"].startswith("# missing")
-    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        told = bundle.stored_events(state, 10)
-    finally:
-        os.close(fd)
-    assert told == {"missing": "an agent holds the database and does not answer"}
-    (state / "agent.db").write_bytes(b"no database" * 500)
-    assert "agent.db" in bundle.stored_events(state, 10)["missing"]
 
 
 def test_a_link_that_a_worker_planted_is_not_followed(

@@ -11,19 +11,17 @@ from agent.errors import Refused, TryLater
 class Told:
     """An agent that answers one thing after the other, the last one for ever."""
 
-    def __init__(self, engine: str, *answers: tuple[str, str]) -> None:
-        self._engine = engine
+    def __init__(self, *answers: tuple[str, str]) -> None:
         self._answers = list(answers)
 
     def get(self, _path: str) -> dict[str, Any]:
         status, reason = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         sentence = f"it says {reason}"
-        shown = {"connection_status": status, "reason": reason, "sentence": sentence}
-        return {**shown, "engine": self._engine}
+        return {"connection_status": status, "reason": reason, "sentence": sentence}
 
 
-def wait(*answers: tuple[str, str], seconds: float, engine: str = "evolution") -> dict[str, Any]:
-    told = Told(engine, *answers)
+def wait(*answers: tuple[str, str], seconds: float) -> dict[str, Any]:
+    told = Told(*answers)
     return switch.wait_until_connected(told, "sales", seconds)  # type: ignore[arg-type]
 
 
@@ -57,16 +55,11 @@ def test_wait_goes_on_to_its_end_while_a_session_may_still_connect(
         wait((status, reason), seconds=1.0)
 
 
-def test_waiting_ends_when_a_code_is_there_that_nobody_has_scanned_yet() -> None:
-    with pytest.raises(TryLater, match="a person must scan the code of sales: wa-agent qr sales"):
-        wait(("INITIALIZING", ""), ("QR_REQUIRED", ""), ("CONNECTED", ""), seconds=120)
-
-
 def test_waiting_ends_when_the_sandbox_shows_a_code_that_its_phone_does_not_scan() -> None:
     with pytest.raises(TryLater, match="a person must scan the code of sales: wa-agent qr sales"):
-        wait(("INITIALIZING", ""), ("QR_REQUIRED", ""), seconds=100_000, engine="sandbox")
+        wait(("INITIALIZING", ""), ("QR_REQUIRED", ""), seconds=100_000)
 
 
 def test_a_code_that_the_sandbox_scans_itself_ends_no_waiting() -> None:
     codes = (("QR_REQUIRED", ""), ("LOADING", ""), ("CONNECTED", ""))
-    assert wait(*codes, seconds=60, engine="sandbox")
+    assert wait(*codes, seconds=60)
