@@ -200,6 +200,19 @@ class SavedFacts:
     """Locked while the identity file is written: the newest state must be written last."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    reason: str = ""
+    """A word of WAIT_SENTENCES; "" = it does not wait."""
+    sentence: str = ""
+    """The reason with its numbers; "" = WAIT_SENTENCES says enough."""
+    again: float = 0.0
+    """Boot time at which to ask again at the latest."""
+
+
+NO_WAIT = Wait()
+
+
 @dataclass(slots=True)
 class Facts:
     """Times are of the boot clock unless the name says `wall`."""
@@ -218,8 +231,8 @@ class Facts:
     shown: tuple[UnitStatus, HealthVerdict | None] = (UNIT_ABSENT, None)
     """Unit and verdict as views show them: those of the record that was saved last."""
     sentence: str = ""
-    wait_reason: str = ""
-    """Why it waits for others, as of the last pass."""
+    wait: Wait = NO_WAIT
+    """Why it waits for something other than itself, as of the last pass."""
     link: WorkerLink | None = None
     awaited: asyncio.Event | None = None
     """Set at the next claim or at the link's end; None while no pass waits for it."""

@@ -25,7 +25,7 @@ class Supervisor:
         self.moments = Moments(self.asking)
         self.send, self.find = self.asking.send, self.moments.find
         self.checking = Checking(registry, base.passes, wake, at_once=CHECKS_AT_ONCE)
-        self.orders = Orders(registry, base.seats, base.room, self.asking, wake)
+        self.orders = Orders(registry, base.seats, base.gate, self.asking, wake)
         self.repairs = Repairs(
             registry=registry,
             host=host,

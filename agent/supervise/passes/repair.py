@@ -42,12 +42,12 @@ from agent.core.recovery.stored import with_repair
 from agent.core.waiting import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.supervise.facts import Facts
+from agent.supervise.gate import Gate
+from agent.supervise.incidents import Incidents
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
-from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.settings import Settings
 from agent.supervise.story import entry, tell
-from agent.supervise.turns.incidents import Incidents
 
 _ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
     RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
@@ -101,7 +101,7 @@ class Ladder:
     settings: Settings
     executor: Executor
     incidents: Incidents
-    waits: WaitReasons
+    gate: Gate
     statistics: RepairStatistics = field(default_factory=RepairStatistics)
 
     async def decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
@@ -217,7 +217,7 @@ class Ladder:
         failed_wall = begun_wall - self.settings.config.crypto.window
         # The rest is read after that await: an incident may have been declared meanwhile. A verdict
         # from while its backend was away proves nothing, though the backend may be back.
-        waits = bool(self.waits.away(facts)) or observation.wait_reason in AWAY
+        waits = bool(self.gate.away(facts)) or observation.wait_reason in AWAY
         around = Circumstances(
             well=self.incidents.well(facts) and not waits,
             odd_one_out=self.incidents.odd_one_out(facts),

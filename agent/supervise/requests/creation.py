@@ -9,15 +9,15 @@ from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused
+from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
-from agent.supervise.turns.memory import MemoryRoom
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Creation:
     registry: Registry
     backends: Backends
-    room: MemoryRoom
+    gate: Gate
     wake: Callable[[InstanceId], None]
 
     async def create(self, instance: Instance) -> InstanceView:
@@ -30,8 +30,7 @@ class Creation:
         disabled = "" if made.enabled else ", disabled"
         facts = await self.registry.create(made, f"created with engine {made.engine}{disabled}")
         self.wake(facts.id)
-        # A start that has to wait for memory says so in its answer.
-        facts.wait_reason = facts.wait_reason or self.room.wait_reason(facts)
+        self.gate.note_wait(facts)
         return self.registry.view(facts.id)
 
     def _check_engine(self, instance: Instance) -> None:

@@ -17,6 +17,7 @@ from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, Refused
 from agent.log import bound
 from agent.supervise.facts import Facts
+from agent.supervise.gate import Gate
 from agent.supervise.passes.lost_folder import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
@@ -24,7 +25,6 @@ from agent.supervise.requests.confirming import must_be_confirmed, must_be_paire
 from agent.supervise.requests.creation import check_among_others, check_settings_of
 from agent.supervise.seats import Seats
 from agent.supervise.story import entry
-from agent.supervise.turns.memory import MemoryRoom
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -34,7 +34,7 @@ class Orders:
 
     registry: Registry
     host: Seats
-    room: MemoryRoom
+    gate: Gate
     asking: Calls
     wake: Callable[[InstanceId], None]
 
@@ -139,9 +139,5 @@ class Orders:
         bound(said.category, facts.id).info("%s", said.sentence)
         await self.registry.save_order(facts, said)
         self.wake(facts.id)
-        return self._view_with_wait(facts)
-
-    def _view_with_wait(self, facts: Facts) -> InstanceView:
-        """A start that has to wait for memory says so in its answer."""
-        facts.wait_reason = facts.wait_reason or self.room.wait_reason(facts)
+        self.gate.note_wait(facts)
         return self.registry.view(facts.id)

@@ -81,8 +81,8 @@ def shows_no_code(facts: Facts) -> bool:
 
 
 def refuse_away(facts: Facts) -> None:
-    if facts.wait_reason in AWAY:
-        raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait_reason)
+    if facts.wait.reason in AWAY:
+        raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait.reason)
 
 
 def refuse_unwanted(facts: Facts, host: Host) -> None:

@@ -27,6 +27,7 @@ from agent.errors import NotFound, Refused, TryLater, WaError
 from agent.host.base import Host
 from agent.log import bound
 from agent.supervise.facts import Facts
+from agent.supervise.incidents import Incidents
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
@@ -41,7 +42,6 @@ from agent.supervise.requests.refusals import (
     waits_in_vain,
 )
 from agent.supervise.story import entry
-from agent.supervise.turns.incidents import Incidents
 from agent.supervise.views import NOT_LOOKED_YET
 
 T = TypeVar("T")
@@ -328,7 +328,7 @@ class Repairs:
     async def until_there(self, facts: Facts) -> None:
         """TryLater once its server has stayed away for a while: no wait would help."""
         patience = time.monotonic() + AWAY_PATIENCE
-        await self.until(patience, lambda: facts.wait_reason not in AWAY)
+        await self.until(patience, lambda: facts.wait.reason not in AWAY)
         refuse_away(facts)
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:

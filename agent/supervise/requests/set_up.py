@@ -14,12 +14,12 @@ from agent.engines.base import Qr
 from agent.errors import LinkError, Refused, TryLater
 from agent.host.base import Host
 from agent.supervise.facts import Facts
+from agent.supervise.gate import MEMORY_FULL
+from agent.supervise.incidents import Incidents
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.refusals import refuse_silent, waits_in_vain
 from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs
-from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.memory import MEMORY_FULL
 
 WELL = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
 REFUSALS = 4
@@ -115,7 +115,7 @@ class SettingUp:
             facts = self.registry.get(id)
             if facts.record.status is ConnectionStatus.CONNECTED:
                 return begun
-            if facts.wait_reason == MEMORY_FULL:
+            if facts.wait.reason == MEMORY_FULL:
                 raise TryLater(f"cannot start {id}: {facts.sentence}", code=MEMORY_FULL)
             await self.repairs.until_there(facts)
             if facts.action.failures >= REFUSALS:
