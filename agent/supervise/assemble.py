@@ -23,8 +23,7 @@ from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.packs import Packs
 from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import Findings
-from agent.supervise.passes.happenings import Happenings
+from agent.supervise.passes.findings import Findings, Happenings
 from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder

@@ -1,7 +1,8 @@
-"""Findings of each instance beside its state: crypto errors, memory, silence."""
+"""What a worker says of its session, counted, written down or passed on; and what that shows beside
+the session's state: crypto errors, memory, silence."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,14 +22,17 @@ from agent.core.findings.left_out import Sender, direction_of, is_readable, send
 from agent.core.findings.log_limit import LogLimit, limit_of
 from agent.core.findings.memory import judge_memory
 from agent.core.findings.silence import judge_silence, note_hour
-from agent.core.model import Category, Happening, Health, JournalEntry, Signal
+from agent.core.model import Category, Happening, Health, InstanceId, JournalEntry, Signal
 from agent.core.words import KEPT
+from agent.deliver.bus import EventBus
 from agent.engines.catalog import entry_of
 from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import Facts
-from agent.supervise.passes.lost_folder import CODE as FOLDER_LOST
+from agent.supervise.passes.observe import FOLDER_LOST
+from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
+from agent.supervise.story import Notes
 
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
@@ -225,12 +229,39 @@ how the pack of a session ended, which record of a session could not be read, a 
 that what arrives cannot be kept, until it can, or was damaged."""
 
 
-def text_entry(facts: Facts, happening: Happening) -> JournalEntry:
+@dataclass(frozen=True, slots=True)
+class Happenings:
+    kept: Sequence[Callable[[InstanceId], None]]
+    findings: Findings
+    registry: Registry
+    notes: Notes
+    bus: EventBus
+    wake: Callable[[InstanceId], None]
+
+    def take(self, facts: Facts, happening: Happening) -> None:
+        if happening.kind in (KEPT, "not_kept", "kept_again"):
+            self.attached(facts.id)
+        if happening.kind == KEPT:
+            return
+        if self.findings.note(facts, happening):
+            self.wake(facts.id)
+        self.registry.touch(facts)
+        if happening.kind in WITH_TEXT:
+            self.notes.write(_text_entry(facts, happening))
+        if happening.kind in PASSING and self.bus.wants(happening.kind):
+            self.bus.publish_passing(_passing_entry(facts, happening))
+
+    def attached(self, id: InstanceId) -> None:
+        for hear in self.kept:
+            hear(id)
+
+
+def _text_entry(facts: Facts, happening: Happening) -> JournalEntry:
     sentence, category = _text(happening.detail.get("text")), WITH_TEXT[happening.kind]
     return JournalEntry(happening.kind, sentence, category, facts.id, time.time())
 
 
-def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
+def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
     """A message or an acknowledgement for the listeners, without text and peer."""
     passed_on = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
     if happening.kind == "ack":

@@ -37,8 +37,7 @@ from agent.supervise.gate import Gate
 from agent.supervise.incidents import Incidents
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
-from agent.supervise.passes.lost_folder import holds_the_only_copy
-from agent.supervise.passes.observe import ON_ITS_WAY, Observer, observe
+from agent.supervise.passes.observe import ON_ITS_WAY, Observer, holds_the_only_copy, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.registry import Registry

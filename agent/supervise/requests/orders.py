@@ -18,7 +18,7 @@ from agent.errors import InvalidRequest, Refused
 from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
-from agent.supervise.passes.lost_folder import refuse_to_end
+from agent.supervise.passes.observe import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.confirming import must_be_confirmed, must_be_paired
