@@ -47,7 +47,6 @@ class Supervisor:
             repairs=self.repairs,
             registry=registry,
             host=host,
-            incidents=base.incidents,
             asking=self.asking,
             create=base.creation.create,
             enable=self.orders.enable,

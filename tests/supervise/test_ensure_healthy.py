@@ -63,7 +63,7 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
         "registry": SimpleNamespace(get=lambda _: facts, save=save, order=nullcontext),
         "host": SimpleNamespace(boot_id=lambda: "boot"),
         "ladder": SimpleNamespace(request=request),
-        "incidents": SimpleNamespace(),
+        "incidents": SimpleNamespace(fellows=lambda _: ()),
         "checking": SimpleNamespace(check_now=check_now),
         "wake": lambda _: None,
     }
