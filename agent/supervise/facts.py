@@ -3,7 +3,7 @@ of the link and the host write here and wake the loop; the pass reads."""
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -50,34 +50,7 @@ class WorkerLink(Protocol):
 
 
 WINDOW = 300.0
-"""Seconds that the mean covers."""
-_STRETCH = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class RecentTimes:
-    stretches: tuple[tuple[float, int, float], ...] = ()
-    """When each stretch began, how many answers came in it, and the seconds they took together."""
-
-    def note(self, seconds: float, now: float) -> "RecentTimes":
-        begun = now - now % _STRETCH
-        kept, count, total = _within(self.stretches, now), 0, 0.0
-        if kept and kept[-1][0] == begun:
-            *older, (_, count, total) = kept
-            kept = tuple(older)
-        return RecentTimes((*kept, (begun, count + 1, total + seconds)))
-
-    def mean(self, now: float) -> float | None:
-        """Seconds, of the window by whole stretches; None: no probe was answered in it."""
-        kept = _within(self.stretches, now)
-        count = sum(count for _, count, _ in kept)
-        return sum(total for _, _, total in kept) / count if count else None
-
-
-def _within(
-    stretches: tuple[tuple[float, int, float], ...], now: float
-) -> tuple[tuple[float, int, float], ...]:
-    return tuple(stretch for stretch in stretches if now - WINDOW < stretch[0] <= now)
+"""Seconds that the mean time of an answer covers."""
 
 
 @dataclass(slots=True)
@@ -99,8 +72,13 @@ class Counters:
     repair_seconds: float = 0.0
     probes: int = 0
     probe_seconds: float = 0.0
-    recent_times: RecentTimes = field(default_factory=RecentTimes)
-    """Of the answered probes."""
+    answers: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=10))
+    """When the last probes were answered, and in how many seconds."""
+
+    def mean_answer(self, now: float) -> float | None:
+        """Seconds; None: no probe was answered within WINDOW."""
+        lately = [seconds for at, seconds in self.answers if now - at <= WINDOW]
+        return sum(lately) / len(lately) if lately else None
 
 
 @dataclass(slots=True)

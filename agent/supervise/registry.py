@@ -31,22 +31,6 @@ from agent.vault.identity import OTHERS, replace_identity
 from agent.vault.identity import create as create_folder
 from agent.vault.trash import retire
 
-
-class ToldOnce:
-    def __init__(self) -> None:
-        self._causes: dict[InstanceId, str] = {}
-
-    def warn(self, id: InstanceId, cause: str) -> None:
-        """Where no session has this cause yet."""
-        told = cause in self._causes.values()
-        self._causes[id] = cause
-        if not told:
-            bound(Category.SESSION, id).warning("%s", cause)
-
-    def over(self, id: InstanceId) -> None:
-        self._causes.pop(id, None)
-
-
 log = logging.getLogger(__name__)
 
 PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
@@ -73,7 +57,8 @@ class Registry:
         """InvalidRequest where it names what agent.toml does not have."""
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: dict[InstanceId, None] = {}
-        self._unwritten = ToldOnce()
+        self._unwritten: dict[InstanceId, str] = {}
+        """Why identity files could not be written; one warning for each cause."""
         self._store = store
         self._sources = sources
         self._session_root = session_root
@@ -135,7 +120,7 @@ class Registry:
         self.facts.pop(facts.id, None)
         self._views.pop(facts.id, None)
         self._stale.pop(facts.id, None)
-        self._unwritten.over(facts.id)
+        self._unwritten.pop(facts.id, None)
 
     def get(self, id: InstanceId) -> Facts:
         facts = self.facts.get(id)
@@ -254,10 +239,13 @@ class Registry:
                 # The database has it and counts as newer; each save tries the file again.
                 facts.saved.identity_behind = True
                 if error.code != OTHERS:  # its verdict says so
-                    self._unwritten.warn(facts.id, f"cannot write its identity file: {error}")
+                    cause = f"cannot write its identity file: {error}"
+                    if cause not in self._unwritten.values():
+                        bound(Category.SESSION, facts.id).warning("%s", cause)
+                    self._unwritten[facts.id] = cause
             else:
                 facts.saved.identity = identity
-                self._unwritten.over(facts.id)
+                self._unwritten.pop(facts.id, None)
 
 
 def _asked_for(instance: Instance) -> Instance:

@@ -91,7 +91,7 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
         enabled_by_operator=facts.enabled_by_operator,
         probes=facts.counters.probes,
         probe_seconds=facts.counters.probe_seconds,
-        response_seconds=facts.counters.recent_times.mean(now),
+        response_seconds=facts.counters.mean_answer(now),
         seen_wall=now_wall,
         circuit=breaker.state(now_wall, rules).value,
         circuit_opens_wall=now_wall + opens_in if opens_in else None,

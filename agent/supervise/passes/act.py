@@ -75,10 +75,6 @@ class Executor:
             detail = "it took too long"
         return Outcome(not detail, boot_now() - begun, detail, refusal, made)
 
-    def hold_to_limits(self, facts: Facts) -> None:
-        """In each pass: its settings may have changed, and its host have begun a run."""
-        self.host.limit_memory(facts.id, self.settings.memory_wall(facts))
-
     async def _do_all(self, facts: Facts, plan: Plan) -> str:
         if ActionKind.RESTORE in plan.actions:
             await self.keeper.must_have_room(facts)
@@ -128,7 +124,7 @@ class Executor:
         told, it reads from the file beside its session."""
         if facts.saved.identity_behind or facts.saved.identity is None:
             await self.save(facts, [])
-        self.hold_to_limits(facts)
+        self.host.limit_memory(facts.id, self.settings.memory_wall(facts))
         failed = facts.unit.state is UnitState.FAILED
         if failed or facts.action.started_run or facts.record.seen_run:
             # The host's burst limit is against crash loops: starts by the agent must not count.

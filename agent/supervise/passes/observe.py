@@ -299,7 +299,7 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     facts.durations.note("response", now - begun)
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun
-    facts.counters.recent_times = facts.counters.recent_times.note(now - begun, now)
+    facts.counters.answers.append((now, now - begun))
     if link is facts.link and facts.heard(claim, now):
         ask_soon(facts)
 

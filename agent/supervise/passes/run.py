@@ -15,14 +15,12 @@ from agent.core.model import (
     JournalEntry,
     Observation,
     SessionRecord,
-    Signal,
 )
 from agent.core.observed import waits_for_network
 from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import (
-    ReconnectPolicy,
     after_refusal,
     after_try,
     forgive,
@@ -41,42 +39,8 @@ from agent.supervise.passes.observe import ON_ITS_WAY, Observer, holds_the_only_
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.registry import Registry
-from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry, tell
-
-
-def observation_of(
-    facts: Facts,
-    host: Seats,
-    policy: ReconnectPolicy,
-    *,
-    signals: tuple[Signal, ...] = (),
-    back_at: float | None = None,
-    waits_turn: bool = False,
-) -> Observation:
-    now, now_wall = boot_now(), time.time()
-    earliest = not_before(facts.record, policy, now, now_wall)
-    return Observation(
-        instance=facts.instance,
-        desired=facts.desired(host.boot_id()),
-        record=facts.record,
-        unit=facts.unit,
-        at=now,
-        linked_since=facts.run.linked_since,
-        claim=facts.run.claim,
-        probe=facts.run.probe,
-        files=facts.folder.files,
-        files_problem=facts.folder.problem,
-        memory_bytes=facts.run.memory_bytes,
-        not_before=now if facts.asked.try_at_once else earliest,
-        at_wall=now_wall,
-        signals=signals,
-        wait_reason=facts.wait.reason,
-        wait_sentence=facts.wait.sentence,
-        back_at=back_at,
-        waits_turn=waits_turn,
-    )
 
 
 def note_circuit(
@@ -118,27 +82,25 @@ class Passes:
     async def run(self, facts: Facts) -> float | None:
         """Return when this instance must be looked at again at the latest."""
         async with facts.busy:
-            return None if facts.gone else await self._run(facts)
-
-    async def _run(self, facts: Facts) -> float | None:
-        begun, before = boot_now(), facts.record
-        entries = await self._observe(facts)
-        observation, verdict = self._judge(facts, entries)
-        entries += note_circuit(facts, before, self._policy(facts).reconnect.breaker, time.time())
-        self.ladder.note_check(boot_now() - begun)
-        await self._record(facts, before, verdict, entries)
-        decided = boot_now()
-        step = await self._decide(facts, observation, verdict)
-        self.observer.checked("recovery", boot_now() - decided)
-        again = step.again
-        if step.plan is not None:
-            again = await self._act(facts, step, step.plan)
-        self.gate.queues.leave(facts.id, decided)
-        facts.observed, facts.shown = True, (facts.unit, facts.verdict)
-        self.registry.touch(facts)
-        if facts.instance.backend and facts.next_probe > boot_now():
-            again = facts.next_probe if again is None else min(again, facts.next_probe)
-        return again
+            if facts.gone:
+                return None
+            begun, before = boot_now(), facts.record
+            entries = await self._observe(facts)
+            observation, verdict = self._judge(facts, entries)
+            breaker = self._policy(facts).reconnect.breaker
+            entries += note_circuit(facts, before, breaker, time.time())
+            self.ladder.note_check(boot_now() - begun)
+            await self._record(facts, before, verdict, entries)
+            decided = boot_now()
+            step = await self._decide(facts, observation, verdict)
+            self.observer.checked("recovery", boot_now() - decided)
+            again = step.again if step.plan is None else await self._act(facts, step, step.plan)
+            self.gate.queues.leave(facts.id, decided)
+            facts.observed, facts.shown = True, (facts.unit, facts.verdict)
+            self.registry.touch(facts)
+            if facts.instance.backend and facts.next_probe > boot_now():
+                again = facts.next_probe if again is None else min(again, facts.next_probe)
+            return again
 
     def _policy(self, facts: Facts) -> HealthPolicy:
         return allow_for(self.settings.health_policy(), self.observer.backends.slack(facts))
@@ -147,7 +109,8 @@ class Passes:
         """Look at it; note what operators or its host did to its worker."""
         unit_before, known = facts.unit, facts.observed
         await observe(facts, self.observer)
-        self.executor.hold_to_limits(facts)
+        # Its settings may have changed, and its host have begun a run.
+        self.observer.host.limit_memory(facts.id, self.settings.memory_wall(facts))
         self.gate.note_look(facts)
         entries = self.recorder.note_operator(facts, facts.unit)
         if known:
@@ -174,13 +137,27 @@ class Passes:
         facts.wait = self.gate.ask(facts) or NO_WAIT
         if facts.wait.reason == UNREACHABLE:
             facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
-        observation = observation_of(
-            facts,
-            self.observer.host,
-            policy.reconnect,
+        now, now_wall = boot_now(), time.time()
+        earliest = not_before(facts.record, policy.reconnect, now, now_wall)
+        observation = Observation(
+            instance=facts.instance,
+            desired=facts.desired(self.observer.host.boot_id()),
+            record=facts.record,
+            unit=facts.unit,
+            at=now,
+            at_wall=now_wall,
+            linked_since=facts.run.linked_since,
+            claim=facts.run.claim,
+            probe=facts.run.probe,
+            files=facts.folder.files,
+            files_problem=facts.folder.problem,
+            memory_bytes=facts.run.memory_bytes,
+            not_before=now if facts.asked.try_at_once else earliest,
             signals=(*self.findings.signals(facts), *self.observer.backends.signals(facts)),
-            back_at=self.gate.reaching.back_at(facts),
+            wait_reason=facts.wait.reason,
+            wait_sentence=facts.wait.sentence,
             waits_turn=self.gate.queues.before(facts.id) is not None,
+            back_at=self.gate.reaching.back_at(facts),
         )
         if not facts.wait.reason and waits_for_network(observation):
             self.gate.reaching.doubt(facts)
