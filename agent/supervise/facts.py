@@ -34,6 +34,7 @@ from agent.core.model import (
 from agent.core.observed import desired_in
 from agent.core.recovery.proof import Kept
 from agent.core.recovery.repair import Repair
+from agent.core.recovery.stored import with_repair
 from agent.link.wire import Hello
 from agent.vault.identity import Identity
 
@@ -322,6 +323,11 @@ class Facts:
         """Let a pass that waits for the first claim go on."""
         if self.awaited is not None:
             self.awaited.set()
+
+    def take_repair(self, repair: Repair | None) -> None:
+        """The record has it too: the next agent goes on with it."""
+        self.repair.last = repair
+        self.record = with_repair(self.record, repair)
 
     def repair_ended(self) -> None:
         if self.repair.waiters is not None:

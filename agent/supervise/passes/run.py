@@ -27,7 +27,6 @@ from agent.core.reconnect import (
     not_before,
     spare_unreached,
 )
-from agent.core.recovery.stored import with_repair
 from agent.core.verdicts import as_asked
 from agent.failpoint import failpoint
 from agent.supervise.facts import NO_WAIT, Facts
@@ -232,8 +231,7 @@ class Passes:
         """Count the try, and write it down before it happens."""
         count = ""
         if plan.repair:
-            facts.repair.last = step.begun
-            facts.record = with_repair(facts.record, step.begun)
+            facts.take_repair(step.begun)
             facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
         else:
             count = self._count_try(facts, plan)
