@@ -33,7 +33,7 @@ from agent.supervise.periodic.learned import Learned
 from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
-from agent.supervise.requests.creation import Creation
+from agent.supervise.requests.orders import Creation
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
@@ -145,7 +145,7 @@ class Supervision:
     def _build_passes(self) -> None:
         """What a pass runs through, and the loops that run passes."""
         settings, host, findings = self.settings, self.ground.host, Findings(self.settings)
-        executor = Executor(self.seats, self.root, self.keeping, self.registry.save, settings)
+        executor = Executor(self.seats, self.root, self.keeping, self.registry, settings)
         self.ladder = Ladder(settings, executor, self.incidents, self.gate)
         recorder = Recorder(
             settings.health_policy,

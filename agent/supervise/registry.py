@@ -15,6 +15,7 @@ from agent.core.figures.durations import Durations
 from agent.core.figures.time_in_status import StatusTime
 from agent.core.findings import first_messages
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
+from agent.core.reasons import reason_of
 from agent.core.recovery.beginning import resume_repair
 from agent.core.recovery.repair import Repair
 from agent.core.recovery.stored import read_repair
@@ -25,11 +26,38 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RepairFacts
-from agent.supervise.identities import identity_of, says_the_same
 from agent.supervise.views import ViewSources, view_of
-from agent.vault.identity import OTHERS, replace_identity
+from agent.vault.identity import OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
 from agent.vault.trash import retire
+
+
+def identity_of(facts: Facts) -> Identity:
+    record = facts.record
+    return Identity(
+        facts.instance,
+        record.paired,
+        record.account,
+        ended=ended_of(facts),
+        override=record.override,
+        override_boot=record.override_boot,
+        generation=record.generation,
+        needs_passkey=record.needs_passkey,
+        of_wings=facts.of_wings,
+    )
+
+
+def says_the_same(written: Identity | None, wanted: Identity) -> bool:
+    if written is None:
+        return False
+    return replace(written, lineage="", generation=wanted.generation) == wanted
+
+
+def ended_of(facts: Facts) -> str:
+    """The reason of a final end, with which its worker must not log in; "" on a backend."""
+    code = "" if facts.instance.backend else facts.record.reason
+    return code if code and reason_of(code).final else ""
+
 
 log = logging.getLogger(__name__)
 

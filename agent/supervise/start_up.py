@@ -29,8 +29,7 @@ from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
-from agent.supervise.identities import identity_of, says_the_same
-from agent.supervise.registry import Registry
+from agent.supervise.registry import Registry, identity_of, says_the_same
 from agent.supervise.seats import Seats
 from agent.vault.check import look_at_session, read_linked
 from agent.vault.copies.snapshots import list_snapshots

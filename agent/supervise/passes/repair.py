@@ -117,7 +117,7 @@ class Ladder:
         if decision.kind is RecoveryKind.WAIT:
             facts.take_repair(repair)
             if repair != before:
-                await self.executor.save(facts, [])
+                await self.executor.registry.save(facts)
             return Step(again=boot_now() + max(decision.not_before_wall - now_wall, 0.0))
         if repair.over:
             return Step(again=await self._end(facts, before, repair, decision))
@@ -240,5 +240,5 @@ class Ladder:
         return None
 
     async def _say(self, facts: Facts, said: JournalEntry) -> None:
-        await self.executor.save(facts, [said])
+        await self.executor.registry.save(facts, [said])
         tell(said)
