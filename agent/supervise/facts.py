@@ -5,7 +5,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agent.core.figures.durations import Acknowledgements, Durations
@@ -295,8 +295,12 @@ class Facts:
             if before
             else 0.0,
         )
-        if claim.status is ConnectionStatus.CONNECTED and not same_status:
-            self.look_closely()
+        if claim.status is ConnectionStatus.CONNECTED and not (
+            same_status or self.instance.backend
+        ):
+            # It has just connected: probed at once, and deep, for its proof and for parts that its
+            # page lacks. A server's sessions have their own pace.
+            self.next_probe = self.next_deep = 0.0
         self.stirred()
         return before is None or _words(before.claim) != _words(claim)
 
@@ -312,12 +316,6 @@ class Facts:
         claim = self.run.claim
         if claim is not None and claim.claim.status is ConnectionStatus.CONNECTED:
             self.interrupted = True
-
-    def look_closely(self) -> None:
-        """It has just connected: probe it at once, and deep, for its proof and for parts that its
-        page lacks. A server's sessions have their own pace."""
-        if not self.instance.backend:
-            self.next_probe = self.next_deep = 0.0
 
     def stirred(self) -> None:
         """Let a pass that waits for the first claim go on."""
@@ -335,23 +333,10 @@ class Facts:
             self.repair.waiters = None
 
 
-def _words(claim: Claim) -> tuple[object, ...]:
-    """All of a claim but its age and the age of its proof."""
-    return (
-        claim.proof_age is not None,
-        claim.status,
-        claim.reason,
-        claim.phase,
-        claim.progress,
-        claim.paired,
-        claim.account,
-        claim.until_wall,
-        claim.raw,
-        claim.guess,
-        claim.useless,
-        claim.pairing_unknown,
-        claim.made_elsewhere,
-    )
+def _words(claim: Claim) -> Claim:
+    """All of a claim but its version, its age and the age of its proof."""
+    proved = None if claim.proof_age is None else 0.0
+    return replace(claim, proof_age=proved, still_for=0.0, version="")
 
 
 def _grew(before: ClaimFact | None, claim: Claim) -> bool:

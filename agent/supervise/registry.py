@@ -182,26 +182,7 @@ class Registry:
             facts.saved.identity, identity_of(facts)
         ):
             await self._write_identity(facts)
-        await self._save_record(facts, *entries)
-
-    async def _save_record(self, facts: Facts, *entries: JournalEntry) -> None:
-        record = facts.record
-        with self._writing(facts):
-            await self._store.save_record(facts.id, record, *entries)
-        facts.saved.record = record
-
-    @contextmanager
-    def _writing(self, facts: Facts) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            facts.saved.rows_behind = True
-            raise
-        else:
-            facts.saved.rows_behind = False
-        finally:
-            facts.shown = facts.unit, facts.verdict
-            self.touch(facts)
+        await self.save_row(facts, *entries, whole=False)
 
     async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save`, for a change of the instance itself."""
@@ -238,12 +219,24 @@ class Registry:
         facts.saved.identity_behind = not says_the_same(facts.saved.identity, identity_of(facts))
         self.touch(facts)
 
-    async def save_row(self, facts: Facts, *entries: JournalEntry) -> None:
-        """As `save_instance`, of what came from the identity file itself."""
-        instance, record = facts.instance, facts.record
-        with self._writing(facts):
-            await self._store.save_instance(instance, *entries, record=record)
-        facts.saved.instance, facts.saved.record = instance, record
+    async def save_row(self, facts: Facts, *entries: JournalEntry, whole: bool = True) -> None:
+        """As `save_instance`, of what came from the identity file itself. Not `whole`: of the
+        record alone."""
+        instance, record, saved = facts.instance, facts.record, facts.saved
+        try:
+            if whole:
+                await self._store.save_instance(instance, *entries, record=record)
+            else:
+                await self._store.save_record(facts.id, record, *entries)
+        except BaseException:
+            saved.rows_behind = True
+            raise
+        else:
+            saved.rows_behind, saved.record = False, record
+            saved.instance = instance if whole else saved.instance
+        finally:
+            facts.shown = facts.unit, facts.verdict
+            self.touch(facts)
 
     async def save_all(self, *, closing: bool) -> None:
         """Every record in one commit. `closing`: the agent itself ends the workers."""
@@ -252,7 +245,7 @@ class Registry:
                 # A worker found stopped in this same boot was stopped by an operator, unless the
                 # agent did it.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-        await asyncio.gather(*(self._save_record(facts) for facts in self.facts.values()))
+        await asyncio.gather(*(self.save_row(facts, whole=False) for facts in self.facts.values()))
 
     async def _write_identity(self, facts: Facts) -> None:
         async with facts.saved.writing:

@@ -233,7 +233,8 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
     """
     with carried(root, facts.id):
         if (root / facts.id).exists():
-            _note_own_files(root, facts)
+            with suppress(VaultError, OSError):  # a folder that cannot be read goes as it is
+                note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
             name = retire(root, facts.id, why).name
         else:
             name = next(
@@ -243,11 +244,6 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
         create(root, facts.instance)
         _give_back(root, facts)
     return name
-
-
-def _note_own_files(root: Path, facts: Facts) -> None:
-    with suppress(VaultError, OSError):  # a folder that cannot be read goes as it is
-        note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
 
 
 def _give_back(root: Path, facts: Facts) -> None:

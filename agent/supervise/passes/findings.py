@@ -105,15 +105,20 @@ class Findings:
                 return False
 
     def signals(self, facts: Facts) -> tuple[Signal, ...]:
-        now = boot_now()
+        now, since = boot_now(), facts.connected_since_wall
         signals = [
             judge_keys(facts, self.settings.config.crypto, now).signal,
             self._memory(facts, now),
-            self._silence(facts),
+            None if since is None else judge_silence(facts.inbound, since, time.time()),
             self._errors(facts, now),
-            _lacking(facts),
-            _folder(facts),
         ]
+        if facts.lacks:
+            words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
+            signals.append(Signal("page_incomplete", Health.DEGRADED, words))
+        if words := facts.run.folder_lost:
+            if facts.run.folder_deleted:
+                words += "; only that worker still has the pairing: restore a snapshot in its place"
+            signals.append(Signal(FOLDER_LOST, Health.DEGRADED, words))
         return tuple(signal for signal in signals if signal is not None)
 
     def watch_hour(self, facts: Facts) -> None:
@@ -209,11 +214,6 @@ class Findings:
         limit = self.settings.config.health.error_rate
         return facts.counters.error_rate.judge(errors, done, limit, LEAST_OPERATIONS)
 
-    def _silence(self, facts: Facts) -> Signal | None:
-        if facts.connected_since_wall is None:
-            return None
-        return judge_silence(facts.inbound, facts.connected_since_wall, time.time())
-
 
 WITH_TEXT = {
     "repair_step": Category.RECOVERY,
@@ -247,18 +247,14 @@ class Happenings:
             self.wake(facts.id)
         self.registry.touch(facts)
         if happening.kind in WITH_TEXT:
-            self.notes.write(_text_entry(facts, happening))
+            text, category = _text(happening.detail.get("text")), WITH_TEXT[happening.kind]
+            self.notes.write(JournalEntry(happening.kind, text, category, facts.id, time.time()))
         if happening.kind in PASSING and self.bus.wants(happening.kind):
             self.bus.publish_passing(_passing_entry(facts, happening))
 
     def attached(self, id: InstanceId) -> None:
         for hear in self.kept:
             hear(id)
-
-
-def _text_entry(facts: Facts, happening: Happening) -> JournalEntry:
-    sentence, category = _text(happening.detail.get("text")), WITH_TEXT[happening.kind]
-    return JournalEntry(happening.kind, sentence, category, facts.id, time.time())
 
 
 def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
@@ -288,22 +284,6 @@ def _note_first(facts: Facts, happening: Happening, *, readable: bool) -> bool:
     note = note_read if readable else note_unread
     facts.first_messages = note(before, _text(happening.detail.get("id"))[:64], time.time())
     return facts.first_messages.over
-
-
-def _lacking(facts: Facts) -> Signal | None:
-    if not facts.lacks:
-        return None
-    words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
-    return Signal("page_incomplete", Health.DEGRADED, words)
-
-
-def _folder(facts: Facts) -> Signal | None:
-    if not facts.run.folder_lost:
-        return None
-    words = facts.run.folder_lost
-    if facts.run.folder_deleted:
-        words += "; only that worker still has the pairing: restore a snapshot in its place"
-    return Signal(FOLDER_LOST, Health.DEGRADED, words)
 
 
 def _text(value: object) -> str:

@@ -12,7 +12,6 @@ from zlib import crc32
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.figures.session_figures import read_figures
-from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Claim,
     ConnectionStatus,
@@ -97,16 +96,14 @@ class Observer:
     attached: Callable[[InstanceId], None] | None = None
     """Called when a link to a session's own worker is open; None: no part asked for it."""
 
-    @property
-    def health(self) -> HealthPolicy:
-        return self.settings.config.health
-
 
 async def observe(facts: Facts, observer: Observer) -> None:
     """Look at everything that can be looked at now, each look with its own deadline."""
     note_unit(facts, await observer.host.status(facts.id))
     await _attach_if_it_runs(facts, observer)
-    await _probe_if_due(facts, observer)
+    now = boot_now()
+    if facts.link is not None and now >= facts.next_probe and observer.backends.may_ask(facts):
+        await probe(facts, observer, deep=now >= facts.next_deep)
     if facts.instance.backend:
         # Its server has its files; what its worker says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
@@ -190,14 +187,10 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         observer.attached(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
+    # Spread over an interval: hundreds of workers would answer at once.
+    first = observer.first_probe + share_of(facts.id) * observer.settings.config.health.interval / 3
     # A worker that ran before the agent counts as adopted once it answered a probe.
-    facts.next_probe = _first_probe(facts, observer) if facts.observed else 0.0
-
-
-def _first_probe(facts: Facts, observer: Observer) -> float:
-    """Spread over an interval: hundreds of workers would answer at once."""
-    spread = share_of(facts.id) * observer.health.interval / 3
-    return max(facts.next_probe, observer.first_probe + spread)
+    facts.next_probe = max(facts.next_probe, first) if facts.observed else 0.0
 
 
 async def _wait_for_first_words(facts: Facts) -> None:
@@ -248,26 +241,19 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
     return Listener(on_claim, on_happening, on_close)
 
 
-async def _probe_if_due(facts: Facts, observer: Observer) -> None:
-    now = boot_now()
-    if facts.link is None or now < facts.next_probe or not observer.backends.may_ask(facts):
-        return
-    await probe(facts, observer, deep=now >= facts.next_deep)
-
-
 async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None:
     """Ask the engine through its worker; an answer is a fact, and so is silence."""
     link = facts.link
     if link is None:
         return
-    begun, rules = boot_now(), observer.health
+    begun, rules = boot_now(), observer.settings.config.health
     if deep:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
     interval = probe_interval(facts, begun, rules.interval)
     facts.next_probe = next_look(facts.id, facts.next_probe, begun, interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
     try:
-        answer = await link.call("probe", {"deep": deep}, timeout=observer.health.timeout)
+        answer = await link.call("probe", {"deep": deep}, timeout=rules.timeout)
         claim = parse_claim(answer.get("claim"))
     except (EngineError, LinkError) as error:
         if error.code == BACKEND_DOWN:
@@ -289,7 +275,7 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
             disagrees = detail.get("disagrees")
             facts.disagrees = disagrees[:200] if isinstance(disagrees, str) else ""
         elif facts.disagrees:
-            facts.next_deep = begun + observer.health.interval
+            facts.next_deep = begun + rules.interval
         if isinstance(proxy := detail.get("proxy", ""), str):
             facts.proxy = proxy[:200]
         # Parts are missing while the page loads.

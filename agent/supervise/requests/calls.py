@@ -137,7 +137,11 @@ class Calls:
             facts.counters.messages["failed"] += 1
             self._registry.touch(facts)
             raise _unsent(facts, error) from error
-        _note_sent(facts, answer.get("id"), begun)
+        sent = answer.get("id")
+        if isinstance(sent, str) and sent:
+            took = facts.acknowledgements.note_sent(sent[:64], begun)
+            if took is not None:
+                facts.durations.note("acknowledgement", took)
         if answer.get("outcome") == "unknown":
             raise _unknown(id, answer.get("cause") or "WhatsApp did not confirm it")
         return answer
@@ -271,13 +275,6 @@ def _refuse_other_account(facts: Facts) -> None:
     if fact is not None and is_other_account(facts.instance, facts.record, fact.claim):
         why = reason_of(OTHER_ACCOUNT).in_full(facts.id)
         raise Refused(f"cannot send with {facts.id}: {why}", code=OTHER_ACCOUNT)
-
-
-def _note_sent(facts: Facts, id: Any, begun: float) -> None:
-    if isinstance(id, str) and id:
-        took = facts.acknowledgements.note_sent(id[:64], begun)
-        if took is not None:
-            facts.durations.note("acknowledgement", took)
 
 
 def _because(facts: Facts, error: EngineError) -> EngineError:
