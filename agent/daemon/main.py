@@ -221,7 +221,7 @@ class Daemon:
             await load_instances(registry, store, root, self._config.instance, older=older)
             await supervision.backends.take_over(self._config.backend)
             await supervision.packs.take_over(self._config.agent.state_path / "run-packs")
-            for id in await line_up(registry, supervision.seats, supervision.room):
+            for id in await line_up(registry, supervision.seats, supervision.gate):
                 self._wakes.wake(id)
             await supervision.handover.take_over()
             supervision.figures.repairs_before = supervision.figures.repairs()

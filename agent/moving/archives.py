@@ -18,8 +18,8 @@ from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
 from agent.supervise.assemble import Supervision
 from agent.supervise.facts import Facts
-from agent.supervise.identities import identity_of
-from agent.supervise.requests.creation import check_among_others, check_settings_of
+from agent.supervise.registry import identity_of
+from agent.supervise.requests.orders import check_among_others, check_settings_of
 from agent.supervise.story import entry
 from agent.vault.archives.pack import Packed, export_snapshot
 from agent.vault.archives.unpack import Arrived, read_archive_manifest, unpack

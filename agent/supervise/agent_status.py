@@ -17,12 +17,12 @@ from agent.link.client import RULES, LinkStats
 from agent.store.connect import TROUBLES
 from agent.store.database import Store
 from agent.supervise.facts import Facts
+from agent.supervise.gate import Queues
+from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
-from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.queues import Queues
 
 LAG_EVERY = 1.0
 _NO_ERRORS = dict.fromkeys(TROUBLES, 0)
@@ -54,7 +54,7 @@ class StatusFigures:
     ladder: Ladder
     settings: Settings
     checks: CheckTimes
-    gates: Queues
+    queues: Queues
     database: Path
     repairs_before: RepairStatistics = field(init=False, default_factory=RepairStatistics)
     """What an agent that was killed had counted: part of the statistics, not of /metrics."""
@@ -111,7 +111,7 @@ class StatusFigures:
             repairs=self.repairs(),
             repairs_before=self.repairs_before,
             durations=self.registry.durations,
-            waiting_starts=self.gates.waiting,
+            waiting_starts=self.queues.waiting,
             db_bytes=_size_of(self.database),
             checks=self.checks.all(),
             config_read_wall=self.settings.read_wall,

@@ -18,29 +18,25 @@ from agent.supervise.agent_status import CheckTimes, StatusFigures
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
+from agent.supervise.gate import Gate
+from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.packs import Packs
 from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import Findings
-from agent.supervise.passes.happenings import Happenings
+from agent.supervise.passes.findings import Findings, Happenings
 from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
-from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.periodic.key_check import KeyCheck
 from agent.supervise.periodic.learned import Learned
 from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
-from agent.supervise.requests.creation import Creation
+from agent.supervise.requests.orders import Creation
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
-from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.memory import MemoryRoom
-from agent.supervise.turns.queues import Queues
-from agent.supervise.turns.turns import Turns
 from agent.supervise.views import ViewSources
 
 PASSES_AT_ONCE = 256
@@ -67,12 +63,12 @@ class Supervision:
         self._facts: dict[InstanceId, Facts] = {}
         self._notes, self._link_stats, self._checks = Notes(ground.store), LinkStats(), CheckTimes()
         self.trends = open_trends()
-        self._build_turns(config)
+        self._build_gate(config)
         self._build_sessions()
         self._build_passes()
         self._build_periodic()
 
-    def _build_turns(self, config: Config) -> None:
+    def _build_gate(self, config: Config) -> None:
         """What may have to be waited for."""
         settings, host, wake = self.settings, self.ground.host, self.wake
         self.backends = Backends(
@@ -102,23 +98,19 @@ class Supervision:
             way_out=lambda its: its.proxy if its.instance.backend else self.reaching.way_out(its),
             reconnect=lambda: settings.config.reconnect,
         )
-        limit, budget, wanted = settings.memory_limit, settings.memory_budget, self.incidents.wanted
-        self.room = MemoryRoom(limit=limit, budget=budget, wanted=wanted, wake=wake)
-        gates = Queues(
-            settings.start_policy,
-            settings.remote_start_policy,
+        self.gate = Gate(
+            settings=settings,
+            backends=self.backends,
+            reaching=self.reaching,
+            incidents=self.incidents,
             wake=wake,
-            idle=settings.machine_is_idle,
-            jitter=lambda: random.uniform(0.0, settings.config.start.stagger / 2),
         )
-        ask, why_away = self.backends.ask, self.backends.why_away
-        self._turns = Turns(gates, self.room, self.reaching, ask, why_away)
 
     def _build_sessions(self) -> None:
         """The sessions, and those who act on them."""
         settings, store, root = self.settings, self.ground.store, self.root
         has, version = self.incidents.has, self.backends.server_version
-        sources = ViewSources(self.ground.host, self._turns, settings, has, version)
+        sources = ViewSources(self.ground.host, self.gate, settings, has, version)
         self.registry = Registry(store, sources, root, self._facts)
         self.on_kept: list[Callable[[InstanceId], None]] = []
         """Hear that a worker kept more messages, or was connected and may have."""
@@ -127,7 +119,7 @@ class Supervision:
         self.registry.declared = lambda its: declared_for(settings.config, its)
         self.registry.check = lambda its, all: check_declared(settings.config, its, all)
         self.creation = Creation(
-            registry=self.registry, backends=self.backends, room=self.room, wake=self.wake
+            registry=self.registry, backends=self.backends, gate=self.gate, wake=self.wake
         )
         self.backends.create = self.creation.create
         self.packs = Packs(
@@ -138,7 +130,7 @@ class Supervision:
             link_stats=self._link_stats,
         )
         self.seats = Seats(
-            self.ground.host, self.packs, self.backends, self._facts, self._turns.gates.no_login
+            self.ground.host, self.packs, self.backends, self._facts, self.gate.queues.no_login
         )
         self.keeping = Snapshots(
             self.registry,
@@ -153,9 +145,8 @@ class Supervision:
     def _build_passes(self) -> None:
         """What a pass runs through, and the loops that run passes."""
         settings, host, findings = self.settings, self.ground.host, Findings(self.settings)
-        executor = Executor(self.seats, self.root, self.keeping, self.registry.save, settings)
-        waits = WaitReasons(self.backends, self._turns, self.incidents)
-        self.ladder = Ladder(settings, executor, self.incidents, waits)
+        executor = Executor(self.seats, self.root, self.keeping, self.registry, settings)
+        self.ladder = Ladder(settings, executor, self.incidents, self.gate)
         recorder = Recorder(
             settings.health_policy,
             host.boot_id(),
@@ -168,13 +159,12 @@ class Supervision:
             self._observer(findings),
             executor,
             recorder,
-            self._turns,
+            self.gate,
             self.ladder,
             self.incidents,
             findings,
             settings,
             self.registry,
-            waits,
         )
         self.loop = Loop(
             self.ground.wakes,
@@ -197,7 +187,7 @@ class Supervision:
             ladder=self.ladder,
             settings=settings,
             checks=self._checks,
-            gates=self._turns.gates,
+            queues=self.gate.queues,
             database=store.path,
         )
         self.sampler = UsageSampler(
@@ -267,7 +257,7 @@ class Supervision:
         self.incidents.succeeded(facts)
 
     def forget(self, id: InstanceId) -> None:
-        self._turns.forget(id)
+        self.gate.forget(id)
         self.loop.forget(id)
         self.incidents.forget(id)
         for forget in self.on_forget:

@@ -51,10 +51,6 @@ class Devices:
                 )
             yield
 
-    async def _linked(self, facts: Facts) -> Linked:
-        engine = facts.instance.engine
-        return await asyncio.to_thread(read_linked, self._root, facts.id, engine)
-
     async def whose(self, id: InstanceId, engine: str) -> InstanceId | None:
         """The other instance that was linked to the account of the files in this one's folder."""
         account = (await asyncio.to_thread(read_linked, self._root, id, engine)).account
@@ -73,6 +69,7 @@ class Devices:
                 continue
             if account and linked.account and account != linked.account:
                 continue
-            if (await self._linked(facts)).device == linked.device:
+            its = await asyncio.to_thread(read_linked, self._root, facts.id, instance.engine)
+            if its.device == linked.device:
                 return instance.id
         return None

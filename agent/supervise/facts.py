@@ -3,9 +3,9 @@ of the link and the host write here and wake the loop; the pass reads."""
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agent.core.figures.durations import Acknowledgements, Durations
@@ -34,6 +34,7 @@ from agent.core.model import (
 from agent.core.observed import desired_in
 from agent.core.recovery.proof import Kept
 from agent.core.recovery.repair import Repair
+from agent.core.recovery.stored import with_repair
 from agent.link.wire import Hello
 from agent.vault.identity import Identity
 
@@ -50,34 +51,7 @@ class WorkerLink(Protocol):
 
 
 WINDOW = 300.0
-"""Seconds that the mean covers."""
-_STRETCH = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class RecentTimes:
-    stretches: tuple[tuple[float, int, float], ...] = ()
-    """When each stretch began, how many answers came in it, and the seconds they took together."""
-
-    def note(self, seconds: float, now: float) -> "RecentTimes":
-        begun = now - now % _STRETCH
-        kept, count, total = _within(self.stretches, now), 0, 0.0
-        if kept and kept[-1][0] == begun:
-            *older, (_, count, total) = kept
-            kept = tuple(older)
-        return RecentTimes((*kept, (begun, count + 1, total + seconds)))
-
-    def mean(self, now: float) -> float | None:
-        """Seconds, of the window by whole stretches; None: no probe was answered in it."""
-        kept = _within(self.stretches, now)
-        count = sum(count for _, count, _ in kept)
-        return sum(total for _, _, total in kept) / count if count else None
-
-
-def _within(
-    stretches: tuple[tuple[float, int, float], ...], now: float
-) -> tuple[tuple[float, int, float], ...]:
-    return tuple(stretch for stretch in stretches if now - WINDOW < stretch[0] <= now)
+"""Seconds that the mean time of an answer covers."""
 
 
 @dataclass(slots=True)
@@ -99,8 +73,13 @@ class Counters:
     repair_seconds: float = 0.0
     probes: int = 0
     probe_seconds: float = 0.0
-    recent_times: RecentTimes = field(default_factory=RecentTimes)
-    """Of the answered probes."""
+    answers: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=10))
+    """When the last probes were answered, and in how many seconds."""
+
+    def mean_answer(self, now: float) -> float | None:
+        """Seconds; None: no probe was answered within WINDOW."""
+        lately = [seconds for at, seconds in self.answers if now - at <= WINDOW]
+        return sum(lately) / len(lately) if lately else None
 
 
 @dataclass(slots=True)
@@ -200,6 +179,19 @@ class SavedFacts:
     """Locked while the identity file is written: the newest state must be written last."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    reason: str = ""
+    """A word of WAIT_SENTENCES; "" = it does not wait."""
+    sentence: str = ""
+    """The reason with its numbers; "" = WAIT_SENTENCES says enough."""
+    again: float = 0.0
+    """Boot time at which to ask again at the latest."""
+
+
+NO_WAIT = Wait()
+
+
 @dataclass(slots=True)
 class Facts:
     """Times are of the boot clock unless the name says `wall`."""
@@ -218,8 +210,8 @@ class Facts:
     shown: tuple[UnitStatus, HealthVerdict | None] = (UNIT_ABSENT, None)
     """Unit and verdict as views show them: those of the record that was saved last."""
     sentence: str = ""
-    wait_reason: str = ""
-    """Why it waits for others, as of the last pass."""
+    wait: Wait = NO_WAIT
+    """Why it waits for something other than itself, as of the last pass."""
     link: WorkerLink | None = None
     awaited: asyncio.Event | None = None
     """Set at the next claim or at the link's end; None while no pass waits for it."""
@@ -303,8 +295,12 @@ class Facts:
             if before
             else 0.0,
         )
-        if claim.status is ConnectionStatus.CONNECTED and not same_status:
-            self.look_closely()
+        if claim.status is ConnectionStatus.CONNECTED and not (
+            same_status or self.instance.backend
+        ):
+            # It has just connected: probed at once, and deep, for its proof and for parts that its
+            # page lacks. A server's sessions have their own pace.
+            self.next_probe = self.next_deep = 0.0
         self.stirred()
         return before is None or _words(before.claim) != _words(claim)
 
@@ -321,16 +317,15 @@ class Facts:
         if claim is not None and claim.claim.status is ConnectionStatus.CONNECTED:
             self.interrupted = True
 
-    def look_closely(self) -> None:
-        """It has just connected: probe it at once, and deep, for its proof and for parts that its
-        page lacks. A server's sessions have their own pace."""
-        if not self.instance.backend:
-            self.next_probe = self.next_deep = 0.0
-
     def stirred(self) -> None:
         """Let a pass that waits for the first claim go on."""
         if self.awaited is not None:
             self.awaited.set()
+
+    def take_repair(self, repair: Repair | None) -> None:
+        """The record has it too: the next agent goes on with it."""
+        self.repair.last = repair
+        self.record = with_repair(self.record, repair)
 
     def repair_ended(self) -> None:
         if self.repair.waiters is not None:
@@ -338,23 +333,10 @@ class Facts:
             self.repair.waiters = None
 
 
-def _words(claim: Claim) -> tuple[object, ...]:
-    """All of a claim but its age and the age of its proof."""
-    return (
-        claim.proof_age is not None,
-        claim.status,
-        claim.reason,
-        claim.phase,
-        claim.progress,
-        claim.paired,
-        claim.account,
-        claim.until_wall,
-        claim.raw,
-        claim.guess,
-        claim.useless,
-        claim.pairing_unknown,
-        claim.made_elsewhere,
-    )
+def _words(claim: Claim) -> Claim:
+    """All of a claim but its version, its age and the age of its proof."""
+    proved = None if claim.proof_age is None else 0.0
+    return replace(claim, proof_age=proved, still_for=0.0, version="")
 
 
 def _grew(before: ClaimFact | None, claim: Claim) -> bool:

@@ -29,9 +29,8 @@ LOOK_EVERY, LOOK_TIMEOUT = 3.0, 3.0
 """The longest time between two looks; what one may take."""
 LOOK_FIRST, GROWTH = 1.0, 1.5
 """From the first look that failed to the next; how much longer each pause is."""
-FRESH, DOUBTED = 5.0, 10.0
-"""For how long a good look, or a connection, stays valid; the longest time between two tries that
-fail although the looks are good."""
+FRESH = 5.0
+"""For how long a good look, or a connection, stays valid."""
 BLIND, NEXT_BLIND = 300.0, 3.0
 """After so long one session tries although the looks fail; how much longer each pause is."""
 UNSEEN_FIRST, UNSEEN_LONGEST = 5.0, 60.0
@@ -68,10 +67,6 @@ class Reach:
     tries: int = 0
     """Tries in spite of failed looks, since it is away."""
     tried_at: float = 0.0
-    alarms: int = 0
-    """Tries in a row that failed although the looks were good."""
-    try_at: float = 0.0
-    """No try before this moment, because of those."""
 
     @property
     def away(self) -> bool:
@@ -79,9 +74,9 @@ class Reach:
 
     @property
     def next_moment(self) -> float:
-        """When a session that waits may ask again at the latest."""
+        """While it is away: when a session tries in spite of it."""
         if self.away_since is None or self.blind:
-            return self.try_at
+            return 0.0
         begun = self.tried_at if self.tries else self.away_since
         if self.seen:
             return begun + BLIND * NEXT_BLIND ** min(self.tries, 16)
@@ -100,7 +95,7 @@ class Reach:
     def look_was_good(self, now: float) -> None:
         """Waiting sessions may try at once."""
         if self.away_since is not None:
-            self.back_at = self.try_at = now
+            self.back_at = now
         self.well_at, self.away_since, self.cause, self.looks = now, None, "", 0
         self.seen, self.blind, self.tries = True, False, 0
 
@@ -114,15 +109,13 @@ class Reach:
 
     def connected(self, now: float) -> None:
         """A session that needs it is connected."""
-        self.well_at, self.alarms = now, 0
-        if self.away_since is None:
-            self.try_at = 0.0
-        else:
+        self.well_at = now
+        if self.away_since is not None:
             # The looks fail and the sessions connect: looks from here cannot see this address.
             self.blind, self.back_at, self.tries = True, now, 0
 
-    def failed(self, code: str, now: float, *, tried: bool) -> None:
-        """A session lost its connection, or a try of the agent (`tried`) failed."""
+    def failed(self, code: str, now: float) -> None:
+        """A session lost its connection, or a try of the agent failed."""
         if code in REACHED_CODES:
             self.connected(now)
         elif code not in NETWORK_CODES or self.away:
@@ -132,9 +125,6 @@ class Reach:
             self.blind, self.well_at, self.look_at = False, None, now
         else:
             self.well_at = None
-            if tried and now >= self.try_at:
-                self.alarms += 1
-                self.try_at = now + min(2.0 ** min(self.alarms, 16), DOUBTED)
 
     def route_changed(self, now: float) -> None:
         """It may be away, or back, at any moment."""
@@ -219,7 +209,7 @@ class Reaching:
         """The session's connection was lost, or a try failed; its record has counted that."""
         if (reach := self._reach(facts)) is None:
             return
-        reach.failed(code, boot_now(), tried=facts.record.attempts > 0)
+        reach.failed(code, boot_now())
         if code in NETWORK_CODES and not reach.away:
             # Look before its own delay is over: an address that is away costs no attempt.
             self._look_for(reach, facts, LOOKS_APART)

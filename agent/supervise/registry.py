@@ -15,6 +15,7 @@ from agent.core.figures.durations import Durations
 from agent.core.figures.time_in_status import StatusTime
 from agent.core.findings import first_messages
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
+from agent.core.reasons import reason_of
 from agent.core.recovery.beginning import resume_repair
 from agent.core.recovery.repair import Repair
 from agent.core.recovery.stored import read_repair
@@ -25,26 +26,37 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RepairFacts
-from agent.supervise.identities import identity_of, says_the_same
 from agent.supervise.views import ViewSources, view_of
-from agent.vault.identity import OTHERS, replace_identity
+from agent.vault.identity import OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
 from agent.vault.trash import retire
 
 
-class ToldOnce:
-    def __init__(self) -> None:
-        self._causes: dict[InstanceId, str] = {}
+def identity_of(facts: Facts) -> Identity:
+    record = facts.record
+    return Identity(
+        facts.instance,
+        record.paired,
+        record.account,
+        ended=ended_of(facts),
+        override=record.override,
+        override_boot=record.override_boot,
+        generation=record.generation,
+        needs_passkey=record.needs_passkey,
+        of_wings=facts.of_wings,
+    )
 
-    def warn(self, id: InstanceId, cause: str) -> None:
-        """Where no session has this cause yet."""
-        told = cause in self._causes.values()
-        self._causes[id] = cause
-        if not told:
-            bound(Category.SESSION, id).warning("%s", cause)
 
-    def over(self, id: InstanceId) -> None:
-        self._causes.pop(id, None)
+def says_the_same(written: Identity | None, wanted: Identity) -> bool:
+    if written is None:
+        return False
+    return replace(written, lineage="", generation=wanted.generation) == wanted
+
+
+def ended_of(facts: Facts) -> str:
+    """The reason of a final end, with which its worker must not log in; "" on a backend."""
+    code = "" if facts.instance.backend else facts.record.reason
+    return code if code and reason_of(code).final else ""
 
 
 log = logging.getLogger(__name__)
@@ -73,7 +85,8 @@ class Registry:
         """InvalidRequest where it names what agent.toml does not have."""
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: dict[InstanceId, None] = {}
-        self._unwritten = ToldOnce()
+        self._unwritten: dict[InstanceId, str] = {}
+        """Why identity files could not be written; one warning for each cause."""
         self._store = store
         self._sources = sources
         self._session_root = session_root
@@ -135,7 +148,7 @@ class Registry:
         self.facts.pop(facts.id, None)
         self._views.pop(facts.id, None)
         self._stale.pop(facts.id, None)
-        self._unwritten.over(facts.id)
+        self._unwritten.pop(facts.id, None)
 
     def get(self, id: InstanceId) -> Facts:
         facts = self.facts.get(id)
@@ -169,26 +182,7 @@ class Registry:
             facts.saved.identity, identity_of(facts)
         ):
             await self._write_identity(facts)
-        await self._save_record(facts, *entries)
-
-    async def _save_record(self, facts: Facts, *entries: JournalEntry) -> None:
-        record = facts.record
-        with self._writing(facts):
-            await self._store.save_record(facts.id, record, *entries)
-        facts.saved.record = record
-
-    @contextmanager
-    def _writing(self, facts: Facts) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            facts.saved.rows_behind = True
-            raise
-        else:
-            facts.saved.rows_behind = False
-        finally:
-            facts.shown = facts.unit, facts.verdict
-            self.touch(facts)
+        await self.save_row(facts, *entries, whole=False)
 
     async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save`, for a change of the instance itself."""
@@ -225,12 +219,24 @@ class Registry:
         facts.saved.identity_behind = not says_the_same(facts.saved.identity, identity_of(facts))
         self.touch(facts)
 
-    async def save_row(self, facts: Facts, *entries: JournalEntry) -> None:
-        """As `save_instance`, of what came from the identity file itself."""
-        instance, record = facts.instance, facts.record
-        with self._writing(facts):
-            await self._store.save_instance(instance, *entries, record=record)
-        facts.saved.instance, facts.saved.record = instance, record
+    async def save_row(self, facts: Facts, *entries: JournalEntry, whole: bool = True) -> None:
+        """As `save_instance`, of what came from the identity file itself. Not `whole`: of the
+        record alone."""
+        instance, record, saved = facts.instance, facts.record, facts.saved
+        try:
+            if whole:
+                await self._store.save_instance(instance, *entries, record=record)
+            else:
+                await self._store.save_record(facts.id, record, *entries)
+        except BaseException:
+            saved.rows_behind = True
+            raise
+        else:
+            saved.rows_behind, saved.record = False, record
+            saved.instance = instance if whole else saved.instance
+        finally:
+            facts.shown = facts.unit, facts.verdict
+            self.touch(facts)
 
     async def save_all(self, *, closing: bool) -> None:
         """Every record in one commit. `closing`: the agent itself ends the workers."""
@@ -239,7 +245,7 @@ class Registry:
                 # A worker found stopped in this same boot was stopped by an operator, unless the
                 # agent did it.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-        await asyncio.gather(*(self._save_record(facts) for facts in self.facts.values()))
+        await asyncio.gather(*(self.save_row(facts, whole=False) for facts in self.facts.values()))
 
     async def _write_identity(self, facts: Facts) -> None:
         async with facts.saved.writing:
@@ -254,10 +260,13 @@ class Registry:
                 # The database has it and counts as newer; each save tries the file again.
                 facts.saved.identity_behind = True
                 if error.code != OTHERS:  # its verdict says so
-                    self._unwritten.warn(facts.id, f"cannot write its identity file: {error}")
+                    cause = f"cannot write its identity file: {error}"
+                    if cause not in self._unwritten.values():
+                        bound(Category.SESSION, facts.id).warning("%s", cause)
+                    self._unwritten[facts.id] = cause
             else:
                 facts.saved.identity = identity
-                self._unwritten.over(facts.id)
+                self._unwritten.pop(facts.id, None)
 
 
 def _asked_for(instance: Instance) -> Instance:

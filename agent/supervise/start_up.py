@@ -28,10 +28,9 @@ from agent.instance_file import NAME
 from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.identities import identity_of, says_the_same
-from agent.supervise.registry import Registry
+from agent.supervise.gate import Gate
+from agent.supervise.registry import Registry, identity_of, says_the_same
 from agent.supervise.seats import Seats
-from agent.supervise.turns.memory import MemoryRoom
 from agent.vault.check import look_at_session, read_linked
 from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.folder import SESSION
@@ -100,13 +99,13 @@ async def load_instances(
     await _lay_out_missing(registry, store, session_root)
 
 
-async def line_up(registry: Registry, host: Seats, room: MemoryRoom) -> list[InstanceId]:
+async def line_up(registry: Registry, host: Seats, gate: Gate) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     all_facts = list(registry.facts.values())
     for facts in all_facts:
         if facts.id in running:
-            room.promise(facts)  # before the first pass: no other start may take its memory
+            gate.promise(facts)  # before the first pass: no other start may take its memory
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
     # Asked for together, so that one commit has all.
     await asyncio.gather(

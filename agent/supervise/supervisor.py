@@ -3,7 +3,6 @@
 from agent.supervise.assemble import Supervision
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.deletion import Deletion
-from agent.supervise.requests.moments import Moments
 from agent.supervise.requests.orders import Orders
 from agent.supervise.requests.repairs import Checking, Repairs
 from agent.supervise.requests.set_up import SettingUp
@@ -22,10 +21,9 @@ class Supervisor:
         self.keeping, self.creation = base.keeping, base.creation
         self.backends = base.backends
         self.asking = Calls(registry, store, wake)
-        self.moments = Moments(self.asking)
-        self.send, self.find = self.asking.send, self.moments.find
+        self.send, self.find = self.asking.send, self.asking.find
         self.checking = Checking(registry, base.passes, wake, at_once=CHECKS_AT_ONCE)
-        self.orders = Orders(registry, base.seats, base.room, self.asking, wake)
+        self.orders = Orders(registry, base.seats, base.gate, self.asking, wake)
         self.repairs = Repairs(
             registry=registry,
             host=host,
@@ -47,7 +45,6 @@ class Supervisor:
             repairs=self.repairs,
             registry=registry,
             host=host,
-            incidents=base.incidents,
             asking=self.asking,
             create=base.creation.create,
             enable=self.orders.enable,

@@ -20,8 +20,8 @@ from agent.core.view import (
 from agent.engines.catalog import entry_of
 from agent.host.base import Host
 from agent.supervise.facts import Facts, SavedFacts
+from agent.supervise.gate import Gate
 from agent.supervise.settings import Settings
-from agent.supervise.turns.turns import Turns
 
 NOT_LOOKED_YET = HealthVerdict(
     Health.NOT_FOUND,
@@ -36,7 +36,7 @@ _NO_RATE = PerMinute()
 @dataclass(frozen=True, slots=True)
 class ViewSources:
     host: Host
-    turns: Turns
+    gate: Gate
     settings: Settings
     in_incident: Callable[[Facts], bool]
     server_version: Callable[[str], str]
@@ -91,18 +91,18 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
         enabled_by_operator=facts.enabled_by_operator,
         probes=facts.counters.probes,
         probe_seconds=facts.counters.probe_seconds,
-        response_seconds=facts.counters.recent_times.mean(now),
+        response_seconds=facts.counters.mean_answer(now),
         seen_wall=now_wall,
         circuit=breaker.state(now_wall, rules).value,
         circuit_opens_wall=now_wall + opens_in if opens_in else None,
         repair=facts.repair.last,
         kept=facts.repair.kept,
-        wait_reason=facts.wait_reason
-        if desired.should_run and is_waiting(verdict, facts.wait_reason)
+        wait_reason=facts.wait.reason
+        if desired.should_run and is_waiting(verdict, facts.wait.reason)
         else "",
         in_incident=sources.in_incident(facts),
-        wait_sentence=sources.turns.says(facts),
-        turns_before=sources.turns.gates.before(facts.id),
+        wait_sentence=facts.wait.sentence,
+        turns_before=sources.gate.queues.before(facts.id),
         crypto_operations=decrypted,
         crypto_lately=judge_crypto(facts.crypto, sources.settings.config.crypto, now).errors,
         repair_steps=dict(facts.counters.repair_steps),

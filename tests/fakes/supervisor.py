@@ -148,7 +148,7 @@ class FakeRepairs:
 
 class FakeSupervisor:
     def __init__(self) -> None:
-        self.orders = self.creation = self.deletion = self.asking = self.moments = self
+        self.orders = self.creation = self.deletion = self.asking = self
         self.checking = self.setting_up = self
         self.bus = EventBus(limit=1000)
         self.keeping = FakeKeeping(self)

@@ -21,7 +21,7 @@ from agent.core.recovery.beginning import begin_repair
 from agent.core.recovery.proof import Kept
 from agent.core.recovery.repair import Ending, Goal
 from agent.errors import TryLater
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Wait
 from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs
 from tests.conftest import Eventually
 
@@ -63,7 +63,7 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
         "registry": SimpleNamespace(get=lambda _: facts, save=save, order=nullcontext),
         "host": SimpleNamespace(boot_id=lambda: "boot"),
         "ladder": SimpleNamespace(request=request),
-        "incidents": SimpleNamespace(),
+        "incidents": SimpleNamespace(fellows=lambda _: ()),
         "checking": SimpleNamespace(check_now=check_now),
         "wake": lambda _: None,
     }
@@ -95,7 +95,7 @@ async def test_a_repair_whose_server_answers_no_check_is_answered_in_time_and_be
 async def test_no_repair_of_a_session_begins_while_its_server_is_away(
     repairs: Repairs, facts: Facts, *, word: str
 ) -> None:
-    facts.wait_reason, facts.sentence = "backend_down", "its backend is down"
+    facts.wait, facts.sentence = Wait("backend_down"), "its backend is down"
     with pytest.raises(TryLater, match="its backend is down") as refused:
         await ask(repairs, word, wait=0)
     assert refused.value.code == "backend_down"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from agent.core.admission import ABSENT, ASK_AGAIN, StartPolicy
 from agent.core.model import InstanceId
-from agent.supervise.turns.queues import Queues
+from agent.supervise.gate import Queues
 
 A, B, C = (InstanceId(name) for name in "abc")
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,9 +15,8 @@ from agent.core.model import (
     InstanceId,
     SessionRecord,
 )
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Wait
 from agent.supervise.settings import Settings
-from agent.supervise.turns.turns import Turns
 from agent.supervise.views import ViewSources, view_of
 
 
@@ -30,10 +30,9 @@ class NobodyWaits:
         return None
 
 
-TURNS = Turns(NobodyWaits(), None, None, None, None)  # type: ignore[arg-type]
 SOURCES = ViewSources(
     AnyHost(),  # type: ignore[arg-type]
-    TURNS,
+    SimpleNamespace(queues=NobodyWaits()),  # type: ignore[arg-type]
     Settings(Config()),
     lambda facts: False,
     lambda backend: f"{backend} 2.3.7",
@@ -69,7 +68,7 @@ async def test_an_outage_is_shown_only_for_sessions_that_wait_for_its_end(verdic
     facts = Facts(Instance(InstanceId("a"), "sandbox", True), SessionRecord())
     judged = HealthVerdict(Health(verdict), ConnectionStatus.RECONNECTING, reason, "so")
     facts.shown = (facts.unit, judged)
-    facts.wait_reason = "network_down"
+    facts.wait = Wait("network_down")
     assert view_of(facts, SOURCES).wait_reason == ("network_down" if told else "")
     facts.instance = replace(facts.instance, enabled=False)
     assert view_of(facts, SOURCES).wait_reason == ""

@@ -54,29 +54,10 @@ def test_while_the_looks_fail_no_session_tries_and_the_first_good_look_frees_all
     assert (reach.away, reach.back_at, reach.cause, ask(reach, 130.0)) == (False, 130.0, "", "try")
 
 
-def test_a_try_that_fails_in_spite_of_good_looks_makes_the_next_rarer() -> None:
-    reach, at, pauses = made(), 10.0, []
-    for _ in range(6):
-        reach.look_was_good(at)
-        assert ask(reach, at) == "try"
-        for _ in range(100):  # with the others that tried beside it
-            reach.failed("connection_lost", at, tried=True)
-        pauses.append(reach.next_moment - at)
-        assert ask(reach, at + pauses[-1] - 0.1) == "wait"
-        at += pauses[-1]
-        assert ask(reach, at) == "look"
-    assert pauses == [2, 4, 8, 10, 10, 10]
-    reach.look_failed(REFUSED, at, 0.5)
-    reach.look_was_good(at)
-    assert ask(reach, at) == "try", "an outage that ended is news"
-    reach.connected(at)
-    assert reach.alarms == 0
-
-
-def test_the_drop_of_a_connection_is_no_false_alarm() -> None:
+def test_a_lost_connection_asks_for_a_new_look() -> None:
     reach = made()
-    reach.failed("connection_lost", 1.0, tried=False)
-    assert (reach.alarms, ask(reach, 1.0)) == (0, "look")
+    reach.failed("connection_lost", 1.0)
+    assert ask(reach, 1.0) == "look"
 
 
 def test_where_looks_see_nothing_they_are_ignored_once_a_session_connects() -> None:
@@ -85,14 +66,14 @@ def test_where_looks_see_nothing_they_are_ignored_once_a_session_connects() -> N
     assert ask(reach, 100.0) == "try"
     reach.connected(103.0)
     assert (reach.away, ask(reach, 103.0)) == (False, "try")
-    reach.failed("connection_lost", 5000.0, tried=False)
+    reach.failed("connection_lost", 5000.0)
     assert ask(reach, 5000.0) == "try", "the next outage is met in the same way"
 
 
 def test_a_word_of_whatsapp_itself_shows_that_it_is_reached() -> None:
     for code, still_away in (("logout", False), ("misconfigured", True)):
         reach = away()
-        reach.failed(code, 101.0, tried=True)
+        reach.failed(code, 101.0)
         assert reach.away is still_away
 
 

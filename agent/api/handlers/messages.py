@@ -63,7 +63,7 @@ async def mark_read(call: Call) -> Json:
         chat = _chat_of(body["chat"])
         sender = writer_of(body["sender"], "sender") if "sender" in body else ""
         ids = body.get("message_ids", ())
-        count = await call.supervisor.moments.mark_read(call.id, chat, ids, sender)
+        count = await call.supervisor.asking.mark_read(call.id, chat, ids, sender)
     return {"instance": call.id, "chat": chat, "marked": count}
 
 
@@ -77,7 +77,7 @@ async def presence(call: Call) -> Json:
     async with _told(call, "typing"):
         chat = chat and _chat_of(chat)
         seconds = body.get("seconds", 0)
-        await call.supervisor.moments.presence(call.id, state, chat, seconds)
+        await call.supervisor.asking.presence(call.id, state, chat, seconds)
     return {"instance": call.id, "chat": chat, "state": state}
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from agent.clock import boot_now
 from agent.core.findings.crypto import crypto_retry_delay
 from agent.core.findings.crypto_window import note_regenerated
-from agent.core.model import JournalEntry, UnitState
+from agent.core.model import UnitState
 from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
 from agent.core.recovery.proof import Ground
@@ -23,6 +23,7 @@ from agent.log import about, clean
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
+from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.vault.carried import carried
@@ -48,9 +49,6 @@ WHY_RETIRED = {"cleanup": "cleaned up", "needs_scan": "it needs a scan"}
 """By the plan's name, for the trash."""
 
 
-SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Coroutine[Any, Any, None]]
-
-
 @dataclass(frozen=True, slots=True)
 class Executor:
     """The only class that acts on sessions for a pass."""
@@ -58,7 +56,7 @@ class Executor:
     host: Seats
     session_root: Path
     keeper: Snapshots
-    save: SaveRecord
+    registry: Registry
     settings: Settings
 
     async def carry_out(self, facts: Facts, plan: Plan) -> Outcome:
@@ -74,10 +72,6 @@ class Executor:
         except TimeoutError:
             detail = "it took too long"
         return Outcome(not detail, boot_now() - begun, detail, refusal, made)
-
-    def hold_to_limits(self, facts: Facts) -> None:
-        """In each pass: its settings may have changed, and its host have begun a run."""
-        self.host.limit_memory(facts.id, self.settings.memory_wall(facts))
 
     async def _do_all(self, facts: Facts, plan: Plan) -> str:
         if ActionKind.RESTORE in plan.actions:
@@ -127,8 +121,8 @@ class Executor:
         """A start by the agent: held to its limits, and a stop may interrupt it. What its worker is
         told, it reads from the file beside its session."""
         if facts.saved.identity_behind or facts.saved.identity is None:
-            await self.save(facts, [])
-        self.hold_to_limits(facts)
+            await self.registry.save(facts)
+        self.host.limit_memory(facts.id, self.settings.memory_wall(facts))
         failed = facts.unit.state is UnitState.FAILED
         if failed or facts.action.started_run or facts.record.seen_run:
             # The host's burst limit is against crash loops: starts by the agent must not count.
@@ -144,7 +138,7 @@ class Executor:
         if facts.record.stopped_run != facts.record.seen_run:
             # Saved first: the next agent must not take this stop for an operator's.
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-            await self.save(facts, [])
+            await self.registry.save(facts)
         await self.host.stop(facts.id)
         facts.unit = await self.host.status(facts.id)
         if plan.repair:
@@ -155,7 +149,9 @@ class Executor:
         start after a kill uses the old pairing; a renewal clears it afterwards."""
         if plan.repair:
             await self._must_still_be_so(facts, plan)
-            await self.save_unpaired(facts)
+            facts.record = replace(forgive(facts.record), paired=False, account="")
+            facts.saved.identity_behind = True
+            await self.registry.save(facts)
             failpoint("cleanup_reset")
         if facts.instance.backend:
             return ""  # its server took the keys away itself, and keeps nothing here
@@ -172,11 +168,6 @@ class Executor:
         await self._look_at_files(facts)
         if plan.proof is not None and not plan.proof.stands(facts.folder.files):
             raise VaultError(f"cannot clean up {facts.id}: its files are whole again")
-
-    async def save_unpaired(self, facts: Facts) -> None:
-        facts.record = replace(forgive(facts.record), paired=False, account="")
-        facts.saved.identity_behind = True
-        await self.save(facts, [])
 
     async def _look_at_files(self, facts: Facts) -> None:
         """The files were replaced: what was found in the old ones must not stay."""
@@ -242,7 +233,8 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
     """
     with carried(root, facts.id):
         if (root / facts.id).exists():
-            _note_own_files(root, facts)
+            with suppress(VaultError, OSError):  # a folder that cannot be read goes as it is
+                note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
             name = retire(root, facts.id, why).name
         else:
             name = next(
@@ -252,11 +244,6 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
         create(root, facts.instance)
         _give_back(root, facts)
     return name
-
-
-def _note_own_files(root: Path, facts: Facts) -> None:
-    with suppress(VaultError, OSError):  # a folder that cannot be read goes as it is
-        note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
 
 
 def _give_back(root: Path, facts: Facts) -> None:

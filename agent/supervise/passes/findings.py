@@ -1,7 +1,8 @@
-"""Findings of each instance beside its state: crypto errors, memory, silence."""
+"""What a worker says of its session, counted, written down or passed on; and what that shows beside
+the session's state: crypto errors, memory, silence."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,14 +22,17 @@ from agent.core.findings.left_out import Sender, direction_of, is_readable, send
 from agent.core.findings.log_limit import LogLimit, limit_of
 from agent.core.findings.memory import judge_memory
 from agent.core.findings.silence import judge_silence, note_hour
-from agent.core.model import Category, Happening, Health, JournalEntry, Signal
+from agent.core.model import Category, Happening, Health, InstanceId, JournalEntry, Signal
 from agent.core.words import KEPT
+from agent.deliver.bus import EventBus
 from agent.engines.catalog import entry_of
 from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import Facts
-from agent.supervise.passes.lost_folder import CODE as FOLDER_LOST
+from agent.supervise.passes.observe import FOLDER_LOST
+from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
+from agent.supervise.story import Notes
 
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
@@ -101,15 +105,20 @@ class Findings:
                 return False
 
     def signals(self, facts: Facts) -> tuple[Signal, ...]:
-        now = boot_now()
+        now, since = boot_now(), facts.connected_since_wall
         signals = [
             judge_keys(facts, self.settings.config.crypto, now).signal,
             self._memory(facts, now),
-            self._silence(facts),
+            None if since is None else judge_silence(facts.inbound, since, time.time()),
             self._errors(facts, now),
-            _lacking(facts),
-            _folder(facts),
         ]
+        if facts.lacks:
+            words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
+            signals.append(Signal("page_incomplete", Health.DEGRADED, words))
+        if words := facts.run.folder_lost:
+            if facts.run.folder_deleted:
+                words += "; only that worker still has the pairing: restore a snapshot in its place"
+            signals.append(Signal(FOLDER_LOST, Health.DEGRADED, words))
         return tuple(signal for signal in signals if signal is not None)
 
     def watch_hour(self, facts: Facts) -> None:
@@ -205,11 +214,6 @@ class Findings:
         limit = self.settings.config.health.error_rate
         return facts.counters.error_rate.judge(errors, done, limit, LEAST_OPERATIONS)
 
-    def _silence(self, facts: Facts) -> Signal | None:
-        if facts.connected_since_wall is None:
-            return None
-        return judge_silence(facts.inbound, facts.connected_since_wall, time.time())
-
 
 WITH_TEXT = {
     "repair_step": Category.RECOVERY,
@@ -225,12 +229,35 @@ how the pack of a session ended, which record of a session could not be read, a 
 that what arrives cannot be kept, until it can, or was damaged."""
 
 
-def text_entry(facts: Facts, happening: Happening) -> JournalEntry:
-    sentence, category = _text(happening.detail.get("text")), WITH_TEXT[happening.kind]
-    return JournalEntry(happening.kind, sentence, category, facts.id, time.time())
+@dataclass(frozen=True, slots=True)
+class Happenings:
+    kept: Sequence[Callable[[InstanceId], None]]
+    findings: Findings
+    registry: Registry
+    notes: Notes
+    bus: EventBus
+    wake: Callable[[InstanceId], None]
+
+    def take(self, facts: Facts, happening: Happening) -> None:
+        if happening.kind in (KEPT, "not_kept", "kept_again"):
+            self.attached(facts.id)
+        if happening.kind == KEPT:
+            return
+        if self.findings.note(facts, happening):
+            self.wake(facts.id)
+        self.registry.touch(facts)
+        if happening.kind in WITH_TEXT:
+            text, category = _text(happening.detail.get("text")), WITH_TEXT[happening.kind]
+            self.notes.write(JournalEntry(happening.kind, text, category, facts.id, time.time()))
+        if happening.kind in PASSING and self.bus.wants(happening.kind):
+            self.bus.publish_passing(_passing_entry(facts, happening))
+
+    def attached(self, id: InstanceId) -> None:
+        for hear in self.kept:
+            hear(id)
 
 
-def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
+def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
     """A message or an acknowledgement for the listeners, without text and peer."""
     passed_on = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
     if happening.kind == "ack":
@@ -257,22 +284,6 @@ def _note_first(facts: Facts, happening: Happening, *, readable: bool) -> bool:
     note = note_read if readable else note_unread
     facts.first_messages = note(before, _text(happening.detail.get("id"))[:64], time.time())
     return facts.first_messages.over
-
-
-def _lacking(facts: Facts) -> Signal | None:
-    if not facts.lacks:
-        return None
-    words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
-    return Signal("page_incomplete", Health.DEGRADED, words)
-
-
-def _folder(facts: Facts) -> Signal | None:
-    if not facts.run.folder_lost:
-        return None
-    words = facts.run.folder_lost
-    if facts.run.folder_deleted:
-        words += "; only that worker still has the pairing: restore a snapshot in its place"
-    return Signal(FOLDER_LOST, Health.DEGRADED, words)
 
 
 def _text(value: object) -> str:

@@ -12,7 +12,6 @@ from zlib import crc32
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.figures.session_figures import read_figures
-from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Claim,
     ConnectionStatus,
@@ -23,16 +22,17 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.errors import EngineError, LinkError
+from agent.core.words import SUSPECT
+from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, LinkStats, Listener
 from agent.link.heard import parse_claim
 from agent.log import about
 from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RunFacts, WorkerLink
-from agent.supervise.passes.lost_folder import compare_folder, inodes_of
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.vault.check import inspect, may_log_in
+from agent.vault.folder import SESSION
 from agent.vault.free_space import why_no_start
 
 ON_ITS_WAY = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
@@ -70,6 +70,7 @@ def share_of(id: InstanceId) -> float:
 
 log = logging.getLogger(__name__)
 
+FOLDER_LOST = "folder_lost"
 ATTACH_DELAY = 0.5
 BACKEND_DOWN = "backend_down"
 NOT_ITS_OWN = ("session_foreign", "session_unreadable")
@@ -95,16 +96,14 @@ class Observer:
     attached: Callable[[InstanceId], None] | None = None
     """Called when a link to a session's own worker is open; None: no part asked for it."""
 
-    @property
-    def health(self) -> HealthPolicy:
-        return self.settings.config.health
-
 
 async def observe(facts: Facts, observer: Observer) -> None:
     """Look at everything that can be looked at now, each look with its own deadline."""
     note_unit(facts, await observer.host.status(facts.id))
     await _attach_if_it_runs(facts, observer)
-    await _probe_if_due(facts, observer)
+    now = boot_now()
+    if facts.link is not None and now >= facts.next_probe and observer.backends.may_ask(facts):
+        await probe(facts, observer, deep=now >= facts.next_deep)
     if facts.instance.backend:
         # Its server has its files; what its worker says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
@@ -188,14 +187,10 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         observer.attached(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
+    # Spread over an interval: hundreds of workers would answer at once.
+    first = observer.first_probe + share_of(facts.id) * observer.settings.config.health.interval / 3
     # A worker that ran before the agent counts as adopted once it answered a probe.
-    facts.next_probe = _first_probe(facts, observer) if facts.observed else 0.0
-
-
-def _first_probe(facts: Facts, observer: Observer) -> float:
-    """Spread over an interval: hundreds of workers would answer at once."""
-    spread = share_of(facts.id) * observer.health.interval / 3
-    return max(facts.next_probe, observer.first_probe + spread)
+    facts.next_probe = max(facts.next_probe, first) if facts.observed else 0.0
 
 
 async def _wait_for_first_words(facts: Facts) -> None:
@@ -246,26 +241,19 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
     return Listener(on_claim, on_happening, on_close)
 
 
-async def _probe_if_due(facts: Facts, observer: Observer) -> None:
-    now = boot_now()
-    if facts.link is None or now < facts.next_probe or not observer.backends.may_ask(facts):
-        return
-    await probe(facts, observer, deep=now >= facts.next_deep)
-
-
 async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None:
     """Ask the engine through its worker; an answer is a fact, and so is silence."""
     link = facts.link
     if link is None:
         return
-    begun, rules = boot_now(), observer.health
+    begun, rules = boot_now(), observer.settings.config.health
     if deep:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
     interval = probe_interval(facts, begun, rules.interval)
     facts.next_probe = next_look(facts.id, facts.next_probe, begun, interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
     try:
-        answer = await link.call("probe", {"deep": deep}, timeout=observer.health.timeout)
+        answer = await link.call("probe", {"deep": deep}, timeout=rules.timeout)
         claim = parse_claim(answer.get("claim"))
     except (EngineError, LinkError) as error:
         if error.code == BACKEND_DOWN:
@@ -287,7 +275,7 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
             disagrees = detail.get("disagrees")
             facts.disagrees = disagrees[:200] if isinstance(disagrees, str) else ""
         elif facts.disagrees:
-            facts.next_deep = begun + observer.health.interval
+            facts.next_deep = begun + rules.interval
         if isinstance(proxy := detail.get("proxy", ""), str):
             facts.proxy = proxy[:200]
         # Parts are missing while the page loads.
@@ -297,7 +285,7 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     facts.durations.note("response", now - begun)
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun
-    facts.counters.recent_times = facts.counters.recent_times.note(now - begun, now)
+    facts.counters.answers.append((now, now - begun))
     if link is facts.link and facts.heard(claim, now):
         ask_soon(facts)
 
@@ -312,3 +300,58 @@ def _object(raw: object) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping):
         raise LinkError("cannot read the answer of a probe: it has no claim", code="malformed")
     return raw
+
+
+# A session's folder was deleted or replaced under its live worker. Only that worker has the pairing
+# as it is now, so no plan may end it; a person may restore a snapshot, and when the worker ends by
+# itself, the newest snapshot takes the folder's place.
+
+Inodes = Mapping[str, int]
+"""Of an instance's folder and of the session in it, as far as they exist."""
+
+
+def inodes_of(folder: Path) -> Inodes:
+    """Of the entries at an instance's path now; missing ones are left out."""
+    inodes = {}
+    for name, path in (("folder", folder), ("session", folder / SESSION)):
+        with contextlib.suppress(OSError):
+            inodes[name] = path.lstat().st_ino
+    return inodes
+
+
+def compare_folder(facts: Facts, raw: object, here: Inodes) -> None:
+    """Compare the folder that a probe says its worker has with the one at its path."""
+    folders = raw if isinstance(raw, Mapping) else {}
+    inodes, deleted = _numbers(folders.get("inodes")), folders.get("deleted")
+    gone = [name for name in inodes if isinstance(deleted, list) and name in deleted]
+    other = [name for name, inode in inodes.items() if here.get(name) != inode]
+    facts.run.folder_deleted = bool(gone)
+    if gone:
+        facts.run.folder_lost = f"its {gone[0]} was deleted under its worker"
+    elif other:
+        facts.run.folder_lost = f"its {other[0]} was moved away or replaced under its worker"
+    else:
+        facts.run.folder_lost = ""
+
+
+def refuse_to_end(facts: Facts, doing: str) -> None:
+    """Refuse an order that would end the worker with the only copy of the pairing."""
+    if holds_the_only_copy(facts):
+        raise Refused(
+            f"cannot {doing} {facts.id}: {facts.run.folder_lost}, and only that worker still has"
+            " the pairing; restore a snapshot in its place. To end the pairing all the same, log"
+            " the session out or delete it",
+            code=FOLDER_LOST,
+        )
+
+
+def holds_the_only_copy(facts: Facts) -> bool:
+    claim = facts.run.claim
+    lost = claim is not None and claim.claim.reason == SUSPECT  # its worker has it no more either
+    return facts.run.folder_deleted and facts.unit.runs and facts.record.paired and not lost
+
+
+def _numbers(raw: Any) -> dict[str, int]:
+    if not isinstance(raw, Mapping):
+        return {}
+    return {name: ino for name, ino in raw.items() if type(ino) is int and isinstance(name, str)}

@@ -193,7 +193,10 @@ class Recorder:
             if facts.record is not before:  # a drop was counted; the status stays what it was
                 facts.record = replace(facts.record, status=before.status, status_since_wall=since)
             if verdict.state is Status.CONNECTED and facts.interrupted:
-                facts.lost_because = facts.lost_because or _why_interrupted(facts)
+                repair = facts.repair.last
+                facts.lost_because = facts.lost_because or (
+                    "connection_lost" if repair is None or repair.over else "repair"
+                )
                 self._note_connected(facts, now_wall)
             elif verdict.state is Status.CONNECTED:
                 facts.record = settled(facts.record, now_wall)
@@ -307,8 +310,3 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
     return [
         entry(facts, "restarted", f"its worker ended ({reason}), and the host started it again")
     ]
-
-
-def _why_interrupted(facts: Facts) -> str:
-    repair = facts.repair.last
-    return "repair" if repair is not None and not repair.over else "connection_lost"

@@ -25,7 +25,6 @@ from agent.core.recovery.beginning import (
 )
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.pairing import may_repair_end_it
-from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.proof import Consent, Kept
 from agent.core.recovery.repair import (
     Case,
@@ -38,16 +37,15 @@ from agent.core.recovery.repair import (
     Trouble,
 )
 from agent.core.recovery.steps import after_action, put_off_ending, step_repair
-from agent.core.recovery.stored import with_repair
 from agent.core.waiting import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.supervise.facts import Facts
+from agent.supervise.gate import Gate
+from agent.supervise.incidents import Incidents
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
-from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.settings import Settings
 from agent.supervise.story import entry, tell
-from agent.supervise.turns.incidents import Incidents
 
 _ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
     RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
@@ -101,7 +99,7 @@ class Ladder:
     settings: Settings
     executor: Executor
     incidents: Incidents
-    waits: WaitReasons
+    gate: Gate
     statistics: RepairStatistics = field(default_factory=RepairStatistics)
 
     async def decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
@@ -117,12 +115,11 @@ class Ladder:
         if decision.idle:
             self.incidents.nothing_to_try(facts)
         if decision.kind is RecoveryKind.WAIT:
-            facts.repair.last = repair
+            facts.take_repair(repair)
             if repair != before:
-                await self._keep(facts)
+                await self.executor.registry.save(facts)
             return Step(again=boot_now() + max(decision.not_before_wall - now_wall, 0.0))
         if repair.over:
-            facts.repair.last = repair
             return Step(again=await self._end(facts, before, repair, decision))
         plan = plan_step(decision, remote=bool(facts.instance.backend))
         # Before it begins, only failures of others that it has seen count.
@@ -133,32 +130,29 @@ class Ladder:
 
     def request(self, facts: Facts, goal: Goal, consent: Consent) -> None:
         """A requested repair joins the running one, or begins."""
-        facts.repair.kept = None
-        if facts.repair.last is not None and not facts.repair.last.over:
-            facts.repair.last = join_repair(facts.repair.last, goal, consent)
+        last, facts.repair.kept = facts.repair.last, None
+        if last is not None and not last.over:
+            facts.take_repair(join_repair(last, goal, consent))
         else:
             assert facts.verdict is not None, "asked before the first look"
-            facts.repair.last = begin_repair(facts.verdict, goal, time.time(), consent)
-        facts.record = with_repair(facts.record, facts.repair.last)
+            facts.take_repair(begin_repair(facts.verdict, goal, time.time(), consent))
 
     def take_back(self, facts: Facts, before: Repair | None) -> None:
         """A request could not be written: nothing more is done by its word."""
         last, begun = facts.repair.last, 0 if before is None or before.over else before.acts
         if last is not None:
-            facts.repair.last = before if last.acts == begun else lapse_order(last)
-            facts.record = with_repair(facts.record, facts.repair.last)
+            facts.take_repair(before if last.acts == begun else lapse_order(last))
 
     def done(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
-        kind = RecoveryKind(plan.name)
+        """Count the step, and note how it went."""
+        kind, repair, counters = RecoveryKind(plan.name), facts.repair.last, facts.counters
         if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
             facts.next_probe = facts.next_deep = 0.0
             if outcome.ok:
                 facts.begin_again(boot_now())
         self.statistics = note_step(self.statistics, kind, outcome.ok, outcome.seconds)
-        counters = facts.counters
         counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
         counters.repair_seconds += outcome.seconds
-        repair = facts.repair.last
         if outcome.ok and kind in UNPAIRING:
             counters.by_word["cleanups"][(repair.goal if repair else Goal.HEAL).value] += 1
         if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
@@ -171,53 +165,41 @@ class Ladder:
             # Old errors prove nothing about a new session.
             facts.crypto = crypto_begins_again(facts.crypto)
         if repair is not None:
-            facts.repair.last = after_action(
+            repair = after_action(
                 repair,
                 kind,
                 outcome.ok,
-                self._policy(),
+                self.settings.config.recovery,
                 time.time(),
                 backup=outcome.made if kind is RecoveryKind.BACK_UP else "",
                 no_effect=outcome.refusal == NO_EFFECT,
                 refusal=outcome.refusal,
             )
-        facts.record = with_repair(facts.record, facts.repair.last)
-
-    def _policy(self) -> RecoveryPolicy:
-        return self.settings.config.recovery
+        facts.take_repair(repair)
 
     def _has_repair(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
-        if facts.repair.last is not None and not facts.repair.last.over:
-            return True
-        if facts.repair.last is not None:
-            before, facts.repair.last = (
-                facts.repair.last,
-                outlive_repair(facts.repair.last, verdict),
-            )
-            if facts.repair.last != before:
-                facts.record = with_repair(facts.record, facts.repair.last)
+        if (last := facts.repair.last) is not None:
+            if not last.over:
+                return True
+            if (outlived := outlive_repair(last, verdict)) != last:
+                facts.take_repair(outlived)
+        policy, away_since = self.settings.config.recovery, facts.folder.away_since
+        if away_since is not None and boot_now() - away_since < policy.suspect_settle:
+            return False  # the folder that was moved away may come back: its place must be free
         released = self.incidents.released_wall(facts)
-        policy = self._policy()
-        if (
-            facts.folder.away_since is not None
-            and boot_now() - facts.folder.away_since < policy.suspect_settle
-        ):
-            return (
-                False  # the folder that was moved away comes back, and then its place must be free
-            )
         if not wants_repair(verdict, facts.repair.last, policy, now_wall, released_wall=released):
             return False
         facts.repair.last = begin_repair(verdict, Goal.HEAL, now_wall)
         return True
 
     async def _case(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Case:
-        keeper = self.executor.keeper
-        good_snapshot = await keeper.has_good_snapshot(facts.id)
+        policy, crypto = self.settings.config.recovery, self.settings.config.crypto
+        good_snapshot = await self.executor.keeper.has_good_snapshot(facts.id)
         begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
-        failed_wall = begun_wall - self.settings.config.crypto.window
         # The rest is read after that await: an incident may have been declared meanwhile. A verdict
         # from while its backend was away proves nothing, though the backend may be back.
-        waits = bool(self.waits.away(facts)) or observation.wait_reason in AWAY
+        waits = bool(self.gate.away(facts)) or observation.wait_reason in AWAY
+        reads = facts.inbound.last_wall >= begun_wall - crypto.window
         around = Circumstances(
             well=self.incidents.well(facts) and not waits,
             odd_one_out=self.incidents.odd_one_out(facts),
@@ -226,41 +208,37 @@ class Ladder:
             canary=not (waits or self.incidents.wait_reason(facts)),
             good_snapshot=good_snapshot,
             may_roll_back=not file_rules(facts.instance.engine).key_based,
-            peers=failing_peers(facts, self.settings.config.crypto),
+            peers=failing_peers(facts, crypto),
             finds_records=entry_of(facts.instance.engine).finds_records,
-            reads=facts.inbound.last_wall >= failed_wall
-            or reads_messages(facts, self.settings.config.crypto),
+            reads=reads or reads_messages(facts, crypto),
         )
-        return Case(observation, verdict, around, self._policy(), time.time())
+        return Case(observation, verdict, around, policy, time.time())
 
     async def _end(
         self, facts: Facts, before: Repair, repair: Repair, decision: Decision
     ) -> float | None:
         """Returns a time when what the end asks for could not be done and is due again then."""
         sentence = decision.reason
+        facts.repair.last = repair
         if repair.ending is Ending.NEEDS_SCAN:
             outcome = await self.executor.carry_out(facts, plan_needs_scan(decision))
             if not outcome.ok:
-                return await self._put_off(facts, before, outcome.detail)
+                again = put_off_ending(before, self.settings.config.recovery, time.time())
+                facts.take_repair(again)
+                told = f"needs scan: failed: {outcome.detail}"
+                await self._say(facts, entry(facts, "repaired", told, Category.RECOVERY, ok=False))
+                return boot_now() + max(again.not_before_wall - time.time(), 0.0)
             if outcome.made:
                 sentence += f"; its files are in the trash as {outcome.made}"
         self.statistics = note_repair(self.statistics, repair)
-        seconds = repair.seconds
-        facts.durations.note("repair", seconds)
-        detail = {"ending": repair.ending, "seconds": round(seconds, 1)}
-        await self._keep(facts, entry(facts, "repair_over", sentence, Category.RECOVERY, **detail))
+        facts.durations.note("repair", repair.seconds)
+        detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
+        facts.take_repair(facts.repair.last)
+        await self._say(facts, entry(facts, "repair_over", sentence, Category.RECOVERY, **detail))
         if facts.repair.last is repair:  # else a request joined meanwhile
             facts.repair_ended()
         return None
 
-    async def _put_off(self, facts: Facts, before: Repair, problem: str) -> float:
-        facts.repair.last = put_off_ending(before, self._policy(), time.time())
-        sentence = f"needs scan: failed: {problem}"
-        await self._keep(facts, entry(facts, "repaired", sentence, Category.RECOVERY, ok=False))
-        return boot_now() + max(facts.repair.last.not_before_wall - time.time(), 0.0)
-
-    async def _keep(self, facts: Facts, *said: JournalEntry) -> None:
-        facts.record = with_repair(facts.record, facts.repair.last)
-        await self.executor.save(facts, said)
-        for said_entry in said:
-            tell(said_entry)
+    async def _say(self, facts: Facts, said: JournalEntry) -> None:
+        await self.executor.registry.save(facts, [said])
+        tell(said)

@@ -15,72 +15,31 @@ from agent.core.model import (
     JournalEntry,
     Observation,
     SessionRecord,
-    Signal,
 )
 from agent.core.observed import waits_for_network
 from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import (
-    ReconnectPolicy,
     after_refusal,
     after_try,
     forgive,
     not_before,
     spare_unreached,
 )
-from agent.core.recovery.stored import with_repair
 from agent.core.verdicts import as_asked
 from agent.failpoint import failpoint
-from agent.supervise.facts import Facts
+from agent.supervise.facts import NO_WAIT, Facts
+from agent.supervise.gate import Gate
+from agent.supervise.incidents import Incidents
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
-from agent.supervise.passes.lost_folder import holds_the_only_copy
-from agent.supervise.passes.observe import ON_ITS_WAY, Observer, observe
+from agent.supervise.passes.observe import ON_ITS_WAY, Observer, holds_the_only_copy, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
-from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.registry import Registry
-from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry, tell
-from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.turns import Turns
-
-
-def observation_of(
-    facts: Facts,
-    host: Seats,
-    policy: ReconnectPolicy,
-    *,
-    wait_reason: str = "",
-    wait_sentence: str = "",
-    signals: tuple[Signal, ...] = (),
-    back_at: float | None = None,
-    waits_turn: bool = False,
-) -> Observation:
-    now, now_wall = boot_now(), time.time()
-    earliest = not_before(facts.record, policy, now, now_wall)
-    return Observation(
-        instance=facts.instance,
-        desired=facts.desired(host.boot_id()),
-        record=facts.record,
-        unit=facts.unit,
-        at=now,
-        linked_since=facts.run.linked_since,
-        claim=facts.run.claim,
-        probe=facts.run.probe,
-        files=facts.folder.files,
-        files_problem=facts.folder.problem,
-        memory_bytes=facts.run.memory_bytes,
-        not_before=now if facts.asked.try_at_once else earliest,
-        at_wall=now_wall,
-        signals=signals,
-        wait_reason=wait_reason,
-        wait_sentence=wait_sentence,
-        back_at=back_at,
-        waits_turn=waits_turn,
-    )
 
 
 def note_circuit(
@@ -103,8 +62,6 @@ def note_circuit(
     return []
 
 
-RETRY_HELD = 5.0
-"""Seconds until a session asks again while another one is the circuit's trial."""
 MOST_FAILURES = 6
 """Failed plans in a row that lengthen the pause before the next."""
 
@@ -114,38 +71,35 @@ class Passes:
     observer: Observer
     executor: Executor
     recorder: Recorder
-    turns: Turns
+    gate: Gate
     ladder: Ladder
     incidents: Incidents
     findings: Findings
     settings: Settings
     registry: Registry
-    waits: WaitReasons
 
     async def run(self, facts: Facts) -> float | None:
         """Return when this instance must be looked at again at the latest."""
         async with facts.busy:
-            return None if facts.gone else await self._run(facts)
-
-    async def _run(self, facts: Facts) -> float | None:
-        begun, before = boot_now(), facts.record
-        entries = await self._observe(facts)
-        observation, verdict = self._judge(facts, entries)
-        entries += note_circuit(facts, before, self._policy(facts).reconnect.breaker, time.time())
-        self.ladder.note_check(boot_now() - begun)
-        await self._record(facts, before, verdict, entries)
-        decided = boot_now()
-        step = await self._decide(facts, observation, verdict)
-        self.observer.checked("recovery", boot_now() - decided)
-        again = step.again
-        if step.plan is not None:
-            again = await self._act(facts, step, step.plan)
-        self.turns.gates.leave(facts.id, decided)
-        facts.observed, facts.shown = True, (facts.unit, facts.verdict)
-        self.registry.touch(facts)
-        if facts.instance.backend and facts.next_probe > boot_now():
-            again = facts.next_probe if again is None else min(again, facts.next_probe)
-        return again
+            if facts.gone:
+                return None
+            begun, before = boot_now(), facts.record
+            entries = await self._observe(facts)
+            observation, verdict = self._judge(facts, entries)
+            breaker = self._policy(facts).reconnect.breaker
+            entries += note_circuit(facts, before, breaker, time.time())
+            self.ladder.note_check(boot_now() - begun)
+            await self._record(facts, before, verdict, entries)
+            decided = boot_now()
+            step = await self._decide(facts, observation, verdict)
+            self.observer.checked("recovery", boot_now() - decided)
+            again = step.again if step.plan is None else await self._act(facts, step, step.plan)
+            self.gate.queues.leave(facts.id, decided)
+            facts.observed, facts.shown = True, (facts.unit, facts.verdict)
+            self.registry.touch(facts)
+            if facts.instance.backend and facts.next_probe > boot_now():
+                again = facts.next_probe if again is None else min(again, facts.next_probe)
+            return again
 
     def _policy(self, facts: Facts) -> HealthPolicy:
         return allow_for(self.settings.health_policy(), self.observer.backends.slack(facts))
@@ -154,8 +108,9 @@ class Passes:
         """Look at it; note what operators or its host did to its worker."""
         unit_before, known = facts.unit, facts.observed
         await observe(facts, self.observer)
-        self.executor.hold_to_limits(facts)
-        self.turns.room.note(facts)
+        # Its settings may have changed, and its host have begun a run.
+        self.observer.host.limit_memory(facts.id, self.settings.memory_wall(facts))
+        self.gate.note_look(facts)
         entries = self.recorder.note_operator(facts, facts.unit)
         if known:
             entries += note_restarts(facts, unit_before, facts.unit)
@@ -170,28 +125,41 @@ class Passes:
         entries += self.recorder.remember(facts, observation, verdict)
         self.findings.watch_hour(facts)
         self.incidents.judged(facts, verdict)
-        if facts.record is not judged or facts.wait_reason != self.waits.first(facts):
+        waits = self.gate.ask(facts) or NO_WAIT
+        if facts.record is not judged or facts.wait.reason != waits.reason:
             observation, verdict = self._judge_now(facts)
         facts.sentence = verdict.sentence
         return observation, verdict
 
     def _judge_now(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
         policy = self._policy(facts)
-        facts.wait_reason = self.waits.first(facts)
-        if facts.wait_reason == UNREACHABLE:
+        facts.wait = self.gate.ask(facts) or NO_WAIT
+        if facts.wait.reason == UNREACHABLE:
             facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
-        observation = observation_of(
-            facts,
-            self.observer.host,
-            policy.reconnect,
-            wait_reason=facts.wait_reason,
-            wait_sentence=self.turns.says(facts),
+        now, now_wall = boot_now(), time.time()
+        earliest = not_before(facts.record, policy.reconnect, now, now_wall)
+        observation = Observation(
+            instance=facts.instance,
+            desired=facts.desired(self.observer.host.boot_id()),
+            record=facts.record,
+            unit=facts.unit,
+            at=now,
+            at_wall=now_wall,
+            linked_since=facts.run.linked_since,
+            claim=facts.run.claim,
+            probe=facts.run.probe,
+            files=facts.folder.files,
+            files_problem=facts.folder.problem,
+            memory_bytes=facts.run.memory_bytes,
+            not_before=now if facts.asked.try_at_once else earliest,
             signals=(*self.findings.signals(facts), *self.observer.backends.signals(facts)),
-            back_at=self.turns.reaching.back_at(facts),
-            waits_turn=self.turns.gates.waits(facts.id),
+            wait_reason=facts.wait.reason,
+            wait_sentence=facts.wait.sentence,
+            waits_turn=self.gate.queues.before(facts.id) is not None,
+            back_at=self.gate.reaching.back_at(facts),
         )
-        if not facts.wait_reason and waits_for_network(observation):
-            self.turns.reaching.doubt(facts)
+        if not facts.wait.reason and waits_for_network(observation):
+            self.gate.reaching.doubt(facts)
         verdict = judge_health(observation, policy, boot_now())
         return observation, as_asked(verdict) if facts.asked.logout else verdict
 
@@ -208,8 +176,8 @@ class Passes:
         if entries or facts.record != before or behind:
             await self.registry.save(facts, entries)
         if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
-            self.turns.settled(facts)  # its start has ended, be it stuck
-        self.turns.note_claim(facts)
+            self.gate.queues.settled(facts.id)  # its start has ended, be it stuck
+        self.gate.note_claim(facts)
 
     async def _decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
         """Orders first, then the repair, then wanted against actual state."""
@@ -219,27 +187,18 @@ class Passes:
         if plan is None and not only_copy:
             step = await self.ladder.decide(facts, observation, verdict)
             if step.plan is not None:
-                if (wait := self._must_wait(facts, step.plan)) is None:
+                if (wait := self.gate.ask(facts, step.plan)) is None:
                     return step
-                facts.repair.last, step = step.waiting, Step(again=wait)
+                facts.repair.last, step = step.waiting, Step(again=wait.again)
             again = min((at for at in (again, step.again) if at is not None), default=None)
         if plan is None:
             last = facts.repair.last
             plan = plan_actions(observation, verdict, self._policy(facts), boot_now(), repair=last)
         if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
             plan = None  # it may end the worker, which has the only copy of the session
-        if plan is not None and (wait := self._must_wait(facts, plan)) is not None:
-            return Step(again=wait)
+        if plan is not None and (wait := self.gate.ask(facts, plan)) is not None:
+            return Step(again=wait.again)
         return Step(plan, again=again)
-
-    def _must_wait(self, facts: Facts, plan: Plan) -> float | None:
-        """None: go now. A time: ask again then."""
-        wait = None if plan.ordered else self.turns.ask(facts, plan)
-        asks = wait is None and plan.tries and not plan.repair
-        if asks and not self.observer.backends.may_begin(facts):
-            self.turns.not_used(facts)
-            return boot_now() + RETRY_HELD
-        return wait
 
     def _plan_asked(
         self, facts: Facts, observation: Observation, verdict: HealthVerdict
@@ -272,8 +231,7 @@ class Passes:
         """Count the try, and write it down before it happens."""
         count = ""
         if plan.repair:
-            facts.repair.last = step.begun
-            facts.record = with_repair(facts.record, step.begun)
+            facts.take_repair(step.begun)
             facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
         else:
             count = self._count_try(facts, plan)
@@ -320,7 +278,7 @@ class Passes:
         if plan.repair or plan.tries:
             facts.action.refusal = outcome.detail
             if not outcome.ok:
-                self.turns.settled(facts)
+                self.gate.queues.settled(facts.id)
         if plan.repair:
             failpoint("repair_done")
             self.ladder.done(facts, plan, outcome)

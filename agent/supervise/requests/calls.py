@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,30 @@ from agent.core.observed import is_other_account
 from agent.core.reasons import reason_of
 from agent.core.words import OTHER_ACCOUNT
 from agent.engines.base import Qr
-from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
+from agent.errors import (
+    EngineError,
+    InvalidRequest,
+    LinkError,
+    Refused,
+    TooLarge,
+    TryLater,
+    WaError,
+)
 from agent.files import open_plain
 from agent.store.database import Store
 from agent.supervise.facts import Facts, WorkerLink
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_unpaired
 from agent.supervise.story import entry
+
+AT_ONCE = 200
+"""Messages of one call to an engine."""
+MARKING = "mark messages as read"
+
+
+_Whose = Mapping[tuple[str, str], Sequence[str]]
+"""By chat and writer, as WhatsApp named both."""
+
 
 LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0
@@ -96,15 +113,13 @@ class Calls:
         """`alone`: outside of a pass, which would start again what this takes down."""
         if name == PAIRING_CODE:
             must_be_unpaired(self._registry.get(id))
-        if not alone:
+        async with self._undisturbed(id, name) if alone else nullcontext():
             link = self._link(id, f"{name} with")
-            arguments = await in_parts(link, id, arguments, to="said_part")
-            call = {"name": name, "arguments": dict(arguments)}
-            return await link.call("command", call, timeout=timeout)
-        async with self._undisturbed(id, name):
-            link = self._link(id, f"{name} with")
-            said = f"an operator asked its engine for: {name}"
-            await self._store.append(entry(self._registry.get(id), "operator", said))
+            if alone:
+                said = f"an operator asked its engine for: {name}"
+                await self._store.append(entry(self._registry.get(id), "operator", said))
+            else:
+                arguments = await in_parts(link, id, arguments, to="said_part")
             call = {"name": name, "arguments": dict(arguments)}
             return await link.call("command", call, timeout=timeout)
 
@@ -122,7 +137,11 @@ class Calls:
             facts.counters.messages["failed"] += 1
             self._registry.touch(facts)
             raise _unsent(facts, error) from error
-        _note_sent(facts, answer.get("id"), begun)
+        sent = answer.get("id")
+        if isinstance(sent, str) and sent:
+            took = facts.acknowledgements.note_sent(sent[:64], begun)
+            if took is not None:
+                facts.durations.note("acknowledgement", took)
         if answer.get("outcome") == "unknown":
             raise _unknown(id, answer.get("cause") or "WhatsApp did not confirm it")
         return answer
@@ -145,6 +164,80 @@ class Calls:
                     code="not_supported",
                 ) from error
             raise _because(facts, error) from error
+
+    async def find(
+        self, id: InstanceId, chat: str, message_ids: Sequence[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Those of the messages that its worker has kept: `sender`, `from_me`, `type`, `text`."""
+        try:
+            args = {"chat": chat, "message_ids": list(message_ids)}
+            raw = await self.ask(id, "messages_find", args, "look for messages")
+        except (EngineError, Refused) as error:
+            if error.code != "not_supported":
+                raise
+            return {}  # its worker keeps none
+        found = raw.get("found")
+        return found if isinstance(found, Mapping) else {}
+
+    async def mark_read(
+        self, id: InstanceId, chat: str, message_ids: Sequence[str] = (), sender: str = ""
+    ) -> int:
+        """How many were marked: without ids all of the chat that arrived since it was marked last.
+        `sender`: who wrote them in a group; "" = looked up in what its worker kept."""
+        if not message_ids:
+            return await self._mark_all(id, chat)
+        whose: _Whose = {(chat, sender): message_ids}
+        if not sender:
+            whose = await self._by_sender(id, chat, message_ids)
+        await self._mark(id, whose)
+        return len(message_ids)
+
+    async def presence(self, id: InstanceId, state: str, chat: str = "", seconds: int = 0) -> None:
+        asked = {"state": state, "chat": chat, "seconds": seconds}
+        await self.ask(id, "presence", {"asked": asked}, "show a presence")
+
+    async def _mark(self, id: InstanceId, whose: _Whose) -> None:
+        for (chat, sender), ids in whose.items():
+            for start in range(0, len(ids), AT_ONCE):
+                some = list(ids[start : start + AT_ONCE])
+                asked = {"chat": chat, "message_ids": some, "sender": sender}
+                await self.ask(id, "mark_read", {"asked": asked}, MARKING)
+
+    async def _mark_all(self, id: InstanceId, chat: str) -> int:
+        try:
+            raw = await self.ask(id, "messages_unread", {"chat": chat}, MARKING)
+        except Refused as error:
+            if error.code != "not_supported":
+                raise
+            raise InvalidRequest(
+                f"cannot mark all messages of a chat of {id}: its worker keeps none; name them",
+                field="message_ids",
+            ) from error
+        whose: dict[tuple[str, str], list[str]] = {}
+        for message_id, its_chat, sender in raw.get("messages", ()):
+            whose.setdefault((str(its_chat), str(sender)), []).append(str(message_id))
+        await self._mark(id, whose)
+        marked = {"chat": chat, "cursor": raw.get("newest", 0)}
+        await self.ask(id, "messages_marked", marked, MARKING)
+        return sum(map(len, whose.values()))
+
+    async def _by_sender(self, id: InstanceId, chat: str, message_ids: Sequence[str]) -> _Whose:
+        """As far as they are kept; of a chat of two no more need be known."""
+        found = await self.find(id, chat, message_ids)
+        missing = sorted(set(message_ids) - set(found))
+        if missing and chat.endswith("@g.us"):
+            raise Refused(
+                f"cannot mark {missing[0]!r:.80} as read: its writer is not known here; give"
+                " `sender`",
+                field="sender",
+                code="message_not_found",
+            )
+        whose: dict[tuple[str, str], list[str]] = {}
+        for message_id in message_ids:
+            its = found.get(message_id, {})
+            names = str(its.get("chat", chat)), str(its.get("sender", ""))
+            whose.setdefault(names, []).append(message_id)
+        return whose
 
     @asynccontextmanager
     async def _undisturbed(self, id: InstanceId, doing: str) -> AsyncIterator[None]:
@@ -182,13 +275,6 @@ def _refuse_other_account(facts: Facts) -> None:
     if fact is not None and is_other_account(facts.instance, facts.record, fact.claim):
         why = reason_of(OTHER_ACCOUNT).in_full(facts.id)
         raise Refused(f"cannot send with {facts.id}: {why}", code=OTHER_ACCOUNT)
-
-
-def _note_sent(facts: Facts, id: Any, begun: float) -> None:
-    if isinstance(id, str) and id:
-        took = facts.acknowledgements.note_sent(id[:64], begun)
-        if took is not None:
-            facts.durations.note("acknowledgement", took)
 
 
 def _because(facts: Facts, error: EngineError) -> EngineError:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from agent.core.findings.operator import with_override
-from agent.core.model import Instance, InstanceId, JournalEntry, Override, SessionRecord
+from agent.core.model import Instance, InstanceId, JournalEntry, Override
 from agent.core.view import InstanceView
 from agent.errors import NotFound, Refused, TryLater, VaultError, WaError
 from agent.failpoint import failpoint
@@ -109,12 +109,10 @@ class Deletion:
         id = await asyncio.to_thread(restore_trash, self.session_root, name)
         identity = await asyncio.to_thread(read_identity, self.session_root / id)
         # Restored by an operator: a former stop or logout in its record is dropped.
-        record = SessionRecord(
+        record = replace(
+            with_override(identity.record, Override.NONE, ""),
             status_since_wall=time.time(),
-            paired=identity.paired,
-            account=identity.account,
-            needs_passkey=identity.needs_passkey,
-            generation=identity.generation,
+            reason="",
         )
         said = JournalEntry(
             "restored", f"restored from the trash ({name})", instance=id, wall=time.time()

@@ -1,12 +1,15 @@
 """What operators want of a session: its settings, whether it runs, what they say of it."""
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.backends.declared import Backends
 from agent.core.findings.operator import with_override
 from agent.core.model import (
+    Instance,
     InstanceId,
     JournalEntry,
     Override,
@@ -14,17 +17,62 @@ from agent.core.model import (
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.view import InstanceView
-from agent.errors import InvalidRequest, Refused
+from agent.engines.catalog import check_settings, find_engine
+from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.log import bound
 from agent.supervise.facts import Facts
-from agent.supervise.passes.lost_folder import refuse_to_end
+from agent.supervise.gate import Gate
+from agent.supervise.passes.observe import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.confirming import must_be_confirmed, must_be_paired
-from agent.supervise.requests.creation import check_among_others, check_settings_of
 from agent.supervise.seats import Seats
 from agent.supervise.story import entry
-from agent.supervise.turns.memory import MemoryRoom
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+class Creation:
+    registry: Registry
+    backends: Backends
+    gate: Gate
+    wake: Callable[[InstanceId], None]
+
+    async def create(self, instance: Instance) -> InstanceView:
+        self._check_engine(instance)
+        if instance.id in self.registry.facts:
+            raise Refused(
+                f"cannot create {instance.id}: it exists already", field="id", code="exists"
+            )
+        made = replace(instance, created_wall=instance.created_wall or time.time())
+        disabled = "" if made.enabled else ", disabled"
+        facts = await self.registry.create(made, f"created with engine {made.engine}{disabled}")
+        self.wake(facts.id)
+        self.gate.note_wait(facts)
+        return self.registry.view(facts.id)
+
+    def _check_engine(self, instance: Instance) -> None:
+        try:
+            known = find_engine(instance.engine)
+        except ConfigError as error:
+            raise InvalidRequest(str(error), field="engine", code=error.code) from None
+        check_settings_of(instance)
+        check_among_others(self.registry, instance)
+        if known.remote or instance.backend:
+            self.backends.check_place(instance)
+
+
+def check_settings_of(instance: Instance) -> None:
+    """Refuse settings with which its worker could not start."""
+    try:
+        check_settings(instance.engine, instance.settings)
+    except ConfigError as error:
+        field = f"settings.{error.field}"
+        raise InvalidRequest(str(error), field=field, code="invalid_settings") from None
+
+
+def check_among_others(registry: Registry, instance: Instance) -> None:
+    """Refuse one that names what agent.toml has not, or whose session another instance has."""
+    registry.check(instance, [facts.instance for facts in registry.facts.values()])
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -34,7 +82,7 @@ class Orders:
 
     registry: Registry
     host: Seats
-    room: MemoryRoom
+    gate: Gate
     asking: Calls
     wake: Callable[[InstanceId], None]
 
@@ -139,9 +187,5 @@ class Orders:
         bound(said.category, facts.id).info("%s", said.sentence)
         await self.registry.save_order(facts, said)
         self.wake(facts.id)
-        return self._view_with_wait(facts)
-
-    def _view_with_wait(self, facts: Facts) -> InstanceView:
-        """A start that has to wait for memory says so in its answer."""
-        facts.wait_reason = facts.wait_reason or self.room.wait_reason(facts)
+        self.gate.note_wait(facts)
         return self.registry.view(facts.id)

@@ -1,5 +1,5 @@
-"""The public face of repairing: check, recover, clean up, ensure healthy, incidents. A request
-joins the repair that runs; passes carry it out, the request waits."""
+"""Repairs that a request asks for: check, recover, clean up, ensure healthy. A request joins the
+repair that runs; passes carry it out, the request waits."""
 
 import asyncio
 import time
@@ -11,37 +11,23 @@ from agent.clock import boot_now
 from agent.core.breaker import Breaker, with_breaker
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.incidents import Incident
-from agent.core.model import (
-    Category,
-    ConnectionStatus,
-    HealthVerdict,
-    InstanceId,
-    JournalEntry,
-)
+from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
+from agent.core.recovery.pairing import WHATSAPP_AWAY
 from agent.core.recovery.proof import Consent
-from agent.core.recovery.repair import Ending, Goal
+from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Stage
 from agent.core.waiting import AWAY
 from agent.errors import NotFound, Refused, TryLater, WaError
 from agent.host.base import Host
 from agent.log import bound
 from agent.supervise.facts import Facts
+from agent.supervise.incidents import Incidents
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_confirmed
-from agent.supervise.requests.refusals import (
-    is_over_for,
-    refuse_away,
-    refuse_failed,
-    refuse_kept,
-    refuse_silent,
-    refuse_unwanted,
-    waits_in_vain,
-)
 from agent.supervise.story import entry
-from agent.supervise.turns.incidents import Incidents
 from agent.supervise.views import NOT_LOOKED_YET
 
 T = TypeVar("T")
@@ -144,14 +130,9 @@ class Repairs:
         """Answer waiting callers with TryLater, so that they delay no stop."""
         self._stopping = True
 
-    async def check_instance_health(self, id: InstanceId) -> HealthVerdict:
-        return (await self._checking.check_now([id]))[id]
-
     async def try_recover(self, id: InstanceId, *, wait: float | None = None) -> RepairResult:
         """One round of all steps that keep the pairing."""
-        facts, deadline = self._registry.get(id), self._deadline(wait)
-        refuse_unwanted(facts, self._host)
-        return await self._until(deadline, facts, self._recover(facts, deadline))
+        return await self._until(Goal.RECOVER, self._registry.get(id), wait)
 
     async def cleanup_corrupted(
         self,
@@ -162,39 +143,31 @@ class Repairs:
         passkey: str = "",
     ) -> RepairResult:
         """Retire the session (the trash keeps it) and offer a new QR."""
-        facts, deadline = self._registry.get(id), self._deadline(wait)
-        word = must_be_confirmed(facts, "clean up", confirmed=confirmed, passkey=passkey)
-        refuse_unwanted(facts, self._host)
-        repair = self._repair(facts, Goal.CLEANUP, deadline, consent=word)
-        return await self._until(deadline, facts, repair)
+        facts = self._registry.get(id)
+        consent = must_be_confirmed(facts, "clean up", confirmed=confirmed, passkey=passkey)
+        return await self._until(Goal.CLEANUP, facts, wait, consent)
 
     async def ensure_healthy(
         self,
         id: InstanceId,
-        in_vain: Callable[[Facts], bool] | None = None,
         *,
         wait: float | None = None,
         confirmed: bool = False,
         passkey: str = "",
+        asked_at: float | None = None,
     ) -> RepairResult:
         """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR.
         TryLater where it stays unwell and its pairing may not end without a person's word, or its
-        server shows no code.
-
-        Answered as soon as `in_vain`, too.
-        """
-        facts, deadline = self._registry.get(id), self._deadline(wait)
-        refuse_unwanted(facts, self._host)
-        word = Consent.NONE
+        server shows no code, as since `asked_at`."""
+        facts, consent = self._registry.get(id), Consent.NONE
         if confirmed:
-            word = must_be_confirmed(facts, "renew", confirmed=True, passkey=passkey)
-        heal = self._heal(facts, deadline, in_vain, word)
-        return await self._until(deadline, facts, heal)
+            consent = must_be_confirmed(facts, "renew", confirmed=True, passkey=passkey)
+        return await self._until(Goal.WORKING_QR, facts, wait, consent, asked_at)
 
     async def force_reconnection(self, id: InstanceId) -> None:
         """Try now, whatever the attempts, the delay and the circuit say."""
         facts = self._registry.get(id)
-        refuse_unwanted(facts, self._host)
+        self._must_be_wanted(facts)
         reason = reason_of(facts.record.reason) if facts.record.reason else None
         if reason is not None and reason.unpairs:
             raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
@@ -223,91 +196,6 @@ class Repairs:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         self._incidents.release(group, "an operator released it")
 
-    def _deadline(self, wait: float | None) -> float:
-        return time.monotonic() + (self._limit if wait is None else min(wait, self._limit))
-
-    async def _until(
-        self, deadline: float, facts: Facts, work: Coroutine[Any, Any, RepairResult]
-    ) -> RepairResult:
-        """The answer to every request for a repair; at its deadline ending "goes_on"."""
-        if (answer := await in_time(work, deadline)) is not None:
-            return answer
-        refuse_away(facts)
-        last = facts.repair.last
-        sentence = facts.action.refusal or facts.sentence
-        so_far = last.answer if last is not None and not last.over else _NOTHING_DONE
-        return RepairResult(**so_far, ending=GOES_ON, sentence=sentence)
-
-    async def _recover(self, facts: Facts, deadline: float) -> RepairResult:
-        """No step that keeps a pairing helps where a person has to link the session."""
-        found, verdict = await self._repair(facts, Goal.RECOVER, deadline), facts.verdict
-        if found.ending == GOES_ON or verdict is None or verdict.healthy or not _is_well(verdict):
-            return found
-        told = f"{facts.sentence}: wa-agent qr {facts.id} --watch"
-        scan = Ending.NEEDS_SCAN
-        return replace(found, healthy=False, recovered=False, ending=scan, sentence=told)
-
-    async def _heal(
-        self,
-        facts: Facts,
-        deadline: float,
-        in_vain: Callable[[Facts], bool] | None,
-        consent: Consent,
-    ) -> RepairResult:
-        if not _repair_runs(facts):
-            verdict = await self._settled_verdict(facts, deadline)
-            if _is_well(verdict):
-                return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
-            if _is_on_its_way(facts) and not _repair_runs(facts):
-                # It starts in its time: a repair would only begin the start again.
-                return RepairResult(False, False, False, GOES_ON, verdict.sentence)
-        return await self._repair(facts, Goal.WORKING_QR, deadline, in_vain, consent)
-
-    async def _repair(
-        self,
-        facts: Facts,
-        goal: Goal,
-        deadline: float,
-        in_vain: Callable[[Facts], bool] | None = None,
-        consent: Consent = Consent.NONE,
-    ) -> RepairResult:
-        joins = _repair_runs(facts)
-        if not joins and facts.verdict is None:
-            await self.check_instance_health(facts.id)
-        await self.until_there(facts)
-        asked_at = boot_now()
-        before = facts.repair.last
-        self._ladder.request(facts, goal, consent)
-        over = facts.repair.waiters = facts.repair.waiters or asyncio.Event()
-        word = "joins the repair that runs" if joins else "begins a repair"
-        sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
-        try:
-            await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
-        except WaError:
-            self._ladder.take_back(facts, before)
-            raise
-        in_vain = in_vain or (lambda facts: waits_in_vain(facts, (), asked_at))
-        await self.until(
-            deadline, lambda: over.is_set() or in_vain(facts) or is_over_for(facts, goal)
-        )
-        if facts.gone:
-            raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
-        last = facts.repair.last
-        assert last is not None
-        if not over.is_set():
-            refuse_away(facts)
-        ending = last.ending if over.is_set() else GOES_ON
-        if goal is Goal.WORKING_QR and ending in (Ending.GAVE_UP, GOES_ON):
-            refuse_kept(facts)
-            refuse_silent(facts)
-        if goal is Goal.CLEANUP:
-            refuse_failed(facts, ending)
-        answer = last.answer
-        if ending is Ending.NO_STEP and facts.verdict is not None:
-            answer["healthy"] = _is_well(facts.verdict)
-        sentence = "" if answer["healthy"] else facts.action.refusal or facts.sentence
-        return RepairResult(**answer, ending=ending, sentence=sentence)
-
     async def until(self, deadline: float, found: Callable[[], object]) -> None:
         """Return once it is found, or the time is over."""
         while not found() and time.monotonic() < deadline:
@@ -319,23 +207,179 @@ class Repairs:
             raise TryLater("the agent stops; ask again after its start", code="stopping")
         await asyncio.sleep(POLL)
 
-    async def _settled_verdict(self, facts: Facts, deadline: float) -> HealthVerdict:
-        """The verdict after a start or stop has ended: its deadlines say when it is late."""
-        verdict = await self.check_instance_health(facts.id)
-        await self.until(deadline, lambda: _repair_runs(facts) or not _is_on_its_way(facts))
-        return facts.verdict or verdict
-
     async def until_there(self, facts: Facts) -> None:
         """TryLater once its server has stayed away for a while: no wait would help."""
         patience = time.monotonic() + AWAY_PATIENCE
-        await self.until(patience, lambda: facts.wait_reason not in AWAY)
+        await self.until(patience, lambda: facts.wait.reason not in AWAY)
         refuse_away(facts)
+
+    def waits_in_vain(self, facts: Facts, asked_at: float) -> bool:
+        """Its server shows no code, although the repair of it, or of another member of its
+        incident, renewed it since `asked_at`."""
+        if not shows_no_code(facts):
+            return False
+        members = (facts, *self._incidents.fellows(facts))
+        return any(its.begun_at >= asked_at and _renewed_in_vain(its) for its in members)
+
+    async def _until(
+        self,
+        goal: Goal,
+        facts: Facts,
+        wait: float | None,
+        consent: Consent = Consent.NONE,
+        asked_at: float | None = None,
+    ) -> RepairResult:
+        """The answer to every request for a repair; once its time is over, the ending "goes_on"."""
+        self._must_be_wanted(facts)
+        deadline = time.monotonic() + (self._limit if wait is None else min(wait, self._limit))
+        work = self._reach(goal, facts, deadline, consent, asked_at)
+        if (answer := await in_time(work, deadline)) is not None:
+            return answer
+        refuse_away(facts)
+        last = facts.repair.last
+        so_far = last.answer if last is not None and not last.over else _NOTHING_DONE
+        return RepairResult(**so_far, ending=GOES_ON, sentence=_trouble(facts))
+
+    async def _reach(
+        self,
+        goal: Goal,
+        facts: Facts,
+        deadline: float,
+        consent: Consent,
+        asked_at: float | None,
+    ) -> RepairResult:
+        heals = goal is Goal.WORKING_QR and not _repair_runs(facts)
+        if heals or (facts.verdict is None and not _repair_runs(facts)):
+            await self._checking.check_now([facts.id])
+        if heals:
+            # A start or a stop ends first: its deadlines say when it is late.
+            await self.until(deadline, lambda: _repair_runs(facts) or not _is_on_its_way(facts))
+            if facts.verdict is not None and _is_well(facts.verdict):
+                return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+            if _is_on_its_way(facts) and not _repair_runs(facts):
+                # It starts in its time: a repair would only begin the start again.
+                return RepairResult(**_NOTHING_DONE, ending=GOES_ON, sentence=facts.sentence)
+        await self.until_there(facts)
+        since = boot_now() if asked_at is None else asked_at
+        over = await self._begin(goal, facts, consent)
+        await self.until(
+            deadline,
+            lambda: (
+                over.is_set()
+                or self.waits_in_vain(facts, since)
+                or _had_its_round(facts)
+                or (goal is Goal.WORKING_QR and _is_kept_away(facts))
+            ),
+        )
+        if facts.gone:
+            raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
+        return _answer(goal, facts, over=over.is_set())
+
+    async def _begin(self, goal: Goal, facts: Facts, consent: Consent) -> asyncio.Event:
+        """Set once the repair that runs now is over."""
+        before, joins = facts.repair.last, _repair_runs(facts)
+        self._ladder.request(facts, goal, consent)
+        over = facts.repair.waiters = facts.repair.waiters or asyncio.Event()
+        word = "joins the repair that runs" if joins else "begins a repair"
+        sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
+        try:
+            await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
+        except WaError:
+            self._ladder.take_back(facts, before)
+            raise
+        return over
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
         bound(said.category, facts.id).info("%s", said.sentence)
         with self._registry.order(facts):
             await self._registry.save(facts, [said])
         self._wake(facts.id)
+
+    def _must_be_wanted(self, facts: Facts) -> None:
+        if not facts.desired(self._host.boot_id()).should_run:
+            raise Refused(
+                f"cannot repair {facts.id}: it is disabled or stopped; enable or start it first",
+                code="not_wanted",
+            )
+
+
+def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
+    """TryLater where the repair cannot reach what was asked for."""
+    last, verdict = facts.repair.last, facts.verdict
+    assert last is not None
+    if not over:
+        refuse_away(facts)
+    ending, answer = last.ending if over else GOES_ON, last.answer
+    if goal is Goal.WORKING_QR and ending in (Ending.GAVE_UP, GOES_ON):
+        _refuse_kept(facts)
+        refuse_silent(facts)
+    if goal is Goal.CLEANUP and ending == Ending.GAVE_UP and not answer["cleaned"]:
+        cause = f"cannot clean up {facts.id}: {_trouble(facts)}"
+        raise TryLater(cause, code="cleanup_failed")
+    if verdict is not None and _is_well(verdict):
+        if ending is Ending.NO_STEP:
+            answer["healthy"] = True
+        if goal is Goal.RECOVER and ending != GOES_ON and not verdict.healthy:
+            # No step that keeps a pairing helps where a person has to link the session.
+            told = f"{facts.sentence}: wa-agent qr {facts.id} --watch"
+            return RepairResult(False, answer["cleaned"], False, Ending.NEEDS_SCAN, told)
+    sentence = "" if answer["healthy"] else _trouble(facts)
+    return RepairResult(**answer, ending=ending, sentence=sentence)
+
+
+def refuse_away(facts: Facts) -> None:
+    if facts.wait.reason in AWAY:
+        raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait.reason)
+
+
+def refuse_silent(facts: Facts) -> None:
+    """TryLater where its server connects it for long and shows no code."""
+    if shows_no_code(facts):
+        raise TryLater(
+            f"{facts.id} shows no code: {facts.sentence}. Its repair goes on until it shows one;"
+            f" ask for it then: wa-agent qr {facts.id}",
+            code=WHATSAPP_AWAY,
+        )
+
+
+def _refuse_kept(facts: Facts) -> None:
+    """TryLater where its repair keeps the pairing, and has ended or cannot help now."""
+    last, kept = facts.repair.last, facts.repair.kept
+    if kept is None or last is None:
+        return
+    if not last.over and (_is_kept_away(facts) or _had_its_round(facts)):
+        goes_on = "The agent goes on with the steps that keep it"
+        raise TryLater(f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}", code=kept.code)
+    if last.ending is Ending.GAVE_UP:
+        raise TryLater(f"cannot heal {facts.id}: {kept.sentence}", code=kept.code)
+
+
+def shows_no_code(facts: Facts) -> bool:
+    """Without a pairing, its server connects it for long and shows no code."""
+    verdict = facts.verdict
+    hangs = verdict is not None and verdict.reason == "state_stuck" and verdict.should_cleanup
+    return hangs and bool(facts.instance.backend)
+
+
+def _renewed_in_vain(facts: Facts) -> bool:
+    """A repair renewed the session, and the time for a code is over."""
+    repair = facts.repair.last
+    if repair is None or repair.stage is not Stage.DUE:
+        return False
+    between_rounds = repair.unpaired and repair.step is RecoveryKind.NONE
+    tried = repair.cleaned or between_rounds or repair.ending is Ending.GAVE_UP
+    return tried and shows_no_code(facts)
+
+
+def _is_kept_away(facts: Facts) -> bool:
+    """WhatsApp is not reached, so no step of its repair can help it, and its pairing is kept."""
+    return facts.repair.kept is not None and facts.repair.kept.code == WHATSAPP_AWAY
+
+
+def _had_its_round(facts: Facts) -> bool:
+    """The round that was asked for is over, and its repair goes on as the agent's own."""
+    last = facts.repair.last
+    return last is not None and not last.over and last.goal is Goal.HEAL and not last.unpaired
 
 
 def _repair_runs(facts: Facts) -> bool:
@@ -348,3 +392,7 @@ def _is_on_its_way(facts: Facts) -> bool:
 
 def _is_well(verdict: HealthVerdict) -> bool:
     return verdict.healthy or verdict.reason == "waiting_for_scan"
+
+
+def _trouble(facts: Facts) -> str:
+    return facts.action.refusal or facts.sentence

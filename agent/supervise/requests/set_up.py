@@ -14,12 +14,10 @@ from agent.engines.base import Qr
 from agent.errors import LinkError, Refused, TryLater
 from agent.host.base import Host
 from agent.supervise.facts import Facts
+from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
-from agent.supervise.requests.refusals import refuse_silent, waits_in_vain
-from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs
-from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.memory import MEMORY_FULL
+from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs, refuse_silent
 
 WELL = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
 REFUSALS = 4
@@ -42,7 +40,6 @@ class SettingUp:
     repairs: Repairs
     registry: Registry
     host: Host
-    incidents: Incidents
     asking: Calls
     create: Callable[[Instance], Awaitable[object]]
     enable: Callable[[InstanceId], Awaitable[object]]
@@ -55,13 +52,14 @@ class SettingUp:
         seconds after which it is answered, whatever still goes on."""
         asked_at, deadline = boot_now(), time.monotonic() + wait
 
-        def in_vain(facts: Facts) -> bool:
-            return waits_in_vain(facts, self.incidents.fellows(facts), asked_at)
-
         async def heal() -> RepairResult:
-            left = max(deadline - time.monotonic(), 0.0)
-            heals = self.repairs.ensure_healthy
-            return await heals(wanted.id, in_vain, wait=left, confirmed=confirmed, passkey=passkey)
+            return await self.repairs.ensure_healthy(
+                wanted.id,
+                wait=max(deadline - time.monotonic(), 0.0),
+                confirmed=confirmed,
+                passkey=passkey,
+                asked_at=asked_at,
+            )
 
         # A second request for the same new instance joins the first: it is created once.
         lock = self._creating.setdefault(wanted.id, asyncio.Lock())
@@ -88,7 +86,7 @@ class SettingUp:
                     begun = replace(begun, result=await heal())
                     if not _has_helped(facts, begun.result):
                         return replace(begun, goes_on=True)
-                return await self._code_or_connected(begun, in_vain, heal)
+                return await self._code_or_connected(begun, asked_at, heal)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -105,7 +103,7 @@ class SettingUp:
     async def _code_or_connected(
         self,
         begun: SetUp,
-        in_vain: Callable[[Facts], bool],
+        asked_at: float,
         heal: Callable[[], Awaitable[RepairResult]],
     ) -> SetUp:
         """Wait for a code to scan, or until it is connected. What was there before this agent made
@@ -115,12 +113,12 @@ class SettingUp:
             facts = self.registry.get(id)
             if facts.record.status is ConnectionStatus.CONNECTED:
                 return begun
-            if facts.wait_reason == MEMORY_FULL:
+            if facts.wait.reason == MEMORY_FULL:
                 raise TryLater(f"cannot start {id}: {facts.sentence}", code=MEMORY_FULL)
             await self.repairs.until_there(facts)
             if facts.action.failures >= REFUSALS:
                 raise TryLater(f"cannot start {id}: {facts.action.refusal}", code="server_refused")
-            if in_vain(facts):
+            if self.repairs.waits_in_vain(facts, asked_at):
                 refuse_silent(facts)
             if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
                 _refuse_hopeless(id, facts.verdict)

@@ -1,0 +1,236 @@
+"""The gate before each login: may this session start, and if not why, in which order, in which
+words, and when to ask again.
+
+The order: its server, its address, the incident that it is in, room on this machine, its turn in
+the queue with the budget of logins, its server's circuit.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.backends.declared import Backends
+from agent.clock import boot_now
+from agent.core.admission import ASK_AGAIN, LoginBudget, StartPolicy, StartQueue
+from agent.core.findings.memory import lacks_room
+from agent.core.model import InstanceId
+from agent.core.phases import is_light
+from agent.core.plan import ActionKind, Plan
+from agent.core.reasons import UNREACHABLE
+from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAITS_TURN
+from agent.core.words import NOT_TOLD
+from agent.supervise.facts import NO_WAIT, Facts, Wait
+from agent.supervise.incidents import Incidents
+from agent.supervise.reach import Reaching
+from agent.supervise.settings import Settings
+
+MEMORY_FULL = "memory_full"
+RETRY_HELD = 5.0
+"""Seconds until a session asks again while another one is the circuit's trial."""
+
+
+class Queues:
+    """One queue for this machine's sessions, and one per backend: many sessions never come back in
+    one burst. All share the machine's budget of logins."""
+
+    def __init__(
+        self,
+        local: Callable[[], StartPolicy],
+        remote: Callable[[], StartPolicy],
+        *,
+        wake: Callable[[InstanceId], None],
+        idle: Callable[[], bool],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._remote, self._wake, self._idle, self._jitter = remote, wake, idle, jitter
+        self._budget = LoginBudget(local)
+        self._queues = {"": StartQueue(local, self._budget, idle=idle, jitter=jitter)}
+        self._lane_of: dict[InstanceId, str] = {}
+
+    def ask(
+        self, instance: InstanceId, now: float, *, reconnects: bool = False, lane: str = ""
+    ) -> float | None:
+        """None: go now, and call `settled` when its try has ended. A time: ask again then."""
+        if lane and lane not in self._queues:
+            self._queues[lane] = StartQueue(
+                self._remote, self._budget, idle=self._idle, jitter=self._jitter
+            )
+        if lane:
+            self._lane_of[instance] = lane
+        queue = self._queues[lane]
+        waits = instance not in queue.under_way
+        # On a backend neither begins a process here.
+        again = queue.ask(instance, now, reconnects=reconnects and not lane)
+        if waits and again is None:
+            self._wake_next(queue)
+        return again
+
+    @property
+    def waiting(self) -> int:
+        return sum(queue.waiting for queue in self._queues.values())
+
+    def no_login(self, now: float) -> None:
+        """The session was connected already: its turn cost no login."""
+        self._budget.give_back(now)
+
+    def before(self, instance: InstanceId) -> int | None:
+        """How many go before it; None: it waits for no turn."""
+        return self._of(instance).before(instance)
+
+    def settled(self, instance: InstanceId) -> None:
+        if (queue := self._of(instance)).settled(instance):
+            self._wake_next(queue)
+
+    def is_light(self, instance: InstanceId) -> None:
+        if (queue := self._of(instance)).is_light(instance):
+            self._wake_next(queue)
+
+    def leave(self, instance: InstanceId, now: float) -> None:
+        if (queue := self._of(instance)).leave(instance, now):
+            self._wake_next(queue)
+
+    def withdraw(self, instance: InstanceId) -> None:
+        """The instance was deleted: neither under way nor waiting."""
+        self.settled(instance)
+        self.leave(instance, float("inf"))
+        self._lane_of.pop(instance, None)
+
+    def _of(self, instance: InstanceId) -> StartQueue:
+        return self._queues[self._lane_of.get(instance, "")]
+
+    def _wake_next(self, queue: StartQueue) -> None:
+        for instance in queue.first:
+            self._wake(instance)
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+class Gate:
+    """Asked in each pass and before each plan. It knows which workers were promised memory: their
+    limits count, not present use, for sessions grow. No running worker is stopped for it."""
+
+    settings: Settings
+    backends: Backends
+    reaching: Reaching
+    incidents: Incidents
+    wake: Callable[[InstanceId], None]
+    queues: Queues = field(init=False)
+    _promised: dict[InstanceId, int] = field(init=False, default_factory=dict)
+    _sum: int = field(init=False, default=0)
+    _lacking: dict[InstanceId, None] = field(init=False, default_factory=dict)
+    """Sessions that wait for room."""
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.queues = Queues(
+            settings.start_policy,
+            settings.remote_start_policy,
+            wake=self.wake,
+            idle=settings.machine_is_idle,
+            jitter=lambda: random.uniform(0.0, settings.config.start.stagger / 2),
+        )
+
+    def ask(self, facts: Facts, plan: Plan | None = None) -> Wait | None:
+        """None: go. Without a plan: what holds the session, whatever it would do. A plan that logs
+        in takes its turn and has it until `settled`. An operator's order waits for no turn, and a
+        step of a repair for no incident: the ladder has asked for that."""
+        if plan is not None and not _logs_in(facts, plan):
+            return None
+        now, steps = boot_now(), plan is not None and plan.repair
+        if plan is None or not plan.ordered:
+            if not steps and (reason := self.away(facts) or self.incidents.wait_reason(facts)):
+                return Wait(reason, self._numbers(facts, reason), now + ASK_AGAIN)
+            if lack := self._lack(facts):
+                reason = "disk_full" if facts.folder.disk_problem else MEMORY_FULL
+                return Wait(reason, lack, now + ASK_AGAIN)
+            if plan is not None and (again := self._take_turn(facts, plan, now)) is not None:
+                return Wait(WAITS_TURN, again=again)
+        if plan is not None and not steps and not self.backends.may_begin(facts):
+            self.queues.settled(facts.id)  # it got its turn and cannot use it
+            self.queues.no_login(now)
+            return Wait("backend_circuit", again=now + RETRY_HELD)
+        return None
+
+    def away(self, facts: Facts) -> str:
+        """Of the backend and the address that it needs, the one that is not there."""
+        return self.backends.wait_reason(facts) or self.reaching.wait_reason(facts)
+
+    def note_wait(self, facts: Facts) -> None:
+        """So that an order's answer says at once that the start has to wait."""
+        if not facts.wait.reason:
+            facts.wait = self.ask(facts) or NO_WAIT
+
+    def note_look(self, facts: Facts) -> None:
+        """The worker was looked at: while it runs it has its room."""
+        if facts.unit.runs:
+            self.promise(facts)
+        else:
+            self._take_back(facts.id)
+
+    def note_claim(self, facts: Facts) -> None:
+        """What its worker reports may show that the heavy part of its start is over."""
+        claim = None if facts.run.claim is None else facts.run.claim.claim
+        if claim is not None and is_light(claim):
+            self.queues.is_light(facts.id)
+        if claim is not None and claim.reason == NOT_TOLD:
+            self.queues.settled(facts.id)  # it may never tell more
+
+    def promise(self, facts: Facts) -> None:
+        if facts.instance.backend:
+            return
+        limit = self.settings.memory_limit(facts)
+        self._sum += limit - self._promised.get(facts.id, 0)
+        self._promised[facts.id] = limit
+        self._lacking.pop(facts.id, None)
+
+    def forget(self, id: InstanceId) -> None:
+        self.queues.withdraw(id)
+        self._lacking.pop(id, None)
+        self._take_back(id)
+        self.reaching.forget(id)
+
+    def _numbers(self, facts: Facts, reason: str) -> str:
+        """The reason with its numbers; "" = WAIT_SENTENCES says enough."""
+        if reason == UNREACHABLE:
+            return self.reaching.sentence(facts)
+        return self.backends.why_away(facts) if reason in (BACKEND_DOWN, BACKEND_UNCHECKED) else ""
+
+    def _lack(self, facts: Facts) -> str:
+        """Why no worker of it fits on this machine now; "" where it fits, runs, or is not to."""
+        if facts.unit.runs or facts.instance.backend or not self.incidents.wanted(facts):
+            return ""
+        if facts.id in self._promised:
+            return ""
+        lack = facts.folder.disk_problem or lacks_room(
+            self._sum,
+            len(self._promised),
+            self.settings.memory_limit(facts),
+            self.settings.memory_budget(),
+        )
+        if lack:
+            self._lacking.setdefault(facts.id)
+        return lack
+
+    def _take_turn(self, facts: Facts, plan: Plan, now: float) -> float | None:
+        look = self.reaching.ask(facts, now) or self.backends.ask(facts, now)
+        if look is not None:
+            return look
+        lane = facts.instance.backend
+        again = self.queues.ask(facts.id, now, reconnects=not plan.starts, lane=lane)
+        if again is None and not facts.unit.runs:
+            # At once, or two sessions that are looked at side by side would both find the last
+            # room.
+            self.promise(facts)
+        return again
+
+    def _take_back(self, id: InstanceId) -> None:
+        if id in self._promised:
+            self._sum -= self._promised.pop(id)
+            for waiting in self._lacking:  # a session that still lacks room is added again
+                self.wake(waiting)
+            self._lacking.clear()
+
+
+def _logs_in(facts: Facts, plan: Plan) -> bool:
+    # Only a server connects its session again for new keys.
+    new_keys = ActionKind.REGENERATE_KEYS in plan.actions and bool(facts.instance.backend)
+    return plan.tries or new_keys

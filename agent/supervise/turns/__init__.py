@@ -1,1 +1,0 @@
-"""Who may start or repair now: start queues, memory, incidents."""
