@@ -59,21 +59,16 @@ export async function send(method, path, { body, raw, accept, seconds = 30 } = {
 }
 
 export const get = async (path) => (await send("GET", path)).json();
-export const post = async (path, body, seconds) => (await send("POST", path, { body, seconds })).json();
-
-let described = null;
-
-// False where what answers this path was taken away.
-export async function answersTo(path) {
-  described ??= get("/openapi.json");
+// null where the agent refuses or is away: asked again with the next look.
+export async function getOrNull(path) {
   try {
-    return path in (await described).paths;
+    return await get(path);
   } catch (error) {
-    described = null; // asked again the next time
     if (!(error instanceof Refused)) throw error;
-    return true;
+    return null;
   }
 }
+export const post = async (path, body, seconds) => (await send("POST", path, { body, seconds })).json();
 
 function setClock(date) {
   const theirs = Date.parse(date || "");

@@ -1,6 +1,6 @@
 // The journal as a story, newest first, in the words of the page.
-import { linked } from "/page/places.js";
-import { at, clock, empty, make, moment, statusWord, zone } from "/page/show.js";
+import { at, empty, keyed, make, select } from "/page/dom.js";
+import { clock, moment, plain, statusOf, zone } from "/page/words.js";
 
 const TONES = {
   trouble: "bad",
@@ -17,30 +17,17 @@ const BY_THE_WAY = new Set(["verdict", "action", "outcome"]); // a status says t
 const PASSING = new Set(["INITIALIZING", "LOADING", "RECONNECTING"]);
 const ONE_STORY = 3000; // ms; what one instance goes through within is one entry among the main ones
 
-export const CHOICES = [
-  ["main", "Main events"],
-  ["", "Everything"],
-];
-
-export function makeChoice(label, more, changed) {
-  const select = make(
-    "select",
-    { "aria-label": label },
-    ...[...CHOICES, ...more].map(([value, text]) => make("option", { value, text })),
-  );
-  select.addEventListener("change", changed);
-  return select;
+export function makeChoice(label, changed) {
+  const choices = [
+    ["main", "Main events"],
+    ["", "Everything"],
+  ];
+  return select(choices, { "aria-label": label, title: "Times in " + zone(), change: changed });
 }
-
-// A clock without a zone says nothing to a person elsewhere.
-export const makeZone = () => make("span", { name: "soft small story-zone", text: "times in " + zone() });
 
 // Entries to draw: each has its newest event, and for a chain of statuses its oldest.
 export function choose(events, chosen) {
-  if (chosen !== "main")
-    return events
-      .filter((event) => !chosen || event.category === chosen)
-      .map((event) => ({ event, oldest: event, whole: true }));
+  if (chosen !== "main") return events.map((event) => ({ event, oldest: event, whole: true }));
   const entries = [];
   const open = new Map();
   for (const event of events) {
@@ -60,7 +47,6 @@ export function choose(events, chosen) {
 
 // Reasons that say no more than that the session goes on its way.
 const ON_ITS_WAY = new Set(["", "starting", "not_running", "waits_turn"]);
-// Entries of earlier versions have no `why`: they are shown whole.
 const whyOf = ({ detail, sentence }) => detail?.why ?? sentence;
 
 // What began a chain of statuses: the first of them that says more than that it goes on.
@@ -76,18 +62,18 @@ function passesInto(event, last) {
   return Date.parse(last.oldest.time) - Date.parse(event.time) <= ONE_STORY;
 }
 
-// What is said of an entry: [in bold, the rest].
+const wordOf = (status) => statusOf(status)[1];
+
+// The words of an entry: [in bold, the rest].
 /** @param {{event: any, oldest: any, cause?: string}} entry */
 function words({ event, oldest, cause }) {
   const { status } = event.detail || {};
   const before = oldest.detail && oldest.detail.before;
   if (event.kind !== "status" || !status || !before) return ["", event.sentence];
   const why = whyOf(event);
-  const said = cause || (why === statusWord(status).toLowerCase() ? "" : why);
+  const said = cause || (why === wordOf(status).toLowerCase() ? "" : why);
   return [
-    before === status
-      ? statusWord(status) + ", after one more try"
-      : statusWord(before) + " → " + statusWord(status),
+    before === status ? wordOf(status) + ", after one more try" : wordOf(before) + " → " + wordOf(status),
     said,
   ];
 }
@@ -106,54 +92,43 @@ function toneOf(event) {
 
 const keyOf = ({ event, oldest, whole }) => event.cursor + "-" + oldest.cursor + (whole ? "-whole" : "");
 
-export function drawStory(list, entries, { named = true, fresh = null } = {}) {
-  const old = new Map(
-    [...list.children].filter((item) => item.dataset.key).map((item) => [item.dataset.key, item]),
+// `named`: each entry says of which session it is.
+export function makeStory(named = true) {
+  const place = make("ol.story");
+  let newest = Infinity; // an entry behind it comes while the page is open
+  const drawEntries = keyed(
+    place,
+    keyOf,
+    (entry) => ({ item: makeEntry(entry, named, entry.event.cursor > newest) }),
+    () => make("li", empty("Nothing yet", "New events appear here.")),
   );
-  const wanted = entries.map((entry) => old.get(keyOf(entry)) || draw(entry, named, fresh));
-  if (!wanted.length) {
-    list.replaceChildren(make("li", { name: "story-none" }, empty("Nothing yet", "New events appear here.")));
-    return;
-  }
-  if (wanted.length === list.children.length && wanted.every((item, place) => list.children[place] === item))
-    return;
-  // In place: what stays is not taken out, so that a reader's focus and scroll stay too.
-  const keep = new Set(wanted);
-  for (const item of [...list.children]) if (!keep.has(item)) item.remove();
-  wanted.forEach((item, place) => {
-    if (list.children[place] !== item) list.insertBefore(item, list.children[place] || null);
-  });
+  return {
+    place,
+    draw(entries) {
+      drawEntries(entries);
+      if (entries.length) newest = entries[0].event.cursor;
+    },
+    clear() {
+      newest = Infinity;
+    },
+  };
 }
 
-function draw(entry, named, fresh) {
+function makeEntry(entry, named, fresh) {
   const { event } = entry;
   const [bold, rest] = words(entry);
-  const where =
-    named && event.instance
-      ? make("a", { name: "story-where", href: "#/instance/" + event.instance, text: event.instance })
-      : null;
   return make(
-    "li",
-    {
-      name: "story-entry " + toneOf(event) + (fresh === event.cursor ? " fresh" : ""),
-      "data-key": keyOf(entry),
-      "data-cursor": event.cursor,
-      "data-kind": event.kind,
-    },
-    make("time", {
-      datetime: event.time,
-      title: moment(event.time),
-      text: clock(event.time),
-    }),
+    "li.story-entry." + toneOf(event) + (fresh ? ".fresh" : ""),
+    { "data-cursor": event.cursor },
+    make("time", { datetime: event.time, title: moment(event.time) }, clock(event.time)),
     make(
-      "div",
-      { name: "story-text" },
-      where,
-      bold && make("strong", { text: bold }),
+      "div.story-text",
+      named && event.instance && make("a", { href: "#/instance/" + event.instance }, event.instance),
+      bold && make("strong", bold),
       bold && rest ? ": " : "",
-      make("span", {}, ...linked(rest, event.instance)),
+      rest,
     ),
-    entry.whole ? make("span", { name: "story-kind", text: event.kind.replaceAll("_", " ") }) : null,
+    entry.whole && make("span.story-kind", plain(event.kind)),
   );
 }
 
