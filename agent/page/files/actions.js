@@ -65,7 +65,7 @@ const mayTry = (instance) =>
   instance.connection_status !== "CONNECTED" &&
   Boolean(instance.next_attempt || instance.wait_reason || isPaused(instance));
 
-// `line`: what it does; `fits`: is it offered for this session; `ask`: what to confirm first;
+// `line`: what it does; `fits`: is it offered for this session (absent: for each); `ask`: what to confirm first;
 // `right`: to be asked for instead of "operate"; `calm`: it makes no login.
 export const ACTIONS = [
   {
@@ -128,7 +128,6 @@ export const ACTIONS = [
     key: "check-now",
     label: "Check now",
     line: "Checks the session without changing it.",
-    fits: () => true,
     calm: true,
     run: checkNow,
     bulk: true,
@@ -168,7 +167,6 @@ export const ACTIONS = [
     key: "ensure-healthy",
     label: "Ensure healthy",
     line: "Repairs until it is connected or shows a code; may end the pairing.",
-    fits: () => true,
     harsh: true,
     run: repair("ensure-healthy", {}),
     ask: (id) => ({
@@ -194,7 +192,6 @@ export const ACTIONS = [
     key: "clean-up",
     label: "Clean up",
     line: "Retires its files after a backup and shows a new code.",
-    fits: () => true,
     harsh: true,
     run: repair("cleanup", { confirm: true }),
     ask: (id) => ({
@@ -207,7 +204,6 @@ export const ACTIONS = [
     key: "delete",
     label: "Delete",
     line: "Removes it here; its files stay in the trash for a while.",
-    fits: () => true,
     harsh: true,
     run: remove,
     ask: (id) => ({
@@ -234,6 +230,8 @@ export function helpful(instance) {
   if (["stuck", "corrupted", "degraded"].includes(instance.health.verdict)) return NAMED.get("recover");
   return null;
 }
+
+export const isFit = (action, instance) => !action.fits || action.fits(instance);
 
 // True if the action would log a banned account in.
 export const prolongsBan = (action, instance) => !action.calm && isBanned(instance);

@@ -86,7 +86,6 @@ export class Live {
     this.cursor = null;
     this.state = "new";
     this.failures = 0;
-    this.retryAt = 0;
     this.wanted = false;
     addEventListener("online", () => this.retryNow());
     document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
@@ -149,7 +148,6 @@ export class Live {
     if (!this.wanted) return;
     const pause = Math.min(500 * 2 ** this.failures, LONGEST_PAUSE) * (0.75 + Math.random() / 2);
     this.failures += 1;
-    this.retryAt = Date.now() + pause;
     this.retry = setTimeout(() => this.connect(), pause);
     this.become("lost", why);
   }

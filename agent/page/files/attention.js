@@ -47,7 +47,7 @@ function troublesOf(id) {
   );
   const alike = new Map();
   for (const trouble of found) alike.set(trouble.kind, [...(alike.get(trouble.kind) || []), trouble]);
-  return [...alike.values()].map(troubleEntry).sort((a, b) => (a.tone < b.tone ? -1 : 1));
+  return [...alike.values()].map(troubleEntry); // the agent names the worst first
 }
 
 function troubleEntry(group) {

@@ -35,24 +35,13 @@ export function makeCode() {
     const wanted = state.id;
     let pause = 2;
     try {
-      const answer = await send("GET", pathOf(wanted) + "/qr", {
-        accept: "image/svg+xml",
-      });
+      const answer = await send("GET", pathOf(wanted) + "/qr", { accept: "image/svg+xml" });
       const seconds = Number(answer.headers.get("X-Qr-Expires-In")) || 0;
-      const drawn = await answer.blob();
-      if (wanted !== state.id || state.timer === null) return;
-      const before = state.url,
-        fresh = new Image();
-      fresh.src = URL.createObjectURL(drawn);
-      await fresh.decode(); // so that one code takes the other's place at once
-      if (wanted !== state.id || state.timer === null) {
-        URL.revokeObjectURL(fresh.src);
-        return;
-      }
-      state.url = fresh.src;
-      image.src = state.url;
+      const drawn = URL.createObjectURL(await answer.blob());
+      if (wanted !== state.id || state.timer === null) return void URL.revokeObjectURL(drawn);
+      if (state.url) URL.revokeObjectURL(state.url);
+      state.url = image.src = drawn;
       image.hidden = false;
-      if (before) URL.revokeObjectURL(before);
       setAttribute(image, "data-number", answer.headers.get("X-Qr-Number"));
       setText(hint, "Open WhatsApp on the phone, choose Linked devices, then Link a device.");
       setUntil(left, new Date(Date.now() + seconds * 1000).toISOString(), "A new code comes in ");
@@ -79,10 +68,8 @@ export function makeCode() {
         instance.should_run &&
         may("operate", instance.id);
       place.hidden = !wanted;
-      setText(
-        title,
-        "Scan with WhatsApp" + (instance && instance.reason === "passkey_required" ? PHONE_WITHOUT : ""),
-      );
+      const passkey = instance?.reason === "passkey_required";
+      setText(title, "Scan with WhatsApp" + (passkey ? PHONE_WITHOUT : ""));
       pairing.place.hidden = !wanted || instance.engine === "sandbox"; // its phone has no keys to type on
       if (!wanted) stop();
       else if (state.timer === null) state.timer = setTimeout(fetchCode, 0);

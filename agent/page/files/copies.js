@@ -1,9 +1,9 @@
 // The copies of sessions: snapshots, the trash, and an archive of another machine.
 import { get, getOrNull, post, send } from "/page/agent.js";
 import { pathOf } from "/page/actions.js";
-import { answers, may } from "/page/answers.js";
+import { may } from "/page/answers.js";
 import { act, confirm, makeForm, note } from "/page/dialogs.js";
-import { button, checkbox, empty, field, folded, input, make, panel, row, setText } from "/page/dom.js";
+import { button, checkbox, field, fill, folded, input, make, panel, row, setText } from "/page/dom.js";
 import { bytes, moment } from "/page/words.js";
 
 const LONG = 3600; // seconds that a large archive may take
@@ -44,8 +44,7 @@ export function makeSnapshots() {
         },
       );
     });
-    const none = empty("No snapshot yet", "The agent takes one when a session is stable.");
-    list.replaceChildren(...(rows.length ? rows : [make("li", none)]));
+    fill(list, rows, "No snapshot yet", "The agent takes one when a session is stable.");
   }
 
   return {
@@ -55,6 +54,7 @@ export function makeSnapshots() {
       if (state.id === instance.id) return;
       state.id = instance.id;
       place.open = false;
+      list.replaceChildren(); // its rows restore the session that was shown before
     },
   };
 }
@@ -78,8 +78,7 @@ export function makeTrash() {
         return entry.id + " is back from the trash";
       });
     });
-    const none = empty("The trash is empty", "Deleted and replaced sessions stay here for a while.");
-    list.replaceChildren(...(rows.length ? rows : [make("li", none)]));
+    fill(list, rows, "The trash is empty", "Deleted and replaced sessions stay here for a while.");
   }
   return { place, draw };
 }

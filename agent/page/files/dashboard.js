@@ -43,10 +43,7 @@ function changed(what, ...more) {
 }
 
 function couldNot(error) {
-  if (error.status === 401) {
-    showEntrance(hasKey() ? error.message : "");
-    return;
-  }
+  if (error.status === 401) return showEntrance(hasKey() ? error.message : "");
   state.failed = error.message;
   drawLive();
 }
@@ -58,24 +55,17 @@ function drawLive(reason) {
   at("live").className = "live " + (good ? "good" : lost ? "bad" : "off");
   setText(at("live"), good ? "Live" : lost ? "Not live" : "Connecting");
   document.title = (lost ? "(not live) " : "") + "wa-agent";
-  setText(
-    at("banner-why"),
-    state.failed
-      ? "The agent sends no more events: " + state.failed + "."
-      : state.why === ""
-        ? "The connection to the agent is lost."
-        : "The connection to the agent is lost: " + state.why + ".",
-  );
+  const why = state.failed
+    ? "The agent sends no more events: " + state.failed
+    : "The connection to the agent is lost" + (state.why && ": " + state.why);
+  setText(at("banner-why"), why + ".");
   at("banner").hidden = !lost;
   document.body.classList.toggle("stale", lost);
   drawBanner();
 }
 
 function drawBanner() {
-  if (at("banner").hidden) return;
   setText(at("banner-age"), answers.loaded ? duration((Date.now() - answers.loaded) / 1000) : "some time");
-  const left = Math.ceil((live.retryAt - Date.now()) / 1000);
-  setText(at("banner-next"), live.state === "lost" && left > 0 ? "Next try in " + left + " s." : "Trying…");
 }
 
 function showEntrance(wrong) {
@@ -128,8 +118,7 @@ function route() {
   }
   const here = wanted || page;
   if (state.place !== null && state.place !== here) {
-    const head = at(page).querySelector("h1");
-    head.focus({ preventScroll: true });
+    at(page).querySelector("h1").focus({ preventScroll: true });
     scrollTo(0, 0);
   }
   state.place = here;

@@ -84,7 +84,7 @@ export function confirm({ title, text, yes, typed }, work) {
   (typed ? word : cancel).focus();
 }
 
-export function copyButton(textOf, label, word = "Copy") {
+export function copyButton(textOf, label) {
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(textOf());
@@ -92,8 +92,8 @@ export function copyButton(textOf, label, word = "Copy") {
     } catch {
       note("the browser does not let this page copy", true); // only over https or on this machine
     }
-    setTimeout(() => setText(control, word), 2000);
+    setTimeout(() => setText(control, "Copy"), 2000);
   };
-  const control = button(word, copy, { class: "quiet copy", "aria-label": label });
+  const control = button("Copy", copy, { class: "quiet copy", "aria-label": label });
   return control;
 }

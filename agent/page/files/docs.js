@@ -15,6 +15,8 @@ const AREAS = [
   ["Pages", /./],
 ];
 
+const TONES = { get: "busy", post: "good", put: "warn", patch: "warn", delete: "bad" };
+
 function fieldTable(rows) {
   const heads = ["Field", "Where", "Type", "Meaning"].map((title) => make("th", title));
   const lines = rows.map(([name, schema, required, where]) => {
@@ -47,7 +49,7 @@ function section(path, method, route) {
   return make(
     "section",
     { id: id.toLowerCase() },
-    make("h2", make("span.method." + method, method.toUpperCase()), make("code", path)),
+    make("h2", make("span.pill." + TONES[method], method.toUpperCase()), make("code", path)),
     make("p", route.summary + "."),
     make("p.soft.small", route.description),
     rows.length > 0 && fieldTable(rows),

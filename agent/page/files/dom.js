@@ -37,6 +37,9 @@ export const row = (more, words, ...acts) =>
 export const empty = (title, text, ...more) =>
   make("div.empty", make("p.empty-title", title), make("p", text), more);
 
+export const fill = (list, rows, title, text) =>
+  list.replaceChildren(...(rows.length ? rows : [make("li", empty(title, text))]));
+
 // Only what differs is changed: a reader's scroll, selection and screen reader are not disturbed.
 export function setText(element, text) {
   const wanted = String(text ?? "");

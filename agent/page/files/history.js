@@ -13,7 +13,6 @@ const RANGES = [
   ["30 d", 720 * HOUR, "month"],
 ];
 const AGAIN = 60000; // ms after which the points of a range are asked for again
-const PAGES = 5; // of 1,000 changes of status each
 
 function draw(kind, options, ...inside) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", kind);
@@ -41,37 +40,24 @@ export function makeHistory() {
   const head = make("div.panel-head", make("h2", "History"), chips);
   const place = make("section.panel.history", head, uptime.place, memory.place, messages.place);
 
-  // The points of the range, and the changes of status back to its begin and the one before it.
+  // The points of the range, and the last thousand changes of status.
   async function load() {
     RANGES.forEach((range, place) => setAttribute(buttons[place], "aria-pressed", range === state.range));
     drawUptime();
     if (state.id === null || Date.now() - state.asked < AGAIN) return;
     state.asked = Date.now();
     const { id, range } = state;
-    const [, reach, word] = range;
+    const [, , word] = range;
     const trends = getOrNull("/api/trends?range=" + word + "&instance=" + encodeURIComponent(id));
-    const events = await eventsSince(id, now() - reach);
-    const found = await trends;
+    const statuses = getOrNull(pathOf(id) + "/events?kind=status&limit=1000");
+    const [found, told] = [await trends, await statuses];
     if (id !== state.id || range !== state.range) return;
-    state.events = events;
+    if (!found || !told) state.asked = 0; // with the next look
+    state.events = told?.events || [];
     const line = found?.instances[id];
     memory.draw(line ? line.memory : [], found?.step);
     messages.draw(line ? line.messagesPerMinute : [], found?.step);
     drawUptime();
-  }
-
-  async function eventsSince(id, begin) {
-    const events = [];
-    let before = "";
-    for (let page = 0; page < PAGES; page += 1) {
-      const found = await getOrNull(pathOf(id) + "/events?kind=status&limit=1000" + before);
-      if (!found) break;
-      events.push(...found.events);
-      const last = events[events.length - 1];
-      if (!found.next || (last && Date.parse(last.time) <= begin)) break;
-      before = "&before=" + found.next;
-    }
-    return events;
   }
 
   function drawUptime() {
@@ -117,9 +103,12 @@ function makeChart(name, words) {
         path += (joins ? "L" : "M") + x.toFixed(2) + " " + (29 - (28 * value) / most).toFixed(2);
       });
       setAttribute(line, "d", path);
-      const ends = least < most ? words(least) + " to " + words(most) : words(most);
+      const [low, high] = [words(least), words(most)];
       const time = duration((values.length - 1) * step);
-      setText(range, known.length < 2 ? "no line yet" : ends + " in the last " + time);
+      setText(
+        range,
+        known.length < 2 ? "no line yet" : (low === high ? "" : low + " to ") + high + " in the last " + time,
+      );
     },
   };
 }
@@ -137,7 +126,7 @@ function makeUptime() {
         ...parts.map(([from, to, status]) => {
           const [tone, word] = statusOf(status);
           const width = Math.max(across(to) - across(from), 0.8);
-          const shape = { class: "uptime-" + tone, x: across(from), y: 0, height: 24, width };
+          const shape = { class: tone, x: across(from), y: 0, height: 24, width };
           const words = clock(from) + ", for " + duration((to - from) / 1000) + ": " + word;
           return draw("rect", shape, draw("title", {}, words));
         }),

@@ -1,12 +1,12 @@
 // One session's page: its state and reason, the action that helps, its code, story and past.
-import { Refused, get, getOrNull, post, send } from "/page/agent.js";
+import { getOrNull, post, send } from "/page/agent.js";
 import { answers, may } from "/page/answers.js";
-import { ACTIONS, helpful, pathOf, perform } from "/page/actions.js";
+import { ACTIONS, helpful, isFit, pathOf, perform } from "/page/actions.js";
 import { makeAttention } from "/page/attention.js";
 import { makeCode } from "/page/code.js";
 import { makeSnapshots } from "/page/copies.js";
 import { makeSettings } from "/page/create.js";
-import { actButton, copyButton, makeForm, note } from "/page/dialogs.js";
+import { actButton, makeForm, note } from "/page/dialogs.js";
 import { button, field, folded, input, make, panel, select, setPill, setText } from "/page/dom.js";
 import { makeEvidence } from "/page/evidence.js";
 import { makeHistory } from "/page/history.js";
@@ -16,7 +16,7 @@ import * as words from "/page/words.js";
 const { bytes, plain } = words;
 
 export function makeInstance(place) {
-  const state = { id: null, details: null, events: [], eventsOf: "", asking: false };
+  const state = { id: null, details: null, events: [], eventsOf: "" };
   const current = () => answers.instances.get(state.id);
   const title = make("h1", { tabindex: "-1" }),
     pill = make("span.pill"),
@@ -43,12 +43,7 @@ export function makeInstance(place) {
   const told = make("section.panel", make("div.panel-head", make("h2", "Its story"), choice), story.place);
   const shown = make(
     "div",
-    make(
-      "div.title",
-      title,
-      pill,
-      copyButton(() => state.id, "Copy the name of this session", "Copy name"),
-    ),
+    make("div.title", title, pill),
     why,
     make("p.next", next, nextTime),
     make("p.actions", help, helpLine),
@@ -93,23 +88,16 @@ export function makeInstance(place) {
   }
 
   async function refresh() {
-    if (state.id === null || state.asking) return;
-    state.asking = true;
     const wanted = state.id;
-    try {
-      const details = await get(pathOf(wanted) + "/details");
-      const read = state.eventsOf === wanted ? null : await get(pathOf(wanted) + "/events?limit=200");
-      if (wanted === state.id) {
-        state.details = details;
-        if (read) take(read.events);
-        draw();
-      }
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-    } finally {
-      state.asking = false;
-    }
-    if (wanted !== state.id) refresh();
+    if (wanted === null) return;
+    const [details, read] = await Promise.all([
+      getOrNull(pathOf(wanted) + "/details"),
+      state.eventsOf === wanted ? null : getOrNull(pathOf(wanted) + "/events?limit=200"),
+    ]);
+    if (!details || wanted !== state.id) return;
+    state.details = details;
+    if (read) take(read.events);
+    draw();
   }
 
   // What was heard while the journal was read stays.
@@ -227,7 +215,7 @@ function makeActions(current) {
     draw(instance) {
       place.hidden = !may("operate", instance.id);
       for (const { action, item } of rows)
-        item.hidden = !action.fits(instance) || !may(action.right || "operate", instance.id);
+        item.hidden = !isFit(action, instance) || !may(action.right || "operate", instance.id);
     },
   };
 }

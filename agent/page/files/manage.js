@@ -3,7 +3,20 @@ import { Refused, get, keyId, post, send } from "/page/agent.js";
 import { answers, may } from "/page/answers.js";
 import { makeImport, makeTrash } from "/page/copies.js";
 import { act, actButton, askForm, closeDialog, confirm, copyButton, openDialog } from "/page/dialogs.js";
-import { button, empty, field, input, keyed, make, panel, row, select, setPill, setText } from "/page/dom.js";
+import {
+  button,
+  empty,
+  field,
+  fill,
+  input,
+  keyed,
+  make,
+  panel,
+  row,
+  select,
+  setPill,
+  setText,
+} from "/page/dom.js";
 import { counted, moment, since } from "/page/words.js";
 
 export function makeManage(place) {
@@ -88,8 +101,7 @@ function makeKeys() {
 
   async function draw() {
     const rows = (await get("/api/keys")).keys.map(makeRow);
-    const none = empty("No key", "Only this machine reaches the interface.");
-    list.replaceChildren(...(rows.length ? rows : [make("li", none)]));
+    fill(list, rows, "No key", "Only this machine reaches the interface.");
   }
   return { place, draw };
 }

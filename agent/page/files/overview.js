@@ -15,7 +15,8 @@ export function makeOverview(place) {
   const attention = makeAttention("Troubles and incidents");
   const sessions = makeSessions();
   const backends = makeBackends((name) => sessions.showOnly("on " + name));
-  const machine = makeMachine();
+  const facts = makeFacts();
+  const machine = panel("This machine", facts.place);
   const story = makeStory();
   const olderButton = actButton("Show older", async () => {
     state.most += FIRST;
@@ -32,7 +33,7 @@ export function makeOverview(place) {
     story.place,
     olderButton,
   );
-  const columns = make("div.columns", told, make("div", backends.place, machine.place));
+  const columns = make("div.columns", told, make("div", backends.place, machine));
   place.append(
     make("h1.unseen", { tabindex: "-1" }, "All sessions"),
     attention.place,
@@ -52,8 +53,10 @@ export function makeOverview(place) {
       attention.draw();
       sessions.draw();
       backends.draw();
-      machine.draw();
-      columns.classList.toggle("single", !reads());
+      const known = reads() && answers.health !== null;
+      machine.hidden = !known;
+      if (known) facts.draw(machineFacts());
+      columns.classList.toggle("single", !known);
     },
   };
 }
@@ -112,18 +115,6 @@ function makeBackend(name, show) {
       setUntil(next, backend.circuit === "closed" ? null : backend.next_check, "next check in ");
       sessions.hidden = backend.held === 0;
       check.hidden = !may("operate");
-    },
-  };
-}
-
-function makeMachine() {
-  const facts = makeFacts();
-  const place = panel("This machine", facts.place);
-  return {
-    place,
-    draw() {
-      place.hidden = !reads() || !answers.health;
-      if (!place.hidden) facts.draw(machineFacts());
     },
   };
 }

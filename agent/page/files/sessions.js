@@ -1,28 +1,16 @@
 // The sessions: filters, a table sorted by any column, the action that helps, and actions on many.
 import { answers, may } from "/page/answers.js";
-import { ACTIONS, helpful, perform, performAll, prolongsBan } from "/page/actions.js";
+import { ACTIONS, helpful, isFit, perform, performAll, prolongsBan } from "/page/actions.js";
 import { createInstance } from "/page/create.js";
 import { actButton, confirm, note } from "/page/dialogs.js";
 import { button, empty, input, keyed, make, setAttribute, setPill, setText } from "/page/dom.js";
-import {
-  accountOf,
-  bytes,
-  counted,
-  isUnwell,
-  nextOf,
-  placeOf,
-  rank,
-  setSince,
-  setUntil,
-  stateOf,
-  troubleOf,
-} from "/page/words.js";
+import * as words from "/page/words.js";
 
 const MOST = matchMedia("(max-width: 48rem)").matches ? 30 : 300; // rows, until all are asked for
 /** @type {Record<string, [string, (instance: any) => boolean]>} */
 const FILTERS = {
   all: ["All", () => true],
-  trouble: ["In trouble", isUnwell],
+  trouble: ["In trouble", words.isUnwell],
   scan: ["To scan", (instance) => instance.connection_status === "QR_REQUIRED"],
   connected: ["Connected", (instance) => instance.connection_status === "CONNECTED"],
   off: ["Not running", (instance) => !instance.should_run],
@@ -33,8 +21,8 @@ const rateOf = ({ id }) => answers.figures[id]?.messagesPerMinute || 0;
 /** @type {[string, string, (instance: any) => any][]} */
 const COLUMNS = [
   ["Session", "cell-name", ({ id }) => id],
-  ["State", "cell-state", rank],
-  ["Why", "cell-why", troubleOf],
+  ["State", "cell-state", words.rank],
+  ["Why", "cell-why", words.troubleOf],
   ["For", "cell-time", (instance) => -Date.parse(instance.since || 0)],
   ["Memory", "cell-figure", (instance) => -(instance.memory_bytes || 0)],
   ["Messages/min", "cell-figure", (instance) => -rateOf(instance)],
@@ -46,8 +34,8 @@ export function makeSessions() {
     Object.assign(state, how);
     draw();
   };
-  const chips = Object.entries(FILTERS).map(([filter, [label]]) =>
-    button("", () => change({ filter, all: false }), { class: "chip", "data-label": label }),
+  const chips = Object.keys(FILTERS).map((filter) =>
+    button("", () => change({ filter, all: false }), { class: "chip" }),
   );
   const search = input({
     type: "search",
@@ -89,8 +77,20 @@ export function makeSessions() {
     ),
   );
   const more = button("", () => change({ all: true }));
-  const none = make("div.none");
-  const place = make("section", { "aria-label": "Sessions" }, tools, many.place, table, more, none);
+  const first = empty("No instance yet", "Create the first one. Its page shows the code to scan.", newOne());
+  const unseen = empty("No session", "Your key may see no session.");
+  const unfit = empty("Nothing fits", "No session matches your search and filters.");
+  const place = make(
+    "section",
+    { "aria-label": "Sessions" },
+    tools,
+    many.place,
+    table,
+    more,
+    first,
+    unseen,
+    unfit,
+  );
 
   function shown() {
     const key = COLUMNS[state.column][2];
@@ -122,34 +122,26 @@ export function makeSessions() {
     add.hidden = !may("operate");
     more.hidden = state.all || found.length <= MOST;
     setText(more, "Show all " + found.length);
-    none.hidden = found.length > 0;
-    if (!none.hidden && none.dataset.of !== String(all.length)) drawNone(all.length);
-  }
-
-  function drawNone(total) {
-    setAttribute(none, "data-of", total);
-    const first = may("operate")
-      ? empty("No instance yet", "Create the first one. Its page shows the code to scan.", newOne())
-      : empty("No instance yet", "Your key may see no session.");
-    none.replaceChildren(
-      total ? empty("Nothing fits", "No session matches your search and filters.") : first,
-    );
+    first.hidden = all.length > 0 || !may("operate");
+    unseen.hidden = all.length > 0 || may("operate");
+    unfit.hidden = !all.length || found.length > 0;
   }
 
   return {
     place,
     draw,
     // The sessions on one backend: what a person would type, and can change.
-    showOnly(words) {
-      search.value = words;
-      change({ filter: "all", words, all: false });
+    showOnly(text) {
+      search.value = text;
+      change({ filter: "all", words: text, all: false });
       search.scrollIntoView({ block: "center" });
       search.focus();
     },
   };
 }
 
-const textOf = (instance) => (instance.id + " " + placeOf(instance) + " " + instance.sentence).toLowerCase();
+const textOf = (instance) =>
+  (instance.id + " " + words.placeOf(instance) + " " + instance.sentence).toLowerCase();
 
 function makeRow(id, state, changed) {
   const pick = make("input", { type: "checkbox", "aria-label": "Choose " + id });
@@ -183,13 +175,13 @@ function makeRow(id, state, changed) {
     item,
     draw(instance) {
       const operates = may("operate", id);
-      setPill(pill, ...stateOf(instance));
-      setText(place, [placeOf(instance), accountOf(instance)].filter(Boolean).join(" · "));
-      setText(why, troubleOf(instance));
-      setAttribute(whyCell, "title", troubleOf(instance));
-      setUntil(next, nextOf(instance)[1], "· next try in ");
-      setSince(since, instance.since);
-      setText(memory, instance.memory_bytes ? bytes(instance.memory_bytes) : "");
+      setPill(pill, ...words.stateOf(instance));
+      setText(place, [words.placeOf(instance), words.accountOf(instance)].filter(Boolean).join(" · "));
+      setText(why, words.troubleOf(instance));
+      setAttribute(whyCell, "title", words.troubleOf(instance));
+      words.setUntil(next, words.nextOf(instance)[1], "· next try in ");
+      words.setSince(since, instance.since);
+      setText(memory, instance.memory_bytes ? words.bytes(instance.memory_bytes) : "");
       setText(rate, rateOf(instance) || "");
       pick.checked = state.chosen.has(id);
       pick.disabled = !operates;
@@ -218,13 +210,13 @@ function makeBulk(state) {
   );
 
   function ask(action) {
-    const fits = (instance) => action.fits(instance) && !prolongsBan(action, instance);
+    const fits = (instance) => isFit(action, instance) && !prolongsBan(action, instance);
     const ids = [...state.chosen].filter((id) => fits(answers.instances.get(id)));
     if (!ids.length) return note(action.label + " fits none of the chosen sessions", true);
     const names = ids.slice(0, 12).join(", ") + (ids.length > 12 ? ", …" : "");
     return confirm(
       {
-        title: action.label + ": " + counted(ids.length, "session?", "sessions?"),
+        title: action.label + ": " + words.counted(ids.length, "session?", "sessions?"),
         text: action.line + " One after another: " + names,
         yes: action.label,
       },
@@ -239,8 +231,8 @@ function makeBulk(state) {
     );
     for (const each of buttons) each.disabled = false;
     setText(progress, "");
-    const words = failed.length + " of " + ids.length + " failed: " + failed.slice(0, 3).join("; ");
-    note(failed.length ? words : action.label + ": " + ids.length + " done", failed.length > 0);
+    const said = failed.length + " of " + ids.length + " failed: " + failed.slice(0, 3).join("; ");
+    note(failed.length ? said : action.label + ": " + ids.length + " done", failed.length > 0);
   }
 
   return {
