@@ -27,11 +27,9 @@ async def test_create_scan_fault_and_repair_are_seen_live(
     await watcher.until("document.activeElement.id === 'new-id'")
     await watcher.type("sales")
     await watcher.run("document.querySelector('dialog details').open = true")
-    await watcher.run("document.querySelector('#new-engine').value = 'sandbox'")
-    await watcher.run(
-        "document.querySelector('#new-settings').value ="
-        ' \'{"scan": "manual", "messages_per_minute": 60}\''
-    )
+    await watcher.choose("#new-engine", "sandbox")
+    await watcher.choose("#setting-scan", "manual")
+    await watcher.choose("#setting-messages_per_minute", "60")
     await watcher.click("dialog .primary")
 
     await watcher.until("location.hash === '#/instance/sales'")
@@ -83,10 +81,7 @@ async def test_an_agents_restart_is_bridged_and_nothing_is_missed(
     await watcher.until("document.querySelector('#live').textContent === 'Live'")
     await watcher.until(pill("meanwhile", "good"))
 
-    await watcher.run(
-        "(() => { const e = document.querySelector('.panel-head select'); e.value = '';"
-        " e.dispatchEvent(new Event('change')); })()"
-    )
+    await watcher.choose(".panel-head select", "")
     journal = await agent.do("GET", "/api/events?limit=1000")
     wanted = [one["cursor"] for one in journal["events"]]
     shown = "[...document.querySelectorAll('#overview .story-entry')].map((e) => +e.dataset.cursor)"

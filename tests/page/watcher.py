@@ -102,13 +102,9 @@ class Watcher:
     async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         return await self._page.call(method, params, within=PATIENCE)
 
-    async def size(self, width: int, height: int, *, phone: bool = False, scale: int = 1) -> None:
-        shape = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone}
+    async def size(self, width: int, height: int, *, phone: bool = False) -> None:
+        shape = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         await self.call("Emulation.setDeviceMetricsOverride", shape)
-
-    async def colours(self, scheme: str) -> None:
-        wanted = [{"name": "prefers-color-scheme", "value": scheme}]
-        await self.call("Emulation.setEmulatedMedia", {"features": wanted})
 
     async def go(self, url: str) -> None:
         await self.call("Page.navigate", {"url": url})
@@ -122,9 +118,9 @@ class Watcher:
         assert "exceptionDetails" not in told, (script, told["exceptionDetails"])
         return told["result"].get("value")
 
-    async def until(self, script: str, *, within: float = PATIENCE) -> Any:
+    async def until(self, script: str) -> Any:
         """Wait until the expression comes to something true."""
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + PATIENCE
         while True:
             # What is not there yet is waited for as well.
             found = await self.run(f"(() => {{ try {{ return !!({script}); }} catch {{ }} }})()")
@@ -156,6 +152,12 @@ class Watcher:
     async def type(self, text: str) -> None:
         await self.call("Input.insertText", {"text": text})
 
+    async def choose(self, field: str, value: str) -> None:
+        await self.run(
+            f"(() => {{ const e = document.querySelector({json.dumps(field)});"
+            f" e.value = {json.dumps(value)}; e.dispatchEvent(new Event('change')); }})()"
+        )
+
     async def press(self, key: str, code: int) -> None:
         for kind in ("rawKeyDown", "keyUp"):
             event = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}
@@ -163,9 +165,8 @@ class Watcher:
             if kind == "rawKeyDown" and key == "Enter":
                 await self.call("Input.dispatchKeyEvent", {"type": "char", "text": "\r"})
 
-    async def picture(self, path: Path, *, whole: bool = False) -> None:
-        shape = {"format": "png", "captureBeyondViewport": whole}
-        told = await self.call("Page.captureScreenshot", shape)
+    async def picture(self, path: Path) -> None:
+        told = await self.call("Page.captureScreenshot", {"format": "png"})
         path.write_bytes(base64.b64decode(told["data"]))
 
     async def violations(self) -> list[str]:

@@ -1,36 +1,31 @@
-// The actions on a session: one table for its page, the cards, the list and the bulk actions.
-import { get, post, send } from "/page/agent.js";
+// The actions on a session: one table for its page, the list and the bulk actions.
+import { post, send } from "/page/agent.js";
+import { answers } from "/page/answers.js";
 import { act, confirm } from "/page/dialogs.js";
-import { answers, may } from "/page/answers.js";
+import { make } from "/page/dom.js";
+import { isBanned, plain } from "/page/words.js";
 
-const place = (id) => "/api/instance/" + encodeURIComponent(id);
+const LONG = 3600; // seconds that a large archive may take
+export const pathOf = (id) => "/api/instance/" + encodeURIComponent(id);
 
-const PLAIN = {
-  start: "asked to start",
-  stop: "asked to stop",
-  restart: "asked to restart",
-  enable: "is enabled",
-  disable: "is disabled",
-};
-const plain = (what) => async (id) => {
-  await post(place(id) + "/" + what, {});
-  return id + " " + PLAIN[what];
+const order = (what, done) => async (id) => {
+  await post(pathOf(id) + "/" + what, {});
+  return id + " " + done;
 };
 
-const ended = (id, found) =>
-  id +
-  (found.healthy ? " is healthy" : " is not healthy yet") +
-  (found.ending ? " (" + found.ending.replaceAll("_", " ") + ")" : "");
-const repair = (what, body) => async (id, more) =>
-  ended(id, await post(place(id) + "/" + what, { ...body, ...more }, 300));
+const repair = (what, body) => async (id, more) => {
+  const found = await post(pathOf(id) + "/" + what, { ...body, ...more }, 300);
+  const ending = found.ending ? " (" + plain(found.ending) + ")" : "";
+  return id + (found.healthy ? " is healthy" : " is not healthy yet") + ending;
+};
 
 async function checkNow(id) {
-  const found = await post(place(id) + "/health?wait=60", {}, 90);
+  const found = await post(pathOf(id) + "/health?wait=60", {}, 90);
   return id + " is " + found.verdict + ": " + found.sentence;
 }
 
 async function snapshot(id) {
-  const made = await post(place(id) + "/snapshots", {}, 300);
+  const made = await post(pathOf(id) + "/snapshots", {}, 300);
   return "snapshot " + (made.name || "") + " of " + id + " was made and verified";
 }
 
@@ -45,12 +40,21 @@ async function closeCircuit(id) {
 }
 
 async function logOut(id, more) {
-  await post(place(id) + "/logout", { confirm: true, ...more });
+  await post(pathOf(id) + "/logout", { confirm: true, ...more });
   return id + " asked to log out";
 }
 
+async function download(id) {
+  const answer = await send("POST", pathOf(id) + "/export", { body: {}, accept: "*/*", seconds: LONG });
+  const [, name] = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition")) || ["", id];
+  const url = URL.createObjectURL(await answer.blob());
+  make("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60000);
+  return "the archive of " + id + " is " + name;
+}
+
 async function remove(id, more) {
-  const answer = await send("DELETE", place(id) + "?wait=300", { body: more, seconds: 330 });
+  const answer = await send("DELETE", pathOf(id) + "?wait=300", { body: more, seconds: 330 });
   if (location.hash === "#/instance/" + id) location.hash = "#/";
   return id + " was deleted; in the trash as " + (await answer.json()).trash;
 }
@@ -61,7 +65,8 @@ const mayTry = (instance) =>
   instance.connection_status !== "CONNECTED" &&
   Boolean(instance.next_attempt || instance.wait_reason || isPaused(instance));
 
-// `line`: what it does; `fits`: is it offered for this session; `ask`: what to confirm first.
+// `line`: what it does; `fits`: is it offered for this session (absent: for each); `ask`: what to confirm first;
+// `right`: to be asked for instead of "operate"; `calm`: it makes no login.
 export const ACTIONS = [
   {
     key: "try-now",
@@ -82,7 +87,7 @@ export const ACTIONS = [
     label: "Start",
     line: "Runs it until the machine boots or you stop it.",
     fits: (instance) => !instance.should_run,
-    run: plain("start"),
+    run: order("start", "asked to start"),
     bulk: true,
   },
   {
@@ -90,7 +95,8 @@ export const ACTIONS = [
     label: "Stop",
     line: "Saves and closes it; the pairing stays.",
     fits: (instance) => instance.should_run,
-    run: plain("stop"),
+    calm: true,
+    run: order("stop", "asked to stop"),
     bulk: true,
   },
   {
@@ -98,7 +104,7 @@ export const ACTIONS = [
     label: "Restart",
     line: "A fresh worker with the same pairing; seconds of downtime.",
     fits: (instance) => instance.should_run,
-    run: plain("restart"),
+    run: order("restart", "asked to restart"),
     bulk: true,
   },
   {
@@ -106,7 +112,7 @@ export const ACTIONS = [
     label: "Enable",
     line: "Runs it, now and after every boot.",
     fits: (instance) => !instance.enabled,
-    run: plain("enable"),
+    run: order("enable", "is enabled"),
     bulk: true,
   },
   {
@@ -114,14 +120,15 @@ export const ACTIONS = [
     label: "Disable",
     line: "Stops it, now and after every boot.",
     fits: (instance) => instance.enabled,
-    run: plain("disable"),
+    calm: true,
+    run: order("disable", "is disabled"),
     bulk: true,
   },
   {
     key: "check-now",
     label: "Check now",
     line: "Checks the session without changing it.",
-    fits: () => true,
+    calm: true,
     run: checkNow,
     bulk: true,
   },
@@ -138,14 +145,28 @@ export const ACTIONS = [
     label: "Snapshot",
     line: "Makes a verified copy of its files, one of its snapshots.",
     fits: (instance) => !instance.backend,
+    calm: true,
     run: snapshot,
     bulk: true,
+  },
+  {
+    key: "export",
+    label: "Export",
+    line: "Downloads an archive with its pairing, for another machine.",
+    fits: (instance) => !instance.backend,
+    right: "admin",
+    calm: true,
+    run: download,
+    ask: (id) => ({
+      title: "Export " + id + "?",
+      text: "A person who gets the archive can use the account. Stop the session here before another machine runs it: two copies end the pairing.",
+      yes: "Export",
+    }),
   },
   {
     key: "ensure-healthy",
     label: "Ensure healthy",
     line: "Repairs until it is connected or shows a code; may end the pairing.",
-    fits: () => true,
     harsh: true,
     run: repair("ensure-healthy", {}),
     ask: (id) => ({
@@ -171,7 +192,6 @@ export const ACTIONS = [
     key: "clean-up",
     label: "Clean up",
     line: "Retires its files after a backup and shows a new code.",
-    fits: () => true,
     harsh: true,
     run: repair("cleanup", { confirm: true }),
     ask: (id) => ({
@@ -184,7 +204,6 @@ export const ACTIONS = [
     key: "delete",
     label: "Delete",
     line: "Removes it here; its files stay in the trash for a while.",
-    fits: () => true,
     harsh: true,
     run: remove,
     ask: (id) => ({
@@ -197,30 +216,47 @@ export const ACTIONS = [
 ];
 
 const NAMED = new Map(ACTIONS.map((action) => [action.key, action]));
+const LOST = ["remote_missing", "unpaired_suspect", "session_damaged", "session_missing", "logout"];
 
-// The action that helps now, or null: then the sentence has the advice.
+// The action that helps now, or null: then the sentence has the advice. No login helps a ban.
 export function helpful(instance) {
   // Its page asks for the code, which also wakes one whose codes have run out.
   if (instance.connection_status === "QR_REQUIRED" && instance.should_run) return null;
   if (!instance.enabled) return NAMED.get("enable");
   if (!instance.should_run) return NAMED.get("start");
+  if (isBanned(instance)) return null;
   if (isPaused(instance) || (instance.next_attempt && mayTry(instance))) return NAMED.get("try-now");
-  if (
-    ["remote_missing", "unpaired_suspect", "session_damaged", "session_missing", "logout"].includes(
-      instance.reason,
-    )
-  )
-    return NAMED.get("ensure-healthy");
+  if (LOST.includes(instance.reason)) return NAMED.get("ensure-healthy");
   if (["stuck", "corrupted", "degraded"].includes(instance.health.verdict)) return NAMED.get("recover");
   return null;
 }
 
-export const fitting = (instance) => ACTIONS.filter((action) => action.fits(instance));
+export const isFit = (action, instance) => !action.fits || action.fits(instance);
+
+// True if the action would log a banned account in.
+export const prolongsBan = (action, instance) => !action.calm && isBanned(instance);
+
+function questionOf(action, id) {
+  const question = action.ask?.(id);
+  const instance = answers.instances.get(id);
+  if (!instance || !prolongsBan(action, instance)) return question;
+  const end =
+    instance.reason === "temporary_ban"
+      ? "each login makes the ban longer, and the agent tries once when it is over."
+      : "a login does not end that; the owner settles it with WhatsApp on the phone.";
+  const text = instance.sentence[0].toUpperCase() + instance.sentence.slice(1) + ": " + end;
+  return {
+    title: "Log in to a banned account?",
+    yes: action.label + " all the same",
+    ...question,
+    text: text + (question ? " " + question.text : ""),
+  };
+}
 
 // The agent asks a second time before it ends a pairing that only a passkey brings back.
-export function perform(button, action, id) {
+export function perform(control, action, id) {
   const run = (more) =>
-    act(button, "", async () => {
+    act(control, async () => {
       try {
         return await action.run(id, more);
       } catch (error) {
@@ -229,7 +265,8 @@ export function perform(button, action, id) {
         return "";
       }
     });
-  if (action.ask) confirm(action.ask(id), () => run({}));
+  const question = questionOf(action, id);
+  if (question) confirm(question, () => run({}));
   else run({});
 }
 
@@ -243,8 +280,8 @@ const lastQuestion = (id, label) => ({
 // One after another, so that a hundred restarts are not asked for in one burst.
 export async function performAll(action, ids, progress) {
   const failed = [];
-  for (const [place_, id] of ids.entries()) {
-    progress(place_);
+  for (const [done, id] of ids.entries()) {
+    progress(done);
     try {
       await action.run(id);
     } catch (error) {
@@ -252,29 +289,4 @@ export async function performAll(action, ids, progress) {
     }
   }
   return failed;
-}
-
-export async function checkBackend(name) {
-  const found = await post("/api/backends/" + encodeURIComponent(name) + "/check?wait=60", {}, 90);
-  return (
-    name +
-    (found.up ? " answers" : " does not answer: " + (found.sentence || found.reason.replaceAll("_", " ")))
-  );
-}
-export const release = (group) => async () => {
-  await post("/api/incidents/" + group + "/release", {});
-  return "the members of " + group + " may try again";
-};
-export const scan = (id) => async () => {
-  await post(place(id) + "/sandbox/scan", {});
-  return "the sandbox's phone scanned";
-};
-export const fault = (id, name) => async () => {
-  await post(place(id) + "/sandbox/fault", name ? { fault: name } : { clear: true });
-  return name ? id + " now suffers: " + name : "the faults of " + id + " are over";
-};
-export async function faultNames() {
-  const api = await get("/openapi.json");
-  const found = Object.entries(api.paths).find(([path]) => path.endsWith("/sandbox/fault"));
-  return found[1].post.requestBody.content["application/json"].schema.properties.fault.enum;
 }

@@ -59,21 +59,16 @@ export async function send(method, path, { body, raw, accept, seconds = 30 } = {
 }
 
 export const get = async (path) => (await send("GET", path)).json();
-export const post = async (path, body, seconds) => (await send("POST", path, { body, seconds })).json();
-
-let described = null;
-
-// False where what answers this path was taken away.
-export async function answersTo(path) {
-  described ??= get("/openapi.json");
+// null where the agent refuses or is away: asked again with the next look.
+export async function getOrNull(path) {
   try {
-    return path in (await described).paths;
+    return await get(path);
   } catch (error) {
-    described = null; // asked again the next time
     if (!(error instanceof Refused)) throw error;
-    return true;
+    return null;
   }
 }
+export const post = async (path, body, seconds) => (await send("POST", path, { body, seconds })).json();
 
 function setClock(date) {
   const theirs = Date.parse(date || "");
@@ -91,7 +86,6 @@ export class Live {
     this.cursor = null;
     this.state = "new";
     this.failures = 0;
-    this.retryAt = 0;
     this.wanted = false;
     addEventListener("online", () => this.retryNow());
     document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
@@ -154,7 +148,6 @@ export class Live {
     if (!this.wanted) return;
     const pause = Math.min(500 * 2 ** this.failures, LONGEST_PAUSE) * (0.75 + Math.random() / 2);
     this.failures += 1;
-    this.retryAt = Date.now() + pause;
     this.retry = setTimeout(() => this.connect(), pause);
     this.become("lost", why);
   }

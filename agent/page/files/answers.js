@@ -1,25 +1,22 @@
-// The data of the page: the last answers, and the figures of the last minutes.
-import { Live, Refused, get, now } from "/page/agent.js";
+// The data of the page: the agent's last answers, read again after each event.
+import { Live, Refused, get } from "/page/agent.js";
 
-const POINTS = 200;
 const STORY = 400;
-const AGAIN = 240000; // ms after which a line's past is asked for again
-const AT_ONCE = 50; // instances in one question for it
-
-export const answers = {
+const NOTHING = {
   caller: null,
   instances: new Map(),
-  figures: new Map(),
+  figures: {},
   loaded: null, // when the list was last answered
   story: [],
   olderStory: null,
-  troubles: null,
-  incidents: null,
-  backends: null,
+  troubles: [],
+  incidents: [],
+  backends: [],
   health: null,
   system: null,
   repairs: null,
 };
+export const answers = { ...NOTHING };
 
 const state = {
   /** @type {(what: string, ...more: any[]) => void} */
@@ -31,7 +28,6 @@ const state = {
   fullTimer: null,
   soon: null,
   cost: 0,
-  noted: 0,
 };
 
 export const live = new Live({
@@ -67,18 +63,7 @@ export function leave() {
   clearInterval(state.fullTimer);
   live.close();
   live.cursor = null;
-  Object.assign(answers, {
-    caller: null,
-    instances: new Map(),
-    figures: new Map(),
-    story: [],
-    troubles: null,
-    incidents: null,
-    backends: null,
-    health: null,
-    system: null,
-    repairs: null,
-  });
+  Object.assign(answers, NOTHING);
 }
 
 async function loadStory() {
@@ -95,7 +80,6 @@ async function loadStory() {
 }
 
 export async function older() {
-  if (!answers.olderStory) return;
   const page = await get("/api/events?limit=100&before=" + answers.olderStory);
   answers.story.push(...page.events);
   answers.olderStory = page.next;
@@ -115,14 +99,13 @@ function hear(event) {
 // Events come in bursts; one look afterwards is enough, and never two at a time.
 // A look that took long (thousands of instances) gives the agent a longer rest before the next.
 export function refreshSoon() {
-  if (state.soon === null)
-    state.soon = setTimeout(
-      () => {
-        state.soon = null;
-        refresh();
-      },
-      Math.max(150, state.cost * 4),
-    );
+  state.soon ??= setTimeout(
+    () => {
+      state.soon = null;
+      refresh();
+    },
+    Math.max(150, state.cost * 4),
+  );
 }
 
 export async function refresh() {
@@ -139,10 +122,8 @@ export async function refresh() {
   } finally {
     state.refreshing = null;
   }
-  if (state.again) {
-    state.again = false;
-    refreshSoon();
-  }
+  if (state.again) refreshSoon();
+  state.again = false;
 }
 
 async function look() {
@@ -154,93 +135,21 @@ async function look() {
     for (const instance of page.instances) instances.set(instance.id, instance);
     after = page.next;
   } while (after);
-  answers.instances = instances;
-  answers.loaded = Date.now();
-  note((await get("/performance-metrics")).instances);
+  Object.assign(answers, { instances, loaded: Date.now() });
+  answers.figures = (await get("/performance-metrics")).instances;
   if (reads()) {
-    const [troubles, incidents, backends, health, memory, repairs] = await Promise.all([
-      getIfThere("/api/troubles"),
-      get("/api/incidents"),
-      get("/api/backends"),
-      get("/api/health"),
-      get("/api/memory/report"),
-      get("/api/repairs/statistics"),
-    ]);
-    Object.assign(answers, {
-      troubles: troubles && troubles.troubles,
-      incidents: incidents.incidents,
-      backends: backends.backends,
-      health,
-      system: memory,
-      repairs,
-    });
+    const [{ troubles }, { incidents }, { backends }, health, system, repairs] = await Promise.all(
+      [
+        "/api/troubles",
+        "/api/incidents",
+        "/api/backends",
+        "/api/health",
+        "/api/memory/report",
+        "/api/repairs/statistics",
+      ].map(get),
+    );
+    Object.assign(answers, { troubles, incidents, backends, health, system, repairs });
   }
   state.cost = Date.now() - begun;
   state.tell("answers");
-}
-
-// null where the agent has no such path: what answers it was taken away.
-const getIfThere = (path) =>
-  get(path).catch((error) => {
-    if (error instanceof Refused && error.status === 404) return null;
-    throw error;
-  });
-
-function note(measured) {
-  const fresh = Date.now() - state.noted >= 4000;
-  if (fresh) state.noted = Date.now();
-  for (const id of answers.figures.keys()) if (!answers.instances.has(id)) answers.figures.delete(id);
-  for (const [id, instance] of answers.instances) {
-    const kept = answers.figures.get(id) || { memory: [], messages: [], now: null, asked: 0 };
-    kept.now = measured[id] || kept.now;
-    // Only of the shown sessions: the agent has the past of the others.
-    if (fresh && kept.asked) {
-      push(kept.memory, instance.memory_bytes);
-      push(kept.messages, kept.now ? kept.now.messagesPerMinute : null);
-    }
-    answers.figures.set(id, kept);
-  }
-}
-
-function push(points, value) {
-  points.push([now(), value]);
-  if (points.length > POINTS) points.shift();
-}
-
-// The lines of those that are shown: their last hour once, and again before ours is too long.
-export async function wantLines(ids) {
-  const lacking = ids
-    .map((id) => [id, answers.figures.get(id)])
-    .filter(([, kept]) => kept && Date.now() - kept.asked > AGAIN);
-  for (const [, kept] of lacking) kept.asked = Date.now();
-  for (let place = 0; place < lacking.length; place += AT_ONCE) {
-    const some = lacking.slice(place, place + AT_ONCE);
-    try {
-      const trends = await get("/api/trends?" + some.map(([id]) => "instance=" + id).join("&"));
-      for (const [id, kept] of some)
-        takeLine(
-          kept,
-          trends.instances[id],
-          Date.parse(trends.until),
-          trends.step * 1000,
-          answers.instances.get(id),
-        );
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      for (const [, kept] of some) kept.asked = 1; // with the next look
-    }
-  }
-  if (lacking.length) state.tell("lines");
-}
-
-function takeLine(kept, line, until, step, instance) {
-  for (const [points, past, latest] of [
-    [kept.memory, line ? line.memory : [], instance ? instance.memory_bytes : null],
-    [kept.messages, line ? line.messagesPerMinute : [], kept.now ? kept.now.messagesPerMinute : null],
-  ]) {
-    const heard = points.filter(([when]) => !line || when > until);
-    const known = past.map((value, place) => [until - (past.length - 1 - place) * step, value]);
-    points.splice(0, points.length, ...known, ...heard);
-    if (!heard.length) push(points, latest);
-  }
 }

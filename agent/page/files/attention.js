@@ -1,226 +1,136 @@
 // Incidents and troubles, the worst first, each with its advice.
+import { post } from "/page/agent.js";
 import { answers, may } from "/page/answers.js";
-import { release } from "/page/actions.js";
-import { act } from "/page/dialogs.js";
-import { linked } from "/page/places.js";
-import { make, setAttribute, setPill, setSince, setText } from "/page/show.js";
+import { actButton } from "/page/dialogs.js";
+import { keyed, make, setAttribute, setPill, setText } from "/page/dom.js";
+import { counted, setSince } from "/page/words.js";
 
-const SHOWN = matchMedia("(max-width: 36rem)").matches ? 3 : 5;
-const ALIKE = 1; // more of one name are one row
-const NAMED = 8;
+const NARROW = matchMedia("(max-width: 48rem)"); // closed there: the sessions come first
 
-// A list that is drawn again and again: rows stay where they are, open ones stay open.
-export function makeAttention(label) {
-  const part = {
-    rows: make("ul"),
-    drawn: new Map(),
-    all: false,
-    more: make("button", {
-      type: "button",
-      name: "quiet",
-      click: () => {
-        part.all = true;
-        part.draw();
-      },
-    }),
-    draw: () => {},
-  };
-  part.place = make(
-    "section",
-    { name: "panel attention", "aria-label": label, hidden: true },
-    part.rows,
-    make("div", { name: "attention-end" }, part.more),
+// `whole`: the troubles of the machine, those of a kind as one; else of one session, with advice.
+export function makeAttention(label, whole = true) {
+  const list = make("ul");
+  const summary = make("summary");
+  const place = whole
+    ? make("details.panel.attention", { open: !NARROW.matches, "aria-label": label }, summary, list)
+    : make("section.panel.attention", { "aria-label": label }, list);
+  const drawRows = keyed(
+    list,
+    ({ key }) => key,
+    (entry) => makeRow(entry, whole),
   );
-  return part;
-}
-
-export function drawAttention(part, instance) {
-  part.draw = () => drawAttention(part, instance);
-  const wanted = instance
-    ? rowsOf(instance)
-    : [...(answers.incidents || []).map(incidentRow), ...rowsOf(null)];
-  const shown = part.all || wanted.length <= SHOWN + 1 ? wanted : wanted.slice(0, SHOWN);
-  part.place.hidden = !wanted.length;
-  if (!wanted.length) part.all = false;
-  const keep = new Set(shown.map((entry) => entry.key));
-  for (const [key, row] of part.drawn)
-    if (!keep.has(key)) {
-      row.item.remove();
-      part.drawn.delete(key);
-    }
-  shown.forEach((entry, place) => {
-    if (!part.drawn.has(entry.key)) part.drawn.set(entry.key, makeRow());
-    const row = part.drawn.get(entry.key);
-    drawRow(row, entry);
-    if (part.rows.children[place] !== row.item)
-      part.rows.insertBefore(row.item, part.rows.children[place] || null);
-  });
-  part.more.hidden = shown.length === wanted.length;
-  setText(part.more, "Show all " + wanted.length);
+  return {
+    place,
+    draw(id = "") {
+      const incidents = id ? [] : answers.incidents.map(incidentEntry);
+      const entries = [...incidents, ...troublesOf(id)];
+      place.hidden = !entries.length;
+      const critical = entries.filter(({ tone }) => tone === "bad").length;
+      const others = entries.length - critical;
+      const counts = [critical && critical + " critical", others && counted(others, "warning", "warnings")];
+      setText(summary, counts.filter(Boolean).join(", "));
+      drawRows(entries);
+    },
+  };
 }
 
 // A page that shows the code leaves out the trouble about the missing scan.
 const shownByCode = (trouble) => trouble.kind === "needs_scan" && may("operate", trouble.instance);
-
 // An incident has a row of its own, with its members and the button that releases them.
-const troubleOf = (group) => (answers.troubles || []).find((trouble) => trouble.group === group);
 const shownByIncident = (trouble) =>
-  trouble.group && (answers.incidents || []).some(({ group }) => group === trouble.group);
+  trouble.group && answers.incidents.some(({ group }) => group === trouble.group);
 
-function rowsOf(instance) {
-  const heard = (answers.troubles || [])
-    .filter(
-      (trouble) =>
-        !shownByIncident(trouble) && (!instance || (trouble.instance === instance && !shownByCode(trouble))),
-    )
-    .sort(
-      (a, b) =>
-        Number(b.severity === "critical") - Number(a.severity === "critical") ||
-        Date.parse(b.since) - Date.parse(a.since),
-    );
+// The troubles of a session; without one all of them, those of a kind as one entry.
+function troublesOf(id) {
+  const found = answers.troubles.filter((trouble) =>
+    id ? trouble.instance === id && !shownByCode(trouble) : !shownByIncident(trouble),
+  );
   const alike = new Map();
-  for (const trouble of heard) alike.set(trouble.kind, [...(alike.get(trouble.kind) || []), trouble]);
-  const rows = [];
-  for (const trouble of heard) {
-    const group = alike.get(trouble.kind);
-    if (group.length <= ALIKE) rows.push(troubleRow([trouble], trouble.kind + trouble.instance, !instance));
-    else if (group[0] === trouble) rows.push(troubleRow(group, trouble.kind, true));
-  }
-  return rows;
+  for (const trouble of found) alike.set(trouble.kind, [...(alike.get(trouble.kind) || []), trouble]);
+  return [...alike.values()].map(troubleEntry); // the agent names the worst first
 }
 
-function troubleRow(group, key, linked) {
-  const [trouble] = group;
-  const critical = trouble.severity === "critical";
+function troubleEntry(group) {
+  const [{ kind, severity, sentence, advice, instance }] = group;
+  const critical = severity === "critical";
+  const more = group.length - 1;
   return {
-    key,
+    key: kind,
     tone: critical ? "bad" : "warn",
     label: critical ? "Critical" : "Warning",
-    text:
-      begun(trouble.sentence, trouble.instance) +
-      (group.length > 1 ? ", and " + (group.length - 1) + " more alike" : ""),
-    kind: trouble.kind,
-    name: "",
+    text: sentence + (more ? ", and " + more + " more alike" : ""),
+    kind,
     since: group.map((each) => each.since).sort()[0],
-    advice: group.length > 1 ? ofAnybody(trouble.advice, trouble.instance) : trouble.advice,
-    scan: trouble.kind === "needs_scan",
-    instances: linked ? group.map((each) => each.instance).filter(Boolean) : [],
+    advice: more ? ofAny(advice, instance) : advice,
+    instances: group.map((each) => each.instance).filter(Boolean),
   };
 }
 
-// An instance's name is written as it is, and so is a code.
-const begun = (text, name) =>
-  (name && text.startsWith(name)) || /^[a-z]+_/.test(text) ? text : text[0].toUpperCase() + text.slice(1);
-
-function incidentRow(incident) {
-  const many = incident.members.length > NAMED;
-  const held = incident.members.slice(0, NAMED).join(", ") + (many ? ", …" : "");
-  const trouble = troubleOf(incident.group);
+function incidentEntry({ group, members, canary, sentence, since }) {
   return {
-    key: "incident " + incident.group,
+    key: "incident " + group,
     tone: "bad",
     label: "Incident",
-    text: begun(incident.sentence, ""),
-    since: incident.since,
-    name:
-      incident.members.length +
-      " held: " +
-      held +
-      (incident.canary ? "; " + incident.canary + " goes first" : "") +
-      " · ",
-    advice: trouble ? trouble.advice : "",
-    instances: [],
-    release: may("operate") ? incident.group : "",
+    text: sentence,
+    since,
+    held: members.length + " held" + (canary ? "; " + canary + " goes first" : "") + ", for ",
+    advice: answers.troubles.find((trouble) => trouble.group === group)?.advice,
+    instances: members,
+    group,
   };
 }
 
-const numbers = { next: 1 };
-function makeRow() {
-  const id = "advice-" + numbers.next++;
-  const row = {
-    pill: make("span", { name: "pill" }),
-    text: make("p", { name: "attention-text" }),
-    name: make("span"),
-    since: make("span"),
-    show: make("a"),
-    ask: make("button", {
-      type: "button",
-      name: "quiet",
-      text: "Advice",
-      "aria-expanded": "false",
-      "aria-controls": id,
-    }),
-    free: make("button", { type: "button", text: "Let all try" }),
-    advice: make("div", { name: "advice", id, hidden: true }),
-    drawn: "",
+const release = (group) => async () => {
+  await post("/api/incidents/" + group + "/release", {});
+  return "the members of " + group + " may try again";
+};
+
+function makeRow({ group, label, tone, kind }, whole) {
+  const pill = make("span.pill"),
+    text = make("span"),
+    held = make("span"),
+    since = make("span"),
+    links = make("p.attention-links"),
+    advice = make("p");
+  setPill(pill, tone, label);
+  const folded = whole
+    ? make("details.advice", make("summary", "Advice"), advice)
+    : make("div.advice", advice);
+  const acts = make("div.attention-acts", links);
+  if (group && may("operate")) acts.prepend(actButton("Let all try", release(group)));
+  const item = make(
+    "li.attention-row",
+    { "data-trouble": kind },
+    pill,
+    make("p.attention-text", text, make("span.soft.small", held, since)),
+    acts,
+    folded,
+  );
+  return {
+    item,
+    draw(entry) {
+      setText(text, entry.text);
+      setText(held, entry.held || "for ");
+      setSince(since, entry.since);
+      folded.hidden = !entry.advice;
+      const drawn = entry.advice + entry.instances;
+      if (item.dataset.drawn === drawn) return;
+      setAttribute(item, "data-drawn", drawn);
+      advice.replaceChildren(...withCode(entry.advice || ""));
+      const shown = whole ? entry.instances : [];
+      links.replaceChildren(
+        ...shown.slice(0, 3).map((id) => make("a", { href: "#/instance/" + id }, id)),
+        shown.length > 3 ? "…" : "",
+      );
+    },
   };
-  row.ask.addEventListener("click", () => {
-    row.advice.hidden = !row.advice.hidden;
-    row.ask.setAttribute("aria-expanded", String(!row.advice.hidden));
-  });
-  row.free.addEventListener("click", () => act(row.free, "", release(row.group)));
-  row.item = make(
-    "li",
-    { name: "attention-row" },
-    row.pill,
-    make(
-      "div",
-      { name: "attention-what" },
-      row.text,
-      make("p", { name: "soft small" }, row.name, "for ", row.since),
-    ),
-    make("div", { name: "attention-acts" }, row.free, row.show, row.ask),
-    row.advice,
-  );
-  return row;
 }
 
-function drawRow(row, entry) {
-  setPill(row.pill, entry.tone, entry.label);
-  setText(row.text, entry.text);
-  setText(row.name, entry.name);
-  setSince(row.since, entry.since);
-  setAttribute(row.item, "data-trouble", entry.kind || "");
-  const [only, ...others] = entry.instances;
-  row.show.hidden = !only || others.length > 0;
-  if (!row.show.hidden) {
-    setAttribute(row.show, "href", "#/instance/" + only);
-    setText(row.show, entry.scan && may("operate", only) ? "Scan" : "Show " + only);
-  }
-  row.show.className = entry.scan && may("operate", only) && !row.show.hidden ? "button primary" : "";
-  row.group = entry.release;
-  row.free.hidden = !entry.release;
-  row.ask.hidden = !entry.advice && !others.length;
-  const wanted = JSON.stringify([entry.advice, entry.instances]);
-  if (row.drawn === wanted) return;
-  row.drawn = wanted;
-  row.advice.replaceChildren(
-    make("p", {}, ...withCode(entry.advice)),
-    others.length
-      ? make(
-          "p",
-          { name: "attention-all" },
-          ...entry.instances.map((id) => make("a", { href: "#/instance/" + id, text: id })),
-        )
-      : "",
-  );
-}
-
-// The commands again as they stand in the advice, for no instance in particular.
-function ofAnybody(text, instance) {
-  const word = (part) => (part === instance ? "ID" : part);
-  return text
+// The commands as they stand in the advice, for no instance in particular.
+const ofAny = (text, instance) =>
+  text
     .split("`")
-    .map((part, place) =>
-      place % 2
-        ? part
-            .split(/([\s=/])/)
-            .map(word)
-            .join("")
-        : part,
-    )
+    .map((part, place) => (place % 2 ? part.split(instance).join("ID") : part))
     .join("`");
-}
 
-const withCode = (text) =>
-  text.split("`").flatMap((part, place) => (place % 2 ? [make("code", { text: part })] : linked(part)));
+const withCode = (text) => text.split("`").map((part, place) => (place % 2 ? make("code", part) : part));

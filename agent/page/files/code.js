@@ -1,19 +1,21 @@
 // The code to scan, drawn again before it runs out; or a code to type on the phone.
-import { Refused, send } from "/page/agent.js";
+import { Refused, post, send } from "/page/agent.js";
+import { pathOf } from "/page/actions.js";
 import { may } from "/page/answers.js";
-import { act, copyButton } from "/page/dialogs.js";
-import { make, setAttribute, setSince, setText, setUntil } from "/page/show.js";
+import { copyButton, makeForm, note } from "/page/dialogs.js";
+import { field, input, make, setAttribute, setText } from "/page/dom.js";
+import { setUntil } from "/page/words.js";
 
 const PHONE_WITHOUT = ", if it asks your phone for no passkey";
 
 export function makeCode() {
   const state = { id: null, timer: null, url: null };
   const image = make("img", { alt: "QR code to scan with WhatsApp", width: 320, height: 320 });
-  const hint = make("p", { name: "soft", role: "status" }),
-    left = make("p", { name: "soft small", "aria-hidden": "true" });
+  const hint = make("p.soft", { role: "status" }),
+    left = make("p.soft.small", { "aria-hidden": "true" }),
+    title = make("h2");
   const pairing = makePairing(() => state.id);
-  const title = make("h2");
-  const place = make("section", { name: "panel qr", hidden: true }, title, image, hint, left, pairing);
+  const place = make("section.panel.qr", { hidden: true }, title, image, hint, left, pairing.place);
 
   function forget() {
     if (state.url) URL.revokeObjectURL(state.url);
@@ -33,24 +35,13 @@ export function makeCode() {
     const wanted = state.id;
     let pause = 2;
     try {
-      const answer = await send("GET", "/api/instance/" + encodeURIComponent(wanted) + "/qr", {
-        accept: "image/svg+xml",
-      });
+      const answer = await send("GET", pathOf(wanted) + "/qr", { accept: "image/svg+xml" });
       const seconds = Number(answer.headers.get("X-Qr-Expires-In")) || 0;
-      const drawn = await answer.blob();
-      if (wanted !== state.id || state.timer === null) return;
-      const before = state.url,
-        fresh = new Image();
-      fresh.src = URL.createObjectURL(drawn);
-      await fresh.decode(); // so that one code takes the other's place at once
-      if (wanted !== state.id || state.timer === null) {
-        URL.revokeObjectURL(fresh.src);
-        return;
-      }
-      state.url = fresh.src;
-      image.src = state.url;
+      const drawn = URL.createObjectURL(await answer.blob());
+      if (wanted !== state.id || state.timer === null) return void URL.revokeObjectURL(drawn);
+      if (state.url) URL.revokeObjectURL(state.url);
+      state.url = image.src = drawn;
       image.hidden = false;
-      if (before) URL.revokeObjectURL(before);
       setAttribute(image, "data-number", answer.headers.get("X-Qr-Number"));
       setText(hint, "Open WhatsApp on the phone, choose Linked devices, then Link a device.");
       setUntil(left, new Date(Date.now() + seconds * 1000).toISOString(), "A new code comes in ");
@@ -60,7 +51,6 @@ export function makeCode() {
       if (wanted !== state.id) return;
       forget();
       setText(hint, error.message);
-      setSince(left, null);
       setUntil(left, null);
     }
     if (wanted === state.id && state.timer !== null) state.timer = setTimeout(fetchCode, pause * 1000);
@@ -78,11 +68,9 @@ export function makeCode() {
         instance.should_run &&
         may("operate", instance.id);
       place.hidden = !wanted;
-      setText(
-        title,
-        "Scan with WhatsApp" + (instance && instance.reason === "passkey_required" ? PHONE_WITHOUT : ""),
-      );
-      pairing.hidden = !wanted || instance.engine === "sandbox"; // its phone has no keys to type on
+      const passkey = instance?.reason === "passkey_required";
+      setText(title, "Scan with WhatsApp" + (passkey ? PHONE_WITHOUT : ""));
+      pairing.place.hidden = !wanted || instance.engine === "sandbox"; // its phone has no keys to type on
       if (!wanted) stop();
       else if (state.timer === null) state.timer = setTimeout(fetchCode, 0);
     },
@@ -90,55 +78,33 @@ export function makeCode() {
 }
 
 function makePairing(current) {
-  const phone = make("input", {
-    id: "pairing-phone",
+  const phone = input({
     type: "tel",
-    autocomplete: "off",
-    placeholder: "Number",
+    placeholder: "+49 151 2345678",
     required: true,
     minlength: 7,
     maxlength: 32,
-    "aria-describedby": "pairing-help",
   });
-  const code = make("output", { name: "pairing-code", for: "pairing-phone" });
+  const code = make("output.pairing-code");
   const copy = copyButton(() => code.textContent, "Copy the pairing code");
-  copy.hidden = true;
-  const form = make(
-    "form",
-    { name: "pairing" },
-    make("label", { for: "pairing-phone", text: "Or type a code on the phone" }),
-    make("p", {
-      id: "pairing-help",
-      name: "soft small",
-      text: "The account's number with its country code, such as +49 151 2345678.",
-    }),
-    make("div", { name: "actions" }, phone, make("button", { text: "Get a code" })),
-    make("div", { name: "actions" }, code, copy),
-  );
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const asked = current();
-    act(form.querySelector("button"), "", async () => {
-      const response = await send(
-        "POST",
-        "/api/instance/" + encodeURIComponent(asked) + "/pairing-code?wait=80",
-        {
-          body: { phone: phone.value.trim() },
-          seconds: 90,
-        },
-      );
-      const answer = await response.json();
-      if (asked === current()) {
-        setText(code, answer.code);
-        copy.hidden = false;
-      }
-      return "type the code on the phone: Linked devices, Link with phone number";
-    });
-  });
-  form.forget = () => {
-    phone.value = "";
-    setText(code, "");
-    copy.hidden = true;
+  const show = (text) => {
+    setText(code, text);
+    copy.hidden = !text;
   };
-  return form;
+  const submit = async () => {
+    const asked = current();
+    const answer = await post(pathOf(asked) + "/pairing-code?wait=80", { phone: phone.value.trim() }, 90);
+    if (asked !== current()) return;
+    show(answer.code);
+    note("type the code on the phone: Linked devices, Link with phone number");
+  };
+  const label = "Or type a code on the phone; the account's number with its country code:";
+  const form = makeForm([field(label, phone)], make("button", "Get a code"), submit);
+  return {
+    place: make("div.pairing", form, make("div.actions", code, copy)),
+    forget() {
+      phone.value = "";
+      show("");
+    },
+  };
 }

@@ -1,134 +1,121 @@
-// The copies of sessions: what the trash holds and the snapshots, each with a way back.
-import { Refused, get, post } from "/page/agent.js";
-import { answers, may } from "/page/answers.js";
-import { act, confirm, note } from "/page/dialogs.js";
-import { bytes, empty, make, moment, setAttribute } from "/page/show.js";
+// The copies of sessions: snapshots, the trash, and an archive of another machine.
+import { get, getOrNull, post, send } from "/page/agent.js";
+import { pathOf } from "/page/actions.js";
+import { may } from "/page/answers.js";
+import { act, confirm, makeForm, note } from "/page/dialogs.js";
+import { button, checkbox, field, fill, folded, input, make, panel, row, setText } from "/page/dom.js";
+import { bytes, moment } from "/page/words.js";
 
-const path = (id, rest) => "/api/instance/" + encodeURIComponent(id) + rest;
+const LONG = 3600; // seconds that a large archive may take
 
-function makeRow(name, words, button) {
-  return make(
-    "li",
-    { name: "copy-row", "data-copy": name },
-    make(
-      "div",
-      { name: "machine-what" },
-      make("strong", { text: name }),
-      make("span", { name: "soft small", text: words }),
-    ),
-    button,
-  );
+function copyRow(name, words, allowed, question, work) {
+  const restore = button("Restore", () => confirm({ ...question, yes: "Restore" }, () => act(restore, work)));
+  restore.hidden = !allowed;
+  return row({}, [make("strong", name), make("span.soft.small", words)], restore);
 }
 
-function makeButton(label, may, question, work) {
-  if (!may) return null;
-  const button = make("button", { type: "button", text: label });
-  button.addEventListener("click", () => confirm(question, () => act(button, "", work)));
-  return button;
-}
+export function makeSnapshots() {
+  const state = { id: null };
+  const list = make("ul");
+  const place = folded("Snapshots", list);
+  place.addEventListener("toggle", () => place.open && load());
 
-export function makeCopies(place) {
-  const trash = make("ul", { name: "copies" });
-  const snapshots = make("ul", { name: "copies" });
-  const choice = make("select", { "aria-label": "Snapshots of which session", id: "copies-of" });
-  place.append(
-    make("nav", { "aria-label": "Back" }, make("a", { name: "back", href: "#/", text: "All sessions" })),
-    make("h1", { tabindex: "-1", text: "Copies" }),
-    make(
-      "div",
-      { name: "columns wide-left" },
-      make(
-        "section",
-        { name: "panel", id: "copies-snapshots" },
-        make("div", { name: "panel-head" }, make("h2", { text: "Snapshots" }), choice),
-        snapshots,
-      ),
-      make("section", { name: "panel", id: "copies-trash" }, make("h2", { text: "Trash" }), trash),
-    ),
-  );
-  choice.addEventListener("change", () => drawSnapshots().catch(fail));
-
-  function fail(error) {
-    if (!(error instanceof Refused)) throw error;
-    note(error.message, true);
-  }
-
-  function fill(list, rows, title, text) {
-    list.replaceChildren(...(rows.length ? rows : [make("li", {}, empty(title, text))]));
-  }
-
-  async function drawTrash() {
-    const rows = (await get("/api/trash")).trash.map((entry) =>
-      makeRow(
-        entry.name,
-        "of " + entry.id + ", since " + moment(entry.retired),
-        makeButton(
-          "Restore",
-          may("operate"),
-          {
-            title: "Bring " + entry.id + " back?",
-            text:
-              "The agent takes " +
-              entry.name +
-              " out of the trash. The session runs again if it was enabled.",
-            yes: "Restore",
-          },
-          async () => {
-            await post("/api/trash/" + encodeURIComponent(entry.name) + "/restore", {}, 300);
-            await drawTrash();
-            return entry.id + " is back from the trash";
-          },
-        ),
-      ),
-    );
-    fill(trash, rows, "The trash is empty", "Deleted and replaced sessions stay here for a while.");
-  }
-
-  async function drawSnapshots() {
-    const id = choice.value;
-    if (!id) return fill(snapshots, [], "No session", "Snapshots belong to sessions.");
-    const found = (await get(path(id, "/snapshots"))).snapshots;
-    if (id !== choice.value) return undefined;
-    const rows = found.map((one) =>
-      makeRow(
+  async function load() {
+    const { id } = state;
+    const found = await getOrNull(pathOf(id) + "/snapshots");
+    if (!found || id !== state.id) return;
+    const rows = found.snapshots.map((one) => {
+      const words = one.good
+        ? moment(one.taken) + ", " + one.why + ", " + bytes(one.bytes)
+        : "damaged: " + one.problem;
+      const question = {
+        title: "Restore " + id + " from " + one.name + "?",
+        text: "The agent stops the session, moves its present files to the trash and goes on with this copy.",
+      };
+      return copyRow(
         one.name,
-        (one.good
-          ? moment(one.taken) + ", " + one.why + ", " + bytes(one.bytes)
-          : "damaged: " + one.problem) + (one.backup ? ", a backup" : ""),
-        makeButton(
-          "Restore",
-          one.good && may("operate", id),
-          {
-            title: "Restore " + id + " from " + one.name + "?",
-            text: "The agent stops the session, moves its present files to the trash and goes on with this copy.",
-            yes: "Restore",
-          },
-          async () => {
-            const answer = await post(path(id, "/snapshots/" + one.name + "/restore"), {}, 300);
-            await drawTrash();
-            return (
-              id +
-              " runs on " +
-              one.name +
-              (answer.trash ? "; its files are in the trash: " + answer.trash : "")
-            );
-          },
-        ),
-      ),
-    );
-    return fill(snapshots, rows, "No snapshot yet", "The agent takes one when a session is stable.");
+        words + (one.backup ? ", a backup" : ""),
+        one.good && may("operate", id),
+        question,
+        async () => {
+          const answer = await post(pathOf(id) + "/snapshots/" + one.name + "/restore", {}, 300);
+          const trash = answer.trash ? "; its files are in the trash: " + answer.trash : "";
+          return id + " runs on " + one.name + trash;
+        },
+      );
+    });
+    fill(list, rows, "No snapshot yet", "The agent takes one when a session is stable.");
   }
 
   return {
-    // `wanted`: whose snapshots are asked for.
-    async show(wanted) {
-      const ids = [...answers.instances.values()].filter((one) => !one.backend).map((one) => one.id);
-      const before = choice.value;
-      choice.replaceChildren(...ids.sort().map((id) => make("option", { value: id, text: id })));
-      if (ids.includes(wanted)) choice.value = wanted;
-      else if (ids.includes(before)) choice.value = before;
-      setAttribute(choice, "hidden", ids.length ? null : "");
-      await Promise.all([drawTrash(), drawSnapshots()]).catch(fail);
+    place,
+    draw(instance) {
+      place.hidden = Boolean(instance.backend) || !may("read", instance.id);
+      if (state.id === instance.id) return;
+      state.id = instance.id;
+      place.open = false;
+      list.replaceChildren(); // its rows restore the session that was shown before
     },
   };
+}
+
+export function makeTrash() {
+  const list = make("ul");
+  const place = panel("Trash", list);
+
+  async function draw() {
+    const { trash } = await get("/api/trash");
+    const rows = trash.map((entry) => {
+      const question = {
+        title: "Bring " + entry.id + " back?",
+        text:
+          "The agent takes " + entry.name + " out of the trash. The session runs again if it was enabled.",
+      };
+      const words = "of " + entry.id + ", since " + moment(entry.retired);
+      return copyRow(entry.name, words, may("operate"), question, async () => {
+        await post("/api/trash/" + encodeURIComponent(entry.name) + "/restore", {}, 300);
+        await draw();
+        return entry.id + " is back from the trash";
+      });
+    });
+    fill(list, rows, "The trash is empty", "Deleted and replaced sessions stay here for a while.");
+  }
+  return { place, draw };
+}
+
+export function makeImport() {
+  const file = make("input", { type: "file", accept: ".gz,application/gzip", required: true });
+  const id = input({
+    maxlength: 48,
+    pattern: "[a-z0-9][a-z0-9_\\-]{0,47}",
+    placeholder: "the one in the archive",
+  });
+  const replace = make("input", { type: "checkbox" });
+  const enable = make("input", { type: "checkbox" });
+  const go = make("button", "Import");
+  const submit = async () => {
+    const query = new URLSearchParams({ replace: String(replace.checked), enable: String(enable.checked) });
+    if (id.value) query.set("id", id.value);
+    setText(go, "Sending…");
+    try {
+      const answer = await send("POST", "/api/import?" + query, { raw: file.files[0], seconds: LONG });
+      const made = await answer.json();
+      form.reset();
+      note(
+        made.id + " is imported" + (made.trash ? "; what it replaced is in the trash: " + made.trash : ""),
+      );
+      location.hash = "#/instance/" + made.id;
+    } finally {
+      setText(go, "Import");
+    }
+  };
+  const fields = [
+    field("Archive", file),
+    field("Id", id),
+    checkbox("Replace a session of that id; its files go to the trash", replace),
+    checkbox("Run it at once", enable),
+  ];
+  const form = makeForm(fields, go, submit);
+  const words = "An archive of an export. Its session must not run elsewhere: two copies end the pairing.";
+  return panel("Import", make("p.soft", words), form);
 }

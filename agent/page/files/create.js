@@ -1,119 +1,157 @@
-// The form for a new instance: this machine's engines first, those of a backend where there is one.
-import { Refused, get, post } from "/page/agent.js";
-import { askForm, closeDialog, note } from "/page/dialogs.js";
-import { answers, refreshSoon } from "/page/answers.js";
-import { make } from "/page/show.js";
+// The form for a new instance, and the fields of an engine's settings.
+import { get, getOrNull, post, send } from "/page/agent.js";
+import { answers, may } from "/page/answers.js";
+import { pathOf } from "/page/actions.js";
+import { askForm, closeDialog, makeForm, note } from "/page/dialogs.js";
+import { at, checkbox, field, folded, input, make, select, setText } from "/page/dom.js";
 
-const ALONE = [{ name: "sandbox", about: "", remote: false, settings: [] }];
+const FIXED = ["backend", "remote"]; // where its session lives: another place is another session
+const backendsOf = (engine) => answers.backends.filter((backend) => backend.engine === engine);
 
-const backendsOf = (engine) => (answers.backends || []).filter((backend) => backend.engine === engine);
+const asText = (value) =>
+  typeof value === "string" ? value : value === undefined ? "" : JSON.stringify(value);
 
-// In a trial there are sandboxes and nothing else: one more of them is meant.
-function usual(engines) {
-  const used = new Set([...answers.instances.values()].map((instance) => instance.engine));
-  if (used.size === 1 && used.has("sandbox")) return "sandbox";
-  return (engines.find((engine) => !engine.remote) || engines[0]).name;
+// What a field's text means: a number or a list where the default is one; else it is a text.
+function valueOf(text, known) {
+  if (known && typeof known.default === "string") return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text; // the agent says what is wrong with it
+  }
 }
 
-function engineOption({ name, about, remote }) {
-  const lacking = remote && !backendsOf(name).length;
-  if (lacking) about = "agent.toml declares no [[backend]]";
-  return make("option", { value: name, text: name + (about ? " – " + about : ""), disabled: lacking });
+// A field for each setting of an engine and each that is set; an empty one takes the default.
+function settingFields(known, own) {
+  const named = new Map(known.map((setting) => [setting.name, setting]));
+  for (const name of Object.keys(own)) if (!named.has(name)) named.set(name, null);
+  const fields = [...named].map(([name, setting]) => {
+    const standard = asText(setting?.default ?? undefined) || "not set";
+    const choices = setting?.choices.length
+      ? setting.choices
+      : typeof setting?.default === "boolean"
+        ? [true, false]
+        : [];
+    const more = { id: "setting-" + name, placeholder: standard, disabled: FIXED.includes(name) };
+    const control = choices.length
+      ? select([["", standard + " (default)"], ...choices.map((each) => [asText(each), asText(each)])], more)
+      : input(more);
+    control.value = asText(own[name]);
+    const before = control.value;
+    const place = field(make("code", name), make("span.soft.small", setting?.meaning), control);
+    // One that was not touched keeps its value as it is, an empty text too.
+    const read = () =>
+      control.value === before ? own[name] : control.value ? valueOf(control.value, setting) : undefined;
+    return { name, place, read, changed: () => control.value !== before };
+  });
+  return {
+    places: fields.map(({ place }) => place),
+    changed: () => fields.some((each) => each.changed()),
+    read: () =>
+      Object.fromEntries(
+        fields.map(({ name, read }) => [name, read()]).filter(([, value]) => value !== undefined),
+      ),
+  };
 }
 
 export async function createInstance() {
-  const engines = (await get("/api/engines").catch(() => ({ engines: ALONE }))).engines;
-  const id = make("input", {
-    id: "new-id",
-    required: true,
-    pattern: "[a-z0-9][a-z0-9_\\-]{0,47}",
-    maxlength: 48,
-    autocomplete: "off",
-    spellcheck: "false",
-    autocapitalize: "off",
-    "aria-describedby": "new-id-help",
-  });
-  const engine = make("select", { id: "new-engine" }, ...engines.map(engineOption));
-  engine.value = usual(engines);
-  const backend = make("select", { id: "new-backend" });
-  const remote = make("input", {
-    id: "new-remote",
-    maxlength: 128,
-    autocomplete: "off",
-    spellcheck: "false",
-    placeholder: "the same as its id",
-  });
-  const elsewhere = make(
-    "div",
-    { name: "fields", hidden: true },
-    make("label", { for: "new-backend", text: "Backend" }),
-    backend,
-    make("label", { for: "new-remote", text: "Its name on the backend" }),
-    remote,
-  );
-  const enabled = make("input", { id: "new-enabled", type: "checkbox", checked: true });
-  const known = make("ul", { id: "new-known", name: "soft small" });
-  const settings = make("textarea", { id: "new-settings", rows: 4, spellcheck: "false", placeholder: "{}" });
-  const chosen = () => {
-    const entry = engines.find((entry) => entry.name === engine.value);
+  const { engines } = await get("/api/engines");
+  const id = input({ id: "new-id", required: true, pattern: "[a-z0-9][a-z0-9_\\-]{0,47}", maxlength: 48 });
+  const backend = select([], { id: "new-backend" });
+  const remote = input({ id: "new-remote", maxlength: 128, placeholder: "the same as its id" });
+  const elsewhere = make("div.fields", field("Backend", backend), field("Its name on the backend", remote));
+  const enabled = make("input", { type: "checkbox", checked: true });
+  const settings = make("details", make("summary", "Engine settings"));
+  let fields;
+  const choose = () => {
+    const entry = engines.find(({ name }) => name === engine.value);
     elsewhere.hidden = !entry.remote;
-    const lines = entry.remote ? [] : entry.settings;
-    known.replaceChildren(
-      ...lines.map((setting) => make("li", { text: setting.name + ": " + setting.meaning })),
-    );
+    settings.hidden = entry.remote;
+    fields = settingFields(entry.remote ? [] : entry.settings, {});
+    settings.replaceChildren(settings.firstChild, ...fields.places);
     backend.replaceChildren(
-      ...backendsOf(engine.value).map((backend) =>
-        make("option", { value: backend.name, text: backend.name + (backend.up ? "" : " (down)") }),
+      ...backendsOf(engine.value).map(({ name, up }) =>
+        make("option", { value: name }, name + (up ? "" : " (down)")),
       ),
     );
   };
-  engine.addEventListener("change", chosen);
-  chosen();
-  const fields = [
-    make("label", { for: "new-id", text: "Id" }),
-    id,
-    make("p", {
-      id: "new-id-help",
-      name: "soft small",
-      text: "Small letters, digits, - and _; you cannot change it later.",
-    }),
-    make("label", { for: "new-engine", text: "Engine" }),
-    engine,
-    elsewhere,
-    make("label", { name: "check", for: "new-enabled" }, enabled, make("span", { text: "Run it at once" })),
-    make(
-      "details",
-      {},
-      make("summary", { text: "Engine settings" }),
-      make("label", { for: "new-settings", text: "Settings as a JSON object" }),
+  const engine = select([], { id: "new-engine", change: choose });
+  for (const { name, about, remote } of engines) {
+    const lacking = remote && !backendsOf(name).length;
+    const words = lacking ? "agent.toml declares no [[backend]]" : about;
+    engine.append(make("option", { value: name, disabled: lacking }, name + (words ? " – " + words : "")));
+  }
+  // In a trial there are sandboxes and nothing else: one more of them is meant.
+  const used = new Set([...answers.instances.values()].map((instance) => instance.engine));
+  const trial = used.size === 1 && used.has("sandbox");
+  engine.value = trial ? "sandbox" : (engines.find(({ remote }) => !remote) || engines[0]).name;
+  choose();
+  askForm(
+    "New instance",
+    "Create",
+    [
+      field("Id", id, make("span.soft.small", "Small letters, digits, - and _; you cannot change it later.")),
+      field("Engine", engine),
+      elsewhere,
+      checkbox("Run it at once", enabled),
       settings,
-      known,
-    ),
-  ];
-  askForm("New instance", "Create", fields, async () => {
-    const body = {
-      id: id.value,
-      engine: engine.value,
-      enabled: enabled.checked,
-      settings: settingsOf(settings.value.trim() || "{}"),
-    };
-    if (!elsewhere.hidden) {
-      body.backend = backend.value;
-      if (remote.value.trim()) body.remote = remote.value.trim();
-    }
-    await post("/api/instance", body);
-    closeDialog();
-    note(id.value + " was created");
-    location.hash = "#/instance/" + id.value;
-    refreshSoon();
-  });
-  id.focus();
+    ],
+    async () => {
+      const place = elsewhere.hidden ? {} : { backend: backend.value };
+      if (!elsewhere.hidden && remote.value.trim()) place.remote = remote.value.trim();
+      const body = { id: id.value, engine: engine.value, enabled: enabled.checked, settings: fields.read() };
+      await post("/api/instance", { ...body, ...place });
+      closeDialog();
+      note(id.value + " was created");
+      location.hash = "#/instance/" + id.value;
+    },
+  );
+  at("new-id").focus();
 }
 
-function settingsOf(text) {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new Refused(0, "The settings are not JSON: " + error.message);
+// A session's own settings.
+export function makeSettings(saved) {
+  const state = { shown: "", fields: null, engines: null };
+  const summary = make("span.soft.small");
+  const holder = make("div");
+  const place = folded(
+    "Settings",
+    make(
+      "p.soft",
+      "This session's own values; an empty field takes the default. They apply from its next start.",
+    ),
+    holder,
+  );
+  place.firstChild.append(" ", summary);
+
+  function draw(details) {
+    const engine = state.engines.find(({ name }) => name === details.engine);
+    state.fields = settingFields(engine && !engine.remote ? engine.settings : [], details.settings);
+    const set = Object.keys(details.settings).length;
+    setText(summary, set ? set + " of its own" : "all as by default");
+    const save = async () => {
+      await send("PATCH", pathOf(details.id), { body: { settings: state.fields.read() } });
+      state.shown = ""; // drawn again with what the agent keeps
+      saved();
+      note("the settings of " + details.id + " are saved; restart it to use them");
+    };
+    const form = makeForm(state.fields.places, make("button.primary", "Save"), save);
+    holder.replaceChildren(form);
   }
+
+  return {
+    place,
+    async draw(details) {
+      place.hidden = !may("operate", details.id);
+      const shown = JSON.stringify([details.id, details.settings]);
+      // What is being typed stays.
+      const typed = state.shown.startsWith(`["${details.id}"`) && state.fields?.changed();
+      if (place.hidden || shown === state.shown || typed) return;
+      state.shown = shown;
+      state.engines ??= (await getOrNull("/api/engines"))?.engines;
+      if (!state.engines)
+        state.shown = ""; // with the next look
+      else if (state.shown === shown) draw(details);
+    },
+  };
 }

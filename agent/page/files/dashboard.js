@@ -1,28 +1,26 @@
 // The whole page: the key, the view, the state of the connection.
 import { Refused, hasKey, useKey } from "/page/agent.js";
 import { answers, enter, leave, live, reads, refresh, start } from "/page/answers.js";
-import { makeCopies } from "/page/copies.js";
 import { makeManage } from "/page/manage.js";
 import { makeInstance } from "/page/instance.js";
 import { makeOverview } from "/page/overview.js";
 import { announce } from "/page/story.js";
 import { note } from "/page/dialogs.js";
-import { at, duration, setText, tick } from "/page/show.js";
+import { at, setText } from "/page/dom.js";
+import { duration, tick } from "/page/words.js";
 
-const PAGES = ["overview", "instance", "copies", "manage"];
-const NAMED = { copies: "copies", agent: "manage" }; // by the word in the address
+const PAGES = ["overview", "instance", "manage"];
 
 // `failed`: the error of the last look; `why`: the reason of a lost connection.
 const state = { inside: false, failed: "", why: "", again: null, place: null };
 const overview = makeOverview(at("overview"));
 const instance = makeInstance(at("instance"));
-const copies = makeCopies(at("copies"));
 const manage = makeManage(at("manage"));
 
 function changed(what, ...more) {
   if (!state.inside) return;
   if (what === "story") {
-    overview.drawTold(more[0] && more[0].cursor);
+    overview.drawStory();
     if (more[0]) {
       instance.hear(more[0]);
       announce(more[0]);
@@ -34,9 +32,6 @@ function changed(what, ...more) {
     instance.refresh();
     if (!at("manage").hidden) manage.refresh();
     drawLive();
-  } else if (what === "lines") {
-    overview.draw();
-    instance.draw();
   } else if (what === "live") {
     const [became, before] = more;
     if (became === "live" && before === "lost") {
@@ -48,10 +43,7 @@ function changed(what, ...more) {
 }
 
 function couldNot(error) {
-  if (error.status === 401) {
-    showEntrance(hasKey() ? error.message : "");
-    return;
-  }
+  if (error.status === 401) return showEntrance(hasKey() ? error.message : "");
   state.failed = error.message;
   drawLive();
 }
@@ -63,33 +55,23 @@ function drawLive(reason) {
   at("live").className = "live " + (good ? "good" : lost ? "bad" : "off");
   setText(at("live"), good ? "Live" : lost ? "Not live" : "Connecting");
   document.title = (lost ? "(not live) " : "") + "wa-agent";
-  setText(
-    at("banner-why"),
-    state.failed
-      ? "The agent sends no more events: " + state.failed + "."
-      : state.why === ""
-        ? "The connection to the agent is lost."
-        : "The connection to the agent is lost: " + state.why + ".",
-  );
+  const why = state.failed
+    ? "The agent sends no more events: " + state.failed
+    : "The connection to the agent is lost" + (state.why && ": " + state.why);
+  setText(at("banner-why"), why + ".");
   at("banner").hidden = !lost;
   document.body.classList.toggle("stale", lost);
   drawBanner();
 }
 
 function drawBanner() {
-  if (at("banner").hidden) return;
-  setText(
-    at("banner-age"),
-    answers.loaded ? duration((Date.now() - answers.loaded) / 1000).trim() : "some time",
-  );
-  const left = Math.ceil((live.retryAt - Date.now()) / 1000);
-  setText(at("banner-next"), live.state === "lost" && left > 0 ? "Next try in " + left + " s." : "Trying…");
+  setText(at("banner-age"), answers.loaded ? duration((Date.now() - answers.loaded) / 1000) : "some time");
 }
 
 function showEntrance(wrong) {
   state.inside = false;
   leave();
-  for (const id of [...PAGES, "to-copies", "to-manage", "loading", "banner", "forget"]) at(id).hidden = true;
+  for (const id of [...PAGES, "to-manage", "loading", "banner", "forget"]) at(id).hidden = true;
   at("entrance").hidden = false;
   at("live").className = "live off";
   setText(at("live"), "Not connected");
@@ -105,7 +87,7 @@ async function begin() {
     await enter();
     at("entrance").hidden = at("loading").hidden = true;
     at("forget").hidden = !hasKey();
-    at("to-copies").hidden = at("to-manage").hidden = !reads();
+    at("to-manage").hidden = !reads();
     state.failed = "";
     route();
   } catch (error) {
@@ -125,21 +107,18 @@ function route() {
   if (!state.inside || !answers.caller) return;
   const match = /^#\/instance\/([a-z0-9][a-z0-9_-]{0,47})$/.exec(location.hash);
   const wanted = match ? match[1] : "";
-  const asked = NAMED[location.hash.split("/")[1]];
-  const page = wanted ? "instance" : asked && reads() ? asked : "overview";
+  const page = wanted ? "instance" : location.hash === "#/agent" && reads() ? "manage" : "overview";
   for (const id of PAGES) at(id).hidden = id !== page;
   if (wanted && wanted !== instance.shown()) instance.show(wanted);
   if (!wanted) instance.hide();
-  if (page === "copies") copies.show(location.hash.split("/")[2]);
   if (page === "manage") manage.show();
   if (page === "overview") {
     overview.draw();
-    overview.drawTold();
+    overview.drawStory();
   }
   const here = wanted || page;
   if (state.place !== null && state.place !== here) {
-    const head = at(page).querySelector("h1");
-    head.focus({ preventScroll: true });
+    at(page).querySelector("h1").focus({ preventScroll: true });
     scrollTo(0, 0);
   }
   state.place = here;

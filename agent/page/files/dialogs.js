@@ -1,63 +1,55 @@
 // Dialogs, the question before a harsh action, and short notes.
 import { Refused } from "/page/agent.js";
-import { at, make, setText } from "/page/show.js";
 import { refreshSoon } from "/page/answers.js";
-import { linked } from "/page/places.js";
+import { at, button, field, input, make, setText } from "/page/dom.js";
 
-export function note(text, bad) {
+export function note(text, bad = false) {
   const toast = make(
-    "div",
-    { name: "toast" + (bad ? " bad" : ""), role: bad ? "alert" : null },
-    make("span", {}, ...linked(bad ? "Not done: " + text : text)),
-    make("button", {
-      type: "button",
-      name: "quiet",
-      text: "Close",
-      "aria-label": "Close this note",
-      click: () => toast.remove(),
-    }),
+    bad ? "div.toast.bad" : "div.toast",
+    { role: bad ? "alert" : null },
+    make("span", bad ? "Not done: " + text : text),
+    button("Close", () => toast.remove(), { class: "quiet", "aria-label": "Close this note" }),
   );
   at("toasts").append(toast);
   while (at("toasts").children.length > 4) at("toasts").firstElementChild.remove();
-  const leads = toast.querySelector("a") !== null; // it is there to be clicked
-  setTimeout(() => toast.remove(), bad || leads ? 15000 : 6000);
+  setTimeout(() => toast.remove(), bad ? 15000 : 6000);
 }
 
-// One action at a time per button; the answer is shown in words.
-export async function act(button, saying, work) {
-  if (button.getAttribute("aria-busy") === "true") return;
-  button.setAttribute("aria-busy", "true");
+// One action at a time per button; what `work` returns is shown in words.
+export async function act(control, work) {
+  if (control.getAttribute("aria-busy") === "true") return;
+  control.setAttribute("aria-busy", "true");
   try {
-    const answer = await work();
-    const words = typeof answer === "string" ? answer : saying;
+    const words = await work();
     if (words) note(words);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     note(error.message, true);
   } finally {
-    button.removeAttribute("aria-busy");
+    control.removeAttribute("aria-busy");
     refreshSoon();
   }
 }
 
-export function openDialog(...inside) {
+// A button that does `work` and shows what comes of it.
+export const actButton = (text, work, more = {}) =>
+  button(text, (event) => act(event.currentTarget, work), more);
+
+export function openDialog(title, ...inside) {
   const dialog = at("dialog");
-  dialog.replaceChildren(...inside);
+  dialog.replaceChildren(make("h2", { id: "dialog-title" }, title), ...inside);
   dialog.showModal();
-  return dialog;
 }
 
 export const closeDialog = () => at("dialog").close();
 
-// A form; what refuses `submit` is shown in it.
-export function askForm(title, yes, fields, submit) {
-  const wrong = make("p", { name: "wrong", role: "alert" });
-  const no = make("button", { type: "button", text: "Cancel", click: closeDialog });
-  const go = make("button", { name: "primary", text: yes });
-  const end = make("div", { name: "dialog-end" }, no, go);
-  const form = make("form", {}, make("h2", { id: "dialog-title", text: title }), ...fields, wrong, end);
+// A form whose refusal is shown in it; `submit` is called with the button that sends it.
+export function makeForm(fields, go, submit, ...more) {
+  const wrong = make("p.wrong", { role: "alert" });
+  const form = make("form.fields", fields, wrong, make("div.actions", more, go));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    setText(wrong, "");
     go.disabled = true;
     try {
       await submit();
@@ -66,54 +58,42 @@ export function askForm(title, yes, fields, submit) {
       setText(wrong, error.message);
     } finally {
       go.disabled = false;
+      refreshSoon();
     }
   });
-  openDialog(form);
+  return form;
 }
 
-// `typed`: what must be typed first, for what cannot simply be done again.
-/** @param {{title: string, text: string, yes: string, typed?: string}} question @param {() => void} work */
+export function askForm(title, yes, fields, submit) {
+  const cancel = button("Cancel", closeDialog);
+  openDialog(title, makeForm(fields, make("button.primary", yes), submit, cancel));
+}
+
+/** `typed`: what must be typed first, for what cannot simply be done again.
+ * @param {{title: string, text: string, yes: string, typed?: string}} question @param {() => void} work */
 export function confirm({ title, text, yes, typed }, work) {
-  const sure = make("button", { name: "danger", text: yes, type: "submit", disabled: Boolean(typed) });
-  const field =
-    typed &&
-    make("input", { id: "dialog-typed", autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
-  if (field)
-    field.addEventListener("input", () => {
-      sure.disabled = field.value !== typed;
-    });
-  const no = make("button", { type: "button", text: "Cancel", click: closeDialog });
-  const form = make(
-    "form",
-    {},
-    make("h2", { id: "dialog-title", text: title }),
-    make("p", { text }),
-    field && make("label", { for: "dialog-typed", text: "Type " + typed + " to go on" }),
-    field,
-    make("div", { name: "dialog-end" }, no, sure),
-  );
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
+  const sure = make("button.danger", { disabled: Boolean(typed) }, yes);
+  const cancel = button("Cancel", closeDialog);
+  const word = input({ id: "dialog-typed", input: () => (sure.disabled = word.value !== typed) });
+  const fields = [make("p", text), typed && field("Type " + typed + " to go on", word)].filter(Boolean);
+  const submit = () => {
     closeDialog();
     work();
-  });
-  openDialog(form);
-  (field || no).focus();
+  };
+  openDialog(title, makeForm(fields, sure, submit, cancel));
+  (typed ? word : cancel).focus();
 }
 
-export function copyButton(text, label, word = "Copy") {
-  const button = make("button", { type: "button", name: "quiet copy", text: word, "aria-label": label });
-  button.addEventListener("click", async () => {
-    const wanted = typeof text === "function" ? text() : text;
+export function copyButton(textOf, label) {
+  const copy = async () => {
     try {
-      await navigator.clipboard.writeText(wanted);
-      button.textContent = "Copied";
+      await navigator.clipboard.writeText(textOf());
+      setText(control, "Copied");
     } catch {
       note("the browser does not let this page copy", true); // only over https or on this machine
     }
-    setTimeout(() => {
-      button.textContent = word;
-    }, 2000);
-  });
-  return button;
+    setTimeout(() => setText(control, "Copy"), 2000);
+  };
+  const control = button("Copy", copy, { class: "quiet copy", "aria-label": label });
+  return control;
 }

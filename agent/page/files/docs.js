@@ -1,5 +1,7 @@
-"use strict";
 // The HTTP interface for people, from its OpenAPI description: routes, rights and fields.
+import { get } from "/page/agent.js";
+import { at, make } from "/page/dom.js";
+
 /** @type {[string, RegExp][]} */
 const AREAS = [
   ["Backends", /\/(backends|hooks|removed|remote-settings)\b/],
@@ -13,63 +15,45 @@ const AREAS = [
   ["Pages", /./],
 ];
 
-function make(kind, text, name) {
-  const element = document.createElement(kind);
-  if (text) element.textContent = text;
-  if (name) element.className = name;
-  return element;
-}
-
-function link(text, target) {
-  const element = make("a", text);
-  element.href = target;
-  return element;
-}
+const TONES = { get: "busy", post: "good", put: "warn", patch: "warn", delete: "bad" };
 
 function fieldTable(rows) {
-  const table = make("table");
-  const head = table.createTHead().insertRow();
-  for (const title of ["Field", "Where", "Type", "Meaning"]) head.append(make("th", title));
-  const body = table.createTBody();
-  for (const [name, schema, required, where] of rows) {
-    const row = body.insertRow();
-    row.insertCell().append(make("code", name));
-    row.insertCell().textContent = where + (required ? ", required" : "");
-    row.insertCell().textContent = [].concat(schema.type).join(" or ");
-    const choices = schema.enum || (schema.items && schema.items.enum);
-    row.insertCell().textContent =
-      (schema.description || schema.pattern || "") + (choices ? ": " + choices.join(", ") : "");
-  }
-  return table;
+  const heads = ["Field", "Where", "Type", "Meaning"].map((title) => make("th", title));
+  const lines = rows.map(([name, schema, required, where]) => {
+    const choices = schema.enum || schema.items?.enum;
+    const meaning = schema.description || schema.pattern || "";
+    return make(
+      "tr",
+      make("td", make("code", name)),
+      make("td", where + (required ? ", required" : "")),
+      make("td", [schema.type].flat().join(" or ")),
+      make("td", meaning + (choices ? ": " + choices.join(", ") : "")),
+    );
+  });
+  return make("table", make("thead", make("tr", heads)), make("tbody", lines));
 }
 
 function fieldsOf(route) {
-  const rows = (route.parameters || []).map((parameter) => [
-    parameter.name,
-    parameter.schema,
-    parameter.required,
-    parameter.in,
-  ]);
-  const content = route.requestBody ? route.requestBody.content["application/json"] : null;
-  // Some bodies are any object at all: those have no properties to tell of.
-  const { properties = {}, required = [] } = content ? content.schema : {};
-  for (const [name, schema] of Object.entries(properties))
-    rows.push([name, schema, required.includes(name), "body"]);
-  return rows;
+  const content = route.requestBody?.content["application/json"];
+  // Some bodies are any object at all: those name no properties.
+  const { properties = {}, required = [] } = content?.schema || {};
+  return [
+    ...(route.parameters || []).map((each) => [each.name, each.schema, each.required, each.in]),
+    ...Object.entries(properties).map(([name, schema]) => [name, schema, required.includes(name), "body"]),
+  ];
 }
 
 function section(path, method, route) {
-  const part = make("section");
-  part.id = (method + path)
-    .replace(/[^a-z0-9]+/gi, "-")
-    .replace(/-$/, "")
-    .toLowerCase();
-  const title = make("h2");
-  title.append(make("span", method.toUpperCase(), "method " + method), make("code", path));
-  part.append(title, make("p", route.summary + "."), make("p", route.description, "soft small"));
+  const id = (method + path).replace(/[^a-z0-9]+/gi, "-").replace(/-$/, "");
   const rows = fieldsOf(route);
-  if (rows.length) part.append(fieldTable(rows));
-  return part;
+  return make(
+    "section",
+    { id: id.toLowerCase() },
+    make("h2", make("span.pill." + TONES[method], method.toUpperCase()), make("code", path)),
+    make("p", route.summary + "."),
+    make("p.soft.small", route.description),
+    rows.length > 0 && fieldTable(rows),
+  );
 }
 
 function draw(api) {
@@ -77,51 +61,38 @@ function draw(api) {
   for (const [path, methods] of Object.entries(api.paths)) {
     if (path.startsWith("/page/")) continue;
     const [usual] = AREAS.find(([, fits]) => fits.test(path));
-    for (const [method, route] of Object.entries(methods)) {
-      areas.get(usual).push([path, method, route]);
-    }
+    for (const [method, route] of Object.entries(methods)) areas.get(usual).push([path, method, route]);
   }
-  const all = document.getElementById("routes"),
-    index = document.getElementById("index");
+  const all = at("routes");
   all.replaceChildren();
   // The most used first, the others last; the order above is the order of asking.
   const first = ["Instances", "Watching", "Repairing", "Copies of sessions", "Backends", "Keys", "Pages"];
   for (const name of new Set([...first, ...areas.keys()])) {
-    const routes = areas.get(name);
-    if (!routes.length) continue;
-    const group = make("div");
-    group.append(make("h3", name));
-    for (const [path, method, route] of routes) {
+    const group = make("div", make("h3", name));
+    for (const [path, method, route] of areas.get(name)) {
       const part = section(path, method, route);
-      const entry = link(route.summary, "#" + part.id);
-      entry.title = method.toUpperCase() + " " + path;
+      const title = method.toUpperCase() + " " + path;
+      const entry = make("a", { href: "#" + part.id, title }, route.summary);
+      const words = [method, path, route.summary, name].join(" ").toLowerCase();
+      part.dataset.words = entry.dataset.words = words;
       group.append(entry);
       all.append(part);
-      part.dataset.words = entry.dataset.words = [method, path, route.summary, name].join(" ").toLowerCase();
     }
-    index.append(group);
+    if (areas.get(name).length) at("index").append(group);
   }
   all.removeAttribute("role");
-  if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
+  if (location.hash) at(location.hash.slice(1))?.scrollIntoView();
 }
 
-function filter(words) {
+at("filter").addEventListener("input", () => {
+  const words = at("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   /** @type {NodeListOf<HTMLElement>} */
   const entries = document.querySelectorAll("[data-words]");
   for (const entry of entries) entry.hidden = !words.every((word) => entry.dataset.words.includes(word));
-  /** @type {NodeListOf<HTMLElement>} */
-  const groups = document.querySelectorAll("#index > div");
-  for (const group of groups) group.hidden = !group.querySelector("a:not([hidden])");
-}
-
-document
-  .getElementById("filter")
-  .addEventListener("input", (/** @type {any} */ event) =>
-    filter(event.target.value.toLowerCase().split(/\s+/).filter(Boolean)),
-  );
-fetch("/openapi.json")
-  .then((answer) => answer.json())
+  for (const group of at("index").children) group.hidden = !group.querySelector("a:not([hidden])");
+});
+get("/openapi.json")
   .then(draw)
   .catch((error) => {
-    document.getElementById("routes").textContent = "The description cannot be read: " + error.message;
+    at("routes").textContent = "The description cannot be read: " + error.message;
   });

@@ -1,119 +1,72 @@
 // Evidence of a failing session: its worker's last lines, its page, failed starts.
-import { Refused, answersTo, get, send } from "/page/agent.js";
+import { get, getOrNull, send } from "/page/agent.js";
+import { pathOf } from "/page/actions.js";
 import { answers, may } from "/page/answers.js";
-import { act, copyButton } from "/page/dialogs.js";
-import { clock, make, setText } from "/page/show.js";
+import { actButton, copyButton } from "/page/dialogs.js";
+import { make, panel, row, setText } from "/page/dom.js";
+import { clock } from "/page/words.js";
 
 const timeOf = (name) => name.replace(/^(....)(..)(..)T(..)(..)(..)Z$/, "$1-$2-$3T$4:$5:$6Z");
 
 export function makeEvidence() {
-  const state = { id: null, urls: [], lines: true };
-  const lines = make("pre", { name: "lines", tabindex: "0", "aria-label": "The last lines of its worker" });
-  const hint = make("p", { name: "soft small" }),
-    command = make("code", { name: "command" });
+  const state = { id: null, urls: [] };
+  const lines = make("pre.lines", { tabindex: "0", "aria-label": "The last lines of its worker" });
+  const hint = make("p.soft.small"),
+    command = make("code.command");
   const copy = copyButton(() => command.textContent, "Copy the command");
-  const starts = make("ul", { name: "starts" });
-  const picture = make("div", { name: "page-picture", hidden: true });
-  const look = make("button", { type: "button", text: "Picture of its page", "data-do": "picture" });
-  const read = make("button", { type: "button", text: "Its worker's last lines", "data-do": "worker-lines" });
-  const output = make("div", { hidden: true }, hint, make("div", { name: "actions" }, command, copy), lines);
-  const place = make(
-    "section",
-    { name: "panel", id: "evidence" },
-    make("h2", { text: "Look closer" }),
-    make("div", { name: "actions" }, read, look),
-    output,
-    picture,
-    starts,
-  );
-
-  const path = (rest) => "/api/instance/" + encodeURIComponent(state.id) + rest;
+  const output = make("div", hint, make("div.actions", command, copy), lines);
+  const picture = make("div");
+  const starts = make("ul");
+  const read = actButton("Its worker's last lines", showLines);
+  const look = actButton("Picture of its page", async () => {
+    const image = await pictureOf("/screenshot", "The page of " + state.id);
+    picture.replaceChildren(
+      image,
+      make("p.soft.small", "As of " + clock(Date.now()) + "; codes are hidden in it."),
+    );
+  });
+  const place = panel("Look closer", make("div.actions", read, look), output, picture, starts);
 
   async function showLines() {
-    const answer = await get(path("/worker-lines"));
+    const answer = await get(pathOf(state.id) + "/worker-lines");
+    const known = answer.lines || [];
     output.hidden = false;
-    setText(
-      hint,
-      answer.lines === null
-        ? "The system's journal has the lines. On the agent's machine:"
-        : answer.lines.length
-          ? "The same on the agent's machine:"
-          : "Its worker wrote nothing yet.",
-    );
+    const here = known.length ? "The same on the agent's machine:" : "Its worker wrote nothing yet.";
+    setText(hint, answer.lines ? here : "The system's journal has the lines. On the agent's machine:");
     setText(command, answer.command);
-    lines.hidden = !answer.lines || !answer.lines.length;
-    setText(lines, (answer.lines || []).join("\n"));
+    lines.hidden = !known.length;
+    setText(lines, known.join("\n"));
     lines.scrollTop = lines.scrollHeight;
   }
 
   async function pictureOf(rest, alt) {
-    const drawn = await (await send("GET", path(rest), { accept: "image/*", seconds: 60 })).blob();
-    const url = URL.createObjectURL(drawn);
-    state.urls.push(url);
-    return make("img", { src: url, alt, name: "page-image" });
+    const answer = await send("GET", pathOf(state.id) + rest, { accept: "image/*", seconds: 60 });
+    const src = URL.createObjectURL(await answer.blob());
+    state.urls.push(src);
+    return make("img.page-image", { src, alt });
   }
 
-  read.addEventListener("click", () => act(read, "the last lines of the worker are shown", showLines));
-  look.addEventListener("click", () =>
-    act(look, "the picture is shown", async () => {
-      const image = await pictureOf("/screenshot", "The page of " + state.id);
-      picture.hidden = false;
-      picture.replaceChildren(
-        image,
-        make("p", { name: "soft small", text: "As of " + clock(Date.now()) + "; codes are hidden in it." }),
-      );
-    }),
-  );
-
-  async function loadStarts() {
-    const wanted = state.id;
-    try {
-      const answer = await get(path("/failed-starts"));
-      if (wanted !== state.id) return;
-      starts.replaceChildren(...answer.failed_starts.map((start) => startRow(start)));
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-    }
+  async function loadStarts(wanted) {
+    const answer = await getOrNull(pathOf(wanted) + "/failed-starts");
+    if (answer && wanted === state.id) starts.replaceChildren(...answer.failed_starts.map(startRow));
   }
 
   function startRow(start) {
-    const seen = make("pre", { name: "lines", text: JSON.stringify(start.seen, null, 1), hidden: true });
-    const holder = make("div", { hidden: true });
-    const open = make("button", {
-      type: "button",
-      name: "quiet",
-      text: "Diagnostics",
-      click: () => {
-        seen.hidden = !seen.hidden;
-      },
+    const holder = make("div");
+    const show = actButton("Picture", async () => {
+      holder.replaceChildren(
+        await pictureOf("/failed-starts/" + start.name + "/picture", "The page at the failed start"),
+      );
     });
-    const show = make("button", {
-      type: "button",
-      name: "quiet",
-      text: "Picture",
-      hidden: !start.picture || !may("admin"),
-    });
-    show.addEventListener("click", () =>
-      act(show, "the picture is shown", async () => {
-        holder.replaceChildren(
-          await pictureOf("/failed-starts/" + start.name + "/picture", "The page at the failed start"),
-        );
-        holder.hidden = false;
-      }),
-    );
-    return make(
-      "li",
-      {},
-      make(
-        "p",
-        {},
-        make("strong", { text: "Failed start, " + clock(timeOf(start.name)) }),
-        make("span", { text: ": " + (start.seen.why || "no cause recorded") }),
-      ),
-      make("div", { name: "actions" }, open, show),
-      seen,
+    show.hidden = !start.picture || !may("admin");
+    const seen = make("pre.lines", JSON.stringify(start.seen, null, 1));
+    const words = [
+      make("strong", "Failed start, " + clock(timeOf(start.name))),
+      make("span", start.seen.why || "no cause recorded"),
+      make("details", make("summary", "Diagnostics"), seen),
       holder,
-    );
+    ];
+    return row({}, words, show);
   }
 
   return {
@@ -121,18 +74,15 @@ export function makeEvidence() {
     show(id) {
       state.id = id;
       for (const url of state.urls.splice(0)) URL.revokeObjectURL(url);
-      output.hidden = picture.hidden = true;
+      output.hidden = true;
+      picture.replaceChildren();
       starts.replaceChildren();
-      const instance = id === null ? null : answers.instances.get(id);
-      if (!instance || !may("operate", id)) return;
-      answersTo("/api/instance/{id}/worker-lines").then((has) => (state.lines = has));
-      if (instance.engine === "web") loadStarts();
+      const instance = answers.instances.get(id);
+      if (instance && instance.engine === "web" && may("operate", id)) loadStarts(id);
     },
     draw(instance) {
-      read.hidden = !state.lines;
       look.hidden = instance.engine !== "web" || !may("admin");
-      const nothing = read.hidden && look.hidden;
-      place.hidden = nothing || !may("operate", instance.id) || Boolean(instance.backend);
+      place.hidden = !may("operate", instance.id) || Boolean(instance.backend);
     },
   };
 }

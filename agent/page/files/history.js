@@ -1,146 +1,158 @@
 // A session's past: the times of its service, its memory and its messages.
-import { Refused, get, now } from "/page/agent.js";
-import { answers } from "/page/answers.js";
-import { makeChart, makeUptime, partsOf } from "/page/chart.js";
-import { memoryWords, rateOf } from "/page/cards.js";
-import { bytes, make, setAttribute } from "/page/show.js";
+import { getOrNull, now } from "/page/agent.js";
+import { pathOf } from "/page/actions.js";
+import { button, make, setAttribute, setText } from "/page/dom.js";
+import { bytes, clock, duration, statusOf } from "/page/words.js";
 
 const HOUR = 3600000;
 /** @type {[string, number, string][]} with the word for the range of /api/trends */
 const RANGES = [
+  ["1 h", HOUR, "latest"],
   ["24 h", 24 * HOUR, "day"],
   ["7 d", 168 * HOUR, "week"],
   ["30 d", 720 * HOUR, "month"],
 ];
-const AGAIN = 300000; // ms after which the points of a range are asked for again
-const PAGES = 5; // of 1,000 changes of status each
+const AGAIN = 60000; // ms after which the points of a range are asked for again
+
+function draw(kind, options, ...inside) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", kind);
+  for (const [key, value] of Object.entries(options)) element.setAttribute(key, String(value));
+  element.append(...inside);
+  return element;
+}
 
 export function makeHistory() {
-  const state = { id: null, range: RANGES[0][1], events: [], begin: null, asking: false };
-  const past = { of: "", asked: 0, memory: [], messages: [] }; // the points of the range
+  const state = { id: null, range: RANGES[1], events: [], asked: 0 };
   const uptime = makeUptime();
-  const memory = makeChart("Memory", { words: bytes, floor: 16 << 20, binary: true });
-  const messages = makeChart("Messages a minute", {
-    words: (count) => String(Math.round(count * 10) / 10),
-    floor: 4,
-  });
-  const buttons = RANGES.map(([label, range]) =>
-    make("button", {
-      type: "button",
-      name: "chip",
-      text: label,
-      "aria-pressed": "false",
-      click: () => {
-        state.range = range;
+  const memory = makeChart("Memory", bytes);
+  const messages = makeChart("Messages a minute", (count) => String(Math.round(count * 10) / 10));
+  const buttons = RANGES.map((range) =>
+    button(
+      range[0],
+      () => {
+        Object.assign(state, { range, asked: 0 });
         load();
-        const shown = answers.instances.get(state.id);
-        if (shown) drawCharts(shown);
       },
-    }),
-  );
-  const place = make(
-    "section",
-    { name: "panel history" },
-    make(
-      "div",
-      { name: "panel-head" },
-      make("h2", { text: "History" }),
-      make("div", { name: "chips", role: "group", "aria-label": "How far back" }, ...buttons),
+      { class: "chip" },
     ),
-    uptime.place,
-    make("div", { name: "charts" }, memory.place, messages.place),
   );
+  const chips = make("div.chips", { role: "group", "aria-label": "How far back" }, buttons);
+  const head = make("div.panel-head", make("h2", "History"), chips);
+  const place = make("section.panel.history", head, uptime.place, memory.place, messages.place);
 
-  // The points of the range, and those of the last hour, which are closer together.
-  async function loadPast() {
-    const [, , word] = RANGES.find(([, range]) => range === state.range);
-    const wanted = state.id + " " + word;
-    if (past.of === wanted && Date.now() - past.asked < AGAIN) return;
-    if (past.of !== wanted) Object.assign(past, { memory: [], messages: [] });
-    Object.assign(past, { of: wanted, asked: Date.now() });
-    try {
-      const id = state.id;
-      const found = await get("/api/trends?range=" + word + "&instance=" + encodeURIComponent(id));
-      if (past.of !== wanted) return;
-      const line = found.instances[id] || { memory: [], messagesPerMinute: [] };
-      const until = Date.parse(found.until);
-      const placed = (values) =>
-        values.map((value, place) => [until - (values.length - 1 - place) * found.step * 1000, value]);
-      Object.assign(past, { memory: placed(line.memory), messages: placed(line.messagesPerMinute) });
-      const shown = answers.instances.get(id);
-      if (shown && id === state.id) drawCharts(shown);
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      past.asked = 0; // with the next look
-    }
-  }
-
-  function drawCharts(instance) {
-    loadPast();
-    const figures = answers.figures.get(instance.id) || { memory: [], messages: [] };
-    const begin = now() - state.range;
-    const joined = (older, newer) => [
-      ...older.filter(([when]) => when >= begin && (!newer.length || when < newer[0][0])),
-      ...newer,
-    ];
-    memory.place.hidden = Boolean(instance.backend);
-    memory.draw(joined(past.memory, figures.memory), memoryWords(instance));
-    messages.draw(joined(past.messages, figures.messages), rateOf(answers.figures.get(instance.id)));
-  }
-
-  // The changes of status back to the begin of the range, and the one before it.
+  // The points of the range, and the last thousand changes of status.
   async function load() {
+    RANGES.forEach((range, place) => setAttribute(buttons[place], "aria-pressed", range === state.range));
     drawUptime();
-    if (state.id === null || state.asking) return;
-    const wanted = state.id,
-      begin = now() - state.range;
-    state.asking = true;
-    try {
-      const events = [];
-      let before = "";
-      for (let page = 0; page < PAGES; page += 1) {
-        const page = await get(
-          "/api/instance/" + encodeURIComponent(wanted) + "/events?kind=status&limit=1000" + before,
-        );
-        events.push(...page.events);
-        const last = events[events.length - 1];
-        if (!page.next || (last && Date.parse(last.time) <= begin)) break;
-        before = "&before=" + page.next;
-      }
-      if (wanted === state.id) Object.assign(state, { events, begin });
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-    } finally {
-      state.asking = false;
-    }
+    if (state.id === null || Date.now() - state.asked < AGAIN) return;
+    state.asked = Date.now();
+    const { id, range } = state;
+    const [, , word] = range;
+    const trends = getOrNull("/api/trends?range=" + word + "&instance=" + encodeURIComponent(id));
+    const statuses = getOrNull(pathOf(id) + "/events?kind=status&limit=1000");
+    const [found, told] = [await trends, await statuses];
+    if (id !== state.id || range !== state.range) return;
+    if (!found || !told) state.asked = 0; // with the next look
+    state.events = told?.events || [];
+    const line = found?.instances[id];
+    memory.draw(line ? line.memory : [], found?.step);
+    messages.draw(line ? line.messagesPerMinute : [], found?.step);
     drawUptime();
-    // Another session or range was chosen meanwhile.
-    if (state.id !== null && (wanted !== state.id || now() - state.range < begin - 60000)) load();
   }
 
   function drawUptime() {
-    RANGES.forEach(([, range], place_) =>
-      setAttribute(buttons[place_], "aria-pressed", range === state.range),
-    );
     const end = now();
-    const [label] = RANGES.find(([, range]) => range === state.range);
-    uptime.draw(partsOf(state.events, end - state.range, end), end - state.range, end, label);
+    const [label, reach] = state.range;
+    uptime.draw(partsOf(state.events, end - reach, end), end - reach, end, label);
   }
 
   return {
     place,
     show(id) {
-      Object.assign(state, { id, events: [], range: RANGES[0][1] });
-      if (id !== null) load();
+      Object.assign(state, { id, events: [], range: RANGES[1], asked: 0 });
+      for (const chart of [memory, messages]) chart.draw([]);
     },
     hear(event) {
-      if (event.instance !== state.id || event.kind !== "status") return;
-      state.events.unshift(event);
-      drawUptime();
+      if (event.kind === "status") state.events.unshift(event);
     },
     draw(instance) {
-      drawUptime();
-      drawCharts(instance);
+      memory.place.hidden = Boolean(instance.backend);
+      load();
     },
   };
+}
+
+// A line whose range is written beside it. `words`: a value as text.
+function makeChart(name, words) {
+  const line = draw("path", { class: "chart-line", "vector-effect": "non-scaling-stroke" });
+  const svg = draw("svg", { class: "chart", viewBox: "0 0 100 30", preserveAspectRatio: "none" }, line);
+  const range = make("span.soft.small");
+  return {
+    place: make("div", make("h3", name, " ", range), svg),
+    // `values`: one each `step` seconds, the latest last; null = not known.
+    draw(values, step) {
+      const known = values.filter((value) => value !== null);
+      const most = Math.max(...known) || 1;
+      const least = Math.min(...known);
+      svg.toggleAttribute("hidden", known.length < 2);
+      let path = "";
+      values.forEach((value, place) => {
+        if (value === null) return;
+        const joins = place > 0 && values[place - 1] !== null;
+        const x = (100 * place) / (values.length - 1 || 1);
+        path += (joins ? "L" : "M") + x.toFixed(2) + " " + (29 - (28 * value) / most).toFixed(2);
+      });
+      setAttribute(line, "d", path);
+      const [low, high] = [words(least), words(most)];
+      const time = duration((values.length - 1) * step);
+      setText(
+        range,
+        known.length < 2 ? "no line yet" : (low === high ? "" : low + " to ") + high + " in the last " + time,
+      );
+    },
+  };
+}
+
+// The times of each status, and how much of them it was connected.
+function makeUptime() {
+  const bar = draw("svg", { class: "uptime", viewBox: "0 0 1000 24", preserveAspectRatio: "none" });
+  const said = make("p.soft.small"),
+    from = make("span");
+  return {
+    place: make("div", said, bar, make("div.uptime-axis.soft.small", from, make("span", "now"))),
+    draw(parts, begin, end, label) {
+      const across = (when) => (1000 * (when - begin)) / (end - begin);
+      bar.replaceChildren(
+        ...parts.map(([from, to, status]) => {
+          const [tone, word] = statusOf(status);
+          const width = Math.max(across(to) - across(from), 0.8);
+          const shape = { class: tone, x: across(from), y: 0, height: 24, width };
+          const words = clock(from) + ", for " + duration((to - from) / 1000) + ": " + word;
+          return draw("rect", shape, draw("title", {}, words));
+        }),
+      );
+      const sum = (some) => some.reduce((all, [from, to]) => all + to - from, 0);
+      const total = sum(parts);
+      const served = sum(parts.filter(([, , status]) => status === "CONNECTED"));
+      const share = ((100 * served) / total).toFixed(served === total ? 0 : 2);
+      const words = share + " % connected, of " + duration(total / 1000) + " in the journal";
+      setText(said, total ? words : "The journal has no events of this time.");
+      setText(from, label + " ago");
+    },
+  };
+}
+
+// The statuses of a session as parts of [begin, end], from its journal's entries, newest first.
+function partsOf(events, begin, end) {
+  const parts = [];
+  let until = end;
+  for (const event of events) {
+    const status = event.detail && event.detail.status;
+    const when = Date.parse(event.time);
+    if (!status || when >= until) continue;
+    parts.unshift([Math.max(when, begin), until, status]);
+    until = when;
+    if (when <= begin) return parts;
+  }
+  return parts;
 }

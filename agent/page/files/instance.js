@@ -1,98 +1,79 @@
 // One session's page: its state and reason, the action that helps, its code, story and past.
-import { Refused, get } from "/page/agent.js";
-import { answers, may, wantLines } from "/page/answers.js";
-import { ACTIONS, fault, faultNames, perform, scan } from "/page/actions.js";
-import { choose, drawStory, makeChoice, makeZone } from "/page/story.js";
-import { drawAttention, makeAttention } from "/page/attention.js";
-import { placeOf } from "/page/backends.js";
-import { drawNext, makeHelp } from "/page/cards.js";
+import { getOrNull, post, send } from "/page/agent.js";
+import { answers, may } from "/page/answers.js";
+import { ACTIONS, helpful, isFit, pathOf, perform } from "/page/actions.js";
+import { makeAttention } from "/page/attention.js";
 import { makeCode } from "/page/code.js";
-import { act, copyButton } from "/page/dialogs.js";
+import { makeSnapshots } from "/page/copies.js";
+import { makeSettings } from "/page/create.js";
+import { actButton, makeForm, note } from "/page/dialogs.js";
+import { button, field, folded, input, make, panel, select, setPill, setText } from "/page/dom.js";
 import { makeEvidence } from "/page/evidence.js";
 import { makeHistory } from "/page/history.js";
-import { drawCounted, drawFacts } from "/page/machine.js";
-import { linked } from "/page/places.js";
-import { makeSettings, makeTrial } from "/page/settings.js";
-import { bytes, duration, make, setPill, setText, statusOf, statusWord, whyOf } from "/page/show.js";
-import { accountWord, pauseWord, plain, verdictWord, workerWord } from "/page/words.js";
+import { choose, makeChoice, makeStory } from "/page/story.js";
+import * as words from "/page/words.js";
+
+const { bytes, plain } = words;
 
 export function makeInstance(place) {
-  const state = { id: null, details: null, events: [], eventsOf: "", asking: false };
+  const state = { id: null, details: null, events: [], eventsOf: "" };
   const current = () => answers.instances.get(state.id);
   const title = make("h1", { tabindex: "-1" }),
-    pill = make("span", { name: "pill" });
-  const why = make("p", { name: "why" });
-  const next = { next: make("p", { name: "card-next" }), nextText: make("span"), nextTime: make("strong") };
-  next.next.append(next.nextText, next.nextTime);
-  const attention = makeAttention("Its troubles");
-  const gone = make("p", {
-    name: "panel",
-    hidden: true,
-    text: "The agent has no session of this name.",
-  });
-  const help = makeHelp(null, current);
+    pill = make("span.pill"),
+    why = make("p.why"),
+    next = make("span"),
+    nextTime = make("strong");
+  const help = button("", () => perform(help, helpful(current()), state.id), { class: "primary" });
+  const helpLine = make("span.soft.small");
+  const attention = makeAttention("Troubles of this session", false);
+  const gone = make("p.panel", { hidden: true }, "The agent has no session of this name.");
+  const repair = make("p.notice-line");
+  const facts = words.makeFacts();
+  const held = make("p.soft.small");
   const code = makeCode(),
     history = makeHistory(),
     evidence = makeEvidence(),
-    trial = makeTrial();
-  const settings = makeSettings(() => refresh());
-  const actions = makeActions(() => state.id);
-  const sandbox = makeSandbox(() => state.id);
-  const facts = make("dl", { name: "facts" }),
-    waits = make("p", { name: "soft small waits" }),
-    counted = make("p", { name: "soft small counted" }),
-    repair = make("p", { name: "notice-line", hidden: true });
-  const story = make("ol", { name: "story" });
-  const category = makeChoice("Which events of its story", [], () => drawEvents());
-  const body = make(
+    trial = makeTrial(() => state.id),
+    snapshots = makeSnapshots(),
+    settings = makeSettings(refresh),
+    actions = makeActions(() => state.id),
+    sandbox = makeSandbox(() => state.id),
+    story = makeStory(false);
+  const choice = makeChoice("Which events of its story", drawEvents);
+  const told = make("section.panel", make("div.panel-head", make("h2", "Its story"), choice), story.place);
+  const shown = make(
     "div",
-    { name: "columns wide-left" },
+    make("div.title", title, pill),
+    why,
+    make("p.next", next, nextTime),
+    make("p.actions", help, helpLine),
+    attention.place,
     make(
-      "div",
-      {},
-      code.place,
-      make("section", { name: "panel" }, make("h2", { text: "State" }), repair, facts, waits, counted),
-      history.place,
-      sandbox.place,
-      trial.place,
-      settings.place,
-    ),
-    make(
-      "div",
-      {},
-      actions.place,
+      "div.columns.halves",
       make(
-        "section",
-        { name: "panel" },
-        make("div", { name: "panel-head" }, make("h2", { text: "Its story" }), makeZone(), category),
-        story,
+        "div",
+        code.place,
+        panel("State", repair, facts.place, held),
+        history.place,
+        sandbox.place,
+        trial.place,
+        snapshots.place,
+        settings.place,
       ),
-      evidence.place,
+      make("div", actions.place, told, evidence.place),
     ),
   );
   place.append(
-    make("nav", { "aria-label": "Back" }, make("a", { name: "back", href: "#/", text: "All sessions" })),
-    make(
-      "div",
-      { name: "title" },
-      title,
-      pill,
-      copyButton(() => state.id, "Copy the name of this session", "Copy name"),
-    ),
-    why,
-    next.next,
-    help.place,
-    attention.place,
+    make("nav", { "aria-label": "Back" }, make("a.back", { href: "#/" }, "All sessions")),
     gone,
-    body,
+    shown,
   );
 
   async function show(wanted) {
     hide();
-    Object.assign(state, { id: wanted, details: null, events: [], eventsOf: "" });
+    Object.assign(state, { id: wanted, details: null, events: [] });
     setText(title, wanted);
-    help.forget(wanted);
-    story.replaceChildren();
+    story.clear();
     history.show(wanted);
     evidence.show(wanted);
     draw();
@@ -100,267 +81,211 @@ export function makeInstance(place) {
   }
 
   function hide() {
-    state.id = null;
+    Object.assign(state, { id: null, eventsOf: "" });
     code.watch(null);
     history.show(null);
     evidence.show(null);
   }
 
   async function refresh() {
-    if (state.id === null || state.asking) return;
-    state.asking = true;
     const wanted = state.id;
-    try {
-      const path = "/api/instance/" + encodeURIComponent(wanted);
-      const details = await get(path + "/details");
-      const read = state.eventsOf === wanted ? null : await get(path + "/events?limit=200");
-      if (wanted === state.id) {
-        state.details = details;
-        if (read) take(read.events);
-        draw();
-      }
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      if (wanted === state.id && error.status === 404) {
-        state.details = null;
-        gone.hidden = false;
-        body.hidden = true;
-      }
-    } finally {
-      state.asking = false;
-    }
-    if (wanted !== state.id) refresh();
+    if (wanted === null) return;
+    const [details, read] = await Promise.all([
+      getOrNull(pathOf(wanted) + "/details"),
+      state.eventsOf === wanted ? null : getOrNull(pathOf(wanted) + "/events?limit=200"),
+    ]);
+    if (!details || wanted !== state.id) return;
+    state.details = details;
+    if (read) take(read.events);
+    draw();
   }
 
   // What was heard while the journal was read stays.
   function take(events) {
     const read = new Set(events.map((event) => event.cursor));
-    state.events = [...state.events.filter((event) => !read.has(event.cursor)), ...events].sort(
-      (a, b) => b.cursor - a.cursor,
-    );
+    const heard = state.events.filter((event) => !read.has(event.cursor));
+    state.events = [...heard, ...events].sort((a, b) => b.cursor - a.cursor);
     state.eventsOf = state.id;
   }
 
   function hear(event) {
-    if (
-      state.id === null ||
-      event.instance !== state.id ||
-      state.events.some((earlier) => earlier.cursor === event.cursor)
-    )
-      return;
+    if (state.id === null || event.instance !== state.id) return;
+    if (state.events.some((earlier) => earlier.cursor === event.cursor)) return;
     state.events.unshift(event);
     history.hear(event);
-    drawEvents(event.cursor);
+    drawEvents();
   }
 
   function draw() {
     const instance = current();
     gone.hidden = Boolean(instance) || !answers.loaded;
-    body.hidden = !instance;
-    for (const shown of [pill, why, next.next, help.place, attention.place]) shown.hidden = !instance;
+    shown.hidden = !instance;
     code.watch(instance || null);
     if (!instance) return;
-    const [tone, word] = statusOf(instance);
-    setPill(pill, tone, word);
-    setText(why, whyOf(instance));
+    setPill(pill, ...words.stateOf(instance));
+    setText(why, words.whyOf(instance));
     why.hidden = instance.health.healthy; // the pill says so
-    drawNext(next, instance);
-    help.draw(instance, { onPage: true });
-    drawAttention(attention, state.id);
-    history.draw(instance);
-    actions.draw(instance);
-    sandbox.draw(instance);
-    trial.draw(instance);
-    evidence.draw(instance);
-    if (state.details && state.details.id === state.id) {
-      drawDetails(instance, state.details);
-      settings.draw(state.details);
-    }
-    settings.place.hidden = settings.place.hidden || !state.details;
+    const [waits, when] = words.nextOf(instance);
+    setText(next, [waits, when && "next try "].filter(Boolean).join(", "));
+    words.setUntil(nextTime, when);
+    const action = may("operate", state.id) ? helpful(instance) : null;
+    help.parentElement.hidden = !action;
+    setText(help, action ? action.label : "");
+    setText(helpLine, action ? action.line : "");
+    attention.draw(state.id);
+    for (const part of [history, actions, sandbox, trial, snapshots, evidence]) part.draw(instance);
+    if (state.details) drawDetails(instance, state.details);
     drawEvents();
-    wantLines([state.id]);
   }
 
-  function drawEvents(fresh) {
-    drawStory(story, choose(state.events, category.value), { named: false, fresh });
+  function drawEvents() {
+    story.draw(choose(state.events, choice.value));
   }
 
   function drawDetails(instance, details) {
-    repair.hidden = !details.repair || Boolean(details.repair.ending);
+    const { repair: run, outbox } = details;
+    repair.hidden = !run || Boolean(run.ending);
     if (!repair.hidden) {
-      setText(
-        repair,
-        "Repair under way: " +
-          plain(details.repair.step) +
-          ", round " +
-          details.repair.round +
-          (details.repair.reason ? " (" + plain(details.repair.reason) + ")" : ""),
-      );
+      const reason = run.reason ? " (" + plain(run.reason) + ")" : "";
+      setText(repair, "Repair under way: " + plain(run.step) + ", round " + run.round + reason);
     }
-    drawFacts(facts, rowsOf(instance, details), instance.id);
-    const held = (details.outbox && details.outbox.sentence) || "";
-    waits.hidden = !held;
-    setText(waits, held && "What is to be sent waits: " + held);
-    drawCounted(counted, "Messages, errors, restarts and reconnects are counted", details.counted_since);
+    facts.draw(factsOf(instance, details));
+    setText(held, outbox?.sentence ? "What is to be sent waits: " + outbox.sentence : "");
+    settings.draw(details);
   }
 
   return { draw, hear, hide, refresh, show, shown: () => state.id };
 }
 
 const counts = (numbers) =>
-  Object.entries(numbers)
+  Object.entries(numbers || {})
     .filter(([, count]) => count)
     .map(([name, count]) => count + " " + plain(name))
-    .join(", ") || "none";
+    .join(", ");
 
-// What the session has to send and what became of the rest: counts only.
-function outboxRows(details) {
-  const waits = details.outbox;
-  const ended = details.outbox_ended;
-  if (!waits || !ended) return [];
-  const failed = counts(ended.reasons);
-  const others = [
-    [ended.expired, "expired"],
-    [ended.cancelled, "cancelled"],
-  ].filter(([count]) => count);
+function factsOf(instance, details) {
+  const { memory_bytes: memory, memory_limit_bytes: limit, cpu_seconds: seconds } = details;
+  const outbox = details.outbox || {};
+  const ended = details.outbox_ended || {};
+  const answer = answers.figures[instance.id]?.averageResponseTime;
+  const process = details.unit.main_pid;
   return [
-    ["To be sent", waits.waiting ? String(waits.waiting) : "none"],
-    ["Oldest of these", waits.waiting ? waits.oldest : "none", waits.waiting ? "for" : false],
-    ["Sent", [ended.sent, ...others.map(([count, word]) => count + " " + word)].join(", ")],
-    ["Last sent", ended.last_sent || "none", Boolean(ended.last_sent)],
-    ["Failed or unknown", failed === "none" ? failed : ended.failed + ended.unknown + ": " + failed],
-  ];
-}
-
-function rowsOf(instance, details) {
-  const figures = (answers.figures.get(instance.id) || {}).now;
-  const limit = details.memory_limit_bytes ? " of " + bytes(details.memory_limit_bytes) : "";
-  const seconds = details.cpu_seconds;
-  return [
-    ["Health", verdictWord(instance) + (instance.reason ? ", " + plain(instance.reason) : "")],
-    ["Status", statusWord(instance.connection_status)],
-    ["In this state", instance.since, "for"],
-    ["Last answer", instance.proved || "none", Boolean(instance.proved)],
-    ["Connected", details.connected_since || "not now", details.connected_since && "for"],
-    ["Pause", pauseWord(instance) + (instance.attempts ? ", tries: " + instance.attempts : "")],
-    [
-      "Worker",
-      workerWord(details.unit.state) + (details.unit.main_pid ? ", process " + details.unit.main_pid : ""),
-    ],
-    [
-      "Memory",
-      instance.backend
-        ? "on its server"
-        : details.memory_bytes === null
-          ? "not known yet"
-          : bytes(details.memory_bytes) + limit,
-    ],
-    [
-      "Processor",
-      seconds === null
-        ? instance.backend
-          ? "on its server"
-          : "unknown"
-        : (seconds < 60 ? seconds.toFixed(1) + " s" : duration(seconds).trim()) + " used",
-    ],
-    [
-      "Answers in",
-      figures && figures.averageResponseTime !== null
-        ? Math.round(figures.averageResponseTime * 1000) + " ms"
-        : "unknown",
-    ],
-    ["Messages", details.messages.in + " in, " + details.messages.out + " out"],
-    ...outboxRows(details),
+    ["Account", words.accountOf(instance) || (instance.paired ? "paired" : "")],
+    ["Engine", words.placeOf(instance)],
+    ["In this state", { since: instance.since, after: "" }],
+    ["Last answer", { since: instance.proved, after: " ago" }],
+    ["Answers in", answer && Math.round(answer * 1000) + " ms"],
+    ["Memory", memory && bytes(memory) + (limit ? " of " + bytes(limit) : "")],
+    ["Processor used", seconds && words.duration(seconds)],
+    ["Process", process],
+    ["Messages", counts({ in: details.messages.in, out: details.messages.out })],
+    ["To be sent", outbox.waiting && outbox.waiting + ", the oldest for " + words.since(outbox.oldest)],
+    ["Sent", counts({ sent: ended.sent, expired: ended.expired, cancelled: ended.cancelled })],
+    ["Not sent", counts(ended.reasons)],
     ["Errors", counts(details.errors)],
     ["Restarts", counts(details.restarts_by_reason)],
     ["Reconnects", counts(details.reconnects_by_reason)],
-    ["Last snapshot", details.last_snapshot || "none", Boolean(details.last_snapshot)],
-    ["Engine", placeOf(instance)],
-    ["Account", accountWord(instance) || (instance.paired ? "paired" : "not paired")],
-    ["Wanted", instance.should_run ? "should run" : instance.enabled ? "stopped by hand" : "disabled"],
+    ["Counted for", { since: details.counted_since, after: "" }],
+    ["Last snapshot", { since: details.last_snapshot, after: " ago" }],
   ];
 }
 
 // Each action with a line on what it does; on a phone the list is closed until it is wanted.
 function makeActions(current) {
   const rows = ACTIONS.map((action) => {
-    const button = make("button", {
-      type: "button",
-      text: action.label,
-      name: action.harsh ? "danger-quiet" : "",
-      "data-do": action.key,
-    });
-    button.addEventListener("click", () => perform(button, action, current()));
-    const line = make("span", { name: "soft small" });
-    return {
-      action,
-      line,
-      item: make("li", { name: "action-row" }, button, line),
-    };
+    const style = { class: action.harsh ? "danger-quiet" : "", "data-do": action.key };
+    const control = button(action.label, () => perform(control, action, current()), style);
+    return { action, item: make("li.action-row", control, make("span.soft.small", action.line)) };
   });
   const list = (harsh) =>
     make(
-      "ul",
-      { name: "action-list" },
-      ...rows.filter(({ action }) => Boolean(action.harsh) === harsh).map(({ item }) => item),
+      "ul.action-list",
+      rows.filter(({ action }) => Boolean(action.harsh) === harsh).map(({ item }) => item),
     );
-  const place = make(
-    "details",
-    { name: "panel folded actions-panel", open: !matchMedia("(max-width: 36rem)").matches },
-    make("summary", {}, make("h2", { text: "Actions" })),
+  const place = folded(
+    "Actions",
     list(false),
-    make("h3", { text: "Actions that end the pairing or remove the session" }),
+    make("h3", "Actions that end the pairing or remove the session"),
     list(true),
   );
+  place.classList.add("actions-panel");
+  place.open = !matchMedia("(max-width: 48rem)").matches;
   return {
     place,
     draw(instance) {
       place.hidden = !may("operate", instance.id);
-      for (const { action, item } of rows) item.hidden = !action.fits(instance);
-      if (place.dataset.of === instance.id) return;
-      place.dataset.of = instance.id;
-      for (const { action, line } of rows) line.replaceChildren(...linked(action.line, instance.id));
+      for (const { action, item } of rows)
+        item.hidden = !isFit(action, instance) || !may(action.right || "operate", instance.id);
     },
   };
 }
 
 function makeSandbox(current) {
-  const chosen = make("select", { id: "fault" });
-  const button = (text, key, work) => {
-    const control = make("button", { type: "button", text, "data-do": key });
-    control.addEventListener("click", () => act(control, "", work()));
-    return control;
+  const chosen = select([], { "aria-label": "Fault" });
+  const scan = actButton(
+    "Scan",
+    async () => {
+      await post(pathOf(current()) + "/sandbox/scan", {});
+      return "the sandbox's phone scanned";
+    },
+    { "data-do": "scan" },
+  );
+  const fault = (body, done) => async () => {
+    const id = current();
+    await post(pathOf(id) + "/sandbox/fault", body());
+    return id + done();
   };
-  const scanned = button("Scan", "scan", () => scan(current()));
-  const place = make(
-    "section",
-    { name: "panel", hidden: true },
-    make("h2", { text: "Sandbox" }),
-    make("p", {
-      name: "soft",
-      text: "This session is simulated: you let its phone scan and cause its faults.",
-    }),
-    make(
-      "div",
-      { name: "actions" },
-      scanned,
-      make("label", { for: "fault", name: "unseen", text: "Fault" }),
-      chosen,
-      button("Cause fault", "cause-fault", () => fault(current(), chosen.value)),
-      button("End faults", "end-faults", () => fault(current(), "")),
-    ),
+  const cause = fault(
+    () => ({ fault: chosen.value }),
+    () => " now suffers: " + chosen.value,
+  );
+  const end = fault(
+    () => ({ clear: true }),
+    () => " has no faults any more",
+  );
+  const place = panel(
+    "Sandbox",
+    make("p.soft", "This session is simulated: you let its phone scan and cause its faults."),
+    make("div.actions", scan, chosen, actButton("Cause fault", cause), actButton("End faults", end)),
   );
   async function fill() {
-    chosen.append(make("option", { value: "crash", text: "crash" }));
-    const names = await faultNames().catch(() => ["crash"]);
-    chosen.replaceChildren(...names.map((name) => make("option", { value: name, text: name })));
+    const described = await getOrNull("/openapi.json");
+    if (!described) return;
+    const [, route] = Object.entries(described.paths).find(([path]) => path.endsWith("/sandbox/fault"));
+    const { fault } = route["post"].requestBody.content["application/json"].schema.properties;
+    chosen.replaceChildren(...fault.enum.map((name) => make("option", { value: name }, name)));
   }
   return {
     place,
     draw(instance) {
       place.hidden = instance.engine !== "sandbox" || !may("operate", instance.id);
-      if (!place.hidden && !chosen.children.length) fill();
-      scanned.hidden = instance.connection_status !== "QR_REQUIRED";
+      scan.hidden = instance.connection_status !== "QR_REQUIRED";
+      if (place.hidden || place.dataset.filled) return;
+      place.dataset.filled = "yes";
+      fill();
+    },
+  };
+}
+
+function makeTrial(current) {
+  const to = input({ type: "tel", required: true, minlength: 5, maxlength: 64, placeholder: "Number" });
+  const text = input({ required: true, maxlength: 1000, value: "A test message" });
+  const submit = async () => {
+    const body = { to: to.value.trim().replace(/^\+/, ""), text: text.value };
+    const answer = await send("POST", pathOf(current()) + "/messages?wait=30", { body, seconds: 60 });
+    note("the message is " + ((await answer.json()).state || "sent"));
+  };
+  const fields = [field("To (with country code)", to), field("Text", text)];
+  const place = folded("Test message", makeForm(fields, make("button", "Send"), submit));
+  return {
+    place,
+    draw(instance) {
+      if (place.dataset.of !== instance.id) to.value = "";
+      place.dataset.of = instance.id;
+      place.hidden =
+        !may("operate", instance.id) ||
+        instance.connection_status !== "CONNECTED" ||
+        instance.engine === "evolution"; // its server's own API sends
     },
   };
 }

@@ -1,37 +1,41 @@
-// The page of the agent itself: its keys, its webhooks, sessions out and in.
-import { Refused, answersTo } from "/page/agent.js";
-import { may } from "/page/answers.js";
-import { makeKeys } from "/page/keys.js";
-import { makeExport, makeImport } from "/page/moving.js";
-import { make, setText } from "/page/show.js";
-import { makeWebhooks } from "/page/webhooks.js";
+// The page of the agent itself: its keys, its webhooks, the trash, sessions of another machine.
+import { Refused, get, keyId, post, send } from "/page/agent.js";
+import { answers, may } from "/page/answers.js";
+import { makeImport, makeTrash } from "/page/copies.js";
+import { act, actButton, askForm, closeDialog, confirm, copyButton, openDialog } from "/page/dialogs.js";
+import {
+  button,
+  empty,
+  field,
+  fill,
+  input,
+  keyed,
+  make,
+  panel,
+  row,
+  select,
+  setPill,
+  setText,
+} from "/page/dom.js";
+import { counted, moment, since } from "/page/words.js";
 
 export function makeManage(place) {
   const keys = makeKeys(),
     webhooks = makeWebhooks(),
-    out = makeExport(),
-    back = makeImport();
-  for (const { place } of [keys, out, back]) place.hidden = true; // until the agent says what it has
-  const wrong = make("p", { name: "wrong", role: "alert" });
-  const lacking = make("p", { name: "soft" });
+    trash = makeTrash(),
+    archive = makeImport();
+  const wrong = make("p.wrong", { role: "alert" });
   place.append(
-    make("nav", { "aria-label": "Back" }, make("a", { name: "back", href: "#/", text: "All sessions" })),
-    make("h1", { tabindex: "-1", text: "Agent" }),
+    make("nav", { "aria-label": "Back" }, make("a.back", { href: "#/" }, "All sessions")),
+    make("h1", { tabindex: "-1" }, "Agent"),
     wrong,
-    lacking,
-    make(
-      "div",
-      { name: "columns wide-left" },
-      make("div", {}, keys.place, webhooks.place),
-      make("div", {}, out.place, back.place),
-    ),
+    make("div.columns.halves", make("div", keys.place, webhooks.place), make("div", trash.place, archive)),
   );
 
-  async function draw(...own) {
-    setText(wrong, "");
-    out.draw();
+  async function draw(...parts) {
     try {
-      for (const panel of [...own, webhooks]) if (!panel.place.hidden) await panel.draw();
+      for (const part of parts) await part.draw();
+      setText(wrong, may("admin") ? "" : "Keys, exports and imports need a key with the scope admin.");
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       setText(wrong, error.message);
@@ -40,15 +44,161 @@ export function makeManage(place) {
 
   return {
     async show() {
-      const moves = await answersTo("/api/import");
-      keys.place.hidden = !may("admin");
-      for (const { place } of [out, back]) place.hidden = !may("admin") || !moves;
-      const what = moves ? "Keys, exports and imports" : "Keys";
-      setText(lacking, may("admin") ? "" : what + " need a key with the scope admin.");
-      lacking.hidden = may("admin");
-      webhooks.place.hidden = !may("read");
-      await draw(keys);
+      keys.place.hidden = archive.hidden = !may("admin");
+      await draw(...(may("admin") ? [keys] : []), webhooks, trash);
     },
-    refresh: () => draw(),
+    refresh: () => draw(webhooks),
   };
+}
+
+const SCOPES = [
+  ["read", "read: see every session, change nothing"],
+  ["operate", "operate: also act on every session"],
+  ["admin", "admin: also keys, exports and imports"],
+  ["some", "operate, but only on some sessions"],
+];
+
+// The keys of this interface: list, make one and show it once, revoke.
+function makeKeys() {
+  const list = make("ul");
+  const place = make(
+    "section.panel",
+    { id: "keys" },
+    make(
+      "div.panel-head",
+      make("h2", "Keys"),
+      button("New key", () => askKey(draw), { "data-do": "new-key" }),
+    ),
+    make("p.soft", "A program or a person without a way to this machine needs a key."),
+    list,
+  );
+
+  function makeRow(key) {
+    const own = key.id === keyId();
+    const question = {
+      title: "Revoke the key " + key.name + "?",
+      text: own
+        ? "This page uses it: the agent refuses this page from then on, and you need another key."
+        : "The agent refuses it from then on. A program that uses it needs another one.",
+      yes: "Revoke",
+    };
+    const work = async () => {
+      await send("DELETE", "/api/keys/" + key.id);
+      if (!own) await draw();
+      return "the key " + key.name + " is revoked";
+    };
+    const revoke = button("Revoke", () => confirm(question, () => act(revoke, work)), {
+      "aria-label": "Revoke " + key.name,
+    });
+    const used = key.last_used ? "last used " + moment(key.last_used) : "not used since the agent started";
+    const words = [
+      make("strong", key.name + (own ? " (this page)" : "")),
+      make("span.soft.small", key.scopes.join(", ")),
+      make("span.soft.small", "made " + moment(key.created) + "; " + used),
+    ];
+    return row({ "data-key": key.id }, words, revoke);
+  }
+
+  async function draw() {
+    const rows = (await get("/api/keys")).keys.map(makeRow);
+    fill(list, rows, "No key", "Only this machine reaches the interface.");
+  }
+  return { place, draw };
+}
+
+function askKey(made) {
+  const name = input({ id: "key-name", required: true, maxlength: 64 });
+  const ids = [...answers.instances.keys()].sort();
+  const some = select(
+    ids.map((id) => [id, id]),
+    { id: "key-sessions", multiple: true, size: 6 },
+  );
+  const which = field("Sessions", some);
+  which.hidden = true;
+  const scope = select(SCOPES, { id: "key-scope", change: () => (which.hidden = scope.value !== "some") });
+  const fields = [field("Name, such as its program", name), field("What it may do", scope), which];
+  askForm("New key", "Make the key", fields, async () => {
+    const chosen = [...some.selectedOptions].map(({ value }) => "instance:" + value);
+    const scopes = scope.value === "some" ? chosen : [scope.value];
+    showOnce(await post("/api/keys", { name: name.value, scopes }));
+    await made();
+  });
+  name.focus();
+}
+
+// The agent keeps a hash of the key only: the page shows the key this once.
+function showOnce(key) {
+  const close = button("Done", closeDialog, { class: "primary" });
+  openDialog(
+    "The key " + key.name,
+    make("p", "Copy it now: the agent keeps only its hash and shows it this once."),
+    make("code.command", { id: "new-key" }, key.token),
+    make(
+      "div.actions",
+      copyButton(() => key.token, "Copy the key"),
+      close,
+    ),
+  );
+  close.focus();
+}
+
+const STATES = {
+  idle: ["good", "All delivered"],
+  sending: ["busy", "Sending"],
+  failing: ["bad", "Failing"],
+};
+
+// The webhooks: what each has delivered, what waits, what its target refused, and a try by hand.
+function makeWebhooks() {
+  const list = make("ul");
+  const place = make("section.panel", { id: "webhooks" }, make("h2", "Webhooks"), list);
+  const drawRows = keyed(
+    list,
+    ({ name }) => name,
+    ({ name }) => makeWebhook(name),
+    () => make("li", empty("No webhook", "[[webhook]] in agent.toml names the targets of events.")),
+  );
+  return { place, draw: async () => drawRows((await get("/api/webhooks")).webhooks) };
+}
+
+function makeWebhook(name) {
+  const path = "/api/webhooks/" + encodeURIComponent(name) + "/";
+  const pill = make("span.pill"),
+    url = make("span.soft.small"),
+    state = make("span.small"),
+    problem = make("span.wrong.small");
+  const retry = actButton("Send now", async () => {
+    await post(path + "retry", {});
+    return name + " is tried now";
+  });
+  const test = actButton("Send a test", async () => {
+    const answer = await post(path + "test", {}, 90);
+    const said = answer.status ? "answered " + answer.status : answer.problem;
+    if (!answer.delivered) throw new Refused(0, name + " took no test event: " + said);
+    return name + " took a test event in " + answer.seconds + " s";
+  });
+  const head = make("div.row-head", make("strong", name), pill);
+  return {
+    item: row({ "data-webhook": name }, [head, url, state, problem], test, retry),
+    draw(webhook) {
+      setPill(pill, ...(STATES[webhook.state] || ["off", webhook.state]));
+      setText(url, webhook.url);
+      setText(state, stateOf(webhook));
+      setText(problem, webhook.problem);
+      retry.hidden = test.hidden = !may("operate");
+      retry.disabled = !webhook.waiting;
+    },
+  };
+}
+
+function stateOf({ delivered, waiting, oldest, dead, circuit, next_try: next }) {
+  return [
+    delivered ? "last delivered " + since(delivered) + " ago" : "nothing delivered yet",
+    waiting && counted(waiting, "waits", "wait") + (oldest ? ", the oldest since " + moment(oldest) : ""),
+    dead && dead + " refused and given up",
+    circuit !== "closed" && "it pauses after failures",
+    next && "next try " + moment(next),
+  ]
+    .filter(Boolean)
+    .join("; ");
 }

@@ -1,228 +1,144 @@
-// All sessions: troubles and incidents, cards or a table, the story, the machine.
-import { Refused } from "/page/agent.js";
-import { answers, may, older, wantLines } from "/page/answers.js";
-import { choose, drawStory, makeChoice, makeZone } from "/page/story.js";
-import { drawAttention, makeAttention } from "/page/attention.js";
-import { makeBackends, placeOf } from "/page/backends.js";
-import { makeCards } from "/page/cards.js";
-import { makeMachine } from "/page/machine.js";
-import { makeTable } from "/page/table.js";
-import { note } from "/page/dialogs.js";
-import { createInstance } from "/page/create.js";
-import { empty, isUnwell, make, rank, setAttribute, setText } from "/page/show.js";
+// All sessions: troubles and incidents, the table, the story, the backends, the machine.
+import { post } from "/page/agent.js";
+import { answers, may, older, reads } from "/page/answers.js";
+import { makeAttention } from "/page/attention.js";
+import { actButton } from "/page/dialogs.js";
+import { button, keyed, make, panel, row, setPill, setText } from "/page/dom.js";
+import { makeSessions } from "/page/sessions.js";
+import { choose, makeChoice, makeStory } from "/page/story.js";
+import { bytes, counted, duration, makeFacts, percent, plain, since, setUntil } from "/page/words.js";
 
-const NARROW = matchMedia("(max-width: 36rem)"); // always cards: a table is wider than the screen
-const MANY = 60; // more sessions are a table unless chosen otherwise
-const SHOWN = () => (NARROW.matches ? 15 : MANY); // cards, until all are asked for
-const FIRST = () => (NARROW.matches ? 15 : 50); // entries of the story
-const VIEW = "wa-agent-view";
-const CHOICES = {
-  all: ["All", () => true],
-  trouble: ["In trouble", isUnwell],
-  scan: ["To scan", (instance) => instance.connection_status === "QR_REQUIRED"],
-  connected: ["Connected", (instance) => instance.connection_status === "CONNECTED"],
-  off: ["Not running", (instance) => !instance.should_run],
-};
-const CATEGORIES = ["SESSION", "RECONNECT", "HEALTH", "MEMORY", "RECOVERY", "CRYPTO", "API", "SYSTEM"];
-
-function remembered() {
-  try {
-    return localStorage.getItem(VIEW) || "";
-  } catch {
-    return "";
-  } // storage is off
-}
+const FIRST = 40; // entries of the story
 
 export function makeOverview(place) {
-  const state = { choice: "all", words: "", most: SHOWN(), told: FIRST(), view: remembered() };
-  const chips = make("div", { name: "chips", role: "group", "aria-label": "Which sessions" });
-  const search = make("input", {
-    type: "search",
-    id: "search",
-    placeholder: "Search",
-    "aria-label": "Search the sessions",
-    autocomplete: "off",
-  });
-  const view = make("button", { type: "button", "data-do": "view" });
-  const newOne = () =>
-    make("button", { name: "primary", type: "button", text: "New instance", click: createInstance });
-  const add = newOne(),
-    first = newOne();
+  const state = { most: FIRST };
   const attention = makeAttention("Troubles and incidents");
-  const cards = makeCards(),
-    table = makeTable(() => draw());
-  const more = make("button", {
-    type: "button",
-    text: "Show all",
-    hidden: true,
-    click: () => {
-      state.most = Infinity;
-      draw();
-    },
+  const sessions = makeSessions();
+  const backends = makeBackends((name) => sessions.showOnly("on " + name));
+  const facts = makeFacts();
+  const machine = panel("This machine", facts.place);
+  const story = makeStory();
+  const olderButton = actButton("Show older", async () => {
+    state.most += FIRST;
+    if (choose(answers.story, choice.value).length < state.most && answers.olderStory) await older();
+    drawStory();
   });
-  const none = make("div", { name: "none", hidden: true });
-  const count = make("p", { name: "count soft small", role: "status" });
-  const story = make("ol", { name: "story" });
-  const olderButton = make("button", { type: "button", text: "Show older", click: showOlder });
-  const category = makeChoice(
-    "Which events of the story",
-    CATEGORIES.map((category) => [category, category[0] + category.slice(1).toLowerCase()]),
-    () => {
-      state.told = FIRST();
-      drawTold();
-    },
+  const choice = makeChoice("Which events of the story", () => {
+    state.most = FIRST;
+    drawStory();
+  });
+  const told = make(
+    "section.panel",
+    make("div.panel-head", make("h2", "What happened"), choice),
+    story.place,
+    olderButton,
   );
-  const machine = makeMachine();
-  const backends = makeBackends((name) => showOnly("on " + name));
-  const tools = make("div", { name: "tools" }, chips, make("div", { name: "tools-end" }, search, view, add));
-  const columns = make(
-    "div",
-    { name: "columns" },
-    make(
-      "section",
-      { name: "panel" },
-      make("div", { name: "panel-head" }, make("h2", { text: "What happened" }), makeZone(), category),
-      story,
-      olderButton,
-    ),
-    machine.place,
-  );
-
-  for (const [key, [label]] of Object.entries(CHOICES)) {
-    chips.append(
-      make(
-        "button",
-        {
-          type: "button",
-          name: "chip",
-          "data-choice": key,
-          "aria-pressed": "false",
-          click: () => {
-            state.choice = key;
-            state.most = SHOWN();
-            draw();
-          },
-        },
-        make("span", { name: "chip-count" }),
-        make("span", { text: label }),
-      ),
-    );
-  }
-  search.addEventListener("input", () => {
-    state.words = search.value.trim().toLowerCase();
-    state.most = SHOWN();
-    draw();
-  });
-  view.addEventListener("click", () => {
-    state.view = shownAs(answers.instances.size) === "table" ? "cards" : "table";
-    try {
-      localStorage.setItem(VIEW, state.view);
-    } catch {
-      /* holds for this page */
-    }
-    draw();
-  });
+  const columns = make("div.columns", told, make("div", backends.place, machine));
   place.append(
-    make("h1", { name: "unseen", tabindex: "-1", text: "All sessions" }),
+    make("h1.unseen", { tabindex: "-1" }, "All sessions"),
     attention.place,
-    backends.place,
-    make("section", { "aria-label": "Sessions" }, tools, count, none, cards.place, more, table.place),
+    sessions.place,
     columns,
   );
 
-  const shownAs = (size) => (NARROW.matches ? "cards" : state.view || (size > MANY ? "table" : "cards"));
-  NARROW.addEventListener("change", () => {
-    state.most = SHOWN();
-    state.told = FIRST();
-    draw();
-    drawTold();
+  function drawStory() {
+    const chosen = choose(answers.story, choice.value);
+    story.draw(chosen.slice(0, state.most));
+    olderButton.hidden = !answers.olderStory && chosen.length <= state.most;
+  }
+
+  return {
+    drawStory,
+    draw() {
+      attention.draw();
+      sessions.draw();
+      backends.draw();
+      const known = reads() && answers.health !== null;
+      machine.hidden = !known;
+      if (known) facts.draw(machineFacts());
+      columns.classList.toggle("single", !known);
+    },
+  };
+}
+
+// Backends: whether the server answers, since when, and the number of its sessions.
+function makeBackends(show) {
+  const list = make("ul");
+  const place = make("section.panel", { "aria-label": "Backends" }, make("h2", "Backends"), list);
+  const draw = keyed(
+    list,
+    ({ name }) => name,
+    ({ name }) => makeBackend(name, show),
+  );
+  return {
+    place,
+    draw() {
+      place.hidden = !answers.backends.length;
+      draw([...answers.backends].sort((a, b) => a.up - b.up || (a.name < b.name ? -1 : 1)));
+    },
+  };
+}
+
+function makeBackend(name, show) {
+  const pill = make("span.pill"),
+    what = make("span.soft.small"),
+    why = make("span.wrong"),
+    figures = make("span.small"),
+    next = make("span.next.small");
+  const sessions = button("Sessions", () => show(name), { "aria-label": "Show the sessions on " + name });
+  const check = actButton("Check now", async () => {
+    const found = await post("/api/backends/" + encodeURIComponent(name) + "/check?wait=60", {}, 90);
+    return name + (found.up ? " answers" : " does not answer: " + (found.sentence || plain(found.reason)));
   });
+  const head = make("div.row-head", make("strong", name), pill);
+  return {
+    item: row({ "data-backend": name }, [head, what, why, figures, next], sessions, check),
+    draw(backend) {
+      const checked = backend.up || backend.checked || backend.reason;
+      const [tone, word] = backend.up ? ["good", "Answers"] : ["bad", "Down"];
+      setPill(pill, checked ? tone : "busy", checked ? word : "Not checked yet");
+      setText(what, [backend.engine, backend.version, "at", backend.url].filter(Boolean).join(" "));
+      setText(why, backend.up ? backend.warning : backend.sentence || plain(backend.reason));
+      const seconds = backend.answer_seconds;
+      setText(
+        figures,
+        [
+          backend.connected + " of " + backend.held + " connected",
+          backend.sessions !== null && "it has " + counted(backend.sessions, "session", "sessions"),
+          backend.up &&
+            "answers in " + (seconds < 1 ? Math.round(seconds * 1000) + " ms" : duration(seconds)),
+          backend.since && (backend.up ? "up" : "down") + " for " + since(backend.since),
+        ]
+          .filter(Boolean)
+          .join(", "),
+      );
+      setUntil(next, backend.circuit === "closed" ? null : backend.next_check, "next check in ");
+      sessions.hidden = backend.held === 0;
+      check.hidden = !may("operate");
+    },
+  };
+}
 
-  function draw() {
-    const all = [...answers.instances.values()].sort((a, b) => rank(a) - rank(b) || (a.id < b.id ? -1 : 1));
-    for (const chip of chips.children) {
-      const [, fits] = CHOICES[chip.dataset.choice];
-      setText(chip.firstElementChild, all.filter(fits).length);
-      setAttribute(chip, "aria-pressed", chip.dataset.choice === state.choice);
-    }
-    add.hidden = !may("operate");
-    const chosen = all.filter(
-      (instance) =>
-        CHOICES[state.choice][1](instance) &&
-        (!state.words ||
-          (instance.id + " " + placeOf(instance) + " " + instance.sentence)
-            .toLowerCase()
-            .includes(state.words)),
-    );
-    drawSessions(chosen, all.length);
-    setText(count, chosen.length === all.length ? "" : chosen.length + " of " + all.length + " shown");
-    tools.hidden = !all.length;
-    count.hidden = !count.textContent;
-    drawNone(chosen.length, all.length);
-    drawAttention(attention);
-    backends.draw();
-    columns.classList.toggle("single", !machine.draw());
-  }
-
-  function drawSessions(chosen, total) {
-    const asTable = shownAs(total) === "table";
-    view.hidden = NARROW.matches;
-    setText(view, asTable ? "Cards" : "Table");
-    setAttribute(view, "aria-label", asTable ? "Show the sessions as cards" : "Show the sessions as a table");
-    table.place.hidden = !asTable || !chosen.length;
-    cards.place.hidden = asTable;
-    more.hidden = asTable || chosen.length <= state.most;
-    setText(more, "Show all " + chosen.length);
-    if (asTable) {
-      table.draw(chosen);
-      return;
-    }
-    const shown = chosen.slice(0, state.most);
-    cards.draw(shown);
-    wantLines(shown.map((instance) => instance.id));
-  }
-
-  function drawNone(shown, total) {
-    none.hidden = shown > 0;
-    if (shown) return;
-    none.replaceChildren(
-      total
-        ? empty("Nothing fits", "No session matches your search and filters.")
-        : empty(
-            "No instance yet",
-            may("operate")
-              ? "Create the first one. Its page shows the code to scan."
-              : "Your key may see no session.",
-          ),
-    );
-    if (!total && may("operate")) none.firstElementChild.append(first);
-  }
-
-  // The sessions on one backend: what a person would type, and can change.
-  function showOnly(words) {
-    Object.assign(state, { choice: "all", most: SHOWN(), words });
-    search.value = words;
-    draw();
-    search.focus();
-    search.scrollIntoView({ block: "center" });
-  }
-
-  function drawTold(fresh) {
-    const chosen = choose(answers.story, category.value);
-    drawStory(story, chosen.slice(0, state.told), { fresh });
-    olderButton.hidden = !answers.olderStory && chosen.length <= state.told;
-  }
-
-  async function showOlder() {
-    state.told += FIRST();
-    try {
-      if (choose(answers.story, category.value).length < state.told && answers.olderStory) await older();
-      drawTold();
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      note(error.message, true);
-    }
-  }
-
-  return { draw, drawTold };
+function machineFacts() {
+  const { agent } = answers.health;
+  const { system, sessionsMemory } = answers.system;
+  const { restoring, last_pass_age_seconds: checked } = agent;
+  const repairs = answers.repairs;
+  const mean = repairs.mean_seconds_to_repair;
+  return [
+    ["Agent", (agent.ready ? "ready" : "not ready yet") + ", version " + agent.version],
+    ["Started", { since: agent.started, after: " ago" }],
+    ["Sessions restored", restoring.done < restoring.total && restoring.done + " of " + restoring.total],
+    ["Last check of a session", checked !== null && duration(checked) + " ago"],
+    ["Memory", bytes(system.usedMemory) + " of " + bytes(system.totalMemory)],
+    ["Sessions use", sessionsMemory !== null && bytes(sessionsMemory)],
+    ["Processor", system.cpuUsage !== null && percent(system.cpuUsage)],
+    ["Disk free", bytes(system.diskFree)],
+    ["Connections", system.activeConnections],
+    ["Failed operations", system.errorRate && percent(system.errorRate)],
+    ["Workers run by", agent.host + (agent.dbus_connected === false ? ", D-Bus lost" : "")],
+    ["Repairs", repairs.repaired && repairs.repaired + (mean ? ", " + duration(mean) + " on average" : "")],
+    ["Cleaned up", repairs.cleaned],
+    ["Failed repairs", repairs.failed],
+  ];
 }

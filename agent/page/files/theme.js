@@ -19,18 +19,15 @@
 
   apply();
   system.addEventListener("change", apply);
-  document.addEventListener("DOMContentLoaded", () => {
-    const button = document.getElementById("theme");
-    if (!button) return;
-    button.addEventListener("click", () => {
-      chosen = order[(order.indexOf(chosen) + 1) % order.length];
-      try {
-        localStorage.setItem("wa-agent-theme", chosen);
-      } catch {
-        /* holds for this page */
-      }
-      apply();
-    });
+  document.addEventListener("DOMContentLoaded", apply);
+  document.addEventListener("click", ({ target }) => {
+    if (/** @type {HTMLElement} */ (target).id !== "theme") return;
+    chosen = order[(order.indexOf(chosen) + 1) % order.length];
     apply();
+    try {
+      localStorage.setItem("wa-agent-theme", chosen);
+    } catch {
+      /* holds for this page */
+    }
   });
 })();

@@ -1,41 +1,188 @@
-// The words of the page for the codes of the interface.
-const VERDICTS = {
-  healthy: "well",
-  disconnected: "nothing to do",
-  degraded: "failing",
-  stuck: "stuck",
-  corrupted: "damaged",
-  not_found: "not running",
-};
-const CIRCUITS = { closed: "none", open: "pausing after failures", half_open: "one trial under way" };
-const WORKERS = {
-  active: "runs",
-  activating: "starts",
-  deactivating: "stops",
-  inactive: "does not run",
-  failed: "failed",
-  absent: "does not run",
-};
+// The words of the page: for codes and states of a session, and for figures and times.
+import { now } from "/page/agent.js";
+import { keyed, make, setAttribute, setText } from "/page/dom.js";
 
-const plain = (code) => (code || "").replaceAll("_", " ");
+const STATUS = {
+  CONNECTED: ["good", "Connected"],
+  QR_REQUIRED: ["warn", "Waits for a scan"],
+  LOADING: ["busy", "Loading"],
+  INITIALIZING: ["busy", "Starting"],
+  RECONNECTING: ["busy", "Reconnecting"],
+  DISCONNECTED: ["off", "Disconnected"],
+  AUTH_FAILURE: ["bad", "Login failed"],
+};
+const REASONS = {
+  temporary_ban: ["bad", "Banned for a time"],
+  banned: ["bad", "Banned"],
+  tos_block: ["bad", "Blocked"],
+  account_locked: ["bad", "Locked"],
+  passkey_required: ["warn", "Needs a passkey"],
+  zombie: ["bad", "Does not answer"],
+};
+const UNWELL = { degraded: "failing", stuck: "stuck", corrupted: "damaged" };
+const CIRCUITS = { open: "pausing after failures", half_open: "one trial under way" };
+const BANS = ["temporary_ban", "banned", "tos_block", "account_locked"];
 
-// A session that needs a scan does not say "nothing to do".
-export function verdictWord(instance) {
-  if (
-    instance.connection_status === "QR_REQUIRED" ||
-    (instance.connection_status === "AUTH_FAILURE" && instance.health.verdict === "disconnected")
-  )
-    return "waits for you";
-  if (instance.health.verdict === "disconnected") {
-    if (!instance.should_run) return "not running";
-    if (instance.connection_status !== "DISCONNECTED") return "on its way";
-  }
-  return VERDICTS[instance.health.verdict] || plain(instance.health.verdict);
+export const plain = (code) => (code || "").replaceAll("_", " ");
+export const statusOf = (status) => STATUS[status] || ["off", status];
+export const isBanned = (instance) => BANS.includes(instance.reason);
+
+// It should run and does not, and neither is that new nor did an operator want it so.
+const isDown = (instance) =>
+  instance.connection_status === "DISCONNECTED" &&
+  instance.should_run &&
+  instance.reason !== "not_looked_yet" &&
+  instance.reason !== "masked";
+// It waits for the network, its backend, the canary of an incident, or memory.
+const isHeld = (instance) =>
+  Boolean(instance.wait_reason) && instance.should_run && statusOf(instance.connection_status)[0] === "busy";
+export const isUnwell = (instance) =>
+  instance.health.verdict in UNWELL ||
+  instance.connection_status === "AUTH_FAILURE" ||
+  isDown(instance) ||
+  isHeld(instance);
+// It waits for its turn in the agent's queue of starts.
+const isQueued = (instance) =>
+  instance.should_run &&
+  Number.isInteger(instance.turns_before) &&
+  instance.connection_status !== "CONNECTED";
+
+// The sentence of a session; of one in the queue its place, which changes with each start.
+export function whyOf(instance) {
+  if (!isQueued(instance)) return [instance.sentence, instance.snapshot_failure].filter(Boolean).join("; ");
+  const before = instance.turns_before;
+  return before
+    ? counted(before, "session starts", "sessions start") + " before it"
+    : "it is the next to start";
 }
-export const PASSKEY = "needs a passkey to link";
-// The account of a session, and whether it needs a passkey to link again.
-export const accountWord = (instance) =>
-  [instance.account, instance.needs_passkey && PASSKEY].filter(Boolean).join(" · ");
-export const pauseWord = (instance) => CIRCUITS[instance.circuit] || plain(instance.circuit);
-export const workerWord = (state) => WORKERS[state] || plain(state);
-export { plain };
+
+// What stands beside its pill, which says of a healthy session that it is.
+export const troubleOf = (instance) =>
+  (instance.health.healthy ? instance.snapshot_failure : whyOf(instance)) || "";
+
+// The tone and the words of its pill.
+export function stateOf(instance) {
+  const status = instance.connection_status;
+  if (isQueued(instance)) return ["wait", "Waits for its turn"];
+  if (instance.should_run && REASONS[instance.reason]) return REASONS[instance.reason];
+  if (isDown(instance)) return instance.next_attempt ? ["warn", "Waits for its next try"] : ["bad", "Down"];
+  if (status === "DISCONNECTED") {
+    if (instance.should_run) return instance.reason === "masked" ? ["off", "Masked"] : ["busy", "Starting"];
+    return ["off", instance.enabled ? "Stopped" : "Disabled"];
+  }
+  if (isHeld(instance)) return ["warn", "Held back"];
+  const [tone, word] = statusOf(status);
+  if (!isUnwell(instance) || tone === "bad") return [tone, word];
+  return ["bad", status === "CONNECTED" ? "Connected, " + UNWELL[instance.health.verdict] : word];
+}
+
+// Trouble first, then what waits for a person, then what is under way.
+export const rank = (instance) =>
+  ["bad", "warn", "busy", "wait", "good", "off"].indexOf(stateOf(instance)[0]);
+
+// Where it runs: "evolution on evo".
+export function placeOf({ id, engine, backend, remote }) {
+  if (!backend) return engine;
+  return engine + " on " + backend + (remote && remote !== id ? " as " + remote : "");
+}
+export const accountOf = (instance) =>
+  [instance.account, instance.needs_passkey && "needs a passkey to link"].filter(Boolean).join(" · ");
+
+// What it waits for, and the time of its next try or null.
+export function nextOf(instance) {
+  const parts = [
+    instance.attempts && counted(instance.attempts, "try", "tries") + " so far",
+    CIRCUITS[instance.circuit],
+    instance.wait_reason !== instance.reason && plain(instance.wait_reason),
+  ].filter(Boolean);
+  const opens = instance.circuit === "open" && instance.circuit_opens;
+  return [parts.join(", "), opens || instance.next_attempt];
+}
+
+export const counted = (count, one, many) => count + " " + (count === 1 ? one : many);
+
+export function duration(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return whole + " s";
+  if (whole < 600) return Math.floor(whole / 60) + " min " + (whole % 60) + " s";
+  if (whole < 3600) return Math.floor(whole / 60) + " min";
+  if (whole < 86400) return Math.floor(whole / 3600) + " h " + Math.floor((whole % 3600) / 60) + " min";
+  return Math.floor(whole / 86400) + " d " + Math.floor((whole % 86400) / 3600) + " h";
+}
+
+export function bytes(count) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let place = 0;
+  for (; count >= 1024 && place < units.length - 1; place += 1) count /= 1024;
+  return (count < 10 && place ? count.toFixed(1) : Math.round(count)) + " " + units[place];
+}
+
+export const percent = (share) => (share * 100).toFixed(share < 0.1 ? 1 : 0) + " %";
+
+// The time of the day, with its date where that is not today.
+export function clock(text) {
+  const when = new Date(text);
+  const time = when.toLocaleTimeString([], { timeStyle: "medium", hour12: false });
+  if (new Date(now()).toDateString() === when.toDateString()) return time;
+  return when.toLocaleDateString([], { day: "numeric", month: "short" }) + " " + time;
+}
+
+// A moment with its date and its zone.
+export const moment = (text) =>
+  new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "long", hour12: false });
+
+export const zone = () =>
+  new Intl.DateTimeFormat([], { timeZoneName: "short" })
+    .formatToParts(now())
+    .find(({ type }) => type === "timeZoneName").value;
+
+export const since = (text) => duration((now() - Date.parse(text)) / 1000);
+
+// A text that moves with the clock: the time since `text`, or until it. tick() draws it each second.
+export function setSince(element, text, after = "") {
+  setAttribute(element, "data-since", text || null);
+  setAttribute(element, "data-after", after);
+  setAttribute(element, "title", text ? moment(text) : null);
+  drawClock(element);
+}
+
+export function setUntil(element, text, before = "in ") {
+  setAttribute(element, "data-until", text || null);
+  setAttribute(element, "data-before", before);
+  drawClock(element);
+}
+
+function drawClock(element) {
+  const data = element.dataset;
+  const left = (Date.parse(data.until) - now()) / 1000;
+  if (data.since) setText(element, since(data.since) + data.after);
+  else if (data.until) setText(element, left > 0.5 ? data.before + duration(left) : "now");
+  else setText(element, "");
+}
+
+export function tick() {
+  for (const element of document.querySelectorAll("[data-since], [data-until]")) drawClock(element);
+}
+
+// Facts as [label, value]; a value may be { since, after }. What is not known or 0 is left out.
+export function makeFacts() {
+  const place = make("dl.facts");
+  const drawRows = keyed(
+    place,
+    ([label]) => label,
+    ([label]) => {
+      const value = make("dd");
+      return {
+        item: make("div", make("dt", label), value),
+        draw([, said]) {
+          if (said.since) setSince(value, said.since, said.after);
+          else setText(value, said);
+        },
+      };
+    },
+  );
+  return {
+    place,
+    draw: (rows) => drawRows(rows.filter(([, value]) => (value?.since === undefined ? value : value.since))),
+  };
+}

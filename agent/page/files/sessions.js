@@ -1,0 +1,245 @@
+// The sessions: filters, a table sorted by any column, the action that helps, and actions on many.
+import { answers, may } from "/page/answers.js";
+import { ACTIONS, helpful, isFit, perform, performAll, prolongsBan } from "/page/actions.js";
+import { createInstance } from "/page/create.js";
+import { actButton, confirm, note } from "/page/dialogs.js";
+import { button, empty, input, keyed, make, setAttribute, setPill, setText } from "/page/dom.js";
+import * as words from "/page/words.js";
+
+const MOST = matchMedia("(max-width: 48rem)").matches ? 30 : 300; // rows, until all are asked for
+/** @type {Record<string, [string, (instance: any) => boolean]>} */
+const FILTERS = {
+  all: ["All", () => true],
+  trouble: ["In trouble", words.isUnwell],
+  scan: ["To scan", (instance) => instance.connection_status === "QR_REQUIRED"],
+  connected: ["Connected", (instance) => instance.connection_status === "CONNECTED"],
+  off: ["Not running", (instance) => !instance.should_run],
+};
+const rateOf = ({ id }) => answers.figures[id]?.messagesPerMinute || 0;
+
+// Each column: its head, the class of its width, and what it is sorted by.
+/** @type {[string, string, (instance: any) => any][]} */
+const COLUMNS = [
+  ["Session", "cell-name", ({ id }) => id],
+  ["State", "cell-state", words.rank],
+  ["Why", "cell-why", words.troubleOf],
+  ["For", "cell-time", (instance) => -Date.parse(instance.since || 0)],
+  ["Memory", "cell-figure", (instance) => -(instance.memory_bytes || 0)],
+  ["Messages/min", "cell-figure", (instance) => -rateOf(instance)],
+];
+
+export function makeSessions() {
+  const state = { filter: "all", words: "", all: false, column: 1, back: false, chosen: new Set() };
+  const change = (how) => {
+    Object.assign(state, how);
+    draw();
+  };
+  const chips = Object.keys(FILTERS).map((filter) =>
+    button("", () => change({ filter, all: false }), { class: "chip" }),
+  );
+  const search = input({
+    type: "search",
+    placeholder: "Search",
+    "aria-label": "Search the sessions",
+    input: () => change({ words: search.value.trim().toLowerCase(), all: false }),
+  });
+  const newOne = () => actButton("New instance", createInstance, { class: "primary" });
+  const add = newOne();
+  const tools = make(
+    "div.tools",
+    make("div.chips", { role: "group", "aria-label": "Which sessions" }, chips),
+    make("div.tools-end", search, add),
+  );
+  const heads = COLUMNS.map(([label, width], column) => {
+    const sort = () => change({ back: state.column === column && !state.back, column });
+    return make("th." + width, { scope: "col" }, button(label, sort, { class: "quiet sort" }));
+  });
+  const pickAll = make("input", { type: "checkbox", "aria-label": "Choose all that are shown" });
+  pickAll.addEventListener("change", () => {
+    change({ chosen: new Set(pickAll.checked ? shown().map(({ id }) => id) : []) });
+  });
+  const body = make("tbody");
+  const drawRows = keyed(
+    body,
+    ({ id }) => id,
+    ({ id }) => makeRow(id, state, () => draw()),
+  );
+  const many = makeBulk(state);
+  const table = make(
+    "div.table-scroll",
+    make(
+      "table.sessions",
+      make(
+        "thead",
+        make("tr", make("th.pick", pickAll), heads, make("th.cell-help", make("span.unseen", "Help"))),
+      ),
+      body,
+    ),
+  );
+  const more = button("", () => change({ all: true }));
+  const first = empty("No instance yet", "Create the first one. Its page shows the code to scan.", newOne());
+  const unseen = empty("No session", "Your key may see no session.");
+  const unfit = empty("Nothing fits", "No session matches your search and filters.");
+  const place = make(
+    "section",
+    { "aria-label": "Sessions" },
+    tools,
+    many.place,
+    table,
+    more,
+    first,
+    unseen,
+    unfit,
+  );
+
+  function shown() {
+    const key = COLUMNS[state.column][2];
+    const [, fits] = FILTERS[state.filter];
+    const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+    return [...answers.instances.values()]
+      .filter((instance) => fits(instance) && textOf(instance).includes(state.words))
+      .sort((a, b) => (state.back ? -1 : 1) * compare(key(a), key(b)) || compare(a.id, b.id));
+  }
+
+  function draw() {
+    const all = [...answers.instances.values()];
+    Object.entries(FILTERS).forEach(([filter, [label, fits]], place) => {
+      setText(chips[place], all.filter(fits).length + " " + label);
+      setAttribute(chips[place], "aria-pressed", filter === state.filter);
+    });
+    heads.forEach((head, column) => {
+      const order = state.back ? "descending" : "ascending";
+      setAttribute(head, "aria-sort", column === state.column ? order : null);
+    });
+    const found = shown();
+    for (const id of state.chosen) if (!found.some((one) => one.id === id)) state.chosen.delete(id);
+    drawRows(state.all ? found : found.slice(0, MOST));
+    pickAll.checked = found.length > 0 && state.chosen.size === found.length;
+    pickAll.indeterminate = state.chosen.size > 0 && !pickAll.checked;
+    many.draw();
+    tools.hidden = !all.length;
+    table.hidden = !found.length;
+    add.hidden = !may("operate");
+    more.hidden = state.all || found.length <= MOST;
+    setText(more, "Show all " + found.length);
+    first.hidden = all.length > 0 || !may("operate");
+    unseen.hidden = all.length > 0 || may("operate");
+    unfit.hidden = !all.length || found.length > 0;
+  }
+
+  return {
+    place,
+    draw,
+    // The sessions on one backend: what a person would type, and can change.
+    showOnly(text) {
+      search.value = text;
+      change({ filter: "all", words: text, all: false });
+      search.scrollIntoView({ block: "center" });
+      search.focus();
+    },
+  };
+}
+
+const textOf = (instance) =>
+  (instance.id + " " + words.placeOf(instance) + " " + instance.sentence).toLowerCase();
+
+function makeRow(id, state, changed) {
+  const pick = make("input", { type: "checkbox", "aria-label": "Choose " + id });
+  pick.addEventListener("change", () => {
+    state.chosen[pick.checked ? "add" : "delete"](id);
+    changed();
+  });
+  const place = make("span.soft.small"),
+    pill = make("span.pill"),
+    why = make("span"),
+    next = make("span.next"),
+    whyCell = make("td.cell-why", why, " ", next),
+    since = make("td.cell-time"),
+    memory = make("td.cell-figure"),
+    rate = make("td.cell-figure");
+  const help = button("", () => perform(help, helpful(answers.instances.get(id)), id));
+  const scan = make("a.button", { href: "#/instance/" + id, "aria-label": "Scan the code of " + id }, "Scan");
+  const item = make(
+    "tr",
+    { "data-id": id },
+    make("td.pick", pick),
+    make("td.cell-name", make("a.row-name", { href: "#/instance/" + id, title: id }, id), place),
+    make("td.cell-state", pill),
+    whyCell,
+    since,
+    memory,
+    rate,
+    make("td.cell-help", scan, help),
+  );
+  return {
+    item,
+    draw(instance) {
+      const operates = may("operate", id);
+      setPill(pill, ...words.stateOf(instance));
+      setText(place, [words.placeOf(instance), words.accountOf(instance)].filter(Boolean).join(" · "));
+      setText(why, words.troubleOf(instance));
+      setAttribute(whyCell, "title", words.troubleOf(instance));
+      words.setUntil(next, words.nextOf(instance)[1], "· next try in ");
+      words.setSince(since, instance.since);
+      setText(memory, instance.memory_bytes ? words.bytes(instance.memory_bytes) : "");
+      setText(rate, rateOf(instance) || "");
+      pick.checked = state.chosen.has(id);
+      pick.disabled = !operates;
+      const action = operates ? helpful(instance) : null;
+      help.hidden = !action;
+      setText(help, action ? action.label : "");
+      setAttribute(help, "title", action ? action.line : null);
+      setAttribute(help, "data-helps", action ? action.key : null);
+      scan.hidden = !operates || !instance.should_run || instance.connection_status !== "QR_REQUIRED";
+    },
+  };
+}
+
+function makeBulk(state) {
+  const count = make("strong"),
+    progress = make("span.soft.small", { role: "status" });
+  const buttons = ACTIONS.filter(({ bulk }) => bulk).map((action) =>
+    button(action.label, () => ask(action), { title: action.line, "data-bulk": action.key }),
+  );
+  const place = make(
+    "div.bulk.panel",
+    { hidden: true, role: "group", "aria-label": "Actions for the chosen sessions" },
+    count,
+    buttons,
+    progress,
+  );
+
+  function ask(action) {
+    const fits = (instance) => isFit(action, instance) && !prolongsBan(action, instance);
+    const ids = [...state.chosen].filter((id) => fits(answers.instances.get(id)));
+    if (!ids.length) return note(action.label + " fits none of the chosen sessions", true);
+    const names = ids.slice(0, 12).join(", ") + (ids.length > 12 ? ", …" : "");
+    return confirm(
+      {
+        title: action.label + ": " + words.counted(ids.length, "session?", "sessions?"),
+        text: action.line + " One after another: " + names,
+        yes: action.label,
+      },
+      () => run(action, ids),
+    );
+  }
+
+  async function run(action, ids) {
+    for (const each of buttons) each.disabled = true;
+    const failed = await performAll(action, ids, (done) =>
+      setText(progress, done + " of " + ids.length + " done"),
+    );
+    for (const each of buttons) each.disabled = false;
+    setText(progress, "");
+    const said = failed.length + " of " + ids.length + " failed: " + failed.slice(0, 3).join("; ");
+    note(failed.length ? said : action.label + ": " + ids.length + " done", failed.length > 0);
+  }
+
+  return {
+    place,
+    draw() {
+      place.hidden = !state.chosen.size;
+      setText(count, state.chosen.size + " chosen");
+    },
+  };
+}
