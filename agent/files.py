@@ -2,6 +2,7 @@
 Standard library only: workers and one-shot repairs write through here too."""
 
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -140,3 +141,24 @@ def replace_folder(ready: Path, target: Path) -> None:
         old = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         target.rename(target.with_name(f"{target.name}.old-{old}"))
     put_in_place(ready, target)
+
+
+# One process for each folder, also after a cleaner of old files deleted the folder's file `lock`:
+# the folder itself is locked besides. Standard library only: workers lock here too.
+
+
+@contextmanager
+def folder_locked(folder: Path, *, within: int | None = None) -> Iterator[None]:
+    """BlockingIOError: another process has it. `within`: `folder` is relative to this descriptor.
+    A file system that locks no folders leaves the file `lock` alone to tell."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=within)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(fd)

@@ -90,13 +90,13 @@ def fork_workers() -> None:
             _serve(its)
         os._exit(0)
     its.close()
-    from agent.host.process import child, host
+    from agent.host.process import host
 
-    spawn = child.spawn
+    spawn = host.spawn
     lock = threading.Lock()
 
     def spawn_or_fork(arguments: list[str], environment: Mapping[str, str], out: int) -> int:
-        """In the place of `agent.host.process.child.spawn`."""
+        """In the place of `agent.host.process.host.spawn`."""
         if arguments[:2] != _WORKER or _read(environment) != startup or _inherited() != inherited:
             return spawn(arguments, environment, out)
         handed = [file for file in _descriptors() if _is_inherited(file)]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.core.plan import ENDS_PAIRING, ActionKind, Plan
-from agent.core.recovery.proof import Ground, Proof
+from agent.core.reconcile import ENDS_PAIRING, ActionKind, Plan
+from agent.core.recovery.repair import Ground, Proof
 
 
 @pytest.mark.parametrize("kind", sorted(ENDS_PAIRING))

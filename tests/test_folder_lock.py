@@ -7,9 +7,9 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater
-from agent.folder_lock import folder_locked
+from agent.files import folder_locked
 from agent.host.only_agent import only_agent
-from agent.vault.copies import staging
+from agent.vault.copies import restore
 from agent.worker.identity import lock_held
 
 
@@ -34,7 +34,7 @@ def test_a_second_worker_does_not_begin_when_the_firsts_lock_was_deleted(tmp_pat
     with cleaned(folder, lock_held):
         with pytest.raises(TryLater, match="another worker holds"), lock_held(folder):
             pass
-        held = staging._no_worker(tmp_path, InstanceId("shop"))
+        held = restore._no_worker(tmp_path, InstanceId("shop"))
         with pytest.raises(Refused, match="a worker still holds it"), held:
             pass
     with lock_held(folder):

@@ -6,15 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.event_json import wall_text
-from agent.core.figures.session_figures import COUNTS, FIGURES
+from agent.core.figures import COUNTS, FIGURES
 from agent.core.findings.first_messages import read_stored, shown
 from agent.core.health.agent_alive import is_alive
 from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
+from agent.core.observed import wait_fields
 from agent.core.recovery.repair import Ending, Repair, Stage
-from agent.core.view import AgentStatus, BackendView, InstanceView
-from agent.core.waiting import wait_fields
+from agent.core.view import AgentStatus, BackendView, InstanceView, wall_text
 from agent.store.rows import KeyRow
 from agent.vault.trash import Retired
 

@@ -28,8 +28,8 @@ from agent.core.model import (
     UnitStatus,
     parse_instance_id,
 )
+from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.view import BackendView
-from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED
 from agent.errors import HostError, InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.log import bound

@@ -11,7 +11,7 @@ import tomli_w
 from agent.config.config import Config, Declaration
 from agent.config.declaration import hide_secrets
 from agent.config.tables import all_tables, rows_of
-from agent.core.reasons.delays import show_reasons
+from agent.core.reconnect import show_reasons
 from agent.core.setting import Setting, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
 

@@ -1,5 +1,6 @@
 """What an observation says of a session's past and pairing; health and passes use it."""
 
+from dataclasses import replace
 from typing import Protocol
 
 from agent.core.model import (
@@ -7,14 +8,18 @@ from agent.core.model import (
     ClaimFact,
     ConnectionStatus,
     Desired,
+    Health,
+    HealthVerdict,
     Instance,
     Observation,
     Override,
     SessionFiles,
     SessionRecord,
+    UnitState,
 )
-from agent.core.reasons import NETWORK_CODES, reason_of
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy
+from agent.core.words import PASSKEY_SUSPECTED
 
 Status = ConnectionStatus
 
@@ -107,3 +112,152 @@ def gave_up(observation: Observation, policy: ReconnectPolicy) -> str:
         # A load of the page harms no account: it may wait for any time.
         return ""
     return "attempts_used_up" if record.attempts >= policy.attempts else ""
+
+
+# Verdicts that several rules of health end in.
+
+
+ENDED_WITH_PASSKEY = (
+    "Its account needs a passkey to link again, so the agent keeps the files as they are. To link"
+    " it at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
+    " --enable` here."
+)
+
+
+def as_asked(verdict: HealthVerdict) -> HealthVerdict:
+    """An operator asked for the logout of this verdict; WhatsApp and the phone did not end it."""
+    if "logout" not in (verdict.reason, verdict.after):
+        return verdict
+    title = reason_of("logout").title
+    return replace(verdict, sentence=verdict.sentence.replace(title, "logged out as asked"))
+
+
+def conclude(
+    observation: Observation, health: Health, state: Status, reason: str, sentence: str
+) -> HealthVerdict:
+    repairable = health in (Health.STUCK, Health.CORRUPTED)
+    return HealthVerdict(
+        health, state, reason, sentence, repairable and no_pairing_to_lose(observation)
+    )
+
+
+def starting(observation: Observation, state: Status, sentence: str) -> HealthVerdict:
+    """In time: nothing is wrong and nothing need be done, but it is not connected either."""
+    return conclude(observation, Health.DISCONNECTED, state, "starting", sentence)
+
+
+def stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerdict:
+    running = observation.unit.state is UnitState.ACTIVE
+    # The claim of an earlier run proves nothing about a run that still starts.
+    claim = observation.claim if running else None
+    state = Status.INITIALIZING if claim is None else claim.claim.status
+    if phase == "pairing" and not observation.record.paired:
+        code = PASSKEY_SUSPECTED
+        sentence = f"{reason_of(code).title} ({seconds:.0f} s ago)"
+        return conclude(observation, Health.STUCK, Status.QR_REQUIRED, code, sentence)
+    sentence = f"stuck in phase {phase} for {seconds:.0f} s"
+    code = observation.claim.claim.reason if observation.claim else ""
+    if code == "injection_failed":
+        # A changed page fails in whichever phase first needs what changed: one cause, one word.
+        sentence = f"{reason_of(code).title} ({sentence})"
+        return conclude(observation, Health.STUCK, state, code, sentence)
+    return conclude(observation, Health.STUCK, state, f"phase_{phase}", sentence)
+
+
+def corrupted(observation: Observation, code: str, more: str = "") -> HealthVerdict:
+    sentence = reason_of(code).in_full(observation.instance.id, more)
+    return conclude(observation, Health.CORRUPTED, Status.AUTH_FAILURE, code, sentence)
+
+
+def waits_for_person(observation: Observation, reason: Reason) -> HealthVerdict:
+    if reason.unpairs and is_guarded(observation):
+        reason = replace(reason, advice=ENDED_WITH_PASSKEY)
+    whose = observation.files_problem if reason.code == "session_foreign" else ""
+    sentence = reason.in_full(observation.instance.id, whose)
+    return conclude(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
+
+
+def waits_its_time(observation: Observation, reason: Reason, raw: str = "") -> HealthVerdict:
+    """Its next try has a time of its own: after a ban nothing is to be done; where the page or the
+    client is refused, an operator should upgrade it."""
+    health = Health.DEGRADED if reason.slow else Health.DISCONNECTED
+    return conclude(observation, health, reason.status, reason.code, reason.title_with(raw))
+
+
+def given_up_after(observation: Observation, code: str) -> HealthVerdict:
+    last = reason_of(last_reason(observation)).title
+    if code == "attempts_used_up":
+        sentence = f"no success in {observation.record.attempts} attempts; last: {last}"
+    else:
+        sentence = f"{last}; the agent makes no further try"
+    return conclude(observation, Health.DEGRADED, Status.DISCONNECTED, code, sentence)
+
+
+# Why an instance waits for something other than itself, and whether that explains its state.
+
+
+BACKEND_DOWN = "backend_down"
+BACKEND_UNCHECKED = "backend_unchecked"
+WAITS_TURN = "waits_turn"
+AWAY = frozenset({BACKEND_DOWN, BACKEND_UNCHECKED, "backend_missing"})
+"""Wait reasons that leave the session's own state unknown."""
+GONE = AWAY - {BACKEND_UNCHECKED}
+"""Of them, those that may last for any time."""
+
+WAIT_SENTENCES = {
+    BACKEND_DOWN: "its backend is down",
+    BACKEND_UNCHECKED: "the agent has not checked its backend yet",
+    WAITS_TURN: "its turn to start has not come",
+    "backend_circuit": "its backend left several checks or requests in a row without an answer;"
+    " one session tries first",
+    "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
+    UNREACHABLE: "this machine cannot reach the address that the session needs",
+    "network_down": "many sessions lost their connection at once; one of them tries first",
+    "incident": "many instances of its engine fail the same way; one of them tries first",
+    "memory_full": "the machine has too little memory for one more worker",
+    "disk_full": "the disk of the sessions has too little free space",
+}
+"""Wait reasons; a wait costs the instance no attempt."""
+
+NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
+"""Reasons with a time of their own for the next try, however far."""
+
+_NETWORK_VERDICTS = frozenset(
+    {"proof_old", "not_proved", "state_stuck"}
+    | {f"phase_{phase}" for phase in ("loaded", "injected", "login", "sync")}
+)
+"""What a worker reports of a network that is away, beside the reasons of the table."""
+
+_AT_REST = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
+
+
+def waits_for_others(observation: Observation, ended: Reason, now: float) -> bool:
+    """Whether it waits; one whose own time has not come waits for no network."""
+    own_time = ended.permanence in NOT_SOON and now < observation.not_before
+    return bool(observation.wait_reason) and not (
+        own_time and observation.wait_reason in ("network_down", UNREACHABLE)
+    )
+
+
+def is_the_networks(observation: Observation, verdict: HealthVerdict) -> bool:
+    """Whether an address that is away explains this verdict."""
+    if verdict.reason == "starting":
+        return waits_for_network(observation)
+    if verdict.health not in (Health.STUCK, Health.DEGRADED) or verdict.state in _AT_REST:
+        return False
+    return verdict.reason in NETWORK_CODES or verdict.reason in _NETWORK_VERDICTS
+
+
+def waiting(observation: Observation) -> HealthVerdict:
+    known = observation.wait_sentence or WAIT_SENTENCES.get(
+        observation.wait_reason, observation.wait_reason
+    )
+    sentence = f"waiting: {known}"
+    state = Status.RECONNECTING
+    return conclude(observation, Health.DISCONNECTED, state, observation.wait_reason, sentence)
+
+
+def wait_fields(reason: str, sentence: str = "") -> dict[str, str]:
+    """How the API says why a session waits."""
+    sentence = sentence or WAIT_SENTENCES.get(reason, reason)
+    return {"wait_reason": reason, "wait_sentence": sentence}

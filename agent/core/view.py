@@ -3,11 +3,10 @@ metrics and the command line. A view that did not change is the same object as b
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
-from agent.core.figures.durations import Durations
-from agent.core.figures.repair_statistics import RepairStatistics
-from agent.core.figures.session_figures import NO_COUNTS
-from agent.core.figures.time_in_status import StatusTime
+from agent.core.figures import NO_COUNTS, Durations, RepairStatistics, StatusTime
 from agent.core.model import (
     ClaimFact,
     ConnectionStatus,
@@ -15,13 +14,13 @@ from agent.core.model import (
     Health,
     HealthVerdict,
     Instance,
+    JournalEntry,
     ProbeFact,
     SessionRecord,
     UnitStatus,
 )
 from agent.core.reasons import reason_of
-from agent.core.recovery.proof import Kept
-from agent.core.recovery.repair import Repair
+from agent.core.recovery.repair import Kept, Repair
 
 CRYPTO_RESULTS = ("ok", "failed")
 CHECKS = ("deep", "recovery", "memory", "keys")
@@ -199,3 +198,25 @@ class AgentStatus:
     """The last reload failed."""
     alive_limit: float = 30.0
     """A `last_pass_age` over this means that the loop no longer turns."""
+
+
+# A journal entry and a moment as JSON shows them.
+
+
+def wall_text(wall: float | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds; None and 0 (never) give None."""
+    if not wall:
+        return None
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def show_event(entry: JournalEntry) -> dict[str, Any]:
+    return {
+        "cursor": entry.cursor,
+        "time": wall_text(entry.wall),
+        "category": entry.category.value,
+        "kind": entry.kind,
+        "instance": entry.instance,
+        "sentence": entry.sentence,
+        "detail": dict(entry.detail),
+    }

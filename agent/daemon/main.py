@@ -15,7 +15,6 @@ from agent.config.load import load_config
 from agent.config.sections import USUAL_LISTEN
 from agent.core.model import InstanceId
 from agent.daemon.parts import open_parts
-from agent.daemon.signals import Signals
 from agent.daemon.state_folder import (
     StatePlaces,
     go_on,
@@ -28,7 +27,7 @@ from agent.daemon.state_folder import (
     used_mark,
 )
 from agent.daemon.stop import stop_in_order
-from agent.daemon.tasks import Tasks
+from agent.daemon.tasks import Signals, Tasks
 from agent.deliver.bus import EventBus
 from agent.errors import TryLater, WaError
 from agent.host import units

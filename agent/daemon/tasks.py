@@ -5,15 +5,15 @@ import asyncio
 import errno
 import gc
 import logging
+import signal
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.backends.declared import ADVICE, one_server
 from agent.config.config import Config
 from agent.core.model import Category, JournalEntry
 from agent.daemon.parts import Parts
-from agent.daemon.signals import Signals
 from agent.errors import ConfigError, WaError
 from agent.log import set_level
 from agent.supervise.periodic.performance_log import log_performance
@@ -23,6 +23,39 @@ from agent.supervise.periodic.watchdog import Watchdog
 from agent.supervise.reload import take_on
 
 log = logging.getLogger(__name__)
+
+
+# What the machine asks of the whole agent: stop, hurry, read the settings again.
+
+
+@dataclass(slots=True)
+class Signals:
+    """What the machine asks of the whole agent."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    reload: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    def ignore(self) -> None:
+        """Nothing is left to stop: an impatient signal must not spoil the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self.stop.is_set():
+            log.warning("%s again: saving without further waiting", number.name)
+            self.hurry.set()
+        else:
+            log.info("%s: stopping in order", number.name)
+            self.stop.set()
+
 
 Begin = Callable[[], Awaitable[object]]
 AGAIN = 5.0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import ConfigError, TryLater
-from agent.folder_lock import folder_locked
+from agent.files import folder_locked
 
 
 @contextlib.contextmanager

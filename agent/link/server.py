@@ -16,8 +16,17 @@ from typing import Any, cast
 from agent.core.findings.left_out import LeftOut
 from agent.core.words import KEPT, Claim, Happening
 from agent.errors import EngineError, LinkError, WaError
-from agent.link.sockets import listen_at
-from agent.link.wire import VERSION, Call, Hello, Lines, encode, malformed, read_call, reply
+from agent.link.wire import (
+    VERSION,
+    Call,
+    Hello,
+    Lines,
+    encode,
+    listen_at,
+    malformed,
+    read_call,
+    reply,
+)
 
 log = logging.getLogger(__name__)
 

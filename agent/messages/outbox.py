@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from agent.clock import boot_id, boot_now
-from agent.core.event_json import wall_text
 from agent.core.model import InstanceId
+from agent.core.view import wall_text
 from agent.engines.phones import digits_of
 from agent.engines.receiver import person_of
 from agent.errors import Refused

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from agent.core.event_json import wall_text
 from agent.core.model import ConnectionStatus
-from agent.core.view import InstanceView
+from agent.core.view import InstanceView, wall_text
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
 
 

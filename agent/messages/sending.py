@@ -16,8 +16,8 @@ from typing import Any
 
 from agent.config.config import Config
 from agent.config.tables import rows_of
-from agent.core.event_json import wall_text
 from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.view import wall_text
 from agent.deliver.bus import EventBus, EventFilter
 from agent.engines.receiver import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError

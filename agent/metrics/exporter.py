@@ -1,18 +1,233 @@
 """The answer of /metrics. A scrape takes what there is on the loop and writes it in a thread."""
 
 import asyncio
+import os
+import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clock import boot_now
+from agent.core.figures import Histogram, since
 from agent.core.model import InstanceId
-from agent.core.view import AgentStatus, BackendView, InstanceView
-from agent.metrics.agent import agent_families, backend_families
-from agent.metrics.family import Family, one, render
-from agent.metrics.http import HttpFigures
-from agent.metrics.machine import MachineFigures
+from agent.core.view import AgentStatus, BackendView, CheckTime, InstanceView
+from agent.core.words import ConnectionStatus
+from agent.host.machine.memory import CoreUse, machine_memory
+from agent.host.machine.processes import TICKS, read_process
+from agent.metrics.family import Family, Row, Summary, by_label, one, render
 from agent.metrics.sessions import session_families
+
+# The agent's own figures, and those of backends' servers.
+
+
+_DURATIONS = {
+    "reconnect": "Time from a lost to the next connection, of sessions not stopped by hand.",
+    "response": "Answer times of probes.",
+    "acknowledgement": "Time from sent to acknowledged, of messages sent through the agent.",
+    "repair": "Duration of repairs.",
+}
+
+
+def labels_of_group(group: str) -> dict[str, str]:
+    """The labels of a group: an engine, or an engine on one backend."""
+    engine, _, backend = group.partition("/")
+    return {"engine": engine, "backend": backend} if backend else {"engine": engine}
+
+
+def agent_families(
+    status: AgentStatus, views: Collection[InstanceView], listeners: int
+) -> Iterator[Family]:
+    labels = {"version": status.version, "host": status.host}
+    yield Family("wa_agent_info", "Its version and host; always 1.", [(labels, 1)])
+    counted = Counter(view.status for view in views)
+    counts = {status.lower(): counted[status] for status in ConnectionStatus}
+    yield by_label("wa_agent_sessions", "Sessions by status.", "status", counts)
+    counts = {"worker": sum(view.linked for view in views), "events": listeners}
+    meaning = "Open connections to workers and to listeners for events."
+    yield by_label("wa_agent_active_connections", meaning, "kind", counts)
+    for what, its in status.durations.histograms.items():
+        now = replace(its, counts=its.counts.copy())
+        yield Family(f"wa_agent_session_{what}_seconds", _DURATIONS[what], [({}, now)])
+    rows: list[Row] = [(labels_of_group(it), int(n > 0)) for it, n in status.incidents.items()]
+    yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
+    repairs = since(status.repairs, status.repairs_before)
+    checks = {"health": CheckTime(repairs.checked, repairs.check_seconds), **status.checks}
+    rows = [({"check": check}, Summary(it.seconds, it.count)) for check, it in checks.items()]
+    yield Family("wa_agent_check_duration_seconds", "Duration of checks by kind.", rows)
+    name = "wa_agent_db_errors_total"
+    yield by_label(name, "Errors of the database.", "kind", status.db_errors)
+    passes = Summary(status.pass_seconds_total, status.passes_total)
+    commits = Summary(status.db_write_seconds, status.db_writes)
+    read = "Time at which the settings in force were read."
+    plain: dict[str, tuple[str, float | Summary | None]] = {
+        "config_reload_success_timestamp_seconds": (read, status.config_read_wall),
+        "pass_duration_seconds": ("Duration of passes.", passes),
+        "last_pass_age_seconds": ("Age of the last pass.", status.last_pass_age),
+        "event_loop_lag_seconds": ("Delay of the event loop.", status.loop_lag),
+        "db_write_seconds": ("Duration of commits.", commits),
+        "db_size_bytes": ("Size of the database and its log.", status.db_bytes),
+        "waiting_starts": ("Sessions that wait for a turn to log in.", status.waiting_starts),
+        "jobs_pending": ("Unfinished jobs at the host.", status.jobs_pending),
+        "dbus_connected": ("1 on D-Bus.", status.dbus_connected),
+    }
+    for name, (meaning, value) in plain.items():
+        yield one(f"wa_agent_{name}", meaning, value)
+
+
+def backend_families(backends: Iterable[BackendView]) -> Iterator[Family]:
+    views = sorted(backends, key=lambda view: view.name)
+    up: list[Row] = [({"backend": view.name}, int(view.up)) for view in views]
+    yield Family("wa_backend_up", "1 while the server of the backend answers.", up)
+    held = [
+        ({"backend": view.name, "state": state}, count)
+        for view in views
+        for state, count in zip(
+            ("held", "connected", "seen"), (view.held, view.connected, view.sessions), strict=True
+        )
+        if count is not None
+    ]
+    yield Family("wa_backend_sessions", "Sessions by state: held, connected, seen.", held)
+    times = [({"backend": it.name}, it.seconds) for it in views if it.checked_wall is not None]
+    yield Family("wa_backend_check_duration_seconds", "Duration of the last check.", times)
+
+
+# Counts the requests of the HTTP interface.
+
+
+_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"})
+FAILURES = (500, 502, 503)
+"""Statuses of failures, exported at zero: otherwise an increase misses the first failure."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """One request under way; `code` 0 at its end: the client has gone."""
+
+    route: str = "other"
+    code: int = 0
+    failed: bool = False
+    """An answer of 5xx, but for one that only says that something has not come yet."""
+
+
+class HttpFigures:
+    """No label here is chosen by a client: unknown routes and methods count as `other`."""
+
+    def __init__(self) -> None:
+        self._requests: Counter[tuple[str, str, int]] = Counter()
+        """By route, method and code."""
+        self._failed = 0
+        self._seconds: dict[str, Histogram] = {}
+
+    def expect(self, routes: Iterable[tuple[str, str]]) -> None:
+        """Export the failures of these methods and routes at zero."""
+        for method, route in routes:
+            self._requests.update({(route, method, code): 0 for code in FAILURES})
+
+    @contextmanager
+    def observe(self, method: str) -> Iterator[Seen]:
+        seen, begun = Seen(), time.monotonic()
+        try:
+            yield seen
+        finally:
+            if seen.code:
+                label = method if method in _METHODS else "other"
+                self._requests[seen.route, label, seen.code] += 1
+                self._failed += seen.failed
+            if seen.code and seen.code != 101:  # a WebSocket's hours are not an answer's time
+                times = self._seconds.setdefault(seen.route, Histogram(_BOUNDS))
+                times.note(time.monotonic() - begun)
+
+    def counted(self) -> tuple[int, int]:
+        """All answered requests, and the failures of the agent among them."""
+        return self._requests.total(), self._failed
+
+    def families(self) -> Iterator[Family]:
+        counts = [
+            ({"route": route, "method": method, "code": str(code)}, count)
+            for (route, method, code), count in self._requests.items()
+        ]
+        yield Family("wa_agent_http_requests_total", "Requests answered.", counts)
+        times = [
+            ({"route": route}, replace(its, counts=its.counts.copy()))
+            for route, its in self._seconds.items()
+        ]
+        meaning = "How long requests took to answer."
+        yield Family("wa_agent_http_request_duration_seconds", meaning, times)
+
+
+# The figures of this process and this machine, by the names of their metrics.
+
+
+_FRESH_SECONDS = 5.0
+
+_MEANINGS = {
+    "process_cpu_seconds_total": "CPU time of the agent.",
+    "process_resident_memory_bytes": "Resident memory of the agent.",
+    "process_open_fds": "Open file descriptors of the agent.",
+    "process_max_fds": "File descriptors that the agent may open.",
+    "process_start_time_seconds": "Start of the agent's process.",
+    "wa_host_memory_total_bytes": "Memory of the machine.",
+    "wa_host_memory_used_bytes": "Memory in use on the machine.",
+    "wa_host_cpu_usage_ratio": "Use of all cores since the last reading.",
+    "wa_host_filesystem_avail_bytes": "Free space where the agent writes.",
+    "wa_host_filesystem_size_bytes": "Size of the file system it writes to.",
+}
+
+
+class MachineFigures:
+    def __init__(self, state_path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._state_path = state_path
+        self._clock = clock
+        self._cores = CoreUse()
+        self._read_at = -1e9
+        self._values: dict[str, float] = {}
+        itself = read_process(os.getpid())
+        age = boot_now() - (itself.start_ticks / TICKS if itself else 0.0)
+        self._started_wall = time.time() - age
+
+    def values(self) -> Mapping[str, float]:
+        """Each figure by its metric's name, without unreadable ones."""
+        if self._clock() - self._read_at >= _FRESH_SECONDS:
+            self._values = {**dict(self._process_and_host()), **dict(self._filesystem())}
+            self._read_at = self._clock()
+        return self._values
+
+    def families(self) -> Iterator[Family]:
+        mount = {"mountpoint": _mount_point(self._state_path)}
+        for name, value in self.values().items():
+            labels = mount if "filesystem" in name else {}
+            yield Family(name, _MEANINGS[name], [(labels, value)])
+
+    def _process_and_host(self) -> Iterator[tuple[str, float]]:
+        itself, memory = read_process(os.getpid()), machine_memory()
+        yield "process_cpu_seconds_total", time.process_time()
+        yield "process_resident_memory_bytes", itself.rss_bytes if itself else 0
+        yield "process_open_fds", len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - its own
+        yield "process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        yield "process_start_time_seconds", self._started_wall
+        yield "wa_host_memory_total_bytes", memory.total
+        yield "wa_host_memory_used_bytes", memory.total - memory.available
+        yield "wa_host_cpu_usage_ratio", self._cores.read()
+
+    def _filesystem(self) -> Iterator[tuple[str, float]]:
+        try:
+            status = os.statvfs(self._state_path)
+        except OSError:
+            return  # it is gone: a missing figure is better than an old one
+        yield "wa_host_filesystem_avail_bytes", status.f_bavail * status.f_frsize
+        yield "wa_host_filesystem_size_bytes", status.f_blocks * status.f_frsize
+
+
+def _mount_point(path: Path) -> str:
+    """The mount point of the path's file system, as other exporters name it."""
+    folder = path.absolute()
+    while not folder.is_mount() and folder != folder.parent:
+        folder = folder.parent
+    return str(folder)
 
 
 class Exporter:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from agent.core.figures.durations import Histogram
+from agent.core.figures import Histogram
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 
 from agent.core.breaker import BreakerState
-from agent.core.figures.session_figures import COUNTS, FIGURES, Count, Figure
+from agent.core.figures import COUNTS, FIGURES, Count, Figure
 from agent.core.findings.crypto_patterns import OF_KEYS
 from agent.core.health.wanted import has_given_up, is_wanted
 from agent.core.model import ConnectionStatus, Health

@@ -22,11 +22,9 @@ from agent.supervise.registry import identity_of
 from agent.supervise.requests.orders import check_among_others, check_settings_of
 from agent.supervise.story import entry
 from agent.vault.archives.pack import Packed, export_snapshot
-from agent.vault.archives.unpack import Arrived, read_archive_manifest, unpack
-from agent.vault.archives.untar import Limits
-from agent.vault.copies.manifest import Manifest
-from agent.vault.copies.snapshots import Snapshot, find_snapshot
-from agent.vault.copies.staging import discard, put_in_place
+from agent.vault.archives.unpack import Arrived, Limits, read_archive_manifest, unpack
+from agent.vault.copies.restore import discard, put_in_place
+from agent.vault.copies.snapshots import Manifest, Snapshot, find_snapshot
 from agent.vault.folders import STAGING, open_own
 from agent.vault.identity import new_lineage
 from agent.vault.trash import Retired

@@ -18,7 +18,7 @@ from agent.cli.terminal import of_bytes, print_answer
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
 from agent.vault.archives.found import FoundSession
-from agent.vault.archives.scratch import scratch
+from agent.vault.archives.pack import scratch
 
 if TYPE_CHECKING:
     from agent.vault.archives.unpack import Arrived
@@ -88,7 +88,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def _export_to(options: argparse.Namespace, engine: str) -> Path:
-    from agent.moving.folders import export_folder
+    from agent.moving.sources import export_folder
 
     with scratch() as folder:
         _download(options, folder / "archive")
@@ -113,8 +113,7 @@ def _download(options: argparse.Namespace, target: Path) -> str:
 
 def _unpack(archive: Path, folder: Path) -> "Arrived":
     """Into `folder`/session."""
-    from agent.vault.archives.unpack import unpack_apart
-    from agent.vault.archives.untar import Limits
+    from agent.vault.archives.unpack import Limits, unpack_apart
 
     (session := folder / "session").mkdir(mode=0o700)
     with open_source(archive, "archive") as file:
@@ -126,7 +125,7 @@ def import_sessions(options: argparse.Namespace) -> int:
         words = "cannot wait for what does not run: --wait needs --enable"
         raise InvalidRequest(words, field="wait")
     if options.source == "pm2":
-        from agent.moving.pm2_import import import_pm2
+        from agent.moving.pm2 import import_pm2
 
         return import_pm2(options)
     if options.dump or options.config:
@@ -151,8 +150,7 @@ def _engine(source: str) -> str:
     """The engine that the sessions of another program get; "" = an archive of ours."""
     if "://" in source:
         return BAILEYS
-    from agent.moving.folders import local_auths
-    from agent.moving.sources import head_of
+    from agent.moving.sources import head_of, local_auths
 
     path = Path(source)
     if path.is_dir():
@@ -237,9 +235,8 @@ def _planned(session: FoundSession, id: str) -> Planned:
 
 
 def _find(options: argparse.Namespace, engine: str) -> list[FoundSession]:
-    from agent.moving.folders import local_auths, look_at_local_auth
     from agent.moving.keys import without_twins
-    from agent.moving.sources import KINDS, find_sessions
+    from agent.moving.sources import KINDS, find_sessions, local_auths, look_at_local_auth
 
     if engine == WEB:
         sessions = [look_at_local_auth(profile) for profile in local_auths(Path(options.source))]
@@ -278,8 +275,8 @@ def _packed(
     options: argparse.Namespace, planned: Planned, engine: str, settings: Mapping[str, Any]
 ) -> Iterator[IO[bytes]]:
     """Another program's session as an archive of ours, so that every check of an import holds."""
-    from agent.moving.folders import copy_local_auth, local_auths
     from agent.moving.keys import write_folder
+    from agent.moving.sources import copy_local_auth, local_auths
     from agent.vault.archives.pack import pack_session
 
     session = planned.session

@@ -14,8 +14,7 @@ from agent.cli.paths import config_path
 from agent.cli.terminal import print_answer, print_list
 from agent.config.load import load_config
 from agent.engines.program.declaration import ProgramDeclaration
-from agent.engines.program.environment import find_command
-from agent.engines.program.environment_file import read_environment_file
+from agent.engines.program.environment import find_command, read_environment_file
 from agent.errors import EngineError, InvalidRequest, NotFound
 from agent.moving.programs import hide_values, programs_of, render_drop_in
 

@@ -4,24 +4,269 @@ returned is on the disk. Only the agent opens this database."""
 import asyncio
 import contextlib
 import json
+import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Unpack
 
 from sqlite_utils import Database
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
-from agent.errors import StoreError
+from agent.errors import SchemaTooNew, StoreError
+from agent.failpoint import failpoint
+from agent.files import put_in_place, sync
 from agent.log import bound
 from agent.store import rows
-from agent.store.connect import check, connect_to_read, copy_verified, explain
-from agent.store.opening import FolderSessions, open_checked
+from agent.store.connect import (
+    check,
+    code_of,
+    connect,
+    connect_to_read,
+    copy_verified,
+    explain,
+    explain_opening,
+)
 from agent.store.rows import Bounds, KeyRow, trim
 from agent.store.writer import DatabaseStats, T, Writer
+
+# From a path to a database that can be trusted. A damaged or lost one is kept, and the last
+# verified copy takes its place, with the instances as their session folders have them.
+
+
+FolderSessions = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
+"""Reads the session folders, for a database that is lost."""
+
+MIGRATION = "migration"
+UNUSABLE = ("disk_full", "busy", MIGRATION)
+"""Codes of failures that another database in its place would not cure."""
+Migration = tuple[str, ...]
+"""Its name, and its statements."""
+
+MIGRATIONS: Sequence[Migration] = (
+    (
+        "first tables",
+        "create table migrations (number integer primary key, name text not null,"
+        " at_wall real not null) strict",
+        "create table instances (id text primary key, engine text not null,"
+        " enabled integer not null check (enabled in (0, 1)), settings text not null,"
+        " created_wall real not null) strict",
+        "create table sessions (instance text primary key references instances (id)"
+        " on delete cascade, record text not null) strict",
+        "create table journal (cursor integer primary key autoincrement, wall real not null,"
+        " kind text not null, category text not null, instance text, sentence text not null,"
+        " detail text not null) strict",
+        "create index journal_by_instance on journal (instance, cursor)",
+        "create table keys (id text primary key, hash text not null unique, scopes text not null,"
+        " name text not null, created_wall real not null) strict",
+        "create table facts (name text primary key, value text not null) strict",
+    ),
+)
+
+
+def schema_version(db: Database) -> int:
+    version: int = db.execute("pragma user_version").fetchone()[0]
+    return version
+
+
+def migrate(db: Database, migrations: Sequence[Migration]) -> int:
+    """Bring the schema up to the newest version; return how many steps were made."""
+    version = schema_version(db)
+    for number, (name, *statements) in enumerate(migrations[version:], start=version + 1):
+        with db.atomic():
+            for statement in statements:
+                db.execute(statement)
+            failpoint("mid_migration")
+            db.execute("insert into migrations values (?, ?, unixepoch())", [number, name])
+            db.execute(f"pragma user_version = {number}")
+    return max(0, len(migrations) - version)
+
+
+def _schema_of(db: Database) -> dict[str, str]:
+    """The SQL of each table and index, by name; layout apart. SQLite's own are left out."""
+    rows = db.execute("select name, sql from sqlite_master where name not like 'sqlite_%'")
+    return {name: " ".join((sql or "").split()) for name, sql in rows.fetchall()}
+
+
+def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        migrate(db := Database(conn), migrations)
+        return _schema_of(db)
+
+
+_NO_VALUES = (ValueError, TypeError, OverflowError, RecursionError)
+"""What the sqlite3 and json modules raise for bytes of which they cannot make a value."""
+COMPANIONS = ("-wal", "-shm", "-journal")
+_CURSORS_LEFT_OUT = 1_000_000
+"""More than a day has: no cursor of the history that is lost stands for another entry."""
+
+
+def open_checked(
+    path: Path, folder_sessions: FolderSessions, sentences: list[str], now_wall: float
+) -> Database:
+    """A connection to a whole database of the newest schema. `sentences` gets what had to be
+    repaired."""
+    try:
+        if path.exists():
+            try:
+                check_whole(path)
+                return _use(path, sentences)
+            except (sqlite3.Error, StoreError, *_NO_VALUES) as error:
+                code = "damaged" if isinstance(error, _NO_VALUES) else code_of(error)
+                if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
+                    raise
+                kept = _set_aside(path, now_wall)
+                sentences.append(f"the database was damaged ({error}); it is kept as {kept.name}")
+        sentences += _build(path, folder_sessions(), now_wall)
+        return _use(path, sentences)
+    except sqlite3.Error as error:
+        raise explain_opening(path, error) from error
+    except OSError as error:
+        raise StoreError(f"cannot open {path}: {error}") from error
+
+
+def _use(path: Path, sentences: list[str]) -> Database:
+    """Connect and migrate."""
+    db = connect(path)
+    try:
+        version = schema_version(db)
+        if steps := migrate(db, MIGRATIONS):
+            # Into the file's header: the package reads the version there and refuses a downgrade.
+            db.execute("pragma wal_checkpoint(truncate)")
+            sentences.append(f"the schema was brought from version {version} to {version + steps}")
+        return db
+    except sqlite3.Error as error:
+        db.close()
+        # A step that fails fails again: an error of this program, not of the file.
+        raise StoreError(str(explain("migrate", path, error)), code=MIGRATION) from error
+
+
+def check_whole(path: Path) -> None:
+    """Raises what is wrong with this file. Writes nothing."""
+    with contextlib.closing(connect_to_read(path)) as db:
+        # The header is one number of the file's first page; each step also left a row.
+        version, newest = schema_version(db), len(MIGRATIONS)
+        steps = db.execute("select max(number) from migrations").fetchone()[0] or 0
+        if steps == version > newest:
+            words = f"its schema has version {version}, this program knows {newest}"
+            raise SchemaTooNew(f"cannot open {path}: {words}; run the newer version")
+        if steps != version or _schema_of(db) != _schema_after(MIGRATIONS[:version]):
+            raise StoreError("its schema is not as this program wrote it", code="damaged")
+        # Not the quick one, which does not compare indexes with their tables: 0.12 s for 45 MB.
+        if (found := check(db)) != "ok":
+            raise StoreError(found[:300], code="damaged")
+        rows.list_keys(db)
+        for id, *rest in db.execute(rows.SELECT).fetchall():
+            whole = isinstance(json.loads(rest[-1] or "null"), dict)
+            if not whole or rows.decode_instance([id, *rest]) is None:
+                raise StoreError(f"the row of instance {id!r:.80} cannot be read", code="damaged")
+
+
+def _a_new_one_would_open(path: Path) -> bool:
+    """True if the trouble lies in this file's own bytes, which may say anything (even "read-only"):
+    the file can be opened and written, and a database made beside it works."""
+    trial = _beside(path, ".trial")
+    try:
+        with path.open("r+b"), contextlib.closing(connect(trial)) as db:
+            db.execute("create table if not exists trial (x)")
+    except (OSError, StoreError, sqlite3.Error):
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(trial)
+    return True
+
+
+def _set_aside(path: Path, now_wall: float) -> Path:
+    """Rename a damaged database with its companions; the main file first. A crash between leaves
+    companions without a main file, which `_build` moves away: SQLite would replay them into a new
+    database."""
+    kept = _free_name(path, now_wall)
+    path.rename(kept)
+    failpoint("mid_set_aside")
+    _move_companions(path, kept)
+    sync(path.parent)
+    return kept
+
+
+def _build(
+    path: Path, sessions: Sequence[tuple[Instance, SessionRecord]], now_wall: float
+) -> list[str]:
+    """Build a new database and rename it when it is complete; sentences on what is in it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _move_companions(path, _free_name(path, now_wall))
+    copy, fresh, sentences = _beside(path, ".copy"), _beside(path, ".new"), []
+    _remove(fresh)  # an unfinished one; all of it can be made again
+    fresh.touch(mode=0o600)
+    if sessions:
+        ids = shorten(", ".join(instance.id for instance, _ in sessions), 500, placeholder=" …")
+        sentences.append(f"{len(sessions)} instances were restored from their folders: {ids}")
+    with contextlib.suppress(sqlite3.Error, StoreError, SchemaTooNew, *_NO_VALUES):
+        check_whole(copy)
+        shutil.copyfile(copy, fresh)
+        at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(copy.stat().st_mtime))
+        sentences.append(
+            f"API keys and history were taken from {copy.name} of {at}: what came later is lost;"
+            " revoke again what was revoked since"
+        )
+    with contextlib.closing(connect(fresh)) as db:
+        migrate(db, MIGRATIONS)
+        with db.atomic():
+            _take_from_folders(db, sessions)
+        failpoint("mid_rebuild")
+        # All of it into the main file: the rename takes that alone.
+        db.execute("pragma journal_mode = delete")
+    put_in_place(fresh, path)
+    return sentences
+
+
+_OF_FOLDERS = ("paired", "account", "needs_passkey", "override", "override_boot")
+"""What a folder says of the pairing and of operators: it is nearer to the session."""
+
+
+def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionRecord]]) -> None:
+    """A copy may hold instances that were deleted since, and deletions that were ended since."""
+    records = dict(db.execute("select instance, record from sessions").fetchall())
+    db.execute("delete from instances")
+    db.execute("delete from facts where name like 'deleting/%'")
+    sql = "update sqlite_sequence set seq = seq + ? where name = 'journal'"
+    db.execute(sql, [_CURSORS_LEFT_OUT])
+    for instance, folder in sessions:
+        record = folder
+        if instance.id in records:
+            stored = rows.decode_record(records[instance.id])
+            generation = max(stored.generation, folder.generation)
+            own = {name: getattr(folder, name) for name in _OF_FOLDERS}
+            record = replace(stored, generation=generation, **own)
+        settings = json.dumps(dict(instance.settings))
+        rows.insert_instance(db, instance, settings, rows.encode_record(record))
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", *COMPANIONS):
+        _beside(path, suffix).unlink(missing_ok=True)
+
+
+def _free_name(path: Path, now_wall: float) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_wall))
+    kept = _beside(path, f".damaged-{stamp}")
+    taken = len(list(path.parent.glob(f"{kept.name}*")))
+    return _beside(kept, f".{taken}") if taken else kept
+
+
+def _move_companions(path: Path, kept: Path) -> None:
+    for suffix in COMPANIONS:
+        with contextlib.suppress(FileNotFoundError):
+            _beside(path, suffix).rename(_beside(kept, suffix))
+
 
 TRIM_EVERY = 100
 """Entries between two looks at the history's bounds."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent import VERSION
 from agent.clock import boot_now
-from agent.core.figures.repair_statistics import RepairStatistics
+from agent.core.figures import RepairStatistics
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import CHECKS, AgentStatus, CheckTime
 from agent.host.base import Host

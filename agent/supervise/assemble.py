@@ -8,7 +8,7 @@ from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config
 from agent.config.tables import check_declared, declared_for, worker_settings
-from agent.core.figures.trend import open_trends
+from agent.core.figures import open_trends
 from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.host.base import Host

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agent.core.figures.durations import Acknowledgements, Durations
-from agent.core.figures.session_figures import COUNTS
-from agent.core.figures.time_in_status import StatusTime
-from agent.core.findings.crypto_window import CryptoWindow
+from agent.core.figures import COUNTS, Acknowledgements, Durations, StatusTime
+from agent.core.findings.crypto import CryptoWindow
 from agent.core.findings.error_rate import ErrorRate, PerMinute
 from agent.core.findings.first_messages import FirstMessages
 from agent.core.findings.log_limit import LogLimit
@@ -32,9 +30,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.observed import desired_in
-from agent.core.recovery.proof import Kept
-from agent.core.recovery.repair import Repair
-from agent.core.recovery.stored import with_repair
+from agent.core.recovery.repair import Kept, Repair, with_repair
 from agent.link.wire import Hello
 from agent.vault.identity import Identity
 

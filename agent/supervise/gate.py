@@ -14,10 +14,10 @@ from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN, LoginBudget, StartPolicy, StartQueue
 from agent.core.findings.memory import lacks_room
 from agent.core.model import InstanceId
+from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAITS_TURN
 from agent.core.phases import is_light
-from agent.core.plan import ActionKind, Plan
 from agent.core.reasons import UNREACHABLE
-from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAITS_TURN
+from agent.core.reconcile import ActionKind, Plan
 from agent.core.words import NOT_TOLD
 from agent.supervise.facts import NO_WAIT, Facts, Wait
 from agent.supervise.incidents import Incidents

@@ -20,11 +20,11 @@ from agent.core.incidents import (
     shared,
 )
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
+from agent.core.observed import WAIT_SENTENCES
 from agent.core.reasons import REACHED_CODES, reason_of
 from agent.core.reconnect import ReconnectPolicy, uncounted
-from agent.core.recovery.beginning import hurry_repair, needs_repair
+from agent.core.recovery.ladder import hurry_repair, needs_repair
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.waiting import WAIT_SENTENCES
 from agent.core.words import NO_PROOF, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.log import about

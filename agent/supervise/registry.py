@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.figures.durations import Durations
-from agent.core.figures.time_in_status import StatusTime
+from agent.core.figures import Durations, StatusTime
 from agent.core.findings import first_messages
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
-from agent.core.recovery.beginning import resume_repair
-from agent.core.recovery.repair import Repair
-from agent.core.recovery.stored import read_repair
+from agent.core.recovery.ladder import resume_repair
+from agent.core.recovery.repair import Repair, read_repair
 from agent.core.view import InstanceView
 from agent.core.words import ADOPTED
 from agent.errors import NotFound, VaultError, WaError

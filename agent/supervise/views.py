@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.core.breaker import breaker_of
-from agent.core.figures.session_figures import with_zeros
+from agent.core.figures import with_zeros
 from agent.core.findings.crypto import judge_crypto
 from agent.core.findings.error_rate import PerMinute
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord

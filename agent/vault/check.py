@@ -14,7 +14,7 @@ from agent.errors import EngineError, InvalidRequest, VaultError, WaError
 from agent.vault.errors import LINK, explain, owner_of, planted
 from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root
 from agent.vault.identity import OTHERS, names_other_engine, read_identity
-from agent.vault.walk import entries
+from agent.vault.tree import entries
 
 LOCK = "lock"
 """Its worker holds it while it runs."""

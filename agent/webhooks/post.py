@@ -26,8 +26,8 @@ from aiohttp.client_proto import ResponseHandler
 
 from agent import VERSION
 from agent.core.addresses import refuse_address
-from agent.core.event_json import show_event
 from agent.core.model import InstanceId, JournalEntry
+from agent.core.view import show_event
 from agent.errors import ConfigError
 from agent.supervise.look import resolve
 from agent.webhooks.settings import WebhookDeclaration, secret_of

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.core.words import AGENT_SETTINGS, InstanceId, parse_instance_id
 from agent.errors import ConfigError, FolderUnusable, InvalidRequest, TryLater
-from agent.folder_lock import folder_locked
+from agent.files import folder_locked
 from agent.instance_file import NAME, parse_instance_file
 
 _SIZE_LIMIT = 8 * 1024 * 1024

@@ -24,8 +24,7 @@ from typing import Any, Protocol
 
 from agent.core.model import ConnectionStatus
 from agent.engines.baileys.fetch import fetch_packages
-from agent.engines.baileys.node import find_node
-from agent.engines.baileys.packages import find_packages
+from agent.engines.baileys.node import find_node, find_packages
 from agent.errors import ConfigError, HostError, LinkError
 from scripts.benches import web
 from scripts.benches.lone_worker import LoneWorker

@@ -16,7 +16,7 @@ from typing import Protocol
 from agent.core.model import Claim, ConnectionStatus, Instance, InstanceId
 from agent.errors import LinkError
 from agent.link.client import Link, Listener
-from agent.link.sockets import peer_of
+from agent.link.wire import peer_of
 from agent.vault.identity import create
 from scripts.benches.machine import TOP
 from scripts.benches.processes import kill_marked

@@ -17,10 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-from agent.engines.web.browser.arguments import find_browser, user_agent
-from agent.engines.web.browser.page import Page
-from agent.engines.web.browser.process import Browser, version_of
-from agent.engines.web.browser.scripts import page_script
+from agent.engines.web.browser.page import Page, page_script
+from agent.engines.web.browser.process import Browser, find_browser, user_agent, version_of
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import HostError

@@ -16,9 +16,8 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
-from agent.core.plan import ActionKind
 from agent.core.reasons import REASONS, reason_of
-from agent.core.reconcile import plan_actions
+from agent.core.reconcile import ActionKind, plan_actions
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
 
 POLICY = HealthPolicy()

@@ -16,7 +16,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.reconcile import may_try_now, plan_actions
-from agent.core.recovery.beginning import needs_repair
+from agent.core.recovery.ladder import needs_repair
 from tests.core.made import NOW, PAIRED, said, seen, unit, without_worker
 
 S = ConnectionStatus

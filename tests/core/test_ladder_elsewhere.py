@@ -16,11 +16,21 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
 )
-from agent.core.recovery.beginning import begin_repair, join_repair, wants_repair
+from agent.core.recovery.ladder import begin_repair, join_repair, wants_repair
 from agent.core.recovery.pairing import may_repair_end_it
-from agent.core.recovery.policy import RecoveryPolicy, Unpair
-from agent.core.recovery.proof import Consent, Kept, Proof
-from agent.core.recovery.repair import Case, Circumstances, Ending, Goal, RecoveryKind, Repair
+from agent.core.recovery.repair import (
+    Case,
+    Circumstances,
+    Consent,
+    Ending,
+    Goal,
+    Kept,
+    Proof,
+    RecoveryKind,
+    RecoveryPolicy,
+    Repair,
+    Unpair,
+)
 from agent.core.recovery.steps import after_action, step_repair
 from tests.core.made import NOW, PAIRED, WALL, said, seen
 

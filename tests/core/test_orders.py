@@ -9,10 +9,8 @@ from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus as S
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, UnitState
-from agent.core.plan import ActionKind
-from agent.core.reconcile import may_restart, plan_asked
-from agent.core.recovery.proof import Ground, Proof
-from agent.core.recovery.repair import Decision, RecoveryKind
+from agent.core.reconcile import ActionKind, may_restart, plan_asked
+from agent.core.recovery.repair import Decision, Ground, Proof, RecoveryKind
 from agent.supervise.passes.repair import plan_step
 from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker
 

@@ -10,8 +10,7 @@ from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus as S
 from agent.core.model import Health, SessionFiles, SessionRecord
-from agent.core.recovery.beginning import begin_repair, join_repair
-from agent.core.recovery.ladder import UNPAIRING
+from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
 from agent.core.recovery.pairing import (
     PAIRING_KEPT,
     WHATSAPP_AWAY,
@@ -19,9 +18,19 @@ from agent.core.recovery.pairing import (
     may_publish_unpaired,
     may_repair_end_it,
 )
-from agent.core.recovery.policy import RecoveryPolicy, Unpair
-from agent.core.recovery.proof import Consent, Ground, Kept, Proof
-from agent.core.recovery.repair import Case, Circumstances, Ending, Goal, RecoveryKind
+from agent.core.recovery.repair import (
+    Case,
+    Circumstances,
+    Consent,
+    Ending,
+    Goal,
+    Ground,
+    Kept,
+    Proof,
+    RecoveryKind,
+    RecoveryPolicy,
+    Unpair,
+)
 from agent.core.recovery.steps import after_action, step_repair
 from tests.core.made import NOW, WALL, observations, said, seen
 from tests.core.test_recovery import (

@@ -10,12 +10,9 @@ from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus, Desired, Health, SessionFiles, SessionRecord
 from agent.core.observed import is_guarded
-from agent.core.plan import ActionKind
-from agent.core.reconcile import plan_actions, plan_asked
-from agent.core.recovery.beginning import begin_repair, join_repair
-from agent.core.recovery.ladder import UNPAIRING
-from agent.core.recovery.proof import Consent
-from agent.core.recovery.repair import Case, Ending, Goal, RecoveryKind
+from agent.core.reconcile import ActionKind, plan_actions, plan_asked
+from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
+from agent.core.recovery.repair import Case, Consent, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
 from agent.supervise.passes.record import find_drop
 from agent.supervise.passes.repair import plan_step

@@ -8,9 +8,8 @@ from agent.core.breaker import BreakerState, breaker_of
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus, Health, SessionRecord
-from agent.core.plan import ActionKind
 from agent.core.reasons import NETWORK_CODES, REACHED_CODES, REASONS
-from agent.core.reconcile import OWN_TIME, plan_actions
+from agent.core.reconcile import OWN_TIME, ActionKind, plan_actions
 from agent.core.reconnect import (
     ReconnectPolicy,
     after_connected,

@@ -17,9 +17,8 @@ from agent.core.model import (
     SessionRecord,
     UnitState,
 )
-from agent.core.plan import ActionKind
-from agent.core.reconcile import next_deadline, plan_actions
-from agent.core.recovery.beginning import needs_repair
+from agent.core.reconcile import ActionKind, next_deadline, plan_actions
+from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending, Goal, Repair, Stage, Trouble
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
 

@@ -19,9 +19,10 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.observed import no_pairing_to_lose
-from agent.core.plan import ActionKind
-from agent.core.reconcile import plan_actions
-from agent.core.recovery.beginning import (
+from agent.core.reconcile import ActionKind, plan_actions
+from agent.core.recovery.ladder import (
+    DESTRUCTIVE,
+    UNPAIRING,
     begin_repair,
     hurry_repair,
     join_repair,
@@ -30,21 +31,22 @@ from agent.core.recovery.beginning import (
     resume_repair,
     wants_repair,
 )
-from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING
-from agent.core.recovery.policy import RecoveryPolicy, Unpair
-from agent.core.recovery.proof import Consent
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
+    Consent,
     Ending,
     Goal,
     RecoveryKind,
+    RecoveryPolicy,
     Repair,
     Stage,
     Trouble,
+    Unpair,
+    read_repair,
+    stored,
 )
 from agent.core.recovery.steps import MOST_ACTS, after_action, put_off_ending, step_repair
-from agent.core.recovery.stored import read_repair, stored
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 
 K = RecoveryKind

@@ -12,8 +12,7 @@ from agent.cli.copies import pairing
 from agent.cli.copies.pairing import Paired, find_visible_browser
 from agent.cli.main import run
 from agent.errors import ConfigError, VaultError
-from agent.vault.archives.unpack import read_archive_manifest
-from agent.vault.archives.untar import Limits
+from agent.vault.archives.unpack import Limits, read_archive_manifest
 
 ACCOUNT = "4915112345678"
 

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.engines.web.browser.arguments import find_browser
+from agent.engines.web.browser.process import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from tests.daemon.conftest import RunningAgent

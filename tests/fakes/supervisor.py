@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.figures.repair_statistics import RepairStatistics
-from agent.core.figures.session_figures import NO_COUNTS
-from agent.core.figures.trend import open_trends
+from agent.core.figures import NO_COUNTS, RepairStatistics, open_trends
 from agent.core.incidents import Incident
 from agent.core.model import (
     UNIT_ABSENT,

@@ -13,9 +13,8 @@ from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, NotFound, Refused
 from agent.supervise.copies.work import Progress
 from agent.vault.archives.pack import Packed
-from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.restore import Restored
-from agent.vault.copies.snapshots import Snapshot
+from agent.vault.copies.snapshots import Manifest, Snapshot
 from agent.vault.tree import FileEntry, Listing
 
 if TYPE_CHECKING:

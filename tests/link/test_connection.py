@@ -21,8 +21,7 @@ from agent.errors import EngineError, LinkError
 from agent.link import client, server
 from agent.link.client import Link, LinkStats, Listener
 from agent.link.server import LinkServer
-from agent.link.sockets import listen_at, peer_of, reach
-from agent.link.wire import LINE_LIMIT, Call, Hello, Lines, encode, reply
+from agent.link.wire import LINE_LIMIT, Call, Hello, Lines, encode, listen_at, peer_of, reach, reply
 from tests.link.test_wire import told
 
 SALES = InstanceId("sales")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
 from agent.errors import EngineError, LinkError
-from agent.link.heard import Claimed, Event, Reply, read_hello, read_workers, sound
+from agent.link.client import Claimed, Event, Reply, read_hello, read_workers, sound
 from agent.link.wire import LINE_LIMIT, Call, Hello, Lines, encode, read_call, reply
 
 numbers = st.floats(0, 1e9, allow_nan=False)

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from agent.core.figures.repair_statistics import RepairStatistics
-from agent.core.figures.session_figures import COUNTS
-from agent.core.figures.time_in_status import StatusTime
+from agent.core.figures import COUNTS, RepairStatistics, StatusTime
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table

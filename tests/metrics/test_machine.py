@@ -5,8 +5,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.metrics.exporter import MachineFigures
 from agent.metrics.family import render
-from agent.metrics.machine import MachineFigures
 
 
 def read(figures: MachineFigures) -> dict[str, float]:

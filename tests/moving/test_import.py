@@ -10,7 +10,7 @@ import pytest
 from agent.core.model import InstanceId
 from agent.engines.web.files import profile_path
 from agent.errors import Refused, VaultError
-from agent.moving.folders import copy_local_auth, export_folder
+from agent.moving.sources import copy_local_auth, export_folder
 from agent.vault.archives.pack import pack_session
 from tests.cli.conftest import Cli, House
 from tests.fakes.supervisor import make_view

@@ -11,9 +11,8 @@ from typing import Any
 from unittest.mock import patch
 
 from agent.engines.web.browser import process
-from agent.engines.web.browser.arguments import command_line, find_browser
 from agent.engines.web.browser.connection import DebuggerConnection
-from agent.engines.web.browser.process import Browser
+from agent.engines.web.browser.process import Browser, command_line, find_browser
 from agent.errors import ConfigError
 from tests.lacking import lacks
 

@@ -13,8 +13,7 @@ from collections import Counter
 import pytest
 
 from agent.core.model import SessionRecord
-from agent.store.database import Store
-from agent.store.opening import MIGRATIONS, open_checked
+from agent.store.database import MIGRATIONS, Store, open_checked
 from agent.store.rows import KeyRow, list_keys, select_entries, select_instances
 from tests.in_memory import folder_in_memory
 from tests.store.conftest import entry, instance

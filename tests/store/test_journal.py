@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sqlite_utils import Database
 
 from agent.core.model import InstanceId
-from agent.store.opening import MIGRATIONS, migrate
+from agent.store.database import MIGRATIONS, migrate
 from agent.store.rows import Bounds, encode_entry, insert_entries, select_entries, trim
 from tests.store.conftest import entry
 

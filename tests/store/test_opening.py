@@ -12,9 +12,8 @@ import pytest
 
 from agent.core.model import SessionRecord
 from agent.errors import SchemaTooNew, StoreError
-from agent.store import opening
-from agent.store.database import Store
-from agent.store.opening import MIGRATIONS
+from agent.store import database
+from agent.store.database import MIGRATIONS, Store
 from agent.store.rows import KeyRow
 from agent.supervise.story import DELETING
 from tests.store.conftest import entry, instance
@@ -205,7 +204,7 @@ NEXT = (*MIGRATIONS, ("notes", WIDER))
 
 async def test_an_older_schema_is_brought_up(written, open_store, monkeypatch):
     with monkeypatch.context() as newer:
-        newer.setattr(opening, "MIGRATIONS", NEXT)
+        newer.setattr(database, "MIGRATIONS", NEXT)
         store = await open_store(written)
     (told,) = store.rebuilt_from
     assert f"from version {len(MIGRATIONS)} to {len(NEXT)}" in told
@@ -218,7 +217,7 @@ async def test_an_older_schema_is_brought_up(written, open_store, monkeypatch):
 async def test_f49_a_step_that_fails_changes_nothing(written, open_store, monkeypatch):
     half = ("half", WIDER, "insert into nowhere values (1)")
     with monkeypatch.context() as newer, pytest.raises(StoreError, match="cannot migrate"):
-        newer.setattr(opening, "MIGRATIONS", (*MIGRATIONS, half))
+        newer.setattr(database, "MIGRATIONS", (*MIGRATIONS, half))
         await Store.open(written)
     store = await open_store(written)
     assert store.rebuilt_from == ()
@@ -228,10 +227,10 @@ async def test_f49_a_step_that_fails_changes_nothing(written, open_store, monkey
 UPGRADE = """
 import asyncio, sys
 from pathlib import Path
-from agent.store import opening
+from agent.store import database
 from agent.store.database import Store
 from tests.store.test_opening import NEXT
-opening.MIGRATIONS = NEXT
+database.MIGRATIONS = NEXT
 async def main():
     store = await Store.open(Path(sys.argv[1]))
     await store.close()

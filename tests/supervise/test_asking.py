@@ -6,7 +6,7 @@ import base64
 import pytest
 
 from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.engines.web import sending
+from agent.engines.web import page_calls
 from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
 from agent.supervise.facts import Facts
@@ -126,7 +126,7 @@ async def test_an_engine_that_cannot_tell_gives_no_success(bench):
 
 
 def test_no_engine_is_given_up_before_it_says_what_it_knows():
-    web = sending.ANSWER + 1 + sending.FILE_ANSWER + 1
+    web = page_calls.ANSWER + 1 + page_calls.FILE_ANSWER + 1
     assert web < asking.SEND_TIMEOUT - 1
 
 

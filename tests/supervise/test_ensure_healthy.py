@@ -17,9 +17,8 @@ from agent.core.model import (
     InstanceId,
     SessionRecord,
 )
-from agent.core.recovery.beginning import begin_repair
-from agent.core.recovery.proof import Kept
-from agent.core.recovery.repair import Ending, Goal
+from agent.core.recovery.ladder import begin_repair
+from agent.core.recovery.repair import Ending, Goal, Kept
 from agent.errors import TryLater
 from agent.supervise.facts import Facts, Wait
 from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs

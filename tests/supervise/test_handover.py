@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.figures.repair_statistics import RepairStatistics, StepTally, note_check, note_step
-from agent.core.figures.trend import open_trends
+from agent.core.figures import RepairStatistics, StepTally, note_check, note_step, open_trends
 from agent.core.findings.silence import Inbound, note_hour
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.recovery.repair import RecoveryKind

@@ -7,9 +7,8 @@ import pytest
 from agent.config.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
-from agent.core.plan import ActionKind, Plan
-from agent.core.recovery.proof import Ground, Proof
-from agent.core.recovery.repair import Decision, RecoveryKind
+from agent.core.reconcile import ActionKind, Plan
+from agent.core.recovery.repair import Decision, Ground, Proof, RecoveryKind
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.passes.repair import plan_step

@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.errors import InvalidRequest, LinkError
-from agent.host.machine.process_tree import UNSEEN, Usage
+from agent.host.machine.processes import UNSEEN, Usage
 from agent.supervise.facts import Facts
 from agent.supervise.periodic import usage
 from agent.supervise.periodic.usage import measure_whole, parse_usage

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.baileys.packages import LOADER, LOADER_TEXT, MARK, packages_folder
+from agent.engines.baileys.node import LOADER, LOADER_TEXT, MARK, packages_folder
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
 from tests.system.bed import Bed

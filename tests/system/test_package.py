@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.web.browser.arguments import PACKAGES, SHELL
+from agent.engines.web.browser.process import PACKAGES, SHELL
 from tests.system.bed import SOURCE, Bed
 from tests.system.debian import apt, build, edit, full_disk, make_debian, next_version, program
 from tests.system.fleet import AGENT, Fleet, traffic

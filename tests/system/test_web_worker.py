@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.web.browser.arguments import find_browser
+from agent.engines.web.browser.process import find_browser
 from agent.engines.web.bundle import bundle_path
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError

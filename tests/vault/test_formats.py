@@ -11,7 +11,7 @@ from agent.engines.catalog import CATALOG, file_rules
 from agent.vault.check import inspect
 from agent.vault.free_space import LEAST_FREE, Room, why_no_start
 from agent.vault.identity import create
-from agent.vault.walk import is_left_out
+from agent.vault.tree import is_left_out
 from tests.vault.conftest import sandbox_file
 
 UNPAIRED, WHOLE, DAMAGED = SessionFiles.UNPAIRED, SessionFiles.WHOLE, SessionFiles.DAMAGED

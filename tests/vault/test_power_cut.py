@@ -16,10 +16,8 @@ import pytest
 from agent.backends.declared import make_folder
 from agent.core.model import Instance, InstanceId
 from agent.vault.archives.pack import export_snapshot
-from agent.vault.archives.unpack import unpack
-from agent.vault.archives.untar import Limits
-from agent.vault.copies.restore import restore_snapshot
-from agent.vault.copies.staging import finish, put_in_place
+from agent.vault.archives.unpack import Limits, unpack
+from agent.vault.copies.restore import finish, put_in_place, restore_snapshot
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.folders import DOOMED
 from agent.vault.identity import Identity, create

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.worker.group_access import share_session
+from agent.worker.run import share_session
 from tests.lacking import not_lent
 
 REPOSITORY = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ os.link(sys.argv[2], session / "profile" / "linked")
 SHARE = """
 import sys
 from pathlib import Path
-from agent.worker.group_access import share_session
+from agent.worker.run import share_session
 print(share_session(Path(sys.argv[1])), share_session(Path(sys.argv[1])))
 """
 SNAPSHOT = """

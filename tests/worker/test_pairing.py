@@ -16,8 +16,7 @@ from agent.engines.sandbox.files import SessionFile, write_session
 from agent.errors import EngineError
 from agent.worker.calls import session_works
 from agent.worker.empty_store import StillEngine
-from agent.worker.pairing import Pairing
-from agent.worker.reports import Reports
+from agent.worker.reports import Pairing, Reports
 
 Status = ConnectionStatus
 AUTO = {"scan": "auto", "scan_after": 0.01}

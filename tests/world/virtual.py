@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 from agent.daemon.stop import stop_in_order
-from agent.host.machine.process_tree import Usage
+from agent.host.machine.processes import Usage
 from agent.store.writer import Writer
 from agent.worker.pack import tasks
 from agent.worker.pack.tasks import Run
@@ -169,7 +169,7 @@ def virtual_time(seed: int = 0) -> Iterator[None]:
             patch("agent.messages.outbox.Writer", _InLineWriter),
             patch("agent.daemon.main.start_threads", _nothing),
             patch("agent.supervise.periodic.usage.measure_whole", _measure),
-            patch("agent.metrics.machine.MachineFigures._process_and_host", _quiet_machine),
+            patch("agent.metrics.exporter.MachineFigures._process_and_host", _quiet_machine),
             patch("sdnotify.SystemdNotifier", _NoManager),
             patch("agent.daemon.main.stop_in_order", _stop_in_order),
             patch.object(os, "kill", _kill),

@@ -12,7 +12,7 @@ import aiohttp
 from agent.config.load import load_config
 from agent.core.model import InstanceId
 from agent.daemon.main import Daemon
-from agent.daemon.signals import Signals
+from agent.daemon.tasks import Signals
 from agent.failpoint import VARIABLE
 from agent.host import units
 from agent.supervise.start_up import find_declared_problem

@@ -7,10 +7,9 @@ from typing import Any
 
 from agent.api.http.call import Call, Json, Totals
 from agent.api.http.fields import STRING, STRINGS, Field
-from agent.core.event_json import wall_text
-from agent.core.figures.trend import LATEST, REACHES
+from agent.core.figures import LATEST, REACHES
 from agent.core.model import ID_PATTERN, parse_instance_id
-from agent.core.view import InstanceView
+from agent.core.view import InstanceView, wall_text
 
 TRENDS = (
     Field("instance", STRINGS, "only these instances; default: all", most=100, pattern=ID_PATTERN),

@@ -12,7 +12,6 @@ from agent.api.http.envelope import created
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, OBJECT, STRING, STRINGS, Field
 from agent.api.placement import PLACE, placed, still_placed
 from agent.api.present import show_details, show_instance, show_trashed
-from agent.core.event_json import show_event
 from agent.core.model import (
     ID_PATTERN,
     ConnectionStatus,
@@ -22,7 +21,7 @@ from agent.core.model import (
     parse_instance_id,
 )
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.view import InstanceView
+from agent.core.view import InstanceView, show_event
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, Refused
 

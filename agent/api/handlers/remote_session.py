@@ -11,8 +11,8 @@ from aiohttp import web
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import OBJECT, STRING, Field
 from agent.api.present import show_instance
-from agent.core.event_json import wall_text
 from agent.core.model import Instance
+from agent.core.view import wall_text
 from agent.errors import EngineError, InvalidRequest, NotFound, Refused, TryLater
 from agent.supervise.requests.calls import COMMAND_TIMEOUT
 

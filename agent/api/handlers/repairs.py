@@ -14,7 +14,7 @@ from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Fie
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
 from agent.api.timely import ANSWER_WITHIN, look_at
-from agent.core.figures.repair_statistics import RepairStatistics
+from agent.core.figures import RepairStatistics
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
 from agent.core.view import InstanceView
 from agent.engines.catalog import engine_names

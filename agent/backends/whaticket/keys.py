@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from agent.backends.whaticket import damage
 from agent.backends.whaticket.contract import BackendSettings, cannot, is_safe
 from agent.config.declaration import BackendDeclaration
-from agent.engines.baileys.peers import mappings_of, user_of, with_mapped
+from agent.engines.baileys.peer_keys import mappings_of, user_of, with_mapped
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError, InvalidRequest
 from agent.files import open_plain, replacement, write_whole

@@ -11,8 +11,8 @@ from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import KeepsNothing
 from agent.engines.surroundings import in_path
-from agent.engines.web.browser.arguments import BINARIES, Program, find_setpriv
-from agent.engines.web.browser.scripts import page_script
+from agent.engines.web.browser.page import page_script
+from agent.engines.web.browser.process import BINARIES, Program, find_setpriv
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.engine import WebEngine
 from agent.engines.web.fetch import fetch_bundle

@@ -11,7 +11,7 @@ from agent.cli.doctor.machine import unit_words
 from agent.config.config import Config
 from agent.engines.baileys import doctor as baileys
 from agent.engines.web import doctor as web
-from agent.engines.web.browser.arguments import BINARIES
+from agent.engines.web.browser.process import BINARIES
 from agent.engines.web.settings import SHELL
 from agent.errors import WaError
 from agent.host.units import INSTANCES, PACKS

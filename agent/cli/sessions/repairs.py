@@ -22,8 +22,7 @@ from agent.cli.sessions.settings import PLACE, place_of
 from agent.cli.sessions.switch import CONFIRM, TO_THE_END, ask_twice
 from agent.cli.terminal import clean, moment, print_answer, print_json, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
-from agent.core.recovery.beginning import trouble_of
-from agent.core.recovery.ladder import UNPAIRING
+from agent.core.recovery.ladder import UNPAIRING, trouble_of
 from agent.core.recovery.ladder import steps_for as ladder_steps
 from agent.core.recovery.repair import Ending
 from agent.errors import TryLater, WaError

@@ -3,7 +3,7 @@
 from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
 from agent.core.reasons import reason_of
-from agent.core.recovery.beginning import needs_repair
+from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending
 from agent.core.view import InstanceView
 

@@ -6,9 +6,19 @@ from dataclasses import replace
 from agent.core.model import ConnectionStatus, Health, Observation, SessionFiles
 from agent.core.observed import MayBePaired, is_guarded, last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.policy import Unpair
-from agent.core.recovery.proof import Consent, Ground, Kept, Proof
-from agent.core.recovery.repair import Case, Goal, RecoveryKind, Repair, Stage, Trouble
+from agent.core.recovery.repair import (
+    Case,
+    Consent,
+    Goal,
+    Ground,
+    Kept,
+    Proof,
+    RecoveryKind,
+    Repair,
+    Stage,
+    Trouble,
+    Unpair,
+)
 
 WHATSAPP_AWAY = "whatsapp_away"
 """The stable code of an answer: WhatsApp is not reached, so no step of a repair can help."""

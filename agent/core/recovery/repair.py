@@ -1,12 +1,123 @@
 """What a repair is: a value that says what it is for and how far it has come. The store keeps it,
 so a repair outlives the agent that began it."""
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
+from typing import Any
 
-from agent.core.model import HealthVerdict, Observation
-from agent.core.recovery.policy import RecoveryPolicy
-from agent.core.recovery.proof import Consent, Proof
+from agent.core.model import HealthVerdict, Observation, SessionFiles, SessionRecord
+from agent.core.setting import setting
+
+# The [recovery] table, and bounds that nothing sets.
+
+
+class Unpair(StrEnum):
+    NEVER = "never"
+    LAST = "last"
+    EARLY = "early"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPolicy:
+    tries: int = setting(3, "tries of each step of a repair", low=1, high=20)
+    first_delay: float = setting(
+        2.0, "seconds between the first two tries of a step; doubles with each try", low=0.1
+    )
+    rounds: int = setting(
+        3, "rounds through the steps of a repair before it may give up a pairing", low=1
+    )
+    round_pause: float = setting(1800.0, "seconds between two rounds of a repair", low=1)
+    unpaired_pause: float = 30.0
+    """Seconds between the first two rounds of a session without a pairing; doubles each time, up to
+    round_pause."""
+    unpair: Unpair = setting(
+        Unpair.LAST,
+        "when a repair may end a live pairing: never, after the last round, in the first round;"
+        " a session that hangs loses its pairing only while another session of the same engine,"
+        " server and proxy is connected",
+        choices=tuple(Unpair),
+    )
+    settle: float = setting(
+        45.0, "seconds for a step on a running worker to show its effect", low=0.1
+    )
+    settle_start: float = 5.0
+    """Seconds for a step that started a worker to show its effect."""
+    settle_keys: float = 120.0
+    """Seconds without crypto errors after which keys count as healed."""
+    suspect_settle: float = 300.0
+    """Seconds for a session that came up unpaired without a logout to come back."""
+    again: float = 21600.0
+    """Seconds after which a repair that gave up starts again; 0 = never."""
+    keys_again: float = 600.0
+    """Seconds after which a repair of failing keys starts again: `round` of [crypto]."""
+    start_limit: float = 1800.0
+    """The longest that a start may take to show whether a step helped."""
+    act_limit: float = 180.0
+    """A step that has not reported by then counts as failed."""
+
+
+# What lets an act end a pairing, and what a person confirmed. recovery/pairing.py decides.
+
+
+class Consent(StrEnum):
+    """What a person has confirmed of a repair or an order, from the least to the most."""
+
+    NONE = ""
+    PAIRING = "pairing"
+    """The pairing may end."""
+    PASSKEY = "passkey"
+    """It may end though its account needs a passkey to link again."""
+
+
+class Ground(StrEnum):
+    """Why a pairing may end."""
+
+    NO_PAIRING = "no_pairing"
+    ENDED = "ended"
+    """WhatsApp ended it, or an earlier step of the same repair."""
+    PERSON = "person"
+    """A person confirmed it."""
+    FAILS_ALONE = "fails_alone"
+    """WhatsApp is reached, others are connected, and every milder step was in vain."""
+    DAMAGED_FILES = "damaged_files"
+    """Its files cannot be read, and no copy of them can be put back."""
+    LOST_STORE = "lost_store"
+    """It came up unpaired, and no try over a whole store brought it back."""
+    SAME_PAIRING = "same_pairing"
+    """A good copy of this very pairing takes the place of its files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Only recovery/pairing.py makes one."""
+
+    ground: Ground
+
+    def stands(self, files: SessionFiles) -> bool:
+        """Whether it still holds once the worker has stopped and its files can be looked at."""
+        return self.ground is not Ground.DAMAGED_FILES or files is not SessionFiles.WHOLE
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The pairing is kept."""
+
+    code: str
+    why: str
+    """A sentence without its full stop."""
+    todo: str
+    """What a person may type."""
+    unknown: bool = False
+    """Whether there is one is not known."""
+
+    @property
+    def sentence(self) -> str:
+        kept = "the pairing is kept"
+        if self.unknown:
+            kept = "it may have a pairing, so nothing is tried that could end it"
+        return f"{self.why}; {kept}. {self.todo}"
 
 
 class Goal(StrEnum):
@@ -195,3 +306,32 @@ def begin_step(repair: Repair, now_wall: float) -> Repair:
 
 def delay_step(repair: Repair, now_wall: float, wait: float) -> Repair:
     return replace(repair, stage=Stage.DUE, stage_wall=now_wall, not_before_wall=now_wall + wait)
+
+
+# A repair as plain values in the session's record.
+
+
+def with_repair(record: SessionRecord, repair: Repair | None) -> SessionRecord:
+    return replace(record, repair="" if repair is None else json.dumps(stored(repair)))
+
+
+def stored(repair: Repair) -> dict[str, Any]:
+    return {name: getattr(value, "value", value) for name, value in asdict(repair).items()}
+
+
+def read_repair(row: Mapping[str, Any]) -> Repair:
+    """The reverse of `stored`; ValueError or TypeError when `row` is no repair. Unknown keys are
+    ignored: a newer version wrote them."""
+    words = {
+        "trouble": Trouble,
+        "goal": Goal,
+        "consent": Consent,
+        "step": RecoveryKind,
+        "stage": Stage,
+        "ending": Ending,
+    }
+    known = {known_field.name for known_field in fields(Repair)}
+    values: dict[str, Any] = {name: value for name, value in row.items() if name in known}
+    for name in words.keys() & values.keys():
+        values[name] = words[name](values[name])
+    return Repair(**values)

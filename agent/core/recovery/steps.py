@@ -8,32 +8,35 @@ from dataclasses import replace
 
 from agent.core.breaker import remaining
 from agent.core.model import ConnectionStatus, Health
-from agent.core.observed import no_pairing_to_lose
+from agent.core.observed import GONE, no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.beginning import lapse_order, needs_repair, trouble_of
 from agent.core.recovery.ladder import (
     DESTRUCTIVE,
     UNPAIRING,
+    lapse_order,
+    needs_repair,
     next_step,
     proof_for,
+    trouble_of,
     useless_steps,
 )
 from agent.core.recovery.pairing import is_calm, may_publish_unpaired, was_being_published
-from agent.core.recovery.policy import RecoveryPolicy
-from agent.core.recovery.proof import Consent, Kept, Proof
 from agent.core.recovery.repair import (
     Case,
+    Consent,
     Decision,
     Ending,
     Goal,
+    Kept,
+    Proof,
     RecoveryKind,
+    RecoveryPolicy,
     Repair,
     Stage,
     Trouble,
     begin_step,
     delay_step,
 )
-from agent.core.waiting import GONE
 from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, SUSPECT, UNMEASURED
 
 

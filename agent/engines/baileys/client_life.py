@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import ConnectionStatus
-from agent.engines.baileys.files import check_login
+from agent.engines.baileys.files import check_login, read_version
 from agent.engines.baileys.keeping import Keeping
-from agent.engines.baileys.login_note import read_version
 from agent.engines.baileys.session_state import FAILING, SessionState
 from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings
 from agent.engines.surroundings import cache_folder, probe_limit
@@ -120,8 +119,7 @@ class ClientLife:
         if self._join is not None:
             return await self._join(on_event, on_end)
         from agent.engines.baileys.client import Client
-        from agent.engines.baileys.node import find_node
-        from agent.engines.baileys.packages import find_packages
+        from agent.engines.baileys.node import find_node, find_packages
 
         # ConfigError says what is missing, and the next try looks again.
         node = await asyncio.to_thread(find_node)

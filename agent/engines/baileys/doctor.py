@@ -3,8 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.engines.baileys.node import HIDDEN, find_node, find_npm
-from agent.engines.baileys.packages import fetch_command, find_packages, offline_way
+from agent.engines.baileys.node import (
+    HIDDEN,
+    fetch_command,
+    find_node,
+    find_npm,
+    find_packages,
+    offline_way,
+)
 from agent.engines.surroundings import Finding
 from agent.errors import ConfigError
 

@@ -13,14 +13,14 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from agent.engines.baileys.node import find_npm
-from agent.engines.baileys.packages import (
+from agent.engines.baileys.node import (
     CLIENT,
     FETCH,
     LOADER,
     LOADER_TEXT,
     LOCK,
     MARK,
+    find_npm,
     find_packages,
     offline_way,
     packages_folder,

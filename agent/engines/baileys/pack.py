@@ -20,8 +20,7 @@ from agent.engines.baileys.client import Client
 from agent.engines.baileys.codes import stray_words
 from agent.engines.baileys.conversation import INTERRUPTED, MOST_LINES, OnEnd, OnEvent
 from agent.engines.baileys.engine import BaileysEngine
-from agent.engines.baileys.node import find_node
-from agent.engines.baileys.packages import find_packages
+from agent.engines.baileys.node import find_node, find_packages
 from agent.engines.baileys.settings import read_settings
 from agent.engines.base import Reporter
 from agent.engines.surroundings import cache_folder

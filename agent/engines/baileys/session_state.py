@@ -15,11 +15,8 @@ from agent.core.words import (
     Happening,
 )
 from agent.engines.baileys.codes import CRYPTO_WORDS, stray_words, why_closed
-from agent.engines.baileys.creds import CREDS
-from agent.engines.baileys.files import UNREADABLE
-from agent.engines.baileys.login_note import NOTE, forget_creds, note_login
-from agent.engines.baileys.peer_keys import is_stranger, unreadable_record
-from agent.engines.baileys.peers import address_of_jid
+from agent.engines.baileys.files import CREDS, NOTE, UNREADABLE, forget_creds, note_login
+from agent.engines.baileys.peer_keys import address_of_jid, is_stranger, unreadable_record
 from agent.engines.base import Qr, Reporter
 from agent.errors import EngineError, WaError
 

@@ -13,19 +13,18 @@ from agent.core.words import ConnectionStatus
 from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
+    MISSING,
     find_command,
     own_environment,
+    read_environment_file,
     refuse_other_user,
     secrets_of,
 )
-from agent.engines.program.environment_file import MISSING, read_environment_file
-from agent.engines.program.files import refuse_unusable
-from agent.engines.program.note import NOTE, write_note
+from agent.engines.program.files import NOTE, refuse_unusable, write_note
 from agent.engines.program.output import Output
-from agent.engines.program.process import Ears, Process
+from agent.engines.program.process import Ears, Process, descendants
 from agent.engines.program.settings import read_settings
 from agent.engines.program.state import ENDED, FAILING, ProgramState
-from agent.engines.program.tree import descendants
 from agent.engines.raw import text
 from agent.engines.surroundings import probe_limit
 from agent.engines.tasks import Tasks

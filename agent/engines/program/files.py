@@ -1,26 +1,80 @@
 """A program's session folder: a library's own files, where it is known, else what it is. Standard
 library only."""
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.core.words import SUSPECT, SessionFiles
-from agent.engines.baileys.creds import CREDS
-from agent.engines.baileys.files import KEY_KINDS, read_json, read_key_file
+from agent.engines.baileys.files import CREDS, KEY_KINDS, read_json, read_key_file
 from agent.engines.baileys.files import RULES as BAILEYS
 from agent.engines.files import FileRules, FilesReport, Linked, SessionFolder
-from agent.engines.program.note import (
-    NOTE,
-    lies_elsewhere,
-    outside_place,
-    session_place,
-    told_device,
-)
 from agent.engines.web.files import MADE_BY_BROWSER, check_profile, has_pairing
 from agent.errors import EngineError, VaultError
+from agent.files import write_whole
+
+# What is noted beside a program's session: that it is paired, and whether its files lie here.
+# Standard library only.
+
+
+NOTE = "program.json"
+
+
+def write_note(folder: Path, account: str, session: str = "", device: str = "") -> None:
+    """Of the moment in which the program told of its pairing. `session`: where it keeps its files,
+    as its library or agent.toml tells; "" = nobody told. `device`: as `Linked` has it."""
+    own, place = folder.resolve(), (folder / session).resolve()
+    inside = place.is_relative_to(own)
+    here = inside and any(entry.name != NOTE for entry in folder.iterdir())
+    content: dict[str, Any] = {"version": 1, "account": account, "elsewhere": not here}
+    content |= {"device": device} if device else {}
+    if session and inside:
+        content["session"] = str(place.relative_to(own))
+    elif session:
+        content["outside"] = str(place)
+    with suppress(OSError):  # a full disk: the claims tell it, too
+        raw = json.dumps(content).encode()
+        write_whole(folder / NOTE, raw, mode=folder.stat().st_mode & 0o660)
+
+
+def told_device(raw: bytes | None) -> Linked:
+    """What its library told of the device as which it was connected last."""
+    note = _read(raw)
+    account, device = note.get("account"), note.get("device")
+    known = isinstance(account, str) and isinstance(device, str)
+    return Linked(str(account), str(device)) if known else Linked()
+
+
+def lies_elsewhere(raw: bytes | None) -> bool:
+    """Whether it is paired by files that are not here."""
+    return _read(raw).get("elsewhere") is True
+
+
+def session_place(raw: bytes | None) -> str:
+    """Where in its folder the session's files are; "" = not told."""
+    place = _read(raw).get("session")
+    plain = isinstance(place, str) and not place.startswith("/") and ".." not in place.split("/")
+    return str(place) if plain and place != "." else ""
+
+
+def outside_place(raw: bytes | None) -> str:
+    """The path outside of its folder that it named as its session's; "" = none."""
+    place = _read(raw).get("outside")
+    return place[:300] if isinstance(place, str) and place.startswith("/") else ""
+
+
+def _read(raw: bytes | None) -> Mapping[str, Any]:
+    try:
+        note = json.loads(raw or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
 
 _WORSE = (SessionFiles.WHOLE, SessionFiles.UNPAIRED, SessionFiles.ABSENT, SessionFiles.DAMAGED)
 _FIELDS = frozenset({"noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "me"})

@@ -1,6 +1,8 @@
 """One run of a program: started, spoken to where it speaks, ended with all that it started."""
 
 import asyncio
+import ctypes
+import logging
 import os
 import signal
 import socket
@@ -13,13 +15,162 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.baileys.conversation import LONGEST_LINE, Conversation, OnEvent
-from agent.engines.program.environment import preload_into
-from agent.engines.program.environment_file import MISSING
-from agent.engines.program.like_pm2 import LikePm2
+from agent.engines.program.environment import MISSING, preload_into
 from agent.engines.program.output import Output
-from agent.engines.program.tree import adopt_orphans, die_with_worker, kill_all, reap
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError
+
+# What pm2 gives the programs that it runs: process.send, and a standard input that stays open.
+
+
+log = logging.getLogger("program")
+_CHUNK = 1 << 16
+_MESSAGES_AT_ONCE = 16
+READY = b'"ready"'
+SHUTDOWN = b'"shutdown"\n'
+
+
+class LikePm2:
+    """A channel of Node's own for messages, in lines of JSON. What the program sends is read, so
+    that it never waits, and dropped; of it `ready` is logged once."""
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.input, self._silent = os.pipe()
+        """The program's standard input, and its other end, which writes nothing."""
+        self.number = self._theirs.fileno()
+        self.environment = {
+            "NODE_CHANNEL_FD": str(self.number),
+            "NODE_CHANNEL_SERIALIZATION_MODE": "json",
+        }
+        self._line = b""
+        self._ready = False
+
+    def begin(self) -> None:
+        """The program has its ends now."""
+        self._close_theirs()
+        self._ours.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._ours, self._read)
+
+    def ask_to_end(self) -> None:
+        with suppress(OSError):
+            self._ours.send(SHUTDOWN)
+
+    def close(self) -> None:
+        self._close_theirs()
+        if self._ours.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._ours)
+            self._ours.close()
+            os.close(self._silent)
+
+    def _close_theirs(self) -> None:
+        if self._theirs.fileno() >= 0:
+            self._theirs.close()
+            os.close(self.input)
+
+    def _read(self) -> None:
+        for _ in range(_MESSAGES_AT_ONCE):
+            try:
+                content = self._ours.recv(_CHUNK)
+            except OSError:
+                return
+            if not content:
+                asyncio.get_running_loop().remove_reader(self._ours)
+                return
+            *lines, rest = (self._line + content).split(b"\n")
+            self._line = rest[: len(READY) + 1]
+            if READY in lines and not self._ready:
+                self._ready = True
+                log.info('the program says that it is ready (process.send("ready"))')
+
+
+# All processes that a program started: they are the worker's, also those that left its group.
+
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_libc = ctypes.CDLL(None, use_errno=True)
+ROUNDS, PAUSE = 20, 0.02
+
+
+def adopt_orphans() -> None:
+    """Where a process between them ends, its children become this worker's: none gets lost."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_worker() -> None:
+    """Between fork and exec."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def descendants(pid: int) -> list[int]:
+    """Of all generations, parents first."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        children = _children(waiting.pop())
+        found += children
+        waiting += children
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    children: list[int] = []
+    with suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - strings will do
+            with suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:  # noqa: PTH123
+                children += map(int, file.read().split())
+    return children
+
+
+def reap(but: int) -> None:
+    """Orphans that ended; `but`: the child that somebody waits for."""
+    for pid in _children(os.getpid()):
+        if pid != but:
+            with suppress(ChildProcessError, OSError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def kill_all(waited: int) -> int:
+    """Every process below this worker, which starts nothing else; how many there were. Blocks for
+    moments. `waited`: the child that somebody waits for, which is not waited for here."""
+    killed: set[int] = set()
+    for _ in range(ROUNDS):
+        left = _stop_all()
+        for pid in left:
+            _signal(pid, signal.SIGKILL)
+        killed.update(left)
+        reap(waited)
+        if not left:
+            break
+        time.sleep(PAUSE)
+    return len(killed)
+
+
+def _stop_all() -> set[int]:
+    """One that forks faster than it is killed stands still first, until no new one is found."""
+    stopped: set[int] = set()
+    for _ in range(ROUNDS):
+        found = {pid for pid in descendants(os.getpid()) if _lives(pid)}
+        if found <= stopped:
+            break
+        for pid in found - stopped:
+            _signal(pid, signal.SIGSTOP)
+        stopped |= found
+    return stopped
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
+
 
 _CREDENTIALS = struct.Struct("3i")
 _LONGEST = 4096
@@ -82,7 +233,6 @@ SOCKET = "WA_PROGRAM_FD"
 """The variable with the number of the descriptor on which a program may speak."""
 OUTPUT_AFTER = 1.0
 """Seconds that what it printed may take to be read once it ended."""
-_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from agent.core.findings.crypto_patterns import CryptoFinding
 from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
 from agent.engines.base import Qr, Reporter
-from agent.engines.program.environment_file import MISSING
+from agent.engines.program.environment import MISSING
 from agent.engines.raw import text
 from agent.errors import EngineError
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from agent.clock import boot_now
-from agent.engines.sandbox.faults import Faults
+from agent.engines.sandbox.drill import Faults
 from agent.engines.sandbox.settings import SandboxSettings
 from agent.errors import EngineError
 

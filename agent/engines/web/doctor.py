@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.surroundings import Finding, in_path
-from agent.engines.web.browser.arguments import find_browser, find_setpriv
+from agent.engines.web.browser.process import find_browser, find_setpriv
 from agent.engines.web.bundle import read_bundle
 from agent.engines.web.settings import SHELL
 from agent.errors import ConfigError

@@ -17,20 +17,17 @@ from agent.engines.phones import phone_of
 from agent.engines.surroundings import cache_folder, probe_limit
 from agent.engines.tasks import Tasks
 from agent.engines.web import page_calls
-from agent.engines.web.browser.arguments import find_browser, find_setpriv
-from agent.engines.web.browser.page import Page
-from agent.engines.web.browser.scripts import page_script
+from agent.engines.web.browser.page import Page, page_script
+from agent.engines.web.browser.process import find_browser, find_setpriv
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.files import store_is_gone
 from agent.engines.web.intake import Intake, read_mark
 from agent.engines.web.messages import read_acks, read_message, read_part
-from agent.engines.web.profile.folder import make_durable
-from agent.engines.web.record import Record
-from agent.engines.web.save_pairing import flush_pairing
-from agent.engines.web.sending import ANSWER, send, take_part
-from agent.engines.web.session import Listener, Needs, Session
+from agent.engines.web.page_calls import ANSWER, send, take_part
+from agent.engines.web.profile import make_durable
+from agent.engines.web.session import Listener, Needs, Session, flush_pairing
 from agent.engines.web.settings import LIVE, WebSettings, read_settings
-from agent.engines.web.starts import Starts
+from agent.engines.web.starts import Record, Starts
 from agent.engines.web.view import SessionView
 from agent.errors import ConfigError, EngineError, InvalidRequest
 

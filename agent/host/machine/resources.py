@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.core.model import InstanceId
 from agent.host import units
-from agent.host.machine.process_tree import UNSEEN, Usage, measure_trees
+from agent.host.machine.processes import UNSEEN, Usage, measure_trees
 
 
 def measure(

@@ -17,8 +17,7 @@ from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.errors import HostError
 from agent.host import units
 from agent.host.base import Wake
-from agent.host.exit_words import words
-from agent.host.life import Limits
+from agent.host.life import Limits, words
 from agent.host.systemd.bus import BusCallFailed, BusGone, SystemBus
 from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal
 from agent.host.systemd.jobs import UNKNOWN, Jobs

@@ -24,7 +24,13 @@ from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.supervise.story import entry
 from agent.vault.carried import bring_back
-from agent.vault.copies.restore import Restored, must_have_room, refuse_roll_back, restore_snapshot
+from agent.vault.copies.restore import (
+    Restored,
+    finish,
+    must_have_room,
+    refuse_roll_back,
+    restore_snapshot,
+)
 from agent.vault.copies.snapshots import (
     Snapshot,
     find_snapshot,
@@ -33,7 +39,6 @@ from agent.vault.copies.snapshots import (
     newest_good,
     prune_snapshots,
 )
-from agent.vault.copies.staging import finish
 from agent.vault.copies.take import OUTSIDE, Subject, take_snapshot
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.clock import boot_now
-from agent.core.findings.crypto import crypto_retry_delay
-from agent.core.findings.crypto_window import note_regenerated
+from agent.core.findings.crypto import crypto_retry_delay, note_regenerated
 from agent.core.model import UnitState
-from agent.core.plan import ActionKind, Outcome, Plan
+from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
-from agent.core.recovery.proof import Ground
+from agent.core.recovery.repair import Ground
 from agent.core.recovery.steps import FOR_GOOD, NOTHING_TO_REMOVE
 from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, VaultError, WaError

@@ -8,14 +8,15 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.findings import left_out
-from agent.core.findings.crypto import CryptoState, judge_crypto
-from agent.core.findings.crypto_patterns import OF_KEYS, Effect, read_line
-from agent.core.findings.crypto_window import (
+from agent.core.findings.crypto import (
     CryptoPolicy,
+    CryptoState,
     forget_old,
+    judge_crypto,
     note_error,
     note_message,
 )
+from agent.core.findings.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.findings.error_rate import PerMinute
 from agent.core.findings.first_messages import note_read, note_unread
 from agent.core.findings.left_out import Sender, direction_of, is_readable, sender_of

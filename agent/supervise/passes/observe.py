@@ -11,7 +11,7 @@ from zlib import crc32
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now
-from agent.core.figures.session_figures import read_figures
+from agent.core.figures import read_figures
 from agent.core.model import (
     Claim,
     ConnectionStatus,
@@ -24,8 +24,7 @@ from agent.core.model import (
 )
 from agent.core.words import SUSPECT
 from agent.errors import EngineError, LinkError, Refused
-from agent.link.client import Link, LinkStats, Listener
-from agent.link.heard import parse_claim
+from agent.link.client import Link, LinkStats, Listener, parse_claim
 from agent.log import about
 from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RunFacts, WorkerLink

@@ -6,38 +6,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.clock import boot_now
-from agent.core.figures.repair_statistics import (
+from agent.core.figures import (
     RepairStatistics,
     note_check,
     note_repair,
     note_step,
 )
-from agent.core.findings.crypto_window import note_regenerated
-from agent.core.findings.crypto_window import note_step as crypto_begins_again
+from agent.core.findings.crypto import note_regenerated
+from agent.core.findings.crypto import note_step as crypto_begins_again
 from agent.core.model import Category, HealthVerdict, JournalEntry, Observation
-from agent.core.plan import ActionKind, Outcome, Plan
-from agent.core.recovery.beginning import (
+from agent.core.observed import AWAY
+from agent.core.reconcile import ActionKind, Outcome, Plan
+from agent.core.recovery.ladder import (
+    UNPAIRING,
     begin_repair,
     join_repair,
     lapse_order,
     outlive_repair,
     wants_repair,
 )
-from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.pairing import may_repair_end_it
-from agent.core.recovery.proof import Consent, Kept
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
+    Consent,
     Decision,
     Ending,
     Goal,
+    Kept,
     RecoveryKind,
     Repair,
     Trouble,
 )
 from agent.core.recovery.steps import after_action, put_off_ending, step_repair
-from agent.core.waiting import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate

@@ -16,10 +16,17 @@ from agent.core.model import (
     Observation,
     SessionRecord,
 )
-from agent.core.observed import waits_for_network
-from agent.core.plan import ActionKind, Outcome, Plan
+from agent.core.observed import as_asked, waits_for_network
 from agent.core.reasons import UNREACHABLE, reason_of
-from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
+from agent.core.reconcile import (
+    ActionKind,
+    Outcome,
+    Plan,
+    may_restart,
+    next_deadline,
+    plan_actions,
+    plan_asked,
+)
 from agent.core.reconnect import (
     after_refusal,
     after_try,
@@ -27,7 +34,6 @@ from agent.core.reconnect import (
     not_before,
     spare_unreached,
 )
-from agent.core.verdicts import as_asked
 from agent.failpoint import failpoint
 from agent.supervise.facts import NO_WAIT, Facts
 from agent.supervise.gate import Gate

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.clock import boot_now
-from agent.core.figures.repair_statistics import RepairStatistics
-from agent.core.findings.crypto_window import CryptoPolicy
+from agent.core.figures import RepairStatistics
+from agent.core.findings.crypto import CryptoPolicy
 from agent.core.model import Category, InstanceId
 from agent.log import bound
 from agent.supervise.facts import Facts

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from agent.core.figures.repair_statistics import RepairStatistics, StepTally
-from agent.core.figures.trend import AllTrends, Trend, read_trend
+from agent.core.figures import AllTrends, RepairStatistics, StepTally, Trend, read_trend
 from agent.core.findings.silence import HOURS, Inbound
 from agent.core.model import InstanceId
 from agent.errors import StoreError

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.config.config import Config
-from agent.core.figures.trend import LATEST, AllTrends, note_due
+from agent.core.figures import LATEST, AllTrends, note_due
 from agent.core.findings.memory import (
     InstanceMemory,
     MemoryStep,
@@ -20,7 +20,7 @@ from agent.core.findings.memory import (
 from agent.core.model import Category, ConnectionStatus, InstanceId, JournalEntry
 from agent.errors import WaError
 from agent.host.machine.memory import machine_memory
-from agent.host.machine.process_tree import UNSEEN, Usage
+from agent.host.machine.processes import UNSEEN, Usage
 from agent.host.machine.resources import measure
 from agent.log import about, bound
 from agent.supervise.facts import Facts

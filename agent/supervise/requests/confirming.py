@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from agent.core.model import ClaimFact, SessionFiles, SessionRecord
 from agent.core.observed import no_pairing_to_lose
 from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_person_end_it
-from agent.core.recovery.proof import Consent, Kept
+from agent.core.recovery.repair import Consent, Kept
 from agent.errors import Refused
 from agent.supervise.facts import Facts
 

@@ -9,15 +9,14 @@ from typing import Any, TypeVar
 
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, with_breaker
-from agent.core.figures.repair_statistics import RepairStatistics
+from agent.core.figures import RepairStatistics
 from agent.core.incidents import Incident
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
+from agent.core.observed import AWAY
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.recovery.pairing import WHATSAPP_AWAY
-from agent.core.recovery.proof import Consent
-from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Stage
-from agent.core.waiting import AWAY
+from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind, Stage
 from agent.errors import NotFound, Refused, TryLater, WaError
 from agent.host.base import Host
 from agent.log import bound

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, HealthVerdict, Instance, InstanceId
 from agent.core.reasons import reason_of
-from agent.core.recovery.beginning import needs_repair
+from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending
 from agent.engines.base import Qr
 from agent.errors import LinkError, Refused, TryLater

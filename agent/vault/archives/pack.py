@@ -1,20 +1,23 @@
 """A session as one file: a gzipped tar, its manifest first, for another machine or a safe place."""
 
+import fcntl
 import hashlib
+import os
+import shutil
 import tarfile
+import tempfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from agent.core.model import InstanceId
 from agent.vault.check import inspect_session
-from agent.vault.copies.manifest import FILE, Manifest, render_manifest
-from agent.vault.copies.snapshots import Snapshot, open_files
+from agent.vault.copies.snapshots import FILE, Manifest, Snapshot, open_files, render_manifest
 from agent.vault.folder import OURS, Folder, open_root
-from agent.vault.tree import FileEntry, Listing, Tick, no_tick, read_checked, read_file
-from agent.vault.walk import walk
+from agent.vault.tree import FileEntry, Listing, Tick, no_tick, read_checked, read_file, walk
 
 INNER = "session/"
 """Stands before each file's path in the archive."""
@@ -108,3 +111,41 @@ class _Archive:
         self._out.write(piece)
         self._digest.update(piece)
         self._size += len(piece)
+
+
+# Folders that must not outlive a command: keys of sessions lie in them.
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder for this user alone. The next one deletes what a killed command left: each
+    holds a lock for as long as its process lives."""
+    prefix = f"wa-agent-{os.geteuid()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        _delete_unused(left)
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=prefix))
+        held = os.open(path, _FOLDER)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if path.exists():
+            break
+        os.close(held)  # another command swept it before it was locked
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(held)
+
+
+def _delete_unused(path: Path) -> None:
+    with suppress(OSError):  # in use, or of no wa-agent
+        fd = os.open(path, _FOLDER)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_uid == os.geteuid():
+                shutil.rmtree(path)
+        finally:
+            os.close(fd)

@@ -1,5 +1,9 @@
 """A session from an archive: checked piece by piece while it is unpacked, then put in place."""
 
+import gzip
+import re
+import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +12,164 @@ from typing import IO
 from agent.core.model import InstanceId, SessionFiles
 from agent.engines.catalog import file_rules
 from agent.engines.files import Linked
-from agent.errors import VaultError
+from agent.errors import InvalidRequest, TooLarge, VaultError
 from agent.failpoint import failpoint
 from agent.vault.archives.pack import INNER
-from agent.vault.archives.untar import Limits, Member, read_members, refuse, too_large
 from agent.vault.check import inspect_session
-from agent.vault.copies.manifest import FILE, Manifest, parse_manifest
-from agent.vault.copies.staging import staged
+from agent.vault.copies.restore import staged
+from agent.vault.copies.snapshots import FILE, Manifest, parse_manifest
 from agent.vault.folder import OURS, Folder, Modes, open_root
 from agent.vault.free_space import look_for_room
 from agent.vault.tree import FileEntry, Tick, add_all, checked, no_tick, read_back
+
+# Reads a gzipped tar from anywhere: streamed, bounded in every direction, plain files only. The
+# tarfile of Python 3.11.2 has no filter for members, and reads extended heads of any size into
+# memory; so heads are read here, and unneeded ones are refused.
+
+
+BLOCK = 512
+_PIECE = 1 << 16
+LONGEST_EXTENDED_HEAD = 1 << 16
+"""Bytes; the agent's archives have one for a long or foreign path."""
+_AFTER_END = 1 << 20
+_RECORD = re.compile(rb"([0-9]{1,6}) ([^=]{1,64})=")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of an archive."""
+
+    packed: int = 1 << 30
+    unpacked: int = 4 << 30
+    files: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    name: str
+    size: int
+    pieces: Iterator[bytes]
+    """To be read before the next member."""
+
+
+def refuse(cause: str) -> InvalidRequest:
+    return InvalidRequest(f"cannot use the archive: {cause}", field="archive", code="bad_archive")
+
+
+def too_large(cause: str, code: str) -> TooLarge:
+    return TooLarge(f"cannot use the archive: {cause}", field="archive", code=code)
+
+
+def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
+    """Each plain file in the archive's order; InvalidRequest or TooLarge for anything else."""
+    stream = _Unpacked(source, limits)
+    count = 0
+    extended: dict[str, str] = {}
+    while (head := stream.read_head()) is not None:
+        if head.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+            extended = _read_extended(stream, head.size)
+            continue
+        if head.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise refuse(f"{head.name!r:.80} is no plain file (type {head.type!r})")
+        count += 1
+        if count > limits.files:
+            raise too_large(f"it has more than {limits.files} files", "too_many_files")
+        text = extended.get("size", str(head.size))
+        if not re.fullmatch("[0-9]{1,20}", text):
+            raise refuse(f"{head.name!r:.80} has a size that is no number")
+        size = int(text)
+        pieces = stream.content(size)
+        yield Member(extended.get("path", head.name), size, pieces)
+        for _ in pieces:
+            pass  # what the caller left unread
+        extended = {}
+    stream.finish()
+
+
+def _read_extended(stream: "_Unpacked", size: int) -> dict[str, str]:
+    if not 0 < size <= LONGEST_EXTENDED_HEAD:
+        raise refuse(f"an extended head of {size} bytes")
+    raw = b"".join(stream.content(size))
+    records: dict[str, str] = {}
+    while raw:
+        match = _RECORD.match(raw)
+        end = int(match[1]) if match else 0
+        if match is None or raw[end - 1 : end] != b"\n" or end <= match.end():
+            raise refuse("an extended head that cannot be read")
+        name = match[2].decode("ascii", "replace")
+        if name.startswith("GNU.sparse"):
+            raise refuse("a sparse file")
+        records[name] = raw[match.end() : end - 1].decode("utf-8", "surrogateescape")
+        raw = raw[end:]
+    return records
+
+
+class _Packed:
+    """The archive's bytes as they come, bounded in sum."""
+
+    def __init__(self, source: IO[bytes], most: int) -> None:
+        self._source, self._most, self._left = source, most, most
+
+    def read(self, count: int = -1) -> bytes:
+        raw = self._source.read(_PIECE if count < 0 else count)
+        self._left -= len(raw)
+        if self._left < 0:
+            raise too_large(f"it has more than {self._most} bytes", TooLarge.code)
+        return raw
+
+
+class _Unpacked:
+    """The unpacked stream: one piece of it in memory at a time, bounded in sum."""
+
+    def __init__(self, source: IO[bytes], limits: Limits) -> None:
+        self._stream = gzip.GzipFile(fileobj=_Packed(source, limits.packed))  # type: ignore[call-overload]
+        self._most = limits.unpacked
+        # Heads and filling are counted generously: a block or three for each file.
+        self._left = limits.unpacked + 4 * BLOCK * limits.files
+
+    def read_head(self) -> "tarfile.TarInfo | None":
+        """The next head; None at the two empty blocks that end a tar."""
+        block = self._exactly(BLOCK)
+        if not block.strip(b"\0"):
+            if self._exactly(BLOCK).strip(b"\0"):
+                raise refuse("it has a single empty block")
+            return None
+        try:
+            return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except (tarfile.HeaderError, ValueError) as error:
+            raise refuse(f"it is no tar, or a damaged one ({error})") from None
+
+    def content(self, size: int) -> Iterator[bytes]:
+        """One member's bytes; then the filling up to the next block is skipped."""
+        for begun in range(0, size, _PIECE):
+            yield self._exactly(min(_PIECE, size - begun))
+        self._exactly(-size % BLOCK)
+
+    def finish(self) -> None:
+        """To the end of the gzip, where its checksum is; only filling may follow."""
+        filling = 0
+        while piece := self._read(_PIECE):
+            filling += len(piece)
+            if piece.strip(b"\0") or filling > _AFTER_END:
+                raise refuse("data follows its end")
+
+    def _exactly(self, count: int) -> bytes:
+        piece = self._read(count)
+        if len(piece) < count:
+            raise refuse("it ends too early")
+        return piece
+
+    def _read(self, count: int) -> bytes:
+        try:
+            piece: bytes = self._stream.read(count)
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise refuse(f"it is no gzip, or a damaged one ({error})") from None
+        self._left -= len(piece)
+        if self._left < 0:
+            cause = f"unpacked it has more than {self._most} bytes"
+            raise too_large(cause, "unpacks_too_large")
+        return piece
+
 
 LARGEST_MANIFEST = 64 << 20
 

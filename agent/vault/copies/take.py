@@ -16,15 +16,21 @@ from agent.engines.catalog import file_rules
 from agent.errors import Refused, VaultError
 from agent.failpoint import failpoint
 from agent.vault.check import inspect_session
-from agent.vault.copies.manifest import FILE, Manifest, render_manifest
-from agent.vault.copies.snapshots import FILES, Snapshot, open_shelf, sweep_unfinished
+from agent.vault.copies.snapshots import (
+    FILE,
+    FILES,
+    Manifest,
+    Snapshot,
+    open_shelf,
+    render_manifest,
+    sweep_unfinished,
+)
 from agent.vault.errors import doing
 from agent.vault.folder import OURS, SESSION, Folder, open_instance
 from agent.vault.folders import MAKING, next_name
 from agent.vault.free_space import look_for_room
 from agent.vault.identity import by_name, lineage_of
-from agent.vault.tree import Listing, Tick, copy_tree, no_tick, read_back
-from agent.vault.walk import Signature, signatures
+from agent.vault.tree import Listing, Signature, Tick, copy_tree, no_tick, read_back, signatures
 
 OUTSIDE = "keys_elsewhere"
 LARGEST = 4 << 30

@@ -6,25 +6,118 @@ What they share is this process and what the engine shares (of baileys: Node).
 
 import asyncio
 import logging
+import math
 import os
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from agent.core.model import InstanceId, UnitState
 from agent.core.words import Happening, parse_instance_id
 from agent.engines.catalog import load_shared
 from agent.errors import ConfigError
+from agent.host.life import Limits, Worker
 from agent.link.server import LinkServer
 from agent.link.wire import Call
-from agent.worker.calls import Answer, answer_with, plain
+from agent.worker.calls import Answer, Work, answer_with, plain
 from agent.worker.identity import Identity, refuse_foreign_group
 from agent.worker.life import ProcessLife, live
-from agent.worker.pack.member import House
-from agent.worker.pack.members import Members
+from agent.worker.pack.member import House, MemberRun
 from agent.worker.pack.tasks import follow_tasks, present_member
 from agent.worker.watch import tell_status
 
 log = logging.getLogger(__name__)
+
+
+# The sessions of one pack. Each that is held has a folder for its socket, by which it begins again
+# when the pack does; the agent begins a pack without any.
+
+
+APART = 0.2
+"""Seconds between two sessions that begin again with their pack: each logs in."""
+
+
+class Members:
+    """Follows the agent's `hold` and `release`."""
+
+    def __init__(self, house: House, changed: Callable[[], None]) -> None:
+        """`changed`: once for what changes in a turn of the loop."""
+        self.all: dict[InstanceId, Worker] = {}
+        self._house, self._changed = house, changed
+        self._told: asyncio.Handle | None = None
+        self._closing: set[InstanceId] = set()
+        """Those that ran when the end of the pack was asked for."""
+        for number, held in enumerate(sorted(house.links.iterdir()), 1):
+            self._worker(parse_instance_id(held.name)).live(after=number * APART)
+
+    def running(self) -> list[InstanceId]:
+        return [id for id, worker in self.all.items() if not worker.at_rest]
+
+    def works(self) -> dict[str, Work]:
+        """The agent's calls; each answer names all members."""
+
+        def work(done: Callable[[InstanceId], Awaitable[None]] | None = None) -> Work:
+            async def answer(args: Mapping[str, Any]) -> Mapping[str, Any]:
+                if done is not None:
+                    await done(parse_instance_id(args.get("id")))
+                return {"members": self.statuses()}
+
+            return answer
+
+        calls = {"hold": self.hold, "release": self.release, "forget": self.forget}
+        return {"members": work(), **{name: work(call) for name, call in calls.items()}}
+
+    async def hold(self, id: InstanceId) -> None:
+        """Start it, unless it runs; HostError: it ended before it was ready."""
+        worker = self._worker(id)
+        if worker.at_rest:
+            worker.reset_failed()  # its limit is against crash loops, not against the agent
+        await worker.start()
+
+    async def release(self, id: InstanceId) -> None:
+        if (worker := self.all.get(id)) is not None:
+            await worker.stop()
+            with suppress(OSError):
+                (self._house.links / id).rmdir()
+
+    async def forget(self, id: InstanceId) -> None:
+        await self.release(id)
+        if id in self.all and self.all[id].at_rest:
+            del self.all[id]
+
+    def statuses(self) -> dict[str, Mapping[str, Any]]:
+        """One that ends with its pack was stopped by no person: it begins again with it."""
+        told = {id: worker.status for id, worker in self.all.items()}
+        for id in self._closing:
+            told[id] = replace(told[id], state=UnitState.DEACTIVATING)
+        return {id: asdict(status) for id, status in told.items()}
+
+    async def stop(self) -> bool:
+        """All of them; whether each ended in order. Their folders stay, as the run folder of a unit
+        that is restarted."""
+        self._closing = set(self.running())
+        workers = list(self.all.values())
+        await asyncio.gather(*(worker.stop() for worker in workers))
+        return all(worker.status.result == "success" for worker in workers)
+
+    def _worker(self, id: InstanceId) -> Worker:
+        if id not in self.all:
+            limits = Limits(watchdog=self._house.watchdog or math.inf, stop_timeout=35.0)
+            self.all[id] = Worker(id, limits, partial(MemberRun, self._house), self._note)
+        return self.all[id]
+
+    def _note(self) -> None:
+        if self._told is None:
+            self._told = asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._told = None
+        self._changed()
+
 
 THREADS = 32
 """A disk that hangs for one session leaves threads for the others."""

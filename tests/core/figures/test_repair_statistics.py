@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from agent.core.figures.repair_statistics import (
+from agent.core.figures import (
     RepairStatistics,
     note_repair,
 )

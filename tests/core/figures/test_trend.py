@@ -6,7 +6,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.figures.trend import POINTS, Trends, note_due, open_trends, read_trend
+from agent.core.figures import POINTS, Trends, note_due, open_trends, read_trend
 from agent.core.model import InstanceId
 
 A, B = InstanceId("a"), InstanceId("b")

@@ -2,7 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.findings.crypto import judge_crypto
+from agent.core.findings.crypto import (
+    CryptoPolicy,
+    CryptoWindow,
+    judge_crypto,
+    note_error,
+    note_message,
+    note_regenerated,
+    note_step,
+)
 from agent.core.findings.crypto_patterns import (
     PATTERNS,
     CryptoFinding,
@@ -12,14 +20,6 @@ from agent.core.findings.crypto_patterns import (
     peer_in,
     read_line,
     read_log_line,
-)
-from agent.core.findings.crypto_window import (
-    CryptoPolicy,
-    CryptoWindow,
-    note_error,
-    note_message,
-    note_regenerated,
-    note_step,
 )
 from agent.core.model import Health
 

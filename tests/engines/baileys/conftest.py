@@ -12,7 +12,7 @@ import pytest
 
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.baileys.engine import BaileysEngine, open_engine
-from agent.engines.baileys.packages import LOADER, LOADER_TEXT, MARK, packages_folder
+from agent.engines.baileys.node import LOADER, LOADER_TEXT, MARK, packages_folder
 from agent.engines.base import KeepsNothing
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not

@@ -14,8 +14,7 @@ from agent.core.words import ConnectionStatus
 from agent.engines.baileys import client_life
 from agent.engines.baileys.client import Client
 from agent.engines.baileys.fetch import main as fetch
-from agent.engines.baileys.node import find_node
-from agent.engines.baileys.packages import find_packages
+from agent.engines.baileys.node import find_node, find_packages
 from agent.errors import ConfigError, EngineError
 from tests.conftest import Eventually
 from tests.engines.baileys.conftest import Bench

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.baileys.node import find_node
-from agent.engines.baileys.packages import find_packages
+from agent.engines.baileys.node import find_node, find_packages
 from agent.engines.baileys.peer_keys import unreadable_record
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 

@@ -13,9 +13,18 @@ from typing import Any
 import pytest
 
 from agent.core.reasons import reason_of
-from agent.engines.baileys.creds import CREDS, fixed_mark, key_fault, public_of
-from agent.engines.baileys.files import check_login, lost_store
-from agent.engines.baileys.login_note import NOTE, note_login, read_mark, read_version
+from agent.engines.baileys.files import (
+    CREDS,
+    NOTE,
+    check_login,
+    fixed_mark,
+    key_fault,
+    lost_store,
+    note_login,
+    public_of,
+    read_mark,
+    read_version,
+)
 from agent.errors import EngineError
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, Bench
 

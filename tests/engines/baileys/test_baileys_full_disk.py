@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.baileys.node import find_node
-from agent.engines.baileys.packages import find_packages
+from agent.engines.baileys.node import find_node, find_packages
 from tests.engines.baileys.conftest import ACCOUNT, Bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.baileys.creds import CREDS
+from agent.engines.baileys.files import CREDS
 from agent.engines.baileys.pack import SharedNode
 from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import NAME, PEER, Bench

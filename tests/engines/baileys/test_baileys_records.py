@@ -3,8 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from agent.engines.baileys.node import find_node
-from agent.engines.baileys.packages import find_packages
+from agent.engines.baileys.node import find_node, find_packages
 
 HERE = Path(__file__).parent
 

@@ -12,8 +12,7 @@ import pytest
 
 from agent.core.words import SessionFiles
 from agent.engines.baileys import client_life
-from agent.engines.baileys.node import find_node
-from agent.engines.baileys.packages import CLIENT
+from agent.engines.baileys.node import CLIENT, find_node
 from agent.errors import EngineError
 from agent.vault.check import inspect
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench

@@ -12,9 +12,9 @@ from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
     find_command,
     own_environment,
+    read_environment_file,
     refuse_other_user,
 )
-from agent.engines.program.environment_file import read_environment_file
 from agent.engines.program.output import Output
 from agent.engines.program.state import ProgramState
 from agent.errors import EngineError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.web.browser.arguments import find_browser
+from agent.engines.web.browser.process import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from tests.engines.web.bench import ROOT, Bench

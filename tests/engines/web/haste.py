@@ -2,10 +2,10 @@
 
 import signal
 
-from agent.engines.web import document, session, states
+from agent.engines.web import session, states, view
 
 SHORT = 4.0
-_MODULES = {"SLOW_INJECTION": states, "SILENT": document, "LOAD": session}
+_MODULES = {"SLOW_INJECTION": states, "SILENT": view, "LOAD": session}
 
 
 def hurry(*names: str) -> None:

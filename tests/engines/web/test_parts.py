@@ -13,20 +13,22 @@ from typing import Any
 import pytest
 
 from agent.engines.web import bundle, fetch
-from agent.engines.web.browser.arguments import command_line, find_browser
+from agent.engines.web.browser.process import command_line, find_browser
 from agent.engines.web.files import profile_path
-from agent.engines.web.profile.folder import Lock, prepare_profile, read_lock
-from agent.engines.web.profile.notes import (
+from agent.engines.web.profile import (
+    Lock,
     Note,
     keep_page,
+    prepare_profile,
+    read_lock,
     read_note,
     read_page,
     write_note,
 )
-from agent.engines.web.record import Record
 from agent.engines.web.settings import read_settings
+from agent.engines.web.starts import Record
 from agent.errors import ConfigError, EngineError, Refused
-from agent.moving.folders import refuse_open
+from agent.moving.sources import refuse_open
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.engines.web.browser.arguments import find_browser
-from agent.engines.web.browser.page import Page
-from agent.engines.web.browser.process import Browser
-from agent.engines.web.browser.scripts import page_script
+from agent.engines.web.browser.page import Page, page_script
+from agent.engines.web.browser.process import Browser, find_browser
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.intake import is_record
 from agent.messages.record import LONGEST, OWN, clean, encode

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import ConnectionStatus
-from agent.engines.web.save_pairing import holds_mark
+from agent.engines.web.session import holds_mark
 from tests.engines.web.bench import ACCOUNT, Bench
 from tests.standin.web.stand_in import StandIn
 

@@ -6,7 +6,7 @@ import sys
 
 from agent.core.model import InstanceId
 from agent.host import units
-from agent.host.machine.process_tree import UNSEEN
+from agent.host.machine.processes import UNSEEN
 from agent.host.machine.resources import measure
 
 ME = InstanceId("me")

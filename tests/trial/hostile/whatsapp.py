@@ -17,7 +17,7 @@ import pytest
 from agent.core.words import UNPAIRING
 from agent.engines.catalog import file_rules
 from agent.errors import WaError
-from agent.link.heard import read_workers
+from agent.link.client import read_workers
 from agent.link.wire import encode
 from tests.engines.baileys.conftest import ACCOUNT, Bench, make_cache
 from tests.lacking import lacks

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import InvalidRequest, TooLarge, VaultError, WaError
 from agent.vault.archives.pack import export_snapshot
-from agent.vault.archives.unpack import unpack
-from agent.vault.archives.untar import Limits, read_members
-from agent.vault.copies.manifest import parse_manifest
-from agent.vault.copies.staging import put_in_place
+from agent.vault.archives.unpack import Limits, read_members, unpack
+from agent.vault.copies.restore import put_in_place
+from agent.vault.copies.snapshots import parse_manifest
 from agent.vault.copies.take import take_snapshot
 from agent.vault.identity import Identity, read_identity
 from tests.vault.conftest import contents, sandbox_file

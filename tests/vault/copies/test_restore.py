@@ -10,9 +10,8 @@ import pytest
 from agent.core.model import InstanceId, SessionFiles
 from agent.errors import Refused, VaultError
 from agent.vault.check import inspect
-from agent.vault.copies.restore import refuse_roll_back, restore_snapshot
+from agent.vault.copies.restore import put_in_place, refuse_roll_back, restore_snapshot, staged
 from agent.vault.copies.snapshots import find_snapshot, newest_good
-from agent.vault.copies.staging import put_in_place, staged
 from agent.vault.copies.take import take_snapshot
 from agent.vault.identity import Identity, create, read_identity
 from agent.vault.trash import list_trash, restore_trash, retire
@@ -116,7 +115,7 @@ def test_when_the_last_rename_fails_the_old_session_comes_back(
     def fail(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("agent.vault.copies.staging._move_in", fail)
+    monkeypatch.setattr("agent.vault.copies.restore._move_in", fail)
     with pytest.raises(VaultError, match="Input/output"):
         restore_snapshot(root, sales, taken, "")
     assert contents(session) == changed

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from agent import VERSION
-from agent.core.event_json import show_event
 from agent.core.model import InstanceId
+from agent.core.view import show_event
 from agent.webhooks.post import Parcel, RequestLine
 from agent.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually

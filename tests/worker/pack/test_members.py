@@ -18,7 +18,7 @@ from agent.link.client import Link, Listener
 from agent.worker.identity import lock_held
 from agent.worker.pack import member as member_module
 from agent.worker.pack.member import House
-from agent.worker.pack.members import Members
+from agent.worker.pack.run import Members
 from agent.worker.pack.tasks import follow_tasks
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agent.core.words import Happening
 from agent.engines.base import Reporter
 from agent.engines.sandbox.chat.records import ack, chat_of, new_id, own_message, record_of
-from agent.engines.sandbox.chat.said_files import SaidFiles
-from agent.engines.sandbox.chat.uploads import Uploads
+from agent.engines.sandbox.chat.said_files import SaidFiles, Uploads
 from agent.engines.sandbox.server import Server
 from agent.errors import EngineError, InvalidRequest
 

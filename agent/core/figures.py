@@ -1,0 +1,433 @@
+"""How long things took, as histograms: how many up to each bound, and the sum. One set for all
+sessions together, for one per session would be ten series times a thousand."""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent.core.model import InstanceId
+from agent.core.reasons import Permanence, reason_of, reasons_table
+from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair
+from agent.core.words import ConnectionStatus
+
+BOUNDS: Mapping[str, tuple[float, ...]] = {
+    "reconnect": (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
+    "response": (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    "acknowledgement": (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+    "repair": (1, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
+}
+"""Seconds. From lost to connected again; a probe's answer; from sent to acknowledged; a repair."""
+
+
+@dataclass(slots=True)
+class Histogram:
+    bounds: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    """One more than there are bounds: the last counts what took longer."""
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
+
+    def note(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+
+@dataclass(slots=True)
+class Durations:
+    """Counted since the agent's start."""
+
+    histograms: dict[str, Histogram] = field(
+        default_factory=lambda: {name: Histogram(bounds) for name, bounds in BOUNDS.items()}
+    )
+
+    def note(self, what: str, seconds: float) -> None:
+        self.histograms[what].note(max(seconds, 0.0))
+
+
+MOST_AWAITED = 32
+MOST_EARLY = 8
+"""Per session; there may be a thousand."""
+
+
+@dataclass(slots=True)
+class Acknowledgements:
+    """Matches the sending of a message with its acknowledgement, whichever is reported first. Drops
+    the oldest: a phone's own messages are acknowledged, too."""
+
+    sent: dict[str, float] = field(default_factory=dict)
+    early: dict[str, float] = field(default_factory=dict)
+
+    def note_sent(self, id: str, at: float) -> float | None:
+        """Seconds, when its acknowledgement is here already."""
+        if (acknowledged := self.early.pop(id, None)) is not None:
+            return acknowledged - at
+        _put(self.sent, id, at, MOST_AWAITED)
+        return None
+
+    def note_acknowledged(self, id: str, at: float) -> float | None:
+        """Seconds, at the first acknowledgement of a message that the session sent."""
+        if (sent := self.sent.pop(id, None)) is not None:
+            return at - sent
+        _put(self.early, id, at, MOST_EARLY)
+        return None
+
+
+def _put(kept: dict[str, float], id: str, at: float, most: int) -> None:
+    if len(kept) >= most:
+        del kept[next(iter(kept))]
+    kept[id] = at
+
+
+# Counts of checks and repairs: one value per agent, added to and never reset.
+
+
+_HEALED = (Ending.RECOVERED, Ending.CLEANED)
+_FOR_A_PERSON = (Ending.NEEDS_SCAN, Ending.NEEDS_PERSON)
+_UNHEALED = (Ending.GAVE_UP, Ending.NEEDS_SCAN, Ending.NEEDS_PERSON)
+
+
+@dataclass(frozen=True, slots=True)
+class StepTally:
+    done: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RepairStatistics:
+    checked: int = 0
+    check_seconds: float = 0.0
+    repaired: int = 0
+    cleaned: int = 0
+    failed: int = 0
+    repair_seconds: float = 0.0
+    """Of the repairs that healed: from the begin until what helped was done."""
+    steps: Mapping[str, StepTally] = field(default_factory=dict)
+    asked: int = 0
+    """Repairs that an operator asked for, or joined."""
+    needed_person: int = 0
+    """Repairs that ended with something only a person can do."""
+    since_wall: float = 0.0
+    """When the first of them was counted; 0 = not known."""
+
+    @property
+    def interventions(self) -> Mapping[str, int]:
+        return {"asked": self.asked, "needed": self.needed_person}
+
+    @property
+    def mean_check_seconds(self) -> float | None:
+        return self.check_seconds / self.checked if self.checked else None
+
+    @property
+    def mean_time_to_repair(self) -> float | None:
+        healed = self.repaired + self.cleaned
+        return self.repair_seconds / healed if healed else None
+
+    @property
+    def success_rate(self) -> float | None:
+        healed = self.repaired + self.cleaned
+        return healed / (healed + self.failed) if healed + self.failed else None
+
+
+def since(now: RepairStatistics, before: RepairStatistics) -> RepairStatistics:
+    """What was counted after `before`."""
+    return RepairStatistics(
+        checked=now.checked - before.checked,
+        check_seconds=now.check_seconds - before.check_seconds,
+        repaired=now.repaired - before.repaired,
+        cleaned=now.cleaned - before.cleaned,
+        failed=now.failed - before.failed,
+        repair_seconds=now.repair_seconds - before.repair_seconds,
+        steps={
+            kind: StepTally(
+                tally.done - before.steps.get(kind, StepTally()).done,
+                tally.failed - before.steps.get(kind, StepTally()).failed,
+                tally.seconds - before.steps.get(kind, StepTally()).seconds,
+            )
+            for kind, tally in now.steps.items()
+        },
+        asked=now.asked - before.asked,
+        needed_person=now.needed_person - before.needed_person,
+    )
+
+
+def note_check(statistics: RepairStatistics, seconds: float) -> RepairStatistics:
+    return replace(
+        statistics, checked=statistics.checked + 1, check_seconds=statistics.check_seconds + seconds
+    )
+
+
+def note_step(
+    statistics: RepairStatistics, kind: RecoveryKind, ok: bool, seconds: float
+) -> RepairStatistics:
+    before = statistics.steps.get(kind, StepTally())
+    after = StepTally(before.done + ok, before.failed + (not ok), before.seconds + seconds)
+    return replace(statistics, steps={**statistics.steps, kind: after})
+
+
+def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistics:
+    """Count a repair that ended; without a step, or no longer wanted, it repaired nothing."""
+    statistics = replace(
+        statistics,
+        asked=statistics.asked + (repair.goal is not Goal.HEAL),
+        needed_person=statistics.needed_person + (repair.ending in _FOR_A_PERSON),
+    )
+    if repair.ending in _UNHEALED:
+        return replace(statistics, failed=statistics.failed + 1)
+    if repair.ending not in _HEALED:
+        return statistics
+    cleaned = repair.ending is Ending.CLEANED
+    return replace(
+        statistics,
+        repaired=statistics.repaired + (not cleaned),
+        cleaned=statistics.cleaned + cleaned,
+        repair_seconds=statistics.repair_seconds + repair.seconds,
+    )
+
+
+# The figures of a session: each needs a row here and the line that measures it. The worker's
+# answers, the instance's JSON and /metrics are made from these rows.
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number that each answer of a worker to a probe has under this name; a gauge."""
+
+    name: str
+    metric: str
+    meaning: str
+    most: float
+    """A larger, negative or non-numeric value is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How often something happened to a session, by word; a counter with the word as label."""
+
+    name: str
+    metric: str
+    label: str
+    words: tuple[str, ...]
+    """Shown from the start, at zero."""
+    meaning: str
+    shown: str = ""
+    """Its key in the instance's JSON; "" = its name."""
+    other: bool = False
+    """True: words outside of `words` may come; they are one line, `other`."""
+
+
+FIGURES = (
+    Figure("open_fds", "wa_session_open_fds", "Open files of the session's processes.", 1 << 30),
+)
+
+COUNTS = (
+    Count(
+        "reconnects",
+        "wa_session_reconnects_total",
+        "reason",
+        tuple(
+            code
+            for code, *_ in reasons_table()
+            if reason_of(code).permanence not in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
+        ),
+        "Connections regained, by the reason of the loss.",
+        shown="reconnects_by_reason",
+        other=True,
+    ),
+    Count(
+        "restarts",
+        "wa_session_restarts_total",
+        "reason",
+        ("watchdog", "oom", "crash", "agent", "operator"),
+        "Restarts of the worker by cause.",
+        shown="restarts_by_reason",
+    ),
+    Count(
+        "key_regenerations",
+        "wa_session_key_regenerations_total",
+        "result",
+        ("done", "failed"),
+        "Regenerations of peers' keys by result.",
+    ),
+    Count(
+        "cleanups",
+        "wa_session_cleanups_total",
+        "kind",
+        tuple(goal.value for goal in Goal),
+        "Sessions retired for a new QR code, by the goal of the repair.",
+    ),
+)
+
+
+NO_COUNTS: Mapping[str, Mapping[str, int]] = {row.name: {} for row in COUNTS}
+
+
+def read_figures(answer: Mapping[str, Any]) -> dict[str, float]:
+    """The figures in an answer to a probe; impossible values are left out."""
+    figures = {}
+    for row in FIGURES:
+        value = answer.get(row.name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < row.most:
+            figures[row.name] = value
+    return figures
+
+
+def with_zeros(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Each count by name; where all words are known, each word from the start."""
+    return {
+        row.name: {**({} if row.other else dict.fromkeys(row.words, 0)), **counts[row.name]}
+        for row in COUNTS
+    }
+
+
+# How long a session has been in each status, by a clock that never jumps: a counter that shrank
+# with the wall clock would look to Prometheus like one that began at 0.
+
+
+@dataclass(frozen=True, slots=True)
+class StatusTime:
+    """`spent` has the seconds of each status until `entered`; since then it is `status`."""
+
+    status: ConnectionStatus = ConnectionStatus.DISCONNECTED
+    entered: float = 0.0
+    """A moment of the boot clock."""
+    spent: Mapping[ConnectionStatus, float] = field(default_factory=dict)
+
+    def enter(self, status: ConnectionStatus, now: float) -> "StatusTime":
+        if status is self.status:
+            return self
+        return StatusTime(status, now, self.totals(now))
+
+    def totals(self, now: float) -> dict[ConnectionStatus, float]:
+        since = max(now - self.entered, 0.0)
+        return {**self.spent, self.status: self.spent.get(self.status, 0.0) + since}
+
+
+# Memory and messages of each instance over the last hour, day, week and month: the charts of the
+# dashboard. Arrays, not objects: a thousand instances take two megabytes and a half.
+
+
+POINTS = 60
+LATEST = "latest"
+REACHES = {LATEST: 3600.0, "day": 86_400.0, "week": 7 * 86_400.0, "month": 30 * 86_400.0}
+"""Seconds."""
+_KIB = 1024
+_MOST = 0xFFFF_FFFF
+_EARLY = 0.5
+"""Seconds that a point may come before its time: the clock is corrected now and then."""
+
+Seen = Iterable[tuple[InstanceId, int | None, int]]
+"""Of each instance its memory, and its messages since the agent began to count."""
+
+
+class Trend:
+    """One instance's last points, oldest first."""
+
+    __slots__ = ("_counted", "_memory", "_messages")
+
+    def __init__(
+        self, memory: Iterable[int] = (), messages: Iterable[int] = (), counted: int | None = None
+    ) -> None:
+        self._memory = array("I", memory)
+        """KiB; 0 = not known then."""
+        self._messages = array("I", messages)
+        self._counted = counted
+        """As of the newest point; None: the first point measures from itself on."""
+
+    def note(self, memory_bytes: int | None, counted: int) -> None:
+        """`counted`: messages since the agent began; a smaller number was reset to 0 before."""
+        before = counted if self._counted is None else self._counted
+        self._counted = counted
+        _push(self._memory, (memory_bytes or 0) // _KIB)
+        _push(self._messages, counted - before if counted >= before else counted)
+
+    def miss(self, points: int) -> None:
+        """So many moments passed without a look."""
+        for _ in range(points):
+            _push(self._memory, 0)
+            _push(self._messages, 0)
+
+    def memory(self) -> list[int | None]:
+        """Bytes."""
+        return [kib * _KIB or None for kib in self._memory]
+
+    def messages(self) -> list[int]:
+        """Messages in and out between two points."""
+        return self._messages.tolist()
+
+    def packed(self) -> list[Any]:
+        """For JSON; `read_trend` reads it."""
+        return [self._memory.tolist(), self._messages.tolist(), self._counted]
+
+
+def read_trend(raw: Any) -> Trend:
+    """ValueError or TypeError where it is not what `packed` made."""
+    memory, messages, counted = raw
+    if not len(memory) == len(messages) <= POINTS or type(counted) is not int:
+        raise ValueError("it is no line")
+    try:
+        return Trend(memory, messages, counted)
+    except OverflowError as error:
+        raise ValueError("a point is out of range") from error
+
+
+class Trends:
+    """All instances' lines of one reach; they share their moments, `step` seconds apart."""
+
+    def __init__(self, reach: float) -> None:
+        self.step = reach / POINTS
+        self.noted_wall: float | None = None
+        """When the newest points were taken."""
+        self._known: dict[InstanceId, Trend] = {}
+
+    def is_due(self, now_wall: float) -> bool:
+        """Also where the clock was set back."""
+        since = None if self.noted_wall is None else now_wall - self.noted_wall
+        return since is None or not 0 <= since < self.step - _EARLY
+
+    def note(self, seen: Seen, now_wall: float) -> None:
+        """Memory and messages of all instances; deleted ones are forgotten."""
+        before, self._known = self._known, {}
+        missed = self._missed(now_wall)
+        for id, memory_bytes, counted in seen:
+            trend = self._known[id] = before.get(id) or Trend()
+            trend.miss(missed)
+            trend.note(memory_bytes, counted)
+        self.noted_wall = now_wall
+
+    def _missed(self, now_wall: float) -> int:
+        """Moments since the last one, of an agent that did not run or a machine that slept."""
+        since = 0.0 if self.noted_wall is None else now_wall - self.noted_wall
+        return min(max(round(since / self.step) - 1, 0), POINTS)
+
+    def of(self, id: InstanceId) -> Trend | None:
+        return self._known.get(id)
+
+    def bring_back(self, id: InstanceId, trend: Trend, noted_wall: float) -> None:
+        """What an earlier agent noted; its instances shared that moment."""
+        self._known[id] = trend
+        self.noted_wall = noted_wall
+
+
+AllTrends = Mapping[str, Trends]
+"""By the word for their reach, the latest ones first."""
+
+
+def open_trends() -> AllTrends:
+    return {word: Trends(reach) for word, reach in REACHES.items()}
+
+
+def note_due(trends: AllTrends, seen: Callable[[], Seen], now_wall: float) -> None:
+    for one in trends.values():
+        if one.is_due(now_wall):
+            one.note(seen(), now_wall)
+
+
+def _push(points: "array[int]", value: int) -> None:
+    points.append(min(value, _MOST))
+    if len(points) > POINTS:
+        del points[0]

@@ -1,1 +1,0 @@
-"""Counts and measurements: of a session, of repairs, over time."""

@@ -1,1 +1,0 @@
-"""A web session's folder: the profile of the browser, and the notes of the engine."""
