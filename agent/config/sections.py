@@ -102,7 +102,7 @@ class ApiSection:
 @dataclass(frozen=True, slots=True)
 class HeartbeatSection:
     url: str = setting(
-        "", 'gets a GET each minute while passes complete in time; "" = no heartbeat', secret=True,
+        "", 'gets a GET each minute while passes complete in time', credentials=True,
         check=lambda url: "" if re.match("https?://.|$", url) else "it must begin with http(s)://",
     )  # fmt: skip
 

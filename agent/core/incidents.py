@@ -28,8 +28,11 @@ class IncidentPolicy:
     """Seconds within which lost connections are one network outage."""
     outage_share: float = 0.3
     """Share of the connections that must be lost for an outage."""
-    canary_first: float = 5.0
-    """Seconds until the first canary tries; doubles with each canary that fails."""
+    canary_first: float = setting(
+        5.0,
+        "seconds until the first canary instance tries; doubles with each canary that fails",
+        low=0.1,
+    )
     canary_longest: float = 180.0
     """Seconds that the wait for the next canary may reach in an incident."""
     outage_longest: float = 20.0

@@ -154,7 +154,7 @@ def test_an_upgrade_drops_no_session_and_no_request(
 def adds_a_step_to_the_schema(tree: Path) -> None:
     edit(tree / "DEBIAN/preinst", r'known="1"', 'known="2"')
     edit(
-        program(tree) / "store/opening.py",
+        program(tree) / "store/database.py",
         r"(?m)^    \),\n\)",
         '    ),\n    ("later", "create table later (x)"),\n)',
     )

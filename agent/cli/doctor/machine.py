@@ -103,8 +103,10 @@ def unit_files(_: Installation) -> Iterator[Finding]:
     rows = show_units("Id,LoadState,LoadError", names)
     for row in rows:
         if (state := row.get("LoadState", "")) != "loaded":
-            cure = f"systemctl unmask {row['Id']}" if state == "masked" else ""
-            yield wrong(f"{row['Id']}: {state} {row.get('LoadError', '')}".rstrip(), cure)
+            unit = row["Id"].replace("@x.", "@.")
+            cure = f"systemctl unmask {unit}" if state == "masked" else ""
+            why = row.get("LoadError", "") if state != "not-found" else ""
+            yield wrong(f"{unit}: {state} {why}".rstrip(), cure)
     if not rows:
         yield note("cannot be checked: no systemd answers", "run it where systemd runs")
     elif all(row.get("LoadState") == "loaded" for row in rows):

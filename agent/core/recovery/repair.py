@@ -28,7 +28,8 @@ class RecoveryPolicy:
     rounds: int = setting(
         3, "rounds through the steps of a repair before it may give up a pairing", low=1
     )
-    round_pause: float = setting(1800.0, "seconds between two rounds of a repair", low=1)
+    round_pause: float = 1800.0
+    """Seconds between two rounds of a repair."""
     unpaired_pause: float = 30.0
     """Seconds between the first two rounds of a session without a pairing; doubles each time, up to
     round_pause."""
