@@ -71,7 +71,8 @@ class HostContract:
     async def test_f12_a_crash_loop_ends_as_start_limit_hit_until_reset(
         self, host: Host, eventually: Eventually
     ) -> None:
-        with pytest.raises(HostError, match=r"cannot start .*exit7.*exit-code.* 7"):
+        # systemd may have begun the next try, and forgotten how this one ended, before it is asked.
+        with pytest.raises(HostError, match=r"cannot start .*exit7"):
             await host.start(FAILING)
 
         async def given_up() -> tuple[UnitState, int]:
@@ -79,11 +80,12 @@ class HostContract:
             return status.state, status.restarts
 
         await eventually(given_up, (UnitState.FAILED, self.BURST))
+        assert (await host.status(FAILING)).exit_status == 7
         with pytest.raises(HostError):
             await host.start(FAILING)
         await host.reset_failed(FAILING)
         assert (await host.status(FAILING)).state is UnitState.INACTIVE
-        with pytest.raises(HostError, match="exit-code"):
+        with pytest.raises(HostError):
             await host.start(FAILING)
 
     async def test_f13_a_configuration_error_is_not_restarted(self, host: Host) -> None:
