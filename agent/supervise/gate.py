@@ -1,8 +1,8 @@
 """The gate before each login: may this session start, and if not why, in which order, in which
 words, and when to ask again.
 
-The order: its server, its address, the incident that it is in, room on this machine, its turn in
-the queue with the budget of logins, its server's circuit.
+The order: the session's server, its address, its incident, room on this machine, a turn in the
+queue with the budget of logins, the trial of the server's circuit.
 """
 
 import random
@@ -145,7 +145,7 @@ class Gate:
         return held or self._turn(facts, plan) or self._circuit(facts)
 
     def away(self, facts: Facts) -> str:
-        """Of the backend and the address that it needs, the one that is not there."""
+        """The reason while its backend or its address is not there; "" = both are."""
         return self.backends.wait_reason(facts) or self.reaching.wait_reason(facts)
 
     def note_wait(self, facts: Facts) -> None:
@@ -161,7 +161,7 @@ class Gate:
             self._take_back(facts.id)
 
     def note_claim(self, facts: Facts) -> None:
-        """What its worker reports may show that the heavy part of its start is over."""
+        """A claim may show that the heavy part of its start is over."""
         claim = None if facts.run.claim is None else facts.run.claim.claim
         if claim is not None and is_light(claim):
             self.queues.is_light(facts.id)
@@ -183,7 +183,7 @@ class Gate:
         self.reaching.forget(id)
 
     def _others(self, facts: Facts) -> Wait | None:
-        """Its server, its address, the incident that it is in."""
+        """The server, the address, the incident that hold it."""
         if not (reason := self.away(facts) or self.incidents.wait_reason(facts)):
             return None
         numbers = ""
