@@ -80,7 +80,7 @@ class Counters:
 
 @dataclass(slots=True)
 class RunFacts:
-    """What is known of its worker's present run; replaced as a whole when the next run begins."""
+    """Facts of the worker's present run; replaced as a whole when the next run begins."""
 
     linked_since: float | None = None
     next_attach: float = 0.0
@@ -93,7 +93,7 @@ class RunFacts:
     """The counts of session_figures, as its worker told them last."""
     memory_history: MemoryHistory = field(default_factory=MemoryHistory)
     folder_lost: str = ""
-    """What became of its folder under its live worker; "" = it is in its place."""
+    """Why the folder is not in its place under a live worker; "" = it is."""
     folder_deleted: bool = False
     """The session's files are gone from the disk: its worker has the only copy."""
     files_looked_at: ProbeFact | None = None
@@ -106,7 +106,7 @@ class FolderFacts:
 
     files: SessionFiles = SessionFiles.UNPAIRED
     problem: str = ""
-    """What prevents reading them; "" = nothing."""
+    """Why they cannot be read; "" = they can."""
     away_since: float | None = None
     """Since when each look has found its folder away or unreadable."""
     disk_problem: str = ""
@@ -163,7 +163,7 @@ class SavedFacts:
     """What is on the disk."""
 
     identity: Identity | None = None
-    """What its identity file says; None = not read or written yet."""
+    """Content of the identity file; None = not read or written yet."""
     identity_behind: bool = False
     """The record is newer than the identity file."""
     instance: Instance | None = None

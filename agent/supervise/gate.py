@@ -1,8 +1,8 @@
 """The gate before each login: may this session start, and if not why, in which order, in which
 words, and when to ask again.
 
-The order: its server, its address, the incident that it is in, room on this machine, its turn in
-the queue with the budget of logins, its server's circuit.
+The order: the session's server, its address, its incident, room on this machine, a turn in the
+queue with the budget of logins, the trial of the server's circuit.
 """
 
 import random
@@ -133,25 +133,19 @@ class Gate:
         """None: go. Without a plan: what holds the session, whatever it would do. A plan that logs
         in takes its turn and has it until `settled`. An operator's order waits for no turn, and a
         step of a repair for no incident: the ladder has asked for that."""
-        if plan is not None and not _logs_in(facts, plan):
+        if plan is None:
+            return self._others(facts) or self._room(facts)
+        if not _logs_in(facts, plan):
             return None
-        now, steps = boot_now(), plan is not None and plan.repair
-        if plan is None or not plan.ordered:
-            if not steps and (reason := self.away(facts) or self.incidents.wait_reason(facts)):
-                return Wait(reason, self._numbers(facts, reason), now + ASK_AGAIN)
-            if lack := self._lack(facts):
-                reason = "disk_full" if facts.folder.disk_problem else MEMORY_FULL
-                return Wait(reason, lack, now + ASK_AGAIN)
-            if plan is not None and (again := self._take_turn(facts, plan, now)) is not None:
-                return Wait(WAITS_TURN, again=again)
-        if plan is not None and not steps and not self.backends.may_begin(facts):
-            self.queues.settled(facts.id)  # it got its turn and cannot use it
-            self.queues.no_login(now)
-            return Wait("backend_circuit", again=now + RETRY_HELD)
-        return None
+        if plan.repair:
+            return self._room(facts) or self._turn(facts, plan)
+        if plan.ordered:
+            return self._circuit(facts)
+        held = self._others(facts) or self._room(facts)
+        return held or self._turn(facts, plan) or self._circuit(facts)
 
     def away(self, facts: Facts) -> str:
-        """Of the backend and the address that it needs, the one that is not there."""
+        """The reason while its backend or its address is not there; "" = both are."""
         return self.backends.wait_reason(facts) or self.reaching.wait_reason(facts)
 
     def note_wait(self, facts: Facts) -> None:
@@ -167,7 +161,7 @@ class Gate:
             self._take_back(facts.id)
 
     def note_claim(self, facts: Facts) -> None:
-        """What its worker reports may show that the heavy part of its start is over."""
+        """A claim may show that the heavy part of its start is over."""
         claim = None if facts.run.claim is None else facts.run.claim.claim
         if claim is not None and is_light(claim):
             self.queues.is_light(facts.id)
@@ -188,39 +182,53 @@ class Gate:
         self._take_back(id)
         self.reaching.forget(id)
 
-    def _numbers(self, facts: Facts, reason: str) -> str:
-        """The reason with its numbers; "" = WAIT_SENTENCES says enough."""
+    def _others(self, facts: Facts) -> Wait | None:
+        """The server, the address, the incident that hold it."""
+        if not (reason := self.away(facts) or self.incidents.wait_reason(facts)):
+            return None
+        numbers = ""
         if reason == UNREACHABLE:
-            return self.reaching.sentence(facts)
-        return self.backends.why_away(facts) if reason in (BACKEND_DOWN, BACKEND_UNCHECKED) else ""
+            numbers = self.reaching.sentence(facts)
+        elif reason in (BACKEND_DOWN, BACKEND_UNCHECKED):
+            numbers = self.backends.why_away(facts)
+        return Wait(reason, numbers, boot_now() + ASK_AGAIN)
 
-    def _lack(self, facts: Facts) -> str:
-        """Why no worker of it fits on this machine now; "" where it fits, runs, or is not to."""
-        if facts.unit.runs or facts.instance.backend or not self.incidents.wanted(facts):
-            return ""
-        if facts.id in self._promised:
-            return ""
-        lack = facts.folder.disk_problem or lacks_room(
-            self._sum,
-            len(self._promised),
-            self.settings.memory_limit(facts),
-            self.settings.memory_budget(),
+    def _room(self, facts: Facts) -> Wait | None:
+        """A worker that runs keeps its room, and one that was promised room has it."""
+        runs = facts.unit.runs or facts.id in self._promised
+        if runs or facts.instance.backend or not self.incidents.wanted(facts):
+            return None
+        settings, disk = self.settings, facts.folder.disk_problem
+        limit, budget = settings.memory_limit(facts), settings.memory_budget()
+        lack = disk or lacks_room(self._sum, len(self._promised), limit, budget)
+        if not lack:
+            return None
+        self._lacking.setdefault(facts.id)
+        return Wait("disk_full" if disk else MEMORY_FULL, lack, boot_now() + ASK_AGAIN)
+
+    def _turn(self, facts: Facts, plan: Plan) -> Wait | None:
+        """A good look at its address, an answer of its server, its turn in the queue."""
+        now, lane = boot_now(), facts.instance.backend
+        again = (
+            self.reaching.ask(facts, now)
+            or self.backends.ask(facts, now)
+            or self.queues.ask(facts.id, now, reconnects=not plan.starts, lane=lane)
         )
-        if lack:
-            self._lacking.setdefault(facts.id)
-        return lack
-
-    def _take_turn(self, facts: Facts, plan: Plan, now: float) -> float | None:
-        look = self.reaching.ask(facts, now) or self.backends.ask(facts, now)
-        if look is not None:
-            return look
-        lane = facts.instance.backend
-        again = self.queues.ask(facts.id, now, reconnects=not plan.starts, lane=lane)
-        if again is None and not facts.unit.runs:
+        if again is not None:
+            return Wait(WAITS_TURN, again=again)
+        if not facts.unit.runs:
             # At once, or two sessions that are looked at side by side would both find the last
             # room.
             self.promise(facts)
-        return again
+        return None
+
+    def _circuit(self, facts: Facts) -> Wait | None:
+        """A half-open circuit of its server lets one session begin."""
+        if self.backends.may_begin(facts):
+            return None
+        self.queues.settled(facts.id)  # it got its turn and cannot use it
+        self.queues.no_login(boot_now())
+        return Wait("backend_circuit", again=boot_now() + RETRY_HELD)
 
     def _take_back(self, id: InstanceId) -> None:
         if id in self._promised:

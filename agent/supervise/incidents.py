@@ -46,7 +46,7 @@ class _Group:
     failures: deque[Failure] = field(default_factory=deque)
     successes: deque[float] = field(default_factory=lambda: deque(maxlen=100))
     failing: dict[InstanceId, tuple[str, float]] = field(default_factory=dict)
-    """Its failing sessions, the reason of each and when it was last seen."""
+    """Failing sessions: the reason of each and when it was last seen."""
     released_wall: float = 0.0
 
 
@@ -62,7 +62,7 @@ class Incidents:
     wanted: Callable[[Facts], bool]
     out_of_reach: Callable[[Facts], bool]
     way_out: Callable[[Facts], str | None]
-    """What it goes out by; None = not known, so no other session is known to go out the same."""
+    """The way by which a session goes out; None = not known, so no other one goes out the same."""
     reconnect: Callable[[], ReconnectPolicy]
     active: dict[str, Incident] = field(init=False, default_factory=dict)
     _groups: dict[str, _Group] = field(init=False, default_factory=dict)
@@ -205,7 +205,7 @@ class Incidents:
         return "" if reason_of(facts.record.reason).unpairs else incident.wait_reason
 
     def has(self, facts: Facts) -> bool:
-        """Whether it is a member of an incident that goes on."""
+        """True if it is a member of an incident that goes on."""
         incident = self.active.get(group_of(facts))
         return incident is not None and facts.id in incident.members
 

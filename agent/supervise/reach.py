@@ -264,7 +264,7 @@ class Reaching:
         self.on_route()
 
     def _wants(self, its: Facts) -> bool:
-        """Whether it should run, is not connected, and may try by itself."""
+        """True if it should run, is not connected, and may try by itself."""
         record = its.record
         able = not (its.gone or record.status == "CONNECTED" or reason_of(record.reason).hopeless)
         return able and its.desired(self.boot_id()).should_run

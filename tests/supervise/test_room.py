@@ -23,14 +23,9 @@ def facts(name: str, engine: str = "web", **settings: object) -> Facts:
     return Facts(Instance(InstanceId(name), engine, True, settings), SessionRecord())
 
 
-class Nothing(SimpleNamespace):
+def nothing(**more: object) -> SimpleNamespace:
     """Holds no session."""
-
-    def wait_reason(self, one: Facts) -> str:
-        return ""
-
-    def ask(self, one: Facts, now: float) -> None:
-        return None
+    return SimpleNamespace(wait_reason=lambda _: "", ask=lambda *_: None, **more)
 
 
 class House:
@@ -49,9 +44,9 @@ class House:
                 remote_start_policy=lambda: rules,
                 machine_is_idle=lambda: True,
             ),
-            backends=Nothing(may_begin=lambda _: True),
-            reaching=Nothing(forget=lambda _: None),
-            incidents=Nothing(wanted=lambda one: one.instance.enabled),
+            backends=nothing(may_begin=lambda _: True),
+            reaching=nothing(forget=lambda _: None),
+            incidents=nothing(wanted=lambda one: one.instance.enabled),
             wake=self.woken.append,
         )
 
@@ -157,3 +152,15 @@ def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, back
     decision = Decision(kind, "so", proof=Proof(Ground.NO_PAIRING))
     plan = plan_step(decision, remote=bool(backend))
     assert (house.gate.ask(one, plan) is not None) is waits
+
+
+def test_the_first_of_several_reasons_is_told_and_a_repair_waits_for_no_incident(house):
+    one, house.budget = facts("one"), 1
+    assert house.waits_for(one) == "memory_full"
+    house.gate.incidents.wait_reason = lambda _: "incident"
+    assert house.waits_for(one) == house.gate.ask(one, START).reason == "incident"
+    house.gate.backends.wait_reason = lambda _: "backend_missing"
+    assert house.waits_for(one) == "backend_missing"
+    one.unit = RUNS
+    for how in ({"repair": True}, {"ordered": True}):
+        assert house.gate.ask(one, Plan("restart", (ActionKind.RESTART,), "so", **how)) is None

@@ -19,20 +19,9 @@ from agent.supervise.facts import Facts, Wait
 from agent.supervise.settings import Settings
 from agent.supervise.views import ViewSources, view_of
 
-
-class AnyHost:
-    def boot_id(self) -> str:
-        return "boot-1"
-
-
-class NobodyWaits:
-    def before(self, id: InstanceId) -> None:
-        return None
-
-
 SOURCES = ViewSources(
-    AnyHost(),  # type: ignore[arg-type]
-    SimpleNamespace(queues=NobodyWaits()),  # type: ignore[arg-type]
+    SimpleNamespace(boot_id=lambda: "boot-1"),  # type: ignore[arg-type]
+    SimpleNamespace(queues=SimpleNamespace(before=lambda _: None)),  # type: ignore[arg-type]
     Settings(Config()),
     lambda facts: False,
     lambda backend: f"{backend} 2.3.7",

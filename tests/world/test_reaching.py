@@ -45,6 +45,8 @@ def test_a_try_needs_a_fresh_look() -> None:
     assert [ask(reach, now) for now in (5.0, 5.1)] == ["try", "look"]
     reach.connected(100.0)
     assert ask(reach, 104.0) == "try", "a connection is as good"
+    reach.failed("connection_lost", 104.0)
+    assert ask(reach, 104.0) == "look"
 
 
 def test_while_the_looks_fail_no_session_tries_and_the_first_good_look_frees_all() -> None:
@@ -52,12 +54,6 @@ def test_while_the_looks_fail_no_session_tries_and_the_first_good_look_frees_all
     assert (reach.away, reach.cause, ask(reach, 101.0)) == (True, REFUSED, "wait")
     reach.look_was_good(130.0)
     assert (reach.away, reach.back_at, reach.cause, ask(reach, 130.0)) == (False, 130.0, "", "try")
-
-
-def test_a_lost_connection_asks_for_a_new_look() -> None:
-    reach = made()
-    reach.failed("connection_lost", 1.0)
-    assert ask(reach, 1.0) == "look"
 
 
 def test_where_looks_see_nothing_they_are_ignored_once_a_session_connects() -> None:

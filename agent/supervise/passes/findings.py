@@ -43,7 +43,7 @@ def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
 
 
 def reads_messages(facts: Facts, policy: CryptoPolicy) -> bool:
-    """Whether it read a message within the window, or its engine does not tell."""
+    """True if it read a message within the window, or its engine does not tell."""
     if not entry_of(facts.instance.engine).counts_messages:
         return True
     return bool(forget_old(facts.crypto, policy, boot_now()).messages)
@@ -138,7 +138,7 @@ class Findings:
     def _note_readable(
         self, facts: Facts, senders: Iterable[Sender], now: float, count: int = 1
     ) -> None:
-        """Of a sender that its engine names it proves that the keys fit again."""
+        """A message that was read proves that the keys of its sender fit again."""
         policy = self.settings.config.crypto
         for *peers, group in senders:
             facts.crypto = note_message(

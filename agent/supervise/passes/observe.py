@@ -78,7 +78,7 @@ FIRST_WORDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """What observing needs from the rest of supervision."""
+    """The parts of supervision that observing needs."""
 
     host: Seats
     session_root: Path
@@ -306,11 +306,11 @@ def _object(raw: object) -> Mapping[str, Any]:
 # itself, the newest snapshot takes the folder's place.
 
 Inodes = Mapping[str, int]
-"""Of an instance's folder and of the session in it, as far as they exist."""
+"""Inodes of an instance's folder and of the session in it, as far as they exist."""
 
 
 def inodes_of(folder: Path) -> Inodes:
-    """Of the entries at an instance's path now; missing ones are left out."""
+    """Inodes of the entries at an instance's path now; missing ones are left out."""
     inodes = {}
     for name, path in (("folder", folder), ("session", folder / SESSION)):
         with contextlib.suppress(OSError):

@@ -83,7 +83,7 @@ NO_EFFECT = "no_effect"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a repair wants now: a plan with the repair's states, or nothing before `again`."""
+    """The next step of a repair: a plan with the repair's states, or nothing before `again`."""
 
     plan: Plan | None = None
     begun: Repair | None = None

@@ -42,7 +42,7 @@ def must_be_paired(facts: Facts, doing: str) -> None:
 
 
 def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str) -> Consent:
-    """What the caller confirmed. `confirmed`: that a pairing may end; `passkey`: the id, where it
+    """The caller's word. `confirmed`: that a pairing may end; `passkey`: the id, where it
     may be lost for good."""
     id = facts.id
     if not confirmed and has_pairing(facts):

@@ -98,7 +98,7 @@ class RepairResult:
     recovered: bool
     ending: str
     sentence: str = ""
-    """What still is wrong; "" where it is well."""
+    """The trouble that is left; "" where it is well."""
 
 
 class Repairs:
@@ -213,8 +213,8 @@ class Repairs:
         refuse_away(facts)
 
     def waits_in_vain(self, facts: Facts, asked_at: float) -> bool:
-        """Its server shows no code, although the repair of it, or of another member of its
-        incident, renewed it since `asked_at`."""
+        """True if its server shows no code, although the repair of it, or of another member of
+        its incident, renewed it since `asked_at`."""
         if not shows_no_code(facts):
             return False
         members = (facts, *self._incidents.fellows(facts))
