@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from agent.backends.circuit import Circuit
 from agent.backends.http import ServerDown
-from agent.backends.server import ServerApi
+from agent.backends.server import ServerApi, ServerSession
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.breaker import BreakerPolicy, BreakerState
@@ -277,7 +277,7 @@ class Backend:
                     self.leave(seat.id)
             async with asyncio.TaskGroup() as group:
                 lists = group.create_task(self._read_lists(api), name=f"lists of {self.name}")
-                looks = group.create_task(self._look_around(api), name=f"looks at {self.name}")
+                looks = group.create_task(self._look_around(), name=f"looks at {self.name}")
                 while self.secret is declared:
                     self.news.clear()
                     self.judge()
@@ -389,7 +389,7 @@ class Backend:
             asking, self.asking = self.asking, set()
             self._wake(asking)
 
-    async def _look_around(self, api: ServerApi) -> None:
+    async def _look_around(self) -> None:
         """Rounds of looks, each in a task of its own: one that hangs delays no other. A round that
         begins early has only the sessions that were just held or acted on."""
         next_round = boot_now()
@@ -398,8 +398,8 @@ class Backend:
             early = boot_now() < next_round
             next_round = next_round if early else boot_now() + EVERY
             if self.up:
-                due = set(api.due())
-                seats = [seat for seat in self.seats.values() if seat.remote in due]
+                every = self.seats.values()
+                seats = [it for it in every if it.session is not None and it.session.is_due]
                 # Those without a proof first: the others are looked at as they opened lately.
                 for seat in sorted(seats, key=lambda it: (it.is_proved, it.looked)):
                     if seat not in self._looks and not (early and seat.looked):
@@ -487,7 +487,9 @@ class Backend:
         if (holder := self._seat_of(remote)) is not None:
             cause = f"{holder.id} watches it"
             raise Refused(f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken")
-        await self.api.hold(remote, adopted=adopted, paired=record.paired, account=record.account)
+        seat.session = await self.api.hold(
+            remote, adopted=adopted, paired=record.paired, account=record.account
+        )
         seat.remote, seat.owner = remote, record.account
         self.look_soon.set()
 
@@ -581,8 +583,10 @@ class Seat:
     backend: Backend
     id: InstanceId
     run: str
+    session: ServerSession | None = None
+    """None: it is not held yet."""
     remote: str = ""
-    """The server's name of it; "" = it is not held yet."""
+    """The server's name of it."""
     listener: Listener | None = None
     unheard: deque[Happening] = field(default_factory=lambda: deque(maxlen=MOST_UNHEARD))
     """What logs told since the agent's start, before a pass listened."""
@@ -621,10 +625,7 @@ class Seat:
 
     def note(self) -> None:
         """Keep what the server says of it now; the listener hears new words and a first proof."""
-        api, claim = self.backend.api, None
-        if api is not None and self.backend.seats.get(self.id) is self:
-            claim = api.claim(self.remote)
-        if claim is None:
+        if self.session is None or (claim := self.session.claim()) is None:
             return
         now, before, proved = boot_now(), self.fact, self.is_proved
         self.owner = self.owner or claim.account
@@ -638,12 +639,12 @@ class Seat:
 
     async def ask(self, *, deep: bool = False) -> Answer:
         """Look at it. ServerDown: no usable answer came in time."""
-        assert self.backend.api is not None
+        assert self.session is not None
         limit = min(LOOK_LIMIT, self.backend.declared.timeout * _LOOK_SHARE)
         self.looked = boot_now()
         try:
             async with asyncio.timeout(limit):
-                return await self.backend.api.look(self.remote, deep=deep)
+                return await self.session.look(deep=deep)
         except TimeoutError as error:
             cause = f"no answer within {round(limit, 1):g} s"
             raise ServerDown(f"look at {self.remote}", "timeout", cause) from error
@@ -659,7 +660,7 @@ class Seat:
 
     async def _call(self, do: str, args: Answer, timeout: float) -> Answer:
         backend, limit, what = self.backend, timeout + self.backend.slack, f"{do} {self.id}"
-        if backend.api is None or backend.seats.get(self.id) is not self:
+        if self.session is None or backend.seats.get(self.id) is not self:
             raise LinkError(f"cannot {what}: its server is not watched", code="gone")
         if backend.claim is not None and not backend.up:  # no session waits for its silence
             raise EngineError(f"cannot {what}: {backend.sentence}", code=UNREACHED)
@@ -667,7 +668,7 @@ class Seat:
             async with asyncio.timeout(limit):
                 if do == "probe":
                     return await self._probe(deep=args.get("deep") is True)
-                return await self._act(backend.api, do, args)
+                return await self._act(self.session, do, args)
         except TimeoutError as error:
             cause = f"no answer in {limit:g} s"
             raise LinkError(f"cannot {what}: {cause}", code="timeout") from error
@@ -696,21 +697,21 @@ class Seat:
             raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
         return {"claim": claim, "detail": detail}
 
-    async def _act(self, api: ServerApi, do: str, args: Answer) -> Answer:
+    async def _act(self, session: ServerSession, do: str, args: Answer) -> Answer:
         try:
             match do:
                 case "qr":
-                    code = await api.qr(self.remote)
+                    code = await session.qr()
                     return {"qr": None if code is None else asdict(code)}
                 case "command":
                     name, arguments = str(args.get("name", "")), args.get("arguments", {})
-                    return await api.command(self.remote, name, arguments)
+                    return await session.command(name, arguments)
                 case "renew":
-                    await api.renew(self.remote, confirmed=args.get("confirmed") is True)
+                    await session.renew(confirmed=args.get("confirmed") is True)
                 case "regenerate_keys":
-                    await api.new_keys(self.remote, [str(peer) for peer in args.get("peers", ())])
+                    await session.new_keys([str(peer) for peer in args.get("peers", ())])
                 case "connect" | "disconnect" | "restart" | "logout":
-                    await getattr(api, do)(self.remote)
+                    await getattr(session, do)()
                 case _:
                     raise InvalidRequest(f"cannot {do}: no such call", field="do")
             return {}

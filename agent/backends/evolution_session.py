@@ -4,7 +4,6 @@ The list's `disconnection*` columns outlive a success: they count only for an en
 the last time the session was known to be open.
 """
 
-import asyncio
 from collections import deque
 from dataclasses import dataclass, field, replace
 
@@ -75,8 +74,6 @@ class EvolutionSession:
     """A phone or WhatsApp ended its pairing."""
     code_taken: bool = False
     """A phone scanned its code, and it has not opened since."""
-    acting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by each action: a request for a code begins a login if the session closed meanwhile."""
     _ended: str = ""
     _open_until: float = 0.0
     """Ends before this moment of the server's clock are old."""

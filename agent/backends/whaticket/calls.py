@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from agent.backends.http import Answer, Http, ServerDown
-from agent.backends.whaticket.contract import BackendSettings, Route, cannot
+from agent.backends.http import Answer, Http, ServerDown, cannot
+from agent.backends.whaticket.contract import BackendSettings, Route
 from agent.backends.whaticket.logs import Turn
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
@@ -241,7 +241,6 @@ class WhaticketSession:
     """The state of its creds: absent, unpaired, paired, damaged, unreadable or unknown."""
     hung_up: bool = False
     """True if the agent disconnected it: that it is down needs no other reason."""
-    acting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: bool = False
     """True if it showed codes since it was last connected."""
     _scanned: bool = False

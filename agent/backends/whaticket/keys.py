@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from agent.backends.http import cannot
 from agent.backends.whaticket import damage
-from agent.backends.whaticket.contract import BackendSettings, cannot, is_safe
+from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.config.declaration import BackendDeclaration
 from agent.engines.baileys.peers import mappings_of, user_of, with_mapped
 from agent.engines.tasks import in_thread
