@@ -17,14 +17,14 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from agent.backends.circuit import Circuit
 from agent.backends.http import ServerDown
-from agent.backends.server import ServerApi, ServerSession
+from agent.backends.seat import MOST_UNHEARD, Seat
+from agent.backends.server import ServerApi
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.breaker import BreakerPolicy, BreakerState
@@ -32,8 +32,6 @@ from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import (
     UNIT_ABSENT,
     Category,
-    Claim,
-    ClaimFact,
     Happening,
     Instance,
     InstanceId,
@@ -46,19 +44,17 @@ from agent.core.model import (
 )
 from agent.core.reconnect import needs_connect
 from agent.core.view import InstanceView
-from agent.core.words import UNREACHED, is_adopted
+from agent.core.words import is_adopted
 from agent.engines.tasks import Tasks, runs
 from agent.errors import (
     ConfigError,
     EngineError,
     HostError,
-    InvalidRequest,
     LinkError,
     Refused,
     WaError,
 )
 from agent.link.client import Listener
-from agent.link.wire import Hello
 from agent.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -70,12 +66,6 @@ SOON = 1.0
 """Seconds between two lists where a failed request asks for one."""
 LOOKS = 30
 """The most looks at once, so that an outage of a thousand sessions leaves the loop to others."""
-LOOK_LIMIT = 8.0
-"""Seconds for one look, or 0.8 of a request's time if that is less."""
-_LOOK_SHARE = 0.8
-STEADY = 60.0
-"""Seconds without another account after which a session is again the one that was held: two servers
-behind one address tell of both in turn."""
 _NOTED_AT_ONCE = 50
 """Claims, between which other tasks have their turn."""
 LOOK_EVERY = 30.0
@@ -85,16 +75,12 @@ PATIENCE = 10.0
 """Seconds that a backend may be away before its sessions wait for it."""
 BACK_RATE = 50.0
 """Sessions per second that the agent checks after a backend returns."""
-MOST_UNHEARD = 100
-"""Happenings of one session that no pass listens to yet."""
 FIRST_LOOK, RESTART_TIMEOUT = 15.0, 120.0
 """Seconds; a server may take long to make a session, or to have it connected again."""
 STEPS = 8
 """The most requests, one after another, that a look at a session or its code takes."""
 MOST_SLACK = 120.0
 _COUNTS = re.compile(r"[0-9]+")
-
-Answer = Mapping[str, Any]
 
 
 class Member(Protocol):
@@ -122,7 +108,7 @@ class Shared:
     crypto_patterns: Sequence[CryptoPattern] = ()
     tasks: Tasks = field(default_factory=lambda: Tasks(_crashed))
     discover: "Callable[[Backend], Awaitable[None]]" = field(init=False)
-    """Make instances of its server's new sessions that match `adopt`, when it is time."""
+    """Make instances of its server's new sessions that match `adopt`."""
 
 
 def _crashed(error: BaseException) -> None:
@@ -138,7 +124,7 @@ class Backend:
     """Named by the same rule as instances."""
     shared: Shared
     circuit: Circuit = field(init=False)
-    seats: "dict[InstanceId, Seat]" = field(default_factory=dict)
+    seats: dict[InstanceId, Seat] = field(default_factory=dict)
     """Of the sessions that are watched."""
     unread: str = ""
     """Why a file that it names (key, password, certificates) cannot be used: its server is not
@@ -154,15 +140,12 @@ class Backend:
     check_soon: asyncio.Event = field(default_factory=asyncio.Event)
     look_soon: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float = 0.0
-    next_look: float = 0.0
-    """When it is time to look for sessions to adopt."""
     next_check: float | None = None
     """When the list is read again."""
     claim: ServerClaim | None = None
     """What the last request for its list told; None: none yet since its task began."""
     sessions: tuple[RemoteSession, ...] = ()
     """The last list."""
-    checked_at: float = float("-inf")
     checked_wall: float | None = None
     version: str = ""
     """The last that it told of itself."""
@@ -174,9 +157,7 @@ class Backend:
     """When it was first found away; None = it is up."""
     away: set[InstanceId] = field(default_factory=set)
     """The sessions that have not come back since it is up again."""
-    asking: set[InstanceId] = field(default_factory=set)
-    """Sessions that want to try, and wait for a good check."""
-    waiting: "set[Seat]" = field(default_factory=set)
+    waiting: set[Seat] = field(default_factory=set)
     """The seats of this round that are not looked at yet."""
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
     _looks: "dict[Seat, asyncio.Task[None]]" = field(default_factory=dict)
@@ -285,11 +266,10 @@ class Backend:
                         await self.shared.discover(self)
                     except WaError as error:
                         log.error("cannot adopt sessions of backend %s: %s", self.name, error)
-                    again = [boot_now() + LOOK_EVERY]
-                    again += [self.next_look] if self.up else []
+                    again = boot_now() + LOOK_EVERY
                     if self.away_since and not self.down:
-                        again.append(self.away_since + PATIENCE)
-                    await _until_set(self.news, max(min(again) - boot_now(), 0.0))
+                        again = min(again, self.away_since + PATIENCE)
+                    await _until_set(self.news, max(again - boot_now(), 0.0))
                 lists.cancel()
                 looks.cancel()
         finally:
@@ -376,18 +356,14 @@ class Backend:
         self.known.set()
         if claim.up:
             self._slow.append(claim.seconds)
-        self.checked_at, self.checked_wall = boot_now(), time.time()
+        self.checked_wall = time.time()
         self.version = claim.version or self.version
         self._note_warning()
         if claim.up or self.down:  # before, it may be a blink
             self._note_cause()
         self.circuit.checked(up=claim.up, seconds=claim.seconds)
-        if news or listed:
-            self.next_look = 0.0  # new sessions may match `adopt`
+        if news or listed:  # new sessions may match `adopt`
             self.news.set()
-        if claim.up and not self.down:  # after an outage they are woken in turn
-            asking, self.asking = self.asking, set()
-            self._wake(asking)
 
     async def _look_around(self) -> None:
         """Rounds of looks, each in a task of its own: one that hangs delays no other. A round that
@@ -409,7 +385,7 @@ class Backend:
                         )
             await _until_set(self.look_soon, max(next_round - boot_now(), 0.0))
 
-    async def _look(self, seat: "Seat") -> None:
+    async def _look(self, seat: Seat) -> None:
         try:
             async with self._turns:
                 self.waiting.discard(seat)
@@ -450,7 +426,7 @@ class Backend:
     async def restart(self, id: InstanceId) -> None:
         await (await self.take(id)).call("restart", timeout=RESTART_TIMEOUT)
 
-    async def take(self, id: InstanceId) -> "Seat":
+    async def take(self, id: InstanceId) -> Seat:
         """Watch a session from now on."""
         seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8)))
         await self._hold(seat)
@@ -464,7 +440,7 @@ class Backend:
                 look.cancel()
             self.api.forget(seat.remote)
 
-    def attach(self, id: InstanceId, listener: Listener) -> "Seat":
+    def attach(self, id: InstanceId, listener: Listener) -> Seat:
         """`listener` gets the last claim at once, and what happened before."""
         seat = self.seats.get(id)
         if self.api is None or seat is None:
@@ -476,7 +452,7 @@ class Backend:
             listener.on_happening(seat.run, what)
         return seat
 
-    async def _hold(self, seat: "Seat") -> None:
+    async def _hold(self, seat: Seat) -> None:
         id = seat.id
         if self.api is None:
             raise HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
@@ -493,7 +469,7 @@ class Backend:
         seat.remote, seat.owner = remote, record.account
         self.look_soon.set()
 
-    def _seat_of(self, remote: str) -> "Seat | None":
+    def _seat_of(self, remote: str) -> Seat | None:
         return next((seat for seat in self.seats.values() if seat.remote == remote), None)
 
     # outages
@@ -519,7 +495,6 @@ class Backend:
             self._wake(self.members)  # nothing measures them now
         elif boot_now() - self.away_since >= PATIENCE:
             self.down, self.since_wall = True, time.time()
-            self.asking.clear()
             self._note_cause()
             self._wake(self.members)
 
@@ -576,159 +551,9 @@ class Backend:
         self._wake(self.members)
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Seat:
-    """One session's share of its server's task: to a pass the same as the link to a worker."""
-
-    backend: Backend
-    id: InstanceId
-    run: str
-    session: ServerSession | None = None
-    """None: it is not held yet."""
-    remote: str = ""
-    """The server's name of it."""
-    listener: Listener | None = None
-    unheard: deque[Happening] = field(default_factory=lambda: deque(maxlen=MOST_UNHEARD))
-    """What logs told since the agent's start, before a pass listened."""
-    fact: ClaimFact | None = None
-    """Its newest claim."""
-    looked: float = 0.0
-    owner: str = ""
-    """The account that it had at first."""
-    other: tuple[float, str] = (float("-inf"), "")
-    """When another account was told of it, and which."""
-
-    @property
-    def hello(self) -> Hello:
-        return Hello(self.id, self.run, self.backend.declared.engine, 0)
-
-    @property
-    def is_proved(self) -> bool:
-        return self.fact is not None and self.fact.claim.proof_age is not None
-
-    def happened(self, what: Happening) -> None:
-        if self.listener is not None:
-            self.listener.on_happening(self.run, what)
-        else:
-            self.unheard.append(what)
-
-    def last_words(self) -> Claim | None:
-        """Its last claim, the proof aged by the time since."""
-        if self.fact is None:
-            return None
-        at = self.fact.proved_at()
-        return replace(self.fact.claim, proof_age=None if at is None else boot_now() - at)
-
-    def tell(self) -> None:
-        if self.listener is not None and (claim := self.last_words()) is not None:
-            self.listener.on_claim(self.run, claim)
-
-    def note(self) -> None:
-        """Keep what the server says of it now; the listener hears new words and a first proof."""
-        if self.session is None or (claim := self.session.claim()) is None:
-            return
-        now, before, proved = boot_now(), self.fact, self.is_proved
-        self.owner = self.owner or claim.account
-        if claim.account and claim.account != self.owner:
-            self.other = now, claim.account
-        elif now - self.other[0] < STEADY:
-            claim = replace(claim, account=self.other[1])
-        self.fact = ClaimFact(claim, at=now, since=now)
-        if before is None or _words(before.claim) != _words(claim) or self.is_proved != proved:
-            self.tell()
-
-    async def ask(self, *, deep: bool = False) -> Answer:
-        """Look at it. ServerDown: no usable answer came in time."""
-        assert self.session is not None
-        limit = min(LOOK_LIMIT, self.backend.declared.timeout * _LOOK_SHARE)
-        self.looked = boot_now()
-        try:
-            async with asyncio.timeout(limit):
-                return await self.session.look(deep=deep)
-        except TimeoutError as error:
-            cause = f"no answer within {round(limit, 1):g} s"
-            raise ServerDown(f"look at {self.remote}", "timeout", cause) from error
-        finally:
-            self.note()
-
-    async def call(self, do: str, args: Answer | None = None, *, timeout: float = 10.0) -> Answer:
-        call = partial(self._call, do, args or {}, timeout)
-        return await self.backend.circuit.act(self.id, do, call)
-
-    async def close(self) -> None:
-        self.listener = None
-
-    async def _call(self, do: str, args: Answer, timeout: float) -> Answer:
-        backend, limit, what = self.backend, timeout + self.backend.slack, f"{do} {self.id}"
-        if self.session is None or backend.seats.get(self.id) is not self:
-            raise LinkError(f"cannot {what}: its server is not watched", code="gone")
-        if backend.claim is not None and not backend.up:  # no session waits for its silence
-            raise EngineError(f"cannot {what}: {backend.sentence}", code=UNREACHED)
-        try:
-            async with asyncio.timeout(limit):
-                if do == "probe":
-                    return await self._probe(deep=args.get("deep") is True)
-                return await self._act(self.session, do, args)
-        except TimeoutError as error:
-            cause = f"no answer in {limit:g} s"
-            raise LinkError(f"cannot {what}: {cause}", code="timeout") from error
-        except ServerDown as down:
-            backend.check_soon.set()
-            if down.reached:
-                raise
-            # Told apart here: the circuit counts failures of what was reached.
-            raise EngineError(str(down), code=UNREACHED) from down
-        except WaError:
-            raise
-        except Exception as error:
-            # Else the pass would end before it judges, and the last good verdict would stand.
-            log.exception("cannot %s: a fault of the agent", what)
-            cause = type(error).__name__
-            raise EngineError(f"cannot {what}: {cause}", code="internal") from error
-
-    async def _probe(self, *, deep: bool) -> Answer:
-        """Ask for it at once. Not `deep`: where its turn in this round has not come, the last look
-        tells, or probes of a thousand would wait for turns until all are too late."""
-        detail: Answer = {}
-        if deep or self not in self.backend.waiting:
-            detail = await self.ask(deep=deep)
-        if (claim := self.last_words()) is None:
-            cause = "others are looked at first"
-            raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
-        return {"claim": claim, "detail": detail}
-
-    async def _act(self, session: ServerSession, do: str, args: Answer) -> Answer:
-        try:
-            match do:
-                case "qr":
-                    code = await session.qr()
-                    return {"qr": None if code is None else asdict(code)}
-                case "command":
-                    name, arguments = str(args.get("name", "")), args.get("arguments", {})
-                    return await session.command(name, arguments)
-                case "renew":
-                    await session.renew(confirmed=args.get("confirmed") is True)
-                case "regenerate_keys":
-                    await session.new_keys([str(peer) for peer in args.get("peers", ())])
-                case "connect" | "disconnect" | "restart" | "logout":
-                    await getattr(session, do)()
-                case _:
-                    raise InvalidRequest(f"cannot {do}: no such call", field="do")
-            return {}
-        finally:
-            self.note()
-            self.looked = 0.0
-            self.backend.look_soon.set()
-
-
 def _state(claim: ServerClaim) -> tuple[object, ...]:
     """What is told of a change; the sentence may hold a number that is another each time."""
     return claim.up, claim.reason, claim.version, claim.sentence != ""
-
-
-def _words(claim: Claim) -> Claim:
-    """All of a claim but its ages."""
-    return replace(claim, proof_age=None, still_for=0.0)
 
 
 async def _until_set(event: asyncio.Event, seconds: float) -> None:

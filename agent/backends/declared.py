@@ -14,7 +14,8 @@ from pathlib import Path
 
 from yarl import URL
 
-from agent.backends.backend import TAKE_OVER, Backend, Member, Seat, Shared
+from agent.backends.backend import TAKE_OVER, Backend, Member, Shared
+from agent.backends.seat import Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import (
@@ -37,14 +38,10 @@ from agent.vault.folder import open_root
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER = 5.0
-FRESH = 1.0
-"""Seconds for which a good check lets sessions try: many that come back together share it."""
 LET_GO = "let_go:{}/"
 """A fact in the database of a session whose instance an operator deleted; the server's name of it
 follows."""
 SLUG = 40
-DISCOVER_EVERY = 60.0
 ADVICE = "remove one of the two, or let adopt of each name other sessions"
 _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
@@ -156,15 +153,6 @@ class Backends(Shared):
         """Seconds that its server takes longer than a quick one for what is asked of a session."""
         return 0.0 if (backend := self.of(its)) is None else backend.slack
 
-    def ask(self, its: Member, now: float) -> float | None:
-        """None: its server answered a check within FRESH. A time: ask again then, or when woken."""
-        backend = self.of(its)
-        if backend is None or (backend.up and now - backend.checked_at <= FRESH):
-            return None
-        backend.asking.add(its.instance.id)
-        backend.check_soon.set()
-        return now + RETRY_AFTER
-
     def may_begin(self, its: Member) -> bool:
         """Whether its server's last check was good; a half-open circuit lets one session begin."""
         backend = self.of(its)
@@ -252,22 +240,15 @@ class Backends(Shared):
             return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
     async def _discover(self, backend: Backend) -> None:
-        if backend.up and boot_now() >= backend.next_look:
-            backend.next_look = boot_now() + DISCOVER_EVERY
-            if backend.declared.adopt:
-                async with self._adopting:
-                    await self._adopt_new(backend)
+        if backend.up and backend.declared.adopt:
+            async with self._adopting:
+                await self._adopt_new(backend)
 
     async def _adopt_new(self, backend: Backend) -> None:
-        try:
-            there = await check_now(backend)
-        except WaError as error:
-            log.warning("cannot read the sessions of backend %s: %s", backend.name, error)
-            return
         prefix = LET_GO.format(backend.name)
         ours = {its.instance.remote for its in backend.members.values()}
         ours |= {name.removeprefix(prefix) for name in await self.store.get_facts(prefix)}
-        for session in there:
+        for session in backend.sessions:
             words = [word for word in (session.name, session.title) if word]
             patterns = backend.declared.adopt
             wanted = any(fnmatch.fnmatchcase(word, it) for word in words for it in patterns)
