@@ -223,10 +223,7 @@ class Session:
         if known.row is not None and not known.row.connected:
             with suppress(EngineError):
                 known.note_keys(await self._keys.look(known.id))
-        if not deep:
-            return {}
-        rows, _ = await self._calls.rows()
-        return known.detail(next((row for row in rows if row.id == id), None))
+        return {}
 
     async def connect(self) -> None:
         await self._way(await self._find() or await self._create()).begin()

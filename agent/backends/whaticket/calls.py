@@ -250,7 +250,6 @@ class WhaticketSession:
     """When the log told of an end of the connection and of no beginning after it."""
     _wiped: bool = False
     """True if its keys went while it was paired: these servers do so after a logout."""
-    _disagreed: int = 0
     _code: str = ""
     _code_at: float = 0.0
     _codes: int = 0
@@ -352,12 +351,3 @@ class WhaticketSession:
             self._code, self._code_at = digest, now
             self._codes += 1
         return Qr(row.qrcode, max(CODE_LASTS - (now - self._code_at), 1.0), self._codes)
-
-    def detail(self, listed: Row | None) -> dict[str, Any]:
-        """What a deep probe finds odd. `listed`: its row in the list."""
-        said, state = (it.status if it else "nothing" for it in (listed, self.row))
-        # The two are asked one after the other: once is a change, twice is a disagreement.
-        self._disagreed = self._disagreed + 1 if said != state else 0
-        if self._disagreed < 2:
-            return {}
-        return {"disagrees": f"its list says {said}, its answer for the session says {state}"}
