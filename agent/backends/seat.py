@@ -118,7 +118,8 @@ class Seat:
 
     async def _call(self, do: str, args: Answer, timeout: float) -> Answer:
         backend, limit, what = self.backend, timeout + self.backend.slack, f"{do} {self.id}"
-        if self.session is None or backend.seats.get(self.id) is not self:
+        here = backend.api is not None and backend.seats.get(self.id) is self
+        if self.session is None or not here:
             raise LinkError(f"cannot {what}: its server is not watched", code="gone")
         if backend.claim is not None and not backend.up:  # no session waits for its silence
             raise EngineError(f"cannot {what}: {backend.sentence}", code=UNREACHED)
