@@ -342,15 +342,7 @@ class Session:
                 " makes none in its place. To create it: `wa-agent ensure-healthy ID --yes`"
             )
             raise cannot(f"connect {self.name}", cause, "remote_missing")
-        before, known.awaited = known.awaited, True
-        try:
-            await self.renewal.create()
-        except ServerDown:
-            raise
-        except EngineError as error:
-            known.awaited = False
-            if known.paired or not (before and error.code == "remote_exists"):
-                raise
+        await self.renewal.create()
         known.note_end("")
         known.note_live(Live.CLOSE)
 

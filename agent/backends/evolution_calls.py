@@ -164,8 +164,7 @@ class EvolutionCalls:
         body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False, **more}
         answer = await self._ask("POST", "/instance/create", body, timeout=self.dialect.slow)
         if not answer.good:
-            code = "remote_exists" if answer.status == 403 else "remote_refused"
-            raise _refusal("create", name, answer, code)
+            raise _refusal("create", name, answer)
 
     async def rows(self) -> tuple[dict[str, Row], float]:
         """The whole list, and the seconds that it took. EngineError `list_failed` if the server
@@ -298,12 +297,12 @@ def mark_code(code: str) -> str:
     return hashlib.sha256(code.encode()).hexdigest()[:16] if code else ""
 
 
-def _refusal(what: str, name: str, answer: Answer, code: str = "remote_refused") -> EngineError:
+def _refusal(what: str, name: str, answer: Answer) -> EngineError:
     """In the server's own words, without what may be secret."""
     if _is_missing(answer):
         return cannot(f"{what} {name}", "the server has no such session", "remote_missing")
     words = _MAYBE_SECRET.sub("…", answer.hide(_words_of(answer.body)))[:160]
-    return cannot(f"{what} {name}", words or f"it answers {answer.status}", code)
+    return cannot(f"{what} {name}", words or f"it answers {answer.status}", "remote_refused")
 
 
 def _is_refused(answer: Answer) -> bool:

@@ -51,7 +51,6 @@ MOST_ERRORS = 20
 """Of one session, in one reading; the agent counts to five in five minutes."""
 CLOSE_WITHIN = 20.0
 """Seconds that the agent's stop waits for a repair; systemd kills the agent after 90 s."""
-DAY = 86400.0
 
 
 class Whaticket:
@@ -94,7 +93,6 @@ class Whaticket:
         for entry in self.own.logs:
             if entry.startswith("command:"):
                 self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
-        self._tasks.start(self._sweep(), "sweep of removals")
         self.repairs = Tasks(lambda _: None)
 
     async def sessions(self) -> Listed:
@@ -193,11 +191,6 @@ class Whaticket:
         if nameless or shown:
             words = f"{nameless} errors about keys in its logs name no session"
             self._say("owners", "" if shown else words)
-
-    async def _sweep(self) -> None:
-        while True:
-            await in_thread(self.keys.shelf.sweep)
-            await asyncio.sleep(DAY)
 
 
 class Session:

@@ -222,7 +222,6 @@ class Round:
 
     async def read(self) -> None:
         """Read the logs on, and find whose each error is."""
-        self.keys.shelf.sweep()
         owners = Owners()
         try:
             rows, _ = await self.calls.rows()
