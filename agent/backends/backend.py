@@ -466,7 +466,7 @@ class Backend:
         seat.session = await self.api.hold(
             remote, adopted=adopted, paired=record.paired, account=record.account
         )
-        seat.remote, seat.owner = remote, record.account
+        seat.remote = remote
         self.look_soon.set()
 
     def _seat_of(self, remote: str) -> Seat | None:

@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 LOOK_LIMIT = 8.0
 """Seconds for one look, or 0.8 of a request's time if that is less."""
 _LOOK_SHARE = 0.8
-STEADY = 60.0
-"""Seconds without another account after which a session is again the one that was held: two servers
-behind one address tell of both in turn."""
 MOST_UNHEARD = 100
 """Happenings of one session that no pass listens to yet."""
 
@@ -51,10 +48,6 @@ class Seat:
     fact: ClaimFact | None = None
     """Its newest claim."""
     looked: float = 0.0
-    owner: str = ""
-    """The account that it had at first."""
-    other: tuple[float, str] = (float("-inf"), "")
-    """When another account was told of it, and which."""
 
     @property
     def hello(self) -> Hello:
@@ -86,11 +79,6 @@ class Seat:
         if self.session is None or (claim := self.session.claim()) is None:
             return
         now, before, proved = boot_now(), self.fact, self.is_proved
-        self.owner = self.owner or claim.account
-        if claim.account and claim.account != self.owner:
-            self.other = now, claim.account
-        elif now - self.other[0] < STEADY:
-            claim = replace(claim, account=self.other[1])
         self.fact = ClaimFact(claim, at=now, since=now)
         if before is None or _words(before.claim) != _words(claim) or self.is_proved != proved:
             self.tell()
