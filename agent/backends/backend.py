@@ -146,6 +146,7 @@ class Backend:
     """What the last request for its list told; None: none yet since its task began."""
     sessions: tuple[RemoteSession, ...] = ()
     """The last list."""
+    checked_at: float = float("-inf")
     checked_wall: float | None = None
     version: str = ""
     """The last that it told of itself."""
@@ -157,6 +158,8 @@ class Backend:
     """When it was first found away; None = it is up."""
     away: set[InstanceId] = field(default_factory=set)
     """The sessions that have not come back since it is up again."""
+    asking: set[InstanceId] = field(default_factory=set)
+    """Sessions that want to try, and wait for a good check."""
     waiting: set[Seat] = field(default_factory=set)
     """The seats of this round that are not looked at yet."""
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
@@ -356,7 +359,7 @@ class Backend:
         self.known.set()
         if claim.up:
             self._slow.append(claim.seconds)
-        self.checked_wall = time.time()
+        self.checked_at, self.checked_wall = boot_now(), time.time()
         self.version = claim.version or self.version
         self._note_warning()
         if claim.up or self.down:  # before, it may be a blink
@@ -364,6 +367,9 @@ class Backend:
         self.circuit.checked(up=claim.up, seconds=claim.seconds)
         if news or listed:  # new sessions may match `adopt`
             self.news.set()
+        if claim.up and not self.down:  # after an outage they are woken in turn
+            asking, self.asking = self.asking, set()
+            self._wake(asking)
 
     async def _look_around(self) -> None:
         """Rounds of looks, each in a task of its own: one that hangs delays no other. A round that
@@ -495,6 +501,7 @@ class Backend:
             self._wake(self.members)  # nothing measures them now
         elif boot_now() - self.away_since >= PATIENCE:
             self.down, self.since_wall = True, time.time()
+            self.asking.clear()
             self._note_cause()
             self._wake(self.members)
 

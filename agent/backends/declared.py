@@ -38,6 +38,9 @@ from agent.vault.folder import open_root
 
 log = logging.getLogger(__name__)
 
+RETRY_AFTER = 5.0
+FRESH = 1.0
+"""Seconds for which a good check lets sessions try: many that come back together share it."""
 LET_GO = "let_go:{}/"
 """A fact in the database of a session whose instance an operator deleted; the server's name of it
 follows."""
@@ -152,6 +155,15 @@ class Backends(Shared):
     def slack(self, its: Member) -> float:
         """Seconds that its server takes longer than a quick one for what is asked of a session."""
         return 0.0 if (backend := self.of(its)) is None else backend.slack
+
+    def ask(self, its: Member, now: float) -> float | None:
+        """None: its server answered a check within FRESH. A time: ask again then, or when woken."""
+        backend = self.of(its)
+        if backend is None or (backend.up and now - backend.checked_at <= FRESH):
+            return None
+        backend.asking.add(its.instance.id)
+        backend.check_soon.set()
+        return now + RETRY_AFTER
 
     def may_begin(self, its: Member) -> bool:
         """Whether its server's last check was good; a half-open circuit lets one session begin."""

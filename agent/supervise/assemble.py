@@ -111,7 +111,8 @@ class Supervision:
             idle=settings.machine_is_idle,
             jitter=lambda: random.uniform(0.0, settings.config.start.stagger / 2),
         )
-        self._turns = Turns(gates, self.room, self.reaching, self.backends.why_away)
+        ask, why_away = self.backends.ask, self.backends.why_away
+        self._turns = Turns(gates, self.room, self.reaching, ask, why_away)
 
     def _build_sessions(self) -> None:
         """The sessions, and those who act on them."""

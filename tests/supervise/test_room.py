@@ -48,7 +48,7 @@ class House:
             jitter=lambda: 0.0,
         )
         reaching = SimpleNamespace(ask=lambda _facts, _now: None, forget=lambda _id: None)
-        self.turns = Turns(gates, self.room, reaching, lambda _facts: "")
+        self.turns = Turns(gates, self.room, reaching, lambda _facts, _now: None, lambda _facts: "")
 
 
 @pytest.fixture

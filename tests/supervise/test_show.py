@@ -30,7 +30,7 @@ class NobodyWaits:
         return None
 
 
-TURNS = Turns(NobodyWaits(), None, None, None)  # type: ignore[arg-type]
+TURNS = Turns(NobodyWaits(), None, None, None, None)  # type: ignore[arg-type]
 SOURCES = ViewSources(
     AnyHost(),  # type: ignore[arg-type]
     TURNS,

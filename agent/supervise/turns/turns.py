@@ -22,6 +22,8 @@ class Turns:
     gates: Queues
     room: MemoryRoom
     reaching: Reaching
+    ask_server: Callable[[Facts, float], float | None]
+    """Whether its backend's server answers: None, or when to ask again."""
     why_away: Callable[[Facts], str]
     """Why its backend is away; "" = it is not."""
 
@@ -34,7 +36,8 @@ class Turns:
         begins, now = not facts.unit.runs, boot_now()
         if begins and self.room.lacks(facts):
             return now + ASK_AGAIN
-        if (look := self.reaching.ask(facts, now)) is not None:
+        look = self.reaching.ask(facts, now) or self.ask_server(facts, now)
+        if look is not None:
             return look
         lane = facts.instance.backend
         wait = self.gates.ask(facts.id, now, reconnects=not plan.starts, lane=lane)
