@@ -45,7 +45,7 @@ from agent.core.model import (
 from agent.core.reconnect import needs_connect
 from agent.core.view import InstanceView
 from agent.core.words import is_adopted
-from agent.engines.tasks import Tasks, runs
+from agent.engines.tasks import Tasks
 from agent.errors import (
     ConfigError,
     EngineError,
@@ -277,6 +277,8 @@ class Backend:
                 looks.cancel()
         finally:
             await self._tasks.cancel()
+            self._looks.clear()
+            self.waiting.clear()
             self.api = self.claim = self.next_check = None
             self.sessions = ()
             await api.close()
@@ -302,10 +304,9 @@ class Backend:
     async def check(self) -> ServerClaim:
         """Read the list now; callers at the same time share one request."""
         if self.api is not None:
-            if not runs(self._checking):
+            if self._checking is None or self._checking.done():
                 check = self._check(self.api)
                 self._checking = self._tasks.start(check, f"list of {self.name}")
-            assert self._checking is not None
             await asyncio.wait([self._checking])  # its end by the task is not that of its callers
         return self.claim or ServerClaim(False, "not_checked", "its watch begins again")
 
@@ -403,7 +404,7 @@ class Backend:
             log.debug("%s: %s", self.name, error)
         finally:
             self.waiting.discard(seat)
-            del self._looks[seat]
+            self._looks.pop(seat, None)
 
     # its sessions
 
@@ -442,8 +443,9 @@ class Backend:
         """Watch it no more; the session itself stays as it is."""
         seat = self.seats.pop(id, None)
         if seat is not None and seat.remote and self.api is not None:
-            if (look := self._looks.get(seat)) is not None:
-                look.cancel()
+            if (look := self._looks.pop(seat, None)) is not None:
+                look.cancel()  # one that had no turn yet takes nothing away itself
+            self.waiting.discard(seat)
             self.api.forget(seat.remote)
 
     def attach(self, id: InstanceId, listener: Listener) -> Seat:

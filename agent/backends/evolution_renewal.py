@@ -84,9 +84,8 @@ class Renewal:
         # The answer comes first, and says success also where the server does nothing: a paired
         # session that is not connected cannot tell WhatsApp about it, and stays as it is.
         if not await self._becomes(Live.CLOSE, LOGOUT_WAIT):
-            raise cannot(
-                f"log {name} out", f"it has not closed after {LOGOUT_WAIT:g} s", "no_effect"
-            )
+            cause = f"it has not closed after {LOGOUT_WAIT:g} s"
+            raise cannot(f"log {name} out", cause, "no_effect")
 
     async def create(self) -> None:
         """Create it with what an unfinished renewal backed up, else with nothing set."""
@@ -141,10 +140,8 @@ class Renewal:
             if not await self._becomes(Live.CLOSE, LOGOUT_WAIT) and live is Live.CONNECTING:
                 # Measured on 1.8.6: the connection of what is deleted now goes on, reads the keys
                 # of the next session of that name, and both replace each other without an end.
-                cause = (
-                    "WhatsApp does not answer its connection, which Evolution API 1.8 would keep"
-                )
-                cause += " beside the new session's; try again later, or restart the server"
+                cause = "WhatsApp does not answer its connection, which Evolution API 1.8 would"
+                cause += " keep beside the new session's; try again later, or restart the server"
                 raise cannot(f"remove {name} now", cause, "no_effect")
         if removal is not None:
             note = {**removal, "asked_wall": time.time()}
@@ -157,10 +154,9 @@ class Renewal:
     def _refuse_kept(self, live: Live, heard: Live | None) -> None:
         back = live is Live.OPEN and heard not in (None, Live.OPEN)
         if live is not Live.MISSING and (back or heard is Live.MISSING):
-            cause = f"its server has it again, and says {live}; the pairing is kept. To end it all"
-            raise cannot(
-                f"renew {self.session.name}", f"{cause} the same, ask again", "pairing_kept"
-            )
+            cause = f"its server has it again, and says {live}; the pairing is kept. To end it"
+            cause += " all the same, ask again"
+            raise cannot(f"renew {self.session.name}", cause, "pairing_kept")
 
     async def _becomes(self, wanted: Live, within: float) -> bool:
         """True once it is so at two looks: between two tries it says `close` for a moment."""
