@@ -17,13 +17,13 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from agent.backends.circuit import Circuit
 from agent.backends.http import ServerDown
+from agent.backends.seat import MOST_UNHEARD, Seat
 from agent.backends.server import ServerApi
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration, with_secrets
@@ -32,8 +32,6 @@ from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import (
     UNIT_ABSENT,
     Category,
-    Claim,
-    ClaimFact,
     Happening,
     Instance,
     InstanceId,
@@ -46,19 +44,17 @@ from agent.core.model import (
 )
 from agent.core.reconnect import needs_connect
 from agent.core.view import InstanceView
-from agent.core.words import UNREACHED, is_adopted
-from agent.engines.tasks import Tasks, runs
+from agent.core.words import is_adopted
+from agent.engines.tasks import Tasks
 from agent.errors import (
     ConfigError,
     EngineError,
     HostError,
-    InvalidRequest,
     LinkError,
     Refused,
     WaError,
 )
 from agent.link.client import Listener
-from agent.link.wire import Hello
 from agent.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -70,12 +66,6 @@ SOON = 1.0
 """Seconds between two lists where a failed request asks for one."""
 LOOKS = 30
 """The most looks at once, so that an outage of a thousand sessions leaves the loop to others."""
-LOOK_LIMIT = 8.0
-"""Seconds for one look, or 0.8 of a request's time if that is less."""
-_LOOK_SHARE = 0.8
-STEADY = 60.0
-"""Seconds without another account after which a session is again the one that was held: two servers
-behind one address tell of both in turn."""
 _NOTED_AT_ONCE = 50
 """Claims, between which other tasks have their turn."""
 LOOK_EVERY = 30.0
@@ -85,16 +75,12 @@ PATIENCE = 10.0
 """Seconds that a backend may be away before its sessions wait for it."""
 BACK_RATE = 50.0
 """Sessions per second that the agent checks after a backend returns."""
-MOST_UNHEARD = 100
-"""Happenings of one session that no pass listens to yet."""
 FIRST_LOOK, RESTART_TIMEOUT = 15.0, 120.0
 """Seconds; a server may take long to make a session, or to have it connected again."""
 STEPS = 8
 """The most requests, one after another, that a look at a session or its code takes."""
 MOST_SLACK = 120.0
 _COUNTS = re.compile(r"[0-9]+")
-
-Answer = Mapping[str, Any]
 
 
 class Member(Protocol):
@@ -122,7 +108,7 @@ class Shared:
     crypto_patterns: Sequence[CryptoPattern] = ()
     tasks: Tasks = field(default_factory=lambda: Tasks(_crashed))
     discover: "Callable[[Backend], Awaitable[None]]" = field(init=False)
-    """Make instances of its server's new sessions that match `adopt`, when it is time."""
+    """Make instances of its server's new sessions that match `adopt`."""
 
 
 def _crashed(error: BaseException) -> None:
@@ -138,7 +124,7 @@ class Backend:
     """Named by the same rule as instances."""
     shared: Shared
     circuit: Circuit = field(init=False)
-    seats: "dict[InstanceId, Seat]" = field(default_factory=dict)
+    seats: dict[InstanceId, Seat] = field(default_factory=dict)
     """Of the sessions that are watched."""
     unread: str = ""
     """Why a file that it names (key, password, certificates) cannot be used: its server is not
@@ -154,8 +140,6 @@ class Backend:
     check_soon: asyncio.Event = field(default_factory=asyncio.Event)
     look_soon: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float = 0.0
-    next_look: float = 0.0
-    """When it is time to look for sessions to adopt."""
     next_check: float | None = None
     """When the list is read again."""
     claim: ServerClaim | None = None
@@ -176,7 +160,7 @@ class Backend:
     """The sessions that have not come back since it is up again."""
     asking: set[InstanceId] = field(default_factory=set)
     """Sessions that want to try, and wait for a good check."""
-    waiting: "set[Seat]" = field(default_factory=set)
+    waiting: set[Seat] = field(default_factory=set)
     """The seats of this round that are not looked at yet."""
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
     _looks: "dict[Seat, asyncio.Task[None]]" = field(default_factory=dict)
@@ -277,7 +261,7 @@ class Backend:
                     self.leave(seat.id)
             async with asyncio.TaskGroup() as group:
                 lists = group.create_task(self._read_lists(api), name=f"lists of {self.name}")
-                looks = group.create_task(self._look_around(api), name=f"looks at {self.name}")
+                looks = group.create_task(self._look_around(), name=f"looks at {self.name}")
                 while self.secret is declared:
                     self.news.clear()
                     self.judge()
@@ -285,15 +269,16 @@ class Backend:
                         await self.shared.discover(self)
                     except WaError as error:
                         log.error("cannot adopt sessions of backend %s: %s", self.name, error)
-                    again = [boot_now() + LOOK_EVERY]
-                    again += [self.next_look] if self.up else []
+                    again = boot_now() + LOOK_EVERY
                     if self.away_since and not self.down:
-                        again.append(self.away_since + PATIENCE)
-                    await _until_set(self.news, max(min(again) - boot_now(), 0.0))
+                        again = min(again, self.away_since + PATIENCE)
+                    await _until_set(self.news, max(again - boot_now(), 0.0))
                 lists.cancel()
                 looks.cancel()
         finally:
             await self._tasks.cancel()
+            self._looks.clear()
+            self.waiting.clear()
             self.api = self.claim = self.next_check = None
             self.sessions = ()
             await api.close()
@@ -319,10 +304,9 @@ class Backend:
     async def check(self) -> ServerClaim:
         """Read the list now; callers at the same time share one request."""
         if self.api is not None:
-            if not runs(self._checking):
+            if self._checking is None or self._checking.done():
                 check = self._check(self.api)
                 self._checking = self._tasks.start(check, f"list of {self.name}")
-            assert self._checking is not None
             await asyncio.wait([self._checking])  # its end by the task is not that of its callers
         return self.claim or ServerClaim(False, "not_checked", "its watch begins again")
 
@@ -382,14 +366,13 @@ class Backend:
         if claim.up or self.down:  # before, it may be a blink
             self._note_cause()
         self.circuit.checked(up=claim.up, seconds=claim.seconds)
-        if news or listed:
-            self.next_look = 0.0  # new sessions may match `adopt`
+        if news or listed:  # new sessions may match `adopt`
             self.news.set()
         if claim.up and not self.down:  # after an outage they are woken in turn
             asking, self.asking = self.asking, set()
             self._wake(asking)
 
-    async def _look_around(self, api: ServerApi) -> None:
+    async def _look_around(self) -> None:
         """Rounds of looks, each in a task of its own: one that hangs delays no other. A round that
         begins early has only the sessions that were just held or acted on."""
         next_round = boot_now()
@@ -398,8 +381,8 @@ class Backend:
             early = boot_now() < next_round
             next_round = next_round if early else boot_now() + EVERY
             if self.up:
-                due = set(api.due())
-                seats = [seat for seat in self.seats.values() if seat.remote in due]
+                every = self.seats.values()
+                seats = [it for it in every if it.session is not None and it.session.is_due]
                 # Those without a proof first: the others are looked at as they opened lately.
                 for seat in sorted(seats, key=lambda it: (it.is_proved, it.looked)):
                     if seat not in self._looks and not (early and seat.looked):
@@ -409,7 +392,7 @@ class Backend:
                         )
             await _until_set(self.look_soon, max(next_round - boot_now(), 0.0))
 
-    async def _look(self, seat: "Seat") -> None:
+    async def _look(self, seat: Seat) -> None:
         try:
             async with self._turns:
                 self.waiting.discard(seat)
@@ -421,7 +404,7 @@ class Backend:
             log.debug("%s: %s", self.name, error)
         finally:
             self.waiting.discard(seat)
-            del self._looks[seat]
+            self._looks.pop(seat, None)
 
     # its sessions
 
@@ -450,7 +433,7 @@ class Backend:
     async def restart(self, id: InstanceId) -> None:
         await (await self.take(id)).call("restart", timeout=RESTART_TIMEOUT)
 
-    async def take(self, id: InstanceId) -> "Seat":
+    async def take(self, id: InstanceId) -> Seat:
         """Watch a session from now on."""
         seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8)))
         await self._hold(seat)
@@ -460,11 +443,12 @@ class Backend:
         """Watch it no more; the session itself stays as it is."""
         seat = self.seats.pop(id, None)
         if seat is not None and seat.remote and self.api is not None:
-            if (look := self._looks.get(seat)) is not None:
-                look.cancel()
+            if (look := self._looks.pop(seat, None)) is not None:
+                look.cancel()  # one that had no turn yet takes nothing away itself
+            self.waiting.discard(seat)
             self.api.forget(seat.remote)
 
-    def attach(self, id: InstanceId, listener: Listener) -> "Seat":
+    def attach(self, id: InstanceId, listener: Listener) -> Seat:
         """`listener` gets the last claim at once, and what happened before."""
         seat = self.seats.get(id)
         if self.api is None or seat is None:
@@ -476,7 +460,7 @@ class Backend:
             listener.on_happening(seat.run, what)
         return seat
 
-    async def _hold(self, seat: "Seat") -> None:
+    async def _hold(self, seat: Seat) -> None:
         id = seat.id
         if self.api is None:
             raise HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
@@ -487,11 +471,13 @@ class Backend:
         if (holder := self._seat_of(remote)) is not None:
             cause = f"{holder.id} watches it"
             raise Refused(f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken")
-        await self.api.hold(remote, adopted=adopted, paired=record.paired, account=record.account)
-        seat.remote, seat.owner = remote, record.account
+        seat.session = await self.api.hold(
+            remote, adopted=adopted, paired=record.paired, account=record.account
+        )
+        seat.remote = remote
         self.look_soon.set()
 
-    def _seat_of(self, remote: str) -> "Seat | None":
+    def _seat_of(self, remote: str) -> Seat | None:
         return next((seat for seat in self.seats.values() if seat.remote == remote), None)
 
     # outages
@@ -574,160 +560,9 @@ class Backend:
         self._wake(self.members)
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Seat:
-    """One session's share of its server's task: to a pass the same as the link to a worker."""
-
-    backend: Backend
-    id: InstanceId
-    run: str
-    remote: str = ""
-    """The server's name of it; "" = it is not held yet."""
-    listener: Listener | None = None
-    unheard: deque[Happening] = field(default_factory=lambda: deque(maxlen=MOST_UNHEARD))
-    """What logs told since the agent's start, before a pass listened."""
-    fact: ClaimFact | None = None
-    """Its newest claim."""
-    looked: float = 0.0
-    owner: str = ""
-    """The account that it had at first."""
-    other: tuple[float, str] = (float("-inf"), "")
-    """When another account was told of it, and which."""
-
-    @property
-    def hello(self) -> Hello:
-        return Hello(self.id, self.run, self.backend.declared.engine, 0)
-
-    @property
-    def is_proved(self) -> bool:
-        return self.fact is not None and self.fact.claim.proof_age is not None
-
-    def happened(self, what: Happening) -> None:
-        if self.listener is not None:
-            self.listener.on_happening(self.run, what)
-        else:
-            self.unheard.append(what)
-
-    def last_words(self) -> Claim | None:
-        """Its last claim, the proof aged by the time since."""
-        if self.fact is None:
-            return None
-        at = self.fact.proved_at()
-        return replace(self.fact.claim, proof_age=None if at is None else boot_now() - at)
-
-    def tell(self) -> None:
-        if self.listener is not None and (claim := self.last_words()) is not None:
-            self.listener.on_claim(self.run, claim)
-
-    def note(self) -> None:
-        """Keep what the server says of it now; the listener hears new words and a first proof."""
-        api, claim = self.backend.api, None
-        if api is not None and self.backend.seats.get(self.id) is self:
-            claim = api.claim(self.remote)
-        if claim is None:
-            return
-        now, before, proved = boot_now(), self.fact, self.is_proved
-        self.owner = self.owner or claim.account
-        if claim.account and claim.account != self.owner:
-            self.other = now, claim.account
-        elif now - self.other[0] < STEADY:
-            claim = replace(claim, account=self.other[1])
-        self.fact = ClaimFact(claim, at=now, since=now)
-        if before is None or _words(before.claim) != _words(claim) or self.is_proved != proved:
-            self.tell()
-
-    async def ask(self, *, deep: bool = False) -> Answer:
-        """Look at it. ServerDown: no usable answer came in time."""
-        assert self.backend.api is not None
-        limit = min(LOOK_LIMIT, self.backend.declared.timeout * _LOOK_SHARE)
-        self.looked = boot_now()
-        try:
-            async with asyncio.timeout(limit):
-                return await self.backend.api.look(self.remote, deep=deep)
-        except TimeoutError as error:
-            cause = f"no answer within {round(limit, 1):g} s"
-            raise ServerDown(f"look at {self.remote}", "timeout", cause) from error
-        finally:
-            self.note()
-
-    async def call(self, do: str, args: Answer | None = None, *, timeout: float = 10.0) -> Answer:
-        call = partial(self._call, do, args or {}, timeout)
-        return await self.backend.circuit.act(self.id, do, call)
-
-    async def close(self) -> None:
-        self.listener = None
-
-    async def _call(self, do: str, args: Answer, timeout: float) -> Answer:
-        backend, limit, what = self.backend, timeout + self.backend.slack, f"{do} {self.id}"
-        if backend.api is None or backend.seats.get(self.id) is not self:
-            raise LinkError(f"cannot {what}: its server is not watched", code="gone")
-        if backend.claim is not None and not backend.up:  # no session waits for its silence
-            raise EngineError(f"cannot {what}: {backend.sentence}", code=UNREACHED)
-        try:
-            async with asyncio.timeout(limit):
-                if do == "probe":
-                    return await self._probe(deep=args.get("deep") is True)
-                return await self._act(backend.api, do, args)
-        except TimeoutError as error:
-            cause = f"no answer in {limit:g} s"
-            raise LinkError(f"cannot {what}: {cause}", code="timeout") from error
-        except ServerDown as down:
-            backend.check_soon.set()
-            if down.reached:
-                raise
-            # Told apart here: the circuit counts failures of what was reached.
-            raise EngineError(str(down), code=UNREACHED) from down
-        except WaError:
-            raise
-        except Exception as error:
-            # Else the pass would end before it judges, and the last good verdict would stand.
-            log.exception("cannot %s: a fault of the agent", what)
-            cause = type(error).__name__
-            raise EngineError(f"cannot {what}: {cause}", code="internal") from error
-
-    async def _probe(self, *, deep: bool) -> Answer:
-        """Ask for it at once. Not `deep`: where its turn in this round has not come, the last look
-        tells, or probes of a thousand would wait for turns until all are too late."""
-        detail: Answer = {}
-        if deep or self not in self.backend.waiting:
-            detail = await self.ask(deep=deep)
-        if (claim := self.last_words()) is None:
-            cause = "others are looked at first"
-            raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
-        return {"claim": claim, "detail": detail}
-
-    async def _act(self, api: ServerApi, do: str, args: Answer) -> Answer:
-        try:
-            match do:
-                case "qr":
-                    code = await api.qr(self.remote)
-                    return {"qr": None if code is None else asdict(code)}
-                case "command":
-                    name, arguments = str(args.get("name", "")), args.get("arguments", {})
-                    return await api.command(self.remote, name, arguments)
-                case "renew":
-                    await api.renew(self.remote, confirmed=args.get("confirmed") is True)
-                case "regenerate_keys":
-                    await api.new_keys(self.remote, [str(peer) for peer in args.get("peers", ())])
-                case "connect" | "disconnect" | "restart" | "logout":
-                    await getattr(api, do)(self.remote)
-                case _:
-                    raise InvalidRequest(f"cannot {do}: no such call", field="do")
-            return {}
-        finally:
-            self.note()
-            self.looked = 0.0
-            self.backend.look_soon.set()
-
-
 def _state(claim: ServerClaim) -> tuple[object, ...]:
     """What is told of a change; the sentence may hold a number that is another each time."""
     return claim.up, claim.reason, claim.version, claim.sentence != ""
-
-
-def _words(claim: Claim) -> Claim:
-    """All of a claim but its ages."""
-    return replace(claim, proof_age=None, still_for=0.0)
 
 
 async def _until_set(event: asyncio.Event, seconds: float) -> None:

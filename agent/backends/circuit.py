@@ -38,15 +38,7 @@ class Circuit:
     @property
     def state(self) -> BreakerState:
         state = self.breaker.state(boot_now(), self.policy())
-        tries = self.trial is not None or self._is_calm
-        return BreakerState.HALF_OPEN if tries and state is BreakerState.OPEN else state
-
-    @property
-    def _is_calm(self) -> bool:
-        """True if it is open and its server was quick for so long that a session may try."""
-        if self.breaker.opened_at is None or self.calm_since is None:
-            return False
-        return boot_now() - self.calm_since >= CALM
+        return BreakerState.HALF_OPEN if self.trial is not None else state
 
     @property
     def sentence(self) -> str:
@@ -62,8 +54,6 @@ class Circuit:
 
     def lets(self, id: InstanceId) -> bool:
         """Whether this session may wait for its turn, or has it."""
-        if self.trial is None and self._is_calm:
-            return True
         return self.breaker.may_try(boot_now(), self.policy()) or id == self.trial
 
     def begin(self, id: InstanceId) -> bool:
@@ -80,7 +70,9 @@ class Circuit:
             self.calm_since = None
         elif self.calm_since is None:
             self.calm_since = boot_now()
-        elif self.trial is None and self._is_calm:
+        elif self.state is BreakerState.OPEN and boot_now() - self.calm_since >= CALM:
+            over = boot_now() - self.policy().pause
+            self.breaker = replace(self.breaker, opened_at=over)
             self.changed(BreakerState.HALF_OPEN)
 
     async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:

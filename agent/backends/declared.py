@@ -14,7 +14,8 @@ from pathlib import Path
 
 from yarl import URL
 
-from agent.backends.backend import TAKE_OVER, Backend, Member, Seat, Shared
+from agent.backends.backend import TAKE_OVER, Backend, Member, Shared
+from agent.backends.seat import Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import (
@@ -44,7 +45,6 @@ LET_GO = "let_go:{}/"
 """A fact in the database of a session whose instance an operator deleted; the server's name of it
 follows."""
 SLUG = 40
-DISCOVER_EVERY = 60.0
 ADVICE = "remove one of the two, or let adopt of each name other sessions"
 _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
@@ -252,22 +252,15 @@ class Backends(Shared):
             return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
     async def _discover(self, backend: Backend) -> None:
-        if backend.up and boot_now() >= backend.next_look:
-            backend.next_look = boot_now() + DISCOVER_EVERY
-            if backend.declared.adopt:
-                async with self._adopting:
-                    await self._adopt_new(backend)
+        if backend.up and backend.declared.adopt:
+            async with self._adopting:
+                await self._adopt_new(backend)
 
     async def _adopt_new(self, backend: Backend) -> None:
-        try:
-            there = await check_now(backend)
-        except WaError as error:
-            log.warning("cannot read the sessions of backend %s: %s", backend.name, error)
-            return
         prefix = LET_GO.format(backend.name)
         ours = {its.instance.remote for its in backend.members.values()}
         ours |= {name.removeprefix(prefix) for name in await self.store.get_facts(prefix)}
-        for session in there:
+        for session in backend.sessions:
             words = [word for word in (session.name, session.title) if word]
             patterns = backend.declared.adopt
             wanted = any(fnmatch.fnmatchcase(word, it) for word in words for it in patterns)

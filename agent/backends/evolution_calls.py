@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from agent.backends.http import Answer, Http, ServerDown, segment
+from agent.backends.http import Answer, Http, ServerDown, cannot, segment
 from agent.engines.raw import inside, moment, text, whole
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
@@ -164,8 +164,7 @@ class EvolutionCalls:
         body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False, **more}
         answer = await self._ask("POST", "/instance/create", body, timeout=self.dialect.slow)
         if not answer.good:
-            code = "remote_exists" if answer.status == 403 else "remote_refused"
-            raise _refusal("create", name, answer, code)
+            raise _refusal("create", name, answer)
 
     async def rows(self) -> tuple[dict[str, Row], float]:
         """The whole list, and the seconds that it took. EngineError `list_failed` if the server
@@ -178,8 +177,8 @@ class EvolutionCalls:
         except ServerDown as down:
             if down.reason == "timeout":
                 await self._live()
-                words = f"cannot list its sessions: {down.cause}, while it answers the rest"
-                raise EngineError(words, code="list_failed") from down
+                cause = f"{down.cause}, while it answers the rest"
+                raise cannot("list its sessions", cause, "list_failed") from down
             raise
         if answer.status >= 500:
             raise ServerDown(what, "failing", f"it answers {answer.status}")
@@ -298,13 +297,12 @@ def mark_code(code: str) -> str:
     return hashlib.sha256(code.encode()).hexdigest()[:16] if code else ""
 
 
-def _refusal(what: str, name: str, answer: Answer, code: str = "remote_refused") -> EngineError:
+def _refusal(what: str, name: str, answer: Answer) -> EngineError:
     """In the server's own words, without what may be secret."""
     if _is_missing(answer):
-        cause = f"cannot {what} {name}: the server has no such session"
-        return EngineError(cause, code="remote_missing")
+        return cannot(f"{what} {name}", "the server has no such session", "remote_missing")
     words = _MAYBE_SECRET.sub("…", answer.hide(_words_of(answer.body)))[:160]
-    return EngineError(f"cannot {what} {name}: {words or f'it answers {answer.status}'}", code=code)
+    return cannot(f"{what} {name}", words or f"it answers {answer.status}", "remote_refused")
 
 
 def _is_refused(answer: Answer) -> bool:

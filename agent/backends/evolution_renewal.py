@@ -19,7 +19,7 @@ from typing import Any
 
 from agent.backends.evolution_calls import EvolutionCalls, Live
 from agent.backends.evolution_session import EvolutionSession
-from agent.backends.http import ServerDown, segment
+from agent.backends.http import ServerDown, cannot, segment
 from agent.engines.raw import inside
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
@@ -85,7 +85,7 @@ class Renewal:
         # session that is not connected cannot tell WhatsApp about it, and stays as it is.
         if not await self._becomes(Live.CLOSE, LOGOUT_WAIT):
             cause = f"it has not closed after {LOGOUT_WAIT:g} s"
-            raise EngineError(f"cannot log {name} out: {cause}", code="no_effect")
+            raise cannot(f"log {name} out", cause, "no_effect")
 
     async def create(self) -> None:
         """Create it with what an unfinished renewal backed up, else with nothing set."""
@@ -122,7 +122,7 @@ class Renewal:
         backup = f"{stamp}-{time.time_ns() % 10**9:09}.json"
         await self._write({backup: json.dumps(session).encode()})
         if await in_thread(self._read, backup) != session:
-            raise EngineError(f"cannot back up {name}: it reads differently", code="backup_failed")
+            raise cannot(f"back up {name}", "it reads differently", "backup_failed")
         if rehearse:
             if self.calls.dialect.old:
                 await self.calls.rows()
@@ -140,29 +140,23 @@ class Renewal:
             if not await self._becomes(Live.CLOSE, LOGOUT_WAIT) and live is Live.CONNECTING:
                 # Measured on 1.8.6: the connection of what is deleted now goes on, reads the keys
                 # of the next session of that name, and both replace each other without an end.
-                raise EngineError(
-                    f"cannot remove {name} now: WhatsApp does not answer its connection, which"
-                    " Evolution API 1.8 would keep beside the new session's; try again once"
-                    " WhatsApp answers, or restart the server",
-                    code="no_effect",
-                )
+                cause = "WhatsApp does not answer its connection, which Evolution API 1.8 would"
+                cause += " keep beside the new session's; try again later, or restart the server"
+                raise cannot(f"remove {name} now", cause, "no_effect")
         if removal is not None:
             note = {**removal, "asked_wall": time.time()}
             await self._write({"removal.json": json.dumps(note).encode()})
             self.session.owed = True
         await calls.delete(name)
         if not await self._becomes(Live.MISSING, REMOVAL_WAIT):
-            cause = f"it is still there after {REMOVAL_WAIT:g} s"
-            raise EngineError(f"cannot delete {name}: {cause}", code="timeout")
+            raise cannot(f"delete {name}", f"it is there after {REMOVAL_WAIT:g} s", "timeout")
 
     def _refuse_kept(self, live: Live, heard: Live | None) -> None:
         back = live is Live.OPEN and heard not in (None, Live.OPEN)
         if live is not Live.MISSING and (back or heard is Live.MISSING):
-            raise EngineError(
-                f"cannot renew {self.session.name}: its server has it again, and says {live}; the"
-                " pairing is kept. To end it all the same, ask again",
-                code="pairing_kept",
-            )
+            cause = f"its server has it again, and says {live}; the pairing is kept. To end it"
+            cause += " all the same, ask again"
+            raise cannot(f"renew {self.session.name}", cause, "pairing_kept")
 
     async def _becomes(self, wanted: Live, within: float) -> bool:
         """True once it is so at two looks: between two tries it says `close` for a moment."""
@@ -204,8 +198,7 @@ class Renewal:
         try:
             await in_thread(self._write_now, files)
         except OSError as error:
-            cause = f"cannot write {self.folder}: {error.strerror}"
-            raise EngineError(cause, code="backup_failed") from error
+            raise cannot(f"write {self.folder}", f"{error.strerror}", "backup_failed") from error
 
     def _write_now(self, files: Mapping[str, bytes | None]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

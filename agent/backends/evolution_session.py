@@ -4,7 +4,6 @@ The list's `disconnection*` columns outlive a success: they count only for an en
 the last time the session was known to be open.
 """
 
-import asyncio
 from collections import deque
 from dataclasses import dataclass, field, replace
 
@@ -62,8 +61,6 @@ class EvolutionSession:
     """False if the last query in this opening got no answer; None: not asked yet."""
     gone: bool = False
     """It is missing at two looks and in a list between them."""
-    awaited: bool = False
-    """The agent asked for its creation, and the server has not answered."""
     owed: bool = False
     """The agent deleted it in order to create it again, and has not done so yet."""
     made: bool = False
@@ -75,8 +72,6 @@ class EvolutionSession:
     """A phone or WhatsApp ended its pairing."""
     code_taken: bool = False
     """A phone scanned its code, and it has not opened since."""
-    acting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by each action: a request for a code begins a login if the session closed meanwhile."""
     _ended: str = ""
     _open_until: float = 0.0
     """Ends before this moment of the server's clock are old."""
@@ -203,7 +198,7 @@ class EvolutionSession:
             self.gone = self.gone or (before is Live.MISSING and not listed)
             self._code = self._blank_since = None
         else:
-            self.awaited = self.gone = False
+            self.gone = False
         self._looked_at = now
         if live is not before:
             self.live, self.since = live, now
@@ -350,8 +345,6 @@ class EvolutionSession:
                 return replace(claim, proof_age=age, raw="", useless=("reconnect",))
             case Live.CONNECTING:
                 return self._connecting()
-            case Live.MISSING if self.awaited:
-                return Claim(Status.INITIALIZING, raw="its creation is not answered yet")
             case Live.MISSING if self.gone:
                 reason = "renewal_unfinished" if self.owed else "remote_missing"
                 return Claim(Status.DISCONNECTED, reason, raw="missing")

@@ -42,6 +42,10 @@ class ServerDown(EngineError):
         self.reason, self.cause, self.reached = reason, cause, reached
 
 
+def cannot(what: str, cause: str, code: str) -> EngineError:
+    return EngineError(f"cannot {what}: {cause}", code=code)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """`body` is None if there was none, or if a refusal was not JSON."""

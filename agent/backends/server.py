@@ -20,12 +20,44 @@ class Listed:
     """The same as a sentence."""
 
 
-class ServerApi(Protocol):
-    """What one kind of server can do; its sessions are named as the server names them.
+class ServerSession(Protocol):
+    """One session on a server.
 
     ServerDown says that the server itself gave no usable answer, another EngineError something of
-    the one session. An action that may end a pairing is called with a proof or a person's word.
+    this session. An action that may end a pairing is called with a proof or a person's word.
     """
+
+    @property
+    def is_due(self) -> bool:
+        """True if it must be looked at in this round."""
+
+    def claim(self) -> Claim | None:
+        """None: the server has said nothing of it yet."""
+
+    async def look(self, *, deep: bool = False) -> Mapping[str, Any]:
+        """Ask the server for it; `deep`: also for a proof, and compare what it says."""
+
+    async def connect(self) -> None: ...
+
+    async def restart(self) -> None: ...
+
+    async def logout(self) -> None: ...
+
+    async def renew(self, *, confirmed: bool) -> None: ...
+
+    async def disconnect(self) -> None: ...
+
+    async def new_keys(self, peers: Sequence[str]) -> None:
+        """Let the keys of these contacts be made anew; none named: what is damaged."""
+
+    async def qr(self) -> Qr | None: ...
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What only this kind of server can do."""
+
+
+class ServerApi(Protocol):
+    """What one kind of server can do; its sessions are named as the server names them."""
 
     @property
     def version(self) -> str:
@@ -41,38 +73,11 @@ class ServerApi(Protocol):
     def away(self) -> None:
         """The server was found down: what comes back may be other sessions of these names."""
 
-    async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> None:
+    async def hold(
+        self, remote: str, *, adopted: bool, paired: bool, account: str
+    ) -> ServerSession:
         """Know this session from now on. `paired` and `account`: as the agent remembers it."""
 
     def forget(self, remote: str) -> None: ...
-
-    def claim(self, remote: str) -> Claim | None:
-        """None: the server has said nothing of it yet."""
-
-    def due(self) -> Sequence[str]:
-        """The sessions to look at in this round."""
-
-    async def look(self, remote: str, *, deep: bool = False) -> Mapping[str, Any]:
-        """Ask the server for this session; `deep`: also for a proof, and compare what it says."""
-
-    async def connect(self, remote: str) -> None: ...
-
-    async def restart(self, remote: str) -> None: ...
-
-    async def logout(self, remote: str) -> None: ...
-
-    async def renew(self, remote: str, *, confirmed: bool) -> None: ...
-
-    async def disconnect(self, remote: str) -> None: ...
-
-    async def new_keys(self, remote: str, peers: Sequence[str]) -> None:
-        """Let the keys of these contacts be made anew; none named: what is damaged."""
-
-    async def qr(self, remote: str) -> Qr | None: ...
-
-    async def command(
-        self, remote: str, name: str, arguments: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        """What only this kind of server can do."""
 
     async def close(self) -> None: ...

@@ -200,18 +200,6 @@ async def test_two_connections_of_one_session_are_found(watch: Watch) -> None:
     await at.until_it_says("DISCONNECTED two_connections", 120)
 
 
-async def test_of_two_servers_at_one_address_no_session_is_told_in_turn(watch: Watch) -> None:
-    at = await watch()
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    own, other = at.claim().account, "5511900000999"
-    for account in [other, own] * 20:
-        one.row.set(ownerJid=f"{account}@s.whatsapp.net")
-        await at.server.check()
-        assert at.claim().account == other
-    await at.until(lambda: at.claim().account == own, 90)
-
-
 async def test_a_list_that_contradicts_the_state_is_told(watch: Watch) -> None:
     at = await watch()
     one = await at.hold("one")

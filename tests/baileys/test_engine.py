@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.whaticket.api import Whaticket
+from agent.backends.whaticket.api import Session, Whaticket
 from agent.backends.whaticket.contract import BackendSettings
 from agent.backends.whaticket.keys import Shelf
 from agent.config.declaration import BackendDeclaration
@@ -35,7 +35,7 @@ OTHER_ACCOUNT = "5511900000009"
 class Task:
     """The server's task, and what it said of its sessions."""
 
-    api: Whaticket
+    session: Session
     folder: Path
     happened: list[Happening] = field(default_factory=list)
 
@@ -43,8 +43,8 @@ class Task:
         return [it for it in self.happened if it.kind == "crypto_error"]
 
     async def status(self) -> ConnectionStatus:
-        await self.api.look("7")
-        claim = self.api.claim("7")
+        await self.session.look()
+        claim = self.session.claim()
         assert claim is not None
         return claim.status
 
@@ -61,14 +61,14 @@ async def task(bed: Bed) -> AsyncIterator[Task]:
     declared = BackendDeclaration("chat", "whaticket", bed.server.url, key=TOKEN, own=own)
     folder, happened = bed.folder.parent / "backend", list[Happening]()
     api = Whaticket(declared, folder, lambda _remote, it: happened.append(it))
-    await api.hold("7", adopted=True, paired=False, account="")
+    session = await api.hold("7", adopted=True, paired=False, account="")
     await api.sessions()
-    yield Task(api, folder, happened)
+    yield Task(session, folder, happened)
     await api.close()
 
 
 async def code(bed: Bed, task: Task) -> Qr:
-    qr = await bed.eventually(lambda: task.api.qr("7"), within=60)
+    qr = await bed.eventually(task.session.qr, within=60)
     assert isinstance(qr, Qr)
     return qr
 
@@ -98,7 +98,7 @@ async def test_a_real_session_is_paired_broken_and_repaired_by_the_engine(
 
     broken = session_of(bed, PEER)
     before, others = bed.files(), bed.files("8")
-    await task.api.new_keys("7", [address_of(bed, PEER)])
+    await task.session.new_keys([address_of(bed, PEER)])
     assert bed.server.status() == "CONNECTED"
     assert bed.codes_shown() == 2, "one for each session's pairing"
     removed = set(before) - set(bed.files())
@@ -127,7 +127,7 @@ async def test_a_pairing_given_up_shows_a_new_code_and_is_kept_aside(bed: Bed, t
     creds = (bed.auth / "creds.json").read_bytes()
     assert await task.status() is ConnectionStatus.DISCONNECTED
 
-    await task.api.renew("7", confirmed=True)
+    await task.session.renew(confirmed=True)
     qr = await code(bed, task)
     bed.whatsapp.scan(qr.text, ACCOUNT)
     await bed.settled()
@@ -143,12 +143,12 @@ async def test_a_session_with_cut_short_creds_is_not_started_over(bed: Bed, task
     whole = creds.read_bytes()
     creds.write_bytes(whole[:100])
     with pytest.raises(EngineError) as refused:
-        await task.api.new_keys("7", [address_of(bed, PEER)])
+        await task.session.new_keys([address_of(bed, PEER)])
     assert refused.value.code == "session_damaged"
     assert creds.read_bytes() == whole[:100], "the client had made a new pairing of it"
 
     creds.write_bytes(whole)
-    await task.api.connect("7")
+    await task.session.connect()
     await bed.connected()
     assert bed.codes_shown() == 1
     await bed.talk(PEER, "with new keys")

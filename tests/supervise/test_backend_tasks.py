@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.backend import Seat
 from agent.backends.declared import Backends
 from agent.backends.evolution import Evolution
+from agent.backends.seat import Seat
 from agent.backends.server import Listed
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import Instance, InstanceId, SessionRecord

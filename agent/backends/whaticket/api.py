@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.backends.http import segment
+from agent.backends.http import cannot, segment
 from agent.backends.server import Listed
 from agent.backends.whaticket.calls import (
     NOT_RUNNING,
@@ -20,7 +20,7 @@ from agent.backends.whaticket.calls import (
     WhaticketCalls,
     WhaticketSession,
 )
-from agent.backends.whaticket.contract import BackendSettings, cannot
+from agent.backends.whaticket.contract import BackendSettings
 from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
 from agent.backends.whaticket.logs import (
@@ -51,7 +51,6 @@ MOST_ERRORS = 20
 """Of one session, in one reading; the agent counts to five in five minutes."""
 CLOSE_WITHIN = 20.0
 """Seconds that the agent's stop waits for a repair; systemd kills the agent after 90 s."""
-DAY = 86400.0
 
 
 class Whaticket:
@@ -75,11 +74,11 @@ class Whaticket:
         self.own: BackendSettings = declared.own
         self.calls = WhaticketCalls(declared)
         self.keys = open_keys(declared, folder / "removed")
-        self.held: dict[str, WhaticketSession] = {}
+        self.held: dict[str, Session] = {}
         self.owners = Owners()
         self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
-        self._happened, self._window = happened, window
-        self._rows: dict[str, Row] | None = None
+        self.happened, self._window = happened, window
+        self.rows: dict[str, Row] | None = None
         """Of the last list; None before the first one."""
         self._ready = asyncio.Event()
         """Set once a listed session is held: before, no name in the log is known."""
@@ -94,18 +93,17 @@ class Whaticket:
         for entry in self.own.logs:
             if entry.startswith("command:"):
                 self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
-        self._tasks.start(self._sweep(), "sweep of removals")
-        self._repairs = Tasks(lambda _: None)
+        self.repairs = Tasks(lambda _: None)
 
     async def sessions(self) -> Listed:
         at = boot_now()
         rows, seconds = await self.calls.rows()
-        self._rows = {row.id: row for row in rows}
+        self.rows = {row.id: row for row in rows}
         self.owners.know({row.id: row.name for row in rows})
-        for session in self.held.values():
-            row = self._rows.get(self.owners.ids.get(session.name, ""))
-            if row is not None or session.row is not None:  # else a look asks for it
-                session.note_row(row, at)
+        for name, session in self.held.items():
+            row = self.rows.get(self.owners.ids.get(name, ""))
+            if row is not None or session.known.row is not None:  # else a look asks for it
+                session.known.note_row(row, at)
         if self.held:
             self._ready.set()
         sessions = tuple(RemoteSession(it.id, it.status, it.number, it.name) for it in rows)
@@ -114,179 +112,26 @@ class Whaticket:
     def away(self) -> None:
         """What is known of the sessions stays as old as it is."""
 
-    async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> None:
+    async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> "Session":
         segment(remote)
-        self.held[remote] = session = WhaticketSession(remote, adopted, paired, account)
-        session.prove = self.declared.prove
-        session.useless = () if self.own.hang_up is not None else ("reconnect",)
+        known = WhaticketSession(remote, adopted, paired, account)
+        known.prove = self.declared.prove
+        known.useless = () if self.own.hang_up is not None else ("reconnect",)
+        self.held[remote] = session = Session(self, known)
+        return session
 
     def forget(self, remote: str) -> None:
         self.held.pop(remote, None)
 
-    def claim(self, remote: str) -> Claim | None:
-        return self.held[remote].claim()
-
-    def due(self) -> list[str]:
-        return [name for name, session in self.held.items() if session.is_due]
-
-    async def look(self, remote: str, *, deep: bool = False) -> Mapping[str, Any]:
-        session, at = self.held[remote], boot_now()
-        id = await self._find(session)
-        session.note_row(await self.calls.state(id) if id else None, at)
-        session.looked = True
-        if session.row is not None and not session.row.connected:
-            with suppress(EngineError):
-                session.note_keys(await self.keys.look(session.id))
-        if not deep:
-            return {}
-        rows, _ = await self.calls.rows()
-        return session.detail(next((row for row in rows if row.id == id), None))
-
-    async def connect(self, remote: str) -> None:
-        session = self.held[remote]
-        id = await self._find(session) or await self._create(session)
-        await self._way(session, id).begin()
-        session.hung_up = False
-
-    async def disconnect(self, remote: str) -> None:
-        """Its pairing stays."""
-        session, way = await self._started(remote)
-        session.hung_up = True
-        await self._alone(session, "disconnect", way.go_down())
-
-    async def restart(self, remote: str) -> None:
-        session, way = await self._started(remote)
-
-        async def work() -> None:
-            await way.must_have_whole_creds()
-            row = await self.calls.look(way.id)
-            if self.own.hang_up is not None:
-                await way.go_down()
-                await way.begin()
-            elif self.own.route("restart") is not None and not row.down:
-                await self.calls.do(f"restart {way.id}", "restart", way.id)
-            else:
-                await self.calls.do(f"start {way.id}", "start", way.id)
-
-        await self._alone(session, "restart", work())
-
-    async def logout(self, remote: str) -> None:
-        """End its pairing. The caller has a proof or a person's word."""
-        session, way = await self._started(remote)
-        try:
-            await self.calls.do(f"log out {way.id}", "logout", way.id)
-        except EngineError as error:
-            if NOT_RUNNING not in str(error):
-                raise
-            return  # it is not in the server's memory: there is nothing to log out
-        session.logged_out()
-
-    async def renew(self, remote: str, *, confirmed: bool) -> None:
-        """End its pairing and begin a fresh one with a code; the server's row stays. The caller
-        has a proof for the end, or a person's word."""
-        session, way = await self._started(remote)
-
-        async def work() -> None:
-            if self.own.hang_up is None or not self.keys.stores:
-                if plan := await self.keys.all(way.id):
-                    await self.keys.copy(way.id, plan, "the session starts over", whole=True)
-                await self.calls.do(f"renew {way.id}", "new_qr", way.id)
-            else:
-                await way.start_over()
-            session.logged_out()
-            await way.wait("get a code of", lambda row: row.asks)
-
-        await self._alone(session, "renew", work())
-
-    async def qr(self, remote: str) -> Qr | None:
-        session, way = await self._started(remote)
-        row = await self.calls.look(way.id)
-        if row.down and not session.paired:
-            # The code was not scanned in time: the server shows codes again after a start.
-            await way.begin()
-            row = await way.wait("get a code of", lambda row: row.asks or row.connected)
-        session.note_row(row, boot_now())
-        return session.code()
-
-    async def new_keys(self, remote: str, peers: Sequence[str]) -> None:
-        """Take the records of these peers, and the damaged ones, out with a backup."""
-        session, way = await self._started(remote)
-        await self._alone(session, "regenerate keys", way.regenerate(peers))
-
-    async def command(
-        self, remote: str, name: str, arguments: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        session, way = await self._started(remote)
-        if name == "removed":  # oldest first
-            removals = await in_thread(self.keys.shelf.all, way.id)
-            return {"removed": [removal.shown() for removal in removals]}
-        if name == "restore_removed":
-            removal = arguments.get("name")
-            await self._alone(session, "put keys back", way.put_back(removal))
-            return {"name": removal}
-        cause = "a whaticket server knows removed and restore_removed"
-        raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
-
     async def close(self) -> None:
         """A repair that has begun may take a session up again, so that none stays down."""
-        await self._repairs.wait(CLOSE_WITHIN)
-        await self._repairs.cancel()
+        await self.repairs.wait(CLOSE_WITHIN)
+        await self.repairs.cancel()
         await self._tasks.cancel()
         if self.logs.patterns:
             await in_thread(self._save)
             self.logs.close()
         await self.calls.close()
-
-    # one session
-
-    async def _find(self, session: WhaticketSession) -> str:
-        """The server's id of it; "" if there is none."""
-        name = session.name
-        if self._rows is None and not name.isdigit():
-            await self.sessions()
-        session.id = session.id or self.owners.ids.get(name, name if name.isdigit() else "")
-        if not session.id and any(row.name == name for row in (self._rows or {}).values()):
-            what = f"tell which session is {name!r:.60}"
-            raise cannot(what, "several have that name", "remote_ambiguous")
-        return session.id
-
-    async def _create(self, session: WhaticketSession) -> str:
-        what = f"create {session.name!r:.60}"
-        if session.adopted:  # what others made is not made again in its place
-            raise cannot(what, f"{UNKNOWN}, and the agent did not make it", "remote_missing")
-        await self.calls.do(what, "create", "", {"name": session.name})
-        await self.sessions()
-        if id := await self._find(session):
-            return id
-        raise cannot(what, "it is not in the server's list", "remote_missing")
-
-    async def _started(self, remote: str) -> tuple[WhaticketSession, DownAndUp]:
-        """The session and the steps of its repairs; EngineError if the server lacks it."""
-        session = self.held[remote]
-        if not (id := await self._find(session)):
-            raise cannot(f"find {remote!r:.60}", UNKNOWN, "remote_missing")
-        return session, self._way(session, id)
-
-    def _way(self, session: WhaticketSession, id: str) -> DownAndUp:
-        def report(step: str) -> None:
-            self._happened(session.name, Happening("repair_step", {"text": step}))
-
-        went_down = partial(setattr, session, "hung_up", True)
-        return DownAndUp(self.calls, self.keys, id, report, went_down)
-
-    async def _alone(
-        self, session: WhaticketSession, what: str, work: Coroutine[Any, Any, None]
-    ) -> None:
-        """One at a time, and to its end, also if the caller is cancelled."""
-        if session.acting.locked():
-            work.close()
-            raise cannot(what, "another repair of it is under way", "busy")
-
-        async def alone() -> None:
-            async with session.acting:
-                await work
-
-        await asyncio.shield(self._repairs.start(alone(), what))
 
     # logs
 
@@ -326,7 +171,8 @@ class Whaticket:
         self._troubles[source] = trouble
 
     def _take(self, all_found: list[Found]) -> None:
-        by_id = {session.id: session for session in self.held.values() if session.id}
+        every = (session.known for session in self.held.values())
+        by_id = {session.id: session for session in every if session.id}
         now, nameless, shown = time.time(), 0, Counter[str]()
         news = [found for found in all_found if now - found.at <= self._window]
         for id, found in self.owners.attribute(news):
@@ -339,14 +185,162 @@ class Whaticket:
                 what = found.it.finding
                 detail = {"text": words_of(what.name), "peer": what.peer, "pattern": what.name}
                 if shown[session.name] <= MOST_ERRORS:
-                    self._happened(session.name, Happening("crypto_error", detail))
+                    self.happened(session.name, Happening("crypto_error", detail))
             nameless += isinstance(found.it, LogError) and not id
         # libsignal's own lines name no session; the server's line about the message does.
         if nameless or shown:
             words = f"{nameless} errors about keys in its logs name no session"
             self._say("owners", "" if shown else words)
 
-    async def _sweep(self) -> None:
-        while True:
-            await in_thread(self.keys.shelf.sweep)
-            await asyncio.sleep(DAY)
+
+class Session:
+    """A ServerSession."""
+
+    def __init__(self, server: Whaticket, known: WhaticketSession) -> None:
+        self._server, self.known, self.name = server, known, known.name
+        self._calls, self._keys, self._own = server.calls, server.keys, server.own
+        self._acting = asyncio.Lock()
+
+    @property
+    def is_due(self) -> bool:
+        return self.known.is_due
+
+    def claim(self) -> Claim | None:
+        return self.known.claim()
+
+    async def look(self, *, deep: bool = False) -> Mapping[str, Any]:
+        known, at = self.known, boot_now()
+        id = await self._find()
+        known.note_row(await self._calls.state(id) if id else None, at)
+        known.looked = True
+        if known.row is not None and not known.row.connected:
+            with suppress(EngineError):
+                known.note_keys(await self._keys.look(known.id))
+        return {}
+
+    async def connect(self) -> None:
+        await self._way(await self._find() or await self._create()).begin()
+        self.known.hung_up = False
+
+    async def disconnect(self) -> None:
+        """Its pairing stays."""
+        way = await self._started()
+        self.known.hung_up = True
+        await self._alone("disconnect", way.go_down())
+
+    async def restart(self) -> None:
+        way = await self._started()
+
+        async def work() -> None:
+            await way.must_have_whole_creds()
+            row = await self._calls.look(way.id)
+            if self._own.hang_up is not None:
+                await way.go_down()
+                await way.begin()
+            else:
+                again = self._own.route("restart") is not None and not row.down
+                do = "restart" if again else "start"
+                await self._calls.do(f"{do} {way.id}", do, way.id)
+
+        await self._alone("restart", work())
+
+    async def logout(self) -> None:
+        """End its pairing. The caller has a proof or a person's word."""
+        way = await self._started()
+        try:
+            await self._calls.do(f"log out {way.id}", "logout", way.id)
+        except EngineError as error:
+            if NOT_RUNNING not in str(error):
+                raise
+            return  # it is not in the server's memory: there is nothing to log out
+        self.known.logged_out()
+
+    async def renew(self, *, confirmed: bool) -> None:
+        """End its pairing and begin a fresh one with a code; the server's row stays. The caller
+        has a proof for the end, or a person's word."""
+        way = await self._started()
+
+        async def work() -> None:
+            if self._own.hang_up is None or not self._keys.stores:
+                if plan := await self._keys.all(way.id):
+                    await self._keys.copy(way.id, plan, "the session starts over", whole=True)
+                await self._calls.do(f"renew {way.id}", "new_qr", way.id)
+            else:
+                await way.start_over()
+            self.known.logged_out()
+            await way.wait("get a code of", lambda row: row.asks)
+
+        await self._alone("renew", work())
+
+    async def qr(self) -> Qr | None:
+        way = await self._started()
+        row = await self._calls.look(way.id)
+        if row.down and not self.known.paired:
+            # The code was not scanned in time: the server shows codes again after a start.
+            await way.begin()
+            row = await way.wait("get a code of", lambda row: row.asks or row.connected)
+        self.known.note_row(row, boot_now())
+        return self.known.code()
+
+    async def new_keys(self, peers: Sequence[str]) -> None:
+        """Take the records of these peers, and the damaged ones, out with a backup."""
+        await self._alone("regenerate keys", (await self._started()).regenerate(peers))
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        way = await self._started()
+        if name == "removed":  # oldest first
+            removals = await in_thread(self._keys.shelf.all, way.id)
+            return {"removed": [removal.shown() for removal in removals]}
+        if name == "restore_removed":
+            removal = arguments.get("name")
+            await self._alone("put keys back", way.put_back(removal))
+            return {"name": removal}
+        cause = "a whaticket server knows removed and restore_removed"
+        raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
+
+    async def _find(self) -> str:
+        """The server's id of it; "" if there is none."""
+        known, server = self.known, self._server
+        if server.rows is None and not self.name.isdigit():
+            await server.sessions()
+        default = self.name if self.name.isdigit() else ""
+        known.id = known.id or server.owners.ids.get(self.name, default)
+        if not known.id and any(row.name == self.name for row in (server.rows or {}).values()):
+            what = f"tell which session is {self.name!r:.60}"
+            raise cannot(what, "several have that name", "remote_ambiguous")
+        return known.id
+
+    async def _create(self) -> str:
+        what = f"create {self.name!r:.60}"
+        if self.known.adopted:  # what others made is not made again in its place
+            raise cannot(what, f"{UNKNOWN}, and the agent did not make it", "remote_missing")
+        await self._calls.do(what, "create", "", {"name": self.name})
+        await self._server.sessions()
+        if id := await self._find():
+            return id
+        raise cannot(what, "it is not in the server's list", "remote_missing")
+
+    async def _started(self) -> DownAndUp:
+        """The steps of its repairs; EngineError if the server lacks it."""
+        if not (id := await self._find()):
+            raise cannot(f"find {self.name!r:.60}", UNKNOWN, "remote_missing")
+        return self._way(id)
+
+    def _way(self, id: str) -> DownAndUp:
+        def report(step: str) -> None:
+            self._server.happened(self.name, Happening("repair_step", {"text": step}))
+
+        went_down = partial(setattr, self.known, "hung_up", True)
+        return DownAndUp(self._calls, self._keys, id, report, went_down)
+
+    async def _alone(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """One at a time, and to its end, also if the caller is cancelled."""
+        if self._acting.locked():
+            work.close()
+            raise cannot(what, "another repair of it is under way", "busy")
+
+        async def alone() -> None:
+            async with self._acting:
+                await work
+
+        await asyncio.shield(self._server.repairs.start(alone(), what))

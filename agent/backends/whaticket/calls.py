@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from agent.backends.http import Answer, Http, ServerDown
-from agent.backends.whaticket.contract import BackendSettings, Route, cannot
+from agent.backends.http import Answer, Http, ServerDown, cannot
+from agent.backends.whaticket.contract import BackendSettings, Route
 from agent.backends.whaticket.logs import Turn
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
@@ -241,7 +241,6 @@ class WhaticketSession:
     """The state of its creds: absent, unpaired, paired, damaged, unreadable or unknown."""
     hung_up: bool = False
     """True if the agent disconnected it: that it is down needs no other reason."""
-    acting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: bool = False
     """True if it showed codes since it was last connected."""
     _scanned: bool = False
@@ -251,7 +250,6 @@ class WhaticketSession:
     """When the log told of an end of the connection and of no beginning after it."""
     _wiped: bool = False
     """True if its keys went while it was paired: these servers do so after a logout."""
-    _disagreed: int = 0
     _code: str = ""
     _code_at: float = 0.0
     _codes: int = 0
@@ -353,12 +351,3 @@ class WhaticketSession:
             self._code, self._code_at = digest, now
             self._codes += 1
         return Qr(row.qrcode, max(CODE_LASTS - (now - self._code_at), 1.0), self._codes)
-
-    def detail(self, listed: Row | None) -> dict[str, Any]:
-        """What a deep probe finds odd. `listed`: its row in the list."""
-        said, state = (it.status if it else "nothing" for it in (listed, self.row))
-        # The two are asked one after the other: once is a change, twice is a disagreement.
-        self._disagreed = self._disagreed + 1 if said != state else 0
-        if self._disagreed < 2:
-            return {}
-        return {"disagrees": f"its list says {said}, its answer for the session says {state}"}

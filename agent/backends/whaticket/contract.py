@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote
 
+from agent.backends.http import cannot
 from agent.config.declaration import BackendDeclaration, url_fault
 from agent.core.setting import Fault, path_fault, setting
-from agent.errors import EngineError
 
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/:-]*(\{id\})?[A-Za-z0-9._~/:-]*)")
 _NAMED = re.compile(r":(?:id|whatsappId)\b")
@@ -56,10 +56,6 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
     "ticketz": _COMMUNITY | {"restart": "GET /whatsappsession/refresh/{id}"},
 }
 """In each public one `disconnect` logs out at WhatsApp."""
-
-
-def cannot(what: str, cause: str, code: str) -> EngineError:
-    return EngineError(f"cannot {what}: {cause}", code=code)
 
 
 def is_safe(id: str) -> bool:

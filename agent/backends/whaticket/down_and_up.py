@@ -10,9 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from agent.backends.http import ServerDown
+from agent.backends.http import ServerDown, cannot
 from agent.backends.whaticket.calls import Row, Status, WhaticketCalls, claim_of_row
-from agent.backends.whaticket.contract import cannot
 from agent.backends.whaticket.keys import Key, SessionKeys
 from agent.clock import boot_now
 from agent.errors import EngineError

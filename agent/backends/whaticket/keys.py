@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from agent.backends.http import cannot
 from agent.backends.whaticket import damage
-from agent.backends.whaticket.contract import BackendSettings, cannot, is_safe
+from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.config.declaration import BackendDeclaration
 from agent.engines.baileys.peer_keys import mappings_of, user_of, with_mapped
 from agent.engines.tasks import in_thread
@@ -98,7 +99,8 @@ class Shelf:
     root: Path
 
     def keep(self, remote: str, why: str, records: Sequence[Record], *, whole: bool) -> Removal:
-        """Write them down and read them back."""
+        """Write them down and read them back; what was removed long ago is deleted."""
+        self.sweep()
         wall = time.time()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall))
         names = (stamp, *(f"{stamp}.{number}" for number in range(2, 10_000)))
@@ -148,14 +150,11 @@ class Shelf:
             raise cannot(f"put back {name}", cause, "put_back_already")
         return removal
 
-    def sweep(self) -> int:
-        """Delete what was removed long ago."""
+    def sweep(self) -> None:
         folders = list(self.root.iterdir()) if self.root.is_dir() else []
-        removals = [removal for folder in folders for removal in self.all(folder.name)]
-        old = [removal for removal in removals if time.time() - removal.wall > KEEP]
-        for removal in old:
-            self._path(removal.remote, removal.name).unlink(missing_ok=True)
-        return len(old)
+        for removal in [removal for folder in folders for removal in self.all(folder.name)]:
+            if time.time() - removal.wall > KEEP:
+                self._path(removal.remote, removal.name).unlink(missing_ok=True)
 
     def _path(self, remote: str, name: str) -> Path:
         if not is_safe(remote):

@@ -23,7 +23,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from agent.backends.whaticket.contract import BackendSettings, cannot
+from agent.backends.http import cannot
+from agent.backends.whaticket.contract import BackendSettings
 from agent.core.findings import crypto_patterns as crypto
 from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.engines.raw import text

@@ -53,9 +53,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.backends.http import ServerDown
+from agent.backends.http import ServerDown, cannot
 from agent.backends.whaticket.calls import WhaticketCalls
-from agent.backends.whaticket.contract import BackendSettings, cannot, is_safe
+from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, open_keys
 from agent.backends.whaticket.logs import LogError, Owners, open_logs, read_json
@@ -221,7 +221,6 @@ class Round:
 
     async def read(self) -> None:
         """Read the logs on, and find whose each error is."""
-        self.keys.shelf.sweep()
         owners = Owners()
         try:
             rows, _ = await self.calls.rows()

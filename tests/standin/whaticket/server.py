@@ -184,8 +184,6 @@ class StandIn:
 
     async def _list(self, _request: web.Request) -> web.Response:
         rows = [session.row() for session in self.sessions.values()]
-        if self.faults.list_lies:
-            rows = [{**row, "status": self.faults.list_lies} for row in rows]
         return web.json_response(rows)
 
     async def _create(self, request: web.Request) -> web.Response:

@@ -36,8 +36,6 @@ class Faults:
     """Something of it still runs, and writes, after it said DISCONNECTED."""
     loses_pairing: bool = False
     """WhatsApp removes the device while it is disconnected, and its keys are wiped."""
-    list_lies: str = ""
-    """The status that the list shows of everything."""
 
 
 @dataclass

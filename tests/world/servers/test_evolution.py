@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.backends.evolution import Evolution
+from agent.backends.evolution import Session
 from agent.clock import boot_now
 from tests.standin.evolution import KEY, StandIn
 from tests.world.world import WorldAgent
@@ -251,15 +251,15 @@ async def test_a_session_whose_probes_fail_by_a_fault_of_the_agent_is_not_called
 ):
     one = await watch("shop", "other")
     await eventually(lambda: one.all_connected(2))
-    look = Evolution.look
+    look = Session.look
 
-    async def faulty(self, remote, *, deep=False):
-        if remote == "shop":
-            raise KeyError(remote)
-        return await look(self, remote, deep=deep)
+    async def faulty(self, *, deep=False):
+        if self.name == "shop":
+            raise KeyError(self.name)
+        return await look(self, deep=deep)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Evolution, "look", faulty)
+        patched.setattr(Session, "look", faulty)
         await eventually(lambda: one.told("shop", "verdict", "disconnected"))
     await eventually(lambda: one.verdict("shop"), ("healthy", ""))
     assert await one.stayed("other")

@@ -1,0 +1,173 @@
+"""One session on a backend: its share of the server's task."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from agent.backends.http import ServerDown
+from agent.backends.server import ServerSession
+from agent.clock import boot_now
+from agent.core.model import Claim, ClaimFact, Happening, InstanceId
+from agent.core.words import UNREACHED
+from agent.errors import EngineError, InvalidRequest, LinkError, WaError
+from agent.link.client import Listener
+from agent.link.wire import Hello
+
+if TYPE_CHECKING:
+    from agent.backends.backend import Backend
+
+log = logging.getLogger(__name__)
+
+LOOK_LIMIT = 8.0
+"""Seconds for one look, or 0.8 of a request's time if that is less."""
+_LOOK_SHARE = 0.8
+MOST_UNHEARD = 100
+"""Happenings of one session that no pass listens to yet."""
+
+Answer = Mapping[str, Any]
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Seat:
+    """One session's share of its server's task: to a pass the same as the link to a worker."""
+
+    backend: "Backend"
+    id: InstanceId
+    run: str
+    session: ServerSession | None = None
+    """None: it is not held yet."""
+    remote: str = ""
+    """The server's name of it."""
+    listener: Listener | None = None
+    unheard: deque[Happening] = field(default_factory=lambda: deque(maxlen=MOST_UNHEARD))
+    """What logs told since the agent's start, before a pass listened."""
+    fact: ClaimFact | None = None
+    """Its newest claim."""
+    looked: float = 0.0
+
+    @property
+    def hello(self) -> Hello:
+        return Hello(self.id, self.run, self.backend.declared.engine, 0)
+
+    @property
+    def is_proved(self) -> bool:
+        return self.fact is not None and self.fact.claim.proof_age is not None
+
+    def happened(self, what: Happening) -> None:
+        if self.listener is not None:
+            self.listener.on_happening(self.run, what)
+        else:
+            self.unheard.append(what)
+
+    def last_words(self) -> Claim | None:
+        """Its last claim, the proof aged by the time since."""
+        if self.fact is None:
+            return None
+        at = self.fact.proved_at()
+        return replace(self.fact.claim, proof_age=None if at is None else boot_now() - at)
+
+    def tell(self) -> None:
+        if self.listener is not None and (claim := self.last_words()) is not None:
+            self.listener.on_claim(self.run, claim)
+
+    def note(self) -> None:
+        """Keep what the server says of it now; the listener hears new words and a first proof."""
+        if self.session is None or (claim := self.session.claim()) is None:
+            return
+        now, before, proved = boot_now(), self.fact, self.is_proved
+        self.fact = ClaimFact(claim, at=now, since=now)
+        if before is None or _words(before.claim) != _words(claim) or self.is_proved != proved:
+            self.tell()
+
+    async def ask(self, *, deep: bool = False) -> Answer:
+        """Look at it. ServerDown: no usable answer came in time."""
+        assert self.session is not None
+        limit = min(LOOK_LIMIT, self.backend.declared.timeout * _LOOK_SHARE)
+        self.looked = boot_now()
+        try:
+            async with asyncio.timeout(limit):
+                return await self.session.look(deep=deep)
+        except TimeoutError as error:
+            cause = f"no answer within {round(limit, 1):g} s"
+            raise ServerDown(f"look at {self.remote}", "timeout", cause) from error
+        finally:
+            self.note()
+
+    async def call(self, do: str, args: Answer | None = None, *, timeout: float = 10.0) -> Answer:
+        call = partial(self._call, do, args or {}, timeout)
+        return await self.backend.circuit.act(self.id, do, call)
+
+    async def close(self) -> None:
+        self.listener = None
+
+    async def _call(self, do: str, args: Answer, timeout: float) -> Answer:
+        backend, limit, what = self.backend, timeout + self.backend.slack, f"{do} {self.id}"
+        here = backend.api is not None and backend.seats.get(self.id) is self
+        if self.session is None or not here:
+            raise LinkError(f"cannot {what}: its server is not watched", code="gone")
+        if backend.claim is not None and not backend.up:  # no session waits for its silence
+            raise EngineError(f"cannot {what}: {backend.sentence}", code=UNREACHED)
+        try:
+            async with asyncio.timeout(limit):
+                if do == "probe":
+                    return await self._probe(deep=args.get("deep") is True)
+                return await self._act(self.session, do, args)
+        except TimeoutError as error:
+            cause = f"no answer in {limit:g} s"
+            raise LinkError(f"cannot {what}: {cause}", code="timeout") from error
+        except ServerDown as down:
+            backend.check_soon.set()
+            if down.reached:
+                raise
+            # Told apart here: the circuit counts failures of what was reached.
+            raise EngineError(str(down), code=UNREACHED) from down
+        except WaError:
+            raise
+        except Exception as error:
+            # Else the pass would end before it judges, and the last good verdict would stand.
+            log.exception("cannot %s: a fault of the agent", what)
+            cause = type(error).__name__
+            raise EngineError(f"cannot {what}: {cause}", code="internal") from error
+
+    async def _probe(self, *, deep: bool) -> Answer:
+        """Ask for it at once. Not `deep`: where its turn in this round has not come, the last look
+        tells, or probes of a thousand would wait for turns until all are too late."""
+        detail: Answer = {}
+        if deep or self not in self.backend.waiting:
+            detail = await self.ask(deep=deep)
+        if (claim := self.last_words()) is None:
+            cause = "others are looked at first"
+            raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
+        return {"claim": claim, "detail": detail}
+
+    async def _act(self, session: ServerSession, do: str, args: Answer) -> Answer:
+        try:
+            match do:
+                case "qr":
+                    code = await session.qr()
+                    return {"qr": None if code is None else asdict(code)}
+                case "command":
+                    name, arguments = str(args.get("name", "")), args.get("arguments", {})
+                    return await session.command(name, arguments)
+                case "renew":
+                    await session.renew(confirmed=args.get("confirmed") is True)
+                case "regenerate_keys":
+                    await session.new_keys([str(peer) for peer in args.get("peers", ())])
+                case "connect" | "disconnect" | "restart" | "logout":
+                    await getattr(session, do)()
+                case _:
+                    raise InvalidRequest(f"cannot {do}: no such call", field="do")
+            return {}
+        finally:
+            self.note()
+            self.looked = 0.0
+            self.backend.look_soon.set()
+
+
+def _words(claim: Claim) -> Claim:
+    """All of a claim but its ages."""
+    return replace(claim, proof_age=None, still_for=0.0)
