@@ -73,7 +73,6 @@ export function makeInstance(place) {
     hide();
     Object.assign(state, { id: wanted, details: null, events: [] });
     setText(title, wanted);
-    story.clear();
     history.show(wanted);
     evidence.show(wanted);
     draw();

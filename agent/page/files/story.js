@@ -53,30 +53,20 @@ function toneOf(event) {
 // `named`: each entry says of which session it is.
 export function makeStory(named = true) {
   const place = make("ol.story");
-  let newest = Infinity; // an entry behind it comes while the page is open
-  const drawEntries = keyed(
+  const draw = keyed(
     place,
     ({ event, whole }) => event.cursor + (whole ? "-whole" : ""),
-    (entry) => ({ item: makeEntry(entry, named, entry.event.cursor > newest) }),
+    (entry) => ({ item: makeEntry(entry, named) }),
     () => make("li", empty("Nothing yet", "New events appear here.")),
   );
-  return {
-    place,
-    draw(entries) {
-      drawEntries(entries);
-      if (entries.length) newest = entries[0].event.cursor;
-    },
-    clear() {
-      newest = Infinity;
-    },
-  };
+  return { place, draw };
 }
 
-function makeEntry(entry, named, fresh) {
+function makeEntry(entry, named) {
   const { event } = entry;
   const [bold, rest] = words(event);
   return make(
-    "li.story-entry." + toneOf(event) + (fresh ? ".fresh" : ""),
+    "li.story-entry." + toneOf(event),
     { "data-cursor": event.cursor },
     make("time", { datetime: event.time, title: moment(event.time) }, clock(event.time)),
     make(
