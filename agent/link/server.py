@@ -16,17 +16,7 @@ from typing import Any, cast
 from agent.core.findings.left_out import LeftOut
 from agent.core.words import KEPT, Claim, Happening
 from agent.errors import EngineError, LinkError, WaError
-from agent.link.wire import (
-    VERSION,
-    Call,
-    Hello,
-    Lines,
-    encode,
-    listen_at,
-    malformed,
-    read_call,
-    reply,
-)
+from agent.link.wire import VERSION, Call, Hello, Lines, encode, listen_at, read_call, reply
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +45,7 @@ class LinkServer:
         return server
 
     def __init__(self, path: Path, hello: Hello, answer: Answer, current: CurrentClaim) -> None:
-        self.hello = hello
+        self.hello, self.closed = hello, False
         self.strangers: dict[_Connection, None] = {}
         self._path, self._answer, self._current = path, answer, current
         self._agent: _Connection | None = None
@@ -122,16 +112,19 @@ class LinkServer:
 
     async def close(self) -> None:
         """Hang up on every agent; what was already written still goes out."""
+        self.closed = True
         self._listener.close()
-        if calls := set(self._calls):
-            # Who asked for the end is owed an answer; who asked for more is not.
-            _, unfinished = await asyncio.wait(calls, timeout=0.2)
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(*unfinished, return_exceptions=True)
-        for connection in filter(None, (*self.strangers, self._agent)):
-            connection.hang_up()
-        self._path.unlink(missing_ok=True)
+        try:
+            if calls := set(self._calls):
+                # Who asked for the end is owed an answer; who asked for more is not.
+                _, unfinished = await asyncio.wait(calls, timeout=0.2)
+                for task in unfinished:
+                    task.cancel()
+                await asyncio.gather(*unfinished, return_exceptions=True)
+        finally:  # also where a run is broken off: in a pack its process goes on
+            for connection in filter(None, (*self.strangers, self._agent)):
+                connection.hang_up()
+            self._path.unlink(missing_ok=True)
 
     async def _do(self, call: Call, connection: "_Connection") -> None:
         try:
@@ -175,6 +168,8 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(0)  # what waits here is overtaken by no claim
         self.writable, strangers = True, self._server.strangers
+        if self._server.closed:  # it was accepted just before
+            self._transport.abort()
         strangers[self] = None
         if len(strangers) > MOST_STRANGERS:
             next(iter(strangers)).end("too many connections without a greeting")
@@ -209,6 +204,6 @@ class _Connection(asyncio.Protocol):
             self.write(reply(call.number, asdict(server.hello)))
             server.take_over(self)
         elif self in server.strangers:
-            raise malformed("it came before the greeting")
+            self.end("a call came before the greeting")
         else:
             server.take_call(call, self)

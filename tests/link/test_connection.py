@@ -329,6 +329,8 @@ class Served:
             raise RuntimeError("secret detail")
         if call.do == "big":
             return {"x": "y" * LINE_LIMIT}
+        if call.do == "hangs":
+            await asyncio.Event().wait()
         return dict(call.args)
 
     def puppet(self) -> Puppet:
@@ -414,6 +416,30 @@ async def test_strangers_neither_stay_without_end_nor_take_over(served: Served) 
     assert await newest.hear() == reply(2, {})
     for each in (*strangers, agent, newest):
         each.sock.close()
+
+
+async def test_an_agent_that_comes_while_the_server_closes_is_hung_up_on(served: Served) -> None:
+    """In a pack the process goes on, and so would the connection."""
+    late = served.puppet()
+    for _ in range(3):  # accepted, and not yet told to the server
+        await asyncio.sleep(0)
+    assert not served.server.strangers
+    await served.server.close()
+    await late.hung_up_on()
+    late.sock.close()
+
+
+async def test_a_server_whose_close_is_broken_off_hangs_up_all_the_same(served: Served) -> None:
+    agent = await greeted(served)
+    await agent.say(call(2, "hangs"))
+    while not served.calls:
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(served.server.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await agent.hung_up_on()
+    agent.sock.close()
+    assert not served.path.exists()
 
 
 async def test_an_agent_that_never_reads_loses_events_but_never_the_newest_claim(
