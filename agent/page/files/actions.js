@@ -65,8 +65,8 @@ const mayTry = (instance) =>
   instance.connection_status !== "CONNECTED" &&
   Boolean(instance.next_attempt || instance.wait_reason || isPaused(instance));
 
-// `line`: what it does; `fits`: is it offered for this session (absent: for each); `ask`: what to confirm first;
-// `right`: to be asked for instead of "operate"; `calm`: it makes no login.
+// `line`: what it does; `fits`: is it offered for this session (absent: for each); `ask`: what to
+// confirm first; `right`: needed instead of "operate"; `calm`: it makes no login.
 export const ACTIONS = [
   {
     key: "try-now",

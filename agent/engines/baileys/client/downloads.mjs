@@ -4,6 +4,7 @@
 import { createDecipheriv, createHash, createHmac, hkdfSync } from "node:crypto";
 import { request as requestHttp } from "node:http";
 import { request as requestHttps } from "node:https";
+import { refuse } from "./messages.mjs";
 
 const HOME = "https://mmg.whatsapp.net";
 const ORIGIN = "https://web.whatsapp.com";
@@ -16,8 +17,6 @@ const MAC = 10;
 const BLOCK = 16;
 const LARGEST = 2 ** 31;
 const KINDS = { image: "Image", sticker: "Image", video: "Video", audio: "Audio", document: "Document" };
-
-const refuse = (code, words) => Object.assign(new Error(words), { code });
 
 // Where the file is; only ever at WhatsApp, or at the server of `base` that stands in for it. A path may
 // hold what makes another host of it, so what counts is the address that comes out.

@@ -1,11 +1,10 @@
 // What waits until the worker has it on its disk: one line of records is under way at a time, and
 // what comes meanwhile goes together in the next.
 import { randomBytes } from "node:crypto";
+import { refuse } from "./messages.mjs";
 
 const WITHIN = 20_000; // a worker that stands still longer holds no message: WhatsApp keeps it
 const LONGEST = 256 << 10; // characters of a line; one record alone may be as long
-
-const refuse = (code, words) => Object.assign(new Error(words), { code });
 
 export class Inbox {
   #emit;

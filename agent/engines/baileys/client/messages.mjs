@@ -1,10 +1,13 @@
 // A message as the agent gives it → as the library wants it; and what an event may say of one.
 
+// An error with a code that the worker knows.
+export const refuse = (code, words) => Object.assign(new Error(words), { code });
+
 export function jidOf(to) {
   const text = String(to).trim().replace(/^\+/, "");
   if (/^[0-9]{5,20}$/.test(text)) return text + "@s.whatsapp.net";
   if (/^[0-9-]{5,40}@(s\.whatsapp\.net|g\.us|lid|c\.us)$/.test(text)) return text.replace("@c.us", "@s.whatsapp.net");
-  throw Object.assign(new Error("the receiver is neither a number nor a chat's id"), { code: "invalid_wid" });
+  throw refuse("invalid_wid", "the receiver is neither a number nor a chat's id");
 }
 
 const MEDIA = [["image/", "image"], ["video/", "video"], ["audio/", "audio"]];
@@ -14,7 +17,7 @@ function fileOf(message, uploads) {
   if (message.upload !== undefined) return uploads.whole(message);
   if (message.content !== undefined) return Buffer.from(message.content, "base64");
   if (/^https:\/\//i.test(String(message.url))) return { url: message.url };
-  throw Object.assign(new Error("the file's url is not https"), { code: "invalid_request" });
+  throw refuse("invalid_request", "the file's url is not https");
 }
 
 function media(message, uploads) {
@@ -38,7 +41,7 @@ const ME = "me";
 function keyOf(jid, id, writer) {
   if (writer === ME) return { remoteJid: jid, id, fromMe: true };
   if (!jid.endsWith("@g.us")) return { remoteJid: jid, id, fromMe: false };
-  if (!writer) throw Object.assign(new Error("who wrote the message that this one is about is not known here"), { code: "message_not_found" });
+  if (!writer) throw refuse("message_not_found", "who wrote the message that this one is about is not known here");
   return { remoteJid: jid, id, fromMe: false, participant: jidOf(writer) };
 }
 
@@ -77,7 +80,7 @@ export function contentOf(message, jid, uploads) {
     case "reaction":
       return { react: { text: message.emoji, key: keyOf(jid, message.message_id, message.sender) } };
     default:
-      throw Object.assign(new Error("no such type of message"), { code: "invalid_request" });
+      throw refuse("invalid_request", "no such type of message");
   }
 }
 

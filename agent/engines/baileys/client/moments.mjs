@@ -1,10 +1,8 @@
 // What a session tells others for the moment: that it read messages, that its account types.
-import { jidOf } from "./messages.mjs";
+import { jidOf, refuse } from "./messages.mjs";
 
 const AGAIN = 10_000; // phones stop showing it by themselves a little later
 const WIRE = { typing: "composing", recording: "recording", paused: "paused" };
-
-const refuse = (code, words) => Object.assign(new Error(words), { code });
 
 export class Moments {
   #shown = new Map(); // chat → the timer of what is shown there

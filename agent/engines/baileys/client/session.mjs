@@ -4,7 +4,7 @@ import { Arrivals } from "./arrivals.mjs";
 import { Downloads } from "./downloads.mjs";
 import { Inbox } from "./inbox.mjs";
 import { makeLogger, masked } from "./log.mjs";
-import { ackOf, contentOf, jidOf, optionsOf, senderOf, typeOf } from "./messages.mjs";
+import { ackOf, contentOf, jidOf, optionsOf, refuse, senderOf, typeOf } from "./messages.mjs";
 import { Moments } from "./moments.mjs";
 import { MOST_ACKS } from "./notices.mjs";
 import { idOf, newId } from "./own_ids.mjs";
@@ -33,7 +33,6 @@ const keepFixed = (creds) => {
     Object.defineProperty(creds, name, { get: () => value, set() {}, enumerable: true });
   }
 };
-const refuse = (code, words) => Object.assign(new Error(words), { code });
 
 export class Session {
   #lib;

@@ -1,11 +1,10 @@
 // Files that are too long for one message of the agent: their parts, kept until the message comes.
 import { Readable } from "node:stream";
+import { refuse } from "./messages.mjs";
 
 const LIMIT = 64 * 1024 * 1024;
 const AT_ONCE = 4;
 const KEPT = 120_000;
-
-const refuse = (code, words) => Object.assign(new Error(words), { code });
 
 // Which side of a file failed: the library's own error says neither.
 export function namingSides(socket, url) {
