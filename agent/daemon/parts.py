@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.api.assemble import serve
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts as ApiParts
-from agent.api.server import Server
+from agent.api.server import Server, serve
 from agent.config.config import Config
 from agent.daemon.troubles import Troubles
 from agent.messages.reader import Reader

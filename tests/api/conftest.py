@@ -12,10 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.api.assemble import serve
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts
-from agent.api.server import Server
+from agent.api.server import Server, serve
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
 from agent.core.troubles.trouble import Trouble

@@ -175,7 +175,6 @@ CHECKS = (
         "a worker can reach a cloud's metadata: deny 169.254.0.0/16 to wa-agent and wa-worker in"
         " nftables, or boot with systemd.unified_cgroup_hierarchy=1",
     ),
-    Check("dbus", machine.dbus, "systemctl start dbus.socket dbus.service"),
     Check("units", machine.unit_files, AGAIN, installed=True),
     Check("polkit", machine.polkit, AGAIN, installed=True),
     Check("memory limits", _unit_memory, installed=True),

@@ -5,7 +5,6 @@ import grp
 import os
 import pwd
 import shlex
-import socket
 import stat
 import subprocess
 import time
@@ -188,16 +187,3 @@ def firewall(_: Installation) -> Iterator[Finding]:
         yield note(f"IPAddressDeny= of the units does nothing: {cause}")
     else:
         yield ok("IPAddressDeny= of the units can be enforced")
-
-
-def dbus(_: Installation) -> Iterator[Finding]:
-    if not is_booted():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bus:
-        bus.settimeout(5)
-        try:
-            bus.connect("/run/dbus/system_bus_socket")
-        except OSError as error:
-            yield wrong(f"D-Bus cannot be reached: {error.strerror or error}")
-        else:
-            yield ok("reachable")
