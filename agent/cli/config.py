@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from agent.cli.agent import given_settings, overrides_of
@@ -106,7 +107,10 @@ def settings_in_use(
     path, overrides = config_path(options.config, os.environ), overrides_of(options)
     if options.config or options.state:
         return path, overrides
-    places = places_of(client) if names_an_agent_here(client) else {}
+    places: Mapping[str, str] = {}
+    if names_an_agent_here(client):
+        with suppress(WaError):  # without an answer nothing changes
+            places = client.get("/api/health")["agent"].get("places", {})
     if "config" in places:
         path = Path(places["config"])
     paths = {key: places[name] for name, key in _KEYS.items() if name in places}
@@ -115,12 +119,3 @@ def settings_in_use(
 
 def names_an_agent_here(client: Client) -> bool:
     return not client.url and bool(client.sockets or os.environ.get("WA_AGENT_SOCKET"))
-
-
-def places_of(client: Client) -> Mapping[str, str]:
-    """The paths and the HTTP address of the running agent; empty without an answer."""
-    try:
-        places = client.get("/api/health")["agent"].get("places", {})
-    except WaError:
-        return {}
-    return {str(name): str(path) for name, path in places.items()}
