@@ -429,11 +429,12 @@ async def test_an_agent_that_comes_while_the_server_closes_is_hung_up_on(served:
     late.sock.close()
 
 
-async def test_a_server_whose_close_is_broken_off_hangs_up_all_the_same(served: Served) -> None:
+async def test_a_server_whose_close_is_broken_off_hangs_up_all_the_same(
+    served: Served, eventually: Any
+) -> None:
     agent = await greeted(served)
     await agent.say(call(2, "hangs"))
-    while not served.calls:
-        await asyncio.sleep(0)
+    await eventually(lambda: served.calls)
     closing = asyncio.create_task(served.server.close())
     await asyncio.sleep(0)
     closing.cancel()
