@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from agent import BUILD, VERSION
+from agent.cli.client import checkout, config_path
 from agent.cli.command import Subparsers, Words, add_command, config_words
-from agent.cli.paths import checkout, config_path
 from agent.cli.terminal import print_answer
 
 

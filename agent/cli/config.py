@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.cli.agent import given_settings, overrides_of
-from agent.cli.client import Client
+from agent.cli.client import INSTALLED_CONFIG, Client, config_path
 from agent.cli.command import (
     Subparsers,
     add_command,
@@ -17,7 +17,6 @@ from agent.cli.command import (
     config_words,
     wants_json,
 )
-from agent.cli.paths import INSTALLED_CONFIG, config_path
 from agent.cli.terminal import print_answer, print_json
 from agent.errors import Refused, WaError
 from agent.files import write_whole

@@ -38,11 +38,10 @@ from agent.host.only_agent import only_agent, only_of_sessions
 from agent.log import set_up_logging
 from agent.logfiles import open_files
 from agent.store.database import Store
-from agent.supervise.assemble import Ground, Supervision
+from agent.supervise.assemble import Ground, Supervision, Supervisor
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
 from agent.supervise.start_up import find_declared_problem, line_up, load_instances
-from agent.supervise.supervisor import Supervisor
 from agent.vault.identity import found_sessions, scan
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)

@@ -13,9 +13,8 @@ from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.metrics.family import Family
 from agent.moving.archives import Archives
-from agent.supervise.assemble import Supervision
+from agent.supervise.assemble import Supervision, Supervisor
 from agent.supervise.requests.calls import Workers
-from agent.supervise.supervisor import Supervisor
 from agent.webhooks.part import Webhooks
 
 

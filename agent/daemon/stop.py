@@ -13,10 +13,9 @@ from agent.daemon.state_folder import StatePlaces, note_stop
 from agent.daemon.tasks import said
 from agent.errors import WaError
 from agent.log import about
-from agent.supervise.assemble import Supervision
+from agent.supervise.assemble import Supervision, Supervisor
 from agent.supervise.facts import Facts
 from agent.supervise.seats import Seats
-from agent.supervise.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,10 @@ from agent.core.model import Category, JournalEntry
 from agent.daemon.parts import Parts
 from agent.errors import ConfigError, WaError
 from agent.log import set_level
-from agent.supervise.periodic.performance_log import log_performance
-from agent.supervise.periodic.upkeep import check_database, sweep_trash
+from agent.supervise.periodic.upkeep import check_database, log_performance, sweep_trash
 from agent.supervise.periodic.usage import keep_trends
 from agent.supervise.periodic.watchdog import Watchdog
-from agent.supervise.reload import take_on
+from agent.supervise.start_up import take_on
 
 log = logging.getLogger(__name__)
 

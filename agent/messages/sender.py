@@ -23,7 +23,7 @@ from agent.messages.media import OutFiles
 from agent.messages.outbox import Outbox, OutMessage, chat_of
 from agent.messages.outcomes import LEFT, UNSURE, Hold, Holds, State, judge, next_try, refusal_of
 from agent.messages.settings import MessagesSettings, PaceSettings
-from agent.supervise.supervisor import Supervisor
+from agent.supervise.assemble import Supervisor
 
 log = logging.getLogger(__name__)
 

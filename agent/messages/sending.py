@@ -31,7 +31,7 @@ from agent.messages.sender import End, Limits, SessionSender, Waiting, account_o
 from agent.messages.settings import MESSAGES, PACE
 from agent.metrics.family import Family, Row
 from agent.store.database import Store
-from agent.supervise.supervisor import Supervisor
+from agent.supervise.assemble import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -21,20 +21,22 @@ from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes
-from agent.supervise.packs import Packs
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings, Happenings
 from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
-from agent.supervise.periodic.key_check import KeyCheck
-from agent.supervise.periodic.learned import Learned
+from agent.supervise.periodic.upkeep import KeyCheck, Learned
 from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
-from agent.supervise.requests.orders import Creation
-from agent.supervise.seats import Seats
+from agent.supervise.requests.calls import Calls
+from agent.supervise.requests.deletion import Deletion
+from agent.supervise.requests.orders import Creation, Orders
+from agent.supervise.requests.repairs import Checking, Repairs
+from agent.supervise.requests.set_up import SettingUp
+from agent.supervise.seats import Packs, Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 from agent.supervise.views import ViewSources
@@ -262,3 +264,50 @@ class Supervision:
         self.incidents.forget(id)
         for forget in self.on_forget:
             forget(id)
+
+
+# The public face of supervision: all that the API may ask, by the part that answers.
+
+
+CHECKS_AT_ONCE = 64
+
+
+class Supervisor:
+    """Unknown ids raise NotFound."""
+
+    def __init__(self, base: Supervision) -> None:
+        registry, store, host, wake = base.registry, base.ground.store, base.ground.host, base.wake
+        self.view, self.views = registry.view, registry.views
+        self.status, self.history = base.figures.status, store.history
+        self.bus, self.trends = base.ground.bus, base.trends
+        self.keeping, self.creation = base.keeping, base.creation
+        self.backends = base.backends
+        self.asking = Calls(registry, store, wake)
+        self.send, self.find = self.asking.send, self.asking.find
+        self.checking = Checking(registry, base.passes, wake, at_once=CHECKS_AT_ONCE)
+        self.orders = Orders(registry, base.seats, base.gate, self.asking, wake)
+        self.repairs = Repairs(
+            registry=registry,
+            host=host,
+            ladder=base.ladder,
+            incidents=base.incidents,
+            checking=self.checking,
+            wake=wake,
+        )
+        self.deletion = Deletion(
+            registry=registry,
+            store=store,
+            host=base.seats,
+            session_root=base.root,
+            wake=wake,
+            forget=base.forget,
+            let_go=base.backends.let_go,
+        )
+        self.setting_up = SettingUp(
+            repairs=self.repairs,
+            registry=registry,
+            host=host,
+            asking=self.asking,
+            create=base.creation.create,
+            enable=self.orders.enable,
+        )

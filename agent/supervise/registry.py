@@ -4,11 +4,12 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from agent.clock import boot_now
 from agent.core.figures import Durations, StatusTime
@@ -19,15 +20,83 @@ from agent.core.recovery.ladder import resume_repair
 from agent.core.recovery.repair import Repair, read_repair
 from agent.core.view import InstanceView
 from agent.core.words import ADOPTED
-from agent.errors import NotFound, VaultError, WaError
+from agent.engines.files import Linked
+from agent.errors import NotFound, Refused, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
-from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RepairFacts
 from agent.supervise.views import ViewSources, view_of
+from agent.vault.check import read_linked
 from agent.vault.identity import OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
 from agent.vault.trash import retire
+
+log = logging.getLogger(__name__)
+
+
+# Which linked device each session is. WhatsApp ends the connection of a device whenever another
+# program logs in as the same one: of its copies, one may be an instance that runs.
+
+
+class Devices:
+    def __init__(self, root: Path, facts: Mapping[InstanceId, Facts]) -> None:
+        self._root = root
+        self._facts = facts
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By device: two copies are compared one after the other."""
+
+    @asynccontextmanager
+    async def alone(
+        self,
+        id: InstanceId,
+        engine: str,
+        doing: str,
+        linked: Linked | None = None,
+        *,
+        arrives: bool | None = None,
+    ) -> AsyncIterator[None]:
+        """Refused where another instance is the same device. `linked`: of a session that is not in
+        its place yet; else of this one. One that `arrives` no other instance may be; one that is
+        here already may not run with another that runs."""
+        if arrives is None:
+            arrives = linked is not None
+        if linked is None:
+            linked = await asyncio.to_thread(read_linked, self._root, id, engine)
+        if not linked.device:
+            yield
+            return
+        async with self._locks.setdefault(linked.device, asyncio.Lock()):
+            if twin := await self._twin_of(id, linked, running=not arrives):
+                raise Refused(
+                    f"cannot {doing}: instance {twin} is the same linked device, and two programs"
+                    " with one device end each other's connections;"
+                    f" {'delete' if arrives else 'disable'} {twin} first",
+                    code="same_device",
+                )
+            yield
+
+    async def whose(self, id: InstanceId, engine: str) -> InstanceId | None:
+        """The other instance that was linked to the account of the files in this one's folder."""
+        account = (await asyncio.to_thread(read_linked, self._root, id, engine)).account
+        for facts in self._facts.values():
+            is_other = facts.id != id and facts.instance.engine == engine
+            if account and is_other and facts.record.account == account:
+                return facts.id
+        return None
+
+    async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
+        for facts in list(self._facts.values()):
+            instance, account = facts.instance, facts.record.account
+            if instance.id == id or instance.backend or not facts.record.paired:
+                continue
+            if running and not (instance.enabled or facts.unit.runs):
+                continue
+            if account and linked.account and account != linked.account:
+                continue
+            its = await asyncio.to_thread(read_linked, self._root, facts.id, instance.engine)
+            if its.device == linked.device:
+                return instance.id
+        return None
 
 
 def identity_of(facts: Facts) -> Identity:
@@ -56,8 +125,6 @@ def ended_of(facts: Facts) -> str:
     code = "" if facts.instance.backend else facts.record.reason
     return code if code and reason_of(code).final else ""
 
-
-log = logging.getLogger(__name__)
 
 PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 """Its worker tries with what it was told at its start: a correction needs another worker."""

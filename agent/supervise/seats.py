@@ -4,15 +4,307 @@ A session on a backend has no process. Starting it makes its server's task watch
 ends that; the session on the server stays as it is.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+import logging
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now
-from agent.core.model import UNIT_ABSENT, InstanceId, UnitStatus
+from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
+from agent.core.packs import choose_pack
+from agent.engines.catalog import entry_of
+from agent.errors import HostError, LinkError, WaError
 from agent.host.base import Host
+from agent.host.units import PACKS
+from agent.link.client import Link, LinkStats, Listener
 from agent.supervise.facts import Facts
-from agent.supervise.packs import Packs
+
+log = logging.getLogger(__name__)
+
+
+# Packs: sessions that share one worker, where `[worker] pack` is more than 1. A pack's worker says
+# which sessions it holds, so that the next agent moves none.
+
+
+Wake = Callable[[InstanceId], None]
+Statuses = dict[InstanceId, UnitStatus]
+
+LOOK_EVERY = 2.0
+UNUSED = 10.0
+"""Seconds after which a pack that holds no session is stopped."""
+ATTACHED_WITHIN, ATTACH_AGAIN = 20.0, 0.05
+"""Seconds until a pack that began must answer."""
+TAKE_OVER = 5.0
+"""Seconds that a start of the agent waits for packs that run already."""
+HOLD_WITHIN, RELEASE_WITHIN = 70.0, 90.0
+"""Seconds; the pack breaks a member off sooner."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Pack:
+    """One pack as the agent sees it."""
+
+    name: InstanceId
+    host: Host
+    stats: LinkStats
+    wake: Wake
+    unit: UnitStatus = UNIT_ABSENT
+    link: Link | None = None
+    members: Statuses = field(default_factory=dict)
+    """As its worker told last."""
+    stale: bool = True
+    """Its worker told that one of them is another."""
+    needed_at: float = field(default_factory=boot_now)
+    acting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def look(self) -> None:
+        """Read its unit; attach to a worker that runs; read what it holds."""
+        before, self.unit = self.unit, await self.host.status(self.name)
+        changed = (before.run, before.state) != (self.unit.run, self.unit.state)
+        if self.unit.state is not UnitState.ACTIVE and changed:
+            # A member runs no longer than its pack; one whose pack begins again does so, too.
+            state = UnitState.ACTIVATING if self.unit.runs else UnitState.FAILED
+            how = {"result": self.unit.result, "exit_status": self.unit.exit_status}
+            ended: dict[str, Any] = {"state": state, "main_pid": 0, "since": boot_now(), **how}
+            members = self.members.items()
+            self._take({id: replace(its, **ended) if its.runs else its for id, its in members})
+        with suppress(LinkError, HostError):
+            if self.link is None and self.unit.state is UnitState.ACTIVE:
+                await self._attach()
+            if self.link is not None and self.stale:
+                await self.call("members", 10.0)
+
+    async def call(self, do: str, within: float, **args: Any) -> None:
+        """Each answer names all its members."""
+        if self.link is None:
+            raise HostError(f"cannot {do}: the worker of pack {self.name} does not answer")
+        self.stale = False
+        try:
+            answer = await self.link.call(do, {**args, "deadline": within}, timeout=within + 5.0)
+            told = msgspec.convert(answer.get("members"), Statuses)
+        except (WaError, msgspec.ValidationError) as error:
+            self.stale = True
+            raise HostError(f"cannot {do} in pack {self.name}: {error}") from error
+        pid = self.unit.main_pid
+        self._take({id: replace(its, main_pid=its.main_pid and pid) for id, its in told.items()})
+
+    async def until_attached(self, within: float) -> None:
+        deadline = boot_now() + within
+        while boot_now() < deadline:
+            await self.look()
+            if (self.link is not None and not self.stale) or not self.unit.runs:
+                return
+            await asyncio.sleep(ATTACH_AGAIN)
+
+    async def close(self) -> None:
+        link, self.link = self.link, None
+        if link is not None:
+            await link.close()
+
+    def _take(self, members: Statuses) -> None:
+        before, self.members = self.members, members
+        for id in before.keys() | members.keys():
+            if before.get(id) != members.get(id):
+                self.wake(id)
+
+    async def _attach(self) -> None:
+        def happened(_run: str, _what: object) -> None:
+            self.stale = True
+            self.wake(self.name)
+
+        def lost(_why: str) -> None:
+            self.link, self.stale = None, True
+            self.wake(self.name)
+
+        self.link = await Link.open(
+            self.host.link_path(self.name),
+            self.name,
+            self.unit.main_pid,
+            Listener(lambda _run, _claim: None, happened, lost),
+            stats=self.stats,
+        )
+        self.stale = True
+
+
+class Packs:
+    """Which sessions are in which pack; keeps the worker of each pack as long as it is used."""
+
+    def __init__(
+        self,
+        *,
+        open_host: Callable[[], Awaitable[Host]],
+        size: int,
+        facts: Mapping[InstanceId, Facts],
+        wake: Wake,
+        link_stats: LinkStats,
+    ) -> None:
+        self.all: dict[InstanceId, Pack] = {}
+        self._open_host, self._size, self._link_stats = open_host, size, link_stats
+        self._facts, self._wake_session = facts, wake
+        self._host: Host | None = None
+        self._stirred = asyncio.Event()
+
+    async def take_over(self, run_folder: Path) -> None:
+        """Find the packs that run already, and the sessions in them; one that is larger than the
+        setting ends, and its sessions begin again elsewhere. `run_folder`: of packs where there is
+        no systemd. Without a pack no host is opened."""
+        if self._size == 1 and not await asyncio.to_thread(_may_run, PACKS.runtime, run_folder):
+            return
+        self._host = await self._open_host()
+        found = [self._pack(id) for id, its in (await self._host.list()).items() if its.runs]
+        await asyncio.gather(*(pack.until_attached(TAKE_OVER) for pack in found))
+        for pack in found:
+            held = [id for id, unit in pack.members.items() if unit.runs and id in self._facts]
+            if self._size == 1 or len(held) > self._size:
+                await self._end(pack, f"the setting is {self._size}")
+                continue
+            for id in held:
+                self._facts[id].pack = pack.name
+
+    def holds(self, id: InstanceId) -> bool:
+        """Whether its pack answers for it: it was started there, and no worker of its own since."""
+        facts = self._facts.get(id)
+        return facts is not None and bool(facts.pack)
+
+    def list(self) -> Mapping[InstanceId, UnitStatus]:
+        packs = self.all.values()
+        all = ((pack, id, unit) for pack in packs for id, unit in pack.members.items())
+        return {id: unit for pack, id, unit in all if self._pack_of(id) is pack}
+
+    async def status(self, id: InstanceId) -> UnitStatus:
+        if (pack := self._pack_of(id)) is None:
+            return UNIT_ABSENT
+        if pack.stale or pack.link is None:
+            async with pack.acting:
+                await pack.look()
+        return pack.members.get(id, UNIT_ABSENT)
+
+    def takes(self, facts: Facts) -> bool:
+        """Whether a start of this session is a start in a pack."""
+        return self._size > 1 and entry_of(facts.instance.engine).packable
+
+    async def place(self, facts: Facts) -> None:
+        """Choose the pack of a session that starts; "" = a worker of its own."""
+        if self.takes(facts):
+            places = {each.id: each.pack for each in self._facts.values() if each.pack}
+            facts.pack = choose_pack(places, facts.id, facts.instance.engine, self._size)
+
+    async def start(self, facts: Facts) -> None:
+        """HostError where it does not come up."""
+        pack = await self._running(InstanceId(facts.pack))
+        pack.needed_at = boot_now()
+        await pack.call("hold", HOLD_WITHIN, id=facts.id)
+
+    async def stop(self, id: InstanceId) -> None:
+        await self.status(id)
+        pack = self._pack_of(id)
+        if pack is not None and pack.unit.runs and id in pack.members:
+            await pack.call("release", RELEASE_WITHIN, id=id)
+
+    async def reset_failed(self, id: InstanceId) -> None:
+        """Its pack forgets how it failed where it holds it again."""
+        pack = self._pack_of(id)
+        if pack is not None and not pack.members.get(id, UNIT_ABSENT).runs:
+            pack.members[id] = UNIT_ABSENT
+
+    def link_path(self, id: InstanceId) -> Path:
+        if (pack := self._pack_of(id)) is None:
+            raise HostError(f"cannot reach {id}: it is in no pack")
+        return pack.host.link_path(pack.name).with_name("members") / id / "link.sock"
+
+    def log_path(self, id: InstanceId) -> Path | None:
+        """Of its pack: each line names its session."""
+        pack = self._pack_of(id)
+        return None if pack is None else pack.host.log_path(pack.name)
+
+    async def run(self) -> None:
+        """Look after the packs until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), LOOK_EVERY)
+            self._stirred.clear()
+            for pack in list(self.all.values()):
+                try:
+                    await self._look_after(pack)
+                except WaError as error:
+                    log.warning("cannot look after pack %s: %s", pack.name, error)
+
+    async def close(self, *, leave_workers: bool) -> None:
+        """After the sessions."""
+        if (host := self._host) is None:
+            return
+        for name in [] if leave_workers else await host.list():
+            await self._end(self._pack(name), "the agent stops")
+        for pack in self.all.values():
+            await pack.close()
+        await host.close(leave_workers=leave_workers)
+
+    async def _look_after(self, pack: Pack) -> None:
+        async with pack.acting:
+            await pack.look()
+            starts = {it.pack for it in self._facts.values() if it.action.is_start}
+            if pack.name in starts or any(its.runs for its in pack.members.values()):
+                pack.needed_at = boot_now()
+            elif boot_now() - pack.needed_at > UNUSED and pack.unit.runs:
+                await self._end(pack, "it holds no session")
+                return
+        for id in list(pack.members) if pack.link is not None else ():
+            if self._pack_of(id) is not pack:  # a session that was deleted
+                await pack.call("forget", RELEASE_WITHIN, id=id)
+
+    async def _end(self, pack: Pack, why: str) -> None:
+        try:
+            await pack.close()
+            await pack.host.stop(pack.name)
+            del self.all[pack.name]
+            log.info("pack %s is stopped: %s", pack.name, why)
+        except WaError as error:  # it is looked after again
+            log.error("cannot stop pack %s in order: %s", pack.name, error)
+
+    async def _running(self, name: InstanceId) -> Pack:
+        """Its worker runs and is attached."""
+        pack = self._pack(name)
+        async with pack.acting:
+            await pack.look()
+            if pack.link is None:
+                if pack.unit.state is UnitState.FAILED:
+                    await pack.host.reset_failed(name)
+                if not pack.unit.runs:
+                    # What it held in an earlier life of the machine is not begun unasked.
+                    members = pack.host.link_path(name).with_name("members")
+                    shutil.rmtree(members, ignore_errors=True)
+                    await pack.host.start(name)
+                await pack.until_attached(ATTACHED_WITHIN)
+            if pack.link is None:
+                raise HostError(f"cannot start pack {name}: its worker does not answer")
+            return pack
+
+    def _pack(self, name: InstanceId) -> Pack:
+        assert self._host is not None
+        return self.all.setdefault(name, Pack(name, self._host, self._link_stats, self._wake))
+
+    def _pack_of(self, id: InstanceId) -> Pack | None:
+        facts = self._facts.get(id)
+        return self.all.get(InstanceId(facts.pack)) if facts is not None and facts.pack else None
+
+    def _wake(self, id: InstanceId) -> None:
+        if id in self._facts:
+            self._wake_session(id)
+        if id in self.all:
+            self._stirred.set()
+
+
+def _may_run(*run_folders: Path) -> bool:
+    """Whether packs of an earlier agent may run: each has a folder in one of these."""
+    there = [place for place in run_folders if place.is_dir()]
+    return any(entry.is_dir() for place in there for entry in place.iterdir())
 
 
 class Seats:

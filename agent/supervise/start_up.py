@@ -5,11 +5,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.config.config import Config, Declaration
+from agent.config.load import changes_that_need_restart
+from agent.config.tables import shared_sessions, worker_settings
 from agent.core.admission import Candidate, restore_order
 from agent.core.model import (
     Category,
@@ -23,10 +26,11 @@ from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.setting import Fault
 from agent.engines.catalog import CATALOG, check_settings, file_rules, find_engine
-from agent.errors import ConfigError
+from agent.errors import ConfigError, WaError
 from agent.instance_file import NAME
 from agent.log import about, bound
 from agent.store.database import Store
+from agent.supervise.assemble import Supervision
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry, identity_of, says_the_same
@@ -36,6 +40,9 @@ from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.folder import SESSION
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash
+
+log = logging.getLogger(__name__)
+
 
 UNKNOWN = "unknown"
 """The engine of a session of which nothing tells it."""
@@ -76,9 +83,6 @@ def _engines_of(folder: Path) -> list[str]:
     theirs = (SessionFiles.WHOLE, SessionFiles.DAMAGED, SessionFiles.ABSENT)
     unmarked = (name for name in local if not marks[name])
     return [name for name in unmarked if look_at_session(folder, name).files in theirs]
-
-
-log = logging.getLogger(__name__)
 
 
 async def load_instances(
@@ -287,3 +291,46 @@ def _misplaced(wanted: Declaration, kinds: dict[str, str]) -> str:
     if kinds[backend] != wanted.engine:
         return f"backend {backend} is of engine {kinds[backend]}, not {wanted.engine}"
     return ""
+
+
+# A running agent takes on the settings that were read again.
+
+
+async def take_on(config: Config, supervision: Supervision) -> None:
+    """Take on the settings; log the keys that wait for the agent's next start."""
+    registry = supervision.registry
+    before = supervision.settings.config
+    supervision.settings.take(config)
+    for key in changes_that_need_restart(before, config):
+        log.warning("%s takes effect at the agent's next start", key)
+    registry.take_settings_of_wings(worker_settings(config))
+    await supervision.backends.take_on(config.backend)
+    new = {declared.id for declared in config.instance if declared.id not in registry.facts}
+    for declared in config.instance:
+        if declared not in before.instance and declared.id not in new:
+            log.warning(
+                "%s exists: [[instance]] applies at its creation only",
+                declared.id,
+                extra=about(declared.id),
+            )
+    await _create([declared for declared in config.instance if declared.id in new], supervision)
+    enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
+    for one, other in shared_sessions(config, enabled):
+        log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
+    for facts in registry.facts.values():
+        _look_in_time(facts, config)
+        supervision.wake(facts.id)
+
+
+async def _create(declared: Sequence[Declaration], supervision: Supervision) -> None:
+    try:
+        await create_declared(supervision.registry, declared)
+    except WaError as error:
+        log.error("cannot create the instances that [[instance]] declares: %s", error)
+
+
+def _look_in_time(facts: Facts, config: Config) -> None:
+    """The next look was set by the old intervals, and may be far."""
+    now = boot_now()
+    facts.next_probe = min(facts.next_probe, now + config.health.interval)
+    facts.next_deep = min(facts.next_deep, now + config.health.deep)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.client import checkout, config_path, socket_candidates
 from agent.cli.main import run
-from agent.cli.paths import checkout, config_path, socket_candidates
 from agent.cli.terminal import Table, clean, duration
 from tests.cli.conftest import elsewhere
 

@@ -14,7 +14,7 @@ from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.recovery.repair import RecoveryKind
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.periodic.learned import Learned, read_inbound, read_statistics, read_trends
+from agent.supervise.periodic.upkeep import Learned, read_inbound, read_statistics, read_trends
 
 
 @pytest.fixture

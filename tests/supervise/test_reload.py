@@ -8,9 +8,8 @@ from typing import Any
 from agent.config.config import Config, sections
 from agent.core.setting import settings_of
 from agent.deliver.bus import EventBus
-from agent.supervise.assemble import Ground, Supervision
+from agent.supervise.assemble import Ground, Supervision, Supervisor
 from agent.supervise.loop import Wakes
-from agent.supervise.supervisor import Supervisor
 
 
 class Watched:

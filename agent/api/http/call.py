@@ -14,8 +14,16 @@ from aiohttp import web
 
 from agent.api.http.audit import Audit
 from agent.api.http.auth import Caller, KeyRing, Right
-from agent.api.http.body import TooSlow, UnsupportedType, forget_body, invite, read_json
-from agent.api.http.fields import Field, read_body, read_query
+from agent.api.http.fields import (
+    Field,
+    TooSlow,
+    UnsupportedType,
+    forget_body,
+    invite,
+    read_body,
+    read_json,
+    read_query,
+)
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
 from agent.core.troubles.trouble import Trouble
@@ -25,8 +33,8 @@ from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.moving.archives import Archives
+from agent.supervise.assemble import Supervisor
 from agent.supervise.periodic.usage import UsageSampler
-from agent.supervise.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from agent.webhooks.part import Webhooks  # whose routes stand beside it

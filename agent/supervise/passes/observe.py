@@ -26,8 +26,8 @@ from agent.core.words import SUSPECT
 from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, LinkStats, Listener, parse_claim
 from agent.log import about
-from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RunFacts, WorkerLink
+from agent.supervise.registry import Devices
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.vault.check import inspect, may_log_in
