@@ -14,8 +14,9 @@ const RANGES = [
 ];
 const AGAIN = 60000; // ms after which the points of a range are asked for again
 
+const SVG = document.querySelector("svg.mark").namespaceURI; // no address stands in a page's files
 function draw(kind, options, ...inside) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", kind);
+  const element = document.createElementNS(SVG, kind);
   for (const [key, value] of Object.entries(options)) element.setAttribute(key, String(value));
   element.append(...inside);
   return element;
@@ -47,16 +48,15 @@ export function makeHistory() {
     if (state.id === null || Date.now() - state.asked < AGAIN) return;
     state.asked = Date.now();
     const { id, range } = state;
-    const [, , word] = range;
-    const trends = getOrNull("/api/trends?range=" + word + "&instance=" + encodeURIComponent(id));
-    const statuses = getOrNull(pathOf(id) + "/events?kind=status&limit=1000");
-    const [found, told] = [await trends, await statuses];
+    const trends = getOrNull("/api/trends?range=" + range[2] + "&instance=" + encodeURIComponent(id));
+    const told = await getOrNull(pathOf(id) + "/events?kind=status&limit=1000");
+    const found = await trends;
     if (id !== state.id || range !== state.range) return;
     if (!found || !told) state.asked = 0; // with the next look
     state.events = told?.events || [];
-    const line = found?.instances[id];
-    memory.draw(line ? line.memory : [], found?.step);
-    messages.draw(line ? line.messagesPerMinute : [], found?.step);
+    const { memory: used = [], messagesPerMinute: rates = [] } = found?.instances[id] || {};
+    memory.draw(used, found?.step);
+    messages.draw(rates, found?.step);
     drawUptime();
   }
 
