@@ -561,7 +561,7 @@ class Backend:
 
 
 def _state(claim: ServerClaim) -> tuple[object, ...]:
-    """What is told of a change; the sentence may hold a number that is another each time."""
+    """The parts that make a change news; a number in the sentence may differ each time."""
     return claim.up, claim.reason, claim.version, claim.sentence != ""
 
 

@@ -2,9 +2,9 @@
 what stands in their lines; and the session that an error counts for.
 
 No line leaves this module, only the name of the pattern that it matched: libsignal prints session
-records with their private keys. A file is known by its inode. What was rotated away before it was
-read is said, not searched. When a line was written is told by its own time, measured from the
-file's last line, which was written when the file last changed: so no time zone matters.
+records with their private keys. A file is known by its inode. A file that rotated away before it
+was read is named, not searched. A line's age is its own time, measured from the file's last line,
+which was written when the file last changed: so no time zone matters.
 """
 
 import asyncio

@@ -27,7 +27,7 @@ NOTE = "program.json"
 
 def write_note(folder: Path, account: str, session: str = "", device: str = "") -> None:
     """Of the moment in which the program told of its pairing. `session`: where it keeps its files,
-    as its library or agent.toml tells; "" = nobody told. `device`: as `Linked` has it."""
+    as its library or agent.toml tells; "" = not known. `device`: as `Linked` has it."""
     own, place = folder.resolve(), (folder / session).resolve()
     inside = place.is_relative_to(own)
     here = inside and any(entry.name != NOTE for entry in folder.iterdir())

@@ -123,7 +123,7 @@ def _children(pid: int) -> list[int]:
 
 
 def reap(but: int) -> None:
-    """Orphans that ended; `but`: the child that somebody waits for."""
+    """Orphans that ended; `but`: the child that its Process waits for."""
     for pid in _children(os.getpid()):
         if pid != but:
             with suppress(ChildProcessError, OSError):
@@ -132,7 +132,7 @@ def reap(but: int) -> None:
 
 def kill_all(waited: int) -> int:
     """Every process below this worker, which starts nothing else; how many there were. Blocks for
-    moments. `waited`: the child that somebody waits for, which is not waited for here."""
+    moments. `waited`: the child that its Process waits for, which is not waited for here."""
     killed: set[int] = set()
     for _ in range(ROUNDS):
         left = _stop_all()
