@@ -23,6 +23,7 @@ from agent.errors import AgentUnreachable, InvalidRequest
 if TYPE_CHECKING:
     from rich.console import Group
 
+
 _STYLES = {"bad": "bold red", "warn": "yellow", "busy": "cyan", "good": "green", "off": "dim"}
 """By tone, the worst first."""
 _UNWELL = ("degraded", "stuck", "corrupted")
