@@ -1,20 +1,23 @@
 """One run of the agent: looks at its state folder, builds its parts, runs and stops them."""
 
 import asyncio
+import gc
 import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from agent.api.server import Server
+from agent.api.http.auth import KeyRing
+from agent.api.http.call import Parts as ApiParts
+from agent.api.server import Server, serve
+from agent.backends.declared import ADVICE, one_server
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.sections import USUAL_LISTEN
 from agent.core.model import InstanceId
-from agent.daemon.parts import open_parts
 from agent.daemon.state_folder import (
     StatePlaces,
     go_on,
@@ -26,23 +29,34 @@ from agent.daemon.state_folder import (
     state_is_missing,
     used_mark,
 )
-from agent.daemon.stop import stop_in_order
-from agent.daemon.tasks import Signals, Tasks
+from agent.daemon.stop import said, stop_in_order
+from agent.daemon.tasks import Signals, keep_up
+from agent.daemon.troubles import Troubles
 from agent.deliver.bus import EventBus
-from agent.errors import TryLater, WaError
+from agent.errors import ConfigError, TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import open_host
 from agent.host.machine.state_folders import UsedState, used_states
 from agent.host.only_agent import only_agent, only_of_sessions
-from agent.log import set_up_logging
+from agent.log import set_level, set_up_logging
 from agent.logfiles import open_files
+from agent.messages.reader import Reader
+from agent.messages.sending import Sending
+from agent.metrics.exporter import Exporter
+from agent.metrics.family import Family
+from agent.moving.archives import Archives
 from agent.store.database import Store
-from agent.supervise.assemble import Ground, Supervision, Supervisor
+from agent.supervise.assemble import Supervisor
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
-from agent.supervise.start_up import find_declared_problem, line_up, load_instances
+from agent.supervise.periodic.upkeep import check_database, log_performance, sweep_trash
+from agent.supervise.periodic.usage import keep_trends
+from agent.supervise.periodic.watchdog import Watchdog
+from agent.supervise.requests.calls import Workers
+from agent.supervise.start_up import find_declared_problem, line_up, load_instances, take_on
 from agent.vault.identity import found_sessions, scan
+from agent.webhooks.part import Webhooks
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
 """As many as Python would start, one by one."""
@@ -116,6 +130,10 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
         return TryLater.exit_status if full else error.exit_status
 
 
+class StopAsked(Exception):
+    """Ends the TaskGroup when an orderly stop was asked for."""
+
+
 class Daemon:
     """One run of the agent."""
 
@@ -145,33 +163,23 @@ class Daemon:
         self._signals.listen()
         await start_threads()
         root = self._config.session_root
-        state = self._config.agent.state_path
         if await asyncio.to_thread(state_is_missing, self._state):
             await self._refuse_missing_state()
         await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
         with only_of_sessions(root):
-            return await self._run_alone(root, state)
-
-    async def _run_alone(self, root: Path, state: Path) -> int:
-        await asyncio.to_thread(finish_cut_short, root)
-        store = await Store.open(state / "agent.db", folder_sessions=lambda: found_sessions(root))
-        store.on_append = self._bus.publish
-        try:
-            host = await self._open_host(self._config.agent.host, units.INSTANCES)
-            await self._refuse_foreign_state(store, host)
-            older = await go_on(store, self._state, rebuilt=bool(store.rebuilt_from))
-            ground = Ground(
-                store,
-                host,
-                self._bus,
-                self._wakes,
-                lambda: self._open_host(host.name, units.PACKS),
-            )
-            return await self._run_on(ground, older=older)
-        finally:
-            await store.close()
-            log.info("database closed; the agent has stopped")
-            self._signals.ignore()
+            await asyncio.to_thread(finish_cut_short, root)
+            database = self._config.agent.state_path / "agent.db"
+            store = await Store.open(database, folder_sessions=lambda: found_sessions(root))
+            store.on_append = self._bus.publish
+            try:
+                host = await self._open_host(self._config.agent.host, units.INSTANCES)
+                await self._refuse_foreign_state(store, host)
+                older = await go_on(store, self._state, rebuilt=bool(store.rebuilt_from))
+                return await self._run_on(store, host, older=older)
+            finally:
+                await store.close()
+                log.info("database closed; the agent has stopped")
+                self._signals.ignore()
 
     async def _refuse_missing_state(self) -> None:
         """Workers that run without a state here are evidence: this is no first start."""
@@ -209,48 +217,159 @@ class Daemon:
             members_root=config.session_root,
         )
 
-    async def _run_on(self, ground: Ground, *, older: bool) -> int:
-        supervision = Supervision(self._config, ground)
-        supervisor = Supervisor(supervision)
-        store, host, leave = ground.store, ground.host, False
+    async def _run_on(self, store: Store, host: Host, *, older: bool) -> int:
+        """The composition, and the life of what it made."""
+        supervisor = Supervisor(
+            self._config,
+            store,
+            host,
+            self._bus,
+            self._wakes,
+            open_packs=lambda: self._open_host(host.name, units.PACKS),
+        )
         server: Server | None = None
+        leave, status = False, 1
         try:
-            registry, root = supervision.registry, self._config.session_root
-            await load_instances(registry, store, root, self._config.instance, older=older)
-            await supervision.backends.take_over(self._config.backend)
-            await supervision.packs.take_over(self._config.agent.state_path / "run-packs")
-            for id in await line_up(registry, supervision.seats, supervision.gate):
-                self._wakes.wake(id)
-            await supervision.handover.take_over()
-            supervision.figures.repairs_before = supervision.figures.repairs()
-            supervision.figures.expect(supervision.registry.facts)
-            parts = await open_parts(
-                self._config,
-                supervision,
+            await self._take_over(supervisor, older=older)
+            settings, state = supervisor.settings, self._config.agent.state_path
+            reader = Reader(Workers(supervisor.registry, supervisor.root))
+            supervisor.on_kept.append(reader.changed)
+            supervisor.on_forget.append(reader.forget)
+            sending = Sending(state, supervisor, store, self._bus, reader)
+            sending.take_on(self._config)
+            webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.views))
+
+            def families() -> Iterator[Family]:
+                yield from sending.families(supervisor.views())
+                yield from troubles.families()
+                yield from webhooks.families()
+
+            exporter = Exporter(
+                supervisor.views,
+                supervisor.status,
+                state,
+                backends=supervisor.backends.views,
+                more=families,
+            )
+            troubles = Troubles(
+                settings,
+                supervisor.views,
+                supervisor.status,
+                exporter,
+                store,
+                reader,
+                sending,
+                webhooks.oldest_wall,
+            )
+            for_handlers = ApiParts(
+                self._config.api,
                 supervisor,
+                await KeyRing.open(store),
+                exporter,
+                reader,
+                sending,
+                webhooks,
+                Archives(supervisor),
+                troubles.present,
+                store.check,
+                supervisor.sampler,
                 self._places(),
-                reload=self._signals.reload.set,
+                supervisor.root,
+                supervisor.seats.log_path,
+                self._signals.reload.set,
             )
-            server = parts.server
-            tasks = Tasks(
-                self._config,
-                parts,
-                self._signals,
-                lambda: _read_config(self._config_path, self._overrides),
-            )
-            status = await tasks.run()
+            listen = await host.missing_address()
+            server = await serve(for_handlers, socket_path=self._config.api_socket, listen=listen)
+            watchdog = Watchdog(supervisor.loop, store.answers, settings)
+            facts, routes = supervisor.registry.facts, server.routes
+            tasks: dict[str, Callable[[], Awaitable[object]]] = {
+                "passes": supervisor.loop.run,
+                "packs": supervisor.packs.run,
+                "sampling": supervisor.sampler.run,
+                "trends": lambda: keep_trends(supervisor.trends, facts),
+                "incidents": supervisor.incidents.run,
+                "addresses": lambda: supervisor.reaching.run(routes),
+                "rounds": supervisor.rounds.run,
+                "loop lag": supervisor.figures.watch_lag,
+                "handover": supervisor.handover.run,
+                "snapshots": supervisor.snapshots.run,
+                "watchdog": watchdog.run,
+                "heartbeat": watchdog.beat,
+                "performance log": lambda: log_performance(supervisor.views, settings),
+                "deletions": supervisor.deletion.finish_deletions,
+                "ports": server.get_missing_ports,
+                "own socket": server.keep_own_socket,
+                "trash": lambda: sweep_trash(supervisor.root, settings),
+                "database check": lambda: check_database(store, state / "agent.db.copy"),
+                "reload": lambda: self._reload_when_asked(supervisor, sending, webhooks),
+                "stop": self._end_when_asked,
+                "messages": reader.run,
+                "outbox": sending.run,
+                "troubles": troubles.run,
+                "webhooks": webhooks.run,
+            }
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for name, begin in tasks.items():
+                        group.create_task(keep_up(name, begin), name=name)
+                    # Modules and settings stay: the collector does not walk them again in each
+                    # burst of new sessions, and not while nothing happens.
+                    gc.freeze()
+                    watchdog.say("READY=1")
+                    await store.note(said("agent_started", "the agent started"))
+                    log.info("ready on %s", ", ".join(server.addresses))
+            except* StopAsked:
+                status = 0
+            except* Exception as failures:
+                status = 1
+                for failure in failures.exceptions:
+                    log.error("a part of the agent failed", exc_info=failure)
+            watchdog.say("STOPPING=1")
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
             written = await stop_in_order(
-                supervision,
-                supervisor,
-                server,
-                self._state,
-                leave=leave,
-                hurry=self._signals.hurry,
+                supervisor, server, self._state, leave=leave, hurry=self._signals.hurry
             )
         return status if written else 1
+
+    async def _take_over(self, supervisor: Supervisor, *, older: bool) -> None:
+        """Go on with what the agent before this one had: sessions, packs, counts."""
+        registry, config = supervisor.registry, self._config
+        await load_instances(
+            registry, supervisor.store, supervisor.root, config.instance, older=older
+        )
+        await supervisor.backends.take_over(config.backend)
+        await supervisor.packs.take_over(config.agent.state_path / "run-packs")
+        for id in await line_up(registry, supervisor.seats, supervisor.gate):
+            self._wakes.wake(id)
+        await supervisor.handover.take_over()
+        supervisor.figures.repairs_before = supervisor.ladder.statistics
+        supervisor.figures.expect(registry.facts)
+
+    async def _end_when_asked(self) -> None:
+        await self._signals.stop.wait()
+        raise StopAsked
+
+    async def _reload_when_asked(
+        self, supervisor: Supervisor, sending: Sending, webhooks: Webhooks
+    ) -> None:
+        await _warn_of_one_server(self._config)
+        while True:
+            await self._signals.reload.wait()
+            self._signals.reload.clear()
+            try:
+                config = _read_config(self._config_path, self._overrides)
+            except ConfigError as error:
+                log.error("the old settings stay in force: %s", error)
+                supervisor.settings.refused = True
+                continue
+            await take_on(config, supervisor)
+            sending.take_on(config)
+            webhooks.reload(config)
+            set_level(config.agent.log_level)
+            await _warn_of_one_server(config)
+            log.info("settings read again")
 
     def _places(self) -> dict[str, str]:
         """The paths of this agent's own state, for doctor and the API."""
@@ -273,3 +392,8 @@ def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
 
 async def _running(host: Host) -> list[InstanceId]:
     return [id for id, unit in (await host.list()).items() if unit.runs]
+
+
+async def _warn_of_one_server(config: Config) -> None:
+    for sentence in await asyncio.to_thread(lambda: list(one_server(config.backend))):
+        log.warning("%s: %s", sentence, ADVICE)

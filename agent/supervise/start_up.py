@@ -30,7 +30,7 @@ from agent.errors import ConfigError, WaError
 from agent.instance_file import NAME
 from agent.log import about, bound
 from agent.store.database import Store
-from agent.supervise.assemble import Supervision
+from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry, identity_of, says_the_same
@@ -296,15 +296,15 @@ def _misplaced(wanted: Declaration, kinds: dict[str, str]) -> str:
 # A running agent takes on the settings that were read again.
 
 
-async def take_on(config: Config, supervision: Supervision) -> None:
+async def take_on(config: Config, supervisor: Supervisor) -> None:
     """Take on the settings; log the keys that wait for the agent's next start."""
-    registry = supervision.registry
-    before = supervision.settings.config
-    supervision.settings.take(config)
+    registry = supervisor.registry
+    before = supervisor.settings.config
+    supervisor.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
     registry.take_settings_of_wings(worker_settings(config))
-    await supervision.backends.take_on(config.backend)
+    await supervisor.backends.take_on(config.backend)
     new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:
         if declared not in before.instance and declared.id not in new:
@@ -313,18 +313,18 @@ async def take_on(config: Config, supervision: Supervision) -> None:
                 declared.id,
                 extra=about(declared.id),
             )
-    await _create([declared for declared in config.instance if declared.id in new], supervision)
+    await _create([declared for declared in config.instance if declared.id in new], supervisor)
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
     for one, other in shared_sessions(config, enabled):
         log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
     for facts in registry.facts.values():
         _look_in_time(facts, config)
-        supervision.wake(facts.id)
+        supervisor.wake(facts.id)
 
 
-async def _create(declared: Sequence[Declaration], supervision: Supervision) -> None:
+async def _create(declared: Sequence[Declaration], supervisor: Supervisor) -> None:
     try:
-        await create_declared(supervision.registry, declared)
+        await create_declared(supervisor.registry, declared)
     except WaError as error:
         log.error("cannot create the instances that [[instance]] declares: %s", error)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.figures import AllTrends, RepairStatistics, StepTally, Trend, read_trend
-from agent.core.findings.crypto import CryptoPolicy
 from agent.core.findings.silence import HOURS, Inbound
 from agent.core.model import Category, InstanceId
 from agent.core.view import InstanceView
@@ -23,6 +22,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
+from agent.supervise.settings import Settings
 from agent.vault.trash import sweep
 
 log = logging.getLogger(__name__)
@@ -33,11 +33,11 @@ FIRST_COPY = 300.0
 CHECK_EVERY = 86400.0
 
 
-async def sweep_trash(session_root: Path, days: Callable[[], float]) -> None:
+async def sweep_trash(session_root: Path, settings: Settings) -> None:
     swept = boot_now()
     while True:
         await asyncio.sleep(SWEEP_EVERY)
-        now, kept = boot_now(), days()
+        now, kept = boot_now(), settings.config.sessions.trash_days
         try:
             gone = await asyncio.to_thread(sweep, session_root, kept * 86400, now - swept)
         except WaError as error:
@@ -72,17 +72,17 @@ async def check_database(store: Store, copy: Path) -> None:
 @dataclass(slots=True, eq=False, repr=False)
 class KeyCheck:
     registry: Registry
-    policy: Callable[[], CryptoPolicy]
-    statistics: Callable[[], RepairStatistics]
+    settings: Settings
+    ladder: Ladder
     wake: Callable[[InstanceId], None]
     checked: Callable[[str, float], None]
     _renewed: int = 0
     """Keys that had healed by themselves at the last check."""
 
     async def run(self) -> None:
-        before, self._renewed = self.statistics(), self._all_renewed()
+        before, self._renewed = self.ladder.statistics, self._all_renewed()
         while True:
-            await asyncio.sleep(self.policy().round)
+            await asyncio.sleep(self.settings.config.crypto.round)
             begun = boot_now()
             before = self._go_round(before)
             self.checked("keys", boot_now() - begun)
@@ -92,7 +92,7 @@ class KeyCheck:
         failing = [facts for facts in all_facts if self._fails(facts, now)]
         for facts in failing:
             self.wake(facts.id)
-        statistics = self.statistics()
+        statistics = self.ladder.statistics
         renewed, self._renewed = self._renewed, self._all_renewed()
         healed = statistics.repaired + statistics.cleaned - before.repaired - before.cleaned
         bound(Category.CRYPTO).info(
@@ -110,7 +110,7 @@ class KeyCheck:
         return sum(facts.crypto.renewed for facts in self.registry.facts.values())
 
     def _fails(self, facts: Facts, now: float) -> bool:
-        return judge_keys(facts, self.policy(), now).signal is not None
+        return judge_keys(facts, self.settings.config.crypto, now).signal is not None
 
 
 # A line per instance and interval in the performance log, where one is kept.
@@ -121,10 +121,10 @@ logging.getLogger(PERFORMANCE).propagate = False
 
 
 async def log_performance(
-    views: Callable[[], Mapping[InstanceId, InstanceView]], interval: Callable[[], float]
+    views: Callable[[], Mapping[InstanceId, InstanceView]], settings: Settings
 ) -> None:
     while True:
-        await asyncio.sleep(interval())
+        await asyncio.sleep(settings.config.log.performance_interval)
         if not logging.getLogger(PERFORMANCE).handlers:
             continue
         for number, (id, view) in enumerate(sorted(views().items())):

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.clock import boot_now
-from agent.config.config import Config
 from agent.core.figures import LATEST, AllTrends, note_due
 from agent.core.findings.memory import (
     InstanceMemory,
@@ -25,6 +24,7 @@ from agent.host.machine.resources import measure
 from agent.log import about, bound
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
+from agent.supervise.settings import Settings
 from agent.supervise.story import entry
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,7 @@ class UsageSampler:
     incident, so that a restarted session can connect."""
 
     registry: Registry
-    config: Callable[[], Config]
-    limit: Callable[[Facts], int]
+    settings: Settings
     well: Callable[[Facts], bool]
     wake: Callable[[InstanceId], None]
     checked: Callable[[str, float], None]
@@ -62,7 +61,7 @@ class UsageSampler:
     """The process of each that was measured last."""
 
     async def run(self) -> None:
-        await asyncio.sleep(self.config().start.first_check)
+        await asyncio.sleep(self.settings.config.start.first_check)
         while True:
             begun = boot_now()
             await self.sample()
@@ -70,7 +69,7 @@ class UsageSampler:
             self.checked("memory", boot_now() - begun)
             looked = boot_now()
             # Read each time: a reload may have changed it.
-            while (left := looked + self.config().memory.interval - boot_now()) > 0:
+            while (left := looked + self.settings.config.memory.interval - boot_now()) > 0:
                 await asyncio.sleep(min(left, LOOK_FOR_NEW))
                 await self.sample_new()
                 await self.sample_watched()
@@ -84,7 +83,7 @@ class UsageSampler:
             _note(facts, usage)
             if usage is not None and usage.memory_bytes is not None:
                 history = facts.run.memory_history.note(
-                    usage.memory_bytes, self.config().memory, now
+                    usage.memory_bytes, self.settings.config.memory, now
                 )
                 facts.run.memory_history = history
             self.registry.touch(facts)
@@ -136,7 +135,7 @@ class UsageSampler:
                 self.registry.touch(facts)
 
     def _running(self) -> dict[InstanceId, int]:
-        if not self.config().memory.measure:
+        if not self.settings.config.memory.measure:
             return {}
         return {
             id: facts.unit.main_pid
@@ -146,7 +145,7 @@ class UsageSampler:
 
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
-        policy, now = self.config().memory, boot_now()
+        policy, now = self.settings.config.memory, boot_now()
         budget = memory_budget(machine_memory().total, policy)
         for action in decide_memory(self._seen(), budget, policy, now):
             facts = self.registry.facts[action.id]
@@ -168,7 +167,7 @@ class UsageSampler:
             InstanceMemory(
                 facts.id,
                 facts.run.memory_bytes,
-                self.limit(facts),
+                self.settings.memory_limit(facts),
                 facts.freed_at,
                 facts.memory_restart_at,
                 restarting=facts.action.task is not None or bool(facts.asked.restart_for),
