@@ -17,15 +17,13 @@ from agent.backends.declared import ADVICE, one_server
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.sections import USUAL_LISTEN
-from agent.core.model import InstanceId
 from agent.daemon.state_folder import (
-    StatePlaces,
+    DATABASE,
+    StateMark,
     go_on,
-    name_some,
-    read_mark,
+    only_copy,
     refuse_foreign_state,
     refuse_missing_state,
-    running_elsewhere,
     state_is_missing,
     used_mark,
 )
@@ -37,7 +35,6 @@ from agent.errors import ConfigError, TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import open_host
-from agent.host.machine.state_folders import UsedState, used_states
 from agent.host.only_agent import only_agent, only_of_sessions
 from agent.log import set_level, set_up_logging
 from agent.logfiles import open_files
@@ -71,36 +68,6 @@ async def start_threads() -> None:
     await asyncio.gather(*(asyncio.to_thread(all_started.wait, 10.0) for _ in range(THREADS)))
 
 
-def refuse_copied_state(state: Path, session_root: Path) -> None:
-    """TryLater when an agent, or a worker, of this machine uses another folder with the mark of
-    this one: one is a copy of the other. Writes nothing."""
-    here = read_mark(state)
-    if here is None:
-        return
-    for used in used_states():
-        mark = None if used.is_same(state) else read_mark(used.seen_at)
-        if mark is not None and mark.id == here.id:
-            raise TryLater(_sentence(state, used, session_root), code="state_copied")
-
-
-def _sentence(state: Path, used: UsedState, session_root: Path) -> str:
-    if used.agent:
-        who = f"another agent runs (process {used.agent})"
-        first = "stop that agent first"
-    else:
-        who = "no agent runs, but workers do"
-        first = f"start the agent on {used.folder} again and stop it in order first"
-    here = scan(session_root) if session_root.is_dir() else []
-    sessions = used.workers or [folder.id for folder in here]
-    whose = f" with {name_some(sessions)}" if sessions else ""
-    return (
-        f"cannot start on {state}: it and {used.folder} are copies of one state folder, and on"
-        f" {used.folder} {who}{whose}: each session would log in a second time. To go on here,"
-        f" {first}; for an agent of its own, begin with an empty state folder, and take single"
-        " sessions over with `wa-agent export` and `import`"
-    )
-
-
 log = logging.getLogger(__name__)
 
 NEXT_START = 5.0
@@ -117,9 +84,9 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
             open_files(folder, form, config.log.repairs_name)
         for sentence in config.warnings:
             log.warning("%s", sentence)
-        with only_agent(config.agent.state_path):
-            refuse_copied_state(config.agent.state_path, config.session_root)
-            return asyncio.run(Daemon(config, config_path, overrides).run())
+        state = config.agent.state_path
+        with only_agent(state), only_copy(state) as mark:
+            return asyncio.run(Daemon(config, config_path, overrides).run(mark))
     except WaError as error:
         log.error("%s", error)
         full = error.code == "disk_full"
@@ -152,49 +119,36 @@ class Daemon:
         self._signals = Signals()
         self._wakes = Wakes()
         self._bus = EventBus(config.api.event_queue)
-        self._state = StatePlaces(
-            config.agent.state_path,
-            config.session_root,
-            config.cache_root,
-            used_mark(os.environ, installed=False),
-        )
 
-    async def run(self) -> int:
+    async def run(self, mark: StateMark) -> int:
+        """`mark`: of the state folder."""
         self._signals.listen()
         await start_threads()
-        root = self._config.session_root
-        if await asyncio.to_thread(state_is_missing, self._state):
-            await self._refuse_missing_state()
-        await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
-        with only_of_sessions(root):
-            await asyncio.to_thread(finish_cut_short, root)
-            database = self._config.agent.state_path / "agent.db"
-            store = await Store.open(database, folder_sessions=lambda: found_sessions(root))
-            store.on_append = self._bus.publish
-            try:
-                host = await self._open_host(self._config.agent.host, units.INSTANCES)
-                await self._refuse_foreign_state(store, host)
-                older = await go_on(store, self._state, rebuilt=bool(store.rebuilt_from))
-                return await self._run_on(store, host, older=older)
-            finally:
-                await store.close()
-                log.info("database closed; the agent has stopped")
-                self._signals.ignore()
-
-    async def _refuse_missing_state(self) -> None:
-        """Workers that run without a state here are evidence: this is no first start."""
-        host = await self._open_host(self._config.agent.host, units.INSTANCES)
+        config, root = self._config, self._config.session_root
+        state = config.agent.state_path
+        host = await self._open_host(config.agent.host, units.INSTANCES)
         try:
-            running = {*await _running(host), *running_elsewhere(self._state)}
-        finally:
-            await host.close(leave_workers=True)
-        refuse_missing_state(self._state, running)
-
-    async def _refuse_foreign_state(self, store: Store, host: Host) -> None:
-        rows = {instance.id for instance, _ in await store.instances()}
-        folders = {folder.id for folder in await asyncio.to_thread(scan, self._config.session_root)}
-        try:
-            refuse_foreign_state(self._state, rows | folders, await _running(host))
+            running = [id for id, unit in (await host.list()).items() if unit.runs]
+            if await asyncio.to_thread(state_is_missing, state, root):
+                refuse_missing_state(state, used_mark(os.environ, installed=False))
+                refuse_foreign_state(state, (), running)
+            await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
+            with only_of_sessions(root):
+                await asyncio.to_thread(finish_cut_short, root)
+                store = await Store.open(
+                    state / DATABASE, folder_sessions=lambda: found_sessions(root)
+                )
+                store.on_append = self._bus.publish
+                try:
+                    folders = await asyncio.to_thread(scan, root)
+                    known = {its.id for its, _ in await store.instances()}
+                    refuse_foreign_state(state, known | {its.id for its in folders}, running)
+                    older = await go_on(store, state, mark, rebuilt=bool(store.rebuilt_from))
+                    return await self._run_on(store, host, older=older)
+                finally:
+                    await store.close()
+                    log.info("database closed; the agent has stopped")
+                    self._signals.ignore()
         except WaError:
             await host.close(leave_workers=True)
             raise
@@ -228,10 +182,11 @@ class Daemon:
             open_packs=lambda: self._open_host(host.name, units.PACKS),
         )
         server: Server | None = None
+        state = self._config.agent.state_path
         leave, status = False, 1
         try:
             await self._take_over(supervisor, older=older)
-            settings, state = supervisor.settings, self._config.agent.state_path
+            settings = supervisor.settings
             reader = Reader(Workers(supervisor.registry, supervisor.root))
             supervisor.on_kept.append(reader.changed)
             supervisor.on_forget.append(reader.forget)
@@ -329,7 +284,7 @@ class Daemon:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
             written = await stop_in_order(
-                supervisor, server, self._state, leave=leave, hurry=self._signals.hurry
+                supervisor, server, state, leave=leave, hurry=self._signals.hurry
             )
         return status if written else 1
 
@@ -388,10 +343,6 @@ class Daemon:
 
 def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
     return load_config(path, os.environ, overrides=overrides, more=find_declared_problem)
-
-
-async def _running(host: Host) -> list[InstanceId]:
-    return [id for id, unit in (await host.list()).items() if unit.runs]
 
 
 async def _warn_of_one_server(config: Config) -> None:

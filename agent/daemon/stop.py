@@ -5,12 +5,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Container
+from pathlib import Path
 
 from agent.api.server import Server
 from agent.clock import boot_now
 from agent.config.sections import StopSection
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.daemon.state_folder import StatePlaces, note_stop
+from agent.daemon.state_folder import note_stop
 from agent.errors import WaError
 from agent.log import about
 from agent.supervise.assemble import Supervisor
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 async def stop_in_order(
     supervisor: Supervisor,
     server: Server | None,
-    state: StatePlaces,
+    state: Path,
     *,
     leave: bool,
     hurry: asyncio.Event,

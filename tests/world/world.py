@@ -12,6 +12,7 @@ import aiohttp
 from agent.config.load import load_config
 from agent.core.model import InstanceId
 from agent.daemon.main import Daemon
+from agent.daemon.state_folder import StateMark, read_mark
 from agent.daemon.tasks import Signals
 from agent.failpoint import VARIABLE
 from agent.host import units
@@ -54,7 +55,8 @@ class WorldAgent(AgentClient):
         self.machine.power_on()
         self._run = Run(InstanceId("agent"))
         loop, context = asyncio.get_running_loop(), context_of(self._run)
-        self._life = loop.create_task(daemon.run(), name="agent", context=context)
+        mark = read_mark(self.state) or StateMark("world", 0)
+        self._life = loop.create_task(daemon.run(mark), name="agent", context=context)
         while True:
             assert not self._life.done(), self._life
             with contextlib.suppress(aiohttp.ClientError, OSError):
