@@ -47,7 +47,12 @@ from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
-from agent.supervise.periodic.upkeep import check_database, log_performance, sweep_trash
+from agent.supervise.periodic.upkeep import (
+    check_database,
+    log_performance,
+    report_keys,
+    sweep_trash,
+)
 from agent.supervise.periodic.usage import keep_trends
 from agent.supervise.periodic.watchdog import Watchdog
 from agent.supervise.requests.calls import Workers
@@ -244,7 +249,9 @@ class Daemon:
                 "trends": lambda: keep_trends(supervisor.trends, facts),
                 "incidents": supervisor.incidents.run,
                 "addresses": lambda: supervisor.reaching.run(routes),
-                "rounds": supervisor.rounds.run,
+                "rounds": lambda: report_keys(
+                    supervisor.registry, settings, supervisor.ladder, supervisor.checked
+                ),
                 "loop lag": supervisor.figures.watch_lag,
                 "handover": supervisor.handover.run,
                 "snapshots": supervisor.snapshots.run,

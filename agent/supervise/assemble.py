@@ -26,7 +26,7 @@ from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
-from agent.supervise.periodic.upkeep import KeyCheck, Learned
+from agent.supervise.periodic.upkeep import Learned
 from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
@@ -64,6 +64,7 @@ class Supervisor:
         self.root, self.wake = root, wake = config.session_root, wakes.wake
         self._facts: dict[InstanceId, Facts] = {}
         self._notes, links, checks = Notes(store), LinkStats(), CheckTimes()
+        self.checked = checks.note
         boot = host.boot_id()
 
         # What a start may have to wait for.
@@ -186,7 +187,6 @@ class Supervisor:
         self.sampler = UsageSampler(
             registry, settings, self.incidents.well, wake, checks.note, self._notes.write
         )
-        self.rounds = KeyCheck(registry, settings, self.ladder, wake, checks.note)
         self.snapshots = SnapshotClock(self.keeping, registry, root, settings)
         self.handover = Learned(store, self.ladder, registry, self.trends)
 

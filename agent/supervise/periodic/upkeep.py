@@ -19,7 +19,6 @@ from agent.errors import StoreError, WaError
 from agent.log import bound
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
-from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
@@ -66,52 +65,25 @@ async def check_database(store: Store, copy: Path) -> None:
         await asyncio.sleep(CHECK_EVERY)
 
 
-# The round: a regular check for sessions whose keys still fail, and a log line with its result.
-# Crossing the threshold wakes a session at once; the round finds sessions that were missed.
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class KeyCheck:
-    registry: Registry
-    settings: Settings
-    ladder: Ladder
-    wake: Callable[[InstanceId], None]
-    checked: Callable[[str, float], None]
-    _renewed: int = 0
-    """Keys that had healed by themselves at the last check."""
-
-    async def run(self) -> None:
-        before, self._renewed = self.ladder.statistics, self._all_renewed()
-        while True:
-            await asyncio.sleep(self.settings.config.crypto.round)
-            begun = boot_now()
-            before = self._go_round(before)
-            self.checked("keys", boot_now() - begun)
-
-    def _go_round(self, before: RepairStatistics) -> RepairStatistics:
-        all_facts, now = list(self.registry.facts.values()), boot_now()
-        failing = [facts for facts in all_facts if self._fails(facts, now)]
-        for facts in failing:
-            self.wake(facts.id)
-        statistics = self.ladder.statistics
-        renewed, self._renewed = self._renewed, self._all_renewed()
-        healed = statistics.repaired + statistics.cleaned - before.repaired - before.cleaned
+async def report_keys(
+    registry: Registry, settings: Settings, ladder: Ladder, checked: Callable[[str, float], None]
+) -> None:
+    """A line with what became of failing keys since the last one. The passes repair them."""
+    before = ladder.statistics
+    while True:
+        await asyncio.sleep(settings.config.crypto.round)
+        begun, policy, now = boot_now(), settings.config.crypto, ladder.statistics
+        judged = [judge_keys(facts, policy, begun).signal for facts in registry.facts.values()]
         bound(Category.CRYPTO).info(
             "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
-            " %d repairs failed, %d contacts renewed their keys",
-            len(all_facts),
-            len(failing),
-            healed,
-            statistics.failed - before.failed,
-            max(self._renewed - renewed, 0),
+            " %d repairs failed",
+            len(judged),
+            sum(signal is not None for signal in judged),
+            now.repaired + now.cleaned - before.repaired - before.cleaned,
+            now.failed - before.failed,
         )
-        return statistics
-
-    def _all_renewed(self) -> int:
-        return sum(facts.crypto.renewed for facts in self.registry.facts.values())
-
-    def _fails(self, facts: Facts, now: float) -> bool:
-        return judge_keys(facts, self.settings.config.crypto, now).signal is not None
+        before = now
+        checked("keys", boot_now() - begun)
 
 
 # A line per instance and interval in the performance log, where one is kept.
