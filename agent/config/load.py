@@ -21,7 +21,7 @@ from agent.config.sections import split_address
 from agent.config.tables import all_tables, rows_of
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.setting import Fault, name_fault, read_value, settings_of
-from agent.engines.catalog import backend_settings, remote_engines
+from agent.engines.catalog import backend_settings, check_settings, find_engine, remote_engines
 from agent.errors import ConfigError
 
 # Checks of pairs of settings, and the settings that a reload cannot change.
@@ -65,13 +65,36 @@ def find_faults(config: Config) -> Iterator[Fault]:
         for number, row in enumerate(rows_of(config, table)):
             for keys, cause in table.faults(row):
                 yield tuple(f"{name}[{number}].{key}" for key in keys), cause
+    yield from _declared_faults(config)
+
+
+def _declared_faults(config: Config) -> Iterator[Fault]:
+    """What would keep a declared instance from ever running."""
+    kinds = {backend.name: backend.engine for backend in config.backend}
     taken: dict[tuple[Any, Any], str] = {}
     for number, its in enumerate(config.instance):
-        if its.engine in remote_engines():
-            session = its.settings.get("backend"), its.settings.get("remote") or its.id
-            if (twin := taken.setdefault(session, its.id)) != its.id:
-                cause = f"{twin} already has that session of backend {session[0]}"
-                yield (f"instance[{number}].settings.remote",), cause
+        key = f"instance[{number}]"
+        try:
+            remote = find_engine(its.engine).remote
+            check_settings(its.engine, its.settings)
+        except ConfigError as error:
+            named = f"{key}.settings.{error.field}", f"{key}.settings", key
+            yield (f"{key}.engine",) if error.field == "engine" else named, str(error)
+            continue
+        if not remote:
+            continue
+        place, cause = str(its.settings.get("backend", "")), ""
+        session = place, its.settings.get("remote") or its.id
+        if place not in kinds:
+            known = ", ".join(kinds) or "none"
+            cause = f"engine {its.engine} needs the name of a [[backend]] there; declared: {known}"
+        elif kinds[place] != its.engine:
+            cause = f"backend {place} is of engine {kinds[place]}, not {its.engine}"
+        if cause:
+            yield (f"{key}.settings.backend", f"{key}.settings", key), cause
+        if (twin := taken.setdefault(session, its.id)) != its.id:
+            cause = f"{twin} already has that session of backend {place}"
+            yield (f"{key}.settings.remote",), cause
 
 
 def _is_loopback(host: str) -> bool:
@@ -141,11 +164,9 @@ def load_config(
     *,
     text: str | None = None,
     overrides: Mapping[str, str] | None = None,
-    more: Callable[[Config], Fault | None] = lambda _config: None,
 ) -> Config:
     """Defaults, then the file, then the environment, then `overrides` (dotted keys). A file that
-    was named must exist. `text`: what will be in it. `more`: the rules that only a room above
-    knows."""
+    was named must exist. `text`: what will be in it."""
     source = Source() if path is None else _read_source(path, text)
     tables = source.tables
     _name_tables(source)
@@ -161,7 +182,7 @@ def load_config(
         # A first limit above the second one's default raises that as well.
         memory.setdefault("critical", max(warn, all_tables()["memory"].plain.critical))
     config = replace(_build(source), warnings=warnings)
-    if fault := next(find_faults(config), None) or more(config):
+    if fault := next(find_faults(config), None):
         raise source.blame(fault)
     return config
 

@@ -56,7 +56,7 @@ from agent.supervise.periodic.upkeep import (
 from agent.supervise.periodic.usage import keep_trends
 from agent.supervise.periodic.watchdog import Watchdog
 from agent.supervise.requests.calls import Workers
-from agent.supervise.start_up import find_declared_problem, line_up, load_instances, take_on
+from agent.supervise.start_up import line_up, load_instances, take_on
 from agent.vault.identity import found_sessions, scan
 from agent.webhooks.part import Webhooks
 
@@ -349,7 +349,7 @@ class Daemon:
 
 
 def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
-    return load_config(path, os.environ, overrides=overrides, more=find_declared_problem)
+    return load_config(path, os.environ, overrides=overrides)
 
 
 async def _warn_of_one_server(config: Config) -> None:

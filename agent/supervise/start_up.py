@@ -24,9 +24,8 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.setting import Fault
-from agent.engines.catalog import CATALOG, check_settings, file_rules, find_engine
-from agent.errors import ConfigError, WaError
+from agent.engines.catalog import CATALOG, file_rules, find_engine
+from agent.errors import WaError
 from agent.instance_file import NAME
 from agent.log import about, bound
 from agent.store.database import Store
@@ -262,35 +261,6 @@ def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> lis
         )
         for facts in all_facts
     )
-
-
-def find_declared_problem(config: Config) -> Fault | None:
-    """What would keep a declared instance from ever running."""
-    kinds = {backend.name: backend.engine for backend in config.backend}
-    for number, wanted in enumerate(config.instance):
-        key = f"instance[{number}]"
-        try:
-            entry = find_engine(wanted.engine)
-        except ConfigError as error:
-            return (f"{key}.engine",), str(error)
-        try:
-            check_settings(wanted.engine, wanted.settings)
-        except ConfigError as error:
-            named = f"{key}.settings.{error.field}"
-            return (named, f"{key}.settings", key), str(error)
-        if entry.remote and (cause := _misplaced(wanted, kinds)):
-            return (f"{key}.settings.backend", f"{key}.settings", key), cause
-    return None
-
-
-def _misplaced(wanted: Declaration, kinds: dict[str, str]) -> str:
-    backend = str(wanted.settings.get("backend", ""))
-    if backend not in kinds:
-        known = ", ".join(kinds) or "none"
-        return f"engine {wanted.engine} needs the name of a [[backend]] there; declared: {known}"
-    if kinds[backend] != wanted.engine:
-        return f"backend {backend} is of engine {kinds[backend]}, not {wanted.engine}"
-    return ""
 
 
 # A running agent takes on the settings that were read again.

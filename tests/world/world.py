@@ -16,7 +16,6 @@ from agent.daemon.state_folder import StateMark, read_mark
 from agent.daemon.tasks import Signals
 from agent.failpoint import VARIABLE
 from agent.host import units
-from agent.supervise.start_up import find_declared_problem
 from agent.worker.pack.tasks import Run, context_of
 from tests.daemon.conftest import AgentClient
 from tests.world.host import LoopHost, Machine
@@ -49,7 +48,7 @@ class WorldAgent(AgentClient):
         if failpoint:
             os.environ[VARIABLE] = failpoint
         more = {"agent.state_path": str(self.state), "api.listen": ""}
-        config = load_config(self.config, {}, overrides=more, more=find_declared_problem)
+        config = load_config(self.config, {}, overrides=more)
         daemon = Daemon(config, self.config, more, self._open_host)
         daemon._signals = self._signals = _Asked()
         self.machine.power_on()
