@@ -84,7 +84,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         ("[log]\nrepairs_name='../x'", "log.repairs_name", 2, "plain"),
         ("[api]\nlisten = '::1:80'", "api.listen", 2, "[ ]"),
         ("[agent]\nstate_path='/s/t'\nsession_storage_path='/x'\ncache_path='/s'",
-         "agent.cache_path", 4, "must be outside the cache"),
+         "agent.cache_path", 4, "separate folders"),
         ("[memory]\ninstance = 1_000_000_000", "memory.instance", 2, "worker.memory_max"),
         *((f"[start]\n{key} = {'9' * 400}", f"start.{key}", 2, "number")
           for key in ("stagger", "parallel")),
@@ -108,7 +108,6 @@ def test_a_mistake_is_named_with_key_file_and_line(load, tmp_path, *, text, key,
         pytest.param(b"[api\nlisten='x'", "line 1", id="syntax"),
         pytest.param(b"[api]\n\xff\n", "not UTF-8 at line 2", id="no text"),
         pytest.param(b"x = " + b"[" * 20_000, "recursion", id="nested without end"),
-        pytest.param(b"#" * ((1 << 20) + 1), "longer than", id="too long"),
     ],
 )
 def test_an_unreadable_file_is_named(tmp_path, raw, cause):
@@ -121,7 +120,7 @@ def test_an_unreadable_file_is_named(tmp_path, raw, cause):
 
 def test_a_file_that_was_named_must_exist(tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
-    with pytest.raises(ConfigError, match="it is a pipe"):
+    with pytest.raises(ConfigError, match="it is no plain file"):
         load_config(tmp_path / "pipe.toml", {})
     with pytest.raises(ConfigError, match=r"cannot read .*gone.toml: No such file"):
         load_config(tmp_path / "gone.toml", {})
@@ -257,7 +256,7 @@ def test_a_mistake_in_a_backend_is_named_with_key_file_and_line(
 @pytest.mark.parametrize(
     ("instance", "cause"),
     [
-        ("id='a'\nengine='whaticket'\nsettings={backend='evo'}", "of engine evolution"),
+        ("id='a'\nengine='whaticket'\nsettings={backend='evo'}", "declared: none"),
         ("id='a'\nengine='evolution'\nsettings={backend='e'}", "declared: evo"),
         ("id='a'\nengine='sandbox'\nsettings={backend='evo'}", "unknown"),
     ],
