@@ -241,14 +241,14 @@ class Daemon:
             listen = await host.missing_address()
             server = await serve(for_handlers, socket_path=self._config.api_socket, listen=listen)
             watchdog = Watchdog(supervisor.loop, store.answers, settings)
-            facts, routes = supervisor.registry.facts, server.routes
+            facts = supervisor.registry.facts
             tasks: dict[str, Callable[[], Awaitable[object]]] = {
                 "passes": supervisor.loop.run,
                 "packs": supervisor.packs.run,
                 "sampling": supervisor.sampler.run,
                 "trends": lambda: keep_trends(supervisor.trends, facts),
                 "incidents": supervisor.incidents.run,
-                "addresses": lambda: supervisor.reaching.run(routes),
+                "addresses": supervisor.reaching.run,
                 "rounds": lambda: report_keys(
                     supervisor.registry, settings, supervisor.ladder, supervisor.checked
                 ),
