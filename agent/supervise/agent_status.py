@@ -55,7 +55,6 @@ class StatusFigures:
     settings: Settings
     checks: CheckTimes
     queues: Queues
-    database: Path
     repairs_before: RepairStatistics = field(init=False, default_factory=RepairStatistics)
     """What an agent that was killed had counted: part of the statistics, not of /metrics."""
     _started_wall: float = field(init=False, default_factory=time.time)
@@ -77,9 +76,6 @@ class StatusFigures:
             wait = LAG_EVERY - begun % LAG_EVERY
             await asyncio.sleep(wait)
             self._lag = max(boot_now() - begun - wait, 0.0)
-
-    def repairs(self) -> RepairStatistics:
-        return self.ladder.statistics
 
     def status(self) -> AgentStatus:
         now = boot_now()
@@ -108,11 +104,11 @@ class StatusFigures:
                 for group, incident in self.incidents.active.items()
                 if incident.code
             },
-            repairs=self.repairs(),
+            repairs=self.ladder.statistics,
             repairs_before=self.repairs_before,
             durations=self.registry.durations,
             waiting_starts=self.queues.waiting,
-            db_bytes=_size_of(self.database),
+            db_bytes=_size_of(self.store.path),
             checks=self.checks.all(),
             config_read_wall=self.settings.read_wall,
             config_refused=self.settings.refused,
