@@ -84,6 +84,8 @@ class Checking:
 REPAIR_TIMEOUT = 300.0
 AWAY_PATIENCE = 5.0
 """Seconds for which a request waits for a server that is away: longer than a blink."""
+NEEDS_SCAN = "needs_scan"
+"""The answer where nothing that keeps a pairing helps: a person has to link the session."""
 GOES_ON = "goes_on"
 """The ending of a repair that takes longer than its caller waits."""
 POLL = 0.1
@@ -321,7 +323,7 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
         if goal is Goal.RECOVER and ending != GOES_ON and not verdict.healthy:
             # No step that keeps a pairing helps where a person has to link the session.
             told = f"{facts.sentence}: wa-agent qr {facts.id} --watch"
-            return RepairResult(False, answer["cleaned"], False, Ending.NEEDS_SCAN, told)
+            return RepairResult(False, answer["cleaned"], False, NEEDS_SCAN, told)
     sentence = "" if answer["healthy"] else _trouble(facts)
     return RepairResult(**answer, ending=ending, sentence=sentence)
 
