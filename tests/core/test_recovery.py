@@ -456,7 +456,7 @@ def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
     repair, action = step_repair(case_of(one_peer, PEERS, POLICY, WALL), repair)
     assert action.kind is K.REGENERATE_KEYS
     repair = resume_repair(repair, WALL)
-    down = seen(claim=said(S.DISCONNECTED, reason="connection_closed"))
+    down = seen(claim=said(S.DISCONNECTED, reason="connection_lost"))
     repair, action = step_repair(
         case_of(replace(down, instance=there), Circumstances(), POLICY, WALL), repair
     )
@@ -815,7 +815,7 @@ def test_the_agent_ends_a_live_pairing_after_calm_rounds_only(sick, goal, life, 
             repair = after_action(repair, action.kind, True, policy, wall, backup="kept")
 
 
-@given(observations, st.sampled_from(["logout", "tos_block", "banned"]), circumstances)
+@given(observations, st.sampled_from(["logout", "banned"]), circumstances)
 def test_no_repair_of_its_own_touches_what_whatsapp_ended(observation, code, around):
     ended = replace(
         observation,

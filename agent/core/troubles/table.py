@@ -26,7 +26,7 @@ _ENDED = tuple(code for code, reason in REASONS.items() if reason.final)
 _KEYS_FAILED = (RecoveryKind.REGENERATE_KEYS.value, "failed")
 _FOR_A_PERSON = ("temporary_ban", "client_outdated", PASSKEY_REQUIRED, PASSKEY_SUSPECTED)
 """The agent goes on, and a person should act before it can succeed."""
-_KEEPS_ENDING = ("worker_failed", "client_failing", "program_failing")
+_KEEPS_ENDING = ("worker_failed", "program_failing")
 _NOT_WELL = ("silent_inbound", "memory_leak")
 
 
