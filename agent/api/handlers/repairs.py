@@ -16,6 +16,7 @@ from agent.api.present import part, show_backend, show_incident, show_instance, 
 from agent.api.timely import ANSWER_WITHIN, look_at
 from agent.core.figures import RepairStatistics
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
+from agent.core.recovery.repair import Goal
 from agent.core.view import InstanceView
 from agent.engines.catalog import engine_names
 from agent.supervise.requests.repairs import GOES_ON, RepairResult, in_time
@@ -84,19 +85,19 @@ SETUP = (
 async def recover(call: Call) -> Json | web.StreamResponse:
     """Repair an instance and keep its pairing."""
     repairs = call.supervisor.repairs
-    return _answer(call, await repairs.try_recover(call.id, wait=_wait(call)))
+    return _answer(call, await repairs.until(Goal.RECOVER, call.id, wait=_wait(call)))
 
 
 async def cleanup(call: Call) -> Json | web.StreamResponse:
     """Retire an instance's session and show a new code."""
     word, repairs = _confirmed(await call.body()), call.supervisor.repairs
-    return _answer(call, await repairs.cleanup_corrupted(call.id, wait=_wait(call), **word))
+    return _answer(call, await repairs.until(Goal.CLEANUP, call.id, wait=_wait(call), **word))
 
 
 async def ensure_healthy(call: Call) -> Json | web.StreamResponse:
     """Check, recover, clean up, until it is connected or shows a code."""
     word, repairs = _confirmed(await call.body()), call.supervisor.repairs
-    return _answer(call, await repairs.ensure_healthy(call.id, wait=_wait(call), **word))
+    return _answer(call, await repairs.until(Goal.WORKING_QR, call.id, wait=_wait(call), **word))
 
 
 def _answer(call: Call, result: RepairResult) -> Json | web.StreamResponse:
