@@ -132,9 +132,6 @@ def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: flo
             return base
         # A reason without delay gets one from the second time on: no storm.
         return reconnect_delay(tries, policy, base or policy.base, longest, jitter01)
-    if base == reason.base and reason.steps:
-        step = reason.steps[tries] if tries < len(reason.steps) else longest
-        return min(step, longest) + policy.jitter * jitter01
     return reconnect_delay(tries, policy, base, longest, jitter01)
 
 
@@ -196,7 +193,7 @@ def after_drop(
         strikes=strikes,
         not_before_wall=now_wall + wait,
     )
-    if reason.counts_as_failure and not reason.local and ours:
+    if reason.counts_as_failure and ours:
         record = with_breaker(record, breaker_of(record).after_failure(now_wall, policy.breaker))
     return record
 

@@ -70,9 +70,6 @@ def _may_do(row: Reason) -> str:
 def _delays(row: Reason) -> str:
     if row.hopeless or row.status is ConnectionStatus.CONNECTED:
         return "-"
-    if row.steps:
-        first = f"{', '.join(f'{seconds:g}' for seconds in row.steps)} s"
-    else:
-        first = "default" if row.base is None else f"{row.base:g} s"
+    first = "default" if row.base is None else f"{row.base:g} s"
     longest = "default" if row.max is None else f"{row.max:g} s"
     return f"{first}, longest {longest}"

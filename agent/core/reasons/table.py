@@ -40,7 +40,6 @@ ROWS = (
         _RECONNECTING,
         "Nothing to do.",
         base=0.0,
-        counts_as_failure=False,
     ),
     Reason(
         "conflict",
@@ -130,7 +129,6 @@ ROWS = (
         "If it lasts, WhatsApp changed its page: upgrade, or set page=known_good until then.",
         base=10.0,
         max=120.0,
-        counts_as_failure=False,
         endless=True,
         fresh_worker=True,
         detailed=True,
@@ -144,7 +142,6 @@ ROWS = (
         " for a certificate the machine's clock and ca-certificates.",
         base=10.0,
         max=60.0,
-        counts_as_failure=False,
         endless=True,
         detailed=True,
     ),
@@ -156,8 +153,6 @@ ROWS = (
         "Upgrade the browser (apt-get upgrade). No pairing ends by this: do not pair again.",
         base=10.0,
         max=1800.0,
-        steps=(10.0, 30.0, 60.0, 300.0, 900.0),
-        counts_as_failure=False,
         detailed=True,
     ),
     Reason(
@@ -167,7 +162,6 @@ ROWS = (
         _DISCONNECTED,
         "Restart the server: only that ends it, and it ends no pairing. If it goes on then, another"
         " program has the same keys: find it and stop it.",
-        counts_as_failure=False,
     ),
     Reason(
         "storage_failed",
@@ -222,7 +216,6 @@ ROWS = (
         "Wait until the ban ends; send less, and not to strangers.",
         base=3600.0,
         max=86400.0,
-        counts_as_failure=False,
         tries=1,
     ),
     Reason(
@@ -233,7 +226,6 @@ ROWS = (
         "Stop writing to new contacts until the restriction ends; a restart does not help.",
         base=3600.0,
         max=86400.0,
-        counts_as_failure=False,
     ),
     Reason(
         "client_outdated",
@@ -243,8 +235,6 @@ ROWS = (
         "Upgrade the engine. No pairing ends by this: do not pair again.",
         base=120.0,
         max=900.0,
-        steps=(120.0, 300.0),
-        counts_as_failure=False,
     ),
     Reason(
         "proxy_block",
@@ -295,7 +285,6 @@ ROWS = (
         Permanence.WAIT_FOR_PERSON,
         ConnectionStatus.QR_REQUIRED,
         "Ask for a new QR code and scan it.",
-        counts_as_failure=False,
     ),
     Reason(
         "passkey_required",
@@ -304,7 +293,6 @@ ROWS = (
         ConnectionStatus.QR_REQUIRED,
         "No server can answer for the owner, who links the account at a desk: `wa-agent pair --out"
         " FILE` there, then `wa-agent import FILE ID --replace --enable` here.",
-        counts_as_failure=False,
     ),
     Reason(
         "passkey_suspected",
@@ -314,7 +302,6 @@ ROWS = (
         "Scan the new code once more. If that scan ends the same way, the account's owner links it"
         " at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
         " --enable` here.",
-        counts_as_failure=False,
     ),
     Reason(
         "session_damaged",
@@ -382,7 +369,6 @@ ROWS = (
         _DISCONNECTED,
         "Find out on the server why the session is gone; `wa-agent ensure-healthy ID --yes` creates"
         " it again, with a code to scan.",
-        counts_as_failure=False,
         unpairs=True,
     ),
     Reason(
@@ -391,7 +377,6 @@ ROWS = (
         Permanence.RETRY,
         _DISCONNECTED,
         "Nothing to do; the agent creates it again with its token, settings and webhook.",
-        counts_as_failure=False,
         unpairs=True,
     ),
     Reason(
@@ -407,7 +392,6 @@ ROWS = (
         Permanence.NEVER,
         _REFUSED,
         "Scan a new QR code.",
-        counts_as_failure=False,
         unpairs=True,
         scan_again=True,
     ),
@@ -420,8 +404,6 @@ ROWS = (
         " pair again only if that does not help.",
         base=120.0,
         max=900.0,
-        steps=(120.0, 300.0),
-        counts_as_failure=False,
     ),
     Reason(
         "banned",
@@ -429,7 +411,6 @@ ROWS = (
         Permanence.NEVER,
         _REFUSED,
         "Settle it with WhatsApp on the phone, then pair again; the agent cannot help.",
-        counts_as_failure=False,
         unpairs=True,
     ),
 )
