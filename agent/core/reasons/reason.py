@@ -26,11 +26,11 @@ class Permanence(StrEnum):
 class Reason:
     code: str
     title: str
-    permanence: Permanence
-    status: ConnectionStatus
-    """What an instance shows while this is its last word."""
     advice: str
     """What a person should know or do."""
+    permanence: Permanence = Permanence.RETRY
+    status: ConnectionStatus = ConnectionStatus.RECONNECTING
+    """What an instance shows while this is its last word."""
     base: float | None = None
     """First delay in seconds; None = the policy's own."""
     max: float | None = None

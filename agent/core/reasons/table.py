@@ -3,7 +3,6 @@
 from agent.core.model import ConnectionStatus
 from agent.core.reasons.reason import Permanence, Reason
 
-_RECONNECTING = ConnectionStatus.RECONNECTING
 _DISCONNECTED = ConnectionStatus.DISCONNECTED
 _REFUSED = ConnectionStatus.AUTH_FAILURE
 
@@ -11,24 +10,18 @@ ROWS = (
     Reason(
         "connection_lost",
         "the connection was lost, or WhatsApp closed it",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Nothing to do; check the network if it lasts.",
         base=1.0,
     ),
     Reason(
         "service_unavailable",
         "WhatsApp or the backend is not available",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Nothing to do; the session comes back by itself.",
         base=5.0,
     ),
     Reason(
         "unreachable",
         "this machine cannot reach its server",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Nothing to do: the agent probes the address and connects as soon as it answers.",
         base=1.0,
         detailed=True,
@@ -36,25 +29,22 @@ ROWS = (
     Reason(
         "restart_required",
         "WhatsApp asks for a new connection (as it does once after each pairing)",
-        Permanence.AT_ONCE,
-        _RECONNECTING,
         "Nothing to do.",
+        permanence=Permanence.AT_ONCE,
         base=0.0,
     ),
     Reason(
         "conflict",
         "another connection with the same keys took the session over",
-        Permanence.ONCE_IF_LOCK_OURS,
-        _DISCONNECTED,
         "Find the second copy of this session (another server, a copied folder) and stop it.",
+        permanence=Permanence.ONCE_IF_LOCK_OURS,
+        status=_DISCONNECTED,
         base=30.0,
         tries=1,
     ),
     Reason(
         "bad_session",
         "WhatsApp refused the session for an unknown cause",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Nothing to do: the agent tries for hours, ever less often. If the reason stays, check the"
         " files of the session and restore a snapshot.",
         base=10.0,
@@ -63,16 +53,12 @@ ROWS = (
     Reason(
         "page_crashed",
         "the page or the browser broke down",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Nothing to do; check the memory if it repeats.",
         fresh_worker=True,
     ),
     Reason(
         "client_crashed",
         "the client program of the session ended, hung or sent garbage",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Nothing to do; if it repeats, `wa-agent doctor` checks Node and its packages.",
         base=0.1,
         local=True,
@@ -80,10 +66,9 @@ ROWS = (
     Reason(
         "not_told",
         "its program runs, and does not tell whether its session is connected",
-        Permanence.RETRY,
-        ConnectionStatus.INITIALIZING,
         "Nothing to do: the program is kept alive. What it can tell, and how, is on the page of the"
         " program engine.",
+        status=ConnectionStatus.INITIALIZING,
         endless=True,
         detailed=True,
         local=True,
@@ -91,8 +76,6 @@ ROWS = (
     Reason(
         "program_ended",
         "its program ended, or was ended because it hung",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Nothing to do; if it repeats, the worker's log has the program's last lines.",
         base=1.0,
         endless=True,
@@ -102,10 +85,10 @@ ROWS = (
     Reason(
         "program_failing",
         "its program ends again and again",
-        Permanence.PROBE_SLOWLY,
-        _DISCONNECTED,
         "Read its last lines (`wa-agent why ID`, and the worker's log), correct the program or its"
         " [[program]] in agent.toml, then `wa-agent restart ID`.",
+        permanence=Permanence.PROBE_SLOWLY,
+        status=_DISCONNECTED,
         base=10.0,
         detailed=True,
         local=True,
@@ -113,10 +96,10 @@ ROWS = (
     Reason(
         "program_missing",
         "the program of this session cannot be started",
-        Permanence.PROBE_SLOWLY,
-        _DISCONNECTED,
         "Correct what the reason names: its [[program]] in agent.toml, its files or rights;"
         " `wa-agent doctor` checks it, and the next try finds it.",
+        permanence=Permanence.PROBE_SLOWLY,
+        status=_DISCONNECTED,
         base=5.0,
         detailed=True,
         local=True,
@@ -124,8 +107,6 @@ ROWS = (
     Reason(
         "injection_failed",
         "WhatsApp Web loaded, but the injected script cannot work in its page",
-        Permanence.RETRY,
-        _RECONNECTING,
         "If it lasts, WhatsApp changed its page: upgrade, or set page=known_good until then.",
         base=10.0,
         max=120.0,
@@ -136,8 +117,6 @@ ROWS = (
     Reason(
         "page_unusable",
         "WhatsApp Web's page did not come: an error, another page, or nothing",
-        Permanence.RETRY,
-        _RECONNECTING,
         "The reason names what came. If it lasts: the network's login page, its firewall or proxy;"
         " for a certificate the machine's clock and ca-certificates.",
         base=10.0,
@@ -148,9 +127,9 @@ ROWS = (
     Reason(
         "browser_unsupported",
         "WhatsApp Web says that it does not support this browser",
-        Permanence.PROBE_SLOWLY,
-        _DISCONNECTED,
         "Upgrade the browser (apt-get upgrade). No pairing ends by this: do not pair again.",
+        permanence=Permanence.PROBE_SLOWLY,
+        status=_DISCONNECTED,
         base=10.0,
         max=1800.0,
         detailed=True,
@@ -158,16 +137,14 @@ ROWS = (
     Reason(
         "server_stuck",
         "the server still runs an old browser or a second connection of this session",
-        Permanence.WAIT_FOR_PERSON,
-        _DISCONNECTED,
         "Restart the server: only that ends it, and it ends no pairing. If it goes on then, another"
         " program has the same keys: find it and stop it.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_DISCONNECTED,
     ),
     Reason(
         "storage_failed",
         "the engine could not read or write the session's files",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Check the disk: space, rights, read-only mounts.",
         base=10.0,
         fresh_worker=True,
@@ -176,26 +153,22 @@ ROWS = (
     Reason(
         "zombie",
         "the engine claimed to be connected and answered no ping",
-        Permanence.AT_ONCE,
-        _RECONNECTING,
         "Nothing to do.",
+        permanence=Permanence.AT_ONCE,
         base=0.0,
         fresh_worker=True,
     ),
     Reason(
         "start_stuck",
         "a phase of the start took too long",
-        Permanence.AT_ONCE,
-        _RECONNECTING,
         "Nothing to do; if it repeats, the named phase shows where to look.",
+        permanence=Permanence.AT_ONCE,
         base=0.0,
         fresh_worker=True,
     ),
     Reason(
         "worker_failed",
         "its worker, or the client in it, ended more often than it is started again",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Read the worker's log: `journalctl -u wa-instance@ID`, or run/ID/worker.log.",
         base=10.0,
         fresh_worker=True,
@@ -204,16 +177,14 @@ ROWS = (
     Reason(
         "unknown",
         "the session ended for a reason that is not in the table",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Nothing to do yet; the journal has the engine's own word.",
     ),
     Reason(
         "temporary_ban",
         "WhatsApp banned the account for a time",
-        Permanence.AT_TIME,
-        _DISCONNECTED,
         "Wait until the ban ends; send less, and not to strangers.",
+        permanence=Permanence.AT_TIME,
+        status=_DISCONNECTED,
         base=3600.0,
         max=86400.0,
         tries=1,
@@ -221,49 +192,48 @@ ROWS = (
     Reason(
         "restricted",
         "WhatsApp lets the account answer known chats only",
-        Permanence.AT_TIME,
-        ConnectionStatus.CONNECTED,
         "Stop writing to new contacts until the restriction ends; a restart does not help.",
+        permanence=Permanence.AT_TIME,
+        status=ConnectionStatus.CONNECTED,
         base=3600.0,
         max=86400.0,
     ),
     Reason(
         "client_outdated",
         "WhatsApp no longer accepts this version of the client",
-        Permanence.PROBE_SLOWLY,
-        _DISCONNECTED,
         "Upgrade the engine. No pairing ends by this: do not pair again.",
+        permanence=Permanence.PROBE_SLOWLY,
+        status=_DISCONNECTED,
         base=120.0,
         max=900.0,
     ),
     Reason(
         "proxy_block",
         "WhatsApp refuses this address or proxy",
-        Permanence.WAIT_FOR_PERSON,
-        _DISCONNECTED,
         "Use another address or proxy.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_DISCONNECTED,
     ),
     Reason(
         "bad_client",
         "WhatsApp refuses how the client describes itself",
-        Permanence.WAIT_FOR_PERSON,
-        _DISCONNECTED,
         "Correct the engine's user agent or version setting.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_DISCONNECTED,
     ),
     Reason(
         "misconfigured",
         "the worker cannot run with its configuration",
-        Permanence.WAIT_FOR_PERSON,
-        _DISCONNECTED,
         "Read the worker's last line, correct the setting, then start the instance.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_DISCONNECTED,
         local=True,
     ),
     Reason(
         "parts_missing",
         "a part that its engine needs on this machine is missing or damaged",
-        Permanence.RETRY,
-        _DISCONNECTED,
         "Fetch it with the command that `wa-agent doctor` prints; the next try finds it.",
+        status=_DISCONNECTED,
         base=5.0,
         endless=True,
         detailed=True,
@@ -272,9 +242,8 @@ ROWS = (
     Reason(
         "profile_in_use",
         "another browser has the session's profile open",
-        Permanence.RETRY,
-        _DISCONNECTED,
         "Close that browser: the detail has its process number. The agent leaves the files alone.",
+        status=_DISCONNECTED,
         base=10.0,
         endless=True,
         local=True,
@@ -282,135 +251,131 @@ ROWS = (
     Reason(
         "qr_idle",
         "the QR codes expired without a scan, and WhatsApp sends no more",
-        Permanence.WAIT_FOR_PERSON,
-        ConnectionStatus.QR_REQUIRED,
         "Ask for a new QR code and scan it.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=ConnectionStatus.QR_REQUIRED,
     ),
     Reason(
         "passkey_required",
         "WhatsApp asks the account's owner for a passkey before it links a device",
-        Permanence.WAIT_FOR_PERSON,
-        ConnectionStatus.QR_REQUIRED,
         "No server can answer for the owner, who links the account at a desk: `wa-agent pair --out"
         " FILE` there, then `wa-agent import FILE ID --replace --enable` here.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=ConnectionStatus.QR_REQUIRED,
     ),
     Reason(
         "passkey_suspected",
         "WhatsApp accepted the code and never completed the pairing; it may want a passkey",
-        Permanence.RETRY,
-        ConnectionStatus.QR_REQUIRED,
         "Scan the new code once more. If that scan ends the same way, the account's owner links it"
         " at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
         " --enable` here.",
+        status=ConnectionStatus.QR_REQUIRED,
     ),
     Reason(
         "session_damaged",
         "the session's files are damaged",
-        Permanence.WAIT_FOR_PERSON,
-        _REFUSED,
         "`wa-agent snapshots ID` lists its copies; `wa-agent restore ID NAME --force` puts a good"
         " one in their place. Without a copy the agent shows a new code, and the trash keeps the"
         " damaged files.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
         local=True,
     ),
     Reason(
         "session_missing",
         "the files of a paired session are gone",
-        Permanence.WAIT_FOR_PERSON,
-        _REFUSED,
         "Find the files, or restore a copy that `wa-agent snapshots ID` lists, or the session from"
         " the trash. Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
         local=True,
     ),
     Reason(
         "session_foreign",
         "the session's files are another account's, or were changed since the last login",
-        Permanence.WAIT_FOR_PERSON,
-        _REFUSED,
         "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME --force`), or"
         " the file that was changed: the agent compares them at each check, and then restarts the"
         " session. Another account's session moves in with `wa-agent import` under a name of its"
         " own.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
         local=True,
     ),
     Reason(
         "other_account",
         "the session of that name on its backend is another account's now",
-        Permanence.WAIT_FOR_PERSON,
-        _REFUSED,
         "The agent sends nothing from it. `wa-agent backends sessions NAME` shows the account of"
         " each session there. Where sessions were exchanged, put that right on the server: the"
         " session goes on by itself. If the other account is meant: `wa-agent delete ID`, then"
         " `wa-agent backends adopt NAME`.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
         local=True,
     ),
     Reason(
         "session_unreadable",
         "the agent cannot use its session folder at the moment",
-        Permanence.WAIT_FOR_PERSON,
-        _REFUSED,
         "Put the folder or its rights back; the agent checks it each second and starts the"
         " session then. Sessions may lie on another disk, but not behind links: set"
         " `session_storage_path`.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
         local=True,
     ),
     Reason(
         "unpaired_suspect",
         "a paired session came up unpaired without a logout",
-        Permanence.WAIT_FOR_PERSON,
-        _REFUSED,
         "Do not scan yet: `wa-agent snapshots ID` lists the copies that may restore the old"
         " pairing. Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
     ),
     Reason(
         "remote_missing",
         "its backend knows no session of that name",
-        Permanence.WAIT_FOR_PERSON,
-        _DISCONNECTED,
         "Find out on the server why the session is gone; `wa-agent ensure-healthy ID --yes` creates"
         " it again, with a code to scan.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_DISCONNECTED,
         unpairs=True,
     ),
     Reason(
         "renewal_unfinished",
         "the agent deleted the session on its backend, and ended before it created it again",
-        Permanence.RETRY,
-        _DISCONNECTED,
         "Nothing to do; the agent creates it again with its token, settings and webhook.",
+        status=_DISCONNECTED,
         unpairs=True,
     ),
     Reason(
         "remote_disagrees",
         "its backend reports two different states of the session",
-        Permanence.RETRY,
-        _RECONNECTING,
         "Nothing to do; the agent repairs the session, and the journal says how.",
     ),
     Reason(
         "logout",
         "the account removed this linked device",
-        Permanence.NEVER,
-        _REFUSED,
         "Scan a new QR code.",
+        permanence=Permanence.NEVER,
+        status=_REFUSED,
         unpairs=True,
         scan_again=True,
     ),
     Reason(
         "multidevice_mismatch",
         "the account does not take this kind of linked device",
-        Permanence.PROBE_SLOWLY,
-        _DISCONNECTED,
         "`wa-agent start ID` makes one more try at once. If the reason stays, upgrade the engine;"
         " pair again only if that does not help.",
+        permanence=Permanence.PROBE_SLOWLY,
+        status=_DISCONNECTED,
         base=120.0,
         max=900.0,
     ),
     Reason(
         "banned",
         "WhatsApp banned, blocked or locked the account",
-        Permanence.NEVER,
-        _REFUSED,
         "Settle it with WhatsApp on the phone, then pair again; the agent cannot help.",
+        permanence=Permanence.NEVER,
+        status=_REFUSED,
         unpairs=True,
     ),
 )

@@ -161,14 +161,11 @@ def _not_delivered(sight: Sight, _: str) -> str | None:
     return age and f"a webhook has not taken an event for {age}"
 
 
-S, M = Of.SESSION, Of.MACHINE
-BAD, WARN = Severity.CRITICAL, Severity.WARNING
+M, BAD = Of.MACHINE, Severity.CRITICAL
 
 TABLE = (
     Row(
         "down",
-        WARN,
-        S,
         _of_session(_down),
         "{who} should be connected and is not{value}",
         "`wa-agent why {who}` says what is wrong and when the next try is due. If many are down,"
@@ -180,8 +177,6 @@ TABLE = (
     ),
     Row(
         "needs_scan",
-        WARN,
-        S,
         _of_session(
             lambda view: (
                 False if view.status is CS.CONNECTED else view.status is CS.QR_REQUIRED or None
@@ -195,25 +190,23 @@ TABLE = (
     ),
     Row(
         "given_up",
-        BAD,
-        S,
         _of_session(_given_up),
         "the agent cannot bring {who} back by itself; a person must act{value}",
         "`wa-agent why {who}` says what to do, and the command that tries again. Do not scan again"
         " before you read it.",
+        severity=BAD,
         covers=("down", "circuit_open", "needs_scan", "unstable"),
         of_incident=True,
     ),
     Row(
         "corrupted",
-        BAD,
-        S,
         _of_session(
             lambda view: _because(view.reason) if view.verdict.health is Health.CORRUPTED else None
         ),
         "{who} is corrupted, and no repair has cured it{value}",
         "`wa-agent why {who}` names the finding and the steps tried. `wa-agent snapshots {who}` and"
         " `wa-agent restore {who} NAME` bring a good copy back.",
+        severity=BAD,
         wait=10 * MINUTE,
         # Its repair reconnects it, and it is well until the next errors come.
         hold=5 * MINUTE,
@@ -221,29 +214,27 @@ TABLE = (
     ),
     Row(
         "corrupted_together",
-        BAD,
-        M,
         _together(lambda sight, who: sight.sessions[who].verdict.health is Health.CORRUPTED),
         "{value} sessions are corrupted at once: look for one cause",
         "A full or failing disk (`df -h`, `dmesg`), the session folder in use on a second machine,"
         " an update of the engine? Remove it, then `wa-agent repair all`.",
+        severity=BAD,
+        of=M,
         wait=MINUTE,
         covers=("corrupted",),
     ),
     Row(
         "ended_together",
-        BAD,
-        M,
         _together(lambda sight, who: sight.rise(who, "ended", 15 * MINUTE) > 0),
         "WhatsApp ended {value} sessions within a quarter of an hour: look for one cause",
         "The address that they share, a reported campaign, one client version, one phone? Stop"
         " sending from the others until you know. `wa-agent events ID` has WhatsApp's word.",
+        severity=BAD,
+        of=M,
         window=15 * MINUTE,
     ),
     Row(
         "key_errors",
-        WARN,
-        S,
         _key_errors,
         "{who} cannot decrypt {value} of its messages",
         "The agent renews the keys of single contacts. If it stays: does the same session run"
@@ -253,18 +244,15 @@ TABLE = (
     ),
     Row(
         "keys_not_renewed",
-        BAD,
-        S,
         _keys_not_renewed,
         "{who} could not make new keys with its contacts",
         "`wa-agent events {who}` names the cause. If messages stay unreadable, `wa-agent restart"
         " {who}`, or restore a snapshot where there is one (`wa-agent snapshots {who}`).",
+        severity=BAD,
         window=15 * MINUTE,
     ),
     Row(
         "circuit_open",
-        WARN,
-        S,
         _of_session(lambda view: _because(view.reason) if view.circuit == "open" else None),
         "the circuit of {who} is open after failures in a row{value}",
         "The pause protects the account. `wa-agent recover {who}` ends it when the cause is gone.",
@@ -273,8 +261,6 @@ TABLE = (
     ),
     Row(
         "unstable",
-        WARN,
-        S,
         _unstable,
         "{who} does not stay up: {value}",
         "`wa-agent events {who}` names the cause of each end, `journalctl WA_INSTANCE={who}` has"
@@ -287,8 +273,6 @@ TABLE = (
     ),
     Row(
         "degraded",
-        WARN,
-        S,
         _of_session(
             lambda view: view.verdict.sentence if view.verdict.reason in _NOT_WELL else None
         ),
@@ -298,8 +282,6 @@ TABLE = (
     ),
     Row(
         "slow",
-        WARN,
-        S,
         _slow,
         "{who} takes {value} to answer",
         "`wa-agent show {who}` has its memory and processor use; `wa-agent restart {who}` frees a"
@@ -309,46 +291,43 @@ TABLE = (
     ),
     Row(
         "incident",
-        BAD,
-        Of.GROUP,
         lambda sight, who: _because(sight.groups[who]),
         "many sessions of {who} fail the same way; one tries before the others{value}",
         "`wa-agent incidents` names the members. WhatsApp changed something, or the network is"
         " down. When the cause is gone, `wa-agent incidents release {who}` lets all try.",
+        severity=BAD,
+        of=Of.GROUP,
     ),
     Row(
         "backend_down",
-        BAD,
-        Of.BACKEND,
         lambda sight, who: None if (its := sight.backends[who]).up else _because(its.reason),
         "the backend {who} cannot be used; the state of its sessions is unknown{value}",
         "Does its server run, and is its key right? `wa-agent backends show {who}`. Its sessions"
         " need nothing: the agent brings them back once it answers.",
+        severity=BAD,
+        of=Of.BACKEND,
         wait=2 * MINUTE,
     ),
     Row(
         "backend_logs",
-        WARN,
-        Of.BACKEND,
         lambda sight, who: bool(sight.backends[who].warning),
         "the logs of backend {who} are unreadable, or hold errors that name no session",
         "`wa-agent backends show {who}` says which. Check the log's path and rights, or set"
         " `log_session` of its `[[backend]]`.",
+        of=Of.BACKEND,
     ),
     Row(
         "error_rate",
-        BAD,
-        M,
         _error_rate,
         "{value} of the operations or HTTP requests fail",
         "`wa-agent top` shows which sessions, `journalctl -u wa-agent` has each failed request.",
+        severity=BAD,
+        of=M,
         wait=5 * MINUTE,
         window=5 * MINUTE,
     ),
     Row(
         "memory_high",
-        WARN,
-        S,
         lambda sight, who: _memory(sight, who, sight.limits.memory_warn),
         "{who} uses {value} of the memory it may have",
         "The agent has asked it to free its caches. If it stays there, raise `[memory] instance`,"
@@ -357,80 +336,73 @@ TABLE = (
     ),
     Row(
         "memory_critical",
-        BAD,
-        S,
         lambda sight, who: _memory(sight, who, sight.limits.memory_critical),
         "{who} uses {value} of the memory it may have",
         "The agent restarts it gracefully. If it comes back soon, raise the limit: `wa-agent events"
         " {who}` shows how often it was restarted.",
+        severity=BAD,
         wait=MINUTE,
         covers=("memory_high",),
     ),
     Row(
         "machine_memory",
-        WARN,
-        M,
         lambda sight, _: _memory(sight, "", sight.limits.memory_warn),
         "{value} of the machine's memory is in use",
         "`wa-agent list` and `ps aux --sort -rss` show who uses it.",
+        of=M,
         wait=5 * MINUTE,
     ),
     Row(
         "machine_memory_critical",
-        BAD,
-        M,
         lambda sight, _: _memory(sight, "", sight.limits.memory_critical),
         "{value} of the machine's memory is in use: the kernel will soon end processes",
         "Stop sessions that you can spare: `wa-agent stop ID` keeps the session.",
+        severity=BAD,
+        of=M,
         wait=MINUTE,
         covers=("machine_memory",),
     ),
     Row(
         "machine_cpu",
-        WARN,
-        M,
         lambda sight, _: _share(sight.machine["wa_host_cpu_usage_ratio"], 1, sight.limits.cpu),
         "the machine's cores are {value} busy",
         "Healthy sessions look dead when checks run out of time. `top` shows the processes; if it"
         " stays, the machine has too many sessions.",
+        of=M,
         wait=10 * MINUTE,
     ),
     Row(
         "disk_low",
-        WARN,
-        M,
         _disk(DISK_LOW),
         "{value} of the disk that holds the sessions is free",
         "`du -xh --max-depth=2 /var/lib/wa-agent | sort -h` shows what is large.",
+        of=M,
         wait=5 * MINUTE,
     ),
     Row(
         "disk_full",
-        BAD,
-        M,
         _disk(DISK_FULL),
         "{value} of the disk that holds the sessions is free",
         "A full disk leaves session files half written. Free space now: `wa-agent trash list`, `du"
         " -xh --max-depth=2 /var/lib/wa-agent | sort -h`.",
+        severity=BAD,
+        of=M,
         wait=MINUTE,
         covers=("disk_low",),
     ),
     Row(
         "open_files",
-        WARN,
-        M,
         lambda sight, _: _share(
             sight.machine["process_open_fds"], sight.machine["process_max_fds"], OPEN_FILES
         ),
         "the agent has opened {value} of the files it may open",
         "`wa-agent doctor` says how many its sessions need. Raise `LimitNOFILE=` with `systemctl"
         " edit wa-agent`.",
+        of=M,
         wait=5 * MINUTE,
     ),
     Row(
         "messages",
-        WARN,
-        S,
         _messages,
         "messages of {who} are late or lost: {value}",
         "`wa-agent outbox {who}` names the reason of each that was not sent, `wa-agent messages"
@@ -439,11 +411,10 @@ TABLE = (
     ),
     Row(
         "not_delivered",
-        WARN,
-        M,
         _not_delivered,
         "messages or events are not delivered: {value}",
         "`wa-agent webhooks` says which target answers what. Of a lost outbox the old file lies"
         " beside outbox.db: send again what is missing; the next start ends this.",
+        of=M,
     ),
 )
