@@ -85,7 +85,7 @@ class Supervisor:
             told=self._take_news,
         )
         self.incidents = Incidents(
-            lambda: settings.config.incident_policy,
+            lambda: settings.config.incident,
             self._facts,
             wake,
             self._notes.write,

@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 from agent.core.figures import COUNTS, Acknowledgements, Durations, StatusTime
 from agent.core.findings.crypto import CryptoWindow
-from agent.core.findings.error_rate import ErrorRate, PerMinute
 from agent.core.findings.first_messages import FirstMessages
-from agent.core.findings.log_limit import LogLimit
 from agent.core.findings.memory import MemoryHistory
+from agent.core.findings.rates import LogLimit, PerMinute
 from agent.core.findings.silence import Inbound
 from agent.core.model import (
     UNIT_ABSENT,
@@ -63,7 +62,6 @@ class Counters:
     per_minute: dict[str, PerMinute] = field(default_factory=dict)
     """By direction: in, out."""
     errors: Counter[str] = field(default_factory=Counter)
-    error_rate: ErrorRate = field(default_factory=ErrorRate)
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Steps by kind and result."""
     repair_seconds: float = 0.0
@@ -253,7 +251,7 @@ class Facts:
     """Shared by all sessions."""
     acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
-    crypto_log: dict[str, LogLimit] = field(default_factory=dict)
+    crypto_log: LogLimit = field(default_factory=LogLimit)
     inbound: Inbound = field(default_factory=Inbound)
     first_messages: FirstMessages | None = None
     """Since it was moved in; None: it was paired here."""

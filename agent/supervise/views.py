@@ -8,7 +8,7 @@ from agent.clock import boot_now
 from agent.core.breaker import breaker_of
 from agent.core.figures import with_zeros
 from agent.core.findings.crypto import judge_crypto
-from agent.core.findings.error_rate import PerMinute
+from agent.core.findings.rates import PerMinute
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord
 from agent.core.observed import desired_in
 from agent.core.reasons import reason_of

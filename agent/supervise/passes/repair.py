@@ -14,7 +14,7 @@ from agent.core.figures import (
 )
 from agent.core.findings.crypto import note_regenerated
 from agent.core.findings.crypto import note_step as crypto_begins_again
-from agent.core.model import Category, HealthVerdict, JournalEntry, Observation
+from agent.core.model import Category, HealthVerdict, Observation
 from agent.core.observed import AWAY
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.recovery.ladder import (
@@ -31,14 +31,13 @@ from agent.core.recovery.repair import (
     Circumstances,
     Consent,
     Decision,
-    Ending,
     Goal,
     Kept,
     RecoveryKind,
     Repair,
     Trouble,
 )
-from agent.core.recovery.steps import after_action, put_off_ending, step_repair
+from agent.core.recovery.steps import after_action, step_repair
 from agent.engines.catalog import entry_of, file_rules
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
@@ -69,12 +68,6 @@ def plan_step(decision: Decision, *, remote: bool) -> Plan:
     actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
     name, reason = decision.kind.value, decision.reason
     return Plan(name, actions, reason, proof=decision.proof, repair=True)
-
-
-def plan_needs_scan(decision: Decision) -> Plan:
-    """No try brought a suspect back: its files are evidence, it may pair again."""
-    actions = (ActionKind.STOP, ActionKind.SET_ASIDE)
-    return Plan("needs_scan", actions, decision.reason, proof=decision.proof, repair=True)
 
 
 NO_EFFECT = "no_effect"
@@ -121,7 +114,8 @@ class Ladder:
                 await self.executor.registry.save(facts)
             return Step(again=boot_now() + max(decision.not_before_wall - now_wall, 0.0))
         if repair.over:
-            return Step(again=await self._end(facts, before, repair, decision))
+            await self._end(facts, repair, decision)
+            return Step()
         plan = plan_step(decision, remote=bool(facts.instance.backend))
         # Before it begins, only failures of others that it has seen count.
         return Step(plan, repair, replace(before, calm=repair.calm))
@@ -215,31 +209,13 @@ class Ladder:
         )
         return Case(observation, verdict, around, policy, time.time())
 
-    async def _end(
-        self, facts: Facts, before: Repair, repair: Repair, decision: Decision
-    ) -> float | None:
-        """Returns a time when what the end asks for could not be done and is due again then."""
-        sentence = decision.reason
-        facts.repair.last = repair
-        if repair.ending is Ending.NEEDS_SCAN:
-            outcome = await self.executor.carry_out(facts, plan_needs_scan(decision))
-            if not outcome.ok:
-                again = put_off_ending(before, self.settings.config.recovery, time.time())
-                facts.take_repair(again)
-                told = f"needs scan: failed: {outcome.detail}"
-                await self._say(facts, entry(facts, "repaired", told, Category.RECOVERY, ok=False))
-                return boot_now() + max(again.not_before_wall - time.time(), 0.0)
-            if outcome.made:
-                sentence += f"; its files are in the trash as {outcome.made}"
+    async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
+        facts.take_repair(repair)
         self.statistics = note_repair(self.statistics, repair)
         facts.durations.note("repair", repair.seconds)
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
-        facts.take_repair(facts.repair.last)
-        await self._say(facts, entry(facts, "repair_over", sentence, Category.RECOVERY, **detail))
-        if facts.repair.last is repair:  # else a request joined meanwhile
-            facts.repair_ended()
-        return None
-
-    async def _say(self, facts: Facts, said: JournalEntry) -> None:
+        said = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
         await self.executor.registry.save(facts, [said])
         tell(said)
+        if facts.repair.last is repair:  # else a request joined meanwhile
+            facts.repair_ended()
