@@ -13,6 +13,7 @@ from agent.clock import boot_id, boot_now
 from agent.config.config import Config
 from agent.core.health.wanted import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.session import Session
 from agent.core.troubles.table import TABLE, counted_of
 from agent.core.troubles.trouble import (
     SETTLE,
@@ -26,7 +27,7 @@ from agent.core.troubles.trouble import (
     Windows,
     look,
 )
-from agent.core.view import AgentStatus, InstanceView
+from agent.core.view import AgentStatus
 from agent.errors import StoreError
 from agent.log import bound
 from agent.messages.reader import Reader
@@ -46,7 +47,7 @@ ROW = "troubles"
 @dataclass(slots=True)
 class Troubles:
     config: Callable[[], Config]
-    views: Callable[[], Mapping[InstanceId, InstanceView]]
+    views: Callable[[], Mapping[InstanceId, Session]]
     status: Callable[[], AgentStatus]
     exporter: Exporter
     store: Store
@@ -56,7 +57,7 @@ class Troubles:
     """Unix time of the oldest event that waits for a webhook."""
     _present: Mapping[Key, Trouble] = field(init=False, default_factory=dict)
     _windows: Windows = field(init=False, default_factory=Windows)
-    _counted: dict[str, tuple[InstanceView, Counted]] = field(init=False, default_factory=dict)
+    _counted: dict[str, tuple[Session, Counted]] = field(init=False, default_factory=dict)
     _written: str = field(init=False, default="")
     _written_at: float = field(init=False, default=-math.inf)
 
@@ -143,7 +144,7 @@ class Troubles:
             outbox_lost=self.sending.lost,
         )
 
-    def _count(self, wanted: Mapping[str, InstanceView]) -> None:
+    def _count(self, wanted: Mapping[str, Session]) -> None:
         """A view that did not change is the same object, and counts what it did."""
         before = self._counted
         self._counted = {

@@ -39,7 +39,6 @@ from agent.supervise.requests.set_up import SettingUp
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
-from agent.supervise.views import ViewSources
 
 PASSES_AT_ONCE = 256
 
@@ -72,7 +71,7 @@ class Supervision:
 
     def _build_gate(self, config: Config) -> None:
         """What may have to be waited for."""
-        settings, host, wake = self.settings, self.ground.host, self.wake
+        settings, wake = self.settings, self.wake
         self.backends = Backends(
             root=config.agent.state_path / "backends",
             instances=self._facts,
@@ -85,7 +84,6 @@ class Supervision:
         )
         self.reaching = Reaching(
             session_root=self.root,
-            boot_id=host.boot_id,
             wake=wake,
             told=self._take_news,
             on_route=self.backends.look_now,
@@ -95,7 +93,7 @@ class Supervision:
             self._facts,
             wake,
             self._notes.write,
-            wanted=lambda its: its.desired(host.boot_id()).should_run,
+            wanted=lambda its: its.desired.should_run,
             out_of_reach=self.reaching.away,
             way_out=lambda its: its.proxy if its.instance.backend else self.reaching.way_out(its),
             reconnect=lambda: settings.config.reconnect,
@@ -111,9 +109,8 @@ class Supervision:
     def _build_sessions(self) -> None:
         """The sessions, and those who act on them."""
         settings, store, root = self.settings, self.ground.store, self.root
-        has, version = self.incidents.has, self.backends.server_version
-        sources = ViewSources(self.ground.host, self.gate, settings, has, version)
-        self.registry = Registry(store, sources, root, self._facts)
+        boot = self.ground.host.boot_id()
+        self.registry = Registry(store, self.gate, root, self._facts, boot=boot)
         self.on_kept: list[Callable[[InstanceId], None]] = []
         """Hear that a worker kept more messages, or was connected and may have."""
         self.on_forget: list[Callable[[InstanceId], None]] = []
@@ -276,7 +273,7 @@ class Supervisor:
     """Unknown ids raise NotFound."""
 
     def __init__(self, base: Supervision) -> None:
-        registry, store, host, wake = base.registry, base.ground.store, base.ground.host, base.wake
+        registry, store, wake = base.registry, base.ground.store, base.wake
         self.view, self.views = registry.view, registry.views
         self.status, self.history = base.figures.status, store.history
         self.bus, self.trends = base.ground.bus, base.trends
@@ -288,7 +285,6 @@ class Supervisor:
         self.orders = Orders(registry, base.seats, base.gate, self.asking, wake)
         self.repairs = Repairs(
             registry=registry,
-            host=host,
             ladder=base.ladder,
             incidents=base.incidents,
             checking=self.checking,
@@ -306,7 +302,6 @@ class Supervisor:
         self.setting_up = SettingUp(
             repairs=self.repairs,
             registry=registry,
-            host=host,
             asking=self.asking,
             create=base.creation.create,
             enable=self.orders.enable,

@@ -240,7 +240,7 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
 async def _mark_reconnecting(
     registry: Registry, facts: Facts, host: Seats, running: Collection[InstanceId]
 ) -> None:
-    waits_for_start = facts.desired(host.boot_id()).should_run and facts.id not in running
+    waits_for_start = facts.desired.should_run and facts.id not in running
     if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
         facts.record = replace(
             facts.record,

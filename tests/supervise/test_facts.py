@@ -11,7 +11,8 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.supervise.facts import WINDOW, Facts
+from agent.core.session import WINDOW
+from agent.supervise.facts import Facts
 
 
 @pytest.fixture

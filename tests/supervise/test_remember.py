@@ -1,5 +1,6 @@
 """What a pass learns: operators' own doings, drops counted once, statuses and their story."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,8 @@ from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Claim,
     ConnectionStatus,
-    Desired,
     Instance,
     InstanceId,
-    Observation,
     Override,
     ProbeFact,
     SessionRecord,
@@ -102,19 +101,9 @@ def look(
     it.unit = RUNS
     if claim is not None:
         it.heard(claim, at)
-    seen = Observation(
-        it.instance,
-        Desired(it.instance.enabled),
-        it.record,
-        it.unit,
-        at,
-        linked_since=900.0,
-        claim=it.run.claim,
-        probe=probe,
-        at_wall=wall + at,
-    )
-    verdict = judge_health(seen, HealthPolicy(), at)
-    return [one.kind for one in recorder().remember(it, seen, verdict)]
+    it.run.linked_since, it.run.probe, it.at_wall = 900.0, probe, wall + at
+    verdict = judge_health(it, HealthPolicy(), at)
+    return [one.kind for one in recorder().remember(it, verdict)]
 
 
 CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, account="49")
@@ -183,7 +172,7 @@ def test_a_restart_by_the_host_is_counted_under_its_cause(result, reason):
     it = facts()
     after = replace(RUNS, run="r2", restarts=1, result=result)
     assert [one.kind for one in note_restarts(it, RUNS, after)] == ["restarted"]
-    assert it.counters.by_word["restarts"] == {reason: 1}
+    assert it.counters.by_word["restarts"] == Counter({reason: 1})
 
 
 def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():

@@ -8,8 +8,9 @@ from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
 from agent.core.reasons import REASONS
 from agent.core.recovery.repair import RecoveryKind
+from agent.core.session import Session
 from agent.core.troubles.trouble import Condition, Found, Of, Row, Severity, Sight
-from agent.core.view import BackendView, InstanceView
+from agent.core.view import BackendView
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
 MINUTE = 60.0
@@ -26,23 +27,23 @@ _ENDED = tuple(code for code, reason in REASONS.items() if reason.final)
 _KEYS_FAILED = (RecoveryKind.REGENERATE_KEYS.value, "failed")
 
 
-def counted_of(view: InstanceView) -> dict[str, float]:
+def counted_of(view: Session) -> dict[str, float]:
     """The counters of a session that conditions look back at."""
-    errors, keys = view.errors, view.crypto_operations
+    errors, keys = view.counters.errors, view.crypto_operations
     return {
-        "reconnects": sum(view.counts["reconnects"].values()),
-        "hangs": view.counts["restarts"].get("watchdog", 0),
-        "keys_failed": view.counts["key_regenerations"].get("failed", 0),
-        "key_steps_failed": view.repair_steps.get(_KEYS_FAILED, 0),
+        "reconnects": sum(view.counters.by_word["reconnects"].values()),
+        "hangs": view.counters.by_word["restarts"].get("watchdog", 0),
+        "keys_failed": view.counters.by_word["key_regenerations"].get("failed", 0),
+        "key_steps_failed": view.counters.repair_steps.get(_KEYS_FAILED, 0),
         "unreadable": keys.get("failed", 0),
         "decryptions": sum(keys.values()) if view.counts_messages else 0,
         "ended": sum(errors.get(code, 0) for code in _ENDED),
         "errors": sum(count for kind, count in errors.items() if kind not in OF_KEYS),
-        "done": view.probes + sum(view.messages.values()),
+        "done": view.counters.probes + sum(view.counters.messages.values()),
     }
 
 
-def of_session(judge: Callable[[InstanceView], Found]) -> Condition:
+def of_session(judge: Callable[[Session], Found]) -> Condition:
     return lambda sight, who: judge(sight.sessions[who])
 
 
@@ -54,7 +55,7 @@ def _reason(code: str) -> Condition:
     return of_session(lambda view: view.reason == code)
 
 
-def _down(view: InstanceView) -> Found:
+def _down(view: Session) -> Found:
     if view.status is CS.CONNECTED:
         return False
     # A code that stays lacks only a scan; one that comes and goes lacks more.
@@ -92,7 +93,7 @@ def _memory(critical: bool) -> Condition:
     def judge(sight: Sight, who: str) -> str | None:
         view, limits = sight.sessions[who], sight.limits
         limit = limits.memory_critical if critical else limits.memory_warn
-        return _share(view.memory_bytes or 0, view.memory_limit, limit)
+        return _share(view.run.memory_bytes or 0, view.memory_limit, limit)
 
     return judge
 

@@ -22,11 +22,12 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.session import Run
 from agent.core.words import SUSPECT
 from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, LinkStats, Listener, parse_claim
 from agent.log import about
-from agent.supervise.facts import Facts, RunFacts, WorkerLink
+from agent.supervise.facts import Facts, WorkerLink
 from agent.supervise.registry import Devices
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
@@ -140,7 +141,7 @@ def _look_at_disk(facts: Facts, observer: Observer) -> None:
     if facts.folder.away_since is not None and not away:
         facts.asked.start = True  # Whole again: failures meanwhile had this one cause.
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
-    wanted = facts.desired(observer.host.boot_id()).should_run
+    wanted = facts.desired.should_run
     facts.folder.disk_problem = (
         why_no_start(observer.session_root, observer.settings.config.start.disk_free)
         if wanted
@@ -152,9 +153,9 @@ def note_unit(facts: Facts, unit: UnitStatus) -> None:
     """Take in the unit's state; forget what an ended run had said."""
     if unit.run != facts.unit.run:
         facts.link = None  # the link ends by itself with the process at its other end
-        facts.run = RunFacts()
+        facts.run = Run()
     if not unit.runs:
-        facts.run = RunFacts()
+        facts.run = Run()
     facts.unit = unit
 
 
