@@ -11,7 +11,7 @@ from agent.core.session import Session
 
 T = TypeVar("T", bound=Session)
 BOOT = "the boot of the tests"
-_RUN = ("claim", "probe", "linked_since", "memory_bytes", "cpu_seconds", "processes", "figures")
+_RUN = ("claim", "probe", "linked_since", "memory_bytes", "cpu_seconds", "processes", "open_fds")
 _FOLDER = {"files": "files", "files_problem": "problem"}
 _COUNTERS = ("messages", "errors", "probes", "probe_seconds", "repair_steps")
 _WORDS = tuple(row.name for row in COUNTS)

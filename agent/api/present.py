@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.figures import COUNTS, FIGURES
+from agent.core.figures import COUNTS
 from agent.core.findings.first_messages import read_stored, shown
 from agent.core.health.agent_alive import is_alive
 from agent.core.incidents import Incident
@@ -98,8 +98,7 @@ def show_details(view: Session) -> dict[str, Any]:
         "proof_age_seconds": view.proof_age,
         "probe": view.run.probe and part(view.run.probe, "ok", "seconds", "failures", "error"),
         **part(view, "connected_since_wall"),
-        **part(view.run, "cpu_seconds", "processes"),
-        **{row.name: view.run.figures.get(row.name) for row in FIGURES},
+        **part(view.run, "cpu_seconds", "processes", "open_fds"),
         **{row.shown or row.name: dict(view.counters.by_word[row.name]) for row in COUNTS},
         **part(view.counters, "counted_since_wall=since_wall", "messages", "errors"),
         "status_seconds": {

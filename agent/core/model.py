@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import Any
 
 from agent.core.words import (
-    AGENT_SETTINGS,
     ID_PATTERN,
     Address,
     Category,
@@ -25,31 +24,18 @@ from agent.core.words import (
     parse_instance_id,
 )
 
+# Words that most importers of this module need as well.
 __all__ = [
-    "AGENT_SETTINGS",
     "ID_PATTERN",
-    "UNIT_ABSENT",
     "Address",
     "Category",
     "Claim",
-    "ClaimFact",
     "ConnectionStatus",
-    "Desired",
     "Happening",
-    "Health",
-    "HealthVerdict",
-    "Instance",
     "InstanceId",
-    "JournalEntry",
-    "Override",
-    "ProbeFact",
     "RemoteSession",
     "ServerClaim",
     "SessionFiles",
-    "SessionRecord",
-    "Signal",
-    "UnitState",
-    "UnitStatus",
     "parse_instance_id",
 ]
 

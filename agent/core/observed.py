@@ -1,21 +1,16 @@
 """What a session says of its past and its pairing; health and passes use it."""
 
-from dataclasses import replace
-
 from agent.core.model import (
     Claim,
     ConnectionStatus,
     Health,
-    HealthVerdict,
     Instance,
     SessionFiles,
     SessionRecord,
-    UnitState,
 )
-from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.session import Session
-from agent.core.words import PASSKEY_SUSPECTED
 
 Status = ConnectionStatus
 
@@ -86,85 +81,6 @@ def gave_up(session: Session, policy: ReconnectPolicy) -> str:
     return "attempts_used_up" if record.attempts >= policy.attempts else ""
 
 
-# Verdicts that several rules of health end in.
-
-
-ENDED_WITH_PASSKEY = (
-    "Its account needs a passkey to link again, so the agent keeps the files as they are. To link"
-    " it at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
-    " --enable` here."
-)
-
-
-def as_asked(verdict: HealthVerdict) -> HealthVerdict:
-    """An operator asked for the logout of this verdict; WhatsApp and the phone did not end it."""
-    if "logout" not in (verdict.reason, verdict.after):
-        return verdict
-    title = reason_of("logout").title
-    return replace(verdict, sentence=verdict.sentence.replace(title, "logged out as asked"))
-
-
-def conclude(
-    session: Session, health: Health, state: Status, reason: str, sentence: str
-) -> HealthVerdict:
-    repairable = health in (Health.STUCK, Health.CORRUPTED)
-    return HealthVerdict(
-        health, state, reason, sentence, repairable and no_pairing_to_lose(session)
-    )
-
-
-def starting(session: Session, state: Status, sentence: str) -> HealthVerdict:
-    """In time: nothing is wrong and nothing need be done, but it is not connected either."""
-    return conclude(session, Health.DISCONNECTED, state, "starting", sentence)
-
-
-def stuck_in(session: Session, phase: str, seconds: float) -> HealthVerdict:
-    running = session.unit.state is UnitState.ACTIVE
-    # The claim of an earlier run proves nothing about a run that still starts.
-    claim = session.claim if running else None
-    state = Status.INITIALIZING if claim is None else claim.claim.status
-    if phase == "pairing" and not session.record.paired:
-        code = PASSKEY_SUSPECTED
-        sentence = f"{reason_of(code).title} ({seconds:.0f} s ago)"
-        return conclude(session, Health.STUCK, Status.QR_REQUIRED, code, sentence)
-    sentence = f"stuck in phase {phase} for {seconds:.0f} s"
-    code = session.claim.claim.reason if session.claim else ""
-    if code == "injection_failed":
-        # A changed page fails in whichever phase first needs what changed: one cause, one word.
-        sentence = f"{reason_of(code).title} ({sentence})"
-        return conclude(session, Health.STUCK, state, code, sentence)
-    return conclude(session, Health.STUCK, state, f"phase_{phase}", sentence)
-
-
-def corrupted(session: Session, code: str, more: str = "") -> HealthVerdict:
-    sentence = reason_of(code).in_full(session.instance.id, more)
-    return conclude(session, Health.CORRUPTED, Status.AUTH_FAILURE, code, sentence)
-
-
-def waits_for_person(session: Session, reason: Reason) -> HealthVerdict:
-    if reason.unpairs and is_guarded(session):
-        reason = replace(reason, advice=ENDED_WITH_PASSKEY)
-    whose = session.folder.problem if reason.code == "session_foreign" else ""
-    sentence = reason.in_full(session.instance.id, whose)
-    return conclude(session, Health.DISCONNECTED, reason.status, reason.code, sentence)
-
-
-def waits_its_time(session: Session, reason: Reason, raw: str = "") -> HealthVerdict:
-    """Its next try has a time of its own: after a ban nothing is to be done; where the page or the
-    client is refused, an operator should upgrade it."""
-    health = Health.DEGRADED if reason.slow else Health.DISCONNECTED
-    return conclude(session, health, reason.status, reason.code, reason.title_with(raw))
-
-
-def given_up_after(session: Session, code: str) -> HealthVerdict:
-    last = reason_of(last_reason(session)).title
-    if code == "attempts_used_up":
-        sentence = f"no success in {session.record.attempts} attempts; last: {last}"
-    else:
-        sentence = f"{last}; the agent makes no further try"
-    return conclude(session, Health.DEGRADED, Status.DISCONNECTED, code, sentence)
-
-
 # Why an instance waits for something other than itself, and whether that explains its state.
 
 
@@ -193,38 +109,6 @@ WAIT_SENTENCES = {
 
 NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
 """Reasons with a time of their own for the next try, however far."""
-
-_NETWORK_VERDICTS = frozenset(
-    {"proof_old", "not_proved", "state_stuck"}
-    | {f"phase_{phase}" for phase in ("loaded", "injected", "login", "sync")}
-)
-"""What a worker reports of a network that is away, beside the reasons of the table."""
-
-_AT_REST = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
-
-
-def waits_for_others(session: Session, ended: Reason, now: float) -> bool:
-    """Whether it waits; one whose own time has not come waits for no network."""
-    own_time = ended.permanence in NOT_SOON and now < session.not_before
-    return bool(session.wait.reason) and not (
-        own_time and session.wait.reason in ("network_down", UNREACHABLE)
-    )
-
-
-def is_the_networks(session: Session, verdict: HealthVerdict) -> bool:
-    """Whether an address that is away explains this verdict."""
-    if verdict.reason == "starting":
-        return waits_for_network(session)
-    if verdict.health not in (Health.STUCK, Health.DEGRADED) or verdict.state in _AT_REST:
-        return False
-    return verdict.reason in NETWORK_CODES or verdict.reason in _NETWORK_VERDICTS
-
-
-def waiting(session: Session) -> HealthVerdict:
-    known = session.wait.sentence or WAIT_SENTENCES.get(session.wait.reason, session.wait.reason)
-    sentence = f"waiting: {known}"
-    state = Status.RECONNECTING
-    return conclude(session, Health.DISCONNECTED, state, session.wait.reason, sentence)
 
 
 def shown_wait(session: Session) -> dict[str, str]:

@@ -2,7 +2,6 @@
 command line is a shallow copy."""
 
 from collections import Counter, deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.core.figures import COUNTS, StatusTime
@@ -53,8 +52,7 @@ class Run:
     memory_bytes: int | None = None
     cpu_seconds: float | None = None
     processes: int | None = None
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """By name, the last answers of FIGURES."""
+    open_fds: int | None = None
     memory_history: MemoryHistory = field(default_factory=MemoryHistory)
     folder_lost: str = ""
     """Why the folder is not in its place under a live worker; "" = it is."""

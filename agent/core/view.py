@@ -8,8 +8,7 @@ from typing import Any
 from agent.core.figures import Durations, RepairStatistics
 from agent.core.model import JournalEntry
 
-CHECKS = ("deep", "recovery", "memory", "keys")
-"""Beside the check of health, which is counted with its repairs."""
+CHECKS = ("health", "deep", "recovery", "memory", "keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,6 @@ class AgentStatus:
     """Sessions that wait for their turn to start or reconnect."""
     db_bytes: int = 0
     """The database's file and its journal."""
-    repairs_before: RepairStatistics = field(default_factory=RepairStatistics)
-    """What of `repairs` an earlier agent counted: it stays out of the metrics."""
     checks: Mapping[str, CheckTime] = field(default_factory=dict)
     config_read_wall: float = 0.0
     """When the settings in force were read."""

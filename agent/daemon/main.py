@@ -222,7 +222,6 @@ class Daemon:
             for id in await line_up(registry, supervision.seats, supervision.gate):
                 self._wakes.wake(id)
             await supervision.handover.take_over()
-            supervision.figures.repairs_before = supervision.figures.repairs()
             supervision.figures.expect(supervision.registry.facts)
             parts = await open_parts(
                 self._config,

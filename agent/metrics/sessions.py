@@ -1,10 +1,10 @@
-"""The metrics of sessions, a row each; those of session_figures' table are added."""
+"""The metrics of sessions, a row each; those of COUNTS are added."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 
 from agent.core.breaker import BreakerState
-from agent.core.figures import COUNTS, FIGURES, Count, Figure
+from agent.core.figures import COUNTS, Count
 from agent.core.findings.crypto_patterns import OF_KEYS
 from agent.core.health.wanted import has_given_up, is_wanted
 from agent.core.model import ConnectionStatus, Health
@@ -58,10 +58,6 @@ def _count(row: Count) -> Read:
             yield from _other(row.label, row.words, view.counters.by_word[row.name])
 
     return rows
-
-
-def _figure(row: Figure) -> Read:
-    return _one(lambda view: view.run.figures.get(row.name))
 
 
 def _info(view: Session) -> Rows:
@@ -132,7 +128,7 @@ FAMILIES: Mapping[str, tuple[str, Read]] = {
     "crypto_operations_total": ("Decryptions of messages by result.", _crypto),
     "repairs_total": ("Steps of repairs by result.", _repairs),
     "repair_seconds": ("Duration of the steps of repairs.", _one(_repair_time)),
-    **{row.metric[11:]: (row.meaning, _figure(row)) for row in FIGURES},
+    "open_fds": ("Open files of the session's processes.", _one(lambda v: v.run.open_fds)),
     **{row.metric[11:]: (row.meaning, _count(row)) for row in COUNTS},
 }
 """By name without `wa_session_`."""

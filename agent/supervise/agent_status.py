@@ -56,8 +56,6 @@ class StatusFigures:
     checks: CheckTimes
     queues: Queues
     database: Path
-    repairs_before: RepairStatistics = field(init=False, default_factory=RepairStatistics)
-    """What an agent that was killed had counted: part of the statistics, not of /metrics."""
     _started_wall: float = field(init=False, default_factory=time.time)
     _lag: float = field(init=False, default=0.0)
     _to_restore: int = field(init=False, default=0)
@@ -109,7 +107,6 @@ class StatusFigures:
                 if incident.code
             },
             repairs=self.repairs(),
-            repairs_before=self.repairs_before,
             durations=self.registry.durations,
             waiting_starts=self.queues.waiting,
             db_bytes=_size_of(self.database),

@@ -11,7 +11,6 @@ from zlib import crc32
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now
-from agent.core.figures import read_figures
 from agent.core.model import (
     Claim,
     ConnectionStatus,
@@ -264,7 +263,8 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
             observer.checked("deep", now - begun)
         return
     now = boot_now()
-    facts.run.figures = read_figures(answer)
+    files = answer.get("open_fds")
+    facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
     if not facts.instance.backend:
         here = await asyncio.to_thread(inodes_of, observer.session_root / facts.id)
         compare_folder(facts, answer.get("folder"), here)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
-from agent.core.health.judge import judge_health
+from agent.core.health.judge import as_asked, judge_health
 from agent.core.health.policy import HealthPolicy, allow_for
 from agent.core.model import (
     Category,
@@ -15,7 +15,7 @@ from agent.core.model import (
     JournalEntry,
     SessionRecord,
 )
-from agent.core.observed import as_asked, waits_for_network
+from agent.core.observed import waits_for_network
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import (
     ActionKind,
@@ -95,6 +95,7 @@ class Passes:
             breaker = self._policy(facts).reconnect.breaker
             entries += note_circuit(facts, before, breaker, time.time())
             self.ladder.note_check(boot_now() - begun)
+            self.observer.checked("health", boot_now() - begun)
             await self._record(facts, before, verdict, entries)
             decided = boot_now()
             step = await self._decide(facts, verdict)
