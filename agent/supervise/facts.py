@@ -76,8 +76,6 @@ class SavedFacts:
 
     identity: Identity | None = None
     """Content of the identity file; None = not read or written yet."""
-    identity_behind: bool = False
-    """The record is newer than the identity file."""
     instance: Instance | None = None
     record: SessionRecord | None = None
     """The rows in the database, as they were last written; None = not written yet."""

@@ -30,6 +30,7 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
+from agent.supervise.story import tell
 from agent.vault.check import read_linked
 from agent.vault.identity import OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
@@ -118,10 +119,11 @@ def identity_of(facts: Facts) -> Identity:
     )
 
 
-def says_the_same(written: Identity | None, wanted: Identity) -> bool:
-    if written is None:
-        return False
-    return replace(written, lineage="", generation=wanted.generation) == wanted
+def is_written(facts: Facts) -> bool:
+    """True if its identity file says what the agent knows."""
+    written, wanted = facts.saved.identity, identity_of(facts)
+    same = written and replace(written, lineage="", generation=wanted.generation)
+    return same == wanted
 
 
 def ended_of(facts: Facts) -> str:
@@ -209,7 +211,7 @@ class Registry:
     def look_up(self, facts: Facts) -> None:
         """The instance's settings or agent.toml changed: its worker's share is looked up again."""
         if facts.of_wings != (own := self._of_wings(facts.instance)):
-            facts.of_wings, facts.saved.identity_behind = own, True
+            facts.of_wings = own
             if facts.verdict.reason in PROGRAM_FAILS:
                 facts.asked.restart_for = "agent.toml has another [[program]] for it"
 
@@ -271,12 +273,13 @@ class Registry:
         return view
 
     async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
-        """Write record and identity: they must be on the disk before a plan is carried out."""
+        """Write record and identity: they must be on the disk before a plan is carried out. The log
+        has the entries as well."""
         if facts.gone:
             return
-        if facts.saved.identity_behind or not says_the_same(
-            facts.saved.identity, identity_of(facts)
-        ):
+        for said in entries:
+            tell(said)
+        if not is_written(facts):
             await self._write_identity(facts)
         await self.save_row(facts, *entries, whole=False)
 
@@ -311,8 +314,6 @@ class Registry:
             override_boot=record.override_boot,
             restart_of=record.restart_of,
         )
-        # The file may have the order already; where it has not, nothing is to be written.
-        facts.saved.identity_behind = not says_the_same(facts.saved.identity, identity_of(facts))
         self.touch(facts)
 
     async def save_row(self, facts: Facts, *entries: JournalEntry, whole: bool = True) -> None:
@@ -345,7 +346,6 @@ class Registry:
 
     async def _write_identity(self, facts: Facts) -> None:
         async with facts.saved.writing:
-            facts.saved.identity_behind = False
             record, written = facts.record, facts.saved.identity
             if written is None or record.generation <= written.generation:
                 facts.record = replace(record, generation=record.generation + 1)
@@ -354,7 +354,6 @@ class Registry:
                 await asyncio.to_thread(replace_identity, self._session_root, identity)
             except VaultError as error:
                 # The database has it and counts as newer; each save tries the file again.
-                facts.saved.identity_behind = True
                 if error.code != OTHERS:  # its verdict says so
                     cause = f"cannot write its identity file: {error}"
                     if cause not in self._unwritten.values():

@@ -33,7 +33,7 @@ from agent.store.database import Store
 from agent.supervise.assemble import Supervision
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
-from agent.supervise.registry import Registry, identity_of, says_the_same
+from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault.check import look_at_session, read_linked
 from agent.vault.copies.snapshots import list_snapshots
@@ -137,8 +137,6 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             await _follow_folder(registry, facts, folder.identity)
         else:
             facts.saved.identity = folder.identity
-            # Written by an earlier version, or cut off: the first pass writes the row's content.
-            facts.saved.identity_behind = not says_the_same(folder.identity, identity_of(facts))
 
 
 async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) -> None:
@@ -161,8 +159,7 @@ async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) 
     record = replace(identity.record, status_since_wall=time.time())
     said = JournalEntry("created", sentence, instance=folder.id, wall=time.time())
     await store.add(identity.instance, record, said)
-    saved = registry.add(identity.instance, record).saved
-    saved.identity, saved.identity_behind = folder.identity, folder.identity is None
+    registry.add(identity.instance, record).saved.identity = folder.identity
 
 
 async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:

@@ -163,7 +163,6 @@ class Recorder:
         if not record.paired:
             facts.first_messages = None  # the first messages of another pairing
         facts.record = replace(record, paired=True, account=account)
-        facts.saved.identity_behind = True
         if record.paired and record.account:
             return [entry(facts, "paired", "paired again, with another account")]
         return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
@@ -285,7 +284,6 @@ def _note_passkey(facts: Facts) -> list[JournalEntry]:
     if known or not facts.passkey_asked or facts.record.needs_passkey:
         return []
     facts.record = replace(facts.record, needs_passkey=True)
-    facts.saved.identity_behind = True
     reason = reason_of(PASSKEY_REQUIRED)
     return [entry(facts, PASSKEY_REQUIRED, reason.in_full(facts.id))]
 

@@ -14,7 +14,7 @@ from agent.core.figures import (
 )
 from agent.core.findings.crypto import note_regenerated
 from agent.core.findings.crypto import note_step as crypto_begins_again
-from agent.core.model import Category, HealthVerdict, JournalEntry
+from agent.core.model import Category, HealthVerdict
 from agent.core.observed import AWAY
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.recovery.ladder import (
@@ -45,7 +45,7 @@ from agent.supervise.incidents import Incidents
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
 from agent.supervise.settings import Settings
-from agent.supervise.story import entry, tell
+from agent.supervise.story import entry
 
 _ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
     RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
@@ -225,7 +225,8 @@ class Ladder:
                 again = put_off_ending(before, self.settings.config.recovery, time.time())
                 facts.take_repair(again)
                 told = f"needs scan: failed: {outcome.detail}"
-                await self._say(facts, entry(facts, "repaired", told, Category.RECOVERY, ok=False))
+                said = entry(facts, "repaired", told, Category.RECOVERY, ok=False)
+                await self.executor.registry.save(facts, [said])
                 return boot_now() + max(again.not_before_wall - time.time(), 0.0)
             if outcome.made:
                 sentence += f"; its files are in the trash as {outcome.made}"
@@ -233,11 +234,8 @@ class Ladder:
         facts.durations.note("repair", repair.seconds)
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
         facts.take_repair(facts.repair.last)
-        await self._say(facts, entry(facts, "repair_over", sentence, Category.RECOVERY, **detail))
+        said = entry(facts, "repair_over", sentence, Category.RECOVERY, **detail)
+        await self.executor.registry.save(facts, [said])
         if facts.repair.last is repair:  # else a request joined meanwhile
             facts.repair_ended()
         return None
-
-    async def _say(self, facts: Facts, said: JournalEntry) -> None:
-        await self.executor.registry.save(facts, [said])
-        tell(said)

@@ -43,9 +43,9 @@ from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.observe import ON_ITS_WAY, Observer, holds_the_only_copy, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
-from agent.supervise.registry import Registry
+from agent.supervise.registry import Registry, is_written
 from agent.supervise.settings import Settings
-from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry, tell
+from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
 
 
 def note_circuit(
@@ -159,10 +159,7 @@ class Passes:
         verdict: HealthVerdict,
         entries: Sequence[JournalEntry],
     ) -> None:
-        for new in entries:
-            tell(new)
-        behind = facts.saved.identity_behind or facts.saved.identity is None
-        if entries or facts.record != before or behind:
+        if entries or facts.record != before or not is_written(facts):
             await self.registry.save(facts, entries)
         if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
             self.gate.queues.settled(facts.id)  # its start has ended, be it stuck
@@ -230,7 +227,6 @@ class Passes:
             **{"step" if plan.repair else "action": plan.name},
         )
         await self.registry.save(facts, [said])
-        tell(said)
         if plan.repair:
             failpoint("repair_begun")
         else:
@@ -286,15 +282,11 @@ class Passes:
             **detail,
         )
         await self.registry.save(facts, [said, *opened])
-        tell(said, failed=not outcome.ok)
-        for change in opened:
-            tell(change)
 
     def _renewed(self, facts: Facts) -> None:
         """The files of the pairing that ended are in the trash."""
         failpoint("renew_done")
         facts.record = replace(facts.record, paired=False, account="")
-        facts.saved.identity_behind = True
         if self.settings.config.sessions.on_logout == "qr":
             # It may start as one that was never paired, and show a QR.
             facts.record = forgive(facts.record)

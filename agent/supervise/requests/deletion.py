@@ -124,11 +124,10 @@ class Deletion:
             )
             async with self.registry.devices.alone(id, identity.instance.engine, doing, linked):
                 await self.store.add(identity.instance, record, said)
-                facts = self.registry.add(identity.instance, record)
+                self.registry.add(identity.instance, record)
         except (Refused, TryLater):
             await asyncio.to_thread(retire, self.session_root, id, "deleted")
             raise
-        facts.saved.identity_behind = True  # the first pass writes that record
         self.wake(id)
         return self.registry.view(id)
 

@@ -169,7 +169,6 @@ class Orders:
         """Note whether its account needs a passkey to link a device."""
         facts = self.registry.get(id)
         facts.record = replace(facts.record, needs_passkey=needed)
-        facts.saved.identity_behind = True
         word = "needs a passkey to link" if needed else "needs no passkey to link"
         said = entry(facts, "operator", f"an operator noted: its account {word}")
         return await self._intend(facts, said)

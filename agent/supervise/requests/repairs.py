@@ -19,7 +19,6 @@ from agent.core.recovery.pairing import WHATSAPP_AWAY
 from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind, Stage
 from agent.core.session import NOT_LOOKED_YET
 from agent.errors import NotFound, Refused, TryLater, WaError
-from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
 from agent.supervise.passes.repair import Ladder
@@ -286,7 +285,6 @@ class Repairs:
         return over
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
-        bound(said.category, facts.id).info("%s", said.sentence)
         with self._registry.order(facts):
             await self._registry.save(facts, [said])
         self._wake(facts.id)
