@@ -71,7 +71,7 @@ def show_instance(view: Session, now_wall: float | None = None) -> dict[str, Any
         "circuit_opens": wall_text(view.circuit_opens_wall),
         **shown_wait(view),
         "turns_before": view.turns_before,
-        "proved": wall_text(None if view.proof_age is None else view.at_wall - view.proof_age),
+        "proved": wall_text(view.proved_wall),
         "health": show_verdict(view.verdict),
         "paired": view.record.paired,
         "account": view.record.account,
@@ -137,13 +137,9 @@ def show_repair(repair: Repair) -> dict[str, Any]:
 
 
 def show_reconnection(view: Session) -> dict[str, Any]:
-    names = ("connection_status=status", "attempts", "next_attempt_wall", "circuit")
-    return {
-        **part(view, *names, "circuit_opens_wall", "reason"),
-        "sentence": view.verdict.sentence,
-        "should_run": view.desired.should_run,
-        **shown_wait(view),
-    }
+    names = ("connection_status", "attempts", "next_attempt", "circuit", "circuit_opens", "reason")
+    shown = show_instance(view)
+    return {name: shown[name] for name in (*names, "sentence", "should_run", *shown_wait(view))}
 
 
 def show_backend(view: BackendView) -> dict[str, Any]:

@@ -227,6 +227,10 @@ class Session:
         return None if proved_at is None else max(self.at - proved_at, 0.0)
 
     @property
+    def proved_wall(self) -> float | None:
+        return None if self.proof_age is None else self.at_wall - self.proof_age
+
+    @property
     def response_seconds(self) -> float | None:
         return self.counters.mean_answer(self.at)
 

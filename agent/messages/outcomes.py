@@ -138,13 +138,9 @@ class Holds:
         if view is None:
             return Hold("not_found", "its session is not on this machine", refusal="not_found")
         if view.status is not ConnectionStatus.CONNECTED or not view.linked:
-            why = f": {view.verdict.sentence}" if view.verdict.sentence else ""
-            return Hold(
-                view.reason or "not_connected",
-                f"the session is {view.status.value}{why}",
-                view.next_attempt_wall,
-                "not_connected" if view.linked else "not_running",
-            )
+            said = f"the session is {view.status.value}: {view.verdict.sentence}"
+            refusal = "not_connected" if view.linked else "not_running"
+            return Hold(view.reason or "not_connected", said, view.next_attempt_wall, refusal)
         locked = view.reason == TIME_LOCK
         if locked and not self._seen_locked:
             self._seen_locked = self.careful = True

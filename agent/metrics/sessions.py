@@ -91,10 +91,6 @@ def _per_minute(view: Session) -> Rows:
     return _counted("direction", ("in", "out"), view.messages_per_minute)
 
 
-def _proved(view: Session) -> float | None:
-    return None if view.proof_age is None else view.at_wall - view.proof_age
-
-
 def _response_time(view: Session) -> Summary:
     return Summary(view.counters.probe_seconds, view.counters.probes)
 
@@ -113,7 +109,7 @@ FAMILIES: Mapping[str, tuple[str, Read]] = {
     "verdict": ("1 for its verdict.", _state("verdict", Health, lambda v: v.verdict.health)),
     "circuit": ("1 for its breaker's state.", _state("state", BreakerState, lambda v: v.circuit)),
     f"status_entered_{_TIME}": ("Its begin.", _one(lambda v: v.record.status_since_wall)),
-    f"proof_{_TIME}": ("When the status was last proved.", _one(_proved)),
+    f"proof_{_TIME}": ("When the status was last proved.", _one(lambda v: v.proved_wall)),
     f"connected_{_TIME}": ("When it connected.", _one(lambda v: v.connected_since_wall)),
     f"last_snapshot_{_TIME}": ("Its last snapshot.", _one(lambda v: v.last_snapshot_wall)),
     "messages_total": ("Messages by direction and result.", _messages),

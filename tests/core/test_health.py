@@ -362,7 +362,7 @@ def test_a_session_with_a_wait_of_its_own_does_not_wait_for_the_network():
 
 
 def test_a_session_that_waits_for_its_turn_says_so_and_starts_as_one_without_a_worker():
-    waits = changed(without_worker(), waits_turn=True)
+    waits = changed(without_worker(), turns_before=0)
     verdict = judge_health(waits, HealthPolicy(), NOW)
     assert (verdict.reason, verdict.sentence) == ("waits_turn", "its turn to start has not come")
     plain = judge_health(without_worker(), HealthPolicy(), NOW)

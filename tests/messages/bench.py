@@ -137,8 +137,7 @@ class Agent:
     async def kill(self) -> None:
         """What its tasks would write at their end is written by none."""
         sending = self.sending
-        outbox = sending._outbox
-        if outbox is not None:
+        if (outbox := sending._outbox) is not None:
             await outbox.close()
         for sender in sending.senders.values():
             for task in sender._tries:

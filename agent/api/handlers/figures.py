@@ -79,13 +79,10 @@ async def trends(call: Call) -> Json:
 
 def show_figures(view: Session, now_wall: float) -> dict[str, Any]:
     connected, recent = view.connected_since_wall, view.response_seconds
+    counted = view.counters.messages
     return {
         "connectionUptime": 0 if connected is None else max(0, round(now_wall - connected)),
-        "messagesProcessed": (
-            view.counters.messages.get("in", 0) + view.counters.messages.get("out", 0)
-            if view.counts_messages
-            else None
-        ),
+        "messagesProcessed": counted["in"] + counted["out"] if view.counts_messages else None,
         "messagesPerMinute": (
             sum(view.messages_per_minute.values()) if view.counts_messages else None
         ),

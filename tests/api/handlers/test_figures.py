@@ -31,7 +31,7 @@ def peopled(house: House) -> House:
         "reconnects": {"connection_lost": 2},
         "memory_limit": 1 << 29,
     }
-    for id, more in (("sales", figures), ("new", {"memory_bytes": None, "linked": False})):
+    for id, more in (("sales", figures), ("new", {"memory_bytes": None, "linked_since": None})):
         house.supervisor.known[InstanceId(id)] = make_view(id, **more)
     return house
 
