@@ -1,6 +1,5 @@
 """What a pass learns: operators' own doings, drops counted once, statuses and their story."""
 
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -21,7 +20,7 @@ from agent.core.model import (
 )
 from agent.core.reconnect import ReconnectPolicy
 from agent.supervise.facts import Facts
-from agent.supervise.passes.record import Recorder, note_restarts
+from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.run import note_circuit
 from agent.supervise.story import is_trouble
 
@@ -145,21 +144,6 @@ def test_a_pairing_is_remembered_and_told():
     assert "paired" in look(it, CONNECTED)
     assert (it.record.paired, it.record.account) == (True, "49")
     assert "paired" not in look(it, CONNECTED, at=NOW + 1)
-
-
-@pytest.mark.parametrize(
-    ("result", "reason"),
-    [
-        ("watchdog", "watchdog"),
-        ("oom-kill", "oom"),
-        ("signal", "crash"),
-    ],
-)
-def test_a_restart_by_the_host_is_counted_under_its_cause(result, reason):
-    it = facts()
-    after = replace(RUNS, run="r2", restarts=1, result=result)
-    assert [one.kind for one in note_restarts(it, RUNS, after)] == ["restarted"]
-    assert it.counters.by_word["restarts"] == Counter({reason: 1})
 
 
 def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
