@@ -86,8 +86,7 @@ def _put(kept: dict[str, float], id: str, at: float, most: int) -> None:
 
 
 _HEALED = (Ending.RECOVERED, Ending.CLEANED)
-_FOR_A_PERSON = (Ending.NEEDS_SCAN, Ending.NEEDS_PERSON)
-_UNHEALED = (Ending.GAVE_UP, Ending.NEEDS_SCAN, Ending.NEEDS_PERSON)
+_UNHEALED = (Ending.GAVE_UP, Ending.NEEDS_PERSON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistic
     statistics = replace(
         statistics,
         asked=statistics.asked + (repair.goal is not Goal.HEAL),
-        needed_person=statistics.needed_person + (repair.ending in _FOR_A_PERSON),
+        needed_person=statistics.needed_person + (repair.ending is Ending.NEEDS_PERSON),
     )
     if repair.ending in _UNHEALED:
         return replace(statistics, failed=statistics.failed + 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent import VERSION
 from agent.clock import boot_now
+from agent.core.admission import Queues
 from agent.core.figures import RepairStatistics
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import CHECKS, AgentStatus, CheckTime
@@ -17,7 +18,6 @@ from agent.link.client import RULES, LinkStats
 from agent.store.connect import TROUBLES
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Queues
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop
 from agent.supervise.passes.repair import Ladder

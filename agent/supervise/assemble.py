@@ -89,7 +89,7 @@ class Supervision:
             on_route=self.backends.look_now,
         )
         self.incidents = Incidents(
-            lambda: settings.config.incident_policy,
+            lambda: settings.config.incident,
             self._facts,
             wake,
             self._notes.write,

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from agent.core.figures import Acknowledgements, Durations
 from agent.core.findings.first_messages import FirstMessages
-from agent.core.findings.log_limit import LogLimit
+from agent.core.findings.rates import LogLimit
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
@@ -135,7 +135,7 @@ class Facts(Session):
     durations: Durations = field(default_factory=Durations)
     """Shared by all sessions."""
     acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
-    crypto_log: dict[str, LogLimit] = field(default_factory=dict)
+    crypto_log: LogLimit = field(default_factory=LogLimit)
     first_messages: FirstMessages | None = None
     """Since it was moved in; None: it was paired here."""
     hour_wall: float = 0.0

@@ -209,11 +209,6 @@ class Incidents:
         incident = self.active.get(group_of(facts))
         return incident is not None and facts.id in incident.members
 
-    def fellows(self, facts: Facts) -> list[Facts]:
-        """The members of its incident; [] where it is in none."""
-        members = self.active[group_of(facts)].members if self.has(facts) else ()
-        return [self.all_facts[id] for id in members if id in self.all_facts]
-
     def well(self, facts: Facts) -> bool:
         return group_of(facts) not in self.active
 

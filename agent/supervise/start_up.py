@@ -13,7 +13,6 @@ from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
 from agent.config.tables import shared_sessions, worker_settings
-from agent.core.admission import Candidate, restore_order
 from agent.core.model import (
     Category,
     ConnectionStatus,
@@ -251,14 +250,12 @@ async def _mark_reconnecting(
 
 def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> list[InstanceId]:
     """First what runs (adopting costs nothing), then the rest by last activity."""
-    return restore_order(
-        Candidate(
-            facts.id,
-            priority=1 if facts.id in running else 0,
-            active_wall=facts.record.status_since_wall if facts.record.paired else 0.0,
-        )
-        for facts in all_facts
-    )
+
+    def place(facts: Facts) -> tuple[bool, float, str]:
+        active_wall = facts.record.status_since_wall if facts.record.paired else 0.0
+        return facts.id not in running, -active_wall, facts.id
+
+    return [facts.id for facts in sorted(all_facts, key=place)]
 
 
 def find_declared_problem(config: Config) -> Fault | None:

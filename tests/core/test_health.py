@@ -307,7 +307,7 @@ def test_connected_is_never_published_without_a_fresh_proof(observation):
 
 
 def test_the_sentence_of_a_page_that_is_not_whatsapp_says_what_came():
-    code = "page_http_error"
+    code = "page_unusable"
     raw = 'HTTP 502 from web.whatsapp.com/, title "Bad Gateway"'
     observation = seen(
         claim=said(S.DISCONNECTED, reason=code, raw=raw), record=SessionRecord(reason=code)

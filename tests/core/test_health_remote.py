@@ -95,7 +95,7 @@ OWN = SessionRecord(paired=True, account="5511")
 
 
 def test_a_session_that_is_another_accounts_by_now_waits_for_a_person():
-    claim = said(S.DISCONNECTED, reason="connection_closed", paired=True, account="5522")
+    claim = said(S.DISCONNECTED, reason="connection_lost", paired=True, account="5522")
     other = seen(instance=REMOTE, record=OWN, claim=claim)
     verdict = judge_health(other, POLICY, NOW)
     assert (verdict.state, verdict.reason) == (S.AUTH_FAILURE, "other_account")

@@ -16,7 +16,6 @@ from agent.core.recovery.pairing import (
     WHATSAPP_AWAY,
     Case,
     may_person_end_it,
-    may_publish_unpaired,
     may_repair_end_it,
 )
 from agent.core.recovery.repair import (
@@ -87,9 +86,8 @@ def test_a_working_code_that_was_asked_for_ends_no_pairing_without_a_proof(
     assert isinstance(kept, Kept)
     assert kept.code == code
     assert "the pairing is kept" in kept.sentence
-    done, repair = run(observation, goal=Goal.WORKING_QR, circumstances=around, policy=policy)
+    done, _ = run(observation, goal=Goal.WORKING_QR, circumstances=around, policy=policy)
     assert UNPAIRING.isdisjoint(done)
-    assert repair.ending is not Ending.NEEDS_SCAN
     words = {Consent.PAIRING, Consent.PASSKEY} - ({Consent.PAIRING} if "passkey" in code else set())
     for word in words:
         proof = answer(observation, around, policy=policy, consent=word)
@@ -148,17 +146,6 @@ def test_files_that_are_not_there_may_come_back_and_no_round_gives_them_up(obser
             assert "--yes" in kept.todo
 
 
-def test_a_suspect_with_a_good_snapshot_that_only_a_person_may_put_back_is_not_published():
-    begun = begin_repair(judge_health(SUSPECT, HEALTH, NOW), Goal.HEAL, WALL)
-    kept = may_publish_unpaired(
-        Case(SUSPECT, judge_health(SUSPECT, HEALTH, NOW), COPY, POLICY, WALL), begun
-    )
-    assert isinstance(kept, Kept)
-    assert "wa-agent restore sales" in kept.todo
-    _, repair = run(SUSPECT, circumstances=COPY)
-    assert repair.ending is Ending.GAVE_UP
-
-
 def test_the_agent_gives_no_files_up_while_a_copy_of_them_is_good():
     done, repair = run(DAMAGED, circumstances=COPY)
     assert UNPAIRING.isdisjoint(done)
@@ -201,16 +188,14 @@ def test_what_a_person_confirmed_holds_for_one_round():
     assert join_repair(repair, Goal.CLEANUP).consent is Consent.PAIRING
     wall, rounds = WALL, []
     hangs = changed(ZOMBIE, record=SessionRecord(), files=SessionFiles.UNPAIRED, claim=None)
-    repair = replace(repair, had_pairing=True)
-    for _ in range(60):
+    while not repair.over:
         case = Case(hangs, judge_health(hangs, HEALTH, NOW), CALM, POLICY, wall)
         repair, action = step_repair(case, repair)
         rounds.append((repair.round, repair.consent))
         wall = max(wall + 1, action.not_before_wall)
         if action.kind is not K.WAIT:
             repair = after_action(repair, action.kind, True, POLICY, wall, backup="kept")
-    assert {consent for number, consent in rounds if number == 1} == {Consent.PAIRING}
-    assert {consent for number, consent in rounds if number > 1} == {Consent.NONE}
+    assert set(rounds) == {(1, Consent.PAIRING)}
 
 
 def test_a_pairing_made_since_a_repair_ended_the_last_one_is_another_one():

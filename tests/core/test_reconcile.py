@@ -185,7 +185,7 @@ def test_a_disabled_instance_is_only_ever_stopped(observation):
         assert set(plan(observation)) <= {STOP}
 
 
-@given(observations, st.sampled_from(["logout", "tos_block", "banned"]), st.booleans())
+@given(observations, st.sampled_from(["logout", "banned"]), st.booleans())
 def test_nothing_reconnects_after_a_final_reason(observation, code, claimed):
     if claimed:
         observation = changed(observation, claim=said(S.DISCONNECTED, reason=code))

@@ -26,6 +26,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.recovery.repair import Goal
 from agent.core.session import Run, Session
 from agent.core.view import AgentStatus
 from agent.deliver.bus import EventBus
@@ -96,21 +97,21 @@ class FakeRepairs:
             checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0, asked=2, needed_person=1
         )
 
-    async def try_recover(self, id: InstanceId, *, wait: float = 10) -> FakeResult:
-        return self._note("recover", id)
-
-    async def cleanup_corrupted(
-        self, id: InstanceId, *, wait: float = 10, confirmed: bool = False, passkey: str = ""
+    async def until(
+        self,
+        goal: Goal,
+        id: InstanceId,
+        *,
+        wait: float = 10,
+        confirmed: bool = False,
+        passkey: str = "",
     ) -> FakeResult:
+        if goal is not Goal.CLEANUP:
+            return self._note("recover" if goal is Goal.RECOVER else "ensure_healthy", id)
         self.house.must_confirm_passkey(id, "clean up", passkey)
         if self.house.view(id).record.paired and not confirmed:
             raise Refused(f"cannot clean up {id}: it would end a pairing", code="would_unpair")
         return replace(self._note("cleanup", id), cleaned=True, recovered=False, ending="cleaned")
-
-    async def ensure_healthy(
-        self, id: InstanceId, *, wait: float = 10, confirmed: bool = False, passkey: str = ""
-    ) -> FakeResult:
-        return self._note("ensure_healthy", id)
 
     async def force_reconnection(self, id: InstanceId) -> None:
         self._note("force", id)

@@ -62,7 +62,7 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
     parts: dict[str, Any] = {
         "registry": SimpleNamespace(get=lambda _: facts, save=save, order=nullcontext),
         "ladder": SimpleNamespace(request=request),
-        "incidents": SimpleNamespace(fellows=lambda _: ()),
+        "incidents": SimpleNamespace(),
         "checking": SimpleNamespace(check_now=check_now),
         "wake": lambda _: None,
     }
@@ -71,10 +71,10 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
 
 async def ask(repairs: Repairs, word: str, wait: float | None = None) -> RepairResult:
     if word == "cleanup":
-        return await repairs.cleanup_corrupted(ID, wait=wait, confirmed=True)
-    if word == "recover":
-        return await repairs.try_recover(ID, wait=wait)
-    return await repairs.ensure_healthy(ID, wait=wait)
+        return await repairs.until(Goal.CLEANUP, ID, wait=wait, confirmed=True)
+    return await repairs.until(
+        Goal.RECOVER if word == "recover" else Goal.WORKING_QR, ID, wait=wait
+    )
 
 
 async def test_a_repair_whose_server_answers_no_check_is_answered_in_time_and_begun_later(

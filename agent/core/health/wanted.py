@@ -32,8 +32,3 @@ def has_given_up(session: Session) -> bool:
     reason = reason_of(verdict.reason)
     stays_down = verdict.health is Health.DEGRADED and verdict.state is CS.DISCONNECTED
     return (stays_down and not reason.slow) or (bool(verdict.reason) and reason.hopeless)
-
-
-def is_silent(session: Session) -> bool:
-    """Connected, and far fewer messages come than are usual at this hour."""
-    return session.verdict.reason == "silent_inbound"

@@ -13,10 +13,8 @@ from agent.core.recovery.repair import (
     Ground,
     Kept,
     Proof,
-    RecoveryKind,
     RecoveryPolicy,
     Repair,
-    Stage,
     Trouble,
     Unpair,
 )
@@ -65,18 +63,6 @@ def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
     record, claim = case.observation.record, case.observation.claim
     unknown = claim is not None and claim.claim.pairing_unknown and not record.paired
     return replace(answer, unknown=unknown) if isinstance(answer, Kept) else answer
-
-
-def may_publish_unpaired(case: Case, repair: Repair) -> Proof | Kept:
-    """Whether a suspect that no try brought back may be published as unpaired."""
-    found: Proof | Kept = Proof(Ground.LOST_STORE)
-    if was_being_published(case, repair):
-        pass
-    elif not case.circumstances.well:
-        found = _kept(case, "other sessions came up the same way, or its backend is down")
-    elif (kept := _files_elsewhere(case)) is not None:
-        found = kept
-    return may_end_pairing(case.observation, repair.consent, found)
 
 
 def may_renew(logged_out: Session) -> Proof | Kept:
@@ -210,15 +196,3 @@ def _id(case: Case) -> str:
 
 
 _ASKED = (Goal.WORKING_QR, Goal.CLEANUP)
-
-
-def was_being_published(case: Case, repair: Repair) -> bool:
-    """A suspect whose pairing was given up already: the rest of its end must be done."""
-    return (
-        repair.trouble is Trouble.SUSPECT
-        and repair.stage is Stage.DUE
-        and repair.step is not RecoveryKind.CLEANUP
-        and bool(repair.backup)
-        and not case.observation.record.paired
-        and case.observation.desired.should_run
-    )

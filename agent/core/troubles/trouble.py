@@ -40,12 +40,12 @@ class Row:
     """One kind of trouble."""
 
     name: str
-    severity: Severity
-    of: Of
     condition: "Condition"
     sentence: str
     """For people; {who} stands for the name of the session, the backend or the group."""
     advice: str
+    severity: Severity = Severity.WARNING
+    of: Of = Of.SESSION
     wait: float = 0.0
     """Seconds for which it must hold before it begins."""
     hold: float = 0.0

@@ -44,9 +44,6 @@ BURST = 1.0
 BACKED_UP_THERE = "each removal of keys, beside it"
 """A session on a server has no files here to copy."""
 
-WHY_RETIRED = {"cleanup": "cleaned up", "needs_scan": "it needs a scan"}
-"""By the plan's name, for the trash."""
-
 
 @dataclass(frozen=True, slots=True)
 class Executor:
@@ -153,7 +150,8 @@ class Executor:
             failpoint("cleanup_reset")
         if facts.instance.backend:
             return ""  # its server took the keys away itself, and keeps nothing here
-        why = WHY_RETIRED.get(plan.name) or f"the pairing ended: {facts.record.reason}"
+        ended = f"the pairing ended: {facts.record.reason}"
+        why = "cleaned up" if plan.name == "cleanup" else ended
         name = await asyncio.to_thread(set_aside, self.session_root, facts, why)
         facts.saved.identity = None  # the new folder's file knows less
         await self._look_at_files(facts)

@@ -30,14 +30,13 @@ from agent.core.recovery.repair import (
     Circumstances,
     Consent,
     Decision,
-    Ending,
     Goal,
     Kept,
     RecoveryKind,
     Repair,
     Trouble,
 )
-from agent.core.recovery.steps import after_action, put_off_ending, step_repair
+from agent.core.recovery.steps import after_action, step_repair
 from agent.engines.catalog import entry_of, file_rules
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
@@ -68,12 +67,6 @@ def plan_step(decision: Decision, *, remote: bool) -> Plan:
     actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
     name, reason = decision.kind.value, decision.reason
     return Plan(name, actions, reason, proof=decision.proof, repair=True)
-
-
-def plan_needs_scan(decision: Decision) -> Plan:
-    """No try brought a suspect back: its files are evidence, it may pair again."""
-    actions = (ActionKind.STOP, ActionKind.SET_ASIDE)
-    return Plan("needs_scan", actions, decision.reason, proof=decision.proof, repair=True)
 
 
 NO_EFFECT = "no_effect"
@@ -120,7 +113,8 @@ class Ladder:
                 await self.executor.registry.save(facts)
             return Step(again=boot_now() + max(decision.not_before_wall - now_wall, 0.0))
         if repair.over:
-            return Step(again=await self._end(facts, before, repair, decision))
+            await self._end(facts, repair, decision)
+            return Step()
         plan = plan_step(decision, remote=bool(facts.instance.backend))
         # Before it begins, only failures of others that it has seen count.
         return Step(plan, repair, replace(before, calm=repair.calm))
@@ -213,29 +207,12 @@ class Ladder:
         )
         return Case(facts, verdict, around, policy, time.time())
 
-    async def _end(
-        self, facts: Facts, before: Repair, repair: Repair, decision: Decision
-    ) -> float | None:
-        """Returns a time when what the end asks for could not be done and is due again then."""
-        sentence = decision.reason
-        facts.repair.last = repair
-        if repair.ending is Ending.NEEDS_SCAN:
-            outcome = await self.executor.carry_out(facts, plan_needs_scan(decision))
-            if not outcome.ok:
-                again = put_off_ending(before, self.settings.config.recovery, time.time())
-                facts.take_repair(again)
-                told = f"needs scan: failed: {outcome.detail}"
-                said = entry(facts, "repaired", told, Category.RECOVERY, ok=False)
-                await self.executor.registry.save(facts, [said])
-                return boot_now() + max(again.not_before_wall - time.time(), 0.0)
-            if outcome.made:
-                sentence += f"; its files are in the trash as {outcome.made}"
+    async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
+        facts.take_repair(repair)
         self.statistics = note_repair(self.statistics, repair)
         facts.durations.note("repair", repair.seconds)
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
-        facts.take_repair(facts.repair.last)
-        said = entry(facts, "repair_over", sentence, Category.RECOVERY, **detail)
+        said = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
         await self.executor.registry.save(facts, [said])
         if facts.repair.last is repair:  # else a request joined meanwhile
             facts.repair_ended()
-        return None

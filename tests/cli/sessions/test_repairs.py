@@ -119,7 +119,7 @@ def repair(**more: Any) -> Repair:
         ),
         pytest.param(
             {"status": S.AUTH_FAILURE, "reason": "banned"},
-            "advice: Appeal on the phone(.|\n)*the agent does nothing more: a person must act",
+            "advice: Settle it with WhatsApp(.|\n)*the agent does nothing more: a person must act",
             id="a ban",
         ),
         pytest.param(
