@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import boot_id, boot_now
-from agent.config.config import Config
 from agent.core.health.wanted import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import Session
@@ -35,6 +34,7 @@ from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.metrics.family import Family
 from agent.store.database import Store
+from agent.supervise.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ ROW = "troubles"
 
 @dataclass(slots=True)
 class Troubles:
-    config: Callable[[], Config]
+    settings: Settings
     views: Callable[[], Mapping[InstanceId, Session]]
     status: Callable[[], AgentStatus]
     exporter: Exporter
@@ -109,7 +109,7 @@ class Troubles:
         await self._keep(changed=bool(entries))
 
     def _sight(self) -> Sight:
-        config, status, now = self.config(), self.status(), boot_now()
+        config, status, now = self.settings.config, self.status(), boot_now()
         (requests, failed), kept = self.exporter.http.counted(), self.reader.figures()
         waits = ((id, its.oldest()) for id, its in self.sending.senders.items())
         wanted = {str(id): view for id, view in self.views().items() if is_wanted(view)}

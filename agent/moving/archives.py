@@ -16,7 +16,7 @@ from agent.core.model import Instance, InstanceId, JournalEntry, SessionFiles, S
 from agent.core.session import Session
 from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
-from agent.supervise.assemble import Supervision
+from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
 from agent.supervise.registry import identity_of
 from agent.supervise.requests.orders import check_among_others, check_settings_of
@@ -39,9 +39,9 @@ class Wanted(NamedTuple):
 
 
 class Archives:
-    def __init__(self, base: Supervision) -> None:
+    def __init__(self, base: Supervisor) -> None:
         self._registry, self._keeping, self._root = base.registry, base.keeping, base.root
-        self._store, self._host = base.ground.store, base.seats
+        self._store, self._host = base.store, base.seats
         self._forget, self._wake = base.forget, base.wake
         self._arriving: set[InstanceId] = set()
 

@@ -23,13 +23,12 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.setting import Fault
-from agent.engines.catalog import CATALOG, check_settings, file_rules, find_engine
-from agent.errors import ConfigError, WaError
+from agent.engines.catalog import CATALOG, file_rules, find_engine
+from agent.errors import WaError
 from agent.instance_file import NAME
 from agent.log import about, bound
 from agent.store.database import Store
-from agent.supervise.assemble import Supervision
+from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
@@ -258,47 +257,18 @@ def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> lis
     return [facts.id for facts in sorted(all_facts, key=place)]
 
 
-def find_declared_problem(config: Config) -> Fault | None:
-    """What would keep a declared instance from ever running."""
-    kinds = {backend.name: backend.engine for backend in config.backend}
-    for number, wanted in enumerate(config.instance):
-        key = f"instance[{number}]"
-        try:
-            entry = find_engine(wanted.engine)
-        except ConfigError as error:
-            return (f"{key}.engine",), str(error)
-        try:
-            check_settings(wanted.engine, wanted.settings)
-        except ConfigError as error:
-            named = f"{key}.settings.{error.field}"
-            return (named, f"{key}.settings", key), str(error)
-        if entry.remote and (cause := _misplaced(wanted, kinds)):
-            return (f"{key}.settings.backend", f"{key}.settings", key), cause
-    return None
-
-
-def _misplaced(wanted: Declaration, kinds: dict[str, str]) -> str:
-    backend = str(wanted.settings.get("backend", ""))
-    if backend not in kinds:
-        known = ", ".join(kinds) or "none"
-        return f"engine {wanted.engine} needs the name of a [[backend]] there; declared: {known}"
-    if kinds[backend] != wanted.engine:
-        return f"backend {backend} is of engine {kinds[backend]}, not {wanted.engine}"
-    return ""
-
-
 # A running agent takes on the settings that were read again.
 
 
-async def take_on(config: Config, supervision: Supervision) -> None:
+async def take_on(config: Config, supervisor: Supervisor) -> None:
     """Take on the settings; log the keys that wait for the agent's next start."""
-    registry = supervision.registry
-    before = supervision.settings.config
-    supervision.settings.take(config)
+    registry = supervisor.registry
+    before = supervisor.settings.config
+    supervisor.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
     registry.take_settings_of_wings(worker_settings(config))
-    await supervision.backends.take_on(config.backend)
+    await supervisor.backends.take_on(config.backend)
     new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:
         if declared not in before.instance and declared.id not in new:
@@ -307,18 +277,18 @@ async def take_on(config: Config, supervision: Supervision) -> None:
                 declared.id,
                 extra=about(declared.id),
             )
-    await _create([declared for declared in config.instance if declared.id in new], supervision)
+    await _create([declared for declared in config.instance if declared.id in new], supervisor)
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
     for one, other in shared_sessions(config, enabled):
         log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
     for facts in registry.facts.values():
         _look_in_time(facts, config)
-        supervision.wake(facts.id)
+        supervisor.wake(facts.id)
 
 
-async def _create(declared: Sequence[Declaration], supervision: Supervision) -> None:
+async def _create(declared: Sequence[Declaration], supervisor: Supervisor) -> None:
     try:
-        await create_declared(supervision.registry, declared)
+        await create_declared(supervisor.registry, declared)
     except WaError as error:
         log.error("cannot create the instances that [[instance]] declares: %s", error)
 

@@ -3,17 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.config.sections import SessionsSection
 from agent.core.model import ConnectionStatus, Health, InstanceId
 from agent.errors import WaError
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
+from agent.supervise.settings import Settings
 from agent.vault.copies.snapshots import newest_good, sweep_snapshots
 from agent.vault.copies.take import OUTSIDE
 from agent.vault.trash import list_trash
@@ -30,7 +29,7 @@ class SnapshotClock:
     keeping: Snapshots
     registry: Registry
     root: Path
-    settings: Callable[[], SessionsSection]
+    settings: Settings
     _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
     _swept_at: float | None = field(init=False, default=None)
 
@@ -41,11 +40,11 @@ class SnapshotClock:
             for facts in list(self.registry.facts.values()):
                 if self._is_due(facts, time.time()):
                     await self._take(facts)
-            interval = self.settings().snapshot_interval
+            interval = self.settings.config.sessions.snapshot_interval
             await asyncio.sleep(min(LOOK_EVERY, max(interval / 4, 0.25)))
 
     def _is_due(self, facts: Facts, now_wall: float) -> bool:
-        chosen = self.settings()
+        chosen = self.settings.config.sessions
         if not chosen.snapshots or not chosen.snapshot_interval or facts.gone:
             return False
         if facts.instance.backend:
@@ -64,7 +63,7 @@ class SnapshotClock:
         return last is None or not 0 <= now_wall - last < chosen.snapshot_interval
 
     async def _take(self, facts: Facts) -> None:
-        pause = min(AFTER_FAILURE, self.settings().snapshot_interval)
+        pause = min(AFTER_FAILURE, self.settings.config.sessions.snapshot_interval)
         try:
             taken = await self.keeping.take(facts, "by the clock")
             if taken.good:
@@ -99,7 +98,7 @@ class SnapshotClock:
         if self._swept_at is not None and passed < SWEEP_EVERY:
             return
         self._swept_at = now
-        keep = self.settings().trash_days * 86400
+        keep = self.settings.config.sessions.trash_days * 86400
         try:
             trash = await asyncio.to_thread(list_trash, self.root)
             # A session in the trash can come back: it keeps its snapshots.

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from agent.config.sections import SessionsSection
 from agent.core.model import Category, InstanceId
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
@@ -24,6 +23,7 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
+from agent.supervise.settings import Settings
 from agent.supervise.story import entry
 from agent.vault.carried import bring_back
 from agent.vault.copies.restore import (
@@ -210,8 +210,7 @@ class Snapshots:
     store: Store
     host: Seats
     root: Path
-    settings: Callable[[], SessionsSection]
-    save_timeout: Callable[[], float]
+    settings: Settings
     wake: Callable[[InstanceId], None]
     work: CopyWork = field(init=False, default_factory=CopyWork)
     locks: defaultdict[InstanceId, asyncio.Lock] = field(
@@ -252,7 +251,7 @@ class Snapshots:
             )
         async with self.locks[facts.id]:
             taken = await self._take_unchanged(facts, why, backup=backup)
-            keep = max(self.settings().snapshots, 1)
+            keep = max(self.settings.config.sessions.snapshots, 1)
             await asyncio.to_thread(prune_snapshots, self.root, facts.id, keep)
         manifest = taken.manifest
         assert manifest is not None
@@ -297,7 +296,7 @@ class Snapshots:
         try:
             if facts.link is None:
                 raise LinkError(f"cannot ask {facts.id} to save: its worker cannot be reached")
-            await facts.link.call("save", {}, timeout=self.save_timeout())
+            await facts.link.call("save", {}, timeout=self.settings.config.stop.save)
         except (LinkError, EngineError) as error:
             if must_save:
                 raise TryLater(

@@ -11,6 +11,7 @@ import sdnotify
 
 from agent.clock import boot_now
 from agent.supervise.loop import Loop
+from agent.supervise.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +27,9 @@ class Watchdog:
         self,
         loop: Loop,
         reach_store: Callable[[], Awaitable[object]],
-        heartbeat: Callable[[], str] = lambda: "",
+        settings: Settings,
     ) -> None:
-        """`heartbeat`: the address of [heartbeat]."""
-        self._loop, self._reach_store, self._heartbeat = loop, reach_store, heartbeat
+        self._loop, self._reach_store, self._settings = loop, reach_store, settings
         self._in_time = False
         self._notifier = sdnotify.SystemdNotifier()
         if self._notifier.socket is not None:
@@ -58,7 +58,7 @@ class Watchdog:
         failed = False
         while True:
             await asyncio.sleep(BEAT_EVERY)
-            if not self._in_time or not (url := self._heartbeat()):
+            if not self._in_time or not (url := self._settings.config.heartbeat.url):
                 continue
             within = aiohttp.ClientTimeout(total=BEAT_WITHIN)
             try:

@@ -143,8 +143,7 @@ def hide_secrets(house: House, folder: Path) -> list[str]:
     key, password, login = (SECRETS[name] for name in ("api key", "password", "credentials"))
     (folder / "agent.toml").write_text(
         '[[instance]]\nid = "sales"\nengine = "sandbox"\nsettings = '
-        f'{{apikey = "{key}", note = "{password}", proxy = "http://{login}@p",'
-        f' deep = {{x = ["{password}"]}}}}\n'
+        f'{{account = "{key} {password} http://{login}@p"}}\n'
     )
     return [*SECRETS.values(), "topsecretpass", "S3cret"]
 
@@ -179,7 +178,7 @@ async def test_the_bundle_has_what_helps_and_no_secret(
     assert len(events) == 6
     assert 'wa_session_status{session="sales"' in parts["wa-agent/metrics.txt"]
     config = json.loads(parts["wa-agent/config.json"])
-    assert config["instance"][0]["settings"]["apikey"] == "[removed]"
+    assert config["instance"][0]["settings"]["account"] == "[removed]"
     assert config["health"]["interval"] == 30.0
     assert json.loads(parts["wa-agent/environment.json"])["WA_AGENT_KEY"] == "[removed]"
 

@@ -17,6 +17,7 @@ from agent.daemon.troubles import Troubles
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
+from agent.supervise.settings import Settings
 from tests.api.conftest import serve_fakes
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually
@@ -62,7 +63,7 @@ def make(tmp_path: Path, store: Store, clock: list[float]) -> Bench:
     reader = FakeMessages().reader
     sending = Sending(tmp_path, supervisor, store, supervisor.bus, reader)
     told = (supervisor.views, supervisor.status, exporter, store, reader, sending)
-    troubles = Troubles(lambda: CALM, *told)
+    troubles = Troubles(Settings(CALM), *told)
     return Bench(troubles, supervisor, store, exporter, clock)
 
 
