@@ -860,7 +860,7 @@ def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal
     _, action = step_repair(case_of(paired, around, POLICY, WALL), repair)
     if action.kind in UNPAIRING:
         # Nor is a pairing live whose files cannot be read and have no copy.
-        dead = paired.files is SessionFiles.DAMAGED and not around.good_snapshot
+        dead = paired.folder.files is SessionFiles.DAMAGED and not around.good_snapshot
         assert goal in (Goal.WORKING_QR, Goal.CLEANUP) or dead
 
 
