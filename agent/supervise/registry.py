@@ -273,7 +273,7 @@ class Registry:
         return view
 
     async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
-        """Write record and identity: they must be on the disk before a plan is carried out. The log
+        """Write rows and identity: they must be on the disk before a plan is carried out. The log
         has the entries as well."""
         if facts.gone:
             return
@@ -281,17 +281,12 @@ class Registry:
             tell(said)
         if not is_written(facts):
             await self._write_identity(facts)
-        await self.save_row(facts, *entries, whole=False)
+        await self._save_row(facts, *entries)
 
-    async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
-        """As `save`, for a change of the instance itself."""
-        await self._write_identity(facts)
-        await self.save_row(facts, *entries)
-
-    async def save_order(self, facts: Facts, *entries: JournalEntry) -> None:
-        """As `save_instance`, for an order: one that cannot be written is not carried out."""
+    async def save_order(self, facts: Facts, said: JournalEntry) -> None:
+        """As `save`, for an order: one that cannot be written is not carried out."""
         with self.order(facts):
-            await self.save_instance(facts, *entries)
+            await self.save(facts, [said])
 
     @contextmanager
     def order(self, facts: Facts) -> Iterator[None]:
@@ -316,21 +311,15 @@ class Registry:
         )
         self.touch(facts)
 
-    async def save_row(self, facts: Facts, *entries: JournalEntry, whole: bool = True) -> None:
-        """As `save_instance`, of what came from the identity file itself. Not `whole`: of the
-        record alone."""
+    async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
         instance, record, saved = facts.instance, facts.record, facts.saved
         try:
-            if whole:
-                await self._store.save_instance(instance, *entries, record=record)
-            else:
-                await self._store.save_record(facts.id, record, *entries)
+            await self._store.save(instance, record, *entries)
         except BaseException:
             saved.rows_behind = True
             raise
         else:
-            saved.rows_behind, saved.record = False, record
-            saved.instance = instance if whole else saved.instance
+            saved.rows_behind, saved.instance, saved.record = False, instance, record
         finally:
             facts.shown = facts.unit, facts.verdict
             self.touch(facts)
@@ -342,7 +331,7 @@ class Registry:
                 # A worker found stopped in this same boot was stopped by an operator, unless the
                 # agent did it.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-        await asyncio.gather(*(self.save_row(facts, whole=False) for facts in self.facts.values()))
+        await asyncio.gather(*(self._save_row(facts) for facts in self.facts.values()))
 
     async def _write_identity(self, facts: Facts) -> None:
         async with facts.saved.writing:

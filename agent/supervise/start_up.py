@@ -180,9 +180,8 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         generation=written.generation,
     )
     facts.saved.identity = identity
-    bound(Category.SESSION, facts.id).warning("%s", sentence)
     said = JournalEntry("folder_newer", sentence, instance=facts.id, wall=time.time())
-    await registry.save_row(facts, said)
+    await registry.save(facts, [said])
 
 
 def _final(reason: str) -> bool:

@@ -19,7 +19,6 @@ from agent.core.reconnect import forgive
 from agent.core.session import Session
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused
-from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.passes.observe import refuse_to_end
@@ -183,7 +182,6 @@ class Orders:
         return self.registry.view(id)
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> Session:
-        bound(said.category, facts.id).info("%s", said.sentence)
         await self.registry.save_order(facts, said)
         self.wake(facts.id)
         self.gate.note_wait(facts)
