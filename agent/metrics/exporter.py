@@ -13,7 +13,8 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.core.figures import Histogram
 from agent.core.model import InstanceId
-from agent.core.view import AgentStatus, BackendView, InstanceView
+from agent.core.session import Session
+from agent.core.view import AgentStatus, BackendView
 from agent.core.words import ConnectionStatus
 from agent.host.machine.memory import CoreUse, machine_memory
 from agent.host.machine.processes import TICKS, read_process
@@ -29,7 +30,7 @@ def labels_of_group(group: str) -> dict[str, str]:
     return {"engine": engine, "backend": backend} if backend else {"engine": engine}
 
 
-def agent_families(status: AgentStatus, views: Collection[InstanceView]) -> Iterator[Family]:
+def agent_families(status: AgentStatus, views: Collection[Session]) -> Iterator[Family]:
     labels = {"version": status.version, "host": status.host}
     yield Family("wa_agent_info", "Its version and host; always 1.", [(labels, 1)])
     counted = Counter(view.status for view in views)
@@ -196,7 +197,7 @@ class Exporter:
 
     def __init__(
         self,
-        views: Callable[[], Mapping[InstanceId, InstanceView]],
+        views: Callable[[], Mapping[InstanceId, Session]],
         status: Callable[[], AgentStatus],
         state_path: Path,
         *,

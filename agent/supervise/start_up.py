@@ -29,7 +29,7 @@ from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
-from agent.supervise.registry import Registry, identity_of, says_the_same
+from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
@@ -113,8 +113,6 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             await _follow_folder(registry, facts, folder.identity)
         else:
             facts.saved.identity = folder.identity
-            # Written by an earlier version, or cut off: the first pass writes the row's content.
-            facts.saved.identity_behind = not says_the_same(folder.identity, identity_of(facts))
 
 
 async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) -> None:
@@ -137,8 +135,7 @@ async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) 
     record = replace(identity.record, status_since_wall=time.time())
     said = JournalEntry("created", sentence, instance=folder.id, wall=time.time())
     await store.add(identity.instance, record, said)
-    saved = registry.add(identity.instance, record).saved
-    saved.identity, saved.identity_behind = folder.identity, folder.identity is None
+    registry.add(identity.instance, record).saved.identity = folder.identity
 
 
 async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
@@ -161,9 +158,8 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         generation=written.generation,
     )
     facts.saved.identity = identity
-    bound(Category.SESSION, facts.id).warning("%s", sentence)
     said = JournalEntry("folder_newer", sentence, instance=facts.id, wall=time.time())
-    await registry.save_row(facts, said)
+    await registry.save(facts, [said])
 
 
 def _final(reason: str) -> bool:
@@ -216,7 +212,7 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
 async def _mark_reconnecting(
     registry: Registry, facts: Facts, host: Seats, running: Collection[InstanceId]
 ) -> None:
-    waits_for_start = facts.desired(host.boot_id()).should_run and facts.id not in running
+    waits_for_start = facts.desired.should_run and facts.id not in running
     if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
         facts.record = replace(
             facts.record,

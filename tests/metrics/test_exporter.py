@@ -119,7 +119,7 @@ def test_all_lines_of_a_connected_session(house: House) -> None:
         messages={"in": 5, "out": 3, "ack": 2},
         probes=4,
         probe_seconds=0.5,
-        seen_wall=NOW - 1,
+        at_wall=NOW - 1,
         proof_age=2.0,
     )
     found = house.samples()

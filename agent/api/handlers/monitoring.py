@@ -10,11 +10,11 @@ from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer, takes_gzip
 from agent.api.http.fields import STRINGS, Field
 from agent.api.present import show_agent, show_verdict
-from agent.core.health.agent_alive import is_alive
 from agent.core.health.wanted import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
+from agent.core.session import Session
 from agent.core.troubles.trouble import Of, Severity, Trouble
-from agent.core.view import InstanceView, wall_text
+from agent.core.view import wall_text
 from agent.metrics.family import CONTENT_TYPE
 
 CHECK = (
@@ -46,7 +46,7 @@ async def health(call: Call) -> Json:
     }
 
 
-def _is_in_trouble(view: InstanceView) -> bool:
+def _is_in_trouble(view: Session) -> bool:
     """Whether it should run, and only a person can bring it back."""
     bad = view.verdict.health in (Health.STUCK, Health.CORRUPTED)
     return is_wanted(view) and (bad or has_given_up(view))
@@ -86,7 +86,7 @@ async def check_database(call: Call) -> Json:
 async def alive(call: Call) -> web.Response:
     """Alive: the loop turns."""
     status = call.supervisor.status()
-    turns = is_alive(status, time.time())
+    turns = status.alive
     return json_answer(
         {"alive": turns, "last_pass_age_seconds": status.last_pass_age}, 200 if turns else 503
     )

@@ -11,7 +11,6 @@ from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending, Goal
 from agent.engines.base import Qr
 from agent.errors import LinkError, Refused, TryLater
-from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.registry import Registry
@@ -38,7 +37,6 @@ class SetUp:
 class SettingUp:
     repairs: Repairs
     registry: Registry
-    host: Host
     asking: Calls
     create: Callable[[Instance], Awaitable[object]]
     enable: Callable[[InstanceId], Awaitable[object]]
@@ -72,7 +70,7 @@ class SettingUp:
                 field="engine",
                 code="other_engine",
             )
-        elif not facts.desired(self.host.boot_id()).should_run:
+        elif not facts.desired.should_run:
             await self.enable(wanted.id)
         begun = SetUp(wanted.id, facts is None, WELL, qr=None)
         limit = asyncio.timeout(max(deadline - time.monotonic(), 0.0))
@@ -106,9 +104,9 @@ class SettingUp:
             await self.repairs.until_there(facts)
             if facts.action.failures >= REFUSALS:
                 raise TryLater(f"cannot start {id}: {facts.action.refusal}", code="server_refused")
-            if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
+            if reason_of(facts.verdict.reason).hopeless:
                 _refuse_hopeless(id, facts.verdict)
-            if begun.result is WELL and facts.verdict is not None and needs_repair(facts.verdict):
+            if begun.result is WELL and needs_repair(facts.verdict):
                 begun = replace(begun, result=await heal())
                 if not _has_helped(facts, begun.result):
                     return replace(begun, goes_on=True)
@@ -123,7 +121,7 @@ class SettingUp:
 
 def _has_helped(facts: Facts, result: RepairResult) -> bool:
     """False while the repair still goes on."""
-    if result.ending == Ending.NEEDS_PERSON and facts.verdict is not None:
+    if result.ending == Ending.NEEDS_PERSON:
         _refuse_hopeless(facts.id, facts.verdict)
     if result.ending == Ending.GAVE_UP:
         raise TryLater(f"cannot set up {facts.id}: {result.sentence}", code="no_qr")
