@@ -75,10 +75,7 @@ def _repairs(view: Session) -> Rows:
     steps = view.counters.repair_steps
     for step in _STEPS:
         for result in ("done", "failed"):
-            yield (
-                {"step": step, "result": result},
-                steps[step, result],
-            )
+            yield {"step": step, "result": result}, steps[step, result]
 
 
 def _crypto(view: Session) -> Rows:
