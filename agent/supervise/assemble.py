@@ -122,7 +122,6 @@ class Supervisor:
         self.ladder = Ladder(settings, executor, self.incidents, self.gate)
         recorder = Recorder(
             settings.health_policy,
-            boot,
             host.name == "systemd",
             random.random,
             self._failed,
@@ -141,7 +140,6 @@ class Supervisor:
             settings=settings,
             checked=checks.note,
             first_probe=boot_now() + config.start.first_check,
-            devices=registry.devices,
             attached=happenings.attached,
         )
         self.passes = Passes(

@@ -80,15 +80,6 @@ class Devices:
                 )
             yield
 
-    async def whose(self, id: InstanceId, engine: str) -> InstanceId | None:
-        """The other instance that was linked to the account of the files in this one's folder."""
-        account = (await asyncio.to_thread(read_linked, self._root, id, engine)).account
-        for facts in self._facts.values():
-            is_other = facts.id != id and facts.instance.engine == engine
-            if account and is_other and facts.record.account == account:
-                return facts.id
-        return None
-
     async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
         for facts in list(self._facts.values()):
             instance, account = facts.instance, facts.record.account

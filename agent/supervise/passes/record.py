@@ -75,7 +75,6 @@ class Recorder:
     """Turns one observation and its verdict into a new record and journal entries."""
 
     policy: Callable[[], HealthPolicy]
-    boot: str
     operators_act_past_us: bool
     """True where `systemctl` can start and stop workers without the agent."""
     jitter: Callable[[], float]
@@ -90,14 +89,14 @@ class Recorder:
         enabled = facts.instance.enabled or facts.enabled_by_operator
         past_us = self.operators_act_past_us and not facts.instance.backend
         if past_us and not unit.job_pending:
-            if stopped_by_hand(facts.record, unit, self.boot):
+            if stopped_by_hand(facts.record, unit, facts.boot):
                 self._override(facts, Override.STOPPED)
                 # Once per run, or no start by the agent would ever last.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
                 sentence = "an operator stopped its unit: it stays stopped until a start"
                 entries.append(entry(facts, "operator", sentence))
             elif started_by_hand(
-                facts.record, unit, self.boot, our_run=facts.action.started_run, enabled=enabled
+                facts.record, unit, facts.boot, our_run=facts.action.started_run, enabled=enabled
             ):
                 self._override(facts, Override.NONE if enabled else Override.STARTED)
                 entries.append(entry(facts, "operator", "an operator started its unit"))
@@ -107,8 +106,8 @@ class Recorder:
                     facts.record = replace(forgive(facts.record), restart_of=unit.run)
         settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
         seen = (facts.record.seen_run, facts.record.seen_boot)
-        if unit.runs and unit.run and settled and seen != (unit.run, self.boot):
-            facts.record = replace(facts.record, seen_run=unit.run, seen_boot=self.boot)
+        if unit.runs and unit.run and settled and seen != (unit.run, facts.boot):
+            facts.record = replace(facts.record, seen_run=unit.run, seen_boot=facts.boot)
         return entries
 
     def remember(self, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
@@ -123,7 +122,7 @@ class Recorder:
         return entries
 
     def _override(self, facts: Facts, override: Override) -> None:
-        boot = self.boot if override is not Override.NONE else ""
+        boot = facts.boot if override is not Override.NONE else ""
         facts.record = replace(facts.record, override=override, override_boot=boot)
 
     def _note_drop(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> None:
