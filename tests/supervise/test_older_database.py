@@ -40,7 +40,7 @@ async def test_the_agents_own_stop_is_not_an_operators(tmp_path, put_back):
     store = await Store.open(state / "agent.db")
     older = await goes_on(store, state)
     assert older is put_back
-    registry = Registry(store, None, state / "sessions")
+    registry = Registry(store, None, state / "sessions", boot=BOOT)
     await load_instances(registry, store, state / "sessions", [], older=older)
     facts = registry.facts[InstanceId("sales")]
     recorder().note_operator(facts, STOPPED)
