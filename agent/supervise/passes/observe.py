@@ -90,8 +90,8 @@ class Observer:
     """Called with the name of a check and its seconds."""
     first_probe: float
     """The agent probes no worker before this moment of its life."""
-    attached: Callable[[InstanceId], None] | None = None
-    """Called when a link to a session's own worker is open; None: no part asked for it."""
+    attached: Callable[[InstanceId], None]
+    """Called when a link to a session's own worker is open."""
 
 
 async def observe(facts: Facts, observer: Observer) -> None:
@@ -177,8 +177,7 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         if facts.run.claim is None:
             facts.next_probe = 0.0
         return
-    if observer.attached is not None:
-        observer.attached(facts.id)
+    observer.attached(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.
