@@ -66,8 +66,6 @@ class Server:
         self._entrance = entrance
         self._parts = parts
         self._own_socket = opened.own_socket
-        self.routes = opened.routes
-        """The kernel's messages about routes, if systemd passed that socket."""
 
     async def listen(self, sock: socket.socket) -> None:
         if sock.family != socket.AF_UNIX:

@@ -96,12 +96,6 @@ class Backends(Shared):
     def _begin(self, backend: Backend) -> None:
         self.tasks.start(backend.run(), f"backend {backend.name}")
 
-    def look_now(self) -> None:
-        """Check the servers that are away: the kernel's routes changed."""
-        for backend in self.all.values():
-            if not backend.up:
-                backend.check_soon.set()
-
     async def close(self) -> None:
         """The servers' sessions go on."""
         await self.tasks.cancel()

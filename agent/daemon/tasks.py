@@ -116,7 +116,7 @@ class Tasks:
             "sampling": supervision.sampler.run,
             "trends": lambda: keep_trends(supervision.trends, supervision.registry.facts),
             "incidents": supervision.incidents.run,
-            "addresses": lambda: supervision.reaching.run(parts.server.routes),
+            "addresses": supervision.reaching.run,
             "rounds": supervision.rounds.run,
             "loop lag": supervision.figures.watch_lag,
             "handover": supervision.handover.run,

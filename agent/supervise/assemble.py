@@ -88,7 +88,6 @@ class Supervision:
             boot_id=host.boot_id,
             wake=wake,
             told=self._take_news,
-            on_route=self.backends.look_now,
         )
         self.incidents = Incidents(
             lambda: settings.config.incident,

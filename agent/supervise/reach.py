@@ -8,7 +8,6 @@ work at all: the first time that they fail, one session tries all the same.
 import asyncio
 import logging
 import random
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,6 @@ from agent.clock import boot_now
 from agent.core.model import Address, Category, InstanceId, JournalEntry
 from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE, reason_of
 from agent.engines.catalog import needed_address
-from agent.host.machine.routes import Routes
 from agent.supervise.facts import Facts
 from agent.supervise.look import look
 
@@ -126,13 +124,6 @@ class Reach:
         else:
             self.well_at = None
 
-    def route_changed(self, now: float) -> None:
-        """It may be away, or back, at any moment."""
-        if self.away_since is None:
-            self.well_at = None
-        else:
-            self.look_at, self.looks = now, 0
-
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Reaching:
@@ -144,8 +135,6 @@ class Reaching:
     told: Callable[[bool, tuple[Facts, ...], JournalEntry | None], None]
     """Called when an address is back (True) or away, with those that wait for it and what the
     history says; None: it is not worth a line (the sandbox's own)."""
-    on_route: Callable[[], None]
-    """Called when the kernel's routes change."""
     _all: dict[Address, Reach] = field(init=False, default_factory=dict)
     _of: dict[InstanceId, tuple[object, Reach | None]] = field(init=False, default_factory=dict)
     """By instance: the settings that this was found from, and what it needs."""
@@ -233,10 +222,8 @@ class Reaching:
         if not any(other is reach for _, other in self._of.values()):
             self._all.pop(reach.address, None)
 
-    async def run(self, kernel: socket.socket | None = None) -> None:
-        """Look again at addresses that are away while a session waits for them. `kernel`: the
-        socket for news of routes, where systemd opened it."""
-        routes = Routes.open(self.route_changed, kernel)
+    async def run(self) -> None:
+        """Look again at addresses that are away while a session waits for them."""
         try:
             while True:
                 now, every = boot_now(), self._all.values()
@@ -251,17 +238,9 @@ class Reaching:
                     async with asyncio.timeout(min(moments, default=None)):
                         await self._changed.wait()
         finally:
-            if routes is not None:
-                routes.close()
             for reach in self._all.values():
                 if reach.looking is not None:
                     reach.looking.cancel()
-
-    def route_changed(self) -> None:
-        for reach in self._all.values():
-            reach.route_changed(boot_now())
-        self._changed.set()
-        self.on_route()
 
     def _wants(self, its: Facts) -> bool:
         """True if it should run, is not connected, and may try by itself."""

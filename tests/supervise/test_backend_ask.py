@@ -71,16 +71,6 @@ async def test_a_bad_answer_wakes_no_session(house):
     assert backends.ask(sessions[A], boot_now()) is None and backends.may_begin(sessions[A])
 
 
-async def test_a_route_change_checks_the_servers_that_are_away_and_no_others(house):
-    backends, one, _, _ = house
-    one.claim = ServerClaim(True)
-    backends.look_now()
-    assert not one.check_soon.is_set()
-    one.claim = ServerClaim(False, "unreachable")
-    backends.look_now()
-    assert one.check_soon.is_set()
-
-
 async def test_only_what_lasts_longer_than_a_blink_is_an_outage(house, monkeypatch):
     backends, one, _, woken = house
     now = [100.0]

@@ -10,7 +10,6 @@ UNITS = [
     "wa-agent.service",
     "wa-agent.socket",
     "wa-agent-http.socket",
-    "wa-agent-routes.socket",
     "wa-instance@x.service",
     "wa-pack@x.service",
     "wa-instances.slice",

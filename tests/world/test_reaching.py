@@ -83,7 +83,6 @@ class Network:
     most: int = 0
     woken: list[str] = field(default_factory=list)
     news: list[tuple[bool, str]] = field(default_factory=list)
-    routes: int = 0
 
     async def look(self, _address: Address, _within: float) -> str:
         self.looks += 1
@@ -95,9 +94,6 @@ class Network:
 
     def told(self, back: bool, _sessions: Any, entry: Any) -> None:
         self.news.append((back, entry.kind))
-
-    def route(self) -> None:
-        self.routes += 1
 
 
 @pytest.fixture
@@ -114,7 +110,6 @@ async def reaching(network: Network, tmp_path: Path) -> AsyncIterator[Reaching]:
         boot_id=lambda: "boot",
         wake=network.woken.append,
         told=network.told,
-        on_route=network.route,
     )
     task = asyncio.create_task(found.run())
     yield found
@@ -179,21 +174,6 @@ async def test_where_looks_were_good_before_an_outage_costs_at_most_one_try(
         tried += reaching.ask(every[0], boot_now()) is None
         await asyncio.sleep(1.0)
     assert tried == tries
-
-
-async def test_a_route_change_is_a_reason_to_look_now(
-    reaching: Reaching, network: Network, eventually: Eventually
-) -> None:
-    every = sessions(1)
-    await seen_and_lost(reaching, network, every, eventually)
-    before = network.looks
-    await eventually(lambda: network.looks > before + 3 and not network.at_once)
-    before, at = network.looks, boot_now()
-    network.cause = ""
-    reaching.route_changed()
-    await eventually(lambda: not reaching.wait_reason(every[0]))
-    assert (network.looks, network.routes) == (before + 1, 1)
-    assert boot_now() - at < 1.0
 
 
 async def test_an_operator_who_asks_for_a_try_now_gets_it(

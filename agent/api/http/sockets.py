@@ -28,7 +28,6 @@ class Opened:
     sockets: list[socket.socket] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
     own_socket: tuple[Path, int] | None = None
-    routes: socket.socket | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     def add(self, sock: socket.socket, address: str = "") -> None:
@@ -41,10 +40,7 @@ def open_sockets(
 ) -> Opened:
     opened = Opened()
     for sock in take_sockets(environ, os.getpid()):
-        if sock.family == socket.AF_NETLINK:
-            opened.routes = sock
-        else:
-            opened.add(sock)
+        opened.add(sock)
     families = {sock.family for sock in opened.sockets}
     try:
         if section.listen and not families & {socket.AF_INET, socket.AF_INET6}:
@@ -82,13 +78,12 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.soc
 
 
 def _usable(number: int) -> socket.socket | None:
-    """A socket that listens, or the kernel's messages about routes."""
+    """A socket that listens."""
     try:
         if not stat.S_ISSOCK(os.fstat(number).st_mode):
             return None
         sock = socket.socket(fileno=number)
-        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        if not listens and sock.family != socket.AF_NETLINK:
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.detach()
             return None
     except OSError:

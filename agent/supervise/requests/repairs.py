@@ -231,11 +231,7 @@ class Repairs:
         over = await self._begin(goal, facts, consent)
         await self._look_for(
             deadline,
-            lambda: (
-                over.is_set()
-                or _had_its_round(facts)
-                or (goal is Goal.WORKING_QR and _is_kept_away(facts))
-            ),
+            lambda: over.is_set() or (goal is Goal.WORKING_QR and _is_kept_away(facts)),
         )
         if facts.gone:
             raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
@@ -302,7 +298,7 @@ def _refuse_kept(facts: Facts) -> None:
     last, kept = facts.repair.last, facts.repair.kept
     if kept is None or last is None:
         return
-    if not last.over and (_is_kept_away(facts) or _had_its_round(facts)):
+    if not last.over and _is_kept_away(facts):
         goes_on = "The agent goes on with the steps that keep it"
         raise TryLater(f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}", code=kept.code)
     if last.ending is Ending.GAVE_UP:
@@ -312,12 +308,6 @@ def _refuse_kept(facts: Facts) -> None:
 def _is_kept_away(facts: Facts) -> bool:
     """WhatsApp is not reached, so no step of its repair can help it, and its pairing is kept."""
     return facts.repair.kept is not None and facts.repair.kept.code == WHATSAPP_AWAY
-
-
-def _had_its_round(facts: Facts) -> bool:
-    """The round that was asked for is over, and its repair goes on as the agent's own."""
-    last = facts.repair.last
-    return last is not None and not last.over and last.goal is Goal.HEAL
 
 
 def _repair_runs(facts: Facts) -> bool:
