@@ -37,9 +37,9 @@ CHECK_EVERY = 86400.0
 async def sweep_trash(registry: Registry, root: Path, settings: Settings) -> None:
     """Delete retired sessions whose days are over, and snapshots that belong to no
     session or are not whole."""
-    swept = boot_now()
+    swept = now = boot_now()
     while True:
-        now, days = boot_now(), settings.config.sessions.trash_days
+        days = settings.config.sessions.trash_days
         keep, passed = days * 86400, now - swept
         try:
             for name in await asyncio.to_thread(sweep, root, keep, passed):
@@ -53,6 +53,7 @@ async def sweep_trash(registry: Registry, root: Path, settings: Settings) -> Non
         except WaError as error:
             log.warning("%s", error)
         await asyncio.sleep(SWEEP_EVERY)
+        now = boot_now()
 
 
 async def check_database(store: Store, copy: Path) -> None:
