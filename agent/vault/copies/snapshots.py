@@ -239,8 +239,8 @@ def sweep_unfinished(shelf: Folder) -> list[str]:
 def sweep_snapshots(
     root: Path, known: Container[InstanceId], keep: float, passed: float
 ) -> list[str]:
-    """Remove snapshots of instances that sweeps saw gone for `keep` seconds. `passed`: seconds since
-    the last sweep; 0 = the first one of this agent, which removes unfinished snapshots."""
+    """Remove snapshots of instances that sweeps saw gone for `keep` seconds. `passed`: seconds
+    since the last sweep; 0 = the first one of this agent, which removes unfinished snapshots."""
     gone = []
     with open_own(root, SNAPSHOTS) as (_, own):
         ids = list(ids_in(own.names()))
