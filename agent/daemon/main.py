@@ -272,9 +272,7 @@ class Daemon:
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
-            written = await stop_in_order(
-                supervisor, server, state, leave=leave, hurry=self._signals.hurry
-            )
+            written = await stop_in_order(supervisor, server, state, leave=leave)
         return status if written else 1
 
     async def _take_over(self, supervisor: Supervisor, *, older: bool) -> None:
