@@ -1,4 +1,4 @@
-"""The orderly stop: what ends first, what is saved, what is closed. Each step is bounded in time."""
+"""The orderly stop: what ends first, what is saved, what is closed. Each step has its time."""
 
 import asyncio
 import logging
