@@ -32,7 +32,7 @@ _OPENINGS, _WITHIN = 3, 15.0
 """So many openings in so many seconds are those of two connections."""
 YOUNG = 60.0
 """Seconds for which an open session is looked at in each round."""
-_UNPAIRED = ("logout", "banned", "account_locked", "temporary_ban")
+_UNPAIRED = ("logout", "banned", "temporary_ban")
 _OLD_RESTART = (
     "Evolution API 1.8 ignores a restart of a connecting session; for an open one it opens a second"
     " connection, and the two replace each other endlessly"
@@ -337,7 +337,7 @@ class EvolutionSession:
         if self.renewing:
             return Claim(Status.INITIALIZING, raw="it is created again")
         if self.fight:
-            return self._with(Status.DISCONNECTED, "two_connections")
+            return self._with(Status.DISCONNECTED, "server_stuck")
         match self.live:
             case Live.OPEN:
                 claim = replace(self._with(Status.CONNECTED), paired=True, pairing_unknown=False)
@@ -379,7 +379,7 @@ class EvolutionSession:
         elif not self.calls.dialect.old and self.row and self.row.status == Live.CONNECTING:
             reason = "qr_idle"  # a code was shown, and then it closed without an end
         else:
-            reason = "connection_closed"
+            reason = "connection_lost"
         status = Status.QR_REQUIRED if reason == "qr_idle" else Status.DISCONNECTED
         return self._with(status, reason)
 

@@ -17,7 +17,6 @@ from agent.core.findings.memory import MemoryPolicy
 from agent.core.health.policy import HealthPolicy
 from agent.core.incidents import IncidentPolicy
 from agent.core.model import InstanceId
-from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.repair import RecoveryPolicy
 from agent.core.troubles.trouble import TroublesPolicy
@@ -67,11 +66,6 @@ class Config:
         """A proof of CONNECTED stays valid for three checks at least."""
         proof = max(self.health.proof_limit, 3 * self.health.interval)
         return replace(self.health, reconnect=self.reconnect, proof_limit=proof)
-
-    @cached_property
-    def incident_policy(self) -> IncidentPolicy:
-        first, longest = self.reconnect.bounds(reason_of("client_outdated"))
-        return replace(self.incident, probe_first=first, probe_longest=longest)
 
     @cached_property
     def crypto_patterns(self) -> tuple[CryptoPattern, ...]:

@@ -11,7 +11,6 @@ import tomli_w
 from agent.config.config import Config, Declaration
 from agent.config.declaration import hide_secrets
 from agent.config.tables import all_tables, rows_of
-from agent.core.reconnect import show_reasons
 from agent.core.setting import Setting, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
 
@@ -81,8 +80,6 @@ def _range(mark: Setting) -> str:
 
 
 def _line(name: str, value: Any) -> str:
-    if name == "reasons" and isinstance(value, tuple):
-        return f"{name} = {show_reasons(value)}"
     if isinstance(value, tuple):
         # tomli_w writes a list over several lines, which a comment cannot hold.
         return f"{name} = [{', '.join(_line('x', its).removeprefix('x = ') for its in value)}]"

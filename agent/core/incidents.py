@@ -45,7 +45,7 @@ class IncidentPolicy:
 
 
 LOST = "connection_lost"
-OUTAGE_CODES = frozenset({LOST, "connection_closed", "service_unavailable", "unreachable"})
+OUTAGE_CODES = frozenset({LOST, "service_unavailable", "unreachable"})
 """Several words for one dead network."""
 
 # Failures of each instance alone, however many there are: a canary would prove nothing about the
@@ -94,7 +94,7 @@ class Incident:
 
     @property
     def wait_reason(self) -> str:
-        """The word for Observation.wait_reason."""
+        """The word for Session.wait."""
         return "network_down" if self.is_outage else "incident"
 
     @property

@@ -4,66 +4,13 @@ Stored times are wall times, so a wait must survive a clock that jumps: no wait 
 policy says, whatever the stored times claim.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from agent.core.breaker import Breaker, BreakerPolicy, breaker_of, remaining, with_breaker
 from agent.core.model import Claim, ConnectionStatus, SessionRecord
-from agent.core.reasons import NETWORK_CODES, REASONS, UNREACHABLE, Permanence, Reason, reason_of
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
 from agent.core.setting import setting
 from agent.core.words import UNREACHED
-
-# [reconnect.reasons]: delays of single reasons, read from the settings and shown as TOML.
-
-
-LONGEST = 30 * 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class ReasonDelay:
-    """Delays that the settings give instead of a reason's own; None = the reason's. Seconds."""
-
-    code: str
-    base: float | None = None
-    max: float | None = None
-
-
-def read_reasons(table: Any) -> tuple[ReasonDelay, ...]:
-    """From `code = {base = 1.0, max = 300.0}`, either optional. ValueError names the fault."""
-    if not isinstance(table, Mapping):
-        raise ValueError("it must be a table: [reconnect.reasons]")  # noqa: TRY004 - a setting's
-    return tuple(_read(str(code), row) for code, row in table.items())
-
-
-def show_reasons(reasons: tuple[ReasonDelay, ...]) -> str:
-    rows = []
-    for reason in reasons:
-        parts = {"base": reason.base, "max": reason.max}
-        row = ", ".join(f"{name} = {value!r}" for name, value in parts.items() if value is not None)
-        rows.append(f"{reason.code} = {{{row}}}")
-    return f"{{{', '.join(rows)}}}"
-
-
-def _read(code: str, table: Any) -> ReasonDelay:
-    row = REASONS.get(code)
-    if row is None or row.hopeless:
-        cause = "there is no such reason" if row is None else "the agent never retries after it"
-        raise ValueError(f"{code[:60]!r}: {cause}; `wa-agent reasons` lists them")
-    if not isinstance(table, Mapping) or not table or not set(table) <= {"base", "max"}:
-        raise ValueError(f"{code} must be like {{base = 1.0, max = 300.0}}")
-    for name, value in table.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 <= value <= LONGEST:
-            raise ValueError(
-                f"{name} of {code} must be 0 to {LONGEST:g} seconds, not {value!r:.40}"
-            )
-    base, longest = (None if (v := table.get(n)) is None else float(v) for n in ("base", "max"))
-    if base is not None and longest is not None and base > longest:
-        raise ValueError(f"base of {code} is above its max")
-    return ReasonDelay(code, base, longest)
-
 
 LOCAL_LONGEST = 60.0
 """Seconds that a pause may reach whose cause is on this machine."""
@@ -90,12 +37,6 @@ class ReconnectPolicy:
         5, "failures in a row, with the address reachable, that open the circuit", low=1
     )
     breaker_pause: float = setting(600.0, "seconds until an open circuit allows one trial", low=1)
-    reasons: tuple[ReasonDelay, ...] = setting(
-        (),
-        "delays of single reasons (`wa-agent reasons`), also as a table of its own:"
-        " [reconnect.reasons] conflict = {base = 60.0, max = 600.0}",
-        parse=read_reasons,
-    )
 
     @property
     def breaker(self) -> BreakerPolicy:
@@ -103,14 +44,9 @@ class ReconnectPolicy:
 
     def bounds(self, reason: Reason) -> tuple[float, float]:
         """First and longest delay for this reason."""
-        delays = (delay for delay in self.reasons if delay.code == reason.code)
-        own = next(delays, ReasonDelay(reason.code))
-        base = reason.base if own.base is None else own.base
-        longest = reason.max if own.max is None else own.max
-        # A base above the usual longest is meant as the longest too.
         usual = min(self.max, LOCAL_LONGEST) if reason.local else self.max
-        longest = max(own.base or 0.0, usual if longest is None else longest)
-        return self.base if base is None else base, longest
+        base = self.base if reason.base is None else reason.base
+        return base, usual if reason.max is None else reason.max
 
 
 def reconnect_delay(
@@ -132,9 +68,6 @@ def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: flo
             return base
         # A reason without delay gets one from the second time on: no storm.
         return reconnect_delay(tries, policy, base or policy.base, longest, jitter01)
-    if base == reason.base and reason.steps:
-        step = reason.steps[tries] if tries < len(reason.steps) else longest
-        return min(step, longest) + policy.jitter * jitter01
     return reconnect_delay(tries, policy, base, longest, jitter01)
 
 
@@ -148,7 +81,7 @@ def longest_wait(reason: Reason, policy: ReconnectPolicy) -> float:
 def not_before(
     record: SessionRecord, policy: ReconnectPolicy, now: float, now_wall: float
 ) -> float:
-    """`record.not_before_wall` on the boot clock, for Observation.not_before."""
+    """`record.not_before_wall` on the boot clock, for Session.not_before."""
     longest = longest_wait(reason_of(record.reason), policy)
     return now + remaining(record.not_before_wall, now_wall, longest)
 
@@ -196,7 +129,7 @@ def after_drop(
         strikes=strikes,
         not_before_wall=now_wall + wait,
     )
-    if reason.counts_as_failure and not reason.local and ours:
+    if reason.counts_as_failure and ours:
         record = with_breaker(record, breaker_of(record).after_failure(now_wall, policy.breaker))
     return record
 

@@ -26,8 +26,6 @@ class Setting:
     """True for a value that no listing and no error may show."""
     credentials: bool = False
     """True for a URL that may carry a password."""
-    parse: Callable[[Any], Any] | None = None
-    """Reads a value that is no plain type; ValueError names the fault."""
     check: Callable[[Any], str] | None = None
     """The fault of a value that has the right type; "" = it can be used."""
 
@@ -54,8 +52,6 @@ def settings_of(policy: Any) -> list[tuple[Field[Any], Setting]]:
 
 def read_value(value: Any, default: Any, mark: Setting) -> Any:
     """The value in the type of its default; ValueError names the fault. bool is not a number."""
-    if mark.parse is not None:
-        return mark.parse(value)
     shown = f"{value!r:.80}" if not (mark.secret or mark.credentials) else HIDDEN
     if default is None or isinstance(default, bool):
         good, wanted = isinstance(value, bool), "true or false"

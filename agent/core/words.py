@@ -71,9 +71,7 @@ OTHER_ACCOUNT = "other_account"
 """The reason code of a session on a backend that is another account's by now."""
 NOT_TOLD = "not_told"
 """The reason code of one whose program runs and tells nothing of its session."""
-UNPAIRING = frozenset(
-    {"logout", "account_locked", "tos_block", "banned", "remote_missing", "renewal_unfinished"}
-)
+UNPAIRING = frozenset({"logout", "banned", "remote_missing", "renewal_unfinished"})
 """The reason codes after which WhatsApp no longer knows the pairing (`unpairs` in the table)."""
 
 

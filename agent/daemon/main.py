@@ -286,7 +286,6 @@ class Daemon:
         for id in await line_up(registry, supervisor.seats, supervisor.gate):
             self._wakes.wake(id)
         await supervisor.handover.take_over()
-        supervisor.figures.repairs_before = supervisor.ladder.statistics
         supervisor.figures.expect(registry.facts)
 
     async def _end_when_asked(self) -> None:

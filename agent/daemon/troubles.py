@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from agent.clock import boot_now
 from agent.core.health.wanted import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.session import Session
 from agent.core.troubles.table import TABLE, counted_of
 from agent.core.troubles.trouble import (
     SETTLE,
@@ -24,7 +25,7 @@ from agent.core.troubles.trouble import (
     Windows,
     look,
 )
-from agent.core.view import AgentStatus, InstanceView
+from agent.core.view import AgentStatus
 from agent.errors import StoreError
 from agent.log import bound
 from agent.messages.reader import Reader
@@ -45,7 +46,7 @@ ROW = "troubles"
 @dataclass(slots=True)
 class Troubles:
     settings: Settings
-    views: Callable[[], Mapping[InstanceId, InstanceView]]
+    views: Callable[[], Mapping[InstanceId, Session]]
     status: Callable[[], AgentStatus]
     exporter: Exporter
     store: Store
@@ -55,7 +56,7 @@ class Troubles:
     """Unix time of the oldest event that waits for a webhook."""
     _present: Mapping[Key, Trouble] = field(init=False, default_factory=dict)
     _windows: Windows = field(init=False, default_factory=Windows)
-    _counted: dict[str, tuple[InstanceView, Counted]] = field(init=False, default_factory=dict)
+    _counted: dict[str, tuple[Session, Counted]] = field(init=False, default_factory=dict)
 
     def present(self) -> Collection[Trouble]:
         """Those that have begun."""
@@ -140,7 +141,7 @@ class Troubles:
             outbox_lost=self.sending.lost,
         )
 
-    def _count(self, wanted: Mapping[str, InstanceView]) -> None:
+    def _count(self, wanted: Mapping[str, Session]) -> None:
         """A view that did not change is the same object, and counts what it did."""
         before = self._counted
         self._counted = {

@@ -7,7 +7,7 @@ WHATSAPP_CODES: Mapping[int, str] = {
     400: "unknown",
     401: "logout",
     402: "temporary_ban",
-    403: "account_locked",
+    403: "banned",
     405: "client_outdated",
     406: "banned",
     408: "connection_lost",
@@ -17,7 +17,7 @@ WHATSAPP_CODES: Mapping[int, str] = {
     414: "logout",
     415: "unknown",
     418: "unknown",
-    428: "connection_closed",
+    428: "connection_lost",
     440: "conflict",
     463: "restricted",
     500: "bad_session",
@@ -32,8 +32,8 @@ WEB_WORDS: Mapping[str, str] = {
     "CONFLICT": "conflict",
     "DEPRECATED_VERSION": "client_outdated",
     "PROXYBLOCK": "proxy_block",
-    "SMB_TOS_BLOCK": "tos_block",
-    "TOS_BLOCK": "tos_block",
+    "SMB_TOS_BLOCK": "banned",
+    "TOS_BLOCK": "banned",
     "TIMEOUT": "connection_lost",
     "OFFLINE": "connection_lost",
     "DISCONNECTED": "connection_lost",
@@ -52,7 +52,7 @@ WEB_WORDS: Mapping[str, str] = {
     "browser_gone": "page_crashed",
     # logout reasons that are not a plain logout
     "client_version_outdated": "client_outdated",
-    "account_locked": "account_locked",
+    "account_locked": "banned",
 }
 
 WEB_LOGOUT_REASONS = frozenset(
@@ -84,7 +84,7 @@ WEB_LOGOUT_REASONS = frozenset(
 def baileys_reason(code: int | None, text: str = "") -> str:
     """Baileys' statusCode; None (a plain Error) is a closed connection."""
     if code is None:
-        return "connection_closed"
+        return "connection_lost"
     if code == 408 and "QR refs" in text:
         return "qr_idle"
     return WHATSAPP_CODES.get(code, "unknown")

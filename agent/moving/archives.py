@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 
 from agent.core.findings.first_messages import FirstMessages, stored
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionFiles, SessionRecord
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
 from agent.supervise.assemble import Supervisor
@@ -71,7 +71,7 @@ class Archives:
         id: InstanceId | None = None,
         replace: bool = False,
         enable: bool = False,
-    ) -> tuple[InstanceView, str, str]:
+    ) -> tuple[Session, str, str]:
         """What came in, the archive's SHA-256, and the name in the trash of what it replaced.
         Refused where the id exists, unless `replace` retires the old session."""
         async with self._received(pieces) as (file, sha256):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent import VERSION
 from agent.clock import boot_now
-from agent.core.figures import RepairStatistics
+from agent.core.admission import Queues
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import CHECKS, AgentStatus, CheckTime
 from agent.host.base import Host
@@ -17,7 +17,6 @@ from agent.link.client import RULES, LinkStats
 from agent.store.connect import TROUBLES
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Queues
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop
 from agent.supervise.passes.repair import Ladder
@@ -55,8 +54,6 @@ class StatusFigures:
     settings: Settings
     checks: CheckTimes
     queues: Queues
-    repairs_before: RepairStatistics = field(init=False, default_factory=RepairStatistics)
-    """What an agent that was killed had counted: part of the statistics, not of /metrics."""
     _started_wall: float = field(init=False, default_factory=time.time)
     _lag: float = field(init=False, default=0.0)
     _to_restore: int = field(init=False, default=0)
@@ -105,7 +102,6 @@ class StatusFigures:
                 if incident.code
             },
             repairs=self.ladder.statistics,
-            repairs_before=self.repairs_before,
             durations=self.registry.durations,
             waiting_starts=self.queues.waiting,
             db_bytes=_size_of(self.store.path),

@@ -38,7 +38,6 @@ from agent.supervise.requests.set_up import SettingUp
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
-from agent.supervise.views import ViewSources
 
 PASSES_AT_ONCE = 256
 CHECKS_AT_ONCE = 64
@@ -80,16 +79,15 @@ class Supervisor:
         )
         self.reaching = Reaching(
             session_root=root,
-            boot_id=host.boot_id,
             wake=wake,
             told=self._take_news,
         )
         self.incidents = Incidents(
-            lambda: settings.config.incident_policy,
+            lambda: settings.config.incident,
             self._facts,
             wake,
             self._notes.write,
-            wanted=lambda its: its.desired(boot).should_run,
+            wanted=lambda its: its.desired.should_run,
             out_of_reach=self.reaching.away,
             way_out=lambda its: its.proxy if its.instance.backend else self.reaching.way_out(its),
             reconnect=lambda: settings.config.reconnect,
@@ -103,10 +101,7 @@ class Supervisor:
         )
 
         # The sessions, where they run, and the copies of their files.
-        sources = ViewSources(
-            host, self.gate, settings, self.incidents.has, self.backends.server_version
-        )
-        self.registry = registry = Registry(store, sources, root, self._facts)
+        self.registry = registry = Registry(store, self.gate, root, self._facts, boot=boot)
         self.view, self.views = registry.view, registry.views
         registry.of_wings = worker_settings(config)
         registry.declared = lambda its: declared_for(settings.config, its)
@@ -200,7 +195,6 @@ class Supervisor:
         self.orders = Orders(registry, self.seats, self.gate, self.asking, wake)
         self.repairs = Repairs(
             registry=registry,
-            host=host,
             ladder=self.ladder,
             incidents=self.incidents,
             checking=self.checking,
@@ -223,7 +217,6 @@ class Supervisor:
         self.setting_up = SettingUp(
             repairs=self.repairs,
             registry=registry,
-            host=host,
             asking=self.asking,
             create=self.creation.create,
             enable=self.orders.enable,

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now
-from agent.core.admission import ASK_AGAIN, LoginBudget, StartPolicy, StartQueue
+from agent.core.admission import ASK_AGAIN, Queues
 from agent.core.findings.memory import lacks_room
 from agent.core.model import InstanceId
 from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAITS_TURN
 from agent.core.phases import is_light
 from agent.core.reasons import UNREACHABLE
 from agent.core.reconcile import ActionKind, Plan
+from agent.core.session import NO_WAIT, Wait
 from agent.core.words import NOT_TOLD
-from agent.supervise.facts import NO_WAIT, Facts, Wait
+from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
 from agent.supervise.reach import Reaching
 from agent.supervise.settings import Settings
@@ -27,80 +28,6 @@ from agent.supervise.settings import Settings
 MEMORY_FULL = "memory_full"
 RETRY_HELD = 5.0
 """Seconds until a session asks again while another one is the circuit's trial."""
-
-
-class Queues:
-    """One queue for this machine's sessions, and one per backend: many sessions never come back in
-    one burst. All share the machine's budget of logins."""
-
-    def __init__(
-        self,
-        local: Callable[[], StartPolicy],
-        remote: Callable[[], StartPolicy],
-        *,
-        wake: Callable[[InstanceId], None],
-        idle: Callable[[], bool],
-        jitter: Callable[[], float],
-    ) -> None:
-        self._remote, self._wake, self._idle, self._jitter = remote, wake, idle, jitter
-        self._budget = LoginBudget(local)
-        self._queues = {"": StartQueue(local, self._budget, idle=idle, jitter=jitter)}
-        self._lane_of: dict[InstanceId, str] = {}
-
-    def ask(
-        self, instance: InstanceId, now: float, *, reconnects: bool = False, lane: str = ""
-    ) -> float | None:
-        """None: go now, and call `settled` when its try has ended. A time: ask again then."""
-        if lane and lane not in self._queues:
-            self._queues[lane] = StartQueue(
-                self._remote, self._budget, idle=self._idle, jitter=self._jitter
-            )
-        if lane:
-            self._lane_of[instance] = lane
-        queue = self._queues[lane]
-        waits = instance not in queue.under_way
-        # On a backend neither begins a process here.
-        again = queue.ask(instance, now, reconnects=reconnects and not lane)
-        if waits and again is None:
-            self._wake_next(queue)
-        return again
-
-    @property
-    def waiting(self) -> int:
-        return sum(queue.waiting for queue in self._queues.values())
-
-    def no_login(self, now: float) -> None:
-        """The session was connected already: its turn cost no login."""
-        self._budget.give_back(now)
-
-    def before(self, instance: InstanceId) -> int | None:
-        """How many go before it; None: it waits for no turn."""
-        return self._of(instance).before(instance)
-
-    def settled(self, instance: InstanceId) -> None:
-        if (queue := self._of(instance)).settled(instance):
-            self._wake_next(queue)
-
-    def is_light(self, instance: InstanceId) -> None:
-        if (queue := self._of(instance)).is_light(instance):
-            self._wake_next(queue)
-
-    def leave(self, instance: InstanceId, now: float) -> None:
-        if (queue := self._of(instance)).leave(instance, now):
-            self._wake_next(queue)
-
-    def withdraw(self, instance: InstanceId) -> None:
-        """The instance was deleted: neither under way nor waiting."""
-        self.settled(instance)
-        self.leave(instance, float("inf"))
-        self._lane_of.pop(instance, None)
-
-    def _of(self, instance: InstanceId) -> StartQueue:
-        return self._queues[self._lane_of.get(instance, "")]
-
-    def _wake_next(self, queue: StartQueue) -> None:
-        for instance in queue.first:
-            self._wake(instance)
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)

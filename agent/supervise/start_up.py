@@ -12,7 +12,6 @@ from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
 from agent.config.tables import shared_sessions, worker_settings
-from agent.core.admission import Candidate, restore_order
 from agent.core.model import (
     Category,
     ConnectionStatus,
@@ -30,7 +29,7 @@ from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
-from agent.supervise.registry import Registry, identity_of, says_the_same
+from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
@@ -114,8 +113,6 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             await _follow_folder(registry, facts, folder.identity)
         else:
             facts.saved.identity = folder.identity
-            # Written by an earlier version, or cut off: the first pass writes the row's content.
-            facts.saved.identity_behind = not says_the_same(folder.identity, identity_of(facts))
 
 
 async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) -> None:
@@ -138,8 +135,7 @@ async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) 
     record = replace(identity.record, status_since_wall=time.time())
     said = JournalEntry("created", sentence, instance=folder.id, wall=time.time())
     await store.add(identity.instance, record, said)
-    saved = registry.add(identity.instance, record).saved
-    saved.identity, saved.identity_behind = folder.identity, folder.identity is None
+    registry.add(identity.instance, record).saved.identity = folder.identity
 
 
 async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
@@ -217,7 +213,7 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
 async def _mark_reconnecting(
     registry: Registry, facts: Facts, host: Seats, running: Collection[InstanceId]
 ) -> None:
-    waits_for_start = facts.desired(host.boot_id()).should_run and facts.id not in running
+    waits_for_start = facts.desired.should_run and facts.id not in running
     if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
         facts.record = replace(
             facts.record,
@@ -231,14 +227,12 @@ async def _mark_reconnecting(
 
 def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> list[InstanceId]:
     """First what runs (adopting costs nothing), then the rest by last activity."""
-    return restore_order(
-        Candidate(
-            facts.id,
-            priority=1 if facts.id in running else 0,
-            active_wall=facts.record.status_since_wall if facts.record.paired else 0.0,
-        )
-        for facts in all_facts
-    )
+
+    def place(facts: Facts) -> tuple[bool, float, str]:
+        active_wall = facts.record.status_since_wall if facts.record.paired else 0.0
+        return facts.id not in running, -active_wall, facts.id
+
+    return [facts.id for facts in sorted(all_facts, key=place)]
 
 
 # A running agent takes on the settings that were read again.

@@ -110,7 +110,7 @@ async def test_an_end_that_1_8_does_not_tell_is_seen_at_the_code_after_it(watch:
     one.logins = 1
     await at.until_it_says("CONNECTED", AT_ONCE)
     one.end(401)
-    await at.until_it_says("DISCONNECTED connection_closed", 60)
+    await at.until_it_says("DISCONNECTED connection_lost", 60)
     assert not at.claim().paired
     await at.do("connect")
     await at.until_it_says(f"{SCAN} logout", AT_ONCE)
@@ -197,7 +197,7 @@ async def test_two_connections_of_one_session_are_found(watch: Watch) -> None:
     await at.until_it_says("CONNECTED", AT_ONCE)
     one.storms = True
     one.connect()
-    await at.until_it_says("DISCONNECTED two_connections", 120)
+    await at.until_it_says("DISCONNECTED server_stuck", 120)
 
 
 async def test_a_list_that_contradicts_the_state_is_told(watch: Watch) -> None:
@@ -243,7 +243,7 @@ async def test_a_paired_session_in_close_is_left_to_its_server(watch: Watch, ver
 async def test_a_paired_session_that_its_server_left_closed_is_logged_in(watch: Watch) -> None:
     at = await watch()
     await paired_and_closed(at)
-    await at.until_it_says("DISCONNECTED connection_closed", 200)
+    await at.until_it_says("DISCONNECTED connection_lost", 200)
     await at.do("connect")
     await at.until_it_says("CONNECTED", AT_ONCE)
     assert at.asked(CONNECT) == 1

@@ -16,7 +16,6 @@ from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.config.load import NAMED, changes_that_need_restart, find_lines, load_config
 from agent.config.render import FIRST, render_config, without_secrets
 from agent.core.findings.memory import memory_budget
-from agent.core.reconnect import ReasonDelay
 from agent.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
@@ -471,30 +470,3 @@ def test_any_bytes_give_a_config_or_a_named_error(tmp_path_factory, raw):
         load_config(path, {})
     except ConfigError as error:
         assert str(path) in str(error)
-
-
-def test_single_reasons_get_their_own_delays_and_keep_them_when_written_again(load):
-    config = load(
-        "[reconnect.reasons]\nconflict = {base = 60, max = 600}\nclient_outdated = {base = 7200}\n"
-    )
-    own = (ReasonDelay("conflict", 60.0, 600.0), ReasonDelay("client_outdated", 7200.0))
-    assert config.reconnect.reasons == own
-    assert config.incident_policy.probe_first == config.incident_policy.probe_longest == 7200.0
-    assert load(render_config(config)) == config
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("reasons = {nonsense = {base = 1}}", "'nonsense': there is no such reason"),
-        ("reasons = {banned = {base = 1}}", "'banned': the agent never retries after it"),
-        ("reasons = {conflict = {first = 3}}", "conflict must be like"),
-        ("reasons = {conflict = {base = nan}}", "base of conflict must be 0 to"),
-        ("reasons = {conflict = {base = 9, max = 3}}", "base of conflict is above its max"),
-    ],
-)
-def test_delays_that_cannot_be_are_refused(load, text, why):
-    with pytest.raises(ConfigError) as caught:
-        load(f"[reconnect]\n{text}\n")
-    assert "reconnect.reasons" in str(caught.value)
-    assert why in str(caught.value)

@@ -14,7 +14,7 @@ from agent.engines.reason_codes import (
 )
 
 
-@pytest.mark.parametrize("code", ["logout", "tos_block", "banned", "account_locked"])
+@pytest.mark.parametrize("code", ["logout", "banned"])
 def test_final_reasons_are_final(code):
     assert reason_of(code).permanence is Permanence.NEVER
     assert reason_of(code).hopeless
@@ -29,17 +29,17 @@ def test_every_word_of_every_engine_leads_into_the_table():
     [
         pytest.param(baileys_reason(401), "logout", id="401"),
         pytest.param(baileys_reason(402), "temporary_ban", id="402"),
-        pytest.param(baileys_reason(403), "account_locked", id="403"),
+        pytest.param(baileys_reason(403), "banned", id="403"),
         pytest.param(baileys_reason(405), "client_outdated", id="405"),
         pytest.param(baileys_reason(408, "QR refs attempts ended"), "qr_idle", id="408 of a QR"),
-        pytest.param(baileys_reason(None), "connection_closed", id="plain Error"),
+        pytest.param(baileys_reason(None), "connection_lost", id="plain Error"),
         pytest.param(baileys_reason(599), "unknown", id="an unknown number"),
         pytest.param(
             evolution_reason(428, "QR code limit reached, please login again"), "qr_idle", id="evo"
         ),
         pytest.param(web_reason("primary_identity_key_change"), "logout", id="logout reason"),
         pytest.param(web_reason("lid_migration_failed"), "logout", id="logout family"),
-        pytest.param(web_reason("account_locked"), "account_locked", id="locked is no logout"),
+        pytest.param(web_reason("account_locked"), "banned", id="locked is no logout"),
     ],
 )
 def test_engines_words(got, code):

@@ -35,9 +35,8 @@ codes = st.sampled_from([*REASONS, "never heard of"])
         pytest.param("unknown", [2, 3, 4.5, 6.75], id="default"),
         pytest.param("conflict", [30, 45, 67.5], id="conflict"),
         pytest.param("restart_required", [0, 3, 4.5], id="at once, then like any other"),
-        pytest.param("client_outdated", [120, 300, 900, 900], id="2, 5, then 15 minutes"),
+        pytest.param("client_outdated", [120, 180, 270, 405, 607.5, 900, 900], id="15 minutes"),
         pytest.param("worker_failed", [10, 15, 22.5, 33.75, 50.625, 60, 60], id="a minute at most"),
-        pytest.param("browser_unsupported", [10, 30, 60, 300, 900, 1800, 1800], id="one look"),
     ],
 )
 def test_every_reason_has_its_delays(code, delays):

@@ -31,8 +31,8 @@ from agent.core.recovery.ladder import (
     resume_repair,
     wants_repair,
 )
+from agent.core.recovery.pairing import Case
 from agent.core.recovery.repair import (
-    Case,
     Circumstances,
     Consent,
     Ending,
@@ -46,8 +46,9 @@ from agent.core.recovery.repair import (
     read_repair,
     stored,
 )
-from agent.core.recovery.steps import MOST_ACTS, after_action, put_off_ending, step_repair
+from agent.core.recovery.steps import MOST_ACTS, after_action, step_repair
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
+from tests.sessions import changed
 
 K = RecoveryKind
 S = ConnectionStatus
@@ -109,7 +110,7 @@ def run(
             wall = action.not_before_wall
             plan = plan_actions(observation, case.verdict, HEALTH, NOW, repair=repair)
             if plan is not None and plan.actions == (ActionKind.STOP,):
-                observation = without_worker(files=observation.files)
+                observation = without_worker(files=observation.folder.files)
             continue
         done.append(action.kind)
         wall += 1
@@ -225,35 +226,35 @@ def once(steps):
             SUSPECT,
             {"circumstances": SNAPSHOT},
             [K.RESTART, K.BACK_UP, K.RESTORE],
-            Ending.NEEDS_SCAN,
+            Ending.GAVE_UP,
             id="suspect over a whole store",
         ),
         pytest.param(
             SUSPECT,
             {},
-            [K.RESTART, K.BACK_UP],
-            Ending.NEEDS_SCAN,
-            id="suspect without a snapshot: its store is kept as evidence",
+            [K.RESTART],
+            Ending.GAVE_UP,
+            id="suspect without a snapshot: a person decides",
         ),
         pytest.param(
             SUSPECT,
             {"goal": Goal.WORKING_QR},
             [K.RESTART, K.BACK_UP, K.CLEANUP],
-            Ending.NEEDS_SCAN,
+            Ending.GAVE_UP,
             id="suspect, and a person asks for a QR",
         ),
         pytest.param(
             LOST,
             {"circumstances": SNAPSHOT},
             [K.BACK_UP, K.RESTORE],
-            Ending.NEEDS_SCAN,
+            Ending.GAVE_UP,
             id="an empty store is never started on",
         ),
         pytest.param(
             LOST,
             {},
-            [K.BACK_UP],
-            Ending.NEEDS_SCAN,
+            [],
+            Ending.GAVE_UP,
             id="an empty store without a snapshot",
         ),
         pytest.param(ZOMBIE, {"goal": Goal.RECOVER}, [K.RESTART], Ending.GAVE_UP, id="asked"),
@@ -447,62 +448,6 @@ def test_a_suspect_is_stopped_and_looked_at_before_anything_is_tried():
         assert plan_actions(stopped, case.verdict, HEALTH, NOW, repair=repair) is None
 
 
-def test_a_lost_store_is_given_its_time_to_come_back_before_a_pairing_is_given_up():
-    repair = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL)
-    waits, action = step_repair(case_of(LOST, Circumstances(), POLICY, WALL + 1), repair)
-    assert (action.kind, action.not_before_wall) == (K.WAIT, WALL + POLICY.suspect_settle)
-    back = without_worker(files=SessionFiles.WHOLE)
-    case = case_of(back, Circumstances(), POLICY, WALL + 2)
-    assert step_repair(case, waits)[1].kind is K.RESTART, "its disk was mounted late"
-    late = case_of(LOST, Circumstances(), POLICY, WALL + POLICY.suspect_settle)
-    assert step_repair(late, waits)[1].kind is K.BACK_UP
-    recovering = join_repair(waits, Goal.RECOVER)
-    case = case_of(LOST, Circumstances(), POLICY, WALL + 2)
-    assert step_repair(case, recovering)[1].kind is K.WAIT, "what was asked for keeps the pairing"
-    asked = join_repair(waits, Goal.WORKING_QR)
-    now = case_of(LOST, Circumstances(), POLICY, WALL + 2)
-    assert step_repair(now, asked)[1].kind is K.BACK_UP, "a person need not wait"
-
-
-def test_while_many_come_up_unpaired_no_pairing_is_given_up():
-    repair = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL)
-    for canary in (False, True):
-        for wall in (WALL, WALL + 1e6):
-            around = Circumstances(well=False, canary=canary)
-            held, action = step_repair(case_of(LOST, around, POLICY, wall), repair)
-            assert (action.kind, held.over, held.acts) == (K.WAIT, False, 0)
-    over = case_of(LOST, Circumstances(), POLICY, WALL + 1e6)
-    assert step_repair(over, held)[1].kind is K.BACK_UP
-
-
-def test_a_suspect_whose_end_was_cut_short_is_ended_whatever_it_shows_meanwhile():
-    repair = replace(begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL), backup="kept")
-    for observation in (
-        without_worker(record=NEW),
-        seen(record=NEW, claim=said(S.QR_REQUIRED), files=SessionFiles.UNPAIRED),
-    ):
-        ended, _ = step_repair(case_of(observation, SNAPSHOT, POLICY, WALL), repair)
-        assert ended.ending is Ending.NEEDS_SCAN
-    paired = seen(files=SessionFiles.UNPAIRED)
-    ended, _ = step_repair(case_of(paired, SNAPSHOT, POLICY, WALL), repair)
-    assert ended.ending is Ending.NO_STEP, "another request was quicker"
-    held = replace(SNAPSHOT, well=False)
-    put_off = put_off_ending(repair, POLICY, WALL)
-    case = case_of(without_worker(record=NEW), held, POLICY, WALL)
-    assert step_repair(case, put_off)[1].kind is K.WAIT
-    case = replace(case, now_wall=put_off.not_before_wall)
-    assert step_repair(case, put_off)[0].ending is Ending.NEEDS_SCAN
-
-
-def test_an_end_that_cannot_be_done_is_tried_again_at_least_every_minute():
-    repair, waits = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL), []
-    for _ in range(10):
-        repair = put_off_ending(repair, POLICY, WALL)
-        waits.append(repair.not_before_wall - WALL)
-    assert waits == sorted(waits)
-    assert (waits[0], waits[-1]) == (POLICY.first_delay, 60)
-
-
 def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
     """After a restart of the agent no session has been counted yet, and a connect comes first."""
     there = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
@@ -512,7 +457,7 @@ def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
     repair, action = step_repair(case_of(one_peer, PEERS, POLICY, WALL), repair)
     assert action.kind is K.REGENERATE_KEYS
     repair = resume_repair(repair, WALL)
-    down = seen(claim=said(S.DISCONNECTED, reason="connection_closed"))
+    down = seen(claim=said(S.DISCONNECTED, reason="connection_lost"))
     repair, action = step_repair(
         case_of(replace(down, instance=there), Circumstances(), POLICY, WALL), repair
     )
@@ -559,7 +504,7 @@ def test_a_cleanup_that_shows_a_qr_has_cleaned():
     ("observation", "ending"),
     [
         pytest.param(seen(), Ending.NO_STEP, id="well again"),
-        pytest.param(replace(ZOMBIE, desired=OFF), Ending.NOT_WANTED, id="disabled meanwhile"),
+        pytest.param(changed(ZOMBIE, desired=OFF), Ending.NOT_WANTED, id="disabled meanwhile"),
         pytest.param(
             seen(claim=said(S.DISCONNECTED, reason="banned")), Ending.NEEDS_PERSON, id="banned"
         ),
@@ -670,7 +615,7 @@ def test_a_second_request_joins_and_widens():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     waiting = replace(repair, not_before_wall=WALL + 1000)
     joined = join_repair(waiting, Goal.WORKING_QR)
-    assert (joined.goal, joined.joined, joined.not_before_wall) == (Goal.WORKING_QR, 1, 0)
+    assert (joined.goal, joined.not_before_wall) == (Goal.WORKING_QR, 0)
     assert join_repair(joined, Goal.RECOVER).goal is Goal.WORKING_QR
     assert join_repair(waiting, Goal.HEAL).not_before_wall == WALL + 1000
 
@@ -695,7 +640,6 @@ def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
         pytest.param(Ending.GAVE_UP, 3600, False, id="gave up an hour ago"),
         pytest.param(Ending.GAVE_UP, 21600, True, id="gave up long ago"),
         pytest.param(Ending.NEEDS_PERSON, 99999, False, id="waits for a person"),
-        pytest.param(Ending.NEEDS_SCAN, 1, True, id="it was paired again and broke again"),
     ],
 )
 def test_when_the_agent_begins_a_repair(last, after, wanted):
@@ -798,7 +742,7 @@ def test_the_ladder_ends_after_any_events_and_destroys_nothing_unsaved(
     wall, acts, backed_up = WALL, 0, False
     for number in range(600):
         observation, around, ok, later = world[number % len(world)]
-        observation = replace(observation, desired=Desired(True))
+        observation = changed(observation, desired=Desired(True))
         case = case_of(observation, around, policy, wall)
         assert step_repair(case, repair) == step_repair(case, repair)
         before = repair
@@ -872,9 +816,9 @@ def test_the_agent_ends_a_live_pairing_after_calm_rounds_only(sick, goal, life, 
             repair = after_action(repair, action.kind, True, policy, wall, backup="kept")
 
 
-@given(observations, st.sampled_from(["logout", "tos_block", "banned"]), circumstances)
+@given(observations, st.sampled_from(["logout", "banned"]), circumstances)
 def test_no_repair_of_its_own_touches_what_whatsapp_ended(observation, code, around):
-    ended = replace(
+    ended = changed(
         observation,
         desired=Desired(True),
         claim=said(S.DISCONNECTED, reason=code),
@@ -907,8 +851,8 @@ def test_f51_a_clock_that_jumps_never_makes_a_repair_wait_longer_than_its_policy
 
 @given(observations, st.sampled_from(Goal), circumstances)
 def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal, around):
-    paired = replace(observation, record=replace(observation.record, paired=True, reason=""))
-    paired = replace(
+    paired = changed(observation, record=replace(observation.record, paired=True, reason=""))
+    paired = changed(
         paired, claim=None, desired=Desired(True), unit=replace(paired.unit, state=UnitState.ACTIVE)
     )
     repair = begin_repair(judge_health(paired, HEALTH, NOW), goal, WALL)
@@ -916,7 +860,7 @@ def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal
     _, action = step_repair(case_of(paired, around, POLICY, WALL), repair)
     if action.kind in UNPAIRING:
         # Nor is a pairing live whose files cannot be read and have no copy.
-        dead = paired.files is SessionFiles.DAMAGED and not around.good_snapshot
+        dead = paired.folder.files is SessionFiles.DAMAGED and not around.good_snapshot
         assert goal in (Goal.WORKING_QR, Goal.CLEANUP) or dead
 
 
@@ -949,10 +893,10 @@ def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
     well = seen(instance=REMOTE)
     verdict = judge_health(well, HEALTH, NOW)
     repair = begin_repair(verdict, goal, WALL, Consent.PAIRING)
-    blinks = replace(well, signals=(Signal("unmeasured", Health.DEGRADED, "it may only blink"),))
+    blinks = changed(well, signals=(Signal("unmeasured", Health.DEGRADED, "it may only blink"),))
     repair, action = step_repair(case_of(blinks, Circumstances(), POLICY, WALL + 1), repair)
     assert (action.kind, repair.over) == (K.WAIT, False), "nothing tells that it is well"
-    away = replace(well, wait_reason="backend_down")
+    away = changed(well, wait_reason="backend_down")
     for _ in range(2):
         repair, action = step_repair(case_of(away, Circumstances(well=False), POLICY, WALL), repair)
         assert (action.kind, repair.goal, repair.consent) == (K.WAIT, Goal.HEAL, Consent.NONE)
@@ -966,5 +910,5 @@ def test_a_persons_word_that_waited_for_its_step_ends_with_the_agent():
     assert resume_repair(waiting, WALL).consent is Consent.NONE
     cut = replace(waiting, stage=Stage.ACTING, step=K.CLEANUP)
     assert resume_repair(cut, WALL).consent is Consent.PAIRING, "what was begun is ended"
-    begun = replace(waiting, had_pairing=True)
+    begun = replace(waiting, unpaired=True)
     assert resume_repair(begun, WALL) == begun

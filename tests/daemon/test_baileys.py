@@ -136,7 +136,7 @@ async def test_missing_packages_are_named_everywhere_and_found_when_they_are_the
     async def reason() -> str:
         return str((await agent.show("sales"))["reason"])
 
-    await eventually(reason, "packages_missing", within=40)
+    await eventually(reason, "parts_missing", within=40)
     for words in (("list",), ("show", "sales"), ("why", "sales")):
         status, out = await cli(agent, *words)
         assert (status, "npm packages" in out) == (0, True), out

@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from agent.core.admission import ABSENT, ASK_AGAIN, StartPolicy
+from agent.core.admission import ABSENT, ASK_AGAIN, Queues, StartPolicy
 from agent.core.model import InstanceId
-from agent.supervise.gate import Queues
 
 A, B, C = (InstanceId(name) for name in "abc")
 
@@ -133,3 +132,19 @@ def test_a_start_that_finds_its_session_connected_gives_its_login_back():
     gates.no_login(100.0)  # never more than a full budget
     assert gates.ask(B, 100.0, lane="evo") is None
     assert gates.ask(C, 100.0) == 160.0
+
+
+def test_starts_are_spread_and_an_idle_machine_takes_the_next_once_the_one_before_is_light():
+    it = gate([], parallel=2)
+    assert (it.ask(A, 100.0), it.ask(B, 100.0), it.ask(B, 102.0)) == (None, 102.0, None)
+    assert it.ask(C, 110.0) == 110.0 + ASK_AGAIN, "two are under way"
+    assert gate([]).ask(A, 9_999.0) is None
+    back = gate([])
+    assert (back.ask(A, 9_999.0), back.ask(B, 100.0)) == (None, 102.0), "the clock was set back"
+
+
+def test_twice_as_many_reconnects_as_starts_are_under_way_and_no_spacing_spreads_them():
+    it = gate([], parallel=1)
+    assert it.ask(A, 100.0) is None
+    assert it.ask(B, 100.0, reconnects=True) is None
+    assert it.ask(C, 100.0, reconnects=True) == 100.0 + ASK_AGAIN

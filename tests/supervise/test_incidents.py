@@ -195,7 +195,7 @@ def test_what_the_network_can_cause_ends_no_outage():
         lose(incidents, facts["a"], code)
         assert incidents.active, code
     incidents, facts = in_outage()
-    lose(incidents, facts["b"], "account_locked")
+    lose(incidents, facts["b"], "banned")
     assert incidents.active, "it had its word before, perhaps"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from agent.config.load import load_config
-from agent.core.admission import Bucket, StartPolicy
+from agent.core.admission import LoginBudget, StartPolicy
 from agent.engines.sandbox.server import Server
 from agent.worker.pack.tasks import present_member
 from tests.standin.evolution.instances import Instance
@@ -39,7 +39,7 @@ class Logins:
 
     def new_life(self) -> None:
         """An agent that starts has its whole budget."""
-        self._bucket = Bucket(self.policy.logins, 0.0)
+        self._budget = LoginBudget(lambda: self._lenient)
 
     def note(self, id: str, *, banned: bool) -> None:
         now = asyncio.get_running_loop().time()
@@ -52,9 +52,7 @@ class Logins:
             self.banned[id] = now
         if id in self.by_itself:
             self.by_itself.discard(id)
-        elif (left := self._bucket.take(self._lenient, now)) is not None:
-            self._bucket = left
-        else:
+        elif self._budget.take(now) is not None:
             self.wrongs.append(f"{id} logs in, and the budget has no login left")
 
 

@@ -211,45 +211,11 @@ async def test_new_keys_cut_short_are_made_by_the_next_life(start_paired, eventu
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
 
 
-# The backup of what is left, then the end: stopped, given up, retired, laid out again.
-SUSPECT = [
-    "action_begun:kill",
-    "repair_begun:kill:1",
-    "snapshot_visible:kill",
-    "repair_done:kill:1",
-    "repair_stopped:kill",
-    "cleanup_reset:kill",
-    "retire_manifest:kill",
-    "retire_moved:kill",
-    "set_aside:kill",
-]
-
-
 async def lose_the_store(agent):
     """A crash, and a new store of another program in the place of the session's."""
     folder = session_file(agent).parent
     other = SessionFile(device="begun-anew")
     await agent.kill_worker("a", lambda: write_session(folder, other))
-
-
-@pytest.mark.parametrize("point", SUSPECT)
-async def test_a_suspect_cut_short_is_published_by_the_next_life(start_paired, eventually, point):
-    agent, _ = await start_paired(point, snapshot=False)
-    await lose_the_store(agent)
-    await agent.dead()
-    assert "begun-anew" in kept_devices(agent)
-    await agent.start()
-
-    async def published():
-        ends = await over(agent)
-        return bool(ends) and ends[-1].startswith("needs scan"), await agent.status("a")
-
-    await eventually(published, (True, "QR_REQUIRED"))
-    shown = await agent.show("a")
-    assert shown["paired"] is False
-    retired = [device_of(agent.state / "sessions" / ".trash" / one) for one in await trash(agent)]
-    assert retired.count("begun-anew") == 1, "the evidence"
-    assert json.loads(session_file(agent).read_text())["device"] != "begun-anew"
 
 
 @pytest.mark.parametrize("point", ["repair_stopped:kill", "staging_way_free:kill"])

@@ -122,28 +122,10 @@ async def test_f42_a_session_that_was_paired_again_and_lost_again_is_repaired_ag
         forget_snapshots(agent)
         session_file(agent).unlink()
         await agent.do("POST", "/api/instance/a/start")
-        assert (await ended(agent, eventually, count)).startswith("needs scan")
-
-
-async def test_a_scan_that_is_needed_is_published_when_its_files_could_make_way(agent, eventually):
-    await stop(agent, eventually)
-    forget_snapshots(agent)
-    session_file(agent).unlink()
-    way = agent.state / "sessions" / ".trash"
-    way.rmdir()
-    way.write_text("nothing can be moved in here")
-    await agent.do("POST", "/api/instance/a/start")
-
-    async def said():
-        return [one for _, one in await agent.story("a") if one.startswith("needs scan: failed")]
-
-    await eventually(said)
-    assert (await agent.show("a"))["unit"]["state"] == "inactive"
-    assert not [kind for kind, _ in await agent.story("a") if kind == "repair_over"]
-    way.unlink()
-    sentence = await ended(agent, eventually)
-    assert sentence.startswith("needs scan")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
+        assert (await ended(agent, eventually, 2 * count - 1)).startswith("gave up")
+        assert (await agent.show("a"))["unit"]["state"] == "inactive"
+        asked = {"confirm": True}
+        assert (await agent.do("POST", "/api/instance/a/ensure-healthy", asked))["cleaned"]
 
 
 async def test_where_many_come_up_unpaired_no_new_pairing_begins_until_a_person_releases_them(
@@ -172,14 +154,17 @@ async def test_where_many_come_up_unpaired_no_new_pairing_begins_until_a_person_
         assert (shown["connection_status"], shown["paired"]) == ("AUTH_FAILURE", True)
         assert shown["unit"]["state"] == "inactive"
         assert shown["repair"]["ending"] == ""
-        assert "needs scan" not in str(await one.story(id))
     given_up = metrics_of(await one.do("GET", "/metrics"), "wa_session_given_up")
     assert {line.split()[-1] for line in given_up} == {"0.0"}
 
     await one.do("POST", "/api/incidents/sandbox/release")
     for id in "abc":
-        await eventually(lambda id=id: one.status(id), "CONNECTED")
-        assert "needs scan: a paired session came up unpaired" in str(await one.story(id))
+        await eventually(lambda id=id: ending(one, id), "gave_up")
+        assert (await one.show(id))["unit"]["state"] == "inactive"
+
+
+async def ending(agent, id):
+    return (await agent.show(id))["repair"]["ending"]
 
 
 def metrics_of(text, name):

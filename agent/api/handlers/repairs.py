@@ -16,7 +16,8 @@ from agent.api.present import part, show_backend, show_incident, show_instance, 
 from agent.api.timely import ANSWER_WITHIN, look_at
 from agent.core.figures import RepairStatistics
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
-from agent.core.view import InstanceView
+from agent.core.recovery.repair import Goal
+from agent.core.session import Session
 from agent.engines.catalog import engine_names
 from agent.supervise.requests.repairs import GOES_ON, RepairResult, in_time
 
@@ -42,7 +43,7 @@ async def start_session(call: Call) -> Json:
     return await _as_it_is(call, _is_up)
 
 
-async def _as_it_is(call: Call, arrived: Callable[[InstanceView], bool]) -> Json:
+async def _as_it_is(call: Call, arrived: Callable[[Session], bool]) -> Json:
     """After the time the answer has the present status; that is no error."""
     deadline = time.monotonic() + call.query.get("wait", 0)
     if "wait" in call.query:
@@ -55,11 +56,11 @@ async def _as_it_is(call: Call, arrived: Callable[[InstanceView], bool]) -> Json
         await asyncio.sleep(_LOOK_EVERY)
 
 
-def _is_up(view: InstanceView) -> bool:
+def _is_up(view: Session) -> bool:
     return view.status in (ConnectionStatus.CONNECTED, ConnectionStatus.QR_REQUIRED)
 
 
-def _is_down(view: InstanceView) -> bool:
+def _is_down(view: Session) -> bool:
     at_rest = view.unit.state in (UnitState.INACTIVE, UnitState.FAILED)
     return at_rest and view.status is not ConnectionStatus.CONNECTED
 
@@ -83,23 +84,21 @@ SETUP = (
 
 async def recover(call: Call) -> Json | web.StreamResponse:
     """Repair an instance and keep its pairing."""
-    repairs = call.supervisor.repairs
-    return _answer(call, await repairs.try_recover(call.id, wait=_wait(call)))
+    return await _repair(call, Goal.RECOVER)
 
 
 async def cleanup(call: Call) -> Json | web.StreamResponse:
     """Retire an instance's session and show a new code."""
-    word, repairs = _confirmed(await call.body()), call.supervisor.repairs
-    return _answer(call, await repairs.cleanup_corrupted(call.id, wait=_wait(call), **word))
+    return await _repair(call, Goal.CLEANUP, **_confirmed(await call.body()))
 
 
 async def ensure_healthy(call: Call) -> Json | web.StreamResponse:
     """Check, recover, clean up, until it is connected or shows a code."""
-    word, repairs = _confirmed(await call.body()), call.supervisor.repairs
-    return _answer(call, await repairs.ensure_healthy(call.id, wait=_wait(call), **word))
+    return await _repair(call, Goal.WORKING_QR, **_confirmed(await call.body()))
 
 
-def _answer(call: Call, result: RepairResult) -> Json | web.StreamResponse:
+async def _repair(call: Call, goal: Goal, **word: Any) -> Json | web.StreamResponse:
+    result = await call.supervisor.repairs.until(goal, call.id, wait=_wait(call), **word)
     answer = _result(result)
     return _going_on(call.id, answer) if result.ending == GOES_ON else answer
 

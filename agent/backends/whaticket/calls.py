@@ -193,7 +193,7 @@ def _refusal(answer: Answer) -> str:
 
 Status = ConnectionStatus
 CODE_LASTS = 20.0
-STUCK = "server_browser_stuck"
+STUCK = "server_stuck"
 _WORDS: Mapping[str, tuple[Status, str, str]] = {
     # No phase: the server tells none, so the general time limit of a start holds.
     "OPENING": (Status.INITIALIZING, "", ""),
@@ -204,7 +204,7 @@ _WORDS: Mapping[str, tuple[Status, str, str]] = {
     "PASSKEY_REQUIRED": (Status.QR_REQUIRED, PASSKEY_REQUIRED, ""),
     "CONNECTED": (Status.CONNECTED, "", ""),
     "IMPORTING": (Status.LOADING, "", "sync"),
-    "DISCONNECTED": (Status.DISCONNECTED, "connection_closed", ""),
+    "DISCONNECTED": (Status.DISCONNECTED, "connection_lost", ""),
     # Dropped; most of these servers start it again by themselves every two seconds.
     "PENDING": (Status.RECONNECTING, "connection_lost", ""),
 }

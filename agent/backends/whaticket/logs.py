@@ -235,9 +235,9 @@ _TURNS = [
 _REASONS = (
     # Only words that mean one thing: `Stream Errored (conflict)` is a logout as well as a second
     # copy, `Connection Failure` anything.
-    *(("Intentional Logout", "logout"), ("loggedOut", "logout"), ("forbidden", "account_locked")),
+    *(("Intentional Logout", "logout"), ("loggedOut", "logout"), ("forbidden", "banned")),
     *(("QR refs attempts ended", "qr_idle"), ("Connection was lost", "connection_lost")),
-    *(("Connection Terminated", "connection_closed"), ("Connection Closed", "connection_closed")),
+    *(("Connection Terminated", "connection_lost"), ("Connection Closed", "connection_lost")),
     *(("restart required", "restart_required"), ("connectionReplaced", "conflict")),
     *(("Multi-device beta not joined", "multidevice_mismatch"), ("badSession", "bad_session")),
 )
@@ -254,7 +254,7 @@ def read_turn(line: str, session: str = "") -> Turn | None:
             opened, named = hit["state"] in ("open", "READY"), _NAME.search(hit["why"])
             name = session or hit["name"].strip() or (named[1] if named else "")
             stuck = hit["state"] == "browser"
-            why = "server_browser_stuck" if stuck else _reason(hit["why"].strip())
+            why = "server_stuck" if stuck else _reason(hit["why"].strip())
             return Turn(name, opened, "" if opened else why)
     return None
 

@@ -24,7 +24,6 @@ from agent.cli.terminal import clean, moment, print_answer, print_json, print_li
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
 from agent.core.recovery.ladder import UNPAIRING, trouble_of
 from agent.core.recovery.ladder import steps_for as ladder_steps
-from agent.core.recovery.repair import Ending
 from agent.errors import TryLater, WaError
 
 AT_ONCE = 4
@@ -128,7 +127,7 @@ def _how_it_ended(client: Client, id: str, result: dict[str, Any]) -> str:
         return "was repaired"
     if result["healthy"]:
         return "is well"
-    if result["ending"] == Ending.NEEDS_SCAN and result["sentence"]:
+    if result["ending"] == "needs_scan" and result["sentence"]:
         return f"is not linked: {result['sentence']}"
     ending = result["ending"].replace("_", " ")
     return f"is not well: {ending}: {result['sentence']}; more: wa-agent why {id}"

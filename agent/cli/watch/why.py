@@ -161,7 +161,7 @@ def _repair_words(
     repair: dict[str, Any], now: datetime, *, well: bool, waits: bool
 ) -> Iterator[str]:
     if not _runs(repair):
-        if not well and repair["ending"] in ("gave_up", "needs_person", "needs_scan"):
+        if not well and repair["ending"] in ("gave_up", "needs_person"):
             words = repair["ending"].replace("_", " ")
             yield f"its last repair ended {_when(repair['ended'], now)}: {words}"
         return

@@ -28,9 +28,8 @@ class Effect(StrEnum):
 @dataclass(frozen=True, slots=True)
 class CryptoPattern:
     name: str
-    text: re.Pattern[str]
     effect: Effect
-    meaning: str
+    text: re.Pattern[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,100 +44,62 @@ class CryptoFinding:
     """Its id, where the engine names it."""
 
 
-def _pattern(name: str, text: str, effect: Effect, meaning: str) -> CryptoPattern:
-    return CryptoPattern(name, re.compile(text, re.IGNORECASE), effect, meaning)
+def _pattern(name: str, effect: Effect, text: str) -> CryptoPattern:
+    return CryptoPattern(name, effect, re.compile(text, re.IGNORECASE))
+
+
+def _benign(name: str, text: str) -> CryptoPattern:
+    return _pattern(name, Effect.BENIGN, text)
 
 
 PATTERNS: tuple[CryptoPattern, ...] = (
     # Benign patterns first: some of them contain the words of a worse one.
-    _pattern(
-        "repair_at_work",
-        r"MAC error detected, forcing immediate session recreation",
-        Effect.BENIGN,
-        "the engine repairs that session by itself",
-    ),
-    _pattern(
-        "known_header",
-        r"Failed to decrypt message with any known session",
-        Effect.BENIGN,
-        "heads the lines that follow, which count",
-    ),
-    _pattern(
+    _benign("repair_at_work", r"MAC error detected, forcing immediate session recreation"),
+    _benign("known_header", r"Failed to decrypt message with any known session"),
+    _benign(
         "duplicate",
         r"Key used already or never filled|MessageCounterError|Received message with old counter",
-        Effect.BENIGN,
-        "a message that was delivered twice",
     ),
-    _pattern(
+    _benign(
         "session_turnover",
         r"Decrypted message with closed session|Closing (?:open )?session|Opening session"
         r"|Removing old closed session",
-        Effect.BENIGN,
-        "sessions with a peer come and go (the dump holds keys)",
     ),
-    _pattern(
-        "absent_message", r"Message absent from node", Effect.BENIGN, "not encrypted to this device"
-    ),
-    _pattern(
+    _benign("absent_message", r"Message absent from node"),
+    # Contacts, mutes and archives only; it heals by a snapshot of its own.
+    _benign(
         "app_state",
         r"Invalid patch mac|HMAC (?:index|content) verification failed"
         r"|failed to verify LTHash|failed to find key .* to decode|myAppStateKey .* not present"
         r"|failed to sync (?:state|\w+) from v",
-        Effect.BENIGN,
-        "contacts, mutes and archives only; heals by a snapshot of its own",
     ),
+    # The session with that peer is far behind: an old backup was restored.
+    _pattern("far_future", Effect.REGENERATES, r"Over \d+ messages into the future"),
+    _pattern("bad_mac", Effect.COUNTS, r"Bad[ _-]?MAC"),
+    # The peer used a key that is no longer held.
     _pattern(
-        "far_future",
-        r"Over \d+ messages into the future",
-        Effect.REGENERATES,
-        "the session with that peer is far behind: an old backup was restored",
+        "prekey", Effect.REGENERATES, r"Invalid Pre-?Key ID|PreKeyError|Missing Signed-?PreKey"
     ),
-    _pattern(
-        "bad_mac",
-        r"Bad[ _-]?MAC",
-        Effect.COUNTS,
-        "the session with that peer does not fit the message",
-    ),
-    _pattern(
-        "prekey",
-        r"Invalid Pre-?Key ID|PreKeyError|Missing Signed-?PreKey",
-        Effect.REGENERATES,
-        "the peer used a key that is no longer held",
-    ),
-    _pattern(
-        "no_matching_session",
-        r"No matching sessions found for message",
-        Effect.SUMMARY,
-        "sums up the lines before it",
-    ),
+    _pattern("no_matching_session", Effect.SUMMARY, r"No matching sessions found for message"),
     _pattern(
         "no_session",
-        r"No session record|No session found to decrypt|No (?:open )?sessions\b",
         Effect.COUNTS,
-        "no session with that peer; alone it heals by a retry",
+        r"No session record|No session found to decrypt|No (?:open )?sessions\b",
     ),
+    # The group key of one participant is missing or out of step.
     _pattern(
         "sender_key",
+        Effect.COUNTS,
         r"No SenderKeyRecord found|No sender message key found|InvalidMessageException"
         r"|Invalid signature!",
-        Effect.COUNTS,
-        "the group key of one participant is missing or out of step",
     ),
-    _pattern(
-        "session_error", r"SessionError|Session error:", Effect.COUNTS, "the session cannot be used"
-    ),
+    _pattern("session_error", Effect.COUNTS, r"SessionError|Session error:"),
     _pattern(
         "decrypt_failed",
-        r"(?:failed to decrypt|error decrypting|could not decrypt)",
         Effect.SUMMARY,
-        "a message could not be read",
+        r"(?:failed to decrypt|error decrypting|could not decrypt)",
     ),
-    _pattern(
-        "undecryptable",
-        r"UndecryptableMessage",
-        Effect.COUNTS,
-        "the engine reports a message that it could not read",
-    ),
+    _pattern("undecryptable", Effect.COUNTS, r"UndecryptableMessage"),
 )
 
 _PEERS = (
@@ -169,9 +130,7 @@ def own_pattern(entry: str) -> CryptoPattern:
         raise ValueError(f"the text of {entry!r:.80} must be 3 to {LONGEST_OWN} printable signs")
     if set(text) & set("\"'`"):
         raise ValueError(f"{entry!r:.80} must have no quotes: quoted text says nothing of keys")
-    return CryptoPattern(
-        f"{_OWN}{text}", re.compile(re.escape(text), re.I), Effect(word), "a setting"
-    )
+    return CryptoPattern(f"{_OWN}{text}", Effect(word), re.compile(re.escape(text), re.I))
 
 
 def read_line(line: str, own: Iterable[CryptoPattern] = ()) -> CryptoFinding | None:

@@ -16,9 +16,8 @@ UNREACHABLE = "unreachable"
 """The wait reason, and the reason code of a session, while its address is away."""
 NETWORK_CODES = frozenset(
     (
-        *(UNREACHABLE, "connection_lost", "connection_closed", "service_unavailable", "zombie"),
-        *("page_crashed", "injection_failed", "page_http_error", "page_silent", "page_elsewhere"),
-        *("captive_portal", "certificate_error", "start_stuck", "unknown"),
+        *(UNREACHABLE, "connection_lost", "service_unavailable", "zombie", "start_stuck"),
+        *("page_crashed", "injection_failed", "page_unusable", "unknown"),
     )
 )
 """Reasons that a network which is away can cause, whatever the engine reported."""
@@ -26,7 +25,7 @@ REACHED_CODES = frozenset(
     (
         *("restart_required", "conflict", "bad_session", "temporary_ban", "restricted", "logout"),
         *("client_outdated", "browser_unsupported", "proxy_block", "bad_client", "qr_idle"),
-        *("passkey_required", "multidevice_mismatch", "account_locked", "tos_block", "banned"),
+        *("passkey_required", "multidevice_mismatch", "banned"),
     )
 )
 """Reasons that only WhatsApp itself gives: it was reached."""
@@ -71,9 +70,6 @@ def _may_do(row: Reason) -> str:
 def _delays(row: Reason) -> str:
     if row.hopeless or row.status is ConnectionStatus.CONNECTED:
         return "-"
-    if row.steps:
-        first = f"{', '.join(f'{seconds:g}' for seconds in row.steps)} s"
-    else:
-        first = "default" if row.base is None else f"{row.base:g} s"
+    first = "default" if row.base is None else f"{row.base:g} s"
     longest = "default" if row.max is None else f"{row.max:g} s"
     return f"{first}, longest {longest}"

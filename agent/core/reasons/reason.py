@@ -26,18 +26,14 @@ class Permanence(StrEnum):
 class Reason:
     code: str
     title: str
-    permanence: Permanence
-    status: ConnectionStatus
-    """What an instance shows while this is its last word."""
     advice: str
     """What a person should know or do."""
+    permanence: Permanence = Permanence.RETRY
+    status: ConnectionStatus = ConnectionStatus.RECONNECTING
+    """What an instance shows while this is its last word."""
     base: float | None = None
     """First delay in seconds; None = the policy's own."""
     max: float | None = None
-    steps: tuple[float, ...] = ()
-    """The first delays, one after another, where they do not grow by the policy's factor."""
-    counts_as_failure: bool = True
-    """Whether the circuit breaker counts it."""
     tries: int | None = None
     """Tries until a connection lasts; None = as many as the policy allows."""
     endless: bool = False
@@ -69,6 +65,13 @@ class Reason:
 
     def title_with(self, raw: str) -> str:
         return f"{self.title}: {raw}" if self.detailed and raw else self.title
+
+    @property
+    def counts_as_failure(self) -> bool:
+        """True if the circuit breaker counts it: a login failed that the agent tries again."""
+        spared = self.local or self.endless or self.unpairs or self.hopeless or self.slow
+        waits = self.permanence is Permanence.AT_TIME or self.status is ConnectionStatus.QR_REQUIRED
+        return not (spared or waits)
 
     @property
     def slow(self) -> bool:

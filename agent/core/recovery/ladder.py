@@ -7,9 +7,13 @@ from agent.core.breaker import remaining
 from agent.core.model import Health, HealthVerdict, SessionFiles, UnitState
 from agent.core.observed import last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.pairing import may_put_back, may_repair_end_it, works_and_is_contradicted
-from agent.core.recovery.repair import (
+from agent.core.recovery.pairing import (
     Case,
+    may_put_back,
+    may_repair_end_it,
+    works_and_is_contradicted,
+)
+from agent.core.recovery.repair import (
     Consent,
     Ending,
     Goal,
@@ -115,7 +119,7 @@ def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
 
 def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     unit = case.observation.unit
-    alive = unit.state is UnitState.ACTIVE and case.observation.linked_since is not None
+    alive = unit.state is UnitState.ACTIVE and case.observation.run.linked_since is not None
     if case.verdict.reason == "session_unreadable" and repair.goal is not Goal.CLEANUP:
         # The content of its folder is unknown: nothing may be put in its place on a guess.
         return False
@@ -132,7 +136,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if step is RecoveryKind.RESTART and works_and_is_contradicted(case):
         return not repair.restarted  # a list that a restart did not put right is no reason for more
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
-        return case.observation.files is SessionFiles.WHOLE
+        return case.observation.folder.files is SessionFiles.WHOLE
     if step is RecoveryKind.REGENERATE_KEYS:
         around = case.circumstances
         corrupted = case.verdict.reason == "crypto_corrupted"
@@ -210,10 +214,7 @@ _TROUBLE_OF = {
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
 _KEYS_STEP = RecoveryKind.REGENERATE_KEYS
 _HARMLESS = (RecoveryKind.RECONNECT, RecoveryKind.RESTART)
-_SETTLED = (
-    *(Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED),
-    *(Ending.NEEDS_SCAN, Ending.NOT_WANTED),
-)
+_SETTLED = (*(Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED),)
 """After these the session is a new one, which needs a scan."""
 
 
@@ -273,8 +274,7 @@ def begin_repair(
     verdict: HealthVerdict, goal: Goal, now_wall: float, consent: Consent = Consent.NONE
 ) -> Repair:
     trouble = trouble_of(verdict)
-    own = goal is Goal.HEAL
-    return Repair(trouble, verdict.reason, goal, now_wall, consent, stage_wall=now_wall, own=own)
+    return Repair(trouble, verdict.reason, goal, now_wall, consent, stage_wall=now_wall)
 
 
 def join_repair(repair: Repair, goal: Goal, consent: Consent = Consent.NONE) -> Repair:
@@ -285,14 +285,12 @@ def join_repair(repair: Repair, goal: Goal, consent: Consent = Consent.NONE) -> 
     if goal is not Goal.HEAL and repair.stage is Stage.DUE:
         # The caller waits for the answer: a delayed step is due now.
         repair = replace(repair, not_before_wall=0.0)
-    owed = repair.cleaned and goal in (Goal.WORKING_QR, Goal.CLEANUP)
-    owed = owed or repair.cleanup_owed
-    return replace(repair, goal=wider, consent=consent, joined=repair.joined + 1, cleanup_owed=owed)
+    return replace(repair, goal=wider, consent=consent)
 
 
 def lapse_order(repair: Repair) -> Repair:
     """What a person asked for is for now: later the agent goes on as by itself."""
-    return replace(repair, goal=Goal.HEAL, consent=Consent.NONE, cleanup_owed=False)
+    return replace(repair, goal=Goal.HEAL, consent=Consent.NONE)
 
 
 def hurry_repair(repair: Repair, *, paired: bool) -> Repair:
@@ -311,7 +309,7 @@ def resume_repair(repair: Repair, now_wall: float) -> Repair:
     """After the agent's own restart a step under way is done again, but not for ever. A person's
     word that waited for its step has lapsed: who gave it waits no more."""
     if repair.stage is not Stage.ACTING:
-        waited = repair.consent is not Consent.NONE and not repair.had_pairing
+        waited = repair.consent is not Consent.NONE and not repair.unpaired
         return lapse_order(repair) if waited and not repair.over else repair
     again = repair.resumed < 3
     return replace(

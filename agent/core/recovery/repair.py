@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from agent.core.model import HealthVerdict, Observation, SessionFiles, SessionRecord
+from agent.core.model import SessionFiles, SessionRecord
 from agent.core.setting import setting
 
 # The [recovery] table, and bounds that nothing sets.
@@ -48,7 +48,8 @@ class RecoveryPolicy:
     settle_keys: float = 120.0
     """Seconds without crypto errors after which keys count as healed."""
     suspect_settle: float = 300.0
-    """Seconds for a session that came up unpaired without a logout to come back."""
+    """Seconds for a session that came up unpaired without a logout, or for its files, to come back
+    before a person is asked."""
     again: float = 21600.0
     """Seconds after which a repair that gave up starts again; 0 = never."""
     keys_again: float = 600.0
@@ -174,8 +175,6 @@ class Ending(StrEnum):
     NO_STEP = "no_step"
     """Over before a step was tried: it got well by itself, or nothing that is wrong has a cure."""
     CLEANED = "cleaned"
-    NEEDS_SCAN = "needs_scan"
-    """No try brought a suspect back: publish that it needs a scan, with the evidence."""
     NEEDS_PERSON = "needs_person"
     GAVE_UP = "gave_up"
     NOT_WANTED = "not_wanted"
@@ -235,8 +234,6 @@ class Repair:
     cleaned: bool = False
     unpaired: bool = False
     """A step of this repair ended the pairing: the repair goes on until a code is shown."""
-    had_pairing: bool = False
-    """A step that ends a pairing began while there was one: the repair owes a code."""
     nothing_tried: bool = False
     """The last round had no step to try: one that comes up since waits for no pause."""
     restarted: bool = False
@@ -245,11 +242,6 @@ class Repair:
     """New keys were tried in this round."""
     acts: int = 0
     resumed: int = 0
-    joined: int = 0
-    own: bool = False
-    """The agent began it by itself: a request that joins it does not end it."""
-    cleanup_owed: bool = False
-    """Asked for after this round's clean-up, which is done once more before the repair ends."""
     ending: Ending = Ending.NOT_YET
     ended_wall: float = 0.0
     outlived: bool = False
@@ -278,17 +270,6 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """All that a decision about a repair is made from."""
-
-    observation: Observation
-    verdict: HealthVerdict
-    circumstances: Circumstances
-    policy: RecoveryPolicy
-    now_wall: float
-
-
-@dataclass(frozen=True, slots=True)
 class Decision:
     kind: RecoveryKind
     reason: str
@@ -299,10 +280,6 @@ class Decision:
     """Why the pairing may end; None = the step keeps it."""
     idle: bool = False
     """The round has no step left to try."""
-
-
-def begin_step(repair: Repair, now_wall: float) -> Repair:
-    return replace(repair, stage=Stage.ACTING, stage_wall=now_wall, acts=repair.acts + 1)
 
 
 def delay_step(repair: Repair, now_wall: float, wait: float) -> Repair:

@@ -20,24 +20,20 @@ from agent.core.recovery.ladder import (
     trouble_of,
     useless_steps,
 )
-from agent.core.recovery.pairing import is_calm, may_publish_unpaired, was_being_published
+from agent.core.recovery.pairing import Case, is_calm
 from agent.core.recovery.repair import (
-    Case,
-    Consent,
     Decision,
     Ending,
     Goal,
     Kept,
-    Proof,
     RecoveryKind,
     RecoveryPolicy,
     Repair,
     Stage,
     Trouble,
-    begin_step,
     delay_step,
 )
-from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, SUSPECT, UNMEASURED
+from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, UNMEASURED
 
 
 def find_ending(case: Case, repair: Repair) -> Ending | None:
@@ -53,7 +49,7 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         helped = Ending.CLEANED
     if verdict.reason in ("waiting_for_scan", PASSKEY_SUSPECTED):
         return helped
-    if case.observation.wait_reason and not verdict.healthy:
+    if case.observation.wait.reason and not verdict.healthy:
         return None
     if verdict.reason == UNMEASURED:
         return None
@@ -131,11 +127,9 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
-    if case.observation.wait_reason in GONE:
+    if case.observation.wait.reason in GONE:
         repair = lapse_order(repair)
     repair = replace(repair, calm=repair.calm and is_calm(case))
-    if was_being_published(case, repair):
-        return _next_act(case, repair)
     if ending := find_ending(case, repair):
         return _end(case, repair, ending, case.verdict.sentence)
     if wait := stage_left(case, repair):
@@ -184,28 +178,18 @@ def after_action(
     )
 
 
-def put_off_ending(repair: Repair, policy: RecoveryPolicy, now_wall: float) -> Repair:
-    """What its end asks for could not be done: it is due again later."""
-    wait = min(_delay(repair.acts, policy), _HELD)
-    return delay_step(replace(repair, acts=repair.acts + 1), now_wall, wait)
-
-
-def _end(
-    case: Case,
-    repair: Repair,
-    ending: Ending,
-    sentence: str,
-    proof: Proof | None = None,
-    *,
-    word: str = "",
-) -> tuple[Repair, Decision]:
+def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Repair, Decision]:
     good = ending in (Ending.RECOVERED, Ending.CLEANED, Ending.NO_STEP)
     kind = RecoveryKind.NONE if good else RecoveryKind.GIVE_UP
     ended = replace(repair, ending=ending, ended_wall=case.now_wall, stage=Stage.DUE)
-    by_itself = ending is Ending.NO_STEP
-    word = word or ("over without a step" if by_itself else ending.replace("_", " "))
     idle = ending is Ending.GAVE_UP
-    return ended, Decision(kind, f"{word}: {sentence}", proof=proof, idle=idle)
+    if ending is Ending.NO_STEP:
+        word = "over without a step"
+    elif idle and repair.goal is not Goal.HEAL:
+        word = "over after the round that was asked for"
+    else:
+        word = ending.replace("_", " ")
+    return ended, Decision(kind, f"{word}: {sentence}", idle=idle)
 
 
 def _follow_trouble(case: Case, repair: Repair) -> Repair:
@@ -230,8 +214,6 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if wait and not _came_up(case, repair):
         sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
-    if was_being_published(case, repair):
-        return _end_suspect(case, repair)
     around = case.circumstances
     if repair.goal is Goal.HEAL and not (around.well or around.canary):
         sentence = "waiting: its backend or the network is down, or many sessions fail with it"
@@ -253,13 +235,11 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         return _back_up(case, repair, f"a backup before {step}")
     tries = repair.tries + 1 if step is repair.step else 1
     keys = repair.regenerated or step is RecoveryKind.REGENERATE_KEYS
-    owes = repair.had_pairing or (step in UNPAIRING and not no_pairing_to_lose(case.observation))
     acting = replace(
-        begin_step(repair, now_wall),
+        _begin_step(repair, now_wall),
         step=step,
         tries=tries,
         regenerated=keys,
-        had_pairing=owes,
         done=False,
         nothing_tried=False,
     )
@@ -285,31 +265,19 @@ def _came_up(case: Case, repair: Repair) -> bool:
 
 
 def _back_up(case: Case, repair: Repair, sentence: str) -> tuple[Repair, Decision]:
-    acting = replace(begin_step(repair, case.now_wall), backup_tries=repair.backup_tries + 1)
+    acting = replace(_begin_step(repair, case.now_wall), backup_tries=repair.backup_tries + 1)
     return acting, Decision(RecoveryKind.BACK_UP, sentence)
 
 
 def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     sentence, rounds = case.verdict.sentence, case.policy.rounds
     if repair.trouble is Trouble.SUSPECT:
-        return _wait_for_store(case, repair) or _end_suspect(case, repair)
+        return _end_suspect(case, repair)
     # Without a pairing to lose there is no last round: it goes on until a code is shown.
     endless = no_pairing_to_lose(case.observation)
     last = repair.round >= rounds and repair.calm and not endless
-    owes_code = repair.had_pairing and endless
-    if repair.cleanup_owed and (endless or repair.consent is not Consent.NONE):
-        # Of a session that was paired since, the backup of before is another pairing's.
-        backup = repair.backup if endless else ""
-        repair = replace(
-            repair, tries=0, done=False, cleaned=False, cleanup_owed=False, backup=backup
-        )
-        return _next_act(case, repair)
-    # A request that joined the agent's own repair of a pairing does not end that.
-    joined = repair.own and not endless and repair.goal is not Goal.CLEANUP
-    goes_on = owes_code or joined
-    if (repair.goal is not Goal.HEAL and not goes_on) or last:
-        word = "over after the round that was asked for; the agent goes on" if endless else ""
-        return _end(case, repair, Ending.GAVE_UP, sentence, word=word)
+    if repair.goal is not Goal.HEAL or last:
+        return _end(case, repair, Ending.GAVE_UP, sentence)
     # A round in an outage, or before any step is of use, proves nothing about the instance.
     early = RecoveryKind.CLEANUP.value in useless_steps(case)
     number = repair.round + 1 if (repair.calm and not early) or endless else repair.round
@@ -317,9 +285,6 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     why = "" if repair.calm or endless else ": the cause may not be its own, its pairing is kept"
     repair = replace(
         repair,
-        # One round was asked for; what comes after it is the agent's own.
-        goal=Goal.HEAL,
-        consent=Consent.NONE,
         round=number,
         calm=True,
         nothing_tried=repair.step is RecoveryKind.NONE,
@@ -344,32 +309,20 @@ def _round_pause(policy: RecoveryPolicy, round: int, *, endless: bool) -> float:
     return min(policy.unpaired_pause * 2.0 ** min(round - 1, 16), policy.round_pause)
 
 
-def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, Decision] | None:
-    """No pairing is given up at once unless a new code is asked for: a store may come back (a disk,
-    a copy under way), and where many came up unpaired it is not the store."""
-    if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP):
-        return None
-    now_wall, limit = case.now_wall, case.policy.suspect_settle
-    if not case.circumstances.well:
-        why = "other sessions came up the same way, or its backend is down"
-        sentence = f"{case.verdict.sentence}; waiting: {why}"
-        return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + _HELD)
-    if not (wait := remaining(repair.started_wall + limit, now_wall, limit)):
-        return None
-    sentence = f"{case.verdict.sentence}; waiting in case its files come back"
-    return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
-
-
 def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
-    """Before a new pairing may overwrite it, the old store is retired as evidence."""
-    proof = may_publish_unpaired(case, repair)
-    if isinstance(proof, Kept):
-        return _end(case, repair, Ending.GAVE_UP, f"{reason_of(SUSPECT).title}; {proof.why}")
-    if repair.backup:
-        return _end(case, repair, Ending.NEEDS_SCAN, reason_of(SUSPECT).title, proof)
-    if repair.backup_tries >= case.policy.tries:
-        return _end(case, repair, Ending.GAVE_UP, "the backup of its old files failed")
-    return _back_up(case, repair, "a backup before a new pairing")
+    """Its store may come back (a disk, a copy under way, the end of an incident); else a person
+    decides, for its old pairing may be somewhere."""
+    limit = case.policy.suspect_settle
+    wait = remaining(repair.started_wall + limit, case.now_wall, limit)
+    wait = wait if case.circumstances.well else _HELD
+    if wait and repair.goal not in (Goal.WORKING_QR, Goal.CLEANUP):
+        sentence = f"{case.verdict.sentence}; waiting in case its files come back"
+        return repair, Decision(RecoveryKind.WAIT, sentence, case.now_wall + wait)
+    return _end(case, repair, Ending.GAVE_UP, case.verdict.sentence)
+
+
+def _begin_step(repair: Repair, now_wall: float) -> Repair:
+    return replace(repair, stage=Stage.ACTING, stage_wall=now_wall, acts=repair.acts + 1)
 
 
 def _delay(tries: int, policy: RecoveryPolicy) -> float:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from agent.core.session import Session
 from agent.core.setting import setting
-from agent.core.view import BackendView, InstanceView
+from agent.core.view import BackendView
 
 LONGEST = 1800.0
 """Seconds that the counters of a session are remembered for."""
@@ -39,12 +40,12 @@ class Row:
     """One kind of trouble."""
 
     name: str
-    severity: Severity
-    of: Of
     condition: "Condition"
     sentence: str
     """For people; {who} stands for the name of the session, the backend or the group."""
     advice: str
+    severity: Severity = Severity.WARNING
+    of: Of = Of.SESSION
     wait: float = 0.0
     """Seconds for which it must hold before it begins."""
     hold: float = 0.0
@@ -113,7 +114,7 @@ class Sight:
 
     now: float
     wall: float
-    sessions: Mapping[str, InstanceView] = field(default_factory=dict)
+    sessions: Mapping[str, Session] = field(default_factory=dict)
     """Those that should run."""
     backends: Mapping[str, BackendView] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)

@@ -167,7 +167,7 @@ class ClientLife:
         self._ends.append(time.monotonic())
         if self._join is not None:
             self._state.happened("pack_ended", text=why)
-            self._state.change(ConnectionStatus.DISCONNECTED, "pack_ended", raw=why)
+            self._state.change(ConnectionStatus.DISCONNECTED, "client_crashed", raw=why)
             return
         self._state.happened("error", code="client_ended")
         self._state.change(ConnectionStatus.DISCONNECTED, "client_crashed", raw=why)

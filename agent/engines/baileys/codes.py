@@ -7,13 +7,13 @@ from typing import Any
 _BY_CODE = {
     401: "logout",
     402: "temporary_ban",
-    403: "account_locked",
+    403: "banned",
     405: "client_outdated",
     406: "banned",
     408: "connection_lost",
     409: "bad_client",
     411: "multidevice_mismatch",
-    428: "connection_closed",
+    428: "connection_lost",
     440: "conflict",
     500: "bad_session",
     503: "service_unavailable",
@@ -58,14 +58,14 @@ def why_closed(
     WhatsApp said so."""
     words = f"{code} {raw}" if code is not None else raw
     if code is None:
-        return Ended("connection_closed", words)
+        return Ended("connection_lost", words)
     if raw.startswith("WebSocket Error"):
         # It never reached WhatsApp: the number is the library's, or that of whoever answered.
         return Ended("connection_lost", words)
     if code == 408 and not paired and codes:
         return Ended("qr_idle", words)
     if code in _FINAL and not proved:
-        return Ended("conflict" if "(conflict)" in raw else "connection_closed", words)
+        return Ended("conflict" if "(conflict)" in raw else "connection_lost", words)
     until = now_wall + expire if code == 402 and expire else None
     return Ended(_BY_CODE.get(code, "unknown"), words, until)
 

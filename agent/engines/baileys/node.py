@@ -57,7 +57,7 @@ def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()
         + ("; ".join(seen) or "none is installed")
         + "; `scripts/install --with baileys` brings one, or WA_NODE names it",
         field="engine",
-        code="node_missing",
+        code="parts_missing",
     )
 
 
@@ -140,7 +140,7 @@ def find_packages(cache: Path) -> Path:
             f"cannot find the packages of the baileys engine in {folder}: run"
             f" `{fetch_command(cache)}`",
             field="engine",
-            code="packages_missing",
+            code="parts_missing",
         )
     return folder
 

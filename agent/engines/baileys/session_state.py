@@ -26,9 +26,8 @@ Status = ConnectionStatus
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
 WAITING = frozenset({"qr_idle", PASSKEY_REQUIRED, PASSKEY_SUSPECTED})
 """Reasons of a login that waits for a person."""
-MISSING = frozenset({"node_missing", "packages_missing"})
 MOST_PEERS = 1000
-FAILING = "client_failing"
+MISSING, FAILING = "parts_missing", "worker_failed"
 """Node ended more often than its worker starts it again."""
 REFUSED = frozenset({"session_missing", "session_damaged", "session_foreign", "session_unreadable"})
 STORE = REFUSED | {"storage_failed"}
@@ -111,7 +110,7 @@ class SessionState:
         return claim
 
     def failed(self, error: WaError) -> None:
-        reason = error.code if error.code in STORE | MISSING | {FAILING} else "client_crashed"
+        reason = error.code if error.code in STORE | {MISSING, FAILING} else "client_crashed"
         status = Status.AUTH_FAILURE if reason in REFUSED else Status.DISCONNECTED
         self.change(status, reason, raw=str(error))
 

@@ -23,7 +23,6 @@ _LARGEST = 1e10
 COMES_BACK = frozenset(
     [
         "connection_lost",
-        "connection_closed",
         "service_unavailable",
         "restart_required",
         "bad_session",
@@ -34,8 +33,6 @@ COMES_BACK = frozenset(
 ENDS = frozenset(
     [
         "logout",
-        "account_locked",
-        "tos_block",
         "banned",
         "temporary_ban",
         "client_outdated",

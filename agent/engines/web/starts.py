@@ -213,7 +213,7 @@ class Starts:
         elif unreachable:
             self.view.failed("unreachable", f"cannot load {place_of(address)}")
         elif reloads := self._reloads.judge(address, now):
-            self.view.failed("page_reloads", reloads)
+            self.view.failed("injection_failed", reloads)
         else:
             self._follow()
 

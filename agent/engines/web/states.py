@@ -19,16 +19,7 @@ _LIVES = frozenset({"MAIN", "SYNCING", "QR"})
 """Modes in which an update that is offered is no condition."""
 
 FRESH_PAGE = frozenset(
-    {
-        "browser_unsupported",
-        "captive_portal",
-        "client_outdated",
-        "injection_failed",
-        "page_elsewhere",
-        "page_http_error",
-        "page_reloads",
-        "page_silent",
-    }
+    {"browser_unsupported", "client_outdated", "injection_failed", "page_unusable"}
 )
 """Reasons that an old copy of the page may cause: one load past every cache comes first."""
 BROWSER_STAYS = frozenset({"client_outdated"})
@@ -36,16 +27,13 @@ BROWSER_STAYS = frozenset({"client_outdated"})
 
 REASON_OF = {
     "page_unreachable": "unreachable",
-    "page_silent": "page_silent",
-    "page_http_error": "page_http_error",
-    "certificate_error": "certificate_error",
-    "page_elsewhere": "page_elsewhere",
+    "page_unusable": "page_unusable",
     "page_missing": "misconfigured",
     "setpriv_missing": "misconfigured",
     "sandbox_not_possible": "misconfigured",
-    "browser_missing": "browser_missing",
-    "bundle_missing": "bundle_missing",
-    "bundle_changed": "bundle_missing",
+    "browser_missing": "parts_missing",
+    "bundle_missing": "parts_missing",
+    "bundle_changed": "parts_missing",
     "storage_failed": "storage_failed",
     "profile_in_use": "profile_in_use",
 }

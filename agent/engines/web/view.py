@@ -31,15 +31,12 @@ SILENT = 25.0
 """Seconds in which nothing moved on in a document that is not ready."""
 RELOADS, RELOADS_WINDOW = 2, 120.0
 """The page may load an address again so many times within these seconds."""
-PORTAL = 511
-"""HTTP's own status for: the network wants a login first."""
 
 _UNSUPPORTED = re.compile(
     r"(works with|requires?|supports?|use|update|upgrade)\b.{0,60}"
     r"\b(Google Chrome|Chrome \d+|Firefox|Safari|browser)",
     re.IGNORECASE | re.DOTALL,
 )
-_DOMAIN = "whatsapp.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +52,6 @@ class Document:
     complete: bool = False
     modules: int = 0
     """WhatsApp's modules that the page defined so far; 0: it defines none."""
-    form: bool = False
-    """The page asks for something to be filled in."""
     words: str = ""
     """The beginning of its text; only for judging it."""
 
@@ -86,7 +81,6 @@ def parse_document(raw: Any) -> Document | None:
         title=_shown(raw.get("title"), 60),
         complete=raw.get("complete") is True,
         modules=_count(raw.get("modules"), 10**7),
-        form=raw.get("form") is True,
         words=str(raw.get("words", ""))[:2000],
     )
 
@@ -94,28 +88,19 @@ def parse_document(raw: Any) -> Document | None:
 def judge_document(document: Document, wanted: str, idle: float) -> Strange | None:
     """None while it is, or may still become, WhatsApp Web. `idle`: seconds without progress."""
     if document.status >= 400:
-        portal = document.status == PORTAL
-        return Strange("captive_portal" if portal else "page_http_error", document.shown)
+        return Strange("page_unusable", document.shown)
     settled = document.complete or idle >= SILENT
     if document.origin and document.origin != origin_of(wanted):
         # It may be on its way through several addresses.
-        if not settled:
-            return None
-        foreign = not _is_whatsapps(document.origin)
-        reason = "captive_portal" if foreign and document.form else "page_elsewhere"
-        return Strange(reason, document.shown)
+        return Strange("page_unusable", document.shown) if settled else None
     if document.modules:
         return None
     if document.complete and _UNSUPPORTED.search(document.words):
         return Strange("browser_unsupported", document.shown)
     if not document.complete and idle >= SILENT:
-        return Strange("page_silent", f"{document.shown}: its server sent nothing for {idle:.0f} s")
+        said = f"{document.shown}: its server sent nothing for {idle:.0f} s"
+        return Strange("page_unusable", said)
     return None
-
-
-def _is_whatsapps(origin: str) -> bool:
-    host = urlsplit(origin).hostname or ""
-    return host == _DOMAIN or host.endswith(f".{_DOMAIN}")
 
 
 def _count(raw: Any, most: int) -> int:
@@ -167,7 +152,6 @@ LOOK = """(() => {
       address: location.host + location.pathname, origin: location.origin,
       status: or(() => performance.getEntriesByType('navigation')[0].responseStatus, 0),
       title: document.title, complete: document.readyState === 'complete', modules,
-      form: or(() => document.querySelector('form, input') !== null, false),
       words: text.replace(/\\s+/g, ' ').slice(0, 2000),
     },
   };

@@ -14,14 +14,12 @@ const STATUS = {
 const REASONS = {
   temporary_ban: ["bad", "Banned for a time"],
   banned: ["bad", "Banned"],
-  tos_block: ["bad", "Blocked"],
-  account_locked: ["bad", "Locked"],
   passkey_required: ["warn", "Needs a passkey"],
   zombie: ["bad", "Does not answer"],
 };
 const UNWELL = { degraded: "failing", stuck: "stuck", corrupted: "damaged" };
 const CIRCUITS = { open: "pausing after failures", half_open: "one trial under way" };
-const BANS = ["temporary_ban", "banned", "tos_block", "account_locked"];
+const BANS = ["temporary_ban", "banned"];
 
 export const plain = (code) => (code || "").replaceAll("_", " ");
 export const statusOf = (status) => STATUS[status] || ["off", status];

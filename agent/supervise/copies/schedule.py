@@ -48,7 +48,6 @@ class SnapshotClock:
         since, last = facts.connected_since_wall, facts.last_snapshot_wall
         well = (
             facts.record.status is ConnectionStatus.CONNECTED
-            and facts.verdict is not None
             and facts.verdict.health is Health.HEALTHY
             and facts.link is not None
         )

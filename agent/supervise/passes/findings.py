@@ -16,17 +16,15 @@ from agent.core.findings.crypto import (
     note_error,
     note_message,
 )
-from agent.core.findings.crypto_patterns import OF_KEYS, Effect, read_line
-from agent.core.findings.error_rate import PerMinute
+from agent.core.findings.crypto_patterns import Effect, read_line
 from agent.core.findings.first_messages import note_read, note_unread
 from agent.core.findings.left_out import Sender, direction_of, is_readable, sender_of
-from agent.core.findings.log_limit import LogLimit, limit_of
 from agent.core.findings.memory import judge_memory
+from agent.core.findings.rates import PerMinute
 from agent.core.findings.silence import judge_silence, note_hour
 from agent.core.model import Category, Happening, Health, InstanceId, JournalEntry, Signal
 from agent.core.words import KEPT
 from agent.deliver.bus import EventBus
-from agent.engines.catalog import entry_of
 from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import Facts
@@ -38,13 +36,12 @@ from agent.supervise.story import Notes
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
     """The session's crypto errors judged, where its engine counts messages."""
-    counted = entry_of(facts.instance.engine).counts_messages
-    return judge_crypto(facts.crypto, policy, now, counts_messages=counted)
+    return judge_crypto(facts.crypto, policy, now, counts_messages=facts.counts_messages)
 
 
 def reads_messages(facts: Facts, policy: CryptoPolicy) -> bool:
     """True if it read a message within the window, or its engine does not tell."""
-    if not entry_of(facts.instance.engine).counts_messages:
+    if not facts.counts_messages:
         return True
     return bool(forget_old(facts.crypto, policy, boot_now()).messages)
 
@@ -57,8 +54,6 @@ def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:
 
 
 HOUR = 3600.0
-ERROR_WINDOW = 300.0
-LEAST_OPERATIONS = 20
 
 PASSING = ("message", "ack")
 """Happenings that go to the listeners for events and into no journal."""
@@ -111,7 +106,6 @@ class Findings:
             judge_keys(facts, self.settings.config.crypto, now).signal,
             self._memory(facts, now),
             None if since is None else judge_silence(facts.inbound, since, time.time()),
-            self._errors(facts, now),
         ]
         if facts.lacks:
             words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
@@ -184,9 +178,7 @@ class Findings:
             return False
         facts.counters.errors["crypto"] += 1
         facts.crypto = note_error(facts.crypto, finding, self.settings.config.crypto, now)
-        facts.crypto_log, whose = limit_of(facts.crypto_log, finding.peer, now)
-        limit = facts.crypto_log.get(whose, LogLimit())
-        facts.crypto_log[whose], show, hidden = limit.note(now)
+        facts.crypto_log, show, hidden = facts.crypto_log.note(now)
         if show:
             more = f" ({hidden} more like it are not in the log)" if hidden else ""
             # The name of the pattern, never the line itself: it may carry keys.
@@ -203,17 +195,6 @@ class Findings:
             return None
         limit, policy = self.settings.memory_limit(facts), self.settings.config.memory
         return judge_memory(facts.run.memory_history, facts.run.memory_bytes, limit, policy, now)
-
-    def _errors(self, facts: Facts, now: float) -> Signal | None:
-        # Errors about keys have a judge of their own.
-        counted = facts.counters.errors
-        errors = counted.total() - sum(counted[kind] for kind in OF_KEYS)
-        done = (
-            facts.counters.probes + facts.counters.messages["in"] + facts.counters.messages["out"]
-        )
-        facts.counters.error_rate = facts.counters.error_rate.note(now, errors, done, ERROR_WINDOW)
-        limit = self.settings.config.health.error_rate
-        return facts.counters.error_rate.judge(errors, done, limit, LEAST_OPERATIONS)
 
 
 WITH_TEXT = {

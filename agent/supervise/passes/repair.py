@@ -14,7 +14,7 @@ from agent.core.figures import (
 )
 from agent.core.findings.crypto import note_regenerated
 from agent.core.findings.crypto import note_step as crypto_begins_again
-from agent.core.model import Category, HealthVerdict, JournalEntry, Observation
+from agent.core.model import Category, HealthVerdict
 from agent.core.observed import AWAY
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.recovery.ladder import (
@@ -25,20 +25,18 @@ from agent.core.recovery.ladder import (
     outlive_repair,
     wants_repair,
 )
-from agent.core.recovery.pairing import may_repair_end_it
+from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
-    Case,
     Circumstances,
     Consent,
     Decision,
-    Ending,
     Goal,
     Kept,
     RecoveryKind,
     Repair,
     Trouble,
 )
-from agent.core.recovery.steps import after_action, put_off_ending, step_repair
+from agent.core.recovery.steps import after_action, step_repair
 from agent.engines.catalog import entry_of, file_rules
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
@@ -46,7 +44,7 @@ from agent.supervise.incidents import Incidents
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
 from agent.supervise.settings import Settings
-from agent.supervise.story import entry, tell
+from agent.supervise.story import entry
 
 _ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
     RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
@@ -69,12 +67,6 @@ def plan_step(decision: Decision, *, remote: bool) -> Plan:
     actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
     name, reason = decision.kind.value, decision.reason
     return Plan(name, actions, reason, proof=decision.proof, repair=True)
-
-
-def plan_needs_scan(decision: Decision) -> Plan:
-    """No try brought a suspect back: its files are evidence, it may pair again."""
-    actions = (ActionKind.STOP, ActionKind.SET_ASIDE)
-    return Plan("needs_scan", actions, decision.reason, proof=decision.proof, repair=True)
 
 
 NO_EFFECT = "no_effect"
@@ -103,11 +95,11 @@ class Ladder:
     gate: Gate
     statistics: RepairStatistics = field(default_factory=RepairStatistics)
 
-    async def decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
+    async def decide(self, facts: Facts, verdict: HealthVerdict) -> Step:
         now_wall = time.time()
         if not self._has_repair(facts, verdict, now_wall):
             return Step()
-        case = await self._case(facts, observation, verdict)
+        case = await self._case(facts, verdict)
         before = facts.repair.last  # again after that await: a request may have joined it
         assert before is not None
         proof = may_repair_end_it(case, before)
@@ -121,7 +113,8 @@ class Ladder:
                 await self.executor.registry.save(facts)
             return Step(again=boot_now() + max(decision.not_before_wall - now_wall, 0.0))
         if repair.over:
-            return Step(again=await self._end(facts, before, repair, decision))
+            await self._end(facts, repair, decision)
+            return Step()
         plan = plan_step(decision, remote=bool(facts.instance.backend))
         # Before it begins, only failures of others that it has seen count.
         return Step(plan, repair, replace(before, calm=repair.calm))
@@ -135,7 +128,6 @@ class Ladder:
         if last is not None and not last.over:
             facts.take_repair(join_repair(last, goal, consent))
         else:
-            assert facts.verdict is not None, "asked before the first look"
             facts.take_repair(begin_repair(facts.verdict, goal, time.time(), consent))
 
     def take_back(self, facts: Facts, before: Repair | None) -> None:
@@ -193,13 +185,13 @@ class Ladder:
         facts.repair.last = begin_repair(verdict, Goal.HEAL, now_wall)
         return True
 
-    async def _case(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Case:
+    async def _case(self, facts: Facts, verdict: HealthVerdict) -> Case:
         policy, crypto = self.settings.config.recovery, self.settings.config.crypto
         good_snapshot = await self.executor.keeper.has_good_snapshot(facts.id)
         begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
         # The rest is read after that await: an incident may have been declared meanwhile. A verdict
         # from while its backend was away proves nothing, though the backend may be back.
-        waits = bool(self.gate.away(facts)) or observation.wait_reason in AWAY
+        waits = bool(self.gate.away(facts)) or facts.wait.reason in AWAY
         reads = facts.inbound.last_wall >= begun_wall - crypto.window
         around = Circumstances(
             well=self.incidents.well(facts) and not waits,
@@ -213,33 +205,14 @@ class Ladder:
             finds_records=entry_of(facts.instance.engine).finds_records,
             reads=reads or reads_messages(facts, crypto),
         )
-        return Case(observation, verdict, around, policy, time.time())
+        return Case(facts, verdict, around, policy, time.time())
 
-    async def _end(
-        self, facts: Facts, before: Repair, repair: Repair, decision: Decision
-    ) -> float | None:
-        """Returns a time when what the end asks for could not be done and is due again then."""
-        sentence = decision.reason
-        facts.repair.last = repair
-        if repair.ending is Ending.NEEDS_SCAN:
-            outcome = await self.executor.carry_out(facts, plan_needs_scan(decision))
-            if not outcome.ok:
-                again = put_off_ending(before, self.settings.config.recovery, time.time())
-                facts.take_repair(again)
-                told = f"needs scan: failed: {outcome.detail}"
-                await self._say(facts, entry(facts, "repaired", told, Category.RECOVERY, ok=False))
-                return boot_now() + max(again.not_before_wall - time.time(), 0.0)
-            if outcome.made:
-                sentence += f"; its files are in the trash as {outcome.made}"
+    async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
+        facts.take_repair(repair)
         self.statistics = note_repair(self.statistics, repair)
         facts.durations.note("repair", repair.seconds)
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
-        facts.take_repair(facts.repair.last)
-        await self._say(facts, entry(facts, "repair_over", sentence, Category.RECOVERY, **detail))
+        said = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
+        await self.executor.registry.save(facts, [said])
         if facts.repair.last is repair:  # else a request joined meanwhile
             facts.repair_ended()
-        return None
-
-    async def _say(self, facts: Facts, said: JournalEntry) -> None:
-        await self.executor.registry.save(facts, [said])
-        tell(said)

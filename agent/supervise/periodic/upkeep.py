@@ -14,7 +14,7 @@ from agent.clock import boot_now
 from agent.core.figures import AllTrends, RepairStatistics, read_trend
 from agent.core.findings.silence import HOURS, Inbound
 from agent.core.model import Category, InstanceId
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.errors import StoreError, WaError
 from agent.log import bound
 from agent.logfiles import PERFORMANCE
@@ -102,7 +102,7 @@ logging.getLogger(PERFORMANCE).propagate = False
 
 
 async def log_performance(
-    views: Callable[[], Mapping[InstanceId, InstanceView]], settings: Settings
+    views: Callable[[], Mapping[InstanceId, Session]], settings: Settings
 ) -> None:
     while True:
         await asyncio.sleep(settings.config.log.performance_interval)
@@ -114,7 +114,7 @@ async def log_performance(
                 await asyncio.sleep(0)  # thousands of lines must not block the loop
 
 
-def performance_line(view: InstanceView, now_wall: float) -> str:
+def performance_line(view: Session, now_wall: float) -> str:
     since = view.connected_since_wall
     uptime = 0 if since is None else max(0, round(now_wall - since))
     mean = "-" if view.response_seconds is None else f"{view.response_seconds:.4f}"
@@ -122,13 +122,13 @@ def performance_line(view: InstanceView, now_wall: float) -> str:
         "status": view.status.value,
         "verdict": view.verdict.health.value,
         "uptime_seconds": uptime,
-        "messages": view.messages.get("in", 0) + view.messages.get("out", 0),
+        "messages": view.counters.messages["in"] + view.counters.messages["out"],
         "messages_per_minute": sum(view.messages_per_minute.values()),
         "response_seconds": mean,
-        "errors": sum(view.errors.values()),
-        "reconnects": sum(view.counts["reconnects"].values()),
-        "memory_bytes": "-" if view.memory_bytes is None else view.memory_bytes,
-        "cpu_seconds": "-" if view.cpu_seconds is None else f"{view.cpu_seconds:.2f}",
+        "errors": sum(view.counters.errors.values()),
+        "reconnects": sum(view.counters.by_word["reconnects"].values()),
+        "memory_bytes": "-" if view.run.memory_bytes is None else view.run.memory_bytes,
+        "cpu_seconds": "-" if view.run.cpu_seconds is None else f"{view.run.cpu_seconds:.2f}",
     }
     return " ".join(f"{name}={value}" for name, value in figures.items())
 

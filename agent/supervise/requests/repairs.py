@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from agent.clock import boot_now
 from agent.core.breaker import Breaker, with_breaker
 from agent.core.figures import RepairStatistics
 from agent.core.incidents import Incident
@@ -16,10 +15,9 @@ from agent.core.observed import AWAY
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.recovery.pairing import WHATSAPP_AWAY
-from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind, Stage
+from agent.core.recovery.repair import Consent, Ending, Goal
+from agent.core.session import NOT_LOOKED_YET
 from agent.errors import NotFound, Refused, TryLater, WaError
-from agent.host.base import Host
-from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
 from agent.supervise.passes.repair import Ladder
@@ -27,7 +25,6 @@ from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.story import entry
-from agent.supervise.views import NOT_LOOKED_YET
 
 T = TypeVar("T")
 GRACE = 0.2
@@ -72,7 +69,7 @@ class Checking:
         chosen = list(self._registry.facts) if ids is None else list(ids)
         all_facts = [self._registry.get(id) for id in chosen]
         await asyncio.gather(*(self._check(facts) for facts in all_facts))
-        return {facts.id: facts.verdict or NOT_LOOKED_YET for facts in all_facts}
+        return {facts.id: facts.verdict for facts in all_facts}
 
     async def _check(self, facts: Facts) -> None:
         facts.next_probe = 0.0
@@ -84,6 +81,8 @@ class Checking:
 REPAIR_TIMEOUT = 300.0
 AWAY_PATIENCE = 5.0
 """Seconds for which a request waits for a server that is away: longer than a blink."""
+NEEDS_SCAN = "needs_scan"
+"""The answer where nothing that keeps a pairing helps: a person has to link the session."""
 GOES_ON = "goes_on"
 """The ending of a repair that takes longer than its caller waits."""
 POLL = 0.1
@@ -108,7 +107,6 @@ class Repairs:
         self,
         *,
         registry: Registry,
-        host: Host,
         ladder: Ladder,
         incidents: Incidents,
         checking: Checking,
@@ -118,7 +116,6 @@ class Repairs:
         """`limit`: seconds until a request for a repair is answered, whatever the repair does."""
         self._limit = limit
         self._registry = registry
-        self._host = host
         self._ladder = ladder
         self._incidents = incidents
         self._checking = checking
@@ -129,39 +126,34 @@ class Repairs:
         """Answer waiting callers with TryLater, so that they delay no stop."""
         self._stopping = True
 
-    async def try_recover(self, id: InstanceId, *, wait: float | None = None) -> RepairResult:
-        """One round of all steps that keep the pairing."""
-        return await self._until(Goal.RECOVER, self._registry.get(id), wait)
-
-    async def cleanup_corrupted(
+    async def until(
         self,
+        goal: Goal,
         id: InstanceId,
         *,
         wait: float | None = None,
         confirmed: bool = False,
         passkey: str = "",
     ) -> RepairResult:
-        """Retire the session (the trash keeps it) and offer a new QR."""
-        facts = self._registry.get(id)
-        consent = must_be_confirmed(facts, "clean up", confirmed=confirmed, passkey=passkey)
-        return await self._until(Goal.CLEANUP, facts, wait, consent)
+        """The answer to every request for a repair; once its time is over, the ending "goes_on".
 
-    async def ensure_healthy(
-        self,
-        id: InstanceId,
-        *,
-        wait: float | None = None,
-        confirmed: bool = False,
-        passkey: str = "",
-        asked_at: float | None = None,
-    ) -> RepairResult:
-        """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR.
-        TryLater where it stays unwell and its pairing may not end without a person's word, or its
-        server shows no code, as since `asked_at`."""
+        RECOVER tries once all steps that keep the pairing; WORKING_QR goes on to a new session if
+        nothing milder helped; CLEANUP begins with that. TryLater where it stays unwell and its
+        pairing may not end without a person's word.
+        """
         facts, consent = self._registry.get(id), Consent.NONE
-        if confirmed:
-            consent = must_be_confirmed(facts, "renew", confirmed=True, passkey=passkey)
-        return await self._until(Goal.WORKING_QR, facts, wait, consent, asked_at)
+        if goal is Goal.CLEANUP or (goal is Goal.WORKING_QR and confirmed):
+            doing = "clean up" if goal is Goal.CLEANUP else "renew"
+            consent = must_be_confirmed(facts, doing, confirmed=confirmed, passkey=passkey)
+        self._must_be_wanted(facts)
+        deadline = time.monotonic() + (self._limit if wait is None else min(wait, self._limit))
+        work = self._reach(goal, facts, deadline, consent)
+        if (answer := await in_time(work, deadline)) is not None:
+            return answer
+        refuse_away(facts)
+        last = facts.repair.last
+        so_far = last.answer if last is not None and not last.over else _NOTHING_DONE
+        return RepairResult(**so_far, ending=GOES_ON, sentence=_trouble(facts))
 
     async def force_reconnection(self, id: InstanceId) -> None:
         """Try now, whatever the attempts, the delay and the circuit say."""
@@ -195,11 +187,6 @@ class Repairs:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         self._incidents.release(group, "an operator released it")
 
-    async def until(self, deadline: float, found: Callable[[], object]) -> None:
-        """Return once it is found, or the time is over."""
-        while not found() and time.monotonic() < deadline:
-            await self.pause()
-
     async def pause(self) -> None:
         """Between two looks. TryLater when the agent stops."""
         if self._stopping:
@@ -209,63 +196,34 @@ class Repairs:
     async def until_there(self, facts: Facts) -> None:
         """TryLater once its server has stayed away for a while: no wait would help."""
         patience = time.monotonic() + AWAY_PATIENCE
-        await self.until(patience, lambda: facts.wait.reason not in AWAY)
+        await self._look_for(patience, lambda: facts.wait.reason not in AWAY)
         refuse_away(facts)
 
-    def waits_in_vain(self, facts: Facts, asked_at: float) -> bool:
-        """True if its server shows no code, although the repair of it, or of another member of
-        its incident, renewed it since `asked_at`."""
-        if not shows_no_code(facts):
-            return False
-        members = (facts, *self._incidents.fellows(facts))
-        return any(its.begun_at >= asked_at and _renewed_in_vain(its) for its in members)
-
-    async def _until(
-        self,
-        goal: Goal,
-        facts: Facts,
-        wait: float | None,
-        consent: Consent = Consent.NONE,
-        asked_at: float | None = None,
-    ) -> RepairResult:
-        """The answer to every request for a repair; once its time is over, the ending "goes_on"."""
-        self._must_be_wanted(facts)
-        deadline = time.monotonic() + (self._limit if wait is None else min(wait, self._limit))
-        work = self._reach(goal, facts, deadline, consent, asked_at)
-        if (answer := await in_time(work, deadline)) is not None:
-            return answer
-        refuse_away(facts)
-        last = facts.repair.last
-        so_far = last.answer if last is not None and not last.over else _NOTHING_DONE
-        return RepairResult(**so_far, ending=GOES_ON, sentence=_trouble(facts))
+    async def _look_for(self, deadline: float, found: Callable[[], object]) -> None:
+        """Return once it is found, or the time is over."""
+        while not found() and time.monotonic() < deadline:
+            await self.pause()
 
     async def _reach(
-        self,
-        goal: Goal,
-        facts: Facts,
-        deadline: float,
-        consent: Consent,
-        asked_at: float | None,
+        self, goal: Goal, facts: Facts, deadline: float, consent: Consent
     ) -> RepairResult:
         heals = goal is Goal.WORKING_QR and not _repair_runs(facts)
-        if heals or (facts.verdict is None and not _repair_runs(facts)):
+        if heals or (facts.verdict is NOT_LOOKED_YET and not _repair_runs(facts)):
             await self._checking.check_now([facts.id])
         if heals:
             # A start or a stop ends first: its deadlines say when it is late.
-            await self.until(deadline, lambda: _repair_runs(facts) or not _is_on_its_way(facts))
-            if facts.verdict is not None and _is_well(facts.verdict):
+            await self._look_for(deadline, lambda: _repair_runs(facts) or not _is_on_its_way(facts))
+            if _is_well(facts.verdict):
                 return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
             if _is_on_its_way(facts) and not _repair_runs(facts):
                 # It starts in its time: a repair would only begin the start again.
                 return RepairResult(**_NOTHING_DONE, ending=GOES_ON, sentence=facts.sentence)
         await self.until_there(facts)
-        since = boot_now() if asked_at is None else asked_at
         over = await self._begin(goal, facts, consent)
-        await self.until(
+        await self._look_for(
             deadline,
             lambda: (
                 over.is_set()
-                or self.waits_in_vain(facts, since)
                 or _had_its_round(facts)
                 or (goal is Goal.WORKING_QR and _is_kept_away(facts))
             ),
@@ -278,7 +236,7 @@ class Repairs:
         """Set once the repair that runs now is over."""
         before, joins = facts.repair.last, _repair_runs(facts)
         self._ladder.request(facts, goal, consent)
-        over = facts.repair.waiters = facts.repair.waiters or asyncio.Event()
+        over = facts.repair_waiters = facts.repair_waiters or asyncio.Event()
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         try:
@@ -289,13 +247,12 @@ class Repairs:
         return over
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
-        bound(said.category, facts.id).info("%s", said.sentence)
         with self._registry.order(facts):
             await self._registry.save(facts, [said])
         self._wake(facts.id)
 
     def _must_be_wanted(self, facts: Facts) -> None:
-        if not facts.desired(self._host.boot_id()).should_run:
+        if not facts.desired.should_run:
             raise Refused(
                 f"cannot repair {facts.id}: it is disabled or stopped; enable or start it first",
                 code="not_wanted",
@@ -311,7 +268,6 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
     ending, answer = last.ending if over else GOES_ON, last.answer
     if goal is Goal.WORKING_QR and ending in (Ending.GAVE_UP, GOES_ON):
         _refuse_kept(facts)
-        refuse_silent(facts)
     if goal is Goal.CLEANUP and ending == Ending.GAVE_UP and not answer["cleaned"]:
         cause = f"cannot clean up {facts.id}: {_trouble(facts)}"
         raise TryLater(cause, code="cleanup_failed")
@@ -321,7 +277,7 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
         if goal is Goal.RECOVER and ending != GOES_ON and not verdict.healthy:
             # No step that keeps a pairing helps where a person has to link the session.
             told = f"{facts.sentence}: wa-agent qr {facts.id} --watch"
-            return RepairResult(False, answer["cleaned"], False, Ending.NEEDS_SCAN, told)
+            return RepairResult(False, answer["cleaned"], False, NEEDS_SCAN, told)
     sentence = "" if answer["healthy"] else _trouble(facts)
     return RepairResult(**answer, ending=ending, sentence=sentence)
 
@@ -329,16 +285,6 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
 def refuse_away(facts: Facts) -> None:
     if facts.wait.reason in AWAY:
         raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait.reason)
-
-
-def refuse_silent(facts: Facts) -> None:
-    """TryLater where its server connects it for long and shows no code."""
-    if shows_no_code(facts):
-        raise TryLater(
-            f"{facts.id} shows no code: {facts.sentence}. Its repair goes on until it shows one;"
-            f" ask for it then: wa-agent qr {facts.id}",
-            code=WHATSAPP_AWAY,
-        )
 
 
 def _refuse_kept(facts: Facts) -> None:
@@ -353,23 +299,6 @@ def _refuse_kept(facts: Facts) -> None:
         raise TryLater(f"cannot heal {facts.id}: {kept.sentence}", code=kept.code)
 
 
-def shows_no_code(facts: Facts) -> bool:
-    """Without a pairing, its server connects it for long and shows no code."""
-    verdict = facts.verdict
-    hangs = verdict is not None and verdict.reason == "state_stuck" and verdict.should_cleanup
-    return hangs and bool(facts.instance.backend)
-
-
-def _renewed_in_vain(facts: Facts) -> bool:
-    """A repair renewed the session, and the time for a code is over."""
-    repair = facts.repair.last
-    if repair is None or repair.stage is not Stage.DUE:
-        return False
-    between_rounds = repair.unpaired and repair.step is RecoveryKind.NONE
-    tried = repair.cleaned or between_rounds or repair.ending is Ending.GAVE_UP
-    return tried and shows_no_code(facts)
-
-
 def _is_kept_away(facts: Facts) -> bool:
     """WhatsApp is not reached, so no step of its repair can help it, and its pairing is kept."""
     return facts.repair.kept is not None and facts.repair.kept.code == WHATSAPP_AWAY
@@ -378,7 +307,7 @@ def _is_kept_away(facts: Facts) -> bool:
 def _had_its_round(facts: Facts) -> bool:
     """The round that was asked for is over, and its repair goes on as the agent's own."""
     last = facts.repair.last
-    return last is not None and not last.over and last.goal is Goal.HEAL and not last.unpaired
+    return last is not None and not last.over and last.goal is Goal.HEAL
 
 
 def _repair_runs(facts: Facts) -> bool:
@@ -386,7 +315,7 @@ def _repair_runs(facts: Facts) -> bool:
 
 
 def _is_on_its_way(facts: Facts) -> bool:
-    return facts.verdict is not None and facts.verdict.reason in _ON_ITS_WAY
+    return facts.verdict.reason in _ON_ITS_WAY
 
 
 def _is_well(verdict: HealthVerdict) -> bool:

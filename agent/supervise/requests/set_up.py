@@ -5,19 +5,17 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, HealthVerdict, Instance, InstanceId
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import needs_repair
-from agent.core.recovery.repair import Ending
+from agent.core.recovery.repair import Ending, Goal
 from agent.engines.base import Qr
 from agent.errors import LinkError, Refused, TryLater
-from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
-from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs, refuse_silent
+from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs
 
 WELL = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
 REFUSALS = 4
@@ -39,7 +37,6 @@ class SetUp:
 class SettingUp:
     repairs: Repairs
     registry: Registry
-    host: Host
     asking: Calls
     create: Callable[[Instance], Awaitable[object]]
     enable: Callable[[InstanceId], Awaitable[object]]
@@ -50,15 +47,12 @@ class SettingUp:
     ) -> SetUp:
         """Make an existing instance healthy, or create it; then wait for a QR or CONNECTED. `wait`:
         seconds after which it is answered, whatever still goes on."""
-        asked_at, deadline = boot_now(), time.monotonic() + wait
+        deadline = time.monotonic() + wait
 
         async def heal() -> RepairResult:
-            return await self.repairs.ensure_healthy(
-                wanted.id,
-                wait=max(deadline - time.monotonic(), 0.0),
-                confirmed=confirmed,
-                passkey=passkey,
-                asked_at=asked_at,
+            left = max(deadline - time.monotonic(), 0.0)
+            return await self.repairs.until(
+                Goal.WORKING_QR, wanted.id, wait=left, confirmed=confirmed, passkey=passkey
             )
 
         # A second request for the same new instance joins the first: it is created once.
@@ -76,7 +70,7 @@ class SettingUp:
                 field="engine",
                 code="other_engine",
             )
-        elif not facts.desired(self.host.boot_id()).should_run:
+        elif not facts.desired.should_run:
             await self.enable(wanted.id)
         begun = SetUp(wanted.id, facts is None, WELL, qr=None)
         limit = asyncio.timeout(max(deadline - time.monotonic(), 0.0))
@@ -86,25 +80,17 @@ class SettingUp:
                     begun = replace(begun, result=await heal())
                     if not _has_helped(facts, begun.result):
                         return replace(begun, goes_on=True)
-                return await self._code_or_connected(begun, asked_at, heal)
+                return await self._code_or_connected(begun, heal)
         except TimeoutError:
             if not limit.expired():
                 raise
-            return self._going_on(begun)
-
-    def _going_on(self, begun: SetUp) -> SetUp:
-        """The caller's time is over."""
-        facts = self.registry.get(begun.id)
-        refuse_silent(facts)
-        sentence = facts.action.refusal or facts.sentence
-        result = RepairResult(False, False, False, GOES_ON, sentence)
-        return replace(begun, result=result, goes_on=True)
+            facts = self.registry.get(begun.id)
+            sentence = facts.action.refusal or facts.sentence
+            result = RepairResult(False, False, False, GOES_ON, sentence)
+            return replace(begun, result=result, goes_on=True)
 
     async def _code_or_connected(
-        self,
-        begun: SetUp,
-        asked_at: float,
-        heal: Callable[[], Awaitable[RepairResult]],
+        self, begun: SetUp, heal: Callable[[], Awaitable[RepairResult]]
     ) -> SetUp:
         """Wait for a code to scan, or until it is connected. What was there before this agent made
         an instance of it may hang: it is healed as an instance of long ago."""
@@ -118,11 +104,9 @@ class SettingUp:
             await self.repairs.until_there(facts)
             if facts.action.failures >= REFUSALS:
                 raise TryLater(f"cannot start {id}: {facts.action.refusal}", code="server_refused")
-            if self.repairs.waits_in_vain(facts, asked_at):
-                refuse_silent(facts)
-            if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
+            if reason_of(facts.verdict.reason).hopeless:
                 _refuse_hopeless(id, facts.verdict)
-            if begun.result is WELL and facts.verdict is not None and needs_repair(facts.verdict):
+            if begun.result is WELL and needs_repair(facts.verdict):
                 begun = replace(begun, result=await heal())
                 if not _has_helped(facts, begun.result):
                     return replace(begun, goes_on=True)
@@ -137,7 +121,7 @@ class SettingUp:
 
 def _has_helped(facts: Facts, result: RepairResult) -> bool:
     """False while the repair still goes on."""
-    if result.ending == Ending.NEEDS_PERSON and facts.verdict is not None:
+    if result.ending == Ending.NEEDS_PERSON:
         _refuse_hopeless(facts.id, facts.verdict)
     if result.ending == Ending.GAVE_UP:
         raise TryLater(f"cannot set up {facts.id}: {result.sentence}", code="no_qr")

@@ -66,7 +66,7 @@ TURNS = {
     "Socket  wa 7 Connection Update open undefined": Turn("wa 7", True),
     "Socket  wa 7 Connection Update close Intentional Logout": Turn("wa 7", False, "logout"),
     "Disconnected session: wa 7, reason: CONFLICT": Turn("wa 7", False, "conflict"),
-    'DESCONECTOU REASON: 403 --> {"statusCode":403}': Turn("", False, "account_locked"),
+    'DESCONECTOU REASON: 403 --> {"statusCode":403}': Turn("", False, "banned"),
 }
 
 

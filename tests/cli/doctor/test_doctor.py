@@ -5,7 +5,6 @@ import json
 import os
 import tarfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from agent.store.database import Store
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.fakes.supervisor import make_view
+from tests.sessions import changed
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def hide_secrets(house: House, folder: Path) -> list[str]:
         "proxy": {"url": f"http://{SECRETS['credentials']}@p"},
     }
     instance = Instance(InstanceId("sales"), "sandbox", True, settings)
-    house.supervisor.known[InstanceId("sales")] = replace(view, instance=instance)
+    house.supervisor.known[InstanceId("sales")] = changed(view, instance=instance)
     for sentence in (
         f"refused: {SECRETS['bearer']}",
         f"password={SECRETS['password']} token: {TOKEN}",

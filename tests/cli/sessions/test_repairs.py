@@ -113,15 +113,17 @@ def repair(**more: Any) -> Repair:
             id="the circuit",
         ),
         pytest.param(
-            {"wait_reason": "incident"}, "waits for others: many instances", id="an incident"
+            {"wait_reason": "incident", "reason": "incident"},
+            "waits for others: many instances",
+            id="an incident",
         ),
         pytest.param(
             {"status": S.AUTH_FAILURE, "reason": "banned"},
-            "advice: Appeal on the phone(.|\n)*the agent does nothing more: a person must act",
+            "advice: Settle it with WhatsApp(.|\n)*the agent does nothing more: a person must act",
             id="a ban",
         ),
         pytest.param(
-            {"next_attempt_wall": time.time() + 70_000}, r"attempt 1 in \d+ h", id="the next try"
+            {"not_before_wall": time.time() + 70_000}, r"attempt 1 in \d+ h", id="the next try"
         ),
     ],
 )

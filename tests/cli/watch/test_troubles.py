@@ -115,7 +115,7 @@ async def test_begin_and_end_are_in_the_journal_the_log_and_the_gauge(
 async def test_f61_an_event_that_no_webhook_takes(bench: Bench) -> None:
     bench.troubles.oldest_event = lambda: 1.0
     await bench.look()
-    assert await bench.look(301) == {"webhook_backlog"}
+    assert await bench.look(301) == {"not_delivered"}
     bench.troubles.oldest_event = lambda: None
     assert await bench.look(5) == set()
 
@@ -222,12 +222,12 @@ async def test_the_route_and_the_command_name_what_is_wrong(
     await server.close()
     assert said.status == 1
     first, advice, second, _ = said.out.splitlines()
-    assert first.startswith("critical temporary_ban since ")
-    assert first.endswith("WhatsApp banned the account of sales for a time")
-    assert "Each login makes it longer" in advice
+    assert first.startswith("critical given_up since ")
+    assert first.endswith("a person must act: WhatsApp banned the account for a time")
+    assert "`wa-agent why sales` says what to do" in advice
     assert second.startswith("warning down since ")
     assert [(one["kind"], one["instance"]) for one in found] == [
-        ("temporary_ban", "sales"),
+        ("given_up", "sales"),
         ("down", "shop"),
     ]
     assert wrong.status == 2

@@ -36,7 +36,7 @@ def test_repairs_that_took_a_person_are_counted_apart():
         (Goal.HEAL, Ending.RECOVERED),
         (Goal.RECOVER, Ending.RECOVERED),
         (Goal.CLEANUP, Ending.NOT_WANTED),
-        (Goal.HEAL, Ending.NEEDS_SCAN),
+        (Goal.HEAL, Ending.NEEDS_PERSON),
         (Goal.WORKING_QR, Ending.NEEDS_PERSON),
     ):
         statistics = note_repair(statistics, replace(ended(ending, 1), goal=goal))

@@ -85,11 +85,11 @@ STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("down", 300, {"status": S.RECONNECTING, "reason": "connection_lost"}, {}),
     ("needs_scan", 300, {"status": S.QR_REQUIRED}, {}),
     ("given_up", 0, bad("attempts_used_up"), {}),
-    ("keeps_ending", 0, bad("worker_failed", S.RECONNECTING), {}),
-    ("temporary_ban", 0, bad("temporary_ban"), {}),
-    ("passkey_required", 0, bad("passkey_required", S.QR_REQUIRED), {}),
+    ("unstable", 0, bad("worker_failed", S.RECONNECTING), {}),
+    ("given_up", 0, bad("temporary_ban"), {}),
+    ("given_up", 0, bad("passkey_required", S.QR_REQUIRED), {}),
     ("corrupted", 600, {"verdict": verdict(Health.CORRUPTED, "keys")}, {}),
-    ("silent", 0, {"verdict": verdict(Health.DEGRADED, "silent_inbound")}, {}),
+    ("degraded", 0, {"verdict": verdict(Health.DEGRADED, "silent_inbound")}, {}),
     ("slow", 300, {"response_seconds": 5.1}, {}),
     ("memory_critical", 60, {"memory_bytes": 96, "memory_limit": 100}, {}),
     ("incident", 0, {}, {"groups": {"baileys": "client_outdated"}}),
@@ -99,13 +99,14 @@ STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("machine_cpu", 600, {}, {"machine": {"wa_host_cpu_usage_ratio": 0.91}}),
     ("disk_low", 300, {}, {"machine": {"wa_host_filesystem_avail_bytes": 9.0}}),
     ("disk_full", 60, {}, {"machine": {"wa_host_filesystem_avail_bytes": 1.0}}),
-    ("outbox_lost", 0, {}, {"outbox_lost": "it was removed"}),
-    ("outbox_old", 300, {}, {"outbox_oldest": {"a": WALL}}),
-    ("hangs", 0, {"restarts": {"watchdog": 3}}, {}),
-    ("reconnects", 0, {"reconnects": {"connection_lost": 6, "conflict": 5}}, {}),
+    ("not_delivered", 0, {}, {"outbox_lost": "it was removed"}),
+    ("messages", 0, {}, {"outbox_oldest": {"a": WALL}}),
+    ("messages", 0, {}, {"not_kept": ["a"]}),
+    ("unstable", 0, {"restarts": {"watchdog": 3}}, {}),
+    ("unstable", 0, {"reconnects": {"connection_lost": 6, "conflict": 5}}, {}),
     ("keys_not_renewed", 0, {"key_regenerations": {"failed": 1}}, {}),
-    ("messages_lost", 0, {}, {"counted": {"lost": 1}}),
-    ("sends_fail", 0, {}, {"counted": {"sends_failed": 6}}),
+    ("messages", 0, {}, {"counted": {"lost": 1}}),
+    ("messages", 0, {}, {"counted": {"sends_failed": 6}}),
 )
 """A row, the seconds that it waits, how the session is then, and what else is so."""
 
@@ -133,8 +134,8 @@ def test_a_trouble_begins_after_its_time_and_ends_with_its_cause(
         {"restarts": {"watchdog": 2}},
         {"reconnects": {"connection_lost": 10}},
         {"memory_bytes": 80, "memory_limit": 0},
-        {"crypto_operations": {"ok": 90, "failed": 10}},
-        {"crypto_operations": {"failed": 3}, "counts_messages": False},
+        {"messages": {"in": 90}, "errors": {"crypto": 10}},
+        {"errors": {"crypto": 3}, "counts_messages": False},
     ],
     ids=str,
 )
@@ -149,7 +150,7 @@ def test_the_share_of_messages_that_cannot_be_read() -> None:
     world = World()
     found: set[str] = set()
     for minute in range(11):
-        world.put(crypto_operations={"ok": 80 * minute, "failed": 20 * minute})
+        world.put(messages={"in": 80 * minute}, errors={"crypto": 20 * minute})
         found = world.run(60)
     assert found == {"key_errors"}
     (one,) = world.present.values()
@@ -218,9 +219,9 @@ def test_of_sessions_on_a_server_that_is_down_nothing_new_is_told() -> None:
     world = World()
     instance = replace(make_view("a").instance, settings={"backend": "evo"})
     world.put(instance=instance, **bad("temporary_ban"))
-    assert world.run(10, backends=backend(up=True)) == {"temporary_ban"}
+    assert world.run(10, backends=backend(up=True)) == {"given_up"}
     world.put(instance=instance, status=S.RECONNECTING)
     world.put("b", instance=replace(instance, id=InstanceId("b")), status=S.RECONNECTING)
-    assert world.run(900, backends=backend()) == {"temporary_ban", "backend_down"}
+    assert world.run(900, backends=backend()) == {"given_up", "backend_down"}
     world.put(instance=instance)
     assert world.run(10, backends=backend(up=True)) == set()

@@ -94,14 +94,14 @@ async def test_no_word_on_an_open_connection_ends_a_pairing_but_the_devices_remo
     """The next login proves what is so."""
     await bench.come_paired()
     words = [
-        ({"tag": "stream:error", "attrs": {"code": "401"}}, "connection_closed"),
+        ({"tag": "stream:error", "attrs": {"code": "401"}}, "connection_lost"),
         ({"tag": "stream:error", "attrs": {"code": "401"}, "content": [REPLACED]}, "conflict"),
-        ({"tag": "stream:error", "attrs": {"code": "403"}}, "connection_closed"),
-        ({"tag": "failure", "attrs": {"reason": "401", "location": "atn"}}, "connection_closed"),
-        ({"tag": "failure", "attrs": {"reason": "406"}}, "connection_closed"),
+        ({"tag": "stream:error", "attrs": {"code": "403"}}, "connection_lost"),
+        ({"tag": "failure", "attrs": {"reason": "401", "location": "atn"}}, "connection_lost"),
+        ({"tag": "failure", "attrs": {"reason": "406"}}, "connection_lost"),
         (
             {"tag": "ib", "attrs": {}, "content": [{"tag": "downgrade_webclient", "attrs": {}}]},
-            "connection_closed",
+            "connection_lost",
         ),
     ]
     for stanza, reason in words:

@@ -41,14 +41,14 @@ class Heard(KeepsNothing):
     ("told", "status", "reason"),
     [
         ({"code": 401}, "DISCONNECTED", "logout"),
-        ({"code": 403}, "DISCONNECTED", "account_locked"),
+        ({"code": 403}, "DISCONNECTED", "banned"),
         ({"code": 515}, "RECONNECTING", "restart_required"),
         ({"reason": "qr_idle"}, "QR_REQUIRED", "qr_idle"),
         ({"code": 777}, "RECONNECTING", "unknown"),
-        ({}, "RECONNECTING", "connection_closed"),
+        ({}, "RECONNECTING", "connection_lost"),
         # What is the agent's to say, no program says.
         ({"reason": "session_damaged", "code": 503}, "RECONNECTING", "service_unavailable"),
-        ({"reason": ["x"], "code": "503", "raw": 7}, "RECONNECTING", "connection_closed"),
+        ({"reason": ["x"], "code": "503", "raw": 7}, "RECONNECTING", "connection_lost"),
     ],
 )
 def test_why_a_session_ended_is_in_the_reasons_of_all_engines(

@@ -51,25 +51,12 @@ def test_bytes_and_modules_are_progress_and_the_same_document_once_more_is_none(
     ("told", "idle", "reason"),
     [
         pytest.param({"modules": 40}, 99, "", id="WhatsApp Web"),
-        pytest.param({"status": 500}, 0, "page_http_error", id="an HTTP error"),
-        pytest.param({"status": 511}, 0, "captive_portal", id="the network's own status"),
+        pytest.param({"status": 500}, 0, "page_unusable", id="an HTTP error"),
         pytest.param(
-            {"origin": "https://x.example", "complete": True}, 0, "page_elsewhere", id="elsewhere"
-        ),
-        pytest.param(
-            {"origin": "https://x.example", "complete": True, "form": True},
-            0,
-            "captive_portal",
-            id="a foreign login",
-        ),
-        pytest.param(
-            {"origin": "https://www.whatsapp.com", "complete": True, "form": True},
-            0,
-            "page_elsewhere",
-            id="WhatsApp's own other page",
+            {"origin": "https://x.example", "complete": True}, 0, "page_unusable", id="elsewhere"
         ),
         pytest.param({}, 24, "", id="still coming"),
-        pytest.param({}, 25, "page_silent", id="half a page"),
+        pytest.param({}, 25, "page_unusable", id="half a page"),
         pytest.param(
             {"complete": True, "words": "WhatsApp works with Google Chrome 85+"},
             0,
@@ -102,8 +89,8 @@ def test_a_title_cannot_write_into_the_log() -> None:
 @pytest.mark.parametrize(
     ("word", "code"),
     [
-        ("net::ERR_CERT_DATE_INVALID", "certificate_error"),
-        ("net::ERR_HTTP_RESPONSE_CODE_FAILURE", "page_http_error"),
+        ("net::ERR_CERT_DATE_INVALID", "page_unusable"),
+        ("net::ERR_HTTP_RESPONSE_CODE_FAILURE", "page_unusable"),
         ("net::ERR_NAME_NOT_RESOLVED", "page_unreachable"),
     ],
 )

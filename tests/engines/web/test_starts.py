@@ -10,7 +10,7 @@ from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
 
-WAITS = {"page_silent": ("SILENT", "LOAD")}
+WAITS = {"page_unusable": ("SILENT", "LOAD")}
 """The long waits of the engine before it gives up for that reason."""
 
 
@@ -26,8 +26,8 @@ async def given_up(bench: Bench, reason: str) -> str:
 @pytest.mark.parametrize(
     ("front", "reason", "shown"),
     [
-        pytest.param(fronts.HTTP_ERROR, "page_http_error", ("HTTP 500", "Error 500"), id="500"),
-        pytest.param(fronts.SILENT, "page_silent", ("no answer",), id="a silent server"),
+        pytest.param(fronts.HTTP_ERROR, "page_unusable", ("HTTP 500", "Error 500"), id="500"),
+        pytest.param(fronts.SILENT, "page_unusable", ("no answer",), id="a silent server"),
     ],
 )
 async def test_a_page_that_is_not_whatsapp_has_its_reason(
@@ -55,7 +55,7 @@ async def test_a_redirect_is_reported_with_the_address_that_it_led_to(
         other.front = fronts.PORTAL
         stand_in.front = fronts.elsewhere(f"{other.url}?token=secret")
         await bench.start()
-        raw = await given_up(bench, "captive_portal")
+        raw = await given_up(bench, "page_unusable")
         assert other.url.removeprefix("http://") in raw and "Guest network" in raw
         assert "secret" not in raw
     finally:

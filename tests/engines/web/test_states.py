@@ -111,7 +111,7 @@ def test_a_look_becomes_a_claim(
     [
         ("mode", "CONFLICT", "conflict"),
         ("socket", "CONFLICT", "conflict"),
-        ("mode", "SMB_TOS_BLOCK", "tos_block"),
+        ("mode", "SMB_TOS_BLOCK", "banned"),
         ("socket", "DEPRECATED_VERSION", "client_outdated"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_refusal_counts_wherever_it_is_said(field: str, word: str, reason: str
         pytest.param([("conn.logout", "")], "logout", id="plain"),
         pytest.param(
             [("conn.logout_reason", "account_locked"), ("conn.logout", "")],
-            "account_locked",
+            "banned",
             id="with its reason",
         ),
         pytest.param(

@@ -106,12 +106,12 @@ async def test_a_logout_from_the_phone_is_reported_with_its_reason(
 ) -> None:
     await bench.pair(stand_in)
     stand_in.log_out(ACCOUNT, "account_locked")
-    claim = await bench.claimed(Status.DISCONNECTED, "account_locked")
+    claim = await bench.claimed(Status.DISCONNECTED, "banned")
     assert not claim.paired
     # The page shows a new code soon; the claim stays until a person connects it again.
     await bench.until(lambda: stand_in.clients and stand_in.page().code)
     await bench.probe()
-    assert bench.claims[-1].reason == "account_locked"
+    assert bench.claims[-1].reason == "banned"
     await bench.link.call("connect")
     await bench.claimed(Status.QR_REQUIRED)
 

@@ -4,7 +4,7 @@ const FIRST_CODE = 60;
 const NEXT_CODE = 20;
 const ACKS = { "-1": "error", 0: "pending", 1: "server", 2: "delivered", 3: "read", 4: "played" };
 const ENDS = { LOGOUT: "logout", UNPAIRED: "logout", UNPAIRED_IDLE: "logout", CONFLICT: "conflict" };
-const REFUSED = { TOS_BLOCK: "tos_block", SMB_TOS_BLOCK: "tos_block", PROXYBLOCK: "proxy_block", DEPRECATED_VERSION: "client_outdated" };
+const REFUSED = { TOS_BLOCK: "banned", SMB_TOS_BLOCK: "banned", PROXYBLOCK: "proxy_block", DEPRECATED_VERSION: "client_outdated" };
 let current;
 
 /** Each client is watched from its first `initialize` on; the class itself stays the program's own. */

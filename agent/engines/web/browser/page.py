@@ -205,15 +205,15 @@ class Page:
         return await self._debugger.call(method, params, within=within)
 
     async def navigate(self, url: str, *, within: float) -> None:
-        """Go there; EngineError with the network's word: `page_unreachable`, `page_http_error`,
-        `certificate_error`, `page_elsewhere`, and `page_silent` where no answer began."""
+        """Go there; EngineError with the network's word: `page_unreachable`, or `page_unusable`
+        where something else came or no answer began."""
         self.loading.status = 0
         try:
             raw = await self.call("Page.navigate", {"url": url}, within=within)
         except EngineError as error:
             if error.code == "browser_silent" and await self._browser_answers():
                 raise EngineError(
-                    f"cannot load {origin_of(url)}: no answer in {within:g} s", code="page_silent"
+                    f"cannot load {origin_of(url)}: no answer in {within:g} s", code="page_unusable"
                 ) from error
             raise
         self.crashed = False
@@ -381,16 +381,14 @@ class Page:
 
 def network_code(error: str) -> str:
     """What the browser's word for a failed load means, as an error code of navigate()."""
-    if error.startswith(("net::ERR_CERT_", "net::ERR_SSL_")):
-        return "certificate_error"
-    return _NETWORK_CODES.get(error, "page_unreachable")
+    return "page_unusable" if error.startswith(_UNUSABLE) else "page_unreachable"
 
 
-_NETWORK_CODES = {
-    "net::ERR_HTTP_RESPONSE_CODE_FAILURE": "page_http_error",
-    "net::ERR_TOO_MANY_REDIRECTS": "page_elsewhere",
-    "net::ERR_TIMED_OUT": "page_silent",
-}
+_UNUSABLE = (
+    *("net::ERR_CERT_", "net::ERR_SSL_", "net::ERR_HTTP_RESPONSE_CODE_FAILURE"),
+    *("net::ERR_TOO_MANY_REDIRECTS", "net::ERR_TIMED_OUT"),
+)
+"""Something answered, or took the connection."""
 
 
 async def _first_page(browser: DebuggerConnection, within: float) -> str:
