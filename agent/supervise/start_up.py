@@ -3,7 +3,6 @@ what still runs; what should run starts in its turn."""
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -19,11 +18,10 @@ from agent.core.model import (
     Instance,
     InstanceId,
     JournalEntry,
-    SessionFiles,
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.engines.catalog import CATALOG, file_rules, find_engine
+from agent.engines.catalog import find_engine
 from agent.errors import WaError
 from agent.instance_file import NAME
 from agent.log import about, bound
@@ -33,9 +31,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
-from agent.vault.check import look_at_session, read_linked
 from agent.vault.copies.snapshots import list_snapshots
-from agent.vault.folder import SESSION
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash
 
@@ -60,27 +56,9 @@ def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
             same = {its: getattr(manifest, its) for its in _IN_MANIFEST}
             source = f"its engine and settings are those of snapshot {snapshot.name}"
             return Identity(instance, **same), source
-    if len(engines := _engines_of(root / folder.id)) == 1:
-        engine = engines[0]
-        account = read_linked(root, folder.id, engine).account
-        identity = Identity(Instance(folder.id, engine, False), paired=True, account=account)
-        return identity, f"its files are of engine {engine}; its settings are lost"
     if not (root / folder.id / NAME).exists():
         return None
-    identity = Identity(Instance(folder.id, UNKNOWN, False))
-    return identity, "neither a snapshot nor its files tell its engine"
-
-
-def _engines_of(folder: Path) -> list[str]:
-    """The engines that find a session of theirs there, damaged or not, or its keys alone."""
-    marks = {entry.name: file_rules(entry.name).mark for entry in CATALOG.values()}
-    session = folder / SESSION
-    if marked := [its for its, mark in marks.items() if mark and os.path.lexists(session / mark)]:
-        return marked
-    local = (entry.name for entry in CATALOG.values() if not entry.remote)
-    theirs = (SessionFiles.WHOLE, SessionFiles.DAMAGED, SessionFiles.ABSENT)
-    unmarked = (name for name in local if not marks[name])
-    return [name for name in unmarked if look_at_session(folder, name).files in theirs]
+    return Identity(Instance(folder.id, UNKNOWN, False)), "it has no snapshot to tell its engine"
 
 
 async def load_instances(

@@ -10,6 +10,7 @@ import aiohttp
 import sdnotify
 
 from agent.clock import boot_now
+from agent.host.notify import watchdog_from
 from agent.supervise.loop import Loop
 from agent.supervise.settings import Settings
 
@@ -19,6 +20,8 @@ LONGEST_PASS = 180.0
 """Seconds: a start or a stop with a long save takes its time, and many may do so at once."""
 
 
+UNASKED = 30.0
+"""The time within which a manager wants a ping, where none says it."""
 BEAT_EVERY, BEAT_WITHIN = 60.0, 10.0
 
 
@@ -40,7 +43,7 @@ class Watchdog:
 
     async def run(self) -> None:
         """Ping as long as passes complete in time; log when they do not."""
-        interval = watchdog_seconds() / 2
+        interval = (watchdog_from(os.environ, os.getpid()) or UNASKED) / 2
         warned = False
         while True:
             late = await self._what_is_late(interval)
@@ -90,13 +93,3 @@ class Watchdog:
         except TimeoutError:
             return f"the database has not answered for {limit:.0f} s"
         return None
-
-
-def watchdog_seconds() -> float:
-    """The time within which the manager wants a ping; 30 s where none is set."""
-    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return 30.0
-    try:
-        return int(os.environ.get("WATCHDOG_USEC", "30000000")) / 1e6
-    except ValueError:
-        return 30.0
