@@ -131,7 +131,7 @@ class Daemon:
         await start_threads()
         config, root = self._config, self._config.session_root
         state = config.agent.state_path
-        host = await self._open_host(config.agent.host, units.INSTANCES)
+        host = await self._hosts(config.agent.host, config, self._wakes.wake)
         try:
             running = [id for id, unit in (await host.list()).items() if unit.runs]
             if await asyncio.to_thread(state_is_missing, state, root):
@@ -158,24 +158,6 @@ class Daemon:
             await host.close(leave_workers=True)
             raise
 
-    async def _open_host(self, choice: str, kind: units.Kind) -> Host:
-        config = self._config
-        state = config.agent.state_path
-        wake, run, root = {
-            units.INSTANCES.prefix: (self._wakes.wake, "run", config.session_root),
-            units.PACKS.prefix: (lambda _: None, "run-packs", state / "run-packs"),
-        }[kind.prefix]
-        return await self._hosts(
-            choice,
-            wake=wake,
-            worker=config.worker,
-            run_dir=state / run,
-            session_root=root,
-            cache_root=config.cache_root,
-            kind=kind,
-            members_root=config.session_root,
-        )
-
     async def _run_on(self, store: Store, host: Host, *, older: bool) -> int:
         """The composition, and the life of what it made."""
         supervisor = Supervisor(
@@ -184,7 +166,7 @@ class Daemon:
             host,
             self._bus,
             self._wakes,
-            open_packs=lambda: self._open_host(host.name, units.PACKS),
+            open_packs=lambda: self._hosts(host.name, self._config, lambda _: None, units.PACKS),
         )
         server: Server | None = None
         state = self._config.agent.state_path
@@ -261,7 +243,7 @@ class Daemon:
                 "deletions": supervisor.deletion.finish_deletions,
                 "ports": server.get_missing_ports,
                 "own socket": server.keep_own_socket,
-                "trash": lambda: sweep_trash(supervisor.root, settings),
+                "trash": lambda: sweep_trash(supervisor.registry, supervisor.root, settings),
                 "database check": lambda: check_database(store, state / "agent.db.copy"),
                 "reload": lambda: self._reload_when_asked(supervisor, sending, webhooks),
                 "stop": self._end_when_asked,
@@ -290,9 +272,7 @@ class Daemon:
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
-            written = await stop_in_order(
-                supervisor, server, state, leave=leave, hurry=self._signals.hurry
-            )
+            written = await stop_in_order(supervisor, server, state, leave=leave)
         return status if written else 1
 
     async def _take_over(self, supervisor: Supervisor, *, older: bool) -> None:

@@ -1,5 +1,4 @@
-"""The orderly stop: what ends first, what is saved, what is closed. Each step is bounded in time. A
-second signal (`hurry`) skips the waiting, never the saving."""
+"""The orderly stop: what ends first, what is saved, what is closed. Each step has its time."""
 
 import asyncio
 import logging
@@ -27,7 +26,6 @@ async def stop_in_order(
     state: Path,
     *,
     leave: bool,
-    hurry: asyncio.Event,
 ) -> bool:
     """Schedules have ended with the TaskGroup; what follows keeps this order. `leave`: the agent
     is restarting, and the workers stay.
@@ -62,9 +60,7 @@ async def stop_in_order(
     else:
         times = supervisor.settings.config.stop
         besides = {session.id for session in facts if session.instance.backend}
-        await close_sessions(
-            every, supervisor.seats, times, save_records, hurry=hurry, besides=besides
-        )
+        await close_sessions(every, supervisor.seats, times, save_records, besides=besides)
     await supervisor.packs.close(leave_workers=leave)
     await supervisor.backends.close()
     await write(store.append(said("agent_stopped", "the agent stopped in order")))
@@ -82,19 +78,13 @@ async def close_sessions(
     times: StopSection,
     save_records: Callable[[], Awaitable[None]],
     *,
-    hurry: asyncio.Event,
     besides: Container[InstanceId] = (),
 ) -> list[InstanceId]:
     """Prepare, save, close. Returns the ids whose worker would not end in order. `besides`:
     sessions that go on: those of backends."""
     linked = [facts for facts in all_facts if facts.link is not None]
     what = f"tell {len(linked)} sessions to prepare"
-    prepared = asyncio.ensure_future(_ask_all(linked, "prepare_stop", times.prepare, what))
-    hurried = asyncio.create_task(hurry.wait(), name="a second signal")
-    await asyncio.wait([prepared, hurried], return_when=asyncio.FIRST_COMPLETED)
-    for task in (prepared, hurried):
-        task.cancel()
-    await asyncio.gather(prepared, return_exceptions=True)
+    await _ask_all(linked, "prepare_stop", times.prepare, what)
     await save_records()
     await _ask_all(linked, "save", times.save, f"save {len(linked)} sessions")
     # A start may still be queued: it would begin when the agent is gone.

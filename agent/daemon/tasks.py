@@ -24,7 +24,6 @@ class Signals:
     """What the machine asks of the whole agent."""
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    hurry: asyncio.Event = field(default_factory=asyncio.Event)
     reload: asyncio.Event = field(default_factory=asyncio.Event)
 
     def listen(self) -> None:
@@ -40,12 +39,9 @@ class Signals:
             signal.signal(number, signal.SIG_IGN)
 
     def _stop(self, number: signal.Signals) -> None:
-        if self.stop.is_set():
-            log.warning("%s again: saving without further waiting", number.name)
-            self.hurry.set()
-        else:
-            log.info("%s: stopping in order", number.name)
-            self.stop.set()
+        """A second one changes nothing: each step of the stop is bounded in time."""
+        log.info("%s: stopping in order", number.name)
+        self.stop.set()
 
 
 async def keep_up(name: str, begin: Callable[[], Awaitable[object]], again: float = AGAIN) -> None:

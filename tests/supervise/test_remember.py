@@ -33,7 +33,7 @@ STOPPED = UnitStatus(UnitState.INACTIVE)
 
 def recorder(*, systemd: bool = True) -> Recorder:
     return Recorder(
-        HealthPolicy, BOOT, systemd, lambda: 0.0, lambda facts, code: None, lambda facts: None
+        HealthPolicy, systemd, lambda: 0.0, lambda facts, code: None, lambda facts: None
     )
 
 
@@ -43,6 +43,7 @@ def facts(enabled: bool = True, **record: object) -> Facts:
         Instance(InstanceId("a"), "sandbox", enabled),
         replace(known, **record),  # type: ignore[arg-type]
         observed=True,
+        boot=BOOT,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from agent.config.config import Config
 from agent.config.load import load_config
 from agent.core.model import InstanceId
 from agent.daemon.main import Daemon
@@ -63,7 +64,9 @@ class WorldAgent(AgentClient):
                     return
             await asyncio.sleep(0.1)
 
-    async def _open_host(self, _choice: str, *, kind: units.Kind, wake: Any, **_: Any) -> LoopHost:
+    async def _open_host(
+        self, _choice: str, _config: Config, wake: Any, kind: units.Kind = units.INSTANCES
+    ) -> LoopHost:
         machine = self.machine if kind is units.INSTANCES else self.others
         machine.wake = wake
         return LoopHost(machine)

@@ -1,4 +1,4 @@
-"""Snapshots on a clock, of sessions that are connected and stable; and the removal of old ones."""
+"""Snapshots on a clock, of sessions that are connected and stable."""
 
 import asyncio
 import logging
@@ -13,14 +13,12 @@ from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
-from agent.vault.copies.snapshots import newest_good, sweep_snapshots
+from agent.vault.copies.snapshots import newest_good
 from agent.vault.copies.take import OUTSIDE
-from agent.vault.trash import list_trash
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 30.0
-SWEEP_EVERY = 3600.0
 AFTER_FAILURE = 600.0
 
 
@@ -31,12 +29,10 @@ class SnapshotClock:
     root: Path
     settings: Settings
     _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
-    _swept_at: float | None = field(init=False, default=None)
 
     async def run(self) -> None:
         await self._look_at_what_is_there()
         while True:
-            await self._sweep_if_due()
             for facts in list(self.registry.facts.values()):
                 if self._is_due(facts, time.time()):
                     await self._take(facts)
@@ -91,19 +87,3 @@ class SnapshotClock:
             if snapshot is not None and snapshot.manifest is not None:
                 facts.last_snapshot_wall = snapshot.manifest.taken_wall
                 self.registry.touch(facts)
-
-    async def _sweep_if_due(self) -> None:
-        now = boot_now()
-        passed = 0.0 if self._swept_at is None else now - self._swept_at
-        if self._swept_at is not None and passed < SWEEP_EVERY:
-            return
-        self._swept_at = now
-        keep = self.settings.config.sessions.trash_days * 86400
-        try:
-            trash = await asyncio.to_thread(list_trash, self.root)
-            # A session in the trash can come back: it keeps its snapshots.
-            known = {*self.registry.facts, *(retired.id for retired in trash)}
-            for name in await asyncio.to_thread(sweep_snapshots, self.root, known, keep, passed):
-                log.info("removed the snapshot %s", name)
-        except WaError as error:
-            log.warning("%s", error)

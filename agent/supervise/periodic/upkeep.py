@@ -23,7 +23,8 @@ from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
-from agent.vault.trash import sweep
+from agent.vault.copies.snapshots import sweep_snapshots
+from agent.vault.trash import list_trash, sweep
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +34,26 @@ FIRST_COPY = 300.0
 CHECK_EVERY = 86400.0
 
 
-async def sweep_trash(session_root: Path, settings: Settings) -> None:
-    swept = boot_now()
+async def sweep_trash(registry: Registry, root: Path, settings: Settings) -> None:
+    """Delete retired sessions whose days are over, and snapshots that belong to no
+    session or are not whole."""
+    swept = now = boot_now()
     while True:
-        await asyncio.sleep(SWEEP_EVERY)
-        now, kept = boot_now(), settings.config.sessions.trash_days
+        days = settings.config.sessions.trash_days
+        keep, passed = days * 86400, now - swept
         try:
-            gone = await asyncio.to_thread(sweep, session_root, kept * 86400, now - swept)
+            for name in await asyncio.to_thread(sweep, root, keep, passed):
+                log.info("removed %s from the trash, where it was for %g days", name, days)
+            trash = await asyncio.to_thread(list_trash, root)
+            # A session in the trash can come back: it keeps its snapshots.
+            known = {*registry.facts, *(retired.id for retired in trash)}
+            for name in await asyncio.to_thread(sweep_snapshots, root, known, keep, passed):
+                log.info("removed the snapshot %s", name)
+            swept = now
         except WaError as error:
             log.warning("%s", error)
-            continue
-        swept = now
-        for name in gone:
-            log.info("removed %s from the trash, where it was for %g days", name, kept)
+        await asyncio.sleep(SWEEP_EVERY)
+        now = boot_now()
 
 
 async def check_database(store: Store, copy: Path) -> None:

@@ -6,7 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
 
 from agent.clock import boot_now
 from agent.core.figures import LATEST, AllTrends, note_due
@@ -193,35 +196,25 @@ async def measure_whole(
     return {id: usage.shared_by(sharers[main_pids[id]]) for id, usage in found.items()}
 
 
+class Told(msgspec.Struct, frozen=True):
+    """A worker's own figures, which are checked."""
+
+    memory_bytes: Annotated[int, Meta(ge=0, lt=MOST)] | None = None
+    cpu_seconds: Annotated[float, Meta(ge=0, lt=MOST)] | None = None
+    processes: Annotated[int, Meta(ge=0, lt=MOST)] | None = None
+
+
 async def _ask_worker(facts: Facts) -> Usage:
     if facts.link is None or facts.instance.backend:
         return UNSEEN
     try:
-        return parse_usage(await facts.link.call("own_use", timeout=LONGEST_ANSWER))
-    except WaError as error:  # it hangs, or is of a version that does not know the call
+        told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)
+        return Usage(*msgspec.structs.astuple(msgspec.convert(told, Told)))
+    except (WaError, msgspec.ValidationError) as error:
         log.debug(
             "cannot read the usage of the worker of %s: %s", facts.id, error, extra=about(facts.id)
         )
         return UNSEEN
-
-
-def parse_usage(raw: Mapping[str, Any]) -> Usage:
-    """Reads a worker's answer; values that are no figures are ignored."""
-    return Usage(
-        memory_bytes=_count(raw.get("memory_bytes")),
-        cpu_seconds=_seconds(raw.get("cpu_seconds")),
-        processes=_count(raw.get("processes")),
-    )
-
-
-def _count(raw: object) -> int | None:
-    return raw if type(raw) is int and 0 <= raw < MOST else None
-
-
-def _seconds(raw: object) -> float | None:
-    if isinstance(raw, bool) or not isinstance(raw, int | float):
-        return None
-    return float(raw) if 0 <= raw < MOST else None
 
 
 async def keep_trends(trends: AllTrends, facts: Mapping[InstanceId, Facts]) -> None:
