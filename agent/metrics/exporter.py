@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.core.figures import Histogram
 from agent.core.model import InstanceId
 from agent.core.session import Session
 from agent.core.view import AgentStatus, BackendView
@@ -42,17 +41,9 @@ def agent_families(status: AgentStatus, views: Collection[Session]) -> Iterator[
     yield Family("wa_agent_session_reconnect_seconds", meaning, [({}, now)])
     rows: list[Row] = [(labels_of_group(it), int(n > 0)) for it, n in status.incidents.items()]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
-    name = "wa_agent_db_errors_total"
-    yield by_label(name, "Errors of the database.", "kind", status.db_errors)
     passes = Summary(status.pass_seconds_total, status.passes_total)
-    plain: dict[str, tuple[str, float | Summary | None]] = {
-        "pass_duration_seconds": ("Duration of passes.", passes),
-        "last_pass_age_seconds": ("Age of the last pass.", status.last_pass_age),
-        "event_loop_lag_seconds": ("Delay of the event loop.", status.loop_lag),
-        "waiting_starts": ("Sessions that wait for a turn to log in.", status.waiting_starts),
-    }
-    for name, (meaning, value) in plain.items():
-        yield one(f"wa_agent_{name}", meaning, value)
+    yield one("wa_agent_pass_duration_seconds", "Duration of passes.", passes)
+    yield one("wa_agent_last_pass_age_seconds", "Age of the last pass.", status.last_pass_age)
 
 
 def backend_families(backends: Iterable[BackendView]) -> Iterator[Family]:
@@ -73,7 +64,6 @@ def backend_families(backends: Iterable[BackendView]) -> Iterator[Family]:
 # Counts the requests of the HTTP interface.
 
 
-_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"})
 FAILURES = (500, 502, 503)
 """Statuses of failures, exported at zero: otherwise an increase misses the first failure."""
@@ -96,7 +86,6 @@ class HttpFigures:
         self._requests: Counter[tuple[str, str, int]] = Counter()
         """By route, method and code."""
         self._failed = 0
-        self._seconds: dict[str, Histogram] = {}
 
     def expect(self, routes: Iterable[tuple[str, str]]) -> None:
         """Export the failures of these methods and routes at zero."""
@@ -105,7 +94,7 @@ class HttpFigures:
 
     @contextmanager
     def observe(self, method: str) -> Iterator[Seen]:
-        seen, begun = Seen(), time.monotonic()
+        seen = Seen()
         try:
             yield seen
         finally:
@@ -113,9 +102,6 @@ class HttpFigures:
                 label = method if method in _METHODS else "other"
                 self._requests[seen.route, label, seen.code] += 1
                 self._failed += seen.failed
-            if seen.code and seen.code != 101:  # a WebSocket's hours are not an answer's time
-                times = self._seconds.setdefault(seen.route, Histogram(_BOUNDS))
-                times.note(time.monotonic() - begun)
 
     def counted(self) -> tuple[int, int]:
         """All answered requests, and the failures of the agent among them."""
@@ -127,12 +113,6 @@ class HttpFigures:
             for (route, method, code), count in self._requests.items()
         ]
         yield Family("wa_agent_http_requests_total", "Requests answered.", counts)
-        times = [
-            ({"route": route}, replace(its, counts=its.counts.copy()))
-            for route, its in self._seconds.items()
-        ]
-        meaning = "How long requests took to answer."
-        yield Family("wa_agent_http_request_duration_seconds", meaning, times)
 
 
 # The figures of this process and this machine, by the names of their metrics.
@@ -141,12 +121,15 @@ class HttpFigures:
 _FRESH_SECONDS = 5.0
 
 _MEANINGS = {
-    "process_cpu_seconds_total": "CPU time of the agent.",
     "process_resident_memory_bytes": "Resident memory of the agent.",
     "process_open_fds": "Open file descriptors of the agent.",
+    "process_max_fds": "File descriptors that the agent may open.",
     "process_start_time_seconds": "Start of the agent's process.",
+    "wa_host_memory_total_bytes": "Memory of the machine.",
+    "wa_host_memory_used_bytes": "Memory in use on the machine.",
+    "wa_host_cpu_usage_ratio": "Use of all cores since the last reading.",
+    "wa_host_filesystem_avail_bytes": "Free space where the agent writes.",
 }
-"""Those of the machine are node_exporter's; the agent's troubles and JSON use them."""
 
 
 class MachineFigures:
@@ -170,11 +153,10 @@ class MachineFigures:
     def families(self) -> Iterator[Family]:
         values = self.values()
         for name, meaning in _MEANINGS.items():
-            yield one(name, meaning, values[name])
+            yield one(name, meaning, values.get(name))
 
     def _process_and_host(self) -> Iterator[tuple[str, float]]:
         itself, memory = read_process(os.getpid()), machine_memory()
-        yield "process_cpu_seconds_total", time.process_time()
         yield "process_resident_memory_bytes", itself.rss_bytes if itself else 0
         yield "process_open_fds", len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - its own
         yield "process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0]

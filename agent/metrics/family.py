@@ -29,7 +29,7 @@ Row = tuple[dict[str, str], float | Summary | Histogram]
 class Family:
     """One metric: a counter if its name ends in `_total`, else what its values are.
 
-    The scrape's thread reads `rows`: they hold nothing that changes.
+    The scrape's thread reads `rows`: a number may be newer than the one before it.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 
+from agent.core.breaker import BreakerState
 from agent.core.figures import COUNTS, Count
 from agent.core.findings.crypto_patterns import OF_KEYS
 from agent.core.health.wanted import is_wanted
@@ -95,10 +96,7 @@ FAMILIES: Mapping[str, tuple[str, Read]] = {
     "status": ("1 for its present status.", _state("status", ConnectionStatus, lambda v: v.status)),
     "verdict": ("1 for its verdict.", _state("verdict", Health, lambda v: v.verdict.health)),
     "proof_timestamp_seconds": ("When the status was last proved.", _one(lambda v: v.proved_wall)),
-    "last_snapshot_timestamp_seconds": (
-        "When its last snapshot was made.",
-        _one(lambda v: v.last_snapshot_wall),
-    ),
+    "circuit": ("1 for its breaker's state.", _state("state", BreakerState, lambda v: v.circuit)),
     "messages_total": ("Messages by direction and result.", _messages),
     "response_time_seconds": ("Answer times of the answered probes.", _one(_response_time)),
     "errors_total": ("Lost connections and errors by kind.", _errors),

@@ -26,21 +26,21 @@ BOOT = 5_000.0
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 SESSION = (
     "info wanted status verdict proof_timestamp_seconds uptime_seconds memory_bytes"
-    " memory_limit_bytes last_snapshot_timestamp_seconds status_seconds_total messages_total"
+    " memory_limit_bytes circuit status_seconds_total messages_total"
     " errors_total cpu_seconds_total reconnects_total restarts_total crypto_operations_total"
     " repairs_total response_time_seconds"
 )
 AGENT = (
-    "info sessions last_pass_age_seconds event_loop_lag_seconds waiting_starts incident_active"
-    " http_requests_total db_errors_total pass_duration_seconds http_request_duration_seconds"
-    " session_reconnect_seconds"
+    "info sessions last_pass_age_seconds incident_active pass_duration_seconds"
+    " http_requests_total session_reconnect_seconds"
 )
 OTHERS = (
-    "wa_backend_up wa_backend_sessions process_cpu_seconds_total process_resident_memory_bytes"
-    " process_open_fds process_start_time_seconds"
+    "wa_backend_up wa_backend_sessions wa_host_memory_total_bytes wa_host_memory_used_bytes"
+    " wa_host_cpu_usage_ratio wa_host_filesystem_avail_bytes process_resident_memory_bytes"
+    " process_open_fds process_max_fds process_start_time_seconds"
 )
 SUMMARIES = "wa_session_response_time_seconds wa_agent_pass_duration_seconds"
-HISTOGRAMS = "wa_agent_http_request_duration_seconds wa_agent_session_reconnect_seconds"
+HISTOGRAMS = "wa_agent_session_reconnect_seconds"
 
 
 class House:
@@ -86,11 +86,12 @@ def test_names_and_types_stay_and_prometheus_own_checker_has_nothing_to_say(hous
     promtool = shutil.which("promtool")
     assert promtool, "the Debian package prometheus brings it; scripts/test installs it"
     for id in ("a", "b"):
-        measured = {"memory_bytes": 1, "cpu_seconds": 1.0, "last_snapshot_wall": NOW}
+        measured = {
+            "memory_bytes": 1,
+            "cpu_seconds": 1.0,
+        }
         house.put(id, **measured, connected_since_wall=NOW)
-    house.status = replace(
-        house.status, last_pass_age=1.0, incidents={"web": 2}, db_errors={"full": 1}
-    )
+    house.status = replace(house.status, last_pass_age=1.0, incidents={"web": 2})
     with house.exporter.http.observe("GET") as seen:
         seen.code = 200
     names = [f"wa_session_{name}" for name in SESSION.split()]
