@@ -170,7 +170,7 @@ def in_outage(*more):
     for id in "abcde":
         lose(incidents, facts[id])
     (outage,) = incidents.active.values()
-    outage.give_turn("a", incidents.policy(), boot_now())
+    outage.give_turn("a", incidents.settings.config.incident, boot_now())
     assert {incidents.wait_reason(facts[id]) for id in "bcde"} == {"network_down"}
     return incidents, facts
 
