@@ -149,8 +149,6 @@ class FakeSupervisor:
         self.trends = open_trends()
         self.sampler = FakeSampler()
         self.seats = SimpleNamespace(log_path=lambda _id: None)
-        self.store: Any = None
-        self.root = Path()
         self.backends = FakeBackends(self)
         self.known: dict[InstanceId, Session] = {}
         self.journal: list[JournalEntry] = []
