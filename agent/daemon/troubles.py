@@ -17,7 +17,6 @@ from agent.core.troubles.trouble import (
     SETTLE,
     Counted,
     Key,
-    Limits,
     Of,
     Severity,
     Sight,
@@ -119,7 +118,6 @@ class Troubles:
                 "sends_failed": self.sending.failed(id),
             }
         self._windows.note(counted, now)
-        health, memory = config.health, config.memory
         return Sight(
             now,
             time.time(),
@@ -133,9 +131,9 @@ class Troubles:
             self.exporter.machine.values(),
             {id: since for id, since in waits if since is not None},
             self.oldest_event(),
-            Limits(
-                health.slow, health.error_rate, memory.warn, memory.critical, config.troubles.cpu
-            ),
+            config.troubles,
+            config.health,
+            config.memory,
             self._windows,
             not_kept={id for id, its in kept.items() if its["refused"]},
             outbox_lost=self.sending.lost,

@@ -34,6 +34,9 @@ MOST_ADDRESSES = 4
 APART = 0.25
 """Seconds by which one address of a name is tried before the next."""
 PORTS = {"http": 80, "https": 443, "socks5": 1080}
+_SOCKS_FAILURES = dict(
+    enumerate(("its rules forbid it", "no network", "no host", "refused", "no answer"), start=2)
+)
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _asked = threading.BoundedSemaphore(MOST_AT_ONCE)
@@ -54,6 +57,8 @@ async def look(address: Address, within: float) -> str:
         return f"no answer in {within:g} s"
     except _Away as away:
         return str(away)
+    except asyncio.IncompleteReadError:
+        return "the proxy closed the connection"
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is refused: {error.verify_message}"
     except ssl.SSLError:
@@ -82,8 +87,8 @@ async def _ask(target: SplitResult, proxy: SplitResult | None) -> None:
         if proxy is not None and proxy.scheme == "https":
             await writer.start_tls(_trust(), server_hostname=proxy.hostname)
         if proxy is not None and proxy.scheme == "socks5":
-            return  # what lies behind it only a login shows
-        if proxy is not None and target.scheme == "https":
+            await _through_socks(streams, target, proxy)
+        elif proxy is not None and target.scheme == "https":
             await _through_http(streams, target, proxy)
         elif proxy is not None:
             host, path = f"{host}{_authorization(proxy)}", target.geturl()
@@ -99,12 +104,19 @@ async def _ask(target: SplitResult, proxy: SplitResult | None) -> None:
             writer.transport.abort()
 
 
+def _credentials(proxy: SplitResult) -> tuple[bytes, bytes] | None:
+    if proxy.username is None:
+        return None
+    # No longer than SOCKS takes them.
+    user, password = unquote(proxy.username), unquote(proxy.password or "")
+    return user.encode()[:255], password.encode()[:255]
+
+
 def _authorization(proxy: SplitResult) -> str:
     """The header that a proxy with a password wants, after another one; "" = none."""
-    if proxy.username is None:
+    if (credentials := _credentials(proxy)) is None:
         return ""
-    credentials = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return f"\r\nProxy-Authorization: Basic {base64.b64encode(credentials.encode()).decode()}"
+    return f"\r\nProxy-Authorization: Basic {base64.b64encode(b':'.join(credentials)).decode()}"
 
 
 async def _through_http(streams: Streams, target: SplitResult, proxy: SplitResult) -> None:
@@ -118,6 +130,29 @@ async def _through_http(streams: Streams, target: SplitResult, proxy: SplitResul
         raise _Away(f"the proxy answers {status}")
     while (await reader.readline()).strip():
         pass
+
+
+async def _through_socks(streams: Streams, target: SplitResult, proxy: SplitResult) -> None:
+    reader, writer = streams
+    name = (target.hostname or "").encode("idna")
+    credentials = _credentials(proxy)
+    writer.write(b"\x05\x01\x00" if credentials is None else b"\x05\x02\x00\x02")
+    chosen = await reader.readexactly(2)
+    if chosen == b"\x05\x02" and credentials is not None:
+        writer.write(b"\x01" + b"".join(bytes([len(each)]) + each for each in credentials))
+        if await reader.readexactly(2) != b"\x01\x00":
+            raise _Away("the proxy refuses its password")
+    elif chosen != b"\x05\x00":
+        raise _Away("the proxy wants a password, or another program answers there")
+    port = _port(target).to_bytes(2, "big")
+    writer.write(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port)
+    answer = await reader.readexactly(4)
+    if answer[1] != 0:
+        raise _Away(f"the proxy says: {_SOCKS_FAILURES.get(answer[1], 'it failed')}")
+    size = {1: 4, 4: 16}.get(answer[3])
+    if size is None:
+        size = (await reader.readexactly(1))[0]
+    await reader.readexactly(size + 2)
 
 
 async def _read_status(reader: asyncio.StreamReader, who: str) -> int:

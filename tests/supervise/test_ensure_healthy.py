@@ -18,7 +18,7 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.recovery.ladder import begin_repair
-from agent.core.recovery.repair import Ending, Goal, Kept
+from agent.core.recovery.repair import Ending, Goal
 from agent.core.session import NOT_LOOKED_YET, Wait
 from agent.errors import TryLater
 from agent.supervise.facts import Facts
@@ -99,25 +99,6 @@ async def test_no_repair_of_a_session_begins_while_its_server_is_away(
         await ask(repairs, word, wait=0)
     assert refused.value.code == "backend_down"
     assert facts.repair.last is None
-
-
-@pytest.mark.parametrize("word", ["ensure-healthy", "recover"])
-async def test_a_request_whose_round_is_over_does_not_wait_for_the_agents_own(
-    repairs: Repairs, facts: Facts, eventually: Eventually, *, word: str
-) -> None:
-    repairs._limit = 3600.0
-    asked = asyncio.create_task(ask(repairs, word))
-    await eventually(lambda: facts.repair_waiters is not None)
-    assert facts.repair.last is not None
-    facts.repair.kept = Kept("pairing_kept", "it may have a pairing", "Type --yes")
-    facts.repair.last = replace(facts.repair.last, goal=Goal.HEAL)
-    async with asyncio.timeout(60):
-        if word == "recover":
-            assert (await asked).ending == GOES_ON
-            return
-        with pytest.raises(TryLater, match=r"Type --yes\. The agent goes on") as refused:
-            await asked
-    assert refused.value.code == "pairing_kept"
 
 
 async def test_a_clean_up_that_could_not_be_done_is_refused_with_its_cause(

@@ -36,10 +36,6 @@ class CryptoPolicy:
     """Messages within the window from which share applies."""
     regenerate_every: float = 600.0
     """Seconds between two regenerations of one peer's keys."""
-    retries: int = 3
-    """Tries of a crypto operation before it counts as failed."""
-    retry_base: float = 1.0
-    """Seconds before the first retry of a crypto operation; doubles with each."""
     patterns: tuple[str, ...] = setting(
         (),
         'more log texts about keys: "counts: TEXT", "regenerates: TEXT" where only'
@@ -52,30 +48,11 @@ class CryptoPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class CryptoSlot:
-    """Errors of one peer in one chat and one short stretch of time, which no readable message has
-    answered yet."""
-
-    at: float
-    peer: str
-    errors: int
-    regenerates: int = 0
-    group: str = ""
-    """Messages to a group are read with other keys than those to this session alone."""
-    again: int = 0
-    """Of messages that were sent again, or that the engine does not name; not those that new keys
-    with their peer alone can help."""
-    ids: tuple[str, ...] = ()
-    """Messages that could not be read, where the engine names them."""
-    single: bool = False
-    """True if one of them is no summary line."""
-
-
-@dataclass(frozen=True, slots=True)
 class CryptoWindow:
     """Errors, messages and renewed keys of the window; bounded at any rate of errors."""
 
-    slots: tuple[CryptoSlot, ...] = ()
+    errors: tuple[tuple[float, CryptoFinding], ...] = ()
+    """Errors that no readable message has answered yet, and when each came."""
     messages: tuple[tuple[float, int], ...] = ()
     """Readable messages per stretch."""
     regenerated: tuple[tuple[str, float], ...] = ()
@@ -85,11 +62,10 @@ class CryptoWindow:
 
 
 _STRETCH = 10.0
-_MOST_SLOTS = 300
+_MOST_ERRORS = 1000
+_MOST_STRETCHES = 300
 _MOST_PEERS = 200
-_MOST_IDS = 20
-"""In one slot; a message beyond them counts as one that came for the first time."""
-_SUMMARY_AFTER = 5.0
+_SUMMARY_AFTER = 15.0
 """A summary line repeats an error of so many seconds before."""
 
 
@@ -101,12 +77,7 @@ def note_error(
     window = forget_old(window, policy, now)
     if finding.effect is Effect.SUMMARY and _is_counted(window, finding.peer, now):
         return window
-    slot = _slot_of(window, finding, now)
-    for at, before in enumerate(window.slots):
-        if (before.at, before.peer, before.group) == (slot.at, slot.peer, slot.group):
-            slots = (*window.slots[:at], _added(before, slot), *window.slots[at + 1 :])
-            return replace(window, slots=slots)
-    return replace(window, slots=(*window.slots, slot)[-_MOST_SLOTS:])
+    return replace(window, errors=(*window.errors, (now, finding))[-_MOST_ERRORS:])
 
 
 def note_message(
@@ -130,68 +101,38 @@ def note_message(
     else:
         messages = (*messages, (start, count))
     named = frozenset(peers) - {""}
-    slots = tuple(s for s in window.slots if s.peer not in named or s.group != group)
-    renewed = window.renewed + (len(slots) < len(window.slots))
-    return replace(window, messages=messages[-_MOST_SLOTS:], slots=slots, renewed=renewed)
+    errors = tuple(e for e in window.errors if e[1].peer not in named or e[1].group != group)
+    renewed = window.renewed + (len(errors) < len(window.errors))
+    return replace(window, messages=messages[-_MOST_STRETCHES:], errors=errors, renewed=renewed)
 
 
 def note_regenerated(window: CryptoWindow, peers: tuple[str, ...], now: float) -> CryptoWindow:
     """Forget the errors of peers whose keys were regenerated."""
     kept = tuple(entry for entry in window.regenerated if entry[0] not in peers)
     entries = (*kept, *((peer, now) for peer in peers))
-    slots = tuple(slot for slot in window.slots if slot.peer not in peers)
-    return replace(window, slots=slots, regenerated=entries[-_MOST_PEERS:])
+    errors = tuple(error for error in window.errors if error[1].peer not in peers)
+    return replace(window, errors=errors, regenerated=entries[-_MOST_PEERS:])
 
 
 def note_step(window: CryptoWindow) -> CryptoWindow:
     """Forget all errors: a repair step changed the whole session. What it read stays true."""
-    return replace(window, slots=())
+    return replace(window, errors=())
 
 
 def forget_old(window: CryptoWindow, policy: CryptoPolicy, now: float) -> CryptoWindow:
     """Drop what lies outside the window, also what a clock put into the future."""
     since = now - policy.window - _STRETCH
-    if not window.slots and not window.messages:
+    if not window.errors and not window.messages:
         return window
-    slots = tuple(slot for slot in window.slots if since < slot.at <= now)
+    errors = tuple(error for error in window.errors if since < error[0] <= now)
     messages = tuple(entry for entry in window.messages if since < entry[0] <= now)
-    return replace(window, slots=slots, messages=messages)
+    return replace(window, errors=errors, messages=messages)
 
 
 def _is_counted(window: CryptoWindow, peer: str, now: float) -> bool:
-    since = now - _STRETCH - _SUMMARY_AFTER
-    near = (slot for slot in window.slots if slot.single and slot.at > since)
-    return any(not peer or slot.peer in (peer, "") for slot in near)
-
-
-def _slot_of(window: CryptoWindow, finding: CryptoFinding, now: float) -> CryptoSlot:
-    """One error as a slot of its own."""
-    known = {slot.peer for slot in window.slots}
-    peer = finding.peer if finding.peer in known or len(known) < _MOST_PEERS else ""
-    id = finding.message
-    again = not id or any(slot.peer == peer and id in slot.ids for slot in window.slots)
-    return CryptoSlot(
-        now - now % _STRETCH,
-        peer,
-        1,
-        int(finding.effect is Effect.REGENERATES),
-        finding.group,
-        int(again and finding.effect is not Effect.REGENERATES),
-        (id,) if id else (),
-        finding.effect is not Effect.SUMMARY,
-    )
-
-
-def _added(before: CryptoSlot, error: CryptoSlot) -> CryptoSlot:
-    ids = before.ids if set(error.ids) <= set(before.ids) else (*before.ids, *error.ids)
-    return replace(
-        before,
-        errors=before.errors + error.errors,
-        regenerates=before.regenerates + error.regenerates,
-        again=before.again + error.again,
-        ids=ids[-_MOST_IDS:],
-        single=before.single or error.single,
-    )
+    near = (f for at, f in window.errors if at > now - _SUMMARY_AFTER)
+    single = (finding for finding in near if finding.effect is not Effect.SUMMARY)
+    return any(not peer or finding.peer in (peer, "") for finding in single)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,63 +154,43 @@ def judge_crypto(
     """`counts_messages`: False where the errors come from a server's log, which shows no readable
     messages and none that comes again: the share of errors is unknown, and not 100 %."""
     window = forget_old(window, policy, now)
-    if not window.slots:
+    if not window.errors:
         return CryptoState(0, 0.0 if counts_messages else None, (), None, ())
-    counted = [slot for slot in window.slots if not _awaits(slot, policy, now)]
-    by_peer, renewing, again = _sum(counted)
+    by_peer: Counter[str] = Counter()
+    renewing: Counter[str] = Counter()
+    """Of those, errors that only new keys help."""
+    stays: set[str] = set()
+    """Peers with a message that stayed unreadable when it came again, or that nothing names. A
+    contact whose message failed once may be away: its keys heal when it sends again."""
+    seen: set[tuple[str, str]] = set()
+    for at, finding in window.errors:
+        peer, id, renews = finding.peer, finding.message, finding.effect is Effect.REGENERATES
+        again = not id or (peer, id) in seen
+        seen.add((peer, id))
+        if id and now - at < policy.answer:
+            continue  # it may still come again, readable
+        by_peer[peer] += 1
+        renewing[peer] += renews
+        if again and not renews:
+            stays.add(peer)
     errors = by_peer.total()
     readable = sum(count for _, count in window.messages)
     share = (errors / (errors + readable) if errors else 0.0) if counts_messages else None
-    renewed = _renewed(window, policy, now)
-    peers = _need_keys(by_peer, renewing, renewed, policy)
-    # A contact whose message failed once may be away: its keys heal when it sends again.
-    hard = {peer: errors for peer, errors in by_peer.items() if again[peer]}
+    renewed = {peer for peer, at in window.regenerated if 0 <= now - at < policy.regenerate_every}
+    peers = tuple(
+        peer
+        for peer, count in by_peer.most_common()
+        if peer and peer not in renewed and (count >= policy.peer_errors or renewing[peer] >= 2)
+    )
     if counts_messages:
+        hard = {peer: count for peer, count in by_peer.items() if peer in stays}
         corrupted = _is_corrupted(hard, errors + readable, share, policy)
     else:
         # Nothing heals unseen, and what a step in this time did not heal the next would not either.
         corrupted = errors >= policy.errors and not by_peer.keys() <= renewed
     signal = _signal(by_peer, share, peers, policy, corrupted=corrupted)
     failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
-    return CryptoState(sum(slot.errors for slot in window.slots), share, peers, signal, failing)
-
-
-def crypto_retry_delay(tries: int, policy: CryptoPolicy) -> float | None:
-    """Seconds before a crypto operation that failed `tries` times is tried again; None = failed."""
-    return policy.retry_base * 2.0 ** (tries - 1) if 1 <= tries < policy.retries else None
-
-
-def _awaits(slot: CryptoSlot, policy: CryptoPolicy, now: float) -> bool:
-    """Whether its messages may still come again, readable. An engine that does not name them hears
-    of no such answer."""
-    return bool(slot.ids) and now - slot.at < policy.answer
-
-
-def _sum(slots: list[CryptoSlot]) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """By peer: all errors, those that only new keys help, those of messages sent again."""
-    by_peer: Counter[str] = Counter()
-    renewing: Counter[str] = Counter()
-    again: Counter[str] = Counter()
-    for slot in slots:
-        by_peer[slot.peer] += slot.errors
-        renewing[slot.peer] += slot.regenerates
-        again[slot.peer] += slot.again
-    return by_peer, renewing, again
-
-
-def _renewed(window: CryptoWindow, policy: CryptoPolicy, now: float) -> set[str]:
-    """Peers whose keys were regenerated within `regenerate_every`."""
-    return {peer for peer, at in window.regenerated if 0 <= now - at < policy.regenerate_every}
-
-
-def _need_keys(
-    by_peer: Counter[str], renewing: Counter[str], renewed: set[str], policy: CryptoPolicy
-) -> tuple[str, ...]:
-    return tuple(
-        peer
-        for peer, errors in by_peer.most_common()
-        if peer and peer not in renewed and (errors >= policy.peer_errors or renewing[peer] >= 2)
-    )
+    return CryptoState(len(window.errors), share, peers, signal, failing)
 
 
 def _signal(

@@ -38,10 +38,11 @@ LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
         RecoveryKind.LOGOUT_RESTART,
         RecoveryKind.CLEANUP,
     ),
+    # New keys with the peers that fail come first: they delay the messages of no other.
     Trouble.KEYS: (
+        RecoveryKind.REGENERATE_KEYS,
         RecoveryKind.RECONNECT,
         RecoveryKind.RESTART,
-        RecoveryKind.REGENERATE_KEYS,
         RecoveryKind.RESTORE,
         RecoveryKind.LOGOUT_RESTART,
         RecoveryKind.CLEANUP,
@@ -53,20 +54,6 @@ LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
     Trouble.SUSPECT: (RecoveryKind.RESTART, RecoveryKind.RESTORE),
 }
 """From mild to harsh. Steps that end a pairing stand after all that keep it."""
-
-# One peer's bad keys need no reconnect, which would delay the messages of all others.
-_ONE_PEER = (RecoveryKind.REGENERATE_KEYS, RecoveryKind.RECONNECT, RecoveryKind.RESTART)
-# A server connects and restarts with the keys that it has: only new ones change anything.
-_KEYS_ELSEWHERE = (*_ONE_PEER, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP)
-
-
-def steps_for(
-    verdict: HealthVerdict, trouble: Trouble, *, elsewhere: bool = False
-) -> tuple[RecoveryKind, ...]:
-    """`elsewhere`: another program's server has the session."""
-    if verdict.reason == "crypto_peer":
-        return _ONE_PEER
-    return _KEYS_ELSEWHERE if elsewhere and trouble is Trouble.KEYS else LADDERS[trouble]
 
 
 def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
@@ -98,10 +85,7 @@ def _spares_pairing(case: Case, repair: Repair) -> bool:
 def ladder_for(case: Case, repair: Repair) -> tuple[RecoveryKind, ...]:
     if repair.goal is Goal.CLEANUP:
         return (RecoveryKind.CLEANUP,)
-    elsewhere = bool(case.observation.instance.backend)
-    steps = steps_for(case.verdict, repair.trouble, elsewhere=elsewhere)
-    if steps is _ONE_PEER:
-        return steps
+    steps = LADDERS[repair.trouble]
     if repair.goal is Goal.WORKING_QR and RecoveryKind.CLEANUP not in steps:
         return (*steps, RecoveryKind.CLEANUP)
     return steps

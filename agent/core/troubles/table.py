@@ -114,7 +114,7 @@ def _disk(least: float) -> Condition:
 
 def _slow(sight: Sight, who: str) -> str | None:
     seconds = sight.sessions[who].response_seconds
-    return f"{seconds:.0f} s" if seconds is not None and seconds > sight.limits.slow else None
+    return f"{seconds:.0f} s" if seconds is not None and seconds > sight.health.slow else None
 
 
 def _together(count: Callable[[Sight, str], bool]) -> Condition:
@@ -126,7 +126,7 @@ def _together(count: Callable[[Sight, str], bool]) -> Condition:
 
 
 def _error_rate(sight: Sight, _: str) -> str | None:
-    limit, window = sight.limits.error_rate, 5 * MINUTE
+    limit, window = sight.health.error_rate, 5 * MINUTE
     up = {who for who, view in sight.sessions.items() if view.status is CS.CONNECTED}
     # A session that is down while others are connected has a trouble of its own.
     counting = up or set(sight.sessions)
@@ -328,7 +328,7 @@ TABLE = (
     ),
     Row(
         "memory_high",
-        lambda sight, who: _memory(sight, who, sight.limits.memory_warn),
+        lambda sight, who: _memory(sight, who, sight.memory.warn),
         "{who} uses {value} of the memory it may have",
         "The agent has asked it to free its caches. If it stays there, raise `[memory] instance`,"
         " or `memory_limit` of the instance.",
@@ -336,7 +336,7 @@ TABLE = (
     ),
     Row(
         "memory_critical",
-        lambda sight, who: _memory(sight, who, sight.limits.memory_critical),
+        lambda sight, who: _memory(sight, who, sight.memory.critical),
         "{who} uses {value} of the memory it may have",
         "The agent restarts it gracefully. If it comes back soon, raise the limit: `wa-agent events"
         " {who}` shows how often it was restarted.",
@@ -346,7 +346,7 @@ TABLE = (
     ),
     Row(
         "machine_memory",
-        lambda sight, _: _memory(sight, "", sight.limits.memory_warn),
+        lambda sight, _: _memory(sight, "", sight.memory.warn),
         "{value} of the machine's memory is in use",
         "`wa-agent list` and `ps aux --sort -rss` show who uses it.",
         of=M,
@@ -354,7 +354,7 @@ TABLE = (
     ),
     Row(
         "machine_memory_critical",
-        lambda sight, _: _memory(sight, "", sight.limits.memory_critical),
+        lambda sight, _: _memory(sight, "", sight.memory.critical),
         "{value} of the machine's memory is in use: the kernel will soon end processes",
         "Stop sessions that you can spare: `wa-agent stop ID` keeps the session.",
         severity=BAD,
@@ -364,7 +364,7 @@ TABLE = (
     ),
     Row(
         "machine_cpu",
-        lambda sight, _: _share(sight.machine["wa_host_cpu_usage_ratio"], 1, sight.limits.cpu),
+        lambda sight, _: _share(sight.machine["wa_host_cpu_usage_ratio"], 1, sight.policy.cpu),
         "the machine's cores are {value} busy",
         "Healthy sessions look dead when checks run out of time. `top` shows the processes; if it"
         " stays, the machine has too many sessions.",

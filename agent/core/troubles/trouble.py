@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from agent.core.findings.memory import MemoryPolicy
+from agent.core.health.policy import HealthPolicy
 from agent.core.session import Session
 from agent.core.setting import setting
 from agent.core.view import BackendView
@@ -67,17 +69,6 @@ class TroublesPolicy:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The settings that conditions compare with."""
-
-    slow: float = 5.0
-    error_rate: float = 0.1
-    memory_warn: float = 0.8
-    memory_critical: float = 0.95
-    cpu: float = 0.9
-
-
 Counted = Mapping[str, float]
 """Counters of one session, or of the agent, by name."""
 
@@ -123,7 +114,9 @@ class Sight:
     """Figures by the name of their metric."""
     outbox_oldest: Mapping[str, float] = field(default_factory=dict)
     webhooks_oldest: float | None = None
-    limits: Limits = field(default_factory=Limits)
+    policy: TroublesPolicy = field(default_factory=TroublesPolicy)
+    health: HealthPolicy = field(default_factory=HealthPolicy)
+    memory: MemoryPolicy = field(default_factory=MemoryPolicy)
     windows: Windows = field(default_factory=Windows)
     not_kept: Collection[str] = ()
     """Sessions whose disk refuses what arrives."""
@@ -196,7 +189,9 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
     began = [
         replace(trouble, begun_wall=sight.wall)
         for trouble in present.values()
-        if trouble.begun_wall is None and sight.now - trouble.since >= trouble.row.wait
+        if trouble.begun_wall is None
+        and trouble.last == sight.now  # it may be well by now
+        and sight.now - trouble.since >= trouble.row.wait
     ]
     present.update((trouble.key, trouble) for trouble in began)
     for key in _covered(present):

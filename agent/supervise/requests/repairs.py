@@ -11,7 +11,7 @@ from agent.core.breaker import Breaker, with_breaker
 from agent.core.figures import RepairStatistics
 from agent.core.incidents import Incident
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
-from agent.core.observed import AWAY
+from agent.core.observed import AWAY, WAITS_TURN
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.recovery.pairing import WHATSAPP_AWAY
@@ -19,6 +19,7 @@ from agent.core.recovery.repair import Consent, Ending, Goal
 from agent.core.session import NOT_LOOKED_YET
 from agent.errors import NotFound, Refused, TryLater, WaError
 from agent.supervise.facts import Facts
+from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.incidents import Incidents
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
@@ -87,7 +88,11 @@ GOES_ON = "goes_on"
 """The ending of a repair that takes longer than its caller waits."""
 POLL = 0.1
 _NOTHING_DONE = {"healthy": False, "cleaned": False, "recovered": False}
-_ON_ITS_WAY = ("starting", "stopping")
+_ON_ITS_WAY = ("starting", "stopping", "not_running", WAITS_TURN)
+REFUSALS = 4
+"""After so many failed plans in a row a start is not on its way."""
+_HOLDS = AWAY | {MEMORY_FULL}
+"""Wait reasons for which no repair is begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,7 @@ class Repairs:
         work = self._reach(goal, facts, deadline, consent)
         if (answer := await in_time(work, deadline)) is not None:
             return answer
-        refuse_away(facts)
+        _refuse_away(facts)
         last = facts.repair.last
         so_far = last.answer if last is not None and not last.over else _NOTHING_DONE
         return RepairResult(**so_far, ending=GOES_ON, sentence=_trouble(facts))
@@ -183,8 +188,11 @@ class Repairs:
         return tuple(self._incidents.active.values())
 
     def release_incident(self, group: str) -> None:
-        if group not in self._incidents.active:
+        if (incident := self._incidents.active.get(group)) is None:
             raise NotFound(f"cannot release an incident of {group}: there is none")
+        for id in incident.members:
+            if (facts := self._registry.facts.get(id)) is not None:
+                facts.asked.try_at_once = True
         self._incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:
@@ -193,11 +201,11 @@ class Repairs:
             raise TryLater("the agent stops; ask again after its start", code="stopping")
         await asyncio.sleep(POLL)
 
-    async def until_there(self, facts: Facts) -> None:
+    async def _until_there(self, facts: Facts) -> None:
         """TryLater once its server has stayed away for a while: no wait would help."""
         patience = time.monotonic() + AWAY_PATIENCE
-        await self._look_for(patience, lambda: facts.wait.reason not in AWAY)
-        refuse_away(facts)
+        await self._look_for(patience, lambda: facts.wait.reason not in _HOLDS)
+        _refuse_away(facts)
 
     async def _look_for(self, deadline: float, found: Callable[[], object]) -> None:
         """Return once it is found, or the time is over."""
@@ -218,15 +226,11 @@ class Repairs:
             if _is_on_its_way(facts) and not _repair_runs(facts):
                 # It starts in its time: a repair would only begin the start again.
                 return RepairResult(**_NOTHING_DONE, ending=GOES_ON, sentence=facts.sentence)
-        await self.until_there(facts)
+        await self._until_there(facts)
         over = await self._begin(goal, facts, consent)
         await self._look_for(
             deadline,
-            lambda: (
-                over.is_set()
-                or _had_its_round(facts)
-                or (goal is Goal.WORKING_QR and _is_kept_away(facts))
-            ),
+            lambda: over.is_set() or (goal is Goal.WORKING_QR and _is_kept_away(facts)),
         )
         if facts.gone:
             raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
@@ -264,7 +268,7 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
     last, verdict = facts.repair.last, facts.verdict
     assert last is not None
     if not over:
-        refuse_away(facts)
+        _refuse_away(facts)
     ending, answer = last.ending if over else GOES_ON, last.answer
     if goal is Goal.WORKING_QR and ending in (Ending.GAVE_UP, GOES_ON):
         _refuse_kept(facts)
@@ -282,9 +286,9 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
     return RepairResult(**answer, ending=ending, sentence=sentence)
 
 
-def refuse_away(facts: Facts) -> None:
-    if facts.wait.reason in AWAY:
-        raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait.reason)
+def _refuse_away(facts: Facts) -> None:
+    if facts.wait.reason in _HOLDS:
+        raise TryLater(f"cannot repair {facts.id} now: {facts.sentence}", code=facts.wait.reason)
 
 
 def _refuse_kept(facts: Facts) -> None:
@@ -292,7 +296,7 @@ def _refuse_kept(facts: Facts) -> None:
     last, kept = facts.repair.last, facts.repair.kept
     if kept is None or last is None:
         return
-    if not last.over and (_is_kept_away(facts) or _had_its_round(facts)):
+    if not last.over and _is_kept_away(facts):
         goes_on = "The agent goes on with the steps that keep it"
         raise TryLater(f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}", code=kept.code)
     if last.ending is Ending.GAVE_UP:
@@ -304,18 +308,12 @@ def _is_kept_away(facts: Facts) -> bool:
     return facts.repair.kept is not None and facts.repair.kept.code == WHATSAPP_AWAY
 
 
-def _had_its_round(facts: Facts) -> bool:
-    """The round that was asked for is over, and its repair goes on as the agent's own."""
-    last = facts.repair.last
-    return last is not None and not last.over and last.goal is Goal.HEAL
-
-
 def _repair_runs(facts: Facts) -> bool:
     return facts.repair.last is not None and not facts.repair.last.over
 
 
 def _is_on_its_way(facts: Facts) -> bool:
-    return facts.verdict.reason in _ON_ITS_WAY
+    return facts.verdict.reason in _ON_ITS_WAY and facts.action.failures < REFUSALS
 
 
 def _is_well(verdict: HealthVerdict) -> bool:

@@ -17,13 +17,12 @@ from agent.cli.command import (
     instance_id,
     wants_json,
 )
-from agent.cli.sessions.link import draw_code
-from agent.cli.sessions.settings import PLACE, place_of
-from agent.cli.sessions.switch import CONFIRM, TO_THE_END, ask_twice
+from agent.cli.link import draw_code
+from agent.cli.settings import PLACE, place_of
+from agent.cli.switch import CONFIRM, TO_THE_END, ask_twice
 from agent.cli.terminal import clean, moment, print_answer, print_json, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
-from agent.core.recovery.ladder import UNPAIRING, trouble_of
-from agent.core.recovery.ladder import steps_for as ladder_steps
+from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
 from agent.errors import TryLater, WaError
 
 AT_ONCE = 4
@@ -185,7 +184,7 @@ def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
     health = instance["health"]
     state = ConnectionStatus(health["state"])
     verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
-    ladder = ladder_steps(verdict, trouble_of(verdict), elsewhere=bool(instance.get("backend")))
+    ladder = LADDERS[trouble_of(verdict)]
     steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
     shown = ", ".join(steps)
     if instance["engine"] == "whaticket":
