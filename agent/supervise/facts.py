@@ -12,7 +12,7 @@ from agent.core.figures import COUNTS, Acknowledgements, Durations, StatusTime
 from agent.core.findings.crypto import CryptoWindow
 from agent.core.findings.first_messages import FirstMessages
 from agent.core.findings.memory import MemoryHistory
-from agent.core.findings.rates import LogLimit, PerMinute
+from agent.core.findings.rates import ErrorRate, LogLimit, PerMinute
 from agent.core.findings.silence import Inbound
 from agent.core.model import (
     UNIT_ABSENT,
@@ -62,6 +62,7 @@ class Counters:
     per_minute: dict[str, PerMinute] = field(default_factory=dict)
     """By direction: in, out."""
     errors: Counter[str] = field(default_factory=Counter)
+    error_rate: ErrorRate = field(default_factory=ErrorRate)
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Steps by kind and result."""
     repair_seconds: float = 0.0
