@@ -268,9 +268,6 @@ class Supervision:
 # The public face of supervision: all that the API may ask, by the part that answers.
 
 
-CHECKS_AT_ONCE = 64
-
-
 class Supervisor:
     """Unknown ids raise NotFound."""
 
@@ -283,7 +280,7 @@ class Supervisor:
         self.backends = base.backends
         self.asking = Calls(registry, store, wake)
         self.send, self.find = self.asking.send, self.asking.find
-        self.checking = Checking(registry, base.passes, wake, at_once=CHECKS_AT_ONCE)
+        self.checking = Checking(registry, base.passes, wake)
         self.orders = Orders(registry, base.seats, base.gate, self.asking, wake)
         self.repairs = Repairs(
             registry=registry,
