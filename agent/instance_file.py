@@ -6,7 +6,7 @@ knows the keys; how the file is opened belongs to who opens it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from agent.core.words import InstanceId, parse_instance_id
@@ -40,21 +40,8 @@ class InstanceFile:
     """The settings of each wing's part in its worker, where they are not the usual ones."""
 
 
-_KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "engine": str,
-    "enabled": bool,
-    "settings": dict,
-    "created_wall": (int, float),
-    "paired": bool,
-    "account": str,
-    "lineage": str,
-    "ended": str,
-    "override": str,
-    "override_boot": str,
-    "generation": int,
-    "needs_passkey": bool,
-    "of_wings": dict,
-}
+_PLAIN: Mapping[Any, Any] = {float: (int, float), str: str, bool: bool, int: int}
+_KINDS = {its.name: _PLAIN.get(its.type, dict) for its in fields(InstanceFile) if its.name != "id"}
 
 
 def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:

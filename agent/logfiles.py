@@ -8,6 +8,8 @@ import logging
 import os
 from collections.abc import Collection
 from contextlib import suppress
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from agent.core.model import Category
@@ -20,7 +22,7 @@ PERFORMANCE = "agent.performance"
 _REPAIRS = frozenset({Category.RECOVERY, Category.RECONNECT, Category.CRYPTO, Category.MEMORY})
 
 
-class FileWriter(logging.Handler):
+class FileWriter(RotatingFileHandler):
     """One file and its predecessors. It never raises."""
 
     def __init__(
@@ -32,72 +34,36 @@ class FileWriter(logging.Handler):
         keep: int,
         categories: Collection[Category] = (),
     ) -> None:
-        super().__init__(logging.INFO)
-        self._path = path
-        self._form = form
-        self._max_bytes = max_bytes
-        self._keep = keep
-        self._categories = categories
-        self._torn = False
-        self._fd = -1
-        self._open()
+        self._show, self._categories = as_json if form == "json" else as_text, categories
+        super().__init__(path, maxBytes=max_bytes, backupCount=keep)
+        self.setLevel(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._categories and getattr(record, "wa_category", "") not in self._categories:
             return
-        try:
-            show = as_json if self._form == "json" else as_text
-            line = show(record, *describe(record)) + "\n"
-            self._write(line.encode("utf-8", "backslashreplace"))
-        except Exception:  # a full disk must not end what was only to be noted
-            pass
+        with suppress(OSError):
+            if self.stream is not None and not self._is_in_place(self.stream):
+                stream, self.stream = self.stream, self._open()
+                stream.close()
+        super().emit(record)
 
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        super().close()
+    def format(self, record: logging.LogRecord) -> str:
+        return self._show(record, *describe(record))
 
-    def _open(self) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk must not end what was only to be noted."""
+
+    def _open(self) -> TextIOWrapper:
         # Through a link in its place the agent would write into another file.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._path, flags, 0o640)
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._torn = fd, False
+        fd = os.open(self.baseFilename, flags, 0o640)
+        return TextIOWrapper(os.fdopen(fd, "ab"), "utf-8", "backslashreplace")
 
-    def _write(self, raw: bytes) -> None:
-        status = os.fstat(self._fd)
-        if not self._is_in_place(status):
-            self._open()
-        elif status.st_size and status.st_size + len(raw) > self._max_bytes:
-            self._put_aside()
-            self._open()
-        if self._torn:
-            raw = b"\n" + raw
-        written = os.write(self._fd, raw)
-        self._torn = written < len(raw)
-        if self._torn:
-            raise OSError("the disk took half a line")
-
-    def _is_in_place(self, status: os.stat_result) -> bool:
+    def _is_in_place(self, stream: TextIOWrapper) -> bool:
         try:
-            return os.path.samestat(status, self._path.lstat())
+            return os.path.samestat(os.fstat(stream.fileno()), os.lstat(self.baseFilename))
         except FileNotFoundError:
             return False
-
-    def _put_aside(self) -> None:
-        """file → file.1 → … → file.keep; the oldest is overwritten."""
-        if self._keep == 0:
-            self._path.unlink()
-            return
-        for number in range(self._keep - 1, 0, -1):
-            with suppress(FileNotFoundError):
-                self._numbered(number).rename(self._numbered(number + 1))
-        self._path.rename(self._numbered(1))
-
-    def _numbered(self, number: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{number}")
 
 
 def open_files(

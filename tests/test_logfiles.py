@@ -6,15 +6,19 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agent.config.config import Config
+from agent.config.sections import LogSection
 from agent.core.model import Category
 from agent.errors import ConfigError
 from agent.log import bound, set_level, set_up_logging
 from agent.logfiles import AUDIT, PERFORMANCE, FileWriter, open_files
 from agent.supervise.periodic.upkeep import log_performance, performance_line
+from agent.supervise.settings import Settings
 from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
 
@@ -139,7 +143,8 @@ async def test_the_performance_log_has_a_line_for_each_instance(
     assert "messages=5" in performance_line(view, 0)
     assert "response_seconds=0.0050" in performance_line(view, 0)
     views = {view.instance.id: view}
-    writing = asyncio.create_task(log_performance(lambda: views, lambda: 0.01))
+    often = replace(Config(), log=LogSection(performance_interval=0.01))
+    writing = asyncio.create_task(log_performance(lambda: views, Settings(often)))
     path = tmp_path / "performance.log"
     await eventually(lambda: path.read_text().count("[sales] status=CONNECTED") >= 2)
     writing.cancel()

@@ -6,14 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.figures import COUNTS, FIGURES
+from agent.core.figures import COUNTS
 from agent.core.findings.first_messages import read_stored, shown
 from agent.core.health.agent_alive import is_alive
 from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
-from agent.core.observed import wait_fields
+from agent.core.observed import shown_wait
 from agent.core.recovery.repair import Ending, Repair, Stage
-from agent.core.view import AgentStatus, BackendView, InstanceView, wall_text
+from agent.core.session import Session
+from agent.core.view import AgentStatus, BackendView, wall_text
 from agent.store.rows import KeyRow
 from agent.vault.trash import Retired
 
@@ -48,7 +49,7 @@ def show_verdict(verdict: HealthVerdict) -> dict[str, Any]:
     }
 
 
-def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str, Any]:
+def show_instance(view: Session, now_wall: float | None = None) -> dict[str, Any]:
     """Field by field: a page has a thousand of them."""
     now_wall = time.time() if now_wall is None else now_wall
     connected = view.connected_since_wall
@@ -61,16 +62,16 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "override": view.desired.override.value,
         "should_run": view.desired.should_run,
         "connection_status": view.status.value,
-        "since": wall_text(view.status_since_wall),
+        "since": wall_text(view.record.status_since_wall),
         "reason": view.reason,
-        "sentence": view.sentence,
+        "sentence": view.verdict.sentence,
         "attempts": view.attempts,
         "next_attempt": wall_text(view.next_attempt_wall),
         "circuit": view.circuit,
         "circuit_opens": wall_text(view.circuit_opens_wall),
-        **wait_fields(view.wait_reason, view.wait_sentence),
+        **shown_wait(view),
         "turns_before": view.turns_before,
-        "proved": wall_text(None if view.proof_age is None else view.seen_wall - view.proof_age),
+        "proved": wall_text(view.proved_wall),
         "health": show_verdict(view.verdict),
         "paired": view.record.paired,
         "account": view.record.account,
@@ -78,53 +79,54 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "snapshot_failure": view.snapshot_failure,
         "worker": view.unit.state.value,
         "uptime_seconds": None if connected is None else max(0, round(now_wall - connected)),
-        "memory_bytes": view.memory_bytes,
-        "restarts": sum(view.counts["restarts"].values()),
-        "reconnects": sum(view.counts["reconnects"].values()),
+        "memory_bytes": view.run.memory_bytes,
+        "restarts": sum(view.counters.by_word["restarts"].values()),
+        "reconnects": sum(view.counters.by_word["reconnects"].values()),
     }
 
 
-def show_details(view: InstanceView) -> dict[str, Any]:
+def show_details(view: Session) -> dict[str, Any]:
     claim = view.claim.claim if view.claim else None
+    started = view.wall(view.unit.since) if view.unit.runs else None
     return {
         **show_instance(view),
         "settings": dict(view.instance.settings),
         "created": wall_text(view.instance.created_wall),
-        "unit": {**part(view.unit, *_UNIT), "started": wall_text(view.started_wall)},
+        "unit": {**part(view.unit, *_UNIT), "started": wall_text(started)},
         **part(view, "linked", "enabled_by_operator"),
         "claim": claim and asdict(claim),
         "proof_age_seconds": view.proof_age,
-        "probe": view.probe and part(view.probe, "ok", "seconds", "failures", "error"),
-        **part(view, "connected_since_wall", "cpu_seconds", "processes"),
-        **{row.name: view.figures.get(row.name) for row in FIGURES},
-        **{row.shown or row.name: dict(view.counts[row.name]) for row in COUNTS},
-        **part(view, "counted_since_wall", "messages", "errors"),
+        "probe": view.run.probe and part(view.run.probe, "ok", "seconds", "failures", "error"),
+        **part(view, "connected_since_wall"),
+        **part(view.run, "cpu_seconds", "processes", "open_fds"),
+        **{row.shown or row.name: dict(view.counters.by_word[row.name]) for row in COUNTS},
+        **part(view.counters, "counted_since_wall=since_wall", "messages", "errors"),
         "status_seconds": {
             status.value: round(seconds, 3)
             for status, seconds in view.status_time.totals(boot_now()).items()
         },
         "guess": view.verdict.guess,
-        "repair": view.repair and show_repair(view.repair),
+        "repair": view.repair.last and show_repair(view.repair.last),
         "pairing_kept": _kept(view),
         **part(view, "crypto_operations", "crypto_errors_lately=crypto_lately"),
         "repair_steps": [
             {"step": step, "result": result, "count": count}
-            for (step, result), count in sorted(view.repair_steps.items())
+            for (step, result), count in sorted(view.counters.repair_steps.items())
         ],
         **part(
             view, "memory_limit_bytes=memory_limit", "messages_per_minute", "last_snapshot_wall"
         ),
         "first_messages": shown(read_stored(view.record.first_messages)),
-        "observed": wall_text(view.seen_wall),
+        "observed": wall_text(view.at_wall),
     }
 
 
-def _kept(view: InstanceView) -> str:
+def _kept(view: Session) -> str:
     """Why its repair keeps the pairing, and what to type; "" = no repair has anything to say."""
-    repair = view.repair
-    if view.kept is None or repair is None or view.verdict.healthy:
+    repair, kept = view.repair.last, view.repair.kept
+    if kept is None or repair is None or view.verdict.healthy:
         return ""
-    return view.kept.sentence if repair.ending in (Ending.NOT_YET, Ending.GAVE_UP) else ""
+    return kept.sentence if repair.ending in (Ending.NOT_YET, Ending.GAVE_UP) else ""
 
 
 def show_repair(repair: Repair) -> dict[str, Any]:
@@ -134,13 +136,10 @@ def show_repair(repair: Repair) -> dict[str, Any]:
     return {**shown, "not_before": wall_text(repair.not_before_wall) if waits else None}
 
 
-def show_reconnection(view: InstanceView) -> dict[str, Any]:
-    names = ("connection_status=status", "attempts", "next_attempt_wall", "circuit")
-    return {
-        **part(view, *names, "circuit_opens_wall", "reason", "sentence"),
-        "should_run": view.desired.should_run,
-        **wait_fields(view.wait_reason, view.wait_sentence),
-    }
+def show_reconnection(view: Session) -> dict[str, Any]:
+    names = ("connection_status", "attempts", "next_attempt", "circuit", "circuit_opens", "reason")
+    shown = show_instance(view)
+    return {name: shown[name] for name in (*names, "sentence", "should_run", *shown_wait(view))}
 
 
 def show_backend(view: BackendView) -> dict[str, Any]:

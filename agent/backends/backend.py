@@ -43,7 +43,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reconnect import needs_connect
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.core.words import is_adopted
 from agent.engines.tasks import Tasks
 from agent.errors import (
@@ -104,7 +104,7 @@ class Shared:
     """Its server is back. True: after an outage, from before which no claim proves anything."""
     note: Callable[[JournalEntry], object]
     breaker: Callable[[], BreakerPolicy]
-    create: Callable[[Instance], Coroutine[Any, Any, InstanceView]] = field(init=False)
+    create: Callable[[Instance], Coroutine[Any, Any, Session]] = field(init=False)
     crypto_patterns: Sequence[CryptoPattern] = ()
     tasks: Tasks = field(default_factory=lambda: Tasks(_crashed))
     discover: "Callable[[Backend], Awaitable[None]]" = field(init=False)

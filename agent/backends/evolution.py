@@ -15,7 +15,7 @@ from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import NO_PROOF, Claim, RemoteSession
 from agent.engines.base import Qr
-from agent.engines.phones import phone_of
+from agent.engines.receiver import phone_of
 from agent.engines.tasks import cancel, runs
 from agent.errors import EngineError, InvalidRequest
 

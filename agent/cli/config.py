@@ -34,10 +34,9 @@ def add(commands: Subparsers) -> None:
 
 def check(options: argparse.Namespace) -> int:
     from agent.config.load import load_config
-    from agent.supervise.start_up import find_declared_problem
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
-    config = load_config(path, os.environ, overrides=given, more=find_declared_problem)
+    config = load_config(path, os.environ, overrides=given)
     unused = config.warnings
     if not wants_json(options):
         for sentence in unused:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
-from itertools import combinations
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from agent.config.sections import split_address
 from agent.config.tables import all_tables, rows_of
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.setting import Fault, name_fault, read_value, settings_of
-from agent.engines.catalog import backend_settings, remote_engines
+from agent.engines.catalog import backend_settings, check_settings, find_engine, remote_engines
 from agent.errors import ConfigError
 
 # Checks of pairs of settings, and the settings that a reload cannot change.
@@ -65,13 +64,32 @@ def find_faults(config: Config) -> Iterator[Fault]:
         for number, row in enumerate(rows_of(config, table)):
             for keys, cause in table.faults(row):
                 yield tuple(f"{name}[{number}].{key}" for key in keys), cause
+    yield from _declared_faults(config)
+
+
+def _declared_faults(config: Config) -> Iterator[Fault]:
+    """What would keep a declared instance from ever running."""
+    kinds = {backend.name: backend.engine for backend in config.backend}
     taken: dict[tuple[Any, Any], str] = {}
     for number, its in enumerate(config.instance):
-        if its.engine in remote_engines():
-            session = its.settings.get("backend"), its.settings.get("remote") or its.id
-            if (twin := taken.setdefault(session, its.id)) != its.id:
-                cause = f"{twin} already has that session of backend {session[0]}"
-                yield (f"instance[{number}].settings.remote",), cause
+        key = f"instance[{number}]"
+        try:
+            remote = find_engine(its.engine).remote
+            check_settings(its.engine, its.settings)
+        except ConfigError as error:
+            named = f"{key}.settings.{error.field}", f"{key}.settings", key
+            yield (f"{key}.engine",) if error.field == "engine" else named, str(error)
+            continue
+        place = str(its.settings.get("backend", ""))
+        session = place, its.settings.get("remote") or its.id
+        if remote and kinds.get(place) != its.engine:
+            known = ", ".join(name for name, kind in kinds.items() if kind == its.engine)
+            cause = f"engine {its.engine} needs the name of a [[backend]] of its kind there"
+            named = f"{key}.settings.backend", f"{key}.settings", key
+            yield named, f"{cause}; declared: {known or 'none'}"
+        if remote and (twin := taken.setdefault(session, its.id)) != its.id:
+            cause = f"{twin} already has that session of backend {place}"
+            yield (f"{key}.settings.remote",), cause
 
 
 def _is_loopback(host: str) -> bool:
@@ -82,27 +100,21 @@ def _is_loopback(host: str) -> bool:
 
 
 def _paths(config: Config) -> Iterator[Fault]:
-    sessions, cache = config.session_root.absolute(), config.cache_root.absolute()
-    state = config.agent.state_path.absolute()
-    if state.is_relative_to(cache):
-        cause = f"the state ({state}) must be outside the cache ({cache})"
-        yield ("agent.cache_path", "agent.state_path"), cause
-    pairs = ("cache_path", cache), ("session_storage_path", sessions)
-    for (key, one), (other_key, other) in combinations(
-        (*pairs, ("state_path", state / "backends")), 2
+    cache, state = config.cache_root.absolute(), config.agent.state_path.absolute()
+    sessions, backends = config.session_root.absolute(), state / "backends"
+    for key, one, other in (
+        ("state_path", state, cache),
+        ("session_storage_path", sessions, cache),
+        ("session_storage_path", backends, sessions),
     ):
-        if one.is_relative_to(other) or other.is_relative_to(one):
-            cause = (
-                f"{one} and {other} must be separate folders: a cache may be deleted at any time"
-            )
-            yield (f"agent.{key}", f"agent.{other_key}", "agent.state_path"), cause
+        if one.is_relative_to(other) or (one is not state and other.is_relative_to(one)):
+            cause = f"{one} and {other} must be separate folders"
+            yield ("agent.cache_path", f"agent.{key}", "agent.state_path"), cause
 
 
 T = TypeVar("T")
 Row = dict[str, Any]
 
-LONGEST = 1 << 20
-"""Bytes of a configuration file; above it, it is something else."""
 PREFIX = "WA_AGENT_"
 NOT_KEYS = {"WA_AGENT_CONFIG", "WA_AGENT_SOCKET", "WA_AGENT_URL", "WA_AGENT_KEY"}
 """Variables of the command line that begin like ours."""
@@ -141,11 +153,9 @@ def load_config(
     *,
     text: str | None = None,
     overrides: Mapping[str, str] | None = None,
-    more: Callable[[Config], Fault | None] = lambda _config: None,
 ) -> Config:
     """Defaults, then the file, then the environment, then `overrides` (dotted keys). A file that
-    was named must exist. `text`: what will be in it. `more`: the rules that only a room above
-    knows."""
+    was named must exist. `text`: what will be in it."""
     source = Source() if path is None else _read_source(path, text)
     tables = source.tables
     _name_tables(source)
@@ -161,7 +171,7 @@ def load_config(
         # A first limit above the second one's default raises that as well.
         memory.setdefault("critical", max(warn, all_tables()["memory"].plain.critical))
     config = replace(_build(source), warnings=warnings)
-    if fault := next(find_faults(config), None) or more(config):
+    if fault := next(find_faults(config), None):
         raise source.blame(fault)
     return config
 
@@ -274,13 +284,9 @@ def find_lines(text: str) -> dict[str, int]:
 def _read_source(path: Path, text: str | None) -> Source:
     try:
         if text is None:
-            if path.is_fifo():  # the agent would wait for its writer
-                raise ValueError("it is a pipe")
-            with path.open("rb") as file:
-                raw = file.read(LONGEST + 1)
-            if len(raw) > LONGEST:
-                raise ValueError(f"it is longer than {LONGEST} bytes")
-            text = raw.decode("utf-8-sig")  # some editors put a mark in front
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise ValueError("it is no plain file")
+            text = path.read_bytes().decode("utf-8-sig")  # some editors put a mark in front
         return Source(tomllib.loads(text), str(path), path.absolute().parent, find_lines(text))
     except OSError as error:
         cause = error.strerror or str(error)
@@ -288,8 +294,7 @@ def _read_source(path: Path, text: str | None) -> Source:
         line = error.object[: error.start].count(b"\n") + 1
         cause = f"it is not UTF-8 at line {line}"
     except (ValueError, RecursionError) as error:
-        last = f"at line {(text or '').count(chr(10)) + 1}, the last"
-        cause = str(error).replace("at end of document", last).partition("; use sys.")[0]
+        cause = str(error).partition("; use sys.")[0]
     raise ConfigError(f"cannot read {path}: {cause}")
 
 

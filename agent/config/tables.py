@@ -31,13 +31,6 @@ class Table:
     """What cannot be true together in a row."""
     hide: Callable[[Any], Any] = hide_secrets
     """The row as it may be shown."""
-    engine: str = ""
-    """Each session of this engine names one of the rows, by its setting of the table's name: its
-    worker gets that row."""
-    place: Callable[[Any], tuple[str, ...]] = lambda _row: ()
-    """The path where the files of each session with this row lie; then that place itself, and what
-    else tells sessions in it apart: two of which all of that is the same would be one session,
-    twice. () = each has a place of its own."""
 
 
 BACKEND = Table(
@@ -87,36 +80,34 @@ def worker_settings(config: Config) -> Mapping[str, Any]:
 
 
 def declared_for(config: Config, instance: Instance) -> Mapping[str, Any]:
-    """The row that a session names, by its engine's name; {} = its engine needs none, or the row is
-    not there."""
-    _, row = _named(config, instance)
-    values = asdict(row).items() if row else ()
+    """The [[program]] that a session names; {} = its engine needs none, or it is not there."""
+    if (row := _program(config, instance)) is None:
+        return {}
+    values = asdict(row).items()
     # As the file beside the session reads back.
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values}
-    return {instance.engine: plain} if row else {}
+    return {"program": {key: list(it) if isinstance(it, tuple) else it for key, it in values}}
 
 
 def check_declared(config: Config, instance: Instance, others: Iterable[Instance] = ()) -> None:
-    """InvalidRequest where it names a row that is not there; Refused where one of the others has
-    its session at the same place."""
-    table, row = _named(config, instance)
-    if table is None:
+    """InvalidRequest where it names a program that is not there; Refused where one of the others
+    has its session at the same place."""
+    if instance.engine != "program":
         return
-    field = f"settings.{table.name}"
-    if row is None:
-        names = ", ".join(it.name for it in rows_of(config, table)) or "none"
-        named = str(instance.settings.get(table.name, ""))
-        words = f"cannot use {table.name} {named!r:.60}: agent.toml has no such [[{table.name}]]"
-        code = f"unknown_{table.name}"
-        raise InvalidRequest(f"{words}; declared: {names}", field=field, code=code)
+    if (row := _program(config, instance)) is None:
+        names = ", ".join(it.name for it in config.of_wings.get("program", ())) or "none"
+        named = str(instance.settings.get("program", ""))
+        words = f"cannot use program {named!r:.60}: agent.toml has no such [[program]]"
+        cause = f"{words}; declared: {names}"
+        raise InvalidRequest(cause, field="settings.program", code="unknown_program")
     place = _place(config, instance)
-    twins = (its.id for its in others if its.id != instance.id and _place(config, its) == place)
+    others = (its for its in others if its.id != instance.id)
+    twins = (its.id for its in others if _place(config, its)[1:] == place[1:])
     if place and (twin := min(twins, default="")):
         raise Refused(
-            f"cannot run {instance.id} as {table.name} {row.name}: {twin} has its session at"
-            f" the same place, {table.place(row)[0]}, and one session must not run twice; give"
-            f" each a place of its own ([[{table.name}]] {row.name} in agent.toml)",
-            field=field,
+            f"cannot run {instance.id} as program {row.name}: {twin} has its session at the same"
+            f" place, {place[0]}, and one session must not run twice; give each a place of its own"
+            f" ([[program]] {row.name} in agent.toml)",
+            field="settings.program",
             code="session_shared",
         )
 
@@ -126,22 +117,19 @@ def shared_sessions(config: Config, instances: Iterable[Instance]) -> Iterator[t
     first: dict[tuple[str, ...], str] = {}
     for instance in sorted(instances, key=lambda its: its.id):
         if place := _place(config, instance):
-            twin = first.setdefault(place, instance.id)
+            twin = first.setdefault(place[1:], instance.id)
             if twin != instance.id:
                 yield twin, instance.id
 
 
 def _place(config: Config, instance: Instance) -> tuple[str, ...]:
-    """What two sessions have alike that are one; () = no other is this one."""
-    table, row = _named(config, instance)
-    place = table.place(row) if table and row else ()
-    return (instance.engine, *place[1:]) if place else ()
+    """Where its program keeps the session; () = each has a place of its own."""
+    from agent.moving.programs import place_of
+
+    row = _program(config, instance)
+    return place_of(row) if row is not None else ()
 
 
-def _named(config: Config, instance: Instance) -> tuple[Table | None, Any]:
-    """The table that sessions of its engine name a row of, and its row."""
-    for table in all_tables().values():
-        if table.engine == instance.engine:
-            named, rows = instance.settings.get(table.name), rows_of(config, table)
-            return table, next((row for row in rows if row.name == named), None)
-    return None, None
+def _program(config: Config, instance: Instance) -> Any:
+    rows = config.of_wings.get("program", ()) if instance.engine == "program" else ()
+    return next((row for row in rows if row.name == instance.settings.get("program")), None)

@@ -132,28 +132,6 @@ class RepairStatistics:
         return healed / (healed + self.failed) if healed + self.failed else None
 
 
-def since(now: RepairStatistics, before: RepairStatistics) -> RepairStatistics:
-    """What was counted after `before`."""
-    return RepairStatistics(
-        checked=now.checked - before.checked,
-        check_seconds=now.check_seconds - before.check_seconds,
-        repaired=now.repaired - before.repaired,
-        cleaned=now.cleaned - before.cleaned,
-        failed=now.failed - before.failed,
-        repair_seconds=now.repair_seconds - before.repair_seconds,
-        steps={
-            kind: StepTally(
-                tally.done - before.steps.get(kind, StepTally()).done,
-                tally.failed - before.steps.get(kind, StepTally()).failed,
-                tally.seconds - before.steps.get(kind, StepTally()).seconds,
-            )
-            for kind, tally in now.steps.items()
-        },
-        asked=now.asked - before.asked,
-        needed_person=now.needed_person - before.needed_person,
-    )
-
-
 def note_check(statistics: RepairStatistics, seconds: float) -> RepairStatistics:
     return replace(
         statistics, checked=statistics.checked + 1, check_seconds=statistics.check_seconds + seconds
@@ -188,19 +166,8 @@ def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistic
     )
 
 
-# The figures of a session: each needs a row here and the line that measures it. The worker's
-# answers, the instance's JSON and /metrics are made from these rows.
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A number that each answer of a worker to a probe has under this name; a gauge."""
-
-    name: str
-    metric: str
-    meaning: str
-    most: float
-    """A larger, negative or non-numeric value is left out."""
+# The counts of a session: each needs a row here and the line that counts it. The instance's JSON
+# and /metrics are made from these rows.
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +185,6 @@ class Count:
     other: bool = False
     """True: words outside of `words` may come; they are one line, `other`."""
 
-
-FIGURES = (
-    Figure("open_fds", "wa_session_open_fds", "Open files of the session's processes.", 1 << 30),
-)
 
 COUNTS = (
     Count(
@@ -260,27 +223,6 @@ COUNTS = (
         "Sessions retired for a new QR code, by the goal of the repair.",
     ),
 )
-
-
-NO_COUNTS: Mapping[str, Mapping[str, int]] = {row.name: {} for row in COUNTS}
-
-
-def read_figures(answer: Mapping[str, Any]) -> dict[str, float]:
-    """The figures in an answer to a probe; impossible values are left out."""
-    figures = {}
-    for row in FIGURES:
-        value = answer.get(row.name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < row.most:
-            figures[row.name] = value
-    return figures
-
-
-def with_zeros(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    """Each count by name; where all words are known, each word from the start."""
-    return {
-        row.name: {**({} if row.other else dict.fromkeys(row.words, 0)), **counts[row.name]}
-        for row in COUNTS
-    }
 
 
 # How long a session has been in each status, by a clock that never jumps: a counter that shrank

@@ -94,7 +94,7 @@ class Incident:
 
     @property
     def wait_reason(self) -> str:
-        """The word for Observation.wait_reason."""
+        """The word for Session.wait."""
         return "network_down" if self.is_outage else "incident"
 
     @property

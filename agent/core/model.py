@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import Any
 
 from agent.core.words import (
-    AGENT_SETTINGS,
     ID_PATTERN,
     Address,
     Category,
@@ -25,32 +24,18 @@ from agent.core.words import (
     parse_instance_id,
 )
 
+# Words that most importers of this module need as well.
 __all__ = [
-    "AGENT_SETTINGS",
     "ID_PATTERN",
-    "UNIT_ABSENT",
     "Address",
     "Category",
     "Claim",
-    "ClaimFact",
     "ConnectionStatus",
-    "Desired",
     "Happening",
-    "Health",
-    "HealthVerdict",
-    "Instance",
     "InstanceId",
-    "JournalEntry",
-    "Observation",
-    "Override",
-    "ProbeFact",
     "RemoteSession",
     "ServerClaim",
     "SessionFiles",
-    "SessionRecord",
-    "Signal",
-    "UnitState",
-    "UnitStatus",
     "parse_instance_id",
 ]
 
@@ -231,37 +216,6 @@ class Signal:
     """How bad it is by itself: degraded, stuck or corrupted."""
     detail: str
     """One sentence for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """Everything known of one instance at one moment."""
-
-    instance: Instance
-    desired: Desired
-    record: SessionRecord
-    unit: UnitStatus
-    at: float
-    linked_since: float | None = None
-    claim: ClaimFact | None = None
-    probe: ProbeFact | None = None
-    files: SessionFiles = SessionFiles.UNPAIRED
-    memory_bytes: int | None = None
-    not_before: float = 0.0
-    """No start or reconnect by the agent before this moment of the boot clock."""
-    at_wall: float = 0.0
-    """The wall clock at `at`: what the record's `..._wall` times are measured against."""
-    signals: tuple[Signal, ...] = ()
-    wait_reason: str = ""
-    """Why it waits: backend_down, network_down, incident and the like."""
-    wait_sentence: str = ""
-    """The wait reason with its numbers; "" = WAIT_SENTENCES says enough."""
-    waits_turn: bool = False
-    """Others start or log in before it."""
-    back_at: float | None = None
-    """When the address that it needs could last be reached again; None: it was never away."""
-    files_problem: str = ""
-    """Why its files cannot be used, for people: the path, and the obstacle."""
 
 
 @dataclass(frozen=True, slots=True)

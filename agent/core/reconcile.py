@@ -15,16 +15,16 @@ from agent.core.model import (
     ConnectionStatus,
     Health,
     HealthVerdict,
-    Observation,
     SessionFiles,
     UnitState,
     UnitStatus,
 )
-from agent.core.observed import ended_for_good, gave_up, last_reason, waits_for_network, wall_at
+from agent.core.observed import ended_for_good, gave_up, last_reason, waits_for_network
 from agent.core.phases import phase_deadline
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
 from agent.core.recovery.repair import Proof, Repair, Stage, Trouble
+from agent.core.session import Session
 from agent.core.words import OTHER_ACCOUNT, SUSPECT
 
 # What the agent does to a session: plans, the actions that they are made of, and how they went.
@@ -108,7 +108,7 @@ is back."""
 
 
 def plan_actions(
-    observation: Observation,
+    observation: Session,
     verdict: HealthVerdict,
     policy: HealthPolicy,
     now: float,
@@ -138,7 +138,7 @@ def plan_actions(
 
 
 def plan_asked(
-    observation: Observation, verdict: HealthVerdict, *, start_asked: bool, restart_for: str
+    observation: Session, verdict: HealthVerdict, *, start_asked: bool, restart_for: str
 ) -> Plan | None:
     """What neither ladder nor reconnecting decides: a logout's end, an ordered restart.
     `restart_for`: why the agent itself wants a graceful restart; "" = it does not."""
@@ -162,7 +162,7 @@ def plan_asked(
     return None
 
 
-def _has_given_up(observation: Observation) -> bool:
+def _has_given_up(observation: Session) -> bool:
     """Its worker runs, and after its last word the agent makes no try by itself."""
     if observation.claim is None:
         return False
@@ -171,7 +171,7 @@ def _has_given_up(observation: Observation) -> bool:
     return down and bool(claim.reason) and reason_of(claim.reason).hopeless
 
 
-def must_renew(observation: Observation) -> bool:
+def must_renew(observation: Session) -> bool:
     """The phone ended the pairing: its files are evidence now, a scan makes a new session."""
     record = observation.record
     said = observation.claim.claim.reason if observation.claim else record.reason
@@ -189,18 +189,18 @@ def may_restart(unit: UnitStatus, *, well: bool) -> bool:
     return unit.state is UnitState.ACTIVE and well
 
 
-def may_try_now(observation: Observation, policy: HealthPolicy, now: float) -> bool:
+def may_try_now(observation: Session, policy: HealthPolicy, now: float) -> bool:
     """Whether the agent may start or reconnect it now: reason, attempts, delay, breaker."""
-    if observation.wait_reason or now < observation.not_before:
+    if observation.wait.reason or now < observation.not_before:
         return False
     if gave_up(observation, policy.reconnect):
         return False
     breaker = breaker_of(observation.record)
-    return breaker.may_try(wall_at(observation, now), policy.reconnect.breaker)
+    return breaker.may_try(observation.wall(now), policy.reconnect.breaker)
 
 
 def next_deadline(
-    observation: Observation, verdict: HealthVerdict, policy: HealthPolicy, now: float
+    observation: Session, verdict: HealthVerdict, policy: HealthPolicy, now: float
 ) -> float | None:
     """When this instance must be looked at again at the latest; None: at the next event."""
     if not observation.desired.should_run and not observation.unit.runs:
@@ -225,17 +225,17 @@ def _plan(kind: ActionKind, verdict: HealthVerdict) -> Plan:
     return Plan(kind.value, (kind,), verdict.sentence)
 
 
-def _plan_start(observation: Observation, verdict: HealthVerdict) -> Plan | None:
+def _plan_start(observation: Session, verdict: HealthVerdict) -> Plan | None:
     unit = observation.unit
-    if verdict.health is Health.CORRUPTED or observation.files is SessionFiles.DAMAGED:
+    if verdict.health is Health.CORRUPTED or observation.folder.files is SessionFiles.DAMAGED:
         return None
     if unit.state is UnitState.FAILED and unit.exit_status == MISCONFIGURED:
         return None
     return _plan(ActionKind.START, verdict)
 
 
-def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> Plan | None:
-    if observation.claim is None or observation.linked_since is None:
+def _plan_reconnect(observation: Session, verdict: HealthVerdict) -> Plan | None:
+    if observation.claim is None or observation.run.linked_since is None:
         return None
     status, fresh = observation.claim.claim.status, False
     if _is_slow_to_return(observation):
@@ -248,7 +248,7 @@ def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> Plan | 
     return _plan(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict)
 
 
-def _is_slow_to_return(observation: Observation) -> bool:
+def _is_slow_to_return(observation: Session) -> bool:
     """Its address is back, and its engine still waits: for a time of its own, or for an answer."""
     fact, back_at = observation.claim, observation.back_at
     if fact is None or back_at is None or not waits_for_network(observation):
@@ -257,16 +257,16 @@ def _is_slow_to_return(observation: Observation) -> bool:
     return begun < back_at <= observation.at - OWN_TIME
 
 
-def _deadlines(observation: Observation, policy: HealthPolicy, now: float) -> list[float]:
+def _deadlines(observation: Session, policy: HealthPolicy, now: float) -> list[float]:
     unit, fact, moments = observation.unit, observation.claim, [observation.not_before]
     if wait := breaker_of(observation.record).opens_in(
-        wall_at(observation, now), policy.reconnect.breaker
+        observation.wall(now), policy.reconnect.breaker
     ):
         moments.append(now + wait)
     if unit.state is UnitState.ACTIVATING:
         moments.append(unit.since + policy.phases.process)
     if fact is None:
-        silent_since = max(unit.since, observation.linked_since or 0.0)
+        silent_since = max(unit.since, observation.run.linked_since or 0.0)
         moments += [silent_since + policy.phases.process, silent_since + policy.stuck]
         return moments
     if (deadline := phase_deadline(fact, policy.phases)) is not None:

@@ -81,7 +81,7 @@ def longest_wait(reason: Reason, policy: ReconnectPolicy) -> float:
 def not_before(
     record: SessionRecord, policy: ReconnectPolicy, now: float, now_wall: float
 ) -> float:
-    """`record.not_before_wall` on the boot clock, for Observation.not_before."""
+    """`record.not_before_wall` on the boot clock, for Session.not_before."""
     longest = longest_wait(reason_of(record.reason), policy)
     return now + remaining(record.not_before_wall, now_wall, longest)
 

@@ -1,48 +1,64 @@
 """One run of the agent: looks at its state folder, builds its parts, runs and stops them."""
 
 import asyncio
+import gc
 import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from agent.api.server import Server
+from agent.api.http.auth import KeyRing
+from agent.api.http.call import Parts as ApiParts
+from agent.api.server import Server, serve
+from agent.backends.declared import ADVICE, one_server
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.sections import USUAL_LISTEN
-from agent.core.model import InstanceId
-from agent.daemon.parts import open_parts
 from agent.daemon.state_folder import (
-    StatePlaces,
+    DATABASE,
+    StateMark,
     go_on,
-    name_some,
-    read_mark,
+    only_copy,
     refuse_foreign_state,
     refuse_missing_state,
-    running_elsewhere,
     state_is_missing,
     used_mark,
 )
-from agent.daemon.stop import stop_in_order
-from agent.daemon.tasks import Signals, Tasks
+from agent.daemon.stop import said, stop_in_order
+from agent.daemon.tasks import Signals, keep_up
+from agent.daemon.troubles import Troubles
 from agent.deliver.bus import EventBus
-from agent.errors import TryLater, WaError
+from agent.errors import ConfigError, TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import open_host
-from agent.host.machine.state_folders import UsedState, used_states
 from agent.host.only_agent import only_agent, only_of_sessions
-from agent.log import set_up_logging
+from agent.log import set_level, set_up_logging
 from agent.logfiles import open_files
+from agent.messages.reader import Reader
+from agent.messages.sending import Sending
+from agent.metrics.exporter import Exporter
+from agent.metrics.family import Family
+from agent.moving.archives import Archives
 from agent.store.database import Store
-from agent.supervise.assemble import Ground, Supervision, Supervisor
+from agent.supervise.assemble import Supervisor
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
-from agent.supervise.start_up import find_declared_problem, line_up, load_instances
+from agent.supervise.periodic.upkeep import (
+    check_database,
+    log_performance,
+    report_keys,
+    sweep_trash,
+)
+from agent.supervise.periodic.usage import keep_trends
+from agent.supervise.periodic.watchdog import Watchdog
+from agent.supervise.requests.calls import Workers
+from agent.supervise.start_up import line_up, load_instances, take_on
 from agent.vault.identity import found_sessions, scan
+from agent.webhooks.part import Webhooks
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
 """As many as Python would start, one by one."""
@@ -55,36 +71,6 @@ async def start_threads() -> None:
     )
     all_started = threading.Barrier(THREADS)
     await asyncio.gather(*(asyncio.to_thread(all_started.wait, 10.0) for _ in range(THREADS)))
-
-
-def refuse_copied_state(state: Path, session_root: Path) -> None:
-    """TryLater when an agent, or a worker, of this machine uses another folder with the mark of
-    this one: one is a copy of the other. Writes nothing."""
-    here = read_mark(state)
-    if here is None:
-        return
-    for used in used_states():
-        mark = None if used.is_same(state) else read_mark(used.seen_at)
-        if mark is not None and mark.id == here.id:
-            raise TryLater(_sentence(state, used, session_root), code="state_copied")
-
-
-def _sentence(state: Path, used: UsedState, session_root: Path) -> str:
-    if used.agent:
-        who = f"another agent runs (process {used.agent})"
-        first = "stop that agent first"
-    else:
-        who = "no agent runs, but workers do"
-        first = f"start the agent on {used.folder} again and stop it in order first"
-    here = scan(session_root) if session_root.is_dir() else []
-    sessions = used.workers or [folder.id for folder in here]
-    whose = f" with {name_some(sessions)}" if sessions else ""
-    return (
-        f"cannot start on {state}: it and {used.folder} are copies of one state folder, and on"
-        f" {used.folder} {who}{whose}: each session would log in a second time. To go on here,"
-        f" {first}; for an agent of its own, begin with an empty state folder, and take single"
-        " sessions over with `wa-agent export` and `import`"
-    )
 
 
 log = logging.getLogger(__name__)
@@ -103,9 +89,9 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
             open_files(folder, form, config.log.repairs_name)
         for sentence in config.warnings:
             log.warning("%s", sentence)
-        with only_agent(config.agent.state_path):
-            refuse_copied_state(config.agent.state_path, config.session_root)
-            return asyncio.run(Daemon(config, config_path, overrides).run())
+        state = config.agent.state_path
+        with only_agent(state), only_copy(state) as mark:
+            return asyncio.run(Daemon(config, config_path, overrides).run(mark))
     except WaError as error:
         log.error("%s", error)
         full = error.code == "disk_full"
@@ -114,6 +100,10 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
         if (full or isinstance(error, TryLater)) and "NOTIFY_SOCKET" in os.environ:
             time.sleep(NEXT_START)  # systemd starts us again at once, as often as it takes
         return TryLater.exit_status if full else error.exit_status
+
+
+class StopAsked(Exception):
+    """Ends the TaskGroup when an orderly stop was asked for."""
 
 
 class Daemon:
@@ -134,123 +124,193 @@ class Daemon:
         self._signals = Signals()
         self._wakes = Wakes()
         self._bus = EventBus(config.api.event_queue)
-        self._state = StatePlaces(
-            config.agent.state_path,
-            config.session_root,
-            config.cache_root,
-            used_mark(os.environ, installed=False),
-        )
 
-    async def run(self) -> int:
+    async def run(self, mark: StateMark) -> int:
+        """`mark`: of the state folder."""
         self._signals.listen()
         await start_threads()
-        root = self._config.session_root
-        state = self._config.agent.state_path
-        if await asyncio.to_thread(state_is_missing, self._state):
-            await self._refuse_missing_state()
-        await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
-        with only_of_sessions(root):
-            return await self._run_alone(root, state)
-
-    async def _run_alone(self, root: Path, state: Path) -> int:
-        await asyncio.to_thread(finish_cut_short, root)
-        store = await Store.open(state / "agent.db", folder_sessions=lambda: found_sessions(root))
-        store.on_append = self._bus.publish
+        config, root = self._config, self._config.session_root
+        state = config.agent.state_path
+        host = await self._hosts(config.agent.host, config, self._wakes.wake)
         try:
-            host = await self._open_host(self._config.agent.host, units.INSTANCES)
-            await self._refuse_foreign_state(store, host)
-            older = await go_on(store, self._state, rebuilt=bool(store.rebuilt_from))
-            ground = Ground(
-                store,
-                host,
-                self._bus,
-                self._wakes,
-                lambda: self._open_host(host.name, units.PACKS),
-            )
-            return await self._run_on(ground, older=older)
-        finally:
-            await store.close()
-            log.info("database closed; the agent has stopped")
-            self._signals.ignore()
-
-    async def _refuse_missing_state(self) -> None:
-        """Workers that run without a state here are evidence: this is no first start."""
-        host = await self._open_host(self._config.agent.host, units.INSTANCES)
-        try:
-            running = {*await _running(host), *running_elsewhere(self._state)}
-        finally:
-            await host.close(leave_workers=True)
-        refuse_missing_state(self._state, running)
-
-    async def _refuse_foreign_state(self, store: Store, host: Host) -> None:
-        rows = {instance.id for instance, _ in await store.instances()}
-        folders = {folder.id for folder in await asyncio.to_thread(scan, self._config.session_root)}
-        try:
-            refuse_foreign_state(self._state, rows | folders, await _running(host))
+            running = [id for id, unit in (await host.list()).items() if unit.runs]
+            if await asyncio.to_thread(state_is_missing, state, root):
+                refuse_missing_state(state, used_mark(os.environ, installed=False))
+                refuse_foreign_state(state, (), running)
+            await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
+            with only_of_sessions(root):
+                await asyncio.to_thread(finish_cut_short, root)
+                store = await Store.open(
+                    state / DATABASE, folder_sessions=lambda: found_sessions(root)
+                )
+                store.on_append = self._bus.publish
+                try:
+                    folders = await asyncio.to_thread(scan, root)
+                    known = {its.id for its, _ in await store.instances()}
+                    refuse_foreign_state(state, known | {its.id for its in folders}, running)
+                    older = await go_on(store, state, mark, rebuilt=bool(store.rebuilt_from))
+                    return await self._run_on(store, host, older=older)
+                finally:
+                    await store.close()
+                    log.info("database closed; the agent has stopped")
+                    self._signals.ignore()
         except WaError:
             await host.close(leave_workers=True)
             raise
 
-    async def _open_host(self, choice: str, kind: units.Kind) -> Host:
-        config = self._config
-        state = config.agent.state_path
-        wake, run, root = {
-            units.INSTANCES.prefix: (self._wakes.wake, "run", config.session_root),
-            units.PACKS.prefix: (lambda _: None, "run-packs", state / "run-packs"),
-        }[kind.prefix]
-        return await self._hosts(
-            choice,
-            wake=wake,
-            worker=config.worker,
-            run_dir=state / run,
-            session_root=root,
-            cache_root=config.cache_root,
-            kind=kind,
-            members_root=config.session_root,
+    async def _run_on(self, store: Store, host: Host, *, older: bool) -> int:
+        """The composition, and the life of what it made."""
+        supervisor = Supervisor(
+            self._config,
+            store,
+            host,
+            self._bus,
+            self._wakes,
+            open_packs=lambda: self._hosts(host.name, self._config, lambda _: None, units.PACKS),
         )
-
-    async def _run_on(self, ground: Ground, *, older: bool) -> int:
-        supervision = Supervision(self._config, ground)
-        supervisor = Supervisor(supervision)
-        store, host, leave = ground.store, ground.host, False
         server: Server | None = None
+        state = self._config.agent.state_path
+        leave, status = False, 1
         try:
-            registry, root = supervision.registry, self._config.session_root
-            await load_instances(registry, store, root, self._config.instance, older=older)
-            await supervision.backends.take_over(self._config.backend)
-            await supervision.packs.take_over(self._config.agent.state_path / "run-packs")
-            for id in await line_up(registry, supervision.seats, supervision.gate):
-                self._wakes.wake(id)
-            await supervision.handover.take_over()
-            supervision.figures.repairs_before = supervision.figures.repairs()
-            supervision.figures.expect(supervision.registry.facts)
-            parts = await open_parts(
-                self._config,
-                supervision,
+            await self._take_over(supervisor, older=older)
+            settings = supervisor.settings
+            reader = Reader(Workers(supervisor.registry, supervisor.root))
+            supervisor.on_kept.append(reader.changed)
+            supervisor.on_forget.append(reader.forget)
+            sending = Sending(state, supervisor, store, self._bus, reader)
+            sending.take_on(self._config)
+            webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.views))
+
+            def families() -> Iterator[Family]:
+                yield from sending.families(supervisor.views())
+                yield from troubles.families()
+                yield from webhooks.families()
+
+            exporter = Exporter(
+                supervisor.views,
+                supervisor.status,
+                state,
+                backends=supervisor.backends.views,
+                more=families,
+            )
+            troubles = Troubles(
+                settings,
+                supervisor.views,
+                supervisor.status,
+                exporter,
+                store,
+                reader,
+                sending,
+                webhooks.oldest_wall,
+            )
+            for_handlers = ApiParts(
+                self._config.api,
                 supervisor,
+                await KeyRing.open(store),
+                exporter,
+                reader,
+                sending,
+                webhooks,
+                Archives(supervisor),
+                troubles.present,
+                store.check,
+                supervisor.sampler,
                 self._places(),
-                reload=self._signals.reload.set,
+                supervisor.root,
+                supervisor.seats.log_path,
+                self._signals.reload.set,
             )
-            server = parts.server
-            tasks = Tasks(
-                self._config,
-                parts,
-                self._signals,
-                lambda: _read_config(self._config_path, self._overrides),
-            )
-            status = await tasks.run()
+            listen = await host.missing_address()
+            server = await serve(for_handlers, socket_path=self._config.api_socket, listen=listen)
+            watchdog = Watchdog(supervisor.loop, store.answers, settings)
+            facts = supervisor.registry.facts
+            tasks: dict[str, Callable[[], Awaitable[object]]] = {
+                "passes": supervisor.loop.run,
+                "packs": supervisor.packs.run,
+                "sampling": supervisor.sampler.run,
+                "trends": lambda: keep_trends(supervisor.trends, facts),
+                "incidents": supervisor.incidents.run,
+                "addresses": supervisor.reaching.run,
+                "rounds": lambda: report_keys(
+                    supervisor.registry, settings, supervisor.ladder, supervisor.checked
+                ),
+                "loop lag": supervisor.figures.watch_lag,
+                "handover": supervisor.handover.run,
+                "snapshots": supervisor.snapshots.run,
+                "watchdog": watchdog.run,
+                "heartbeat": watchdog.beat,
+                "performance log": lambda: log_performance(supervisor.views, settings),
+                "deletions": supervisor.deletion.finish_deletions,
+                "ports": server.get_missing_ports,
+                "own socket": server.keep_own_socket,
+                "trash": lambda: sweep_trash(supervisor.registry, supervisor.root, settings),
+                "database check": lambda: check_database(store, state / "agent.db.copy"),
+                "reload": lambda: self._reload_when_asked(supervisor, sending, webhooks),
+                "stop": self._end_when_asked,
+                "messages": reader.run,
+                "outbox": sending.run,
+                "troubles": troubles.run,
+                "webhooks": webhooks.run,
+            }
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for name, begin in tasks.items():
+                        group.create_task(keep_up(name, begin), name=name)
+                    # Modules and settings stay: the collector does not walk them again in each
+                    # burst of new sessions, and not while nothing happens.
+                    gc.freeze()
+                    watchdog.say("READY=1")
+                    await store.note(said("agent_started", "the agent started"))
+                    log.info("ready on %s", ", ".join(server.addresses))
+            except* StopAsked:
+                status = 0
+            except* Exception as failures:
+                status = 1
+                for failure in failures.exceptions:
+                    log.error("a part of the agent failed", exc_info=failure)
+            watchdog.say("STOPPING=1")
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
-            written = await stop_in_order(
-                supervision,
-                supervisor,
-                server,
-                self._state,
-                leave=leave,
-                hurry=self._signals.hurry,
-            )
+            written = await stop_in_order(supervisor, server, state, leave=leave)
         return status if written else 1
+
+    async def _take_over(self, supervisor: Supervisor, *, older: bool) -> None:
+        """Go on with what the agent before this one had: sessions, packs, counts."""
+        registry, config = supervisor.registry, self._config
+        await load_instances(
+            registry, supervisor.store, supervisor.root, config.instance, older=older
+        )
+        await supervisor.backends.take_over(config.backend)
+        await supervisor.packs.take_over(config.agent.state_path / "run-packs")
+        for id in await line_up(registry, supervisor.seats, supervisor.gate):
+            self._wakes.wake(id)
+        await supervisor.handover.take_over()
+        supervisor.figures.expect(registry.facts)
+
+    async def _end_when_asked(self) -> None:
+        await self._signals.stop.wait()
+        raise StopAsked
+
+    async def _reload_when_asked(
+        self, supervisor: Supervisor, sending: Sending, webhooks: Webhooks
+    ) -> None:
+        await _warn_of_one_server(self._config)
+        while True:
+            await self._signals.reload.wait()
+            self._signals.reload.clear()
+            try:
+                config = _read_config(self._config_path, self._overrides)
+            except ConfigError as error:
+                log.error("the old settings stay in force: %s", error)
+                supervisor.settings.refused = True
+                continue
+            await take_on(config, supervisor)
+            sending.take_on(config)
+            webhooks.reload(config)
+            set_level(config.agent.log_level)
+            await _warn_of_one_server(config)
+            log.info("settings read again")
 
     def _places(self) -> dict[str, str]:
         """The paths of this agent's own state, for doctor and the API."""
@@ -268,8 +328,9 @@ class Daemon:
 
 
 def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
-    return load_config(path, os.environ, overrides=overrides, more=find_declared_problem)
+    return load_config(path, os.environ, overrides=overrides)
 
 
-async def _running(host: Host) -> list[InstanceId]:
-    return [id for id, unit in (await host.list()).items() if unit.runs]
+async def _warn_of_one_server(config: Config) -> None:
+    for sentence in await asyncio.to_thread(lambda: list(one_server(config.backend))):
+        log.warning("%s: %s", sentence, ADVICE)

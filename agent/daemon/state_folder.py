@@ -1,24 +1,22 @@
-"""Whether this is the state folder that this machine's agent used last, and its database the
-newest.
+"""Is this the state folder that this machine's agent used last, and its database the newest?
 
-The folder has a mark with a number that grows with each start and stop; the database and, where it
-is elsewhere, the cache have it too. A missing mount looks like a first installation: the file that
-root writes at each start of the service, the cache's mark and running workers tell the two apart.
+The folder has a mark with a number that grows with each start and stop, and the database has it
+too. A missing mount looks like a first installation: the file that root writes at each start of the
+service and running workers tell the two apart. A copy of a folder has the same mark.
 """
 
-import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.errors import TryLater, VaultError, WaError
-from agent.host.machine.state_folders import used_states
 from agent.store.database import Store
 from agent.vault.folder import open_root
 from agent.vault.identity import scan
@@ -38,165 +36,116 @@ class StateMark:
     id: str
     generation: int
     """Grows with each start and each orderly stop."""
-    path: str = ""
-    """Where the folder lay then."""
 
 
-@dataclass(frozen=True, slots=True)
-class StatePlaces:
-    state: Path
-    sessions: Path
-    cache: Path
-    used: Path | None = None
-    """Where it exists, an agent of this service has used a state folder before."""
-
-    @property
-    def cache_apart(self) -> bool:
-        """Only a cache elsewhere can tell of a state folder that is away."""
-        return not self.cache.absolute().is_relative_to(self.state.absolute())
-
-    @property
-    def cache_mark(self) -> str:
-        """Named after the state folder: agents with states of their own may share a cache."""
-        path = str(self.state.absolute()).encode()
-        return f"state-mark-{hashlib.sha256(path).hexdigest()[:16]}.json"
-
-
-def state_is_missing(places: StatePlaces) -> bool:
+def state_is_missing(state: Path, sessions: Path) -> bool:
     """No state of an earlier agent is here. (A lost database alone is rebuilt from the
     sessions.)"""
-    if (places.state / MARK).exists() or (places.state / DATABASE).exists():
+    if (state / MARK).exists() or (state / DATABASE).exists():
         return False
-    return not (places.sessions.is_dir() and scan(places.sessions))
+    return not (sessions.is_dir() and scan(sessions))
 
 
-def was_used(places: StatePlaces) -> bool:
-    """Whether root's mark is there; False where that cannot be seen."""
-    try:
-        return places.used is not None and places.used.exists()
-    except OSError:
-        return False
-
-
-def used_mark(environment: Mapping[str, str], installed: bool) -> Path | None:
-    """The place of root's mark: the service names it, and an installed agent has it there."""
+def used_mark(environment: Mapping[str, str], *, installed: bool) -> Path | None:
+    """Root's mark, where an agent of this service has used a state folder before. The service
+    names its place, and an installed agent has it there."""
     named = environment.get(USED_VARIABLE, "")
-    if named:
-        return Path(named)
-    return USED if installed else None
+    place = Path(named) if named else USED if installed else None
+    try:
+        return place if place is not None and place.exists() else None
+    except OSError:
+        return None
 
 
-def running_elsewhere(places: StatePlaces) -> list[InstanceId]:
-    """Workers without a service manager that run in a state folder which lay here before."""
-    here = str(places.state.absolute())
-    return [
-        id
-        for used in used_states()
-        if (mark := read_mark(used.seen_at)) is not None and mark.path == here
-        for id in used.workers
-    ]
-
-
-def refuse_missing_state(places: StatePlaces, running: Collection[InstanceId]) -> None:
+def refuse_missing_state(state: Path, used: Path | None) -> None:
     """TryLater when an earlier agent's state should be here and is not. Writes nothing."""
-    evidence = []
-    if running:
-        evidence.append(f"the workers of {name_some(running)} run")
-    marks = []
-    copy = places.cache / places.cache_mark
-    mark = read_mark(places.cache, places.cache_mark) if places.cache_apart else None
-    if mark is not None:
-        evidence.append(f"{copy} names the state {mark.id}, which an agent used here before")
-        marks.append(str(copy))
-    if was_used(places):
-        evidence.append(f"{places.used} says that an agent used a state here before")
-        marks.append(str(places.used))
-    if evidence:
-        first = ["stop those workers"] if running else []
-        first += [f"remove {' and '.join(marks)}"] if marks else []
+    if used is not None:
         raise TryLater(
-            f"cannot start on {places.state}: it is empty, but {' and '.join(evidence)}."
-            " Mount or put back the state folder; the workers stay as they are. To begin with an"
-            f" empty state all the same, {' and '.join(first)}",
+            f"cannot start on {state}: it is empty, but {used} says that an agent used a state here"
+            " before. Mount or put back the state folder. To begin with an empty state all the"
+            f" same, remove {used}",
             code="state_missing",
         )
 
 
 def refuse_foreign_state(
-    places: StatePlaces, known: Collection[InstanceId], running: Collection[InstanceId]
+    state: Path, known: Collection[InstanceId], running: Collection[InstanceId]
 ) -> None:
     """TryLater when the workers that run belong to another state folder than this one."""
     strangers = sorted(set(running) - set(known))
-    if not strangers:
-        return
-    here = read_mark(places.state)
-    last = read_mark(places.cache, places.cache_mark) if places.cache_apart else None
-    confirmed = here is not None and last is not None and here.id == last.id
-    if confirmed or set(running) & set(known):
-        log.error(
-            "the workers of %s run without an instance: the agent leaves them alone", strangers
+    if strangers and not set(running) & set(known):
+        raise TryLater(
+            f"cannot start on {state}: the workers of {_some(strangers)} run, and this state"
+            " folder knows none of them: they belong to another state folder. Mount or put back"
+            " that folder, or stop those workers",
+            code="state_foreign",
         )
-        return
-    raise TryLater(
-        f"cannot start on {places.state}: the workers of {name_some(strangers)} run, and this state"
-        " folder knows none of them: they belong to another state folder. Put that folder"
-        " in place, or stop those workers",
-        code="state_foreign",
-    )
+    if strangers:
+        words = "the workers of %s run without an instance: the agent leaves them alone"
+        log.error(words, strangers)
 
 
-async def go_on(store: Store, places: StatePlaces, *, rebuilt: bool) -> bool:
+@contextmanager
+def only_copy(state: Path) -> Iterator[StateMark]:
+    """The mark of the folder, held for as long as the agent runs. TryLater: an agent of this
+    machine runs on a copy of it, and each session would log in a second time."""
+    mark = read_mark(state) or StateMark(secrets.token_hex(8), 0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as held:
+        try:
+            held.bind(f"\0wa-agent/state/{mark.id}")  # the kernel frees it however we end
+        except OSError as error:
+            raise TryLater(
+                f"cannot start on {state}: another agent of this machine runs on a copy of this"
+                " state folder, and each session would log in a second time. To go on here, stop"
+                " that agent first; for an agent of its own, begin with an empty state folder, and"
+                " take single sessions over with `wa-agent export` and `import`",
+                code="state_copied",
+            ) from error
+        yield mark
+
+
+async def go_on(store: Store, state: Path, mark: StateMark, *, rebuilt: bool) -> bool:
     """Raise the number everywhere; True when the database is older than its folder's mark says."""
-    here = read_mark(places.state)
     stored = _parse(await store.get_fact(FACT))
-    older = here is not None and (
-        stored is None or stored.id != here.id or stored.generation < here.generation
+    older = mark.generation > 0 and (
+        stored is None or stored.id != mark.id or stored.generation < mark.generation
     )
     if older and not rebuilt:
-        assert here is not None
         sentence = (
-            f"the database is older than its folder {places.state} (it was written at start"
-            f" {stored.generation if stored else 'unknown'}, the folder at {here.generation}):"
+            f"the database is older than its folder {state} (it was written at start"
+            f" {stored.generation if stored else 'unknown'}, the folder at {mark.generation}):"
             " the agent trusts the session folders where they are newer"
         )
         log.warning("%s", sentence)
         await store.append(JournalEntry("database_older", sentence, Category.SYSTEM))
-    newest = max((mark.generation for mark in (here, stored) if mark is not None), default=0)
-    id = next((mark.id for mark in (here, stored) if mark is not None), secrets.token_hex(8))
-    await _write(store, places, StateMark(id, newest + 1, str(places.state.absolute())))
+    newest = max(mark.generation, stored.generation if stored else 0)
+    await _write(store, state, replace(mark, generation=newest + 1))
     return older
 
 
-async def note_stop(store: Store, places: StatePlaces) -> None:
+async def note_stop(store: Store, state: Path) -> None:
     """From now on a copy of the database from before this stop is older."""
-    mark = read_mark(places.state)
-    if mark is not None:
-        await _write(store, places, replace(mark, generation=mark.generation + 1))
+    if (mark := read_mark(state)) is not None:
+        await _write(store, state, replace(mark, generation=mark.generation + 1))
 
 
-async def _write(store: Store, places: StatePlaces, mark: StateMark) -> None:
+async def _write(store: Store, state: Path, mark: StateMark) -> None:
     """The database first: if it is cut off in between, the database is newer, which does no
     harm."""
     text = json.dumps(asdict(mark))
     await store.put_facts({FACT: text})
-    marks = [(places.state, MARK)]
-    if places.cache_apart:
-        with suppress(OSError):  # the warning below names it
-            places.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        marks.append((places.cache, places.cache_mark))
-    for folder, name in marks:
-        try:
-            with open_root(folder) as opened:
-                opened.write(name, text.encode(), points=False)
-        except WaError as error:
-            log.warning("cannot mark the state folder: %s", error)
+    try:
+        with open_root(state) as opened:
+            opened.write(MARK, text.encode(), points=False)
+    except WaError as error:
+        log.warning("cannot mark the state folder: %s", error)
 
 
-def read_mark(folder: Path, name: str = MARK) -> StateMark | None:
+def read_mark(folder: Path) -> StateMark | None:
     """None where there is no readable mark."""
     try:
         with open_root(folder) as opened:
-            return _parse(opened.content(name).decode("utf-8", "replace"))
+            return _parse(opened.content(MARK).decode("utf-8", "replace"))
     except VaultError:
         return None
 
@@ -204,13 +153,13 @@ def read_mark(folder: Path, name: str = MARK) -> StateMark | None:
 def _parse(text: str | None) -> StateMark | None:
     try:
         raw: Any = json.loads(text or "")
-        mark = StateMark(raw["id"], raw["generation"], raw.get("path", ""))
+        mark = StateMark(raw["id"], raw["generation"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     whole = isinstance(mark.id, str) and mark.id.isalnum() and type(mark.generation) is int
     return mark if whole else None
 
 
-def name_some(ids: Collection[InstanceId]) -> str:
+def _some(ids: Collection[InstanceId]) -> str:
     some = sorted(ids)[:10]
     return ", ".join(some) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")

@@ -4,15 +4,14 @@ journal, and with it to the log, the WebSocket and the webhooks."""
 import asyncio
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from agent.clock import boot_id, boot_now
-from agent.config.config import Config
+from agent.clock import boot_now
 from agent.core.health.wanted import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.session import Session
 from agent.core.troubles.table import TABLE, counted_of
 from agent.core.troubles.trouble import (
     SETTLE,
@@ -25,7 +24,7 @@ from agent.core.troubles.trouble import (
     Windows,
     look,
 )
-from agent.core.view import AgentStatus, InstanceView
+from agent.core.view import AgentStatus
 from agent.errors import StoreError
 from agent.log import bound
 from agent.messages.reader import Reader
@@ -33,10 +32,11 @@ from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.metrics.family import Family
 from agent.store.database import Store
+from agent.supervise.settings import Settings
 
 log = logging.getLogger(__name__)
 
-EVERY, KEEP_EVERY = 10.0, 30.0
+EVERY = 10.0
 READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
 ROW = "troubles"
@@ -44,8 +44,8 @@ ROW = "troubles"
 
 @dataclass(slots=True)
 class Troubles:
-    config: Callable[[], Config]
-    views: Callable[[], Mapping[InstanceId, InstanceView]]
+    settings: Settings
+    views: Callable[[], Mapping[InstanceId, Session]]
     status: Callable[[], AgentStatus]
     exporter: Exporter
     store: Store
@@ -55,9 +55,7 @@ class Troubles:
     """Unix time of the oldest event that waits for a webhook."""
     _present: Mapping[Key, Trouble] = field(init=False, default_factory=dict)
     _windows: Windows = field(init=False, default_factory=Windows)
-    _counted: dict[str, tuple[InstanceView, Counted]] = field(init=False, default_factory=dict)
-    _written: str = field(init=False, default="")
-    _written_at: float = field(init=False, default=-math.inf)
+    _counted: dict[str, tuple[Session, Counted]] = field(init=False, default_factory=dict)
 
     def present(self) -> Collection[Trouble]:
         """Those that have begun."""
@@ -104,10 +102,10 @@ class Troubles:
             bound(entry.category, entry.instance).log(level, "%s", entry.sentence)
         if entries:
             await self.store.note(*entries)
-        await self._keep(changed=bool(entries))
+            await self._keep()
 
     def _sight(self) -> Sight:
-        config, status, now = self.config(), self.status(), boot_now()
+        config, status, now = self.settings.config, self.status(), boot_now()
         (requests, failed), kept = self.exporter.http.counted(), self.reader.figures()
         waits = ((id, its.oldest()) for id, its in self.sending.senders.items())
         wanted = {str(id): view for id, view in self.views().items() if is_wanted(view)}
@@ -141,7 +139,7 @@ class Troubles:
             outbox_lost=self.sending.lost,
         )
 
-    def _count(self, wanted: Mapping[str, InstanceView]) -> None:
+    def _count(self, wanted: Mapping[str, Session]) -> None:
         """A view that did not change is the same object, and counts what it did."""
         before = self._counted
         self._counted = {
@@ -151,40 +149,30 @@ class Troubles:
             for id, view in wanted.items()
         }
 
-    async def _keep(self, *, changed: bool) -> None:
-        """For the next agent: a restart neither ends a trouble nor begins its time anew. What comes
-        and goes costs no write each time."""
-        present = self._present.values()
-        rows = [(*one.key, one.since, one.begun_wall, one.value) for one in present]
-        text = json.dumps({"boot": boot_id(), "troubles": sorted(rows, key=str)})
-        if text == self._written or (not changed and boot_now() - self._written_at < KEEP_EVERY):
-            return
+    async def _keep(self) -> None:
+        """For the next agent: a restart does not end a trouble that has begun."""
+        rows = [(*one.key, one.begun_wall, one.value) for one in self.present()]
         try:
-            await self.store.put_facts({ROW: text})
-            self._written, self._written_at = text, boot_now()
+            await self.store.put_facts({ROW: json.dumps(rows)})
         except StoreError as error:
             log.warning("cannot write what is wrong: %s", error)
 
     async def _take_over(self) -> None:
         try:
             kept = await self.store.get_fact(ROW)
-            self._present = {one.key: one for one in _kept_in(kept or "")}
+            self._present = {one.key: one for one in _kept_in(kept or "[]")}
         except StoreError as error:
             log.warning("cannot read what was wrong: %s", error)
 
 
 def _kept_in(text: str) -> Iterator[Trouble]:
-    """What has begun; and, of this boot, since when the other conditions hold."""
     rows, now = {row.name: row for row in TABLE}, boot_now()
     try:
-        kept = json.loads(text)
-        for name, who, since, begun, value in kept["troubles"] if text else ():
-            same = kept["boot"] == boot_id()
-            if name in rows and (same or begun is not None):
-                window = rows[name].window - (time.time() - begun) if begun is not None else 0.0
-                stays = now + max(SETTLE, window) if begun is not None else 0.0
-                since = min(float(since), now) if same else now
-                yield Trouble(rows[name], str(who), since, now, str(value), begun, stays)
+        for name, who, begun, value in json.loads(text):
+            if name in rows:
+                window = rows[name].window - (time.time() - begun)
+                stays = now + max(SETTLE, window)
+                yield Trouble(rows[name], str(who), now, now, str(value), float(begun), stays)
     except (ValueError, TypeError, KeyError):
         return
 

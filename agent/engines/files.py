@@ -75,8 +75,6 @@ class FileRules:
     """The files are a program's own: what these rules cannot read or place is no damage."""
     not_of: Callable[[SessionFolder, str], Collection[str]] = lambda _folder, _account: ()
     """The names in the folder that are none of this account's pairing: they stay where it ended."""
-    mark: str = ""
-    """The file by which a folder is this engine's; "" = its session's own files tell it."""
 
 
 def sha256(content: bytes) -> str:

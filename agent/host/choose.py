@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from agent.config.sections import WorkerSection
+from agent.config.config import Config
 from agent.errors import HostError
 from agent.host import units
 from agent.host.base import Host, Wake
@@ -16,23 +16,17 @@ BOOTED_BY_SYSTEMD = Path("/run/systemd/system")
 
 
 async def open_host(
-    choice: str,
-    wake: Wake,
-    *,
-    run_dir: Path,
-    session_root: Path,
-    worker: WorkerSection,
-    cache_root: Path | None = None,
-    kind: units.Kind = units.INSTANCES,
-    members_root: Path | None = None,
+    choice: str, config: Config, wake: Wake, kind: units.Kind = units.INSTANCES
 ) -> Host:
-    """`choice` is the setting: auto, systemd or process; for a second kind, the first's name.
-    `members_root`: of the sessions that a worker of this kind may hold several of."""
+    """`choice` is the setting: auto, systemd or process; for a second kind, the first's name."""
+    state, packs, worker = config.agent.state_path, kind is units.PACKS, config.worker
+    run_dir = state / ("run-packs" if packs else "run")
+    root = run_dir if packs else config.session_root
     limits = Limits(worker.watchdog, worker.stop_timeout, worker.burst)
     lacking = _what_systemd_lacks(kind)
     if choice == "auto":
-        if not lacking and session_root.absolute() != kind.installed:
-            lacking = f"the installed units serve {kind.installed}, not {session_root}"
+        if not lacking and root.absolute() != kind.installed:
+            lacking = f"the installed units serve {kind.installed}, not {root}"
         if lacking:
             log.info("workers are plain processes: %s", lacking)
         # Where nothing is missing a failure is an error: units of the agent may run, and a second
@@ -42,13 +36,13 @@ async def open_host(
     if choice == "process":
         from agent.host.process.host import WORKER, Places, ProcessHost
 
-        places = Places(run_dir, session_root, cache_root, members_root)
+        places = Places(run_dir, root, config.cache_root, config.session_root)
         return await ProcessHost.open(wake, places, limits, [*WORKER, *kind.arguments])
     if lacking:
         raise HostError(f"cannot use systemd for the workers: {lacking}")
-    if kind is units.INSTANCES and cache_root not in (None, units.INSTALLED_CACHE):
+    if kind is units.INSTANCES and config.cache_root != units.INSTALLED_CACHE:
         what = "the installed units read their cache in %s, not in %s: %s needs a drop-in for that"
-        log.warning(what, units.INSTALLED_CACHE, cache_root, kind.template)
+        log.warning(what, units.INSTALLED_CACHE, config.cache_root, kind.template)
     from agent.host.systemd.host import SystemdHost
 
     return await SystemdHost.open(wake, limits, kind)

@@ -34,9 +34,6 @@ class Notifier:
     def status(self, text: str) -> bool:
         return self.send(f"STATUS={_line(text)}")
 
-    def watchdog(self, status: str = "") -> bool:
-        return self.send("WATCHDOG=1", *([f"STATUS={_line(status)}"] if status else []))
-
     def stopping(self, status: str = "") -> bool:
         return self.send("STOPPING=1", *([f"STATUS={_line(status)}"] if status else []))
 

@@ -23,8 +23,7 @@ from sqlite_utils import Database
 from agent.clock import boot_id, boot_now
 from agent.core.model import InstanceId
 from agent.core.view import wall_text
-from agent.engines.phones import digits_of
-from agent.engines.receiver import person_of
+from agent.engines.receiver import digits_of, without_device
 from agent.errors import Refused
 from agent.messages.database import Form, open_file
 from agent.messages.outcomes import WAITING, State, after_ack
@@ -139,7 +138,7 @@ insert into opened values ('', 0, '', 0);
 
 def chat_of(to: str) -> str:
     """One name for a chat however its number is written: its messages keep one order."""
-    name, at, domain = person_of(to.strip()).partition("@")
+    name, at, domain = without_device(to.strip()).partition("@")
     if at and domain not in ("c.us", "s.whatsapp.net"):
         return f"{name}@{domain}"
     return digits_of(name) or to.strip()

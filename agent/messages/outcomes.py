@@ -5,7 +5,8 @@ from enum import StrEnum
 from typing import Literal
 
 from agent.core.model import ConnectionStatus
-from agent.core.view import InstanceView, wall_text
+from agent.core.session import Session
+from agent.core.view import wall_text
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
 
 
@@ -133,17 +134,13 @@ class Holds:
     _seen_locked: bool = False
     """The session itself said that it is locked, and will say when it is not."""
 
-    def find(self, view: InstanceView | None, now: float, wall: float) -> Hold | None:
+    def find(self, view: Session | None, now: float, wall: float) -> Hold | None:
         if view is None:
             return Hold("not_found", "its session is not on this machine", refusal="not_found")
         if view.status is not ConnectionStatus.CONNECTED or not view.linked:
-            why = f": {view.sentence}" if view.sentence else ""
-            return Hold(
-                view.reason or "not_connected",
-                f"the session is {view.status.value}{why}",
-                view.next_attempt_wall,
-                "not_connected" if view.linked else "not_running",
-            )
+            said = f"the session is {view.status.value}: {view.verdict.sentence}"
+            refusal = "not_connected" if view.linked else "not_running"
+            return Hold(view.reason or "not_connected", said, view.next_attempt_wall, refusal)
         locked = view.reason == TIME_LOCK
         if locked and not self._seen_locked:
             self._seen_locked = self.careful = True

@@ -13,7 +13,8 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.core.view import InstanceView, wall_text
+from agent.core.session import Session
+from agent.core.view import wall_text
 from agent.core.words import OTHER_ACCOUNT
 from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
@@ -170,7 +171,7 @@ class SessionSender:
     def _full(self) -> bool:
         return len(self._tries) >= (1 if self._holds.careful else AT_ONCE)
 
-    async def _start_tries(self, view: InstanceView) -> None:
+    async def _start_tries(self, view: Session) -> None:
         while not self._full:
             self.hold = await self._pause()
             if self.hold is not None or (waiting := self._take()) is None:
@@ -233,7 +234,7 @@ class SessionSender:
 
     # One try
 
-    async def _try(self, waiting: Waiting, view: InstanceView) -> None:
+    async def _try(self, waiting: Waiting, view: Session) -> None:
         row, engine = waiting.row, view.instance.engine
         try:
             content = await self._outbox.content(row.number)
@@ -368,7 +369,7 @@ async def complete(
     return whole
 
 
-def account_of(view: InstanceView) -> str:
+def account_of(view: Session) -> str:
     """The number of the session; "" = it is paired with none. While it is not connected, that of
     its record: a server may show another session in its place."""
     claim = view.claim.claim if view.claim is not None else None

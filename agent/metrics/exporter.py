@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.core.figures import Histogram, since
+from agent.core.figures import Histogram
 from agent.core.model import InstanceId
-from agent.core.view import AgentStatus, BackendView, CheckTime, InstanceView
+from agent.core.session import Session
+from agent.core.view import AgentStatus, BackendView
 from agent.core.words import ConnectionStatus
 from agent.host.machine.memory import CoreUse, machine_memory
 from agent.host.machine.processes import TICKS, read_process
@@ -38,7 +39,7 @@ def labels_of_group(group: str) -> dict[str, str]:
 
 
 def agent_families(
-    status: AgentStatus, views: Collection[InstanceView], listeners: int
+    status: AgentStatus, views: Collection[Session], listeners: int
 ) -> Iterator[Family]:
     labels = {"version": status.version, "host": status.host}
     yield Family("wa_agent_info", "Its version and host; always 1.", [(labels, 1)])
@@ -53,9 +54,8 @@ def agent_families(
         yield Family(f"wa_agent_session_{what}_seconds", _DURATIONS[what], [({}, now)])
     rows: list[Row] = [(labels_of_group(it), int(n > 0)) for it, n in status.incidents.items()]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
-    repairs = since(status.repairs, status.repairs_before)
-    checks = {"health": CheckTime(repairs.checked, repairs.check_seconds), **status.checks}
-    rows = [({"check": check}, Summary(it.seconds, it.count)) for check, it in checks.items()]
+    checks = status.checks.items()
+    rows = [({"check": check}, Summary(it.seconds, it.count)) for check, it in checks]
     yield Family("wa_agent_check_duration_seconds", "Duration of checks by kind.", rows)
     name = "wa_agent_db_errors_total"
     yield by_label(name, "Errors of the database.", "kind", status.db_errors)
@@ -235,7 +235,7 @@ class Exporter:
 
     def __init__(
         self,
-        views: Callable[[], Mapping[InstanceId, InstanceView]],
+        views: Callable[[], Mapping[InstanceId, Session]],
         status: Callable[[], AgentStatus],
         state_path: Path,
         *,

@@ -1,16 +1,16 @@
-"""The metrics of sessions, a row each; those of session_figures' table are added."""
+"""The metrics of sessions, a row each; those of COUNTS are added."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 
 from agent.core.breaker import BreakerState
-from agent.core.figures import COUNTS, FIGURES, Count, Figure
+from agent.core.figures import COUNTS, Count
 from agent.core.findings.crypto_patterns import OF_KEYS
 from agent.core.health.wanted import has_given_up, is_wanted
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import reasons_table
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.view import CRYPTO_RESULTS, InstanceView
+from agent.core.session import Session
 from agent.metrics.family import Family, Row, Summary
 
 _ERRORS = (*(row[0] for row in reasons_table()), *OF_KEYS)
@@ -19,18 +19,18 @@ _NO_STEPS = (RecoveryKind.NONE, RecoveryKind.WAIT, RecoveryKind.GIVE_UP)
 _STEPS = [kind.value for kind in RecoveryKind if kind not in _NO_STEPS]
 
 Rows = Iterable[Row]
-Read = Callable[[InstanceView], Rows]
+Read = Callable[[Session], Rows]
 
 
-def _one(read: Callable[[InstanceView], float | Summary | None]) -> Read:
-    def rows(view: InstanceView) -> Rows:
+def _one(read: Callable[[Session], float | Summary | None]) -> Read:
+    def rows(view: Session) -> Rows:
         value = read(view)
         return () if value is None else (({}, value),)
 
     return rows
 
 
-def _state(label: str, words: Iterable[str], read: Callable[[InstanceView], str]) -> Read:
+def _state(label: str, words: Iterable[str], read: Callable[[Session], str]) -> Read:
     """1 for the present state, 0 for each other one."""
     shown = tuple(words)
     return lambda view: [({label: word.lower()}, int(word == read(view))) for word in shown]
@@ -46,62 +46,57 @@ def _other(label: str, words: Sequence[str], counts: Mapping[str, int]) -> Rows:
     return [({label: "other"}, sum(counts.values()) - sum(map(counts.get, words, repeat(0))))]
 
 
-def _errors(view: InstanceView) -> Rows:
-    yield from _counted("kind", _ERRORS, view.errors)
-    yield from _other("kind", _ERRORS, view.errors)
+def _errors(view: Session) -> Rows:
+    yield from _counted("kind", _ERRORS, view.counters.errors)
+    yield from _other("kind", _ERRORS, view.counters.errors)
 
 
 def _count(row: Count) -> Read:
-    def rows(view: InstanceView) -> Rows:
-        yield from _counted(row.label, row.words, view.counts[row.name])
+    def rows(view: Session) -> Rows:
+        yield from _counted(row.label, row.words, view.counters.by_word[row.name])
         if row.other:
-            yield from _other(row.label, row.words, view.counts[row.name])
+            yield from _other(row.label, row.words, view.counters.by_word[row.name])
 
     return rows
 
 
-def _figure(row: Figure) -> Read:
-    return _one(lambda view: view.figures.get(row.name))
-
-
-def _info(view: InstanceView) -> Rows:
+def _info(view: Session) -> Rows:
     backend, version = view.instance.backend, view.engine_version
     labels = {"engine": view.instance.engine, "backend": backend, "engine_version": version}
     return [({key: text for key, text in labels.items() if text}, 1)]
 
 
-def _messages(view: InstanceView) -> Rows:
-    yield {"direction": "in", "result": "received"}, view.messages.get("in", 0)
+def _messages(view: Session) -> Rows:
+    yield {"direction": "in", "result": "received"}, view.counters.messages.get("in", 0)
     for result, word in _SENT.items():
-        yield {"direction": "out", "result": result}, view.messages.get(word, 0)
+        yield {"direction": "out", "result": result}, view.counters.messages.get(word, 0)
 
 
-def _repairs(view: InstanceView) -> Rows:
+def _repairs(view: Session) -> Rows:
+    steps = view.counters.repair_steps
     for step in _STEPS:
         for result in ("done", "failed"):
-            yield {"step": step, "result": result}, view.repair_steps.get((step, result), 0)
+            yield (
+                {"step": step, "result": result},
+                steps[step, result],
+            )
 
 
-def _crypto(view: InstanceView) -> Rows:
+def _crypto(view: Session) -> Rows:
     """Left out where read messages are not counted: the rate of failures would be 100 %."""
-    words = CRYPTO_RESULTS if view.counts_messages else ()
-    return _counted("result", words, view.crypto_operations)
+    return [({"result": result}, count) for result, count in view.crypto_operations.items()]
 
 
-def _per_minute(view: InstanceView) -> Rows:
+def _per_minute(view: Session) -> Rows:
     return _counted("direction", ("in", "out"), view.messages_per_minute)
 
 
-def _proved(view: InstanceView) -> float | None:
-    return None if view.proof_age is None else view.seen_wall - view.proof_age
+def _response_time(view: Session) -> Summary:
+    return Summary(view.counters.probe_seconds, view.counters.probes)
 
 
-def _response_time(view: InstanceView) -> Summary:
-    return Summary(view.probe_seconds, view.probes)
-
-
-def _repair_time(view: InstanceView) -> Summary:
-    return Summary(view.repair_seconds, sum(view.repair_steps.values()))
+def _repair_time(view: Session) -> Summary:
+    return Summary(view.counters.repair_seconds, sum(view.counters.repair_steps.values()))
 
 
 _TIME = "timestamp_seconds"
@@ -113,35 +108,35 @@ FAMILIES: Mapping[str, tuple[str, Read]] = {
     "status": ("1 for its present status.", _state("status", ConnectionStatus, lambda v: v.status)),
     "verdict": ("1 for its verdict.", _state("verdict", Health, lambda v: v.verdict.health)),
     "circuit": ("1 for its breaker's state.", _state("state", BreakerState, lambda v: v.circuit)),
-    f"status_entered_{_TIME}": ("When the status began.", _one(lambda v: v.status_since_wall)),
-    f"proof_{_TIME}": ("When the status was last proved.", _one(_proved)),
+    f"status_entered_{_TIME}": ("Its begin.", _one(lambda v: v.record.status_since_wall)),
+    f"proof_{_TIME}": ("When the status was last proved.", _one(lambda v: v.proved_wall)),
     f"connected_{_TIME}": ("When it connected.", _one(lambda v: v.connected_since_wall)),
     f"last_snapshot_{_TIME}": ("Its last snapshot.", _one(lambda v: v.last_snapshot_wall)),
     "messages_total": ("Messages by direction and result.", _messages),
     "messages_per_minute": ("Messages of the last minute.", _per_minute),
     "response_time_seconds": ("Answer times of the answered probes.", _one(_response_time)),
     "errors_total": ("Lost connections and errors by kind.", _errors),
-    "memory_bytes": ("Memory of its processes.", _one(lambda v: v.memory_bytes)),
+    "memory_bytes": ("Memory of its processes.", _one(lambda v: v.run.memory_bytes)),
     "memory_limit_bytes": ("What it may use; 0 = no limit.", _one(lambda v: v.memory_limit)),
-    "cpu_seconds_total": ("CPU time of its processes.", _one(lambda v: v.cpu_seconds)),
-    "processes": ("Processes of the session.", _one(lambda v: v.processes)),
+    "cpu_seconds_total": ("CPU time of its processes.", _one(lambda v: v.run.cpu_seconds)),
+    "processes": ("Processes of the session.", _one(lambda v: v.run.processes)),
     "reconnect_attempts": ("Attempts since it was connected.", _one(lambda v: v.attempts)),
     "crypto_operations_total": ("Decryptions of messages by result.", _crypto),
     "repairs_total": ("Steps of repairs by result.", _repairs),
     "repair_seconds": ("Duration of the steps of repairs.", _one(_repair_time)),
-    **{row.metric[11:]: (row.meaning, _figure(row)) for row in FIGURES},
+    "open_fds": ("Open files of the session's processes.", _one(lambda v: v.run.open_fds)),
     **{row.metric[11:]: (row.meaning, _count(row)) for row in COUNTS},
 }
 """By name without `wa_session_`."""
 
 
-def session_families(views: Sequence[InstanceView], wall: float, boot: float) -> Iterator[Family]:
-    def uptime(view: InstanceView) -> float:
+def session_families(views: Sequence[Session], wall: float, boot: float) -> Iterator[Family]:
+    def uptime(view: Session) -> float:
         # A clock that was set back shows nothing that shrinks.
         since = view.connected_since_wall
         return 0 if since is None else round(max(wall - since, 0))
 
-    def in_status(view: InstanceView) -> Rows:
+    def in_status(view: Session) -> Rows:
         totals = view.status_time.totals(boot)
         return [({"status": it.lower()}, totals.get(it, 0.0)) for it in ConnectionStatus]
 
@@ -153,7 +148,7 @@ def session_families(views: Sequence[InstanceView], wall: float, boot: float) ->
         yield Family(f"wa_session_{name}", meaning, _rows(views, read))
 
 
-def _rows(views: Sequence[InstanceView], read: Read) -> Rows:
+def _rows(views: Sequence[Session], read: Read) -> Rows:
     for view in views:
         for labels, value in read(view):
             yield {"session": view.instance.id, **labels}, value

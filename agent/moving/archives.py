@@ -13,10 +13,10 @@ from typing import IO, NamedTuple
 
 from agent.core.findings.first_messages import FirstMessages, stored
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionFiles, SessionRecord
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
-from agent.supervise.assemble import Supervision
+from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
 from agent.supervise.registry import identity_of
 from agent.supervise.requests.orders import check_among_others, check_settings_of
@@ -39,9 +39,9 @@ class Wanted(NamedTuple):
 
 
 class Archives:
-    def __init__(self, base: Supervision) -> None:
+    def __init__(self, base: Supervisor) -> None:
         self._registry, self._keeping, self._root = base.registry, base.keeping, base.root
-        self._store, self._host = base.ground.store, base.seats
+        self._store, self._host = base.store, base.seats
         self._forget, self._wake = base.forget, base.wake
         self._arriving: set[InstanceId] = set()
 
@@ -71,7 +71,7 @@ class Archives:
         id: InstanceId | None = None,
         replace: bool = False,
         enable: bool = False,
-    ) -> tuple[InstanceView, str, str]:
+    ) -> tuple[Session, str, str]:
         """What came in, the archive's SHA-256, and the name in the trash of what it replaced.
         Refused where the id exists, unless `replace` retires the old session."""
         async with self._received(pieces) as (file, sha256):

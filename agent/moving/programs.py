@@ -107,6 +107,4 @@ PROGRAMS = Table(
         command=("node", "/srv/shopbot/bot.js"),
         environment_file="/srv/shopbot/.env",
     ),
-    engine="program",
-    place=place_of,
 )

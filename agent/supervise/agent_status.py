@@ -10,7 +10,6 @@ from pathlib import Path
 from agent import VERSION
 from agent.clock import boot_now
 from agent.core.admission import Queues
-from agent.core.figures import RepairStatistics
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import CHECKS, AgentStatus, CheckTime
 from agent.host.base import Host
@@ -55,9 +54,6 @@ class StatusFigures:
     settings: Settings
     checks: CheckTimes
     queues: Queues
-    database: Path
-    repairs_before: RepairStatistics = field(init=False, default_factory=RepairStatistics)
-    """What an agent that was killed had counted: part of the statistics, not of /metrics."""
     _started_wall: float = field(init=False, default_factory=time.time)
     _lag: float = field(init=False, default=0.0)
     _to_restore: int = field(init=False, default=0)
@@ -77,9 +73,6 @@ class StatusFigures:
             wait = LAG_EVERY - begun % LAG_EVERY
             await asyncio.sleep(wait)
             self._lag = max(boot_now() - begun - wait, 0.0)
-
-    def repairs(self) -> RepairStatistics:
-        return self.ladder.statistics
 
     def status(self) -> AgentStatus:
         now = boot_now()
@@ -108,11 +101,10 @@ class StatusFigures:
                 for group, incident in self.incidents.active.items()
                 if incident.code
             },
-            repairs=self.repairs(),
-            repairs_before=self.repairs_before,
+            repairs=self.ladder.statistics,
             durations=self.registry.durations,
             waiting_starts=self.queues.waiting,
-            db_bytes=_size_of(self.database),
+            db_bytes=_size_of(self.store.path),
             checks=self.checks.all(),
             config_read_wall=self.settings.read_wall,
             config_refused=self.settings.refused,

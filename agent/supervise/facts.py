@@ -1,35 +1,25 @@
-"""What the agent knows of one instance right now: the only mutable value of supervision. Callbacks
-of the link and the host write here and wake the loop; the pass reads."""
+"""What only the running agent has of a session."""
 
 import asyncio
-import time
-from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agent.core.figures import COUNTS, Acknowledgements, Durations, StatusTime
-from agent.core.findings.crypto import CryptoWindow
+from agent.core.figures import Acknowledgements, Durations
 from agent.core.findings.first_messages import FirstMessages
-from agent.core.findings.memory import MemoryHistory
-from agent.core.findings.rates import ErrorRate, LogLimit, PerMinute
-from agent.core.findings.silence import Inbound
+from agent.core.findings.rates import LogLimit
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
     ClaimFact,
     ConnectionStatus,
-    Desired,
     HealthVerdict,
     Instance,
-    InstanceId,
-    ProbeFact,
-    SessionFiles,
     SessionRecord,
     UnitStatus,
 )
-from agent.core.observed import desired_in
-from agent.core.recovery.repair import Kept, Repair, with_repair
+from agent.core.recovery.repair import Repair, with_repair
+from agent.core.session import NOT_LOOKED_YET, Session
 from agent.link.wire import Hello
 from agent.vault.identity import Identity
 
@@ -43,73 +33,6 @@ class WorkerLink(Protocol):
     ) -> Mapping[str, Any]: ...
 
     async def close(self) -> None: ...
-
-
-WINDOW = 300.0
-"""Seconds that the mean time of an answer covers."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """Counted since the agent's start."""
-
-    since_wall: float = field(default_factory=time.time)
-    by_word: dict[str, Counter[str]] = field(
-        default_factory=lambda: {row.name: Counter() for row in COUNTS}
-    )
-    """The counts of session_figures."""
-    messages: Counter[str] = field(default_factory=Counter)
-    per_minute: dict[str, PerMinute] = field(default_factory=dict)
-    """By direction: in, out."""
-    errors: Counter[str] = field(default_factory=Counter)
-    error_rate: ErrorRate = field(default_factory=ErrorRate)
-    repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Steps by kind and result."""
-    repair_seconds: float = 0.0
-    probes: int = 0
-    probe_seconds: float = 0.0
-    answers: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=10))
-    """When the last probes were answered, and in how many seconds."""
-
-    def mean_answer(self, now: float) -> float | None:
-        """Seconds; None: no probe was answered within WINDOW."""
-        lately = [seconds for at, seconds in self.answers if now - at <= WINDOW]
-        return sum(lately) / len(lately) if lately else None
-
-
-@dataclass(slots=True)
-class RunFacts:
-    """Facts of the worker's present run; replaced as a whole when the next run begins."""
-
-    linked_since: float | None = None
-    next_attach: float = 0.0
-    claim: ClaimFact | None = None
-    probe: ProbeFact | None = None
-    memory_bytes: int | None = None
-    cpu_seconds: float | None = None
-    processes: int | None = None
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """The counts of session_figures, as its worker told them last."""
-    memory_history: MemoryHistory = field(default_factory=MemoryHistory)
-    folder_lost: str = ""
-    """Why the folder is not in its place under a live worker; "" = it is."""
-    folder_deleted: bool = False
-    """The session's files are gone from the disk: its worker has the only copy."""
-    files_looked_at: ProbeFact | None = None
-    """The probe after which the agent last looked for the files that belong to the session."""
-
-
-@dataclass(slots=True)
-class FolderFacts:
-    """The session's folder and its disk, as last looked at."""
-
-    files: SessionFiles = SessionFiles.UNPAIRED
-    problem: str = ""
-    """Why they cannot be read; "" = they can."""
-    away_since: float | None = None
-    """Since when each look has found its folder away or unreadable."""
-    disk_problem: str = ""
-    """Why no worker may start on the disk of sessions; looked at while no worker runs."""
 
 
 @dataclass(slots=True)
@@ -148,23 +71,11 @@ class ActionFacts:
 
 
 @dataclass(slots=True)
-class RepairFacts:
-    last: Repair | None = None
-    """The last repair, over or not."""
-    waiters: asyncio.Event | None = None
-    """Set when the repair ends; None while no request waits for it."""
-    kept: Kept | None = None
-    """Why the repair keeps the pairing, as of the last pass; None = it may end it."""
-
-
-@dataclass(slots=True)
 class SavedFacts:
     """What is on the disk."""
 
     identity: Identity | None = None
     """Content of the identity file; None = not read or written yet."""
-    identity_behind: bool = False
-    """The record is newer than the identity file."""
     instance: Instance | None = None
     record: SessionRecord | None = None
     """The rows in the database, as they were last written; None = not written yet."""
@@ -174,39 +85,19 @@ class SavedFacts:
     """Locked while the identity file is written: the newest state must be written last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    reason: str = ""
-    """A word of WAIT_SENTENCES; "" = it does not wait."""
-    sentence: str = ""
-    """The reason with its numbers; "" = WAIT_SENTENCES says enough."""
-    again: float = 0.0
-    """Boot time at which to ask again at the latest."""
-
-
-NO_WAIT = Wait()
-
-
 @dataclass(slots=True)
-class Facts:
-    """Times are of the boot clock unless the name says `wall`."""
+class Facts(Session):
+    """A session with what only the running agent has of it: its link, tasks, locks and orders.
+    Callbacks of the link and the host write here and wake the loop; the pass reads."""
 
-    instance: Instance
-    record: SessionRecord
-    unit: UnitStatus = UNIT_ABSENT
-    run: RunFacts = field(default_factory=RunFacts)
-    folder: FolderFacts = field(default_factory=FolderFacts)
     asked: Asked = field(default_factory=Asked)
     action: ActionFacts = field(default_factory=ActionFacts)
-    repair: RepairFacts = field(default_factory=RepairFacts)
+    repair_waiters: asyncio.Event | None = None
+    """Set when the repair ends; None while no request waits for it."""
     saved: SavedFacts = field(default_factory=SavedFacts)
-    counters: Counters = field(default_factory=Counters)
-    verdict: HealthVerdict | None = None
-    shown: tuple[UnitStatus, HealthVerdict | None] = (UNIT_ABSENT, None)
+    shown: tuple[UnitStatus, HealthVerdict] = (UNIT_ABSENT, NOT_LOOKED_YET)
     """Unit and verdict as views show them: those of the record that was saved last."""
     sentence: str = ""
-    wait: Wait = NO_WAIT
-    """Why it waits for something other than itself, as of the last pass."""
     link: WorkerLink | None = None
     awaited: asyncio.Event | None = None
     """Set at the next claim or at the link's end; None while no pass waits for it."""
@@ -221,8 +112,6 @@ class Facts:
     "" = it has none of its own, None = not known."""
     lacks: tuple[str, ...] = ()
     """Parts of its engine's page that the last deep probe, connected, did not find."""
-    engine_version: str = ""
-    enabled_by_operator: bool = False
     pack: str = ""
     """The pack whose worker holds it, as of its last start; "" = a worker of its own."""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -243,17 +132,10 @@ class Facts:
     """Why it is no longer connected; "" once it is again."""
     interrupted: bool = False
     """The session was connected, was not, and may be again, between two passes."""
-    connected_since_wall: float | None = None
-    last_snapshot_wall: float | None = None
-    snapshot_failure: str = ""
-    """Why the last snapshot that was due is none to restore; "" once one is whole."""
-    status_time: StatusTime = field(default_factory=StatusTime)
     durations: Durations = field(default_factory=Durations)
     """Shared by all sessions."""
     acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
-    crypto: CryptoWindow = field(default_factory=CryptoWindow)
     crypto_log: LogLimit = field(default_factory=LogLimit)
-    inbound: Inbound = field(default_factory=Inbound)
     first_messages: FirstMessages | None = None
     """Since it was moved in; None: it was paired here."""
     hour_wall: float = 0.0
@@ -261,13 +143,6 @@ class Facts:
     """Begin of the hour that `silence` learns from, and the message count at that time."""
     freed_at: float | None = None
     memory_restart_at: float | None = None
-
-    @property
-    def id(self) -> InstanceId:
-        return self.instance.id
-
-    def desired(self, boot: str) -> Desired:
-        return desired_in(boot, self.instance, self.record, self.enabled_by_operator)
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""
@@ -323,9 +198,9 @@ class Facts:
         self.record = with_repair(self.record, repair)
 
     def repair_ended(self) -> None:
-        if self.repair.waiters is not None:
-            self.repair.waiters.set()
-            self.repair.waiters = None
+        if self.repair_waiters is not None:
+            self.repair_waiters.set()
+            self.repair_waiters = None
 
 
 def _words(claim: Claim) -> Claim:

@@ -18,8 +18,9 @@ from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAITS_TURN
 from agent.core.phases import is_light
 from agent.core.reasons import UNREACHABLE
 from agent.core.reconcile import ActionKind, Plan
+from agent.core.session import NO_WAIT, Wait
 from agent.core.words import NOT_TOLD
-from agent.supervise.facts import NO_WAIT, Facts, Wait
+from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
 from agent.supervise.reach import Reaching
 from agent.supervise.settings import Settings

@@ -223,7 +223,7 @@ class Incidents:
         return among_all and odd_one_out(facts.id, alike, len(beside) + 1, self.policy())
 
     def another_connected(self, facts: Facts) -> bool:
-        verdicts = (other.verdict for other in self._beside(facts) if other.verdict is not None)
+        verdicts = (other.verdict for other in self._beside(facts))
         return any(verdict.state is ConnectionStatus.CONNECTED for verdict in verdicts)
 
     def released_wall(self, facts: Facts) -> float:
@@ -252,7 +252,7 @@ class Incidents:
     def _not_well(self, incident: Incident) -> list[Facts]:
         members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
         wanted = (facts for facts in members if self.wanted(facts))
-        return [its for its in wanted if its.verdict is None or not is_well(its.verdict)]
+        return [its for its in wanted if not is_well(its.verdict)]
 
     def _hurry(self, facts: Facts) -> None:
         if facts.repair.last is not None and not facts.repair.last.over:

@@ -130,7 +130,6 @@ class Reaching:
     """Asked before each login; hears of each failure and success."""
 
     session_root: Path
-    boot_id: Callable[[], str]
     wake: Callable[[InstanceId], None]
     told: Callable[[bool, tuple[Facts, ...], JournalEntry | None], None]
     """Called when an address is back (True) or away, with those that wait for it and what the
@@ -246,7 +245,7 @@ class Reaching:
         """True if it should run, is not connected, and may try by itself."""
         record = its.record
         able = not (its.gone or record.status == "CONNECTED" or reason_of(record.reason).hopeless)
-        return able and its.desired(self.boot_id()).should_run
+        return able and its.desired.should_run
 
     def _look_for(self, reach: Reach, facts: Facts, apart: float) -> None:
         """`apart`: seconds since the last look."""

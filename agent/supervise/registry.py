@@ -6,26 +6,31 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from agent.clock import boot_now
+from agent.core.breaker import breaker_of
 from agent.core.figures import Durations, StatusTime
 from agent.core.findings import first_messages
+from agent.core.findings.crypto import judge_crypto
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import resume_repair
 from agent.core.recovery.repair import Repair, read_repair
-from agent.core.view import InstanceView
+from agent.core.session import Counters, Repairs, Session
 from agent.core.words import ADOPTED
+from agent.engines.catalog import entry_of
 from agent.engines.files import Linked
 from agent.errors import NotFound, Refused, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
-from agent.supervise.facts import Facts, RepairFacts
-from agent.supervise.views import ViewSources, view_of
+from agent.supervise.facts import Facts
+from agent.supervise.gate import Gate
+from agent.supervise.story import tell
 from agent.vault.check import read_linked
 from agent.vault.identity import OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
@@ -114,10 +119,11 @@ def identity_of(facts: Facts) -> Identity:
     )
 
 
-def says_the_same(written: Identity | None, wanted: Identity) -> bool:
-    if written is None:
-        return False
-    return replace(written, lineage="", generation=wanted.generation) == wanted
+def is_written(facts: Facts) -> bool:
+    """True if its identity file says what the agent knows."""
+    written, wanted = facts.saved.identity, identity_of(facts)
+    same = written and replace(written, lineage="", generation=wanted.generation)
+    return same == wanted
 
 
 def ended_of(facts: Facts) -> str:
@@ -134,11 +140,13 @@ class Registry:
     def __init__(
         self,
         store: Store,
-        sources: ViewSources,
+        gate: Gate,
         session_root: Path,
         facts: dict[InstanceId, Facts] | None = None,
+        *,
+        boot: str = "",
     ) -> None:
-        """`facts` is filled here; others may hold it already."""
+        """`facts` is filled here; others may hold it already. `boot`: the machine's present one."""
         self.facts = {} if facts is None else facts
         self.devices = Devices(session_root, self.facts)
         self.durations = Durations()
@@ -148,19 +156,22 @@ class Registry:
         """What agent.toml has for the engine of this session, by the engine's name."""
         self.check: Callable[[Instance, Sequence[Instance]], None] = lambda _its, _all: None
         """InvalidRequest where it names what agent.toml does not have."""
-        self._views: dict[InstanceId, InstanceView] = {}
+        self._views: dict[InstanceId, Session] = {}
         self._stale: dict[InstanceId, None] = {}
         self._unwritten: dict[InstanceId, str] = {}
         """Why identity files could not be written; one warning for each cause."""
         self._store = store
-        self._sources = sources
+        self._gate, self._boot = gate, boot
         self._session_root = session_root
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         facts = Facts(
             instance,
             record,
-            repair=RepairFacts(repair_of(instance.id, record, time.time())),
+            repair=Repairs(repair_of(instance.id, record, time.time())),
+            counters=Counters(time.time()),
+            boot=self._boot,
+            counts_messages=entry_of(instance.engine).counts_messages,
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
             status_time=StatusTime(record.status, boot_now()),
@@ -200,8 +211,8 @@ class Registry:
     def look_up(self, facts: Facts) -> None:
         """The instance's settings or agent.toml changed: its worker's share is looked up again."""
         if facts.of_wings != (own := self._of_wings(facts.instance)):
-            facts.of_wings, facts.saved.identity_behind = own, True
-            if facts.verdict is not None and facts.verdict.reason in PROGRAM_FAILS:
+            facts.of_wings = own
+            if facts.verdict.reason in PROGRAM_FAILS:
                 facts.asked.restart_for = "agent.toml has another [[program]] for it"
 
     def _of_wings(self, instance: Instance) -> Mapping[str, Any]:
@@ -227,25 +238,48 @@ class Registry:
             facts.status_time = facts.status_time.enter(facts.record.status, boot_now())
             self._stale[facts.id] = None
 
-    def view(self, id: InstanceId) -> InstanceView:
+    def view(self, id: InstanceId) -> Session:
         facts = self.get(id)
         if id in self._stale:
             del self._stale[id]
-            self._views[id] = view_of(facts, self._sources)
+            self._views[id] = self._picture(facts)
         return self._views[id]
 
-    def views(self) -> Mapping[InstanceId, InstanceView]:
+    def views(self) -> Mapping[InstanceId, Session]:
         for id in list(self._stale):
             self.view(id)
         return self._views
 
+    def _picture(self, facts: Facts) -> Session:
+        """Instance and record are shown as saved: a kill of the agent undoes nothing that was
+        seen."""
+        view: Session = copy(facts)
+        view.at, view.at_wall = boot_now(), time.time()
+        if not facts.saved.rows_behind:
+            view.instance = facts.saved.instance or facts.instance
+            view.record = facts.saved.record or facts.record
+        view.unit, view.verdict = facts.shown
+        settings = self._gate.settings
+        breaker, rules = breaker_of(view.record), settings.config.reconnect.breaker
+        view.circuit = breaker.state(view.at_wall, rules).value
+        opens_in = breaker.opens_in(view.at_wall, rules)
+        view.circuit_opens_wall = view.at_wall + opens_in if opens_in else None
+        view.turns_before = self._gate.queues.before(facts.id)
+        view.in_incident = self._gate.incidents.has(facts)
+        view.memory_limit = settings.memory_limit(facts)
+        view.crypto_lately = judge_crypto(facts.crypto, settings.config.crypto, view.at).errors
+        if backend := facts.instance.backend:
+            view.engine_version = self._gate.backends.server_version(backend)
+        return view
+
     async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
-        """Write record and identity: they must be on the disk before a plan is carried out."""
+        """Write record and identity: they must be on the disk before a plan is carried out. The log
+        has the entries as well."""
         if facts.gone:
             return
-        if facts.saved.identity_behind or not says_the_same(
-            facts.saved.identity, identity_of(facts)
-        ):
+        for said in entries:
+            tell(said)
+        if not is_written(facts):
             await self._write_identity(facts)
         await self.save_row(facts, *entries, whole=False)
 
@@ -280,8 +314,6 @@ class Registry:
             override_boot=record.override_boot,
             restart_of=record.restart_of,
         )
-        # The file may have the order already; where it has not, nothing is to be written.
-        facts.saved.identity_behind = not says_the_same(facts.saved.identity, identity_of(facts))
         self.touch(facts)
 
     async def save_row(self, facts: Facts, *entries: JournalEntry, whole: bool = True) -> None:
@@ -314,7 +346,6 @@ class Registry:
 
     async def _write_identity(self, facts: Facts) -> None:
         async with facts.saved.writing:
-            facts.saved.identity_behind = False
             record, written = facts.record, facts.saved.identity
             if written is None or record.generation <= written.generation:
                 facts.record = replace(record, generation=record.generation + 1)
@@ -323,7 +354,6 @@ class Registry:
                 await asyncio.to_thread(replace_identity, self._session_root, identity)
             except VaultError as error:
                 # The database has it and counts as newer; each save tries the file again.
-                facts.saved.identity_behind = True
                 if error.code != OTHERS:  # its verdict says so
                     cause = f"cannot write its identity file: {error}"
                     if cause not in self._unwritten.values():

@@ -3,7 +3,6 @@ what still runs; what should run starts in its turn."""
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -19,24 +18,20 @@ from agent.core.model import (
     Instance,
     InstanceId,
     JournalEntry,
-    SessionFiles,
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.setting import Fault
-from agent.engines.catalog import CATALOG, check_settings, file_rules, find_engine
-from agent.errors import ConfigError, WaError
+from agent.engines.catalog import find_engine
+from agent.errors import WaError
 from agent.instance_file import NAME
 from agent.log import about, bound
 from agent.store.database import Store
-from agent.supervise.assemble import Supervision
+from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
-from agent.supervise.registry import Registry, identity_of, says_the_same
+from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
-from agent.vault.check import look_at_session, read_linked
 from agent.vault.copies.snapshots import list_snapshots
-from agent.vault.folder import SESSION
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash
 
@@ -61,27 +56,9 @@ def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
             same = {its: getattr(manifest, its) for its in _IN_MANIFEST}
             source = f"its engine and settings are those of snapshot {snapshot.name}"
             return Identity(instance, **same), source
-    if len(engines := _engines_of(root / folder.id)) == 1:
-        engine = engines[0]
-        account = read_linked(root, folder.id, engine).account
-        identity = Identity(Instance(folder.id, engine, False), paired=True, account=account)
-        return identity, f"its files are of engine {engine}; its settings are lost"
     if not (root / folder.id / NAME).exists():
         return None
-    identity = Identity(Instance(folder.id, UNKNOWN, False))
-    return identity, "neither a snapshot nor its files tell its engine"
-
-
-def _engines_of(folder: Path) -> list[str]:
-    """The engines that find a session of theirs there, damaged or not, or its keys alone."""
-    marks = {entry.name: file_rules(entry.name).mark for entry in CATALOG.values()}
-    session = folder / SESSION
-    if marked := [its for its, mark in marks.items() if mark and os.path.lexists(session / mark)]:
-        return marked
-    local = (entry.name for entry in CATALOG.values() if not entry.remote)
-    theirs = (SessionFiles.WHOLE, SessionFiles.DAMAGED, SessionFiles.ABSENT)
-    unmarked = (name for name in local if not marks[name])
-    return [name for name in unmarked if look_at_session(folder, name).files in theirs]
+    return Identity(Instance(folder.id, UNKNOWN, False)), "it has no snapshot to tell its engine"
 
 
 async def load_instances(
@@ -136,8 +113,6 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             await _follow_folder(registry, facts, folder.identity)
         else:
             facts.saved.identity = folder.identity
-            # Written by an earlier version, or cut off: the first pass writes the row's content.
-            facts.saved.identity_behind = not says_the_same(folder.identity, identity_of(facts))
 
 
 async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) -> None:
@@ -160,8 +135,7 @@ async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) 
     record = replace(identity.record, status_since_wall=time.time())
     said = JournalEntry("created", sentence, instance=folder.id, wall=time.time())
     await store.add(identity.instance, record, said)
-    saved = registry.add(identity.instance, record).saved
-    saved.identity, saved.identity_behind = folder.identity, folder.identity is None
+    registry.add(identity.instance, record).saved.identity = folder.identity
 
 
 async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
@@ -239,7 +213,7 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
 async def _mark_reconnecting(
     registry: Registry, facts: Facts, host: Seats, running: Collection[InstanceId]
 ) -> None:
-    waits_for_start = facts.desired(host.boot_id()).should_run and facts.id not in running
+    waits_for_start = facts.desired.should_run and facts.id not in running
     if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
         facts.record = replace(
             facts.record,
@@ -261,47 +235,18 @@ def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> lis
     return [facts.id for facts in sorted(all_facts, key=place)]
 
 
-def find_declared_problem(config: Config) -> Fault | None:
-    """What would keep a declared instance from ever running."""
-    kinds = {backend.name: backend.engine for backend in config.backend}
-    for number, wanted in enumerate(config.instance):
-        key = f"instance[{number}]"
-        try:
-            entry = find_engine(wanted.engine)
-        except ConfigError as error:
-            return (f"{key}.engine",), str(error)
-        try:
-            check_settings(wanted.engine, wanted.settings)
-        except ConfigError as error:
-            named = f"{key}.settings.{error.field}"
-            return (named, f"{key}.settings", key), str(error)
-        if entry.remote and (cause := _misplaced(wanted, kinds)):
-            return (f"{key}.settings.backend", f"{key}.settings", key), cause
-    return None
-
-
-def _misplaced(wanted: Declaration, kinds: dict[str, str]) -> str:
-    backend = str(wanted.settings.get("backend", ""))
-    if backend not in kinds:
-        known = ", ".join(kinds) or "none"
-        return f"engine {wanted.engine} needs the name of a [[backend]] there; declared: {known}"
-    if kinds[backend] != wanted.engine:
-        return f"backend {backend} is of engine {kinds[backend]}, not {wanted.engine}"
-    return ""
-
-
 # A running agent takes on the settings that were read again.
 
 
-async def take_on(config: Config, supervision: Supervision) -> None:
+async def take_on(config: Config, supervisor: Supervisor) -> None:
     """Take on the settings; log the keys that wait for the agent's next start."""
-    registry = supervision.registry
-    before = supervision.settings.config
-    supervision.settings.take(config)
+    registry = supervisor.registry
+    before = supervisor.settings.config
+    supervisor.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
     registry.take_settings_of_wings(worker_settings(config))
-    await supervision.backends.take_on(config.backend)
+    await supervisor.backends.take_on(config.backend)
     new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:
         if declared not in before.instance and declared.id not in new:
@@ -310,18 +255,18 @@ async def take_on(config: Config, supervision: Supervision) -> None:
                 declared.id,
                 extra=about(declared.id),
             )
-    await _create([declared for declared in config.instance if declared.id in new], supervision)
+    await _create([declared for declared in config.instance if declared.id in new], supervisor)
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
     for one, other in shared_sessions(config, enabled):
         log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
     for facts in registry.facts.values():
         _look_in_time(facts, config)
-        supervision.wake(facts.id)
+        supervisor.wake(facts.id)
 
 
-async def _create(declared: Sequence[Declaration], supervision: Supervision) -> None:
+async def _create(declared: Sequence[Declaration], supervisor: Supervisor) -> None:
     try:
-        await create_declared(supervision.registry, declared)
+        await create_declared(supervisor.registry, declared)
     except WaError as error:
         log.error("cannot create the instances that [[instance]] declares: %s", error)
 

@@ -37,7 +37,8 @@ def entry(
 def is_trouble(entry: JournalEntry) -> bool:
     """Whether the log has it as a warning: a session goes down, is stuck, banned, given up, cannot
     read after it was moved in, loses what arrives, or its circuit opens."""
-    if entry.kind in (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside"):
+    failed = entry.detail.get("ok") is False
+    if failed or entry.kind in (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside"):
         return True
     reason = str(entry.detail.get("reason", ""))
     if entry.kind == "first_messages":
@@ -54,8 +55,8 @@ def is_trouble(entry: JournalEntry) -> bool:
     return False
 
 
-def tell(entry: JournalEntry, *, failed: bool = False) -> None:
-    level = logging.WARNING if failed or is_trouble(entry) else logging.INFO
+def tell(entry: JournalEntry) -> None:
+    level = logging.WARNING if is_trouble(entry) else logging.INFO
     bound(entry.category, entry.instance, __name__).log(level, "%s", entry.sentence)
 
 

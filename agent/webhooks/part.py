@@ -10,7 +10,7 @@ from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, Route
 from agent.config.config import Config
 from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.messages.reader import Reader
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RESULTS, _KIND = ("delivered", "failed", "dead", "expired"), {"kind": "webhook"}
 
 
-Read = tuple[Store, EventBus, Reader, Callable[[], Mapping[InstanceId, InstanceView]]]
+Read = tuple[Store, EventBus, Reader, Callable[[], Mapping[InstanceId, Session]]]
 """What couriers read."""
 
 

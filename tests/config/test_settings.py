@@ -17,7 +17,6 @@ from agent.config.load import NAMED, changes_that_need_restart, find_lines, load
 from agent.config.render import FIRST, render_config, without_secrets
 from agent.core.findings.memory import memory_budget
 from agent.errors import ConfigError
-from agent.supervise.start_up import find_declared_problem
 
 EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
 
@@ -84,7 +83,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         ("[log]\nrepairs_name='../x'", "log.repairs_name", 2, "plain"),
         ("[api]\nlisten = '::1:80'", "api.listen", 2, "[ ]"),
         ("[agent]\nstate_path='/s/t'\nsession_storage_path='/x'\ncache_path='/s'",
-         "agent.cache_path", 4, "must be outside the cache"),
+         "agent.cache_path", 4, "separate folders"),
         ("[memory]\ninstance = 1_000_000_000", "memory.instance", 2, "worker.memory_max"),
         *((f"[start]\n{key} = {'9' * 400}", f"start.{key}", 2, "number")
           for key in ("stagger", "parallel")),
@@ -108,7 +107,6 @@ def test_a_mistake_is_named_with_key_file_and_line(load, tmp_path, *, text, key,
         pytest.param(b"[api\nlisten='x'", "line 1", id="syntax"),
         pytest.param(b"[api]\n\xff\n", "not UTF-8 at line 2", id="no text"),
         pytest.param(b"x = " + b"[" * 20_000, "recursion", id="nested without end"),
-        pytest.param(b"#" * ((1 << 20) + 1), "longer than", id="too long"),
     ],
 )
 def test_an_unreadable_file_is_named(tmp_path, raw, cause):
@@ -121,7 +119,7 @@ def test_an_unreadable_file_is_named(tmp_path, raw, cause):
 
 def test_a_file_that_was_named_must_exist(tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
-    with pytest.raises(ConfigError, match="it is a pipe"):
+    with pytest.raises(ConfigError, match="it is no plain file"):
         load_config(tmp_path / "pipe.toml", {})
     with pytest.raises(ConfigError, match=r"cannot read .*gone.toml: No such file"):
         load_config(tmp_path / "gone.toml", {})
@@ -137,11 +135,11 @@ def test_a_relative_path_is_relative_to_the_file(load, tmp_path):
 
 def test_instances_are_declared(load):
     config = load(
-        "[[instance]]\nid='sales'\nengine='sandbox'\nsettings={scan='manual', n=[1,2]}\n"
+        "[[instance]]\nid='sales'\nengine='sandbox'\nsettings={scan='manual', scan_after=2.5}\n"
         "[[instance]]\nid='b'\nengine='web'\nenabled=false\n"
     )
     assert config.instance == (
-        Declaration("sales", "sandbox", True, {"scan": "manual", "n": [1, 2]}),
+        Declaration("sales", "sandbox", True, {"scan": "manual", "scan_after": 2.5}),
         Declaration("b", "web", enabled=False),
     )
 
@@ -257,7 +255,7 @@ def test_a_mistake_in_a_backend_is_named_with_key_file_and_line(
 @pytest.mark.parametrize(
     ("instance", "cause"),
     [
-        ("id='a'\nengine='whaticket'\nsettings={backend='evo'}", "of engine evolution"),
+        ("id='a'\nengine='whaticket'\nsettings={backend='evo'}", "declared: none"),
         ("id='a'\nengine='evolution'\nsettings={backend='e'}", "declared: evo"),
         ("id='a'\nengine='sandbox'\nsettings={backend='evo'}", "unknown"),
     ],
@@ -266,7 +264,7 @@ def test_an_instance_must_fit_its_backend(tmp_path, instance, cause):
     path = tmp_path / "agent.toml"
     path.write_text(f"{EVO}[[instance]]\n{instance}\n")
     with pytest.raises(ConfigError, match=cause) as caught:
-        load_config(path, {}, more=find_declared_problem)
+        load_config(path, {})
     assert caught.value.field.startswith("instance[0].settings")
 
 
@@ -420,7 +418,7 @@ def test_the_example_file_is_the_dataclasses_and_the_twenty_that_matter_come_fir
 def test_a_rendered_file_reads_back_as_the_same_config(load):
     config = load(
         "[agent]\nlog_level='debug'\n[api]\nallowed_hosts=['x.example']\n[memory]\nmeasure=false\n"
-        "[[instance]]\nid='a'\nengine='sandbox'\nsettings={x={y=1}, z=\"q\\n#\"}\n"
+        "[[instance]]\nid='a'\nengine='sandbox'\nsettings={account=\"q\\n#\"}\n"
     )
     assert load(render_config(config)) == config
     assert load(render_config(config, only_changed=False)) == config

@@ -11,7 +11,6 @@ from agent.core.model import (
     Desired,
     Instance,
     InstanceId,
-    Observation,
     Override,
     ProbeFact,
     SessionFiles,
@@ -21,11 +20,12 @@ from agent.core.model import (
 )
 from agent.core.phases import PHASES
 from agent.core.reasons import REASONS
+from agent.core.session import Session
+from tests.sessions import BOOT, changed
 
 NOW = 100_000.0
 WALL = 1_700_000_000.0
 
-ON = Desired(True)
 OFF = Desired(False)
 PAIRED = SessionRecord(paired=True)
 
@@ -43,26 +43,24 @@ def said(
     return ClaimFact(Claim(status, **claim), at=NOW, since=NOW - ago, phase_since=NOW - ago)
 
 
-_WELL: dict[str, Any] = {
-    "instance": Instance(InstanceId("sales"), "sandbox", True),
-    "desired": ON,
-    "record": PAIRED,
-    "unit": unit(),
-    "at": NOW,
-    "at_wall": WALL,
-    "linked_since": NOW - 999,
-    "claim": said(),
-    "probe": ProbeFact(True, NOW - 5, 0.1),
-    "files": SessionFiles.WHOLE,
-}
+_WELL = changed(
+    Session(Instance(InstanceId("sales"), "sandbox", True), PAIRED, unit()),
+    boot=BOOT,
+    at=NOW,
+    at_wall=WALL,
+    linked_since=NOW - 999,
+    claim=said(),
+    probe=ProbeFact(True, NOW - 5, 0.1),
+    files=SessionFiles.WHOLE,
+)
 
 
-def seen(**changes: Any) -> Observation:
+def seen(**changes: Any) -> Session:
     """A paired, enabled instance that is connected and answers, but for `changes`."""
-    return Observation(**{**_WELL, **changes})
+    return changed(_WELL, **changes)
 
 
-def without_worker(state: UnitState = UnitState.INACTIVE, **changes: Any) -> Observation:
+def without_worker(state: UnitState = UnitState.INACTIVE, **changes: Any) -> Session:
     unit_changes = {
         name: changes.pop(name)
         for name in ("result", "exit_status", "job_pending", "masked")
@@ -116,7 +114,7 @@ units = st.builds(
     since=_moments,
 )
 observations = st.builds(
-    Observation,
+    seen,
     instance=st.just(Instance(InstanceId("sales"), "sandbox", True)),
     desired=st.builds(Desired, st.booleans(), st.sampled_from(Override)),
     record=records,

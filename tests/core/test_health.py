@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 
@@ -19,6 +17,7 @@ from agent.core.model import (
 from agent.core.reasons import REASONS, reason_of
 from agent.core.reconcile import ActionKind, plan_actions
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
+from tests.sessions import changed
 
 POLICY = HealthPolicy()
 S = ConnectionStatus
@@ -337,7 +336,7 @@ def test_a_worker_that_was_just_started_gets_its_time():
 def test_a_session_that_waits_for_its_time_shows_it_with_and_without_a_worker(code, health):
     assert judge_health(dropped(code), POLICY, NOW).health is health
     record = SessionRecord(S.DISCONNECTED, WALL - 60, reason=code, paired=True)
-    waits = replace(without_worker(record=record), not_before=NOW + 3000)
+    waits = changed(without_worker(record=record), not_before=NOW + 3000)
     verdict = judge_health(waits, POLICY, NOW)
     assert (verdict.health, verdict.state, verdict.reason) == (
         health,
@@ -345,7 +344,7 @@ def test_a_session_that_waits_for_its_time_shows_it_with_and_without_a_worker(co
         code,
     )
     assert plan_actions(waits, verdict, POLICY, NOW) is None
-    assert judge_health(replace(waits, wait_reason="network_down"), POLICY, NOW) == verdict
+    assert judge_health(changed(waits, wait_reason="network_down"), POLICY, NOW) == verdict
     due = judge_health(waits, POLICY, NOW + 3000)
     start = plan_actions(waits, due, POLICY, NOW + 3000)
     assert (due.reason, start.actions) == ("not_running", (ActionKind.START,))
@@ -353,17 +352,17 @@ def test_a_session_that_waits_for_its_time_shows_it_with_and_without_a_worker(co
 
 def test_a_session_with_a_wait_of_its_own_does_not_wait_for_the_network():
     reason = "temporary_ban"
-    waits = replace(dropped(reason), wait_reason="network_down", not_before=NOW + 100)
+    waits = changed(dropped(reason), wait_reason="network_down", not_before=NOW + 100)
     found = judge_health(waits, POLICY, NOW)
     assert (found.state, found.reason) == (S.DISCONNECTED, reason)
-    due = replace(waits, not_before=NOW)
+    due = changed(waits, not_before=NOW)
     assert judge_health(due, POLICY, NOW).reason == "network_down"
-    lost = replace(dropped("connection_lost"), wait_reason="network_down", not_before=NOW + 100)
+    lost = changed(dropped("connection_lost"), wait_reason="network_down", not_before=NOW + 100)
     assert judge_health(lost, POLICY, NOW).reason == "network_down"
 
 
 def test_a_session_that_waits_for_its_turn_says_so_and_starts_as_one_without_a_worker():
-    waits = replace(without_worker(), waits_turn=True)
+    waits = changed(without_worker(), turns_before=0)
     verdict = judge_health(waits, HealthPolicy(), NOW)
     assert (verdict.reason, verdict.sentence) == ("waits_turn", "its turn to start has not come")
     plain = judge_health(without_worker(), HealthPolicy(), NOW)

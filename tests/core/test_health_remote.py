@@ -18,6 +18,7 @@ from agent.core.model import (
 from agent.core.reconcile import may_try_now, plan_actions
 from agent.core.recovery.ladder import needs_repair
 from tests.core.made import NOW, PAIRED, said, seen, unit, without_worker
+from tests.sessions import changed
 
 S = ConnectionStatus
 POLICY = HealthPolicy()
@@ -32,12 +33,12 @@ REMOTE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo", "re
         seen(instance=REMOTE, probe=ProbeFact(False, NOW, 1.0, failures=9)),
         seen(instance=REMOTE, claim=None, linked_since=None),
         seen(instance=REMOTE, unit=unit(UnitState.ACTIVATING), claim=None, linked_since=None),
-        replace(without_worker(), instance=REMOTE),
+        changed(without_worker(), instance=REMOTE),
     ],
     ids=["connected", "dropped", "zombie", "silent", "activating", "no seat"],
 )
 def test_while_its_backend_is_away_it_inherits_that_and_tries_nothing(observation):
-    held = replace(observation, wait_reason="backend_down")
+    held = changed(observation, wait_reason="backend_down")
     verdict = judge_health(held, POLICY, NOW)
     assert (verdict.health, verdict.reason) == (Health.DISCONNECTED, "backend_down")
     assert verdict.state is S.RECONNECTING
@@ -48,7 +49,7 @@ def test_while_its_backend_is_away_it_inherits_that_and_tries_nothing(observatio
 
 def test_a_backend_that_is_away_starts_no_disabled_session_and_forgets_no_logout():
     gone = SessionRecord(paired=True, reason="logout")
-    held = replace(without_worker(record=gone), instance=REMOTE, wait_reason="backend_down")
+    held = changed(without_worker(record=gone), instance=REMOTE, wait_reason="backend_down")
     assert judge_health(held, POLICY, NOW).reason == "logout"
 
 
@@ -75,7 +76,7 @@ def test_two_different_words_about_one_session_are_corruption_with_the_words_sho
         claim=said(S.INITIALIZING, ago=1.0),
     )
     assert judge_health(fresh, POLICY, NOW).should_cleanup
-    shows_code = replace(fresh, claim=said(S.QR_REQUIRED))
+    shows_code = changed(fresh, claim=said(S.QR_REQUIRED))
     assert judge_health(shows_code, POLICY, NOW).reason == "waiting_for_scan"
 
 

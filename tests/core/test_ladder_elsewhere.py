@@ -11,15 +11,13 @@ from agent.core.model import (
     ConnectionStatus,
     Instance,
     InstanceId,
-    Observation,
     ProbeFact,
     SessionFiles,
     SessionRecord,
 )
 from agent.core.recovery.ladder import begin_repair, join_repair, wants_repair
-from agent.core.recovery.pairing import may_repair_end_it
+from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
-    Case,
     Circumstances,
     Consent,
     Ending,
@@ -32,7 +30,9 @@ from agent.core.recovery.repair import (
     Unpair,
 )
 from agent.core.recovery.steps import after_action, step_repair
+from agent.core.session import Session
 from tests.core.made import NOW, PAIRED, WALL, said, seen
+from tests.sessions import changed
 
 K = RecoveryKind
 S = ConnectionStatus
@@ -47,7 +47,7 @@ STILL = frozenset({K.RECONNECT, K.RESTART, K.LOGOUT_RESTART, K.CLEANUP})
 
 def connecting(
     record: SessionRecord, *, ago: float, useless: tuple[str, ...] = ("reconnect",)
-) -> Observation:
+) -> Session:
     claim = said(S.INITIALIZING, ago=ago, useless=useless)
     files = SessionFiles.WHOLE if record.paired else SessionFiles.UNPAIRED
     return seen(instance=THERE, record=record, claim=claim, files=files)
@@ -57,7 +57,7 @@ CODE = seen(
     instance=THERE, record=NEVER_PAIRED, claim=said(S.QR_REQUIRED), files=SessionFiles.UNPAIRED
 )
 NEVER_SHOWN = connecting(NEVER_PAIRED, ago=99.0)
-LOGGED_OUT = replace(CODE, claim=said(S.DISCONNECTED, reason="logout", ago=5.0))
+LOGGED_OUT = changed(CODE, claim=said(S.DISCONNECTED, reason="logout", ago=5.0))
 
 
 class Server:
@@ -73,7 +73,7 @@ class Server:
         self.begun = -100.0
         self.healed = False
 
-    def shows(self, at: float) -> Observation:
+    def shows(self, at: float) -> Session:
         if self.healed:
             return seen(instance=THERE) if self.record.paired else CODE
         last = self.done[-1][0] if self.done else None
@@ -335,7 +335,7 @@ def test_an_unpaired_session_is_repaired_again_soon_after_a_repair_that_was_aske
 
 
 def test_a_held_session_that_shows_its_code_is_well():
-    held = replace(CODE, wait_reason="incident")
+    held = changed(CODE, wait_reason="incident")
     verdict = judge_health(held, HEALTH, NOW)
     repair = begin_repair(
         judge_health(connecting(NEVER_PAIRED, ago=99), HEALTH, NOW), Goal.WORKING_QR, WALL
@@ -388,7 +388,7 @@ def test_where_a_pairing_is_only_possible_its_answer_says_so_and_what_to_type():
     hangs = connecting(NEVER_PAIRED, ago=99)
     assert hangs.claim is not None
     claim = replace(hangs.claim.claim, pairing_unknown=True)
-    hangs = replace(hangs, claim=replace(hangs.claim, claim=claim))
+    hangs = changed(hangs, claim=replace(hangs.claim, claim=claim))
     verdict = judge_health(hangs, HEALTH, NOW)
     case = Case(hangs, verdict, REMOTE, POLICY, WALL)
     kept = may_repair_end_it(case, begin_repair(verdict, Goal.HEAL, WALL))
@@ -403,7 +403,7 @@ def test_what_may_be_anothers_pairing_is_ended_by_no_round_and_by_a_persons_word
     hangs = connecting(NEVER_PAIRED, ago=99)
     assert hangs.claim is not None
     claim = replace(hangs.claim.claim, pairing_unknown=True, made_elsewhere=True)
-    hangs = replace(hangs, claim=replace(hangs.claim, claim=claim))
+    hangs = changed(hangs, claim=replace(hangs.claim, claim=claim))
     verdict = judge_health(hangs, HEALTH, NOW)
     case = Case(hangs, verdict, REMOTE, POLICY, WALL)
     for goal in (Goal.HEAL, Goal.WORKING_QR):
@@ -414,6 +414,6 @@ def test_what_may_be_anothers_pairing_is_ended_by_no_round_and_by_a_persons_word
         assert kept.sentence.endswith("`wa-agent ensure-healthy sales --yes`")
     confirmed = begin_repair(verdict, Goal.WORKING_QR, WALL, Consent.PAIRING)
     assert isinstance(may_repair_end_it(case, confirmed), Proof)
-    known = replace(hangs, claim=replace(hangs.claim, claim=replace(claim, pairing_unknown=False)))
+    known = changed(hangs, claim=replace(hangs.claim, claim=replace(claim, pairing_unknown=False)))
     proved = may_repair_end_it(Case(known, verdict, REMOTE, POLICY, WALL), repair)
     assert isinstance(proved, Proof), "its keys have no account"

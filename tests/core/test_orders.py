@@ -13,6 +13,7 @@ from agent.core.reconcile import ActionKind, may_restart, plan_asked
 from agent.core.recovery.repair import Decision, Ground, Proof, RecoveryKind
 from agent.supervise.passes.repair import plan_step
 from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker
+from tests.sessions import changed
 
 LOGGED_OUT = replace(PAIRED, reason="logout")
 ENDED = seen(record=LOGGED_OUT, claim=said(S.AUTH_FAILURE, reason="logout"))
@@ -28,10 +29,10 @@ def asked(observation, *, start=False, restart_for=""):
     ("observation", "actions"),
     [
         pytest.param(ENDED, (K.STOP, K.SET_ASIDE), id="the phone logged it out"),
-        pytest.param(replace(ENDED, record=replace(LOGGED_OUT, paired=False)), None, id="done"),
-        pytest.param(replace(ENDED, claim=said()), None, id="its worker claims to be connected"),
-        pytest.param(replace(ENDED, desired=OFF), None, id="it should not run"),
-        pytest.param(replace(ENDED, unit=unit(job_pending=True)), None, id="a job is under way"),
+        pytest.param(changed(ENDED, record=replace(LOGGED_OUT, paired=False)), None, id="done"),
+        pytest.param(changed(ENDED, claim=said()), None, id="its worker claims to be connected"),
+        pytest.param(changed(ENDED, desired=OFF), None, id="it should not run"),
+        pytest.param(changed(ENDED, unit=unit(job_pending=True)), None, id="a job is under way"),
         pytest.param(
             seen(record=replace(PAIRED, restart_of="r1")), (K.RESTART,), id="a restart is ordered"
         ),

@@ -14,11 +14,11 @@ from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
 from agent.core.recovery.pairing import (
     PAIRING_KEPT,
     WHATSAPP_AWAY,
+    Case,
     may_person_end_it,
     may_repair_end_it,
 )
 from agent.core.recovery.repair import (
-    Case,
     Circumstances,
     Consent,
     Ending,
@@ -42,6 +42,7 @@ from tests.core.test_recovery import (
     policies,
     run,
 )
+from tests.sessions import changed
 
 K = RecoveryKind
 HEALTH = HealthPolicy()
@@ -52,8 +53,8 @@ INCIDENT = Circumstances(well=False)
 ALIKE = Circumstances(odd_one_out=False)
 COPY = Circumstances(good_snapshot=True)
 READS = Circumstances(reads=True)
-MISSING = replace(DAMAGED, files=SessionFiles.ABSENT)
-MARKED = replace(ZOMBIE, record=SessionRecord(paired=True, needs_passkey=True))
+MISSING = changed(DAMAGED, files=SessionFiles.ABSENT)
+MARKED = changed(ZOMBIE, record=SessionRecord(paired=True, needs_passkey=True))
 NEVER = RecoveryPolicy(unpair=Unpair.NEVER)
 
 
@@ -100,7 +101,7 @@ def test_a_working_code_that_was_asked_for_ends_no_pairing_without_a_proof(
         (KEYS, Ground.FAILS_ALONE),
         (DAMAGED, Ground.DAMAGED_FILES),
         (SUSPECT, Ground.LOST_STORE),
-        (replace(ZOMBIE, record=SessionRecord(), files=SessionFiles.UNPAIRED, claim=None), None),
+        (changed(ZOMBIE, record=SessionRecord(), files=SessionFiles.UNPAIRED, claim=None), None),
     ],
 )
 def test_with_its_proof_a_working_code_that_was_asked_for_is_shown(observation, ground):
@@ -112,8 +113,8 @@ def test_with_its_proof_a_working_code_that_was_asked_for_is_shown(observation, 
 def test_no_live_pairing_ends_unconfirmed_while_no_other_session_shows_that_whatsapp_answers(
     observation, around, policy, goal
 ):
-    paired = replace(observation, record=replace(observation.record, paired=True, reason=""))
-    paired = replace(paired, claim=None, wait_reason="")
+    paired = changed(observation, record=replace(observation.record, paired=True, reason=""))
+    paired = changed(paired, claim=None, wait_reason="")
     verdict = judge_health(paired, HEALTH, NOW)
     repair = replace(begin_repair(verdict, goal, WALL), backup="kept")
     case = Case(paired, verdict, around, policy, WALL)
@@ -133,7 +134,7 @@ def test_the_agent_gives_damaged_files_up_at_once_where_no_copy_of_them_is_left(
     assert repair.round == 1
 
 
-@pytest.mark.parametrize("observation", [MISSING, replace(SUSPECT, files=SessionFiles.ABSENT)])
+@pytest.mark.parametrize("observation", [MISSING, changed(SUSPECT, files=SessionFiles.ABSENT)])
 def test_files_that_are_not_there_may_come_back_and_no_round_gives_them_up(observation):
     for around in (CALM, COPY):
         done, repair = run(observation, circumstances=around)
@@ -186,7 +187,7 @@ def test_what_a_person_confirmed_holds_for_one_round():
     repair = join_repair(repair, Goal.WORKING_QR, Consent.PAIRING)
     assert join_repair(repair, Goal.CLEANUP).consent is Consent.PAIRING
     wall, rounds = WALL, []
-    hangs = replace(ZOMBIE, record=SessionRecord(), files=SessionFiles.UNPAIRED, claim=None)
+    hangs = changed(ZOMBIE, record=SessionRecord(), files=SessionFiles.UNPAIRED, claim=None)
     while not repair.over:
         case = Case(hangs, judge_health(hangs, HEALTH, NOW), CALM, POLICY, wall)
         repair, action = step_repair(case, repair)
@@ -205,8 +206,8 @@ def test_a_pairing_made_since_a_repair_ended_the_last_one_is_another_one():
 
 @given(observations)
 def test_an_order_that_ends_a_pairing_needs_a_persons_word(observation):
-    paired = replace(observation, record=replace(observation.record, paired=True, reason=""))
-    paired = replace(paired, claim=None)
+    paired = changed(observation, record=replace(observation.record, paired=True, reason=""))
+    paired = changed(paired, claim=None)
     assert isinstance(may_person_end_it(paired, Consent.NONE), Kept)
     marked = paired.record.needs_passkey
     assert isinstance(may_person_end_it(paired, Consent.PAIRING), Kept if marked else Proof)

@@ -12,7 +12,8 @@ from agent.core.model import ConnectionStatus, Desired, Health, SessionFiles, Se
 from agent.core.observed import is_guarded
 from agent.core.reconcile import ActionKind, plan_actions, plan_asked
 from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
-from agent.core.recovery.repair import Case, Consent, Ending, Goal, RecoveryKind
+from agent.core.recovery.pairing import Case
+from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
 from agent.supervise.passes.record import find_drop
 from agent.supervise.passes.repair import plan_step
@@ -28,6 +29,7 @@ from tests.core.test_recovery import (
     policies,
     run,
 )
+from tests.sessions import changed
 
 S = ConnectionStatus
 HEALTH = HealthPolicy()
@@ -39,7 +41,7 @@ _sick = st.sampled_from([ZOMBIE, DAMAGED, KEYS, LOST, SUSPECT, OLD_PROOF])
 
 def guarded(observation):
     record = replace(observation.record, paired=True, needs_passkey=True)
-    return replace(observation, record=record, desired=Desired(True))
+    return changed(observation, record=record, desired=Desired(True))
 
 
 @given(

@@ -1,7 +1,5 @@
 """What an address that is away does to a session's record, its verdict and its plan."""
 
-from dataclasses import replace
-
 import pytest
 
 from agent.core.breaker import BreakerState, breaker_of
@@ -18,6 +16,7 @@ from agent.core.reconnect import (
     spare_unreached,
 )
 from tests.core.made import NOW, WALL, said, seen
+from tests.sessions import changed
 
 RULES = ReconnectPolicy()
 
@@ -102,7 +101,7 @@ def test_an_engine_that_connects_by_itself_is_asked_when_its_address_is_back():
     waits = seen(claim=said(Status.RECONNECTING, ago=100.0, reason="connection_lost"))
 
     def plan(back_at):
-        observation = replace(waits, back_at=back_at)
+        observation = changed(waits, back_at=back_at)
         verdict = judge_health(observation, HEALTH, NOW)
         planned = plan_actions(observation, verdict, HEALTH, NOW)
         return [] if planned is None else list(planned.actions)

@@ -21,6 +21,7 @@ from agent.core.reconcile import ActionKind, next_deadline, plan_actions
 from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending, Goal, Repair, Stage, Trouble
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
+from tests.sessions import changed
 
 POLICY = HealthPolicy()
 S = ConnectionStatus
@@ -132,7 +133,7 @@ def test_an_outdated_client_is_probed_for_as_long_as_it_takes():
 )
 def test_a_session_that_waits_for_its_network_or_server_does_nothing(hold):
     for observation in (without_worker(), seen(claim=LOST), seen(probe=ZOMBIE)):
-        assert plan(replace(observation, wait_reason=hold)) == []
+        assert plan(changed(observation, wait_reason=hold)) == []
 
 
 def repairing(trouble, stage):
@@ -187,10 +188,10 @@ def test_a_disabled_instance_is_only_ever_stopped(observation):
 @given(observations, st.sampled_from(["logout", "banned"]), st.booleans())
 def test_nothing_reconnects_after_a_final_reason(observation, code, claimed):
     if claimed:
-        observation = replace(observation, claim=said(S.DISCONNECTED, reason=code))
+        observation = changed(observation, claim=said(S.DISCONNECTED, reason=code))
     else:
         record = replace(observation.record, reason=code)
-        observation = replace(observation, record=record, claim=None)
+        observation = changed(observation, record=record, claim=None)
     assert set(plan(observation)) <= {STOP}
 
 

@@ -31,8 +31,8 @@ from agent.core.recovery.ladder import (
     resume_repair,
     wants_repair,
 )
+from agent.core.recovery.pairing import Case
 from agent.core.recovery.repair import (
-    Case,
     Circumstances,
     Consent,
     Ending,
@@ -48,6 +48,7 @@ from agent.core.recovery.repair import (
 )
 from agent.core.recovery.steps import MOST_ACTS, after_action, step_repair
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
+from tests.sessions import changed
 
 K = RecoveryKind
 S = ConnectionStatus
@@ -109,7 +110,7 @@ def run(
             wall = action.not_before_wall
             plan = plan_actions(observation, case.verdict, HEALTH, NOW, repair=repair)
             if plan is not None and plan.actions == (ActionKind.STOP,):
-                observation = without_worker(files=observation.files)
+                observation = without_worker(files=observation.folder.files)
             continue
         done.append(action.kind)
         wall += 1
@@ -503,7 +504,7 @@ def test_a_cleanup_that_shows_a_qr_has_cleaned():
     ("observation", "ending"),
     [
         pytest.param(seen(), Ending.NO_STEP, id="well again"),
-        pytest.param(replace(ZOMBIE, desired=OFF), Ending.NOT_WANTED, id="disabled meanwhile"),
+        pytest.param(changed(ZOMBIE, desired=OFF), Ending.NOT_WANTED, id="disabled meanwhile"),
         pytest.param(
             seen(claim=said(S.DISCONNECTED, reason="banned")), Ending.NEEDS_PERSON, id="banned"
         ),
@@ -741,7 +742,7 @@ def test_the_ladder_ends_after_any_events_and_destroys_nothing_unsaved(
     wall, acts, backed_up = WALL, 0, False
     for number in range(600):
         observation, around, ok, later = world[number % len(world)]
-        observation = replace(observation, desired=Desired(True))
+        observation = changed(observation, desired=Desired(True))
         case = case_of(observation, around, policy, wall)
         assert step_repair(case, repair) == step_repair(case, repair)
         before = repair
@@ -817,7 +818,7 @@ def test_the_agent_ends_a_live_pairing_after_calm_rounds_only(sick, goal, life, 
 
 @given(observations, st.sampled_from(["logout", "banned"]), circumstances)
 def test_no_repair_of_its_own_touches_what_whatsapp_ended(observation, code, around):
-    ended = replace(
+    ended = changed(
         observation,
         desired=Desired(True),
         claim=said(S.DISCONNECTED, reason=code),
@@ -850,8 +851,8 @@ def test_f51_a_clock_that_jumps_never_makes_a_repair_wait_longer_than_its_policy
 
 @given(observations, st.sampled_from(Goal), circumstances)
 def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal, around):
-    paired = replace(observation, record=replace(observation.record, paired=True, reason=""))
-    paired = replace(
+    paired = changed(observation, record=replace(observation.record, paired=True, reason=""))
+    paired = changed(
         paired, claim=None, desired=Desired(True), unit=replace(paired.unit, state=UnitState.ACTIVE)
     )
     repair = begin_repair(judge_health(paired, HEALTH, NOW), goal, WALL)
@@ -859,7 +860,7 @@ def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal
     _, action = step_repair(case_of(paired, around, POLICY, WALL), repair)
     if action.kind in UNPAIRING:
         # Nor is a pairing live whose files cannot be read and have no copy.
-        dead = paired.files is SessionFiles.DAMAGED and not around.good_snapshot
+        dead = paired.folder.files is SessionFiles.DAMAGED and not around.good_snapshot
         assert goal in (Goal.WORKING_QR, Goal.CLEANUP) or dead
 
 
@@ -883,10 +884,10 @@ def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
     well = seen(instance=REMOTE)
     verdict = judge_health(well, HEALTH, NOW)
     repair = begin_repair(verdict, goal, WALL, Consent.PAIRING)
-    blinks = replace(well, signals=(Signal("unmeasured", Health.DEGRADED, "it may only blink"),))
+    blinks = changed(well, signals=(Signal("unmeasured", Health.DEGRADED, "it may only blink"),))
     repair, action = step_repair(case_of(blinks, Circumstances(), POLICY, WALL + 1), repair)
     assert (action.kind, repair.over) == (K.WAIT, False), "nothing tells that it is well"
-    away = replace(well, wait_reason="backend_down")
+    away = changed(well, wait_reason="backend_down")
     for _ in range(2):
         repair, action = step_repair(case_of(away, Circumstances(well=False), POLICY, WALL), repair)
         assert (action.kind, repair.goal, repair.consent) == (K.WAIT, Goal.HEAL, Consent.NONE)

@@ -48,7 +48,7 @@ async def test_a_stop_saves_and_closes_in_order_and_a_start_restores_without_a_q
     assert (await agent.show("a"))["reconnects_by_reason"] == {}, "no connection was lost"
 
 
-async def test_f11_a_second_signal_skips_the_waiting_not_the_saving(agent, eventually):
+async def test_f11_a_second_signal_ends_no_saving(agent, eventually):
     await connected(agent, eventually, "a")
     await agent.fault("a", "slow", 20)
     agent.process.send_signal(signal.SIGINT)

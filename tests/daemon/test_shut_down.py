@@ -1,6 +1,5 @@
 """What the agent's end closes: workers of this machine, and no session of a server."""
 
-import asyncio
 from typing import Any
 
 from agent.config.sections import StopSection
@@ -28,7 +27,5 @@ async def test_sessions_of_a_backend_go_on() -> None:
     async def save() -> None: ...
 
     besides = {InstanceId("remote")}
-    unclean = await close_sessions(
-        [own], host, StopSection(), save, hurry=asyncio.Event(), besides=besides
-    )
+    unclean = await close_sessions([own], host, StopSection(), save, besides=besides)
     assert (unclean, sorted(host.stopped)) == ([], ["own", "packed"])

@@ -13,30 +13,6 @@ async def connected(agent, eventually, *ids):
         await eventually(lambda id=id: agent.status(id), "CONNECTED")
 
 
-async def test_a_state_folder_that_is_away_is_no_first_start(agent, eventually):
-    await connected(agent, eventually, "a", "b")
-    pids = [await agent.pid(id) for id in ("a", "b")]
-    await agent.kill()
-    away = agent.state.with_name("away")
-    agent.state.rename(away)
-
-    await agent.start(ready=False)
-    assert await agent.process.wait() == 75
-    said = agent.log.read_text()
-    assert f"cannot start on {agent.state}: it is empty, but the workers of a, b run" in said
-    assert all(alive(pid) for pid in pids), "left as they are"
-    assert not (agent.state / "agent.db").exists()
-    assert not (agent.state / "sessions").exists()
-
-    for part in sorted(agent.state.rglob("*"), reverse=True):  # the lock, and the host's folder
-        part.rmdir() if part.is_dir() else part.unlink()
-    agent.state.rmdir()
-    away.rename(agent.state)
-    await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert [await agent.pid(id) for id in ("a", "b")] == pids, "adopted"
-
-
 async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
     make_agent, tmp_path, eventually
 ):

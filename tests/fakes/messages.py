@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import Instance, InstanceId
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.errors import LinkError, NotFound
 from agent.messages.reader import Reader
 from agent.messages.record import erased, gap
@@ -102,7 +102,7 @@ class FakeMessages:
 
     def __init__(self) -> None:
         self.workers: dict[InstanceId, FakeWorker] = {}
-        self.sessions: dict[InstanceId, InstanceView] = {}
+        self.sessions: dict[InstanceId, Session] = {}
         self.reader = Reader(self)
         self._away: set[InstanceId] = set()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.figures import NO_COUNTS, RepairStatistics, open_trends
+from agent.core.figures import RepairStatistics, open_trends
 from agent.core.incidents import Incident
 from agent.core.model import (
     UNIT_ABSENT,
@@ -27,7 +27,8 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.recovery.repair import Goal
-from agent.core.view import AgentStatus, InstanceView
+from agent.core.session import Run, Session
+from agent.core.view import AgentStatus
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
 from agent.engines.catalog import remote_engines
@@ -36,6 +37,7 @@ from agent.store.rows import KeyRow
 from agent.supervise.requests.calls import COMMAND_TIMEOUT
 from tests.fakes.backends import FakeBackends
 from tests.fakes.vault import FakeKeeping, FakeMoving
+from tests.sessions import BOOT, changed
 
 S = ConnectionStatus
 
@@ -47,33 +49,23 @@ class FakeRetired:
     at_wall: float
 
 
-def make_view(id: str, *, status: ConnectionStatus = S.CONNECTED, **more: Any) -> InstanceView:
-    now = time.time()
-    connected = status is S.CONNECTED
-    made: dict[str, Any] = {
-        "instance": Instance(InstanceId(id), "sandbox", True, {}, now - 100),
-        "desired": Desired(True),
-        "record": SessionRecord(status, now - 60, paired=connected),
-        "unit": UnitStatus(UnitState.ACTIVE, "run1", 1234),
-        "status": status,
-        "status_since_wall": now - 60,
-        "reason": "",
-        "sentence": "connected and answering" if connected else "waits for a scan",
-        "verdict": HealthVerdict(
-            Health.HEALTHY if connected else Health.DISCONNECTED, status, "", "as expected"
-        ),
-        "linked": True,
-        "claim": ClaimFact(Claim(status, proof_age=1.0), 10.0, 5.0),
-        "proof_age": 1.0,
-        "connected_since_wall": now - 60 if connected else None,
-        "started_wall": now - 90,
-        "memory_bytes": 10_000_000,
-        "cpu_seconds": 1.5,
-        "processes": 1,
-        "seen_wall": now,
-    }
-    counts = {**NO_COUNTS, **{name: more.pop(name) for name in NO_COUNTS if name in more}}
-    return InstanceView(**{**made, "counts": counts, **more})
+def make_view(id: str, *, status: ConnectionStatus = S.CONNECTED, **more: Any) -> Session:
+    now, connected = time.time(), status is S.CONNECTED
+    health = Health.HEALTHY if connected else Health.DISCONNECTED
+    sentence = "connected and answering" if connected else "waits for a scan"
+    view = Session(
+        Instance(InstanceId(id), "sandbox", True, {}, now - 100),
+        SessionRecord(status, now - 60, paired=connected),
+        UnitStatus(UnitState.ACTIVE, "run1", 1234, since=10.0),
+        Run(5.0, claim=ClaimFact(Claim(status, proof_age=1.0), 100.0, 5.0)),
+        verdict=HealthVerdict(health, status, "", sentence),
+        boot=BOOT,
+        at=100.0,
+        at_wall=now,
+        connected_since_wall=now - 60 if connected else None,
+    )
+    measured = {"memory_bytes": 10_000_000, "cpu_seconds": 1.5, "processes": 1}
+    return changed(view, **{**measured, **more})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +147,7 @@ class FakeSupervisor:
         self.repairs = FakeRepairs(self)
         self.trends = open_trends()
         self.backends = FakeBackends(self)
-        self.known: dict[InstanceId, InstanceView] = {}
+        self.known: dict[InstanceId, Session] = {}
         self.journal: list[JournalEntry] = []
         self.retired: list[FakeRetired] = []
         self.sent: list[tuple[InstanceId, dict[str, Any]]] = []
@@ -176,10 +168,10 @@ class FakeSupervisor:
             "0.1.0", "process", time.time(), ready=True, last_pass_age=0.5, passes_total=3
         )
 
-    def views(self) -> Mapping[InstanceId, InstanceView]:
+    def views(self) -> Mapping[InstanceId, Session]:
         return self.known
 
-    def view(self, id: InstanceId) -> InstanceView:
+    def view(self, id: InstanceId) -> Session:
         if id not in self.known:
             raise NotFound(f"cannot find the instance {id}: there is none of that name")
         return self.known[id]
@@ -195,7 +187,7 @@ class FakeSupervisor:
         self.bus.publish(entry)
         return entry
 
-    async def create(self, instance: Instance) -> InstanceView:
+    async def create(self, instance: Instance) -> Session:
         if instance.id in self.known:
             raise Refused(f"cannot create {instance.id}: it exists", code="exists", field="id")
         if instance.engine in remote_engines():
@@ -208,54 +200,54 @@ class FakeSupervisor:
         self.note(instance.id, "created", "created by an operator")
         return self.known[instance.id]
 
-    async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
+    async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> Session:
         view = self.view(id)
-        return self._put(replace(view, instance=replace(view.instance, settings=settings)))
+        return self._put(changed(view, instance=replace(view.instance, settings=settings)))
 
-    async def enable(self, id: InstanceId) -> InstanceView:
+    async def enable(self, id: InstanceId) -> Session:
         return self._want(id, True, Override.NONE)
 
-    async def disable(self, id: InstanceId) -> InstanceView:
+    async def disable(self, id: InstanceId) -> Session:
         return self._want(id, False, Override.NONE)
 
-    async def start(self, id: InstanceId) -> InstanceView:
+    async def start(self, id: InstanceId) -> Session:
         return self._want(id, None, Override.STARTED)
 
-    async def stop(self, id: InstanceId) -> InstanceView:
+    async def stop(self, id: InstanceId) -> Session:
         return self._want(id, None, Override.STOPPED)
 
-    async def restart(self, id: InstanceId) -> InstanceView:
+    async def restart(self, id: InstanceId) -> Session:
         return self._want(id, None, Override.NONE)
 
     def must_confirm_passkey(self, id: InstanceId, doing: str, told: str) -> None:
         if self.view(id).record.needs_passkey and told != id:
             raise Refused(f"cannot {doing} {id}", field="confirm_passkey", code="confirm_passkey")
 
-    async def mark_passkey(self, id: InstanceId, needed: bool) -> InstanceView:
+    async def mark_passkey(self, id: InstanceId, needed: bool) -> Session:
         view = self.view(id)
-        return self._put(replace(view, record=replace(view.record, needs_passkey=needed)))
+        return self._put(changed(view, record=replace(view.record, needs_passkey=needed)))
 
     async def logout(
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
-    ) -> InstanceView:
+    ) -> Session:
         self.must_confirm_passkey(id, "log out", passkey)
-        view = self._put(replace(self.view(id), status=S.QR_REQUIRED, connected_since_wall=None))
+        view = self._put(changed(self.view(id), status=S.QR_REQUIRED, connected_since_wall=None))
         self.note(id, "logout", "logged out by an operator")
         return view
 
-    def _want(self, id: InstanceId, enabled: bool | None, override: Override) -> InstanceView:
+    def _want(self, id: InstanceId, enabled: bool | None, override: Override) -> Session:
         if self.breaks_with is not None:
             raise self.breaks_with
         view = self.view(id)
         if enabled is not None:
-            view = replace(view, instance=replace(view.instance, enabled=enabled))
+            view = changed(view, instance=replace(view.instance, enabled=enabled))
         desired = Desired(view.instance.enabled, override)
         keeps = desired.should_run or self.takes_long_to_stop
         unit = view.unit if keeps else UNIT_ABSENT
         self.note(id, "operator", f"now wanted: {desired}")
-        return self._put(replace(view, desired=desired, unit=unit))
+        return self._put(changed(view, desired=desired, unit=unit))
 
-    def _put(self, view: InstanceView) -> InstanceView:
+    def _put(self, view: Session) -> Session:
         self.known[view.instance.id] = view
         return view
 
@@ -280,7 +272,7 @@ class FakeSupervisor:
     async def trash(self) -> list[FakeRetired]:
         return self.retired
 
-    async def restore_trash(self, name: str) -> InstanceView:
+    async def restore_trash(self, name: str) -> Session:
         for row in self.retired:
             if row.name == name:
                 self.retired.remove(row)

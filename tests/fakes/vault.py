@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.errors import InvalidRequest, NotFound, Refused
 from agent.supervise.copies.snapshots import Progress
 from agent.vault.archives.pack import Packed
@@ -89,7 +89,7 @@ class FakeMoving:
         id: InstanceId | None = None,
         replace: bool = False,
         enable: bool = False,
-    ) -> tuple[InstanceView, str, str]:
+    ) -> tuple[Session, str, str]:
         from tests.fakes.supervisor import make_view
 
         content = b"".join([piece async for piece in pieces])

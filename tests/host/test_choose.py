@@ -2,20 +2,15 @@
 
 import pytest
 
-from agent.config.sections import WorkerSection
+from agent.config.config import Config
+from agent.config.sections import AgentSection
 from agent.errors import HostError
 from agent.host import choose, units
 
 
-async def opened(kind, tmp_path, root=None, cache=None):
-    host = await choose.open_host(
-        kind,
-        lambda _: None,
-        run_dir=tmp_path / "run",
-        session_root=root or tmp_path,
-        worker=WorkerSection(),
-        cache_root=cache,
-    )
+async def opened(kind, tmp_path, root=None):
+    agent = AgentSection(tmp_path, str(root or tmp_path / "sessions"))
+    host = await choose.open_host(kind, Config(agent), lambda _: None)
     await host.close(leave_workers=True)
     return host.name
 

@@ -4,18 +4,19 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.core.model import ConnectionStatus, InstanceId, JournalEntry
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound, TryLater, WaError
 from agent.messages.reader import Reader
 from agent.messages.sending import Limits, Sending, Taken
 from agent.store.database import Store
 from tests.fakes.supervisor import make_view
+from tests.sessions import changed
 
 ID = InstanceId("sales")
 UNKNOWN = TryLater("cannot tell whether it was sent", code="unknown_outcome")
@@ -26,7 +27,7 @@ AWAY = ConnectionStatus.DISCONNECTED
 class Phone:
     """Sessions whose phones outlive the agent."""
 
-    shown: dict[InstanceId, InstanceView] = field(default_factory=lambda: {ID: make_view(ID)})
+    shown: dict[InstanceId, Session] = field(default_factory=lambda: {ID: make_view(ID)})
     tried: list[str] = field(default_factory=list)
     heard: dict[str, tuple[str, str]] = field(default_factory=dict)
     """What the contacts see, by WhatsApp's id: to whom, and the text."""
@@ -38,13 +39,13 @@ class Phone:
     got: list[Mapping[str, Any]] = field(default_factory=list)
     files: list[bytes] = field(default_factory=list)
 
-    def view(self, id: InstanceId) -> InstanceView:
+    def view(self, id: InstanceId) -> Session:
         if id not in self.shown:
             raise NotFound(f"no {id}")
         return self.shown[id]
 
     def show(self, **more: Any) -> None:
-        self.shown[ID] = replace(self.shown[ID], **more)
+        self.shown[ID] = changed(self.shown[ID], **more)
 
     async def find(
         self, _id: InstanceId, _chat: str, ids: Sequence[str]
@@ -136,8 +137,7 @@ class Agent:
     async def kill(self) -> None:
         """What its tasks would write at their end is written by none."""
         sending = self.sending
-        outbox = sending._outbox
-        if outbox is not None:
+        if (outbox := sending._outbox) is not None:
             await outbox.close()
         for sender in sending.senders.values():
             for task in sender._tries:

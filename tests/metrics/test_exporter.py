@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from agent.core.figures import COUNTS, RepairStatistics, StatusTime
+from agent.core.figures import COUNTS, StatusTime
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table
-from agent.core.view import AgentStatus, BackendView
+from agent.core.view import AgentStatus, BackendView, CheckTime
 from agent.metrics.exporter import Exporter
 from agent.metrics.family import Family, render
 from tests.fakes.supervisor import FakeSupervisor, make_view
@@ -104,7 +104,7 @@ def test_names_and_types_stay_and_prometheus_own_checker_has_nothing_to_say(hous
             "memory_bytes": 1,
             "cpu_seconds": 1.0,
             "processes": 1,
-            "figures": {"open_fds": 9},
+            "open_fds": 9,
         }
         house.put(id, **measured, connected_since_wall=NOW, last_snapshot_wall=NOW)
     house.status = replace(
@@ -112,6 +112,7 @@ def test_names_and_types_stay_and_prometheus_own_checker_has_nothing_to_say(hous
         last_pass_age=1.0,
         dbus_connected=True,
         incidents={"web": 2},
+        checks={"health": CheckTime(1, 0.1)},
         db_errors={"full": 1},
     )
     with house.exporter.http.observe("GET") as seen:
@@ -142,7 +143,7 @@ def test_all_lines_of_a_connected_session(house: House) -> None:
         messages={"in": 5, "out": 3, "ack": 2},
         probes=4,
         probe_seconds=0.5,
-        seen_wall=NOW - 1,
+        at_wall=NOW - 1,
         proof_age=2.0,
     )
     found = house.samples()
@@ -197,11 +198,3 @@ def test_f73_no_label_value_breaks_out_of_its_line(value: str) -> None:
     if value.isprintable():
         (family,) = parse(text.decode())
         assert family.samples[0].labels == {"a": value}
-
-
-def test_counts_of_a_killed_agent_stay_out_of_the_counters(house: House) -> None:
-    before = RepairStatistics(checked=90, check_seconds=9.0)
-    now = replace(before, checked=100, check_seconds=10.0)
-    house.status = replace(house.status, repairs=now, repairs_before=before)
-    found = house.samples()
-    assert of(found, "wa_agent_check_duration_seconds_count", check="health") == 10

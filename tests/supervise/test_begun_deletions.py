@@ -14,7 +14,7 @@ from agent.supervise.requests import deletion
 from agent.supervise.requests.deletion import Deletion
 from agent.supervise.story import DELETING
 from agent.vault.trash import list_trash
-from tests.supervise.test_show import SOURCES
+from tests.supervise.test_published import GATE
 
 SHOP = InstanceId("shop")
 
@@ -38,7 +38,7 @@ async def test_it_is_tried_again_until_the_worker_is_stopped(
 ) -> None:
     monkeypatch.setattr(deletion, "FINISH_AGAIN", 0.01)
     store, sessions = await Store.open(tmp_path / "agent.db"), tmp_path / "sessions"
-    registry, host = Registry(store, SOURCES, sessions), Host()
+    registry, host = Registry(store, GATE, sessions), Host()
     try:
         await registry.create(Instance(SHOP, "sandbox", True), "made")
         await store.put_facts({DELETING + SHOP: ""})
@@ -60,7 +60,7 @@ async def test_it_is_tried_again_until_the_worker_is_stopped(
 
 async def test_what_the_database_refuses_is_not_there_after_the_next_start(tmp_path: Path) -> None:
     store = SimpleNamespace(add=AsyncMock(side_effect=StoreError("the disk is full")))
-    registry = Registry(store, SOURCES, tmp_path)  # type: ignore[arg-type]
+    registry = Registry(store, GATE, tmp_path)  # type: ignore[arg-type]
     with pytest.raises(StoreError):
         await registry.create(Instance(SHOP, "sandbox", True), "made")
     assert registry.facts == {} and not (tmp_path / SHOP).exists()

@@ -19,8 +19,9 @@ from agent.core.model import (
 )
 from agent.core.recovery.ladder import begin_repair
 from agent.core.recovery.repair import Ending, Goal
+from agent.core.session import NOT_LOOKED_YET, Wait
 from agent.errors import TryLater
-from agent.supervise.facts import Facts, Wait
+from agent.supervise.facts import Facts
 from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs
 from tests.conftest import Eventually
 
@@ -53,14 +54,13 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
 
     async def check_now(ids: list[InstanceId]) -> dict[InstanceId, HealthVerdict]:
         await checked.wait()
-        facts.verdict = facts.verdict or STUCK
+        facts.verdict = STUCK if facts.verdict is NOT_LOOKED_YET else facts.verdict
         return dict.fromkeys(ids, facts.verdict)
 
     async def save(*_: object) -> None: ...
 
     parts: dict[str, Any] = {
         "registry": SimpleNamespace(get=lambda _: facts, save=save, order=nullcontext),
-        "host": SimpleNamespace(boot_id=lambda: "boot"),
         "ladder": SimpleNamespace(request=request),
         "incidents": SimpleNamespace(),
         "checking": SimpleNamespace(check_now=check_now),
@@ -81,7 +81,7 @@ async def test_a_repair_whose_server_answers_no_check_is_answered_in_time_and_be
     repairs: Repairs, facts: Facts, checked: asyncio.Event, eventually: Eventually
 ) -> None:
     checked.clear()
-    facts.verdict, facts.sentence = None, "not checked yet"
+    facts.verdict, facts.sentence = NOT_LOOKED_YET, "not checked yet"
     async with asyncio.timeout(60):
         found = await ask(repairs, "ensure-healthy", wait=0)
     assert found == RepairResult(False, False, False, GOES_ON, "not checked yet")
@@ -105,7 +105,7 @@ async def test_a_clean_up_that_could_not_be_done_is_refused_with_its_cause(
     repairs: Repairs, facts: Facts, eventually: Eventually
 ) -> None:
     asked = asyncio.create_task(ask(repairs, "cleanup"))
-    await eventually(lambda: facts.repair.waiters is not None)
+    await eventually(lambda: facts.repair_waiters is not None)
     assert facts.repair.last is not None
     facts.repair.last = replace(facts.repair.last, ending=Ending.GAVE_UP, acts=3)
     facts.action.refusal = "cannot delete sales: it answers 500"
@@ -124,7 +124,7 @@ async def test_a_repair_that_takes_longer_than_its_limit_is_answered_and_goes_on
     unpaired: bool,
 ) -> None:
     asked = asyncio.create_task(ask(repairs, "ensure-healthy"))
-    await eventually(lambda: facts.repair.waiters is not None)
+    await eventually(lambda: facts.repair_waiters is not None)
     assert facts.repair.last is not None
     facts.repair.last = replace(facts.repair.last, unpaired=unpaired, acts=3)
     async with asyncio.timeout(30):

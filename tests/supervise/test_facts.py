@@ -11,7 +11,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.supervise.facts import WINDOW, Facts
+from agent.supervise.facts import Facts
 
 
 @pytest.fixture
@@ -31,13 +31,3 @@ def test_a_phase_that_began_under_an_agent_before_us_began_then(facts):
     assert facts.run.claim.phase_since == 830.0, "once known, it is not moved by a word's delay"
     facts.heard(loading("sync", still=0.5), 1010.0)
     assert facts.run.claim.phase_since == 1009.5
-
-
-def test_the_mean_response_time_is_of_the_last_minutes_alone(facts):
-    counters = facts.counters
-    assert counters.mean_answer(1000.0) is None, "nothing was measured: that is not 0"
-    counters.answers.extend((1000.0 + at, 9.0) for at in range(0, 3600, 30))
-    assert counters.mean_answer(4570.0) == 9.0
-    counters.answers.extend((4600.0 + at, 0.5) for at in range(0, 300, 30))
-    assert counters.mean_answer(4870.0) == 0.5, "a slow hour is over"
-    assert counters.mean_answer(4870.0 + WINDOW + 1) is None

@@ -5,16 +5,21 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from agent.core.figures import RepairStatistics, StepTally, note_check, note_step, open_trends
+from agent.core.figures import (
+    RepairStatistics,
+    StepTally,
+    note_check,
+    note_due,
+    note_step,
+    open_trends,
+)
 from agent.core.findings.silence import Inbound, note_hour
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.recovery.repair import RecoveryKind
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.periodic.upkeep import Learned, read_inbound, read_statistics, read_trends
+from agent.supervise.periodic.upkeep import LEARNED, Learned
 
 
 @pytest.fixture
@@ -50,35 +55,28 @@ async def test_statistics_and_usual_rates_are_handed_over(store):
     assert registry.facts["b"].inbound == Inbound()
 
 
-async def test_statistics_of_deleted_sessions_are_removed(store):
+async def test_charts_are_handed_over(store):
     ladder, registry = house("a")
-    registry.facts["a"].inbound = Inbound(last_wall=5.0)
-    await Learned(store, ladder, registry, open_trends()).keep()
-    ladder, registry = house()
-    handover = Learned(store, ladder, registry, open_trends())
-    await handover.take_over()
-    await handover.keep()
-    assert await store.get_facts("inbound:") == {}
+    trends = open_trends()
+    note_due(trends, lambda: [(InstanceId("a"), 2048, 3)], time.time())
+    await Learned(store, ladder, registry, trends).keep()
+    later = open_trends()
+    await Learned(store, ladder, registry, later).take_over()
+    for word, its in trends.items():
+        assert later[word].of("a").packed() == its.of("a").packed() == [[2], [0], 3]
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "",
-        '{"steps": {"x": 1}}',
+        '{"statistics": {"steps": {"x": 1}}, "inbound": {}, "trends": {}}',
+        '{"statistics": {}, "inbound": {}, "trends": {"day": [1, 1440, {"a": [[-1], [1], 2]}]}}',
     ],
 )
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
-    await store.put_facts({"repair_statistics": text})
+    await store.put_facts({LEARNED: text})
     ladder, registry = house()
     await Learned(store, ladder, registry, open_trends()).take_over()
     assert replace(ladder.statistics, since_wall=0.0) == RepairStatistics()
     assert ladder.statistics.since_wall == pytest.approx(time.time(), abs=60)
-
-
-@given(st.text())
-def test_no_text_makes_reading_fail(text):
-    read_statistics(text)
-    read_inbound(text)
-    read_trends(text)
-    assert read_inbound('{"rates": [1, 2]}') is None

@@ -6,11 +6,6 @@ from agent.core.model import InstanceId
 from agent.supervise.passes.observe import next_look
 
 
-def test_a_look_in_time_is_followed_by_one_an_interval_later() -> None:
-    assert next_look(InstanceId("a"), 0.0, 1000.0, 30.0) == 1030.0
-    assert next_look(InstanceId("a"), 999.8, 1000.0, 30.0) == 1030.0
-
-
 def test_after_a_hold_up_no_second_gets_more_than_its_share() -> None:
     """A thousand sessions, all asked at the same moment once the machine came back."""
     found = sorted(

@@ -2,9 +2,11 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from agent.config.config import Config
 from agent.core.model import (
     Instance,
     InstanceId,
@@ -14,10 +16,15 @@ from agent.core.model import (
 from agent.errors import StoreError
 from agent.store.database import Store
 from agent.supervise.registry import Registry
+from agent.supervise.settings import Settings
 from agent.vault.identity import create
-from tests.supervise.test_show import SOURCES
 
 A = InstanceId("a")
+GATE = SimpleNamespace(
+    settings=Settings(Config()),
+    queues=SimpleNamespace(before=lambda _: None),
+    incidents=SimpleNamespace(has=lambda _: False),
+)
 
 
 class SlowStore:
@@ -52,7 +59,7 @@ async def slow(tmp_path):
     create(tmp_path / "sessions", instance)
     await store.add(instance, SessionRecord(), JournalEntry("created", "made"))
     disk = SlowStore(store)
-    registry = Registry(disk, SOURCES, tmp_path / "sessions")
+    registry = Registry(disk, GATE, tmp_path / "sessions")
     registry.add(instance, SessionRecord())
     yield registry, disk, store
     await store.close()

@@ -8,7 +8,7 @@ from typing import Any
 from agent.config.config import Config, sections
 from agent.core.setting import settings_of
 from agent.deliver.bus import EventBus
-from agent.supervise.assemble import Ground, Supervision, Supervisor
+from agent.supervise.assemble import Supervisor
 from agent.supervise.loop import Wakes
 
 
@@ -38,13 +38,7 @@ def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
         watched[name] = Watched(name, section, read)
         changed = {key.name for key, mark in settings_of(section) if not mark.restart}
         fixed |= {f"{name}.{key.name}" for key in fields(section) if key.name not in changed}
-    ground = Ground(
-        SimpleNamespace(path=Path("agent.db"), history=None),
-        QuietHost(),
-        EventBus(10),
-        Wakes(),
-        None,
-    )
+    store = SimpleNamespace(path=Path("agent.db"), history=None)
     config = replace(config, **watched)
-    Supervisor(Supervision(config, ground))
+    Supervisor(config, store, QuietHost(), EventBus(10), Wakes(), open_packs=None)
     assert read - fixed == set(), "mark it restart=True, or ask the settings when it is needed"

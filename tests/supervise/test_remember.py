@@ -10,10 +10,8 @@ from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Claim,
     ConnectionStatus,
-    Desired,
     Instance,
     InstanceId,
-    Observation,
     Override,
     ProbeFact,
     SessionRecord,
@@ -22,7 +20,7 @@ from agent.core.model import (
 )
 from agent.core.reconnect import ReconnectPolicy
 from agent.supervise.facts import Facts
-from agent.supervise.passes.record import Recorder, note_restarts
+from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.run import note_circuit
 from agent.supervise.story import is_trouble
 
@@ -66,12 +64,6 @@ def test_a_stop_by_hand_is_respected(known, unit, expected):
     assert it.record.override is expected
 
 
-def test_a_stop_by_hand_is_noted_once_and_holds_for_this_boot():
-    it = facts()
-    assert [one.kind for one in recorder().note_operator(it, STOPPED)] == ["operator"]
-    assert recorder().note_operator(it, STOPPED) == []
-
-
 def test_a_start_asked_of_us_after_a_stop_by_hand_is_no_stop_again() -> None:
     it = facts()
     recorder().note_operator(it, STOPPED)
@@ -86,8 +78,7 @@ def test_a_start_asked_of_us_after_a_stop_by_hand_is_no_stop_again() -> None:
 
 def test_without_systemd_no_operator_acts_past_the_agent():
     it = facts()
-    recorder(systemd=False).note_operator(it, STOPPED)
-    assert it.record.override is Override.NONE
+    assert recorder(systemd=False).note_operator(it, STOPPED) == []
 
 
 def look(
@@ -102,19 +93,9 @@ def look(
     it.unit = RUNS
     if claim is not None:
         it.heard(claim, at)
-    seen = Observation(
-        it.instance,
-        Desired(it.instance.enabled),
-        it.record,
-        it.unit,
-        at,
-        linked_since=900.0,
-        claim=it.run.claim,
-        probe=probe,
-        at_wall=wall + at,
-    )
-    verdict = judge_health(seen, HealthPolicy(), at)
-    return [one.kind for one in recorder().remember(it, seen, verdict)]
+    it.run.linked_since, it.run.probe, it.at_wall = 900.0, probe, wall + at
+    verdict = judge_health(it, HealthPolicy(), at)
+    return [one.kind for one in recorder().remember(it, verdict)]
 
 
 CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, account="49")
@@ -161,29 +142,8 @@ def test_waiting_for_a_scan_uses_up_no_attempts():
 def test_a_pairing_is_remembered_and_told():
     it = facts()
     assert "paired" in look(it, CONNECTED)
-    assert (it.record.paired, it.record.account, it.saved.identity_behind) == (True, "49", True)
+    assert (it.record.paired, it.record.account) == (True, "49")
     assert "paired" not in look(it, CONNECTED, at=NOW + 1)
-
-
-def test_the_same_facts_tell_nothing_new():
-    it = facts()
-    look(it, CONNECTED)
-    assert look(it, CONNECTED, at=NOW + 1) == []
-
-
-@pytest.mark.parametrize(
-    ("result", "reason"),
-    [
-        ("watchdog", "watchdog"),
-        ("oom-kill", "oom"),
-        ("signal", "crash"),
-    ],
-)
-def test_a_restart_by_the_host_is_counted_under_its_cause(result, reason):
-    it = facts()
-    after = replace(RUNS, run="r2", restarts=1, result=result)
-    assert [one.kind for one in note_restarts(it, RUNS, after)] == ["restarted"]
-    assert it.counters.by_word["restarts"] == {reason: 1}
 
 
 def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():

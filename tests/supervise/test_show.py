@@ -1,12 +1,9 @@
 """The picture of an instance promises nothing that will not happen."""
 
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
-from agent.config.config import Config
 from agent.core.model import (
     ConnectionStatus,
     Health,
@@ -15,32 +12,22 @@ from agent.core.model import (
     InstanceId,
     SessionRecord,
 )
-from agent.supervise.facts import Facts, Wait
-from agent.supervise.settings import Settings
-from agent.supervise.views import ViewSources, view_of
+from agent.core.observed import shown_wait
+from agent.core.session import Session, Wait
 
-SOURCES = ViewSources(
-    SimpleNamespace(boot_id=lambda: "boot-1"),  # type: ignore[arg-type]
-    SimpleNamespace(queues=SimpleNamespace(before=lambda _: None)),  # type: ignore[arg-type]
-    Settings(Config()),
-    lambda facts: False,
-    lambda backend: f"{backend} 2.3.7",
-)
+WALL = 1_700_000_000.0
 
 
-@pytest.mark.parametrize(
-    ("reason", "told"),
-    [
-        ("connection_lost", True),
-        ("banned", False),
-    ],
-)
-async def test_a_next_try_is_shown_only_where_one_will_come(reason, told):
-    record = SessionRecord(reason=reason, not_before_wall=time.time() + 100)
-    facts = Facts(Instance(InstanceId("a"), "sandbox", True), record)
-    assert (view_of(facts, SOURCES).next_attempt_wall is not None) is told
-    facts.record = replace(record, not_before_wall=0.0)
-    assert view_of(facts, SOURCES).next_attempt_wall is None
+def session(**more) -> Session:
+    return Session(Instance(InstanceId("a"), "sandbox", True), SessionRecord(**more), at_wall=WALL)
+
+
+@pytest.mark.parametrize(("reason", "told"), [("connection_lost", True), ("banned", False)])
+def test_a_next_try_is_shown_only_where_one_will_come(reason, told):
+    waits = session(reason=reason, not_before_wall=WALL + 100)
+    assert (waits.next_attempt_wall is not None) is told
+    waits.at_wall += 100
+    assert waits.next_attempt_wall is None
 
 
 @pytest.mark.parametrize(
@@ -53,11 +40,10 @@ async def test_a_next_try_is_shown_only_where_one_will_come(reason, told):
         ("not_found", "not_running", True),
     ],
 )
-async def test_an_outage_is_shown_only_for_sessions_that_wait_for_its_end(verdict, reason, told):
-    facts = Facts(Instance(InstanceId("a"), "sandbox", True), SessionRecord())
-    judged = HealthVerdict(Health(verdict), ConnectionStatus.RECONNECTING, reason, "so")
-    facts.shown = (facts.unit, judged)
-    facts.wait = Wait("network_down")
-    assert view_of(facts, SOURCES).wait_reason == ("network_down" if told else "")
-    facts.instance = replace(facts.instance, enabled=False)
-    assert view_of(facts, SOURCES).wait_reason == ""
+def test_an_outage_is_shown_only_for_sessions_that_wait_for_its_end(verdict, reason, told):
+    waits = session()
+    waits.verdict = HealthVerdict(Health(verdict), ConnectionStatus.RECONNECTING, reason, "so")
+    waits.wait = Wait("network_down")
+    assert shown_wait(waits)["wait_reason"] == ("network_down" if told else "")
+    waits.instance = replace(waits.instance, enabled=False)
+    assert shown_wait(waits)["wait_reason"] == ""

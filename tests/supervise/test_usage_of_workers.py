@@ -10,7 +10,7 @@ from agent.errors import InvalidRequest, LinkError
 from agent.host.machine.processes import UNSEEN, Usage
 from agent.supervise.facts import Facts
 from agent.supervise.periodic import usage
-from agent.supervise.periodic.usage import measure_whole, parse_usage
+from agent.supervise.periodic.usage import measure_whole
 
 TOLD = {"memory_bytes": 5000, "cpu_seconds": 2.5, "processes": 3}
 HIDDEN = 1 << 22
@@ -73,7 +73,6 @@ async def test_a_worker_that_does_not_answer_stays_unmeasured_and_delays_no_othe
 
 
 @pytest.mark.parametrize("told", [-1, 1 << 50, 1e400, True, float("nan")])
-def test_a_figure_that_is_no_number_is_dropped(told: object) -> None:
-    lie = dict.fromkeys(TOLD, told)
-    assert parse_usage(lie) == UNSEEN
-    assert parse_usage({}) == UNSEEN
+async def test_an_answer_with_what_is_no_figure_is_dropped(told: object) -> None:
+    known = {InstanceId("a"): facts_of("a", Worker(dict.fromkeys(TOLD, told)))}
+    assert await measure_whole({InstanceId("a"): HIDDEN + ord("a")}, known) == {"a": UNSEEN}

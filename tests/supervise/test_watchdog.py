@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.config.config import Config
 from agent.core.model import InstanceId
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.periodic import watchdog as subject
 from agent.supervise.periodic.watchdog import Watchdog
+from agent.supervise.settings import Settings
 from tests.conftest import Eventually
 
 PING = b"WATCHDOG=1"
@@ -76,7 +78,7 @@ class Passes:
 async def watched(store: Store, passes: Passes) -> AsyncIterator[Wakes]:
     wakes = Wakes()
     loop = Loop(wakes, passes.one, parallel=1, retry_after=lambda: 0.1)
-    watchdog = Watchdog(loop, store.reach)
+    watchdog = Watchdog(loop, store.reach, Settings(Config()))
     wakes.wake(InstanceId("a"))
     tasks = [asyncio.create_task(each) for each in (loop.run(), watchdog.run())]
     try:

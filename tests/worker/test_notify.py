@@ -20,7 +20,6 @@ def test_notices_arrive_as_the_manager_reads_them(manager: socket.socket, tmp_pa
     notifier = Notifier(str(tmp_path / "notify"))
     assert notifier.ready("up") and manager.recv(999) == b"READY=1\nSTATUS=up"
     assert notifier.status("a\nWATCHDOG=1") and manager.recv(999) == b"STATUS=a WATCHDOG=1"
-    assert notifier.watchdog() and manager.recv(999) == b"WATCHDOG=1"
     assert notifier.stopping("bye") and manager.recv(999) == b"STOPPING=1\nSTATUS=bye"
     assert notifier.extend(2.5) and manager.recv(999) == b"EXTEND_TIMEOUT_USEC=2500000"
     notifier.close()
@@ -48,14 +47,14 @@ def test_f30_a_socket_that_is_missing_or_gone_is_no_error(
     assert not deep.ready()
     notifier = Notifier(str(tmp_path / "notify"))
     manager.close()
-    assert not notifier.watchdog()
+    assert not notifier.ready()
     for each in (nowhere, deep, notifier):
         each.close()
 
 
 def test_without_a_manager_everything_is_well() -> None:
     notifier = notifier_from({})
-    assert notifier.ready("x") and notifier.watchdog()
+    assert notifier.ready("x")
     notifier.close()
 
 

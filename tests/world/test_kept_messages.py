@@ -67,7 +67,7 @@ async def test_messages_that_the_disk_refuses_are_a_trouble_until_they_are_kept(
 
     say = ("POST", "/api/instance/a/sandbox/say", {"contact": "5511777777777", "text": "hi"})
     await agent.ask(*say)
-    await eventually(troubles, ["messages_not_kept"])
+    await eventually(troubles, ["messages"])
     assert "not_kept" in dict(await agent.story("a"))
     in_the_way.unlink()
     await agent.ask(*say)

@@ -7,7 +7,6 @@ import aiohttp
 import pytest
 
 from agent.engines.sandbox.files import SessionFile, write_session
-from agent.failpoint import POINTS
 
 SETTINGS = "[sessions]\nsnapshots = 2\n"
 
@@ -272,29 +271,3 @@ async def renewed(agent, eventually, before):
     assert retired.count(before["device"]) == 1
     assert json.loads(session_file(agent).read_text())["device"] != before["device"]
     assert "renew: done" in str(await agent.story("a"))
-
-
-ELSEWHERE = {
-    "tests/world/test_vault.py": {
-        "import_unpacked",
-        "deletion_begun",
-        "deletion_retired",
-        "laid_by",
-    },
-    "tests/vault/test_trash.py": {"mid_sweep"},
-    "tests/world/test_outbox_kills.py": {
-        *("outbox_file", "outbox_accepted", "outbox_begun", "outbox_sent", "outbox_noted"),
-    },
-    # A record is saved beside `repair_begun` and `repair_done`, before and after each step.
-    "tests/store": {
-        *("before_commit", "after_commit", "mid_migration", "mid_set_aside", "mid_rebuild"),
-    },
-}
-"""Who kills at the points that no repair passes by itself."""
-
-
-def test_every_point_that_a_repair_passes_is_one_to_be_killed_at():
-    here = {point.split(":")[0] for point in (*CLEANUP, *RESTORE, *GENTLE, *KEYS, *RENEW)}
-    elsewhere = set().union(*ELSEWHERE.values())
-    assert here | elsewhere == POINTS
-    assert not here & elsewhere

@@ -107,7 +107,6 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
 async def reaching(network: Network, tmp_path: Path) -> AsyncIterator[Reaching]:
     found = Reaching(
         session_root=tmp_path,
-        boot_id=lambda: "boot",
         wake=network.woken.append,
         told=network.told,
     )

@@ -217,16 +217,15 @@ def _kill(pid: int, number: int) -> None:
             raise asyncio.CancelledError
 
 
-async def _stop_in_order(supervision: Any, *those: Any, **more: Any) -> bool:
+async def _stop_in_order(supervisor: Any, server: Any, state: Any, **more: Any) -> bool:
     run = tasks._RUN.get()
     if run is None or run.cause != "signal":
-        return await stop_in_order(supervision, *those, **more)
+        return await stop_in_order(supervisor, server, state, **more)
     # What the kernel does with a killed process' sockets.
     tasks._RUN.set(None)
-    _, server, *_ = those
     if server is not None:
         await server.close()
-    for facts in supervision.registry.facts.values():
+    for facts in supervisor.registry.facts.values():
         if facts.link is not None:
             await facts.link.close()
     return True

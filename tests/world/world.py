@@ -9,13 +9,14 @@ from typing import Any
 
 import aiohttp
 
+from agent.config.config import Config
 from agent.config.load import load_config
 from agent.core.model import InstanceId
 from agent.daemon.main import Daemon
+from agent.daemon.state_folder import StateMark, read_mark
 from agent.daemon.tasks import Signals
 from agent.failpoint import VARIABLE
 from agent.host import units
-from agent.supervise.start_up import find_declared_problem
 from agent.worker.pack.tasks import Run, context_of
 from tests.daemon.conftest import AgentClient
 from tests.world.host import LoopHost, Machine
@@ -48,13 +49,14 @@ class WorldAgent(AgentClient):
         if failpoint:
             os.environ[VARIABLE] = failpoint
         more = {"agent.state_path": str(self.state), "api.listen": ""}
-        config = load_config(self.config, {}, overrides=more, more=find_declared_problem)
+        config = load_config(self.config, {}, overrides=more)
         daemon = Daemon(config, self.config, more, self._open_host)
         daemon._signals = self._signals = _Asked()
         self.machine.power_on()
         self._run = Run(InstanceId("agent"))
         loop, context = asyncio.get_running_loop(), context_of(self._run)
-        self._life = loop.create_task(daemon.run(), name="agent", context=context)
+        mark = read_mark(self.state) or StateMark("world", 0)
+        self._life = loop.create_task(daemon.run(mark), name="agent", context=context)
         while True:
             assert not self._life.done(), self._life
             with contextlib.suppress(aiohttp.ClientError, OSError):
@@ -62,7 +64,9 @@ class WorldAgent(AgentClient):
                     return
             await asyncio.sleep(0.1)
 
-    async def _open_host(self, _choice: str, *, kind: units.Kind, wake: Any, **_: Any) -> LoopHost:
+    async def _open_host(
+        self, _choice: str, _config: Config, wake: Any, kind: units.Kind = units.INSTANCES
+    ) -> LoopHost:
         machine = self.machine if kind is units.INSTANCES else self.others
         machine.wake = wake
         return LoopHost(machine)

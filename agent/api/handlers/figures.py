@@ -9,7 +9,8 @@ from agent.api.http.call import Call, Json, Totals
 from agent.api.http.fields import STRING, STRINGS, Field
 from agent.core.figures import LATEST, REACHES
 from agent.core.model import ID_PATTERN, parse_instance_id
-from agent.core.view import InstanceView, wall_text
+from agent.core.session import Session
+from agent.core.view import wall_text
 
 TRENDS = (
     Field("instance", STRINGS, "only these instances; default: all", most=100, pattern=ID_PATTERN),
@@ -38,7 +39,7 @@ async def performance(call: Call) -> Json:
 async def memory_report(call: Call) -> Json:
     """Memory of each instance."""
     views = sorted(call.supervisor.views().items())
-    used = [view.memory_bytes for _, view in views if view.memory_bytes is not None]
+    used = [view.run.memory_bytes for _, view in views if view.run.memory_bytes is not None]
     machine = call.parts.metrics.machine.values()
     unmeasured = not used and any(view.unit.runs for _, view in views)  # unknown, not 0
     return {
@@ -48,9 +49,9 @@ async def memory_report(call: Call) -> Json:
         "sessionsMemory": None if unmeasured else sum(used),
         "instances": {
             id: {
-                "usedMemory": view.memory_bytes,
+                "usedMemory": view.run.memory_bytes,
                 "memoryLimit": view.memory_limit or None,
-                "processes": view.processes,
+                "processes": view.run.processes,
             }
             for id, view in views
         },
@@ -76,21 +77,18 @@ async def trends(call: Call) -> Json:
     }
 
 
-def show_figures(view: InstanceView, now_wall: float) -> dict[str, Any]:
+def show_figures(view: Session, now_wall: float) -> dict[str, Any]:
     connected, recent = view.connected_since_wall, view.response_seconds
+    counted = view.counters.messages
     return {
         "connectionUptime": 0 if connected is None else max(0, round(now_wall - connected)),
-        "messagesProcessed": (
-            view.messages.get("in", 0) + view.messages.get("out", 0)
-            if view.counts_messages
-            else None
-        ),
+        "messagesProcessed": counted["in"] + counted["out"] if view.counts_messages else None,
         "messagesPerMinute": (
             sum(view.messages_per_minute.values()) if view.counts_messages else None
         ),
         "averageResponseTime": None if recent is None else round(recent, 6),
-        "errorCount": sum(view.errors.values()),
-        "reconnectCount": sum(view.counts["reconnects"].values()),
+        "errorCount": sum(view.counters.errors.values()),
+        "reconnectCount": sum(view.counters.by_word["reconnects"].values()),
     }
 
 
@@ -107,14 +105,16 @@ def system_figures(call: Call) -> dict[str, Any]:
         "diskFree": machine.get("wa_host_filesystem_avail_bytes"),
         "openFiles": machine.get("process_open_fds"),
         "openFilesLimit": machine.get("process_max_fds"),
-        "watchdogRestarts": sum(view.counts["restarts"].get("watchdog", 0) for view in views),
+        "watchdogRestarts": sum(
+            view.counters.by_word["restarts"].get("watchdog", 0) for view in views
+        ),
         "meanCheckSeconds": call.supervisor.status().repairs.mean_check_seconds,
     }
 
 
-def _totals(views: Iterable[InstanceView]) -> Totals:
+def _totals(views: Iterable[Session]) -> Totals:
     done = failed = 0
     for view in views:
-        done += view.probes + sum(view.messages.values())
-        failed += sum(view.errors.values())
+        done += view.counters.probes + sum(view.counters.messages.values())
+        failed += sum(view.counters.errors.values())
     return float(done), float(failed)

@@ -21,7 +21,8 @@ from agent.core.model import (
     parse_instance_id,
 )
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.view import InstanceView, show_event
+from agent.core.session import Session
+from agent.core.view import show_event
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, Refused
 
@@ -105,7 +106,7 @@ async def list_instances(call: Call) -> Json:
     }
 
 
-def _wanted(call: Call, view: InstanceView) -> bool:
+def _wanted(call: Call, view: Session) -> bool:
     query = call.query
     return (
         ("status" not in query or view.status in query["status"])
@@ -152,7 +153,7 @@ async def delete(call: Call) -> Json:
     """
     body = await call.body()
     view = call.supervisor.view(call.id)
-    instance, repair = view.instance, view.repair
+    instance, repair = view.instance, view.repair.last
     passkey = body.get("confirm_passkey", "")
     call.supervisor.orders.must_confirm_passkey(call.id, "delete", passkey)
     deleted: dict[str, Any] = {"id": call.id}
@@ -224,9 +225,7 @@ def intent(name: str) -> Handler:
     """enable, disable, start, stop, restart: stored, and answered before it is done."""
 
     async def write_intent(call: Call) -> Json:
-        write: Callable[[InstanceId], Awaitable[InstanceView]] = getattr(
-            call.supervisor.orders, name
-        )
+        write: Callable[[InstanceId], Awaitable[Session]] = getattr(call.supervisor.orders, name)
         return show_instance(await write(call.id))
 
     return write_intent

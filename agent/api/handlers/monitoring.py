@@ -13,8 +13,9 @@ from agent.api.present import show_agent, show_verdict
 from agent.core.health.agent_alive import is_alive
 from agent.core.health.wanted import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
+from agent.core.session import Session
 from agent.core.troubles.trouble import Of, Severity, Trouble
-from agent.core.view import InstanceView, wall_text
+from agent.core.view import wall_text
 from agent.metrics.family import CONTENT_TYPE
 
 CHECK = (
@@ -46,7 +47,7 @@ async def health(call: Call) -> Json:
     }
 
 
-def _is_in_trouble(view: InstanceView) -> bool:
+def _is_in_trouble(view: Session) -> bool:
     """Whether it should run, and only a person can bring it back."""
     bad = view.verdict.health in (Health.STUCK, Health.CORRUPTED)
     return is_wanted(view) and (bad or has_given_up(view))

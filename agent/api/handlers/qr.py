@@ -67,7 +67,8 @@ async def show_qr(call: Call) -> web.Response:
     qr = await call.supervisor.asking.qr(call.id)
     if qr is None:
         raise NotYet(
-            f"cannot show a code: {call.id} has none at the moment ({view.sentence})", code="no_qr"
+            f"cannot show a code: {call.id} has none at the moment ({view.verdict.sentence})",
+            code="no_qr",
         )
     if form == JSON:
         return json_answer(

@@ -17,7 +17,7 @@ from agent.api.timely import ANSWER_WITHIN, look_at
 from agent.core.figures import RepairStatistics
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
 from agent.core.recovery.repair import Goal
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.engines.catalog import engine_names
 from agent.supervise.requests.repairs import GOES_ON, RepairResult, in_time
 
@@ -43,7 +43,7 @@ async def start_session(call: Call) -> Json:
     return await _as_it_is(call, _is_up)
 
 
-async def _as_it_is(call: Call, arrived: Callable[[InstanceView], bool]) -> Json:
+async def _as_it_is(call: Call, arrived: Callable[[Session], bool]) -> Json:
     """After the time the answer has the present status; that is no error."""
     deadline = time.monotonic() + call.query.get("wait", 0)
     if "wait" in call.query:
@@ -56,11 +56,11 @@ async def _as_it_is(call: Call, arrived: Callable[[InstanceView], bool]) -> Json
         await asyncio.sleep(_LOOK_EVERY)
 
 
-def _is_up(view: InstanceView) -> bool:
+def _is_up(view: Session) -> bool:
     return view.status in (ConnectionStatus.CONNECTED, ConnectionStatus.QR_REQUIRED)
 
 
-def _is_down(view: InstanceView) -> bool:
+def _is_down(view: Session) -> bool:
     at_rest = view.unit.state in (UnitState.INACTIVE, UnitState.FAILED)
     return at_rest and view.status is not ConnectionStatus.CONNECTED
 

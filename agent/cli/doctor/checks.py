@@ -13,7 +13,7 @@ from agent.backends.declared import ADVICE as ONE_SERVER
 from agent.cli.doctor import backends, engines, machine
 from agent.cli.doctor.check import Check, Finding, Installation, note, ok, wrong
 from agent.core.words import BEHIND
-from agent.daemon.state_folder import StatePlaces, state_is_missing, used_mark, was_used
+from agent.daemon.state_folder import state_is_missing, used_mark
 from agent.errors import AgentUnreachable, WaError
 from agent.files import open_plain
 from agent.host.units import INSTANCES
@@ -22,10 +22,8 @@ from agent.webhooks import commands as webhooks
 
 
 def _state_is_away(here: Installation) -> Iterator[Finding]:
-    config = here.config
     used = used_mark(os.environ, installed=here.installed)
-    places = StatePlaces(here.state, config.session_root, config.cache_root, used)
-    if was_used(places) and state_is_missing(places):
+    if used is not None and state_is_missing(here.state, here.config.session_root):
         sentence = f"{here.state} is empty, but {used} says that an agent used a state here before"
         advice = f"mount or put back the state folder; to begin with an empty one: rm {used}"
         yield wrong(sentence, advice)

@@ -1,4 +1,4 @@
-"""Judge one instance from its facts: its verdict, and the sentence that says why.
+"""Judge a session: its verdict, and the sentence that says why.
 
 The verdict's `state` is what to publish: the engine's claim only as long as it is proved. No
 sentence says how long it is until the next try: the views have that, a sentence would be old.
@@ -13,10 +13,8 @@ from agent.core.model import (
     ConnectionStatus,
     Health,
     HealthVerdict,
-    Observation,
     Override,
     SessionFiles,
-    Signal,
     UnitState,
 )
 from agent.core.observed import (
@@ -24,68 +22,210 @@ from agent.core.observed import (
     NOT_SOON,
     WAIT_SENTENCES,
     WAITS_TURN,
-    conclude,
-    corrupted,
     gave_up,
-    given_up_after,
+    is_guarded,
     is_other_account,
-    is_the_networks,
-    starting,
-    stuck_in,
-    waiting,
-    waits_for_others,
-    waits_for_person,
-    waits_its_time,
+    last_reason,
+    no_pairing_to_lose,
+    waits_for_network,
 )
 from agent.core.phases import IN_WORDS, overdue_phase
-from agent.core.reasons import UNREACHABLE, reason_of
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
+from agent.core.session import Session
 from agent.core.words import NOT_TOLD, OTHER_ACCOUNT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
-
-# Judge a session by what its worker claims: a claim counts as far as it is proved, and for as long
-# as its state may last.
-
 
 Status = ConnectionStatus
 
+MISCONFIGURED = 78
+"""A worker's exit status that a restart cannot change."""
+FOLDER_UNUSABLE = 66
+"""The exit status of a worker whose folder or identity file is away or unreadable."""
 NO_CODE_GUESS = "client_outdated"
 """What an engine guesses of a server that tries to connect without an end."""
+ENDED_WITH_PASSKEY = (
+    "Its account needs a passkey to link again, so the agent keeps the files as they are. To link"
+    " it at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
+    " --enable` here."
+)
+_OF_NETWORK = ("network_down", UNREACHABLE)
+_BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
+_AT_REST = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
+_NETWORK_VERDICTS = frozenset(
+    {"proof_old", "not_proved", "state_stuck"}
+    | {f"phase_{phase}" for phase in ("loaded", "injected", "login", "sync")}
+)
+"""What a worker reports of a network that is away, beside the reasons of the table."""
 
 
-def by_claim(
-    observation: Observation, fact: ClaimFact, policy: HealthPolicy, now: float
-) -> HealthVerdict:
+def judge_health(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict:
+    """The same facts always give the same verdict; the first rule that applies decides."""
+    verdict = (
+        _not_wanted(session)
+        or _session_files(session)
+        or _hopeless_past(session)
+        or _backend_away(session)
+        or _without_worker(session, policy, now)
+        or _silent_worker(session, policy, now)
+        or _contradicted(session, _by_claim(session, policy, now))
+    )
+    if session.wait.reason == UNREACHABLE and _is_the_networks(session, verdict):
+        verdict = _waiting(session)
+    if verdict.health in (Health.STUCK, Health.CORRUPTED):
+        verdict = replace(verdict, should_cleanup=no_pairing_to_lose(session))
+    return _with_signals(session, verdict)
+
+
+def as_asked(verdict: HealthVerdict) -> HealthVerdict:
+    """An operator asked for the logout of this verdict; WhatsApp and the phone did not end it."""
+    if "logout" not in (verdict.reason, verdict.after):
+        return verdict
+    title = reason_of("logout").title
+    return replace(verdict, sentence=verdict.sentence.replace(title, "logged out as asked"))
+
+
+# The rules, in their order.
+
+
+def _not_wanted(session: Session) -> HealthVerdict | None:
+    if session.desired.should_run and not session.unit.masked:
+        return None
+    if session.desired.override is Override.STOPPED:
+        reason, sentence = "stopped", "an operator stopped it"
+    elif session.unit.masked and session.desired.should_run:
+        reason, sentence = "masked", "an operator masked its unit"
+    else:
+        reason, sentence = "disabled", "disabled"
+    if session.unit.runs:
+        sentence += ", and the agent still has to stop its worker"
+    return HealthVerdict(Health.DISCONNECTED, Status.DISCONNECTED, reason, sentence)
+
+
+def _session_files(session: Session) -> HealthVerdict | None:
+    """The session's files contradict the record."""
+    said = session.claim.claim.reason if session.claim else ""
+    if session.folder.files is SessionFiles.DAMAGED or said == "session_damaged":
+        return _corrupted(session, "session_damaged")
+    ended = reason_of(session.record.reason)
+    gone = session.folder.files is SessionFiles.ABSENT and not session.record.paired
+    unknown = gone or session.folder.files is SessionFiles.UNREADABLE
+    if unknown and not session.unit.runs and not session.instance.backend:
+        return _corrupted(session, "session_unreadable", session.folder.problem)
+    if said == SUSPECT:
+        # Its worker found an empty store, and left it as it is.
+        return _waits_for_person(session, ended) if ended.unpairs else _corrupted(session, SUSPECT)
+    if session.unit.runs or not session.record.paired or ended.unpairs:
+        return None
+    if session.folder.files is SessionFiles.ABSENT:
+        return _corrupted(session, "session_missing", session.folder.problem)
+    return _corrupted(session, SUSPECT) if session.folder.files is SessionFiles.UNPAIRED else None
+
+
+def _hopeless_past(session: Session) -> HealthVerdict | None:
+    """After a logout or a ban it is right that nothing runs or answers."""
+    code = session.record.reason
+    if session.unit.runs or not code or not reason_of(code).hopeless:
+        return None
+    return _waits_for_person(session, reason_of(code))
+
+
+def _backend_away(session: Session) -> HealthVerdict | None:
+    """While a backend is away its last claim about the session is worthless."""
+    return _waiting(session) if session.wait.reason in AWAY else None
+
+
+def _without_worker(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict | None:
+    unit = session.unit
+    if unit.state is UnitState.ACTIVE:
+        return None
+    if unit.state is UnitState.DEACTIVATING:
+        ends = "its worker ends"
+        return HealthVerdict(Health.DISCONNECTED, Status.RECONNECTING, "stopping", ends)
+    if unit.state is UnitState.ACTIVATING:
+        if now - unit.since >= policy.phases.process:
+            return _stuck_in(session, "process", now - unit.since)
+        return _starting(Status.INITIALIZING, "its worker starts")
+    if unit.state is UnitState.FAILED:
+        return _failed(session, policy)
+    ended = reason_of(session.record.reason)
+    if held := _given_up(session, policy) or _waits_for_others(session, ended, now):
+        return held
+    if ended.permanence in NOT_SOON and now < session.not_before:
+        # It waits on purpose, also without a worker: after a ban, or for another try of the agent.
+        return _waits_its_time(ended)
+    if session.turns_before is not None:
+        return _not_running(WAITS_TURN, WAIT_SENTENCES[WAITS_TURN])
+    here, there = "it should run and has no worker", "its server is not watched yet"
+    return _not_running("not_running", there if session.instance.backend else here)
+
+
+def _silent_worker(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict | None:
+    """The worker's process runs: does the worker report, and does its engine answer?"""
+    if session.claim is None:
+        since = max(session.unit.since, session.run.linked_since or 0.0)
+        silent = now - since
+        if silent < policy.phases.process:
+            return _starting(Status.INITIALIZING, "its worker has not reported yet")
+        what = "reports nothing" if session.linked else "accepts no connection"
+        health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
+        sentence = f"its worker {what} for {silent:.0f} s"
+        return HealthVerdict(health, Status.INITIALIZING, "phase_process", sentence)
+    probe = session.run.probe
+    if probe is not None and probe.failures >= policy.zombie_pings:
+        connected = session.claim.claim.status is Status.CONNECTED
+        state = Status.RECONNECTING if connected else session.claim.claim.status
+        sentence = f"it does not answer: {probe.failures} pings failed in a row"
+        return HealthVerdict(Health.STUCK, state, "zombie", sentence)
+    return None
+
+
+def _failed(session: Session, policy: HealthPolicy) -> HealthVerdict:
+    unit = session.unit
+    if unit.exit_status == MISCONFIGURED:
+        return _waits_for_person(session, reason_of("misconfigured"))
+    if unit.exit_status == FOLDER_UNUSABLE:
+        # Its folder was looked at before this.
+        sentence = "its worker could not use its folder, which is whole again"
+        return _not_running("not_running", sentence)
+    if given_up := _given_up(session, policy):
+        return given_up
+    if session.wait.reason:
+        return _waiting(session)
+    sentence = f"its worker failed ({unit.result})"
+    return HealthVerdict(Health.DEGRADED, Status.RECONNECTING, "worker_failed", sentence)
+
+
+def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict:
+    """A claim counts as far as it is proved, and for as long as its state may last."""
+    fact = session.claim
+    assert fact is not None
     claim = fact.claim
-    if is_other_account(observation.instance, observation.record, claim):
-        return waits_for_person(observation, reason_of(OTHER_ACCOUNT))
+    if is_other_account(session.instance, session.record, claim):
+        return _waits_for_person(session, reason_of(OTHER_ACCOUNT))
     if claim.status is Status.CONNECTED:
-        return _connected(observation, fact, policy, now)
+        return _connected(session, fact, policy, now)
     if claim.status is Status.QR_REQUIRED:
-        return _asks_for_scan(observation, claim)
+        return _asks_for_scan(session, claim)
     if claim.reason == NOT_TOLD:
         # Unknown is neither connected nor stuck: no repair could find out.
         sentence = reason_of(NOT_TOLD).title_with(claim.raw)
-        return conclude(observation, Health.DISCONNECTED, claim.status, NOT_TOLD, sentence)
+        return HealthVerdict(Health.DISCONNECTED, claim.status, NOT_TOLD, sentence)
     if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
-        if (
-            not claim.reason
-            and claim.status is Status.DISCONNECTED
-            and (now - fact.since < policy.stuck)
-        ):
-            # No reason: the worker disconnected in order to connect again.
-            return starting(observation, Status.RECONNECTING, "it reconnects")
-        return _dropped(observation, claim, policy, now)
+        unexplained = claim.status is Status.DISCONNECTED and not claim.reason
+        if unexplained and now - fact.since < policy.stuck:
+            # The worker disconnected in order to connect again.
+            return _starting(Status.RECONNECTING, "it reconnects")
+        return _dropped(session, claim, policy, now)
     if phase := overdue_phase(fact, now, policy.phases):
-        return stuck_in(observation, phase, now - fact.phase_since)
+        return _stuck_in(session, phase, now - fact.phase_since)
     unnamed = policy.phases.limit(claim.phase) is None
-    if unnamed and now - fact.since >= _patience(observation, claim, policy):
+    if unnamed and now - fact.since >= _patience(session, claim, policy):
         what, guess = _hangs(claim)
         sentence = f"{what} for {now - fact.since:.0f} s"
-        stuck = conclude(observation, Health.STUCK, claim.status, "state_stuck", sentence)
-        return replace(stuck, guess=guess)
+        return HealthVerdict(Health.STUCK, claim.status, "state_stuck", sentence, guess=guess)
     doing = IN_WORDS.get(claim.phase, "on its way")
-    ended = claim.reason or observation.record.reason
+    ended = claim.reason or session.record.reason
     sentence = f"{doing}, after: {reason_of(ended).title}" if ended else doing
-    return replace(starting(observation, claim.status, sentence), after=ended)
+    return replace(_starting(claim.status, sentence), after=ended)
 
 
 def _hangs(claim: Claim) -> tuple[str, str]:
@@ -96,250 +236,168 @@ def _hangs(claim: Claim) -> tuple[str, str]:
     return str(claim.status), reason_of(claim.guess).title if claim.guess else ""
 
 
-def _patience(observation: Observation, claim: Claim, policy: HealthPolicy) -> float:
+def _patience(session: Session, claim: Claim, policy: HealthPolicy) -> float:
     """An engine that reconnects by itself gets as long as a sync: a restart would slow it down. A
     server's "connecting" proves nothing, so it gets no longer."""
-    by_itself = claim.status is Status.RECONNECTING and not observation.instance.backend
+    by_itself = claim.status is Status.RECONNECTING and not session.instance.backend
     return policy.phases.sync if by_itself else policy.stuck
 
 
 def _connected(
-    observation: Observation, fact: ClaimFact, policy: HealthPolicy, now: float
+    session: Session, fact: ClaimFact, policy: HealthPolicy, now: float
 ) -> HealthVerdict:
     proved_at = fact.proved_at()
-    probe = observation.probe
+    probe = session.run.probe
     if proved_at is None:
         if now - fact.since < policy.stuck:
-            return starting(
-                observation, Status.LOADING, "its engine claims CONNECTED, and no proof came yet"
-            )
+            return _starting(Status.LOADING, "its engine claims CONNECTED, and no proof came yet")
         sentence = f"its engine claims CONNECTED for {now - fact.since:.0f} s without a proof"
         health = Health.STUCK if now - fact.since > policy.proof_limit else Health.DEGRADED
-        return conclude(observation, health, Status.LOADING, "not_proved", sentence)
+        return HealthVerdict(health, Status.LOADING, "not_proved", sentence)
     if (age := now - proved_at) > policy.proof_limit:
         sentence = f"its engine claims CONNECTED; the last proof is {age:.0f} s old"
         health = Health.STUCK if age > 2 * policy.proof_limit else Health.DEGRADED
-        return conclude(observation, health, Status.RECONNECTING, "proof_old", sentence)
+        return HealthVerdict(health, Status.RECONNECTING, "proof_old", sentence)
     if probe is not None and probe.failures:
         sentence = f"{probe.failures} of {policy.zombie_pings} pings failed"
-        return conclude(observation, Health.DEGRADED, Status.CONNECTED, "ping_failed", sentence)
+        return HealthVerdict(Health.DEGRADED, Status.CONNECTED, "ping_failed", sentence)
     if probe is not None and probe.ok and probe.seconds > policy.slow:
         sentence = f"it took {probe.seconds:.1f} s to answer"
-        return conclude(observation, Health.DEGRADED, Status.CONNECTED, "slow", sentence)
-    return conclude(observation, Health.HEALTHY, Status.CONNECTED, "", "connected")
+        return HealthVerdict(Health.DEGRADED, Status.CONNECTED, "slow", sentence)
+    return HealthVerdict(Health.HEALTHY, Status.CONNECTED, "", "connected")
 
 
-def _asks_for_scan(observation: Observation, claim: Claim) -> HealthVerdict:
-    record = observation.record
+def _asks_for_scan(session: Session, claim: Claim) -> HealthVerdict:
+    record = session.record
     known = reason_of(claim.reason or record.reason)
     if record.paired and not known.unpairs:
-        return corrupted(observation, "unpaired_suspect")
+        return _corrupted(session, SUSPECT)
     if record.needs_passkey:
-        return waits_for_person(observation, reason_of(PASSKEY_REQUIRED))
+        return _waits_for_person(session, reason_of(PASSKEY_REQUIRED))
     suspected = record.reason == PASSKEY_SUSPECTED and claim.reason in ("", "qr_idle")
     if suspected or known.code in (PASSKEY_REQUIRED, PASSKEY_SUSPECTED):
-        return waits_for_person(observation, reason_of(PASSKEY_SUSPECTED) if suspected else known)
+        return _waits_for_person(session, reason_of(PASSKEY_SUSPECTED) if suspected else known)
     # The claim's own reason: no code is offered, or the scan alone is not enough.
     own = known.status is Status.QR_REQUIRED
     sentence = known.title if own else "it waits for a scan of its QR code"
     reason = known.code if own else "waiting_for_scan"
-    return conclude(observation, Health.DISCONNECTED, Status.QR_REQUIRED, reason, sentence)
+    return HealthVerdict(Health.DISCONNECTED, Status.QR_REQUIRED, reason, sentence)
 
 
-def _dropped(
-    observation: Observation, claim: Claim, policy: HealthPolicy, now: float
-) -> HealthVerdict:
+def _dropped(session: Session, claim: Claim, policy: HealthPolicy, now: float) -> HealthVerdict:
     reason = reason_of(claim.reason)
     if reason.code == "remote_missing":
-        sentence = reason.in_full(observation.instance.id)
-        return conclude(observation, Health.NOT_FOUND, reason.status, reason.code, sentence)
+        sentence = reason.in_full(session.instance.id)
+        return HealthVerdict(Health.NOT_FOUND, reason.status, reason.code, sentence)
     if reason.hopeless:
-        return waits_for_person(observation, reason)
-    if given_up := gave_up(observation, policy.reconnect):
-        return given_up_after(observation, given_up)
-    if waits_for_others(observation, reason, now):
-        return waiting(observation)
+        return _waits_for_person(session, reason)
+    if held := _given_up(session, policy) or _waits_for_others(session, reason, now):
+        return held
     if reason.permanence in NOT_SOON:
-        return waits_its_time(observation, reason, claim.raw)
+        return _waits_its_time(reason, claim.raw)
     sentence = reason.title_with(claim.raw)
-    return conclude(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, sentence)
+    return HealthVerdict(Health.DEGRADED, Status.RECONNECTING, reason.code, sentence)
 
 
-MISCONFIGURED = 78
-"""A worker's exit status that a restart cannot change."""
-FOLDER_UNUSABLE = 66
-"""The exit status of a worker whose folder or identity file is away or unreadable."""
-
-_BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
+# Verdicts that several rules end in.
 
 
-def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> HealthVerdict:
-    """The same facts always give the same verdict; the first rule that applies decides."""
-    verdict = (
-        _not_wanted(observation)
-        or _session_files(observation)
-        or _hopeless_past(observation)
-        or _backend_away(observation)
-        or _without_worker(observation, policy, now)
-        or _silent_worker(observation, policy, now)
-    )
-    if verdict is None:
-        assert observation.claim is not None
-        verdict = by_claim(observation, observation.claim, policy, now)
-        verdict = _add_disagreement(observation, verdict)
-    if observation.wait_reason == UNREACHABLE and is_the_networks(observation, verdict):
-        verdict = waiting(observation)
-    return _add_signals(verdict, observation.signals)
+def _starting(state: Status, sentence: str) -> HealthVerdict:
+    """In time: nothing is wrong and nothing need be done, but it is not connected either."""
+    return HealthVerdict(Health.DISCONNECTED, state, "starting", sentence)
 
 
-def _not_wanted(observation: Observation) -> HealthVerdict | None:
-    if observation.desired.should_run and not observation.unit.masked:
+def _stuck_in(session: Session, phase: str, seconds: float) -> HealthVerdict:
+    if phase == "pairing" and not session.record.paired:
+        code = PASSKEY_SUSPECTED
+        sentence = f"{reason_of(code).title} ({seconds:.0f} s ago)"
+        return HealthVerdict(Health.STUCK, Status.QR_REQUIRED, code, sentence)
+    claim = session.claim.claim if session.claim else None
+    code, sentence = f"phase_{phase}", f"stuck in phase {phase} for {seconds:.0f} s"
+    if claim is not None and claim.reason == "injection_failed":
+        # A changed page fails in whichever phase first needs what changed: one cause, one word.
+        code, sentence = claim.reason, f"{reason_of(claim.reason).title} ({sentence})"
+    # The claim of an earlier run proves nothing about a run that still starts.
+    proves = claim is not None and session.unit.state is UnitState.ACTIVE
+    state = claim.status if claim is not None and proves else Status.INITIALIZING
+    return HealthVerdict(Health.STUCK, state, code, sentence)
+
+
+def _corrupted(session: Session, code: str, more: str = "") -> HealthVerdict:
+    sentence = reason_of(code).in_full(session.id, more)
+    return HealthVerdict(Health.CORRUPTED, Status.AUTH_FAILURE, code, sentence)
+
+
+def _waits_for_person(session: Session, reason: Reason) -> HealthVerdict:
+    if reason.unpairs and is_guarded(session):
+        reason = replace(reason, advice=ENDED_WITH_PASSKEY)
+    whose = session.folder.problem if reason.code == "session_foreign" else ""
+    sentence = reason.in_full(session.id, whose)
+    return HealthVerdict(Health.DISCONNECTED, reason.status, reason.code, sentence)
+
+
+def _waits_its_time(reason: Reason, raw: str = "") -> HealthVerdict:
+    """Its next try has a time of its own: after a ban nothing is to be done; where the page or the
+    client is refused, an operator should upgrade it."""
+    health = Health.DEGRADED if reason.slow else Health.DISCONNECTED
+    return HealthVerdict(health, reason.status, reason.code, reason.title_with(raw))
+
+
+def _given_up(session: Session, policy: HealthPolicy) -> HealthVerdict | None:
+    if not (code := gave_up(session, policy.reconnect)):
         return None
-    if observation.desired.override is Override.STOPPED:
-        reason, sentence = "stopped", "an operator stopped it"
-    elif observation.unit.masked and observation.desired.should_run:
-        reason, sentence = "masked", "an operator masked its unit"
-    else:
-        reason, sentence = "disabled", "disabled"
-    if observation.unit.runs:
-        sentence += ", and the agent still has to stop its worker"
-    return conclude(observation, Health.DISCONNECTED, Status.DISCONNECTED, reason, sentence)
+    last = reason_of(last_reason(session)).title
+    sentence = f"{last}; the agent makes no further try"
+    if code == "attempts_used_up":
+        sentence = f"no success in {session.record.attempts} attempts; last: {last}"
+    return HealthVerdict(Health.DEGRADED, Status.DISCONNECTED, code, sentence)
 
 
-def _session_files(observation: Observation) -> HealthVerdict | None:
-    """The session's files contradict the record."""
-    said = observation.claim.claim.reason if observation.claim else ""
-    if observation.files is SessionFiles.DAMAGED or said == "session_damaged":
-        return corrupted(observation, "session_damaged")
-    ended = reason_of(observation.record.reason)
-    if not observation.unit.runs and _folder_is_away(observation):
-        return corrupted(observation, "session_unreadable", observation.files_problem)
-    if said == SUSPECT:
-        # Its worker found an empty store, and left it as it is.
-        if ended.unpairs:
-            return waits_for_person(observation, ended)
-        return corrupted(observation, SUSPECT)
-    if observation.unit.runs or not observation.record.paired or ended.unpairs:
-        return None
-    if observation.files is SessionFiles.ABSENT:
-        return corrupted(observation, "session_missing", observation.files_problem)
-    if observation.files is SessionFiles.UNPAIRED:
-        return corrupted(observation, "unpaired_suspect")
-    return None
+def _waits_for_others(session: Session, ended: Reason, now: float) -> HealthVerdict | None:
+    """One whose own time has not come waits for no network."""
+    own_time = ended.permanence in NOT_SOON and now < session.not_before
+    waits = session.wait.reason
+    return _waiting(session) if waits and not (own_time and waits in _OF_NETWORK) else None
 
 
-def _folder_is_away(observation: Observation) -> bool:
-    """The session is unknown until its folder can be read. (Paired and gone: missing.)"""
-    if observation.instance.backend:
-        return False
-    gone = observation.files is SessionFiles.ABSENT and not observation.record.paired
-    return gone or observation.files is SessionFiles.UNREADABLE
+def _waiting(session: Session) -> HealthVerdict:
+    reason = session.wait.reason
+    sentence = f"waiting: {session.wait.sentence or WAIT_SENTENCES.get(reason, reason)}"
+    return HealthVerdict(Health.DISCONNECTED, Status.RECONNECTING, reason, sentence)
 
 
-def _hopeless_past(observation: Observation) -> HealthVerdict | None:
-    """After a logout or a ban it is right that nothing runs or answers."""
-    code = observation.record.reason
-    if observation.unit.runs or not code or not reason_of(code).hopeless:
-        return None
-    return waits_for_person(observation, reason_of(code))
+def _not_running(code: str, sentence: str) -> HealthVerdict:
+    return HealthVerdict(Health.NOT_FOUND, Status.RECONNECTING, code, sentence)
 
 
-def _backend_away(observation: Observation) -> HealthVerdict | None:
-    """While a backend is away its last claim about the session is worthless."""
-    return waiting(observation) if observation.wait_reason in AWAY else None
+# What is added to the verdict of the rules.
 
 
-def _without_worker(
-    observation: Observation, policy: HealthPolicy, now: float
-) -> HealthVerdict | None:
-    unit = observation.unit
-    if unit.state is UnitState.ACTIVE:
-        return None
-    if unit.state is UnitState.DEACTIVATING:
-        return conclude(
-            observation, Health.DISCONNECTED, Status.RECONNECTING, "stopping", "its worker ends"
-        )
-    if unit.state is UnitState.ACTIVATING:
-        if now - unit.since >= policy.phases.process:
-            return stuck_in(observation, "process", now - unit.since)
-        return starting(observation, Status.INITIALIZING, "its worker starts")
-    if unit.state is UnitState.FAILED:
-        return _failed(observation, policy)
-    if given_up := gave_up(observation, policy.reconnect):
-        return given_up_after(observation, given_up)
-    ended = reason_of(observation.record.reason)
-    if waits_for_others(observation, ended, now):
-        return waiting(observation)
-    if ended.permanence in NOT_SOON and now < observation.not_before:
-        # It waits on purpose, also without a worker: after a ban, or for another try of the agent.
-        return waits_its_time(observation, ended)
-    if observation.waits_turn:
-        sentence = WAIT_SENTENCES[WAITS_TURN]
-        return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, WAITS_TURN, sentence)
-    here, there = "it should run and has no worker", "its server is not watched yet"
-    sentence = there if observation.instance.backend else here
-    return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
-
-
-def _silent_worker(
-    observation: Observation, policy: HealthPolicy, now: float
-) -> HealthVerdict | None:
-    """The worker's process runs: does the worker report, and does its engine answer?"""
-    if observation.claim is None:
-        since = max(observation.unit.since, observation.linked_since or 0.0)
-        silent = now - since
-        if silent < policy.phases.process:
-            return starting(observation, Status.INITIALIZING, "its worker has not reported yet")
-        what = (
-            "its worker accepts no connection"
-            if observation.linked_since is None
-            else ("its worker reports nothing")
-        )
-        health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
-        sentence = f"{what} for {silent:.0f} s"
-        return conclude(observation, health, Status.INITIALIZING, "phase_process", sentence)
-    probe = observation.probe
-    if probe is not None and probe.failures >= policy.zombie_pings:
-        connected = observation.claim.claim.status is Status.CONNECTED
-        state = Status.RECONNECTING if connected else observation.claim.claim.status
-        sentence = f"it does not answer: {probe.failures} pings failed in a row"
-        return conclude(observation, Health.STUCK, state, "zombie", sentence)
-    return None
-
-
-def _failed(observation: Observation, policy: HealthPolicy) -> HealthVerdict:
-    unit = observation.unit
-    if unit.exit_status == MISCONFIGURED:
-        return waits_for_person(observation, reason_of("misconfigured"))
-    if unit.exit_status == FOLDER_UNUSABLE:
-        # Its folder was looked at before this.
-        sentence = "its worker could not use its folder, which is whole again"
-        return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
-    if given_up := gave_up(observation, policy.reconnect):
-        return given_up_after(observation, given_up)
-    if observation.wait_reason:
-        return waiting(observation)
-    sentence = f"its worker failed ({unit.result})"
-    return conclude(observation, Health.DEGRADED, Status.RECONNECTING, "worker_failed", sentence)
-
-
-def _add_disagreement(observation: Observation, verdict: HealthVerdict) -> HealthVerdict:
+def _contradicted(session: Session, verdict: HealthVerdict) -> HealthVerdict:
     """The server's own list contradicts the session. The published state stays what the session
     itself proves: an outdated list must not make a connected session look disconnected."""
-    disagrees = observation.probe.disagrees if observation.probe is not None else ""
+    disagrees = session.run.probe.disagrees if session.run.probe is not None else ""
     if not disagrees or not (verdict.healthy or verdict.reason == "starting"):
         return verdict
     sentence = f"{reason_of('remote_disagrees').title}: {disagrees}"
-    return conclude(observation, Health.CORRUPTED, verdict.state, "remote_disagrees", sentence)
+    return HealthVerdict(Health.CORRUPTED, verdict.state, "remote_disagrees", sentence)
 
 
-def _add_signals(verdict: HealthVerdict, signals: tuple[Signal, ...]) -> HealthVerdict:
+def _is_the_networks(session: Session, verdict: HealthVerdict) -> bool:
+    """True if an address that is away explains this verdict."""
+    if verdict.reason == "starting":
+        return waits_for_network(session)
+    if verdict.health not in (Health.STUCK, Health.DEGRADED) or verdict.state in _AT_REST:
+        return False
+    return verdict.reason in NETWORK_CODES or verdict.reason in _NETWORK_VERDICTS
+
+
+def _with_signals(session: Session, verdict: HealthVerdict) -> HealthVerdict:
     """A finding beside the state can only make a running session's verdict worse."""
-    if not signals or verdict.state is not Status.CONNECTED:
+    if not session.signals or verdict.state is not Status.CONNECTED:
         return verdict
-    worst = max(signals, key=lambda signal: _BY_WORSE.index(signal.level))
-    if verdict.health in _BY_WORSE and (
-        _BY_WORSE.index(verdict.health) >= _BY_WORSE.index(worst.level)
-    ):
+    worst = max(session.signals, key=lambda signal: _BY_WORSE.index(signal.level))
+    known = _BY_WORSE.index(verdict.health) if verdict.health in _BY_WORSE else -1
+    if known >= _BY_WORSE.index(worst.level):
         return verdict
     return HealthVerdict(worst.level, verdict.state, worst.name, worst.detail)

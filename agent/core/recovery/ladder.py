@@ -7,9 +7,13 @@ from agent.core.breaker import remaining
 from agent.core.model import Health, HealthVerdict, SessionFiles, UnitState
 from agent.core.observed import last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.pairing import may_put_back, may_repair_end_it, works_and_is_contradicted
-from agent.core.recovery.repair import (
+from agent.core.recovery.pairing import (
     Case,
+    may_put_back,
+    may_repair_end_it,
+    works_and_is_contradicted,
+)
+from agent.core.recovery.repair import (
     Consent,
     Ending,
     Goal,
@@ -99,7 +103,7 @@ def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
 
 def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     unit = case.observation.unit
-    alive = unit.state is UnitState.ACTIVE and case.observation.linked_since is not None
+    alive = unit.state is UnitState.ACTIVE and case.observation.run.linked_since is not None
     if case.verdict.reason == "session_unreadable" and repair.goal is not Goal.CLEANUP:
         # The content of its folder is unknown: nothing may be put in its place on a guess.
         return False
@@ -116,7 +120,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if step is RecoveryKind.RESTART and works_and_is_contradicted(case):
         return not repair.restarted  # a list that a restart did not put right is no reason for more
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
-        return case.observation.files is SessionFiles.WHOLE
+        return case.observation.folder.files is SessionFiles.WHOLE
     if step is RecoveryKind.REGENERATE_KEYS:
         around = case.circumstances
         corrupted = case.verdict.reason == "crypto_corrupted"

@@ -1,22 +1,24 @@
 """Whether an act may end a pairing: by a proof or by a person's word. Each act that
 removes, replaces, renews or logs out what may be a pairing has its proof from here."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from agent.core.model import ConnectionStatus, Health, Observation, SessionFiles
-from agent.core.observed import MayBePaired, is_guarded, last_reason, no_pairing_to_lose
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles
+from agent.core.observed import is_guarded, last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import (
-    Case,
+    Circumstances,
     Consent,
     Goal,
     Ground,
     Kept,
     Proof,
+    RecoveryPolicy,
     Repair,
     Trouble,
     Unpair,
 )
+from agent.core.session import Session
 
 WHATSAPP_AWAY = "whatsapp_away"
 """The stable code of an answer: WhatsApp is not reached, so no step of a repair can help."""
@@ -26,7 +28,18 @@ CONFIRM_PASSKEY = "confirm_passkey"
 WOULD_UNPAIR = "would_unpair"
 
 
-def may_end_pairing(session: MayBePaired, consent: Consent, found: Proof | Kept) -> Proof | Kept:
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that a decision about a repair is made from."""
+
+    observation: Session
+    verdict: HealthVerdict
+    circumstances: Circumstances
+    policy: RecoveryPolicy
+    now_wall: float
+
+
+def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> Proof | Kept:
     """Whether an act may end the session's pairing. `consent`: what a person confirmed of this act;
     `found`: what the facts prove without a person."""
     if is_guarded(session) and consent is not Consent.PASSKEY:
@@ -52,7 +65,7 @@ def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
     return replace(answer, unknown=unknown) if isinstance(answer, Kept) else answer
 
 
-def may_renew(logged_out: Observation) -> Proof | Kept:
+def may_renew(logged_out: Session) -> Proof | Kept:
     """Whether the files of a session that WhatsApp logged out may be retired."""
     return may_end_pairing(logged_out, Consent.NONE, Proof(Ground.ENDED))
 
@@ -63,7 +76,7 @@ def may_put_back() -> Proof:
     return Proof(Ground.SAME_PAIRING)
 
 
-def may_person_end_it(session: MayBePaired, consent: Consent) -> Proof | Kept:
+def may_person_end_it(session: Session, consent: Consent) -> Proof | Kept:
     """Whether an order may end the pairing: with a person's word only."""
     unconfirmed = Kept(WOULD_UNPAIR, "it would end a pairing", "Confirm it")
     return may_end_pairing(session, consent, unconfirmed)
@@ -132,7 +145,7 @@ def _files_elsewhere(case: Case) -> Kept | None:
             f"Put it back: `wa-agent restore {_id(case)} NAME --force` (its names: `wa-agent"
             f" snapshots {_id(case)}`). {_word_for_it(case)}",
         )
-    if case.observation.files is SessionFiles.ABSENT:
+    if case.observation.folder.files is SessionFiles.ABSENT:
         return _kept(case, "its folder is not there, and may come back")
     return None
 

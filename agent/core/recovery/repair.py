@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from agent.core.model import HealthVerdict, Observation, SessionFiles, SessionRecord
+from agent.core.model import SessionFiles, SessionRecord
 from agent.core.setting import setting
 
 # The [recovery] table, and bounds that nothing sets.
@@ -267,17 +267,6 @@ class Repair:
         recovered = self.ending is Ending.RECOVERED
         cleaned = self.cleaned or self.unpaired
         return {"healthy": good, "cleaned": cleaned, "recovered": recovered}
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """All that a decision about a repair is made from."""
-
-    observation: Observation
-    verdict: HealthVerdict
-    circumstances: Circumstances
-    policy: RecoveryPolicy
-    now_wall: float
 
 
 @dataclass(frozen=True, slots=True)

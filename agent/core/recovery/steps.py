@@ -20,9 +20,8 @@ from agent.core.recovery.ladder import (
     trouble_of,
     useless_steps,
 )
-from agent.core.recovery.pairing import is_calm
+from agent.core.recovery.pairing import Case, is_calm
 from agent.core.recovery.repair import (
-    Case,
     Decision,
     Ending,
     Goal,
@@ -50,7 +49,7 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         helped = Ending.CLEANED
     if verdict.reason in ("waiting_for_scan", PASSKEY_SUSPECTED):
         return helped
-    if case.observation.wait_reason and not verdict.healthy:
+    if case.observation.wait.reason and not verdict.healthy:
         return None
     if verdict.reason == UNMEASURED:
         return None
@@ -128,7 +127,7 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
-    if case.observation.wait_reason in GONE:
+    if case.observation.wait.reason in GONE:
         repair = lapse_order(repair)
     repair = replace(repair, calm=repair.calm and is_calm(case))
     if ending := find_ending(case, repair):

@@ -8,8 +8,8 @@ from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
 from agent.core.reasons import REASONS
 from agent.core.recovery.repair import RecoveryKind
+from agent.core.session import Session
 from agent.core.troubles.trouble import Condition, Found, Of, Row, Severity, Sight
-from agent.core.view import InstanceView
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
 MINUTE = 60.0
@@ -30,23 +30,23 @@ _KEEPS_ENDING = ("worker_failed", "program_failing")
 _NOT_WELL = ("silent_inbound", "memory_leak")
 
 
-def counted_of(view: InstanceView) -> dict[str, float]:
+def counted_of(view: Session) -> dict[str, float]:
     """The counters of a session that conditions look back at."""
-    errors, keys = view.errors, view.crypto_operations
+    errors, keys = view.counters.errors, view.crypto_operations
     return {
-        "reconnects": sum(view.counts["reconnects"].values()),
-        "hangs": view.counts["restarts"].get("watchdog", 0),
-        "keys_failed": view.counts["key_regenerations"].get("failed", 0),
-        "key_steps_failed": view.repair_steps.get(_KEYS_FAILED, 0),
+        "reconnects": sum(view.counters.by_word["reconnects"].values()),
+        "hangs": view.counters.by_word["restarts"].get("watchdog", 0),
+        "keys_failed": view.counters.by_word["key_regenerations"].get("failed", 0),
+        "key_steps_failed": view.counters.repair_steps.get(_KEYS_FAILED, 0),
         "unreadable": keys.get("failed", 0),
         "decryptions": sum(keys.values()) if view.counts_messages else 0,
         "ended": sum(errors.get(code, 0) for code in _ENDED),
         "errors": sum(count for kind, count in errors.items() if kind not in OF_KEYS),
-        "done": view.probes + sum(view.messages.values()),
+        "done": view.counters.probes + sum(view.counters.messages.values()),
     }
 
 
-def _of_session(judge: Callable[[InstanceView], Found]) -> Condition:
+def _of_session(judge: Callable[[Session], Found]) -> Condition:
     return lambda sight, who: judge(sight.sessions[who])
 
 
@@ -58,14 +58,14 @@ def _share(part: float, whole: float, limit: float) -> str | None:
     return f"{part / whole:.0%}" if whole > 0 and part / whole > limit else None
 
 
-def _down(view: InstanceView) -> Found:
+def _down(view: Session) -> Found:
     if view.status is CS.CONNECTED:
         return False
     # A code that stays lacks only a scan; one that comes and goes lacks more.
     return None if view.status is CS.QR_REQUIRED else _because(view.reason)
 
 
-def _given_up(view: InstanceView) -> str | None:
+def _given_up(view: Session) -> str | None:
     code = view.reason
     given_up = has_given_up(view) or code in _FOR_A_PERSON
     return _because(REASONS[code].title if code in REASONS else code) if given_up else None
@@ -97,7 +97,7 @@ def _keys_not_renewed(sight: Sight, who: str) -> str | None:
 def _memory(sight: Sight, who: str, limit: float) -> str | None:
     if who:
         view = sight.sessions[who]
-        return _share(view.memory_bytes or 0, view.memory_limit, limit)
+        return _share(view.run.memory_bytes or 0, view.memory_limit, limit)
     machine = sight.machine
     used, total = (machine[f"wa_host_memory_{what}_bytes"] for what in ("used", "total"))
     return _share(used, total, limit)

@@ -7,8 +7,9 @@ from enum import StrEnum
 
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.health.policy import HealthPolicy
+from agent.core.session import Session
 from agent.core.setting import setting
-from agent.core.view import BackendView, InstanceView
+from agent.core.view import BackendView
 
 LONGEST = 1800.0
 """Seconds that the counters of a session are remembered for."""
@@ -104,7 +105,7 @@ class Sight:
 
     now: float
     wall: float
-    sessions: Mapping[str, InstanceView] = field(default_factory=dict)
+    sessions: Mapping[str, Session] = field(default_factory=dict)
     """Those that should run."""
     backends: Mapping[str, BackendView] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)

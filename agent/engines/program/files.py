@@ -325,5 +325,4 @@ RULES = FileRules(
     not_of=not_of,
     moves_aside=moves_aside,
     check_login=check_login,
-    mark=NOTE,
 )

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,19 +87,6 @@ class Faults:
             self._active.pop(name, None)
         self._keep()
 
-    def sweep(self) -> None:
-        """Forget those whose end has come."""
-        over = [name for name in self._active if self.active(name) is None]
-        if over:
-            # Their ends are in the file too: what cannot be removed now ends all the same.
-            with suppress(EngineError):
-                self.clear(*over)
-
-    def next_end(self) -> float | None:
-        """Seconds until the next fault ends by itself."""
-        ends = [fault.until_wall for fault in self._active.values() if fault.until_wall is not None]
-        return max(0.0, min(ends) - time.time()) if ends else None
-
     def _keep(self) -> None:
         lasting = {
             name: {"until_wall": fault.until_wall, "arguments": dict(fault.arguments)}
@@ -134,6 +120,8 @@ def _read(path: Path) -> dict[str, Fault]:
         return {}
 
 
+LOOK_EVERY = 0.2
+"""Seconds between two looks whether a fault is over."""
 REPLY_FIRST = 0.05
 """Seconds in which a command that ends or blocks the worker can still be answered."""
 _LOST_BY = {
@@ -152,23 +140,18 @@ class Drill:
     def __init__(self, faults: Faults, session: "SandboxEngine") -> None:
         self._faults = faults
         self._session = session
-        self._changed = asyncio.Event()
         self._leak: list[bytes] = []
         self._healed: set[str] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._announce()
 
     async def command(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """`{"name": fault | "clear" | "list", "for": seconds | null, ...}`"""
         name = arguments["name"]
         if name == "clear":
             self._faults.clear()
-            self._announce()
         elif name != "list":
             rest = {key: value for key, value in arguments.items() if key not in ("name", "for")}
             fault = self._faults.begin(name, arguments.get("for"), rest)
-            self._announce()
             await self._begin(fault)
         return {"faults": self._faults.list()}
 
@@ -189,9 +172,8 @@ class Drill:
         """Return when that fault is over."""
         if self._faults.active(name) and begun is not None:
             begun()
-        while self._faults.active(name):
-            changed = self._changed
-            await changed.wait()
+        while self._faults.active(name):  # noqa: ASYNC110 - it ends by the clock
+            await asyncio.sleep(LOOK_EVERY)
 
     def heal(self, peer: str) -> None:
         """This peer's keys are new: its messages can be decrypted again."""
@@ -200,7 +182,6 @@ class Drill:
             fault = self._faults.active(name)
             if fault and self._healed.issuperset(_peers(fault)):
                 self._faults.clear(name)
-                self._announce()
 
     async def _begin(self, fault: Fault) -> None:
         name, session = fault.name, self._session
@@ -256,21 +237,6 @@ class Drill:
                 if peer not in self._healed:
                     self._session.happened("crypto_error", pattern=code, text=text, peer=peer)
             await asyncio.sleep(pause)
-
-    def _announce(self) -> None:
-        """Wake who waits for a fault's end, and be woken at the next one."""
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        left = self._faults.next_end()
-        if left is not None:
-            self._timer = asyncio.get_running_loop().call_later(left + 0.01, self._end_reached)
-
-    def _end_reached(self) -> None:
-        self._faults.sweep()
-        self._announce()
 
 
 def _peers(fault: Fault) -> list[str]:

@@ -130,7 +130,7 @@ class SandboxEngine:
         else:
             await self._server.lag()
         if deep:
-            detail["files"] = await self._saved.look()
+            detail["files"] = self._saved.look()
             detail["code_shown"] = self._phone.code() is not None
         return ProbeAnswer(self._now(), detail)
 
@@ -173,7 +173,7 @@ class SandboxEngine:
         self._saved.unpair()
         await self.hang_up()
         try:
-            await self._saved.save()
+            self._saved.save()
         finally:
             self._tell(Status.DISCONNECTED, "logout")
 
@@ -195,13 +195,12 @@ class SandboxEngine:
         for _ in range(steps if self._settings.save_seconds else 0):
             await asyncio.sleep(self._settings.save_seconds / steps)
             self._reporter.progress()
-        await self._saved.save()
+        self._saved.save()
 
     async def close(self) -> None:
         self._server.close()
         await self._tasks.cancel()
         self._conversation.close()
-        await self._saved.settle()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "scan":
@@ -257,7 +256,7 @@ class SandboxEngine:
     async def _log_in(self) -> None:
         self._drill.at_start()
         try:
-            await self._saved.load()  # first, so that no claim calls a paired session unpaired
+            self._saved.load()  # first, so that no claim calls a paired session unpaired
             self._tell(Status.INITIALIZING, phase="login")
             await self._server.connect()
             if self._saved.paired or await self._pair():
@@ -284,7 +283,7 @@ class SandboxEngine:
                     continue
                 await self._drill.while_active("no-pairing", self._accepted)
                 name = self._saved.folder.parent.name
-                await self._saved.pair(account_of(name, self._settings))
+                self._saved.pair(account_of(name, self._settings))
                 return True
         self._phone.hide()
         self._server.close()

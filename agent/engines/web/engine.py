@@ -13,7 +13,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.phones import phone_of
+from agent.engines.receiver import phone_of
 from agent.engines.surroundings import cache_folder, probe_limit
 from agent.engines.tasks import Tasks
 from agent.engines.web import page_calls

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from agent.engines.phones import receiver_of
+from agent.engines.receiver import receiver_of
 from agent.engines.web.browser.page import Page
 from agent.engines.web.messages import UPLOAD_LIMIT, FilePart, Outgoing, outcome, refusal
 from agent.engines.web.states import PageFacts

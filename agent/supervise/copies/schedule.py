@@ -1,27 +1,24 @@
-"""Snapshots on a clock, of sessions that are connected and stable; and the removal of old ones."""
+"""Snapshots on a clock, of sessions that are connected and stable."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.config.sections import SessionsSection
 from agent.core.model import ConnectionStatus, Health, InstanceId
 from agent.errors import WaError
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
-from agent.vault.copies.snapshots import newest_good, sweep_snapshots
+from agent.supervise.settings import Settings
+from agent.vault.copies.snapshots import newest_good
 from agent.vault.copies.take import OUTSIDE
-from agent.vault.trash import list_trash
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 30.0
-SWEEP_EVERY = 3600.0
 AFTER_FAILURE = 600.0
 
 
@@ -30,22 +27,20 @@ class SnapshotClock:
     keeping: Snapshots
     registry: Registry
     root: Path
-    settings: Callable[[], SessionsSection]
+    settings: Settings
     _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
-    _swept_at: float | None = field(init=False, default=None)
 
     async def run(self) -> None:
         await self._look_at_what_is_there()
         while True:
-            await self._sweep_if_due()
             for facts in list(self.registry.facts.values()):
                 if self._is_due(facts, time.time()):
                     await self._take(facts)
-            interval = self.settings().snapshot_interval
+            interval = self.settings.config.sessions.snapshot_interval
             await asyncio.sleep(min(LOOK_EVERY, max(interval / 4, 0.25)))
 
     def _is_due(self, facts: Facts, now_wall: float) -> bool:
-        chosen = self.settings()
+        chosen = self.settings.config.sessions
         if not chosen.snapshots or not chosen.snapshot_interval or facts.gone:
             return False
         if facts.instance.backend:
@@ -53,7 +48,6 @@ class SnapshotClock:
         since, last = facts.connected_since_wall, facts.last_snapshot_wall
         well = (
             facts.record.status is ConnectionStatus.CONNECTED
-            and facts.verdict is not None
             and facts.verdict.health is Health.HEALTHY
             and facts.link is not None
         )
@@ -65,7 +59,7 @@ class SnapshotClock:
         return last is None or not 0 <= now_wall - last < chosen.snapshot_interval
 
     async def _take(self, facts: Facts) -> None:
-        pause = min(AFTER_FAILURE, self.settings().snapshot_interval)
+        pause = min(AFTER_FAILURE, self.settings.config.sessions.snapshot_interval)
         try:
             taken = await self.keeping.take(facts, "by the clock")
             if taken.good:
@@ -93,19 +87,3 @@ class SnapshotClock:
             if snapshot is not None and snapshot.manifest is not None:
                 facts.last_snapshot_wall = snapshot.manifest.taken_wall
                 self.registry.touch(facts)
-
-    async def _sweep_if_due(self) -> None:
-        now = boot_now()
-        passed = 0.0 if self._swept_at is None else now - self._swept_at
-        if self._swept_at is not None and passed < SWEEP_EVERY:
-            return
-        self._swept_at = now
-        keep = self.settings().trash_days * 86400
-        try:
-            trash = await asyncio.to_thread(list_trash, self.root)
-            # A session in the trash can come back: it keeps its snapshots.
-            known = {*self.registry.facts, *(retired.id for retired in trash)}
-            for name in await asyncio.to_thread(sweep_snapshots, self.root, known, keep, passed):
-                log.info("removed the snapshot %s", name)
-        except WaError as error:
-            log.warning("%s", error)

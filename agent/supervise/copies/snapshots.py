@@ -10,12 +10,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from agent.config.sections import SessionsSection
 from agent.core.model import Category, InstanceId
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
@@ -24,6 +24,7 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
+from agent.supervise.settings import Settings
 from agent.supervise.story import entry
 from agent.vault.carried import bring_back
 from agent.vault.copies.restore import (
@@ -55,8 +56,6 @@ AT_ONCE = 2
 """Copies going on at the same time: disks are shared."""
 STANDS_STILL = 120.0
 """Seconds without a byte or a file after which a copy is given up."""
-LONGEST = 3600.0
-"""Seconds that a whole copy may take."""
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -124,13 +123,17 @@ class CopyWork:
                 cause = "it was given up" if given_up.is_set() else "the agent stops"
                 raise TryLater(f"cannot finish the {progress.what} of {id}: {cause}")
 
-        ended = _begin(f"{progress.what} of {id}", work, tick)
-        latest = progress.moved + LONGEST
+        ended = _begin(f"{progress.what} of {id}", partial(work, tick=tick))
         try:
             while not ended.done():
-                left = min(progress.moved + STANDS_STILL, latest) - time.monotonic()
+                left = progress.moved + STANDS_STILL - time.monotonic()
                 if left <= 0:
-                    raise _given_up(id, progress)
+                    cause = f"its disk has not answered for {STANDS_STILL:g} s"
+                    raise TryLater(
+                        f"cannot finish the {progress.what} of {id}: {cause}, after"
+                        f" {progress.done} bytes",
+                        code="copy_stands_still",
+                    )
                 await asyncio.wait({ended}, timeout=left)
             return ended.result()
         finally:
@@ -141,31 +144,18 @@ class CopyWork:
 
     def _has_ended(self, id: InstanceId, ended: "asyncio.Future[Any]") -> None:
         self._left.pop(id, None)
-        if not ended.cancelled():
-            ended.exception()  # its caller was told already
+        ended.exception()  # its caller was told already
 
 
-def _begin(name: str, work: Ticking[Result_co], tick: Tick) -> "asyncio.Future[Result_co]":
+def _begin(name: str, work: Callable[[], Result_co]) -> "asyncio.Future[Result_co]":
     """In a daemon thread: the interpreter's end joins those of a pool."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[Result_co] = loop.create_future()
-
-    def tell(result: Result_co | None, error: BaseException | None) -> None:
-        if ended.cancelled():
-            return
-        if error is not None:
-            ended.set_exception(error)
-        else:
-            ended.set_result(result)  # type: ignore[arg-type]
+    ended: Future[Result_co] = Future()
 
     def body() -> None:
-        result, failed = None, None
         try:
-            result = work(tick=tick)
+            ended.set_result(work())
         except BaseException as error:
-            failed = error
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(tell, result, failed)
+            ended.set_exception(error)
 
     try:
         threading.Thread(target=body, name=name, daemon=True).start()
@@ -173,18 +163,7 @@ def _begin(name: str, work: Ticking[Result_co], tick: Tick) -> "asyncio.Future[R
         raise TryLater(
             f"cannot begin the {name}: the machine allows no further thread", code="no_thread"
         ) from error
-    return ended
-
-
-def _given_up(id: InstanceId, progress: Progress) -> TryLater:
-    after = f"after {progress.done} bytes"
-    if time.monotonic() - progress.moved >= STANDS_STILL:
-        cause = f"its disk has not answered for {STANDS_STILL:g} s, {after}"
-        return TryLater(
-            f"cannot finish the {progress.what} of {id}: {cause}", code="copy_stands_still"
-        )
-    cause = f"it took longer than {LONGEST:g} s, {after}: the disk is too slow"
-    return TryLater(f"cannot finish the {progress.what} of {id}: {cause}", code="copy_slow")
+    return asyncio.wrap_future(ended)
 
 
 TRIES = 4
@@ -210,8 +189,7 @@ class Snapshots:
     store: Store
     host: Seats
     root: Path
-    settings: Callable[[], SessionsSection]
-    save_timeout: Callable[[], float]
+    settings: Settings
     wake: Callable[[InstanceId], None]
     work: CopyWork = field(init=False, default_factory=CopyWork)
     locks: defaultdict[InstanceId, asyncio.Lock] = field(
@@ -252,7 +230,7 @@ class Snapshots:
             )
         async with self.locks[facts.id]:
             taken = await self._take_unchanged(facts, why, backup=backup)
-            keep = max(self.settings().snapshots, 1)
+            keep = max(self.settings.config.sessions.snapshots, 1)
             await asyncio.to_thread(prune_snapshots, self.root, facts.id, keep)
         manifest = taken.manifest
         assert manifest is not None
@@ -297,7 +275,7 @@ class Snapshots:
         try:
             if facts.link is None:
                 raise LinkError(f"cannot ask {facts.id} to save: its worker cannot be reached")
-            await facts.link.call("save", {}, timeout=self.save_timeout())
+            await facts.link.call("save", {}, timeout=self.settings.config.stop.save)
         except (LinkError, EngineError) as error:
             if must_save:
                 raise TryLater(

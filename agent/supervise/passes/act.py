@@ -22,7 +22,7 @@ from agent.log import about, clean
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
-from agent.supervise.registry import Registry
+from agent.supervise.registry import Registry, is_written
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.vault.carried import carried
@@ -116,7 +116,7 @@ class Executor:
     async def _begin_run(self, facts: Facts, *, again: bool) -> None:
         """A start by the agent: held to its limits, and a stop may interrupt it. What its worker is
         told, it reads from the file beside its session."""
-        if facts.saved.identity_behind or facts.saved.identity is None:
+        if not is_written(facts):
             await self.registry.save(facts)
         self.host.limit_memory(facts.id, self.settings.memory_wall(facts))
         failed = facts.unit.state is UnitState.FAILED
@@ -146,7 +146,6 @@ class Executor:
         if plan.repair:
             await self._must_still_be_so(facts, plan)
             facts.record = replace(forgive(facts.record), paired=False, account="")
-            facts.saved.identity_behind = True
             await self.registry.save(facts)
             failpoint("cleanup_reset")
         if facts.instance.backend:

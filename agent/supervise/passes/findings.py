@@ -25,7 +25,6 @@ from agent.core.findings.silence import judge_silence, note_hour
 from agent.core.model import Category, Happening, Health, InstanceId, JournalEntry, Signal
 from agent.core.words import KEPT
 from agent.deliver.bus import EventBus
-from agent.engines.catalog import entry_of
 from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import Facts
@@ -37,13 +36,12 @@ from agent.supervise.story import Notes
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
     """The session's crypto errors judged, where its engine counts messages."""
-    counted = entry_of(facts.instance.engine).counts_messages
-    return judge_crypto(facts.crypto, policy, now, counts_messages=counted)
+    return judge_crypto(facts.crypto, policy, now, counts_messages=facts.counts_messages)
 
 
 def reads_messages(facts: Facts, policy: CryptoPolicy) -> bool:
     """True if it read a message within the window, or its engine does not tell."""
-    if not entry_of(facts.instance.engine).counts_messages:
+    if not facts.counts_messages:
         return True
     return bool(forget_old(facts.crypto, policy, boot_now()).messages)
 

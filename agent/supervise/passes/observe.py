@@ -11,7 +11,6 @@ from zlib import crc32
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now
-from agent.core.figures import read_figures
 from agent.core.model import (
     Claim,
     ConnectionStatus,
@@ -22,11 +21,12 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.session import Run
 from agent.core.words import SUSPECT
 from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, LinkStats, Listener, parse_claim
 from agent.log import about
-from agent.supervise.facts import Facts, RunFacts, WorkerLink
+from agent.supervise.facts import Facts, WorkerLink
 from agent.supervise.registry import Devices
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
@@ -140,7 +140,7 @@ def _look_at_disk(facts: Facts, observer: Observer) -> None:
     if facts.folder.away_since is not None and not away:
         facts.asked.start = True  # Whole again: failures meanwhile had this one cause.
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
-    wanted = facts.desired(observer.host.boot_id()).should_run
+    wanted = facts.desired.should_run
     facts.folder.disk_problem = (
         why_no_start(observer.session_root, observer.settings.config.start.disk_free)
         if wanted
@@ -152,9 +152,9 @@ def note_unit(facts: Facts, unit: UnitStatus) -> None:
     """Take in the unit's state; forget what an ended run had said."""
     if unit.run != facts.unit.run:
         facts.link = None  # the link ends by itself with the process at its other end
-        facts.run = RunFacts()
+        facts.run = Run()
     if not unit.runs:
-        facts.run = RunFacts()
+        facts.run = Run()
     facts.unit = unit
 
 
@@ -263,7 +263,8 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
             observer.checked("deep", now - begun)
         return
     now = boot_now()
-    facts.run.figures = read_figures(answer)
+    files = answer.get("open_fds")
+    facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
     if not facts.instance.backend:
         here = await asyncio.to_thread(inodes_of, observer.session_root / facts.id)
         compare_folder(facts, answer.get("folder"), here)

@@ -16,7 +16,6 @@ from agent.core.model import (
     Health,
     HealthVerdict,
     JournalEntry,
-    Observation,
     Override,
     SessionRecord,
     UnitState,
@@ -26,6 +25,7 @@ from agent.core.observed import is_other_account
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, forgive, settled
+from agent.core.session import NOT_LOOKED_YET, Session
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
 from agent.supervise.facts import Facts
 from agent.supervise.story import entry
@@ -40,9 +40,9 @@ class Drop:
     until_wall: float | None = None
 
 
-def find_drop(observation: Observation, verdict: HealthVerdict) -> Drop | None:
-    unit, fact = observation.unit, observation.claim
-    if not observation.desired.should_run:
+def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
+    unit, fact = session.unit, session.claim
+    if not session.desired.should_run:
         return None
     if verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE:
         return None  # that says nothing about the session
@@ -111,14 +111,12 @@ class Recorder:
             facts.record = replace(facts.record, seen_run=unit.run, seen_boot=self.boot)
         return entries
 
-    def remember(
-        self, facts: Facts, observation: Observation, verdict: HealthVerdict
-    ) -> list[JournalEntry]:
-        now_wall = observation.at_wall
+    def remember(self, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
+        now_wall = facts.at_wall
         _begin_now(facts, now_wall)
         before = facts.record
-        self._note_drop(facts, observation, verdict, now_wall)
-        entries = self._note_pairing(facts, observation) + _note_passkey(facts, observation)
+        self._note_drop(facts, verdict, now_wall)
+        entries = self._note_pairing(facts) + _note_passkey(facts)
         entries += self._note_status(facts, before, verdict, now_wall)
         entries += self._note_verdict(facts, verdict)
         entries += self._note_first_messages(facts, now_wall)
@@ -128,11 +126,9 @@ class Recorder:
         boot = self.boot if override is not Override.NONE else ""
         facts.record = replace(facts.record, override=override, override_boot=boot)
 
-    def _note_drop(
-        self, facts: Facts, observation: Observation, verdict: HealthVerdict, now_wall: float
-    ) -> None:
+    def _note_drop(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> None:
         """Count each drop once: by the claim, the unit's failure or the verdict that shows it."""
-        drop = find_drop(observation, verdict)
+        drop = find_drop(facts, verdict)
         if drop is None or drop.key == facts.noted_drop:
             return
         code = drop.code
@@ -148,14 +144,14 @@ class Recorder:
             now_wall,
             self.jitter(),
             until_wall=drop.until_wall,
-            ours=not observation.wait_reason or facts.record.status is Status.CONNECTED,
+            ours=not facts.wait.reason or facts.record.status is Status.CONNECTED,
         )
         if code != "logout" or not facts.asked.logout:
             facts.counters.errors[code] += 1
         self.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
 
-    def _note_pairing(self, facts: Facts, observation: Observation) -> list[JournalEntry]:
-        claim = observation.claim.claim if observation.claim else None
+    def _note_pairing(self, facts: Facts) -> list[JournalEntry]:
+        claim = facts.claim.claim if facts.claim else None
         record = facts.record
         if claim is None or not claim.paired:
             return []
@@ -167,7 +163,6 @@ class Recorder:
         if not record.paired:
             facts.first_messages = None  # the first messages of another pairing
         facts.record = replace(record, paired=True, account=account)
-        facts.saved.identity_behind = True
         if record.paired and record.account:
             return [entry(facts, "paired", "paired again, with another account")]
         return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
@@ -250,14 +245,11 @@ class Recorder:
 
     def _note_verdict(self, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
         before, facts.verdict = facts.verdict, verdict
-        if before is not None and (before.health, before.reason) == (
-            verdict.health,
-            verdict.reason,
-        ):
+        if (before.health, before.reason) == (verdict.health, verdict.reason):
             return []
         if verdict.reason == SUSPECT:
             self.failed(facts, SUSPECT)  # no drop, but it may be part of an incident
-        if before is None and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
+        if before is NOT_LOOKED_YET and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
             return []
         return [
             entry(
@@ -282,9 +274,9 @@ def _begin_now(facts: Facts, now_wall: float) -> None:
         facts.inbound = replace(facts.inbound, last_wall=now_wall)
 
 
-def _note_passkey(facts: Facts, observation: Observation) -> list[JournalEntry]:
+def _note_passkey(facts: Facts) -> list[JournalEntry]:
     """WhatsApp asked for a passkey: the record says so until an operator clears it."""
-    claim = observation.claim.claim if observation.claim else None
+    claim = facts.claim.claim if facts.claim else None
     known, facts.passkey_asked = (
         facts.passkey_asked,
         (claim is not None and claim.reason == PASSKEY_REQUIRED),
@@ -292,7 +284,6 @@ def _note_passkey(facts: Facts, observation: Observation) -> list[JournalEntry]:
     if known or not facts.passkey_asked or facts.record.needs_passkey:
         return []
     facts.record = replace(facts.record, needs_passkey=True)
-    facts.saved.identity_behind = True
     reason = reason_of(PASSKEY_REQUIRED)
     return [entry(facts, PASSKEY_REQUIRED, reason.in_full(facts.id))]
 

@@ -14,7 +14,7 @@ from agent.core.figures import (
 )
 from agent.core.findings.crypto import note_regenerated
 from agent.core.findings.crypto import note_step as crypto_begins_again
-from agent.core.model import Category, HealthVerdict, Observation
+from agent.core.model import Category, HealthVerdict
 from agent.core.observed import AWAY
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.recovery.ladder import (
@@ -25,9 +25,8 @@ from agent.core.recovery.ladder import (
     outlive_repair,
     wants_repair,
 )
-from agent.core.recovery.pairing import may_repair_end_it
+from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
-    Case,
     Circumstances,
     Consent,
     Decision,
@@ -45,7 +44,7 @@ from agent.supervise.incidents import Incidents
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
 from agent.supervise.settings import Settings
-from agent.supervise.story import entry, tell
+from agent.supervise.story import entry
 
 _ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
     RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
@@ -96,11 +95,11 @@ class Ladder:
     gate: Gate
     statistics: RepairStatistics = field(default_factory=RepairStatistics)
 
-    async def decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
+    async def decide(self, facts: Facts, verdict: HealthVerdict) -> Step:
         now_wall = time.time()
         if not self._has_repair(facts, verdict, now_wall):
             return Step()
-        case = await self._case(facts, observation, verdict)
+        case = await self._case(facts, verdict)
         before = facts.repair.last  # again after that await: a request may have joined it
         assert before is not None
         proof = may_repair_end_it(case, before)
@@ -129,7 +128,6 @@ class Ladder:
         if last is not None and not last.over:
             facts.take_repair(join_repair(last, goal, consent))
         else:
-            assert facts.verdict is not None, "asked before the first look"
             facts.take_repair(begin_repair(facts.verdict, goal, time.time(), consent))
 
     def take_back(self, facts: Facts, before: Repair | None) -> None:
@@ -187,13 +185,13 @@ class Ladder:
         facts.repair.last = begin_repair(verdict, Goal.HEAL, now_wall)
         return True
 
-    async def _case(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Case:
+    async def _case(self, facts: Facts, verdict: HealthVerdict) -> Case:
         policy, crypto = self.settings.config.recovery, self.settings.config.crypto
         good_snapshot = await self.executor.keeper.has_good_snapshot(facts.id)
         begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
         # The rest is read after that await: an incident may have been declared meanwhile. A verdict
         # from while its backend was away proves nothing, though the backend may be back.
-        waits = bool(self.gate.away(facts)) or observation.wait_reason in AWAY
+        waits = bool(self.gate.away(facts)) or facts.wait.reason in AWAY
         reads = facts.inbound.last_wall >= begun_wall - crypto.window
         around = Circumstances(
             well=self.incidents.well(facts) and not waits,
@@ -207,7 +205,7 @@ class Ladder:
             finds_records=entry_of(facts.instance.engine).finds_records,
             reads=reads or reads_messages(facts, crypto),
         )
-        return Case(observation, verdict, around, policy, time.time())
+        return Case(facts, verdict, around, policy, time.time())
 
     async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
         facts.take_repair(repair)
@@ -216,6 +214,5 @@ class Ladder:
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
         said = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
         await self.executor.registry.save(facts, [said])
-        tell(said)
         if facts.repair.last is repair:  # else a request joined meanwhile
             facts.repair_ended()

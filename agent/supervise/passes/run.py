@@ -6,17 +6,16 @@ from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
-from agent.core.health.judge import judge_health
+from agent.core.health.judge import as_asked, judge_health
 from agent.core.health.policy import HealthPolicy, allow_for
 from agent.core.model import (
     Category,
     Health,
     HealthVerdict,
     JournalEntry,
-    Observation,
     SessionRecord,
 )
-from agent.core.observed import as_asked, waits_for_network
+from agent.core.observed import waits_for_network
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import (
     ActionKind,
@@ -34,8 +33,9 @@ from agent.core.reconnect import (
     not_before,
     spare_unreached,
 )
+from agent.core.session import NO_WAIT
 from agent.failpoint import failpoint
-from agent.supervise.facts import NO_WAIT, Facts
+from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.incidents import Incidents
 from agent.supervise.passes.act import Executor
@@ -43,9 +43,9 @@ from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.observe import ON_ITS_WAY, Observer, holds_the_only_copy, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
-from agent.supervise.registry import Registry
+from agent.supervise.registry import Registry, is_written
 from agent.supervise.settings import Settings
-from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry, tell
+from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
 
 
 def note_circuit(
@@ -91,13 +91,14 @@ class Passes:
                 return None
             begun, before = boot_now(), facts.record
             entries = await self._observe(facts)
-            observation, verdict = self._judge(facts, entries)
+            verdict = self._judge(facts, entries)
             breaker = self._policy(facts).reconnect.breaker
             entries += note_circuit(facts, before, breaker, time.time())
             self.ladder.note_check(boot_now() - begun)
+            self.observer.checked("health", boot_now() - begun)
             await self._record(facts, before, verdict, entries)
             decided = boot_now()
-            step = await self._decide(facts, observation, verdict)
+            step = await self._decide(facts, verdict)
             self.observer.checked("recovery", boot_now() - decided)
             again = step.again if step.plan is None else await self._act(facts, step, step.plan)
             self.gate.queues.leave(facts.id, decided)
@@ -122,52 +123,34 @@ class Passes:
             entries += note_restarts(facts, unit_before, facts.unit)
         return entries
 
-    def _judge(
-        self, facts: Facts, entries: list[JournalEntry]
-    ) -> tuple[Observation, HealthVerdict]:
+    def _judge(self, facts: Facts, entries: list[JournalEntry]) -> HealthVerdict:
         """The verdict and its entries in the record; judged again where that changed the record."""
-        observation, verdict = self._judge_now(facts)
+        verdict = self._judge_now(facts)
         judged = facts.record
-        entries += self.recorder.remember(facts, observation, verdict)
+        entries += self.recorder.remember(facts, verdict)
         self.findings.watch_hour(facts)
         self.incidents.judged(facts, verdict)
         waits = self.gate.ask(facts) or NO_WAIT
         if facts.record is not judged or facts.wait.reason != waits.reason:
-            observation, verdict = self._judge_now(facts)
+            verdict = self._judge_now(facts)
         facts.sentence = verdict.sentence
-        return observation, verdict
+        return verdict
 
-    def _judge_now(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
+    def _judge_now(self, facts: Facts) -> HealthVerdict:
         policy = self._policy(facts)
         facts.wait = self.gate.ask(facts) or NO_WAIT
         if facts.wait.reason == UNREACHABLE:
             facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
-        now, now_wall = boot_now(), time.time()
+        facts.at, facts.at_wall = now, now_wall = boot_now(), time.time()
         earliest = not_before(facts.record, policy.reconnect, now, now_wall)
-        observation = Observation(
-            instance=facts.instance,
-            desired=facts.desired(self.observer.host.boot_id()),
-            record=facts.record,
-            unit=facts.unit,
-            at=now,
-            at_wall=now_wall,
-            linked_since=facts.run.linked_since,
-            claim=facts.run.claim,
-            probe=facts.run.probe,
-            files=facts.folder.files,
-            files_problem=facts.folder.problem,
-            memory_bytes=facts.run.memory_bytes,
-            not_before=now if facts.asked.try_at_once else earliest,
-            signals=(*self.findings.signals(facts), *self.observer.backends.signals(facts)),
-            wait_reason=facts.wait.reason,
-            wait_sentence=facts.wait.sentence,
-            waits_turn=self.gate.queues.before(facts.id) is not None,
-            back_at=self.gate.reaching.back_at(facts),
-        )
-        if not facts.wait.reason and waits_for_network(observation):
+        facts.not_before = now if facts.asked.try_at_once else earliest
+        facts.signals = (*self.findings.signals(facts), *self.observer.backends.signals(facts))
+        facts.turns_before = self.gate.queues.before(facts.id)
+        facts.back_at = self.gate.reaching.back_at(facts)
+        if not facts.wait.reason and waits_for_network(facts):
             self.gate.reaching.doubt(facts)
-        verdict = judge_health(observation, policy, boot_now())
-        return observation, as_asked(verdict) if facts.asked.logout else verdict
+        verdict = judge_health(facts, policy, boot_now())
+        return as_asked(verdict) if facts.asked.logout else verdict
 
     async def _record(
         self,
@@ -176,22 +159,19 @@ class Passes:
         verdict: HealthVerdict,
         entries: Sequence[JournalEntry],
     ) -> None:
-        for new in entries:
-            tell(new)
-        behind = facts.saved.identity_behind or facts.saved.identity is None
-        if entries or facts.record != before or behind:
+        if entries or facts.record != before or not is_written(facts):
             await self.registry.save(facts, entries)
         if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
             self.gate.queues.settled(facts.id)  # its start has ended, be it stuck
         self.gate.note_claim(facts)
 
-    async def _decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
+    async def _decide(self, facts: Facts, verdict: HealthVerdict) -> Step:
         """Orders first, then the repair, then wanted against actual state."""
-        again = next_deadline(observation, verdict, self._policy(facts), boot_now())
+        again = next_deadline(facts, verdict, self._policy(facts), boot_now())
         only_copy = holds_the_only_copy(facts)
-        plan = None if only_copy else self._plan_asked(facts, observation, verdict)
+        plan = None if only_copy else self._plan_asked(facts, verdict)
         if plan is None and not only_copy:
-            step = await self.ladder.decide(facts, observation, verdict)
+            step = await self.ladder.decide(facts, verdict)
             if step.plan is not None:
                 if (wait := self.gate.ask(facts, step.plan)) is None:
                     return step
@@ -199,23 +179,19 @@ class Passes:
             again = min((at for at in (again, step.again) if at is not None), default=None)
         if plan is None:
             last = facts.repair.last
-            plan = plan_actions(observation, verdict, self._policy(facts), boot_now(), repair=last)
+            plan = plan_actions(facts, verdict, self._policy(facts), boot_now(), repair=last)
         if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
             plan = None  # it may end the worker, which has the only copy of the session
         if plan is not None and (wait := self.gate.ask(facts, plan)) is not None:
             return Step(again=wait.again)
         return Step(plan, again=again)
 
-    def _plan_asked(
-        self, facts: Facts, observation: Observation, verdict: HealthVerdict
-    ) -> Plan | None:
+    def _plan_asked(self, facts: Facts, verdict: HealthVerdict) -> Plan | None:
         asked = facts.asked
         if asked.restart_for and not may_restart(facts.unit, well=self.incidents.well(facts)):
             asked.restart_for, facts.memory_restart_at = "", None
-        plan = plan_asked(
-            observation, verdict, start_asked=asked.start, restart_for=asked.restart_for
-        )
-        if plan is None and observation.desired.should_run and not facts.unit.job_pending:
+        plan = plan_asked(facts, verdict, start_asked=asked.start, restart_for=asked.restart_for)
+        if plan is None and facts.desired.should_run and not facts.unit.job_pending:
             asked.start = False  # the next plan_actions starts it
         return plan
 
@@ -251,7 +227,6 @@ class Passes:
             **{"step" if plan.repair else "action": plan.name},
         )
         await self.registry.save(facts, [said])
-        tell(said)
         if plan.repair:
             failpoint("repair_begun")
         else:
@@ -307,15 +282,11 @@ class Passes:
             **detail,
         )
         await self.registry.save(facts, [said, *opened])
-        tell(said, failed=not outcome.ok)
-        for change in opened:
-            tell(change)
 
     def _renewed(self, facts: Facts) -> None:
         """The files of the pairing that ended are in the trash."""
         failpoint("renew_done")
         facts.record = replace(facts.record, paired=False, account="")
-        facts.saved.identity_behind = True
         if self.settings.config.sessions.on_logout == "qr":
             # It may start as one that was never paired, and show a QR.
             facts.record = forgive(facts.record)

@@ -1,29 +1,30 @@
 """Upkeep on a clock: the trash is emptied, the database is checked and copied."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agent.clock import boot_now
-from agent.core.figures import AllTrends, RepairStatistics, StepTally, Trend, read_trend
-from agent.core.findings.crypto import CryptoPolicy
+from agent.core.figures import AllTrends, RepairStatistics, read_trend
 from agent.core.findings.silence import HOURS, Inbound
 from agent.core.model import Category, InstanceId
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.errors import StoreError, WaError
 from agent.log import bound
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
-from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
-from agent.vault.trash import sweep
+from agent.supervise.settings import Settings
+from agent.vault.copies.snapshots import sweep_snapshots
+from agent.vault.trash import list_trash, sweep
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +34,26 @@ FIRST_COPY = 300.0
 CHECK_EVERY = 86400.0
 
 
-async def sweep_trash(session_root: Path, days: Callable[[], float]) -> None:
-    swept = boot_now()
+async def sweep_trash(registry: Registry, root: Path, settings: Settings) -> None:
+    """Delete retired sessions whose days are over, and snapshots that belong to no
+    session or are not whole."""
+    swept = now = boot_now()
     while True:
-        await asyncio.sleep(SWEEP_EVERY)
-        now, kept = boot_now(), days()
+        days = settings.config.sessions.trash_days
+        keep, passed = days * 86400, now - swept
         try:
-            gone = await asyncio.to_thread(sweep, session_root, kept * 86400, now - swept)
+            for name in await asyncio.to_thread(sweep, root, keep, passed):
+                log.info("removed %s from the trash, where it was for %g days", name, days)
+            trash = await asyncio.to_thread(list_trash, root)
+            # A session in the trash can come back: it keeps its snapshots.
+            known = {*registry.facts, *(retired.id for retired in trash)}
+            for name in await asyncio.to_thread(sweep_snapshots, root, known, keep, passed):
+                log.info("removed the snapshot %s", name)
+            swept = now
         except WaError as error:
             log.warning("%s", error)
-            continue
-        swept = now
-        for name in gone:
-            log.info("removed %s from the trash, where it was for %g days", name, kept)
+        await asyncio.sleep(SWEEP_EVERY)
+        now = boot_now()
 
 
 async def check_database(store: Store, copy: Path) -> None:
@@ -65,52 +73,25 @@ async def check_database(store: Store, copy: Path) -> None:
         await asyncio.sleep(CHECK_EVERY)
 
 
-# The round: a regular check for sessions whose keys still fail, and a log line with its result.
-# Crossing the threshold wakes a session at once; the round finds sessions that were missed.
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class KeyCheck:
-    registry: Registry
-    policy: Callable[[], CryptoPolicy]
-    statistics: Callable[[], RepairStatistics]
-    wake: Callable[[InstanceId], None]
-    checked: Callable[[str, float], None]
-    _renewed: int = 0
-    """Keys that had healed by themselves at the last check."""
-
-    async def run(self) -> None:
-        before, self._renewed = self.statistics(), self._all_renewed()
-        while True:
-            await asyncio.sleep(self.policy().round)
-            begun = boot_now()
-            before = self._go_round(before)
-            self.checked("keys", boot_now() - begun)
-
-    def _go_round(self, before: RepairStatistics) -> RepairStatistics:
-        all_facts, now = list(self.registry.facts.values()), boot_now()
-        failing = [facts for facts in all_facts if self._fails(facts, now)]
-        for facts in failing:
-            self.wake(facts.id)
-        statistics = self.statistics()
-        renewed, self._renewed = self._renewed, self._all_renewed()
-        healed = statistics.repaired + statistics.cleaned - before.repaired - before.cleaned
+async def report_keys(
+    registry: Registry, settings: Settings, ladder: Ladder, checked: Callable[[str, float], None]
+) -> None:
+    """A line with what became of failing keys since the last one. The passes repair them."""
+    before = ladder.statistics
+    while True:
+        await asyncio.sleep(settings.config.crypto.round)
+        begun, policy, now = boot_now(), settings.config.crypto, ladder.statistics
+        judged = [judge_keys(facts, policy, begun).signal for facts in registry.facts.values()]
         bound(Category.CRYPTO).info(
             "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
-            " %d repairs failed, %d contacts renewed their keys",
-            len(all_facts),
-            len(failing),
-            healed,
-            statistics.failed - before.failed,
-            max(self._renewed - renewed, 0),
+            " %d repairs failed",
+            len(judged),
+            sum(signal is not None for signal in judged),
+            now.repaired + now.cleaned - before.repaired - before.cleaned,
+            now.failed - before.failed,
         )
-        return statistics
-
-    def _all_renewed(self) -> int:
-        return sum(facts.crypto.renewed for facts in self.registry.facts.values())
-
-    def _fails(self, facts: Facts, now: float) -> bool:
-        return judge_keys(facts, self.policy(), now).signal is not None
+        before = now
+        checked("keys", boot_now() - begun)
 
 
 # A line per instance and interval in the performance log, where one is kept.
@@ -121,10 +102,10 @@ logging.getLogger(PERFORMANCE).propagate = False
 
 
 async def log_performance(
-    views: Callable[[], Mapping[InstanceId, InstanceView]], interval: Callable[[], float]
+    views: Callable[[], Mapping[InstanceId, Session]], settings: Settings
 ) -> None:
     while True:
-        await asyncio.sleep(interval())
+        await asyncio.sleep(settings.config.log.performance_interval)
         if not logging.getLogger(PERFORMANCE).handlers:
             continue
         for number, (id, view) in enumerate(sorted(views().items())):
@@ -133,7 +114,7 @@ async def log_performance(
                 await asyncio.sleep(0)  # thousands of lines must not block the loop
 
 
-def performance_line(view: InstanceView, now_wall: float) -> str:
+def performance_line(view: Session, now_wall: float) -> str:
     since = view.connected_since_wall
     uptime = 0 if since is None else max(0, round(now_wall - since))
     mean = "-" if view.response_seconds is None else f"{view.response_seconds:.4f}"
@@ -141,13 +122,13 @@ def performance_line(view: InstanceView, now_wall: float) -> str:
         "status": view.status.value,
         "verdict": view.verdict.health.value,
         "uptime_seconds": uptime,
-        "messages": view.messages.get("in", 0) + view.messages.get("out", 0),
+        "messages": view.counters.messages["in"] + view.counters.messages["out"],
         "messages_per_minute": sum(view.messages_per_minute.values()),
         "response_seconds": mean,
-        "errors": sum(view.errors.values()),
-        "reconnects": sum(view.counts["reconnects"].values()),
-        "memory_bytes": "-" if view.memory_bytes is None else view.memory_bytes,
-        "cpu_seconds": "-" if view.cpu_seconds is None else f"{view.cpu_seconds:.2f}",
+        "errors": sum(view.counters.errors.values()),
+        "reconnects": sum(view.counters.by_word["reconnects"].values()),
+        "memory_bytes": "-" if view.run.memory_bytes is None else view.run.memory_bytes,
+        "cpu_seconds": "-" if view.run.cpu_seconds is None else f"{view.run.cpu_seconds:.2f}",
     }
     return " ".join(f"{name}={value}" for name, value in figures.items())
 
@@ -157,39 +138,48 @@ def performance_line(view: InstanceView, now_wall: float) -> str:
 
 
 EVERY = 3600.0
-_STATISTICS = "repair_statistics"
-_INBOUND = "inbound:"
-_TREND = "trend:"
+LEARNED = "learned"
+"""The row in the database."""
 
 
+class Kept(msgspec.Struct, frozen=True):
+    statistics: RepairStatistics
+    inbound: dict[InstanceId, Inbound]
+    """By instance."""
+    trends: dict[str, tuple[float | None, float, dict[InstanceId, list[Any]]]]
+    """By reach: when the newest points were taken, how far apart they are, and each instance's."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
 class Learned:
-    def __init__(self, store: Store, ladder: Ladder, registry: Registry, trends: AllTrends) -> None:
-        self._store = store
-        self._ladder = ladder
-        self._registry = registry
-        self._trends = trends
-        self._written: dict[str, int] = {}
-        """Hashes of the rows, by name."""
+    store: Store
+    ladder: Ladder
+    registry: Registry
+    trends: AllTrends
 
     async def take_over(self) -> None:
-        """What cannot be read is dropped: only usual rates and charts depend on it."""
-        text = await self._store.get_fact(_STATISTICS)
-        known = None if text is None else read_statistics(text)
-        self._ladder.statistics = known or RepairStatistics(since_wall=time.time())
-        inbounds, trends = await self._rows(_INBOUND), await self._rows(_TREND)
-        for facts in self._every():
-            if (inbound := read_inbound(inbounds.get(facts.id, ""))) is not None:
-                facts.inbound = inbound
-            for word, (noted_wall, step, trend) in read_trends(trends.get(facts.id, "")).items():
-                known_trends = self._trends.get(word)
-                if known_trends is not None and known_trends.step == step:  # a setting may change
-                    known_trends.bring_back(facts.id, trend, noted_wall)
-
-    async def _rows(self, prefix: str) -> dict[str, str]:
-        """By instance."""
-        rows = await self._store.get_facts(prefix)
-        self._written |= {name: hash(text) for name, text in rows.items()}
-        return {name.removeprefix(prefix): text for name, text in rows.items()}
+        """What cannot be read is dropped: only statistics, usual rates and charts depend on it."""
+        self.ladder.statistics = RepairStatistics(since_wall=time.time())
+        if (text := await self.store.get_fact(LEARNED)) is None:
+            return
+        try:
+            kept = msgspec.json.decode(text, type=Kept)
+            lines = [
+                (self.trends[word], id, read_trend(line), noted_wall)
+                for word, (noted_wall, step, raw) in kept.trends.items()
+                if word in self.trends and self.trends[word].step == step  # a setting may change
+                for id, line in raw.items()
+            ]
+        except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+            log.warning("cannot read the kept statistics, they begin at 0: %s", error)
+            return
+        self.ladder.statistics = kept.statistics
+        for facts in self.registry.facts.values():
+            inbound = kept.inbound.get(facts.id)
+            facts.inbound = inbound if inbound and len(inbound.rates) == HOURS else facts.inbound
+        for trends, id, line, noted_wall in lines:
+            if id in self.registry.facts and noted_wall is not None:
+                trends.bring_back(id, line, noted_wall)
 
     async def run(self) -> None:
         while True:
@@ -198,74 +188,18 @@ class Learned:
 
     async def keep(self) -> None:
         """Never raises: its loss is not worth a failed stop."""
+        all_facts = list(self.registry.facts.values())
+        inbound = {its.id: its.inbound for its in all_facts if its.inbound != Inbound()}
+        lines = {
+            word: (
+                trends.noted_wall,
+                trends.step,
+                {its.id: line.packed() for its in all_facts if (line := trends.of(its.id))},
+            )
+            for word, trends in self.trends.items()
+        }
+        kept = msgspec.json.encode(Kept(self.ladder.statistics, inbound, lines))
         try:
-            await self._write()
+            await self.store.put_facts({LEARNED: kept.decode()})
         except StoreError as error:
             log.warning("cannot write the learned statistics: %s", error)
-
-    async def _write(self) -> None:
-        """One commit of the changes; rows of deleted instances go."""
-        rows = {_STATISTICS: json.dumps(asdict(self._ladder.statistics))}
-        for facts in self._every():
-            if facts.inbound != Inbound():
-                rows[_INBOUND + facts.id] = json.dumps(asdict(facts.inbound))
-            if lines := self._lines(facts.id):
-                rows[_TREND + facts.id] = json.dumps(lines, separators=(",", ":"))
-        hashes = {name: hash(text) for name, text in rows.items()}
-        changed = {name: rows[name] for name in rows if self._written.get(name) != hashes[name]}
-        gone = [name for name in self._written if name not in rows]
-        if changed:
-            await self._store.put_facts(changed)
-        if gone:
-            await self._store.forget_facts(gone)
-        self._written = hashes
-
-    def _lines(self, id: InstanceId) -> dict[str, Any]:
-        """By reach: when its newest points were taken, how far apart they are, and the points."""
-        return {
-            word: [trends.noted_wall, trends.step, *trend.packed()]
-            for word, trends in self._trends.items()
-            if (trend := trends.of(id)) is not None
-        }
-
-    def _every(self) -> list[Facts]:
-        return list(self._registry.facts.values())
-
-
-def read_statistics(text: str) -> RepairStatistics | None:
-    try:
-        raw = json.loads(text)
-        steps = {name: StepTally(**_known(StepTally, step)) for name, step in raw["steps"].items()}
-        return RepairStatistics(**{**_known(RepairStatistics, raw), "steps": steps})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        log.warning("cannot read the kept statistics, they begin at 0: %s", error)
-        return None
-
-
-def read_inbound(text: str) -> Inbound | None:
-    try:
-        raw = _known(Inbound, json.loads(text))
-        rates = tuple(float(rate) for rate in raw.pop("rates"))
-        inbound = Inbound(rates, **{name: float(value) for name, value in raw.items()})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
-    return inbound if len(inbound.rates) == HOURS else None
-
-
-def read_trends(text: str) -> dict[str, tuple[float, float, Trend]]:
-    try:
-        return {
-            word: (float(noted_wall), float(step), read_trend(line))
-            for word, (noted_wall, step, *line) in json.loads(text).items()
-        }
-    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
-        return {}
-
-
-def _known(kind: Any, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the keys of a newer version; only numbers and containers are taken."""
-    names = {field.name for field in fields(kind)}
-    for name, value in raw.items():
-        if name in names and not isinstance(value, int | float | list | dict):
-            raise TypeError(f"{name} is {type(value).__name__}")
-    return {name: value for name, value in raw.items() if name in names}

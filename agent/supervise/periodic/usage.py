@@ -6,10 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
 
 from agent.clock import boot_now
-from agent.config.config import Config
 from agent.core.figures import LATEST, AllTrends, note_due
 from agent.core.findings.memory import (
     InstanceMemory,
@@ -25,6 +27,7 @@ from agent.host.machine.resources import measure
 from agent.log import about, bound
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
+from agent.supervise.settings import Settings
 from agent.supervise.story import entry
 
 log = logging.getLogger(__name__)
@@ -50,93 +53,68 @@ class UsageSampler:
     incident, so that a restarted session can connect."""
 
     registry: Registry
-    config: Callable[[], Config]
-    limit: Callable[[Facts], int]
+    settings: Settings
     well: Callable[[Facts], bool]
     wake: Callable[[InstanceId], None]
     checked: Callable[[str, float], None]
     note: Callable[[JournalEntry], object]
     _watched_until: float = field(init=False, default=0.0)
-    _shown_at: dict[InstanceId, float] = field(init=False, default_factory=dict)
-    _measured: dict[InstanceId, int] = field(init=False, default_factory=dict)
-    """The process of each that was measured last."""
+    _measured: dict[InstanceId, tuple[int, float]] = field(init=False, default_factory=dict)
+    """The process of each that runs, and when it was measured last."""
 
     async def run(self) -> None:
-        await asyncio.sleep(self.config().start.first_check)
+        await asyncio.sleep(self.settings.config.start.first_check)
         while True:
-            begun = boot_now()
-            await self.sample()
+            looked = boot_now()
+            await self._measure(list(self.registry.facts), trend=True)
             await self.care()
-            self.checked("memory", boot_now() - begun)
+            self.checked("memory", boot_now() - looked)
             looked = boot_now()
             # Read each time: a reload may have changed it.
-            while (left := looked + self.config().memory.interval - boot_now()) > 0:
+            while (left := looked + self.settings.config.memory.interval - boot_now()) > 0:
                 await asyncio.sleep(min(left, LOOK_FOR_NEW))
-                await self.sample_new()
-                await self.sample_watched()
-
-    async def sample(self) -> None:
-        self._measured = self._running()
-        measured = await measure_whole(self._measured, self.registry.facts)
-        now = boot_now()
-        for facts in list(self.registry.facts.values()):
-            usage = measured.get(facts.id)
-            _note(facts, usage)
-            if usage is not None and usage.memory_bytes is not None:
-                history = facts.run.memory_history.note(
-                    usage.memory_bytes, self.config().memory, now
-                )
-                facts.run.memory_history = history
-            self.registry.touch(facts)
+                await self._measure(self._due())
 
     def watch(self) -> None:
         """A client asked for the figures of all instances: keep them fresh for a while."""
         self._watched_until = boot_now() + 2 * WATCHED
 
-    async def sample_watched(self) -> None:
-        """For display only: no point of the trend, and no cause to act."""
-        if (now := boot_now()) < self._watched_until:
-            old = [id for id in self._running() if now - self._shown_at.get(id, 0.0) > WATCHED]
-            await self._show(old)
-
     async def measure_now(self, id: InstanceId) -> None:
         """What one instance uses, unless that was measured a moment ago."""
-        if boot_now() - self._shown_at.get(id, 0.0) > FRESH:
-            await self._show([id])
+        if boot_now() - self._measured.get(id, (0, 0.0))[1] > FRESH:
+            await self._measure([id])
 
-    async def _show(self, ids: Collection[InstanceId]) -> None:
-        running = self._running()
+    def _due(self) -> list[InstanceId]:
+        """Workers that began since the last look, once each; all, while a client watches."""
+        now, due = boot_now(), []
+        watched = now < self._watched_until
+        for id, pid in self._running().items():
+            known, at = self._measured.get(id, (0, 0.0))
+            settled = self.registry.facts[id].unit.since <= now - SETTLED
+            if (known != pid and settled) or (watched and now - at > WATCHED):
+                due.append(id)
+        return due
+
+    async def _measure(self, ids: Collection[InstanceId], *, trend: bool = False) -> None:
+        """Not of the `trend`: for display only. A fresh worker would make the hour's steeper."""
+        running, now = self._running(), boot_now()
         wanted = {id: running[id] for id in ids if id in running}
-        if not wanted:
-            return
-        now = boot_now()
-        self._shown_at = {
-            id: at for id, at in self._shown_at.items() if id in running
-        } | dict.fromkeys(wanted, now)
-        for id, usage in (await measure_whole(wanted, self.registry.facts)).items():
-            if (facts := self.registry.facts.get(id)) is not None:
-                _note(facts, usage)
-                self.registry.touch(facts)
-
-    async def sample_new(self) -> None:
-        """Workers that began since the last look, once each. For display only: a fresh worker would
-        make a trend of the hour steeper."""
-        settled = boot_now() - SETTLED
-        new = {
-            id: pid
-            for id, pid in self._running().items()
-            if self._measured.get(id) != pid and self.registry.facts[id].unit.since <= settled
-        }
-        if not new:
-            return
-        self._measured |= new
-        for id, usage in (await measure_whole(new, self.registry.facts)).items():
-            if (facts := self.registry.facts.get(id)) is not None:
-                _note(facts, usage)
-                self.registry.touch(facts)
+        known = {id: it for id, it in self._measured.items() if id in running}
+        self._measured = known | {id: (pid, now) for id, pid in wanted.items()}
+        found = await measure_whole(wanted, self.registry.facts) if wanted else {}
+        for id in ids if trend else found:
+            if (facts := self.registry.facts.get(id)) is None:
+                continue
+            usage = found.get(id)
+            _note(facts, usage)
+            if trend and usage is not None and usage.memory_bytes is not None:
+                policy = self.settings.config.memory
+                history = facts.run.memory_history.note(usage.memory_bytes, policy, boot_now())
+                facts.run.memory_history = history
+            self.registry.touch(facts)
 
     def _running(self) -> dict[InstanceId, int]:
-        if not self.config().memory.measure:
+        if not self.settings.config.memory.measure:
             return {}
         return {
             id: facts.unit.main_pid
@@ -146,7 +124,7 @@ class UsageSampler:
 
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
-        policy, now = self.config().memory, boot_now()
+        policy, now = self.settings.config.memory, boot_now()
         budget = memory_budget(machine_memory().total, policy)
         for action in decide_memory(self._seen(), budget, policy, now):
             facts = self.registry.facts[action.id]
@@ -168,7 +146,7 @@ class UsageSampler:
             InstanceMemory(
                 facts.id,
                 facts.run.memory_bytes,
-                self.limit(facts),
+                self.settings.memory_limit(facts),
                 facts.freed_at,
                 facts.memory_restart_at,
                 restarting=facts.action.task is not None or bool(facts.asked.restart_for),
@@ -218,35 +196,25 @@ async def measure_whole(
     return {id: usage.shared_by(sharers[main_pids[id]]) for id, usage in found.items()}
 
 
+class Told(msgspec.Struct, frozen=True):
+    """A worker's own figures, which are checked."""
+
+    memory_bytes: Annotated[int, Meta(ge=0, lt=MOST)] | None = None
+    cpu_seconds: Annotated[float, Meta(ge=0, lt=MOST)] | None = None
+    processes: Annotated[int, Meta(ge=0, lt=MOST)] | None = None
+
+
 async def _ask_worker(facts: Facts) -> Usage:
     if facts.link is None or facts.instance.backend:
         return UNSEEN
     try:
-        return parse_usage(await facts.link.call("own_use", timeout=LONGEST_ANSWER))
-    except WaError as error:  # it hangs, or is of a version that does not know the call
+        told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)
+        return Usage(*msgspec.structs.astuple(msgspec.convert(told, Told)))
+    except (WaError, msgspec.ValidationError) as error:
         log.debug(
             "cannot read the usage of the worker of %s: %s", facts.id, error, extra=about(facts.id)
         )
         return UNSEEN
-
-
-def parse_usage(raw: Mapping[str, Any]) -> Usage:
-    """Reads a worker's answer; values that are no figures are ignored."""
-    return Usage(
-        memory_bytes=_count(raw.get("memory_bytes")),
-        cpu_seconds=_seconds(raw.get("cpu_seconds")),
-        processes=_count(raw.get("processes")),
-    )
-
-
-def _count(raw: object) -> int | None:
-    return raw if type(raw) is int and 0 <= raw < MOST else None
-
-
-def _seconds(raw: object) -> float | None:
-    if isinstance(raw, bool) or not isinstance(raw, int | float):
-        return None
-    return float(raw) if 0 <= raw < MOST else None
 
 
 async def keep_trends(trends: AllTrends, facts: Mapping[InstanceId, Facts]) -> None:

@@ -10,7 +10,9 @@ import aiohttp
 import sdnotify
 
 from agent.clock import boot_now
+from agent.host.notify import watchdog_from
 from agent.supervise.loop import Loop
+from agent.supervise.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +20,8 @@ LONGEST_PASS = 180.0
 """Seconds: a start or a stop with a long save takes its time, and many may do so at once."""
 
 
+UNASKED = 30.0
+"""The time within which a manager wants a ping, where none says it."""
 BEAT_EVERY, BEAT_WITHIN = 60.0, 10.0
 
 
@@ -26,10 +30,9 @@ class Watchdog:
         self,
         loop: Loop,
         reach_store: Callable[[], Awaitable[object]],
-        heartbeat: Callable[[], str] = lambda: "",
+        settings: Settings,
     ) -> None:
-        """`heartbeat`: the address of [heartbeat]."""
-        self._loop, self._reach_store, self._heartbeat = loop, reach_store, heartbeat
+        self._loop, self._reach_store, self._settings = loop, reach_store, settings
         self._in_time = False
         self._notifier = sdnotify.SystemdNotifier()
         if self._notifier.socket is not None:
@@ -40,7 +43,7 @@ class Watchdog:
 
     async def run(self) -> None:
         """Ping as long as passes complete in time; log when they do not."""
-        interval = watchdog_seconds() / 2
+        interval = (watchdog_from(os.environ, os.getpid()) or UNASKED) / 2
         warned = False
         while True:
             late = await self._what_is_late(interval)
@@ -58,7 +61,7 @@ class Watchdog:
         failed = False
         while True:
             await asyncio.sleep(BEAT_EVERY)
-            if not self._in_time or not (url := self._heartbeat()):
+            if not self._in_time or not (url := self._settings.config.heartbeat.url):
                 continue
             within = aiohttp.ClientTimeout(total=BEAT_WITHIN)
             try:
@@ -90,13 +93,3 @@ class Watchdog:
         except TimeoutError:
             return f"the database has not answered for {limit:.0f} s"
         return None
-
-
-def watchdog_seconds() -> float:
-    """The time within which the manager wants a ping; 30 s where none is set."""
-    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return 30.0
-    try:
-        return int(os.environ.get("WATCHDOG_USEC", "30000000")) / 1e6
-    except ValueError:
-        return 30.0

@@ -1,8 +1,5 @@
 """Orders that end a pairing: without a person's word they are refused, and say what to type."""
 
-from dataclasses import dataclass
-
-from agent.core.model import ClaimFact, SessionFiles, SessionRecord
 from agent.core.observed import no_pairing_to_lose
 from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_person_end_it
 from agent.core.recovery.repair import Consent, Kept
@@ -10,15 +7,8 @@ from agent.errors import Refused
 from agent.supervise.facts import Facts
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    record: SessionRecord
-    claim: ClaimFact | None
-    files: SessionFiles
-
-
 def has_pairing(facts: Facts) -> bool:
-    return not no_pairing_to_lose(_session(facts))
+    return not no_pairing_to_lose(facts)
 
 
 def must_be_unpaired(facts: Facts) -> None:
@@ -58,7 +48,7 @@ def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str
     consent = Consent.PAIRING if confirmed else Consent.NONE
     if passkey == id:
         consent = Consent.PASSKEY
-    if isinstance(may_person_end_it(_session(facts), consent), Kept):
+    if isinstance(may_person_end_it(facts, consent), Kept):
         raise Refused(
             f"cannot {doing} {id}: its account needs a passkey to link again, so its pairing can be"
             f" lost for good; confirm with --confirm-passkey {id} (in a request:"
@@ -67,7 +57,3 @@ def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str
             code=CONFIRM_PASSKEY,
         )
     return consent
-
-
-def _session(facts: Facts) -> _Session:
-    return _Session(facts.record, facts.run.claim, facts.folder.files)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agent.core.findings.operator import with_override
 from agent.core.model import Instance, InstanceId, JournalEntry, Override
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.errors import NotFound, Refused, TryLater, VaultError, WaError
 from agent.failpoint import failpoint
 from agent.log import about, clean
@@ -105,7 +105,7 @@ class Deletion:
     async def trash(self) -> list[Retired]:
         return await asyncio.to_thread(list_trash, self.session_root)
 
-    async def restore_trash(self, name: str) -> InstanceView:
+    async def restore_trash(self, name: str) -> Session:
         id = await asyncio.to_thread(restore_trash, self.session_root, name)
         identity = await asyncio.to_thread(read_identity, self.session_root / id)
         # Restored by an operator: a former stop or logout in its record is dropped.
@@ -124,11 +124,10 @@ class Deletion:
             )
             async with self.registry.devices.alone(id, identity.instance.engine, doing, linked):
                 await self.store.add(identity.instance, record, said)
-                facts = self.registry.add(identity.instance, record)
+                self.registry.add(identity.instance, record)
         except (Refused, TryLater):
             await asyncio.to_thread(retire, self.session_root, id, "deleted")
             raise
-        facts.saved.identity_behind = True  # the first pass writes that record
         self.wake(id)
         return self.registry.view(id)
 

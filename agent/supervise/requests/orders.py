@@ -16,7 +16,7 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.view import InstanceView
+from agent.core.session import Session
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.log import bound
@@ -37,7 +37,7 @@ class Creation:
     gate: Gate
     wake: Callable[[InstanceId], None]
 
-    async def create(self, instance: Instance) -> InstanceView:
+    async def create(self, instance: Instance) -> Session:
         self._check_engine(instance)
         if instance.id in self.registry.facts:
             raise Refused(
@@ -86,7 +86,7 @@ class Orders:
     asking: Calls
     wake: Callable[[InstanceId], None]
 
-    async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
+    async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> Session:
         """The worker reads them at its next start; its limits change at once."""
         facts = self.registry.get(id)
         changed = replace(facts.instance, settings=dict(settings))
@@ -104,10 +104,10 @@ class Orders:
         self.wake(id)
         return self.registry.view(id)
 
-    async def enable(self, id: InstanceId) -> InstanceView:
+    async def enable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         ended = facts.record.reason and reason_of(facts.record.reason).final
-        if ended and facts.instance.enabled and facts.desired(self.host.boot_id()).should_run:
+        if ended and facts.instance.enabled and facts.desired.should_run:
             # An enabled session that WhatsApp ended gets no further login.
             said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
             return await self._intend(facts, said)
@@ -119,7 +119,7 @@ class Orders:
             facts.record = with_override(forgive(facts.record), Override.NONE, "")
             return await self._intend(facts, entry(facts, "enabled", "an operator enabled it"))
 
-    async def disable(self, id: InstanceId) -> InstanceView:
+    async def disable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         refuse_to_end(facts, "disable")
         if facts.enabled_by_operator:
@@ -133,7 +133,7 @@ class Orders:
         facts.action.interrupt_start()
         return await self._intend(facts, entry(facts, "disabled", "an operator disabled it"))
 
-    async def start(self, id: InstanceId) -> InstanceView:
+    async def start(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         async with self.registry.devices.alone(id, facts.instance.engine, f"start {id}"):
             facts.asked.start = True
@@ -142,7 +142,7 @@ class Orders:
             facts.record = with_override(forgive(facts.record), override, self.host.boot_id())
             return await self._intend(facts, entry(facts, "operator", "an operator started it"))
 
-    async def stop(self, id: InstanceId) -> InstanceView:
+    async def stop(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         refuse_to_end(facts, "stop")
         facts.record = with_override(facts.record, Override.STOPPED, self.host.boot_id())
@@ -150,7 +150,7 @@ class Orders:
         said = entry(facts, "operator", "an operator stopped it: it stays stopped until a start")
         return await self._intend(facts, said)
 
-    async def restart(self, id: InstanceId) -> InstanceView:
+    async def restart(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         refuse_to_end(facts, "restart")
         # Right after the agent's start no pass has looked at it yet.
@@ -165,25 +165,24 @@ class Orders:
         facts = self.registry.get(id)
         must_be_confirmed(facts, doing, confirmed=True, passkey=confirmation)
 
-    async def mark_passkey(self, id: InstanceId, needed: bool) -> InstanceView:
+    async def mark_passkey(self, id: InstanceId, needed: bool) -> Session:
         """Note whether its account needs a passkey to link a device."""
         facts = self.registry.get(id)
         facts.record = replace(facts.record, needs_passkey=needed)
-        facts.saved.identity_behind = True
         word = "needs a passkey to link" if needed else "needs no passkey to link"
         said = entry(facts, "operator", f"an operator noted: its account {word}")
         return await self._intend(facts, said)
 
     async def logout(
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
-    ) -> InstanceView:
+    ) -> Session:
         facts = self.registry.get(id)
         must_be_paired(facts, "log out")
         must_be_confirmed(facts, "log out", confirmed=confirmed, passkey=passkey)
         await self.asking.logout(id)
         return self.registry.view(id)
 
-    async def _intend(self, facts: Facts, said: JournalEntry) -> InstanceView:
+    async def _intend(self, facts: Facts, said: JournalEntry) -> Session:
         bound(said.category, facts.id).info("%s", said.sentence)
         await self.registry.save_order(facts, said)
         self.wake(facts.id)

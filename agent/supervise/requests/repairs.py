@@ -16,9 +16,8 @@ from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.recovery.pairing import WHATSAPP_AWAY
 from agent.core.recovery.repair import Consent, Ending, Goal
+from agent.core.session import NOT_LOOKED_YET
 from agent.errors import NotFound, Refused, TryLater, WaError
-from agent.host.base import Host
-from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.incidents import Incidents
@@ -27,7 +26,6 @@ from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.story import entry
-from agent.supervise.views import NOT_LOOKED_YET
 
 T = TypeVar("T")
 GRACE = 0.2
@@ -65,7 +63,7 @@ class Checking:
         chosen = list(self.registry.facts) if ids is None else list(ids)
         all_facts = [self.registry.get(id) for id in chosen]
         await asyncio.gather(*(self._check(facts) for facts in all_facts))
-        return {facts.id: facts.verdict or NOT_LOOKED_YET for facts in all_facts}
+        return {facts.id: facts.verdict for facts in all_facts}
 
     async def _check(self, facts: Facts) -> None:
         facts.next_probe = 0.0
@@ -105,7 +103,6 @@ class Repairs:
     """Unknown ids raise NotFound."""
 
     registry: Registry
-    host: Host
     ladder: Ladder
     incidents: Incidents
     checking: Checking
@@ -200,12 +197,12 @@ class Repairs:
         self, goal: Goal, facts: Facts, deadline: float, consent: Consent
     ) -> RepairResult:
         heals = goal is Goal.WORKING_QR and not _repair_runs(facts)
-        if heals or (facts.verdict is None and not _repair_runs(facts)):
+        if heals or (facts.verdict is NOT_LOOKED_YET and not _repair_runs(facts)):
             await self.checking.check_now([facts.id])
         if heals:
             # A start or a stop ends first: its deadlines say when it is late.
             await self._look_for(deadline, lambda: _repair_runs(facts) or not _is_on_its_way(facts))
-            if facts.verdict is not None and _is_well(facts.verdict):
+            if _is_well(facts.verdict):
                 return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
             if _is_on_its_way(facts) and not _repair_runs(facts):
                 # It starts in its time: a repair would only begin the start again.
@@ -224,7 +221,7 @@ class Repairs:
         """Set once the repair that runs now is over."""
         before, joins = facts.repair.last, _repair_runs(facts)
         self.ladder.request(facts, goal, consent)
-        over = facts.repair.waiters = facts.repair.waiters or asyncio.Event()
+        over = facts.repair_waiters = facts.repair_waiters or asyncio.Event()
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         try:
@@ -235,13 +232,12 @@ class Repairs:
         return over
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
-        bound(said.category, facts.id).info("%s", said.sentence)
         with self.registry.order(facts):
             await self.registry.save(facts, [said])
         self.wake(facts.id)
 
     def _must_be_wanted(self, facts: Facts) -> None:
-        if not facts.desired(self.host.boot_id()).should_run:
+        if not facts.desired.should_run:
             raise Refused(
                 f"cannot repair {facts.id}: it is disabled or stopped; enable or start it first",
                 code="not_wanted",
@@ -298,8 +294,7 @@ def _repair_runs(facts: Facts) -> bool:
 
 
 def _is_on_its_way(facts: Facts) -> bool:
-    on_its_way = facts.verdict is not None and facts.verdict.reason in _ON_ITS_WAY
-    return on_its_way and facts.action.failures < REFUSALS
+    return facts.verdict.reason in _ON_ITS_WAY and facts.action.failures < REFUSALS
 
 
 def _is_well(verdict: HealthVerdict) -> bool:

@@ -10,7 +10,6 @@ from agent.core.model import ConnectionStatus, Instance, InstanceId
 from agent.core.recovery.repair import Ending, Goal
 from agent.engines.base import Qr
 from agent.errors import LinkError, Refused, TryLater
-from agent.host.base import Host
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs
@@ -31,7 +30,6 @@ class SetUp:
 class SettingUp:
     repairs: Repairs
     registry: Registry
-    host: Host
     asking: Calls
     create: Callable[[Instance], Awaitable[object]]
     enable: Callable[[InstanceId], Awaitable[object]]
@@ -57,7 +55,7 @@ class SettingUp:
                 field="engine",
                 code="other_engine",
             )
-        elif not facts.desired(self.host.boot_id()).should_run:
+        elif not facts.desired.should_run:
             await self.enable(id)
         left = max(deadline - time.monotonic(), 0.0)
         result = await self.repairs.until(
@@ -66,7 +64,7 @@ class SettingUp:
         made = SetUp(id, facts is None, result, qr=None, goes_on=result.ending == GOES_ON)
         verdict = self.registry.get(id).verdict
         # Asking for its code wakes one whose codes expired.
-        if result.ending == Ending.NEEDS_PERSON and verdict and verdict.reason != "qr_idle":
+        if result.ending == Ending.NEEDS_PERSON and verdict.reason != "qr_idle":
             raise Refused(f"cannot show a code for {id}: {verdict.sentence}", code=verdict.reason)
         if result.ending == Ending.GAVE_UP:
             raise TryLater(f"cannot set up {id}: {result.sentence}", code="no_qr")

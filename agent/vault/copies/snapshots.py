@@ -239,15 +239,15 @@ def sweep_unfinished(shelf: Folder) -> list[str]:
 def sweep_snapshots(
     root: Path, known: Container[InstanceId], keep: float, passed: float
 ) -> list[str]:
-    """Remove unfinished snapshots, and those of instances that sweeps saw gone for `keep` seconds.
-    `passed`: seconds since the last sweep."""
+    """Remove snapshots of instances that sweeps saw gone for `keep` seconds. `passed`: seconds
+    since the last sweep; 0 = the first one of this agent, which removes unfinished snapshots."""
     gone = []
     with open_own(root, SNAPSHOTS) as (_, own):
         ids = list(ids_in(own.names()))
         ages = grow(own, [id for id in ids if id not in known], passed)
         for id in ids:
             with own.inner(id) as shelf:
-                gone += sweep_unfinished(shelf)
+                gone += [] if passed else sweep_unfinished(shelf)
                 if ages.get(id, -1.0) < keep:
                     continue
                 names = list(filter(is_name, shelf.names()))

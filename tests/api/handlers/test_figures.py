@@ -1,6 +1,5 @@
 """Figures as JSON under the names that were promised, and only what a key may see."""
 
-from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -11,6 +10,7 @@ from agent.api.routes import ROUTES
 from agent.core.model import InstanceId
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view
+from tests.sessions import changed
 
 INSTANCE = {
     *("connectionUptime", "messagesProcessed", "messagesPerMinute", "averageResponseTime"),
@@ -31,7 +31,7 @@ def peopled(house: House) -> House:
         "reconnects": {"connection_lost": 2},
         "memory_limit": 1 << 29,
     }
-    for id, more in (("sales", figures), ("new", {"memory_bytes": None, "linked": False})):
+    for id, more in (("sales", figures), ("new", {"memory_bytes": None, "linked_since": None})):
         house.supervisor.known[InstanceId(id)] = make_view(id, **more)
     return house
 
@@ -121,10 +121,11 @@ async def test_a_key_of_one_instance_sees_that_one_only(peopled: House) -> None:
 async def test_a_listed_instance_says_what_the_dashboard_shows(peopled: House) -> None:
     id = InstanceId("sales")
     view = peopled.supervisor.known[id]
-    peopled.supervisor.known[id] = replace(
+    peopled.supervisor.known[id] = changed(
         view,
         circuit="open",
         circuit_opens_wall=1768471200.0,
+        reason="an incident",
         wait_reason="an incident",
         proof_age=2.5,
     )

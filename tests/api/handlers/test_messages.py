@@ -17,6 +17,7 @@ from agent.errors import EngineError
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
+from tests.sessions import changed
 
 PATH = "/api/instance/sales/messages?wait=30"
 MIB = 1 << 20
@@ -166,7 +167,7 @@ async def test_what_an_engine_never_sends_is_refused_at_once_by_its_name(
     message = {"type": "edit", "message_id": "M1", "text": "x"}
     view = make_view("sales")
     engine = replace(view.instance, engine="whaticket")
-    house.supervisor.known[InstanceId("sales")] = replace(view, instance=engine)
+    house.supervisor.known[InstanceId("sales")] = changed(view, instance=engine)
     async with house.local(base_url="http://localhost") as local:
         answer = await local.post(PATH, json={"to": "491", **message})
         refused = await answer.json()

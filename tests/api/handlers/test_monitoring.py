@@ -1,10 +1,9 @@
 """What /api/health says of the fleet: `ok` only while no session needs a person."""
 
-from dataclasses import replace
-
 from agent.core.model import ConnectionStatus, Desired, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view
+from tests.sessions import changed
 
 
 async def test_health_is_not_ok_while_a_session_needs_a_person(house: House) -> None:
@@ -18,7 +17,7 @@ async def test_health_is_not_ok_while_a_session_needs_a_person(house: House) -> 
             house.supervisor.known[id] = make_view(
                 str(id), status=ConnectionStatus.LOADING, verdict=verdict
             )
-        house.supervisor.known[off] = replace(
+        house.supervisor.known[off] = changed(
             house.supervisor.known[off], desired=Desired(enabled=False)
         )
         found = await (await local.get("/api/health")).json()

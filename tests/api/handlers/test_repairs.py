@@ -11,7 +11,7 @@ def put(house, id="sales", **more):
 
 
 async def test_reconnecting_is_shown_for_whom_the_key_may_see(house, local):
-    put(house, "sales", circuit="open", wait_reason="incident")
+    put(house, "sales", circuit="open", reason="incident", wait_reason="incident")
     put(house, "other")
     key = await house.key("instance:sales")
     async with house.local() as session:

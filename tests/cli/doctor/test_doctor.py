@@ -5,7 +5,6 @@ import json
 import os
 import tarfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from agent.store.database import Store
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.fakes.supervisor import make_view
+from tests.sessions import changed
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def hide_secrets(house: House, folder: Path) -> list[str]:
         "proxy": {"url": f"http://{SECRETS['credentials']}@p"},
     }
     instance = Instance(InstanceId("sales"), "sandbox", True, settings)
-    house.supervisor.known[InstanceId("sales")] = replace(view, instance=instance)
+    house.supervisor.known[InstanceId("sales")] = changed(view, instance=instance)
     for sentence in (
         f"refused: {SECRETS['bearer']}",
         f"password={SECRETS['password']} token: {TOKEN}",
@@ -143,8 +143,7 @@ def hide_secrets(house: House, folder: Path) -> list[str]:
     key, password, login = (SECRETS[name] for name in ("api key", "password", "credentials"))
     (folder / "agent.toml").write_text(
         '[[instance]]\nid = "sales"\nengine = "sandbox"\nsettings = '
-        f'{{apikey = "{key}", note = "{password}", proxy = "http://{login}@p",'
-        f' deep = {{x = ["{password}"]}}}}\n'
+        f'{{account = "{key} {password} http://{login}@p"}}\n'
     )
     return [*SECRETS.values(), "topsecretpass", "S3cret"]
 
@@ -179,7 +178,7 @@ async def test_the_bundle_has_what_helps_and_no_secret(
     assert len(events) == 6
     assert 'wa_session_status{session="sales"' in parts["wa-agent/metrics.txt"]
     config = json.loads(parts["wa-agent/config.json"])
-    assert config["instance"][0]["settings"]["apikey"] == "[removed]"
+    assert config["instance"][0]["settings"]["account"] == "[removed]"
     assert config["health"]["interval"] == 30.0
     assert json.loads(parts["wa-agent/environment.json"])["WA_AGENT_KEY"] == "[removed]"
 

@@ -9,6 +9,7 @@ from agent.core.model import InstanceId
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.fakes.supervisor import make_view
+from tests.sessions import changed
 
 SALES = InstanceId("sales")
 ENDS = (("logout", "--yes"), ("cleanup", "--yes"), ("delete",))
@@ -23,7 +24,7 @@ class Terminal(io.StringIO):
 def marked(house: House) -> House:
     view = make_view("sales")
     record = replace(view.record, needs_passkey=True)
-    house.supervisor.known[SALES] = replace(view, record=record)
+    house.supervisor.known[SALES] = changed(view, record=record)
     return house
 
 

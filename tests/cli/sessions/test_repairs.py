@@ -113,7 +113,9 @@ def repair(**more: Any) -> Repair:
             id="the circuit",
         ),
         pytest.param(
-            {"wait_reason": "incident"}, "waits for others: many instances", id="an incident"
+            {"wait_reason": "incident", "reason": "incident"},
+            "waits for others: many instances",
+            id="an incident",
         ),
         pytest.param(
             {"status": S.AUTH_FAILURE, "reason": "banned"},
@@ -121,7 +123,7 @@ def repair(**more: Any) -> Repair:
             id="a ban",
         ),
         pytest.param(
-            {"next_attempt_wall": time.time() + 70_000}, r"attempt 1 in \d+ h", id="the next try"
+            {"not_before_wall": time.time() + 70_000}, r"attempt 1 in \d+ h", id="the next try"
         ),
     ],
 )

@@ -11,7 +11,7 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
+from tests.sessions import changed
 
 S = ConnectionStatus
 FOUL = "\x1b[2J\x1b]0;owned\x07 evil \u202etxt"
@@ -214,7 +215,7 @@ async def test_top_is_live_resizes_and_q_restores_the_terminal(
         await eventually(screen.shows("CONNECTED"))
         assert "\x1b[?1049h" in screen.text
         verdict = HealthVerdict(Health.STUCK, S.CONNECTED, "zombie", "it answers nothing")
-        house.supervisor.known[id] = replace(
+        house.supervisor.known[id] = changed(
             house.supervisor.known[id], verdict=verdict, sentence="it answers nothing"
         )
         await eventually(screen.shows("stuck"))

@@ -134,8 +134,8 @@ def test_a_trouble_begins_after_its_time_and_ends_with_its_cause(
         {"restarts": {"watchdog": 2}},
         {"reconnects": {"connection_lost": 10}},
         {"memory_bytes": 80, "memory_limit": 0},
-        {"crypto_operations": {"ok": 90, "failed": 10}},
-        {"crypto_operations": {"failed": 3}, "counts_messages": False},
+        {"messages": {"in": 90}, "errors": {"crypto": 10}},
+        {"errors": {"crypto": 3}, "counts_messages": False},
     ],
     ids=str,
 )
@@ -150,7 +150,7 @@ def test_the_share_of_messages_that_cannot_be_read() -> None:
     world = World()
     found: set[str] = set()
     for minute in range(11):
-        world.put(crypto_operations={"ok": 80 * minute, "failed": 20 * minute})
+        world.put(messages={"in": 80 * minute}, errors={"crypto": 20 * minute})
         found = world.run(60)
     assert found == {"key_errors"}
     (one,) = world.present.values()

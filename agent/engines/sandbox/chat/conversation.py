@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agent.core.words import Happening
 from agent.engines.base import Reporter
 from agent.engines.sandbox.chat.records import ack, chat_of, new_id, own_message, record_of
-from agent.engines.sandbox.chat.said_files import SaidFiles, Uploads
+from agent.engines.sandbox.chat.said_files import SaidFiles
 from agent.engines.sandbox.server import Server
 from agent.errors import EngineError, InvalidRequest
 
@@ -50,12 +50,11 @@ class Conversation:
         self._read_after = read_after
         self._count = count
         self._held: Held | None = None
-        self._uploads = Uploads()
         self._files = SaidFiles(self._own_folder)
         self.commands: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
             "say": self.say,
             "heard": self.heard,
-            "file_part": self._uploads.take,
+            "file_part": self._files.take,
             "said_part": self._files.take,
         }
         self._changed = asyncio.Event()
@@ -106,7 +105,7 @@ class Conversation:
         key = message.get("key")
         id = "3EB0" + key[:18].upper() if isinstance(key, str) and key else new_id()
         chat = chat_of(message["to"])
-        shown = {**_shown(message), **self._uploads.whole(message)}
+        shown = {**_shown(message), **self._files.whole(message)}
         if self._side().receive(chat, id, shown):
             self._add([own_message(chat, id, message)])
         self._add([ack(chat, id, "server"), ack(chat, id, "delivered")])
@@ -140,7 +139,7 @@ class Conversation:
     def _with_file(self, said: Mapping[str, Any]) -> tuple[Mapping[str, Any], Record]:
         """`say` as of a message with its file, and what the session needs to load that. What the
         caller says of the file itself holds, also where it is wrong."""
-        if not (file := self._files.keep(said)):
+        if not (file := self._files.whole(said, stays=True)):
             return said, {}
         fields = said.get("fields", {})
         named = {name: said[name] for name in ("mimetype", "filename") if name in said}

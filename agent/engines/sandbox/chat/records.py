@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from agent.engines.phones import digits_of, is_phone
+from agent.engines.receiver import digits_of, is_phone
 from agent.errors import InvalidRequest
 
 Record = dict[str, Any]

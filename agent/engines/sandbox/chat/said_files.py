@@ -1,7 +1,8 @@
-"""Files that the sandbox's contacts send: they lie on WhatsApp's side, as messages do."""
+"""Files of messages on WhatsApp's side: they come in parts, and those of contacts stay."""
 
 import asyncio
 import binascii
+import os
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
@@ -11,103 +12,71 @@ from typing import Any
 
 from agent.engines.files import new_sha256
 from agent.errors import EngineError, InvalidRequest
-from agent.files import open_plain, write_whole
-
-# Files that come in parts before their message; of each only its size and checksum are kept.
-
+from agent.files import open_plain
 
 LARGEST = 64 << 20
+FOLDER = "media"
+PIECE = 192 * 1024
+_NAME = re.compile(r"[0-9a-f]{16,64}")
 
 
 @dataclass(slots=True)
-class _File:
+class _Upload:
+    path: Path
     digest: Any = field(default_factory=new_sha256)
     parts: int = 0
     size: int = 0
-
-    def take(self, data: str) -> None:
-        raw = binascii.a2b_base64(data)
-        self.digest.update(raw)
-        self.parts += 1
-        self.size += len(raw)
-
-
-class Uploads:
-    def __init__(self) -> None:
-        self._files: dict[str, _File] = {}
-
-    def take(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The command `file_part`."""
-        name, index, data = part.get("upload"), part.get("index"), part.get("data")
-        if not isinstance(name, str) or not isinstance(index, int) or not isinstance(data, str):
-            raise InvalidRequest("cannot take it: this is no part of a file", field="upload")
-        file = self._files.get(name) or _File()
-        if index != file.parts:
-            raise EngineError("cannot take the file: a part is missing", code="file_lost")
-        file.take(data)
-        if file.size > LARGEST:
-            self._files.pop(name, None)
-            raise EngineError("cannot take the file: it is too large", code="file_too_large")
-        self._files[name] = file
-        return {"size": file.size}
-
-    def whole(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Size and checksum of a message's file; {} without one."""
-        if isinstance(content := message.get("content"), str):
-            file = _File()
-            file.take(content)
-        elif "upload" in message:
-            found = self._files.pop(str(message["upload"]), None)
-            if found is None or found.size != message.get("size"):
-                raise EngineError("cannot send the file: it is not whole here", code="file_lost")
-            file = found
-        else:
-            return {}
-        return {"size": file.size, "sha256": file.digest.hexdigest()}
-
-
-FOLDER = "media"
-PIECE = 192 * 1024
-_PART = ".part"
-_NAME = re.compile(r"[0-9a-f]{16,64}")
 
 
 class SaidFiles:
     def __init__(self, folder: Callable[[], Path]) -> None:
         """`folder` makes the folder of WhatsApp's side where it is not there yet."""
         self._folder = folder
-        self._uploads = Uploads()
+        self._uploads: dict[str, _Upload] = {}
 
     def take(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The command `said_part`."""
-        name = part.get("upload")
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        """The command `file_part`: one part after the other."""
+        name, index, data = part.get("upload"), part.get("index"), part.get("data")
+        good = isinstance(name, str) and _NAME.fullmatch(name) and isinstance(data, str)
+        if not isinstance(name, str) or not isinstance(data, str) or not good:
             raise InvalidRequest("cannot take it: this is no part of a file", field="upload")
-        answer = self._uploads.take(part)
+        with suppress(FileExistsError):
+            (folder := self._folder() / FOLDER).mkdir(mode=0o700)
+            folder.chmod(folder.parent.stat().st_mode & 0o770)
+        upload = self._uploads.get(name) or _Upload(self._folder() / FOLDER / f"{name}.part")
+        if index != upload.parts:
+            raise EngineError("cannot take the file: a part is missing", code="file_lost")
+        raw = binascii.a2b_base64(data)
+        upload.digest.update(raw)
+        upload.parts, upload.size = upload.parts + 1, upload.size + len(raw)
+        if upload.size > LARGEST:
+            self._uploads.pop(name, None)
+            raise EngineError("cannot take the file: it is too large", code="file_too_large")
         try:
-            path = self._own_folder() / (name + _PART)
-            with path.open("ab" if part["index"] else "wb") as file:
-                file.write(binascii.a2b_base64(part["data"]))
+            with upload.path.open("ab" if index else "wb") as file:
+                file.write(raw)
         except OSError as error:
             raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
-        return answer
+        self._uploads[name] = upload
+        return {"size": upload.size}
 
-    def keep(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Size and checksum of what a message brings; {} without a file."""
-        found = self._uploads.whole(said)
-        if not found:
+    def whole(self, message: Mapping[str, Any], *, stays: bool = False) -> dict[str, Any]:
+        """Size and checksum of a message's file; {} without one. `stays`: to be loaded."""
+        name = message.get("upload")
+        if isinstance(content := message.get("content"), str):
+            name = os.urandom(16).hex()
+            self.take({"upload": name, "index": 0, "data": content})
+        elif name is None:
             return {}
+        upload = self._uploads.pop(str(name), None)
+        if upload is None or upload.size != message.get("size", upload.size):
+            raise EngineError("cannot send the file: it is not whole here", code="file_lost")
+        sha256 = upload.digest.hexdigest()
         try:
-            folder = self._own_folder()
-            path = folder / found["sha256"]
-            if "content" in said:
-                mode = folder.stat().st_mode & 0o660
-                write_whole(path, binascii.a2b_base64(said["content"]), mode=mode)
-            else:
-                (folder / (said["upload"] + _PART)).replace(path)
+            upload.path.replace(upload.path.with_name(sha256)) if stays else upload.path.unlink()
         except OSError as error:
             raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
-        return found
+        return {"size": upload.size, "sha256": sha256}
 
     async def pieces(self, sha256: str) -> AsyncGenerator[bytes, None]:
         try:
@@ -121,10 +90,3 @@ class SaidFiles:
         with file:
             while piece := await asyncio.to_thread(file.read, PIECE):
                 yield piece
-
-    def _own_folder(self) -> Path:
-        folder = self._folder() / FOLDER
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-            folder.chmod(folder.parent.stat().st_mode & 0o770)
-        return folder

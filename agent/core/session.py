@@ -1,0 +1,250 @@
+"""A session: all that the agent knows of it, in parts. A view for the API, the metrics and the
+command line is a shallow copy."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from agent.core.figures import COUNTS, StatusTime
+from agent.core.findings.crypto import CryptoWindow
+from agent.core.findings.memory import MemoryHistory
+from agent.core.findings.rates import ErrorRate, PerMinute
+from agent.core.findings.silence import Inbound
+from agent.core.model import (
+    UNIT_ABSENT,
+    ClaimFact,
+    ConnectionStatus,
+    Desired,
+    Health,
+    HealthVerdict,
+    Instance,
+    InstanceId,
+    Override,
+    ProbeFact,
+    SessionFiles,
+    SessionRecord,
+    Signal,
+    UnitStatus,
+)
+from agent.core.reasons import reason_of
+from agent.core.recovery.repair import Kept, Repair
+
+WINDOW = 300.0
+"""Seconds that the mean time of an answer covers."""
+MESSAGE_DIRECTIONS = ("in", "out", "ack", "failed")
+_NO_RATE = PerMinute()
+
+NOT_LOOKED_YET = HealthVerdict(
+    Health.NOT_FOUND,
+    ConnectionStatus.DISCONNECTED,
+    "not_looked_yet",
+    "the agent has not checked it yet",
+)
+
+
+@dataclass(slots=True)
+class Run:
+    """What its worker's present run has shown; replaced as a whole when the next run begins."""
+
+    linked_since: float | None = None
+    next_attach: float = 0.0
+    claim: ClaimFact | None = None
+    probe: ProbeFact | None = None
+    memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+    processes: int | None = None
+    open_fds: int | None = None
+    memory_history: MemoryHistory = field(default_factory=MemoryHistory)
+    folder_lost: str = ""
+    """Why the folder is not in its place under a live worker; "" = it is."""
+    folder_deleted: bool = False
+    """The session's files are gone from the disk: its worker has the only copy."""
+    files_looked_at: ProbeFact | None = None
+    """The probe after which the agent last looked for the files that belong to the session."""
+
+
+@dataclass(slots=True)
+class Folder:
+    """The session's folder and its disk, as last looked at."""
+
+    files: SessionFiles = SessionFiles.UNPAIRED
+    problem: str = ""
+    """Why they cannot be used, for people: the path, and the obstacle. "" = they can."""
+    away_since: float | None = None
+    """Since when each look has found its folder away or unreadable."""
+    disk_problem: str = ""
+    """Why no worker may start on the disk of sessions; looked at while no worker runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    reason: str = ""
+    """A word of WAIT_SENTENCES; "" = it does not wait."""
+    sentence: str = ""
+    """The reason with its numbers; "" = WAIT_SENTENCES says enough."""
+    again: float = 0.0
+    """Boot time at which to ask again at the latest."""
+
+
+NO_WAIT = Wait()
+
+
+@dataclass(slots=True)
+class Repairs:
+    last: Repair | None = None
+    """The last repair, over or not."""
+    kept: Kept | None = None
+    """Why the repair keeps the pairing, as of the last pass; None = it may end it."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counted since `since_wall`, the agent's start."""
+
+    since_wall: float = 0.0
+    by_word: dict[str, Counter[str]] = field(
+        default_factory=lambda: {
+            row.name: Counter(dict.fromkeys(() if row.other else row.words, 0)) for row in COUNTS
+        }
+    )
+    """By name and word, the counts of COUNTS."""
+    messages: Counter[str] = field(
+        default_factory=lambda: Counter(dict.fromkeys(MESSAGE_DIRECTIONS, 0))
+    )
+    per_minute: dict[str, PerMinute] = field(default_factory=dict)
+    """By direction: in, out."""
+    errors: Counter[str] = field(default_factory=Counter)
+    error_rate: ErrorRate = field(default_factory=ErrorRate)
+    repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Steps by kind and result (done, failed)."""
+    repair_seconds: float = 0.0
+    """The seconds of those steps together."""
+    probes: int = 0
+    probe_seconds: float = 0.0
+    """Answered probes and the sum of their answer times."""
+    answers: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=10))
+    """When the last probes were answered, and in how many seconds."""
+
+    def mean_answer(self, now: float) -> float | None:
+        """Seconds; None: no probe was answered within WINDOW."""
+        lately = [seconds for at, seconds in self.answers if now - at <= WINDOW]
+        return sum(lately) / len(lately) if lately else None
+
+
+@dataclass(slots=True)
+class Session:
+    """Times are of the boot clock unless the name says `wall`."""
+
+    instance: Instance
+    record: SessionRecord
+    unit: UnitStatus = UNIT_ABSENT
+    run: Run = field(default_factory=Run)
+    folder: Folder = field(default_factory=Folder)
+    wait: Wait = NO_WAIT
+    """Why it waits for something other than itself, as of the last pass."""
+    repair: Repairs = field(default_factory=Repairs)
+    counters: Counters = field(default_factory=Counters)
+    verdict: HealthVerdict = NOT_LOOKED_YET
+    boot: str = ""
+    """The machine's present boot: an override that was made in another one is void."""
+    enabled_by_operator: bool = False
+    """By an enabled unit of systemd."""
+    counts_messages: bool = True
+    """False: the engine reports no messages; their number is unknown, not 0."""
+    at: float = 0.0
+    at_wall: float = 0.0
+    """When it was last judged, or this view was taken, by both clocks."""
+    not_before: float = 0.0
+    """No start or reconnect by the agent before this moment."""
+    signals: tuple[Signal, ...] = ()
+    """Findings beside its state: memory, crypto errors, silence."""
+    turns_before: int | None = None
+    """How many start or log in before it; None: it waits for no turn."""
+    back_at: float | None = None
+    """When the address that it needs could last be reached again; None: it was never away."""
+    connected_since_wall: float | None = None
+    engine_version: str = ""
+    """WhatsApp Web's, or its server's; "" = unknown."""
+    last_snapshot_wall: float | None = None
+    snapshot_failure: str = ""
+    """Why the last snapshot that was due is none to restore; "" once one is whole."""
+    status_time: StatusTime = field(default_factory=StatusTime)
+    """How long it was in each status, counted while an agent ran."""
+    crypto: CryptoWindow = field(default_factory=CryptoWindow)
+    crypto_lately: int = 0
+    """Crypto errors in the sliding window."""
+    inbound: Inbound = field(default_factory=Inbound)
+    circuit: str = "closed"
+    """closed, open or half_open."""
+    circuit_opens_wall: float | None = None
+    """When an open circuit lets one trial through."""
+    in_incident: bool = False
+    """It is a member of an incident that goes on, whose trouble covers it."""
+    memory_limit: int = 0
+    """Bytes; 0 = none."""
+
+    @property
+    def id(self) -> InstanceId:
+        return self.instance.id
+
+    @property
+    def claim(self) -> ClaimFact | None:
+        return self.run.claim
+
+    @property
+    def linked(self) -> bool:
+        return self.run.linked_since is not None
+
+    @property
+    def status(self) -> ConnectionStatus:
+        return self.record.status
+
+    @property
+    def reason(self) -> str:
+        return self.verdict.reason or self.record.reason
+
+    @property
+    def desired(self) -> Desired:
+        """An operator's override is void in another boot of the machine."""
+        override = self.record.override if self.record.override_boot == self.boot else Override.NONE
+        return Desired(self.instance.enabled or self.enabled_by_operator, override)
+
+    @property
+    def attempts(self) -> int:
+        """Tries that are under way; a connected session keeps its count for a minute, unseen."""
+        return 0 if self.status is ConnectionStatus.CONNECTED else self.record.attempts
+
+    @property
+    def next_attempt_wall(self) -> float | None:
+        """None also where the agent makes no try by itself, as after a ban."""
+        next_wall = self.record.not_before_wall
+        past = next_wall <= self.at_wall or reason_of(self.record.reason).hopeless
+        return None if past else next_wall
+
+    @property
+    def proof_age(self) -> float | None:
+        """Seconds at `at` since its status was proved; None: never."""
+        proved_at = self.run.claim.proved_at() if self.run.claim else None
+        return None if proved_at is None else max(self.at - proved_at, 0.0)
+
+    @property
+    def proved_wall(self) -> float | None:
+        return None if self.proof_age is None else self.at_wall - self.proof_age
+
+    @property
+    def response_seconds(self) -> float | None:
+        return self.counters.mean_answer(self.at)
+
+    @property
+    def messages_per_minute(self) -> dict[str, int]:
+        rates = self.counters.per_minute
+        return {word: rates.get(word, _NO_RATE).count(self.at) for word in ("in", "out")}
+
+    @property
+    def crypto_operations(self) -> dict[str, int]:
+        """Messages that could be decrypted (ok) and that could not (failed), where it counts."""
+        done, failed = self.counters.messages["in"], self.counters.errors["crypto"]
+        return {"ok": done, "failed": failed} if self.counts_messages else {}
+
+    def wall(self, moment: float) -> float:
+        """A moment of the boot clock in Unix time."""
+        return self.at_wall + (moment - self.at)
