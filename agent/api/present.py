@@ -8,7 +8,6 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.figures import COUNTS
 from agent.core.findings.first_messages import read_stored, shown
-from agent.core.health.agent_alive import is_alive
 from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
 from agent.core.observed import shown_wait
@@ -161,7 +160,7 @@ def show_agent(status: AgentStatus) -> dict[str, Any]:
     refused = ("link_refusals", "db_errors", "settings_refused=config_refused")
     return {
         **part(status, "version", "host", "started_wall", "ready", *passes, *figures, *refused),
-        "alive": is_alive(status, time.time()),
+        "alive": status.alive,
         "restoring": {"done": done, "total": total},
         "settings_read": wall_text(status.config_read_wall),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.core.reasons import Permanence, reason_of, reasons_table
-from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair
+from agent.core.recovery.repair import Ending, Goal, Repair
 from agent.core.words import ConnectionStatus
 
 BOUNDS: Mapping[str, tuple[float, ...]] = {
@@ -90,13 +90,6 @@ _UNHEALED = (Ending.GAVE_UP, Ending.NEEDS_PERSON)
 
 
 @dataclass(frozen=True, slots=True)
-class StepTally:
-    done: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class RepairStatistics:
     checked: int = 0
     check_seconds: float = 0.0
@@ -105,7 +98,6 @@ class RepairStatistics:
     failed: int = 0
     repair_seconds: float = 0.0
     """Of the repairs that healed: from the begin until what helped was done."""
-    steps: Mapping[str, StepTally] = field(default_factory=dict)
     asked: int = 0
     """Repairs that an operator asked for, or joined."""
     needed_person: int = 0
@@ -136,14 +128,6 @@ def note_check(statistics: RepairStatistics, seconds: float) -> RepairStatistics
     return replace(
         statistics, checked=statistics.checked + 1, check_seconds=statistics.check_seconds + seconds
     )
-
-
-def note_step(
-    statistics: RepairStatistics, kind: RecoveryKind, ok: bool, seconds: float
-) -> RepairStatistics:
-    before = statistics.steps.get(kind, StepTally())
-    after = StepTally(before.done + ok, before.failed + (not ok), before.seconds + seconds)
-    return replace(statistics, steps={**statistics.steps, kind: after})
 
 
 def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistics:

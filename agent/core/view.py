@@ -62,7 +62,7 @@ class AgentStatus:
     """Instances brought back so far, and how many there are to bring back."""
     passes_total: int = 0
     pass_seconds_total: float = 0.0
-    last_pass_age: float | None = None
+    last_pass_age: float = 0.0
     passes_late: int = 0
     loop_lag: float = 0.0
     db_writes: int = 0
@@ -89,6 +89,10 @@ class AgentStatus:
     """The last reload failed."""
     alive_limit: float = 30.0
     """A `last_pass_age` over this means that the loop no longer turns."""
+
+    @property
+    def alive(self) -> bool:
+        return self.last_pass_age <= self.alive_limit
 
 
 # A journal entry and a moment as JSON shows them.

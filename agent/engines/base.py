@@ -36,8 +36,6 @@ class ProbeAnswer:
 
     claim: Claim
     detail: Mapping[str, Any] = field(default_factory=dict)
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """Numbers of core/figures/session_figures that this engine measures itself."""
 
 
 class Keeper(Protocol):

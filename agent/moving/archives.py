@@ -19,7 +19,7 @@ from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLate
 from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
 from agent.supervise.registry import identity_of
-from agent.supervise.requests.orders import check_among_others, check_settings_of
+from agent.supervise.requests.orders import check_settings_of
 from agent.supervise.story import entry
 from agent.vault.archives.pack import Packed, export_snapshot
 from agent.vault.archives.unpack import Arrived, Limits, read_archive_manifest, unpack
@@ -117,7 +117,7 @@ class Archives:
         old = self._registry.facts.get(id)
         made, record = _made(wanted, manifest, old)
         check_settings_of(made)
-        check_among_others(self._registry, made)
+        self._registry.check(made)
         devices = self._registry.devices
         async with devices.alone(id, manifest.engine, f"import {id}", arrived.linked):
             if old is None:

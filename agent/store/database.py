@@ -328,25 +328,16 @@ class Store:
             lambda db: rows.insert_instance(db, instance, settings, text), [entry]
         )
 
-    async def save_instance(
-        self, instance: Instance, *entries: JournalEntry, record: SessionRecord | None = None
+    async def save(
+        self, instance: Instance, record: SessionRecord, *entries: JournalEntry
     ) -> list[JournalEntry]:
-        """`record`: written with it or not at all; None = it stays."""
-        settings = json.dumps(dict(instance.settings))
-        text = None if record is None else rows.encode_record(record)
+        settings, text = json.dumps(dict(instance.settings)), rows.encode_record(record)
 
         def write(db: Database) -> None:
             rows.update_instance(db, instance, settings)
-            if text is not None:
-                rows.update_record(db, instance.id, text)
+            rows.update_record(db, instance.id, text)
 
         return await self._change(write, entries)
-
-    async def save_record(
-        self, id: InstanceId, record: SessionRecord, *entries: JournalEntry
-    ) -> list[JournalEntry]:
-        text = rows.encode_record(record)
-        return await self._change(lambda db: rows.update_record(db, id, text), entries)
 
     async def remove(self, id: InstanceId, entry: JournalEntry) -> list[JournalEntry]:
         """Remove an instance and its record; its history stays."""

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config
-from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.figures import open_trends
 from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
@@ -102,9 +101,6 @@ class Supervisor:
         # The sessions, where they run, and the copies of their files.
         self.registry = registry = Registry(store, self.gate, root, self._facts, boot=boot)
         self.view, self.views = registry.view, registry.views
-        registry.of_wings = worker_settings(config)
-        registry.declared = lambda its: declared_for(settings.config, its)
-        registry.check = lambda its, all: check_declared(settings.config, its, all)
         self.packs = Packs(
             open_host=open_packs,
             size=config.worker.pack,
@@ -121,7 +117,6 @@ class Supervisor:
         self.ladder = Ladder(settings, executor, self.incidents, self.gate)
         recorder = Recorder(
             settings.health_policy,
-            boot,
             host.name == "systemd",
             random.random,
             self._failed,
@@ -140,7 +135,6 @@ class Supervisor:
             settings=settings,
             checked=checks.note,
             first_probe=boot_now() + config.start.first_check,
-            devices=registry.devices,
             attached=happenings.attached,
         )
         self.passes = Passes(

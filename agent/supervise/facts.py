@@ -130,8 +130,6 @@ class Facts(Session):
     """When it was connected last; None while it is, or never was."""
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
-    interrupted: bool = False
-    """The session was connected, was not, and may be again, between two passes."""
     durations: Durations = field(default_factory=Durations)
     """Shared by all sessions."""
     acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
@@ -152,8 +150,6 @@ class Facts(Session):
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
         # `status_age`: the status may have begun before this agent saw it.
         begun = max(now - claim.still_for, self.begun_at)
-        if not same_status:
-            self._note_interruption()
         self.run.claim = ClaimFact(
             claim,
             at=now,
@@ -177,15 +173,9 @@ class Facts(Session):
     def begin_again(self, now: float) -> None:
         """A server was told to begin this session again: earlier claims prove nothing, and its time
         starts here. Failed pings and contradictions stay until a probe says otherwise."""
-        self._note_interruption()
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
-
-    def _note_interruption(self) -> None:
-        claim = self.run.claim
-        if claim is not None and claim.claim.status is ConnectionStatus.CONNECTED:
-            self.interrupted = True
 
     def stirred(self) -> None:
         """Let a pass that waits for the first claim go on."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from copy import copy
 from dataclasses import replace
@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from agent.clock import boot_now
+from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.breaker import breaker_of
 from agent.core.figures import Durations, StatusTime
 from agent.core.findings import first_messages
@@ -80,15 +81,6 @@ class Devices:
                 )
             yield
 
-    async def whose(self, id: InstanceId, engine: str) -> InstanceId | None:
-        """The other instance that was linked to the account of the files in this one's folder."""
-        account = (await asyncio.to_thread(read_linked, self._root, id, engine)).account
-        for facts in self._facts.values():
-            is_other = facts.id != id and facts.instance.engine == engine
-            if account and is_other and facts.record.account == account:
-                return facts.id
-        return None
-
     async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
         for facts in list(self._facts.values()):
             instance, account = facts.instance, facts.record.account
@@ -150,12 +142,6 @@ class Registry:
         self.facts = {} if facts is None else facts
         self.devices = Devices(session_root, self.facts)
         self.durations = Durations()
-        self.of_wings: Mapping[str, Any] = {}
-        """The settings of each wing's part in a worker, by the wing's name."""
-        self.declared: Callable[[Instance], Mapping[str, Any]] = lambda _: {}
-        """What agent.toml has for the engine of this session, by the engine's name."""
-        self.check: Callable[[Instance, Sequence[Instance]], None] = lambda _its, _all: None
-        """InvalidRequest where it names what agent.toml does not have."""
         self._views: dict[InstanceId, Session] = {}
         self._stale: dict[InstanceId, None] = {}
         self._unwritten: dict[InstanceId, str] = {}
@@ -202,21 +188,24 @@ class Registry:
         facts.saved.identity = identity_of(facts)
         return facts
 
-    def take_settings_of_wings(self, settings: Mapping[str, Any]) -> None:
-        """The files of all sessions say so with their next passes, before a worker starts."""
-        self.of_wings = settings
-        for facts in self.facts.values():
-            self.look_up(facts)
+    def check(self, instance: Instance) -> None:
+        """Refuse one that names what agent.toml has not, or whose session another instance has."""
+        others = [facts.instance for facts in self.facts.values()]
+        check_declared(self._gate.settings.config, instance, others)
 
     def look_up(self, facts: Facts) -> None:
-        """The instance's settings or agent.toml changed: its worker's share is looked up again."""
+        """The instance's settings or agent.toml changed: its worker's share is looked up again. Its
+        file says so with its next pass, before a worker starts."""
         if facts.of_wings != (own := self._of_wings(facts.instance)):
             facts.of_wings = own
             if facts.verdict.reason in PROGRAM_FAILS:
                 facts.asked.restart_for = "agent.toml has another [[program]] for it"
 
     def _of_wings(self, instance: Instance) -> Mapping[str, Any]:
-        return {} if instance.backend else {**self.of_wings, **self.declared(instance)}
+        """The settings of each room's part in its worker, by the room's name."""
+        config = self._gate.settings.config
+        own = {**worker_settings(config), **declared_for(config, instance)}
+        return {} if instance.backend else own
 
     def drop(self, facts: Facts) -> None:
         facts.gone = True
@@ -273,7 +262,7 @@ class Registry:
         return view
 
     async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
-        """Write record and identity: they must be on the disk before a plan is carried out. The log
+        """Write rows and identity: they must be on the disk before a plan is carried out. The log
         has the entries as well."""
         if facts.gone:
             return
@@ -281,17 +270,12 @@ class Registry:
             tell(said)
         if not is_written(facts):
             await self._write_identity(facts)
-        await self.save_row(facts, *entries, whole=False)
+        await self._save_row(facts, *entries)
 
-    async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
-        """As `save`, for a change of the instance itself."""
-        await self._write_identity(facts)
-        await self.save_row(facts, *entries)
-
-    async def save_order(self, facts: Facts, *entries: JournalEntry) -> None:
-        """As `save_instance`, for an order: one that cannot be written is not carried out."""
+    async def save_order(self, facts: Facts, said: JournalEntry) -> None:
+        """As `save`, for an order: one that cannot be written is not carried out."""
         with self.order(facts):
-            await self.save_instance(facts, *entries)
+            await self.save(facts, [said])
 
     @contextmanager
     def order(self, facts: Facts) -> Iterator[None]:
@@ -316,21 +300,15 @@ class Registry:
         )
         self.touch(facts)
 
-    async def save_row(self, facts: Facts, *entries: JournalEntry, whole: bool = True) -> None:
-        """As `save_instance`, of what came from the identity file itself. Not `whole`: of the
-        record alone."""
+    async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
         instance, record, saved = facts.instance, facts.record, facts.saved
         try:
-            if whole:
-                await self._store.save_instance(instance, *entries, record=record)
-            else:
-                await self._store.save_record(facts.id, record, *entries)
+            await self._store.save(instance, record, *entries)
         except BaseException:
             saved.rows_behind = True
             raise
         else:
-            saved.rows_behind, saved.record = False, record
-            saved.instance = instance if whole else saved.instance
+            saved.rows_behind, saved.instance, saved.record = False, instance, record
         finally:
             facts.shown = facts.unit, facts.verdict
             self.touch(facts)
@@ -342,7 +320,7 @@ class Registry:
                 # A worker found stopped in this same boot was stopped by an operator, unless the
                 # agent did it.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-        await asyncio.gather(*(self.save_row(facts, whole=False) for facts in self.facts.values()))
+        await asyncio.gather(*(self._save_row(facts) for facts in self.facts.values()))
 
     async def _write_identity(self, facts: Facts) -> None:
         async with facts.saved.writing:

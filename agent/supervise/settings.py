@@ -16,29 +16,6 @@ from agent.host.machine.memory import machine_memory
 from agent.supervise.facts import Facts
 
 
-def memory_wall(config: Config, facts: Facts) -> int:
-    """Bytes at which a host without units kills it, 0 = none: more than memory_max where its own
-    setting grants more."""
-    wall, own = config.worker.memory_max, _own_limit(facts)
-    return 0 if wall == 0 or own == 0 else max(wall, int((own or 0) * BEHIND))
-
-
-def memory_limit(config: Config, facts: Facts) -> int:
-    """Bytes, 0 = no limit: its own setting, else `[memory] instance`."""
-    if facts.instance.backend:
-        return 0  # it has no process of its own here
-    own = _own_limit(facts)
-    if own is not None:
-        return own
-    joins = not facts.unit.runs and config.worker.pack > 1
-    if facts.pack or (joins and entry_of(facts.instance.engine).packable):
-        return min(config.memory.instance or MEMORY, MEMORY)
-    # Never promise more than memory_max: the host kills the worker there.
-    walls = (config.worker.memory_max, entry_of(facts.instance.engine).memory)
-    shared = config.memory.instance
-    return shared and min((shared, *(wall for wall in walls if wall)))
-
-
 def _own_limit(facts: Facts) -> int | None:
     own = facts.instance.settings.get("memory_limit")
     return own if isinstance(own, int) and own >= 0 else None
@@ -74,10 +51,24 @@ class Settings:
         return replace(self.start_policy(), stagger=0.0, parallel=REMOTE_STARTS)
 
     def memory_wall(self, facts: Facts) -> int:
-        return memory_wall(self.config, facts)
+        """Bytes at which a host without units kills it, 0 = none: more than memory_max where its
+        own setting grants more."""
+        wall, own = self.config.worker.memory_max, _own_limit(facts)
+        return 0 if wall == 0 or own == 0 else max(wall, int((own or 0) * BEHIND))
 
     def memory_limit(self, facts: Facts) -> int:
-        return memory_limit(self.config, facts)
+        """Bytes, 0 = no limit: its own setting, else `[memory] instance`."""
+        if facts.instance.backend:
+            return 0  # it has no process of its own here
+        config, own, kind = self.config, _own_limit(facts), entry_of(facts.instance.engine)
+        if own is not None:
+            return own
+        joins = not facts.unit.runs and config.worker.pack > 1 and kind.packable
+        if facts.pack or joins:
+            return min(config.memory.instance or MEMORY, MEMORY)
+        # Never promise more than memory_max: the host kills the worker there.
+        walls, shared = (config.worker.memory_max, kind.memory), config.memory.instance
+        return shared and min((shared, *(wall for wall in walls if wall)))
 
     def memory_budget(self) -> int:
         return memory_budget(self._machine, self.config.memory)

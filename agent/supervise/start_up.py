@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
-from agent.config.tables import shared_sessions, worker_settings
+from agent.config.tables import shared_sessions
 from agent.core.model import (
     Category,
     ConnectionStatus,
@@ -158,9 +158,8 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         generation=written.generation,
     )
     facts.saved.identity = identity
-    bound(Category.SESSION, facts.id).warning("%s", sentence)
     said = JournalEntry("folder_newer", sentence, instance=facts.id, wall=time.time())
-    await registry.save_row(facts, said)
+    await registry.save(facts, [said])
 
 
 def _final(reason: str) -> bool:
@@ -245,7 +244,8 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
     supervisor.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
-    registry.take_settings_of_wings(worker_settings(config))
+    for facts in registry.facts.values():
+        registry.look_up(facts)
     await supervisor.backends.take_on(config.backend)
     new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:

@@ -39,7 +39,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
     async def probe(args: Mapping[str, Any]) -> Answer:
         answer = await engine.probe(deep=args.get("deep") is True)
         claim = reports.answered(answer.claim)
-        return {**answer.figures, "claim": asdict(claim), "detail": dict(answer.detail)}
+        return {"claim": asdict(claim), "detail": dict(answer.detail)}
 
     async def qr(_args: Mapping[str, Any]) -> Answer:
         code = None if reports.suspect else await engine.qr()

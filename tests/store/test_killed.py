@@ -18,7 +18,7 @@ async def write(store, id):
         number += 1
         record = SessionRecord(attempts=number)
         entry = JournalEntry(str(number), "x" * 50, instance=id)
-        await store.save_record(id, record, entry)
+        await store.save(Instance(id, "sandbox", True), record, entry)
         # One write call per line: a pipe takes it whole or not at all.
         os.write(1, f"{id} {number}\\n".encode())
 

@@ -47,20 +47,13 @@ class StoreAndDict(RuleBasedStateMachine):
         ):
             self.rows[id] = (made, record)
 
-    @rule(id=IDS, enabled=st.booleans(), config=SETTINGS)
-    def change(self, id, enabled, config):
+    @rule(id=IDS, enabled=st.booleans(), config=SETTINGS, record=RECORDS)
+    def change(self, id, enabled, config, record):
         said = entry(f"change {id}", id)
         made = replace(instance(id), enabled=enabled, settings=config)
-        call = self.store.save_instance(made, said)
+        call = self.store.save(made, record, said)
         if self.do(call, said, allowed=id in self.rows, error=NotFound):
-            self.rows[id] = (made, self.rows[id][1])
-
-    @rule(id=IDS, record=RECORDS)
-    def record(self, id, record):
-        said = entry(f"record {id}", id)
-        call = self.store.save_record(instance(id).id, record, said)
-        if self.do(call, said, allowed=id in self.rows, error=NotFound):
-            self.rows[id] = (self.rows[id][0], record)
+            self.rows[id] = (made, record)
 
     @rule(id=IDS)
     def remove(self, id):

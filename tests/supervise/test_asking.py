@@ -13,6 +13,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests import calls as asking
 from agent.supervise.requests.calls import PART, Calls
+from tests.supervise.test_published import GATE
 
 ID = InstanceId("shop")
 
@@ -38,7 +39,7 @@ class Worker:
 @pytest.fixture
 async def bench(tmp_path):
     store = await Store.open(tmp_path / "agent.db")
-    registry = Registry(store, None, tmp_path)
+    registry = Registry(store, GATE, tmp_path)
     worker, woken = Worker(), []
     registry.facts[ID] = Facts(Instance(ID, "evolution", True), SessionRecord(), link=worker)
     yield Calls(registry, store, woken.append), registry.facts[ID], worker, woken

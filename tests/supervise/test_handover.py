@@ -8,15 +8,12 @@ import pytest
 
 from agent.core.figures import (
     RepairStatistics,
-    StepTally,
     note_check,
     note_due,
-    note_step,
     open_trends,
 )
 from agent.core.findings.silence import Inbound, note_hour
 from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.core.recovery.repair import RecoveryKind
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.periodic.upkeep import LEARNED, Learned
@@ -40,17 +37,14 @@ def house(*ids):
 
 async def test_statistics_and_usual_rates_are_handed_over(store):
     ladder, registry = house("a", "b")
-    ladder.statistics = note_step(
-        note_check(RepairStatistics(repaired=3), 0.5), RecoveryKind.RESTART, True, 2.0
-    )
+    ladder.statistics = note_check(RepairStatistics(repaired=3), 0.5)
     learned = note_hour(Inbound(last_wall=5.0), time.time(), 120)
     registry.facts["a"].inbound = learned
     await Learned(store, ladder, registry, open_trends()).keep()
 
     ladder, registry = house("a", "b")
     await Learned(store, ladder, registry, open_trends()).take_over()
-    assert ladder.statistics.repaired == 3
-    assert ladder.statistics.steps == {"restart": StepTally(1, 0, 2.0)}
+    assert (ladder.statistics.repaired, ladder.statistics.check_seconds) == (3, 0.5)
     assert registry.facts["a"].inbound == learned
     assert registry.facts["b"].inbound == Inbound()
 
@@ -70,7 +64,7 @@ async def test_charts_are_handed_over(store):
     "text",
     [
         "",
-        '{"statistics": {"steps": {"x": 1}}, "inbound": {}, "trends": {}}',
+        '{"statistics": {"checked": "x"}, "inbound": {}, "trends": {}}',
         '{"statistics": {}, "inbound": {}, "trends": {"day": [1, 1440, {"a": [[-1], [1], 2]}]}}',
     ],
 )

@@ -8,6 +8,7 @@ from agent.store.database import Store
 from agent.supervise.registry import Registry
 from agent.supervise.start_up import load_instances
 from agent.vault.identity import create
+from tests.supervise.test_published import GATE
 from tests.supervise.test_remember import BOOT, STOPPED, recorder
 
 
@@ -40,7 +41,7 @@ async def test_the_agents_own_stop_is_not_an_operators(tmp_path, put_back):
     store = await Store.open(state / "agent.db")
     older = await goes_on(store, state)
     assert older is put_back
-    registry = Registry(store, None, state / "sessions")
+    registry = Registry(store, GATE, state / "sessions", boot=BOOT)
     await load_instances(registry, store, state / "sessions", [], older=older)
     facts = registry.facts[InstanceId("sales")]
     recorder().note_operator(facts, STOPPED)

@@ -42,13 +42,9 @@ class SlowStore:
         if self.full:
             raise StoreError("the disk is full", code="disk_full")
 
-    async def save_record(self, *args: object) -> object:
+    async def save(self, *args: object) -> object:
         await self._wait()
-        return await self._store.save_record(*args)  # type: ignore[arg-type]
-
-    async def save_instance(self, *args: object, **record: object) -> object:
-        await self._wait()
-        return await self._store.save_instance(*args, **record)  # type: ignore[arg-type]
+        return await self._store.save(*args)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -65,14 +61,12 @@ async def slow(tmp_path):
     await store.close()
 
 
-@pytest.mark.parametrize("kept", ["record", "instance"])
-async def test_a_change_is_shown_when_it_is_on_the_disk(slow, kept):
+async def test_a_change_is_shown_when_it_is_on_the_disk(slow):
     registry, disk, store = slow
     facts = registry.facts[A]
     facts.record = replace(facts.record, attempts=5)
     facts.instance = replace(facts.instance, enabled=False)
-    change = registry.save(facts) if kept == "record" else registry.save_instance(facts)
-    saving = asyncio.create_task(change)
+    saving = asyncio.create_task(registry.save(facts))
     await disk.begun.wait()
     registry.touch(facts)  # a message came in meanwhile, and someone looks
     shown = registry.view(A)
@@ -82,7 +76,7 @@ async def test_a_change_is_shown_when_it_is_on_the_disk(slow, kept):
     await saving
     shown = registry.view(A)
     assert shown.record.attempts == 5
-    assert shown.instance.enabled is shown.desired.enabled is (kept == "record")
+    assert shown.instance.enabled is shown.desired.enabled is False
 
 
 async def test_where_the_disk_takes_nothing_the_truth_is_shown_all_the_same(slow):

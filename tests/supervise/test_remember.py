@@ -33,7 +33,7 @@ STOPPED = UnitStatus(UnitState.INACTIVE)
 
 def recorder(*, systemd: bool = True) -> Recorder:
     return Recorder(
-        HealthPolicy, BOOT, systemd, lambda: 0.0, lambda facts, code: None, lambda facts: None
+        HealthPolicy, systemd, lambda: 0.0, lambda facts, code: None, lambda facts: None
     )
 
 
@@ -43,6 +43,7 @@ def facts(enabled: bool = True, **record: object) -> Facts:
         Instance(InstanceId("a"), "sandbox", enabled),
         replace(known, **record),  # type: ignore[arg-type]
         observed=True,
+        boot=BOOT,
     )
 
 
@@ -110,6 +111,16 @@ def test_a_drop_is_counted_once_however_often_it_is_reported():
     assert it.record.breaker_failures == 1
     assert it.record.reason == "connection_lost"
     assert it.record.status is ConnectionStatus.RECONNECTING
+
+
+def test_an_end_that_comes_while_it_is_down_is_the_reason_from_then_on():
+    it = facts()
+    look(it, CONNECTED)
+    look(it, LOST, at=NOW + 1)
+    for _ in range(2):
+        look(it, replace(LOST, reason="logout", paired=False), at=NOW + 2)
+    assert it.record.reason == "logout"
+    assert it.counters.errors == {"connection_lost": 1, "logout": 1}
 
 
 def test_a_zombie_is_counted_once_until_it_is_connected_again():

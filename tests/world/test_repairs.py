@@ -53,7 +53,6 @@ async def test_a_zombie_gets_a_fresh_worker_at_once(agent, eventually):
     assert counted == {("reconnect", "done"): 1, ("restart", "done"): 1}
     tally = await agent.do("GET", "/api/repairs/statistics")
     assert (tally["repaired"], tally["failed"], tally["success_rate"]) == (1, 0, 1.0)
-    assert tally["steps"]["restart"]["done"] == 1
     assert tally["checked"] > 3
 
 

@@ -10,7 +10,6 @@ from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer, takes_gzip
 from agent.api.http.fields import STRINGS, Field
 from agent.api.present import show_agent, show_verdict
-from agent.core.health.agent_alive import is_alive
 from agent.core.health.wanted import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
 from agent.core.session import Session
@@ -87,7 +86,7 @@ async def check_database(call: Call) -> Json:
 async def alive(call: Call) -> web.Response:
     """Alive: the loop turns."""
     status = call.supervisor.status()
-    turns = is_alive(status, time.time())
+    turns = status.alive
     return json_answer(
         {"alive": turns, "last_pass_age_seconds": status.last_pass_age}, 200 if turns else 503
     )

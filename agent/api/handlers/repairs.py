@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -200,8 +199,7 @@ async def statistics(call: Call) -> Json:
 def show_statistics(totals: RepairStatistics) -> Json:
     counts = ("since_wall", "checked", "repaired", "cleaned", "failed", "success_rate")
     mean = ("mean_check_seconds", "mean_seconds_to_repair=mean_time_to_repair")
-    steps = {name: asdict(tally) for name, tally in sorted(totals.steps.items())}
-    return {**part(totals, *counts, *mean, "interventions"), "steps": steps}
+    return part(totals, *counts, *mean, "interventions")
 
 
 def _result(result: RepairResult) -> Json:

@@ -36,10 +36,6 @@ class CryptoPolicy:
     """Messages within the window from which share applies."""
     regenerate_every: float = 600.0
     """Seconds between two regenerations of one peer's keys."""
-    retries: int = 3
-    """Tries of a crypto operation before it counts as failed."""
-    retry_base: float = 1.0
-    """Seconds before the first retry of a crypto operation; doubles with each."""
     patterns: tuple[str, ...] = setting(
         (),
         'more log texts about keys: "counts: TEXT", "regenerates: TEXT" where only'
@@ -195,11 +191,6 @@ def judge_crypto(
     signal = _signal(by_peer, share, peers, policy, corrupted=corrupted)
     failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
     return CryptoState(len(window.errors), share, peers, signal, failing)
-
-
-def crypto_retry_delay(tries: int, policy: CryptoPolicy) -> float | None:
-    """Seconds before a crypto operation that failed `tries` times is tried again; None = failed."""
-    return policy.retry_base * 2.0 ** (tries - 1) if 1 <= tries < policy.retries else None
 
 
 def _signal(

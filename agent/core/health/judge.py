@@ -331,8 +331,7 @@ def _corrupted(session: Session, code: str, more: str = "") -> HealthVerdict:
 def _waits_for_person(session: Session, reason: Reason) -> HealthVerdict:
     if reason.unpairs and is_guarded(session):
         reason = replace(reason, advice=ENDED_WITH_PASSKEY)
-    whose = session.folder.problem if reason.code == "session_foreign" else ""
-    sentence = reason.in_full(session.id, whose)
+    sentence = reason.in_full(session.id)
     return HealthVerdict(Health.DISCONNECTED, reason.status, reason.code, sentence)
 
 

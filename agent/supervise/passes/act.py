@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.clock import boot_now
-from agent.core.findings.crypto import crypto_retry_delay, note_regenerated
+from agent.core.findings.crypto import note_regenerated
 from agent.core.model import UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
 from agent.core.recovery.repair import Ground
-from agent.core.recovery.steps import FOR_GOOD, NOTHING_TO_REMOVE
+from agent.core.recovery.steps import NOTHING_TO_REMOVE
 from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.failpoint import failpoint
@@ -178,19 +178,12 @@ class Executor:
         if not peers and not entry_of(facts.instance.engine).finds_records:
             return  # what failed is read again: the new keys are not to be taken away
         limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT
-        tries = 0
-        while True:
-            try:
-                await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
-                break
-            except WaError as error:
-                tries += 1
-                wait = crypto_retry_delay(tries, policy)
-                if wait is None or error.code in FOR_GOOD:
-                    failed = error.code != NOTHING_TO_REMOVE  # else the keys are new already
-                    facts.counters.by_word["key_regenerations"]["failed"] += failed
-                    raise
-                await asyncio.sleep(wait)
+        try:
+            await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
+        except WaError as error:
+            failed = error.code != NOTHING_TO_REMOVE  # else the keys are new already
+            facts.counters.by_word["key_regenerations"]["failed"] += failed
+            raise
         facts.counters.by_word["key_regenerations"]["done"] += 1
         # Without a peer the engine took out damaged records, on a server it always does: errors
         # that named no peer.

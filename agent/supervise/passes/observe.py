@@ -27,7 +27,6 @@ from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, LinkStats, Listener, parse_claim
 from agent.log import about
 from agent.supervise.facts import Facts, WorkerLink
-from agent.supervise.registry import Devices
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
 from agent.vault.check import inspect, may_log_in
@@ -91,9 +90,8 @@ class Observer:
     """Called with the name of a check and its seconds."""
     first_probe: float
     """The agent probes no worker before this moment of its life."""
-    devices: Devices
-    attached: Callable[[InstanceId], None] | None = None
-    """Called when a link to a session's own worker is open; None: no part asked for it."""
+    attached: Callable[[InstanceId], None]
+    """Called when a link to a session's own worker is open."""
 
 
 async def observe(facts: Facts, observer: Observer) -> None:
@@ -119,12 +117,9 @@ async def _look_for_its_own_files(facts: Facts, observer: Observer) -> None:
     if claim is None or claim.claim.reason not in NOT_ITS_OWN or probe is facts.run.files_looked_at:
         return
     facts.run.files_looked_at = probe
-    folder, record = observer.session_root / facts.id, facts.record
-    engine = facts.instance.engine
-    if await asyncio.to_thread(may_log_in, folder, engine, record.account):
+    folder, engine = observer.session_root / facts.id, facts.instance.engine
+    if await asyncio.to_thread(may_log_in, folder, engine, facts.record.account):
         facts.asked.restart_for = "its own files are back"
-    whose = await observer.devices.whose(facts.id, engine)
-    facts.folder.problem = f"these are the files of instance {whose}" if whose else ""
 
 
 def _look_at_disk(facts: Facts, observer: Observer) -> None:
@@ -182,8 +177,7 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         if facts.run.claim is None:
             facts.next_probe = 0.0
         return
-    if observer.attached is not None:
-        observer.attached(facts.id)
+    observer.attached(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.

@@ -7,7 +7,12 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.findings.first_messages import end_in_time, stored
-from agent.core.findings.operator import has_ended, started_by_hand, stopped_by_hand
+from agent.core.findings.operator import (
+    has_ended,
+    started_by_hand,
+    stopped_by_hand,
+    with_override,
+)
 from agent.core.health.judge import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
@@ -53,8 +58,10 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
         # The session did not end: what was recorded before is still the reason.
         return None
     down = fact.claim.status in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE)
-    if down and fact.claim.reason:
-        return Drop(fact.claim.reason, ("claim", unit.run, fact.since), fact.claim.until_wall)
+    if down and (code := fact.claim.reason):
+        # WhatsApp's last word may come while it is down for another reason.
+        key = code if reason_of(code).final else "claim"
+        return Drop(code, (key, unit.run, fact.since), fact.claim.until_wall)
     if verdict.health is not Health.STUCK:
         return None
     own = verdict.reason in ("zombie", "injection_failed", PASSKEY_SUSPECTED)
@@ -75,7 +82,6 @@ class Recorder:
     """Turns one observation and its verdict into a new record and journal entries."""
 
     policy: Callable[[], HealthPolicy]
-    boot: str
     operators_act_past_us: bool
     """True where `systemctl` can start and stop workers without the agent."""
     jitter: Callable[[], float]
@@ -90,16 +96,17 @@ class Recorder:
         enabled = facts.instance.enabled or facts.enabled_by_operator
         past_us = self.operators_act_past_us and not facts.instance.backend
         if past_us and not unit.job_pending:
-            if stopped_by_hand(facts.record, unit, self.boot):
-                self._override(facts, Override.STOPPED)
+            if stopped_by_hand(facts.record, unit, facts.boot):
                 # Once per run, or no start by the agent would ever last.
-                facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+                record = replace(facts.record, stopped_run=facts.record.seen_run)
+                facts.record = with_override(record, Override.STOPPED, facts.boot)
                 sentence = "an operator stopped its unit: it stays stopped until a start"
                 entries.append(entry(facts, "operator", sentence))
             elif started_by_hand(
-                facts.record, unit, self.boot, our_run=facts.action.started_run, enabled=enabled
+                facts.record, unit, facts.boot, our_run=facts.action.started_run, enabled=enabled
             ):
-                self._override(facts, Override.NONE if enabled else Override.STARTED)
+                wanted = Override.NONE if enabled else Override.STARTED
+                facts.record = with_override(facts.record, wanted, facts.boot)
                 entries.append(entry(facts, "operator", "an operator started its unit"))
                 if has_ended(facts.record):
                     # That worker keeps away from WhatsApp; an operator's explicit start lets it log
@@ -107,8 +114,8 @@ class Recorder:
                     facts.record = replace(forgive(facts.record), restart_of=unit.run)
         settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
         seen = (facts.record.seen_run, facts.record.seen_boot)
-        if unit.runs and unit.run and settled and seen != (unit.run, self.boot):
-            facts.record = replace(facts.record, seen_run=unit.run, seen_boot=self.boot)
+        if unit.runs and unit.run and settled and seen != (unit.run, facts.boot):
+            facts.record = replace(facts.record, seen_run=unit.run, seen_boot=facts.boot)
         return entries
 
     def remember(self, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
@@ -121,10 +128,6 @@ class Recorder:
         entries += self._note_verdict(facts, verdict)
         entries += self._note_first_messages(facts, now_wall)
         return entries
-
-    def _override(self, facts: Facts, override: Override) -> None:
-        boot = self.boot if override is not Override.NONE else ""
-        facts.record = replace(facts.record, override=override, override_boot=boot)
 
     def _note_drop(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> None:
         """Count each drop once: by the claim, the unit's failure or the verdict that shows it."""
@@ -187,13 +190,7 @@ class Recorder:
             since = before.status_since_wall
             if facts.record is not before:  # a drop was counted; the status stays what it was
                 facts.record = replace(facts.record, status=before.status, status_since_wall=since)
-            if verdict.state is Status.CONNECTED and facts.interrupted:
-                repair = facts.repair.last
-                facts.lost_because = facts.lost_because or (
-                    "connection_lost" if repair is None or repair.over else "repair"
-                )
-                self._note_connected(facts, now_wall)
-            elif verdict.state is Status.CONNECTED:
+            if verdict.state is Status.CONNECTED:
                 facts.record = settled(facts.record, now_wall)
                 facts.connected_since_wall = facts.connected_since_wall or since  # if adopted
             return []
@@ -230,7 +227,7 @@ class Recorder:
 
     def _note_connected(self, facts: Facts, now_wall: float) -> None:
         facts.record = after_connected(facts.record, now_wall)
-        facts.connected_since_wall, facts.interrupted = now_wall, False
+        facts.connected_since_wall = now_wall
         facts.asked.try_at_once = False
         facts.asked.logout = False
         facts.noted_drop = ("", "", 0.0)

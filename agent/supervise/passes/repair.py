@@ -10,7 +10,6 @@ from agent.core.figures import (
     RepairStatistics,
     note_check,
     note_repair,
-    note_step,
 )
 from agent.core.findings.crypto import note_regenerated
 from agent.core.findings.crypto import note_step as crypto_begins_again
@@ -75,13 +74,11 @@ NO_EFFECT = "no_effect"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next step of a repair: a plan with the repair's states, or nothing before `again`."""
+    """What is next: a plan, with the repair that it is a step of, or nothing before `again`."""
 
     plan: Plan | None = None
     begun: Repair | None = None
     """The repair once the plan has begun."""
-    waiting: Repair | None = None
-    """The repair while the plan waits for its turn."""
     again: float | None = None
 
 
@@ -117,7 +114,8 @@ class Ladder:
             return Step()
         plan = plan_step(decision, remote=bool(facts.instance.backend))
         # Before it begins, only failures of others that it has seen count.
-        return Step(plan, repair, replace(before, calm=repair.calm))
+        facts.repair.last = replace(before, calm=repair.calm)
+        return Step(plan, repair)
 
     def note_check(self, seconds: float) -> None:
         self.statistics = note_check(self.statistics, seconds)
@@ -143,7 +141,6 @@ class Ladder:
             facts.next_probe = facts.next_deep = 0.0
             if outcome.ok:
                 facts.begin_again(boot_now())
-        self.statistics = note_step(self.statistics, kind, outcome.ok, outcome.seconds)
         counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
         counters.repair_seconds += outcome.seconds
         if outcome.ok and kind in UNPAIRING:

@@ -1,7 +1,6 @@
 """One pass for one instance: observe, judge, record, decide, act."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
@@ -89,14 +88,36 @@ class Passes:
         async with facts.busy:
             if facts.gone:
                 return None
-            begun, before = boot_now(), facts.record
-            entries = await self._observe(facts)
-            verdict = self._judge(facts, entries)
-            breaker = self._policy(facts).reconnect.breaker
+            begun, before, unit_before = boot_now(), facts.record, facts.unit
+            # Observe, and note what operators or its host did to its worker.
+            await observe(facts, self.observer)
+            # Its settings may have changed, and its host have begun a run.
+            self.observer.host.limit_memory(facts.id, self.settings.memory_wall(facts))
+            self.gate.note_look(facts)
+            entries = self.recorder.note_operator(facts, facts.unit)
+            if facts.observed:
+                entries += note_restarts(facts, unit_before, facts.unit)
+            # Judge; once more where the verdict's entries changed the record.
+            verdict = self._judge(facts)
+            judged = facts.record
+            entries += self.recorder.remember(facts, verdict)
+            self.findings.watch_hour(facts)
+            self.incidents.judged(facts, verdict)
+            waits = self.gate.ask(facts) or NO_WAIT
+            if facts.record is not judged or facts.wait.reason != waits.reason:
+                verdict = self._judge(facts)
+            facts.sentence = verdict.sentence
+            breaker = self.settings.config.reconnect.breaker
             entries += note_circuit(facts, before, breaker, time.time())
             self.ladder.note_check(boot_now() - begun)
             self.observer.checked("health", boot_now() - begun)
-            await self._record(facts, before, verdict, entries)
+            # Record.
+            if entries or facts.record != before or not is_written(facts):
+                await self.registry.save(facts, entries)
+            if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
+                self.gate.queues.settled(facts.id)  # its start has ended, be it stuck
+            self.gate.note_claim(facts)
+            # Decide and act.
             decided = boot_now()
             step = await self._decide(facts, verdict)
             self.observer.checked("recovery", boot_now() - decided)
@@ -111,32 +132,7 @@ class Passes:
     def _policy(self, facts: Facts) -> HealthPolicy:
         return allow_for(self.settings.health_policy(), self.observer.backends.slack(facts))
 
-    async def _observe(self, facts: Facts) -> list[JournalEntry]:
-        """Look at it; note what operators or its host did to its worker."""
-        unit_before, known = facts.unit, facts.observed
-        await observe(facts, self.observer)
-        # Its settings may have changed, and its host have begun a run.
-        self.observer.host.limit_memory(facts.id, self.settings.memory_wall(facts))
-        self.gate.note_look(facts)
-        entries = self.recorder.note_operator(facts, facts.unit)
-        if known:
-            entries += note_restarts(facts, unit_before, facts.unit)
-        return entries
-
-    def _judge(self, facts: Facts, entries: list[JournalEntry]) -> HealthVerdict:
-        """The verdict and its entries in the record; judged again where that changed the record."""
-        verdict = self._judge_now(facts)
-        judged = facts.record
-        entries += self.recorder.remember(facts, verdict)
-        self.findings.watch_hour(facts)
-        self.incidents.judged(facts, verdict)
-        waits = self.gate.ask(facts) or NO_WAIT
-        if facts.record is not judged or facts.wait.reason != waits.reason:
-            verdict = self._judge_now(facts)
-        facts.sentence = verdict.sentence
-        return verdict
-
-    def _judge_now(self, facts: Facts) -> HealthVerdict:
+    def _judge(self, facts: Facts) -> HealthVerdict:
         policy = self._policy(facts)
         facts.wait = self.gate.ask(facts) or NO_WAIT
         if facts.wait.reason == UNREACHABLE:
@@ -152,19 +148,6 @@ class Passes:
         verdict = judge_health(facts, policy, boot_now())
         return as_asked(verdict) if facts.asked.logout else verdict
 
-    async def _record(
-        self,
-        facts: Facts,
-        before: SessionRecord,
-        verdict: HealthVerdict,
-        entries: Sequence[JournalEntry],
-    ) -> None:
-        if entries or facts.record != before or not is_written(facts):
-            await self.registry.save(facts, entries)
-        if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
-            self.gate.queues.settled(facts.id)  # its start has ended, be it stuck
-        self.gate.note_claim(facts)
-
     async def _decide(self, facts: Facts, verdict: HealthVerdict) -> Step:
         """Orders first, then the repair, then wanted against actual state."""
         again = next_deadline(facts, verdict, self._policy(facts), boot_now())
@@ -175,7 +158,7 @@ class Passes:
             if step.plan is not None:
                 if (wait := self.gate.ask(facts, step.plan)) is None:
                     return step
-                facts.repair.last, step = step.waiting, Step(again=wait.again)
+                step = Step(again=wait.again)
             again = min((at for at in (again, step.again) if at is not None), default=None)
         if plan is None:
             last = facts.repair.last
@@ -266,7 +249,12 @@ class Passes:
         elif plan.tries and not outcome.ok:
             facts.record = after_refusal(facts.record, outcome.refusal, rules, time.time())
         elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:
-            self._renewed(facts)
+            # The files of the pairing that ended are in the trash.
+            failpoint("renew_done")
+            facts.record = replace(facts.record, paired=False, account="")
+            if self.settings.config.sessions.on_logout == "qr":
+                # It may start as one that was never paired, and show a QR.
+                facts.record = forgive(facts.record)
         opened = note_circuit(facts, before, rules.breaker, time.time())
         word = "done" if outcome.ok else f"failed: {outcome.detail}"
         detail = (
@@ -282,11 +270,3 @@ class Passes:
             **detail,
         )
         await self.registry.save(facts, [said, *opened])
-
-    def _renewed(self, facts: Facts) -> None:
-        """The files of the pairing that ended are in the trash."""
-        failpoint("renew_done")
-        facts.record = replace(facts.record, paired=False, account="")
-        if self.settings.config.sessions.on_logout == "qr":
-            # It may start as one that was never paired, and show a QR.
-            facts.record = forgive(facts.record)

@@ -48,7 +48,7 @@ class Deletion:
         facts = self.registry.get(id)
         must_be_confirmed(facts, "delete", confirmed=True, passkey=passkey)
         facts.instance = replace(facts.instance, enabled=False)
-        facts.record = with_override(facts.record, Override.STOPPED, self.host.boot_id())
+        facts.record = with_override(facts.record, Override.STOPPED, facts.boot)
         facts.action.interrupt_start()
         async with facts.busy:
             self.registry.get(id)  # another request may have deleted it meanwhile

@@ -19,7 +19,6 @@ from agent.core.reconnect import forgive
 from agent.core.session import Session
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused
-from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.passes.observe import refuse_to_end
@@ -56,7 +55,7 @@ class Creation:
         except ConfigError as error:
             raise InvalidRequest(str(error), field="engine", code=error.code) from None
         check_settings_of(instance)
-        check_among_others(self.registry, instance)
+        self.registry.check(instance)
         if known.remote or instance.backend:
             self.backends.check_place(instance)
 
@@ -68,11 +67,6 @@ def check_settings_of(instance: Instance) -> None:
     except ConfigError as error:
         field = f"settings.{error.field}"
         raise InvalidRequest(str(error), field=field, code="invalid_settings") from None
-
-
-def check_among_others(registry: Registry, instance: Instance) -> None:
-    """Refuse one that names what agent.toml has not, or whose session another instance has."""
-    registry.check(instance, [facts.instance for facts in registry.facts.values()])
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -97,7 +91,7 @@ class Orders:
                 code="place_is_fixed",
             )
         check_settings_of(changed)
-        check_among_others(self.registry, changed)
+        self.registry.check(changed)
         facts.instance = changed
         self.registry.look_up(facts)
         await self.registry.save_order(facts, entry(facts, "settings", "its settings changed"))
@@ -112,7 +106,7 @@ class Orders:
             said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
             return await self._intend(facts, said)
         with suppress(InvalidRequest):  # a program that is missing says so itself
-            check_among_others(self.registry, facts.instance)
+            self.registry.check(facts.instance)
         async with self.registry.devices.alone(id, facts.instance.engine, f"enable {id}"):
             facts.asked.start = True
             facts.instance = replace(facts.instance, enabled=True)
@@ -139,13 +133,13 @@ class Orders:
             facts.asked.start = True
             wanted = facts.instance.enabled or facts.enabled_by_operator
             override = Override.NONE if wanted else Override.STARTED
-            facts.record = with_override(forgive(facts.record), override, self.host.boot_id())
+            facts.record = with_override(forgive(facts.record), override, facts.boot)
             return await self._intend(facts, entry(facts, "operator", "an operator started it"))
 
     async def stop(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         refuse_to_end(facts, "stop")
-        facts.record = with_override(facts.record, Override.STOPPED, self.host.boot_id())
+        facts.record = with_override(facts.record, Override.STOPPED, facts.boot)
         facts.action.interrupt_start()
         said = entry(facts, "operator", "an operator stopped it: it stays stopped until a start")
         return await self._intend(facts, said)
@@ -183,7 +177,6 @@ class Orders:
         return self.registry.view(id)
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> Session:
-        bound(said.category, facts.id).info("%s", said.sentence)
         await self.registry.save_order(facts, said)
         self.wake(facts.id)
         self.gate.note_wait(facts)

@@ -172,8 +172,11 @@ class Repairs:
         return tuple(self.incidents.active.values())
 
     def release_incident(self, group: str) -> None:
-        if group not in self.incidents.active:
+        if (incident := self.incidents.active.get(group)) is None:
             raise NotFound(f"cannot release an incident of {group}: there is none")
+        for id in incident.members:
+            if (facts := self.registry.facts.get(id)) is not None:
+                facts.asked.try_at_once = True
         self.incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:
