@@ -27,18 +27,18 @@ from agent.core.model import ID_PATTERN
 from agent.messages import routes as kept_messages
 from agent.moving import routes as archives
 from agent.page import pages
-from agent.vault.folders import NAME_PATTERN
 from agent.webhooks import part as webhooks
 
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
 BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
-SNAPSHOT = f"{{snapshot:{NAME_PATTERN}}}"
-REMOVED = SNAPSHOT.replace("snapshot", "removed")
+NAME = "[A-Za-z0-9._-]{1,96}"
+"""Of a copy or a key, or a word of which the handler says that there is none of that name."""
+SNAPSHOT, REMOVED = f"{{snapshot:{NAME}}}", f"{{removed:{NAME}}}"
 FAILED = f"{ID}/failed-starts"
 WHATSAPP = f"/whatsapp/{SOME_ID}"
-TRASHED = rf"/api/trash/{{name:{ID_PATTERN}\.{NAME_PATTERN}}}"
+TRASHED = f"/api/trash/{{name:{NAME}}}"
 Body = tuple[Field, ...] | None
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 Options = Mapping[str, Any]
@@ -138,7 +138,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET /api/caller", SOME, keys.show_caller),
     _route("GET /api/keys", ADMIN, keys.list_keys),
     _route("POST /api/keys", ADMIN, keys.add_key, keys.NEW_KEY, MADE),
-    _route("DELETE /api/keys/{key:[a-z0-9]{8}}", ADMIN, keys.revoke_key, ()),
+    _route(f"DELETE /api/keys/{{key:{NAME}}}", ADMIN, keys.revoke_key, ()),
     _route("GET /api/events", SOME, events.events, None, LIVE),
     _route("GET /metrics", READ, monitoring.metrics),
     _route("GET /healthz", OPEN, monitoring.alive, None, PROBE),

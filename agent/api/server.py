@@ -191,7 +191,6 @@ async def serve(
     systemd should have opened, if it is not `section.listen`.
     """
     section = parts.section
-    parts.metrics.listeners = lambda: len(parts.listeners)
     opened = open_sockets(
         replace(section, listen=section.listen and (listen or section.listen)),
         socket_path,

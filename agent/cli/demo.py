@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, Words, add_command
-from agent.cli.sessions.link import draw_code
+from agent.cli.link import draw_code
 from agent.errors import WaError
 
 SETTINGS = Path(__file__).with_name("demo.toml")

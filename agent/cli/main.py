@@ -16,28 +16,28 @@ from agent.errors import InvalidRequest, WaError
 
 EVERY_DAY = "create qr list show why events send restart top doctor"
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "sessions.settings": ("a session", "create settings remote-settings"),
-    "sessions.switch": ("a session", "enable disable start stop restart logout delete passkey"),
-    "sessions.link": ("a session", "qr pairing-code screenshot"),
-    "sessions.send": ("a session", "send read presence"),
+    "settings": ("a session", "create settings remote-settings"),
+    "switch": ("a session", "enable disable start stop restart logout delete passkey"),
+    "link": ("a session", "qr pairing-code screenshot"),
+    "send": ("a session", "send read presence"),
     "agent.messages.commands": ("a session", "messages outbox"),
-    "sessions.views": ("what happens", "list show"),
-    "watch.top": ("what happens", "top"),
-    "watch.why": ("what happens", "why reasons"),
-    "watch.events": ("what happens", "events logs"),
+    "views": ("what happens", "list show"),
+    "top": ("what happens", "top"),
+    "why": ("what happens", "why reasons"),
+    "events": ("what happens", "events logs"),
     "doctor.command": ("what happens", "doctor"),
-    "sessions.repairs": ("repairs", "repair recover ensure-healthy cleanup setup incidents health"),
-    "copies.snapshots": ("copies, and moving in", "snapshot snapshots restore trash removed"),
+    "repairs": ("repairs", "repair recover ensure-healthy cleanup setup incidents health"),
+    "snapshots": ("copies, and moving in", "snapshot snapshots restore trash removed"),
     "agent.moving.commands": ("copies, and moving in", "export import"),
-    "copies.pair": ("copies, and moving in", "pair"),
-    "backends.command": ("servers, bots and other programs", "backends"),
+    "pair": ("copies, and moving in", "pair"),
+    "backends": ("servers, bots and other programs", "backends"),
     "agent.moving.program_commands": ("servers, bots and other programs", "programs"),
     "agent.webhooks.commands": ("servers, bots and other programs", "webhooks"),
     "agent": ("this installation", "run version worker"),
     "config": ("this installation", "config"),
     "keys": ("this installation", "key"),
     "install_units": ("this installation", "install-units"),
-    "sessions.sandbox": ("trying it out", "sandbox"),
+    "sandbox": ("trying it out", "sandbox"),
     "demo": ("trying it out", "demo"),
 }
 """The modules of commands, below agent/cli or of another room, each with its title in the help and
@@ -161,7 +161,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
     if argv[:1] == ["run"]:
         # The agent runs for months: it must not carry the other commands' modules.
         return build_parser([agent]).parse_args(argv)
-    from agent.cli.backends.command import spelled_out
+    from agent.cli.backends import spelled_out
 
     parser, words = build_parser([*groups_of(argv[0] if argv else "")]), spelled_out(argv)
     options, left = parser.parse_known_args(words)

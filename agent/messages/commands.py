@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
-from agent.cli.copies.transfer import check_target, write_checked
 from agent.cli.terminal import clean, print_answer, print_list, soft
+from agent.cli.transfer import check_target, write_checked
 from agent.errors import AgentUnreachable, InvalidRequest
 from agent.messages.outcomes import State
 

@@ -42,11 +42,6 @@ OPEN_AGAIN = 10.0
 TIDY_EVERY = 5.0
 EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
 ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)
-_KEPT = {
-    "waiting": ("wa_messages_waiting", "Kept records that wait for a reader."),
-    "bytes": ("wa_messages_bytes", "Size of the kept records, by session."),
-    "lost": ("wa_messages_lost_total", "Those dropped before that, by session."),
-}
 
 
 class TooManyWait(TryLater):
@@ -235,20 +230,11 @@ class Sending:
     def families(self, sessions: Iterable[InstanceId]) -> Iterator[Family]:
         """For /metrics, also of what sessions keep of what arrived."""
         kept = self._reader.figures().items()
-        for figure, (name, meaning) in _KEPT.items():
-            yield Family(name, meaning, [({"session": id}, its[figure]) for id, its in kept])
-        waiting, oldest, ended = list[Row](), list[Row](), list[Row]()
-        for id in sessions:
-            its = self.senders.get(id)
-            waiting.append(({"session": id}, len(its.waiting) if its else 0))
-            if its and (since := its.oldest()) is not None:
-                oldest.append(({"session": id}, since))
-            counts = self.counts.get(id, Counts()).ended
-            ended += [({"session": id, "state": it.value}, counts[it]) for it in ENDS]
-        meaning = "Messages that wait to be sent, by session."
-        yield Family("wa_outbox_waiting", meaning, waiting)
-        yield Family("wa_outbox_oldest_timestamp_seconds", "When the oldest was accepted.", oldest)
-        yield Family("wa_outbox_messages_total", "Messages that ended, by state.", ended)
+        unread: list[Row] = [({"session": id}, its["waiting"]) for id, its in kept]
+        yield Family("wa_messages_waiting", "Kept records that wait for a reader.", unread)
+        senders = ((id, self.senders.get(id)) for id in sessions)
+        unsent: list[Row] = [({"session": id}, len(it.waiting) if it else 0) for id, it in senders]
+        yield Family("wa_outbox_waiting", "Messages that wait to be sent, by session.", unsent)
 
     # Taking
 

@@ -24,54 +24,32 @@ from agent.metrics.sessions import session_families
 # The agent's own figures, and those of backends' servers.
 
 
-_DURATIONS = {
-    "reconnect": "Time from a lost to the next connection, of sessions not stopped by hand.",
-    "response": "Answer times of probes.",
-    "acknowledgement": "Time from sent to acknowledged, of messages sent through the agent.",
-    "repair": "Duration of repairs.",
-}
-
-
 def labels_of_group(group: str) -> dict[str, str]:
     """The labels of a group: an engine, or an engine on one backend."""
     engine, _, backend = group.partition("/")
     return {"engine": engine, "backend": backend} if backend else {"engine": engine}
 
 
-def agent_families(
-    status: AgentStatus, views: Collection[Session], listeners: int
-) -> Iterator[Family]:
+def agent_families(status: AgentStatus, views: Collection[Session]) -> Iterator[Family]:
     labels = {"version": status.version, "host": status.host}
     yield Family("wa_agent_info", "Its version and host; always 1.", [(labels, 1)])
     counted = Counter(view.status for view in views)
     counts = {status.lower(): counted[status] for status in ConnectionStatus}
     yield by_label("wa_agent_sessions", "Sessions by status.", "status", counts)
-    counts = {"worker": sum(view.linked for view in views), "events": listeners}
-    meaning = "Open connections to workers and to listeners for events."
-    yield by_label("wa_agent_active_connections", meaning, "kind", counts)
-    for what, its in status.durations.histograms.items():
-        now = replace(its, counts=its.counts.copy())
-        yield Family(f"wa_agent_session_{what}_seconds", _DURATIONS[what], [({}, now)])
+    its = status.durations.histograms["reconnect"]
+    meaning = "Time from a lost to the next connection, of sessions not stopped by hand."
+    now = replace(its, counts=its.counts.copy())
+    yield Family("wa_agent_session_reconnect_seconds", meaning, [({}, now)])
     rows: list[Row] = [(labels_of_group(it), int(n > 0)) for it, n in status.incidents.items()]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
-    checks = status.checks.items()
-    rows = [({"check": check}, Summary(it.seconds, it.count)) for check, it in checks]
-    yield Family("wa_agent_check_duration_seconds", "Duration of checks by kind.", rows)
     name = "wa_agent_db_errors_total"
     yield by_label(name, "Errors of the database.", "kind", status.db_errors)
     passes = Summary(status.pass_seconds_total, status.passes_total)
-    commits = Summary(status.db_write_seconds, status.db_writes)
-    read = "Time at which the settings in force were read."
     plain: dict[str, tuple[str, float | Summary | None]] = {
-        "config_reload_success_timestamp_seconds": (read, status.config_read_wall),
         "pass_duration_seconds": ("Duration of passes.", passes),
         "last_pass_age_seconds": ("Age of the last pass.", status.last_pass_age),
         "event_loop_lag_seconds": ("Delay of the event loop.", status.loop_lag),
-        "db_write_seconds": ("Duration of commits.", commits),
-        "db_size_bytes": ("Size of the database and its log.", status.db_bytes),
         "waiting_starts": ("Sessions that wait for a turn to log in.", status.waiting_starts),
-        "jobs_pending": ("Unfinished jobs at the host.", status.jobs_pending),
-        "dbus_connected": ("1 on D-Bus.", status.dbus_connected),
     }
     for name, (meaning, value) in plain.items():
         yield one(f"wa_agent_{name}", meaning, value)
@@ -90,8 +68,6 @@ def backend_families(backends: Iterable[BackendView]) -> Iterator[Family]:
         if count is not None
     ]
     yield Family("wa_backend_sessions", "Sessions by state: held, connected, seen.", held)
-    times = [({"backend": it.name}, it.seconds) for it in views if it.checked_wall is not None]
-    yield Family("wa_backend_check_duration_seconds", "Duration of the last check.", times)
 
 
 # Counts the requests of the HTTP interface.
@@ -168,14 +144,9 @@ _MEANINGS = {
     "process_cpu_seconds_total": "CPU time of the agent.",
     "process_resident_memory_bytes": "Resident memory of the agent.",
     "process_open_fds": "Open file descriptors of the agent.",
-    "process_max_fds": "File descriptors that the agent may open.",
     "process_start_time_seconds": "Start of the agent's process.",
-    "wa_host_memory_total_bytes": "Memory of the machine.",
-    "wa_host_memory_used_bytes": "Memory in use on the machine.",
-    "wa_host_cpu_usage_ratio": "Use of all cores since the last reading.",
-    "wa_host_filesystem_avail_bytes": "Free space where the agent writes.",
-    "wa_host_filesystem_size_bytes": "Size of the file system it writes to.",
 }
+"""Those of the machine are node_exporter's; the agent's troubles and JSON use them."""
 
 
 class MachineFigures:
@@ -190,17 +161,16 @@ class MachineFigures:
         self._started_wall = time.time() - age
 
     def values(self) -> Mapping[str, float]:
-        """Each figure by its metric's name, without unreadable ones."""
+        """Each figure by its name, without unreadable ones."""
         if self._clock() - self._read_at >= _FRESH_SECONDS:
             self._values = {**dict(self._process_and_host()), **dict(self._filesystem())}
             self._read_at = self._clock()
         return self._values
 
     def families(self) -> Iterator[Family]:
-        mount = {"mountpoint": _mount_point(self._state_path)}
-        for name, value in self.values().items():
-            labels = mount if "filesystem" in name else {}
-            yield Family(name, _MEANINGS[name], [(labels, value)])
+        values = self.values()
+        for name, meaning in _MEANINGS.items():
+            yield one(name, meaning, values[name])
 
     def _process_and_host(self) -> Iterator[tuple[str, float]]:
         itself, memory = read_process(os.getpid()), machine_memory()
@@ -222,14 +192,6 @@ class MachineFigures:
         yield "wa_host_filesystem_size_bytes", status.f_blocks * status.f_frsize
 
 
-def _mount_point(path: Path) -> str:
-    """The mount point of the path's file system, as other exporters name it."""
-    folder = path.absolute()
-    while not folder.is_mount() and folder != folder.parent:
-        folder = folder.parent
-    return str(folder)
-
-
 class Exporter:
     """Build it once; the HTTP interface counts into `http`."""
 
@@ -248,29 +210,22 @@ class Exporter:
         self._status = status
         self._wall = wall
         self._boot = boot
-        self._last_cost = 0.0
         self._turn = asyncio.Lock()
         self.machine = MachineFigures(state_path)
         self.http = HttpFigures()
-        self.listeners: Callable[[], int] = lambda: 0
         self.backends = backends
         self.more = more
 
     async def scrape(self, *, gzip: bool) -> bytes:
         """One at a time: a client in a hurry gets no second thread."""
         async with self._turn:
-            begun = time.perf_counter()
-            text = await asyncio.to_thread(render, list(self.families()), gzip=gzip)
-            self._last_cost = time.perf_counter() - begun
-            return text
+            return await asyncio.to_thread(render, list(self.families()), gzip=gzip)
 
     def families(self) -> Iterator[Family]:
         views = list(self._views().values())
         yield from session_families(views, self._wall(), self._boot())
-        yield from agent_families(self._status(), views, self.listeners())
+        yield from agent_families(self._status(), views)
         yield from backend_families(self.backends())
         yield from self.more()
         yield from self.http.families()
         yield from self.machine.families()
-        meaning = "Render time of the previous scrape."
-        yield one("wa_agent_scrape_render_seconds", meaning, self._last_cost)

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 
-from agent.core.breaker import BreakerState
 from agent.core.figures import COUNTS, Count
 from agent.core.findings.crypto_patterns import OF_KEYS
-from agent.core.health.wanted import has_given_up, is_wanted
+from agent.core.health.wanted import is_wanted
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import reasons_table
 from agent.core.recovery.repair import RecoveryKind
@@ -76,10 +75,7 @@ def _repairs(view: Session) -> Rows:
     steps = view.counters.repair_steps
     for step in _STEPS:
         for result in ("done", "failed"):
-            yield (
-                {"step": step, "result": result},
-                steps[step, result],
-            )
+            yield {"step": step, "result": result}, steps[step, result]
 
 
 def _crypto(view: Session) -> Rows:
@@ -87,45 +83,31 @@ def _crypto(view: Session) -> Rows:
     return [({"result": result}, count) for result, count in view.crypto_operations.items()]
 
 
-def _per_minute(view: Session) -> Rows:
-    return _counted("direction", ("in", "out"), view.messages_per_minute)
-
-
 def _response_time(view: Session) -> Summary:
     return Summary(view.counters.probe_seconds, view.counters.probes)
 
 
-def _repair_time(view: Session) -> Summary:
-    return Summary(view.counters.repair_seconds, sum(view.counters.repair_steps.values()))
-
-
-_TIME = "timestamp_seconds"
+_SHOWN = ("reconnects", "restarts")
+"""The counts of COUNTS that no other family has."""
 FAMILIES: Mapping[str, tuple[str, Read]] = {
     "info": ("Engine, backend and their versions; always 1.", _info),
-    "enabled": ("1 when it is enabled.", _one(lambda v: v.instance.enabled)),
     "wanted": ("1 when it is enabled and not stopped by hand.", _one(is_wanted)),
-    "given_up": ("1 when only a person can bring it back.", _one(has_given_up)),
     "status": ("1 for its present status.", _state("status", ConnectionStatus, lambda v: v.status)),
     "verdict": ("1 for its verdict.", _state("verdict", Health, lambda v: v.verdict.health)),
-    "circuit": ("1 for its breaker's state.", _state("state", BreakerState, lambda v: v.circuit)),
-    f"status_entered_{_TIME}": ("Its begin.", _one(lambda v: v.record.status_since_wall)),
-    f"proof_{_TIME}": ("When the status was last proved.", _one(lambda v: v.proved_wall)),
-    f"connected_{_TIME}": ("When it connected.", _one(lambda v: v.connected_since_wall)),
-    f"last_snapshot_{_TIME}": ("Its last snapshot.", _one(lambda v: v.last_snapshot_wall)),
+    "proof_timestamp_seconds": ("When the status was last proved.", _one(lambda v: v.proved_wall)),
+    "last_snapshot_timestamp_seconds": (
+        "When its last snapshot was made.",
+        _one(lambda v: v.last_snapshot_wall),
+    ),
     "messages_total": ("Messages by direction and result.", _messages),
-    "messages_per_minute": ("Messages of the last minute.", _per_minute),
     "response_time_seconds": ("Answer times of the answered probes.", _one(_response_time)),
     "errors_total": ("Lost connections and errors by kind.", _errors),
     "memory_bytes": ("Memory of its processes.", _one(lambda v: v.run.memory_bytes)),
     "memory_limit_bytes": ("What it may use; 0 = no limit.", _one(lambda v: v.memory_limit)),
     "cpu_seconds_total": ("CPU time of its processes.", _one(lambda v: v.run.cpu_seconds)),
-    "processes": ("Processes of the session.", _one(lambda v: v.run.processes)),
-    "reconnect_attempts": ("Attempts since it was connected.", _one(lambda v: v.attempts)),
     "crypto_operations_total": ("Decryptions of messages by result.", _crypto),
     "repairs_total": ("Steps of repairs by result.", _repairs),
-    "repair_seconds": ("Duration of the steps of repairs.", _one(_repair_time)),
-    "open_fds": ("Open files of the session's processes.", _one(lambda v: v.run.open_fds)),
-    **{row.metric[11:]: (row.meaning, _count(row)) for row in COUNTS},
+    **{row.metric[11:]: (row.meaning, _count(row)) for row in COUNTS if row.name in _SHOWN},
 }
 """By name without `wa_session_`."""
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from agent.cli.arrivals import OURS, Planned, Sending, finish, id_for, print_plan, show_plan
 from agent.cli.command import Subparsers, add_command, add_instance_command, instance_id
-from agent.cli.copies.arrivals import OURS, Planned, Sending, finish, id_for, print_plan, show_plan
-from agent.cli.copies.snapshots import wait_for_copy
-from agent.cli.copies.transfer import check_target, download, open_source
-from agent.cli.sessions.settings import add_settings, parse_settings
+from agent.cli.settings import add_settings, parse_settings
+from agent.cli.snapshots import wait_for_copy
 from agent.cli.terminal import of_bytes, print_answer
+from agent.cli.transfer import check_target, download, open_source
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
 from agent.vault.archives.found import FoundSession

@@ -76,9 +76,6 @@ class Webhooks:
         yield Family("wa_agent_webhook_deliveries_total", "Tries of webhooks by result.", tries)
         waiting = sum(its.waiting for its in self._couriers.values())
         yield Family("wa_agent_outbox_length", "Events queued for webhooks.", [(_KIND, waiting)])
-        if oldest := self.oldest_wall():
-            name = "wa_agent_outbox_oldest_timestamp_seconds"
-            yield Family(name, "Time of the oldest of them.", [(_KIND, oldest)])
 
     def retry(self, name: str) -> None:
         """Close its circuit and try now."""

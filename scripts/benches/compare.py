@@ -39,7 +39,6 @@ MEASURES: Mapping[str, tuple[str, str, float]] = {
     "stop": ("stop all in order", "s", SECONDS),
     "connected again": ("kill -9 worker → CONNECTED", "ms", SECONDS),
     "adoption": ("kill -9 agent → all adopted and CONNECTED", "s", SECONDS),
-    "scrape server": ("one scrape: the agent's time", "ms", SECONDS),
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import InstanceId
 from agent.host.machine.resources import measure as measure_usage
-from scripts.benches.ours import Agent, Client, server_seconds
+from scripts.benches.ours import Agent, Client
 from scripts.benches.processes import children, new_child, uss
 from scripts.benches.rounds import SETTLE, Figures, Times, at_rest
 from scripts.benches.site import SETTINGS, Site
@@ -126,7 +126,6 @@ async def _scrapes(client: Client, times: Times, figures: Figures) -> None:
         text = await client.scrape()
         figures["scrape client"].append((time.perf_counter() - begun) * 1000)
         figures["series"] = [sum(not line.startswith("#") for line in text.splitlines())]
-        figures["scrape server"].append(server_seconds(text) * 1000)
         await asyncio.sleep(0.2)
 
 

@@ -228,7 +228,6 @@ def _shapes(instances: int) -> list[Shape]:
         Shape("adoption", "kill -9 agent → all adopted and CONNECTED", "s", fixed(2.0)),
         Shape("adoption lost", "… sessions dropped or workers replaced by it", "", fixed(0.0)),
         Shape("series", "one scrape: series", ""),
-        Shape("scrape server", "one scrape: the agent's time", "ms"),
         Shape("scrape client", "one scrape: over HTTP, as the client sees it", "ms"),
     ]
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -186,14 +185,14 @@ class Client:
     async def all_connected(self) -> None:
         """Wait until the agent itself says so, having looked at and linked to each of them."""
         wanted = len(self._agent.ids)
-        links = f'wa_agent_active_connections{{kind="worker"}} {wanted}.0\n'
         async with asyncio.timeout(WITHIN):
             while True:
                 found = await self.get("/api/health")
                 # A new agent shows what was recorded until it has looked by itself.
                 connected = found["instances"]["by_status"].get("CONNECTED", 0)
                 done = found["agent"]["ready"] and connected == wanted
-                if done and links in await self.scrape():
+                system = (await self.get("/performance-metrics"))["system"]
+                if done and system["activeConnections"] >= wanted:
                     return
                 self._agent.check_alive()
                 await asyncio.sleep(0.025)
@@ -221,10 +220,3 @@ class Client:
         async with self._tcp.get("/metrics") as answer:
             answer.raise_for_status()
             return await answer.text()
-
-
-def server_seconds(text: str) -> float:
-    """What the scrape before this one cost the agent, by its own figure."""
-    found = re.search(r"^wa_agent_scrape_render_seconds (\S+)$", text, re.MULTILINE)
-    assert found is not None
-    return float(found[1])

@@ -59,7 +59,8 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
             ("sandbox", "fault", "sales", "fire"), 2, "invalid_request", id="unknown fault"
         ),
         pytest.param(("trash", "restore", "../x"), 3, "unknown_route", id="foul name"),
-        pytest.param(("key", "revoke", "nokeyid1"), 3, "not_found", id="unknown key"),
+        pytest.param(("key", "revoke", "shop"), 3, "not_found", id="unknown key"),
+        pytest.param(("restore", "sales", "nothing"), 3, "not_found", id="unknown snapshot"),
         pytest.param(("key", "revoke", "../x"), 3, "unknown_route", id="foul key"),
         pytest.param(("frobnicate",), 2, "", id="unknown command"),
         pytest.param((), 2, "", id="no command"),

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agent.cli.copies import pairing
-from agent.cli.copies.pairing import Paired, find_visible_browser
+from agent.cli import pairing
 from agent.cli.main import run
+from agent.cli.pairing import Paired, find_visible_browser
 from agent.errors import ConfigError, VaultError
 from agent.vault.archives.unpack import Limits, read_archive_manifest
 

@@ -3,19 +3,11 @@
 import os
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from agent.metrics.exporter import MachineFigures
-from agent.metrics.family import render
-
-
-def read(figures: MachineFigures) -> dict[str, float]:
-    found = text_string_to_metric_families(render(figures.families()).decode())
-    return {sample.name: sample.value for family in found for sample in family.samples}
 
 
 def test_figures_are_of_this_process_and_this_machine(tmp_path: Path) -> None:
-    found = read(MachineFigures(tmp_path))
+    found = MachineFigures(tmp_path).values()
     assert found["process_open_fds"] <= found["process_max_fds"]
     assert found["process_resident_memory_bytes"] > 1 << 20
     assert 0 < found["wa_host_memory_used_bytes"] < found["wa_host_memory_total_bytes"]
@@ -25,6 +17,6 @@ def test_figures_are_of_this_process_and_this_machine(tmp_path: Path) -> None:
 
 
 def test_a_state_directory_that_is_gone_costs_only_its_own_figures(tmp_path: Path) -> None:
-    found = read(MachineFigures(tmp_path / "gone"))
+    found = MachineFigures(tmp_path / "gone").values()
     assert "wa_host_filesystem_size_bytes" not in found
     assert "process_open_fds" in found

@@ -30,7 +30,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
         told = dict.fromkeys(("engine", "account", "trash", "sha256"), "")
         return {"id": id, "enabled": False, **told}
 
-    monkeypatch.setattr("agent.cli.copies.arrivals.Sending.send", send)
+    monkeypatch.setattr("agent.cli.arrivals.Sending.send", send)
     return got
 
 

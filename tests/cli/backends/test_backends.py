@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from agent.cli.backends import command as backends
-from agent.cli.sessions import switch
+from agent.cli import backends, switch
 from agent.config.load import load_config
 from agent.core.model import InstanceId, RemoteSession
 

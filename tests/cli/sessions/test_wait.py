@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.sessions import switch
+from agent.cli import switch
 from agent.errors import Refused, TryLater
 
 

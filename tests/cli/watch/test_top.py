@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agent.cli.watch.top import Sight, draw, tone_of, worst_first
+from agent.cli.top import Sight, draw, tone_of, worst_first
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House
 from tests.cli.conftest import Cli

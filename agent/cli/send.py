@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.command import Subparsers, Words, add_instance_command, add_words, client_of
-from agent.cli.copies.transfer import open_source
 from agent.cli.terminal import clean, print_answer
+from agent.cli.transfer import open_source
 from agent.engines.base import PRESENCES
 from agent.errors import InvalidRequest
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.cli.client import config_path
 from agent.cli.command import Subparsers, Words, add_command, client_of, instance_id, name_of_a
-from agent.cli.sessions.switch import TO_THE_END
+from agent.cli.switch import TO_THE_END
 from agent.cli.terminal import Columns, moment, print_answer, print_list, table_of
 from agent.errors import ConfigError, InvalidRequest
 

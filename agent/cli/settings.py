@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from agent.cli.command import Subparsers, Words, add_instance_command, add_words, client_of
-from agent.cli.sessions.switch import TO_THE_END, WAIT, wait_and_print
+from agent.cli.switch import TO_THE_END, WAIT, wait_and_print
 from agent.cli.terminal import pair_lines, print_answer
 from agent.errors import InvalidRequest
 

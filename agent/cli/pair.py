@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from agent.cli.command import Subparsers, Words, add_command
-from agent.cli.copies.transfer import check_target, whole_file
 from agent.cli.terminal import clean, print_answer
+from agent.cli.transfer import check_target, whole_file
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import ConfigError
 
@@ -65,7 +65,7 @@ def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
     could run beside the server's."""
     import asyncio
 
-    from agent.cli.copies.pairing import find_visible_browser, link
+    from agent.cli.pairing import find_visible_browser, link
     from agent.engines.web.settings import WHATSAPP
     from agent.vault.archives.pack import pack_session, scratch
 

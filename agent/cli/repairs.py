@@ -17,9 +17,9 @@ from agent.cli.command import (
     instance_id,
     wants_json,
 )
-from agent.cli.sessions.link import draw_code
-from agent.cli.sessions.settings import PLACE, place_of
-from agent.cli.sessions.switch import CONFIRM, TO_THE_END, ask_twice
+from agent.cli.link import draw_code
+from agent.cli.settings import PLACE, place_of
+from agent.cli.switch import CONFIRM, TO_THE_END, ask_twice
 from agent.cli.terminal import clean, moment, print_answer, print_json, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of

@@ -15,9 +15,9 @@ from agent.cli.command import (
     add_instance_command,
     client_of,
 )
-from agent.cli.copies.transfer import LONGEST
-from agent.cli.sessions.switch import TO_THE_END
+from agent.cli.switch import TO_THE_END
 from agent.cli.terminal import moment, of_bytes, print_answer, print_list, with_progress
+from agent.cli.transfer import LONGEST
 from agent.errors import WaError
 
 Result = TypeVar("Result")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_instance_command, client_of, wants_json
-from agent.cli.copies.transfer import check_target, whole_file
-from agent.cli.sessions.switch import TO_THE_END
+from agent.cli.switch import TO_THE_END
 from agent.cli.terminal import print_answer, print_json
+from agent.cli.transfer import check_target, whole_file
 from agent.errors import TryLater
 
 _POLL = 0.5

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.command import Subparsers, Words, add_group, add_instance_command, client_of
-from agent.cli.sessions.send import file_fields
+from agent.cli.send import file_fields
 from agent.cli.terminal import print_answer
 from agent.errors import InvalidRequest
 

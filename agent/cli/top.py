@@ -13,16 +13,16 @@ import tty
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, client_of, wants_json
 from agent.cli.terminal import clean, duration, next_of, print_json, size
-from agent.errors import AgentUnreachable, InvalidRequest, WaError
+from agent.errors import AgentUnreachable, InvalidRequest
 
 if TYPE_CHECKING:
     from rich.console import Group
+
 
 _STYLES = {"bad": "bold red", "warn": "yellow", "busy": "cyan", "good": "green", "off": "dim"}
 """By tone, the worst first."""
@@ -223,24 +223,13 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value * 100:.0f} %"
 
 
-class Ended(WaError):
-    """A signal asked this process to end."""
-
-    code = "ended"
-    exit_status = 143
-
-
 @contextlib.contextmanager
 def _keys() -> Iterator[None]:
     """Keys one by one, and a terminal that is restored at every end."""
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise Ended(f"ended by {signal.Signals(number).name}")
-
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+        signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))
     # A screen that is suspended would have to be left and entered again.
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:

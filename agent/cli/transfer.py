@@ -16,6 +16,7 @@ from agent.files import replacing
 if TYPE_CHECKING:
     from http.client import HTTPResponse
 
+
 LONGEST = 1800.0
 """Seconds without a byte: a large session is copied, checked and packed in that time."""
 _PIECE = 1 << 18

@@ -1,1 +1,0 @@
-"""Commands about single sessions: making, pairing, sending, and the tools of an engine."""

@@ -1,1 +1,0 @@
-"""Commands that show: events, health, reasons, `top` and `why`."""
