@@ -12,7 +12,7 @@ from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
-from agent.supervise.agent_status import CheckTimes, StatusFigures
+from agent.supervise.agent_status import StatusFigures
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
@@ -61,8 +61,7 @@ class Supervisor:
         self.settings = settings = Settings(config)
         self.root, self.wake = root, wake = config.session_root, wakes.wake
         self._facts: dict[InstanceId, Facts] = {}
-        self._notes, links, checks = Notes(store), LinkStats(), CheckTimes()
-        self.checked = checks.note
+        self._notes, links = Notes(store), LinkStats()
         boot = host.boot_id()
 
         # What a start may have to wait for.
@@ -122,6 +121,7 @@ class Supervisor:
             random.random,
             self._failed,
             self._succeeded,
+            registry.reconnects,
         )
         self.on_kept: list[Callable[[InstanceId], None]] = []
         """Hear that a worker kept more messages, or was connected and may have."""
@@ -134,7 +134,6 @@ class Supervisor:
             happenings.take,
             backends=self.backends,
             settings=settings,
-            checked=checks.note,
             first_probe=boot_now() + config.start.first_check,
             attached=happenings.attached,
         )
@@ -168,12 +167,11 @@ class Supervisor:
             incidents=self.incidents,
             ladder=self.ladder,
             settings=settings,
-            checks=checks,
             queues=self.gate.queues,
         )
         self.status = self.figures.status
         self.sampler = UsageSampler(
-            registry, settings, self.incidents.well, wake, checks.note, self._notes.write
+            registry, settings, self.incidents.well, wake, self._notes.write
         )
         self.snapshots = SnapshotClock(self.keeping, registry, root, settings)
         self.handover = Learned(store, self.ladder, registry, self.trends)

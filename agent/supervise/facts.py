@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agent.core.figures import Acknowledgements, Durations
 from agent.core.findings.first_messages import FirstMessages
 from agent.core.findings.rates import LogLimit
 from agent.core.model import (
@@ -130,9 +129,6 @@ class Facts(Session):
     """When it was connected last; None while it is, or never was."""
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
-    durations: Durations = field(default_factory=Durations)
-    """Shared by all sessions."""
-    acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
     crypto_log: LogLimit = field(default_factory=LogLimit)
     first_messages: FirstMessages | None = None
     """Since it was moved in; None: it was paired here."""

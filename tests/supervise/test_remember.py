@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from agent.core.breaker import Breaker, with_breaker
+from agent.core.figures import Histogram
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
@@ -32,9 +33,9 @@ STOPPED = UnitStatus(UnitState.INACTIVE)
 
 
 def recorder(*, systemd: bool = True) -> Recorder:
-    return Recorder(
-        HealthPolicy, systemd, lambda: 0.0, lambda facts, code: None, lambda facts: None
-    )
+    def heard(*_: object) -> None: ...
+
+    return Recorder(HealthPolicy, systemd, lambda: 0.0, heard, heard, Histogram((1.0,)))
 
 
 def facts(enabled: bool = True, **record: object) -> Facts:

@@ -86,8 +86,6 @@ class Observer:
     happened: Callable[[Facts, Happening], None]
     backends: Backends
     settings: Settings
-    checked: Callable[[str, float], None]
-    """Called with the name of a check and its seconds."""
     first_probe: float
     """The agent probes no worker before this moment of its life."""
     attached: Callable[[InstanceId], None]
@@ -253,8 +251,6 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
             return  # its server's failure, known from the backend's checks; the proof ages
         now = boot_now()
         facts.run.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
-        if deep:
-            observer.checked("deep", now - begun)
         return
     now = boot_now()
     files = answer.get("open_fds")
@@ -263,7 +259,6 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
         here = await asyncio.to_thread(inodes_of, observer.session_root / facts.id)
         compare_folder(facts, answer.get("folder"), here)
     if deep:
-        observer.checked("deep", now - begun)
         detail = _object(answer.get("detail", {}))
         if detail.get("compared", True):
             disagrees = detail.get("disagrees")
@@ -276,7 +271,6 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()
     facts.run.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
-    facts.durations.note("response", now - begun)
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun
     facts.counters.answers.append((now, now - begun))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
+from agent.core.figures import Histogram
 from agent.core.findings.first_messages import end_in_time, stored
 from agent.core.findings.operator import (
     has_ended,
@@ -86,6 +87,8 @@ class Recorder:
     failed: Callable[[Facts, str], None]
     """Called for each failure and success: incidents are found in them."""
     succeeded: Callable[[Facts], None]
+    reconnects: Histogram
+    """Seconds from a lost to the next connection."""
 
     def note_operator(self, facts: Facts, unit: UnitStatus) -> list[JournalEntry]:
         """Conclude from the unit what an operator did with systemctl, and respect it."""
@@ -231,7 +234,7 @@ class Recorder:
         facts.noted_drop = ("", "", 0.0)
         self.succeeded(facts)
         if facts.lost_at is not None and facts.lost_because not in _BY_HAND:
-            facts.durations.note("reconnect", boot_now() - facts.lost_at)
+            self.reconnects.note(boot_now() - facts.lost_at)
         facts.lost_at = None
         if facts.lost_because:
             facts.counters.by_word["reconnects"][facts.lost_because] += 1

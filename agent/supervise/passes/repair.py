@@ -207,7 +207,6 @@ class Ladder:
     async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
         facts.take_repair(repair)
         self.statistics = note_repair(self.statistics, repair)
-        facts.durations.note("repair", repair.seconds)
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
         said = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
         await self.executor.registry.save(facts, [said])

@@ -110,7 +110,6 @@ class Passes:
             breaker = self.settings.config.reconnect.breaker
             entries += note_circuit(facts, before, breaker, time.time())
             self.ladder.note_check(boot_now() - begun)
-            self.observer.checked("health", boot_now() - begun)
             # Record.
             if entries or facts.record != before or not is_written(facts):
                 await self.registry.save(facts, entries)
@@ -120,7 +119,6 @@ class Passes:
             # Decide and act.
             decided = boot_now()
             step = await self._decide(facts, verdict)
-            self.observer.checked("recovery", boot_now() - decided)
             again = step.again if step.plan is None else await self._act(facts, step, step.plan)
             self.gate.queues.leave(facts.id, decided)
             facts.observed, facts.shown = True, (facts.unit, facts.verdict)
