@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 from agent.backends.declared import Backends
@@ -157,9 +156,14 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         return
     if now < facts.run.next_attach:
         return
-    run = facts.unit.run
+    run, pid, listener = facts.unit.run, facts.unit.main_pid, _listener(facts, observer)
+    link: WorkerLink
     try:
-        link = await _open_link(facts, observer)
+        if facts.instance.backend:
+            link = observer.backends.needed(facts).attach(facts.id, listener)
+        else:
+            path = observer.host.link_path(facts.id)
+            link = await Link.open(path, facts.id, pid, listener, stats=observer.link_stats)
     except LinkError as error:
         facts.run.next_attach = boot_now() + ATTACH_DELAY
         log.debug("cannot attach to the worker of %s: %s", facts.id, error, extra=about(facts.id))
@@ -193,19 +197,6 @@ async def _wait_for_first_words(facts: Facts) -> None:
             async with asyncio.timeout(max(deadline - boot_now(), 0.0)):
                 await facts.awaited.wait()
     facts.awaited = None
-
-
-async def _open_link(facts: Facts, observer: Observer) -> WorkerLink:
-    listener = _listener(facts, observer)
-    if facts.instance.backend:
-        return observer.backends.needed(facts).attach(facts.id, listener)
-    return await Link.open(
-        observer.host.link_path(facts.id),
-        facts.id,
-        facts.unit.main_pid,
-        listener,
-        stats=observer.link_stats,
-    )
 
 
 def _listener(facts: Facts, observer: Observer) -> Listener:
@@ -259,7 +250,8 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
         here = await asyncio.to_thread(inodes_of, observer.session_root / facts.id)
         compare_folder(facts, answer.get("folder"), here)
     if deep:
-        detail = _object(answer.get("detail", {}))
+        told = answer.get("detail")
+        detail = told if isinstance(told, Mapping) else {}
         if detail.get("compared", True):
             disagrees = detail.get("disagrees")
             facts.disagrees = disagrees[:200] if isinstance(disagrees, str) else ""
@@ -284,12 +276,6 @@ def _names(raw: object) -> tuple[str, ...]:
     return tuple(name[:60] for name in raw[:8] if isinstance(name, str) and name.isprintable())
 
 
-def _object(raw: object) -> Mapping[str, Any]:
-    if not isinstance(raw, Mapping):
-        raise LinkError("cannot read the answer of a probe: it has no claim", code="malformed")
-    return raw
-
-
 # A session's folder was deleted or replaced under its live worker. Only that worker has the pairing
 # as it is now, so no plan may end it; a person may restore a snapshot, and when the worker ends by
 # itself, the newest snapshot takes the folder's place.
@@ -310,7 +296,9 @@ def inodes_of(folder: Path) -> Inodes:
 def compare_folder(facts: Facts, raw: object, here: Inodes) -> None:
     """Compare the folder that a probe says its worker has with the one at its path."""
     folders = raw if isinstance(raw, Mapping) else {}
-    inodes, deleted = _numbers(folders.get("inodes")), folders.get("deleted")
+    told, deleted = folders.get("inodes"), folders.get("deleted")
+    named = told.items() if isinstance(told, Mapping) else ()
+    inodes = {name: ino for name, ino in named if type(ino) is int and isinstance(name, str)}
     gone = [name for name in inodes if isinstance(deleted, list) and name in deleted]
     other = [name for name, inode in inodes.items() if here.get(name) != inode]
     facts.run.folder_deleted = bool(gone)
@@ -337,9 +325,3 @@ def holds_the_only_copy(facts: Facts) -> bool:
     claim = facts.run.claim
     lost = claim is not None and claim.claim.reason == SUSPECT  # its worker has it no more either
     return facts.run.folder_deleted and facts.unit.runs and facts.record.paired and not lost
-
-
-def _numbers(raw: Any) -> dict[str, int]:
-    if not isinstance(raw, Mapping):
-        return {}
-    return {name: ino for name, ino in raw.items() if type(ino) is int and isinstance(name, str)}

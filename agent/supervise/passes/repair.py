@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from agent.clock import boot_now
 from agent.core.figures import (
     RepairStatistics,
-    note_check,
     note_repair,
 )
 from agent.core.findings.crypto import note_regenerated
@@ -116,9 +115,6 @@ class Ladder:
         # Before it begins, only failures of others that it has seen count.
         facts.repair.last = replace(before, calm=repair.calm)
         return Step(plan, repair)
-
-    def note_check(self, seconds: float) -> None:
-        self.statistics = note_check(self.statistics, seconds)
 
     def request(self, facts: Facts, goal: Goal, consent: Consent) -> None:
         """A requested repair joins the running one, or begins."""

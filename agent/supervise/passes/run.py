@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
+from agent.core.figures import note_check
 from agent.core.health.judge import as_asked, judge_health
 from agent.core.health.policy import HealthPolicy, allow_for
 from agent.core.model import (
@@ -109,7 +110,7 @@ class Passes:
             facts.sentence = verdict.sentence
             breaker = self.settings.config.reconnect.breaker
             entries += note_circuit(facts, before, breaker, time.time())
-            self.ladder.note_check(boot_now() - begun)
+            self.ladder.statistics = note_check(self.ladder.statistics, boot_now() - begun)
             # Record.
             if entries or facts.record != before or not is_written(facts):
                 await self.registry.save(facts, entries)
