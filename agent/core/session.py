@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from agent.core.figures import COUNTS, StatusTime
 from agent.core.findings.crypto import CryptoWindow
 from agent.core.findings.memory import MemoryHistory
-from agent.core.findings.rates import PerMinute
+from agent.core.findings.rates import ErrorRate, PerMinute
 from agent.core.findings.silence import Inbound
 from agent.core.model import (
     UNIT_ABSENT,
@@ -113,6 +113,7 @@ class Counters:
     per_minute: dict[str, PerMinute] = field(default_factory=dict)
     """By direction: in, out."""
     errors: Counter[str] = field(default_factory=Counter)
+    error_rate: ErrorRate = field(default_factory=ErrorRate)
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Steps by kind and result (done, failed)."""
     repair_seconds: float = 0.0
