@@ -213,11 +213,7 @@ class Daemon:
                 webhooks,
                 Archives(supervisor),
                 troubles.present,
-                store.check,
-                supervisor.sampler,
                 self._places(),
-                supervisor.root,
-                supervisor.seats.log_path,
                 self._signals.reload.set,
             )
             listen = await host.missing_address()

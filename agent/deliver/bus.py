@@ -77,14 +77,10 @@ class Subscription:
         """Return at the end, also while a delivery is under way."""
         await self._over.wait()
 
-    def offer_passing(self, entry: JournalEntry) -> bool:
+    def offer_passing(self, entry: JournalEntry) -> None:
         """Offer an event that is not in the journal; a full queue drops it."""
-        if self._over.is_set() or entry.kind not in self.wanted.kinds:
-            return True
-        if len(self._waiting) >= self._limit // 2:
-            return False
-        self.offer(entry)
-        return True
+        if entry.kind in self.wanted.kinds and len(self._waiting) < self._limit // 2:
+            self.offer(entry)
 
     def end(self, reason: str = "") -> None:
         if self._over.is_set():
@@ -102,9 +98,6 @@ class EventBus:
     def __init__(self, limit: int = 1000) -> None:
         self._limit = limit
         self._subscriptions: set[Subscription] = set()
-        self.dropped_total = 0
-        self.left_out_total = 0
-        """Passing entries that were dropped at full queues."""
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -112,7 +105,7 @@ class EventBus:
     def subscribe(
         self, wanted: EventFilter = EVERYTHING, *, limit: int | None = None
     ) -> Subscription:
-        subscription = Subscription(wanted, limit or self._limit, self._forget)
+        subscription = Subscription(wanted, limit or self._limit, self._subscriptions.discard)
         self._subscriptions.add(subscription)
         return subscription
 
@@ -127,14 +120,9 @@ class EventBus:
     def publish_passing(self, entry: JournalEntry) -> None:
         """An event too frequent for the journal: its cursor is 0, it cannot be read again."""
         for subscription in tuple(self._subscriptions):
-            self.left_out_total += not subscription.offer_passing(entry)
+            subscription.offer_passing(entry)
 
     def close(self, reason: str = "the agent stops") -> None:
         """End every subscription."""
         for subscription in tuple(self._subscriptions):
             subscription.end(reason)
-
-    def _forget(self, subscription: Subscription) -> None:
-        self._subscriptions.discard(subscription)
-        if subscription.dropped.startswith("too slow"):
-            self.dropped_total += 1

@@ -81,14 +81,13 @@ class Supervisor:
             told=self._take_news,
         )
         self.incidents = Incidents(
-            lambda: settings.config.incident,
+            settings,
             self._facts,
             wake,
             self._notes.write,
             wanted=lambda its: its.desired.should_run,
             out_of_reach=self.reaching.away,
             way_out=lambda its: its.proxy if its.instance.backend else self.reaching.way_out(its),
-            reconnect=lambda: settings.config.reconnect,
         )
         self.gate = Gate(
             settings=settings,

@@ -13,7 +13,6 @@ from agent.clock import boot_now
 from agent.core.incidents import (
     Failure,
     Incident,
-    IncidentPolicy,
     find_incident,
     is_shared,
     odd_one_out,
@@ -22,13 +21,14 @@ from agent.core.incidents import (
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
 from agent.core.observed import WAIT_SENTENCES
 from agent.core.reasons import REACHED_CODES, reason_of
-from agent.core.reconnect import ReconnectPolicy, uncounted
+from agent.core.reconnect import uncounted
 from agent.core.recovery.ladder import hurry_repair, needs_repair
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.words import NO_PROOF, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.log import about
 from agent.supervise.facts import Facts
+from agent.supervise.settings import Settings
 
 STALE = 900.0
 """A failure that was not seen again for so long proves nothing about others."""
@@ -55,7 +55,7 @@ class Incidents:
     """Hears of each failure and success; asked before each try. `out_of_reach`: its address is
     away, so a try would prove nothing. `wanted`: it should run, so it may be a canary."""
 
-    policy: Callable[[], IncidentPolicy]
+    settings: Settings
     all_facts: Mapping[InstanceId, Facts]
     wake: Callable[[InstanceId], None]
     tell: Callable[[JournalEntry], object]
@@ -63,7 +63,6 @@ class Incidents:
     out_of_reach: Callable[[Facts], bool]
     way_out: Callable[[Facts], str | None]
     """The way by which a session goes out; None = not known, so no other one goes out the same."""
-    reconnect: Callable[[], ReconnectPolicy]
     active: dict[str, Incident] = field(init=False, default_factory=dict)
     _groups: dict[str, _Group] = field(init=False, default_factory=dict)
     _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
@@ -74,7 +73,7 @@ class Incidents:
             self._changed.clear()
             for incident in list(self.active.values()):
                 self.give_turn(incident, boot_now())
-            now, policy = boot_now(), self.policy()
+            now, policy = boot_now(), self.settings.config.incident
             turns = [incident.next_turn(policy, now) for incident in self.active.values()]
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(min(turns) - now, 0.05) if turns else None):
@@ -83,13 +82,16 @@ class Incidents:
     def give_turn(self, incident: Incident, now: float) -> None:
         """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no
         longer."""
-        if now < incident.next_turn(self.policy(), now):
+        if now < incident.next_turn(self.settings.config.incident, now):
             return None
         down = self._not_well(incident)
         if not down:
             return self.release(incident.group, _ALL_WELL)
         able = [its.id for its in down if not self.out_of_reach(its)]
-        if incident.give_turn(able, self.policy(), now) and incident.canary is not None:
+        if (
+            incident.give_turn(able, self.settings.config.incident, now)
+            and incident.canary is not None
+        ):
             facts = self.all_facts[incident.canary]
             facts.asked.try_at_once = True
             sentence = f"tries first for the members of the incident {incident.code}"
@@ -107,14 +109,14 @@ class Incidents:
                 self._canary_failed(incident, facts, code, now)
         elif is_shared(code):
             its.failures.append(Failure(facts.id, code, now))
-            while its.failures[0].at < now - self.policy().window:
+            while its.failures[0].at < now - self.settings.config.incident.window:
                 its.failures.popleft()
             found = find_incident(
                 group,
                 its.failures,
                 successes=its.successes,
                 population=self._population()[group],
-                policy=self.policy(),
+                policy=self.settings.config.incident,
                 now=now,
             )
             if found is not None:
@@ -129,12 +131,12 @@ class Incidents:
             why = f"WhatsApp answered its canary {facts.id} ({code})"
             return self.release(incident.group, why)
         if shared(code) == incident.code:  # what the others met as well costs it no attempt
-            facts.record = uncounted(facts.record, self.reconnect(), time.time())
+            facts.record = uncounted(facts.record, self.settings.config.reconnect, time.time())
         repair = facts.repair.last
         # Without a pairing to lose it has not failed before its repair has renewed it.
         goes_on = repair is not None and not repair.over and not facts.record.paired
         if not (goes_on and repair and repair.step is not RecoveryKind.CLEANUP):
-            incident.end_turn(self.policy(), now)
+            incident.end_turn(self.settings.config.incident, now)
         return None
 
     def succeeded(self, facts: Facts) -> None:
@@ -219,8 +221,12 @@ class Incidents:
         failing = {id: reason for id, (reason, at) in seen if now - at < STALE}
         beside = {other.id for other in self._beside(facts)}
         alike = {id: code for id, code in failing.items() if id in beside or id == facts.id}
-        among_all = odd_one_out(facts.id, failing, self._population()[group], self.policy())
-        return among_all and odd_one_out(facts.id, alike, len(beside) + 1, self.policy())
+        among_all = odd_one_out(
+            facts.id, failing, self._population()[group], self.settings.config.incident
+        )
+        return among_all and odd_one_out(
+            facts.id, alike, len(beside) + 1, self.settings.config.incident
+        )
 
     def another_connected(self, facts: Facts) -> bool:
         verdicts = (other.verdict for other in self._beside(facts))

@@ -21,7 +21,6 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.engines.catalog import find_engine
 from agent.errors import WaError
 from agent.instance_file import NAME
 from agent.log import about, bound
@@ -170,7 +169,6 @@ async def create_declared(registry: Registry, declared: Iterable[Declaration]) -
     for wanted in declared:
         if wanted.id in registry.facts:
             continue
-        find_engine(wanted.engine)  # a ConfigError that names it, before anything is made
         settings = dict(wanted.settings)
         instance = Instance(wanted.id, wanted.engine, wanted.enabled, settings, time.time())
         await registry.create(instance, "created because agent.toml declares it")

@@ -22,7 +22,7 @@ from agent.messages.outbox import Outbox
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from tests.fakes.messages import FakeMessages
-from tests.fakes.supervisor import FakeKeys, FakeSampler, FakeSupervisor
+from tests.fakes.supervisor import FakeKeys, FakeSupervisor
 from tests.webhooks.fake_webhooks import FakeWebhooks
 
 
@@ -114,6 +114,7 @@ async def serve_fakes(
     troubles: Callable[[], Collection[Trouble]] = tuple,
 ) -> Server:
     """The real server over what stands in for the rest of the agent."""
+    supervisor.store, supervisor.root = keys, path.parent
     ring = await KeyRing.open(keys)
     parts = Parts(
         section,
@@ -125,11 +126,7 @@ async def serve_fakes(
         webhooks,
         supervisor.moving,
         troubles,
-        keys.check,
-        FakeSampler(),
         places={},
-        session_root=path.parent,
-        worker_log=lambda _id: None,
     )
     return await serve(parts, socket_path=path, environ={})
 

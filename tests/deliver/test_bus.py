@@ -35,7 +35,6 @@ async def test_f77_a_slow_listener_is_dropped_with_a_reason_and_the_others_lose_
         bus.publish(entry(number))
     assert await slow.get() is None
     assert slow.dropped == "too slow: 3 events were waiting"
-    assert bus.dropped_total == 1
     assert len(bus) == 1
     assert [(await quick.get()).cursor for _ in range(10)] == list(range(10))
 
@@ -71,7 +70,6 @@ async def test_an_event_outside_the_journal_reaches_listeners_that_named_its_kin
     assert not bus.wants("ack")
     for _ in range(5):
         bus.publish_passing(entry(0, kind="message"))
-    assert bus.left_out_total == 3
     for number in (1, 2):
         bus.publish(entry(number))
     bus.close("over")

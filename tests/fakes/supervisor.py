@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from agent.core.figures import RepairStatistics, open_trends
@@ -146,6 +147,8 @@ class FakeSupervisor:
         self.moving = FakeMoving(self)
         self.repairs = FakeRepairs(self)
         self.trends = open_trends()
+        self.sampler = FakeSampler()
+        self.seats = SimpleNamespace(log_path=lambda _id: None)
         self.backends = FakeBackends(self)
         self.known: dict[InstanceId, Session] = {}
         self.journal: list[JournalEntry] = []

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from agent.clock import boot_now
-from agent.core.incidents import IncidentPolicy
+from agent.config.config import Config
 from agent.core.model import (
     ConnectionStatus,
     Health,
@@ -17,6 +17,7 @@ from agent.core.model import (
 from agent.core.reconnect import ReconnectPolicy, after_drop, after_try
 from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
+from agent.supervise.settings import Settings
 
 WELL = HealthVerdict(Health.HEALTHY, ConnectionStatus.CONNECTED, "", "")
 ZOMBIE = HealthVerdict(Health.STUCK, ConnectionStatus.RECONNECTING, "zombie", "")
@@ -34,14 +35,13 @@ def made(*ids, engine="sandbox", **settings):
 
 def watching(facts, away=frozenset(), ways=None, resting=frozenset()):
     return Incidents(
-        IncidentPolicy,
+        Settings(Config()),
         facts,
         lambda _: None,
         lambda _: None,
         wanted=lambda one: one.id not in resting,
         out_of_reach=lambda one: one.id in away,
         way_out=lambda one: (ways or {}).get(one.id, ""),
-        reconnect=ReconnectPolicy,
     )
 
 
@@ -170,7 +170,7 @@ def in_outage(*more):
     for id in "abcde":
         lose(incidents, facts[id])
     (outage,) = incidents.active.values()
-    outage.give_turn("a", incidents.policy(), boot_now())
+    outage.give_turn("a", incidents.settings.config.incident, boot_now())
     assert {incidents.wait_reason(facts[id]) for id in "bcde"} == {"network_down"}
     return incidents, facts
 

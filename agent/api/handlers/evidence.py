@@ -40,7 +40,7 @@ async def worker_lines(call: Call) -> Json:
     `lines`: null where the journal has them; then `command` shows them.
     """
     call.supervisor.view(call.id)
-    path = call.parts.worker_log(call.id)
+    path = call.supervisor.seats.log_path(call.id)
     if path is None:
         return {"lines": None, "command": f"wa-agent logs {call.id}", "next": 0, "cut": False}
     # A pack's worker writes the lines of several sessions into one file.
@@ -52,7 +52,7 @@ async def worker_lines(call: Call) -> Json:
 async def failed_starts(call: Call) -> Json:
     """The diagnostics that an engine kept of failed starts, newest first."""
     call.supervisor.view(call.id)
-    starts = await asyncio.to_thread(list_failed_starts, call.parts.session_root, call.id)
+    starts = await asyncio.to_thread(list_failed_starts, call.supervisor.root, call.id)
     return {"failed_starts": [asdict(start) for start in starts]}
 
 
@@ -60,7 +60,7 @@ async def picture(call: Call) -> web.Response:
     """The picture of a failed start."""
     call.supervisor.view(call.id)
     name = call.request.match_info["failed"]
-    content = await asyncio.to_thread(read_picture, call.parts.session_root, call.id, name)
+    content = await asyncio.to_thread(read_picture, call.supervisor.root, call.id, name)
     return web.Response(body=content, content_type="image/jpeg")
 
 

@@ -26,7 +26,7 @@ TRENDS = (
 async def performance(call: Call) -> Json:
     """Performance of each instance and of the machine; averageResponseTime: mean seconds of the
     probes in the last 5 minutes, null without an answered probe."""
-    call.parts.sampler.watch()
+    call.supervisor.sampler.watch()
     now_wall = time.time()
     seen = sorted(
         (id, view) for id, view in call.supervisor.views().items() if call.caller.sees(id)

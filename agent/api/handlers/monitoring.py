@@ -79,7 +79,7 @@ async def check_database(call: Call) -> Json:
 
     Seconds for a large one, beside other requests.
     """
-    result = await call.parts.check_database()
+    result = await call.supervisor.store.check()
     return {"good": result == "ok", "found": result}
 
 

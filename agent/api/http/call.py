@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -34,7 +33,6 @@ from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.moving.archives import Archives
 from agent.supervise.assemble import Supervisor
-from agent.supervise.periodic.usage import UsageSampler
 
 if TYPE_CHECKING:
     from agent.webhooks.part import Webhooks  # whose routes stand beside it
@@ -94,13 +92,8 @@ class Parts:
     archives: Archives
     troubles: Callable[[], Collection[Trouble]]
     """Those that have begun."""
-    check_database: Callable[[], Awaitable[str]]
-    sampler: UsageSampler
     places: Mapping[str, str]
     """Paths of the agent: its state, its sessions, the agent.toml that it read."""
-    session_root: Path
-    worker_log: Callable[[InstanceId], Path | None]
-    """Where the lines of a session's worker are; None: in the journal."""
     reload: Callable[[], None] = lambda: None
     """Lets the agent read agent.toml again."""
     audit: Audit = field(default_factory=Audit)

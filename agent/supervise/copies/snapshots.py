@@ -69,7 +69,6 @@ class Ticking(Protocol[Result_co]):
 @dataclass(slots=True)
 class Progress:
     what: str
-    begun_wall: float
     done: int = 0
     """Bytes."""
     total: int = 0
@@ -103,7 +102,7 @@ class CopyWork:
                     " disk",
                     code="copy_stands_still",
                 )
-            progress = Progress(what, time.time(), total=total)
+            progress = Progress(what, total=total)
             self.under_way[id] = progress
             try:
                 return await self._watched(id, progress, work)

@@ -118,7 +118,7 @@ class Calls:
                 said = f"an operator asked its engine for: {name}"
                 await self._store.append(entry(self._registry.get(id), "operator", said))
             else:
-                arguments = await in_parts(link, id, arguments, to="said_part")
+                arguments = await in_parts(link, id, arguments)
             call = {"name": name, "arguments": dict(arguments)}
             return await link.call("command", call, timeout=timeout)
 
@@ -309,15 +309,11 @@ PART_TIMEOUT = 15.0
 
 
 async def in_parts(
-    link: WorkerLink,
-    id: InstanceId,
-    message: Mapping[str, Any],
-    file: Path | None = None,
-    to: str = "file_part",
+    link: WorkerLink, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
 ) -> Mapping[str, Any]:
     """The message with the file's name in place of its content; a short one as it is. The engine
-    takes a long file in parts by its command `to`, each after the one before. A failure here comes
-    before the message: it was surely not sent."""
+    takes a long file in parts by its command `file_part`, each after the one before. A failure here
+    comes before the message: it was surely not sent."""
     content = message.get("content")
     if file is not None:
         parts = _parts_of_file(id, file)
@@ -328,7 +324,7 @@ async def in_parts(
     upload, index, size = secrets.token_hex(16), 0, 0
     async with aclosing(parts):
         async for data in parts:
-            await _hand_over(link, id, to, {"upload": upload, "index": index, "data": data})
+            await _hand_over(link, id, {"upload": upload, "index": index, "data": data})
             index, size = index + 1, size + len(data) // 4 * 3 - data[-2:].count("=")
     rest = {name: value for name, value in message.items() if name != "content"}
     return {**rest, "upload": upload, "size": size}
@@ -352,9 +348,9 @@ async def _parts_of_file(id: InstanceId, path: Path) -> AsyncGenerator[str, None
         ) from error
 
 
-async def _hand_over(link: WorkerLink, id: InstanceId, to: str, part: Mapping[str, Any]) -> None:
+async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) -> None:
     try:
-        call = {"name": to, "arguments": dict(part)}
+        call = {"name": "file_part", "arguments": dict(part)}
         await link.call("command", call, timeout=PART_TIMEOUT)
     except LinkError as error:
         raise TryLater(f"cannot hand the file over to {id}: {error}", code="not_sent") from error

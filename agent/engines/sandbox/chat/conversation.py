@@ -55,7 +55,6 @@ class Conversation:
             "say": self.say,
             "heard": self.heard,
             "file_part": self._files.take,
-            "said_part": self._files.take,
         }
         self._changed = asyncio.Event()
         self._noise = 0
