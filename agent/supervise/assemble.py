@@ -113,15 +113,8 @@ class Supervisor:
         # What a pass runs through.
         findings = Findings(settings)
         executor = Executor(self.seats, root, self.keeping, registry, settings)
-        self.ladder = Ladder(settings, executor, self.incidents, self.gate)
-        recorder = Recorder(
-            settings.health_policy,
-            host.name == "systemd",
-            random.random,
-            self._failed,
-            self._succeeded,
-            registry.reconnects,
-        )
+        self.ladder = Ladder(executor, self.gate)
+        recorder = Recorder(self.gate, host.name == "systemd", random.random, registry.reconnects)
         self.on_kept: list[Callable[[InstanceId], None]] = []
         """Hear that a worker kept more messages, or was connected and may have."""
         happenings = Happenings(self.on_kept, findings, registry, self._notes, bus, wake)
@@ -129,24 +122,12 @@ class Supervisor:
             self.seats,
             root,
             links,
-            wake,
+            self.gate,
             happenings.take,
-            backends=self.backends,
-            settings=settings,
             first_probe=boot_now() + config.start.first_check,
             attached=happenings.attached,
         )
-        self.passes = Passes(
-            observer,
-            executor,
-            recorder,
-            self.gate,
-            self.ladder,
-            self.incidents,
-            findings,
-            settings,
-            registry,
-        )
+        self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
         self.loop = Loop(
             wakes,
             self._run_pass,
@@ -231,14 +212,6 @@ class Supervisor:
         if entry is not None:
             self._notes.write(entry)
         self.incidents.reach_changed(sessions, back=back)
-
-    def _failed(self, facts: Facts, code: str) -> None:
-        self.reaching.failed(facts, code)
-        self.incidents.failed(facts, code)
-
-    def _succeeded(self, facts: Facts) -> None:
-        self.reaching.succeeded(facts)
-        self.incidents.succeeded(facts)
 
     def forget(self, id: InstanceId) -> None:
         for forget in self.on_forget:

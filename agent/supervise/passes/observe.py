@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.model import (
     Claim,
@@ -26,8 +25,8 @@ from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, LinkStats, Listener, parse_claim
 from agent.log import about
 from agent.supervise.facts import Facts, WorkerLink
+from agent.supervise.gate import Gate
 from agent.supervise.seats import Seats
-from agent.supervise.settings import Settings
 from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
 from agent.vault.free_space import why_no_start
@@ -81,10 +80,8 @@ class Observer:
     host: Seats
     session_root: Path
     link_stats: LinkStats
-    wake: Callable[[InstanceId], None]
+    gate: Gate
     happened: Callable[[Facts, Happening], None]
-    backends: Backends
-    settings: Settings
     first_probe: float
     """The agent probes no worker before this moment of its life."""
     attached: Callable[[InstanceId], None]
@@ -96,7 +93,7 @@ async def observe(facts: Facts, observer: Observer) -> None:
     note_unit(facts, await observer.host.status(facts.id))
     await _attach_if_it_runs(facts, observer)
     now = boot_now()
-    if facts.link is not None and now >= facts.next_probe and observer.backends.may_ask(facts):
+    if facts.link is not None and now >= facts.next_probe and observer.gate.backends.may_ask(facts):
         await probe(facts, observer, deep=now >= facts.next_deep)
     if facts.instance.backend:
         # Its server has its files; what its worker says of them is a claim.
@@ -134,7 +131,7 @@ def _look_at_disk(facts: Facts, observer: Observer) -> None:
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
     wanted = facts.desired.should_run
     facts.folder.disk_problem = (
-        why_no_start(observer.session_root, observer.settings.config.start.disk_free)
+        why_no_start(observer.session_root, observer.gate.settings.config.start.disk_free)
         if wanted
         else ""
     )
@@ -160,7 +157,7 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
     link: WorkerLink
     try:
         if facts.instance.backend:
-            link = observer.backends.needed(facts).attach(facts.id, listener)
+            link = observer.gate.backends.needed(facts).attach(facts.id, listener)
         else:
             path = observer.host.link_path(facts.id)
             link = await Link.open(path, facts.id, pid, listener, stats=observer.link_stats)
@@ -183,7 +180,10 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.
-    first = observer.first_probe + share_of(facts.id) * observer.settings.config.health.interval / 3
+    first = (
+        observer.first_probe
+        + share_of(facts.id) * observer.gate.settings.config.health.interval / 3
+    )
     # A worker that ran before the agent counts as adopted once it answered a probe.
     facts.next_probe = max(facts.next_probe, first) if facts.observed else 0.0
 
@@ -206,7 +206,7 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
     def on_claim(run: str, claim: Claim) -> None:
         if run == facts.unit.run and facts.heard(claim, boot_now()):
             ask_soon(facts)
-            observer.wake(facts.id)
+            observer.gate.wake(facts.id)
 
     def on_happening(run: str, happening: Happening) -> None:
         if run == facts.unit.run:
@@ -218,7 +218,7 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
         facts.link = None
         facts.run.linked_since = None
         facts.stirred()
-        observer.wake(facts.id)
+        observer.gate.wake(facts.id)
 
     return Listener(on_claim, on_happening, on_close)
 
@@ -228,7 +228,7 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     link = facts.link
     if link is None:
         return
-    begun, rules = boot_now(), observer.settings.config.health
+    begun, rules = boot_now(), observer.gate.settings.config.health
     if deep:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
     interval = probe_interval(facts, begun, rules.interval)
