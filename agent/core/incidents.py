@@ -3,7 +3,8 @@ that one frees all. A group is an engine, or an engine on one backend. Who has n
 none of them: it joins when it fails alike, and as many that connect as have failed end it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.core.breaker import remaining
@@ -159,24 +160,29 @@ def find_incident(
     group: str,
     failures: Iterable[Failure],
     *,
-    successes: Sequence[float],
+    successes: Mapping[InstanceId, float],
     population: int,
     policy: IncidentPolicy,
     now: float,
 ) -> Incident | None:
-    """The largest incident that the failures of a group show. `successes`: when others of it last
-    connected; as many of them as of failures since the first failure clear the group."""
+    """The largest incident that the failures of a group show: more of its instances failed since
+    some moment than connected. `successes`: when each of them last connected."""
     alike: dict[str, dict[InstanceId, float]] = {}
+    well = sorted(successes.values())
     for failure in failures:
         window = policy.outage_window if failure.code in OUTAGE_CODES else policy.window
-        if is_shared(failure.code) and 0 <= now - failure.at < window:
-            alike.setdefault(shared(failure.code), {}).setdefault(failure.instance, failure.at)
+        since_well = failure.at > successes.get(failure.instance, float("-inf"))
+        if is_shared(failure.code) and since_well and 0 <= now - failure.at < window:
+            alike.setdefault(shared(failure.code), {})[failure.instance] = failure.at
     for code, members in sorted(alike.items(), key=lambda its: len(its[1]), reverse=True):
         share = policy.outage_share if code == LOST else policy.noise
-        least, first = max(policy.instances, population * share), min(members.values())
-        if len(members) >= max(least, 1 + sum(first <= at <= now for at in successes)):
-            due = now + _pace(code, policy)[0]
-            return Incident(group, code, now, sorted(members), turn_at=due)
+        least = max(policy.instances, population * share)
+        in_order = sorted(members, key=members.__getitem__)
+        for number, id in enumerate(in_order):
+            failed = len(in_order) - number
+            if failed >= least and failed > len(well) - bisect_left(well, members[id]):
+                due = now + _pace(code, policy)[0]
+                return Incident(group, code, now, sorted(in_order[number:]), turn_at=due)
     return None
 
 

@@ -215,10 +215,10 @@ class Session:
 
     @property
     def next_attempt_wall(self) -> float | None:
-        """None also where the agent makes no try by itself, as after a ban."""
+        """None also where the agent makes no try by itself, as after a ban or while stopped."""
         next_wall = self.record.not_before_wall
-        past = next_wall <= self.at_wall or reason_of(self.record.reason).hopeless
-        return None if past else next_wall
+        none = next_wall <= self.at_wall or reason_of(self.record.reason).hopeless
+        return next_wall if self.desired.should_run and not none else None
 
     @property
     def proof_age(self) -> float | None:

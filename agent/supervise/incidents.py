@@ -44,7 +44,8 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class _Group:
     failures: deque[Failure] = field(default_factory=deque)
-    successes: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    successes: dict[InstanceId, float] = field(default_factory=dict)
+    """When each session last connected."""
     failing: dict[InstanceId, tuple[str, float]] = field(default_factory=dict)
     """Failing sessions: the reason of each and when it was last seen."""
     released_wall: float = 0.0
@@ -141,12 +142,12 @@ class Incidents:
 
     def succeeded(self, facts: Facts) -> None:
         group, now = group_of(facts), boot_now()
-        (successes := self._of(group).successes).append(now)
+        (successes := self._of(group).successes)[facts.id] = now
         if (incident := self.active.get(group)) is None:
             return
         if incident.canary == facts.id:
             self.release(group, f"its canary {facts.id} is connected again")
-        elif sum(incident.since <= at for at in successes) >= len(incident.members):
+        elif sum(incident.since <= at for at in successes.values()) >= len(incident.members):
             self.release(group, "as many sessions connected meanwhile")
 
     def nothing_to_try(self, facts: Facts) -> None:
@@ -192,6 +193,7 @@ class Incidents:
         """The session is disabled, deleted or moved away: no other one waits for its try."""
         for its in self._groups.values():
             its.failing.pop(id, None)
+            its.successes.pop(id, None)
         for group, incident in list(self.active.items()):
             if id in incident.members:
                 self._pass_turn(incident, id)

@@ -19,7 +19,7 @@ def failing(count, code="phase_login", *, ago=10.0, first=0):
 
 def find(failures, population=9, successes=()):
     return find_incident(
-        "web", failures, successes=successes, population=population, policy=POLICY, now=NOW
+        "web", failures, successes=dict(successes), population=population, policy=POLICY, now=NOW
     )
 
 
@@ -67,8 +67,15 @@ def test_a_process_of_this_machine_that_ended_is_no_word_of_whatsapp():
 
 
 def test_where_as_many_succeed_as_fail_it_is_not_the_engine():
-    assert find(failing(3), successes=[NOW - 999, NOW - 5, NOW - 4])
-    assert find(failing(3), successes=[NOW - 5, NOW - 4, NOW - 3]) is None
+    assert find(failing(3), successes=[("x", NOW - 999), ("y", NOW - 5), ("z", NOW - 4)])
+    assert find(failing(3), successes=[("x", NOW - 5), ("y", NOW - 4), ("z", NOW - 3)]) is None
+
+
+def test_connections_after_an_earlier_failure_prove_nothing_about_later_ones():
+    earlier, later = failing(5, ago=300), failing(3, first=20, ago=2)
+    again = [(it.instance, NOW - 200) for it in (*earlier, *failing(2, first=10))]
+    assert find(earlier, successes=again) is None
+    assert find([*earlier, *later], successes=again).members == [it.instance for it in later]
 
 
 IDS = [InstanceId(f"i00{n}") for n in range(3)]

@@ -139,9 +139,11 @@ async def test_missing_packages_are_named_everywhere_and_found_when_they_are_the
     await eventually(reason, "parts_missing", within=40)
     for words in (("list",), ("show", "sales"), ("why", "sales")):
         status, out = await cli(agent, *words)
-        assert (status, "npm packages" in out) == (0, True), out
+        assert (status, "packages of the baileys engine" in out) == (0, True), out
     _, why = await cli(agent, "why", "sales")
     assert "wa-agent doctor" in why
-    assert any("npm packages" in sentence for _, sentence in await agent.story("sales"))
+    assert any(
+        "packages of the baileys engine" in sentence for _, sentence in await agent.story("sales")
+    )
     (agent.state / "cache").symlink_to(cache)
     await eventually(lambda: agent.status("sales"), "QR_REQUIRED", within=90)

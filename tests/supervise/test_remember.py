@@ -118,6 +118,16 @@ def test_a_drop_is_counted_once_however_often_it_is_reported():
     assert it.record.status is ConnectionStatus.RECONNECTING
 
 
+def test_an_end_that_comes_while_it_is_down_is_the_reason_from_then_on():
+    it = facts()
+    look(it, CONNECTED)
+    look(it, LOST, at=NOW + 1)
+    for _ in range(2):
+        look(it, replace(LOST, reason="logout", paired=False), at=NOW + 2)
+    assert it.record.reason == "logout"
+    assert it.counters.errors == {"connection_lost": 1, "logout": 1}
+
+
 def test_a_zombie_is_counted_once_until_it_is_connected_again():
     """A repair connects it again: what it claims on the way is no new failure."""
     it, silent = facts(), ProbeFact(False, NOW, 10.0, 3)

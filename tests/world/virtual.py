@@ -189,6 +189,8 @@ async def _nothing() -> None: ...
 
 def kill(run: Run) -> None:
     """As by SIGKILL: no task of it goes on, and what it would save at its end it does not."""
+    if run.cause == "signal":
+        return  # dead already; what closes its sockets goes on
     run.cause = "signal"
     for task in list(run.tasks):
         task.cancel()

@@ -60,7 +60,7 @@ DELETE_QUERY = (
 LIST = (
     Field("status", STRINGS, "only these statuses", choices=tuple(ConnectionStatus)),
     Field("verdict", STRINGS, "only these verdicts", choices=tuple(Health)),
-    Field("engine", STRING, "only this engine", most=32),
+    Field("engine", STRING, "only this engine", choices=tuple(engine_names())),
     Field("backend", STRING, "only instances on this backend", most=48),
     Field("enabled", BOOLEAN, "only enabled, or only disabled, instances"),
     Field("limit", INTEGER, "instances on a page, default 100", least=1, most=1000),

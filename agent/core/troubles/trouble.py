@@ -189,7 +189,9 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
     began = [
         replace(trouble, begun_wall=sight.wall)
         for trouble in present.values()
-        if trouble.begun_wall is None and sight.now - trouble.since >= trouble.row.wait
+        if trouble.begun_wall is None
+        and trouble.last == sight.now  # it may be well by now
+        and sight.now - trouble.since >= trouble.row.wait
     ]
     present.update((trouble.key, trouble) for trouble in began)
     for key in _covered(present):

@@ -180,10 +180,8 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.
-    first = (
-        observer.first_probe
-        + share_of(facts.id) * observer.gate.settings.config.health.interval / 3
-    )
+    spread = observer.gate.settings.config.health.interval / 3
+    first = observer.first_probe + share_of(facts.id) * spread
     # A worker that ran before the agent counts as adopted once it answered a probe.
     facts.next_probe = max(facts.next_probe, first) if facts.observed else 0.0
 

@@ -59,8 +59,10 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
         # The session did not end: what was recorded before is still the reason.
         return None
     down = fact.claim.status in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE)
-    if down and fact.claim.reason:
-        return Drop(fact.claim.reason, ("claim", unit.run, fact.since), fact.claim.until_wall)
+    if down and (code := fact.claim.reason):
+        # WhatsApp's last word may come while it is down for another reason.
+        key = code if reason_of(code).final else "claim"
+        return Drop(code, (key, unit.run, fact.since), fact.claim.until_wall)
     if verdict.health is not Health.STUCK:
         return None
     own = verdict.reason in ("zombie", "injection_failed", PASSKEY_SUSPECTED)

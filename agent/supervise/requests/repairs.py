@@ -188,8 +188,11 @@ class Repairs:
         return tuple(self._incidents.active.values())
 
     def release_incident(self, group: str) -> None:
-        if group not in self._incidents.active:
+        if (incident := self._incidents.active.get(group)) is None:
             raise NotFound(f"cannot release an incident of {group}: there is none")
+        for id in incident.members:
+            if (facts := self._registry.facts.get(id)) is not None:
+                facts.asked.try_at_once = True
         self._incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:

@@ -81,6 +81,15 @@ def backend(**more: Any) -> dict[str, BackendView]:
     return {"evo": BackendView("evo", "evolution", "http://x", **more)}
 
 
+def test_none_begins_while_it_is_well() -> None:
+    world = World()
+    world.put(verdict=verdict(Health.CORRUPTED, "keys"))
+    world.run(400)
+    world.put()
+    assert world.run(900) == set()
+    assert world.told == []
+
+
 STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("down", 300, {"status": S.RECONNECTING, "reason": "connection_lost"}, {}),
     ("needs_scan", 300, {"status": S.QR_REQUIRED}, {}),
