@@ -153,20 +153,3 @@ of an instance, which its creator chose, cannot have this name."""
 OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 """Each local engine's module `engine` has an `open_engine` of this type: folder, settings,
 reporter."""
-
-
-class Shared(Protocol):
-    """What the sessions of one pack share."""
-
-    def open_engine(self, folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> Engine:
-        """As `OpenEngine`. Its `abandon`, after a failure, lets go without a save."""
-
-    async def watch(self, alive: Callable[[], object]) -> None:
-        """Look after it until cancelled; `alive` is called at each look."""
-
-    async def close(self) -> None:
-        """End it; its sessions were closed before."""
-
-
-OpenShared = Callable[[str], Shared]
-"""Each packable engine's module `pack` has an `open_shared` of this type: the pack's name."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core.setting import Fault, settings_of
 from agent.core.words import ADOPTED, AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
-from agent.engines.base import OpenEngine, OpenShared
+from agent.engines.base import OpenEngine
 from agent.engines.files import NO_RULES, FileRules
 from agent.errors import ConfigError
 
@@ -38,7 +38,7 @@ class EngineEntry:
     remote: bool = False
     """True where the sessions live on a server of another program: agent/backends watches it."""
     packable: bool = False
-    """True where one worker may hold several sessions: `open_shared` is offered."""
+    """True where one worker may hold several sessions."""
     finds_records: bool = False
     """True where it finds a session's damaged records by reading them."""
     sends: frozenset[str] = frozenset()
@@ -227,29 +227,14 @@ def load_engine(name: str) -> OpenEngine:
             field="engine",
             code="engine_is_remote",
         )
-    open_engine: OpenEngine = _import(entry, "engine").open_engine
+    try:
+        open_engine: OpenEngine = import_module(f"agent.engines.{name}.engine").open_engine
+    except ImportError as error:
+        raise ConfigError(
+            f"cannot load engine {name}: {error}", field="engine", code="engine_not_installed"
+        ) from error
     return open_engine
-
-
-def load_shared(name: str) -> OpenShared:
-    """What the sessions of one pack share."""
-    entry = find_engine(name)
-    if not entry.packable:
-        raise ConfigError(f"cannot pack sessions of engine {name}", field="engine")
-    open_shared: OpenShared = _import(entry, "pack").open_shared
-    return open_shared
 
 
 def _rules(entry: EngineEntry) -> Any:
     return import_module(f"agent.engines.{entry.name}.settings")
-
-
-def _import(entry: EngineEntry, part: str) -> Any:
-    try:
-        return import_module(f"agent.engines.{entry.name}.{part}")
-    except ImportError as error:
-        raise ConfigError(
-            f"cannot load engine {entry.name}: {error}",
-            field="engine",
-            code="engine_not_installed",
-        ) from error

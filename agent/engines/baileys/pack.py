@@ -239,9 +239,6 @@ class SharedNode:
             log.warning("%s", stray_words(event))
 
 
-open_shared = SharedNode
-
-
 def memory_of(pid: int) -> int:
     """Bytes in memory; 0 where the process is gone."""
     try:

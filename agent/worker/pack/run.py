@@ -18,7 +18,7 @@ from typing import Any
 
 from agent.core.model import InstanceId, UnitState
 from agent.core.words import Happening, parse_instance_id
-from agent.engines.catalog import load_shared
+from agent.engines.baileys.pack import SharedNode
 from agent.errors import ConfigError
 from agent.host.life import Limits, Worker
 from agent.link.server import LinkServer
@@ -141,7 +141,7 @@ def _read_pack(name: str, _root: Path) -> Identity:
 
 async def _work(identity: Identity, link_path: Path) -> int:
     life, loop = ProcessLife(identity), asyncio.get_running_loop()
-    shared = load_shared(identity.engine)(identity.id)
+    shared = SharedNode(identity.id)
     loop.set_default_executor(ThreadPoolExecutor(THREADS, "pack"))
     follow_tasks(loop)
     _stamp_lines(identity.id)
