@@ -39,7 +39,6 @@ from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 
 PASSES_AT_ONCE = 256
-CHECKS_AT_ONCE = 64
 
 
 class Supervisor:
@@ -163,7 +162,7 @@ class Supervisor:
         self.backends.create = self.creation.create
         self.asking = Calls(registry, store, wake)
         self.send, self.find = self.asking.send, self.asking.find
-        self.checking = Checking(registry, self.passes, wake, at_once=CHECKS_AT_ONCE)
+        self.checking = Checking(registry, self.passes, wake)
         self.orders = Orders(registry, self.seats, self.gate, self.asking, wake)
         self.repairs = Repairs(
             registry=registry,

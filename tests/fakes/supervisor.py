@@ -123,7 +123,7 @@ class FakeRepairs:
     def statistics(self) -> RepairStatistics:
         return self.tally
 
-    def incidents(self) -> list[Incident]:
+    def active_incidents(self) -> list[Incident]:
         return self.active
 
     def release_incident(self, group: str) -> None:

@@ -180,7 +180,7 @@ def _place(
 
 async def incidents(call: Call) -> Json:
     """Failures that many instances have in common."""
-    active = call.supervisor.repairs.incidents()
+    active = call.supervisor.repairs.active_incidents()
     return {"incidents": [show_incident(incident) for incident in active]}
 
 

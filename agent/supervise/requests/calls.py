@@ -5,6 +5,7 @@ import secrets
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,52 +54,51 @@ _MAY_BE_DONE = frozenset({"timeout", "internal", "interrupted"})
 """Codes of an engine that cannot tell whether it sent the message."""
 
 
+@dataclass(frozen=True, slots=True)
 class Workers:
     """What keeps messages in the sessions' workers."""
 
-    def __init__(self, registry: Registry, root: Path) -> None:
-        self._registry, self._root = registry, root
+    registry: Registry
+    root: Path
 
     def folder(self, id: InstanceId) -> Path | None:
         """None: a server has its files."""
-        return None if self._registry.get(id).instance.backend else self._root / id
+        return None if self.registry.get(id).instance.backend else self.root / id
 
     def runs(self, id: InstanceId) -> bool:
-        return self._registry.get(id).link is not None
+        return self.registry.get(id).link is not None
 
     async def call(
         self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
     ) -> Mapping[str, Any]:
-        if (link := self._registry.get(id).link) is None:
+        if (link := self.registry.get(id).link) is None:
             raise LinkError(f"cannot {do}: the worker of {id} does not run", code="closed")
         return await link.call(do, args, timeout=timeout)
 
 
+@dataclass(frozen=True, slots=True)
 class Calls:
     """Talks to workers over their links; Refused where there is none."""
 
-    def __init__(
-        self, registry: Registry, store: Store, wake: Callable[[InstanceId], None]
-    ) -> None:
-        self._registry = registry
-        self._store = store
-        self._wake = wake
+    registry: Registry
+    store: Store
+    wake: Callable[[InstanceId], None]
 
     async def qr(self, id: InstanceId) -> Qr | None:
         link = self._link(id, "show the QR code of")
         try:
             answer = await link.call("qr")
         except EngineError as error:
-            raise _because(self._registry.get(id), error) from error
+            raise _because(self.registry.get(id), error) from error
         return _qr_of(answer.get("qr"))
 
     async def logout(self, id: InstanceId) -> None:
         link = self._link(id, "log out")
-        facts = self._registry.get(id)
-        await self._store.append(entry(facts, "operator", "an operator asked for a logout"))
+        facts = self.registry.get(id)
+        await self.store.append(entry(facts, "operator", "an operator asked for a logout"))
         facts.asked.logout = True
         await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
-        self._wake(id)
+        self.wake(id)
 
     async def command(
         self,
@@ -111,12 +111,12 @@ class Calls:
     ) -> Mapping[str, Any]:
         """`alone`: outside of a pass, which would start again what this takes down."""
         if name == PAIRING_CODE:
-            must_be_unpaired(self._registry.get(id))
+            must_be_unpaired(self.registry.get(id))
         async with self._undisturbed(id, name) if alone else nullcontext():
             link = self._link(id, f"{name} with")
             if alone:
                 said = f"an operator asked its engine for: {name}"
-                await self._store.append(entry(self._registry.get(id), "operator", said))
+                await self.store.append(entry(self.registry.get(id), "operator", said))
             else:
                 arguments = await in_parts(link, id, arguments)
             call = {"name": name, "arguments": dict(arguments)}
@@ -126,14 +126,14 @@ class Calls:
         self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
     ) -> Mapping[str, Any]:
         """`file`: what would be the message's content, on the disk."""
-        link, facts = self._link(id, "send with"), self._registry.get(id)
+        link, facts = self._link(id, "send with"), self.registry.get(id)
         _refuse_other_account(facts)
         message = await in_parts(link, id, message, file)
         try:
             answer = await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
         except (LinkError, EngineError) as error:
             facts.counters.messages["failed"] += 1
-            self._registry.touch(facts)
+            self.registry.touch(facts)
             raise _unsent(facts, error) from error
         if answer.get("outcome") == "unknown":
             raise _unknown(id, answer.get("cause") or "WhatsApp did not confirm it")
@@ -144,7 +144,7 @@ class Calls:
     ) -> Mapping[str, Any]:
         """A call that is of the moment: nothing keeps it for later, and to repeat it is harmless.
         EngineError is the worker's own refusal."""
-        link, facts = self._link(id, f"{doing} with"), self._registry.get(id)
+        link, facts = self._link(id, f"{doing} with"), self.registry.get(id)
         _refuse_other_account(facts)
         try:
             return await link.call(do, arguments, timeout=COMMAND_TIMEOUT)
@@ -234,7 +234,7 @@ class Calls:
 
     @asynccontextmanager
     async def _undisturbed(self, id: InstanceId, doing: str) -> AsyncIterator[None]:
-        facts = self._registry.get(id)
+        facts = self.registry.get(id)
         try:
             async with asyncio.timeout(PATIENCE):
                 await facts.busy.acquire()
@@ -246,10 +246,10 @@ class Calls:
             yield
         finally:
             facts.busy.release()
-            self._wake(id)
+            self.wake(id)
 
     def _link(self, id: InstanceId, doing: str) -> WorkerLink:
-        facts = self._registry.get(id)
+        facts = self.registry.get(id)
         if facts.link is None:
             raise Refused(
                 f"cannot {doing} {id}: its worker does not run or cannot be reached"

@@ -4,7 +4,7 @@ repair that runs; passes carry it out, the request waits."""
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from agent.core.breaker import Breaker, with_breaker
@@ -50,33 +50,26 @@ def _over(task: asyncio.Task[Any]) -> None:
         task.exception()  # read here: its caller may have had its answer before
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Checking:
-    def __init__(
-        self,
-        registry: Registry,
-        passes: Passes,
-        wake: Callable[[InstanceId], None],
-        *,
-        at_once: int,
-    ) -> None:
-        self._registry = registry
-        self._passes = passes
-        self._wake = wake
-        self._places = asyncio.Semaphore(at_once)
+    registry: Registry
+    passes: Passes
+    wake: Callable[[InstanceId], None]
+    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
 
     async def check_now(
         self, ids: Collection[InstanceId] | None = None
     ) -> Mapping[InstanceId, HealthVerdict]:
-        chosen = list(self._registry.facts) if ids is None else list(ids)
-        all_facts = [self._registry.get(id) for id in chosen]
+        chosen = list(self.registry.facts) if ids is None else list(ids)
+        all_facts = [self.registry.get(id) for id in chosen]
         await asyncio.gather(*(self._check(facts) for facts in all_facts))
         return {facts.id: facts.verdict for facts in all_facts}
 
     async def _check(self, facts: Facts) -> None:
         facts.next_probe = 0.0
         async with self._places:
-            await self._passes.run(facts)
-        self._wake(facts.id)  # the loop knows its next deadline
+            await self.passes.run(facts)
+        self.wake(facts.id)  # the loop knows its next deadline
 
 
 REPAIR_TIMEOUT = 300.0
@@ -105,27 +98,18 @@ class RepairResult:
     """The trouble that is left; "" where it is well."""
 
 
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Repairs:
     """Unknown ids raise NotFound."""
 
-    def __init__(
-        self,
-        *,
-        registry: Registry,
-        ladder: Ladder,
-        incidents: Incidents,
-        checking: Checking,
-        wake: Callable[[InstanceId], None],
-        limit: float = REPAIR_TIMEOUT,
-    ) -> None:
-        """`limit`: seconds until a request for a repair is answered, whatever the repair does."""
-        self._limit = limit
-        self._registry = registry
-        self._ladder = ladder
-        self._incidents = incidents
-        self._checking = checking
-        self._wake = wake
-        self._stopping = False
+    registry: Registry
+    ladder: Ladder
+    incidents: Incidents
+    checking: Checking
+    wake: Callable[[InstanceId], None]
+    limit: float = REPAIR_TIMEOUT
+    """Seconds until a request for a repair is answered, whatever the repair does."""
+    _stopping: bool = field(init=False, default=False)
 
     def stop(self) -> None:
         """Answer waiting callers with TryLater, so that they delay no stop."""
@@ -146,12 +130,12 @@ class Repairs:
         nothing milder helped; CLEANUP begins with that. TryLater where it stays unwell and its
         pairing may not end without a person's word.
         """
-        facts, consent = self._registry.get(id), Consent.NONE
+        facts, consent = self.registry.get(id), Consent.NONE
         if goal is Goal.CLEANUP or (goal is Goal.WORKING_QR and confirmed):
             doing = "clean up" if goal is Goal.CLEANUP else "renew"
             consent = must_be_confirmed(facts, doing, confirmed=confirmed, passkey=passkey)
         self._must_be_wanted(facts)
-        deadline = time.monotonic() + (self._limit if wait is None else min(wait, self._limit))
+        deadline = time.monotonic() + (self.limit if wait is None else min(wait, self.limit))
         work = self._reach(goal, facts, deadline, consent)
         if (answer := await in_time(work, deadline)) is not None:
             return answer
@@ -162,7 +146,7 @@ class Repairs:
 
     async def force_reconnection(self, id: InstanceId) -> None:
         """Try now, whatever the attempts, the delay and the circuit say."""
-        facts = self._registry.get(id)
+        facts = self.registry.get(id)
         self._must_be_wanted(facts)
         reason = reason_of(facts.record.reason) if facts.record.reason else None
         if reason is not None and reason.unpairs:
@@ -176,24 +160,24 @@ class Repairs:
         await self._intend(facts, said)
 
     async def reset_circuit_breaker(self, id: InstanceId) -> None:
-        facts = self._registry.get(id)
+        facts = self.registry.get(id)
         facts.record = with_breaker(facts.record, Breaker())
         said = entry(facts, "operator", "an operator closed the circuit", Category.RECONNECT)
         await self._intend(facts, said)
 
     def statistics(self) -> RepairStatistics:
-        return self._ladder.statistics
+        return self.ladder.statistics
 
-    def incidents(self) -> Collection[Incident]:
-        return tuple(self._incidents.active.values())
+    def active_incidents(self) -> Collection[Incident]:
+        return tuple(self.incidents.active.values())
 
     def release_incident(self, group: str) -> None:
-        if (incident := self._incidents.active.get(group)) is None:
+        if (incident := self.incidents.active.get(group)) is None:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         for id in incident.members:
-            if (facts := self._registry.facts.get(id)) is not None:
+            if (facts := self.registry.facts.get(id)) is not None:
                 facts.asked.try_at_once = True
-        self._incidents.release(group, "an operator released it")
+        self.incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:
         """Between two looks. TryLater when the agent stops."""
@@ -217,7 +201,7 @@ class Repairs:
     ) -> RepairResult:
         heals = goal is Goal.WORKING_QR and not _repair_runs(facts)
         if heals or (facts.verdict is NOT_LOOKED_YET and not _repair_runs(facts)):
-            await self._checking.check_now([facts.id])
+            await self.checking.check_now([facts.id])
         if heals:
             # A start or a stop ends first: its deadlines say when it is late.
             await self._look_for(deadline, lambda: _repair_runs(facts) or not _is_on_its_way(facts))
@@ -239,21 +223,21 @@ class Repairs:
     async def _begin(self, goal: Goal, facts: Facts, consent: Consent) -> asyncio.Event:
         """Set once the repair that runs now is over."""
         before, joins = facts.repair.last, _repair_runs(facts)
-        self._ladder.request(facts, goal, consent)
+        self.ladder.request(facts, goal, consent)
         over = facts.repair_waiters = facts.repair_waiters or asyncio.Event()
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         try:
             await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
         except WaError:
-            self._ladder.take_back(facts, before)
+            self.ladder.take_back(facts, before)
             raise
         return over
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
-        with self._registry.order(facts):
-            await self._registry.save(facts, [said])
-        self._wake(facts.id)
+        with self.registry.order(facts):
+            await self.registry.save(facts, [said])
+        self.wake(facts.id)
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not facts.desired.should_run:
