@@ -11,7 +11,7 @@ WHATSAPP_CODES: Mapping[int, str] = {
     405: "client_outdated",
     406: "banned",
     408: "connection_lost",
-    409: "bad_client",
+    409: "proxy_block",
     411: "multidevice_mismatch",
     413: "logout",
     414: "logout",

@@ -55,7 +55,7 @@ def test_an_ordered_start_is_tried_even_where_the_settings_were_wrong():
     assert asked(without_worker(), start=True) is None, "the plan of every pass starts it"
 
 
-@pytest.mark.parametrize("reason", ["bad_client", "banned"])
+@pytest.mark.parametrize("reason", ["proxy_block", "banned"])
 def test_an_ordered_start_makes_one_try_where_a_worker_that_runs_was_given_up(reason):
     given_up = seen(claim=said(S.AUTH_FAILURE, reason=reason))
     assert asked(given_up) is None

@@ -68,7 +68,7 @@ async def test_alone_is_history_before_it_is_done(bench, eventually):
     asks, _, worker, _ = bench
     worker.leave.clear()
     doing = asyncio.create_task(asks.command(ID, "delete", {}, alone=True))
-    written = await eventually(lambda: asks._store.history(ID))
+    written = await eventually(lambda: asks.store.history(ID))
     assert [(one.kind, one.sentence) for one in written] == [
         ("operator", "an operator asked its engine for: delete")
     ]

@@ -90,16 +90,13 @@ class InstanceMemory:
     """Connected and settled: a restart costs seconds, not a login in the middle of a sync."""
 
 
-class MemoryStep(StrEnum):
-    FREE = "free"
-    RESTART = "restart"
-
-
 @dataclass(frozen=True, slots=True)
 class MemoryAction:
-    step: MemoryStep
+    """Free its caches, or restart it."""
+
     id: InstanceId
     reason: str
+    restart: bool = False
 
 
 def level_of(used: int, limit: int, policy: MemoryPolicy) -> MemoryLevel:
@@ -175,7 +172,7 @@ def decide_memory(
     together = level_of(total, budget, policy)
     levels = {its.id: level_of(its.used, its.limit, policy) for its in instances}
     actions = [
-        MemoryAction(MemoryStep.FREE, its.id, _words(its, levels[its.id], together))
+        MemoryAction(its.id, _words(its, levels[its.id], together))
         for its in instances
         if _worse(levels[its.id], together) is not MemoryLevel.OK
         and _due(its.freed_at, policy.free_every, now)
@@ -186,7 +183,7 @@ def decide_memory(
     if worst := _to_restart(instances, levels, together, policy, now):
         reason = _words(worst, levels[worst.id], together)
         actions = [action for action in actions if action.id != worst.id]
-        actions.append(MemoryAction(MemoryStep.RESTART, worst.id, reason))
+        actions.append(MemoryAction(worst.id, reason, restart=True))
     return actions
 
 

@@ -50,26 +50,20 @@ class LogLimit:
 
 @dataclass(frozen=True, slots=True)
 class ErrorRate:
-    """The share of operations that failed in the last minutes, from counters that only grow."""
+    """The share of operations that failed in the last window or two, from counters that only
+    grow: when a window began, and the counts of errors and of good operations then."""
 
-    samples: tuple[tuple[float, int, int], ...] = ()
-    """When, and the counts of errors and of good operations then; oldest first."""
+    before: tuple[float, int, int] = (0.0, 0, 0)
+    last: tuple[float, int, int] = (0.0, 0, 0)
 
     def note(self, now: float, errors: int, done: int, window: float) -> "ErrorRate":
-        if self.samples and 0 <= now - self.samples[-1][0] < window / 20:
-            return self
-        # The newest one that is as old as the window: the share is counted from there.
-        inside = [sample for sample in self.samples if now - window < sample[0] <= now]
-        before = [sample for sample in self.samples if sample[0] <= now - window]
-        return ErrorRate((*before[-1:], *inside, (now, errors, done)))
+        over = not 0 <= now - self.last[0] < window
+        return ErrorRate(self.last, (now, errors, done)) if over else self
 
     def judge(self, errors: int, done: int, limit: float, least: int) -> Signal | None:
         """None below the limit, or where fewer than `least` operations prove nothing."""
-        if not self.samples:
+        failed, good = errors - self.before[1], done - self.before[2]
+        if failed <= 0 or failed + good < least or failed / (failed + good) <= limit:
             return None
-        _, errors_then, done_then = self.samples[0]
-        failed, all_ = errors - errors_then, errors - errors_then + done - done_then
-        if failed <= 0 or all_ < least or failed / all_ <= limit:
-            return None
-        sentence = f"{failed} of its last {all_} operations failed"
-        return Signal("error_rate", Health.DEGRADED, sentence)
+        words = f"{failed} of its last {failed + good} operations failed"
+        return Signal("error_rate", Health.DEGRADED, words)

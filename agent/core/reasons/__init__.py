@@ -24,7 +24,7 @@ NETWORK_CODES = frozenset(
 REACHED_CODES = frozenset(
     (
         *("restart_required", "conflict", "bad_session", "temporary_ban", "restricted", "logout"),
-        *("client_outdated", "browser_unsupported", "proxy_block", "bad_client", "qr_idle"),
+        *("client_outdated", "browser_unsupported", "proxy_block", "qr_idle"),
         *("passkey_required", "multidevice_mismatch", "banned"),
     )
 )
@@ -59,12 +59,7 @@ _WORDS = {
 def _may_do(row: Reason) -> str:
     if row.status is ConnectionStatus.CONNECTED:
         return "stays connected"
-    words = _WORDS[row.permanence]
-    if row.tries is not None and row.permanence is Permanence.RETRY:
-        words = f"{words}, {row.tries} tries"
-    if row.endless:
-        words = f"{words}, for as long as it lasts"
-    return f"{words}, with a fresh worker" if row.fresh_worker else words
+    return _WORDS[row.permanence] + (", with a fresh worker" if row.fresh_worker else "")
 
 
 def _delays(row: Reason) -> str:

@@ -209,15 +209,8 @@ ROWS = (
     ),
     Reason(
         "proxy_block",
-        "WhatsApp refuses this address or proxy",
-        "Use another address or proxy.",
-        permanence=Permanence.WAIT_FOR_PERSON,
-        status=_DISCONNECTED,
-    ),
-    Reason(
-        "bad_client",
-        "WhatsApp refuses how the client describes itself",
-        "Correct the engine's user agent or version setting.",
+        "WhatsApp refuses this address, this proxy or how the client describes itself",
+        "Use another address or proxy, or correct the engine's user agent or version setting.",
         permanence=Permanence.WAIT_FOR_PERSON,
         status=_DISCONNECTED,
     ),

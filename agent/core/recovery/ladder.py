@@ -196,7 +196,6 @@ _TROUBLE_OF = {
     "crypto_peer": Trouble.KEYS,
 }
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
-_KEYS_STEP = RecoveryKind.REGENERATE_KEYS
 _HARMLESS = (RecoveryKind.RECONNECT, RecoveryKind.RESTART)
 _SETTLED = (*(Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED),)
 """After these the session is a new one, which needs a scan."""
@@ -302,6 +301,7 @@ def resume_repair(repair: Repair, now_wall: float) -> Repair:
         stage_wall=now_wall,
         not_before_wall=now_wall,
         tries=max(repair.tries - 1, 0) if again else repair.tries,
-        regenerated=repair.regenerated and not (again and repair.step is _KEYS_STEP),
+        regenerated=repair.regenerated
+        and not (again and repair.step is RecoveryKind.REGENERATE_KEYS),
         resumed=repair.resumed + 1,
     )

@@ -313,8 +313,8 @@ def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """Its store may come back (a disk, a copy under way, the end of an incident); else a person
     decides, for its old pairing may be somewhere."""
     limit = case.policy.suspect_settle
-    wait = remaining(repair.started_wall + limit, case.now_wall, limit)
-    wait = wait if case.circumstances.well else _HELD
+    left = remaining(repair.started_wall + limit, case.now_wall, limit)
+    wait = left if case.circumstances.well else _HELD
     if wait and repair.goal not in (Goal.WORKING_QR, Goal.CLEANUP):
         sentence = f"{case.verdict.sentence}; waiting in case its files come back"
         return repair, Decision(RecoveryKind.WAIT, sentence, case.now_wall + wait)

@@ -37,7 +37,6 @@ ENDS = frozenset(
         "temporary_ban",
         "client_outdated",
         "conflict",
-        "bad_client",
         "multidevice_mismatch",
         "proxy_block",
     ]

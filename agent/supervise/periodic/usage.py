@@ -15,7 +15,6 @@ from agent.clock import boot_now
 from agent.core.figures import LATEST, AllTrends, note_due
 from agent.core.findings.memory import (
     InstanceMemory,
-    MemoryStep,
     decide_memory,
     memory_budget,
 )
@@ -126,7 +125,7 @@ class UsageSampler:
         for action in decide_memory(self._seen(), budget, policy, now):
             facts = self.registry.facts[action.id]
             said = bound(Category.MEMORY, facts.id)
-            if action.step is MemoryStep.FREE:
+            if not action.restart:
                 said.info("the agent asked it to free its caches: %s", action.reason)
                 facts.freed_at = now
                 sentence = f"the agent asked it to free its caches: {action.reason}"

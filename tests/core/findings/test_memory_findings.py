@@ -7,7 +7,6 @@ from agent.core.findings.memory import (
     InstanceMemory,
     MemoryHistory,
     MemoryPolicy,
-    MemoryStep,
     decide_memory,
     judge_memory,
     leaks,
@@ -60,7 +59,7 @@ def one(name, used, **changes):
 
 def steps(*instances, budget=0):
     return [
-        (action.step.value, action.id)
+        ("restart" if action.restart else "free", action.id)
         for action in decide_memory(instances, budget * MIB, POLICY, NOW)
     ]
 
@@ -116,7 +115,7 @@ def test_memory_actions_by_level(got, wanted):
 )
 def test_never_two_restarts_at_once(instances, budget):
     actions = decide_memory(instances, budget, POLICY, NOW)
-    restarts = [action for action in actions if action.step is MemoryStep.RESTART]
+    restarts = [action for action in actions if action.restart]
     assert len(restarts) + sum(one.restarting for one in instances) <= max(
         1, sum(one.restarting for one in instances)
     )

@@ -110,7 +110,6 @@ STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("disk_full", 60, {}, {"machine": {"wa_host_filesystem_avail_bytes": 1.0}}),
     ("not_delivered", 0, {}, {"outbox_lost": "it was removed"}),
     ("messages", 0, {}, {"outbox_oldest": {"a": WALL}}),
-    ("messages", 0, {}, {"not_kept": ["a"]}),
     ("unstable", 0, {"restarts": {"watchdog": 3}}, {}),
     ("unstable", 0, {"reconnects": {"connection_lost": 6, "conflict": 5}}, {}),
     ("keys_not_renewed", 0, {"key_regenerations": {"failed": 1}}, {}),
