@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.figures import COUNTS
 from agent.core.findings.first_messages import read_stored, shown
 from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
@@ -35,6 +34,7 @@ _UNIT = (
     *("state", "run", "main_pid", "result", "exit_status", "status_text"),
     *("host_restarts=restarts", "masked"),
 )
+_BY_WORD = {"reconnects": "reconnects_by_reason", "restarts": "restarts_by_reason"}
 
 
 def show_verdict(verdict: HealthVerdict) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def show_details(view: Session) -> dict[str, Any]:
         "probe": view.run.probe and part(view.run.probe, "ok", "seconds", "failures", "error"),
         **part(view, "connected_since_wall"),
         **part(view.run, "cpu_seconds", "processes", "open_fds"),
-        **{row.shown or row.name: dict(view.counters.by_word[row.name]) for row in COUNTS},
+        **{_BY_WORD.get(name, name): dict(its) for name, its in view.counters.by_word.items()},
         **part(view.counters, "counted_since_wall=since_wall", "messages", "errors"),
         "status_seconds": {
             status.value: round(seconds, 3)

@@ -8,17 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.core.model import InstanceId
-from agent.core.reasons import Permanence, reason_of, reasons_table
 from agent.core.recovery.repair import Ending, Goal, Repair
 from agent.core.words import ConnectionStatus
 
-BOUNDS: Mapping[str, tuple[float, ...]] = {
-    "reconnect": (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
-    "response": (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-    "acknowledgement": (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
-    "repair": (1, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
-}
-"""Seconds. From lost to connected again; a probe's answer; from sent to acknowledged; a repair."""
+RECONNECT_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+"""Bounds of the time from a lost to the next connection."""
 
 
 @dataclass(slots=True)
@@ -32,54 +26,8 @@ class Histogram:
         self.counts = self.counts or [0] * (len(self.bounds) + 1)
 
     def note(self, seconds: float) -> None:
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
-
-
-@dataclass(slots=True)
-class Durations:
-    """Counted since the agent's start."""
-
-    histograms: dict[str, Histogram] = field(
-        default_factory=lambda: {name: Histogram(bounds) for name, bounds in BOUNDS.items()}
-    )
-
-    def note(self, what: str, seconds: float) -> None:
-        self.histograms[what].note(max(seconds, 0.0))
-
-
-MOST_AWAITED = 32
-MOST_EARLY = 8
-"""Per session; there may be a thousand."""
-
-
-@dataclass(slots=True)
-class Acknowledgements:
-    """Matches the sending of a message with its acknowledgement, whichever is reported first. Drops
-    the oldest: a phone's own messages are acknowledged, too."""
-
-    sent: dict[str, float] = field(default_factory=dict)
-    early: dict[str, float] = field(default_factory=dict)
-
-    def note_sent(self, id: str, at: float) -> float | None:
-        """Seconds, when its acknowledgement is here already."""
-        if (acknowledged := self.early.pop(id, None)) is not None:
-            return acknowledged - at
-        _put(self.sent, id, at, MOST_AWAITED)
-        return None
-
-    def note_acknowledged(self, id: str, at: float) -> float | None:
-        """Seconds, at the first acknowledgement of a message that the session sent."""
-        if (sent := self.sent.pop(id, None)) is not None:
-            return at - sent
-        _put(self.early, id, at, MOST_EARLY)
-        return None
-
-
-def _put(kept: dict[str, float], id: str, at: float, most: int) -> None:
-    if len(kept) >= most:
-        del kept[next(iter(kept))]
-    kept[id] = at
+        self.counts[bisect_left(self.bounds, max(seconds, 0.0))] += 1
+        self.total += max(seconds, 0.0)
 
 
 # Counts of checks and repairs: one value per agent, added to and never reset.
@@ -150,63 +98,15 @@ def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistic
     )
 
 
-# The counts of a session: each needs a row here and the line that counts it. The instance's JSON
-# and /metrics are made from these rows.
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """How often something happened to a session, by word; a counter with the word as label."""
-
-    name: str
-    metric: str
-    label: str
-    words: tuple[str, ...]
-    """Shown from the start, at zero."""
-    meaning: str
-    shown: str = ""
-    """Its key in the instance's JSON; "" = its name."""
-    other: bool = False
-    """True: words outside of `words` may come; they are one line, `other`."""
-
-
-COUNTS = (
-    Count(
-        "reconnects",
-        "wa_session_reconnects_total",
-        "reason",
-        tuple(
-            code
-            for code, *_ in reasons_table()
-            if reason_of(code).permanence not in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
-        ),
-        "Connections regained, by the reason of the loss.",
-        shown="reconnects_by_reason",
-        other=True,
-    ),
-    Count(
-        "restarts",
-        "wa_session_restarts_total",
-        "reason",
-        ("watchdog", "oom", "crash", "agent", "operator"),
-        "Restarts of the worker by cause.",
-        shown="restarts_by_reason",
-    ),
-    Count(
-        "key_regenerations",
-        "wa_session_key_regenerations_total",
-        "result",
-        ("done", "failed"),
-        "Regenerations of peers' keys by result.",
-    ),
-    Count(
-        "cleanups",
-        "wa_session_cleanups_total",
-        "kind",
-        tuple(goal.value for goal in Goal),
-        "Sessions retired for a new QR code, by the goal of the repair.",
-    ),
-)
+COUNTS: Mapping[str, tuple[str, ...]] = {
+    "reconnects": (),
+    "restarts": ("watchdog", "oom", "crash", "agent", "operator"),
+    "key_regenerations": ("done", "failed"),
+    "cleanups": tuple(goal.value for goal in Goal),
+}
+"""How often something happened to a session, by word; these words are there from the start, at
+zero. Connections regained by the reason of the loss, restarts of the worker by cause, new keys with
+contacts, sessions retired for a new QR code by the goal of the repair."""
 
 
 # How long a session has been in each status, by a clock that never jumps: a counter that shrank

@@ -103,7 +103,7 @@ class Counters:
     since_wall: float = 0.0
     by_word: dict[str, Counter[str]] = field(
         default_factory=lambda: {
-            row.name: Counter(dict.fromkeys(() if row.other else row.words, 0)) for row in COUNTS
+            name: Counter(dict.fromkeys(words, 0)) for name, words in COUNTS.items()
         }
     )
     """By name and word, the counts of COUNTS."""

@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.core.figures import Durations, RepairStatistics
+from agent.core.figures import RECONNECT_SECONDS, Histogram, RepairStatistics
 from agent.core.model import JournalEntry
-
-CHECKS = ("health", "deep", "recovery", "memory", "keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +43,6 @@ class BackendView:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckTime:
-    """So many checks, and their seconds together."""
-
-    count: int = 0
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class AgentStatus:
     version: str
     host: str
@@ -65,8 +55,6 @@ class AgentStatus:
     last_pass_age: float = 0.0
     passes_late: int = 0
     loop_lag: float = 0.0
-    db_writes: int = 0
-    db_write_seconds: float = 0.0
     db_errors: Mapping[str, int] = field(default_factory=dict)
     link_refusals: Mapping[str, int] = field(default_factory=dict)
     dbus_connected: bool | None = None
@@ -77,12 +65,10 @@ class AgentStatus:
     incident_reasons: Mapping[str, str] = field(default_factory=dict)
     """By group: the short code of what the members of its incident fail with."""
     repairs: RepairStatistics = field(default_factory=RepairStatistics)
-    durations: Durations = field(default_factory=Durations)
+    reconnects: Histogram = field(default_factory=lambda: Histogram(RECONNECT_SECONDS))
+    """Seconds from a lost to the next connection, of sessions not stopped by hand."""
     waiting_starts: int = 0
     """Sessions that wait for their turn to start or reconnect."""
-    db_bytes: int = 0
-    """The database's file and its journal."""
-    checks: Mapping[str, CheckTime] = field(default_factory=dict)
     config_read_wall: float = 0.0
     """When the settings in force were read."""
     config_refused: bool = False

@@ -227,9 +227,7 @@ class Daemon:
                 "trends": lambda: keep_trends(supervisor.trends, facts),
                 "incidents": supervisor.incidents.run,
                 "addresses": supervisor.reaching.run,
-                "rounds": lambda: report_keys(
-                    supervisor.registry, settings, supervisor.ladder, supervisor.checked
-                ),
+                "rounds": lambda: report_keys(supervisor.registry, settings, supervisor.ladder),
                 "loop lag": supervisor.figures.watch_lag,
                 "handover": supervisor.handover.run,
                 "snapshots": supervisor.snapshots.run,

@@ -35,7 +35,7 @@ def agent_families(status: AgentStatus, views: Collection[Session]) -> Iterator[
     counted = Counter(view.status for view in views)
     counts = {status.lower(): counted[status] for status in ConnectionStatus}
     yield by_label("wa_agent_sessions", "Sessions by status.", "status", counts)
-    its = status.durations.histograms["reconnect"]
+    its = status.reconnects
     meaning = "Time from a lost to the next connection, of sessions not stopped by hand."
     now = replace(its, counts=its.counts.copy())
     yield Family("wa_agent_session_reconnect_seconds", meaning, [({}, now)])

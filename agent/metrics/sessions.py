@@ -1,18 +1,19 @@
-"""The metrics of sessions, a row each; those of COUNTS are added."""
+"""The metrics of sessions, a row each."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 
 from agent.core.breaker import BreakerState
-from agent.core.figures import COUNTS, Count
+from agent.core.figures import COUNTS
 from agent.core.findings.crypto_patterns import OF_KEYS
 from agent.core.health.wanted import is_wanted
 from agent.core.model import ConnectionStatus, Health
-from agent.core.reasons import reasons_table
+from agent.core.reasons import reason_of, reasons_table
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import Session
 from agent.metrics.family import Family, Row, Summary
 
+_REGAINED = tuple(code for code, *_ in reasons_table() if not reason_of(code).hopeless)
 _ERRORS = (*(row[0] for row in reasons_table()), *OF_KEYS)
 _SENT = {"sent": "out", "acknowledged": "ack", "failed": "failed"}
 _NO_STEPS = (RecoveryKind.NONE, RecoveryKind.WAIT, RecoveryKind.GIVE_UP)
@@ -41,23 +42,22 @@ def _counted(label: str, words: Sequence[str], counts: Mapping[str, int]) -> Row
     return [({label: word}, counts.get(word, 0)) for word in words]
 
 
-def _other(label: str, words: Sequence[str], counts: Mapping[str, int]) -> Rows:
-    """All words that are not in the list, together."""
-    return [({label: "other"}, sum(counts.values()) - sum(map(counts.get, words, repeat(0))))]
+def _and_others(label: str, words: Sequence[str], counts: Mapping[str, int]) -> Rows:
+    """Words that are not in the list are counted together."""
+    yield from _counted(label, words, counts)
+    yield {label: "other"}, sum(counts.values()) - sum(map(counts.get, words, repeat(0)))
 
 
 def _errors(view: Session) -> Rows:
-    yield from _counted("kind", _ERRORS, view.counters.errors)
-    yield from _other("kind", _ERRORS, view.counters.errors)
+    return _and_others("kind", _ERRORS, view.counters.errors)
 
 
-def _count(row: Count) -> Read:
-    def rows(view: Session) -> Rows:
-        yield from _counted(row.label, row.words, view.counters.by_word[row.name])
-        if row.other:
-            yield from _other(row.label, row.words, view.counters.by_word[row.name])
+def _reconnects(view: Session) -> Rows:
+    return _and_others("reason", _REGAINED, view.counters.by_word["reconnects"])
 
-    return rows
+
+def _restarts(view: Session) -> Rows:
+    return _counted("reason", COUNTS["restarts"], view.counters.by_word["restarts"])
 
 
 def _info(view: Session) -> Rows:
@@ -88,8 +88,6 @@ def _response_time(view: Session) -> Summary:
     return Summary(view.counters.probe_seconds, view.counters.probes)
 
 
-_SHOWN = ("reconnects", "restarts")
-"""The counts of COUNTS that no other family has."""
 FAMILIES: Mapping[str, tuple[str, Read]] = {
     "info": ("Engine, backend and their versions; always 1.", _info),
     "wanted": ("1 when it is enabled and not stopped by hand.", _one(is_wanted)),
@@ -105,7 +103,8 @@ FAMILIES: Mapping[str, tuple[str, Read]] = {
     "cpu_seconds_total": ("CPU time of its processes.", _one(lambda v: v.run.cpu_seconds)),
     "crypto_operations_total": ("Decryptions of messages by result.", _crypto),
     "repairs_total": ("Steps of repairs by result.", _repairs),
-    **{row.metric[11:]: (row.meaning, _count(row)) for row in COUNTS if row.name in _SHOWN},
+    "reconnects_total": ("Connections regained, by the reason of the loss.", _reconnects),
+    "restarts_total": ("Restarts of the worker by cause.", _restarts),
 }
 """By name without `wa_session_`."""
 

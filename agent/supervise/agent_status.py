@@ -1,17 +1,15 @@
 """The agent's own figures: does its loop turn, are sessions brought back, what does it cost."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from agent import VERSION
 from agent.clock import boot_now
 from agent.core.admission import Queues
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.core.view import CHECKS, AgentStatus, CheckTime
+from agent.core.view import AgentStatus
 from agent.host.base import Host
 from agent.link.client import RULES, LinkStats
 from agent.store.connect import TROUBLES
@@ -28,20 +26,6 @@ _NO_ERRORS = dict.fromkeys(TROUBLES, 0)
 _NO_REFUSALS = dict.fromkeys(RULES, 0)
 
 
-@dataclass(slots=True)
-class CheckTimes:
-    """How long each kind of check took, counted since the agent's start."""
-
-    _times: dict[str, CheckTime] = field(default_factory=lambda: dict.fromkeys(CHECKS, CheckTime()))
-
-    def note(self, check: str, seconds: float) -> None:
-        before = self._times[check]
-        self._times[check] = CheckTime(before.count + 1, before.seconds + seconds)
-
-    def all(self) -> Mapping[str, CheckTime]:
-        return dict(self._times)
-
-
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class StatusFigures:
     host: Host
@@ -52,7 +36,6 @@ class StatusFigures:
     incidents: Incidents
     ladder: Ladder
     settings: Settings
-    checks: CheckTimes
     queues: Queues
     _started_wall: float = field(init=False, default_factory=time.time)
     _lag: float = field(init=False, default=0.0)
@@ -77,7 +60,6 @@ class StatusFigures:
     def status(self) -> AgentStatus:
         now = boot_now()
         ready, settled = self._brought_back()
-        stats = self.store.stats
         return AgentStatus(
             version=VERSION,
             host=self.host.name,
@@ -89,9 +71,7 @@ class StatusFigures:
             last_pass_age=now - self.loop.turned_at,
             passes_late=self.loop.late,
             loop_lag=self._lag,
-            db_writes=stats.writes,
-            db_write_seconds=stats.write_seconds,
-            db_errors={**_NO_ERRORS, **stats.errors},
+            db_errors={**_NO_ERRORS, **self.store.stats.errors},
             link_refusals={**_NO_REFUSALS, **self.link_stats},
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
@@ -102,10 +82,8 @@ class StatusFigures:
                 if incident.code
             },
             repairs=self.ladder.statistics,
-            durations=self.registry.durations,
+            reconnects=self.registry.reconnects,
             waiting_starts=self.queues.waiting,
-            db_bytes=_size_of(self.store.path),
-            checks=self.checks.all(),
             config_read_wall=self.settings.read_wall,
             config_refused=self.settings.refused,
             alive_limit=max(self.settings.config.health.interval, 30.0),
@@ -118,15 +96,6 @@ class StatusFigures:
         there = [(id, facts[id]) for id in self._pending if id in facts]
         self._pending = {id for id, its in there if not _is_settled(its)}
         return all(its.observed for _, its in there), self._to_restore - len(self._pending)
-
-
-def _size_of(database: Path) -> int:
-    """Bytes of the database with its write-ahead log."""
-    size = 0
-    for name in (database.name, f"{database.name}-wal"):
-        with contextlib.suppress(OSError):
-            size += database.with_name(name).stat().st_size
-    return size
 
 
 def _is_settled(facts: Facts) -> bool:

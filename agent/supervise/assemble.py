@@ -12,7 +12,7 @@ from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
-from agent.supervise.agent_status import CheckTimes, StatusFigures
+from agent.supervise.agent_status import StatusFigures
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
@@ -60,8 +60,7 @@ class Supervisor:
         self.settings = settings = Settings(config)
         self.root, self.wake = root, wake = config.session_root, wakes.wake
         self._facts: dict[InstanceId, Facts] = {}
-        self._notes, links, checks = Notes(store), LinkStats(), CheckTimes()
-        self.checked = checks.note
+        self._notes, links = Notes(store), LinkStats()
         boot = host.boot_id()
 
         # What a start may have to wait for.
@@ -113,14 +112,8 @@ class Supervisor:
         # What a pass runs through.
         findings = Findings(settings)
         executor = Executor(self.seats, root, self.keeping, registry, settings)
-        self.ladder = Ladder(settings, executor, self.incidents, self.gate)
-        recorder = Recorder(
-            settings.health_policy,
-            host.name == "systemd",
-            random.random,
-            self._failed,
-            self._succeeded,
-        )
+        self.ladder = Ladder(executor, self.gate)
+        recorder = Recorder(self.gate, host.name == "systemd", random.random, registry.reconnects)
         self.on_kept: list[Callable[[InstanceId], None]] = []
         """Hear that a worker kept more messages, or was connected and may have."""
         happenings = Happenings(self.on_kept, findings, registry, self._notes, bus, wake)
@@ -128,25 +121,12 @@ class Supervisor:
             self.seats,
             root,
             links,
-            wake,
+            self.gate,
             happenings.take,
-            backends=self.backends,
-            settings=settings,
-            checked=checks.note,
             first_probe=boot_now() + config.start.first_check,
             attached=happenings.attached,
         )
-        self.passes = Passes(
-            observer,
-            executor,
-            recorder,
-            self.gate,
-            self.ladder,
-            self.incidents,
-            findings,
-            settings,
-            registry,
-        )
+        self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
         self.loop = Loop(
             wakes,
             self._run_pass,
@@ -166,12 +146,11 @@ class Supervisor:
             incidents=self.incidents,
             ladder=self.ladder,
             settings=settings,
-            checks=checks,
             queues=self.gate.queues,
         )
         self.status = self.figures.status
         self.sampler = UsageSampler(
-            registry, settings, self.incidents.well, wake, checks.note, self._notes.write
+            registry, settings, self.incidents.well, wake, self._notes.write
         )
         self.snapshots = SnapshotClock(self.keeping, registry, root, settings)
         self.handover = Learned(store, self.ladder, registry, self.trends)
@@ -232,14 +211,6 @@ class Supervisor:
         if entry is not None:
             self._notes.write(entry)
         self.incidents.reach_changed(sessions, back=back)
-
-    def _failed(self, facts: Facts, code: str) -> None:
-        self.reaching.failed(facts, code)
-        self.incidents.failed(facts, code)
-
-    def _succeeded(self, facts: Facts) -> None:
-        self.reaching.succeeded(facts)
-        self.incidents.succeeded(facts)
 
     def forget(self, id: InstanceId) -> None:
         for forget in self.on_forget:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agent.core.figures import Acknowledgements, Durations
 from agent.core.findings.first_messages import FirstMessages
 from agent.core.findings.rates import LogLimit
 from agent.core.model import (
@@ -130,9 +129,6 @@ class Facts(Session):
     """When it was connected last; None while it is, or never was."""
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
-    durations: Durations = field(default_factory=Durations)
-    """Shared by all sessions."""
-    acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
     crypto_log: LogLimit = field(default_factory=LogLimit)
     first_messages: FirstMessages | None = None
     """Since it was moved in; None: it was paired here."""
@@ -150,20 +146,17 @@ class Facts(Session):
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
         # `status_age`: the status may have begun before this agent saw it.
         begun = max(now - claim.still_for, self.begun_at)
+        last, progressed = (before.claim.progress, before.progress_since) if before else (None, 0.0)
+        grew = before is not None and (claim.progress or 0.0) > (last or 0.0)
         self.run.claim = ClaimFact(
             claim,
             at=now,
             since=before.since if before and same_status else begun,
             phase_since=before.phase_since if before and same_phase else begun,
-            progress_since=now
-            if _grew(before, claim)
-            else before.progress_since
-            if before
-            else 0.0,
+            progress_since=now if grew else progressed,
         )
-        if claim.status is ConnectionStatus.CONNECTED and not (
-            same_status or self.instance.backend
-        ):
+        connected = claim.status is ConnectionStatus.CONNECTED and not same_status
+        if connected and not self.instance.backend:
             # It has just connected: probed at once, and deep, for its proof and for parts that its
             # page lacks. A server's sessions have their own pace.
             self.next_probe = self.next_deep = 0.0
@@ -197,9 +190,3 @@ def _words(claim: Claim) -> Claim:
     """All of a claim but its version, its age and the age of its proof."""
     proved = None if claim.proof_age is None else 0.0
     return replace(claim, proof_age=proved, still_for=0.0, version="")
-
-
-def _grew(before: ClaimFact | None, claim: Claim) -> bool:
-    if before is None or claim.progress is None:
-        return False
-    return claim.progress > (before.claim.progress or 0.0)

@@ -75,6 +75,14 @@ class Gate:
         """The reason while its backend or its address is not there; "" = both are."""
         return self.backends.wait_reason(facts) or self.reaching.wait_reason(facts)
 
+    def failed(self, facts: Facts, code: str) -> None:
+        self.reaching.failed(facts, code)
+        self.incidents.failed(facts, code)
+
+    def succeeded(self, facts: Facts) -> None:
+        self.reaching.succeeded(facts)
+        self.incidents.succeeded(facts)
+
     def note_wait(self, facts: Facts) -> None:
         """So that an order's answer says at once that the start has to wait."""
         if not facts.wait.reason:

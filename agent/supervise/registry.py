@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.breaker import breaker_of
-from agent.core.figures import Durations, StatusTime
+from agent.core.figures import RECONNECT_SECONDS, Histogram, StatusTime
 from agent.core.findings import first_messages
 from agent.core.findings.crypto import judge_crypto
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
@@ -141,7 +141,7 @@ class Registry:
         """`facts` is filled here; others may hold it already. `boot`: the machine's present one."""
         self.facts = {} if facts is None else facts
         self.devices = Devices(session_root, self.facts)
-        self.durations = Durations()
+        self.reconnects = Histogram(RECONNECT_SECONDS)
         self._views: dict[InstanceId, Session] = {}
         self._stale: dict[InstanceId, None] = {}
         self._unwritten: dict[InstanceId, str] = {}
@@ -161,7 +161,6 @@ class Registry:
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
             status_time=StatusTime(record.status, boot_now()),
-            durations=self.durations,
             first_messages=first_messages.read_stored(record.first_messages),
             of_wings=self._of_wings(instance),
         )

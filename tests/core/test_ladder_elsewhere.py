@@ -56,7 +56,6 @@ def connecting(
 CODE = seen(
     instance=THERE, record=NEVER_PAIRED, claim=said(S.QR_REQUIRED), files=SessionFiles.UNPAIRED
 )
-NEVER_SHOWN = connecting(NEVER_PAIRED, ago=99.0)
 LOGGED_OUT = changed(CODE, claim=said(S.DISCONNECTED, reason="logout", ago=5.0))
 
 

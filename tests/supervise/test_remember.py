@@ -1,10 +1,13 @@
 """What a pass learns: operators' own doings, drops counted once, statuses and their story."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from agent.config.config import Config
 from agent.core.breaker import Breaker, with_breaker
+from agent.core.figures import Histogram
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
@@ -22,6 +25,7 @@ from agent.core.reconnect import ReconnectPolicy
 from agent.supervise.facts import Facts
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.run import note_circuit
+from agent.supervise.settings import Settings
 from agent.supervise.story import is_trouble
 
 BOOT = "boot-1"
@@ -32,9 +36,10 @@ STOPPED = UnitStatus(UnitState.INACTIVE)
 
 
 def recorder(*, systemd: bool = True) -> Recorder:
-    return Recorder(
-        HealthPolicy, systemd, lambda: 0.0, lambda facts, code: None, lambda facts: None
-    )
+    def heard(*_: object) -> None: ...
+
+    gate = SimpleNamespace(failed=heard, succeeded=heard, settings=Settings(Config()))
+    return Recorder(gate, systemd, lambda: 0.0, Histogram((1.0,)))  # type: ignore[arg-type]
 
 
 def facts(enabled: bool = True, **record: object) -> Facts:

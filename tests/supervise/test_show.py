@@ -35,7 +35,6 @@ def test_a_next_try_is_shown_only_where_one_will_come(reason, told):
     [
         ("healthy", "", False),
         ("disconnected", "temporary_ban", False),
-        ("corrupted", "session_damaged", False),
         ("disconnected", "network_down", True),
         ("not_found", "not_running", True),
     ],

@@ -86,9 +86,6 @@ class Findings:
                 return _note_first(facts, happening, readable=True)
             case "ack":
                 facts.counters.messages["ack"] += 1
-                took = facts.acknowledgements.note_acknowledged(str(detail.get("id"))[:64], now)
-                if took is not None:
-                    facts.durations.note("acknowledgement", took)
                 facts.inbound = replace(facts.inbound, ack_wall=time.time())
                 return False
             case "crypto_error":

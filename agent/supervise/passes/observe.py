@@ -6,10 +6,8 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
-from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.model import (
     Claim,
@@ -27,8 +25,8 @@ from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, LinkStats, Listener, parse_claim
 from agent.log import about
 from agent.supervise.facts import Facts, WorkerLink
+from agent.supervise.gate import Gate
 from agent.supervise.seats import Seats
-from agent.supervise.settings import Settings
 from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
 from agent.vault.free_space import why_no_start
@@ -82,12 +80,8 @@ class Observer:
     host: Seats
     session_root: Path
     link_stats: LinkStats
-    wake: Callable[[InstanceId], None]
+    gate: Gate
     happened: Callable[[Facts, Happening], None]
-    backends: Backends
-    settings: Settings
-    checked: Callable[[str, float], None]
-    """Called with the name of a check and its seconds."""
     first_probe: float
     """The agent probes no worker before this moment of its life."""
     attached: Callable[[InstanceId], None]
@@ -99,7 +93,7 @@ async def observe(facts: Facts, observer: Observer) -> None:
     note_unit(facts, await observer.host.status(facts.id))
     await _attach_if_it_runs(facts, observer)
     now = boot_now()
-    if facts.link is not None and now >= facts.next_probe and observer.backends.may_ask(facts):
+    if facts.link is not None and now >= facts.next_probe and observer.gate.backends.may_ask(facts):
         await probe(facts, observer, deep=now >= facts.next_deep)
     if facts.instance.backend:
         # Its server has its files; what its worker says of them is a claim.
@@ -137,7 +131,7 @@ def _look_at_disk(facts: Facts, observer: Observer) -> None:
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
     wanted = facts.desired.should_run
     facts.folder.disk_problem = (
-        why_no_start(observer.session_root, observer.settings.config.start.disk_free)
+        why_no_start(observer.session_root, observer.gate.settings.config.start.disk_free)
         if wanted
         else ""
     )
@@ -159,9 +153,14 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         return
     if now < facts.run.next_attach:
         return
-    run = facts.unit.run
+    run, pid, listener = facts.unit.run, facts.unit.main_pid, _listener(facts, observer)
+    link: WorkerLink
     try:
-        link = await _open_link(facts, observer)
+        if facts.instance.backend:
+            link = observer.gate.backends.needed(facts).attach(facts.id, listener)
+        else:
+            path = observer.host.link_path(facts.id)
+            link = await Link.open(path, facts.id, pid, listener, stats=observer.link_stats)
     except LinkError as error:
         facts.run.next_attach = boot_now() + ATTACH_DELAY
         log.debug("cannot attach to the worker of %s: %s", facts.id, error, extra=about(facts.id))
@@ -181,7 +180,8 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.
-    first = observer.first_probe + share_of(facts.id) * observer.settings.config.health.interval / 3
+    spread = observer.gate.settings.config.health.interval / 3
+    first = observer.first_probe + share_of(facts.id) * spread
     # A worker that ran before the agent counts as adopted once it answered a probe.
     facts.next_probe = max(facts.next_probe, first) if facts.observed else 0.0
 
@@ -197,19 +197,6 @@ async def _wait_for_first_words(facts: Facts) -> None:
     facts.awaited = None
 
 
-async def _open_link(facts: Facts, observer: Observer) -> WorkerLink:
-    listener = _listener(facts, observer)
-    if facts.instance.backend:
-        return observer.backends.needed(facts).attach(facts.id, listener)
-    return await Link.open(
-        observer.host.link_path(facts.id),
-        facts.id,
-        facts.unit.main_pid,
-        listener,
-        stats=observer.link_stats,
-    )
-
-
 def _listener(facts: Facts, observer: Observer) -> Listener:
     """Drops what the worker says of a run that is not the present one."""
     opened_in = facts.unit.run
@@ -217,7 +204,7 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
     def on_claim(run: str, claim: Claim) -> None:
         if run == facts.unit.run and facts.heard(claim, boot_now()):
             ask_soon(facts)
-            observer.wake(facts.id)
+            observer.gate.wake(facts.id)
 
     def on_happening(run: str, happening: Happening) -> None:
         if run == facts.unit.run:
@@ -229,7 +216,7 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
         facts.link = None
         facts.run.linked_since = None
         facts.stirred()
-        observer.wake(facts.id)
+        observer.gate.wake(facts.id)
 
     return Listener(on_claim, on_happening, on_close)
 
@@ -239,7 +226,7 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     link = facts.link
     if link is None:
         return
-    begun, rules = boot_now(), observer.settings.config.health
+    begun, rules = boot_now(), observer.gate.settings.config.health
     if deep:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
     interval = probe_interval(facts, begun, rules.interval)
@@ -253,8 +240,6 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
             return  # its server's failure, known from the backend's checks; the proof ages
         now = boot_now()
         facts.run.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
-        if deep:
-            observer.checked("deep", now - begun)
         return
     now = boot_now()
     files = answer.get("open_fds")
@@ -263,8 +248,8 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
         here = await asyncio.to_thread(inodes_of, observer.session_root / facts.id)
         compare_folder(facts, answer.get("folder"), here)
     if deep:
-        observer.checked("deep", now - begun)
-        detail = _object(answer.get("detail", {}))
+        told = answer.get("detail")
+        detail = told if isinstance(told, Mapping) else {}
         if detail.get("compared", True):
             disagrees = detail.get("disagrees")
             facts.disagrees = disagrees[:200] if isinstance(disagrees, str) else ""
@@ -276,7 +261,6 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()
     facts.run.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
-    facts.durations.note("response", now - begun)
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun
     facts.counters.answers.append((now, now - begun))
@@ -288,12 +272,6 @@ def _names(raw: object) -> tuple[str, ...]:
     if not isinstance(raw, list):
         return ()
     return tuple(name[:60] for name in raw[:8] if isinstance(name, str) and name.isprintable())
-
-
-def _object(raw: object) -> Mapping[str, Any]:
-    if not isinstance(raw, Mapping):
-        raise LinkError("cannot read the answer of a probe: it has no claim", code="malformed")
-    return raw
 
 
 # A session's folder was deleted or replaced under its live worker. Only that worker has the pairing
@@ -316,7 +294,9 @@ def inodes_of(folder: Path) -> Inodes:
 def compare_folder(facts: Facts, raw: object, here: Inodes) -> None:
     """Compare the folder that a probe says its worker has with the one at its path."""
     folders = raw if isinstance(raw, Mapping) else {}
-    inodes, deleted = _numbers(folders.get("inodes")), folders.get("deleted")
+    told, deleted = folders.get("inodes"), folders.get("deleted")
+    named = told.items() if isinstance(told, Mapping) else ()
+    inodes = {name: ino for name, ino in named if type(ino) is int and isinstance(name, str)}
     gone = [name for name in inodes if isinstance(deleted, list) and name in deleted]
     other = [name for name, inode in inodes.items() if here.get(name) != inode]
     facts.run.folder_deleted = bool(gone)
@@ -343,9 +323,3 @@ def holds_the_only_copy(facts: Facts) -> bool:
     claim = facts.run.claim
     lost = claim is not None and claim.claim.reason == SUSPECT  # its worker has it no more either
     return facts.run.folder_deleted and facts.unit.runs and facts.record.paired and not lost
-
-
-def _numbers(raw: Any) -> dict[str, int]:
-    if not isinstance(raw, Mapping):
-        return {}
-    return {name: ino for name, ino in raw.items() if type(ino) is int and isinstance(name, str)}

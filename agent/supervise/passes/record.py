@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
+from agent.core.figures import Histogram
 from agent.core.findings.first_messages import end_in_time, stored
 from agent.core.findings.operator import (
     has_ended,
@@ -14,7 +15,6 @@ from agent.core.findings.operator import (
     with_override,
 )
 from agent.core.health.judge import FOLDER_UNUSABLE, MISCONFIGURED
-from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Category,
     ConnectionStatus,
@@ -33,6 +33,7 @@ from agent.core.reconnect import after_connected, after_drop, forgive, settled
 from agent.core.session import NOT_LOOKED_YET, Session
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
 from agent.supervise.facts import Facts
+from agent.supervise.gate import Gate
 from agent.supervise.story import entry
 
 
@@ -81,13 +82,12 @@ RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 class Recorder:
     """Turns one observation and its verdict into a new record and journal entries."""
 
-    policy: Callable[[], HealthPolicy]
+    gate: Gate
     operators_act_past_us: bool
     """True where `systemctl` can start and stop workers without the agent."""
     jitter: Callable[[], float]
-    failed: Callable[[Facts, str], None]
-    """Called for each failure and success: incidents are found in them."""
-    succeeded: Callable[[Facts], None]
+    reconnects: Histogram
+    """Seconds from a lost to the next connection."""
 
     def note_operator(self, facts: Facts, unit: UnitStatus) -> list[JournalEntry]:
         """Conclude from the unit what an operator did with systemctl, and respect it."""
@@ -139,7 +139,7 @@ class Recorder:
         facts.noted_drop = drop.key
         if first_look:
             return  # an earlier agent counted it already
-        rules = self.policy().reconnect
+        rules = self.gate.settings.health_policy().reconnect
         facts.record = after_drop(
             facts.record,
             code,
@@ -151,7 +151,7 @@ class Recorder:
         )
         if code != "logout" or not facts.asked.logout:
             facts.counters.errors[code] += 1
-        self.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
+        self.gate.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
 
     def _note_pairing(self, facts: Facts) -> list[JournalEntry]:
         claim = facts.claim.claim if facts.claim else None
@@ -231,9 +231,9 @@ class Recorder:
         facts.asked.try_at_once = False
         facts.asked.logout = False
         facts.noted_drop = ("", "", 0.0)
-        self.succeeded(facts)
+        self.gate.succeeded(facts)
         if facts.lost_at is not None and facts.lost_because not in _BY_HAND:
-            facts.durations.note("reconnect", boot_now() - facts.lost_at)
+            self.reconnects.note(boot_now() - facts.lost_at)
         facts.lost_at = None
         if facts.lost_because:
             facts.counters.by_word["reconnects"][facts.lost_because] += 1
@@ -245,7 +245,7 @@ class Recorder:
         if (before.health, before.reason) == (verdict.health, verdict.reason):
             return []
         if verdict.reason == SUSPECT:
-            self.failed(facts, SUSPECT)  # no drop, but it may be part of an incident
+            self.gate.failed(facts, SUSPECT)  # no drop, but it may be part of an incident
         if before is NOT_LOOKED_YET and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
             return []
         return [

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from agent.clock import boot_now
 from agent.core.figures import (
     RepairStatistics,
-    note_check,
     note_repair,
 )
 from agent.core.findings.crypto import note_regenerated
@@ -39,10 +38,8 @@ from agent.core.recovery.steps import after_action, step_repair
 from agent.engines.catalog import entry_of, file_rules
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
-from agent.supervise.incidents import Incidents
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
-from agent.supervise.settings import Settings
 from agent.supervise.story import entry
 
 _ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
@@ -86,9 +83,7 @@ class Step:
 class Ladder:
     """One repair at a time per instance; requests join it."""
 
-    settings: Settings
     executor: Executor
-    incidents: Incidents
     gate: Gate
     statistics: RepairStatistics = field(default_factory=RepairStatistics)
 
@@ -103,7 +98,7 @@ class Ladder:
         facts.repair.kept = proof if isinstance(proof, Kept) else None
         repair, decision = step_repair(case, before)
         if decision.idle:
-            self.incidents.nothing_to_try(facts)
+            self.gate.incidents.nothing_to_try(facts)
         if decision.kind is RecoveryKind.WAIT:
             facts.take_repair(repair)
             if repair != before:
@@ -116,9 +111,6 @@ class Ladder:
         # Before it begins, only failures of others that it has seen count.
         facts.repair.last = replace(before, calm=repair.calm)
         return Step(plan, repair)
-
-    def note_check(self, seconds: float) -> None:
-        self.statistics = note_check(self.statistics, seconds)
 
     def request(self, facts: Facts, goal: Goal, consent: Consent) -> None:
         """A requested repair joins the running one, or begins."""
@@ -150,7 +142,7 @@ class Ladder:
                 # The same errors ask for no second step for a while. Of contacts this life knows
                 # only after its own try that new keys with them are not to be had.
                 tried = repair.regenerated and not repair.resumed
-                peers = failing_peers(facts, self.settings.config.crypto) if tried else ()
+                peers = failing_peers(facts, self.gate.settings.config.crypto) if tried else ()
                 facts.crypto = note_regenerated(facts.crypto, (*peers, ""), boot_now())
             # Old errors prove nothing about a new session.
             facts.crypto = crypto_begins_again(facts.crypto)
@@ -159,7 +151,7 @@ class Ladder:
                 repair,
                 kind,
                 outcome.ok,
-                self.settings.config.recovery,
+                self.gate.settings.config.recovery,
                 time.time(),
                 backup=outcome.made if kind is RecoveryKind.BACK_UP else "",
                 no_effect=outcome.refusal == NO_EFFECT,
@@ -173,17 +165,17 @@ class Ladder:
                 return True
             if (outlived := outlive_repair(last, verdict)) != last:
                 facts.take_repair(outlived)
-        policy, away_since = self.settings.config.recovery, facts.folder.away_since
+        policy, away_since = self.gate.settings.config.recovery, facts.folder.away_since
         if away_since is not None and boot_now() - away_since < policy.suspect_settle:
             return False  # the folder that was moved away may come back: its place must be free
-        released = self.incidents.released_wall(facts)
+        released = self.gate.incidents.released_wall(facts)
         if not wants_repair(verdict, facts.repair.last, policy, now_wall, released_wall=released):
             return False
         facts.repair.last = begin_repair(verdict, Goal.HEAL, now_wall)
         return True
 
     async def _case(self, facts: Facts, verdict: HealthVerdict) -> Case:
-        policy, crypto = self.settings.config.recovery, self.settings.config.crypto
+        policy, crypto = self.gate.settings.config.recovery, self.gate.settings.config.crypto
         good_snapshot = await self.executor.keeper.has_good_snapshot(facts.id)
         begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
         # The rest is read after that await: an incident may have been declared meanwhile. A verdict
@@ -191,11 +183,11 @@ class Ladder:
         waits = bool(self.gate.away(facts)) or facts.wait.reason in AWAY
         reads = facts.inbound.last_wall >= begun_wall - crypto.window
         around = Circumstances(
-            well=self.incidents.well(facts) and not waits,
-            odd_one_out=self.incidents.odd_one_out(facts),
-            another_connected=self.incidents.another_connected(facts),
+            well=self.gate.incidents.well(facts) and not waits,
+            odd_one_out=self.gate.incidents.odd_one_out(facts),
+            another_connected=self.gate.incidents.another_connected(facts),
             can_log_out=bool(facts.instance.backend),
-            canary=not (waits or self.incidents.wait_reason(facts)),
+            canary=not (waits or self.gate.incidents.wait_reason(facts)),
             good_snapshot=good_snapshot,
             may_roll_back=not file_rules(facts.instance.engine).key_based,
             peers=failing_peers(facts, crypto),
@@ -207,7 +199,6 @@ class Ladder:
     async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
         facts.take_repair(repair)
         self.statistics = note_repair(self.statistics, repair)
-        facts.durations.note("repair", repair.seconds)
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
         said = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
         await self.executor.registry.save(facts, [said])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
+from agent.core.figures import note_check
 from agent.core.health.judge import as_asked, judge_health
 from agent.core.health.policy import HealthPolicy, allow_for
 from agent.core.model import (
@@ -36,14 +37,12 @@ from agent.core.session import NO_WAIT
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
-from agent.supervise.incidents import Incidents
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.observe import ON_ITS_WAY, Observer, holds_the_only_copy, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
-from agent.supervise.registry import Registry, is_written
-from agent.supervise.settings import Settings
+from agent.supervise.registry import is_written
 from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
 
 
@@ -78,10 +77,7 @@ class Passes:
     recorder: Recorder
     gate: Gate
     ladder: Ladder
-    incidents: Incidents
     findings: Findings
-    settings: Settings
-    registry: Registry
 
     async def run(self, facts: Facts) -> float | None:
         """Return when this instance must be looked at again at the latest."""
@@ -92,7 +88,7 @@ class Passes:
             # Observe, and note what operators or its host did to its worker.
             await observe(facts, self.observer)
             # Its settings may have changed, and its host have begun a run.
-            self.observer.host.limit_memory(facts.id, self.settings.memory_wall(facts))
+            self.observer.host.limit_memory(facts.id, self.gate.settings.memory_wall(facts))
             self.gate.note_look(facts)
             entries = self.recorder.note_operator(facts, facts.unit)
             if facts.observed:
@@ -102,35 +98,33 @@ class Passes:
             judged = facts.record
             entries += self.recorder.remember(facts, verdict)
             self.findings.watch_hour(facts)
-            self.incidents.judged(facts, verdict)
+            self.gate.incidents.judged(facts, verdict)
             waits = self.gate.ask(facts) or NO_WAIT
             if facts.record is not judged or facts.wait.reason != waits.reason:
                 verdict = self._judge(facts)
             facts.sentence = verdict.sentence
-            breaker = self.settings.config.reconnect.breaker
+            breaker = self.gate.settings.config.reconnect.breaker
             entries += note_circuit(facts, before, breaker, time.time())
-            self.ladder.note_check(boot_now() - begun)
-            self.observer.checked("health", boot_now() - begun)
+            self.ladder.statistics = note_check(self.ladder.statistics, boot_now() - begun)
             # Record.
             if entries or facts.record != before or not is_written(facts):
-                await self.registry.save(facts, entries)
+                await self.executor.registry.save(facts, entries)
             if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
                 self.gate.queues.settled(facts.id)  # its start has ended, be it stuck
             self.gate.note_claim(facts)
             # Decide and act.
             decided = boot_now()
             step = await self._decide(facts, verdict)
-            self.observer.checked("recovery", boot_now() - decided)
             again = step.again if step.plan is None else await self._act(facts, step, step.plan)
             self.gate.queues.leave(facts.id, decided)
             facts.observed, facts.shown = True, (facts.unit, facts.verdict)
-            self.registry.touch(facts)
+            self.executor.registry.touch(facts)
             if facts.instance.backend and facts.next_probe > boot_now():
                 again = facts.next_probe if again is None else min(again, facts.next_probe)
             return again
 
     def _policy(self, facts: Facts) -> HealthPolicy:
-        return allow_for(self.settings.health_policy(), self.observer.backends.slack(facts))
+        return allow_for(self.gate.settings.health_policy(), self.gate.backends.slack(facts))
 
     def _judge(self, facts: Facts) -> HealthVerdict:
         policy = self._policy(facts)
@@ -140,7 +134,7 @@ class Passes:
         facts.at, facts.at_wall = now, now_wall = boot_now(), time.time()
         earliest = not_before(facts.record, policy.reconnect, now, now_wall)
         facts.not_before = now if facts.asked.try_at_once else earliest
-        facts.signals = (*self.findings.signals(facts), *self.observer.backends.signals(facts))
+        facts.signals = (*self.findings.signals(facts), *self.gate.backends.signals(facts))
         facts.turns_before = self.gate.queues.before(facts.id)
         facts.back_at = self.gate.reaching.back_at(facts)
         if not facts.wait.reason and waits_for_network(facts):
@@ -171,7 +165,7 @@ class Passes:
 
     def _plan_asked(self, facts: Facts, verdict: HealthVerdict) -> Plan | None:
         asked = facts.asked
-        if asked.restart_for and not may_restart(facts.unit, well=self.incidents.well(facts)):
+        if asked.restart_for and not may_restart(facts.unit, well=self.gate.incidents.well(facts)):
             asked.restart_for, facts.memory_restart_at = "", None
         plan = plan_asked(facts, verdict, start_asked=asked.start, restart_for=asked.restart_for)
         if plan is None and facts.desired.should_run and not facts.unit.job_pending:
@@ -209,7 +203,7 @@ class Passes:
             Category.RECONNECT if count else Category.RECOVERY,
             **{"step" if plan.repair else "action": plan.name},
         )
-        await self.registry.save(facts, [said])
+        await self.executor.registry.save(facts, [said])
         if plan.repair:
             failpoint("repair_begun")
         else:
@@ -252,7 +246,7 @@ class Passes:
             # The files of the pairing that ended are in the trash.
             failpoint("renew_done")
             facts.record = replace(facts.record, paired=False, account="")
-            if self.settings.config.sessions.on_logout == "qr":
+            if self.gate.settings.config.sessions.on_logout == "qr":
                 # It may start as one that was never paired, and show a QR.
                 facts.record = forgive(facts.record)
         opened = note_circuit(facts, before, rules.breaker, time.time())
@@ -269,4 +263,4 @@ class Passes:
             seconds=round(outcome.seconds, 3),
             **detail,
         )
-        await self.registry.save(facts, [said, *opened])
+        await self.executor.registry.save(facts, [said, *opened])

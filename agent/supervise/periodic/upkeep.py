@@ -73,9 +73,7 @@ async def check_database(store: Store, copy: Path) -> None:
         await asyncio.sleep(CHECK_EVERY)
 
 
-async def report_keys(
-    registry: Registry, settings: Settings, ladder: Ladder, checked: Callable[[str, float], None]
-) -> None:
+async def report_keys(registry: Registry, settings: Settings, ladder: Ladder) -> None:
     """A line with what became of failing keys since the last one. The passes repair them."""
     before = ladder.statistics
     while True:
@@ -91,7 +89,6 @@ async def report_keys(
             now.failed - before.failed,
         )
         before = now
-        checked("keys", boot_now() - begun)
 
 
 # A line per instance and interval in the performance log, where one is kept.

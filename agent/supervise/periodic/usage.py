@@ -55,7 +55,6 @@ class UsageSampler:
     settings: Settings
     well: Callable[[Facts], bool]
     wake: Callable[[InstanceId], None]
-    checked: Callable[[str, float], None]
     note: Callable[[JournalEntry], object]
     _watched_until: float = field(init=False, default=0.0)
     _measured: dict[InstanceId, tuple[int, float]] = field(init=False, default_factory=dict)
@@ -64,10 +63,8 @@ class UsageSampler:
     async def run(self) -> None:
         await asyncio.sleep(self.settings.config.start.first_check)
         while True:
-            looked = boot_now()
             await self._measure(list(self.registry.facts), trend=True)
             await self.care()
-            self.checked("memory", boot_now() - looked)
             looked = boot_now()
             # Read each time: a reload may have changed it.
             while (left := looked + self.settings.config.memory.interval - boot_now()) > 0:

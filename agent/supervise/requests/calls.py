@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.observed import is_other_account
 from agent.core.reasons import reason_of
@@ -130,18 +129,12 @@ class Calls:
         link, facts = self._link(id, "send with"), self.registry.get(id)
         _refuse_other_account(facts)
         message = await in_parts(link, id, message, file)
-        begun = boot_now()
         try:
             answer = await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
         except (LinkError, EngineError) as error:
             facts.counters.messages["failed"] += 1
             self.registry.touch(facts)
             raise _unsent(facts, error) from error
-        sent = answer.get("id")
-        if isinstance(sent, str) and sent:
-            took = facts.acknowledgements.note_sent(sent[:64], begun)
-            if took is not None:
-                facts.durations.note("acknowledgement", took)
         if answer.get("outcome") == "unknown":
             raise _unknown(id, answer.get("cause") or "WhatsApp did not confirm it")
         return answer

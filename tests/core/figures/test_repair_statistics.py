@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 from agent.core.figures import (
     RepairStatistics,
     note_repair,
@@ -28,17 +26,3 @@ def test_statistics_count_what_ended_and_how():
     assert (statistics.repaired, statistics.cleaned, statistics.failed) == (2, 1, 1)
     assert statistics.mean_time_to_repair == 20
     assert statistics.success_rate == 0.75
-
-
-def test_repairs_that_took_a_person_are_counted_apart():
-    statistics = RepairStatistics()
-    for goal, ending in (
-        (Goal.HEAL, Ending.RECOVERED),
-        (Goal.RECOVER, Ending.RECOVERED),
-        (Goal.CLEANUP, Ending.NOT_WANTED),
-        (Goal.HEAL, Ending.NEEDS_PERSON),
-        (Goal.WORKING_QR, Ending.NEEDS_PERSON),
-    ):
-        statistics = note_repair(statistics, replace(ended(ending, 1), goal=goal))
-    assert statistics.interventions == {"asked": 3, "needed": 2}
-    assert (statistics.repaired, statistics.failed) == (2, 2)
