@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -193,13 +193,17 @@ async def release_incident(call: Call) -> Json:
 
 async def statistics(call: Call) -> Json:
     """Counts and times of checks and repairs."""
-    return show_statistics(call.supervisor.repairs.statistics())
+    return show_statistics(call.supervisor.repairs.statistics(), call.supervisor.views().values())
 
 
-def show_statistics(totals: RepairStatistics) -> Json:
+def show_statistics(totals: RepairStatistics, sessions: Iterable[Session]) -> Json:
+    steps: dict[str, dict[str, int]] = {}
+    for session in sessions:
+        for (step, result), count in session.counters.repair_steps.items():
+            steps.setdefault(step, {"done": 0, "failed": 0})[result] += count
     counts = ("since_wall", "checked", "repaired", "cleaned", "failed", "success_rate")
     mean = ("mean_check_seconds", "mean_seconds_to_repair=mean_time_to_repair")
-    return part(totals, *counts, *mean, "interventions")
+    return {**part(totals, *counts, *mean, "interventions"), "steps": steps}
 
 
 def _result(result: RepairResult) -> Json:

@@ -28,6 +28,7 @@ from agent.core.recovery.repair import (
     Circumstances,
     Consent,
     Decision,
+    Ending,
     Goal,
     Kept,
     RecoveryKind,
@@ -35,6 +36,7 @@ from agent.core.recovery.repair import (
     Trouble,
 )
 from agent.core.recovery.steps import after_action, step_repair
+from agent.core.words import SUSPECT
 from agent.engines.catalog import entry_of, file_rules
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
@@ -197,6 +199,10 @@ class Ladder:
         return Case(facts, verdict, around, policy, time.time())
 
     async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
+        suspect = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
+        if suspect and facts.instance.backend:
+            # Each start makes its server offer a new pairing: a person decides first.
+            facts.record = replace(facts.record, reason=SUSPECT)
         facts.take_repair(repair)
         self.statistics = note_repair(self.statistics, repair)
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
