@@ -166,11 +166,9 @@ class World:
             del self.stopped[id]
             await self.agent.do("POST", f"/api/instance/{id}/start")
         await self.end_faults()
-        for one in await self.shown():
-            if one["sentence"].startswith(GIVEN_UP):
-                self.note(f"a person tries {one['id']} again")
-                self.taken.add(one["id"])
-        for id in sorted(self.taken):
+        given_up = {one["id"] for one in await self.shown() if one["sentence"].startswith(GIVEN_UP)}
+        for id in sorted(self.taken | given_up):
+            self.note(f"a person tries {id} again")
             await self.agent.ask("POST", f"/force-reconnection/{id}")
         self.taken.clear()
         await self.must_be_well(BACK_WITHIN)
@@ -472,9 +470,8 @@ def main() -> int:
         print("\n".join([*story, "", "with fewer faults:"]), flush=True)
         print("\n".join(shorten(days[number], ids, remote, options.seed, story)))
         return 1
-    spent = time.perf_counter() - begun
     print(f"{options.days} days of {options.sessions} sessions, seed {options.seed}: well", end="")
-    print(f" ({options.days * 3600 / spent:.0f} days an hour)")
+    print(f" ({options.days * 3600 / (time.perf_counter() - begun):.0f} days an hour)")
     again = play(days[:1], ids, remote, options.seed)[2]
     if again != first:
         print(f"seed {options.seed} has another story the second time:")
