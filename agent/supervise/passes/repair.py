@@ -15,6 +15,7 @@ from agent.core.findings.crypto import note_step as crypto_begins_again
 from agent.core.model import Category, HealthVerdict
 from agent.core.observed import AWAY
 from agent.core.reconcile import ActionKind, Outcome, Plan
+from agent.core.reconnect import forgive
 from agent.core.recovery.ladder import (
     UNPAIRING,
     begin_repair,
@@ -31,12 +32,12 @@ from agent.core.recovery.repair import (
     Ending,
     Goal,
     Kept,
+    Proof,
     RecoveryKind,
     Repair,
     Trouble,
 )
 from agent.core.recovery.steps import after_action, step_repair
-from agent.core.words import SUSPECT
 from agent.engines.catalog import entry_of, file_rules
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
@@ -107,6 +108,10 @@ class Ladder:
                 await self.executor.registry.save(facts)
             return Step(again=boot_now() + max(decision.not_before_wall - now_wall, 0.0))
         if repair.over:
+            asked = replace(repair, goal=Goal.WORKING_QR)
+            if _is_lost(facts, repair) and isinstance(may_repair_end_it(case, asked), Proof):
+                # Its server's record decides: a person scans its code.
+                facts.record = replace(forgive(facts.record), paired=False, account="")
             await self._end(facts, repair, decision)
             return Step()
         plan = plan_step(decision, remote=bool(facts.instance.backend))
@@ -199,10 +204,6 @@ class Ladder:
         return Case(facts, verdict, around, policy, time.time())
 
     async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
-        suspect = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
-        if suspect and facts.instance.backend:
-            # Each start makes its server offer a new pairing: a person decides first.
-            facts.record = replace(facts.record, reason=SUSPECT)
         facts.take_repair(repair)
         self.statistics = note_repair(self.statistics, repair)
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
@@ -210,3 +211,9 @@ class Ladder:
         await self.executor.registry.save(facts, [said])
         if facts.repair.last is repair:  # else a request joined meanwhile
             facts.repair_ended()
+
+
+def _is_lost(facts: Facts, repair: Repair) -> bool:
+    """Its server has come up without its pairing again and again: no file of it can come back."""
+    suspect = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
+    return suspect and bool(facts.instance.backend)

@@ -337,9 +337,6 @@ class World:
         end = asyncio.get_running_loop().time() + within
         while bad := await self.not_connected():
             for id in sorted(self.others.logged_out):  # a person opens its page to scan
-                if (await self.agent.show(id))["reason"] == "unpaired_suspect":
-                    path = f"/api/instance/{id}/ensure-healthy"
-                    await self.agent.ask("POST", path, {"confirm": True})
                 await self.agent.ask("GET", f"/api/instance/{id}/qr")
             self.others.scan()
             if asyncio.get_running_loop().time() > end:

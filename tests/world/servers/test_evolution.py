@@ -263,3 +263,18 @@ async def test_a_session_whose_probes_fail_by_a_fault_of_the_agent_is_not_called
         await eventually(lambda: one.told("shop", "verdict", "disconnected"))
     await eventually(lambda: one.verdict("shop"), ("healthy", ""))
     assert await one.stayed("other")
+
+
+async def test_one_that_lost_its_pairing_unseen_shows_a_code_in_the_end(watch, standin, eventually):
+    one = await watch("shop")
+    await eventually(lambda: one.all_connected(1))
+    await one.agent.stop()
+    standin.instances["shop"].end(401)
+    standin.instances["shop"].drop(408)  # the row tells of this end only
+    await one.agent.start()
+    await eventually(lambda: one.verdict("shop"), ("corrupted", "unpaired_suspect"))
+    await asyncio.sleep(240)
+    assert (await one.agent.show("shop"))["paired"], "it may come back"
+    await eventually(lambda: one.verdict("shop"), ("disconnected", "waiting_for_scan"))
+    assert standin.instances["shop"].scan()
+    await eventually(lambda: one.all_connected(1))
