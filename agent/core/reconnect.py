@@ -107,9 +107,6 @@ def after_drop(
     reason = reason_of(code)
     held = record.status is ConnectionStatus.CONNECTED
     record = settled(record, now_wall)
-    if held:
-        # A short connection ends no attempts, but shows that a try can succeed.
-        record = replace(record, attempts=min(record.attempts, policy.attempts // 2))
     lasted = held and now_wall - record.status_since_wall >= policy.stable
     flaps = 0 if lasted else record.flaps + (1 if held else 0)
     strikes = (0 if lasted else record.strikes) + (1 if reason.tries is not None else 0)
@@ -187,12 +184,15 @@ def after_refusal(
     return with_breaker(record, breaker_of(record).after_failure(now_wall, policy.breaker))
 
 
-def after_connected(record: SessionRecord, now_wall: float) -> SessionRecord:
-    """A success: the breaker begins at 0 (attempts, `flaps` and `strikes` need it to last)."""
+def after_connected(record: SessionRecord, wall: float, policy: ReconnectPolicy) -> SessionRecord:
+    """A success: the breaker begins at 0 (attempts, `flaps` and `strikes` need it to last). A short
+    connection ends no attempts, but shows that a try can succeed, however often the agent itself
+    starts."""
     record = replace(
         record,
+        attempts=min(record.attempts, policy.attempts // 2),
         status=ConnectionStatus.CONNECTED,
-        status_since_wall=now_wall,
+        status_since_wall=wall,
         reason="",
         not_before_wall=0.0,
     )

@@ -470,7 +470,7 @@ async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
         try:
             return await work()
         except Exception as error:
-            known = isinstance(error, WaError)  # the disk is full, or cannot be read
+            known = isinstance(error, WaError | OSError)  # the disk is full, or cannot be read
             log.error("the outbox goes on: %s", error, exc_info=None if known else error)
             if isinstance(error, StoreError) and error.code == "damaged":
                 return None

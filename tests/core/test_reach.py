@@ -27,7 +27,7 @@ def test_no_code_tells_both_of_the_network_and_of_whatsapp():
 
 
 def test_an_unreached_address_opens_no_breaker_and_spends_no_attempt():
-    record = after_connected(SessionRecord(paired=True), WALL)
+    record = after_connected(SessionRecord(paired=True), WALL, RULES)
     for number in range(50):
         now = WALL + 400.0 * number
         record = spare_unreached(

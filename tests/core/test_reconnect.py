@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -98,12 +99,15 @@ def lose(record, code="connection_lost", at=WALL, **more):
     return after_drop(record, code, POLICY, at, 0.0, **more)
 
 
+connect = partial(after_connected, policy=POLICY)
+
+
 def attempt(record, at=WALL):
     return after_try(record, POLICY, at, 0.0)
 
 
 def test_a_session_that_never_comes_back_waits_longer_each_time():
-    record, at, waits = after_connected(SessionRecord(), WALL), WALL + 1000, []
+    record, at, waits = connect(SessionRecord(), WALL), WALL + 1000, []
     for _ in range(6):
         record = lose(record, at=at)
         waits.append(record.not_before_wall - at)
@@ -124,12 +128,13 @@ def test_a_cause_on_this_machine_opens_no_circuit():
 def test_attempts_end_after_a_minute_of_connection_and_not_before():
     record = SessionRecord()
     for at in range(0, 200, 10):
-        record = attempt(lose(after_connected(record, WALL + at), at=WALL + at + 5), WALL + at + 6)
+        record = attempt(lose(connect(record, WALL + at), at=WALL + at + 5), WALL + at + 6)
     assert record.attempts == POLICY.attempts // 2 + 1, "it counts on, and is not given up"
     for _ in range(POLICY.attempts):
         record = attempt(lose(record, at=WALL + 300), WALL + 301)
     assert record.attempts > POLICY.attempts, "without any connection it is"
-    connected = after_connected(replace(record, attempts=3), WALL + 400)
+    assert attempt(connect(record, WALL + 302)).attempts == POLICY.attempts // 2 + 1, "it can"
+    connected = connect(replace(record, attempts=3), WALL + 400)
     assert settled(connected, WALL + 459).attempts == 3
     assert settled(connected, WALL + 460).attempts == 0
     assert lose(connected, at=WALL + 460).attempts == 0
@@ -165,16 +170,16 @@ def test_a_temporary_ban_without_an_end_to_come_waits_an_hour_and_is_tried_once(
     ],
 )
 def test_the_first_drop_of_a_short_connection_waits_as_its_reason_says(code, first):
-    record = after_connected(attempt(lose(SessionRecord())), WALL + 5)
+    record = connect(attempt(lose(SessionRecord())), WALL + 5)
     record = lose(record, code, WALL + 20)
     assert record.not_before_wall == WALL + 20 + first
-    record = lose(after_connected(attempt(record), WALL + 60), code, WALL + 70)
+    record = lose(connect(attempt(record), WALL + 60), code, WALL + 70)
     assert record.not_before_wall > WALL + 70 + first, "the second one in a row waits longer"
 
 
 def test_a_login_that_is_refused_without_a_cause_is_tried_for_hours():
     """WhatsApp's 500 is also what an outage of its own looks like."""
-    record, wall, tries = after_connected(SessionRecord(), WALL), WALL + 60, []
+    record, wall, tries = connect(SessionRecord(), WALL), WALL + 60, []
     while not gave_up(seen(record=record), POLICY):
         record = lose(record, "bad_session", wall)
         wall = record.not_before_wall
@@ -186,11 +191,11 @@ def test_a_login_that_is_refused_without_a_cause_is_tried_for_hours():
 
 
 def test_conflicts_are_counted_until_a_connection_lasts():
-    record = lose(after_connected(SessionRecord(), WALL), "conflict", WALL + 10)
+    record = lose(connect(SessionRecord(), WALL), "conflict", WALL + 10)
     assert record.strikes == 1
-    record = lose(after_connected(attempt(record), WALL + 50), "conflict", WALL + 60)
+    record = lose(connect(attempt(record), WALL + 50), "conflict", WALL + 60)
     assert record.strikes == 2
-    record = lose(after_connected(record, WALL + 70), "connection_lost", WALL + 1000)
+    record = lose(connect(record, WALL + 70), "connection_lost", WALL + 1000)
     assert record.strikes == 0
 
 

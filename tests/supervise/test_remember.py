@@ -122,8 +122,7 @@ def test_an_end_that_comes_while_it_is_down_is_the_reason_from_then_on():
     it = facts()
     look(it, CONNECTED)
     look(it, LOST, at=NOW + 1)
-    for _ in range(2):
-        look(it, replace(LOST, reason="logout", paired=False), at=NOW + 2)
+    look(it, replace(LOST, reason="logout", paired=False), at=NOW + 2)
     assert it.record.reason == "logout"
     assert it.counters.errors == {"connection_lost": 1, "logout": 1}
 

@@ -226,7 +226,7 @@ class Recorder:
         ]
 
     def _note_connected(self, facts: Facts, now_wall: float) -> None:
-        facts.record = after_connected(facts.record, now_wall)
+        facts.record = after_connected(facts.record, now_wall, self.gate.settings.config.reconnect)
         facts.connected_since_wall = now_wall
         facts.asked.try_at_once = False
         facts.asked.logout = False

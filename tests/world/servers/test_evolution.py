@@ -273,8 +273,5 @@ async def test_one_that_lost_its_pairing_unseen_shows_a_code_in_the_end(watch, s
     standin.instances["shop"].drop(408)  # the row tells of this end only
     await one.agent.start()
     await eventually(lambda: one.verdict("shop"), ("corrupted", "unpaired_suspect"))
-    await asyncio.sleep(240)
-    assert (await one.agent.show("shop"))["paired"], "it may come back"
     await eventually(lambda: one.verdict("shop"), ("disconnected", "waiting_for_scan"))
     assert standin.instances["shop"].scan()
-    await eventually(lambda: one.all_connected(1))
