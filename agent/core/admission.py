@@ -185,7 +185,7 @@ class Queues:
         return min((queue.index(instance) for queue in queues), default=None)
 
     def is_light(self, instance: InstanceId) -> None:
-        """Its start has passed its heavy part."""
+        """The heavy part of a session's start is over."""
         its = self._of(instance)
         leaves_place = instance in its.under_way and instance not in its.light
         releases = instance == its.last and its.last_begun is not None
@@ -197,7 +197,7 @@ class Queues:
             self._wake_next(its)
 
     def settled(self, instance: InstanceId) -> None:
-        """Its try has ended: connected, waits for a scan, failed or stuck."""
+        """A session's try has ended: connected, waits for a scan, failed or stuck."""
         if instance in (its := self._of(instance)).under_way:
             its.under_way.discard(instance)
             its.light.discard(instance)

@@ -158,7 +158,7 @@ def judge_crypto(
         return CryptoState(0, 0.0 if counts_messages else None, (), None, ())
     by_peer: Counter[str] = Counter()
     renewing: Counter[str] = Counter()
-    """Of those, errors that only new keys help."""
+    """By peer, the errors that only new keys end."""
     stays: set[str] = set()
     """Peers with a message that stayed unreadable when it came again, or that nothing names. A
     contact whose message failed once may be away: its keys heal when it sends again."""

@@ -21,7 +21,7 @@ class PerMinute:
         return PerMinute((*_within(self.stretches, now), (begun, more)))
 
     def count(self, now: float) -> int:
-        """Of the last minute, by whole stretches."""
+        """The sum of the last minute, by whole stretches."""
         return sum(count for _, count in _within(self.stretches, now))
 
 
@@ -40,7 +40,7 @@ class LogLimit:
     hidden: int = 0
 
     def note(self, now: float, most: int = 20) -> "tuple[LogLimit, bool, int]":
-        """Whether to show this line, and how many were hidden before it (once a minute)."""
+        """True if this line is shown, and how many were hidden before it (once a minute)."""
         if not self.since <= now < self.since + MINUTE:
             return LogLimit(now, 1, 0), True, self.hidden
         if self.shown < most:

@@ -111,7 +111,7 @@ def _session_files(session: Session) -> HealthVerdict | None:
     if unknown and not session.unit.runs and not session.instance.backend:
         return _corrupted(session, "session_unreadable", session.folder.problem)
     if said == SUSPECT:
-        # Its worker found an empty store, and left it as it is.
+        # The worker found an empty store, and left it as it is.
         return _waits_for_person(session, ended) if ended.unpairs else _corrupted(session, SUSPECT)
     if session.unit.runs or not session.record.paired or ended.unpairs:
         return None
@@ -183,7 +183,7 @@ def _failed(session: Session, policy: HealthPolicy) -> HealthVerdict:
     if unit.exit_status == MISCONFIGURED:
         return _waits_for_person(session, reason_of("misconfigured"))
     if unit.exit_status == FOLDER_UNUSABLE:
-        # Its folder was looked at before this.
+        # The folder was looked at before this.
         sentence = "its worker could not use its folder, which is whole again"
         return _not_running("not_running", sentence)
     if given_up := _given_up(session, policy):
@@ -336,7 +336,7 @@ def _waits_for_person(session: Session, reason: Reason) -> HealthVerdict:
 
 
 def _waits_its_time(reason: Reason, raw: str = "") -> HealthVerdict:
-    """Its next try has a time of its own: after a ban nothing is to be done; where the page or the
+    """The next try has a time of its own. After a ban there is nothing to do; where the page or the
     client is refused, an operator should upgrade it."""
     health = Health.DEGRADED if reason.slow else Health.DISCONNECTED
     return HealthVerdict(health, reason.status, reason.code, reason.title_with(raw))

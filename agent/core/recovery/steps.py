@@ -310,8 +310,8 @@ def _round_pause(policy: RecoveryPolicy, round: int, *, endless: bool) -> float:
 
 
 def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
-    """Its store may come back (a disk, a copy under way, the end of an incident); else a person
-    decides, for its old pairing may be somewhere."""
+    """The store may come back (a disk, a copy under way, the end of an incident). If it does not, a
+    person decides, for the old pairing may be somewhere."""
     limit = case.policy.suspect_settle
     left = remaining(repair.started_wall + limit, case.now_wall, limit)
     wait = left if case.circumstances.well else _HELD

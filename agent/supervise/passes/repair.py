@@ -110,7 +110,7 @@ class Ladder:
         if repair.over:
             asked = replace(repair, goal=Goal.WORKING_QR)
             if _is_lost(facts, repair) and isinstance(may_repair_end_it(case, asked), Proof):
-                # Its server's record decides: a person scans its code.
+                # The server's record decides: a person scans its code.
                 facts.record = replace(forgive(facts.record), paired=False, account="")
             await self._end(facts, repair, decision)
             return Step()
@@ -214,6 +214,6 @@ class Ladder:
 
 
 def _is_lost(facts: Facts, repair: Repair) -> bool:
-    """Its server has come up without its pairing again and again: no file of it can come back."""
+    """The server has come up without the pairing again and again: no file of it can come back."""
     suspect = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
     return suspect and bool(facts.instance.backend)

@@ -87,7 +87,7 @@ class Passes:
             begun, before, unit_before = boot_now(), facts.record, facts.unit
             # Observe, and note what operators or its host did to its worker.
             await observe(facts, self.observer)
-            # Its settings may have changed, and its host have begun a run.
+            # The settings may have changed, and the host may have begun a run.
             self.observer.host.limit_memory(facts.id, self.gate.settings.memory_wall(facts))
             self.gate.note_look(facts)
             entries = self.recorder.note_operator(facts, facts.unit)

@@ -73,7 +73,7 @@ class SettingUp:
             if status is ConnectionStatus.CONNECTED:
                 break
             if status is ConnectionStatus.QR_REQUIRED:
-                # Its worker may be replaced meanwhile: the next look finds the new one.
+                # The worker may be replaced meanwhile: the next look finds the new one.
                 with suppress(LinkError, Refused):
                     if (shown := await self.asking.qr(id)) is not None and shown.expires_in > 0:
                         return replace(made, qr=shown)
