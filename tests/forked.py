@@ -164,7 +164,7 @@ def serve(sock: socket.socket) -> int:
     os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")  # as agent/__main__.py does
     import agent.cli.main
     import agent.daemon.main
-    import agent.host.process.host
+    import agent.host.process
     import agent.worker.__main__  # noqa: F401
     from agent.config.tables import all_tables
     from agent.engines.catalog import CATALOG, load_engine

@@ -90,13 +90,13 @@ def fork_workers() -> None:
             _serve(its)
         os._exit(0)
     its.close()
-    from agent.host.process import host
+    from agent.host import process
 
-    spawn = host.spawn
+    spawn = process.spawn
     lock = threading.Lock()
 
     def spawn_or_fork(arguments: list[str], environment: Mapping[str, str], out: int) -> int:
-        """In the place of `agent.host.process.host.spawn`."""
+        """In the place of `agent.host.process.spawn`."""
         if arguments[:2] != _WORKER or _read(environment) != startup or _inherited() != inherited:
             return spawn(arguments, environment, out)
         handed = [file for file in _descriptors() if _is_inherited(file)]
@@ -110,7 +110,7 @@ def fork_workers() -> None:
                 pid = 0
         return pid or spawn(arguments, environment, out)
 
-    host.spawn = spawn_or_fork
+    process.spawn = spawn_or_fork
 
 
 def _descriptors() -> list[int]:

@@ -17,8 +17,8 @@ from agent.core.model import Category
 from agent.errors import ConfigError
 from agent.log import bound, set_level, set_up_logging
 from agent.logfiles import AUDIT, PERFORMANCE, FileWriter, open_files
-from agent.supervise.periodic.upkeep import log_performance, performance_line
 from agent.supervise.settings import Settings
+from agent.supervise.upkeep import log_performance, performance_line
 from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
 

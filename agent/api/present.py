@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.findings.first_messages import read_stored, shown
+from agent.core.first_messages import read_stored, shown
 from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
 from agent.core.observed import shown_wait

@@ -28,7 +28,7 @@ from agent.backends.server import ServerApi
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.breaker import BreakerPolicy, BreakerState
-from agent.core.findings.crypto_patterns import CryptoPattern
+from agent.core.crypto_patterns import CryptoPattern
 from agent.core.model import (
     UNIT_ABSENT,
     Category,

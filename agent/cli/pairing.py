@@ -13,9 +13,8 @@ from agent.engines.base import KeepsNothing
 from agent.engines.surroundings import in_path
 from agent.engines.web.browser.page import page_script
 from agent.engines.web.browser.process import BINARIES, Program, find_setpriv
-from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.engine import WebEngine
-from agent.engines.web.fetch import fetch_bundle
+from agent.engines.web.fetch import fetch_bundle, page_config, read_bundle
 from agent.engines.web.files import lost_store
 from agent.engines.web.session import Needs
 from agent.engines.web.settings import CHROMIUM, KNOWN_GOOD, WebSettings

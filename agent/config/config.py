@@ -11,15 +11,15 @@ from msgspec import Meta, Struct
 import agent.config.sections as own
 from agent.config.declaration import BackendDeclaration
 from agent.core.admission import StartPolicy, parallel_starts
-from agent.core.findings.crypto import CryptoPolicy
-from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
-from agent.core.findings.memory import MemoryPolicy
-from agent.core.health.policy import HealthPolicy
+from agent.core.crypto import CryptoPolicy
+from agent.core.crypto_patterns import CryptoPattern, own_pattern
+from agent.core.health import HealthPolicy
 from agent.core.incidents import IncidentPolicy
+from agent.core.memory import MemoryPolicy
 from agent.core.model import InstanceId
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.repair import RecoveryPolicy
-from agent.core.troubles.trouble import TroublesPolicy
+from agent.core.trouble import TroublesPolicy
 
 Value = str | bool | Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | float | list[Any]
 

@@ -18,7 +18,7 @@ from agent.config.config import Config, Declaration, sections
 from agent.config.declaration import BackendDeclaration
 from agent.config.sections import split_address
 from agent.config.tables import all_tables, rows_of
-from agent.core.findings.memory import MemoryPolicy
+from agent.core.memory import MemoryPolicy
 from agent.core.setting import Fault, name_fault, read_value, settings_of
 from agent.engines.catalog import backend_settings, check_settings, find_engine, remote_engines
 from agent.errors import ConfigError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from agent.core.findings.memory import limit_fault
+from agent.core.memory import limit_fault
 from agent.core.setting import setting
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")

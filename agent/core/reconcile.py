@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.core.breaker import breaker_of
-from agent.core.health.judge import MISCONFIGURED
-from agent.core.health.policy import HealthPolicy
+from agent.core.health import MISCONFIGURED, HealthPolicy
 from agent.core.model import (
     ConnectionStatus,
     Health,
@@ -18,9 +17,9 @@ from agent.core.model import (
     SessionFiles,
     UnitState,
     UnitStatus,
+    phase_deadline,
 )
 from agent.core.observed import ended_for_good, gave_up, last_reason, waits_for_network
-from agent.core.phases import phase_deadline
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
 from agent.core.recovery.repair import Proof, Repair, Stage, Trouble

@@ -4,11 +4,9 @@ command line is a shallow copy."""
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from agent.core.crypto import CryptoWindow
 from agent.core.figures import COUNTS, StatusTime
-from agent.core.findings.crypto import CryptoWindow
-from agent.core.findings.memory import MemoryHistory
-from agent.core.findings.rates import ErrorRate, PerMinute
-from agent.core.findings.silence import Inbound
+from agent.core.memory import MemoryHistory
 from agent.core.model import (
     UNIT_ABSENT,
     ClaimFact,
@@ -25,8 +23,10 @@ from agent.core.model import (
     Signal,
     UnitStatus,
 )
+from agent.core.rates import ErrorRate, PerMinute
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Kept, Repair
+from agent.core.silence import Inbound
 
 WINDOW = 300.0
 """Seconds that the mean time of an answer covers."""

@@ -9,11 +9,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import boot_now
-from agent.core.health.wanted import is_wanted
+from agent.core.health import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import Session
-from agent.core.troubles.table import TABLE, counted_of
-from agent.core.troubles.trouble import (
+from agent.core.trouble import (
     SETTLE,
     Counted,
     Key,
@@ -24,6 +23,7 @@ from agent.core.troubles.trouble import (
     Windows,
     look,
 )
+from agent.core.troubles import TABLE, counted_of
 from agent.core.view import AgentStatus
 from agent.errors import StoreError
 from agent.log import bound

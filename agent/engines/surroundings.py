@@ -3,7 +3,9 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +43,27 @@ def in_path(name: str, path: str | None = None) -> str | None:
     path = "" if "/" in name else path or os.environ.get("PATH", os.defpath)
     found = (Path(folder) / name for folder in path.split(":"))
     return next((str(it) for it in found if os.access(it, os.X_OK) and it.is_file()), None)
+
+
+def inside(raw: Any, *keys: str) -> Any:
+    """The value below these keys; None where one of them is missing."""
+    for key in keys:
+        raw = raw.get(key) if isinstance(raw, Mapping) else None
+    return raw
+
+
+def text(raw: Any, most: int = 200) -> str:
+    """The text; "" for any other value."""
+    return raw[:most] if isinstance(raw, str) else ""
+
+
+def whole(raw: Any) -> int | None:
+    return raw if type(raw) is int else None
+
+
+def moment(raw: Any) -> float:
+    """Unix seconds of an ISO time; 0.0 for any other value."""
+    try:
+        return datetime.fromisoformat(raw).timestamp() if isinstance(raw, str) else 0.0
+    except (ValueError, OverflowError, OSError):
+        return 0.0

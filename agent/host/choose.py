@@ -34,7 +34,7 @@ async def open_host(
         choice = "process" if lacking else "systemd"
     # Each host is imported only where it is used: the other one would cost memory.
     if choice == "process":
-        from agent.host.process.host import WORKER, Places, ProcessHost
+        from agent.host.process import WORKER, Places, ProcessHost
 
         places = Places(run_dir, root, config.cache_root, config.session_root)
         return await ProcessHost.open(wake, places, limits, [*WORKER, *kind.arguments])

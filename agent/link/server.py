@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from agent.core.findings.left_out import LeftOut
+from agent.core.rates import LeftOut
 from agent.core.words import KEPT, Claim, Happening
 from agent.errors import EngineError, LinkError, WaError
 from agent.link.wire import VERSION, Call, Hello, Lines, encode, listen_at, read_call, reply

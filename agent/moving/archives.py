@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from agent.core.findings.first_messages import FirstMessages, stored
+from agent.core.first_messages import FirstMessages, stored
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionFiles, SessionRecord
 from agent.core.session import Session
 from agent.engines.catalog import file_rules, find_engine

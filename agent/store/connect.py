@@ -10,9 +10,8 @@ from urllib.parse import quote
 
 from sqlite_utils import Database
 
-from agent.disk import refuses_writes
 from agent.errors import StoreError, TryLater
-from agent.files import put_in_place
+from agent.files import put_in_place, refuses_writes
 
 _CODES = {
     sqlite3.SQLITE_FULL: "disk_full",

@@ -13,8 +13,6 @@ from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.agent_status import StatusFigures
-from agent.supervise.copies.schedule import SnapshotClock
-from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.incidents import Incidents
@@ -25,18 +23,18 @@ from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
-from agent.supervise.periodic.upkeep import Learned
-from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.deletion import Deletion
 from agent.supervise.requests.orders import Creation, Orders
-from agent.supervise.requests.repairs import Checking, Repairs
-from agent.supervise.requests.set_up import SettingUp
+from agent.supervise.requests.repairs import Checking, Repairs, SettingUp
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.settings import Settings
+from agent.supervise.snapshots import SnapshotClock, Snapshots
 from agent.supervise.story import Notes
+from agent.supervise.upkeep import Learned
+from agent.supervise.usage import UsageSampler
 
 PASSES_AT_ONCE = 256
 

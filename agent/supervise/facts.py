@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agent.core.findings.first_messages import FirstMessages
-from agent.core.findings.rates import LogLimit
+from agent.core.first_messages import FirstMessages
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
@@ -17,6 +16,7 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
+from agent.core.rates import LogLimit
 from agent.core.recovery.repair import Repair, with_repair
 from agent.core.session import NOT_LOOKED_YET, Session
 from agent.link.wire import Hello

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN, Queues
-from agent.core.findings.memory import lacks_room
-from agent.core.model import InstanceId
+from agent.core.memory import lacks_room
+from agent.core.model import InstanceId, is_light
 from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAITS_TURN
-from agent.core.phases import is_light
 from agent.core.reasons import UNREACHABLE
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.session import NO_WAIT, Wait

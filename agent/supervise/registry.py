@@ -14,10 +14,10 @@ from weakref import WeakValueDictionary
 
 from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
+from agent.core import first_messages
 from agent.core.breaker import breaker_of
+from agent.core.crypto import judge_crypto
 from agent.core.figures import RECONNECT_SECONDS, Histogram, StatusTime
-from agent.core.findings import first_messages
-from agent.core.findings.crypto import judge_crypto
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import resume_repair

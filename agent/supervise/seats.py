@@ -18,13 +18,13 @@ import msgspec
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
-from agent.core.packs import choose_pack
 from agent.engines.catalog import entry_of
 from agent.errors import HostError, LinkError, WaError
 from agent.host.base import Host
 from agent.host.units import PACKS
 from agent.link.client import Link, LinkStats, Listener
 from agent.supervise.facts import Facts
+from agent.supervise.settings import choose_pack
 
 log = logging.getLogger(__name__)
 

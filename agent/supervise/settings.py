@@ -3,16 +3,17 @@ idle."""
 
 import os
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.config.config import Config
 from agent.core.admission import StartPolicy
-from agent.core.findings.memory import memory_budget
-from agent.core.health.policy import HealthPolicy
-from agent.core.packs import MEMORY
-from agent.core.words import BEHIND
+from agent.core.health import HealthPolicy
+from agent.core.memory import memory_budget
+from agent.core.words import BEHIND, InstanceId
 from agent.engines.catalog import entry_of
-from agent.host.machine.memory import machine_memory
+from agent.host.machine import machine_memory
 from agent.supervise.facts import Facts
 
 
@@ -75,3 +76,22 @@ class Settings:
 
     def machine_is_idle(self) -> bool:
         return os.getloadavg()[0] / (os.cpu_count() or 1) < IDLE_LOAD
+
+
+MEMORY = 96 << 20
+"""Bytes counted for one session of a pack: its worker, and its part of the shared process."""
+
+
+def choose_pack(places: Mapping[InstanceId, str], id: InstanceId, engine: str, size: int) -> str:
+    """The pack of a session that starts; "" = a process of its own. `places`: the packs of all
+    sessions. A session keeps its pack while that is not too full."""
+    if size <= 1:
+        return ""
+    counts = Counter(name for other, name in places.items() if other != id)
+    own = places.get(id, "")
+    if own and counts[own] < size:
+        return own
+    number = 1
+    while counts[f"{engine}-{number}"] >= size:
+        number += 1
+    return f"{engine}-{number}"

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.disk import refuses_writes
+from agent.files import refuses_writes
 
 LEAST_FREE = 200 << 20
 LEAST_SHARE = 0.02

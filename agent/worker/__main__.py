@@ -2,14 +2,27 @@
 
 import sys
 
-from agent.worker.no_tls import import_asyncio_without_tls
+
+def import_asyncio_without_tls() -> None:
+    """Import asyncio as on a Python built without OpenSSL, which asyncio provides for.
+
+    OpenSSL is about a tenth of a small worker. Afterwards `import ssl` works as usual,
+    only asyncio's own TLS stays out of reach.
+    """
+    if "asyncio" in sys.modules or "ssl" in sys.modules:
+        return
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    try:
+        import asyncio  # noqa: F401
+    finally:
+        del sys.modules["ssl"]
 
 
 def main(argv: list[str]) -> int:
     # The modules below import asyncio: each only where its worker is wanted.
     import_asyncio_without_tls()
     if len(argv) == 2 and argv[0] == "--pack":
-        from agent.worker.pack.run import run_pack
+        from agent.worker.pack import run_pack
 
         return run_pack(argv[1])
     if len(argv) != 1:

@@ -229,7 +229,7 @@ def own_use() -> dict[str, Any]:
     keeps no account of a unit's memory it cannot measure that either.
     """
     # Only where an agent asks: most machines tell it themselves.
-    from agent.host.machine.processes import measure_trees
+    from agent.host.machine import measure_trees
 
     me = os.getpid()
     return asdict(measure_trees(frozenset({me}))[me])

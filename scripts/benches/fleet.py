@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agent.core.findings.memory import MemoryPolicy
+from agent.core.memory import MemoryPolicy
 from agent.core.model import InstanceId
-from agent.host.machine.resources import measure as measure_usage
+from agent.host.machine import measure as measure_usage
 from scripts.benches.ours import Agent, Client
 from scripts.benches.processes import children, new_child, uss
 from scripts.benches.rounds import SETTLE, Figures, Times, at_rest

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from agent.core.model import InstanceId
-from agent.host.process.host import find_workers
+from agent.host.process import find_workers
 from scripts.benches.machine import TOP
 from scripts.benches.processes import children, gone, launch
 from scripts.benches.report import OURS

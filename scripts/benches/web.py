@@ -19,8 +19,7 @@ from typing import Protocol
 
 from agent.engines.web.browser.page import Page, page_script
 from agent.engines.web.browser.process import Browser, find_browser, user_agent, version_of
-from agent.engines.web.bundle import page_config, read_bundle
-from agent.engines.web.fetch import fetch_bundle
+from agent.engines.web.fetch import fetch_bundle, page_config, read_bundle
 from agent.errors import HostError
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine

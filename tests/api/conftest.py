@@ -17,7 +17,7 @@ from agent.api.http.call import Parts
 from agent.api.server import Server, serve
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
-from agent.core.troubles.trouble import Trouble
+from agent.core.trouble import Trouble
 from agent.messages.outbox import Outbox
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter

@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agent.core.model import (
+    PHASES,
     Claim,
     ClaimFact,
     ConnectionStatus,
@@ -18,7 +19,6 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.phases import PHASES
 from agent.core.reasons import REASONS
 from agent.core.session import Session
 from tests.sessions import BOOT, changed

@@ -1,8 +1,7 @@
 import pytest
 from hypothesis import given
 
-from agent.core.health.judge import judge_health
-from agent.core.health.policy import HealthPolicy
+from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     ConnectionStatus,
     Desired,

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.health.judge import judge_health
-from agent.core.health.policy import HealthPolicy
+from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     ConnectionStatus,
     Health,

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.findings.operator import started_by_hand
-from agent.core.health.judge import judge_health
-from agent.core.health.policy import HealthPolicy
+from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus as S
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, UnitState
+from agent.core.observed import started_by_hand
 from agent.core.reconcile import ActionKind, may_restart, plan_asked
 from agent.core.recovery.repair import Decision, Ground, Proof, RecoveryKind
 from agent.supervise.passes.repair import plan_step

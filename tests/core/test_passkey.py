@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.health.judge import judge_health
-from agent.core.health.policy import HealthPolicy
+from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus, Desired, Health, SessionFiles, SessionRecord
 from agent.core.observed import is_guarded
 from agent.core.reconcile import ActionKind, plan_actions, plan_asked

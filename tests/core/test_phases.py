@@ -2,8 +2,7 @@
 
 import pytest
 
-from agent.core.model import Claim, ConnectionStatus
-from agent.core.phases import PHASES, is_light
+from agent.core.model import PHASES, Claim, ConnectionStatus, is_light
 
 S = ConnectionStatus
 

@@ -3,8 +3,7 @@
 import pytest
 
 from agent.core.breaker import BreakerState, breaker_of
-from agent.core.health.judge import judge_health
-from agent.core.health.policy import HealthPolicy
+from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus, Health, SessionRecord
 from agent.core.reasons import NETWORK_CODES, REACHED_CODES, REASONS
 from agent.core.reconcile import OWN_TIME, ActionKind, plan_actions

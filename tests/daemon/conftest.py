@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.host.process.host import find_workers
+from agent.host.process import find_workers
 from tests.forked import ForkedProcess, can_fork, fork_agent
 from tests.waiting import GrowingLog, alive
 
@@ -46,7 +46,7 @@ jitter = 0
 PROGRAM = "import sys; from agent.__main__ import main; sys.exit(main())"
 STOPS_WITHIN = 60.0
 """It only guards against hanging: the limits of a stop are the settings'."""
-LOOKS_OFTEN = "import agent.host.process.host as host; host.LOOK_EVERY = 1"
+LOOKS_OFTEN = "import agent.host.process as host; host.LOOK_EVERY = 1"
 """For `RunningAgent.first`: the process host looks at its workers' memory each second."""
 PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
 """Where pings find what is wrong: the worker's own watchdog is given more time than they need."""

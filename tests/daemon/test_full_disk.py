@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import Category, JournalEntry
-from agent.daemon.tasks import keep_up
+from agent.daemon.main import keep_up
 from agent.errors import HostError, StoreError
 from agent.store.database import Store
 

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.core.session import Session
 from agent.errors import InvalidRequest, NotFound, Refused
-from agent.supervise.copies.snapshots import Progress
+from agent.supervise.snapshots import Progress
 from agent.vault.archives.pack import Packed
 from agent.vault.copies.restore import Restored
 from agent.vault.copies.snapshots import Manifest, Snapshot

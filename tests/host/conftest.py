@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from agent.core.model import InstanceId
 from agent.host.life import Limits
-from agent.host.process.host import Places, ProcessHost
+from agent.host.process import Places, ProcessHost
 from tests.host.short_limits import FAST, STANDIN
 
 OpenHost = Callable[..., Awaitable[ProcessHost]]

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from agent.core.model import InstanceId
-from agent.host.process.host import Places, ProcessHost
+from agent.host.process import Places, ProcessHost
 from tests.host.short_limits import FAST, STANDIN
 
 

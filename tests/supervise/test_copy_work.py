@@ -9,8 +9,8 @@ import pytest
 
 from agent.core.words import InstanceId
 from agent.errors import TryLater
-from agent.supervise.copies import snapshots as work_module
-from agent.supervise.copies.snapshots import CopyWork, Ticking
+from agent.supervise import snapshots as work_module
+from agent.supervise.snapshots import CopyWork, Ticking
 from agent.vault.tree import Tick
 
 A, B, C = (InstanceId(id) for id in "abc")

@@ -12,11 +12,11 @@ from agent.core.figures import (
     note_due,
     open_trends,
 )
-from agent.core.findings.silence import Inbound, note_hour
 from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.silence import Inbound, note_hour
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.periodic.upkeep import LEARNED, Learned
+from agent.supervise.upkeep import LEARNED, Learned
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import pytest
 from agent.config.config import Config
 from agent.core.breaker import Breaker, with_breaker
 from agent.core.figures import Histogram
-from agent.core.health.judge import judge_health
-from agent.core.health.policy import HealthPolicy
+from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     Claim,
     ConnectionStatus,

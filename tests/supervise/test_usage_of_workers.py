@@ -7,10 +7,10 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.errors import InvalidRequest, LinkError
-from agent.host.machine.processes import UNSEEN, Usage
+from agent.host.machine import UNSEEN, Usage
+from agent.supervise import usage
 from agent.supervise.facts import Facts
-from agent.supervise.periodic import usage
-from agent.supervise.periodic.usage import measure_whole
+from agent.supervise.usage import measure_whole
 
 TOLD = {"memory_bytes": 5000, "cpu_seconds": 2.5, "processes": 3}
 HIDDEN = 1 << 22

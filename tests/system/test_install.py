@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.engines.web.bundle import bundle_path
+from agent.engines.web.fetch import bundle_path
 from tests.system.bed import CHECKOUT, SOURCE, Bed
 from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from agent.engines.web.browser.process import find_browser
-from agent.engines.web.bundle import bundle_path
-from agent.engines.web.fetch import fetch_bundle
+from agent.engines.web.fetch import bundle_path, fetch_bundle
 from agent.errors import ConfigError, EngineError
 from tests.lacking import lacks
 from tests.standin.web.stand_in import StandIn

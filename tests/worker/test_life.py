@@ -191,7 +191,7 @@ async def test_the_newest_agent_replaces_the_older_one(bench: Any) -> None:
 def test_the_worker_carries_none_of_the_agents_libraries() -> None:
     code = (
         "import sys; sys.argv = ['x']\n"
-        "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean()\n"
+        "from agent.worker.__main__ import import_asyncio_without_tls as lean; lean()\n"
         "import agent.worker.run, agent.engines.sandbox.engine, agent.engines.sandbox.files\n"
         "print(' '.join(sys.modules))\n"
         "import agent.messages.intake\n"

@@ -12,8 +12,7 @@ from agent.engines.catalog import load_engine
 from agent.errors import HostError
 from agent.host.base import Wake
 from agent.host.life import Limits, Worker
-from agent.worker.pack.member import House, MemberRun
-from agent.worker.pack.tasks import follow_tasks
+from agent.worker.pack import House, MemberRun, follow_tasks
 from tests.world.virtual import kill
 
 WATCHDOG = 30.0

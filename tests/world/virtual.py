@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 from agent.daemon.stop import stop_in_order
-from agent.host.machine.processes import Usage
+from agent.host.machine import Usage
 from agent.store.writer import Writer
-from agent.worker.pack import tasks
-from agent.worker.pack.tasks import Run
+from agent.worker import pack
+from agent.worker.pack import Run
 from tests import clocks
 from tests.clocks import Clock
 
@@ -168,7 +168,7 @@ def virtual_time(seed: int = 0) -> Iterator[None]:
             patch("agent.store.database.Writer", _InLineWriter),
             patch("agent.messages.outbox.Writer", _InLineWriter),
             patch("agent.daemon.main.start_threads", _nothing),
-            patch("agent.supervise.periodic.usage.measure_whole", _measure),
+            patch("agent.supervise.usage.measure_whole", _measure),
             patch("agent.metrics.exporter.MachineFigures._process_and_host", _quiet_machine),
             patch("sdnotify.SystemdNotifier", _NoManager),
             patch("agent.daemon.main.stop_in_order", _stop_in_order),
@@ -200,7 +200,7 @@ def _of_the_living(change: Callable[..., T]) -> Callable[..., T]:
     """A killed process changes no file, whatever its code does on its way out."""
 
     def changed(*args: Any, **more: Any) -> T:
-        run = tasks._RUN.get()
+        run = pack._RUN.get()
         if run is not None and run.cause == "signal":
             raise asyncio.CancelledError
         return change(*args, **more)
@@ -210,7 +210,7 @@ def _of_the_living(change: Callable[..., T]) -> Callable[..., T]:
 
 def _kill(pid: int, number: int) -> None:
     """A process of the world kills itself: which one the present task is a part of."""
-    run = tasks._RUN.get()
+    run = pack._RUN.get()
     assert (pid, number) == (os.getpid(), signal.SIGKILL), (pid, number)
     assert run is not None
     kill(run)
@@ -220,11 +220,11 @@ def _kill(pid: int, number: int) -> None:
 
 
 async def _stop_in_order(supervisor: Any, server: Any, state: Any, **more: Any) -> bool:
-    run = tasks._RUN.get()
+    run = pack._RUN.get()
     if run is None or run.cause != "signal":
         return await stop_in_order(supervisor, server, state, **more)
     # What the kernel does with a killed process' sockets.
-    tasks._RUN.set(None)
+    pack._RUN.set(None)
     if server is not None:
         await server.close()
     for facts in supervisor.registry.facts.values():

@@ -12,12 +12,11 @@ import aiohttp
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.core.model import InstanceId
-from agent.daemon.main import Daemon
+from agent.daemon.main import Daemon, Signals
 from agent.daemon.state_folder import StateMark, read_mark
-from agent.daemon.tasks import Signals
 from agent.failpoint import VARIABLE
 from agent.host import units
-from agent.worker.pack.tasks import Run, context_of
+from agent.worker.pack import Run, context_of
 from tests.daemon.conftest import AgentClient
 from tests.world.host import LoopHost, Machine
 from tests.world.virtual import kill

@@ -10,10 +10,10 @@ from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer, takes_gzip
 from agent.api.http.fields import STRINGS, Field
 from agent.api.present import show_agent, show_verdict
-from agent.core.health.wanted import has_given_up, is_wanted
+from agent.core.health import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
 from agent.core.session import Session
-from agent.core.troubles.trouble import Of, Severity, Trouble
+from agent.core.trouble import Of, Severity, Trouble
 from agent.core.view import wall_text
 from agent.metrics.family import CONTENT_TYPE
 

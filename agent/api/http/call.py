@@ -25,7 +25,7 @@ from agent.api.http.fields import (
 )
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
-from agent.core.troubles.trouble import Trouble
+from agent.core.trouble import Trouble
 from agent.deliver.bus import Subscription
 from agent.errors import InvalidRequest, TryLater
 from agent.messages.reader import Reader

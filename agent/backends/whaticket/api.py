@@ -35,7 +35,7 @@ from agent.backends.whaticket.logs import (
 )
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.findings.crypto_patterns import CryptoPattern
+from agent.core.crypto_patterns import CryptoPattern
 from agent.core.words import Claim, Happening, RemoteSession
 from agent.engines.base import Qr
 from agent.engines.tasks import Tasks, in_thread

@@ -25,10 +25,10 @@ from typing import Any
 
 from agent.backends.http import cannot
 from agent.backends.whaticket.contract import BackendSettings
-from agent.core.findings import crypto_patterns as crypto
-from agent.core.findings.crypto_patterns import CryptoPattern
-from agent.engines.raw import text
+from agent.core import crypto_patterns as crypto
+from agent.core.crypto_patterns import CryptoPattern
 from agent.engines.reason_codes import WEB_WORDS, WHATSAPP_CODES, web_reason
+from agent.engines.surroundings import text
 from agent.files import open_plain
 
 LONGEST_LINE = 256 << 10

@@ -60,8 +60,8 @@ from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, open_keys
 from agent.backends.whaticket.logs import LogError, Owners, open_logs, read_json
 from agent.config.declaration import BackendDeclaration, with_secrets
-from agent.core.findings.crypto import CryptoPolicy, CryptoWindow, judge_crypto, note_error
-from agent.core.findings.crypto_patterns import CryptoFinding, Effect
+from agent.core.crypto import CryptoPolicy, CryptoWindow, judge_crypto, note_error
+from agent.core.crypto_patterns import CryptoFinding, Effect
 from agent.core.model import Health
 from agent.core.setting import read_value, settings_of
 from agent.engines.catalog import backend_faults

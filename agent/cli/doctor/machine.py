@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
-from agent.disk import refuses_writes
+from agent.files import refuses_writes
 from agent.host import units
 
 FIRST_DAY = 1_735_689_600.0

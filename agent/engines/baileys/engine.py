@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import ConnectionStatus
-from agent.engines.baileys.client_life import ClientLife
-from agent.engines.baileys.keeping import Keeping
+from agent.engines.baileys.client_life import ClientLife, Keeping
 from agent.engines.baileys.peer_keys import keys_of, set_aside
 from agent.engines.baileys.session_state import WAITING, SessionState
 from agent.engines.baileys.settings import BaileysSettings, read_settings

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 
-from agent.core.findings.crypto_patterns import CryptoFinding, CryptoLogReader, Effect
+from agent.core.crypto_patterns import CryptoFinding, CryptoLogReader, Effect
 from agent.redaction import CODE_REMOVED, REMOVED, redact
 
 log = logging.getLogger("program")

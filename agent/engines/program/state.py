@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.core.findings.crypto_patterns import CryptoFinding
+from agent.core.crypto_patterns import CryptoFinding
 from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
 from agent.engines.base import Qr, Reporter
 from agent.engines.program.environment import MISSING
-from agent.engines.raw import text
+from agent.engines.surroundings import text
 from agent.errors import EngineError
 
 Status = ConnectionStatus

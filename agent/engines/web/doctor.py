@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.engines.surroundings import Finding, in_path
 from agent.engines.web.browser.process import find_browser, find_setpriv
-from agent.engines.web.bundle import read_bundle
+from agent.engines.web.fetch import read_bundle
 from agent.engines.web.settings import SHELL
 from agent.errors import ConfigError
 

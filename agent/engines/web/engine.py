@@ -19,7 +19,7 @@ from agent.engines.tasks import Tasks
 from agent.engines.web import page_calls
 from agent.engines.web.browser.page import Page, page_script
 from agent.engines.web.browser.process import find_browser, find_setpriv
-from agent.engines.web.bundle import page_config, read_bundle
+from agent.engines.web.fetch import page_config, read_bundle
 from agent.engines.web.files import store_is_gone
 from agent.engines.web.intake import Intake, read_mark
 from agent.engines.web.messages import read_acks, read_message, read_part

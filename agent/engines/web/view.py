@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.core.phases import PASSING, PHASES
+from agent.core.model import PASSING, PHASES
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, SUSPECT, Claim, ConnectionStatus
-from agent.engines.raw import text
 from agent.engines.settings import origin_of
+from agent.engines.surroundings import text
 from agent.engines.web.states import (
     PageFacts,
     Story,

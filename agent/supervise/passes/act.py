@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.clock import boot_now
-from agent.core.findings.crypto import note_regenerated
+from agent.core.crypto import note_regenerated
 from agent.core.model import UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
@@ -19,15 +19,14 @@ from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.failpoint import failpoint
 from agent.log import about, clean
-from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
 from agent.supervise.registry import Registry, is_written
 from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
-from agent.vault.carried import carried
+from agent.supervise.snapshots import Snapshots
+from agent.vault.carried import carried, give_back, note_own_files
 from agent.vault.check import inspect
-from agent.vault.give_back import give_back, note_own_files
 from agent.vault.identity import create
 from agent.vault.trash import list_trash, retire
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.findings import left_out
-from agent.core.findings.crypto import (
+from agent.core import rates
+from agent.core.crypto import (
     CryptoPolicy,
     CryptoState,
     forget_old,
@@ -16,13 +16,12 @@ from agent.core.findings.crypto import (
     note_error,
     note_message,
 )
-from agent.core.findings.crypto_patterns import OF_KEYS, Effect, read_line
-from agent.core.findings.first_messages import note_read, note_unread
-from agent.core.findings.left_out import Sender, direction_of, is_readable, sender_of
-from agent.core.findings.memory import judge_memory
-from agent.core.findings.rates import PerMinute
-from agent.core.findings.silence import judge_silence, note_hour
+from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
+from agent.core.first_messages import note_read, note_unread
+from agent.core.memory import judge_memory
 from agent.core.model import Category, Happening, Health, InstanceId, JournalEntry, Signal
+from agent.core.rates import PerMinute, Sender, direction_of, is_readable, sender_of
+from agent.core.silence import judge_silence, note_hour
 from agent.core.words import KEPT
 from agent.deliver.bus import EventBus
 from agent.log import bound
@@ -92,7 +91,7 @@ class Findings:
                 return self._note_crypto(facts, happening, now)
             case kind if kind in WITH_TEXT or kind in ("key_regeneration", KEPT):
                 return False  # counted elsewhere, as a repair's step or as a drop, or healed
-            case left_out.KIND:
+            case rates.LEFT_OUT:
                 self._note_sums(facts, detail, now)
                 return False
             case kind:
@@ -142,7 +141,7 @@ class Findings:
 
     def _note_sums(self, facts: Facts, detail: Mapping[str, Any], now: float) -> None:
         """A burst, of which its worker told the newest one by one."""
-        for word, count in left_out.read_counts(detail):
+        for word, count in rates.read_counts(detail):
             match word:
                 case "message_in" | "message_out":
                     _count_messages(facts, word.removeprefix("message_"), now, count)
@@ -153,8 +152,8 @@ class Findings:
                     facts.counters.errors["crypto"] += count
                 case "error":
                     facts.counters.errors["error"] += count
-        senders = [*left_out.read_senders(detail)] or [("", "", "")]
-        if left_out.is_count(readable := detail.get("readable")):
+        senders = [*rates.read_senders(detail)] or [("", "", "")]
+        if rates.is_count(readable := detail.get("readable")):
             self._note_readable(facts, senders, now, readable)
 
     def _note_crypto(self, facts: Facts, happening: Happening, now: float) -> bool:

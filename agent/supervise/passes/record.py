@@ -7,14 +7,8 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.figures import Histogram
-from agent.core.findings.first_messages import end_in_time, stored
-from agent.core.findings.operator import (
-    has_ended,
-    started_by_hand,
-    stopped_by_hand,
-    with_override,
-)
-from agent.core.health.judge import FOLDER_UNUSABLE, MISCONFIGURED
+from agent.core.first_messages import end_in_time, stored
+from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.model import (
     Category,
     ConnectionStatus,
@@ -26,7 +20,13 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.observed import is_other_account
+from agent.core.observed import (
+    has_ended,
+    is_other_account,
+    started_by_hand,
+    stopped_by_hand,
+    with_override,
+)
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, forgive, settled

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
 from agent.core.figures import note_check
-from agent.core.health.judge import as_asked, judge_health
-from agent.core.health.policy import HealthPolicy, allow_for
+from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
 from agent.core.model import (
     Category,
     Health,

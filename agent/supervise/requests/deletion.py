@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from agent.core.findings.operator import with_override
 from agent.core.model import Instance, InstanceId, JournalEntry, Override
+from agent.core.observed import with_override
 from agent.core.session import Session
 from agent.errors import NotFound, Refused, TryLater, VaultError, WaError
 from agent.failpoint import failpoint

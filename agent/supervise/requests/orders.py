@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.backends.declared import Backends
-from agent.core.findings.operator import with_override
 from agent.core.model import (
     Instance,
     InstanceId,
     JournalEntry,
     Override,
 )
+from agent.core.observed import with_override
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.session import Session

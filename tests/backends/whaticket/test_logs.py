@@ -17,7 +17,7 @@ from agent.backends.whaticket.logs import (
     Turn,
     words_of,
 )
-from agent.core.findings import crypto_patterns as crypto
+from agent.core import crypto_patterns as crypto
 from tests.backends.whaticket.conftest import OTHER, PEER, OpenBench
 from tests.standin.whaticket import words
 

@@ -13,7 +13,7 @@ import redis.asyncio
 
 from agent.backends.whaticket import once as rounds
 from agent.backends.whaticket.keys import RedisKeys, SessionKeys, Shelf
-from agent.core.findings.crypto import CryptoPolicy
+from agent.core.crypto import CryptoPolicy
 from agent.errors import EngineError
 from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, Killed, OpenBench, die_at
 from tests.standin.whaticket import words

@@ -12,7 +12,7 @@ import pytest
 from agent.config.config import Config
 from agent.config.sections import ApiSection
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.core.troubles.trouble import TroublesPolicy
+from agent.core.trouble import TroublesPolicy
 from agent.daemon.troubles import Troubles
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter

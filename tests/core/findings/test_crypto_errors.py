@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.findings.crypto import (
+from agent.core.crypto import (
     CryptoPolicy,
     CryptoWindow,
     judge_crypto,
@@ -11,7 +11,7 @@ from agent.core.findings.crypto import (
     note_regenerated,
     note_step,
 )
-from agent.core.findings.crypto_patterns import (
+from agent.core.crypto_patterns import (
     PATTERNS,
     CryptoFinding,
     CryptoLogReader,

@@ -1,6 +1,6 @@
 """Counting the first messages of a session that was moved in."""
 
-from agent.core.findings.first_messages import (
+from agent.core.first_messages import (
     FIRST,
     WITHIN,
     FirstMessages,

@@ -3,8 +3,8 @@
 from typing import Any
 
 from agent.config.config import Config
-from agent.core.findings.left_out import LeftOut
 from agent.core.model import Happening, Instance, InstanceId, SessionRecord
+from agent.core.rates import LeftOut
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import Findings
 from agent.supervise.settings import Settings

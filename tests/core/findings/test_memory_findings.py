@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.findings.memory import (
+from agent.core.memory import (
     MIB,
     InstanceMemory,
     MemoryHistory,

@@ -1,4 +1,4 @@
-from agent.core.findings.rates import ErrorRate, LogLimit, PerMinute
+from agent.core.rates import ErrorRate, LogLimit, PerMinute
 
 
 def noted(*moments):

@@ -1,6 +1,6 @@
 import pytest
 
-from agent.core.findings.silence import (
+from agent.core.silence import (
     HOURS,
     Inbound,
     expected_messages,

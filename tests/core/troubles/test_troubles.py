@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
-from agent.core.troubles.table import TABLE, counted_of
-from agent.core.troubles.trouble import (
+from agent.core.trouble import (
     Key,
     Look,
     Sight,
@@ -16,6 +15,7 @@ from agent.core.troubles.trouble import (
     Windows,
     look,
 )
+from agent.core.troubles import TABLE, counted_of
 from agent.core.view import BackendView
 from tests.fakes.supervisor import make_view
 

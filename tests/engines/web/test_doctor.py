@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from agent.engines.web import bundle
+from agent.engines.web import fetch
 from agent.engines.web.doctor import examine
 
 
@@ -12,7 +12,7 @@ def test_the_doctor_names_each_missing_thing_and_its_cure(tmp_path: Path) -> Non
     assert {"browser_missing", "bundle_missing"} <= set(found)
     cure = found["bundle_missing"].cure
     assert cure == f"fetch it: {sys.executable} -m agent.engines.web.fetch {tmp_path}"
-    path = bundle.bundle_path(tmp_path)
+    path = fetch.bundle_path(tmp_path)
     path.parent.mkdir()
     path.write_text("changed")
     found = {each.code: each for each in examine(tmp_path)}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.web import bundle, fetch
+from agent.engines.web import fetch
 from agent.engines.web.browser.process import command_line, find_browser
 from agent.engines.web.files import profile_path
 from agent.engines.web.profile import (
@@ -55,16 +55,16 @@ def test_a_setting_that_cannot_be_used_is_named(told: dict[str, Any]) -> None:
 def test_a_missing_bundle_names_the_command_that_fetches_it(tmp_path: Path) -> None:
     command = f"{sys.executable} -m agent.engines.web.fetch {tmp_path}"
     with pytest.raises(ConfigError, match=re.escape(command)) as caught:
-        bundle.read_bundle(tmp_path)
+        fetch.read_bundle(tmp_path)
     assert caught.value.code == "bundle_missing" and caught.value.exit_status == 78
 
 
 def test_a_bundle_that_was_changed_is_refused(tmp_path: Path) -> None:
-    path = bundle.bundle_path(tmp_path)
+    path = fetch.bundle_path(tmp_path)
     path.parent.mkdir()
     path.write_text("alert(1)")
     with pytest.raises(ConfigError, match="checksum") as caught:
-        bundle.read_bundle(tmp_path)
+        fetch.read_bundle(tmp_path)
     assert caught.value.code == "bundle_changed"
     with pytest.raises(EngineError, match="sha256"):
         fetch.keep_bundle(tmp_path, b"alert(1)")

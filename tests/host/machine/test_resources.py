@@ -6,8 +6,7 @@ import sys
 
 from agent.core.model import InstanceId
 from agent.host import units
-from agent.host.machine.processes import UNSEEN
-from agent.host.machine.resources import measure
+from agent.host.machine import UNSEEN, measure
 
 ME = InstanceId("me")
 CHILD = "import time; hoard = bytearray(48 << 20); hoard[::4096] = b'x' * len(hoard[::4096])"

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from agent.core.model import InstanceId, UnitState
-from agent.host.process.host import find_workers
+from agent.host.process import find_workers
 from agent.worker_log import open_log, trim_log
 from tests.host.contract import GOOD, HostContract
 from tests.host.short_limits import FAST, WATCHFUL
@@ -167,7 +167,7 @@ async def test_a_worker_of_a_renamed_state_folder_gives_way_to_another(
 
 
 async def test_memory_over_the_limit_ends_as_oom_kill(open_host, eventually, monkeypatch):
-    monkeypatch.setattr("agent.host.process.host.LOOK_EVERY", 1)
+    monkeypatch.setattr("agent.host.process.LOOK_EVERY", 1)
     host = await open_host()
     host.limit_memory(InstanceId("leak"), 32 << 20)
     host.limit_memory(InstanceId("good"), 256 << 20)

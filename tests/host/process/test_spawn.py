@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.host.process.host import spawn
+from agent.host.process import spawn
 
 
 def test_a_module_in_the_agents_current_folder_is_not_run(

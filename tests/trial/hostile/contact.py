@@ -32,7 +32,7 @@ less."""
 DESK, WATCHED = "5511900000055", "desk"
 """The account of the agent's session, and its name."""
 SHORT = SETTINGS + "\n[recovery]\nfirst_delay = 0.1\nsettle = 0.5\n"
-POLICY = "agent.core.findings.crypto.CryptoPolicy"
+POLICY = "agent.core.crypto.CryptoPolicy"
 FIRST = changed(POLICY, answer=0.2)
 ACTS = ("RECOVERY", "RECONNECT")
 """Categories of the history that tell of a step."""

@@ -15,11 +15,9 @@ from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from agent.errors import EngineError
 from agent.host.life import Worker
 from agent.link.client import Link, Listener
+from agent.worker import pack as member_module
 from agent.worker.identity import lock_held
-from agent.worker.pack import member as member_module
-from agent.worker.pack.member import House
-from agent.worker.pack.run import Members
-from agent.worker.pack.tasks import follow_tasks
+from agent.worker.pack import House, Members, follow_tasks
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
 SHOP, TILL = parse_instance_id("shop"), parse_instance_id("till")

@@ -12,9 +12,9 @@ import msgspec
 
 from agent.clock import boot_now
 from agent.core.figures import AllTrends, RepairStatistics, read_trend
-from agent.core.findings.silence import HOURS, Inbound
 from agent.core.model import Category, InstanceId
 from agent.core.session import Session
+from agent.core.silence import HOURS, Inbound
 from agent.errors import StoreError, WaError
 from agent.log import bound
 from agent.logfiles import PERFORMANCE

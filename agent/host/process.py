@@ -24,7 +24,7 @@ from agent.errors import HostError, InvalidRequest
 from agent.files import short_path
 from agent.host.base import Host, Wake
 from agent.host.life import UNKNOWN, Exit, Limits, Worker
-from agent.host.machine.processes import all_processes, find_trees, proportional_bytes, variables_of
+from agent.host.machine import all_processes, find_trees, proportional_bytes, variables_of
 from agent.log import about
 from agent.worker_log import open_log
 

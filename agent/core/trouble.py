@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from agent.core.findings.memory import MemoryPolicy
-from agent.core.health.policy import HealthPolicy
+from agent.core.health import HealthPolicy
+from agent.core.memory import MemoryPolicy
 from agent.core.session import Session
 from agent.core.setting import setting
 from agent.core.view import BackendView

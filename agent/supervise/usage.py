@@ -13,16 +13,14 @@ from msgspec import Meta
 
 from agent.clock import boot_now
 from agent.core.figures import LATEST, AllTrends, note_due
-from agent.core.findings.memory import (
+from agent.core.memory import (
     InstanceMemory,
     decide_memory,
     memory_budget,
 )
 from agent.core.model import Category, ConnectionStatus, InstanceId, JournalEntry
 from agent.errors import WaError
-from agent.host.machine.memory import machine_memory
-from agent.host.machine.processes import UNSEEN, Usage
-from agent.host.machine.resources import measure
+from agent.host.machine import UNSEEN, Usage, machine_memory, measure
 from agent.log import about, bound
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from agent.core.findings.crypto_patterns import OF_KEYS
-from agent.core.health.wanted import has_given_up
+from agent.core.crypto_patterns import OF_KEYS
+from agent.core.health import has_given_up
 from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
 from agent.core.reasons import REASONS
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import Session
-from agent.core.troubles.trouble import Condition, Found, Of, Row, Severity, Sight
+from agent.core.trouble import Condition, Found, Of, Row, Severity, Sight
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
 MINUTE = 60.0

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from agent.core.findings.crypto_patterns import CryptoFinding, Effect, own_pattern
+from agent.core.crypto_patterns import CryptoFinding, Effect, own_pattern
 from agent.core.model import Health, Signal
 from agent.core.setting import setting
 

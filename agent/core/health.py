@@ -4,19 +4,22 @@ The verdict's `state` is what to publish: the engine's claim only as long as it 
 sentence says how long it is until the next try: the views have that, a sentence would be old.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
+    IN_WORDS,
     Claim,
     ClaimFact,
     ConnectionStatus,
     Health,
     HealthVerdict,
     Override,
+    PhaseDeadlines,
     SessionFiles,
     UnitState,
+    overdue_phase,
 )
+from agent.core.model import ConnectionStatus as CS
 from agent.core.observed import (
     AWAY,
     NOT_SOON,
@@ -29,10 +32,46 @@ from agent.core.observed import (
     no_pairing_to_lose,
     waits_for_network,
 )
-from agent.core.phases import IN_WORDS, overdue_phase
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
+from agent.core.reconnect import ReconnectPolicy
+from agent.core.recovery.ladder import needs_repair
+from agent.core.recovery.repair import Ending
 from agent.core.session import Session
+from agent.core.setting import setting
 from agent.core.words import NOT_TOLD, OTHER_ACCOUNT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPolicy:
+    """The [health] table, with the tables that health is also judged by."""
+
+    interval: float = setting(30.0, "seconds between two checks of an instance", low=1)
+    deep: float = setting(
+        120.0, "seconds between two deep checks of an engine, such as of its page", low=1
+    )
+    timeout: float = setting(10.0, "seconds that one check may take", low=0.1)
+    zombie_pings: int = 3
+    """Failed pings in a row after which a session counts as a zombie."""
+    stuck: float = setting(
+        30.0, "seconds in a passing state after which a session counts as stuck", low=1
+    )
+    proof_limit: float = 90.0
+    """Seconds for which a proof of CONNECTED stays valid."""
+    slow: float = setting(5.0, "seconds after which an answer counts as slow", low=0.01)
+    error_rate: float = setting(
+        0.10,
+        "share of operations, or of HTTP requests, that fail before it is a trouble",
+        low=0.001,
+        high=1,
+    )
+    phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
+    reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
+
+
+def allow_for(policy: HealthPolicy, slack: float) -> HealthPolicy:
+    """The policy for a session whose server takes so many seconds longer than a quick one."""
+    return replace(policy, stuck=policy.stuck + slack) if slack else policy
+
 
 Status = ConnectionStatus
 
@@ -400,3 +439,30 @@ def _with_signals(session: Session, verdict: HealthVerdict) -> HealthVerdict:
     if known >= _BY_WORSE.index(worst.level):
         return verdict
     return HealthVerdict(worst.level, verdict.state, worst.name, worst.detail)
+
+
+_BY_HAND_OR_TRIES = ("attempts_used_up", "conflict_foreign_owner")
+
+
+def is_wanted(session: Session) -> bool:
+    """It should run now: an instance stopped by hand is enabled and not wanted."""
+    return session.desired.should_run and not session.unit.masked
+
+
+def has_given_up(session: Session) -> bool:
+    """Wanted, and the agent tries nothing until an operator acts."""
+    verdict = session.verdict
+    # A session that shows a code, or would on request, lacks only a scan.
+    if not is_wanted(session) or session.status in (CS.CONNECTED, CS.QR_REQUIRED):
+        return False
+    if verdict.reason in _BY_HAND_OR_TRIES:
+        return True
+    if needs_repair(verdict):
+        # Its ladder has begun, or begins in this pass.
+        ending = session.repair.last.ending if session.repair.last is not None else Ending.NOT_YET
+        # Without a pairing to lose the next repair begins by itself (`unpaired_pause`).
+        given_up = ending is Ending.GAVE_UP and not verdict.should_cleanup
+        return given_up or ending is Ending.NEEDS_PERSON
+    reason = reason_of(verdict.reason)
+    stays_down = verdict.health is Health.DEGRADED and verdict.state is CS.DISCONNECTED
+    return (stays_down and not reason.slow) or (bool(verdict.reason) and reason.hopeless)

@@ -7,8 +7,7 @@ code outside the table (`unknown`) like a lost connection, only slower.
 from collections.abc import Mapping
 
 from agent.core.model import ConnectionStatus
-from agent.core.reasons.reason import Permanence, Reason
-from agent.core.reasons.table import ROWS
+from agent.core.reasons_table import ROWS, Permanence, Reason
 
 __all__ = ["REASONS", "Permanence", "Reason", "reason_of", "reasons_table"]
 

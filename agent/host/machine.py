@@ -1,13 +1,15 @@
 """Processes in /proc: their start, session, parent, environment. A pid alone is used again; pid and
-start time together name one process."""
+start time together name one process. Of a process and of the machine: memory, processor, files."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from agent.core.model import InstanceId
 from agent.errors import HostError
+from agent.host import units
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -146,3 +148,78 @@ def _of_tree(tree: list[Process]) -> Usage:
         cpu_seconds=sum(process.cpu_ticks for process in tree) / TICKS,
         processes=len(tree),
     )
+
+
+def measure(
+    main_pids: Mapping[InstanceId, int], kind: units.Kind = units.INSTANCES
+) -> dict[InstanceId, Usage]:
+    """By the kernel's account of a unit's control group where it has one, else by /proc."""
+    by_id = {id: _of_group(kind.unit(id), pid) for id, pid in main_pids.items()}
+    lacking = {id: main_pids[id] for id, usage in by_id.items() if usage.partial}
+    if lacking:
+        trees = measure_trees(frozenset(lacking.values()))
+        for id, pid in lacking.items():
+            by_id[id] = by_id[id].completed(trees[pid])
+    return by_id
+
+
+def _of_group(unit: str, main_pid: int) -> Usage:
+    group = units.control_group(unit)
+    if str(main_pid) not in (pids := _words(group / "cgroup.procs")):
+        return UNSEEN  # of another agent, or there is no account
+    memory, used = _words(group / "memory.current"), _field(group / "cpu.stat", "usage_usec")
+    # The kernel can take back file pages that were not used recently.
+    kept = (
+        int(memory[0]) - (_field(group / "memory.stat", "inactive_file") or 0) if memory else None
+    )
+    # 0: it is about to go, and has no number any more.
+    return Usage(kept, None if used is None else used / 1e6, len([*filter("0".__ne__, pids)]))
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+def _field(path: Path, name: str) -> int | None:
+    words = _words(path)
+    return int(words[words.index(name) + 1]) if name in words else None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineMemory:
+    """Bytes. `available`: what can be had without swapping."""
+
+    total: int
+    available: int
+
+
+def machine_memory() -> MachineMemory:
+    values = {}
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        name, _, rest = line.partition(":")
+        values[name] = rest
+    total, available = (int(values[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+    return MachineMemory(total * 1024, available * 1024)
+
+
+class CoreUse:
+    """The share of all cores' time that was used between two readings."""
+
+    def __init__(self) -> None:
+        self._before = _core_ticks()
+
+    def read(self) -> float:
+        before, self._before = self._before, _core_ticks()
+        busy, total = (now - then for now, then in zip(self._before, before, strict=True))
+        return min(max(busy / total, 0.0), 1.0) if total > 0 else 0.0
+
+
+def _core_ticks() -> tuple[int, int]:
+    """Busy, and altogether. Guests' time is in their hosts' already."""
+    with Path("/proc/stat").open(encoding="ascii") as stat:
+        ticks = [int(word) for word in stat.readline().split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    return sum(ticks) - idle, sum(ticks)

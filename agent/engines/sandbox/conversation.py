@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Happening
 from agent.engines.base import Reporter
-from agent.engines.sandbox.chat.records import ack, chat_of, new_id, own_message, record_of
-from agent.engines.sandbox.chat.said_files import SaidFiles
+from agent.engines.sandbox.records import ack, chat_of, new_id, own_message, record_of
+from agent.engines.sandbox.said_files import SaidFiles
 from agent.engines.sandbox.server import Server
 from agent.errors import EngineError, InvalidRequest
 
 if TYPE_CHECKING:
-    from agent.engines.sandbox.chat.held import Held
+    from agent.engines.sandbox.held import Held
 
 Record = Mapping[str, Any]
 
@@ -173,7 +173,7 @@ class Conversation:
 
     def _side(self) -> "Held":
         if self._held is None:
-            from agent.engines.sandbox.chat.held import Held  # with sqlite3
+            from agent.engines.sandbox.held import Held  # with sqlite3
 
             self._held = Held(self._own_folder(), kept=self._reporter.keeps)
         return self._held

@@ -1,1 +1,0 @@
-"""How healthy a session is: what its claims prove, and the verdict."""

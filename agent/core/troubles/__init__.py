@@ -1,1 +1,0 @@
-"""What is wrong, as one table: which troubles there are, and which of them hold now."""

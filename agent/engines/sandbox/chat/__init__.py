@@ -1,1 +1,0 @@
-"""What the sandbox's account and its contacts write to each other, on WhatsApp's side."""

@@ -1,1 +1,0 @@
-"""Workers as plain child processes, where there is no systemd."""

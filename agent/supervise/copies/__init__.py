@@ -1,1 +1,0 @@
-"""Copies of a session's files, and when they are made."""

@@ -1,1 +1,0 @@
-"""What the agent does on a clock: usage, upkeep, the watchdog."""
