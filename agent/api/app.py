@@ -7,8 +7,9 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from agent.api.http.audit import REQUEST_ID, ROUTE, path_of
-from agent.api.http.auth import identify, require
+from agent.api.http.auth import has_rights, identify, require
 from agent.api.http.call import Parts, Route, plain_path, read_call
+from agent.api.http.connection import Connection
 from agent.api.http.envelope import (
     HEADERS,
     error_answer,
@@ -16,7 +17,7 @@ from agent.api.http.envelope import (
     library_error_answer,
     new_request_id,
 )
-from agent.api.http.guard import check_crowd, check_entrance
+from agent.api.http.guard import check_entrance
 from agent.api.routes import ROUTES
 from agent.api.timely import run_in_time
 from agent.core.model import Category, InstanceId, parse_instance_id
@@ -91,7 +92,8 @@ async def _safely(
 ) -> web.StreamResponse:
     request_id, audit = request[REQUEST_ID], parts.audit
     try:
-        await check_crowd(request, parts.section, parts.ring)
+        if isinstance(request.protocol, Connection):
+            await request.protocol.admit(righted=has_rights(request, parts.section, parts.ring))
         check_entrance(request, allowed_hosts)
         return await run(request)
     except WaError as error:

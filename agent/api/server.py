@@ -197,9 +197,7 @@ async def serve(
         os.environ if environ is None else environ,
     )
     parts.not_listening.update(opened.missing)
-    entrance = Entrance(
-        head_seconds=section.head_timeout, per_address=section.connections_per_address
-    )
+    entrance = Entrance(head_seconds=section.head_timeout)
     runner = web.AppRunner(
         build_app(parts, _allowed_hosts(section)),
         handle_signals=False,

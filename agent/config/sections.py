@@ -93,8 +93,6 @@ class ApiSection:
     """Seconds that a client may take to send the head of a request."""
     body_timeout: float = 10.0
     """Seconds that a client may take to send the body of a request."""
-    connections_per_address: int = 64
-    """Simultaneous requests from one address."""
     event_queue: int = 1000
     """Events queued for one slow listener before the agent drops it."""
 

@@ -1,5 +1,5 @@
 """One client's connection with limits that the library lacks: the time of a request's head and of
-reading an answer, the number of connections and of requests without rights.
+reading an answer, and the number of connections.
 
 127.0.0.1 is shared by all programs on this machine: connections that wait for a request give way,
 and a client with rights has a place whatever the others do.
@@ -9,7 +9,6 @@ import asyncio
 import json
 import socket
 import struct
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,12 +29,6 @@ class Entrance:
     head_seconds: float = 10.0
     write_seconds: float = 60.0
     idle_seconds: float = 75.0
-    per_address: int = 64
-    """Requests at a time of an address's clients without rights."""
-    together: int = 512
-    """The same of all addresses."""
-    for_probes: int = 32
-    """More of them that scrapes and probes may take."""
     most: int = 2048
     """Connections; over it the one gives way that waits longest for a request."""
     most_unread: int = 64
@@ -46,17 +39,8 @@ class Entrance:
     waiting: dict["Connection", None] = field(default_factory=dict)
     """Those that wait for a request; the longest first."""
     unread: dict["Connection", None] = field(default_factory=dict)
-    asked: Counter[str] = field(default_factory=Counter)
-    """Requests without rights that are not answered yet, by address."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def takes(self, address: str, *, needed: bool) -> bool:
-        """Count a request without rights, if it has a place."""
-        more = self.for_probes if needed else 0
-        one, all = self.asked[address] < self.per_address + more, self.together + more
-        free = one and self.asked.total() < all
-        self.asked[address] += free
-        return free
+    """Held by the one request without rights that begins."""
 
     def make_room(self) -> None:
         if len(self.unread) > self.most_unread:
@@ -68,14 +52,12 @@ class Entrance:
 class Connection(RequestHandler):
     __slots__ = (
         "_answered",
-        "_counted",
         "_deadline",
         "_ended",
         "_entrance",
         "_heard",
         "_idle_since",
         "_newest",
-        "_refused",
         "_righted",
         "address",
     )
@@ -86,14 +68,12 @@ class Connection(RequestHandler):
         """The client's address, or `uid N` on the Unix socket."""
         self._entrance = entrance
         self._deadline: asyncio.TimerHandle | None = None
-        self._heard = self._refused = False
+        self._heard = False
         self._idle_since = 0.0
         self._ended = False
         """The client sends no more, and waits for its answers."""
         self._righted = False
         """Its last request came from a client with rights."""
-        self._counted = False
-        """Its request is among those without rights."""
         self._answered = 0
         """Requests whose answer is sent."""
         self._newest: Any = None
@@ -158,22 +138,14 @@ class Connection(RequestHandler):
         super().resume_writing()
         self._stand()
 
-    async def admit(self, *, needed: bool, righted: bool) -> bool:
-        """Whether its request has a place; without one the connection ends with the refusal,
-        whatever else its client sent. Requests without rights go one at a time, so that no other
-        waits for many of them."""
-        if self.address is None:
-            return True  # the client is gone
+    async def admit(self, *, righted: bool) -> None:
+        """Requests without rights begin one at a time, so that no other waits for many of them."""
         self._righted = righted
         if not righted:
-            self._counted = self._entrance.takes(self.address, needed=needed)
-            self._refused = not self._counted
-            if self._counted:
-                async with self._entrance.turn:
-                    await asyncio.sleep(0)
-                if self._over():
-                    raise ConnectionResetError("the client left before its turn")
-        return not self._refused
+            async with self._entrance.turn:
+                await asyncio.sleep(0)
+            if self._over():
+                raise ConnectionResetError("the client left before its turn")
 
     def give_way(self) -> None:
         transport, unread = self.transport, self in self._entrance.unread
@@ -203,14 +175,7 @@ class Connection(RequestHandler):
 
     def _leave(self) -> None:
         self._entrance.connections.discard(self)
-        self._uncount()
         self._stand()
-
-    def _uncount(self) -> None:
-        if self._counted and self.address is not None:
-            self._counted = False
-            self._entrance.asked[self.address] -= 1
-            self._entrance.asked += Counter()  # drops those with none
 
     def _busy(self) -> bool:
         """A whole head has come: the deadline of the head is over.
@@ -240,7 +205,7 @@ class Connection(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         transport = self.transport
-        if self._refused or (self._entrance.closing and not self._messages):
+        if self._entrance.closing and not self._messages:
             resp.force_close()
         try:
             async with asyncio.timeout(self._entrance.write_seconds):
@@ -250,8 +215,6 @@ class Connection(RequestHandler):
             if transport is not None:
                 transport.abort()
             return resp, True
-        finally:
-            self._uncount()
         self._answered += 1
         if resp.status >= 400 and not self._righted:
             self._lingering_time = 0.0  # what a stranger sends on after a refusal is not parsed

@@ -5,28 +5,12 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from agent.api.http.auth import KeyRing, has_rights, is_loopback
-from agent.api.http.connection import Connection
-from agent.config.sections import ApiSection
-from agent.errors import Forbidden, InvalidRequest, TryLater
+from agent.api.http.auth import is_loopback
+from agent.errors import Forbidden, InvalidRequest
 
 SECRET_PARAMETERS = frozenset(
     {"token", "key", "api_key", "apikey", "access_token", "auth", "authorization", "bearer"}
 )
-
-
-NEEDED = ("/metrics", "/healthz", "/readyz")
-"""Monitoring depends on them: they are answered while other requests are refused."""
-
-
-async def check_crowd(request: web.Request, section: ApiSection, ring: KeyRing) -> None:
-    connection = request.protocol
-    if not isinstance(connection, Connection):
-        return
-    needed = request.rel_url.raw_path in NEEDED
-    righted = has_rights(request, section, ring)
-    if not await connection.admit(needed=needed, righted=righted):
-        raise TryLater("cannot answer so many requests at a time from this address", code="busy")
 
 
 def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:
