@@ -119,7 +119,6 @@ ROUTES: tuple[Route, ...] = (
     _route(f"POST /reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, ()),
     _route("GET /reconnection-status", SOME, repairs.reconnection_status),
     _route("GET /performance-metrics", SOME, figures.performance),
-    _route("GET /api/trends", SOME, figures.trends, None, {"query": figures.TRENDS}),
     _route("GET /api/memory/report", READ, figures.memory_report),
     _route("GET /api/incidents", READ, repairs.incidents),
     _route(f"POST /api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, ()),

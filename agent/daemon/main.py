@@ -57,7 +57,6 @@ from agent.supervise.upkeep import (
     report_keys,
     sweep_trash,
 )
-from agent.supervise.usage import keep_trends
 from agent.supervise.watchdog import Watchdog
 from agent.vault.identity import found_sessions, scan
 from agent.webhooks.part import Webhooks
@@ -289,12 +288,10 @@ class Daemon:
             listen = await host.missing_address()
             server = await serve(for_handlers, socket_path=self._config.api_socket, listen=listen)
             watchdog = Watchdog(supervisor.loop, store.answers, settings)
-            facts = supervisor.registry.facts
             tasks: dict[str, Callable[[], Awaitable[object]]] = {
                 "passes": supervisor.loop.run,
                 "packs": supervisor.packs.run,
                 "sampling": supervisor.sampler.run,
-                "trends": lambda: keep_trends(supervisor.trends, facts),
                 "incidents": supervisor.incidents.run,
                 "addresses": supervisor.reaching.run,
                 "rounds": lambda: report_keys(supervisor.registry, settings, supervisor.ladder),

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config
-from agent.core.figures import open_trends
 from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
@@ -134,7 +133,6 @@ class Supervisor:
         )
 
         # What runs on a clock, and what goes on in the next agent.
-        self.trends = open_trends()
         self.figures = StatusFigures(
             host=host,
             store=store,
@@ -151,7 +149,7 @@ class Supervisor:
             registry, settings, self.incidents.well, wake, self._notes.write
         )
         self.snapshots = SnapshotClock(self.keeping, registry, root, settings)
-        self.handover = Learned(store, self.ladder, registry, self.trends)
+        self.handover = Learned(store, self.ladder, registry)
 
         # What callers ask for.
         self.creation = Creation(

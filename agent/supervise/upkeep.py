@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from agent.clock import boot_now
-from agent.core.figures import AllTrends, RepairStatistics, read_trend
+from agent.core.figures import RepairStatistics
 from agent.core.model import Category, InstanceId
 from agent.core.session import Session
 from agent.core.silence import HOURS, Inbound
@@ -130,8 +129,8 @@ def performance_line(view: Session, now_wall: float) -> str:
     return " ".join(f"{name}={value}" for name, value in figures.items())
 
 
-# What an agent learned and the next should know: statistics, usual message rates, the points of the
-# charts. Written each hour and at the stop; a kill loses an hour of counting.
+# What an agent learned and the next should know: statistics, usual message rates. Written each hour
+# and at the stop; a kill loses an hour of counting.
 
 
 EVERY = 3600.0
@@ -143,8 +142,6 @@ class Kept(msgspec.Struct, frozen=True):
     statistics: RepairStatistics
     inbound: dict[InstanceId, Inbound]
     """By instance."""
-    trends: dict[str, tuple[float | None, float, dict[InstanceId, list[Any]]]]
-    """By reach: when the newest points were taken, how far apart they are, and each instance's."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -152,31 +149,21 @@ class Learned:
     store: Store
     ladder: Ladder
     registry: Registry
-    trends: AllTrends
 
     async def take_over(self) -> None:
-        """What cannot be read is dropped: only statistics, usual rates and charts depend on it."""
+        """What cannot be read is dropped: only statistics and usual rates depend on it."""
         self.ladder.statistics = RepairStatistics(since_wall=time.time())
         if (text := await self.store.get_fact(LEARNED)) is None:
             return
         try:
             kept = msgspec.json.decode(text, type=Kept)
-            lines = [
-                (self.trends[word], id, read_trend(line), noted_wall)
-                for word, (noted_wall, step, raw) in kept.trends.items()
-                if word in self.trends and self.trends[word].step == step  # a setting may change
-                for id, line in raw.items()
-            ]
-        except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             log.warning("cannot read the kept statistics, they begin at 0: %s", error)
             return
         self.ladder.statistics = kept.statistics
         for facts in self.registry.facts.values():
             inbound = kept.inbound.get(facts.id)
             facts.inbound = inbound if inbound and len(inbound.rates) == HOURS else facts.inbound
-        for trends, id, line, noted_wall in lines:
-            if id in self.registry.facts and noted_wall is not None:
-                trends.bring_back(id, line, noted_wall)
 
     async def run(self) -> None:
         while True:
@@ -187,15 +174,7 @@ class Learned:
         """Never raises: its loss is not worth a failed stop."""
         all_facts = list(self.registry.facts.values())
         inbound = {its.id: its.inbound for its in all_facts if its.inbound != Inbound()}
-        lines = {
-            word: (
-                trends.noted_wall,
-                trends.step,
-                {its.id: line.packed() for its in all_facts if (line := trends.of(its.id))},
-            )
-            for word, trends in self.trends.items()
-        }
-        kept = msgspec.json.encode(Kept(self.ladder.statistics, inbound, lines))
+        kept = msgspec.json.encode(Kept(self.ladder.statistics, inbound))
         try:
             await self.store.put_facts({LEARNED: kept.decode()})
         except StoreError as error:

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -12,7 +11,6 @@ import msgspec
 from msgspec import Meta
 
 from agent.clock import boot_now
-from agent.core.figures import LATEST, AllTrends, note_due
 from agent.core.memory import (
     InstanceMemory,
     decide_memory,
@@ -209,15 +207,3 @@ async def _ask_worker(facts: Facts) -> Usage:
             "cannot read the usage of the worker of %s: %s", facts.id, error, extra=about(facts.id)
         )
         return UNSEEN
-
-
-async def keep_trends(trends: AllTrends, facts: Mapping[InstanceId, Facts]) -> None:
-    while True:
-        await asyncio.sleep(trends[LATEST].step)
-        note_due(trends, lambda: _seen(facts), time.time())
-
-
-def _seen(facts: Mapping[InstanceId, Facts]) -> Iterator[tuple[InstanceId, int | None, int]]:
-    for id, its in facts.items():
-        memory = its.run.memory_bytes if its.unit.runs else None
-        yield id, memory, its.counters.messages["in"] + its.counters.messages["out"]

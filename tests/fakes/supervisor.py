@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from agent.core.figures import RepairStatistics, open_trends
+from agent.core.figures import RepairStatistics
 from agent.core.incidents import Incident
 from agent.core.model import (
     UNIT_ABSENT,
@@ -146,7 +146,6 @@ class FakeSupervisor:
         self.keeping = FakeKeeping(self)
         self.moving = FakeMoving(self)
         self.repairs = FakeRepairs(self)
-        self.trends = open_trends()
         self.sampler = FakeSampler()
         self.seats = SimpleNamespace(log_path=lambda _id: None)
         self.backends = FakeBackends(self)

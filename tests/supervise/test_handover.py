@@ -9,8 +9,6 @@ import pytest
 from agent.core.figures import (
     RepairStatistics,
     note_check,
-    note_due,
-    open_trends,
 )
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.silence import Inbound, note_hour
@@ -40,37 +38,25 @@ async def test_statistics_and_usual_rates_are_handed_over(store):
     ladder.statistics = note_check(RepairStatistics(repaired=3), 0.5)
     learned = note_hour(Inbound(last_wall=5.0), time.time(), 120)
     registry.facts["a"].inbound = learned
-    await Learned(store, ladder, registry, open_trends()).keep()
+    await Learned(store, ladder, registry).keep()
 
     ladder, registry = house("a", "b")
-    await Learned(store, ladder, registry, open_trends()).take_over()
+    await Learned(store, ladder, registry).take_over()
     assert (ladder.statistics.repaired, ladder.statistics.check_seconds) == (3, 0.5)
     assert registry.facts["a"].inbound == learned
     assert registry.facts["b"].inbound == Inbound()
-
-
-async def test_charts_are_handed_over(store):
-    ladder, registry = house("a")
-    trends = open_trends()
-    note_due(trends, lambda: [(InstanceId("a"), 2048, 3)], time.time())
-    await Learned(store, ladder, registry, trends).keep()
-    later = open_trends()
-    await Learned(store, ladder, registry, later).take_over()
-    for word, its in trends.items():
-        assert later[word].of("a").packed() == its.of("a").packed() == [[2], [0], 3]
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "",
-        '{"statistics": {"checked": "x"}, "inbound": {}, "trends": {}}',
-        '{"statistics": {}, "inbound": {}, "trends": {"day": [1, 1440, {"a": [[-1], [1], 2]}]}}',
+        '{"statistics": {"checked": "x"}, "inbound": {}}',
     ],
 )
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
     await store.put_facts({LEARNED: text})
     ladder, registry = house()
-    await Learned(store, ladder, registry, open_trends()).take_over()
+    await Learned(store, ladder, registry).take_over()
     assert replace(ladder.statistics, since_wall=0.0) == RepairStatistics()
     assert ladder.statistics.since_wall == pytest.approx(time.time(), abs=60)

@@ -6,21 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.api.http.call import Call, Json, Totals
-from agent.api.http.fields import STRING, STRINGS, Field
-from agent.core.figures import LATEST, REACHES
-from agent.core.model import ID_PATTERN, parse_instance_id
 from agent.core.session import Session
 from agent.core.view import wall_text
-
-TRENDS = (
-    Field("instance", STRINGS, "only these instances; default: all", most=100, pattern=ID_PATTERN),
-    Field(
-        "range",
-        STRING,
-        "how far back: latest = the last hour, or the last day, week or month",
-        choices=tuple(REACHES),
-    ),
-)
 
 
 async def performance(call: Call) -> Json:
@@ -54,25 +41,6 @@ async def memory_report(call: Call) -> Json:
                 "processes": view.run.processes,
             }
             for id, view in views
-        },
-    }
-
-
-async def trends(call: Call) -> Json:
-    """Memory and messages over time, oldest point first."""
-    recorded = call.supervisor.trends[call.query.get("range", LATEST)]
-    named = [parse_instance_id(word) for word in call.query.get("instance", ())]
-    seen = sorted(id for id in named or call.supervisor.views() if call.caller.sees(id))
-    lines = {id: line for id in seen if (line := recorded.of(id)) is not None}
-    return {
-        "step": recorded.step,
-        "until": wall_text(recorded.noted_wall),
-        "instances": {
-            id: {
-                "memory": line.memory(),
-                "messagesPerMinute": [round(n * 60 / recorded.step, 2) for n in line.messages()],
-            }
-            for id, line in lines.items()
         },
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.core.words import ConnectionStatus
 from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter
-from agent.engines.program.declaration import ProgramDeclaration, read_settings
+from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
     MISSING,
     find_command,
@@ -23,6 +23,7 @@ from agent.engines.program.environment import (
 from agent.engines.program.files import NOTE, refuse_unusable, write_note
 from agent.engines.program.output import Output
 from agent.engines.program.process import Ears, Process, descendants
+from agent.engines.program.settings import read_settings
 from agent.engines.program.state import ENDED, FAILING, ProgramState
 from agent.engines.surroundings import probe_limit, text
 from agent.engines.tasks import Tasks

@@ -1,18 +1,18 @@
-// A session's past: the times of its service, its memory and its messages.
+// A session's past: the times of its service.
 import { getOrNull, now } from "/page/agent.js";
 import { pathOf } from "/page/actions.js";
 import { button, make, setAttribute, setText } from "/page/dom.js";
-import { bytes, clock, duration, statusOf } from "/page/words.js";
+import { clock, duration, statusOf } from "/page/words.js";
 
 const HOUR = 3600000;
-/** @type {[string, number, string][]} with the word for the range of /api/trends */
+/** @type {[string, number][]} */
 const RANGES = [
-  ["1 h", HOUR, "latest"],
-  ["24 h", 24 * HOUR, "day"],
-  ["7 d", 168 * HOUR, "week"],
-  ["30 d", 720 * HOUR, "month"],
+  ["1 h", HOUR],
+  ["24 h", 24 * HOUR],
+  ["7 d", 168 * HOUR],
+  ["30 d", 720 * HOUR],
 ];
-const AGAIN = 60000; // ms after which the points of a range are asked for again
+const AGAIN = 60000; // ms after which the events are asked for again
 
 const SVG = document.querySelector("svg.mark").namespaceURI; // no address stands in a page's files
 function draw(kind, options, ...inside) {
@@ -25,13 +25,11 @@ function draw(kind, options, ...inside) {
 export function makeHistory() {
   const state = { id: null, range: RANGES[1], events: [], asked: 0 };
   const uptime = makeUptime();
-  const memory = makeChart("Memory", bytes);
-  const messages = makeChart("Messages a minute", (count) => String(Math.round(count * 10) / 10));
   const buttons = RANGES.map((range) =>
     button(
       range[0],
       () => {
-        Object.assign(state, { range, asked: 0 });
+        state.range = range;
         load();
       },
       { class: "chip" },
@@ -39,24 +37,19 @@ export function makeHistory() {
   );
   const chips = make("div.chips", { role: "group", "aria-label": "How far back" }, buttons);
   const head = make("div.panel-head", make("h2", "History"), chips);
-  const place = make("section.panel.history", head, uptime.place, memory.place, messages.place);
+  const place = make("section.panel.history", head, uptime.place);
 
-  // The points of the range, and the last thousand changes of status.
+  // The last thousand changes of status.
   async function load() {
     RANGES.forEach((range, place) => setAttribute(buttons[place], "aria-pressed", range === state.range));
     drawUptime();
     if (state.id === null || Date.now() - state.asked < AGAIN) return;
     state.asked = Date.now();
-    const { id, range } = state;
-    const trends = getOrNull("/api/trends?range=" + range[2] + "&instance=" + encodeURIComponent(id));
+    const { id } = state;
     const told = await getOrNull(pathOf(id) + "/events?kind=status&limit=1000");
-    const found = await trends;
-    if (id !== state.id || range !== state.range) return;
-    if (!found || !told) state.asked = 0; // with the next look
+    if (id !== state.id) return;
+    if (!told) state.asked = 0; // with the next look
     state.events = told?.events || [];
-    const { memory: used = [], messagesPerMinute: rates = [] } = found?.instances[id] || {};
-    memory.draw(used, found?.step);
-    messages.draw(rates, found?.step);
     drawUptime();
   }
 
@@ -70,46 +63,11 @@ export function makeHistory() {
     place,
     show(id) {
       Object.assign(state, { id, events: [], range: RANGES[1], asked: 0 });
-      for (const chart of [memory, messages]) chart.draw([]);
     },
     hear(event) {
       if (event.kind === "status") state.events.unshift(event);
     },
-    draw(instance) {
-      memory.place.hidden = Boolean(instance.backend);
-      load();
-    },
-  };
-}
-
-// A line whose range is written beside it. `words`: a value as text.
-function makeChart(name, words) {
-  const line = draw("path", { class: "chart-line", "vector-effect": "non-scaling-stroke" });
-  const svg = draw("svg", { class: "chart", viewBox: "0 0 100 30", preserveAspectRatio: "none" }, line);
-  const range = make("span.soft.small");
-  return {
-    place: make("div", make("h3", name, " ", range), svg),
-    // `values`: one each `step` seconds, the latest last; null = not known.
-    draw(values, step) {
-      const known = values.filter((value) => value !== null);
-      const most = Math.max(...known) || 1;
-      const least = Math.min(...known);
-      svg.toggleAttribute("hidden", known.length < 2);
-      let path = "";
-      values.forEach((value, place) => {
-        if (value === null) return;
-        const joins = place > 0 && values[place - 1] !== null;
-        const x = (100 * place) / (values.length - 1 || 1);
-        path += (joins ? "L" : "M") + x.toFixed(2) + " " + (29 - (28 * value) / most).toFixed(2);
-      });
-      setAttribute(line, "d", path);
-      const [low, high] = [words(least), words(most)];
-      const time = duration((values.length - 1) * step);
-      setText(
-        range,
-        known.length < 2 ? "no line yet" : (low === high ? "" : low + " to ") + high + " in the last " + time,
-      );
-    },
+    draw: load,
   };
 }
 

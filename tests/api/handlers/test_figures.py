@@ -74,36 +74,6 @@ async def test_the_memory_report(peopled: House) -> None:
     }
 
 
-async def test_the_lines_of_the_last_hour(peopled: House) -> None:
-    ids = [InstanceId("sales"), InstanceId("new")]
-    for minute in range(3):
-        seen = zip(ids, (minute * 1024 or None, None), (minute * 7, 0), strict=True)
-        peopled.supervisor.trends["latest"].note(seen, 1768471200.0 + minute * 60)
-    async with peopled.local(base_url="http://localhost") as local:
-        found = await (await local.get("/api/trends")).json()
-        one = await (await local.get("/api/trends?instance=new&instance=nobody")).json()
-    assert found == {
-        "step": 60.0,
-        "until": "2026-01-15T10:02:00.000Z",
-        "instances": {
-            "new": {"memory": [None] * 3, "messagesPerMinute": [0.0] * 3},
-            "sales": {"memory": [None, 1024, 2048], "messagesPerMinute": [0.0, 7.0, 7.0]},
-        },
-    }
-    assert set(one["instances"]) == {"new"}
-    peopled.supervisor.trends["week"].note(zip(ids, (512, None), (0, 0), strict=True), 1768471200.0)
-    async with peopled.local(base_url="http://localhost") as local:
-        week = await (await local.get("/api/trends?instance=sales&range=week")).json()
-        assert (await local.get("/api/trends?range=year")).status == 400
-    assert (week["step"], week["until"]) == (10080.0, "2026-01-15T10:00:00.000Z")
-    assert week["instances"]["sales"]["memory"] == [None]
-    key = await peopled.key("instance:new")
-    async with aiohttp.ClientSession(peopled.url, headers=key) as session:
-        for path in ("/api/trends", "/api/trends?instance=sales&instance=new"):
-            seen_by_key = await (await session.get(path)).json()
-            assert set(seen_by_key["instances"]) == {"new"}
-
-
 async def test_a_key_of_one_instance_sees_that_one_only(peopled: House) -> None:
     key = await peopled.key("instance:new")
     async with aiohttp.ClientSession(peopled.url, headers=key) as session:

@@ -81,7 +81,7 @@ ROUTES_KEEP = words_of(
     "/api/webhooks/{name}/retry, GET /api/health, POST /api/health/check, POST "
     "/api/database/check, PUT /whatsapp/{id}/disconnect, PUT /whatsapp/{id}/start-session, POST "
     "/force-reconnection/{id}, POST /reset-circuit-breaker/{id}, GET /reconnection-status, GET "
-    "/performance-metrics, GET /api/trends, GET /api/memory/report, GET /api/incidents, POST "
+    "/performance-metrics, GET /api/memory/report, GET /api/incidents, POST "
     "/api/incidents/{group}/release, GET /api/repairs/statistics, GET {I}/snapshots, POST "
     "{I}/snapshots, GET {I}/removed, POST {I}/removed/{removed}/restore, GET {I}/remote-settings, "
     "PATCH {I}/remote-settings, POST {I}/export, "
