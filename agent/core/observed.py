@@ -50,6 +50,14 @@ def may_be_paired(session: Session) -> bool:
     return session.record.paired or claimed or session.folder.files is SessionFiles.WHOLE
 
 
+def is_paired_now(session: Session) -> bool:
+    """True if its worker or its files say so, whatever its record says, or if neither tells."""
+    if session.claim is not None:
+        return session.claim.claim.paired or session.claim.claim.pairing_unknown
+    whole = session.folder.files is SessionFiles.WHOLE
+    return whole or session.unit.runs or bool(session.instance.backend)
+
+
 def last_reason(session: Session) -> str:
     """Why the session is not connected: the engine's present word, else the recorded one."""
     if session.claim is not None and session.claim.claim.reason:

@@ -1,5 +1,6 @@
 """The agent killed at every point of a repair: the next one ends it, and no session is lost."""
 
+import asyncio
 import contextlib
 import json
 
@@ -7,6 +8,8 @@ import aiohttp
 import pytest
 
 from agent.engines.sandbox.files import SessionFile, write_session
+from agent.supervise.passes.act import Executor
+from tests.world.virtual import kill
 
 SETTINGS = "[sessions]\nsnapshots = 2\n"
 
@@ -74,21 +77,60 @@ def kept_devices(agent):
     return found
 
 
-CLEANUP = [
+CLEANUP_BEGUN = [
     "repair_begun:kill:1",
     "mid_prune:kill",
     "repair_done:kill:1",
     "repair_begun:kill:2",
     "repair_stopped:kill",
-    # Of the backup's manifest, the identity, the trash's manifest, the new identity.
-    *(f"after_tmp_write:kill:{count}" for count in (1, 2, 3, 4)),
-    *(f"after_rename:kill:{count}" for count in (1, 2, 3, 4)),
+    # Of the backup's manifest, the identity, the trash's manifest.
+    *(f"after_tmp_write:kill:{count}" for count in (1, 2, 3)),
+    *(f"after_rename:kill:{count}" for count in (1, 2, 3)),
     "cleanup_reset:kill",
     "retire_manifest:kill",
+]
+CLEANUP = [
+    "after_tmp_write:kill:4",  # of the new identity
+    "after_rename:kill:4",
     "retire_moved:kill",
     "set_aside:kill",
     "repair_done:kill:2",
 ]
+
+
+@pytest.mark.parametrize("point", CLEANUP_BEGUN)
+async def test_a_cleanup_that_had_not_ended_the_pairing_is_dropped(start_paired, eventually, point):
+    """Before the next agent a person may have paired it again: nothing tells both apart."""
+    agent, before = await start_paired(point)
+    await dies(agent, agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await asyncio.sleep(600)
+    assert (await agent.show("a"))["paired"] is True
+    assert json.loads(session_file(agent).read_text())["device"] == before["device"]
+
+
+async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
+    start_paired, eventually, monkeypatch
+):
+    agent, before = await start_paired("mid_sweep:kill")
+    begin = Executor._begin_run
+
+    async def start_and_die(self, facts, *, again):
+        await begin(self, facts, again=again)
+        await asyncio.sleep(5)  # the phone scans the new code
+        kill(agent._run)
+
+    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "auto"}})
+    monkeypatch.setattr(Executor, "_begin_run", start_and_die)
+    await dies(agent, agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
+    monkeypatch.undo()
+    new = json.loads(session_file(agent).read_text())
+    assert new["paired"] and new["device"] != before["device"]
+    await agent.start()
+    await asyncio.sleep(600)
+    assert await agent.status("a") == "CONNECTED"
+    assert json.loads(session_file(agent).read_text())["device"] == new["device"]
 
 
 @pytest.mark.parametrize("point", CLEANUP)

@@ -268,7 +268,7 @@ def join_repair(repair: Repair, goal: Goal, consent: Consent = Consent.NONE) -> 
     if goal is not Goal.HEAL and repair.stage is Stage.DUE:
         # The caller waits for the answer: a delayed step is due now.
         repair = replace(repair, not_before_wall=0.0)
-    return replace(repair, goal=wider, consent=consent)
+    return replace(repair, goal=wider, consent=consent, resumed=0)
 
 
 def lapse_order(repair: Repair) -> Repair:
@@ -290,7 +290,8 @@ def hurry_repair(repair: Repair, *, paired: bool) -> Repair:
 
 def resume_repair(repair: Repair, now_wall: float) -> Repair:
     """After the agent's own restart a step under way is done again, but not for ever. A person's
-    word that waited for its step has lapsed: who gave it waits no more."""
+    word that waited for its step has lapsed; steps.py drops one whose step was under way where the
+    session is paired."""
     if repair.stage is not Stage.ACTING:
         waited = repair.consent is not Consent.NONE and not repair.unpaired
         return lapse_order(repair) if waited and not repair.over else repair

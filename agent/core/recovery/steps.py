@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from agent.core.breaker import remaining
 from agent.core.model import ConnectionStatus, Health
-from agent.core.observed import GONE, no_pairing_to_lose
+from agent.core.observed import BACKEND_UNCHECKED, GONE, is_paired_now, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import (
     DESTRUCTIVE,
@@ -129,6 +129,13 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
     if case.observation.wait.reason in GONE:
         repair = lapse_order(repair)
+    if repair.resumed and repair.consent and not (repair.cleaned or repair.unpaired):
+        # The agent ended with the order under way: what is paired now may be a new pairing.
+        if case.observation.wait.reason == BACKEND_UNCHECKED:
+            until = case.now_wall + _HELD
+            return repair, Decision(RecoveryKind.WAIT, "until its server was asked", until)
+        if is_paired_now(case.observation):
+            repair = lapse_order(repair)
     repair = replace(repair, calm=repair.calm and is_calm(case))
     if ending := find_ending(case, repair):
         return _end(case, repair, ending, case.verdict.sentence)

@@ -1,6 +1,7 @@
 """A session's repair: asks the core for its next step, and writes down how the step went. Saved
 before each step begins and after it ended: the next agent goes on with it."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -39,11 +40,14 @@ from agent.core.recovery.repair import (
 )
 from agent.core.recovery.steps import after_action, step_repair
 from agent.engines.catalog import entry_of, file_rules
+from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
 from agent.supervise.story import entry
+
+log = logging.getLogger(__name__)
 
 _ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
     RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
@@ -100,6 +104,9 @@ class Ladder:
         proof = may_repair_end_it(case, before)
         facts.repair.kept = proof if isinstance(proof, Kept) else None
         repair, decision = step_repair(case, before)
+        if before.consent and not repair.consent:
+            said = "an operator's order (%s) was not carried out: it is dropped, ask again"
+            log.warning(said, before.goal.replace("_", " "), extra=about(facts.id))
         if decision.idle:
             self.gate.incidents.nothing_to_try(facts)
         if decision.kind is RecoveryKind.WAIT:
