@@ -9,8 +9,10 @@ import aiohttp
 import pytest
 
 from agent.backends.evolution import Session
+from agent.backends.evolution_calls import EvolutionCalls
 from agent.clock import boot_now
 from tests.standin.evolution import KEY, StandIn
+from tests.world.virtual import kill
 from tests.world.world import WorldAgent
 
 ENDING_ROUTES = ("DELETE /instance/logout", "DELETE /instance/delete", "POST /instance/restart")
@@ -191,13 +193,38 @@ async def test_a_session_stopped_or_deleted_here_lives_on_at_its_server(watch, s
     await eventually(held, 0)  # it is shown as stopped as soon as that is wanted
 
 
-@pytest.mark.parametrize("point", ["repair_done:kill:1", "cleanup_reset:kill"])
-async def test_a_cleanup_cut_short_is_ended_by_the_next_life(
-    make_agent, standin, eventually, point
+async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
+    make_agent, standin, eventually, monkeypatch
 ):
+    shop = standin.add("shop", "open")
+    agent = make_agent(table(standin))
+    await agent.start()
+    one, log_out = Watched(agent, standin), EvolutionCalls.logout
+    await eventually(lambda: one.all_connected(1))
+
+    async def log_out_and_die(self, name):
+        await log_out(self, name)
+        kill(agent._run)
+
+    monkeypatch.setattr(EvolutionCalls, "logout", log_out_and_die)
+    with contextlib.suppress(aiohttp.ClientError, OSError):
+        await agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
+    await agent.dead()
+    monkeypatch.undo()
+    shop.connect()
+    await eventually(shop.scan)
+    await eventually(lambda: shop.state, "open")
+    ended = one.ended_anything()
+    await agent.start()
+    await asyncio.sleep(600)
+    assert (one.ended_anything(), shop.state) == (ended, "open")
+    assert await agent.status("shop") == "CONNECTED"
+
+
+async def test_a_cleanup_cut_short_is_ended_by_the_next_life(make_agent, standin, eventually):
     standin.add("shop", "open")
     agent = make_agent(table(standin))
-    await agent.start(point)
+    await agent.start("cleanup_reset:kill")
     one = Watched(agent, standin)
     await eventually(lambda: one.all_connected(1))
     with contextlib.suppress(aiohttp.ClientError, OSError):
