@@ -107,6 +107,12 @@ def disk_of_its_own() -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+def is_left_to_a_person(shown: dict[str, Any]) -> bool:
+    """After too many tries, or after the same ban a second time."""
+    banned_again = shown["reason"] == "temporary_ban" and shown["next_attempt"] is None
+    return banned_again or shown["sentence"].startswith(GIVEN_UP)
+
+
 def fill(file: Path) -> None:
     """To the last block."""
     disk = os.statvfs(file.parent)
@@ -166,7 +172,7 @@ class World:
             del self.stopped[id]
             await self.agent.do("POST", f"/api/instance/{id}/start")
         await self.end_faults()
-        given_up = {one["id"] for one in await self.shown() if one["sentence"].startswith(GIVEN_UP)}
+        given_up = {one["id"] for one in await self.shown() if is_left_to_a_person(one)}
         for id in sorted(self.taken | given_up):
             self.note(f"a person tries {id} again")
             await self.agent.ask("POST", f"/force-reconnection/{id}")
