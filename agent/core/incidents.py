@@ -119,6 +119,7 @@ class Incident:
         is able to try, all are asked again after the wait for a failed one."""
         able = [id for id in self.members if id in able and id not in self.idle]
         if self.canary is not None or not able:
+            self.tries += bool(self.idle)
             self.end_turn(policy, now)
             return False
         self.canary, self.turn_at, self.tries = able[0], now, self.tries + 1
@@ -134,7 +135,8 @@ class Incident:
         self.idle.clear()
 
     def pass_turn(self, now: float) -> None:
-        """The canary's turn proves nothing: the next one's is due now."""
+        """The canary's turn proves nothing: the next one's is due now, and no try was made."""
+        self.tries -= self.canary is not None
         self.canary, self.turn_at = None, now
 
 

@@ -24,7 +24,7 @@ from agent.core.reasons import REACHED_CODES, reason_of
 from agent.core.reconnect import uncounted
 from agent.core.recovery.ladder import hurry_repair, needs_repair
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.words import NO_PROOF, UNMEASURED
+from agent.core.words import NO_PROOF, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.log import about
 from agent.supervise.facts import Facts
@@ -168,7 +168,6 @@ class Incidents:
             canary = self.all_facts.get(incident.canary) if incident.canary else None
             lost = canary is not None and self.out_of_reach(canary)
             if incident.is_outage and (lost or (back and canary is None)):
-                incident.tries -= lost
                 incident.pass_turn(boot_now())
         self._changed.set()
 
@@ -202,11 +201,12 @@ class Incidents:
 
     def wait_reason(self, facts: Facts) -> str:
         """Why this session must wait for others; "" when it may try. WhatsApp itself has ended a
-        session that is unpaired: nothing that others meet says more about it."""
+        session that is unpaired, and one that lost its pairing fails otherwise."""
         incident = self.active.get(group_of(facts))
         if incident is None or facts.id == incident.canary or facts.id not in incident.members:
             return ""
-        return "" if reason_of(facts.record.reason).unpairs else incident.wait_reason
+        lost = facts.verdict.reason == SUSPECT and incident.code != SUSPECT
+        return "" if lost or reason_of(facts.record.reason).unpairs else incident.wait_reason
 
     def has(self, facts: Facts) -> bool:
         """True if it is a member of an incident that goes on."""

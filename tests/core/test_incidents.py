@@ -114,6 +114,16 @@ def test_one_whose_tries_always_fail_takes_no_turn_of_one_that_had_nothing_to_tr
             one.give_turn(IDS[:2], POLICY, now)
 
 
+def test_turns_that_try_nothing_make_the_others_wait_no_longer():
+    one, now = incident(), NOW + 5
+    for _ in IDS:
+        one.idle.add(one.canary)
+        one.pass_turn(now)
+        one.give_turn(IDS, POLICY, now)
+    assert one.canary is None
+    assert one.next_turn(POLICY, now) - now == 10
+
+
 def test_a_canary_that_fell_silent_has_failed():
     one = incident()
     assert one.next_turn(POLICY, NOW + 100) == NOW + 405

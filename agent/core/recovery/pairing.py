@@ -118,7 +118,8 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
     if case.policy.unpair is Unpair.NEVER:
         return _kept(case, 'agent.toml has [recovery] unpair = "never"')
     if not around.well:
-        return _away(case, "many of its sessions fail alike, or the network is down")
+        why = "many sessions fail alike, or the network is down: a new pairing may not help"
+        return Kept(WHATSAPP_AWAY, why, _word_for_it(case))
     if repair.trouble is Trouble.SUSPECT:
         if (kept := _files_elsewhere(case)) is not None:
             return kept
