@@ -1,8 +1,7 @@
-"""A check of the doctor and its findings: good, to be looked at, or wrong."""
+"""A finding of the doctor: good, to be looked at, or wrong."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,9 +42,6 @@ def wrong(sentence: str, advice: str = "", *, check: str = "") -> Finding:
     return Finding(check, Level.WRONG, sentence, advice)
 
 
-Found = Finding | Iterable[Finding]
-
-
 @dataclass(frozen=True, slots=True)
 class Installation:
     """The settings and the agent that the checks look at."""
@@ -63,24 +59,5 @@ class Installation:
 
     @property
     def installed(self) -> bool:
+        """True where scripts/install or the package put the program."""
         return self.state == INSTALLED_STATE
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Only looks, and stands alone: one that cannot look says so and hides no other."""
-
-    name: str
-    run: Callable[[Installation], Found]
-    cure: str = ""
-    """The advice of its findings that bring none."""
-    installed: bool = False
-    """True: only where scripts/install or the package put the program."""
-
-    def findings(self, here: Installation) -> Iterator[Finding]:
-        if self.installed and not here.installed:
-            return
-        found = self.run(here)
-        for finding in (found,) if isinstance(found, Finding) else found:
-            cure = "" if finding.level is Level.OK else self.cure
-            yield replace(finding, check=finding.check or self.name, advice=finding.advice or cure)

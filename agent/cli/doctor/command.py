@@ -1,4 +1,4 @@
-"""`doctor`: checks of this installation, each finding with advice; a bundle for support."""
+"""`doctor`: checks of this installation, each finding with advice."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cli.client import Client
-from agent.cli.command import Subparsers, Words, add_command, client_of, config_words
+from agent.cli.command import Subparsers, add_command, client_of, config_words
 from agent.cli.config import names_an_agent_here, settings_in_use
 from agent.cli.terminal import Table, print_answer
 from agent.errors import AgentUnreachable, ConfigError, WaError
@@ -26,13 +26,8 @@ HELLO_SECONDS = 2.0
 
 def add(commands: Subparsers) -> None:
     summary = "check this installation and give advice; exit status 1 when something is wrong"
-    words: Words = {
-        **config_words(listen=argparse.SUPPRESS),
-        "--bundle FILE": "also write an archive for support, without secrets",
-    }
-    add_command(
-        commands, "doctor", doctor, summary, "--bundle /tmp/for-support.tar.gz", words=words
-    )
+    words = config_words(listen=argparse.SUPPRESS)
+    add_command(commands, "doctor", doctor, summary, "--json", words=words)
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -40,44 +35,31 @@ def doctor(options: argparse.Namespace) -> int:
     from agent.cli.doctor.check import Installation, Level
     from agent.cli.doctor.checks import examine
 
-    client = replace(client_of(options), hello_seconds=HELLO_SECONDS)
-    if client.url or names_an_agent_here(client):
-        client = _if_it_answers(client)
+    client = _if_it_answers(client_of(options))
     path, overrides = settings_in_use(options, client)
     config, findings = _config(path, overrides)
     if not (client.url or names_an_agent_here(client)):
         # The agent of these settings, not the first one that answers.
-        client = Client(sockets=(config.api_socket,), hello_seconds=HELLO_SECONDS)
-        client = _if_it_answers(client)
+        client = _if_it_answers(Client(sockets=(config.api_socket,)))
     running: Counter[str] = Counter()
     with suppress(WaError):  # the check `agent` reports it
         running.update(instance["engine"] for instance in client.instances())
     findings += examine(Installation(config, client, path, running))
-    shown = [asdict(finding) for finding in findings]
-    lines = _lines(findings)
-    if options.bundle:
-        from agent.cli.doctor.bundle import write_bundle
-
-        write_bundle(Path(options.bundle), config, shown, client)
-        lines.append(f"{options.bundle} written; look through it before you send it")
+    rows = [(finding.level.value, finding.check, finding.sentence) for finding in findings]
+    advice = (f"{finding.check}: {finding.advice}" for finding in findings if finding.advice)
     good = all(finding.level is not Level.WRONG for finding in findings)
-    answer = {"findings": shown, "bundle": options.bundle or None}
-    return print_answer(options, answer, *lines, good=good)
+    answer = {"findings": [asdict(finding) for finding in findings]}
+    return print_answer(options, answer, Table(("", "CHECK", "FINDING"), rows), *advice, good=good)
 
 
 def _if_it_answers(client: Client) -> Client:
     """An agent that hangs is waited for once: all other checks are made without it."""
+    client = replace(client, hello_seconds=HELLO_SECONDS)
     try:
         client.open_socket().close()
     except AgentUnreachable as error:
         return replace(client, silent=str(error))
     return client
-
-
-def _lines(findings: "list[Finding]") -> list[str | Table]:
-    rows = [(finding.level.value, finding.check, finding.sentence) for finding in findings]
-    advice = [f"{finding.check}: {finding.advice}" for finding in findings if finding.advice]
-    return [Table(("", "CHECK", "FINDING"), rows), *advice]
 
 
 def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":

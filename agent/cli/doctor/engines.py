@@ -7,8 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
-from agent.cli.doctor.machine import unit_words
-from agent.config.config import Config
+from agent.cli.doctor.installation import unit_words
 from agent.engines.baileys import doctor as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
@@ -26,27 +25,21 @@ def _environment(here: Installation) -> Mapping[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
-def _settings_of(config: Config, engine: str) -> list[Mapping[str, Any]]:
+def _settings_of(here: Installation, engine: str) -> Iterator[Mapping[str, Any]]:
     """The settings of each instance of that engine that is declared or has a folder."""
-    settings: list[Mapping[str, Any]] = [
-        declared.settings for declared in config.instance if declared.engine == engine
-    ]
+    yield from (its.settings for its in here.config.instance if its.engine == engine)
     with suppress(OSError, WaError):
-        for folder in scan(config.session_root):
-            if folder.identity and folder.identity.instance.engine == engine:
-                settings.append(folder.identity.instance.settings)
-    return settings
+        kept = [it.identity.instance for it in scan(here.config.session_root) if it.identity]
+        yield from (instance.settings for instance in kept if instance.engine == engine)
 
 
 def browser(here: Installation) -> Iterator[Finding]:
     """Without a web instance it is checked once a browser or the bundle is installed."""
-    config = here.config
-    named = {str(settings.get("browser", SHELL)) for settings in _settings_of(config, "web")}
+    named = {str(settings.get("browser", SHELL)) for settings in _settings_of(here, "web")}
     kinds = named & set(BINARIES)  # as far as known without an agent
     wanted = bool(here.running["web"] or kinds)
-    problems = web.examine(config.cache_root, _environment(here), kinds or {SHELL})
-    missing = {problem.code for problem in problems}
-    if not wanted and {"browser_missing", "bundle_missing"} <= missing:
+    problems = web.examine(here.config.cache_root, _environment(here), kinds or {SHELL})
+    if not wanted and {"browser_missing", "bundle_missing"} <= {its.code for its in problems}:
         yield ok("no web instance and no part of the web engine: not checked")
         return
     for problem in problems:
@@ -58,32 +51,25 @@ def browser(here: Installation) -> Iterator[Finding]:
 
 def node(here: Installation) -> Iterator[Finding]:
     """Without a baileys instance it is checked once all its parts are installed."""
-    config = here.config
-    wanted = bool(here.running["baileys"] or _settings_of(config, "baileys"))
+    wanted = bool(here.running["baileys"] or [*_settings_of(here, "baileys")])
     env = _environment(here)
-    problems = baileys.examine(config.cache_root, env, installed=here.installed)
-    if problems and not wanted:
+    problems = baileys.examine(here.config.cache_root, env, installed=here.installed)
+    if problems and wanted:
+        yield from (wrong(problem.sentence, problem.cure) for problem in problems)
+    elif problems:
         yield ok("no baileys instance, and parts of its engine are missing: not checked")
-        return
-    for problem in problems:
-        yield wrong(problem.sentence, problem.cure)
-    if not problems:
+    else:
         yield ok("the baileys engine can run")
 
 
 def packs(here: Installation) -> Iterator[Finding]:
     """The sessions that each pack's worker holds."""
-    config = here.config
     sizes: Counter[str] = Counter()
-    for root in (PACKS.runtime, config.agent.state_path / "run-packs"):
-        with suppress(OSError):
-            for folder in root.iterdir():
-                sizes[folder.name] += len(list((folder / "members").glob("*/link.sock")))
-    sizes = +sizes
-    if sizes:
-        words = ", ".join(f"{name}: {count} sessions" for name, count in sorted(sizes.items()))
-        yield ok(f"{words}; one worker and its Node read the keys of all sessions of a pack")
-    full = [name for name, count in sorted(sizes.items()) if count > config.worker.pack]
-    if full:
-        words = f"more sessions than [worker] pack = {config.worker.pack}: {', '.join(full)}"
-        yield note(words)
+    for root in (PACKS.runtime, here.state / "run-packs"):
+        for link in root.glob("*/members/*/link.sock"):
+            sizes[link.parts[-4]] += 1
+    for name, count in sorted(sizes.items()):
+        most = here.config.worker.pack
+        words = f"{name}: {count} sessions, whose keys its worker and its Node read"
+        more = f"{words}; more than [worker] pack = {most}"
+        yield ok(words) if count <= most else note(more)

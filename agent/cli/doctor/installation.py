@@ -1,0 +1,255 @@
+"""The doctor's checks of this installation: its clock, disk, rights, units, and its agent."""
+
+import ctypes
+import grp
+import os
+import pwd
+import re
+import shlex
+import stat
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent import VERSION
+from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
+from agent.core.words import BEHIND
+from agent.daemon.state_folder import state_is_missing, used_mark
+from agent.disk import refuses_writes
+from agent.errors import AgentUnreachable, WaError
+from agent.files import open_plain
+from agent.host import units
+
+_TIME_ERROR = 5
+UNITS = (
+    *(units.AGENT_SERVICE, units.AGENT_SOCKET, units.INSTANCES.template, units.INSTANCES_SLICE),
+    units.AGENT_HTTP_SOCKET,
+)
+POLKIT = "polkit.service"
+RULES = [Path(folder, "polkit-1/rules.d/50-wa-agent.rules") for folder in ("/usr/share", "/etc")]
+USERS = ("wa-agent", "wa-worker")
+_SECONDS = 15.0
+_VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
+
+
+def clock(_: Installation) -> Iterator[Finding]:
+    """WhatsApp refuses a client whose clock is far off, and certificates look invalid."""
+    # Without a change: the kernel's view of its clock.
+    if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) == _TIME_ERROR:
+        yield note("the clock is not synchronized")
+    else:
+        yield ok("set")
+
+
+def disk(here: Installation) -> Iterator[Finding]:
+    path = here.state if here.state.is_dir() else Path("/")
+    space = os.statvfs(path)
+    free = space.f_bavail * space.f_frsize
+    share = space.f_bavail / space.f_blocks if space.f_blocks else 1.0
+    words = f"{free / (1 << 30):.1f} GiB free ({share:.0%}) at {path}"
+    if space.f_flag & os.ST_RDONLY or refuses_writes(path):
+        yield wrong(f"{path} is read-only", "look at the disk: dmesg; mount it writable")
+    elif space.f_files and space.f_favail == 0:
+        yield wrong(f"no free inode at {path}", "remove small files there")
+    elif free < 64 << 20:
+        yield wrong(words)
+    else:
+        yield note(words) if share < 0.10 else ok(words)
+
+
+def state(here: Installation) -> Iterator[Finding]:
+    """Only the agent, its workers and root may read sessions."""
+    folder, sessions = here.state, here.config.session_root
+    used = used_mark(os.environ, installed=here.installed)
+    if used is not None and state_is_missing(folder, sessions):
+        sentence = f"{folder} is empty, but {used} says that an agent used a state here before"
+        advice = f"mount or put back the state folder; to begin with an empty one: rm {used}"
+        yield wrong(sentence, advice)
+    if not folder.is_dir():
+        yield wrong(f"{folder} is not there", "start the agent once, or set [agent] state_path")
+        return
+    private = [folder, folder / "agent.db", sessions]
+    with suppress(OSError):  # closed to this user or missing: then it is not open to every user
+        private += map(Path, os.scandir(sessions))
+    bad = [line for path in private for line in _open_to_others(path)]
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        yield wrong(f"open to every user: {', '.join(bad[:5])}{more}")
+    else:
+        yield ok(f"{folder} is closed to others")
+
+
+def _open_to_others(path: Path) -> Iterator[str]:
+    with suppress(OSError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISLNK(mode) and mode & 0o007:
+            yield f"{path} ({stat.S_IMODE(mode):04o})"
+
+
+def api_socket(here: Installation) -> Iterator[Finding]:
+    path = here.config.api_socket
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # the check `agent` reports it
+    if not stat.S_ISSOCK(mode):
+        yield wrong(f"{path} is no socket", "remove it and restart the agent")
+    else:
+        yield wrong(f"{path} is open to every user") if mode & 0o002 else ok(f"{path} is closed")
+
+
+def unit_files(_: Installation) -> Iterator[Finding]:
+    """The view of systemd itself."""
+    names = [name.replace("@.", "@x.") for name in UNITS]
+    rows = show_units("Id,LoadState,LoadError", names)
+    for row in rows:
+        if (load := row.get("LoadState", "")) != "loaded":
+            unit = row["Id"].replace("@x.", "@.")
+            cure = f"systemctl unmask {unit}" if load == "masked" else ""
+            yield wrong(f"{unit}: {load} {row.get('LoadError', '')}".rstrip(), cure)
+    if not rows:
+        yield note("cannot be checked: no systemd answers", "run it where systemd runs")
+    elif all(row.get("LoadState") == "loaded" for row in rows):
+        yield ok("installed and loaded")
+
+
+def polkit(_: Installation) -> Iterator[Finding]:
+    load = "".join(row.get("LoadState", "") for row in show_units("LoadState", [POLKIT]))
+    if not any(map(Path.exists, RULES)):
+        yield wrong("the polkit rule is missing: the agent may not start its workers")
+    elif load in ("masked", "not-found"):
+        sentence = f"{POLKIT} is {load}: the agent may not start its workers"
+        yield wrong(sentence, f"systemctl unmask {POLKIT}, or apt install polkitd")
+    else:
+        yield ok("the rule is there")
+
+
+def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
+    """The properties of each unit, drop-ins included; empty where no systemd answers."""
+    said = _run(["systemctl", "show", "--no-pager", "-p", properties, "--", *units])
+    blocks = filter(None, said.strip().split("\n\n"))
+    return [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks
+    ]
+
+
+def unit_words(name: str, unit: str = units.AGENT_SERVICE) -> list[str]:
+    """The words of one property of a unit."""
+    return [word for row in show_units(name, [unit]) for word in shlex.split(row.get(name, ""))]
+
+
+def _run(command: list[str]) -> str:
+    """Its output; "" where it cannot run."""
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+        return done.stdout
+    return ""
+
+
+def users(_: Installation) -> Iterator[Finding]:
+    there = {f"user {row.pw_name}" for row in pwd.getpwall()}
+    there |= {f"group {row.gr_name}" for row in grp.getgrall()}
+    missing = [name for name in (*(f"user {it}" for it in USERS), "group wa") if name not in there]
+    yield wrong(f"missing: {', '.join(missing)}") if missing else ok(", ".join(USERS))
+
+
+def is_booted() -> bool:
+    return Path("/run/systemd/system").is_dir()
+
+
+def kernel(_: Installation) -> Iterator[Finding]:
+    """Limits of the units that this kernel does not enforce."""
+    if not is_booted():
+        return
+    try:
+        controllers = Path("/sys/fs/cgroup/cgroup.controllers").read_text(encoding="ascii").split()
+    except OSError:
+        controllers = []
+    if "memory" not in controllers:
+        sentence = "the kernel does not count a unit's memory: MemoryMax= does nothing"
+        yield note(sentence, f"{_VERSION_2} and without cgroup_disable=memory", check="memory")
+    words = "configures an IP firewall, but"  # systemd's, where it has no cgroup v2 or BPF
+    command = ["journalctl", "-q", "-b", "-n", "1", "-o", "cat", "_PID=1", f"--grep={words}"]
+    if not controllers or words in _run(command):
+        sentence = "a worker can reach a cloud's metadata: IPAddressDeny= of the units does nothing"
+        advice = f"deny 169.254.0.0/16 to wa-agent and wa-worker in nftables, or {_VERSION_2}"
+        yield note(sentence, advice, check="firewall")
+
+
+def unit_memory(here: Installation) -> Iterator[Finding]:
+    """Sessions that the kernel ends before the memory is used that their settings grant."""
+    client = here.client
+    try:
+        local = {it["id"] for it in client.instances() if not it["backend"]}
+        report = client.get("/api/memory/report")["instances"]
+    except WaError:
+        return  # the check `agent` reports it
+    limits = {units.INSTANCES.unit(id): report[id]["memoryLimit"] for id in local & {*report}}
+    for row in show_units("Id,MemoryMax", limits) if limits else ():
+        unit, most = row.get("Id", ""), row.get("MemoryMax", "")
+        if most.isdigit() and (limit := limits.get(unit) or 0) > int(most):
+            yield wrong(
+                f"its session may use {limit} bytes of memory, but the kernel ends it at the"
+                f" MemoryMax= of {unit}, {most}",
+                f"create /etc/systemd/system/{unit}.d/memory.conf with the lines [Service] and"
+                f" MemoryMax={int(limit * BEHIND)}; then systemctl daemon-reload",
+            )
+
+
+def agent(here: Installation) -> Iterator[Finding]:
+    """The running agent's answers about itself."""
+    try:
+        health = here.client.get("/api/health")
+    except AgentUnreachable as error:
+        cause = str(error).rpartition("; ")[0]
+        advice = "systemctl restart wa-agent: sessions stay connected; then journalctl -u wa-agent"
+        yield wrong(f"{cause}{_holding_process(here.state)}", advice)
+        return
+    except WaError as error:
+        yield wrong(str(error))
+        return
+    itself = health["agent"]
+    yield _status(itself, health)
+    its_state = itself.get("places", {}).get("state", str(here.state))
+    if its_state != str(here.state):
+        words = f"that agent runs on {its_state}; these findings are about {here.state}"
+        yield note(words, "run doctor on its machine, or name --state")
+    for cause in itself.get("not_listening", {}).values():
+        yield wrong(cause, "the agent tries again by itself; sessions run meanwhile", check="port")
+    if itself["dbus_connected"] is False:
+        yield wrong("the agent lost D-Bus", "systemctl status dbus", check="dbus")
+
+
+def _status(itself: dict[str, Any], health: dict[str, Any]) -> Finding:
+    if itself["version"] != VERSION:
+        words = f"version {itself['version']} runs, {VERSION} is installed"
+        return note(words, "systemctl restart wa-agent; sessions stay connected")
+    if health["status"] != "ok":
+        words = " ".join(["it runs:", health["status"].replace("_", " "), *health["in_trouble"]])
+        return note(words, "wa-agent list --trouble; journalctl -u wa-agent")
+    return ok(f"version {VERSION} runs, {health['instances']['total']} instances")
+
+
+def _holding_process(folder: Path) -> str:
+    """The process that holds the state directory, with its state; "" without one. The agent wrote
+    its number into the lock."""
+    with suppress(OSError, ValueError), open_plain(folder / "lock") as file:
+        pid = int(file.read(20).strip())
+        found = re.search(r"^State:\t(.*)", Path(f"/proc/{pid}/status").read_text(), re.M)
+        return f"; its process {pid} is in state {found[1]}" if found else ""
+    return ""
+
+
+def database(here: Installation) -> Iterator[Finding]:
+    try:
+        found = str(here.client.post("/api/database/check")["found"])
+    except AgentUnreachable:
+        yield note("not checked: an agent checks it, and none answers", "see the check: agent")
+    except WaError as error:
+        yield wrong(str(error))
+    else:
+        yield ok("whole") if found == "ok" else wrong(found)
