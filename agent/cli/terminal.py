@@ -10,9 +10,13 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.cli.command import wants_json
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 Result = TypeVar("Result")
 Row = dict[str, Any]
@@ -55,17 +59,22 @@ class Table:
         widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(map(_pad, row, widths)).rstrip() for row in rows)
 
-    def draw(self) -> None:
-        """On a terminal: long cells are wrapped inside their column."""
-        from rich import box, console, table, text  # only where a person looks
+    def drawn(self, styles: Sequence[str] = ()) -> "RichTable":
+        """For a terminal: long cells are wrapped inside their column. With `styles`, one for each
+        row, a row is one line, of which the last cell is cut."""
+        from rich import box, table, text  # only where a person looks
 
         drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-        for at, head in enumerate(self.heads):
-            drawn.add_column(head, overflow="fold", no_wrap=not at)  # a name to copy is whole
-        for row in self.rows:
+        drawn.expand = bool(styles)
+        for head in self.heads:
+            whole = drawn.expand or head == self.heads[0]  # a name to copy
+            drawn.add_column(head, overflow="fold", no_wrap=whole)
+        drawn.columns[-1].ratio = 1 if styles else None
+        for row, style in zip_longest(self.rows, styles):
             cells = map(clean, row)
-            drawn.add_row(*(text.Text(cell, _STYLES.get(cell, "")) for cell in cells))
-        console.Console().print(drawn)
+            shown = (text.Text(cell, "" if style else _STYLES.get(cell, "")) for cell in cells)
+            drawn.add_row(*shown, style=style)
+        return drawn
 
 
 def columns_of(text: str) -> int:
@@ -105,18 +114,12 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
-def next_of(instance: Mapping[str, Any]) -> str | None:
-    """The API's time at which the agent tries the instance next."""
-    is_open = instance["circuit"] == "open"
-    found: str | None = instance["circuit_opens"] if is_open else instance["next_attempt"]
-    return found
-
-
-def next_try(instance: Mapping[str, Any], now: datetime | None = None) -> str:
+def next_try(instance: Row) -> str:
     """When the agent tries the instance next; "" without a try, or when its time has come."""
-    if not (text := next_of(instance)):
+    is_open = instance["circuit"] == "open"
+    if not (text := instance["circuit_opens"] if is_open else instance["next_attempt"]):
         return ""
-    left = (datetime.fromisoformat(text) - (now or datetime.now(UTC))).total_seconds()
+    left = (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
     return f"next try in {duration(left)}" if left >= 1 else ""
 
 
@@ -136,7 +139,9 @@ def print_answer(
         return 0 if good else 1
     for line in filter(None, lines):
         if isinstance(line, Table) and sys.stdout.isatty():
-            line.draw()
+            from rich.console import Console
+
+            Console().print(line.drawn())
         else:
             print(line)
     return 0 if good else 1

@@ -6,6 +6,7 @@ from typing import Any
 
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.terminal import (
+    Columns,
     duration,
     moment,
     next_try,
@@ -46,19 +47,7 @@ def list_instances(options: argparse.Namespace) -> int:
     instances = list(client_of(options).instances(**query))
     if options.ids:
         return print_answer(options, instances, *(str(instance["id"]) for instance in instances))
-    return print_list(
-        options,
-        instances,
-        {
-            **{"ID": "id", "ENGINE": "engine", "STATUS": "connection_status"},
-            "HEALTH": lambda instance: instance["health"]["verdict"],
-            "ENABLED": _enabled,
-            "UPTIME": lambda instance: duration(instance["uptime_seconds"]),
-            "MEMORY": lambda instance: size(instance["memory_bytes"]),
-            "WHY": _why,
-        },
-        nothing="no instances",
-    )
+    return print_list(options, instances, COLUMNS, nothing=NOTHING)
 
 
 def _list_troubles(options: argparse.Namespace) -> int:
@@ -78,6 +67,17 @@ def _why(instance: dict[str, Any]) -> str:
 def _enabled(instance: dict[str, Any]) -> str:
     word, override = "yes" if instance["enabled"] else "no", instance["override"]
     return word if override == "none" else f"{word}, {override}"
+
+
+COLUMNS: Columns = {
+    **{"ID": "id", "ENGINE": "engine", "STATUS": "connection_status"},
+    "HEALTH": lambda instance: instance["health"]["verdict"],
+    "ENABLED": _enabled,
+    "UPTIME": lambda instance: duration(instance["uptime_seconds"]),
+    "MEMORY": lambda instance: size(instance["memory_bytes"]),
+    "WHY": _why,
+}
+NOTHING = "no instances"
 
 
 def show(options: argparse.Namespace) -> int:
