@@ -23,7 +23,7 @@ from agent.cli.switch import CONFIRM, TO_THE_END, ask_twice
 from agent.cli.terminal import clean, moment, print_answer, print_json, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
-from agent.errors import TryLater, WaError
+from agent.errors import TryLater
 
 AT_ONCE = 4
 _SECONDS = 330.0
@@ -99,22 +99,9 @@ def ask(options: argparse.Namespace) -> int:
 def _follow(
     options: argparse.Namespace, client: Client, path: str, body: dict[str, Any]
 ) -> dict[str, Any]:
-    """Shows the step of the repair until it ends."""
-
-    def step_now() -> str:
-        try:
-            repair = client.get(f"/api/instance/{options.id}/details")["repair"]
-        except WaError:
-            return ""  # the answer of the repair itself will tell it
-        if repair is None or repair["ending"] or repair["step"] == "none":
-            return ""
-        return f", {repair['step'].replace('_', ' ')}, try {repair['tries']}"
-
     def send(more: dict[str, Any]) -> dict[str, Any]:
         words = f"{options.verb} {options.id}"
-        return with_progress(
-            options, words, lambda: client.post(path, body | more, _SECONDS), step_now
-        )
+        return with_progress(options, words, lambda: client.post(path, body | more, _SECONDS))
 
     return ask_twice(options, send) if "confirm_passkey" in options else send({})
 

@@ -2,11 +2,9 @@
 each is listed and put back."""
 
 import argparse
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-from agent.cli.client import Client
 from agent.cli.command import (
     Subparsers,
     Words,
@@ -16,11 +14,9 @@ from agent.cli.command import (
     client_of,
 )
 from agent.cli.switch import TO_THE_END
-from agent.cli.terminal import moment, of_bytes, print_answer, print_list, with_progress
+from agent.cli.terminal import moment, print_answer, print_list, with_progress
 from agent.cli.transfer import LONGEST
-from agent.errors import WaError
 
-Result = TypeVar("Result")
 _SERVER_SECONDS = 240.0
 """The agent gives a server 150 to put files back."""
 
@@ -78,25 +74,8 @@ def restore(options: argparse.Namespace) -> int:
 def _post(options: argparse.Namespace, words: str, path: str, body: Any = None) -> dict[str, Any]:
     """A request that may take minutes."""
     path = f"/api/instance/{options.id}/{path}"
-    return wait_for_copy(options, words, lambda client: client.post(path, body, LONGEST))
-
-
-def wait_for_copy(
-    options: argparse.Namespace,
-    words: str,
-    work: Callable[[Client], Result],
-    look: Callable[[], str] = str,
-) -> Result:
     client = client_of(options)
-
-    def ask_how_far() -> str:
-        try:
-            copying = client.get(f"/api/instance/{options.id}/snapshots")["under_way"]
-        except (WaError, OSError):
-            copying = None  # the work itself reports the error
-        return of_bytes(int(copying["done"]), int(copying["total"])) if copying else ""
-
-    return with_progress(options, words, lambda: work(client), lambda: look() or ask_how_far())
+    return with_progress(options, words, lambda: client.post(path, body, LONGEST))
 
 
 def _contents(copy: dict[str, Any]) -> str:

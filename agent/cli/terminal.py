@@ -1,11 +1,10 @@
 """Prints and asks for the commands: JSON with --json, else lines and aligned tables; colours on a
-terminal, foreign text without control codes, and the progress of work of more than a second."""
+terminal, and foreign text without control codes."""
 
 import argparse
 import json
 import re
 import sys
-import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ Row = dict[str, Any]
 Columns = Mapping[str, str | Callable[[Row], object]]
 """Each head with the field below it, or how its cell is made."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
-_PATIENCE = 1.0
 _STYLES = {
     **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
     **{"ok": "green", "note": "yellow", "wrong": "red"},
@@ -176,31 +174,12 @@ def ask(question: str) -> str:
         return ""
 
 
-def with_progress(
-    options: argparse.Namespace,
-    words: str,
-    work: Callable[[], Result],
-    look: Callable[[], str] = str,
-) -> Result:
-    """Do the work; on a terminal show the words, the seconds and what `look` says meanwhile."""
+def with_progress(options: argparse.Namespace, words: str, work: Callable[[], Result]) -> Result:
+    """Do the work; on a terminal the words stand there until it is done."""
     if wants_json(options) or not sys.stderr.isatty():
         return work()
     from rich.console import Console
-    from rich.live import Live
     from rich.text import Text
 
-    begun = time.monotonic()
-
-    def line() -> Text:
-        seconds = time.monotonic() - begun
-        return Text(clean(f"{words}: {seconds:.0f} s{look()}") if seconds > _PATIENCE else "")
-
-    console = Console(stderr=True)
-    with Live(get_renderable=line, console=console, transient=True, redirect_stdout=False):
+    with Console(stderr=True).status(Text(clean(words))):
         return work()
-
-
-def of_bytes(done: int, total: int) -> str:
-    """ ", 12.0 of 40.0 MiB"; "" before anything is known."""
-    whole = f" of {total / 1048576:.1f}" if total else ""
-    return f", {done / 1048576:.1f}{whole} MiB" if done else ""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -21,30 +21,22 @@ LONGEST = 1800.0
 """Seconds without a byte: a large session is copied, checked and packed in that time."""
 _PIECE = 1 << 18
 
-Count = Callable[[int], None]
 
-
-def upload(client: Client, path: str, source: IO[bytes], size: int, count: Count) -> Any:
-    def pieces() -> Iterator[bytes]:
-        while piece := source.read(_PIECE):
-            count(len(piece))
-            yield piece
-
+def upload(client: Client, path: str, source: IO[bytes]) -> Any:
+    size = os.fstat(source.fileno()).st_size
     headers = {"Content-Type": "application/gzip", "Content-Length": str(size)}
-    with client.exchange("POST", path, pieces(), headers, LONGEST) as response:
+    with client.exchange("POST", path, source, headers, LONGEST) as response:
         return json.loads(response.read())
 
 
-def download(client: Client, path: str, body: Mapping[str, Any], target: Path, count: Count) -> str:
+def download(client: Client, path: str, body: Mapping[str, Any], target: Path) -> str:
     """Fetch into a file that is whole or missing, for its owner alone; returns its SHA-256."""
     headers = {"Accept": "*/*", "Content-Type": "application/json"}
     with client.exchange("POST", path, json.dumps(body).encode(), headers, LONGEST) as response:
-        return write_checked(response, target, response.headers.get("X-Archive-SHA256"), count)[1]
+        return write_checked(response, target, response.headers.get("X-Archive-SHA256"))[1]
 
 
-def write_checked(
-    response: "HTTPResponse", target: Path, announced: str | None, count: Count = lambda _size: None
-) -> tuple[int, str]:
+def write_checked(response: "HTTPResponse", target: Path, announced: str | None) -> tuple[int, str]:
     """Size and SHA-256 of what arrived, which is the announced one."""
     digest, received, size = hashlib.sha256(), 0, response.length
     with whole_file(target) as file:
@@ -52,7 +44,6 @@ def write_checked(
             file.write(piece)
             digest.update(piece)
             received += len(piece)
-            count(len(piece))
         if digest.hexdigest() != announced or (size is not None and received != size):
             raise WaError(f"cannot write {target}: it did not arrive whole; try again")
     return received, digest.hexdigest()
