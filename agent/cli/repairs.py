@@ -20,7 +20,7 @@ from agent.cli.command import (
 from agent.cli.link import draw_code
 from agent.cli.settings import PLACE, place_of
 from agent.cli.switch import CONFIRM, TO_THE_END, ask_twice
-from agent.cli.terminal import clean, moment, print_answer, print_json, print_list, with_progress
+from agent.cli.terminal import clean, moment, print_answer, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
 from agent.errors import TryLater
@@ -89,45 +89,25 @@ def _all_or_one(text: str) -> str:
 
 
 def ask(options: argparse.Namespace) -> int:
-    client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}{TO_THE_END}"
+    path = f"/api/instance/{options.id}/{options.verb}{TO_THE_END}"
     body = {} if options.verb == "recover" else {"confirm": options.yes}
-    result = _follow(options, client, path, body)
-    done = f"{options.id} {_how_it_ended(client, options.id, result)}"
-    return print_answer(options, result, done, good=result["healthy"])
-
-
-def _follow(
-    options: argparse.Namespace, client: Client, path: str, body: dict[str, Any]
-) -> dict[str, Any]:
-    def send(more: dict[str, Any]) -> dict[str, Any]:
-        words = f"{options.verb} {options.id}"
-        return with_progress(options, words, lambda: client.post(path, body | more, _SECONDS))
-
-    return ask_twice(options, send) if "confirm_passkey" in options else send({})
-
-
-def _how_it_ended(client: Client, id: str, result: dict[str, Any]) -> str:
-    if result["cleaned"] and result["healthy"]:
-        return f"shows a new code to scan ({_old_session(client, id)})"
-    if result["recovered"]:
-        return "was repaired"
-    if result["healthy"]:
-        return "is well"
-    if result["ending"] == "needs_scan" and result["sentence"]:
-        return f"is not linked: {result['sentence']}"
+    result = _follow(options, path, body)
     ending = result["ending"].replace("_", " ")
-    return f"is not well: {ending}: {result['sentence']}; more: wa-agent why {id}"
+    done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
+    if result["healthy"]:
+        done = "was repaired" if result["recovered"] else "is well"
+        done = "shows a new code to scan" if result["cleaned"] else done
+    return print_answer(options, result, f"{options.id} {done}", good=result["healthy"])
 
 
-def _old_session(client: Client, id: str) -> str:
-    """Names the place where a clean-up left it."""
-    instance = client.get(f"/api/instance/{id}")
-    if not instance["backend"]:
-        return "the trash has its old session"
-    if instance["engine"] == "evolution":
-        row = f"its row on {instance['backend']} was deleted and made again"
-        return f"{row}; its chats there are gone"
-    return f"its old session was on {instance['backend']}, the trash has nothing of it"
+def _follow(options: argparse.Namespace, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    client, words = client_of(options), f"{options.verb} {options.id}"
+    return ask_twice(
+        options,
+        lambda more: with_progress(
+            options, words, lambda: client.post(path, body | more, _SECONDS)
+        ),
+    )
 
 
 def repair(options: argparse.Namespace) -> int:
@@ -147,11 +127,9 @@ def repair(options: argparse.Namespace) -> int:
     newest = client.get(events, {"limit": 1})["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
-    def work() -> list[dict[str, Any]]:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(lambda instance: _repair(client, instance), unwell))
-
-    repaired = with_progress(options, f"repairing {len(unwell)} instances", work)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        work = pool.map(lambda instance: _repair(client, instance), unwell)
+        repaired = with_progress(options, f"repairing {len(unwell)} instances", lambda: [*work])
     if options.debug:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
         for event in client.get(events, query)["events"]:
@@ -173,11 +151,7 @@ def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
     verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
     ladder = LADDERS[trouble_of(verdict)]
     steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
-    shown = ", ".join(steps)
-    if instance["engine"] == "whaticket":
-        on_the_server = "disconnect, back up and remove, start-session, wait"
-        shown = shown.replace("regenerate_keys", f"regenerate_keys ({on_the_server})")
-    return _repaired(instance, f"would try: {shown}", good=True, steps=steps)
+    return _repaired(instance, f"would try: {', '.join(steps)}", good=True, steps=steps)
 
 
 def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
@@ -198,28 +172,18 @@ def _repaired(
 
 
 def set_up(options: argparse.Namespace) -> int:
-    client = client_of(options)
-    body = {"name": options.title or options.id, "instanceName": options.id}
+    id = options.id
+    body = {"name": options.title or id, "instanceName": id, "confirm": options.yes}
     if options.engine:
         body["engine"] = options.engine
-    body |= place_of(options) | {"confirm": options.yes}
-    instance = _follow(options, client, "/api/v1/whatsapp/setup?wait=120", body)
-    if wants_json(options):
-        print_json(instance)
-    elif instance["ending"] == "goes_on":
-        raise TryLater(
-            f"{options.id} is {instance['status']}: {clean(instance['sentence'])}. The agent goes"
-            f" on; ask for its code later: wa-agent qr {options.id}; more: wa-agent why"
-            f" {options.id}"
-        )
-    elif instance["qr"] is None:
-        print(f"{options.id} is connected")
-    else:
-        print(draw_code(client, options.id), end="")
-        print(f"scan with WhatsApp: {options.id}")
-        if instance["cleaned"]:
-            print(_old_session(client, options.id))
-    return 0
+    path = "/api/v1/whatsapp/setup?wait=120"
+    instance, line = _follow(options, path, body | place_of(options)), f"{id} is connected"
+    if instance["ending"] == "goes_on" and not wants_json(options):
+        words = f"{id} is {instance['status']}: {instance['sentence']}; the agent goes on"
+        raise TryLater(f"{words}: wa-agent qr {id} --watch; more: wa-agent why {id}")
+    if instance["qr"] is not None and not wants_json(options):
+        line = f"{draw_code(client_of(options), id)}scan with WhatsApp: {id}"
+    return print_answer(options, instance, line)
 
 
 def incidents(options: argparse.Namespace) -> int:

@@ -85,7 +85,8 @@ def mark(options: argparse.Namespace) -> int:
 
 def ask_twice(options: argparse.Namespace, send: Callable[[dict[str, Any]], T]) -> T:
     """`send` takes the fields to add to the request's body."""
-    confirmed, field = options.confirm_passkey, "confirm_passkey"
+    field = "confirm_passkey"
+    confirmed = getattr(options, field, None)
     try:
         return send({field: confirmed} if confirmed else {})
     except AgentSaidNo as error:
@@ -97,32 +98,27 @@ def ask_twice(options: argparse.Namespace, send: Callable[[dict[str, Any]], T]) 
 
 
 def delete(options: argparse.Namespace) -> int:
-    client, path = client_of(options), f"/api/instance/{options.id}"
-    query: dict[str, Any] = {"wait": LONGEST_WAIT}
-    words: dict[str, Any] = {}
+    client, path = client_of(options), f"/api/instance/{options.id}?wait={LONGEST_WAIT}"
+    words = {}
     if options.remote:
-        words, query["remote"] = {"confirm": _confirmed(client, options)}, "true"
+        path, words = f"{path}&remote=true", {"confirm": _confirmed(client, options)}
+
+    def send(more: dict[str, Any]) -> Any:
+        body, seconds = words | more or None, _REMOTE_SECONDS
+        return client.request("DELETE", path, body=body, seconds=seconds).json()
+
     answer = ask_twice(
-        options,
-        lambda more: with_progress(
-            options,
-            f"deleting {options.id}",
-            lambda: client.request(
-                "DELETE", path, query=query, body=words | more or None, seconds=_REMOTE_SECONDS
-            ),
-        ),
-    ).json()
+        options, lambda more: with_progress(options, f"deleting {options.id}", lambda: send(more))
+    )
     lines = [f"{options.id} deleted"]
     if "remote" in answer:
-        state = "deleted too" if answer["remote_deleted"] else "untouched"
-        if answer["remote_renewing"] and not answer["remote_deleted"]:
-            state = "not as it was: a clean-up was under way, which deletes it and makes it again"
+        state = "being made again" if answer["remote_renewing"] else "untouched"
+        state = "deleted too" if answer["remote_deleted"] else state
         lines.append(f"{answer['remote']} on {answer['backend']} is {state}")
     if answer.get("keys_ended"):
         lines.append(f"keys that open it no more: {', '.join(map(clean, answer['keys_ended']))}")
-    if dropped := answer.get("messages_dropped"):
-        noun = "message that waits" if dropped == 1 else "messages that wait"
-        lines.append(f"{dropped} {noun} to be sent went with it, for good")
+    if answer.get("messages_dropped"):
+        lines.append(f"messages that waited and went with it: {answer['messages_dropped']}")
     if answer["trash"]:
         lines.append(f"its session can come back: wa-agent trash restore {answer['trash']}")
     return print_answer(options, answer, *lines)
@@ -130,13 +126,12 @@ def delete(options: argparse.Namespace) -> int:
 
 def _confirmed(client: Client, options: argparse.Namespace) -> str:
     """The words that confirm the end of a pairing: an option, or typed at the terminal."""
-    if options.confirm is not None:
-        return str(options.confirm)
-    instance = client.get(f"/api/instance/{options.id}")
-    if not instance["backend"] or not sys.stdin.isatty():
-        return ""  # the agent refuses, and its error tells the words
-    print(f"{clean(instance['remote'])} on {instance['backend']} will be deleted for good.")
-    return ask(f"To go on, type: delete {clean(instance['remote'])}\n> ")
+    if options.confirm is not None or not sys.stdin.isatty():
+        return options.confirm or ""  # the agent refuses, and its error tells the words
+    if (remote := client.get(f"/api/instance/{options.id}")["remote"]) is None:
+        return ""
+    remote = clean(remote)
+    return ask(f"{remote} will be deleted for good. To go on, type: delete {remote}\n> ")
 
 
 def wait_and_print(
