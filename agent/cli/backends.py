@@ -21,8 +21,6 @@ _COLUMNS: Columns = {
     "OURS": lambda its: f"{its['connected']} of {its['held']}",
     **{"CIRCUIT": "circuit", "WHY": "sentence"},
 }
-VERBS = ("list", "show", "add", "sessions", "adopt", "check", "reset")
-_WITH_VALUE = ("--socket", "--url", "--key")
 _ONE: Words = {"BACKEND": ("the backend's name", {"type": name_of_a("backend")})}
 _ADD: Words = {
     **_ONE,
@@ -43,10 +41,10 @@ _ADOPT: Words = {
 
 
 def add(commands: Subparsers) -> None:
-    summary = "list the backends, or show one"
-    parser = add_command(commands, "backends", list_backends, summary, "evo")
-    among = parser.add_subparsers(metavar="COMMAND|NAME", required=False)
-    add_command(among, "list", list_backends, "list the backends")
+    summary = "list the backends"
+    parser = add_command(commands, "backends", list_backends, summary)
+    among = parser.add_subparsers(metavar="COMMAND", required=False)
+    add_command(among, "list", list_backends, summary)
     add_command(among, "show", show, "show everything about a backend", "evo", words=_ONE)
     summary = "add a backend to agent.toml; it is in force at once"
     example = "evo evolution http://127.0.0.1:8080 --key-file /etc/wa-agent/evo.key"
@@ -59,18 +57,6 @@ def add(commands: Subparsers) -> None:
     add_command(among, "check", check, summary, "evo", words=_ONE)
     summary = "close a backend's circuit, so that its sessions try again at once"
     add_command(among, "reset", reset, summary, "evo", words=_ONE)
-
-
-def spelled_out(argv: list[str]) -> list[str]:
-    """`backends NAME` is short for `backends show NAME`, which argparse cannot express."""
-    words = [
-        at
-        for at, word in enumerate(argv)
-        if not word.startswith("-") and not (at and argv[at - 1] in _WITH_VALUE)
-    ]
-    if len(words) < 2 or argv[words[0]] != "backends" or argv[words[1]] in VERBS:
-        return argv
-    return [*argv[: words[1]], "show", *argv[words[1] :]]
 
 
 def list_backends(options: argparse.Namespace) -> int:
@@ -105,7 +91,7 @@ def add_backend(options: argparse.Namespace) -> int:
     client, doing = client_of(options), f"add backend {options.backend} to"
     add_rows(path, lines, env=os.environ, what=doing)
     client.post("/api/reload")
-    done = f"{options.backend} is added; how it is: wa-agent backends {options.backend}"
+    done = f"{options.backend} is added; how it is: wa-agent backends check {options.backend}"
     return print_answer(options, wanted, done)
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from agent.cli.client import Client
 from agent.core.model import parse_instance_id
@@ -14,12 +14,6 @@ from agent.errors import InvalidRequest
 Run = Callable[[argparse.Namespace], int]
 Subparsers = Any
 """argparse has no public name for what add_subparsers() gives."""
-
-
-class Group(Protocol):
-    """A module of commands."""
-
-    def add(self, commands: Subparsers, /) -> None: ...
 
 
 Words = Mapping[str, str | tuple[str, dict[str, Any]]]
