@@ -152,9 +152,13 @@ class Client:
         connection.sock = self.open_socket()
         connection.sock.settimeout(seconds)
         try:
-            # An agent that refuses does so before it has read all: its answer is what counts.
-            with suppress(BrokenPipeError, ConnectionResetError):
+            try:
                 connection.request(method, path, body, {**headers, **self.authorization()})
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # an agent that refuses does so before it has read all: its answer counts
+            except ValueError:  # which quotes the header
+                words = "a key has a character that no header of HTTP can have"
+                raise InvalidRequest(f"cannot ask the agent: {words}") from None
             response = connection.getresponse()
             if response.status >= 400:
                 raise AgentSaidNo(response.status, response.read())

@@ -87,11 +87,8 @@ def logs(options: argparse.Namespace) -> int:
     client = client_of(options)
     path = f"/api/instance/{options.id}/worker-lines"
     if backend := client.get(f"/api/instance/{options.id}").get("backend"):
-        raise Refused(
-            f"cannot print lines of {options.id}: it is a session of the server {backend}, which"
-            " has a log of its own; the agent's lines of it: journalctl -u wa-agent",
-            code="not_supported",
-        )
+        words = f"it is a session of the server {backend}; see that one's log, and the journal"
+        raise Refused(f"cannot print lines of {options.id}: {words}", code="not_supported")
     found = client.get(path)
     if found["lines"] is None:
         return _from_journal(client, options)
@@ -110,20 +107,12 @@ def logs(options: argparse.Namespace) -> int:
 def _from_journal(client: Client, options: argparse.Namespace) -> int:
     """As the caller: the agent's own user may not read the journal."""
     unit = f"wa-instance@{options.id}.service"
-    words = ["journalctl", "--no-pager", "-q", *(["-f"] if options.follow else [])]
-    words += ["-n", str(LAST), "-o", "json" if wants_json(options) else "short-iso"]
+    command = ["journalctl", "--no-pager", "-q", *(["-f"] if options.follow else [])]
+    command += ["-n", str(LAST), "-o", "json" if wants_json(options) else "short-iso"]
     # Of its own worker, the manager's about that one, and of a pack's worker about this session.
-    words += [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
-    words += ["+", f"_SYSTEMD_SLICE={INSTANCES_SLICE}", f"WA_INSTANCE={options.id}"]
+    command += [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
+    command += ["+", f"_SYSTEMD_SLICE={INSTANCES_SLICE}", f"WA_INSTANCE={options.id}"]
     if client.url:
-        raise Refused(
-            f"cannot print lines of {options.id} from here: they are in the journal of the machine"
-            f" that it runs on: {' '.join(words)}",
-            code="not_supported",
-        )
-    sys.stdout.flush()
-    try:
-        return subprocess.run(words, check=False).returncode
-    except FileNotFoundError:
-        words_of = "journalctl is not there, and its unit writes to the journal"
-        raise Refused(f"cannot print lines of {options.id}: {words_of}") from None
+        words = f"on the machine that it runs on: {' '.join(command)}"
+        raise Refused(f"cannot print lines of {options.id}: {words}", code="not_supported")
+    return subprocess.run(command, check=False).returncode

@@ -74,29 +74,18 @@ def add(commands: Subparsers) -> None:
 
 def send(options: argparse.Namespace) -> int:
     path = f"/api/instance/{options.id}/messages?wait={options.wait}"
-    body, headers = {"to": options.to, **_content(options)}, _key(options.idempotency_key)
+    body, key = {"to": options.to, **_content(options)}, options.idempotency_key
+    # As the header that has its bytes. An empty one is the agent's to refuse.
+    headers = {} if key is None else {"Idempotency-Key": key.encode().decode("latin-1")}
     seconds = _SECONDS + max(options.wait, 0)
     client = client_of(options)
     message = client.request("POST", path, body=body, headers=headers, seconds=seconds).json()
     if message.get("state") in ("accepted", "sending"):
         kept = f"kept as {message['id']}: it is sent when the session can"
-        why = clean(message.get("sentence", ""))
-        return print_answer(options, message, kept, why)
-    sent = message.get("outcome", "sent") == "sent"
-    pairs = (f"{k}={v}" for k, v in message.items() if not (sent and k == "outcome"))
-    return print_answer(options, message, " ".join(["sent" if sent else "handed over;", *pairs]))
-
-
-def _key(key: str | None) -> dict[str, str] | None:
-    """As the header that has its bytes. An empty one is the agent's to refuse."""
-    if key is None:
-        return None
-    if not key.isprintable():
-        raise InvalidRequest(
-            "cannot use this Idempotency-Key: a character of it cannot be printed",
-            field="Idempotency-Key",
-        )
-    return {"Idempotency-Key": key.encode().decode("latin-1")}
+        return print_answer(options, message, kept, clean(message.get("sentence", "")))
+    pairs = (f"{k}={v}" for k, v in message.items() if (k, v) != ("outcome", "sent"))
+    word = "sent" if message.get("outcome", "sent") == "sent" else "handed over;"
+    return print_answer(options, message, " ".join([word, *pairs]))
 
 
 def _content(options: argparse.Namespace) -> dict[str, Any]:

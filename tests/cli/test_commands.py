@@ -119,6 +119,15 @@ async def test_a_url_needs_a_key(cli: Cli, house: House, monkeypatch: pytest.Mon
     assert (await cli("key", "revoke", key_id, "--socket", str(house.socket_path))).status == 0
 
 
+@pytest.mark.parametrize("words", [("list", "--key"), ("send", "a", "1", "x", "--idempotency-key")])
+async def test_a_key_that_no_header_can_have_is_refused_and_not_shown(
+    house: House, cli: Cli, words: tuple[str, ...]
+) -> None:
+    said = await cli(*words, "S-1\nx")
+    assert (said.status, "S-1" in said.err) == (2, False)
+    assert said.err.startswith("wa-agent: cannot ask the agent: a key has a character")
+
+
 async def test_a_code_is_drawn_and_followed_until_its_scan(
     house: House, cli: Cli, eventually: Eventually
 ) -> None:
