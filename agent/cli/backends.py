@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.client import config_path
-from agent.cli.command import Subparsers, Words, add_command, client_of, instance_id, name_of_a
+from agent.cli.command import Subparsers, Words, add_command, client_of, name_of_a
 from agent.cli.switch import TO_THE_END
 from agent.cli.terminal import Columns, moment, print_answer, print_list, table_of
+from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest
 
 _SECONDS = 150.0
@@ -35,7 +36,7 @@ _ADOPT: Words = {
     "REMOTE": "the session's id or name on the server",
     "--id ID": (
         "the instance's id; default: made from REMOTE",
-        {"dest": "wanted", "type": instance_id},
+        {"dest": "wanted", "type": parse_instance_id},
     ),
 }
 

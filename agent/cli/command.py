@@ -48,7 +48,7 @@ def add_instance_command(
     words: Words = MappingProxyType({}),
 ) -> argparse.ArgumentParser:
     """A command about one instance: its id comes first, `sales` in the example."""
-    id: Words = {"ID": ("the instance", {"type": instance_id})}
+    id: Words = {"ID": ("the instance", {"type": parse_instance_id})}
     return add_command(among, name, run, summary, f"sales {arguments}", words={**id, **words})
 
 
@@ -106,13 +106,6 @@ def config_words(listen: str = 'the HTTP address; "" = none') -> Words:
         "--state DIR": "the state directory",
         "--listen HOST:PORT": listen,
     }
-
-
-def instance_id(text: str) -> str:
-    try:
-        return parse_instance_id(text)
-    except InvalidRequest as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def name_of_a(thing: str) -> Callable[[str], str]:

@@ -15,10 +15,10 @@ from agent.cli.command import (
     add_command,
     add_instance_command,
     client_of,
-    instance_id,
     wants_json,
 )
 from agent.cli.terminal import clean, moment, soft
+from agent.core.model import parse_instance_id
 from agent.errors import AgentUnreachable, Refused
 from agent.host.units import INSTANCES_SLICE
 
@@ -31,7 +31,7 @@ _MOST = 1000
 def add(commands: Subparsers) -> None:
     summary = "show the history of instances and agent"
     words: Words = {
-        "[ID]": ("only this instance", {"type": instance_id}),
+        "[ID]": ("only this instance", {"type": parse_instance_id}),
         "-f/--follow": "keep printing new events",
         "-n/--limit N": ("number of events, default 50", {"type": int, "default": 50}),
         "--kind KIND": ("only this kind", {"action": "append", "default": []}),

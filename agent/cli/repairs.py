@@ -14,14 +14,13 @@ from agent.cli.command import (
     add_command,
     add_instance_command,
     client_of,
-    instance_id,
     wants_json,
 )
 from agent.cli.link import draw_code
 from agent.cli.settings import PLACE, place_of
 from agent.cli.switch import CONFIRM, TO_THE_END, ask_twice
 from agent.cli.terminal import clean, moment, print_answer, print_list, with_progress
-from agent.core.model import ConnectionStatus, Health, HealthVerdict
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
 from agent.errors import TryLater
 
@@ -66,7 +65,7 @@ def add(commands: Subparsers) -> None:
     add_command(commands, "repair", repair, summary, "all --dry-run", words=words)
     summary = "create or repair an instance and show its code"
     words = {
-        "id=NAME": ("the instance's id", {"type": instance_id}),
+        "id=NAME": ("the instance's id", {"type": parse_instance_id}),
         "--engine ENGINE": "engine of a new instance",
         **PLACE,
         "--title TITLE": "name for people; default: its id",
@@ -85,7 +84,7 @@ def add(commands: Subparsers) -> None:
 
 
 def _all_or_one(text: str) -> str:
-    return text if text == "all" else instance_id(text)
+    return text if text == "all" else parse_instance_id(text)
 
 
 def ask(options: argparse.Namespace) -> int:

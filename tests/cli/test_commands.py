@@ -54,7 +54,7 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
         pytest.param(("show", "nobody"), 3, "not_found", id="unknown"),
         pytest.param(("create", "sales", "--engine", "sandbox"), 4, "exists", id="refused"),
         pytest.param(("create", "new", "--engine", "fax"), 2, "invalid_request", id="wrong value"),
-        pytest.param(("show", "../x"), 2, "", id="foul id"),
+        pytest.param(("show", "../x"), 2, "invalid_id", id="foul id"),
         pytest.param(
             ("sandbox", "fault", "sales", "fire"), 2, "invalid_request", id="unknown fault"
         ),
@@ -69,7 +69,10 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
             ("messages", "sales", "--after", "\udcff"), 2, "invalid_request", id="no text"
         ),
         pytest.param(
-            ("create", "all", "--engine", "sandbox"), 2, "", id="the word for every session"
+            ("create", "all", "--engine", "sandbox"),
+            2,
+            "invalid_id",
+            id="the word for every session",
         ),
         pytest.param(
             ("send", "sales", "49151", "hi", "--wait", "9" * 20), 2, "invalid_request", id="a wait"
