@@ -17,9 +17,6 @@ from agent.cli.switch import TO_THE_END
 from agent.cli.terminal import moment, print_answer, print_list, with_progress
 from agent.cli.transfer import LONGEST
 
-_SERVER_SECONDS = 240.0
-"""The agent gives a server 150 to put files back."""
-
 
 def add(commands: Subparsers) -> None:
     add_instance_command(commands, "snapshot", snapshot, "copy a session now")
@@ -105,26 +102,18 @@ def list_removed(options: argparse.Namespace) -> int:
     path = f"/api/instance/{options.id}/removed"
     return print_list(
         options,
-        client_of(options).get(path + TO_THE_END, seconds=_SERVER_SECONDS)["removed"],
+        client_of(options).get(path + TO_THE_END, seconds=LONGEST)["removed"],
         {
-            "NAME": "name",
-            "REMOVED": "removed",
-            "CONTENTS": _removed,
-            "STATE": "state",
-            "WHY": "why",
+            **{"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed},
+            **{"STATE": "state", "WHY": "why"},
         },
         nothing=f"no repair removed files or keys of {options.id}",
     )
 
 
 def put_back(options: argparse.Namespace) -> int:
-    client = client_of(options)
-    path = f"/api/instance/{options.id}/removed/{quote(options.name, safe='')}/restore"
-    answer = with_progress(
-        options,
-        f"putting {options.name} of {options.id} back",
-        lambda: client.post(path + TO_THE_END, seconds=_SERVER_SECONDS),
-    )
+    path = f"removed/{quote(options.name, safe='')}/restore{TO_THE_END}"
+    answer = _post(options, f"putting {options.name} of {options.id} back", path)
     return print_answer(
         options,
         answer,

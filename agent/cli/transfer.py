@@ -61,34 +61,32 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
 
 def check_target(target: Path, *, force: bool) -> None:
     """Refuse a file that cannot be written before the agent is asked."""
+    why = ""
     if str(target) == "-":
-        raise Refused("cannot write to '-': it is no file; ./- is one", field="file")
-    if target.is_dir():
-        raise Refused(f"cannot write {target}: it is a folder", field="file")
-    if os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
+        why = "it is no file; ./- is one"
+    elif target.is_dir():
+        why = "it is a folder"
+    elif os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
         # Replaced by a file, it would be gone for all who use it.
-        raise Refused(
-            f"cannot write {target}: it is a link, a device, a FIFO or a socket", field="file"
-        )
-    if target.exists() and not force:
-        raise Refused(f"cannot write {target}: it exists; --force replaces it", field="file")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise Refused(f"cannot write {target}: {target.parent} is not writable", field="file")
+        why = "it is a link, a device, a FIFO or a socket"
+    elif target.exists() and not force:
+        why = "it exists; --force replaces it"
+    elif not os.access(target.parent, os.W_OK | os.X_OK):
+        why = f"{target.parent} is not writable"
+    if why:
+        raise Refused(f"cannot write {target}: {why}", field="file")
 
 
 def open_source(path: Path, field: str) -> IO[bytes]:
     """A pipe or a device would be waited for, or never end; an address may hold a password."""
     scheme, is_address, _ = str(path).partition(":/")
+    shown = f"{scheme}://" if is_address else path
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        shown = f"{scheme}://" if is_address else path
-        raise InvalidRequest(
-            f"cannot read {shown}: {error.strerror or error}", field=field, code="unreadable"
-        ) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return os.fdopen(fd, "rb")
         os.close(fd)
-        raise InvalidRequest(
-            f"cannot read {path}: it is no regular file", field=field, code="unreadable"
-        )
-    return os.fdopen(fd, "rb")
+        why = "it is no regular file"
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise InvalidRequest(f"cannot read {shown}: {why}", field=field, code="unreadable")

@@ -1,5 +1,5 @@
-"""`list` and `show`. `why`: an instance's last events, its state with the proof, and its next steps,
-for a person who was just called about it. `reasons`: why sessions end, and the agent's action."""
+"""`list`, `show`, and `why` for a person who was just called: an instance's last events, its state
+with the proof, and its next steps. `reasons`: why sessions end, and what the agent does."""
 
 import argparse
 import json

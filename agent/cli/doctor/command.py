@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from agent.cli.terminal import Table, print_answer
 from agent.errors import AgentUnreachable, ConfigError, WaError
 
 if TYPE_CHECKING:
-    from agent.cli.doctor.check import Finding
+    from agent.cli.doctor.check import Finding, Installation
     from agent.config.config import Config
 
 
@@ -33,7 +33,6 @@ def add(commands: Subparsers) -> None:
 def doctor(options: argparse.Namespace) -> int:
     # The checks import most of the agent, which every other command starts without.
     from agent.cli.doctor.check import Installation, Level
-    from agent.cli.doctor.checks import examine
 
     client = _if_it_answers(client_of(options))
     path, overrides = settings_in_use(options, client)
@@ -50,6 +49,40 @@ def doctor(options: argparse.Namespace) -> int:
     good = all(finding.level is not Level.WRONG for finding in findings)
     answer = {"findings": [asdict(finding) for finding in findings]}
     return print_answer(options, answer, Table(("", "CHECK", "FINDING"), rows), *advice, good=good)
+
+
+def examine(here: "Installation") -> "Iterator[Finding]":
+    """The checks in their order, each with the cure of what it finds. A check only looks, and one
+    that cannot look says so and hides no other."""
+    from agent.cli.doctor import backends, engines, installation
+    from agent.cli.doctor.check import Level
+    from agent.moving import program_commands
+    from agent.webhooks import commands as webhooks
+
+    again = "run scripts/install again"
+    for name, check, cure in (
+        ("clock", installation.clock, "run timedatectl set-ntp true, or install chrony"),
+        ("disk", installation.disk, "remove unneeded files; wa-agent trash list: retired sessions"),
+        ("state", installation.state, "chmod o-rwx, and find out which program gave the right"),
+        ("socket", installation.api_socket, "chmod 660: a client of it needs no key"),
+        ("kernel", installation.kernel, ""),
+        ("units", installation.unit_files, again),
+        ("polkit", installation.polkit, again),
+        ("users", installation.users, again),
+        ("memory limits", installation.unit_memory, ""),
+        ("agent", installation.agent, "journalctl -u wa-agent says more"),
+        ("database", installation.database, "systemctl restart wa-agent: it rebuilds the database"),
+        ("browser", engines.browser, ""),
+        ("baileys", engines.node, ""),
+        ("packs", engines.packs, "`wa-agent restart ID` moves a session"),
+        ("backend", backends.backends, ""),
+        ("program", program_commands.examine, ""),
+        ("webhook", webhooks.examine, ""),
+    ):
+        if here.installed or name not in ("units", "polkit", "users", "memory limits"):
+            for finding in check(here):
+                advice = finding.advice or ("" if finding.level is Level.OK else cure)
+                yield replace(finding, check=finding.check or name, advice=advice)
 
 
 def _if_it_answers(client: Client) -> Client:

@@ -18,7 +18,7 @@ from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
 from agent.core.words import BEHIND
 from agent.daemon.state_folder import state_is_missing, used_mark
 from agent.disk import refuses_writes
-from agent.errors import AgentUnreachable, WaError
+from agent.errors import WaError
 from agent.files import open_plain
 from agent.host import units
 
@@ -204,13 +204,9 @@ def agent(here: Installation) -> Iterator[Finding]:
     """The running agent's answers about itself."""
     try:
         health = here.client.get("/api/health")
-    except AgentUnreachable as error:
-        cause = str(error).rpartition("; ")[0]
-        advice = "systemctl restart wa-agent: sessions stay connected; then journalctl -u wa-agent"
-        yield wrong(f"{cause}{_holding_process(here.state)}", advice)
-        return
     except WaError as error:
-        yield wrong(str(error))
+        advice = "systemctl restart wa-agent: sessions stay connected; then journalctl -u wa-agent"
+        yield wrong(f"{error}{_holding_process(here.state)}", advice)
         return
     itself = health["agent"]
     yield _status(itself, health)
@@ -247,9 +243,7 @@ def _holding_process(folder: Path) -> str:
 def database(here: Installation) -> Iterator[Finding]:
     try:
         found = str(here.client.post("/api/database/check")["found"])
-    except AgentUnreachable:
-        yield note("not checked: an agent checks it, and none answers", "see the check: agent")
     except WaError as error:
-        yield wrong(str(error))
+        yield note(f"not checked: {error}", "see the check: agent")
     else:
         yield ok("whole") if found == "ok" else wrong(found)
