@@ -55,8 +55,6 @@ def _make_private(state: Path) -> None:
     before = os.umask(0o077)
     try:
         state.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WaError(f"cannot make {state}: {error.strerror}") from error
     finally:
         os.umask(before)
 

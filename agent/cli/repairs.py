@@ -68,7 +68,6 @@ def add(commands: Subparsers) -> None:
         "id=NAME": ("the instance's id", {"type": parse_instance_id}),
         "--engine ENGINE": "engine of a new instance",
         **PLACE,
-        "--title TITLE": "name for people; default: its id",
         **_MAY_END,
     }
     parser = add_command(commands, "setup", set_up, summary, "sales --engine sandbox", words=words)
@@ -172,7 +171,7 @@ def _repaired(
 
 def set_up(options: argparse.Namespace) -> int:
     id = options.id
-    body = {"name": options.title or id, "instanceName": id, "confirm": options.yes}
+    body = {"name": id, "instanceName": id, "confirm": options.yes}
     if options.engine:
         body["engine"] = options.engine
     path = "/api/v1/whatsapp/setup?wait=120"

@@ -21,7 +21,6 @@ FAULTS_SHOWN = """\
 _FAULT: Words = {
     "FAULT": "name of the fault",
     "--for SECONDS": ("duration of the fault", {"type": float}),
-    "--peer NAME": ("contact whose messages fail", {"action": "append"}),
 }
 _SAY: Words = {
     "CONTACT": "who writes: a number or a jid",
@@ -31,7 +30,6 @@ _SAY: Words = {
     "--of MESSAGE_ID": "the message that it is about",
     "--group JID": "the group in which it is written",
     "--from-me": "the account's owner writes it",
-    "--message-id ID": "its id at WhatsApp",
     "--count N": ("number of messages, which are numbered", {"type": int}),
     "--file FILE": "a file that it brings",
     "--fields JSON": 'more of its record: {"quote": …, "mentions": …}',
@@ -63,8 +61,6 @@ def scan(options: argparse.Namespace) -> int:
 def fault(options: argparse.Namespace) -> int:
     seconds = vars(options)["for"]
     body = {"fault": options.fault, **({} if seconds is None else {"for": seconds})}
-    if options.peer:
-        body["peers"] = options.peer
     return _ask(options, "fault", body, f"fails: {options.fault}")
 
 
@@ -74,7 +70,7 @@ def clear(options: argparse.Namespace) -> int:
 
 def say(options: argparse.Namespace) -> int:
     given = vars(options)
-    names = ("contact", "text", "type", "kind", "of", "group", "message_id", "count")
+    names = ("contact", "text", "type", "kind", "of", "group", "count")
     body = {name: given[name] for name in names if given[name] is not None}
     if options.from_me:
         body["from_me"] = True

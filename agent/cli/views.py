@@ -45,10 +45,7 @@ def add(commands: Subparsers) -> None:
         "--verdict VERDICT": ("only this verdict", more),
         "--engine ENGINE": "only this engine",
         "--backend NAME": "only instances on this backend",
-        "--enabled WORD": (
-            "true or false: only enabled or only disabled instances",
-            {"choices": ("true", "false")},
-        ),
+        "--enabled WORD": ("true or false", {"choices": ("true", "false")}),
         "--ids": "print only the ids",
         "--trouble": "instead what is wrong now, with advice; exit status 1 if anything is",
     }
