@@ -25,13 +25,13 @@ def add_command(
     among: Subparsers,
     name: str,
     run: Run,
-    summary: str,
-    arguments: str = "",
+    summary: str = "",
+    example: str = "",
     *,
     words: Words = MappingProxyType({}),
 ) -> argparse.ArgumentParser:
-    """`arguments`: what follows the command in the example of its help."""
-    parser = _add_parser(among, name, summary, arguments)
+    """`summary`: default: the docstring of `run`. `example`: what follows the command there."""
+    parser = _add_parser(among, name, summary or run.__doc__ or "", example)
     add_words(parser, words)
     add_common(parser)
     parser.set_defaults(run=run)
@@ -42,33 +42,34 @@ def add_instance_command(
     among: Subparsers,
     name: str,
     run: Run,
-    summary: str,
-    arguments: str = "",
+    summary: str = "",
+    example: str = "",
     *,
     words: Words = MappingProxyType({}),
 ) -> argparse.ArgumentParser:
     """A command about one instance: its id comes first, `sales` in the example."""
     id: Words = {"ID": ("the instance", {"type": parse_instance_id})}
-    return add_command(among, name, run, summary, f"sales {arguments}", words={**id, **words})
+    return add_command(among, name, run, summary, f"sales {example}", words={**id, **words})
 
 
-def add_group(commands: Subparsers, name: str, summary: str, arguments: str) -> Subparsers:
+def add_group(commands: Subparsers, name: str, summary: str, example: str) -> Subparsers:
     """A word that is followed by a command of its own."""
-    parser = _add_parser(commands, name, summary, arguments)
+    parser = _add_parser(commands, name, summary, example)
     return parser.add_subparsers(metavar="COMMAND", required=True)
 
 
 def _add_parser(
-    among: Subparsers, name: str, summary: str, arguments: str
+    among: Subparsers, name: str, summary: str, example: str
 ) -> argparse.ArgumentParser:
+    text = " ".join(summary.split()).rstrip(".")
     parser: argparse.ArgumentParser = among.add_parser(
         name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
+        help=text[0].lower() + text[1:],
+        description=f"{text[0].upper()}{text[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.epilog = f"example:\n  {parser.prog} {arguments}".rstrip()
+    parser.epilog = f"example:\n  {parser.prog} {example}".rstrip()
     return parser
 
 

@@ -25,14 +25,14 @@ from agent.files import write_whole
 def add(commands: Subparsers) -> None:
     example, words = "--config agent.toml", config_words()
     among = add_group(commands, "config", "the configuration", f"check {example}")
-    summary = "read the configuration and name its errors"
-    add_command(among, "check", check, summary, example, words=words)
-    add_command(among, "show", show, "show every setting in use", example, words=words)
+    add_command(among, "check", check, example=example, words=words)
+    add_command(among, "show", show, example=example, words=words)
     words = {**words, "--force": "replace a file"}
-    add_command(among, "init", init, "write a commented configuration", example, words=words)
+    add_command(among, "init", init, example=example, words=words)
 
 
 def check(options: argparse.Namespace) -> int:
+    """Read the configuration and name its errors."""
     from agent.config.load import load_config
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
@@ -46,6 +46,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
+    """Show every setting in use."""
     from agent.config.load import load_config
     from agent.config.render import render_config, tables_of, without_secrets
 
@@ -59,6 +60,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def init(options: argparse.Namespace) -> int:
+    """Write a commented configuration."""
     from agent.config.load import load_config
     from agent.config.render import render_config
 

@@ -20,7 +20,6 @@ _GREETS_WITHIN = 60.0
 
 
 def add(commands: Subparsers) -> None:
-    summary = "run the agent with one sandbox instance to scan, until Ctrl+C"
     words: Words = {
         "--state DIR": ("where its state stays; XDG_STATE_HOME otherwise", {"type": Path}),
         "--listen HOST:PORT": (
@@ -28,10 +27,11 @@ def add(commands: Subparsers) -> None:
             {"default": "127.0.0.1:8470"},
         ),
     }
-    add_command(commands, "demo", demo, summary, words=words)
+    add_command(commands, "demo", demo, words=words)
 
 
 def demo(options: argparse.Namespace) -> int:
+    """Run the agent with one sandbox instance to scan, until Ctrl+C."""
     from agent.daemon.main import main
 
     state = (options.state or _state_folder()).absolute()

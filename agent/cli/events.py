@@ -29,20 +29,19 @@ _MOST = 1000
 
 
 def add(commands: Subparsers) -> None:
-    summary = "show the history of instances and agent"
     words: Words = {
         "[ID]": ("only this instance", {"type": parse_instance_id}),
         "-f/--follow": "keep printing new events",
         "-n/--limit N": ("number of events, default 50", {"type": int, "default": 50}),
         "--kind KIND": ("only this kind", {"action": "append", "default": []}),
     }
-    add_command(commands, "events", events, summary, "sales -f", words=words)
-    summary = "print the last lines of a session's worker, and of the program that it runs"
+    add_command(commands, "events", events, example="sales -f", words=words)
     words = {"-f/--follow": "keep printing new lines"}
-    add_instance_command(commands, "logs", logs, summary, "-f", words=words)
+    add_instance_command(commands, "logs", logs, example="-f", words=words)
 
 
 def events(options: argparse.Namespace) -> int:
+    """Show the history of instances and agent."""
     client = client_of(options)
     path = f"/api/instance/{options.id}/events" if options.id else "/api/events"
     newest_first = client.get(path, {"kind": options.kind, "limit": options.limit})["events"]
@@ -84,6 +83,7 @@ def _ask_again(client: Client, path: str, query: dict[str, Any]) -> dict[str, An
 
 
 def logs(options: argparse.Namespace) -> int:
+    """Print the last lines of a session's worker, and of the program that it runs."""
     client = client_of(options)
     path = f"/api/instance/{options.id}/worker-lines"
     if backend := client.get(f"/api/instance/{options.id}").get("backend"):

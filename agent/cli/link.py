@@ -22,20 +22,18 @@ def add(commands: Subparsers) -> None:
         "--watch": "follow the code until connected",
         "--for SECONDS": ("seconds to watch, default 300", {"type": float, "default": 300}),
     }
-    add_instance_command(commands, "qr", show_qr, "show the code to scan", "--watch", words=words)
-    summary = "get a code to type on the phone instead of a scan"
-    words = {"PHONE": "the account's number, with country code"}
-    example = "+4915112345678"
-    add_instance_command(commands, "pairing-code", pairing_code, summary, example, words=words)
-    summary = "take a picture of an instance's page, with its codes hidden"
+    add_instance_command(commands, "qr", show_qr, example="--watch", words=words)
+    words, example = {"PHONE": "the account's number, with country code"}, "+4915112345678"
+    add_instance_command(commands, "pairing-code", pairing_code, example=example, words=words)
     words = {
         "FILE": ("the picture to write: PNG, or JPEG if a PNG is too large", {"type": Path}),
         "--force": "replace the file",
     }
-    add_instance_command(commands, "screenshot", screenshot, summary, "sales.png", words=words)
+    add_instance_command(commands, "screenshot", screenshot, example="sales.png", words=words)
 
 
 def pairing_code(options: argparse.Namespace) -> int:
+    """Get a code to type on the phone instead of a scan."""
     client, path = client_of(options), f"/api/instance/{options.id}/pairing-code{TO_THE_END}"
     code = client.post(path, {"phone": options.phone}, _SECONDS)
     how = "on the phone: linked devices, link with phone number"
@@ -45,6 +43,7 @@ def pairing_code(options: argparse.Namespace) -> int:
 
 
 def screenshot(options: argparse.Namespace) -> int:
+    """Take a picture of an instance's page, with its codes hidden."""
     check_target(options.file, force=options.force)
     path = f"/api/instance/{options.id}/screenshot{TO_THE_END}"
     answer = client_of(options).request("GET", path, seconds=_SECONDS)
@@ -55,6 +54,7 @@ def screenshot(options: argparse.Namespace) -> int:
 
 
 def show_qr(options: argparse.Namespace) -> int:
+    """Show the code to scan."""
     client = client_of(options)
     if options.watch:
         return _watch(client, options.id, time.monotonic() + vars(options)["for"])

@@ -56,30 +56,26 @@ def add(commands: Subparsers) -> None:
     for name, summary, example, words in _ASKED:
         parser = add_instance_command(commands, name, ask, summary, example, words=words)
         parser.set_defaults(verb=name)
-    summary = "run one round of repairs; exit status 1 if a session is still unwell"
     words = {
         "id=all|ID": ("every instance, or one", {"type": _all_or_one}),
         "--dry-run": "print the steps without doing them",
         "--debug": "print each step to stderr",
     }
-    add_command(commands, "repair", repair, summary, "all --dry-run", words=words)
-    summary = "create or repair an instance and show its code"
+    add_command(commands, "repair", repair, example="all --dry-run", words=words)
     words = {
         "id=NAME": ("the instance's id", {"type": parse_instance_id}),
         "--engine ENGINE": "engine of a new instance",
         **PLACE,
         **_MAY_END,
     }
-    parser = add_command(commands, "setup", set_up, summary, "sales --engine sandbox", words=words)
+    example = "sales --engine sandbox"
+    parser = add_command(commands, "setup", set_up, example=example, words=words)
     parser.set_defaults(verb="setup")
-    summary = "show failures that many instances have in common"
-    parser = add_command(commands, "incidents", incidents, summary)
+    parser = add_command(commands, "incidents", incidents)
     among = parser.add_subparsers(metavar="COMMAND", required=False)
     words = {"GROUP": "as `incidents` shows it"}
-    summary = "let the members of an incident try again"
-    add_command(among, "release", release, summary, "sandbox", words=words)
-    summary = "check an instance now; exit status 1 when it is not well"
-    add_instance_command(commands, "health", health, summary)
+    add_command(among, "release", release, example="sandbox", words=words)
+    add_instance_command(commands, "health", health)
 
 
 def _all_or_one(text: str) -> str:
@@ -109,6 +105,7 @@ def _follow(options: argparse.Namespace, path: str, body: dict[str, Any]) -> dic
 
 
 def repair(options: argparse.Namespace) -> int:
+    """Run one round of repairs; exit status 1 if a session is still unwell."""
     client = client_of(options)
     instances: Iterable[dict[str, Any]] = client.instances()
     events = "/api/events"
@@ -170,6 +167,7 @@ def _repaired(
 
 
 def set_up(options: argparse.Namespace) -> int:
+    """Create or repair an instance and show its code."""
     id = options.id
     body = {"name": id, "instanceName": id, "confirm": options.yes}
     if options.engine:
@@ -185,6 +183,7 @@ def set_up(options: argparse.Namespace) -> int:
 
 
 def incidents(options: argparse.Namespace) -> int:
+    """Show failures that many instances have in common."""
     return print_list(
         options,
         client_of(options).get("/api/incidents")["incidents"],
@@ -197,12 +196,14 @@ def incidents(options: argparse.Namespace) -> int:
 
 
 def release(options: argparse.Namespace) -> int:
+    """Let the members of an incident try again."""
     answer = client_of(options).post(f"/api/incidents/{quote(options.group)}/release")
     done = f"{answer['released']} is released: its instances try again"
     return print_answer(options, answer, done)
 
 
 def health(options: argparse.Namespace) -> int:
+    """Check an instance now; exit status 1 when it is not well."""
     health = client_of(options).post(f"/api/instance/{options.id}/health{TO_THE_END}")
     line = f"{options.id}  {health['verdict']}: {health['sentence']}"
     return print_answer(options, health, clean(line), good=health["healthy"])

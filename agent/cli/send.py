@@ -47,16 +47,14 @@ _PRESENCE: Words = {
 
 
 def add(commands: Subparsers) -> None:
-    summary, example = "send a text or a file", "4915112345678 hello"
-    add_instance_command(commands, "send", send, summary, example, words=_WORDS)
-    summary, example = "mark messages of a chat as read", "4915112345678"
-    add_instance_command(commands, "read", read, summary, example, words=_READ)
-    summary = "show that the account types or records in a chat, or is there"
+    add_instance_command(commands, "send", send, example="4915112345678 hello", words=_WORDS)
+    add_instance_command(commands, "read", read, example="4915112345678", words=_READ)
     example = "typing 4915112345678"
-    add_instance_command(commands, "presence", presence, summary, example, words=_PRESENCE)
+    add_instance_command(commands, "presence", presence, example=example, words=_PRESENCE)
 
 
 def send(options: argparse.Namespace) -> int:
+    """Send a text or a file."""
     path = f"/api/instance/{options.id}/messages?wait={options.wait}"
     text = sys.stdin.read() if options.text == "-" else options.text
     content: dict[str, Any] = {"text": text}
@@ -90,12 +88,14 @@ def file_fields(path: Path) -> dict[str, Any]:
 
 
 def read(options: argparse.Namespace) -> int:
+    """Mark messages of a chat as read."""
     given = {"chat": options.chat, "message_ids": options.message or None, "sender": options.by}
     answer = _ask(options, "read", given)
     return print_answer(options, answer, f"{answer['marked']} messages are marked as read")
 
 
 def presence(options: argparse.Namespace) -> int:
+    """Show that the account types or records in a chat, or is there."""
     given = {"state": options.state, "chat": options.chat, "seconds": options.seconds}
     answer = _ask(options, "presence", given)
     return print_answer(options, answer, f"{options.id} shows: {answer['state']}")

@@ -19,35 +19,35 @@ from agent.cli.transfer import LONGEST
 
 
 def add(commands: Subparsers) -> None:
-    add_instance_command(commands, "snapshot", snapshot, "copy a session now")
-    add_instance_command(commands, "snapshots", list_snapshots, "list a session's copies")
-    summary = "replace a session by a snapshot; the trash keeps the replaced session"
+    add_instance_command(commands, "snapshot", snapshot)
+    add_instance_command(commands, "snapshots", list_snapshots)
     words: Words = {
         "NAME": "as `snapshots` shows it",
         "--force": "also replace a newer session or use a damaged snapshot",
     }
-    add_instance_command(commands, "restore", restore, summary, "20260115T103045Z-12", words=words)
+    add_instance_command(commands, "restore", restore, example="20260115T103045Z-12", words=words)
 
     among = add_group(commands, "trash", "retired sessions", "list")
-    add_command(among, "list", list_trash, "list retired sessions")
+    add_command(among, "list", list_trash)
     words, example = {"NAME": "as `trash list` shows it"}, "sales.20260115T103045Z-4"
-    add_command(among, "restore", untrash, "bring a retired session back", example, words=words)
+    add_command(among, "restore", untrash, example=example, words=words)
 
     summary = "files and keys that repairs removed from a session on a backend"
     among = add_group(commands, "removed", summary, "list sales")
-    add_instance_command(among, "list", list_removed, "list what repairs removed")
-    summary = "put removed files and keys back; the session is down meanwhile"
-    words, example = {"NAME": "as `removed list` shows it"}, "20260115T103045Z"
-    add_instance_command(among, "restore", put_back, summary, example, words=words)
+    add_instance_command(among, "list", list_removed)
+    words = {"NAME": "as `removed list` shows it"}
+    add_instance_command(among, "restore", put_back, example="20260115T103045Z", words=words)
 
 
 def snapshot(options: argparse.Namespace) -> int:
+    """Copy a session now."""
     made = _post(options, f"copying {options.id}", "snapshots")
     done = f"snapshot {made['name']} of {options.id}: {_contents(made)}"
     return print_answer(options, made, done)
 
 
 def list_snapshots(options: argparse.Namespace) -> int:
+    """List a session's copies."""
     return print_list(
         options,
         client_of(options).get(f"/api/instance/{options.id}/snapshots")["snapshots"],
@@ -57,6 +57,7 @@ def list_snapshots(options: argparse.Namespace) -> int:
 
 
 def restore(options: argparse.Namespace) -> int:
+    """Replace a session by a snapshot; the trash keeps the replaced session."""
     path = f"snapshots/{quote(options.name, safe='')}/restore"
     answer = _post(options, f"restoring {options.id}", path, {"force": options.force})
     taken, trash = moment(answer["snapshot"]["taken"]), answer["trash"]
@@ -83,6 +84,7 @@ def _contents(copy: dict[str, Any]) -> str:
 
 
 def list_trash(options: argparse.Namespace) -> int:
+    """List retired sessions."""
     return print_list(
         options,
         client_of(options).get("/api/trash")["trash"],
@@ -92,6 +94,7 @@ def list_trash(options: argparse.Namespace) -> int:
 
 
 def untrash(options: argparse.Namespace) -> int:
+    """Bring a retired session back."""
     path = f"/api/trash/{quote(options.name, safe='')}/restore"
     instance = client_of(options).post(path)
     state = "enabled" if instance["enabled"] else "disabled"
@@ -99,6 +102,7 @@ def untrash(options: argparse.Namespace) -> int:
 
 
 def list_removed(options: argparse.Namespace) -> int:
+    """List what repairs removed."""
     path = f"/api/instance/{options.id}/removed"
     return print_list(
         options,
@@ -112,6 +116,7 @@ def list_removed(options: argparse.Namespace) -> int:
 
 
 def put_back(options: argparse.Namespace) -> int:
+    """Put removed files and keys back; the session is down meanwhile."""
     path = f"removed/{quote(options.name, safe='')}/restore{TO_THE_END}"
     answer = _post(options, f"putting {options.name} of {options.id} back", path)
     return print_answer(

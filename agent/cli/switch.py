@@ -47,14 +47,12 @@ def add(commands: Subparsers) -> None:
     for name, summary, done, words in _INTENTS:
         parser = add_instance_command(commands, name, intend, summary, words=words)
         parser.set_defaults(verb=name, done=done)
-    summary = "retire an instance's session and remove the instance; a backend keeps its session"
     words = {
         "--remote": "also delete its session on the backend, for good",
         "--confirm WORDS": "for --remote: 'delete REMOTE', skips the question",
         **CONFIRM,
     }
-    add_instance_command(commands, "delete", delete, summary, words=words)
-    summary = "note whether an instance's account needs a passkey to link"
+    add_instance_command(commands, "delete", delete, words=words)
     words = {
         "word=WORD": (
             "needed: no automatic step ends its pairing, and logout, cleanup, delete ask twice;"
@@ -62,7 +60,7 @@ def add(commands: Subparsers) -> None:
             {"choices": ("needed", "not-needed")},
         )
     }
-    add_instance_command(commands, "passkey", mark, summary, "needed", words=words)
+    add_instance_command(commands, "passkey", mark, example="needed", words=words)
 
 
 def intend(options: argparse.Namespace) -> int:
@@ -76,6 +74,7 @@ def intend(options: argparse.Namespace) -> int:
 
 
 def mark(options: argparse.Namespace) -> int:
+    """Note whether an instance's account needs a passkey to link."""
     needed = options.word == "needed"
     path = f"/api/instance/{options.id}/passkey"
     instance = client_of(options).request("PUT", path, body={"needed": needed}).json()
@@ -98,6 +97,7 @@ def ask_twice(options: argparse.Namespace, send: Callable[[dict[str, Any]], T]) 
 
 
 def delete(options: argparse.Namespace) -> int:
+    """Retire an instance's session and remove the instance; a backend keeps its session."""
     client, path = client_of(options), f"/api/instance/{options.id}?wait={LONGEST_WAIT}"
     words = {}
     if options.remote:

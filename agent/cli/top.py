@@ -34,11 +34,11 @@ _LEFT_OUT = ("ENGINE", "ENABLED")
 
 
 def add(commands: Subparsers) -> None:
-    summary = "watch every instance live, those in trouble first; q quits"
-    add_command(commands, "top", top, summary)
+    add_command(commands, "top", top)
 
 
 def top(options: argparse.Namespace) -> int:
+    """Watch every instance live, those in trouble first; q quits."""
     client = client_of(options)
     if not wants_json(options) and sys.stdin.isatty() and sys.stdout.isatty():
         return _watch(client)

@@ -49,16 +49,14 @@ def add(commands: Subparsers) -> None:
         "--ids": "print only the ids",
         "--trouble": "instead what is wrong now, with advice; exit status 1 if anything is",
     }
-    summary, example = "list the instances", "--status CONNECTED"
-    add_command(commands, "list", list_instances, summary, example, words=words)
-    add_instance_command(commands, "show", show, "show everything about an instance")
-    summary = "show an instance's last events, its state, and the agent's next steps"
-    add_instance_command(commands, "why", why, summary)
-    summary = "list the reasons why sessions end, with the agent's action for each"
-    add_command(commands, "reasons", reasons, summary)
+    add_command(commands, "list", list_instances, example="--status CONNECTED", words=words)
+    add_instance_command(commands, "show", show)
+    add_instance_command(commands, "why", why)
+    add_command(commands, "reasons", reasons)
 
 
 def list_instances(options: argparse.Namespace) -> int:
+    """List the instances."""
     names = ("status", "verdict", "engine", "backend", "enabled")
     query = {name: getattr(options, name) for name in names if getattr(options, name)}
     if options.trouble:
@@ -102,6 +100,7 @@ NOTHING = "no instances"
 
 
 def show(options: argparse.Namespace) -> int:
+    """Show everything about an instance."""
     details = client_of(options).get(f"/api/instance/{options.id}/details")
     lines = pair_lines(_pairs(details))
     for event in reversed(details["events"]):
@@ -141,12 +140,14 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def reasons(options: argparse.Namespace) -> int:
+    """List the reasons why sessions end, with the agent's action for each."""
     table = reasons_table()
     shown = [dict(zip(_KEYS, row, strict=True)) for row in table]
     return print_answer(options, shown, Table(_HEADS, table))
 
 
 def why(options: argparse.Namespace) -> int:
+    """Show an instance's last events, its state, and the agent's next steps."""
     client = client_of(options)
     details = client.get(f"/api/instance/{options.id}/details")
     query = {"limit": 4 * _LATELY, "kind": _KINDS.split()}

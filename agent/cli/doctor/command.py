@@ -25,12 +25,12 @@ HELLO_SECONDS = 2.0
 
 
 def add(commands: Subparsers) -> None:
-    summary = "check this installation and give advice; exit status 1 when something is wrong"
     words = config_words(listen=argparse.SUPPRESS)
-    add_command(commands, "doctor", doctor, summary, "--json", words=words)
+    add_command(commands, "doctor", doctor, example="--json", words=words)
 
 
 def doctor(options: argparse.Namespace) -> int:
+    """Check this installation and give advice; exit status 1 when something is wrong."""
     # The checks import most of the agent, which every other command starts without.
     from agent.cli.doctor.check import Installation, Level
 
