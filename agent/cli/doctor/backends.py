@@ -22,16 +22,6 @@ from agent.config.declaration import BackendDeclaration, hide_secrets, with_secr
 from agent.errors import ConfigError, WaError
 from agent.other_user import User, run_as
 
-_ADVICE = {
-    "unreachable": "check that it runs, that url is right, and the firewall",
-    "timeout": "read its log, it may be overloaded; [[backend]] timeout is the agent's limit",
-    "tls": "check that ca_file signed its certificate and that the certificate is still valid",
-    "garbage": "another program answers at url, such as a proxy: correct it",
-    "not_found": "url leads to another program: correct it",
-    "refused_key": "set the right key (or password), then: systemctl restart wa-agent",
-    "licence_missing": "activate the licence on the server",
-    "failing": "its own log says why it answers with errors",
-}
 USER = "wa-agent"
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """Folders that the unit hides from the agent."""
@@ -71,7 +61,8 @@ def _server(backend: BackendDeclaration, view: Mapping[str, Any] | None) -> Find
         advice = "systemctl restart wa-agent, which reads its backends at a start"
         return note("the running agent has not read it", advice)
     if not view["up"]:
-        advice = _ADVICE.get(view["reason"], f"wa-agent backends check {backend.name}")
+        words = "see that it runs, and that url, key, ca_file and timeout are right"
+        advice = f"{words}; then wa-agent backends check {backend.name}"
         return wrong(view["sentence"] or "it is not up", advice)
     if view.get("warning"):
         advice = "correct logs, log_session and auth_folder of its [[backend]]"

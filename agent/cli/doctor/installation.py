@@ -90,29 +90,26 @@ def _open_to_others(path: Path) -> Iterator[str]:
 
 def api_socket(here: Installation) -> Iterator[Finding]:
     path = here.config.api_socket
-    try:
+    with suppress(OSError):  # the check `agent` reports it
         mode = path.stat().st_mode
-    except OSError:
-        return  # the check `agent` reports it
-    if not stat.S_ISSOCK(mode):
-        yield wrong(f"{path} is no socket", "remove it and restart the agent")
-    else:
-        yield wrong(f"{path} is open to every user") if mode & 0o002 else ok(f"{path} is closed")
+        if not stat.S_ISSOCK(mode):
+            yield wrong(f"{path} is no socket", "remove it and restart the agent")
+        elif mode & 0o002:
+            yield wrong(f"{path} is open to every user")
+        else:
+            yield ok(f"{path} is closed")
 
 
 def unit_files(_: Installation) -> Iterator[Finding]:
     """The view of systemd itself."""
     names = [name.replace("@.", "@x.") for name in UNITS]
-    rows = show_units("Id,LoadState,LoadError", names)
-    for row in rows:
-        if (load := row.get("LoadState", "")) != "loaded":
-            unit = row["Id"].replace("@x.", "@.")
+    for row in show_units("Id,LoadState,LoadError", names):
+        unit, load = row["Id"].replace("@x.", "@."), row.get("LoadState", "")
+        if load == "loaded":
+            yield ok(f"{unit} is loaded")
+        else:
             cure = f"systemctl unmask {unit}" if load == "masked" else ""
             yield wrong(f"{unit}: {load} {row.get('LoadError', '')}".rstrip(), cure)
-    if not rows:
-        yield note("cannot be checked: no systemd answers", "run it where systemd runs")
-    elif all(row.get("LoadState") == "loaded" for row in rows):
-        yield ok("installed and loaded")
 
 
 def polkit(_: Installation) -> Iterator[Finding]:
