@@ -5,7 +5,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_instance_command, client_of
@@ -13,7 +13,6 @@ from agent.cli.terminal import ask, clean, print_answer, with_progress
 from agent.core.reasons import reason_of
 from agent.errors import Refused, TryLater
 
-T = TypeVar("T")
 SETTLED = 5.0
 """Seconds: right after a start an instance may still show the reason of its last run, and the
 sandbox a code that its own phone scans."""
@@ -82,7 +81,9 @@ def mark(options: argparse.Namespace) -> int:
     return print_answer(options, instance, f"{options.id}: its account {word} to link")
 
 
-def ask_twice(options: argparse.Namespace, send: Callable[[dict[str, Any]], T]) -> T:
+def ask_twice(
+    options: argparse.Namespace, send: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
     """`send` takes the fields to add to the request's body."""
     field = "confirm_passkey"
     confirmed = getattr(options, field, None)
@@ -103,7 +104,7 @@ def delete(options: argparse.Namespace) -> int:
     if options.remote:
         path, words = f"{path}&remote=true", {"confirm": _confirmed(client, options)}
 
-    def send(more: dict[str, Any]) -> Any:
+    def send(more: dict[str, Any]) -> dict[str, Any]:
         body, seconds = words | more or None, _REMOTE_SECONDS
         return client.request("DELETE", path, body=body, seconds=seconds).json()
 

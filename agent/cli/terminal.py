@@ -54,8 +54,8 @@ class Table:
     def __str__(self) -> str:
         """For a pipe: a line for each row, however long."""
         rows = [tuple(self.heads), *(tuple(map(clean, row)) for row in self.rows)]
-        widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(_pad, row, widths)).rstrip() for row in rows)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
     def drawn(self, styles: Sequence[str] = ()) -> "RichTable":
         """For a terminal: long cells are wrapped inside their column. With `styles`, one for each
@@ -75,18 +75,6 @@ class Table:
         return drawn
 
 
-def columns_of(text: str) -> int:
-    """Columns that the text takes in a terminal."""
-    return sum(
-        0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF")
-        for sign in text
-    )
-
-
-def _pad(text: str, width: int) -> str:
-    return text + " " * (width - columns_of(text))
-
-
 def pair_lines(pairs: Mapping[str, object]) -> list[str]:
     width = max(map(len, pairs), default=0)
     return [f"{soft(name.ljust(width))}  {clean(value)}" for name, value in pairs.items()]
@@ -96,10 +84,7 @@ def moment(text: str | None) -> str:
     """A time of the API in this machine's zone."""
     if not text:
         return "-"
-    try:
-        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except ValueError:
-        return text
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def duration(seconds: float | None) -> str:
@@ -165,9 +150,7 @@ def table_of(rows: Sequence[Row], columns: Columns) -> Table:
 
 
 def ask(question: str) -> str:
-    """The line that a person typed; "" where the standard input is no terminal."""
-    if not sys.stdin.isatty():
-        return ""
+    """The line that a person typed; "" at the end of the input."""
     try:
         return input(question).strip()
     except EOFError:
