@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,33 +12,27 @@ if TYPE_CHECKING:
     from agent.config.config import Config
 
 
-class Level(StrEnum):
-    OK = "ok"
-    NOTE = "note"
-    """Works, but look at it."""
-    WRONG = "wrong"
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     check: str
     """Name of the check; "" = the name of the one that is run."""
-    level: Level
+    level: str
+    """ok; note: it works, but look at it; wrong."""
     sentence: str
     advice: str = ""
     """"" with a note or a fault: the check's own cure."""
 
 
 def ok(sentence: str, *, check: str = "") -> Finding:
-    return Finding(check, Level.OK, sentence)
+    return Finding(check, "ok", sentence)
 
 
 def note(sentence: str, advice: str = "", *, check: str = "") -> Finding:
-    return Finding(check, Level.NOTE, sentence, advice)
+    return Finding(check, "note", sentence, advice)
 
 
 def wrong(sentence: str, advice: str = "", *, check: str = "") -> Finding:
-    return Finding(check, Level.WRONG, sentence, advice)
+    return Finding(check, "wrong", sentence, advice)
 
 
 @dataclass(frozen=True, slots=True)

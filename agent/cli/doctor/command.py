@@ -32,7 +32,7 @@ def add(commands: Subparsers) -> None:
 def doctor(options: argparse.Namespace) -> int:
     """Check this installation and give advice; exit status 1 when something is wrong."""
     # The checks import most of the agent, which every other command starts without.
-    from agent.cli.doctor.check import Installation, Level
+    from agent.cli.doctor.check import Installation
 
     client = _if_it_answers(client_of(options))
     path, overrides = settings_in_use(options, client)
@@ -44,9 +44,9 @@ def doctor(options: argparse.Namespace) -> int:
     with suppress(WaError):  # the check `agent` reports it
         running.update(instance["engine"] for instance in client.instances())
     findings += examine(Installation(config, client, path, running))
-    rows = [(finding.level.value, finding.check, finding.sentence) for finding in findings]
+    rows = [(finding.level, finding.check, finding.sentence) for finding in findings]
     advice = (f"{finding.check}: {finding.advice}" for finding in findings if finding.advice)
-    good = all(finding.level is not Level.WRONG for finding in findings)
+    good = all(finding.level != "wrong" for finding in findings)
     answer = {"findings": [asdict(finding) for finding in findings]}
     return print_answer(options, answer, Table(("", "CHECK", "FINDING"), rows), *advice, good=good)
 
@@ -55,7 +55,6 @@ def examine(here: "Installation") -> "Iterator[Finding]":
     """The checks in their order, each with the cure of what it finds. A check only looks, and one
     that cannot look says so and hides no other."""
     from agent.cli.doctor import backends, engines, installation
-    from agent.cli.doctor.check import Level
     from agent.moving import program_commands
     from agent.webhooks import commands as webhooks
 
@@ -81,7 +80,7 @@ def examine(here: "Installation") -> "Iterator[Finding]":
     ):
         if here.installed or name not in ("units", "polkit", "users", "memory limits"):
             for finding in check(here):
-                advice = finding.advice or ("" if finding.level is Level.OK else cure)
+                advice = finding.advice or ("" if finding.level == "ok" else cure)
                 yield replace(finding, check=finding.check or name, advice=advice)
 
 

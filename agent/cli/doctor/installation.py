@@ -73,19 +73,17 @@ def state(here: Installation) -> Iterator[Finding]:
     private = [folder, folder / "agent.db", sessions]
     with suppress(OSError):  # closed to this user or missing: then it is not open to every user
         private += map(Path, os.scandir(sessions))
-    bad = [line for path in private for line in _open_to_others(path)]
+    bad = []
+    for path in private:
+        with suppress(OSError):
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode) and mode & 0o007:
+                bad.append(f"{path} ({stat.S_IMODE(mode):04o})")
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         yield wrong(f"open to every user: {', '.join(bad[:5])}{more}")
     else:
         yield ok(f"{folder} is closed to others")
-
-
-def _open_to_others(path: Path) -> Iterator[str]:
-    with suppress(OSError):
-        mode = path.lstat().st_mode
-        if not stat.S_ISLNK(mode) and mode & 0o007:
-            yield f"{path} ({stat.S_IMODE(mode):04o})"
 
 
 def api_socket(here: Installation) -> Iterator[Finding]:
@@ -162,10 +160,8 @@ def kernel(_: Installation) -> Iterator[Finding]:
     """Limits of the units that this kernel does not enforce."""
     if not is_booted():
         return
-    try:
-        controllers = Path("/sys/fs/cgroup/cgroup.controllers").read_text(encoding="ascii").split()
-    except OSError:
-        controllers = []
+    path = Path("/sys/fs/cgroup/cgroup.controllers")
+    controllers = path.read_text(encoding="ascii").split() if path.exists() else []
     if "memory" not in controllers:
         sentence = "the kernel does not count a unit's memory: MemoryMax= does nothing"
         yield note(sentence, f"{_VERSION_2} and without cgroup_disable=memory", check="memory")
