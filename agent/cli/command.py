@@ -89,7 +89,7 @@ def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Accepted before and after the command's name alike."""
+    """Accepted before and after the command's name alike; the program's parser has the defaults."""
     missing = {"default": argparse.SUPPRESS}
     words: Words = {
         "--json": ("print JSON", missing),
@@ -123,14 +123,12 @@ def name_of_a(thing: str) -> Callable[[str], str]:
 
 
 def wants_json(options: argparse.Namespace) -> bool:
-    return bool(getattr(options, "json", False))
+    return bool(options.json)
 
 
 def client_of(options: argparse.Namespace) -> Client:
-    named = getattr(options, "socket", None)
-    url = getattr(options, "url", None) or ("" if named else os.environ.get("WA_AGENT_URL", ""))
     return Client(
-        url=url,
-        key=getattr(options, "key", None) or os.environ.get("WA_AGENT_KEY", ""),
-        sockets=(Path(named),) if named else (),
+        url=options.url or ("" if options.socket else os.environ.get("WA_AGENT_URL", "")),
+        key=options.key or os.environ.get("WA_AGENT_KEY", ""),
+        sockets=(Path(options.socket),) if options.socket else (),
     )

@@ -9,15 +9,8 @@ from pathlib import Path
 
 from agent.cli.agent import given_settings, overrides_of
 from agent.cli.client import INSTALLED_CONFIG, Client, config_path
-from agent.cli.command import (
-    Subparsers,
-    add_command,
-    add_group,
-    client_of,
-    config_words,
-    wants_json,
-)
-from agent.cli.terminal import print_answer, print_json
+from agent.cli.command import Subparsers, add_command, add_group, client_of, config_words
+from agent.cli.terminal import print_answer
 from agent.errors import Refused, WaError
 from agent.files import write_whole
 
@@ -37,11 +30,9 @@ def check(options: argparse.Namespace) -> int:
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
     config = load_config(path, os.environ, overrides=given)
-    unused = config.warnings
-    if not wants_json(options):
-        for sentence in unused:
-            print(f"wa-agent: {sentence}", file=sys.stderr)
-    shown = {"good": True, "file": path and str(path), "warnings": unused}
+    for sentence in () if options.json else config.warnings:
+        print(f"wa-agent: {sentence}", file=sys.stderr)
+    shown = {"good": True, "file": path and str(path), "warnings": config.warnings}
     return print_answer(options, shown, f"{path or 'the defaults'}: good")
 
 
@@ -52,11 +43,8 @@ def show(options: argparse.Namespace) -> int:
 
     path, overrides = settings_in_use(options, client_of(options))
     config = without_secrets(load_config(path, os.environ, overrides=overrides))
-    if wants_json(options):
-        print_json(tables_of(config))
-    else:
-        print(render_config(config, only_changed=False), end="")
-    return 0
+    text = render_config(config, only_changed=False).rstrip()
+    return print_answer(options, tables_of(config), text)
 
 
 def init(options: argparse.Namespace) -> int:

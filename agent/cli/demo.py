@@ -76,7 +76,7 @@ def _greet(state: Path, listen: str) -> None:
             taken = client.get("/api/health")["agent"]["not_listening"]
             status = client.get(f"/api/instance/{INSTANCE}")["connection_status"]
             if status == "QR_REQUIRED":
-                code = draw_code(client, INSTANCE)
+                code, _ = draw_code(client, INSTANCE)
                 greeting = f"{code}Scan it:    {command} sandbox scan {INSTANCE}"
             elif status == "CONNECTED":
                 greeting = f"The instance {INSTANCE} is connected; its session was restored."

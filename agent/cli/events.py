@@ -9,14 +9,7 @@ import time
 from typing import Any
 
 from agent.cli.client import Client
-from agent.cli.command import (
-    Subparsers,
-    Words,
-    add_command,
-    add_instance_command,
-    client_of,
-    wants_json,
-)
+from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.terminal import clean, moment, soft
 from agent.core.model import parse_instance_id
 from agent.errors import AgentUnreachable, Refused
@@ -58,7 +51,7 @@ def events(options: argparse.Namespace) -> int:
 
 
 def _print_event(event: dict[str, Any], options: argparse.Namespace) -> None:
-    if wants_json(options):
+    if options.json:
         print(json.dumps(event, ensure_ascii=False), flush=True)
         return
     where = event["instance"] or "-"
@@ -97,7 +90,7 @@ def logs(options: argparse.Namespace) -> int:
             print("wa-agent: the log was shortened; lines may be missing here", file=sys.stderr)
         for line in found["lines"]:
             shown = json.dumps({"line": line}, ensure_ascii=False)
-            print(shown if wants_json(options) else clean(line), flush=True)
+            print(shown if options.json else clean(line), flush=True)
         if not options.follow:
             return 0
         time.sleep(_EVERY)
@@ -108,7 +101,7 @@ def _from_journal(client: Client, options: argparse.Namespace) -> int:
     """As the caller: the agent's own user may not read the journal."""
     unit = f"wa-instance@{options.id}.service"
     command = ["journalctl", "--no-pager", "-q", *(["-f"] if options.follow else [])]
-    command += ["-n", str(LAST), "-o", "json" if wants_json(options) else "short-iso"]
+    command += ["-n", str(LAST), "-o", "json" if options.json else "short-iso"]
     # Of its own worker, the manager's about that one, and of a pack's worker about this session.
     command += [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
     command += ["+", f"_SYSTEMD_SLICE={INSTANCES_SLICE}", f"WA_INSTANCE={options.id}"]

@@ -89,6 +89,7 @@ def build_parser(word: str = "") -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=agent.version_line())
     add_common(parser)
+    parser.set_defaults(json=False, socket=None, url=None, key=None)
     commands = parser.add_subparsers(
         title="commands",
         description="wa-agent COMMAND --help tells more",

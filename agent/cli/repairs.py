@@ -8,14 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import (
-    Subparsers,
-    Words,
-    add_command,
-    add_instance_command,
-    client_of,
-    wants_json,
-)
+from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.link import draw_code
 from agent.cli.settings import PLACE, place_of
 from agent.cli.switch import CONFIRM, TO_THE_END, ask_twice
@@ -174,11 +167,11 @@ def set_up(options: argparse.Namespace) -> int:
         body["engine"] = options.engine
     path = "/api/v1/whatsapp/setup?wait=120"
     instance, line = _follow(options, path, body | place_of(options)), f"{id} is connected"
-    if instance["ending"] == "goes_on" and not wants_json(options):
+    if instance["ending"] == "goes_on" and not options.json:
         words = f"{id} is {instance['status']}: {instance['sentence']}; the agent goes on"
         raise TryLater(f"{words}: wa-agent qr {id} --watch; more: wa-agent why {id}")
-    if instance["qr"] is not None and not wants_json(options):
-        line = f"{draw_code(client_of(options), id)}scan with WhatsApp: {id}"
+    if instance["qr"] is not None and not options.json:
+        line = f"{draw_code(client_of(options), id)[0]}scan with WhatsApp: {id}"
     return print_answer(options, instance, line)
 
 

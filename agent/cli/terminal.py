@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agent.cli.command import wants_json
-
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -117,7 +115,7 @@ def print_answer(
     options: argparse.Namespace, answer: Any, *lines: str | Table, good: bool = True
 ) -> int:
     """Empty lines are left out; returns the exit status: 0, or 1 without `good`."""
-    if wants_json(options):
+    if options.json:
         print_json(answer)
         return 0 if good else 1
     for line in filter(None, lines):
@@ -159,7 +157,7 @@ def ask(question: str) -> str:
 
 def with_progress(options: argparse.Namespace, words: str, work: Callable[[], Result]) -> Result:
     """Do the work; on a terminal the words stand there until it is done."""
-    if wants_json(options) or not sys.stderr.isatty():
+    if options.json or not sys.stderr.isatty():
         return work()
     from rich.console import Console
     from rich.text import Text

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from agent.cli.client import Client
-from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.command import Subparsers, add_command, client_of
 from agent.cli.terminal import Row, clean, duration, print_answer, table_of
 from agent.cli.views import COLUMNS, NOTHING
 from agent.errors import AgentUnreachable
@@ -40,7 +40,7 @@ def add(commands: Subparsers) -> None:
 def top(options: argparse.Namespace) -> int:
     """Watch every instance live, those in trouble first; q quits."""
     client = client_of(options)
-    if not wants_json(options) and sys.stdin.isatty() and sys.stdout.isatty():
+    if not options.json and sys.stdin.isatty() and sys.stdout.isatty():
         return _watch(client)
     rows = worst_first(client)
     table = table_of(rows, COLUMNS) if rows else NOTHING
