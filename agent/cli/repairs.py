@@ -23,32 +23,21 @@ _SECONDS = 330.0
 _UNWELL = ("degraded", "stuck", "corrupted", "not_found")
 _STORY = ("operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict")
 _MAY_END: Words = {
-    "--yes": "confirm that a pairing may end, on an Evolution server with the session's chats"
-    " there",
+    "--yes": "confirm that the pairing may end, and on an Evolution server the session's chats",
     **CONFIRM,
 }
-_ASKED: tuple[tuple[str, str, str, Words], ...] = (
-    ("recover", "repair an instance by every step that keeps its pairing", "", {}),
-    (
-        "ensure-healthy",
-        "repair an instance until it is connected or shows a code to scan",
-        "",
-        _MAY_END,
-    ),
-    (
-        "cleanup",
-        "retire an instance's session and show a new code; the trash keeps the old session, an"
-        " Evolution server deletes it with its chats",
-        "--yes",
-        _MAY_END,
-    ),
-)
+_ASKED = {
+    "recover": "repair an instance by every step that keeps its pairing",
+    "ensure-healthy": "repair an instance until it is connected or shows a code to scan",
+    "cleanup": "retire an instance's session and show a new code; the trash keeps the old session,"
+    " an Evolution server deletes it with its chats",
+}
 
 
 def add(commands: Subparsers) -> None:
-    for name, summary, example, words in _ASKED:
-        parser = add_instance_command(commands, name, ask, summary, example, words=words)
-        parser.set_defaults(verb=name)
+    for name, summary in _ASKED.items():
+        words = {} if name == "recover" else _MAY_END
+        add_instance_command(commands, name, ask, summary, words=words).set_defaults(verb=name)
     words = {
         "id=all|ID": ("every instance, or one", {"type": _all_or_one}),
         "--dry-run": "print the steps without doing them",

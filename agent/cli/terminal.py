@@ -40,10 +40,6 @@ def soft(text: str) -> str:
     return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() else text
 
 
-def print_json(answer: Any) -> None:
-    print(json.dumps(answer, indent=2, ensure_ascii=False))
-
-
 @dataclass(frozen=True, slots=True)
 class Table:
     heads: Sequence[str]
@@ -116,7 +112,7 @@ def print_answer(
 ) -> int:
     """Empty lines are left out; returns the exit status: 0, or 1 without `good`."""
     if options.json:
-        print_json(answer)
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
         return 0 if good else 1
     for line in filter(None, lines):
         if isinstance(line, Table) and sys.stdout.isatty():
