@@ -118,8 +118,9 @@ def delete(options: argparse.Namespace) -> int:
         lines.append(f"{answer['remote']} on {answer['backend']} is {state}")
     if answer.get("keys_ended"):
         lines.append(f"keys that open it no more: {', '.join(map(clean, answer['keys_ended']))}")
-    if answer.get("messages_dropped"):
-        lines.append(f"messages that waited and went with it: {answer['messages_dropped']}")
+    if dropped := answer.get("messages_dropped"):
+        noun = "message that waits" if dropped == 1 else "messages that wait"
+        lines.append(f"{dropped} {noun} to be sent went with it, for good")
     if answer["trash"]:
         lines.append(f"its session can come back: wa-agent trash restore {answer['trash']}")
     return print_answer(options, answer, *lines)
