@@ -25,7 +25,7 @@ _STYLES = {
     **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
     **{"ok": "green", "note": "yellow", "wrong": "red"},
 }
-"""Of whole cells: a status, a level of the doctor."""
+"""Colours of whole cells: of a status, of a level of the doctor."""
 
 
 def clean(text: object) -> str:

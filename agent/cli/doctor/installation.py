@@ -136,7 +136,7 @@ def unit_words(name: str, unit: str = units.AGENT_SERVICE) -> list[str]:
 
 
 def _run(command: list[str]) -> str:
-    """Its output; "" where it cannot run."""
+    """The output of a program; "" where it cannot run."""
     with suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_SECONDS, check=False
