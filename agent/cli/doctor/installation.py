@@ -236,7 +236,7 @@ def _holding_process(folder: Path) -> str:
 def database(here: Installation) -> Iterator[Finding]:
     try:
         found = str(here.client.post("/api/database/check")["found"])
-    except WaError as error:
-        yield note(f"not checked: {error}", "see the check: agent")
+    except WaError:
+        yield note("not checked: the agent, which checks it, refuses or is away", "see: agent")
     else:
         yield ok("whole") if found == "ok" else wrong(found)
