@@ -54,7 +54,7 @@ def doctor(options: argparse.Namespace) -> int:
 def examine(here: "Installation") -> "Iterator[Finding]":
     """The checks in their order, each with the cure of what it finds. A check only looks, and one
     that cannot look says so and hides no other."""
-    from agent.cli.doctor import backends, engines, installation
+    from agent.cli.doctor import backends, installation
     from agent.moving import program_commands
     from agent.webhooks import commands as webhooks
 
@@ -71,9 +71,9 @@ def examine(here: "Installation") -> "Iterator[Finding]":
         ("memory limits", installation.unit_memory, ""),
         ("agent", installation.agent, "journalctl -u wa-agent says more"),
         ("database", installation.database, "systemctl restart wa-agent: it rebuilds the database"),
-        ("browser", engines.browser, ""),
-        ("baileys", engines.node, ""),
-        ("packs", engines.packs, "`wa-agent restart ID` moves a session"),
+        ("browser", installation.browser, ""),
+        ("baileys", installation.node, ""),
+        ("packs", installation.packs, "`wa-agent restart ID` moves a session"),
         ("backend", backends.backends, ""),
         ("program", program_commands.examine, ""),
         ("webhook", webhooks.examine, ""),
