@@ -93,8 +93,10 @@ def _watch(client: Client) -> int:
                 lost = f"{duration(time.monotonic() - seen)} old: {error}"
             live.update(frame(rows, lost), refresh=True)
             # The end of the input is readable for ever: it ends the program.
-            if select.select([fd], [], [], EVERY)[0] and os.read(fd, 1) in (b"q", b""):
-                return 0
+            if select.select([fd], [], [], EVERY)[0]:
+                keys = os.read(fd, 1024)
+                if not keys or b"q" in keys:
+                    return 0
 
 
 @contextlib.contextmanager
