@@ -11,7 +11,7 @@ from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.link import draw_code
 from agent.cli.settings import PLACE, place_of
-from agent.cli.switch import CONFIRM, TO_THE_END, ask_twice
+from agent.cli.switch import CONFIRM, TO_THE_END, passkey_of
 from agent.cli.terminal import clean, moment, print_answer, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
@@ -66,7 +66,9 @@ def _all_or_one(text: str) -> str:
 
 def ask(options: argparse.Namespace) -> int:
     path = f"/api/instance/{options.id}/{options.verb}{TO_THE_END}"
-    body = {} if options.verb == "recover" else {"confirm": options.yes}
+    body = {}
+    if options.verb != "recover":
+        body = {"confirm": options.yes, **passkey_of(options)}
     result = _follow(options, path, body)
     ending = result["ending"].replace("_", " ")
     done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
@@ -78,12 +80,7 @@ def ask(options: argparse.Namespace) -> int:
 
 def _follow(options: argparse.Namespace, path: str, body: dict[str, Any]) -> dict[str, Any]:
     client, words = client_of(options), f"{options.verb} {options.id}"
-    return ask_twice(
-        options,
-        lambda more: with_progress(
-            options, words, lambda: client.post(path, body | more, _SECONDS)
-        ),
-    )
+    return with_progress(options, words, lambda: client.post(path, body, _SECONDS))
 
 
 def repair(options: argparse.Namespace) -> int:
@@ -151,7 +148,7 @@ def _repaired(
 def set_up(options: argparse.Namespace) -> int:
     """Create or repair an instance and show its code."""
     id = options.id
-    body = {"name": id, "instanceName": id, "confirm": options.yes}
+    body = {"name": id, "instanceName": id, "confirm": options.yes, **passkey_of(options)}
     if options.engine:
         body["engine"] = options.engine
     path = "/api/v1/whatsapp/setup?wait=120"

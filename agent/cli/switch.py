@@ -2,14 +2,12 @@
 follows an instance until it is connected, or until only a person can help it."""
 
 import argparse
-import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
-from agent.cli.client import AgentSaidNo, Client
+from agent.cli.client import Client
 from agent.cli.command import Subparsers, Words, add_instance_command, client_of
-from agent.cli.terminal import ask, clean, print_answer, with_progress
+from agent.cli.terminal import clean, print_answer, with_progress
 from agent.core.reasons import reason_of
 from agent.errors import Refused, TryLater
 
@@ -27,8 +25,7 @@ WAIT: Words = {
     )
 }
 CONFIRM: Words = {
-    "--confirm-passkey ID": "the id once more, where the account needs a passkey to link again;"
-    " skips the question"
+    "--confirm-passkey ID": "the id once more, where the account needs a passkey to link again"
 }
 _YES: Words = {"--yes": "confirm that the pairing ends"}
 _LOGOUT = "end an instance's pairing; a person must scan again"
@@ -48,13 +45,13 @@ def add(commands: Subparsers) -> None:
         parser.set_defaults(verb=name, done=done)
     words = {
         "--remote": "also delete its session on the backend, for good",
-        "--confirm WORDS": "for --remote: 'delete REMOTE', skips the question",
+        "--confirm WORDS": "for --remote: the words 'delete REMOTE'",
         **CONFIRM,
     }
     add_instance_command(commands, "delete", delete, words=words)
     words = {
         "word=WORD": (
-            "needed: no automatic step ends its pairing, and logout, cleanup, delete ask twice;"
+            "needed: no automatic step ends its pairing, and its end needs --confirm-passkey;"
             " or: not-needed",
             {"choices": ("needed", "not-needed")},
         )
@@ -65,8 +62,8 @@ def add(commands: Subparsers) -> None:
 def intend(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
     if options.verb == "logout":
-        confirm = {"confirm": options.yes}
-        instance = ask_twice(options, lambda more: client.post(path + TO_THE_END, confirm | more))
+        body = {"confirm": options.yes, **passkey_of(options)}
+        instance = client.post(path + TO_THE_END, body)
     else:
         instance = client.post(path)
     return wait_and_print(client, options, instance, options.done)
@@ -81,36 +78,24 @@ def mark(options: argparse.Namespace) -> int:
     return print_answer(options, instance, f"{options.id}: its account {word} to link")
 
 
-def ask_twice(
-    options: argparse.Namespace, send: Callable[[dict[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
-    """`send` takes the fields to add to the request's body."""
-    field = "confirm_passkey"
-    confirmed = getattr(options, field, None)
-    try:
-        return send({field: confirmed} if confirmed else {})
-    except AgentSaidNo as error:
-        if error.code != field or confirmed or not sys.stdin.isatty():
-            raise
-    print(f"The account of {options.id} needs a passkey to link again: only its owner can do that,")
-    print("at a desk (wa-agent pair). Its pairing can be lost for good.")
-    return send({field: ask(f"To go on, type: {options.id}\n> ")})
+def passkey_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The field of a request that may end a pairing whose account needs a passkey."""
+    id = options.confirm_passkey
+    return {"confirm_passkey": id} if id else {}
 
 
 def delete(options: argparse.Namespace) -> int:
     """Retire an instance's session and remove the instance; a backend keeps its session."""
     client, path = client_of(options), f"/api/instance/{options.id}?wait={LONGEST_WAIT}"
-    words = {}
+    body = passkey_of(options)
     if options.remote:
-        path, words = f"{path}&remote=true", {"confirm": _confirmed(client, options)}
+        path, body["confirm"] = f"{path}&remote=true", options.confirm or ""
 
-    def send(more: dict[str, Any]) -> dict[str, Any]:
-        body, seconds = words | more or None, _REMOTE_SECONDS
-        return client.request("DELETE", path, body=body, seconds=seconds).json()
+    def send() -> dict[str, Any]:
+        request = client.request("DELETE", path, body=body or None, seconds=_REMOTE_SECONDS)
+        return request.json()
 
-    answer = ask_twice(
-        options, lambda more: with_progress(options, f"deleting {options.id}", lambda: send(more))
-    )
+    answer = with_progress(options, f"deleting {options.id}", send)
     lines = [f"{options.id} deleted"]
     if "remote" in answer:
         state = "being made again" if answer["remote_renewing"] else "untouched"
@@ -124,16 +109,6 @@ def delete(options: argparse.Namespace) -> int:
     if answer["trash"]:
         lines.append(f"its session can come back: wa-agent trash restore {answer['trash']}")
     return print_answer(options, answer, *lines)
-
-
-def _confirmed(client: Client, options: argparse.Namespace) -> str:
-    """The words that confirm the end of a pairing: an option, or typed at the terminal."""
-    if options.confirm is not None or not sys.stdin.isatty():
-        return options.confirm or ""  # the agent refuses, and its error tells the words
-    if (remote := client.get(f"/api/instance/{options.id}")["remote"]) is None:
-        return ""
-    remote = clean(remote)
-    return ask(f"{remote} will be deleted for good. To go on, type: delete {remote}\n> ")
 
 
 def wait_and_print(

@@ -143,14 +143,6 @@ def table_of(rows: Sequence[Row], columns: Columns) -> Table:
     return Table(tuple(columns), cells)
 
 
-def ask(question: str) -> str:
-    """The line that a person typed; "" at the end of the input."""
-    try:
-        return input(question).strip()
-    except EOFError:
-        return ""
-
-
 def with_progress(options: argparse.Namespace, words: str, work: Callable[[], Result]) -> Result:
     """Do the work; on a terminal the words stand there until it is done."""
     if options.json or not sys.stderr.isatty():
