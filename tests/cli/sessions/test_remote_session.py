@@ -1,4 +1,4 @@
-"""What repairs put aside of a session on a backend, and its settings there."""
+"""Files that repairs removed of a session on a backend, and the settings it has there."""
 
 import re
 
@@ -18,7 +18,7 @@ ASIDE = {
 
 @pytest.fixture
 async def knows(house, cli):
-    """What the engine of `shop` answers to each command."""
+    """The answers of the engine of `shop` to each command."""
     house.supervisor.backends.declare("evo")
     assert (await cli("create", "shop", "--engine", "evolution", "--backend", "evo")).status == 0
     house.supervisor.answers = {
