@@ -11,7 +11,6 @@ from typing import Any
 from agent.api.http.call import Route, plain_path
 from agent.api.routes import ROUTES
 from agent.cli.main import build_parser
-from agent.failpoint import POINTS
 
 Step = dict[str, Any]
 BOTS, BACKENDS = ("k", "k2"), {"evo": ("eu", "shop"), "desk": ("srv", "7")}
@@ -119,11 +118,6 @@ PASSED_BY = {
     ),
 }
 """A fail point → requests on whose way it lies."""
-LEFT_POINTS = {
-    "mid_migration": "an older database", "mid_set_aside": "a damaged database",
-    "mid_rebuild": "a damaged database", "mid_sweep": "after days in the trash",
-    "laid_by": "needs messages that are kept",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +151,9 @@ def routes() -> Mapping[str, Route]:
 
 
 def lacking() -> list[str]:
-    """Commands, routes and fail points without a row."""
+    """Commands and routes without a row here."""
     found = [words for words in commands() if words not in KEEPS | ENDS.keys() | LEFT.keys()]
     found += [name for name in routes() if name not in ROUTES_KEEP | ROUTES_END.keys()]
-    found += [each for each in POINTS - PASSED_BY.keys() if not each.startswith((*LEFT_POINTS,))]
     known = ROUTES_KEEP | ROUTES_END.keys()
     found += [f"no longer there: {each}" for each in known - routes().keys()]
     played = (KEEPS | ENDS.keys() | LEFT.keys()) - commands().keys()
