@@ -191,7 +191,8 @@ def _confirm(instance: Instance, confirmation: str | None) -> None:
     if confirmation != words:
         raise Refused(
             f"cannot delete {instance.remote} on backend {instance.backend} without a confirmation:"
-            f' its pairing ends for good; send {{"confirm": "{words}"}}',
+            f" its pairing ends for good; confirm with --confirm '{words}' (in a request:"
+            f' "confirm": "{words}")',
             field="confirm",
             code="confirm",
         )
