@@ -221,7 +221,10 @@ def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
     if details["next_attempt"]:
         yield f"attempt {details['attempts'] + 1} {_when(details['next_attempt'], now)}"
     reason = REASONS.get(details["reason"])
-    if reason is not None and reason.hopeless and (repair is None or repair["ending"]):
+    waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
+    given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"
+    idle = repair is None or repair["ending"]
+    if idle and (given_up or (reason is not None and reason.hopeless)):
         yield f"the agent does nothing more: a person must act; one more try: wa-agent start {id}"
     elif status == "QR_REQUIRED" and details["health"]["verdict"] != "corrupted":
         yield f"a person must scan its code: wa-agent qr {id} --watch"

@@ -119,6 +119,11 @@ def repair(**more: Any) -> Repair:
             id="a ban",
         ),
         pytest.param(
+            {"status": S.DISCONNECTED, "reason": "connection_lost"},
+            "the agent does nothing more: a person must act; one more try: wa-agent start sales",
+            id="its attempts are used up",
+        ),
+        pytest.param(
             {"not_before_wall": time.time() + 70_000}, r"attempt 1 in \d+ h", id="the next try"
         ),
     ],
