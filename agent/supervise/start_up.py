@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 """The engine of a session of which nothing tells it."""
-_IN_MANIFEST = ("paired", "account", "lineage", "ended", "needs_passkey")
 
 
 def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
@@ -52,9 +51,9 @@ def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
             instance = Instance(
                 folder.id, manifest.engine, False, dict(manifest.settings), manifest.created_wall
             )
-            same = {its: getattr(manifest, its) for its in _IN_MANIFEST}
             source = f"its engine and settings are those of snapshot {snapshot.name}"
-            return Identity(instance, **same), source
+            paired, passkey = manifest.paired and not manifest.ended, manifest.needs_passkey
+            return Identity(instance, paired, manifest.account, needs_passkey=passkey), source
     if not (root / folder.id / NAME).exists():
         return None
     return Identity(Instance(folder.id, UNKNOWN, False)), "it has no snapshot to tell its engine"

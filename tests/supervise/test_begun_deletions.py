@@ -9,6 +9,7 @@ import pytest
 from agent.core.model import Instance, InstanceId
 from agent.errors import HostError, StoreError
 from agent.store.database import Store
+from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.registry import Registry
 from agent.supervise.requests import deletion
 from agent.supervise.requests.deletion import Deletion
@@ -46,6 +47,7 @@ async def test_it_is_tried_again_until_the_worker_is_stopped(
             registry=registry,
             store=store,
             host=host,
+            keeping=Snapshots(registry, store, host, sessions, GATE.settings, Mock()),
             session_root=sessions,
             wake=Mock(),
             forget=Mock(),

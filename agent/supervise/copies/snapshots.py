@@ -9,8 +9,9 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from agent.vault.copies.restore import (
 )
 from agent.vault.copies.snapshots import (
     Snapshot,
+    end_copies,
     find_snapshot,
     linked_of,
     list_snapshots,
@@ -204,9 +206,6 @@ class Snapshots:
         self.registry.get(id)
         return await asyncio.to_thread(list_snapshots, self.root, id)
 
-    async def has_good_snapshot(self, id: InstanceId) -> bool:
-        return await asyncio.to_thread(newest_good, self.root, id) is not None
-
     async def snapshot(self, id: InstanceId, why: str) -> Snapshot:
         """Take a snapshot now; Refused or TryLater says why there is none."""
         return await self.take(self.registry.get(id), why)
@@ -326,6 +325,14 @@ class Snapshots:
             finally:
                 self.wake(id)
         return restored
+
+    @asynccontextmanager
+    async def ending(self, facts: Facts) -> AsyncIterator[None]:
+        """Around what ends a pairing: no copy of it is put back but by a person, none is made."""
+        async with self.locks[facts.id]:
+            await asyncio.to_thread(end_copies, self.root, facts.id)
+            facts.last_snapshot_wall = None
+            yield
 
     async def must_have_room(self, facts: Facts) -> None:
         newest = await asyncio.to_thread(newest_good, self.root, facts.id)

@@ -152,7 +152,8 @@ class Executor:
             return ""  # its server took the keys away itself, and keeps nothing here
         ended = f"the pairing ended: {facts.record.reason}"
         why = "cleaned up" if plan.name == "cleanup" else ended
-        name = await asyncio.to_thread(set_aside, self.session_root, facts, why)
+        async with self.keeper.ending(facts):
+            name = await asyncio.to_thread(set_aside, self.session_root, facts, why)
         facts.saved.identity = None  # the new folder's file knows less
         await self._look_at_files(facts)
         return name
