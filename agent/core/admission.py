@@ -140,16 +140,25 @@ class Queues:
         self._budget = LoginBudget(local)
         self._lanes = {"": _Lane(local)}
         self._lane_of: dict[InstanceId, str] = {}
+        self._asked: set[InstanceId] = set()
 
     def ask(
-        self, instance: InstanceId, now: float, *, reconnects: bool = False, lane: str = ""
+        self,
+        instance: InstanceId,
+        now: float,
+        *,
+        reconnects: bool = False,
+        lane: str = "",
+        ready: Callable[[], float | None] = lambda: None,
     ) -> float | None:
-        """None: go now, and call `settled` when its try has ended. A time: ask again then."""
+        """None: go now, and call `settled` when its try has ended. A time: ask again then.
+        `ready` is asked once its turn has come, so that what it waits for costs it no place."""
+        self._asked.add(instance)
         if lane:
             self._lane_of[instance] = lane
         its = self._lanes.setdefault(lane, _Lane(self._remote))
         if instance in its.under_way:
-            return None
+            return ready()
         reconnects = reconnects and not lane  # on a backend neither begins a process here
         queue = its.reconnects if reconnects else its.starts
         queue[instance] = now
@@ -161,6 +170,9 @@ class Queues:
         if at > now:
             return at
         if (at := self._budget.take(now)) is not None:
+            return at
+        if (at := ready()) is not None:
+            self._budget.give_back(now)
             return at
         if not reconnects:
             its.last, its.last_begun = instance, now + self._jitter()
@@ -203,19 +215,21 @@ class Queues:
             its.light.discard(instance)
             self._wake_next(its)
 
-    def leave(self, instance: InstanceId, now: float) -> None:
-        """It no longer waits for a turn, unless it has asked at `now` or later."""
+    def leave(self, instance: InstanceId) -> None:
+        """Its pass is over: it no longer waits for a turn, unless it has asked since the last."""
         its = self._of(instance)
-        left = [queue for queue in (its.starts, its.reconnects) if queue.get(instance, now) < now]
-        for queue in left:
-            del queue[instance]
-        if left:
+        if instance in self._asked:
+            self._asked.discard(instance)
+        elif self.before(instance) is not None:
+            its.starts.pop(instance, None)
+            its.reconnects.pop(instance, None)
             self._wake_next(its)
 
     def withdraw(self, instance: InstanceId) -> None:
         """The instance was deleted: neither under way nor waiting."""
         self.settled(instance)
-        self.leave(instance, float("inf"))
+        self._asked.discard(instance)
+        self.leave(instance)
         self._lane_of.pop(instance, None)
 
     def _of(self, instance: InstanceId) -> _Lane:
