@@ -23,7 +23,7 @@ from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.errors import WaError
 from agent.instance_file import NAME
-from agent.log import about, bound
+from agent.log import about, bound, going_on
 from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
@@ -119,7 +119,9 @@ async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) 
     identity = folder.identity
     sentence = "the agent adopted it from its session folder, which had no record"
     if identity is None:
-        recovered = await asyncio.to_thread(recover_identity, root, folder)
+        recovered = None
+        with going_on():
+            recovered = await asyncio.to_thread(recover_identity, root, folder)
         if recovered is None:
             left = "the agent leaves the folder of %s alone: %s"
             log.error(left, folder.id, folder.problem, extra=about(folder.id))
@@ -175,10 +177,11 @@ async def create_declared(registry: Registry, declared: Iterable[Declaration]) -
 
 async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
     """A row without a folder: finish what was cut short; a lost pairing is never replaced."""
-    # The newest of each name is listed first.
-    in_trash = {
-        retired.id: retired for retired in reversed(await asyncio.to_thread(list_trash, root))
-    }
+    in_trash: dict[InstanceId, Retired] = {}
+    with going_on():
+        # The newest of each name is listed first.
+        listed = reversed(await asyncio.to_thread(list_trash, root))
+        in_trash = {retired.id: retired for retired in listed}
     for facts in list(registry.facts.values()):
         if (root / facts.id).exists():
             continue

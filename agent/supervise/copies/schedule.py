@@ -1,7 +1,6 @@
 """Snapshots on a clock, of sessions that are connected and stable."""
 
 import asyncio
-import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +8,13 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, Health, InstanceId
 from agent.errors import WaError
+from agent.log import going_on
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
 from agent.vault.copies.snapshots import newest_good
 from agent.vault.copies.take import OUTSIDE
-
-log = logging.getLogger(__name__)
 
 LOOK_EVERY = 30.0
 AFTER_FAILURE = 600.0
@@ -79,11 +77,8 @@ class SnapshotClock:
 
     async def _look_at_what_is_there(self) -> None:
         for facts in list(self.registry.facts.values()):
-            try:
+            with going_on():
                 snapshot = await asyncio.to_thread(newest_good, self.root, facts.id)
-            except WaError as error:
-                log.warning("%s", error)
-                continue
-            if snapshot is not None and snapshot.manifest is not None:
-                facts.last_snapshot_wall = snapshot.manifest.taken_wall
-                self.registry.touch(facts)
+                if snapshot is not None and snapshot.manifest is not None:
+                    facts.last_snapshot_wall = snapshot.manifest.taken_wall
+                    self.registry.touch(facts)

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 from agent.core.model import Category, InstanceId
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
-from agent.log import about, bound
+from agent.log import about, bound, going_on
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
@@ -174,12 +174,11 @@ NOTHING_TO_BACK_UP = "nothing, for it had no files"
 
 def finish_cut_short(root: Path) -> None:
     """Finish or undo what a killed agent had begun, before sessions are read."""
-    try:
+    with going_on():
         for sentence in finish(root):
             log.warning("%s", sentence)
+    with going_on():
         bring_back(root)
-    except WaError as error:
-        log.error("%s", error)
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -16,7 +16,7 @@ from agent.core.findings.silence import HOURS, Inbound
 from agent.core.model import Category, InstanceId
 from agent.core.session import Session
 from agent.errors import StoreError, WaError
-from agent.log import bound
+from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
 from agent.supervise.passes.findings import judge_keys
@@ -41,7 +41,7 @@ async def sweep_trash(registry: Registry, root: Path, settings: Settings) -> Non
     while True:
         days = settings.config.sessions.trash_days
         keep, passed = days * 86400, now - swept
-        try:
+        with going_on():
             for name in await asyncio.to_thread(sweep, root, keep, passed):
                 log.info("removed %s from the trash, where it was for %g days", name, days)
             trash = await asyncio.to_thread(list_trash, root)
@@ -50,8 +50,6 @@ async def sweep_trash(registry: Registry, root: Path, settings: Settings) -> Non
             for name in await asyncio.to_thread(sweep_snapshots, root, known, keep, passed):
                 log.info("removed the snapshot %s", name)
             swept = now
-        except WaError as error:
-            log.warning("%s", error)
         await asyncio.sleep(SWEEP_EVERY)
         now = boot_now()
 
