@@ -49,12 +49,12 @@ def _escape(sign: str) -> str:
 
 
 @contextmanager
-def going_on() -> Iterator[None]:
+def going_on(cannot: str = "the agent goes on without it") -> Iterator[None]:
     """Around what no session needs to run: its failure is logged, and the agent goes on."""
     try:
         yield
     except (WaError, OSError) as error:
-        logging.getLogger("agent").error("the agent goes on without it: %s", error)
+        logging.getLogger("agent").error("%s: %s", cannot, error)
 
 
 class Bound(logging.LoggerAdapter[logging.Logger]):

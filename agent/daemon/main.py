@@ -86,7 +86,7 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
         set_up_logging(config.agent.log_level, config.agent.log_format)
         if config.log.folder:
             folder, form = Path(config.log.folder), config.agent.log_format
-            with going_on():
+            with going_on(f"cannot write log files in {folder}"):
                 open_files(folder, form, config.log.repairs_name)
         for sentence in config.warnings:
             log.warning("%s", sentence)

@@ -4,7 +4,7 @@ what still runs; what should run starts in its turn."""
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
 from agent.config.tables import shared_sessions
+from agent.core.findings.operator import has_ended
 from agent.core.model import (
     Category,
     ConnectionStatus,
@@ -19,9 +20,7 @@ from agent.core.model import (
     InstanceId,
     JournalEntry,
 )
-from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.errors import WaError
 from agent.instance_file import NAME
 from agent.log import about, bound, going_on
 from agent.store.database import Store
@@ -86,9 +85,7 @@ async def line_up(registry: Registry, host: Seats, gate: Gate) -> list[InstanceI
             gate.promise(facts)  # before the first pass: no other start may take its memory
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
     # Asked for together, so that one commit has all.
-    await asyncio.gather(
-        *(_mark_reconnecting(registry, facts, host, running) for facts in all_facts)
-    )
+    await asyncio.gather(*(_mark_reconnecting(registry, its, running) for its in all_facts))
     return _in_line(registry.facts.values(), running)
 
 
@@ -146,7 +143,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         f" {before.generation}): the agent takes settings, pairing and operators' orders from it"
     )
     facts.instance = identity.instance
-    record = before if written.reason or not _final(before.reason) else forgive(before)
+    record = forgive(before) if has_ended(before) and not written.reason else before
     facts.record = replace(
         record,
         reason=written.reason or record.reason,
@@ -160,10 +157,6 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
     facts.saved.identity = identity
     said = JournalEntry("folder_newer", sentence, instance=facts.id, wall=time.time())
     await registry.save(facts, [said])
-
-
-def _final(reason: str) -> bool:
-    return bool(reason) and reason_of(reason).final
 
 
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:
@@ -210,7 +203,7 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
 
 
 async def _mark_reconnecting(
-    registry: Registry, facts: Facts, host: Seats, running: Collection[InstanceId]
+    registry: Registry, facts: Facts, running: Collection[InstanceId]
 ) -> None:
     waits_for_start = facts.desired.should_run and facts.id not in running
     if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
@@ -255,20 +248,14 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
                 declared.id,
                 extra=about(declared.id),
             )
-    await _create([declared for declared in config.instance if declared.id in new], supervisor)
+    with going_on("cannot create the instances that [[instance]] declares"):
+        await create_declared(registry, config.instance)
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
     for one, other in shared_sessions(config, enabled):
         log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
     for facts in registry.facts.values():
         _look_in_time(facts, config)
         supervisor.wake(facts.id)
-
-
-async def _create(declared: Sequence[Declaration], supervisor: Supervisor) -> None:
-    try:
-        await create_declared(supervisor.registry, declared)
-    except WaError as error:
-        log.error("cannot create the instances that [[instance]] declares: %s", error)
 
 
 def _look_in_time(facts: Facts, config: Config) -> None:

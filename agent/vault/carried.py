@@ -8,8 +8,8 @@ from pathlib import Path
 
 from agent.core.model import InstanceId
 from agent.failpoint import failpoint
-from agent.log import about, bound
-from agent.vault.errors import doing, explain
+from agent.log import about, bound, going_on
+from agent.vault.errors import doing
 from agent.vault.folders import open_own
 from agent.vault.identity import ids_in
 
@@ -55,7 +55,5 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
                 waits = place.path / name
                 _log.warning("%s waits for the folder of its session", waits, extra=about(id))
                 continue
-            try:
+            with going_on(), doing("bring back", folder):
                 os.rename(name, folder, src_dir_fd=place.fd)
-            except OSError as error:
-                _log.error("%s", explain("bring back", folder, error), extra=about(id))

@@ -189,16 +189,12 @@ def _remove_stale(path: Path, short: str) -> None:
         raise FileExistsError(errno.EEXIST, "what has that path is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(2.0)
-        try:
-            probe.connect(short)
-        except ConnectionRefusedError:
-            Path(short).unlink()
-            return
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise TryLater(f"cannot listen on {path}: {error.strerror or error}") from error
-    raise TryLater(f"cannot listen on {path}: another agent listens there; stop that agent")
+        failed = probe.connect_ex(short)
+    if failed == errno.ECONNREFUSED:
+        Path(short).unlink()
+    elif failed != errno.ENOENT:
+        cause = os.strerror(failed) if failed else "another agent listens there; stop that agent"
+        raise TryLater(f"cannot listen on {path}: {cause}")
 
 
 def describe(sock: socket.socket, scheme: str = "http") -> str:

@@ -15,7 +15,6 @@ from agent.core.figures import AllTrends, RepairStatistics, read_trend
 from agent.core.findings.silence import HOURS, Inbound
 from agent.core.model import Category, InstanceId
 from agent.core.session import Session
-from agent.errors import StoreError, WaError
 from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
@@ -60,10 +59,8 @@ async def check_database(store: Store, copy: Path) -> None:
     while True:
         problem = await store.check()
         if problem == "ok":
-            try:
+            with going_on():
                 await store.copy_to(copy)
-            except WaError as error:
-                log.error("%s", error)
         else:
             log.error(
                 "the database is damaged: %s; the agent rebuilds it at its next start", problem
@@ -194,7 +191,5 @@ class Learned:
             for word, trends in self.trends.items()
         }
         kept = msgspec.json.encode(Kept(self.ladder.statistics, inbound, lines))
-        try:
+        with going_on("cannot write the learned statistics"):
             await self.store.put_facts({LEARNED: kept.decode()})
-        except StoreError as error:
-            log.warning("cannot write the learned statistics: %s", error)

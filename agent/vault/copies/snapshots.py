@@ -15,7 +15,7 @@ from agent.engines.catalog import file_rules
 from agent.engines.files import Linked
 from agent.errors import InvalidRequest, NotFound, VaultError
 from agent.failpoint import failpoint
-from agent.log import about, bound
+from agent.log import going_on
 from agent.vault.errors import doing
 from agent.vault.folder import OURS, Folder, unless_absent
 from agent.vault.folders import (
@@ -35,7 +35,6 @@ from agent.vault.tree import DEEPEST, Listing
 # The manifest of a snapshot or an archive: its session, time, reason, and every file.
 
 
-_log = bound(name=__name__)
 FILE = "manifest.json"
 HEAD = {"format": "wa-agent session", "version": 1, "consistent": True}
 _NO_MANIFEST = (ValueError, OverflowError, RecursionError, AttributeError)
@@ -172,14 +171,12 @@ def newest_good(root: Path, id: InstanceId) -> Snapshot | None:
 def end_copies(root: Path, id: InstanceId) -> None:
     """Mark the copies of a pairing that ends: no repair goes back to them, whatever of the folder,
     the database or the trash is lost or comes back. A copy that cannot be marked is logged."""
-    try:
+    with going_on(f"a copy of a pairing of {id} that ended is not marked"):
         for snapshot in list_snapshots(root, id):
             if snapshot.manifest is not None and not snapshot.manifest.ended:
                 ended = render_manifest(replace(snapshot.manifest, ended="logout"))
                 with open_shelf(root, id) as shelf, shelf.inner(snapshot.name) as copy:
                     copy.write(FILE, ended, points=False)
-    except VaultError as error:
-        _log.error("a copy of a pairing that ended is not marked: %s", error, extra=about(id))
 
 
 def is_of_present(root: Path, snapshot: Snapshot) -> bool:
