@@ -97,14 +97,14 @@ class _Lane:
     last_begun: float | None = None
     """When the last start began; None: the heavy part of it is over."""
 
-    def earliest(self, now: float, *, reconnects: bool, idle: bool) -> float | None:
-        """When the next one may begin; None: when one under way has ended."""
+    def earliest(self, now: float, *, reconnects: bool, idle: bool) -> float:
+        """When the next one may begin, or asks again, as no place is free."""
         policy = self.policy()
         heavy, parallel = len(self.under_way - self.light), policy.parallel
         if reconnects:
             parallel *= 2
         if heavy >= parallel or len(self.under_way) >= max(parallel, policy.logins):
-            return None
+            return now + ASK_AGAIN
         if reconnects or self.last_begun is None or policy.stagger <= 0 or (idle and heavy == 0):
             return now
         # A clock that was set back must not stop the queue.
@@ -165,15 +165,13 @@ class Queues:
         if not its.is_next(instance, queue, now):
             return now + ASK_AGAIN
         at = its.earliest(now, reconnects=reconnects, idle=self._idle())
-        if at is None:
-            return now + ASK_AGAIN
         if at > now:
             return at
-        if (at := self._budget.take(now)) is not None:
-            return at
-        if (at := ready()) is not None:
+        if (wait := self._budget.take(now)) is not None:
+            return wait
+        if (wait := ready()) is not None:
             self._budget.give_back(now)
-            return at
+            return wait
         if not reconnects:
             its.last, its.last_begun = instance, now + self._jitter()
         its.under_way.add(instance)

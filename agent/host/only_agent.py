@@ -25,10 +25,8 @@ def only_agent(state: Path) -> Iterator[None]:
                 " not make it; make it yourself, and where systemd runs the agent, name it in"
                 " ReadWritePaths= of wa-agent.service"
             ) from error
-        raise ConfigError(
-            f"cannot use {state} as state directory: {error}; move away what is in its way, or"
-            " point [agent] state_path elsewhere"
-        ) from error
+        cure = "move away what is in its way, or point [agent] state_path elsewhere"
+        raise ConfigError(f"cannot use {state} as state directory: {error}; {cure}") from error
     with contextlib.ExitStack() as held:
         held.callback(os.close, fd)
         try:

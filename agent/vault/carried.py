@@ -14,8 +14,8 @@ from agent.vault.folders import open_own
 from agent.vault.identity import ids_in
 
 CARRIED = ".carried"
-KEPT = ("messages",)
-"""The folders beside the session's files."""
+KEPT = "messages"
+"""The folder beside the session's files."""
 
 _log = bound(name=__name__)
 
@@ -23,16 +23,15 @@ _log = bound(name=__name__)
 @contextmanager
 def carried(root: Path, id: InstanceId) -> Iterator[None]:
     """Around all that replaces the folder of an instance. Its worker does not run."""
-    for name in KEPT:
-        if (root / id / name).is_dir():
-            with (
-                open_own(root, CARRIED, shared=True) as (_, place),
-                doing("lay by", root / id / name),
-                suppress(FileNotFoundError),
-            ):
-                os.rename(root / id / name, f"{id}.{name}", dst_dir_fd=place.fd)
-                place.sync()
-            failpoint("laid_by")
+    if (root / id / KEPT).is_dir():
+        with (
+            open_own(root, CARRIED, shared=True) as (_, place),
+            doing("lay by", root / id / KEPT),
+            suppress(FileNotFoundError),
+        ):
+            os.rename(root / id / KEPT, f"{id}.{KEPT}", dst_dir_fd=place.fd)
+            place.sync()
+        failpoint("laid_by")
     try:
         yield
     finally:
@@ -48,7 +47,7 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
         for name in place.names():
             text, _, kept = name.partition(".")
             id = next(ids_in([text]), None)
-            if id is None or wanted not in (None, id) or kept not in KEPT:
+            if id is None or wanted not in (None, id) or kept != KEPT:
                 continue
             folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):
