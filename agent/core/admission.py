@@ -11,7 +11,7 @@ from agent.core.setting import setting
 ASK_AGAIN = 5.0
 """A waiting instance asks again after so many seconds, unless it is woken."""
 ABSENT = 3 * ASK_AGAIN
-"""The queue skips an instance that has not asked for so long."""
+"""The queue skips an instance that should have asked so long ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Lane:
     policy: Callable[[], StartPolicy]
     starts: dict[InstanceId, float] = field(default_factory=dict)
     reconnects: dict[InstanceId, float] = field(default_factory=dict)
-    """Waiting sessions, in order, and when each asked last."""
+    """Waiting sessions, in order, and when each asked last, or was told to."""
     under_way: set[InstanceId] = field(default_factory=set)
     light: set[InstanceId] = field(default_factory=set)
     """Those of `under_way` that only wait for WhatsApp: they need the machine no more."""
@@ -165,10 +165,11 @@ class Queues:
         if not its.is_next(instance, queue, now):
             return now + ASK_AGAIN
         at = its.earliest(now, reconnects=reconnects, idle=self._idle())
+        if at <= now:
+            at = self._budget.take(now) or now
         if at > now:
+            queue[instance] = at  # until then it is not absent
             return at
-        if (wait := self._budget.take(now)) is not None:
-            return wait
         if (wait := ready()) is not None:
             self._budget.give_back(now)
             return wait

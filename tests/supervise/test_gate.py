@@ -72,6 +72,15 @@ def test_a_light_start_leaves_its_place_to_the_next():
     assert it.ask(C, 100.0) is None
 
 
+def test_a_long_wait_for_a_turn_costs_no_place():
+    it = gate([], parallel=9, stagger=60.0)
+    assert it.ask(A, 100.0) is None
+    assert it.ask(B, 100.0) == 160.0
+    it.ask(C, 130.0)
+    assert it.ask(C, 160.0) is not None, "b was told to ask at this moment"
+    assert it.ask(B, 160.0) is None
+
+
 def test_a_deleted_session_does_not_block_the_queue():
     woken: list[InstanceId] = []
     it = gate(woken, parallel=1, stagger=0.0)
@@ -105,7 +114,7 @@ def test_a_pass_that_hangs_holds_up_other_sessions_for_a_short_time_only():
     it.ask(C, 100.0)
     it.settled(A)
     assert it.ask(C, 100.0 + ASK_AGAIN) is not None, "b may still come"
-    assert it.ask(C, 100.0 + ABSENT) is None
+    assert it.ask(C, 100.0 + ASK_AGAIN + ABSENT) is None
 
 
 def fleet(**policy: float) -> Queues:
