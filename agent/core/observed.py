@@ -67,8 +67,7 @@ def last_reason(session: Session) -> str:
 
 def ended_for_good(session: Session) -> bool:
     """Whether WhatsApp ended it with a word after which no login happens by itself."""
-    code = last_reason(session)
-    return bool(code) and reason_of(code).final
+    return reason_of(last_reason(session)).final
 
 
 def waits_for_network(session: Session) -> bool:

@@ -16,7 +16,8 @@ def only_agent(state: Path) -> Iterator[None]:
     """Lock the state directory: two agents on one machine's sessions would fight."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(state / "lock", flags, 0o600)
     except OSError as error:
         if error.errno == errno.EROFS and not state.exists():
             raise ConfigError(
@@ -24,7 +25,8 @@ def only_agent(state: Path) -> Iterator[None]:
                 " not make it; make it yourself, and where systemd runs the agent, name it in"
                 " ReadWritePaths= of wa-agent.service"
             ) from error
-        raise ConfigError(f"cannot use {state} as state directory: {error}") from error
+        cure = "move away what is in its way, or point [agent] state_path elsewhere"
+        raise ConfigError(f"cannot use {state} as state directory: {error}; {cure}") from error
     with contextlib.ExitStack() as held:
         held.callback(os.close, fd)
         try:

@@ -156,7 +156,7 @@ class Supervisor:
             registry=registry, backends=self.backends, gate=self.gate, wake=wake
         )
         self.backends.create = self.creation.create
-        self.asking = Calls(registry, store, wake)
+        self.asking = Calls(registry, store, self.keeping, wake)
         self.send, self.find = self.asking.send, self.asking.find
         self.checking = Checking(registry, self.passes, wake)
         self.orders = Orders(registry, self.seats, self.gate, self.asking, wake)
@@ -176,6 +176,7 @@ class Supervisor:
             registry=registry,
             store=store,
             host=self.seats,
+            keeping=self.keeping,
             session_root=root,
             wake=wake,
             forget=self.forget,

@@ -4,7 +4,7 @@ what still runs; what should run starts in its turn."""
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +19,10 @@ from agent.core.model import (
     InstanceId,
     JournalEntry,
 )
-from agent.core.reasons import reason_of
+from agent.core.observed import has_ended
 from agent.core.reconnect import forgive
-from agent.errors import WaError
 from agent.instance_file import NAME
-from agent.log import about, bound
+from agent.log import about, bound, going_on
 from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 """The engine of a session of which nothing tells it."""
-_IN_MANIFEST = ("paired", "account", "lineage", "ended", "needs_passkey")
 
 
 def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
@@ -52,9 +50,9 @@ def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
             instance = Instance(
                 folder.id, manifest.engine, False, dict(manifest.settings), manifest.created_wall
             )
-            same = {its: getattr(manifest, its) for its in _IN_MANIFEST}
             source = f"its engine and settings are those of snapshot {snapshot.name}"
-            return Identity(instance, **same), source
+            paired, passkey = manifest.paired and not manifest.ended, manifest.needs_passkey
+            return Identity(instance, paired, manifest.account, needs_passkey=passkey), source
     if not (root / folder.id / NAME).exists():
         return None
     return Identity(Instance(folder.id, UNKNOWN, False)), "it has no snapshot to tell its engine"
@@ -87,9 +85,7 @@ async def line_up(registry: Registry, host: Seats, gate: Gate) -> list[InstanceI
             gate.promise(facts)  # before the first pass: no other start may take its memory
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
     # Asked for together, so that one commit has all.
-    await asyncio.gather(
-        *(_mark_reconnecting(registry, facts, host, running) for facts in all_facts)
-    )
+    await asyncio.gather(*(_mark_reconnecting(registry, its, running) for its in all_facts))
     return _in_line(registry.facts.values(), running)
 
 
@@ -120,7 +116,9 @@ async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) 
     identity = folder.identity
     sentence = "the agent adopted it from its session folder, which had no record"
     if identity is None:
-        recovered = await asyncio.to_thread(recover_identity, root, folder)
+        recovered = None
+        with going_on():
+            recovered = await asyncio.to_thread(recover_identity, root, folder)
         if recovered is None:
             left = "the agent leaves the folder of %s alone: %s"
             log.error(left, folder.id, folder.problem, extra=about(folder.id))
@@ -145,7 +143,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         f" {before.generation}): the agent takes settings, pairing and operators' orders from it"
     )
     facts.instance = identity.instance
-    record = before if written.reason or not _final(before.reason) else forgive(before)
+    record = forgive(before) if has_ended(before) and not written.reason else before
     facts.record = replace(
         record,
         reason=written.reason or record.reason,
@@ -161,10 +159,6 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
     await registry.save(facts, [said])
 
 
-def _final(reason: str) -> bool:
-    return bool(reason) and reason_of(reason).final
-
-
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:
     for wanted in declared:
         if wanted.id in registry.facts:
@@ -176,10 +170,11 @@ async def create_declared(registry: Registry, declared: Iterable[Declaration]) -
 
 async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
     """A row without a folder: finish what was cut short; a lost pairing is never replaced."""
-    # The newest of each name is listed first.
-    in_trash = {
-        retired.id: retired for retired in reversed(await asyncio.to_thread(list_trash, root))
-    }
+    in_trash: dict[InstanceId, Retired] = {}
+    with going_on():
+        # The newest of each name is listed first.
+        listed = reversed(await asyncio.to_thread(list_trash, root))
+        in_trash = {retired.id: retired for retired in listed}
     for facts in list(registry.facts.values()):
         if (root / facts.id).exists():
             continue
@@ -208,7 +203,7 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
 
 
 async def _mark_reconnecting(
-    registry: Registry, facts: Facts, host: Seats, running: Collection[InstanceId]
+    registry: Registry, facts: Facts, running: Collection[InstanceId]
 ) -> None:
     waits_for_start = facts.desired.should_run and facts.id not in running
     if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
@@ -253,20 +248,14 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
                 declared.id,
                 extra=about(declared.id),
             )
-    await _create([declared for declared in config.instance if declared.id in new], supervisor)
+    with going_on("cannot create the instances that [[instance]] declares"):
+        await create_declared(registry, config.instance)
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
     for one, other in shared_sessions(config, enabled):
         log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
     for facts in registry.facts.values():
         _look_in_time(facts, config)
         supervisor.wake(facts.id)
-
-
-async def _create(declared: Sequence[Declaration], supervisor: Supervisor) -> None:
-    try:
-        await create_declared(supervisor.registry, declared)
-    except WaError as error:
-        log.error("cannot create the instances that [[instance]] declares: %s", error)
 
 
 def _look_in_time(facts: Facts, config: Config) -> None:

@@ -13,8 +13,7 @@ from agent.core.model import (
     JournalEntry,
     Override,
 )
-from agent.core.observed import with_override
-from agent.core.reasons import reason_of
+from agent.core.observed import has_ended, with_override
 from agent.core.reconnect import forgive
 from agent.core.session import Session
 from agent.engines.catalog import check_settings, find_engine
@@ -100,8 +99,7 @@ class Orders:
 
     async def enable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
-        ended = facts.record.reason and reason_of(facts.record.reason).final
-        if ended and facts.instance.enabled and facts.desired.should_run:
+        if has_ended(facts.record) and facts.instance.enabled and facts.desired.should_run:
             # An enabled session that WhatsApp ended gets no further login.
             said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
             return await self._intend(facts, said)
