@@ -90,11 +90,7 @@ async def test_deleting_leaves_the_session_on_the_server(cli, house, evo):
 async def test_deleting_there_too_takes_the_words(cli, house, evo):
     await cli("create", "shop", "--engine", "evolution", "--backend", "evo", "--remote", "Shop 1")
     refused = await cli("delete", "shop", "--remote")
-    assert (refused.status, refused.err) == (
-        4,
-        "wa-agent: cannot delete Shop 1 on backend evo without a confirmation: its pairing ends"
-        ' for good; send {"confirm": "delete Shop 1"}\n',
-    )
+    assert (refused.status, "--confirm 'delete Shop 1'" in refused.err) == (4, True)
     assert (await cli("delete", "shop", "--remote", "--confirm", "yes")).status == 4
     assert house.supervisor.commands == []
     done = await cli("delete", "shop", "--remote", "--confirm", "delete Shop 1")
