@@ -8,7 +8,7 @@ import pytest
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, Refused, TryLater
 from agent.files import folder_locked
-from agent.host.only_agent import only_agent
+from agent.host.choose import only_agent
 from agent.vault.copies import restore
 from agent.worker.identity import lock_held
 

@@ -36,8 +36,7 @@ from agent.deliver.bus import EventBus
 from agent.errors import ConfigError, TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
-from agent.host.choose import open_host
-from agent.host.only_agent import only_agent, only_of_sessions
+from agent.host.choose import only_agent, only_of_sessions, open_host
 from agent.log import going_on, set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.messages.reader import Reader

@@ -55,8 +55,9 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
                 continue
             folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):
-                waits = place.path / name
-                _log.warning("%s waits for the folder of its session", waits, extra=about(id))
+                _log.warning(
+                    "%s waits for its session's folder", place.path / name, extra=about(id)
+                )
                 continue
             with going_on(), doing("bring back", folder):
                 os.rename(name, folder, src_dir_fd=place.fd)

@@ -173,10 +173,11 @@ def end_copies(root: Path, id: InstanceId) -> None:
     the database or the trash is lost or comes back. A copy that cannot be marked is logged."""
     with going_on(f"a copy of a pairing of {id} that ended is not marked"):
         for snapshot in list_snapshots(root, id):
-            if snapshot.manifest is not None and not snapshot.manifest.ended:
-                ended = render_manifest(replace(snapshot.manifest, ended="logout"))
+            if (manifest := snapshot.manifest) is not None and not manifest.ended:
                 with open_shelf(root, id) as shelf, shelf.inner(snapshot.name) as copy:
-                    copy.write(FILE, ended, points=False)
+                    copy.write(
+                        FILE, render_manifest(replace(manifest, ended="logout")), points=False
+                    )
 
 
 def is_of_present(root: Path, snapshot: Snapshot) -> bool:
