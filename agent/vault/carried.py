@@ -55,9 +55,7 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
                 continue
             folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):
-                _log.warning(
-                    "%s waits for its session's folder", place.path / name, extra=about(id)
-                )
+                _log.warning("%s waits for its folder", place.path / name, extra=about(id))
                 continue
             with going_on(), doing("bring back", folder):
                 os.rename(name, folder, src_dir_fd=place.fd)
