@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.backends.evolution_calls import OPTIONS, EvolutionCalls, Live
+from agent.backends.evolution_calls import EvolutionCalls, Live
 from agent.backends.evolution_renewal import LOOK_EVERY, Renewal, folder_name
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, cannot
@@ -201,14 +201,12 @@ class Session:
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "pairing_code":
             return await self._pairing_code(phone_of(arguments))
-        if name == "settings":
-            return await self._settings(arguments)
         if name == "delete":  # for good, by a person's word
             async with self._acting:
                 await self.renewal.delete()
                 self.known.note_end("")
             return {}
-        cause = "an Evolution server knows pairing_code, settings and delete"
+        cause = "an Evolution server knows pairing_code and delete"
         raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
     async def _pairing_code(self, phone: str) -> Mapping[str, Any]:
@@ -231,23 +229,6 @@ class Session:
                 raise cannot("get a pairing code", "none came in time", "not_ready")
             left = known.qr.expires_in if known.qr is not None else 1.0
             return {"code": known.code.pairing_code, "expires_in": round(left, 1)}
-
-    async def _settings(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Make the changes, if any, and answer with all settings, by 2.x's names."""
-        known = dict(zip(OPTIONS, self._calls.dialect.options, strict=True))
-        for name, value in changes.items():
-            if name not in known:
-                cause = f"unknown, known are {', '.join(known)}"
-                raise InvalidRequest(f"cannot set {name!r:.40}: {cause}", field=name[:40])
-            if not isinstance(value, str if name == "msgCall" else bool):
-                kind = "text" if name == "msgCall" else "true or false"
-                raise InvalidRequest(f"cannot set {name}: it must be {kind}", field=name)
-        settings = await self._calls.find("settings", self.name)
-        body = self.renewal.whole_settings({"settings": settings})
-        body |= {known[name]: value for name, value in changes.items()}
-        if changes:
-            await self._calls.set("settings", self.name, body)
-        return {"settings": {name: body[theirs] for name, theirs in known.items()}}
 
     # looks
 

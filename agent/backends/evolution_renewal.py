@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.backends.evolution_calls import EvolutionCalls, Live
+from agent.backends.evolution_calls import Dialect, EvolutionCalls, Live
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import ServerDown, cannot, segment
 from agent.engines.raw import inside
@@ -172,24 +172,11 @@ class Renewal:
     def _settable(self, session: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """The bodies that set its settings and its webhook, by the route's name."""
         bodies, old = {}, self.calls.dialect.old
-        if isinstance(session.get("settings"), Mapping):
-            bodies["settings"] = self.whole_settings(session)
+        if isinstance(raw := session.get("settings"), Mapping):
+            bodies["settings"] = _settings(inside(raw, "settings") or raw, self.calls.dialect)
         if webhook := _webhook(session.get("webhook"), old):
             bodies["webhook"] = webhook
         return bodies
-
-    def whole_settings(self, session: Mapping[str, Any]) -> dict[str, Any]:
-        """All its settings by the server's own names, for the route that sets all at once."""
-        raw: Any = session.get("settings") or {}
-        raw = inside(raw, "settings") or raw
-        names = self.calls.dialect.options
-        unset = {name: "" if name.startswith("msg") else False for name in names}
-        body = {name: unset[name] if inside(raw, name) is None else raw[name] for name in names}
-        token = inside(raw, "wavoipToken")
-        if self.calls.dialect.old or token:
-            # 1.8.6 refuses a change without it, and takes an empty one.
-            body["wavoipToken"] = token if isinstance(token, str) else ""
-        return body
 
     # files
 
@@ -238,6 +225,18 @@ def _creation(row: Any, old: bool) -> dict[str, str]:
             for key in ("host", "port", "protocol", "username", "password"):
                 fields[f"proxy{key.capitalize()}"] = row["Proxy"].get(key)
     return {key: value for key, value in fields.items() if isinstance(value, str) and value}
+
+
+def _settings(raw: Any, dialect: Dialect) -> dict[str, Any]:
+    """All settings by the server's own names, for the route that sets all at once."""
+    body = {name: inside(raw, name) for name in dialect.options}
+    for name in [name for name, value in body.items() if value is None]:
+        body[name] = "" if name.startswith("msg") else False
+    token = inside(raw, "wavoipToken")
+    if dialect.old or token:
+        # 1.8.6 refuses a change without it, and takes an empty one.
+        body["wavoipToken"] = token if isinstance(token, str) else ""
+    return body
 
 
 def _webhook(raw: Any, old: bool) -> dict[str, Any]:
