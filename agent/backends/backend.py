@@ -15,11 +15,10 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from agent.backends.circuit import Circuit
 from agent.backends.http import ServerDown
@@ -27,18 +26,15 @@ from agent.backends.seat import MOST_UNHEARD, Seat
 from agent.backends.server import ServerApi
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration, with_secrets
-from agent.core.breaker import BreakerPolicy, BreakerState
-from agent.core.findings.crypto_patterns import CryptoPattern
+from agent.core.breaker import BreakerState
 from agent.core.model import (
     UNIT_ABSENT,
     Category,
     Happening,
-    Instance,
     InstanceId,
     JournalEntry,
     RemoteSession,
     ServerClaim,
-    SessionRecord,
     UnitState,
     UnitStatus,
 )
@@ -46,16 +42,11 @@ from agent.core.reconnect import needs_connect
 from agent.core.session import Session
 from agent.core.words import is_adopted
 from agent.engines.tasks import Tasks
-from agent.errors import (
-    ConfigError,
-    EngineError,
-    HostError,
-    LinkError,
-    Refused,
-    WaError,
-)
+from agent.errors import ConfigError, EngineError, HostError, LinkError, Refused, WaError
 from agent.link.client import Listener
-from agent.store.database import Store
+
+if TYPE_CHECKING:
+    from agent.backends.declared import Backends
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +57,6 @@ SOON = 1.0
 """Seconds between two lists where a failed request asks for one."""
 LOOKS = 30
 """The most looks at once, so that an outage of a thousand sessions leaves the loop to others."""
-_NOTED_AT_ONCE = 50
-"""Claims, between which other tasks have their turn."""
-LOOK_EVERY = 30.0
 TAKE_OVER = 3.0
 """Seconds that a start waits for the first answer of servers."""
 PATIENCE = 10.0
@@ -83,35 +71,7 @@ MOST_SLACK = 120.0
 _COUNTS = re.compile(r"[0-9]+")
 
 
-class Member(Protocol):
-    """A session on a backend, as supervision keeps it."""
-
-    instance: Instance
-    record: SessionRecord
-
-
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
-class Shared:
-    """What all backends use."""
-
-    root: Path
-    """A folder for each backend is in it, for what its kind keeps."""
-    instances: Mapping[InstanceId, Member]
-    store: Store
-    wake: Callable[[InstanceId], None]
-    """Begin a pass of that session."""
-    look_again: Callable[[InstanceId, bool], None]
-    """Its server is back. True: after an outage, from before which no claim proves anything."""
-    note: Callable[[JournalEntry], object]
-    breaker: Callable[[], BreakerPolicy]
-    create: Callable[[Instance], Coroutine[Any, Any, Session]] = field(init=False)
-    crypto_patterns: Sequence[CryptoPattern] = ()
-    tasks: Tasks = field(default_factory=lambda: Tasks(_crashed))
-    discover: "Callable[[Backend], Awaitable[None]]" = field(init=False)
-    """Make instances of its server's new sessions that match `adopt`."""
-
-
-def _crashed(error: BaseException) -> None:
+def crashed(error: BaseException) -> None:
     log.error("a task of a backend failed: a fault of the agent", exc_info=error)
 
 
@@ -122,7 +82,7 @@ class Backend:
     declared: BackendDeclaration
     name: InstanceId
     """Named by the same rule as instances."""
-    shared: Shared
+    shared: "Backends"
     circuit: Circuit = field(init=False)
     seats: dict[InstanceId, Seat] = field(default_factory=dict)
     """Of the sessions that are watched."""
@@ -133,8 +93,7 @@ class Backend:
     """The declaration with its key, as last read."""
     api: ServerApi | None = None
     """None: its server is not asked."""
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    """For its task: its server is up or away, its list or its key is another."""
+    key_changed: asyncio.Event = field(default_factory=asyncio.Event)
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Its first check has ended, or its server cannot be asked."""
     check_soon: asyncio.Event = field(default_factory=asyncio.Event)
@@ -147,7 +106,6 @@ class Backend:
     sessions: tuple[RemoteSession, ...] = ()
     """The last list."""
     checked_at: float = float("-inf")
-    checked_wall: float | None = None
     version: str = ""
     """The last that it told of itself."""
     down: bool = True
@@ -160,18 +118,16 @@ class Backend:
     """The sessions that have not come back since it is up again."""
     asking: set[InstanceId] = field(default_factory=set)
     """Sessions that want to try, and wait for a good check."""
-    waiting: set[Seat] = field(default_factory=set)
-    """The seats of this round that are not looked at yet."""
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
-    _looks: "dict[Seat, asyncio.Task[None]]" = field(default_factory=dict)
-    _tasks: Tasks = field(default_factory=lambda: Tasks(_crashed))
+    _tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
     """The looks and the check that are under way."""
     _checking: "asyncio.Task[None] | None" = None
     _slow: deque[float] = field(default_factory=lambda: deque(maxlen=12))
     """The seconds that its last answers took."""
     _cause: str = ""
+    """The reason for which it is down, as the journal has it; "" = it was not said to be down."""
     _warned: str = ""
-    """The reason for which it is away and its last warning, as the journal has them."""
+    """Its last warning, as the journal has it."""
 
     def __post_init__(self) -> None:
         self.circuit = Circuit(self.shared.breaker, self._circuit_changed)
@@ -183,7 +139,7 @@ class Backend:
     @property
     def unchecked(self) -> bool:
         """Nothing is known of it since the agent's start."""
-        return self.checked_wall is None and not self.unread
+        return self.checked_at < 0 and not self.unread
 
     @property
     def reason(self) -> str:
@@ -213,7 +169,7 @@ class Backend:
         return min(STEPS * max(self._slow, default=0.0), MOST_SLACK)
 
     @property
-    def members(self) -> dict[InstanceId, Member]:
+    def members(self) -> dict[InstanceId, Session]:
         every = self.shared.instances.items()
         return {id: its for id, its in every if its.instance.backend == self.name}
 
@@ -235,8 +191,8 @@ class Backend:
                 self.judge()
             except Exception:
                 log.exception("the task of backend %s ended: a fault of the agent", self.name)
-            self.news.clear()
-            await _until_set(self.news, EVERY)
+            self.key_changed.clear()
+            await _until_set(self.key_changed, EVERY)
 
     async def read_key_again(self) -> bool:
         """After a change of the files that hold its key or password: whether the server is asked
@@ -244,7 +200,7 @@ class Backend:
         secret = await asyncio.to_thread(with_secrets, self.declared)
         if new := secret != self.secret:
             self.secret = secret
-            self.news.set()
+            self.key_changed.set()
         return new
 
     async def _watch(self, declared: BackendDeclaration) -> None:
@@ -263,22 +219,12 @@ class Backend:
                 lists = group.create_task(self._read_lists(api), name=f"lists of {self.name}")
                 looks = group.create_task(self._look_around(), name=f"looks at {self.name}")
                 while self.secret is declared:
-                    self.news.clear()
-                    self.judge()
-                    try:
-                        await self.shared.discover(self)
-                    except WaError as error:
-                        log.error("cannot adopt sessions of backend %s: %s", self.name, error)
-                    again = boot_now() + LOOK_EVERY
-                    if self.away_since and not self.down:
-                        again = min(again, self.away_since + PATIENCE)
-                    await _until_set(self.news, max(again - boot_now(), 0.0))
+                    self.key_changed.clear()
+                    await self.key_changed.wait()
                 lists.cancel()
                 looks.cancel()
         finally:
             await self._tasks.cancel()
-            self._looks.clear()
-            self.waiting.clear()
             self.api = self.claim = self.next_check = None
             self.sessions = ()
             await api.close()
@@ -315,6 +261,10 @@ class Backend:
             begun = boot_now()
             self.check_soon.clear()
             await self.check()
+            try:
+                await self.shared.discover(self)
+            except WaError as error:
+                log.error("cannot adopt sessions of backend %s: %s", self.name, error)
             self.next_check = begun + (api.list_every if self.up else EVERY)
             await _until_set(self.check_soon, max(self.next_check - boot_now(), SOON))
             await asyncio.sleep(max(begun + SOON - boot_now(), 0.0))
@@ -322,55 +272,39 @@ class Backend:
     async def _check(self, api: ServerApi) -> None:
         count = len(self.sessions) if self.claim is not None else None
         try:
-            listed = await api.sessions()
+            claim, self.sessions = await api.sessions()
         except ServerDown as down:
             api.away()
-            self.checked(ServerClaim(False, down.reason, str(down)))
-            return
-        except EngineError as error:
-            self.checked(ServerClaim(True, "", str(error), sessions=count))
-            return
+            claim = ServerClaim(False, down.reason, str(down))
+        except EngineError as error:  # only its list does not come
+            claim = ServerClaim(True, "", str(error), sessions=count)
         except Exception:
             log.exception("cannot read the list of %s: a fault of the agent", self.name)
-            self.checked(ServerClaim(False, "garbage", "its list cannot be read"))
-            return
-        new, self.sessions = listed.sessions != self.sessions, listed.sessions
-        claim = ServerClaim(
-            *(True, listed.reason, listed.warning, api.version, listed.seconds),
-            sessions=len(listed.sessions),
-        )
-        self.checked(claim, listed=new)
-        for number, seat in enumerate(list(self.seats.values())):
-            if seat.fact is not None:  # a list tells of pairings and ends
+            claim = ServerClaim(False, "garbage", "its list cannot be read")
+        self.checked(claim)
+        for seat in list(self.seats.values()):
+            if claim.up and seat.fact is not None:  # a list tells of pairings and ends
                 seat.note()
-            if number % _NOTED_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    def checked(self, claim: ServerClaim, *, listed: bool = False) -> None:
-        """The list was read, or was not; `listed`: it is another one."""
-        before, self.claim = self.claim, claim
-        news = before is None or _state(before) != _state(claim)
-        if news and claim.up:
+    def checked(self, claim: ServerClaim) -> None:
+        """The list was read, or was not."""
+        was_up, self.claim = self.up, claim
+        self.checked_at = boot_now()
+        self.known.set()
+        self.circuit.checked(up=claim.up, seconds=claim.seconds)
+        self._note_warning()
+        self.judge()
+        if not claim.up:
+            return
+        self.version = claim.version or self.version
+        self._slow.append(claim.seconds)
+        if not was_up:
             for seat in self.seats.values():
                 seat.looked = 0.0
             self.look_soon.set()
-        if self.checked_wall is None and claim.up and boot_now() - self.started_at < TAKE_OVER:
-            self.down = False  # the sessions of a server that is well never count as away
-            self._wake(self.members)
-        self.known.set()
-        if claim.up:
-            self._slow.append(claim.seconds)
-        self.checked_at, self.checked_wall = boot_now(), time.time()
-        self.version = claim.version or self.version
-        self._note_warning()
-        if claim.up or self.down:  # before, it may be a blink
-            self._note_cause()
-        self.circuit.checked(up=claim.up, seconds=claim.seconds)
-        if news or listed:  # new sessions may match `adopt`
-            self.news.set()
-        if claim.up and not self.down:  # after an outage they are woken in turn
-            asking, self.asking = self.asking, set()
-            self._wake(asking)
+        asking, self.asking = self.asking, set()
+        self._wake(asking)
 
     async def _look_around(self) -> None:
         """Rounds of looks, each in a task of its own: one that hangs delays no other. A round that
@@ -385,17 +319,15 @@ class Backend:
                 seats = [it for it in every if it.session is not None and it.session.is_due]
                 # Those without a proof first: the others are looked at as they opened lately.
                 for seat in sorted(seats, key=lambda it: (it.is_proved, it.looked)):
-                    if seat not in self._looks and not (early and seat.looked):
-                        self.waiting.add(seat)
-                        self._looks[seat] = self._tasks.start(
-                            self._look(seat), f"look at {seat.id}"
-                        )
+                    if seat.look is None and not (early and seat.looked):
+                        seat.waits = True
+                        seat.look = self._tasks.start(self._look(seat), f"look at {seat.id}")
             await _until_set(self.look_soon, max(next_round - boot_now(), 0.0))
 
     async def _look(self, seat: Seat) -> None:
         try:
             async with self._turns:
-                self.waiting.discard(seat)
+                seat.waits = False
                 if self.up:
                     await seat.ask()
         except EngineError as error:
@@ -403,8 +335,7 @@ class Backend:
                 self.check_soon.set()
             log.debug("%s: %s", self.name, error)
         finally:
-            self.waiting.discard(seat)
-            self._looks.pop(seat, None)
+            seat.waits, seat.look = False, None
 
     # its sessions
 
@@ -443,9 +374,8 @@ class Backend:
         """Watch it no more; the session itself stays as it is."""
         seat = self.seats.pop(id, None)
         if seat is not None and seat.remote and self.api is not None:
-            if (look := self._looks.pop(seat, None)) is not None:
-                look.cancel()  # one that had no turn yet takes nothing away itself
-            self.waiting.discard(seat)
+            if seat.look is not None:
+                seat.look.cancel()
             self.api.forget(seat.remote)
 
     def attach(self, id: InstanceId, listener: Listener) -> Seat:
@@ -483,29 +413,34 @@ class Backend:
     # outages
 
     def judge(self) -> None:
-        """Whether it is away, or only blinked; tell its sessions what changed."""
+        """Tell its sessions when it is away, when that lasts, and when it is back."""
         if self.up:
             blinked, self.away_since = self.away_since is not None, None
-            if self.down:
-                self.down, self.since_wall = False, time.time()
-                back = list(self.members)
-                sentence = f"it is up; the agent checks its {len(back)} sessions in turn"
-                self.say("backend_up", sentence)
-                self.away = set(back)
-                random.shuffle(back)
-                self._bring_back(back, outage=True)
-            elif blinked:  # only probes show which sessions it hit
-                self._bring_back(list(self.members), outage=False)
-        elif self.down:
-            self._note_cause()
-        elif self.away_since is None:
+            if not self.down:
+                if blinked:  # only probes show which sessions it hit
+                    self._bring_back(list(self.members), outage=False)
+                return
+            self.down, self.since_wall = False, time.time()
+            back = list(self.members)
+            if not self._cause:  # the first check since the agent's start
+                self._wake(back)
+                return
+            self._cause, self.away = "", set(back)
+            self.say("backend_up", f"it is up; the agent checks its {len(back)} sessions in turn")
+            random.shuffle(back)
+            self._bring_back(back, outage=True)
+            return
+        if self.away_since is None:
             self.away_since = boot_now()
             self._wake(self.members)  # nothing measures them now
-        elif boot_now() - self.away_since >= PATIENCE:
+        if not self.down and boot_now() - self.away_since >= PATIENCE:
             self.down, self.since_wall = True, time.time()
             self.asking.clear()
-            self._note_cause()
             self._wake(self.members)
+        if self.down and self.reason != self._cause:
+            self._cause, waiting = self.reason, len(self.members)
+            words = f"it is down: {self.sentence}; {waiting} sessions wait for it"
+            self.say("backend_down", words, bad=True)
 
     def _wake(self, ids: Collection[InstanceId]) -> None:
         for id in ids:
@@ -531,16 +466,6 @@ class Backend:
         entry = JournalEntry(kind, sentence, Category.HEALTH, None, time.time(), detail)
         self.shared.note(entry)
 
-    def _note_cause(self) -> None:
-        """Why it is away, once for each cause: also where it was away before the agent began."""
-        cause = self.reason
-        if cause == self._cause or (self.claim is None and not self.unread):
-            return
-        self._cause = cause
-        if cause:
-            waiting = f"; {len(self.members)} sessions wait for it" if self.members else ""
-            self.say("backend_down", f"it is down: {self.sentence}{waiting}", bad=True)
-
     def _note_warning(self) -> None:
         """When a warning begins and when its kind changes, not for each further error."""
         before, self._warned = self._warned, self.warning
@@ -558,11 +483,6 @@ class Backend:
         elif state is BreakerState.CLOSED:
             self.say("circuit_closed", "its circuit is closed again")
         self._wake(self.members)
-
-
-def _state(claim: ServerClaim) -> tuple[object, ...]:
-    """The parts that make a change news; a number in the sentence may differ each time."""
-    return claim.up, claim.reason, claim.version, claim.sentence != ""
 
 
 async def _until_set(event: asyncio.Event, seconds: float) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent.backends.http import ServerDown
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerPolicy, BreakerState
 from agent.core.model import InstanceId
-from agent.core.words import UNREACHED
 from agent.errors import EngineError, LinkError, WaError
 
 ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
@@ -84,8 +84,6 @@ class Circuit:
         except WaError as error:
             if do in ACTS and _is_the_servers(error):
                 self._failed()
-            if error.code == UNREACHED:
-                raise EngineError(str(error), code="backend_down") from error
             raise
         else:
             if do in ACTS or id == self.trial:
@@ -110,5 +108,7 @@ class Circuit:
 
 
 def _is_the_servers(error: WaError) -> bool:
-    """Whether the server failed to answer; a refusal that it answers is about the session."""
-    return error.code == ("timeout" if isinstance(error, LinkError) else "backend_down")
+    """True if the server was reached and failed to answer; what it refuses is about the session."""
+    if isinstance(error, ServerDown):
+        return error.reached
+    return isinstance(error, LinkError) and error.code == "timeout"

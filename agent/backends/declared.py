@@ -6,18 +6,21 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from yarl import URL
 
-from agent.backends.backend import TAKE_OVER, Backend, Member, Shared
+from agent.backends.backend import TAKE_OVER, Backend, crashed
 from agent.backends.seat import Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
+from agent.core.breaker import BreakerPolicy
+from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import (
     Category,
     Health,
@@ -30,10 +33,13 @@ from agent.core.model import (
     parse_instance_id,
 )
 from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
+from agent.core.session import Session
 from agent.core.view import BackendView
 from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED
+from agent.engines.tasks import Tasks
 from agent.errors import HostError, InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.log import bound
+from agent.store.database import Store
 from agent.vault.folder import open_root
 
 log = logging.getLogger(__name__)
@@ -50,15 +56,25 @@ _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
-class Backends(Shared):
+class Backends:
+    root: Path
+    """A folder for each backend is in it, for what its kind keeps."""
+    instances: Mapping[InstanceId, Session]
+    store: Store
+    wake: Callable[[InstanceId], None]
+    """Begin a pass of that session."""
+    look_again: Callable[[InstanceId, bool], None]
+    """Its server is back. True: after an outage, from before which no claim proves anything."""
+    note: Callable[[JournalEntry], object]
+    breaker: Callable[[], BreakerPolicy]
+    crypto_patterns: Sequence[CryptoPattern] = ()
+    create: Callable[[Instance], Coroutine[Any, Any, Session]] = field(init=False)
+    tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
     all: dict[str, Backend] = field(default_factory=dict)
-    _refused: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By backend and session: why it is not adopted, as the log has it."""
+    _refused: set[str] = field(default_factory=set)
+    """Why sessions are not adopted, as the log has it."""
     _adopting: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One session after another: an order is not carried out a second time meanwhile."""
-
-    def __post_init__(self) -> None:
-        self.discover = self._discover
 
     # agent and reload
 
@@ -105,7 +121,7 @@ class Backends(Shared):
     def units(self) -> Mapping[InstanceId, UnitStatus]:
         return {id: its.unit(id) for its in self.all.values() for id in its.seats}
 
-    def needed(self, its: Member) -> Backend:
+    def needed(self, its: Session) -> Backend:
         if (backend := self.of(its)) is None:
             id, name = its.instance.id, its.instance.backend
             raise HostError(f"cannot start {id}: agent.toml declares no [[backend]] {name}")
@@ -113,10 +129,10 @@ class Backends(Shared):
 
     # passes of sessions
 
-    def of(self, its: Member) -> Backend | None:
+    def of(self, its: Session) -> Backend | None:
         return self.all.get(its.instance.backend)
 
-    def wait_reason(self, its: Member) -> str:
+    def wait_reason(self, its: Session) -> str:
         """Why a session on a backend must wait; "" when it need not, or is on none."""
         if not its.instance.backend:
             return ""
@@ -126,7 +142,7 @@ class Backends(Shared):
             return BACKEND_UNCHECKED if backend.unchecked else BACKEND_DOWN
         return "" if backend.circuit.lets(its.instance.id) else "backend_circuit"
 
-    def why_away(self, its: Member) -> str:
+    def why_away(self, its: Session) -> str:
         """In words; "" = its backend is not declared."""
         if (backend := self.of(its)) is None:
             return ""
@@ -135,7 +151,7 @@ class Backends(Shared):
         reason = BACKEND_UNCHECKED if backend.unchecked else BACKEND_DOWN
         return f"{WAIT_SENTENCES[reason]}: {backend.sentence}"
 
-    def signals(self, its: Member) -> tuple[Signal, ...]:
+    def signals(self, its: Session) -> tuple[Signal, ...]:
         """A session of a backend that does not answer is not said to be well, though the backend
         may only blink: nothing has measured the session since."""
         if (backend := self.of(its)) is None:
@@ -146,11 +162,11 @@ class Backends(Shared):
         lacks = backend.claim is not None and backend.claim.reason == NO_PROOF
         return (Signal(NO_PROOF, Health.DEGRADED, backend.warning),) if lacks else ()
 
-    def slack(self, its: Member) -> float:
+    def slack(self, its: Session) -> float:
         """Seconds that its server takes longer than a quick one for what is asked of a session."""
         return 0.0 if (backend := self.of(its)) is None else backend.slack
 
-    def ask(self, its: Member, now: float) -> float | None:
+    def ask(self, its: Session, now: float) -> float | None:
         """None: its server answered a check within FRESH. A time: ask again then, or when woken."""
         backend = self.of(its)
         if backend is None or (backend.up and now - backend.checked_at <= FRESH):
@@ -159,12 +175,12 @@ class Backends(Shared):
         backend.check_soon.set()
         return now + RETRY_AFTER
 
-    def may_begin(self, its: Member) -> bool:
+    def may_begin(self, its: Session) -> bool:
         """Whether its server's last check was good; a half-open circuit lets one session begin."""
         backend = self.of(its)
         return backend is None or (backend.up and backend.circuit.begin(its.instance.id))
 
-    def may_ask(self, its: Member) -> bool:
+    def may_ask(self, its: Session) -> bool:
         """Whether a probe can reach its server now."""
         backend = self.of(its)
         here = not its.instance.backend
@@ -245,7 +261,8 @@ class Backends(Shared):
                 raise Refused(f"{what}: {cause}", field="remote", code="adopted")
             return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
-    async def _discover(self, backend: Backend) -> None:
+    async def discover(self, backend: Backend) -> None:
+        """Make instances of its server's new sessions that match `adopt`."""
         if backend.up and backend.declared.adopt:
             async with self._adopting:
                 await self._adopt_new(backend)
@@ -260,14 +277,12 @@ class Backends(Shared):
             wanted = any(fnmatch.fnmatchcase(word, it) for word in words for it in patterns)
             if session.name in ours or not wanted:
                 continue
-            key = (backend.name, session.name)
             try:
                 await self._take_in(backend, session.name, None)
-                self._refused.pop(key, None)
             except WaError as error:
-                if self._refused.get(key) != str(error):
+                if str(error) not in self._refused:
                     log.warning("cannot adopt a session of backend %s: %s", backend.name, error)
-                self._refused[key] = str(error)
+                self._refused.add(str(error))
 
     async def let_go(self, instance: Instance) -> None:
         """An operator deleted the instance: `discover` must not make it again."""
@@ -296,10 +311,9 @@ def make_folder(root: Path, name: InstanceId) -> None:
 
 
 def _view(backend: Backend) -> BackendView:
-    claim, members = backend.claim, backend.members.values()
-    soon = None
+    claim, members, now, soon = backend.claim, backend.members.values(), boot_now(), None
     if backend.next_check is not None:
-        soon = time.time() + max(backend.next_check - boot_now(), 0.0)
+        soon = time.time() + max(backend.next_check - now, 0.0)
     return BackendView(
         name=backend.name,
         engine=backend.declared.engine,
@@ -308,9 +322,9 @@ def _view(backend: Backend) -> BackendView:
         reason=backend.reason,
         sentence=backend.sentence,
         warning=backend.warning,
-        version=claim.version if claim else "",
+        version=backend.version,
         since_wall=backend.since_wall,
-        checked_wall=backend.checked_wall,
+        checked_wall=time.time() + backend.checked_at - now if backend.checked_at > 0 else None,
         seconds=claim.seconds if claim else 0.0,
         sessions=claim.sessions if claim else None,
         held=len(backend.seats),

@@ -10,10 +10,9 @@ from agent.backends.evolution_calls import EvolutionCalls, Live
 from agent.backends.evolution_renewal import LOOK_EVERY, Renewal, folder_name
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, cannot
-from agent.backends.server import Listed
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.words import NO_PROOF, Claim, RemoteSession
+from agent.core.words import NO_PROOF, Claim, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.engines.receiver import phone_of
 from agent.engines.tasks import cancel, runs
@@ -52,14 +51,10 @@ class Evolution:
         self._learning: asyncio.Task[None] | None = None
 
     @property
-    def version(self) -> str:
-        return self.calls.version
-
-    @property
     def list_every(self) -> float:
         return self.calls.dialect.list_every
 
-    async def sessions(self) -> Listed:
+    async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
         at = boot_now()
         if at - self._version_at >= VERSION_AGAIN and not runs(self._learning):
             # It may take seconds: the list does not wait for it.
@@ -71,7 +66,8 @@ class Evolution:
         sessions = tuple(RemoteSession(it.name, it.status, it.account) for it in rows.values())
         unproved = self.declared.prove and not self.calls.has_query
         reason, warning = (NO_PROOF, NO_ROUTE) if unproved else ("", "")
-        return Listed(sessions, seconds, reason, warning)
+        version, count = self.calls.version, len(rows)
+        return ServerClaim(True, reason, warning, version, seconds, count), sessions
 
     def away(self) -> None:
         self._version_at = float("-inf")  # another version may come back

@@ -12,7 +12,6 @@ from agent.backends.http import ServerDown
 from agent.backends.server import ServerSession
 from agent.clock import boot_now
 from agent.core.model import Claim, ClaimFact, Happening, InstanceId
-from agent.core.words import UNREACHED
 from agent.errors import EngineError, InvalidRequest, LinkError, WaError
 from agent.link.client import Listener
 from agent.link.wire import Hello
@@ -48,6 +47,10 @@ class Seat:
     fact: ClaimFact | None = None
     """Its newest claim."""
     looked: float = 0.0
+    look: "asyncio.Task[None] | None" = None
+    """The look that is under way."""
+    waits: bool = False
+    """True if that look has had no turn yet."""
 
     @property
     def hello(self) -> Hello:
@@ -110,7 +113,7 @@ class Seat:
         if self.session is None or not here:
             raise LinkError(f"cannot {what}: its server is not watched", code="gone")
         if backend.claim is not None and not backend.up:  # no session waits for its silence
-            raise EngineError(f"cannot {what}: {backend.sentence}", code=UNREACHED)
+            raise ServerDown(what, backend.reason, backend.sentence, reached=False)
         try:
             async with asyncio.timeout(limit):
                 if do == "probe":
@@ -119,12 +122,9 @@ class Seat:
         except TimeoutError as error:
             cause = f"no answer in {limit:g} s"
             raise LinkError(f"cannot {what}: {cause}", code="timeout") from error
-        except ServerDown as down:
+        except ServerDown:
             backend.check_soon.set()
-            if down.reached:
-                raise
-            # Told apart here: the circuit counts failures of what was reached.
-            raise EngineError(str(down), code=UNREACHED) from down
+            raise
         except WaError:
             raise
         except Exception as error:
@@ -137,7 +137,7 @@ class Seat:
         """Ask for it at once. Not `deep`: where its turn in this round has not come, the last look
         tells, or probes of a thousand would wait for turns until all are too late."""
         detail: Answer = {}
-        if deep or self not in self.backend.waiting:
+        if deep or not self.waits:
             detail = await self.ask(deep=deep)
         if (claim := self.last_words()) is None:
             cause = "others are looked at first"

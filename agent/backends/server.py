@@ -1,23 +1,10 @@
 """What the agent can ask of one kind of server: evolution.py and whaticket/api.py."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agent.core.model import Claim, RemoteSession
+from agent.core.model import Claim, RemoteSession, ServerClaim
 from agent.engines.base import Qr
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A server's list."""
-
-    sessions: tuple[RemoteSession, ...]
-    seconds: float
-    reason: str = ""
-    """A code of ServerClaim for what a server that is up lacks; "" = nothing."""
-    warning: str = ""
-    """The same as a sentence."""
 
 
 class ServerSession(Protocol):
@@ -60,15 +47,12 @@ class ServerApi(Protocol):
     """What one kind of server can do; its sessions are named as the server names them."""
 
     @property
-    def version(self) -> str:
-        """The server's own; "" = not told."""
-
-    @property
     def list_every(self) -> float:
         """Seconds between two lists while the server is up."""
 
-    async def sessions(self) -> Listed:
-        """All sessions, by one request. EngineError `list_failed`: only the list does not come."""
+    async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
+        """All sessions, by one request; the claim's reason and sentence are what a server that is
+        up lacks. EngineError `list_failed`: only the list does not come."""
 
     def away(self) -> None:
         """The server was found down: what comes back may be other sessions of these names."""

@@ -31,7 +31,7 @@ def house(tmp_path: Path):
     backends.instances = sessions
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
     backends.all["evo"] = one = Backend(declared, InstanceId("evo"), backends)
-    one.down, one.checked_wall = False, 0.0
+    one.down, one.checked_at = False, 1.0
     return backends, one, sessions, woken
 
 
@@ -51,7 +51,7 @@ async def test_two_that_ask_are_woken_by_the_next_good_answer(house):
 async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
     """As in the second after a restart of the agent."""
     backends, one, sessions, _ = house
-    one.down, one.checked_wall = True, None
+    one.down, one.checked_at = True, float("-inf")
     assert backends.wait_reason(sessions[A]) == "backend_unchecked"
     assert "down" not in backends.why_away(sessions[A])
     answers(one, up=False)
@@ -65,6 +65,8 @@ async def test_a_bad_answer_wakes_no_session(house):
     assert backends.ask(sessions[A], boot_now()) is not None
     answers(one, up=False)
     assert not backends.may_begin(sessions[A])
+    woken.clear()  # all are, once: nothing measures them now
+    answers(one, up=False)
     assert woken == []
     answers(one, up=True)
     assert woken == [A]

@@ -10,9 +10,8 @@ import pytest
 from agent.backends.declared import Backends
 from agent.backends.evolution import Evolution
 from agent.backends.seat import Seat
-from agent.backends.server import Listed
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
 from agent.supervise.facts import Facts
 from tests.fakes.servers import make_backends
 
@@ -65,7 +64,7 @@ async def test_a_key_that_changes_during_a_slow_close_begins_one_task(
 
     async def sessions(self):
         opened.append(self.declared.key)
-        return Listed((), 0.0)
+        return ServerClaim(True), ()
 
     async def slow_close(self):
         closing.set()
@@ -79,7 +78,7 @@ async def test_a_key_that_changes_during_a_slow_close_begins_one_task(
     await backends.take_on([declared])
     await eventually(lambda: opened == ["first"])
     await backends.take_on([declared])  # the same key
-    backends.all["evo"].news.set()
+    backends.all["evo"].key_changed.set()
     for _ in range(9):
         await asyncio.sleep(0)
     assert not closing.is_set()

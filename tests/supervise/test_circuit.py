@@ -6,13 +6,14 @@ import pytest
 
 from agent.backends import circuit as module
 from agent.backends.circuit import Circuit
+from agent.backends.http import ServerDown
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.model import InstanceId
 from agent.errors import EngineError, LinkError
 
 A, B = InstanceId("a"), InstanceId("b")
 CLOSED, OPEN, HALF_OPEN = BreakerState
-DOWN = EngineError("cannot connect: no answer within 10 s", code="backend_down")
+DOWN = ServerDown("connect", "timeout", "no answer within 10 s")
 
 
 class Clock:
@@ -108,7 +109,7 @@ async def test_a_trial_that_is_broken_off_leaves_the_turn_to_another(clock):
 
 async def test_a_server_that_is_not_reached_opens_nothing(clock):
     circuit = made()
-    away = EngineError("cannot connect: connection refused", code="backend_unreachable")
+    away = ServerDown("connect", "unreachable", "connection refused", reached=False)
     for _ in range(9):
         assert await act(circuit, A, away) == "backend_down", "one word for every caller"
         circuit.checked(up=False)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.backends.http import cannot, segment
-from agent.backends.server import Listed
 from agent.backends.whaticket.calls import (
     NOT_RUNNING,
     UNKNOWN,
@@ -36,7 +35,7 @@ from agent.backends.whaticket.logs import (
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.findings.crypto_patterns import CryptoPattern
-from agent.core.words import Claim, Happening, RemoteSession
+from agent.core.words import Claim, Happening, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.engines.tasks import Tasks, in_thread
 from agent.errors import EngineError, InvalidRequest
@@ -56,7 +55,6 @@ CLOSE_WITHIN = 20.0
 class Whaticket:
     """A ServerApi. Made inside a running loop; `close` ends it."""
 
-    version = ""
     list_every = 5.0
 
     def __init__(
@@ -95,7 +93,7 @@ class Whaticket:
                 self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
         self.repairs = Tasks(lambda _: None)
 
-    async def sessions(self) -> Listed:
+    async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
         at = boot_now()
         rows, seconds = await self.calls.rows()
         self.rows = {row.id: row for row in rows}
@@ -107,7 +105,8 @@ class Whaticket:
         if self.held:
             self._ready.set()
         sessions = tuple(RemoteSession(it.id, it.status, it.number, it.name) for it in rows)
-        return Listed(sessions, seconds, "", "; ".join(filter(None, self._troubles.values())))
+        troubles = "; ".join(filter(None, self._troubles.values()))
+        return ServerClaim(True, "", troubles, "", seconds, len(rows)), sessions
 
     def away(self) -> None:
         """What is known of the sessions stays as old as it is."""
