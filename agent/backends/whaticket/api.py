@@ -6,7 +6,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -213,8 +212,7 @@ class Session:
         known.note_row(await self._calls.state(id) if id else None, at)
         known.looked = True
         if known.row is not None and not known.row.connected:
-            with suppress(EngineError):
-                known.note_keys(await self._keys.look(known.id))
+            known.note_keys(await in_thread(self._keys.look, known.id))
         return {}
 
     async def connect(self) -> None:
@@ -261,8 +259,9 @@ class Session:
 
         async def work() -> None:
             if self._own.hang_up is None or not self._keys.stores:
-                if plan := await self._keys.all(way.id):
-                    await self._keys.copy(way.id, plan, "the session starts over", whole=True)
+                if records := await in_thread(self._keys.all, way.id):
+                    keep, why = self._keys.shelf.keep, "the session starts over"
+                    await in_thread(keep, way.id, why, records, whole=True)
                 await self._calls.do(f"renew {way.id}", "new_qr", way.id)
             else:
                 await way.start_over()
