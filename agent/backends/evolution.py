@@ -30,7 +30,6 @@ QUERY_LIMIT = 4.0
 ONE_LOGIN = 10.0
 """Seconds after a login was asked for in which a restart is the same wish: two would fight."""
 VERSION_AGAIN = 300.0
-SETTLED = 5.0
 _LOOKS = 8
 """Looks at an unsteady session, one after another."""
 CODE_WAIT, PAIRING_WAIT = 3.0, 7.0
@@ -52,7 +51,7 @@ class Evolution:
 
     @property
     def list_every(self) -> float:
-        return self.calls.dialect.list_every
+        return 30.0 if self.calls.old else 5.0
 
     async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
         at = boot_now()
@@ -119,7 +118,9 @@ class Session:
         await self._ask_account()
         if self.known.live is Live.CONNECTING and self.known.paired is False:
             await self._missing_code()
-        return self._detail() if deep else {}
+        # A changed proxy is another way out for an incident.
+        row = None if self._calls.old else self.known.row
+        return {"proxy": row.proxy if row is not None else None} if deep else {}
 
     async def connect(self) -> None:
         """Begin a login where the server does not do so by itself. A session that the server lost
@@ -240,7 +241,7 @@ class Session:
             self.known.note_live(await self._calls.state(self.name))
 
     async def _row(self) -> None:
-        if not self._calls.dialect.old:
+        if not self._calls.old:
             at = boot_now()
             self.known.note_row(await self._calls.row(self.name), at)
 
@@ -279,14 +280,6 @@ class Session:
                 raise
             except EngineError:
                 return  # it changed since the look; the next one sees
-
-    def _detail(self) -> dict[str, Any]:
-        known = self.known
-        # The list is so much newer than the state that the server has written its row.
-        compared = known.row_at >= known.since + SETTLED
-        proxy = known.row.proxy if known.row and not self._calls.dialect.old else None
-        disagrees = known.disagreement if compared else ""
-        return {"compared": compared, "proxy": proxy, "disagrees": disagrees}
 
     # logins
 
@@ -345,7 +338,7 @@ class Session:
         """Without a person's word: what the agent made. A 1.8 shows nothing that others put into a
         session, and one that hangs there comes back in no other way."""
         known = self.known
-        if known.is_ours or not self._calls.dialect.old or known.adopted:
+        if known.is_ours or not self._calls.old or known.adopted:
             return known.is_ours
         if known.paired is None:
             cause = "the agent did not make it, and it may have a pairing. To end it all the same:"

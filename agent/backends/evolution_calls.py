@@ -39,28 +39,8 @@ class Live(StrEnum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """Where Evolution 1.8 and 2.x differ."""
-
-    old: bool
-    list_every: float
-    """Seconds between two lists. 1.8 asks WhatsApp through each open session for each list."""
-    slow: float
-    """Seconds that a list and a creation may take: where WhatsApp is silent, 1.8 takes 35 to 65 s
-    for both. 0 = no longer than other requests."""
-    restart: str
-    """The verb of a restart."""
-    options: tuple[str, ...]
-    """The names of a session's settings: all are set at once."""
-
-
-OPTIONS = (
-    *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
-    "syncFullHistory",
-)
-NEW = Dialect(False, 5.0, 0.0, "POST", OPTIONS)
-OLD = Dialect(True, 30.0, 75.0, "PUT", tuple(re.sub("([A-Z])", r"_\1", o).lower() for o in OPTIONS))
+SLOW = 75.0
+"""Seconds that a list and a creation of 1.8 may take: where WhatsApp is silent, 35 to 65."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +76,17 @@ class Shown:
 @dataclass(slots=True)
 class EvolutionCalls:
     http: Http
-    dialect: Dialect = NEW
+    old: bool = False
+    """True for 1.8, which differs from 2.x in routes, rows and settings."""
     told: bool = False
-    """True if the server's version or its list told the dialect."""
+    """True if the server's version or its list told which it is."""
     version: str = ""
     has_query: bool = True
     """False if the server, or a proxy before it, lacks the route of the proof."""
+
+    @property
+    def slow(self) -> float | None:
+        return SLOW if self.old else None
 
     async def state(self, name: str, *, urgent: bool = False) -> Live:
         path = f"/instance/connectionState/{segment(name)}"
@@ -141,7 +126,8 @@ class EvolutionCalls:
 
     async def restart(self, name: str) -> bool:
         """False where the server refuses: in `close`."""
-        answer = await self._ask(self.dialect.restart, f"/instance/restart/{segment(name)}")
+        verb = "PUT" if self.old else "POST"
+        answer = await self._ask(verb, f"/instance/restart/{segment(name)}")
         if _is_missing(answer) or answer.status >= 500:
             raise _refusal("restart", name, answer)
         return not _is_refused(answer)
@@ -162,7 +148,7 @@ class EvolutionCalls:
         """`more`: token, number and proxy of a session that is made again."""
         # Without `qrcode` it answers at once; with it, it waits five seconds.
         body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False, **more}
-        answer = await self._ask("POST", "/instance/create", body, timeout=self.dialect.slow)
+        answer = await self._ask("POST", "/instance/create", body, timeout=self.slow)
         if not answer.good:
             raise _refusal("create", name, answer)
 
@@ -170,10 +156,10 @@ class EvolutionCalls:
         """The whole list, and the seconds that it took. EngineError `list_failed` if the server
         answers other questions meanwhile: 1.8 waits for WhatsApp, which may be what is silent."""
         what = "use its list"
-        if self.dialect.old:
+        if self.old:
             await self._live()  # a list may take so long that it tells nothing of the server
         try:
-            answer = await self._ask("GET", _LIST, timeout=self.dialect.slow, urgent=True)
+            answer = await self._ask("GET", _LIST, timeout=self.slow, urgent=True)
         except ServerDown as down:
             if down.reason == "timeout":
                 await self._live()
@@ -228,10 +214,9 @@ class EvolutionCalls:
         try:
             answer = await self._ask("POST", path, {"number": account}, timeout=limit)
         except ServerDown as down:
-            if down.reason == "not_found":
-                self.has_query = False
-            elif down.reason != "timeout":
+            if down.reason not in ("not_found", "timeout"):
                 raise
+            self.has_query = self.has_query and down.reason != "not_found"
             if down.reason == "not_found" or not down.reached:
                 return None
             await self.state(name, urgent=True)  # the session hangs if the server still answers
@@ -251,7 +236,7 @@ class EvolutionCalls:
             return
         if version := text(inside(answer.body, "version"), 40):
             self.version, self.told = version, True
-            self.dialect = OLD if version.startswith("1.") else NEW
+            self.old = version.startswith("1.")
 
     def _read_rows(self, body: Any) -> dict[str, Row] | None:
         """Unreadable rows are left out. None if the body is no list."""
@@ -264,22 +249,12 @@ class EvolutionCalls:
         if body and not rows:
             return None
         if rows:
-            self.dialect, self.told = OLD if old else NEW, True
+            self.old, self.told = old, True
         return {row.name: row for row in rows if row.name not in (".", "..")}
 
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        query: Mapping[str, str] | None = None,
-        timeout: float = 0.0,
-        urgent: bool = False,
-    ) -> Answer:
+    async def _ask(self, method: str, path: str, body: Any = None, **how: Any) -> Answer:
         """The answer; ServerDown if it tells that the server itself is not well."""
-        limit = timeout or None
-        answer = await self.http.ask(method, path, body, query=query, timeout=limit, urgent=urgent)
+        answer = await self.http.ask(method, path, body, **how)
         what, words = f"{method} {path}", _words_of(answer.body)
         if answer.status == 401 or (answer.status == 403 and "Missing global api key" in words):
             raise ServerDown(what, "refused_key", "it refuses the key")
@@ -290,11 +265,6 @@ class EvolutionCalls:
         if answer.status == 404 and (answer.body is None or words.startswith("Cannot ")):
             raise ServerDown(what, "not_found", "it has no such route")
         return answer
-
-
-def mark_code(code: str) -> str:
-    """What may be kept of a code: it cannot be scanned."""
-    return hashlib.sha256(code.encode()).hexdigest()[:16] if code else ""
 
 
 def _refusal(what: str, name: str, answer: Answer) -> EngineError:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.backends.evolution_calls import Dialect, EvolutionCalls, Live
+from agent.backends.evolution_calls import EvolutionCalls, Live
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import ServerDown, cannot, segment
 from agent.engines.raw import inside
@@ -27,6 +28,10 @@ from agent.files import write_whole
 
 log = logging.getLogger(__name__)
 
+SETTINGS = (
+    *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
+    "syncFullHistory",
+)
 LOGOUT_WAIT = 5.0
 """Seconds that a logout may take after the server answered it."""
 REMOVAL_WAIT = 45.0
@@ -93,7 +98,7 @@ class Renewal:
         row = inside(await in_thread(self._read, removal.get("backup")), "row")
         await self._write({"made": b""})
         self.session.made = True
-        await self.calls.create(self.session.name, _creation(row, self.calls.dialect.old))
+        await self.calls.create(self.session.name, _creation(row, self.calls.old))
 
     async def give_back(self) -> None:
         """Set what an unfinished renewal backed up and `create` cannot set."""
@@ -124,7 +129,7 @@ class Renewal:
         if await in_thread(self._read, backup) != session:
             raise cannot(f"back up {name}", "it reads differently", "backup_failed")
         if rehearse:
-            if self.calls.dialect.old:
+            if self.calls.old:
                 await self.calls.rows()
             for what, body in self._settable(session).items():
                 await self.calls.set(what, name, body)
@@ -135,7 +140,7 @@ class Renewal:
         calls, name = self.calls, self.session.name
         live = await calls.state(name)
         self._refuse_kept(live, heard)
-        if live is Live.OPEN or (live is Live.CONNECTING and calls.dialect.old):
+        if live is Live.OPEN or (live is Live.CONNECTING and calls.old):
             await calls.logout(name)
             if not await self._becomes(Live.CLOSE, LOGOUT_WAIT) and live is Live.CONNECTING:
                 # Measured on 1.8.6: the connection of what is deleted now goes on, reads the keys
@@ -171,9 +176,9 @@ class Renewal:
 
     def _settable(self, session: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """The bodies that set its settings and its webhook, by the route's name."""
-        bodies, old = {}, self.calls.dialect.old
+        bodies, old = {}, self.calls.old
         if isinstance(raw := session.get("settings"), Mapping):
-            bodies["settings"] = _settings(inside(raw, "settings") or raw, self.calls.dialect)
+            bodies["settings"] = _settings(inside(raw, "settings") or raw, old)
         if webhook := _webhook(session.get("webhook"), old):
             bodies["webhook"] = webhook
         return bodies
@@ -227,13 +232,14 @@ def _creation(row: Any, old: bool) -> dict[str, str]:
     return {key: value for key, value in fields.items() if isinstance(value, str) and value}
 
 
-def _settings(raw: Any, dialect: Dialect) -> dict[str, Any]:
+def _settings(raw: Any, old: bool) -> dict[str, Any]:
     """All settings by the server's own names, for the route that sets all at once."""
-    body = {name: inside(raw, name) for name in dialect.options}
+    names = [re.sub("([A-Z])", r"_\1", it).lower() for it in SETTINGS] if old else SETTINGS
+    body = {name: inside(raw, name) for name in names}
     for name in [name for name, value in body.items() if value is None]:
         body[name] = "" if name.startswith("msg") else False
     token = inside(raw, "wavoipToken")
-    if dialect.old or token:
+    if old or token:
         # 1.8.6 refuses a change without it, and takes an empty one.
         body["wavoipToken"] = token if isinstance(token, str) else ""
     return body

@@ -7,7 +7,7 @@ the last time the session was known to be open.
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from agent.backends.evolution_calls import EvolutionCalls, Live, Row, Shown, mark_code
+from agent.backends.evolution_calls import EvolutionCalls, Live, Row, Shown
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.base import Qr
@@ -39,7 +39,7 @@ _OLD_RESTART = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class EvolutionSession:
     name: str
     calls: EvolutionCalls
@@ -79,7 +79,7 @@ class EvolutionSession:
     _code_at: float = 0.0
     _code_number: int = 0
     _scanned: str = ""
-    """The mark of the last code before it opened: the server goes on showing it."""
+    """The last code before it opened: the server goes on showing it."""
     _blank_since: float | None = None
     _closed_since: float | None = None
     _looked_at: float = 0.0
@@ -137,7 +137,7 @@ class EvolutionSession:
     @property
     def needs_row(self) -> bool:
         """True if its own row may tell whether a pairing stands, or why it closed."""
-        if self.calls.dialect.old or self.row_at >= self.since:
+        if self.calls.old or self.row_at >= self.since:
             return False
         return self.live is Live.CLOSE or (self.live is Live.CONNECTING and self.paired is not True)
 
@@ -167,7 +167,7 @@ class EvolutionSession:
         if self.live is Live.UNLOADED:
             return "the server has not loaded it; if it stays so, restart the server"
         if restart and self.live in (Live.OPEN, Live.CONNECTING):
-            careful = self.calls.dialect.old or not self.calls.told
+            careful = self.calls.old or not self.calls.told
             return _OLD_RESTART if careful else ""
         if self.fight:
             return "two connections of it replace each other in the server: restart the server"
@@ -206,7 +206,7 @@ class EvolutionSession:
             if live is Live.OPEN and before is not None:
                 self._openings.append(now)
         if live is Live.OPEN:
-            self._scanned = mark_code(self._code.code) if self._code else self._scanned
+            self._scanned = self._code.code if self._code else self._scanned
             self._code = self._blank_since = None
             self._ended, self.paired, self.lost, self.code_taken = "", True, False, False
             if self.row is not None:
@@ -226,7 +226,7 @@ class EvolutionSession:
             return
         self.account = row.account or self.account
         self.integration = row.integration
-        if self.calls.dialect.old:
+        if self.calls.old:
             return
         if row.status == Live.OPEN and self.live is Live.OPEN:
             self._open_until = max(self._open_until, row.updated_wall, row.closed_wall)
@@ -253,7 +253,7 @@ class EvolutionSession:
         if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
             self.note_live(Live(shown.state))
         new = self._code is None or self._code.code != shown.code
-        if not shown.code or self.paired is not False or mark_code(shown.code) == self._scanned:
+        if not shown.code or self.paired is not False or shown.code == self._scanned:
             return
         if new:
             self._code_at, self._ended, self._blank_since = boot_now(), "", None
@@ -273,7 +273,7 @@ class EvolutionSession:
         elif self.paired is None:
             doubt = True
         else:
-            doubt = self.calls.dialect.old and (at_once or self.seconds >= BLANK)
+            doubt = self.calls.old and (at_once or self.seconds >= BLANK)
         code, at = self._asked
         if doubt and (at_once or code != self._code or boot_now() - at >= ACCOUNT_AGAIN):
             self._asked = (self._code, boot_now())
@@ -315,21 +315,9 @@ class EvolutionSession:
         """It is another opening, or its server was away: what comes back may be another session."""
         self.alive = None
 
-    @property
-    def disagreement(self) -> str:
-        """How the list contradicts the state; "" = it does not."""
-        live, listed = self.live, self.row.status if self.row else str(Live.MISSING)
-        # The server's own reconnects leave "open" in the row; a last code without a scan
-        # "connecting". The list of 1.8 is the live state.
-        odd = live is Live.OPEN or (live is Live.CLOSE and listed == Live.OPEN)
-        odd = odd and not self.calls.dialect.old
-        if listed == live or not (odd or live in (Live.UNLOADED, Live.MISSING) or not self.row):
-            return ""
-        return f"the server's list says {listed:.20} and the session is {live}"
-
     def claim(self) -> Claim:
         claim = self._claim()
-        if self.calls.dialect.old and self.live in (Live.CONNECTING, Live.OPEN):
+        if self.calls.old and self.live in (Live.CONNECTING, Live.OPEN):
             claim = replace(claim, useless=(*claim.useless, "restart"))
         return replace(claim, made_elsewhere=not self.is_ours)
 
@@ -353,7 +341,7 @@ class EvolutionSession:
                 harsh = () if self.paired is False else ("logout_restart", "cleanup")
                 useless = ("reconnect", "restart", *harsh)
                 return replace(self._with(Status.INITIALIZING), useless=useless)
-            case Live.CLOSE if self.calls.dialect.old or self.row_at >= self.since:
+            case Live.CLOSE if self.calls.old or self.row_at >= self.since:
                 return self._closed()
             case _:
                 return self._with(Status.INITIALIZING)
@@ -376,7 +364,7 @@ class EvolutionSession:
     def _closed(self) -> Claim:
         if self.end:
             reason = self.end
-        elif not self.calls.dialect.old and self.row and self.row.status == Live.CONNECTING:
+        elif not self.calls.old and self.row and self.row.status == Live.CONNECTING:
             reason = "qr_idle"  # a code was shown, and then it closed without an end
         else:
             reason = "connection_lost"

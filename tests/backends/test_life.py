@@ -200,17 +200,6 @@ async def test_two_connections_of_one_session_are_found(watch: Watch) -> None:
     await at.until_it_says("DISCONNECTED server_stuck", 120)
 
 
-async def test_a_list_that_contradicts_the_state_is_told(watch: Watch) -> None:
-    at = await watch()
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    one.row.set(connectionStatus="close")
-    await asyncio.sleep(AT_ONCE)
-    probed = await at.do("probe", deep=True)
-    assert probed["detail"]["compared"] and "close" in probed["detail"]["disagrees"]
-    assert probed["claim"].status == "CONNECTED"
-
-
 async def test_used_up_codes_are_told(watch: Watch) -> None:
     at = await watch()
     one = await at.hold("one", "connecting")
