@@ -43,9 +43,6 @@ class DownAndUp:
     """Takes each step that was done, in words for people."""
     went_down: Callable[[], None] = lambda: None
     """Called before the session is touched."""
-    taken: Callable[[], None] = lambda: None
-    """Called when the records are out, before the start."""
-
     # changes of keys
 
     async def regenerate(self, peers: Sequence[str], *, damaged: bool = True) -> None:
@@ -64,7 +61,6 @@ class DownAndUp:
                 why = "new keys with single peers"
                 await in_thread(self.keys.take_out, self.id, records, why)
                 await self._must_stay_gone(records)
-            self.taken()
             keys = sum(record.redis for record in records)
             counts = f"{len(records) - keys} files, {keys} keys in Redis"
             self.report(f"back up and remove: {counts}")
