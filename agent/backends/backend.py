@@ -11,7 +11,6 @@ after another. A session reads and acts through its seat, as through a link to a
 import asyncio
 import logging
 import random
-import re
 import secrets
 import time
 from collections import deque
@@ -68,7 +67,6 @@ FIRST_LOOK, RESTART_TIMEOUT = 15.0, 120.0
 STEPS = 8
 """The most requests, one after another, that a look at a session or its code takes."""
 MOST_SLACK = 120.0
-_COUNTS = re.compile(r"[0-9]+")
 
 
 def crashed(error: BaseException) -> None:
@@ -116,8 +114,6 @@ class Backend:
     """When it was first found away; None = it is up."""
     away: set[InstanceId] = field(default_factory=set)
     """The sessions that have not come back since it is up again."""
-    asking: set[InstanceId] = field(default_factory=set)
-    """Sessions that want to try, and wait for a good check."""
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
     _tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
     """The looks and the check that are under way."""
@@ -126,8 +122,6 @@ class Backend:
     """The seconds that its last answers took."""
     _cause: str = ""
     """The reason for which it is down, as the journal has it; "" = it was not said to be down."""
-    _warned: str = ""
-    """Its last warning, as the journal has it."""
 
     def __post_init__(self) -> None:
         self.circuit = Circuit(self.shared.breaker, self._circuit_changed)
@@ -292,8 +286,6 @@ class Backend:
         was_up, self.claim = self.up, claim
         self.checked_at = boot_now()
         self.known.set()
-        self.circuit.checked(up=claim.up, seconds=claim.seconds)
-        self._note_warning()
         self.judge()
         if not claim.up:
             return
@@ -303,8 +295,6 @@ class Backend:
             for seat in self.seats.values():
                 seat.looked = 0.0
             self.look_soon.set()
-        asking, self.asking = self.asking, set()
-        self._wake(asking)
 
     async def _look_around(self) -> None:
         """Rounds of looks, each in a task of its own: one that hangs delays no other. A round that
@@ -316,7 +306,7 @@ class Backend:
             next_round = next_round if early else boot_now() + EVERY
             if self.up:
                 every = self.seats.values()
-                seats = [it for it in every if it.session is not None and it.session.is_due]
+                seats = [it for it in every if it.session is not None and it.session.known.is_due]
                 # Those without a proof first: the others are looked at as they opened lately.
                 for seat in sorted(seats, key=lambda it: (it.is_proved, it.looked)):
                     if seat.look is None and not (early and seat.looked):
@@ -435,7 +425,6 @@ class Backend:
             self._wake(self.members)  # nothing measures them now
         if not self.down and boot_now() - self.away_since >= PATIENCE:
             self.down, self.since_wall = True, time.time()
-            self.asking.clear()
             self._wake(self.members)
         if self.down and self.reason != self._cause:
             self._cause, waiting = self.reason, len(self.members)
@@ -465,16 +454,6 @@ class Backend:
         detail = {"backend": self.name}
         entry = JournalEntry(kind, sentence, Category.HEALTH, None, time.time(), detail)
         self.shared.note(entry)
-
-    def _note_warning(self) -> None:
-        """When a warning begins and when its kind changes, not for each further error."""
-        before, self._warned = self._warned, self.warning
-        if _COUNTS.sub("#", self._warned) == _COUNTS.sub("#", before):
-            return
-        if self._warned:
-            self.say("backend_warning", self._warned, bad=True)
-        elif self.up:
-            self.say("backend_warning_over", f"its last warning is over: {before}")
 
     def _circuit_changed(self, state: BreakerState) -> None:
         """Noted before its sessions hear of it."""

@@ -45,8 +45,6 @@ from agent.vault.folder import open_root
 log = logging.getLogger(__name__)
 
 RETRY_AFTER = 5.0
-FRESH = 1.0
-"""Seconds for which a good check lets sessions try: many that come back together share it."""
 LET_GO = "let_go:{}/"
 """A fact in the database of a session whose instance an operator deleted; the server's name of it
 follows."""
@@ -167,13 +165,9 @@ class Backends:
         return 0.0 if (backend := self.of(its)) is None else backend.slack
 
     def ask(self, its: Session, now: float) -> float | None:
-        """None: its server answered a check within FRESH. A time: ask again then, or when woken."""
+        """None: its server is up. A time: ask again then, or when woken."""
         backend = self.of(its)
-        if backend is None or (backend.up and now - backend.checked_at <= FRESH):
-            return None
-        backend.asking.add(its.instance.id)
-        backend.check_soon.set()
-        return now + RETRY_AFTER
+        return None if backend is None or backend.up else now + RETRY_AFTER
 
     def may_begin(self, its: Session) -> bool:
         """Whether its server's last check was good; a half-open circuit lets one session begin."""

@@ -12,7 +12,7 @@ from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, cannot
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.words import NO_PROOF, Claim, RemoteSession, ServerClaim
+from agent.core.words import NO_PROOF, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.engines.receiver import phone_of
 from agent.engines.tasks import cancel, runs
@@ -29,7 +29,6 @@ QUERY_LIMIT = 4.0
 """Seconds that WhatsApp may take to answer the query of a proof."""
 ONE_LOGIN = 10.0
 """Seconds after a login was asked for in which a restart is the same wish: two would fight."""
-VERSION_AGAIN = 300.0
 _LOOKS = 8
 """Looks at an unsteady session, one after another."""
 CODE_WAIT, PAIRING_WAIT = 3.0, 7.0
@@ -46,7 +45,7 @@ class Evolution:
         self.held: dict[str, Session] = {}
         # Dead sessions hold their turns long: only half of all are theirs.
         self.proofs = asyncio.Semaphore(max(1, declared.parallel // 2))
-        self._version_at = float("-inf")
+        self._asked = False
         self._learning: asyncio.Task[None] | None = None
 
     @property
@@ -55,9 +54,9 @@ class Evolution:
 
     async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
         at = boot_now()
-        if at - self._version_at >= VERSION_AGAIN and not runs(self._learning):
+        if not self._asked:
+            self._asked = True
             # It may take seconds: the list does not wait for it.
-            self._version_at = at
             self._learning = asyncio.create_task(self.calls.learn_version(), name="version")
         rows, seconds = await self.calls.rows()
         for name, session in self.held.items():
@@ -69,7 +68,7 @@ class Evolution:
         return ServerClaim(True, reason, warning, version, seconds, count), sessions
 
     def away(self) -> None:
-        self._version_at = float("-inf")  # another version may come back
+        self._asked = runs(self._learning)  # another version may come back
         for session in self.held.values():
             session.known.away()
 
@@ -100,13 +99,6 @@ class Session:
 
     def _know(self, known: EvolutionSession) -> None:
         self.known, self.renewal = known, Renewal(known, self._calls, self._folder)
-
-    @property
-    def is_due(self) -> bool:
-        return self.known.is_due
-
-    def claim(self) -> Claim | None:
-        return None if self.known.live is None else self.known.claim()
 
     async def look(self, *, deep: bool = False) -> Mapping[str, Any]:
         """EngineError `zombie`: it says open, and WhatsApp does not answer through it."""

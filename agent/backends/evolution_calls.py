@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,7 +15,6 @@ from agent.errors import EngineError
 _LIST = "/instance/fetchInstances"
 _NOBODY = "wa-agent-check"
 """No session has this name: the server refuses it from its memory."""
-_MAYBE_SECRET = re.compile(r"\S{25,}|\+?\d[\d ().-]{6,}\d")
 _NO_ACCOUNT = ("of undefined (reading 'name')", "Cannot read property 'name' of undefined")
 _DEAD = (
     *("Connection Closed", "Connection Terminated", "Connection was lost", "Connection Failure"),
@@ -268,11 +266,9 @@ class EvolutionCalls:
 
 
 def _refusal(what: str, name: str, answer: Answer) -> EngineError:
-    """In the server's own words, without what may be secret."""
     if _is_missing(answer):
         return cannot(f"{what} {name}", "the server has no such session", "remote_missing")
-    words = _MAYBE_SECRET.sub("…", answer.hide(_words_of(answer.body)))[:160]
-    return cannot(f"{what} {name}", words or f"it answers {answer.status}", "remote_refused")
+    return cannot(f"{what} {name}", f"it answers {answer.refusal}", "remote_refused")
 
 
 def _is_refused(answer: Answer) -> bool:

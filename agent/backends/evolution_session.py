@@ -315,7 +315,10 @@ class EvolutionSession:
         """It is another opening, or its server was away: what comes back may be another session."""
         self.alive = None
 
-    def claim(self) -> Claim:
+    def claim(self) -> Claim | None:
+        """None: the server has said nothing of it yet."""
+        if self.live is None:
+            return None
         claim = self._claim()
         if self.calls.old and self.live in (Live.CONNECTING, Live.OPEN):
             claim = replace(claim, useless=(*claim.useless, "restart"))

@@ -8,7 +8,7 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,18 +53,19 @@ class Answer:
     status: int
     body: Any = field(repr=False)
     seconds: float
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    """The texts of the request, its key among them: a refusal may repeat them."""
 
     @property
     def good(self) -> bool:
         return self.status < 400
 
-    def hide(self, words: str) -> str:
-        """The server's words without what the request told it."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            words = words.replace(secret, "…")
-        return words
+    @property
+    def refusal(self) -> str:
+        """The status, and the server's own error code if it looks like one: bodies may hold more,
+        also what the request had."""
+        error = self.body.get("error") if isinstance(self.body, Mapping) else None
+        if isinstance(error, str) and len(error) <= 60 and error.replace("_", "").isalnum():
+            return f"{self.status} {error}"
+        return str(self.status)
 
 
 class Http:
@@ -73,7 +74,6 @@ class Http:
     def __init__(self, declared: BackendDeclaration, headers: Mapping[str, str]) -> None:
         """`headers` go with each request and may hold the key."""
         self.declared = declared
-        self._headers = tuple(headers.values())
         self._turns = asyncio.Semaphore(declared.parallel)
         self._session = aiohttp.ClientSession(
             # Of a kept connection that the server just closes nobody knows whether the request
@@ -127,8 +127,7 @@ class Http:
             content = _read(what, reply.status, raw)
         else:
             content = await asyncio.to_thread(_read, what, reply.status, raw)
-        secrets = (*self._headers, *_texts([body, dict(query or {}), token]))
-        return Answer(reply.status, content, time.monotonic() - begun, secrets)
+        return Answer(reply.status, content, time.monotonic() - begun)
 
     async def close(self) -> None:
         await self._session.close()
@@ -180,15 +179,6 @@ def _read(what: str, status: int, raw: bytes) -> Any:
         if status < 400:
             raise ServerDown(what, "garbage", "its answer is not JSON") from None
         return None
-
-
-def _texts(body: Any) -> Iterator[str]:
-    """The texts of a request, however deep. Short ones tell nothing and stand in every word."""
-    if isinstance(body, str):
-        yield from (body,) if len(body) > 2 else ()
-    elif isinstance(body, Mapping | list):
-        for part in body.values() if isinstance(body, Mapping) else body:
-            yield from _texts(part)
 
 
 _CAUSES = (

@@ -79,7 +79,7 @@ class Seat:
 
     def note(self) -> None:
         """Keep what the server says of it now; the listener hears new words and a first proof."""
-        if self.session is None or (claim := self.session.claim()) is None:
+        if self.session is None or (claim := self.session.known.claim()) is None:
             return
         now, before, proved = boot_now(), self.fact, self.is_proved
         self.fact = ClaimFact(claim, at=now, since=now)

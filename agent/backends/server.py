@@ -7,6 +7,17 @@ from agent.core.model import Claim, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 
 
+class Known(Protocol):
+    """What is known of one session on a server; no I/O."""
+
+    @property
+    def is_due(self) -> bool:
+        """True if it must be looked at in this round."""
+
+    def claim(self) -> Claim | None:
+        """None: the server has said nothing of it yet."""
+
+
 class ServerSession(Protocol):
     """One session on a server.
 
@@ -15,11 +26,7 @@ class ServerSession(Protocol):
     """
 
     @property
-    def is_due(self) -> bool:
-        """True if it must be looked at in this round."""
-
-    def claim(self) -> Claim | None:
-        """None: the server has said nothing of it yet."""
+    def known(self) -> Known: ...
 
     async def look(self, *, deep: bool = False) -> Mapping[str, Any]:
         """Ask the server for it; `deep`: also for a proof, and compare what it says."""

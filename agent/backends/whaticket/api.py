@@ -34,7 +34,7 @@ from agent.backends.whaticket.logs import (
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.findings.crypto_patterns import CryptoPattern
-from agent.core.words import Claim, Happening, RemoteSession, ServerClaim
+from agent.core.words import Happening, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.engines.tasks import Tasks, in_thread
 from agent.errors import EngineError, InvalidRequest
@@ -198,13 +198,6 @@ class Session:
         self._server, self.known, self.name = server, known, known.name
         self._calls, self._keys, self._own = server.calls, server.keys, server.own
         self._acting = asyncio.Lock()
-
-    @property
-    def is_due(self) -> bool:
-        return self.known.is_due
-
-    def claim(self) -> Claim | None:
-        return self.known.claim()
 
     async def look(self, *, deep: bool = False) -> Mapping[str, Any]:
         known, at = self.known, boot_now()

@@ -130,7 +130,7 @@ class WhaticketCalls:
                 raise cannot(what, UNKNOWN, "remote_missing")
             raise cannot(what, f"the server has no route {route}", "not_supported")
         if not answer.good:
-            raise cannot(what, _refusal(answer), "remote_refused")
+            raise cannot(what, f"it answers {answer.refusal}", "remote_refused")
 
     async def _is_missing(self, id: str, answer: Answer) -> bool:
         """A 404 of a session that the list has says that the route is not there."""
@@ -180,15 +180,7 @@ def _must_be_good(route: Route, answer: Answer) -> None:
     if not answer.good:
         reason = "not_found" if answer.status == 404 else "garbage"
         reason = "failing" if answer.status >= 500 else reason
-        raise ServerDown(f"ask {route}", reason, f"it answers {_refusal(answer)}")
-
-
-def _refusal(answer: Answer) -> str:
-    """The status, and the server's own error code if it looks like one: bodies may hold more."""
-    error = inside(answer.body, "error")
-    if isinstance(error, str) and len(error) <= 60 and error.replace("_", "").isalnum():
-        return f"{answer.status} {error}"
-    return str(answer.status)
+        raise ServerDown(f"ask {route}", reason, f"it answers {answer.refusal}")
 
 
 Status = ConnectionStatus
