@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from errno import EBUSY, EINVAL
 from functools import partial
 from io import BufferedRWPair
 from pathlib import Path
@@ -36,7 +37,6 @@ from agent.files import open_plain, replacement, write_whole
 KEEP = 7 * 86400.0
 LARGEST = 256 << 20
 _NAME = re.compile(r"\d{8}T\d{6}Z(?:\.\d{1,4})?")
-_FORMAT = "wa-agent removed keys 1"
 AGAIN = 0.1
 """Seconds until a damaged record is read again: Baileys empties a file before it writes it."""
 Key = tuple[bool, str]
@@ -114,12 +114,10 @@ class Shelf:
         raw = asdict(removal)
         for record in raw["records"]:
             record["content"] = base64.b64encode(record["content"]).decode()
-        body, path = json.dumps(raw), self._path(removal.remote, removal.name)
-        digest = hashlib.sha256(body.encode()).hexdigest()
-        try:
-            write_whole(path, f"{_FORMAT} {digest}\n{body}\n".encode())
-        except OSError as error:
-            raise _failed("write", path, error) from error
+        body, path = json.dumps(raw).encode(), self._path(removal.remote, removal.name)
+        with _naming(f"write {path}"):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
     def all(self, remote: str) -> list[Removal]:
         """Oldest first."""
@@ -145,12 +143,7 @@ class Shelf:
                 path.unlink(missing_ok=True)
 
     def _path(self, remote: str, name: str) -> Path:
-        folder = self.root / _safe(remote)
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise _failed("create", folder, error) from error
-        return folder / f"{name}.json"
+        return self.root / _safe(remote) / f"{name}.json"
 
 
 def _safe(id: str) -> str:
@@ -164,8 +157,8 @@ def _read(path: Path) -> Removal | None:
     """None: it is not whole."""
     try:
         with open_plain(path) as file:
-            head, _, body = file.read(LARGEST).rstrip(b"\n").partition(b"\n")
-        if head.decode() != f"{_FORMAT} {hashlib.sha256(body).hexdigest()}":
+            digest, _, body = file.read(LARGEST).partition(b"\n")
+        if digest.decode() != hashlib.sha256(body).hexdigest():
             return None
         raw = json.loads(body)
         for record in raw["records"]:
@@ -189,7 +182,7 @@ class FolderKeys:
     def names(self, id: str) -> list[str]:
         if not os.path.lexists(self.path(id)):
             return []
-        with _opened(self.path(id)) as fd, os.scandir(fd) as entries:
+        with _opened(self.path(id), "list") as fd, os.scandir(fd) as entries:
             # A link counts: it must be refused, not passed over.
             return sorted(it.name for it in entries if not it.is_dir(follow_symlinks=False))
 
@@ -204,75 +197,65 @@ class FolderKeys:
     def read(self, id: str, names: Sequence[str]) -> list[Record]:
         """Those that are there. EngineError: one is a link, a pipe, a giant, or unreadable."""
         records = []
-        with _opened(self.path(id)) as fd:
+        with _opened(self.path(id), "read a key of") as fd:
             for name in names:
                 with suppress(FileNotFoundError):
-                    records.append(_read_key(self.path(id), fd, name))
+                    records.append(_read_key(fd, name))
         return records
 
     def remove(self, id: str, records: Sequence[Record]) -> None:
         """EngineError, before it goes, for one that is not as it was backed up."""
-        path = self.path(id)
-        with _opened(path) as fd:
+        with _opened(self.path(id), "remove a key of") as fd:
             for record in records:
-                try:
-                    if _read_key(path, fd, record.name).content != record.content:
-                        cause = "it changed meanwhile, so the server still writes it"
-                        raise cannot(f"remove a key of {path}", cause, "files")
+                with suppress(FileNotFoundError):
+                    if _read_key(fd, record.name).content != record.content:
+                        raise OSError(EBUSY, "it changed meanwhile: the server still writes it")
                     os.unlink(record.name, dir_fd=fd)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    raise _failed("remove a key of", path, error) from error
             os.fsync(fd)
 
     def restore(self, id: str, records: Sequence[Record]) -> None:
         """With owner and mode of before. The caller moved away what was in their place."""
-        path = self.path(id)
-        try:
-            if not path.exists():
+        path, what = self.path(id), "put keys back into"
+        if not path.exists():
+            with _naming(f"{what} {path}"):
                 path.mkdir(mode=0o700)
                 os.chown(path, records[0].uid, records[0].gid)
-            with _opened(path) as fd:
-                for record in records:
-                    with replacement(fd, record.name, mode=record.mode) as file:
-                        file.write(record.content)
-                        os.fchown(file.fileno(), record.uid, record.gid)
-        except OSError as error:
-            raise _failed("put keys back into", path, error) from error
+        with _opened(path, what) as fd:
+            for record in records:
+                with replacement(fd, record.name, mode=record.mode) as file:
+                    file.write(record.content)
+                    os.fchown(file.fileno(), record.uid, record.gid)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _naming(what: str) -> Iterator[None]:
+    """An OSError becomes an error that names what was tried."""
+    try:
+        yield
+    except OSError as error:
+        cause = (error.strerror or type(error).__name__).lower()
+        raise cannot(what, cause, "files") from error
+
+
+@contextmanager
+def _opened(path: Path, verb: str) -> Iterator[int]:
     """A link in its place is refused."""
-    try:
+    with _naming(f"{verb} {path}"):
         fd = os.open(path, _DIRECTORY)
-    except OSError as error:
-        raise _failed("open", path, error) from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
 
-def _read_key(folder: Path, fd: int, name: str) -> Record:
-    """FileNotFoundError if it is gone."""
-    try:
-        with os.fdopen(os.open(name, _READ, dir_fd=fd), "rb") as file:
-            status = os.fstat(file.fileno())
-            content = file.read(LARGEST_KEY + 1) if stat.S_ISREG(status.st_mode) else None
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _failed("read a key of", folder, error) from error
+def _read_key(folder_fd: int, name: str) -> Record:
+    with os.fdopen(os.open(name, _READ, dir_fd=folder_fd), "rb") as file:
+        status = os.fstat(file.fileno())
+        content = file.read(LARGEST_KEY + 1) if stat.S_ISREG(status.st_mode) else None
     if content is None or len(content) > LARGEST_KEY:
-        raise cannot(f"read a key of {folder}", "it is no file of keys", "files")
+        raise OSError(EINVAL, "it is no file of keys")
     mode = stat.S_IMODE(status.st_mode)
     return Record(name, content, mode=mode, uid=status.st_uid, gid=status.st_gid)
-
-
-def _failed(verb: str, path: Path, error: OSError) -> EngineError:
-    return cannot(f"{verb} {path}", (error.strerror or type(error).__name__).lower(), "files")
 
 
 class RespError(Exception):
