@@ -118,7 +118,7 @@ class Session:
         """Begin a login where the server does not do so by itself. A session that the server lost
         is made, unless others made it."""
         async with self._acting:
-            await self._connect(may_create=False)
+            await self._connect()
 
     async def restart(self) -> None:
         """Have the server connect it again with its pairing."""
@@ -138,7 +138,7 @@ class Session:
                     known.begin()
                     return
                 await self._state()
-            await self._connect(may_create=False)
+            await self._connect()
 
     async def logout(self) -> None:
         """End its pairing. The caller has a proof or a person's word."""
@@ -153,13 +153,13 @@ class Session:
             heard = None if known.fight else known.live
             if not confirmed and not self._may_replace():
                 await self._log_out(heard)
-                await self._connect(may_create=False)
+                await self._connect()
                 return
             known.renewing = True
             try:
                 await self.renewal.take_away(heard)
                 known = EvolutionSession(
-                    *(self.name, self._calls, known.adopted, False),
+                    *(self.name, self._calls, known.adopted and not confirmed, False),
                     live=Live.MISSING,
                     gone=True,
                     owed=known.owed,
@@ -167,7 +167,7 @@ class Session:
                     renewing=True,
                 )
                 self._know(known)
-                await self._connect(may_create=confirmed)
+                await self._connect()
             finally:
                 known.renewing = False
 
@@ -280,7 +280,7 @@ class Session:
         self.known.note_end("logout")
         await self._state()
 
-    async def _connect(self, *, may_create: bool) -> None:
+    async def _connect(self) -> None:
         known = self.known
         await self._state()
         if known.live is Live.OPEN:
@@ -288,7 +288,7 @@ class Session:
         if known.live is Live.CONNECTING and known.paired is not False and not known.fight:
             return  # the server does so by itself
         if known.live is Live.MISSING:
-            await self._create(may_create)
+            await self._create()
         elif known.live is Live.CLOSE and not known.end:
             await self._row()
             await self._ask_account(at_once=True)
@@ -296,9 +296,9 @@ class Session:
         # A slow server may have created it after our request had run out of time.
         await self.renewal.give_back()
 
-    async def _create(self, may_create: bool) -> None:
+    async def _create(self) -> None:
         known = self.known
-        if known.adopted and not known.owed and not may_create:
+        if known.adopted and not known.owed:
             cause = (
                 "the server has no session of that name, and the agent, which did not make it,"
                 " makes none in its place. To create it: `wa-agent ensure-healthy ID --yes`"

@@ -35,9 +35,6 @@ SETTINGS = (
 LOGOUT_WAIT = 5.0
 """Seconds that a logout may take after the server answered it."""
 REMOVAL_WAIT = 45.0
-REMOVAL_AGAIN = 600.0
-"""Seconds after a request to delete a session in which the server may still be at it: a backup of
-then may lack what the first one has."""
 LOOK_EVERY = 0.3
 _KEPT = 10
 """Backups of one session: an outage of a day renews it 50 times."""
@@ -63,18 +60,19 @@ class Renewal:
         live = await self.calls.state(name)
         if live is Live.MISSING:
             return
-        removal = await in_thread(self._read_removal)
-        if time.time() - float(removal.get("asked_wall", 0.0)) >= REMOVAL_AGAIN:
-            removal = {"backup": await self._back_up(rehearse=live is not Live.UNLOADED)}
+        if not self.session.owed:  # else a first backup has what may be half deleted by now
+            backup = await self._back_up(rehearse=live is not Live.UNLOADED)
         elif await self._becomes(Live.MISSING, LOGOUT_WAIT):
             return
-        await self._remove(heard, removal)
+        else:
+            backup = (await in_thread(self._read_removal))["backup"]
+        await self._remove(heard, backup)
 
     async def delete(self) -> None:
         """Delete for good; the backup stays for a person."""
         if await self.calls.state(self.session.name) is not Live.MISSING:
             await self._back_up(rehearse=False)
-            await self._remove(None, None)
+            await self._remove(None, "")
         await self._write({"removal.json": None, "made": None})
         self.session.owed = self.session.made = False
 
@@ -135,8 +133,8 @@ class Renewal:
                 await self.calls.set(what, name, body)
         return backup
 
-    async def _remove(self, heard: Live | None, removal: Mapping[str, Any] | None) -> None:
-        """`removal`: what to note of a session that is created again."""
+    async def _remove(self, heard: Live | None, backup: str) -> None:
+        """`backup`: of a session that is created again."""
         calls, name = self.calls, self.session.name
         live = await calls.state(name)
         self._refuse_kept(live, heard)
@@ -148,9 +146,8 @@ class Renewal:
                 cause = "WhatsApp does not answer its connection, which Evolution API 1.8 would"
                 cause += " keep beside the new session's; try again later, or restart the server"
                 raise cannot(f"remove {name} now", cause, "no_effect")
-        if removal is not None:
-            note = {**removal, "asked_wall": time.time()}
-            await self._write({"removal.json": json.dumps(note).encode()})
+        if backup:
+            await self._write({"removal.json": json.dumps({"backup": backup}).encode()})
             self.session.owed = True
         await calls.delete(name)
         if not await self._becomes(Live.MISSING, REMOVAL_WAIT):

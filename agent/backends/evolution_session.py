@@ -26,8 +26,6 @@ ACCOUNT_AGAIN = 300.0
 STAYS_CLOSED = 180.0
 """Seconds in `close` after which the server makes no more tries of its own. Before a try it asks
 the internet for a version, which takes 130 s where nothing answers; the try takes 20 to 30 s."""
-LOOKS_APART = 15.0
-"""Less than a try takes: looks further apart do not show that a session stayed closed."""
 _OPENINGS, _WITHIN = 3, 15.0
 """So many openings in so many seconds are those of two connections."""
 YOUNG = 60.0
@@ -185,9 +183,7 @@ class EvolutionSession:
         """The server said so at a look."""
         now, before = boot_now(), self.live
         if live is Live.CLOSE:
-            late = now - self._looked_at > LOOKS_APART and self._looked_closed < STAYS_CLOSED
-            if self._closed_since is None or late:
-                self._closed_since = now
+            self._closed_since = self._closed_since or now
             if before is Live.CLOSE:  # not between two tries of an endless loop
                 self._blank_since = None
         else:
@@ -202,7 +198,7 @@ class EvolutionSession:
         self._looked_at = now
         if live is not before:
             self.live, self.since = live, now
-            self.away()
+            self.alive = None
             if live is Live.OPEN and before is not None:
                 self._openings.append(now)
         if live is Live.OPEN:
@@ -295,7 +291,7 @@ class EvolutionSession:
         """A login is asked for now."""
         self.begun_at = boot_now()
         self._tries = self._under_way = True
-        self._closed_since, self._ended = None, ""
+        self._ended = ""
         self.away()
         self._openings.clear()
         self._asked = (None, float("-inf"))
@@ -312,8 +308,8 @@ class EvolutionSession:
         self._tries = self._under_way = False
 
     def away(self) -> None:
-        """It is another opening, or its server was away: what comes back may be another session."""
-        self.alive = None
+        """What comes back may be another session, or makes tries again."""
+        self.alive = self._closed_since = None
 
     def claim(self) -> Claim | None:
         """None: the server has said nothing of it yet."""
