@@ -87,11 +87,8 @@ class Backend:
     unread: str = ""
     """Why a file that it names (key, password, certificates) cannot be used: its server is not
     asked."""
-    secret: BackendDeclaration | None = None
-    """The declaration with its key, as last read."""
     api: ServerApi | None = None
     """None: its server is not asked."""
-    key_changed: asyncio.Event = field(default_factory=asyncio.Event)
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Its first check has ended, or its server cannot be asked."""
     check_soon: asyncio.Event = field(default_factory=asyncio.Event)
@@ -173,9 +170,8 @@ class Backend:
         """Watch its server, judge its outages and adopt its sessions, until cancelled."""
         while True:
             try:
-                if self.secret is None:
-                    self.secret = await asyncio.to_thread(with_secrets, self.declared)
-                await self._watch(self.secret)
+                declared = await asyncio.to_thread(with_secrets, self.declared)
+                await self._watch(declared)
                 continue  # with another key
             except ConfigError as error:
                 if self.unread != str(error):
@@ -185,17 +181,7 @@ class Backend:
                 self.judge()
             except Exception:
                 log.exception("the task of backend %s ended: a fault of the agent", self.name)
-            self.key_changed.clear()
-            await _until_set(self.key_changed, EVERY)
-
-    async def read_key_again(self) -> bool:
-        """After a change of the files that hold its key or password: whether the server is asked
-        with others from now on. ConfigError: they cannot be read."""
-        secret = await asyncio.to_thread(with_secrets, self.declared)
-        if new := secret != self.secret:
-            self.secret = secret
-            self.key_changed.set()
-        return new
+            await asyncio.sleep(EVERY)
 
     async def _watch(self, declared: BackendDeclaration) -> None:
         """Until another key is read. `declared`: with its key. ConfigError: a file that it names
@@ -210,12 +196,8 @@ class Backend:
                     log.warning("%s", error)
                     self.leave(seat.id)
             async with asyncio.TaskGroup() as group:
-                lists = group.create_task(self._read_lists(api), name=f"lists of {self.name}")
                 looks = group.create_task(self._look_around(), name=f"looks at {self.name}")
-                while self.secret is declared:
-                    self.key_changed.clear()
-                    await self.key_changed.wait()
-                lists.cancel()
+                await self._read_lists(api, declared)
                 looks.cancel()
         finally:
             await self._tasks.cancel()
@@ -250,8 +232,9 @@ class Backend:
             await asyncio.wait([self._checking])  # its end by the task is not that of its callers
         return self.claim or ServerClaim(False, "not_checked", "its watch begins again")
 
-    async def _read_lists(self, api: ServerApi) -> None:
-        while True:
+    async def _read_lists(self, api: ServerApi, declared: BackendDeclaration) -> None:
+        """Until the server refuses the key and another one is in its file."""
+        while not (self.reason == "refused_key" and await self._has_another_key(declared)):
             begun = boot_now()
             self.check_soon.clear()
             await self.check()
@@ -260,8 +243,13 @@ class Backend:
             except WaError as error:
                 log.error("cannot adopt sessions of backend %s: %s", self.name, error)
             self.next_check = begun + (api.list_every if self.up else EVERY)
-            await _until_set(self.check_soon, max(self.next_check - boot_now(), SOON))
-            await asyncio.sleep(max(begun + SOON - boot_now(), 0.0))
+            await asyncio.sleep(SOON)
+            await _until_set(self.check_soon, max(self.next_check - boot_now(), 0.0))
+
+    async def _has_another_key(self, declared: BackendDeclaration) -> bool:
+        with suppress(ConfigError):
+            return await asyncio.to_thread(with_secrets, self.declared) != declared
+        return False
 
     async def _check(self, api: ServerApi) -> None:
         count = len(self.sessions) if self.claim is not None else None

@@ -90,14 +90,12 @@ class Backends:
                 await asyncio.gather(*(backend.known.wait() for backend in self.all.values()))
 
     async def take_on(self, declared: Collection[BackendDeclaration]) -> None:
-        """What a file that was read again has: new ones, and other keys in their files."""
+        """Watch what is new in a file that was read again."""
         for each in declared:
             try:
-                if (backend := self.all.get(each.name)) is None:
+                if each.name not in self.all:
                     self._begin(await self._declare(each))
                     log.info("backend %s is new: the agent watches it", each.name)
-                elif await backend.read_key_again():
-                    log.info("backend %s: the agent uses the key now in its file", each.name)
             except WaError as error:
                 log.error("cannot take on backend %s as it is now: %s", each.name, error)
 

@@ -26,8 +26,6 @@ LARGEST = 8 << 20
 """Bytes of an answer; aiohttp unpacks a compressed one in small pieces."""
 MOST_VALUES = 300_000
 """JSON values of an answer: 8 MiB of `[]` would take 200 MB as Python objects."""
-_SMALL = 64 << 10
-"""Bytes that are read without a thread."""
 
 
 class ServerDown(EngineError):
@@ -123,10 +121,7 @@ class Http:
             reason, cause = _classified(error)
             reached = not isinstance(error, aiohttp.ClientConnectorError)
             raise ServerDown(what, reason, cause, reached=reached) from error
-        if len(raw) < _SMALL:
-            content = _read(what, reply.status, raw)
-        else:
-            content = await asyncio.to_thread(_read, what, reply.status, raw)
+        content = await asyncio.to_thread(_read, what, reply.status, raw)
         return Answer(reply.status, content, time.monotonic() - begun)
 
     async def close(self) -> None:

@@ -6,7 +6,6 @@ new login and one more try.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -242,7 +241,6 @@ class WhaticketSession:
     """When the log told of an end of the connection and of no beginning after it."""
     _wiped: bool = False
     """True if its keys went while it was paired: these servers do so after a logout."""
-    _code: str = ""
     _code_at: float = 0.0
     _codes: int = 0
 
@@ -259,6 +257,9 @@ class WhaticketSession:
         if row is None:
             return
         self.id, self.account = row.id, row.number or self.account
+        if before is None or row.qrcode != before.qrcode:
+            self._code_at = boot_now()
+            self._codes += 1
         if before is None or row.status != before.status:
             if row.connected and before is not None:
                 # Whatever the log told of before, this connection is a new one.
@@ -335,11 +336,7 @@ class WhaticketSession:
         return claim
 
     def code(self) -> Qr | None:
-        row, now = self.row, boot_now()
-        if row is None or not row.asks or not row.qrcode:
+        if self.row is None or not self.row.asks or not self.row.qrcode:
             return None
-        digest = hashlib.sha256(row.qrcode.encode()).hexdigest()
-        if digest != self._code:
-            self._code, self._code_at = digest, now
-            self._codes += 1
-        return Qr(row.qrcode, max(CODE_LASTS - (now - self._code_at), 1.0), self._codes)
+        left = CODE_LASTS - (boot_now() - self._code_at)
+        return Qr(self.row.qrcode, max(left, 1.0), self._codes)
