@@ -22,7 +22,6 @@ from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.core.model import (
-    Category,
     Health,
     Instance,
     InstanceId,
@@ -38,7 +37,6 @@ from agent.core.view import BackendView
 from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED
 from agent.engines.tasks import Tasks
 from agent.errors import HostError, InvalidRequest, NotFound, Refused, TryLater, WaError
-from agent.log import bound
 from agent.store.database import Store
 from agent.vault.folder import open_root
 
@@ -223,12 +221,8 @@ class Backends:
     async def reset(self, name: str) -> BackendView:
         """Close its circuit at once, by an operator's order."""
         backend = self._find(name)
-        said = f"an operator closed the circuit of backend {name}"
-        bound(Category.RECONNECT).info("%s", said)
+        backend.say("operator", "an operator closed its circuit")
         backend.circuit.close()
-        detail = {"backend": name}
-        entry = JournalEntry("operator", said, Category.RECONNECT, None, time.time(), detail)
-        await self.store.append(entry)
         return _view(backend)
 
     def _find(self, name: str) -> Backend:

@@ -1,4 +1,4 @@
-"""Evolution API 1.8 and 2.x as somebody's server: what server.py asks of it."""
+"""Evolution API 1.8 and 2.x as somebody's server: what seat.py asks of it."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -100,19 +100,16 @@ class Session:
     def _know(self, known: EvolutionSession) -> None:
         self.known, self.renewal = known, Renewal(known, self._calls, self._folder)
 
-    async def look(self, *, deep: bool = False) -> Mapping[str, Any]:
+    async def look(self, *, deep: bool = False) -> None:
         """EngineError `zombie`: it says open, and WhatsApp does not answer through it."""
         if self.known.renewing:
-            return {}
+            return
         await self._refresh()
         if self.known.live is Live.OPEN:
             await self._prove(deep)
         await self._ask_account()
         if self.known.live is Live.CONNECTING and self.known.paired is False:
             await self._missing_code()
-        # A changed proxy is another way out for an incident.
-        row = None if self._calls.old else self.known.row
-        return {"proxy": row.proxy if row is not None else None} if deep else {}
 
     async def connect(self) -> None:
         """Begin a login where the server does not do so by itself. A session that the server lost

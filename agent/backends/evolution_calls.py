@@ -1,6 +1,5 @@
 """Evolution API's routes in both of its dialects: one request each, its answer read."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,8 +56,6 @@ class Row:
     """When it closed, by the server's clock."""
     updated_wall: float = 0.0
     integration: str = ""
-    proxy: str = ""
-    """The mark of its own proxy; "" = none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +317,6 @@ def _row(raw: Any) -> Row | None:
         closed_wall=moment(raw.get("disconnectionAt")),
         updated_wall=moment(raw.get("updatedAt")),
         integration=text(raw.get("integration")),
-        proxy=_mark_proxy(raw.get("Proxy")),
     )
 
 
@@ -336,14 +332,6 @@ def _account(jid: object) -> str:
     if not isinstance(jid, str) or jid.endswith("@lid"):
         return ""
     return jid.split("@")[0].split(":")[0][:40]
-
-
-def _mark_proxy(raw: Any) -> str:
-    """Equal for equal proxies, and tells nothing of a password; "" = none is switched on."""
-    if inside(raw, "enabled") is not True:
-        return ""
-    proxy = [raw.get(key) for key in ("protocol", "host", "port", "username", "password")]
-    return hashlib.sha256(json.dumps(proxy).encode()).hexdigest()[:16]
 
 
 def _words_of_end(raw: Any) -> str:

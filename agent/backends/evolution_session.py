@@ -18,7 +18,7 @@ Status = ConnectionStatus
 CODE_HOLDS = 45.0
 """Seconds for which one QR code can be scanned; Evolution sets it for Baileys."""
 BLANK = 25.0
-"""Seconds in `connecting` without a code after which a session is said to hang."""
+"""Seconds in `connecting` without a code after which 1.8 is asked for the account of its keys."""
 LOGIN = 3.0
 """Seconds in `connecting` before which what the server writes for a request may break the login."""
 ACCOUNT_AGAIN = 300.0
@@ -78,7 +78,6 @@ class EvolutionSession:
     _code_number: int = 0
     _scanned: str = ""
     """The last code before it opened: the server goes on showing it."""
-    _blank_since: float | None = None
     _closed_since: float | None = None
     _looked_at: float = 0.0
     _tries: bool = False
@@ -184,15 +183,13 @@ class EvolutionSession:
         now, before = boot_now(), self.live
         if live is Live.CLOSE:
             self._closed_since = self._closed_since or now
-            if before is Live.CLOSE:  # not between two tries of an endless loop
-                self._blank_since = None
         else:
             self._closed_since, self._under_way = None, False
             self._tries = self._tries or live in (Live.CONNECTING, Live.OPEN)
         if live is Live.MISSING:
             listed = self.row is not None or self.row_at < self.since
             self.gone = self.gone or (before is Live.MISSING and not listed)
-            self._code = self._blank_since = None
+            self._code = None
         else:
             self.gone = False
         self._looked_at = now
@@ -203,12 +200,10 @@ class EvolutionSession:
                 self._openings.append(now)
         if live is Live.OPEN:
             self._scanned = self._code.code if self._code else self._scanned
-            self._code = self._blank_since = None
+            self._code = None
             self._ended, self.paired, self.lost, self.code_taken = "", True, False, False
             if self.row is not None:
                 self._open_until = max(self._open_until, self.row.closed_wall)
-        elif live is Live.CONNECTING and self._blank_since is None and self.code is None:
-            self._blank_since = now
         elif live in (Live.MISSING, Live.UNLOADED):
             self._tries = self._under_way = False
             self._openings.clear()
@@ -252,7 +247,7 @@ class EvolutionSession:
         if not shown.code or self.paired is not False or shown.code == self._scanned:
             return
         if new:
-            self._code_at, self._ended, self._blank_since = boot_now(), "", None
+            self._code_at, self._ended = boot_now(), ""
             self._code_number = shown.count or self._code_number + 1
         if new or shown.pairing_code:
             self._code = shown
@@ -295,7 +290,6 @@ class EvolutionSession:
         self.away()
         self._openings.clear()
         self._asked = (None, float("-inf"))
-        self._blank_since = self._blank_since or boot_now()
 
     def answered(self) -> None:
         """The server answers once the login has begun."""
@@ -355,10 +349,7 @@ class EvolutionSession:
         if self.paired:
             # Without a connection a logout is answered with success and changes nothing.
             claim = replace(claim, useless=("reconnect", "logout_restart"))
-        # A connection or a code comes within seconds, unless WhatsApp refuses the client (405) or
-        # cannot be reached. The server tries again and again then, and says neither.
-        hangs = self._blank_since is not None and boot_now() - self._blank_since >= BLANK
-        return replace(claim, guess="client_outdated") if hangs else claim
+        return claim
 
     def _closed(self) -> Claim:
         if self.end:

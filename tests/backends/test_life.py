@@ -165,16 +165,6 @@ async def test_a_session_that_its_process_has_not_loaded_is_waited_for(
     assert at.asked(CONNECT) == 0
 
 
-async def test_a_session_that_hangs_without_a_code_says_so(watch: Watch) -> None:
-    at = await watch()
-    one = await at.hold("one")
-    one.creds, one.outdated = False, True
-    one.row.set(connectionStatus="close", ownerJid=None)
-    one.connect()
-    await asyncio.sleep(60)
-    assert at.says() == "INITIALIZING" and at.claim().guess == "client_outdated"
-
-
 async def test_a_scan_before_an_outage_is_kept(watch: Watch, version: str) -> None:
     at = await watch(version)
     one = await at.hold("one", "connecting")

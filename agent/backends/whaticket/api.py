@@ -1,4 +1,4 @@
-"""A whaticket server as somebody's server: what server.py asks of it, its logs and its keys."""
+"""A whaticket server as somebody's server: what seat.py asks of it, its logs and its keys."""
 
 import asyncio
 import json
@@ -199,14 +199,13 @@ class Session:
         self._calls, self._keys, self._own = server.calls, server.keys, server.own
         self._acting = asyncio.Lock()
 
-    async def look(self, *, deep: bool = False) -> Mapping[str, Any]:
+    async def look(self, *, deep: bool = False) -> None:
         known, at = self.known, boot_now()
         id = await self._find()
         known.note_row(await self._calls.state(id) if id else None, at)
         known.looked = True
         if known.row is not None and not known.row.connected:
             known.note_keys(await in_thread(self._keys.look, known.id))
-        return {}
 
     async def connect(self) -> None:
         await self._way(await self._find() or await self._create()).begin()
