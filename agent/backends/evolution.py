@@ -29,8 +29,6 @@ QUERY_LIMIT = 4.0
 """Seconds that WhatsApp may take to answer the query of a proof."""
 ONE_LOGIN = 10.0
 """Seconds after a login was asked for in which a restart is the same wish: two would fight."""
-_LOOKS = 8
-"""Looks at an unsteady session, one after another."""
 CODE_WAIT, PAIRING_WAIT = 3.0, 7.0
 """Seconds that a request for a code waits for the first one; for one to type on a phone."""
 
@@ -123,7 +121,7 @@ class Session:
         async with self._acting:
             if boot_now() - known.begun_at < ONE_LOGIN:
                 return
-            heard = None if known.fight else known.live
+            heard = known.live
             await self._state()
             if known.live is Live.OPEN and heard not in (None, Live.OPEN):
                 return  # it came back since this was decided
@@ -147,7 +145,7 @@ class Session:
         a person's word (`confirmed`), else logged out. The caller has a proof for the end."""
         async with self._acting:
             known = self.known
-            heard = None if known.fight else known.live
+            heard = known.live
             if not confirmed and not self._may_replace():
                 await self._log_out(heard)
                 await self._connect()
@@ -225,9 +223,6 @@ class Session:
             await asyncio.sleep(LOOK_EVERY)
             live = await self._calls.state(self.name)
         self.known.note_live(live)
-        for number in range(_LOOKS if self.known.is_unsteady else 0):
-            await asyncio.sleep(LOOK_EVERY * (1 + number % 3 / 2))  # in no step with the logins
-            self.known.note_live(await self._calls.state(self.name))
 
     async def _row(self) -> None:
         if not self._calls.old:
@@ -247,7 +242,7 @@ class Session:
         known = self.known
         if known.alive is None:  # it tells whose it is since it opened
             await self._row()
-        if known.fight or not (deep or known.alive is not True):
+        if known.alive is True and not deep:
             return
         alive, opening = None, known.since
         if self._server.declared.prove and known.integration in BAILEYS:
@@ -282,7 +277,7 @@ class Session:
         await self._state()
         if known.live is Live.OPEN:
             return
-        if known.live is Live.CONNECTING and known.paired is not False and not known.fight:
+        if known.live is Live.CONNECTING and known.paired is not False:
             return  # the server does so by itself
         if known.live is Live.MISSING:
             await self._create()

@@ -4,7 +4,6 @@ The list's `disconnection*` columns outlive a success: they count only for an en
 the last time the session was known to be open.
 """
 
-from collections import deque
 from dataclasses import dataclass, field, replace
 
 from agent.backends.evolution_calls import EvolutionCalls, Live, Row, Shown
@@ -26,8 +25,6 @@ ACCOUNT_AGAIN = 300.0
 STAYS_CLOSED = 180.0
 """Seconds in `close` after which the server makes no more tries of its own. Before a try it asks
 the internet for a version, which takes 130 s where nothing answers; the try takes 20 to 30 s."""
-_OPENINGS, _WITHIN = 3, 15.0
-"""So many openings in so many seconds are those of two connections."""
 YOUNG = 60.0
 """Seconds for which an open session is looked at in each round."""
 _UNPAIRED = ("logout", "banned", "temporary_ban")
@@ -84,7 +81,6 @@ class EvolutionSession:
     """True if it was seen connecting or open, or a login was asked for, since its last end."""
     _under_way: bool = False
     """True if a login may begin: one was asked for without an answer, or a code was scanned."""
-    _openings: deque[float] = field(default_factory=lambda: deque(maxlen=_OPENINGS))
     _asked: tuple[Shown | None, float] = (None, float("-inf"))
     """The code at the last question for its account, and the time."""
 
@@ -92,19 +88,6 @@ class EvolutionSession:
     def seconds(self) -> float:
         """How long `live` has been seen."""
         return boot_now() - self.since
-
-    @property
-    def fight(self) -> bool:
-        """True if two connections of it replace each other."""
-        times = self._openings
-        near = len(times) == _OPENINGS and times[-1] - times[0] < _WITHIN
-        return near and boot_now() - times[-1] < 2 * _WITHIN
-
-    @property
-    def is_unsteady(self) -> bool:
-        """True if it was lost soon after it opened: then one look tells little."""
-        lost = self.live in (Live.CONNECTING, Live.CLOSE) and bool(self._openings)
-        return self.fight or (lost and boot_now() - self._openings[-1] < YOUNG)
 
     @property
     def code(self) -> Shown | None:
@@ -166,8 +149,6 @@ class EvolutionSession:
         if restart and self.live in (Live.OPEN, Live.CONNECTING):
             careful = self.calls.old or not self.calls.told
             return _OLD_RESTART if careful else ""
-        if self.fight:
-            return "two connections of it replace each other in the server: restart the server"
         if self.may_come_back:
             return (
                 "the server may still connect it by itself, and two logins would replace each other"
@@ -196,8 +177,6 @@ class EvolutionSession:
         if live is not before:
             self.live, self.since = live, now
             self.alive = None
-            if live is Live.OPEN and before is not None:
-                self._openings.append(now)
         if live is Live.OPEN:
             self._scanned = self._code.code if self._code else self._scanned
             self._code = None
@@ -206,7 +185,6 @@ class EvolutionSession:
                 self._open_until = max(self._open_until, self.row.closed_wall)
         elif live in (Live.MISSING, Live.UNLOADED):
             self._tries = self._under_way = False
-            self._openings.clear()
 
     def note_row(self, row: Row | None, at: float) -> None:
         """`at`: boot time at which the request for it began."""
@@ -288,7 +266,6 @@ class EvolutionSession:
         self._tries = self._under_way = True
         self._ended = ""
         self.away()
-        self._openings.clear()
         self._asked = (None, float("-inf"))
 
     def answered(self) -> None:
@@ -317,8 +294,6 @@ class EvolutionSession:
     def _claim(self) -> Claim:
         if self.renewing:
             return Claim(Status.INITIALIZING, raw="it is created again")
-        if self.fight:
-            return self._with(Status.DISCONNECTED, "server_stuck")
         match self.live:
             case Live.OPEN:
                 claim = replace(self._with(Status.CONNECTED), paired=True, pairing_unknown=False)

@@ -216,7 +216,7 @@ class Seat:
         if (claim := self.last_words()) is None:
             cause = "others are looked at first"
             raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
-        return {"claim": claim, "detail": {}}
+        return {"claim": claim}
 
     async def _act(self, session: ServerSession, do: str, args: Answer) -> Answer:
         try:

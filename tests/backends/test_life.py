@@ -181,15 +181,6 @@ async def test_a_scan_before_an_outage_is_kept(watch: Watch, version: str) -> No
     assert at.asked(CONNECT) == before
 
 
-async def test_two_connections_of_one_session_are_found(watch: Watch) -> None:
-    at = await watch()
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    one.storms = True
-    one.connect()
-    await at.until_it_says("DISCONNECTED server_stuck", 120)
-
-
 async def test_used_up_codes_are_told(watch: Watch) -> None:
     at = await watch()
     one = await at.hold("one", "connecting")
