@@ -66,6 +66,7 @@ FIRST_LOOK, RESTART_TIMEOUT = 15.0, 120.0
 STEPS = 8
 """The most requests, one after another, that a look at a session or its code takes."""
 MOST_SLACK = 120.0
+NOT_CHECKED = ServerClaim(False, "not_checked", "the agent has not checked its server yet")
 
 
 def crashed(error: BaseException) -> None:
@@ -83,9 +84,6 @@ class Backend:
     circuit: Circuit = field(init=False)
     seats: dict[InstanceId, Seat] = field(default_factory=dict)
     """Of the sessions that are watched."""
-    unread: str = ""
-    """Why a file that it names (key, password, certificates) cannot be used: its server is not
-    asked."""
     api: ServerApi | None = None
     """None: its server is not asked."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
@@ -95,8 +93,8 @@ class Backend:
     started_at: float = 0.0
     next_check: float | None = None
     """When the list is read again."""
-    claim: ServerClaim | None = None
-    """What the last request for its list told; None: none yet since its task began."""
+    claim: ServerClaim = NOT_CHECKED
+    """What the last request for its list told, or why its server is not asked."""
     sessions: tuple[RemoteSession, ...] = ()
     """The last list."""
     checked_at: float = float("-inf")
@@ -124,34 +122,24 @@ class Backend:
 
     @property
     def up(self) -> bool:
-        return self.claim is not None and self.claim.up
-
-    @property
-    def unchecked(self) -> bool:
-        """Nothing is known of it since the agent's start."""
-        return self.checked_at < 0 and not self.unread
+        return self.claim.up
 
     @property
     def reason(self) -> str:
         """Why it is away, as a code; "" = it is up."""
-        return "" if self.up else (self.claim.reason if self.claim else "not_checked")
+        return "" if self.up else self.claim.reason
 
     @property
     def sentence(self) -> str:
         """Why it is not well, for people."""
-        if self.unread:
-            return f"{self.unread}; the agent reads it again every {EVERY:g} s"
-        if self.claim is None:
-            return "the agent has not checked its server yet"
-        if not self.claim.up:
-            return self.claim.sentence
-        return "; ".join(filter(None, (self.circuit.sentence, self.warning)))
+        parts = (self.circuit.sentence if self.up else "", self.claim.sentence)
+        return "; ".join(filter(None, parts))
 
     @property
     def warning(self) -> str:
         """What is odd while its server is up (a log that it cannot read, errors that name no
         session); "" = nothing."""
-        return self.claim.sentence if self.claim is not None and self.claim.up else ""
+        return self.claim.sentence if self.up else ""
 
     @property
     def slack(self) -> float:
@@ -173,9 +161,10 @@ class Backend:
                 await self._watch(declared)
                 continue  # with another key
             except ConfigError as error:
-                if self.unread != str(error):
+                words = f"{error}; the agent reads it again every {EVERY:g} s"
+                if self.claim.sentence != words:
                     log.error("cannot use backend %s: %s; all else goes on", self.name, error)
-                self.unread = str(error)
+                self.claim = ServerClaim(False, "not_checked", words)
                 self.known.set()
                 self.judge()
             except Exception:
@@ -186,7 +175,7 @@ class Backend:
         """Until another key is read. `declared`: with its key. ConfigError: a file that it names
         cannot be used."""
         self.api = api = self._open(declared)
-        self.unread, self.started_at = "", boot_now()
+        self.claim, self.started_at = NOT_CHECKED, boot_now()
         try:
             for seat in [it for id, it in self.seats.items() if id in self.shared.instances]:
                 try:
@@ -200,8 +189,8 @@ class Backend:
                 looks.cancel()
         finally:
             await self._tasks.cancel()
-            self.api = self.claim = self.next_check = None
-            self.sessions = ()
+            self.api = self.next_check = None
+            self.claim, self.sessions = NOT_CHECKED, ()
             await api.close()
             for id, seat in list(self.seats.items()):
                 self.seats[id] = Seat(self, id, seat.run, unheard=seat.unheard)
@@ -229,7 +218,7 @@ class Backend:
                 check = self._check(self.api)
                 self._checking = self._tasks.start(check, f"list of {self.name}")
             await asyncio.wait([self._checking])  # its end by the task is not that of its callers
-        return self.claim or ServerClaim(False, "not_checked", "its watch begins again")
+        return self.claim
 
     async def _read_lists(self, api: ServerApi, declared: BackendDeclaration) -> None:
         """Until the server refuses the key and another one is in its file."""
@@ -251,14 +240,13 @@ class Backend:
         return False
 
     async def _check(self, api: ServerApi) -> None:
-        count = len(self.sessions) if self.claim is not None else None
         try:
             claim, self.sessions = await api.sessions()
         except ServerDown as down:
             api.away()
             claim = ServerClaim(False, down.reason, str(down))
         except EngineError as error:  # only its list does not come
-            claim = ServerClaim(True, "", str(error), sessions=count)
+            claim = ServerClaim(True, "", str(error), sessions=self.claim.sessions)
         except Exception:
             log.exception("cannot read the list of %s: a fault of the agent", self.name)
             claim = ServerClaim(False, "garbage", "its list cannot be read")
@@ -327,8 +315,8 @@ class Backend:
         try:
             seat = await self.take(id)
             claim = (await seat.call("probe", timeout=FIRST_LOOK))["claim"]
-            paired, adopted = its.record.paired, its.instance.adopted
-            if logs_in := needs_connect(claim, paired=paired, adopted=adopted):
+            adopted = its.instance.adopted
+            if logs_in := needs_connect(claim, paired=its.record.paired, adopted=adopted):
                 await seat.call("connect", timeout=RESTART_TIMEOUT)
             return logs_in
         except BaseException as error:

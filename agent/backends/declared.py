@@ -15,7 +15,7 @@ from typing import Any
 
 from yarl import URL
 
-from agent.backends.backend import TAKE_OVER, Backend, crashed
+from agent.backends.backend import NOT_CHECKED, TAKE_OVER, Backend, crashed
 from agent.backends.seat import Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
@@ -38,7 +38,6 @@ from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED
 from agent.engines.tasks import Tasks
 from agent.errors import HostError, InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
-from agent.vault.folder import open_root
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +76,12 @@ class Backends:
     async def take_over(self, declared: Collection[BackendDeclaration]) -> None:
         """Watch the sessions again that the agent before this one watched."""
         for declaration in declared:
-            backend = await self._declare(declaration)
+            backend = self._declare(declaration)
             # The name of a run outlives the agent: what was watched goes on.
             for id, its in backend.members.items():
                 if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
                     backend.seats[id] = Seat(backend, id, its.record.seen_run)
-            self._begin(backend)
+            self.tasks.start(backend.run(), f"backend {backend.name}")
         with suppress(TimeoutError):
             async with asyncio.timeout(TAKE_OVER):
                 await asyncio.gather(*(backend.known.wait() for backend in self.all.values()))
@@ -90,21 +89,14 @@ class Backends:
     async def take_on(self, declared: Collection[BackendDeclaration]) -> None:
         """Watch what is new in a file that was read again."""
         for each in declared:
-            try:
-                if each.name not in self.all:
-                    self._begin(await self._declare(each))
-                    log.info("backend %s is new: the agent watches it", each.name)
-            except WaError as error:
-                log.error("cannot take on backend %s as it is now: %s", each.name, error)
+            if each.name not in self.all:
+                self.tasks.start(self._declare(each).run(), f"backend {each.name}")
+                log.info("backend %s is new: the agent watches it", each.name)
 
-    async def _declare(self, declared: BackendDeclaration) -> Backend:
+    def _declare(self, declared: BackendDeclaration) -> Backend:
         name = parse_instance_id(declared.name)
-        await asyncio.to_thread(make_folder, self.root, name)
         self.all[name] = backend = Backend(declared, name, self)
         return backend
-
-    def _begin(self, backend: Backend) -> None:
-        self.tasks.start(backend.run(), f"backend {backend.name}")
 
     async def close(self) -> None:
         """The servers' sessions go on."""
@@ -133,7 +125,7 @@ class Backends:
         if (backend := self.of(its)) is None:
             return "backend_missing"
         if backend.down or its.instance.id in backend.away:
-            return BACKEND_UNCHECKED if backend.unchecked else BACKEND_DOWN
+            return BACKEND_UNCHECKED if backend.claim is NOT_CHECKED else BACKEND_DOWN
         return "" if backend.circuit.lets(its.instance.id) else "backend_circuit"
 
     def why_away(self, its: Session) -> str:
@@ -142,7 +134,7 @@ class Backends:
             return ""
         if backend.up:
             return "its backend is up again; the agent checks its sessions in turn"
-        reason = BACKEND_UNCHECKED if backend.unchecked else BACKEND_DOWN
+        reason = BACKEND_UNCHECKED if backend.claim is NOT_CHECKED else BACKEND_DOWN
         return f"{WAIT_SENTENCES[reason]}: {backend.sentence}"
 
     def signals(self, its: Session) -> tuple[Signal, ...]:
@@ -153,7 +145,7 @@ class Backends:
         if not backend.up:
             sentence = f"nothing measures it now: {self.why_away(its)}"
             return (Signal(UNMEASURED, Health.DEGRADED, sentence),)
-        lacks = backend.claim is not None and backend.claim.reason == NO_PROOF
+        lacks = backend.claim.reason == NO_PROOF
         return (Signal(NO_PROOF, Health.DEGRADED, backend.warning),) if lacks else ()
 
     def slack(self, its: Session) -> float:
@@ -241,17 +233,14 @@ class Backends:
             # Deleted once, and wanted again: also where the server gives no list now.
             await self.store.forget_facts([LET_GO.format(backend.name) + asked])
             remote = session_meant(backend.name, await check_now(backend), asked)
-            if (holder := holder_of(backend, remote)) is not None:
-                what = f"cannot adopt {remote!r:.80} of {backend.name}"
-                cause = f"the instance {holder} has it already"
-                raise Refused(f"{what}: {cause}", field="remote", code="adopted")
             return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
     async def discover(self, backend: Backend) -> None:
         """Make instances of its server's new sessions that match `adopt`."""
-        if backend.up and backend.declared.adopt:
-            async with self._adopting:
-                await self._adopt_new(backend)
+        if not (backend.up and backend.declared.adopt):
+            return
+        async with self._adopting:
+            await self._adopt_new(backend)
 
     async def _adopt_new(self, backend: Backend) -> None:
         prefix = LET_GO.format(backend.name)
@@ -290,12 +279,6 @@ class Backends:
         return parse_instance_id(f"{slug or backend.name[:SLUG]}-{mark}")
 
 
-def make_folder(root: Path, name: InstanceId) -> None:
-    with open_root(root, create=True) as top:
-        if top.make(name, top.modes):
-            top.sync()
-
-
 def _view(backend: Backend) -> BackendView:
     claim, members, now, soon = backend.claim, backend.members.values(), boot_now(), None
     if backend.next_check is not None:
@@ -311,8 +294,8 @@ def _view(backend: Backend) -> BackendView:
         version=backend.version,
         since_wall=backend.since_wall,
         checked_wall=time.time() + backend.checked_at - now if backend.checked_at > 0 else None,
-        seconds=claim.seconds if claim else 0.0,
-        sessions=claim.sessions if claim else None,
+        seconds=claim.seconds,
+        sessions=claim.sessions,
         held=len(backend.seats),
         connected=sum(its.record.status == "CONNECTED" for its in members),
         next_check_wall=soon,

@@ -187,7 +187,7 @@ class Seat:
         here = backend.api is not None and backend.seats.get(self.id) is self
         if self.session is None or not here:
             raise LinkError(f"cannot {what}: its server is not watched", code="gone")
-        if backend.claim is not None and not backend.up:  # no session waits for its silence
+        if backend.known.is_set() and not backend.up:  # no session waits for its silence
             raise ServerDown(what, backend.reason, backend.sentence, reached=False)
         try:
             async with asyncio.timeout(limit):

@@ -30,14 +30,14 @@ def house(tmp_path: Path):
     backends.instances = sessions
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
     backends.all["evo"] = one = Backend(declared, InstanceId("evo"), backends)
-    one.down, one.checked_at = False, 1.0
+    one.down = False
     return backends, one, sessions, woken
 
 
 async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
     """As in the second after a restart of the agent."""
     backends, one, sessions, _ = house
-    one.down, one.checked_at = True, float("-inf")
+    one.down = True
     assert backends.wait_reason(sessions[A]) == "backend_unchecked"
     assert "down" not in backends.why_away(sessions[A])
     answers(one, up=False)
