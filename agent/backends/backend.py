@@ -209,7 +209,7 @@ class Backend:
             return Evolution(declared, folder)
         from agent.backends.whaticket.api import Whaticket
 
-        return Whaticket(declared, folder, happened, patterns=self.shared.crypto_patterns)
+        return Whaticket(declared, folder, happened, self.shared.crypto_patterns)
 
     async def check(self) -> ServerClaim:
         """Read the list now; callers at the same time share one request."""

@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 POLL, RATE = 0.5, 2 << 20
 """Seconds between two readings of the logs, and the most bytes a second."""
 SAVE_EVERY, COMMAND_AGAIN = 5.0, 10.0
+WINDOW = 300.0
+"""Seconds after which an error is no news."""
 MOST_ERRORS = 20
 """Of one session, in one reading; the agent counts to five in five minutes."""
 CLOSE_WITHIN = 20.0
@@ -61,12 +63,10 @@ class Whaticket:
         declared: BackendDeclaration,
         folder: Path,
         happened: Callable[[str, Happening], None],
-        *,
-        window: float = 300.0,
-        patterns: Sequence[CryptoPattern] = (),
+        patterns: Sequence[CryptoPattern],
     ) -> None:
         """`happened`: called with the server's name of a session, for what its log told and what a
-        repair did. `window`: seconds after which an error is no news."""
+        repair did."""
         self.declared, self.folder = declared, folder
         self.own: BackendSettings = declared.own
         self.calls = WhaticketCalls(declared)
@@ -74,11 +74,9 @@ class Whaticket:
         self.held: dict[str, Session] = {}
         self.owners = Owners()
         self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
-        self.happened, self._window = happened, window
+        self.happened = happened
         self.rows: dict[str, Row] | None = None
         """Of the last list; None before the first one."""
-        self._ready = asyncio.Event()
-        """Set once a listed session is held: before, no name in the log is known."""
         self._troubles: dict[str, str] = {}
         """What is wrong with the logs, by what found it."""
         self._tasks = Tasks(
@@ -101,8 +99,6 @@ class Whaticket:
             row = self.rows.get(self.owners.ids.get(name, ""))
             if row is not None or session.known.row is not None:  # else a look asks for it
                 session.known.note_row(row, at)
-        if self.held:
-            self._ready.set()
         sessions = tuple(RemoteSession(it.id, it.status, it.number, it.name) for it in rows)
         troubles = "; ".join(filter(None, self._troubles.values()))
         return ServerClaim(True, "", troubles, "", seconds, len(rows)), sessions
@@ -112,9 +108,9 @@ class Whaticket:
 
     async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> "Session":
         segment(remote)
-        known = WhaticketSession(remote, adopted, paired, account)
-        known.prove = self.declared.prove
-        known.useless = () if self.own.hang_up is not None else ("reconnect",)
+        useless = () if self.own.hang_up is not None else ("reconnect",)
+        prove = self.declared.prove
+        known = WhaticketSession(remote, adopted, paired, account, prove, useless)
         self.held[remote] = session = Session(self, known)
         return session
 
@@ -134,12 +130,13 @@ class Whaticket:
     # logs
 
     async def _follow(self) -> None:
-        await self._ready.wait()
         saved = time.monotonic()
         while True:
             begun = time.monotonic()
-            self._take(await in_thread(self.logs.read, int(RATE * POLL)))
-            self._say("files", "; ".join(filter(None, [*self.logs.lost[-3:], self.logs.trouble])))
+            if self.held and self.rows is not None:  # before, no name in the log is known
+                self._take(await in_thread(self.logs.read, int(RATE * POLL)))
+            troubles = [*self.logs.lost[-3:], self.logs.trouble]
+            self._troubles["files"] = "; ".join(filter(None, troubles))
             if begun - saved >= SAVE_EVERY:
                 saved = begun
                 await in_thread(self._save)
@@ -152,7 +149,7 @@ class Whaticket:
                 await run_command(text, self.logs.make_reader(), self._take, RATE)
             except EngineError as error:
                 cause = str(error)
-            self._say("command", cause)
+            self._troubles["command"] = cause
             await asyncio.sleep(COMMAND_AGAIN)
 
     def _save(self) -> None:
@@ -163,16 +160,11 @@ class Whaticket:
         except OSError as error:
             log.warning("cannot write %s: %s", self.folder / "logs.json", error.strerror)
 
-    def _say(self, source: str, trouble: str) -> None:
-        if trouble and trouble != self._troubles.get(source):
-            log.warning("%s: %s", self.declared.name, trouble)
-        self._troubles[source] = trouble
-
     def _take(self, all_found: list[Found]) -> None:
         every = (session.known for session in self.held.values())
         by_id = {session.id: session for session in every if session.id}
         now, nameless, shown = time.time(), 0, Counter[str]()
-        news = [found for found in all_found if now - found.at <= self._window]
+        news = [found for found in all_found if now - found.at <= WINDOW]
         for id, found in self.owners.attribute(news):
             session = by_id.get(id)
             if isinstance(found.it, Turn):
@@ -188,7 +180,7 @@ class Whaticket:
         # libsignal's own lines name no session; the server's line about the message does.
         if nameless or shown:
             words = f"{nameless} errors about keys in its logs name no session"
-            self._say("owners", "" if shown else words)
+            self._troubles["owners"] = "" if shown else words
 
 
 class Session:

@@ -234,8 +234,6 @@ class WhaticketSession:
     """True if the agent disconnected it: that it is down needs no other reason."""
     _asked: bool = False
     """True if it showed codes since it was last connected."""
-    _scanned: bool = False
-    """True if it went from showing a code straight to connecting."""
     _log_reason: str = ""
     _closed_at: float | None = None
     """When the log told of an end of the connection and of no beginning after it."""
@@ -260,12 +258,9 @@ class WhaticketSession:
         if before is None or row.qrcode != before.qrcode:
             self._code_at = boot_now()
             self._codes += 1
-        if before is None or row.status != before.status:
-            if row.connected and before is not None:
-                # Whatever the log told of before, this connection is a new one.
-                self._closed_at, self._log_reason = None, ""
-            from_code = self._scanned or (before is not None and before.asks)
-            self._scanned = from_code and not (row.asks or row.down or row.connected)
+        if row.connected and before is not None and row.status != before.status:
+            # Whatever the log told of before, this connection is a new one.
+            self._closed_at, self._log_reason = None, ""
         if row.connected:
             self.paired, self.hung_up, self._asked, self._wiped = True, False, False, False
         elif not row.down:
@@ -320,8 +315,7 @@ class WhaticketSession:
             return replace(claim, status=Status.DISCONNECTED, reason=self._log_reason)
         if claim.status in (Status.DISCONNECTED, Status.RECONNECTING):
             return self._why_down(claim)
-        pairs = claim.status is Status.INITIALIZING and self._scanned and not self.paired
-        return replace(claim, phase="pairing") if pairs else claim
+        return claim
 
     def _why_down(self, claim: Claim) -> Claim:
         if self.hung_up:
