@@ -54,7 +54,6 @@ class Row:
     """WhatsApp's own words at that close."""
     closed_wall: float = 0.0
     """When it closed, by the server's clock."""
-    updated_wall: float = 0.0
     integration: str = ""
 
 
@@ -152,12 +151,14 @@ class EvolutionCalls:
         answers other questions meanwhile: 1.8 waits for WhatsApp, which may be what is silent."""
         what = "use its list"
         if self.old:
-            await self._live()  # a list may take so long that it tells nothing of the server
+            await self.state(
+                _NOBODY, urgent=True
+            )  # a list may take so long that it tells nothing of the server
         try:
             answer = await self._ask("GET", _LIST, timeout=self.slow, urgent=True)
         except ServerDown as down:
             if down.reason == "timeout":
-                await self._live()
+                await self.state(_NOBODY, urgent=True)
                 cause = f"{down.cause}, while it answers the rest"
                 raise cannot("list its sessions", cause, "list_failed") from down
             raise
@@ -168,14 +169,6 @@ class EvolutionCalls:
         if rows is None:
             raise ServerDown(what, "not_found", "its answer is not Evolution API's")
         return rows, answer.seconds
-
-    async def _live(self) -> None:
-        """ServerDown if the server does not answer from its memory."""
-        try:
-            await self.state(_NOBODY, urgent=True)
-        except ServerDown as down:  # told of all sessions: without that name
-            what, reached = "use its sessions", down.reached
-            raise ServerDown(what, down.reason, down.cause, reached=reached) from down
 
     async def raw_row(self, name: str) -> Any:
         """One session's row in the server's own form; None where the server shows none."""
@@ -315,7 +308,6 @@ def _row(raw: Any) -> Row | None:
         code=whole(raw.get("disconnectionReasonCode")),
         text=_words_of_end(raw.get("disconnectionObject")),
         closed_wall=moment(raw.get("disconnectionAt")),
-        updated_wall=moment(raw.get("updatedAt")),
         integration=text(raw.get("integration")),
     )
 

@@ -2,8 +2,8 @@
 
 That ends its pairing, and the server deletes its messages and contacts. Token, settings, webhook
 and proxy are given back, also after the agent or the server died in between. One folder for each
-session: a backup for each deletion, `removal.json` from the deletion until all is given back, and
-`made` if the agent made it on the server. The backups have the session's token: mode 0600.
+session: a backup for each deletion, the same as `removal.json` from the deletion until all is given
+back, and `made` if the agent made it on the server. Backups have the session's token: mode 0600.
 """
 
 import asyncio
@@ -50,8 +50,7 @@ class Renewal:
 
     async def load(self) -> None:
         """What an earlier agent noted of this session."""
-        removal = await in_thread(self._read_removal)
-        self.session.owed = bool(removal)
+        self.session.owed = bool(await in_thread(self._read))
         self.session.made = await in_thread((self.folder / "made").exists)
 
     async def take_away(self, heard: Live | None) -> None:
@@ -65,14 +64,14 @@ class Renewal:
         elif await self._becomes(Live.MISSING, LOGOUT_WAIT):
             return
         else:
-            backup = (await in_thread(self._read_removal))["backup"]
+            backup = await in_thread(self._read)
         await self._remove(heard, backup)
 
     async def delete(self) -> None:
         """Delete for good; the backup stays for a person."""
         if await self.calls.state(self.session.name) is not Live.MISSING:
             await self._back_up(rehearse=False)
-            await self._remove(None, "")
+            await self._remove(None, {})
         await self._write({"removal.json": None, "made": None})
         self.session.owed = self.session.made = False
 
@@ -92,18 +91,15 @@ class Renewal:
 
     async def create(self) -> None:
         """Create it with what an unfinished renewal backed up, else with nothing set."""
-        removal = await in_thread(self._read_removal)
-        row = inside(await in_thread(self._read, removal.get("backup")), "row")
+        row = (await in_thread(self._read)).get("row")
         await self._write({"made": b""})
         self.session.made = True
         await self.calls.create(self.session.name, _creation(row, self.calls.old))
 
     async def give_back(self) -> None:
         """Set what an unfinished renewal backed up and `create` cannot set."""
-        removal = await in_thread(self._read_removal)
-        if not removal:
+        if not (session := await in_thread(self._read)):
             return
-        session = await in_thread(self._read, removal["backup"])
         for what, body in self._settable(session).items():
             try:
                 await self.calls.set(what, self.session.name, body)
@@ -115,7 +111,7 @@ class Renewal:
         await self._write({"removal.json": None})
         self.session.owed = False
 
-    async def _back_up(self, *, rehearse: bool) -> str:
+    async def _back_up(self, *, rehearse: bool) -> dict[str, Any]:
         """`rehearse`: set the present values again, for the server would refuse the same after the
         deletion, and wait until it can create sessions at all."""
         name = self.session.name
@@ -131,9 +127,9 @@ class Renewal:
                 await self.calls.rows()
             for what, body in self._settable(session).items():
                 await self.calls.set(what, name, body)
-        return backup
+        return session
 
-    async def _remove(self, heard: Live | None, backup: str) -> None:
+    async def _remove(self, heard: Live | None, backup: Mapping[str, Any]) -> None:
         """`backup`: of a session that is created again."""
         calls, name = self.calls, self.session.name
         live = await calls.state(name)
@@ -147,7 +143,7 @@ class Renewal:
                 cause += " keep beside the new session's; try again later, or restart the server"
                 raise cannot(f"remove {name} now", cause, "no_effect")
         if backup:
-            await self._write({"removal.json": json.dumps({"backup": backup}).encode()})
+            await self._write({"removal.json": json.dumps(backup).encode()})
             self.session.owed = True
         await calls.delete(name)
         if not await self._becomes(Live.MISSING, REMOVAL_WAIT):
@@ -199,13 +195,9 @@ class Renewal:
         for old in sorted(self.folder.glob("[0-9]*.json"))[:-_KEPT]:
             old.unlink()
 
-    def _read_removal(self) -> dict[str, Any]:
-        removal = self._read("removal.json")
-        return removal if isinstance(removal.get("backup"), str) else {}
-
-    def _read(self, name: str | None) -> dict[str, Any]:
+    def _read(self, name: str = "removal.json") -> dict[str, Any]:
         with suppress(OSError, ValueError):
-            content = json.loads((self.folder / (name or "none")).read_bytes())
+            content = json.loads((self.folder / name).read_bytes())
             return content if isinstance(content, dict) else {}
         return {}
 

@@ -72,7 +72,6 @@ class EvolutionSession:
     """Ends before this moment of the server's clock are old."""
     _code: Shown | None = None
     _code_at: float = 0.0
-    _code_number: int = 0
     _scanned: str = ""
     """The last code before it opened: the server goes on showing it."""
     _closed_since: float | None = None
@@ -85,11 +84,6 @@ class EvolutionSession:
     """The code at the last question for its account, and the time."""
 
     @property
-    def seconds(self) -> float:
-        """How long `live` has been seen."""
-        return boot_now() - self.since
-
-    @property
     def code(self) -> Shown | None:
         """The code that a phone can scan now."""
         fresh = self.live is Live.CONNECTING and boot_now() - self._code_at < CODE_HOLDS
@@ -100,7 +94,7 @@ class EvolutionSession:
         if self.code is None or not self.code.code:
             return None
         left = self._code_at + CODE_HOLDS - boot_now()
-        return Qr(self.code.code, max(1.0, left), max(1, self._code_number))
+        return Qr(self.code.code, max(1.0, left), max(1, self.code.count))
 
     @property
     def is_ours(self) -> bool:
@@ -124,7 +118,7 @@ class EvolutionSession:
     @property
     def is_due(self) -> bool:
         """True if it must be looked at soon, not only when a pass probes it."""
-        if self.live is not Live.OPEN or not self.alive or self.seconds < YOUNG:
+        if self.live is not Live.OPEN or not self.alive or boot_now() - self.since < YOUNG:
             return True
         return self.row_at >= self.since and (self.row is None or self.row.status != Live.OPEN)
 
@@ -198,7 +192,7 @@ class EvolutionSession:
         if self.calls.old:
             return
         if row.status == Live.OPEN and self.live is Live.OPEN:
-            self._open_until = max(self._open_until, row.updated_wall, row.closed_wall)
+            self._open_until = max(self._open_until, row.closed_wall)
         elif self.live is Live.OPEN:
             return  # the next look tells which of both is newer
         elif self.code_taken and row.status == Live.CONNECTING:
@@ -226,7 +220,6 @@ class EvolutionSession:
             return
         if new:
             self._code_at, self._ended = boot_now(), ""
-            self._code_number = shown.count or self._code_number + 1
         if new or shown.pairing_code:
             self._code = shown
 
@@ -235,14 +228,15 @@ class EvolutionSession:
         scanned the code that is gone, and 1.8's list tells of no pairing."""
         if self.live not in (Live.CONNECTING, Live.CLOSE):
             return False
-        if self.live is Live.CONNECTING and self.seconds < LOGIN and not at_once:
+        seconds = boot_now() - self.since
+        if self.live is Live.CONNECTING and seconds < LOGIN and not at_once:
             return False  # the question would go into its login, and break it
         if self.paired is False:
             doubt = self._code is not None and (at_once or self.code is None)
         elif self.paired is None:
             doubt = True
         else:
-            doubt = self.calls.old and (at_once or self.seconds >= BLANK)
+            doubt = self.calls.old and (at_once or seconds >= BLANK)
         code, at = self._asked
         if doubt and (at_once or code != self._code or boot_now() - at >= ACCOUNT_AGAIN):
             self._asked = (self._code, boot_now())

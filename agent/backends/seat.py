@@ -191,8 +191,6 @@ class Seat:
             raise ServerDown(what, backend.reason, backend.sentence, reached=False)
         try:
             async with asyncio.timeout(limit):
-                if do == "probe":
-                    return await self._probe(deep=args.get("deep") is True)
                 return await self._act(self.session, do, args)
         except TimeoutError as error:
             cause = f"no answer in {limit:g} s"
@@ -208,17 +206,16 @@ class Seat:
             cause = type(error).__name__
             raise EngineError(f"cannot {what}: {cause}", code="internal") from error
 
-    async def _probe(self, *, deep: bool) -> Answer:
-        """Ask for it at once. Not `deep`: where its turn in this round has not come, the last look
-        tells, or probes of a thousand would wait for turns until all are too late."""
-        if deep or not self.waits:
-            await self.ask(deep=deep)
-        if (claim := self.last_words()) is None:
-            cause = "others are looked at first"
-            raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
-        return {"claim": claim}
-
     async def _act(self, session: ServerSession, do: str, args: Answer) -> Answer:
+        if do == "probe":
+            # Where its turn in this round has not come, the last look tells, or probes of a
+            # thousand would wait for turns until all are too late.
+            if (deep := args.get("deep") is True) or not self.waits:
+                await self.ask(deep=deep)
+            if (claim := self.last_words()) is None:
+                cause = "others are looked at first"
+                raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
+            return {"claim": claim}
         try:
             match do:
                 case "qr":

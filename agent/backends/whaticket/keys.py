@@ -36,7 +36,6 @@ from agent.files import open_plain, replacement, write_whole
 
 KEEP = 7 * 86400.0
 LARGEST = 256 << 20
-_NAME = re.compile(r"\d{8}T\d{6}Z(?:\.\d{1,4})?")
 AGAIN = 0.1
 """Seconds until a damaged record is read again: Baileys empties a file before it writes it."""
 Key = tuple[bool, str]
@@ -127,9 +126,8 @@ class Shelf:
     def find(self, remote: str, name: object) -> Removal:
         """A removal that can be put back. What lies in the session's place after it was put back
         may be the live pairing, which nothing may move away for it again."""
-        good = isinstance(name, str) and _NAME.fullmatch(name)
-        removal = _read(self._path(remote, str(name))) if good else None
-        if removal is None or removal.remote != remote:
+        removal = next((it for it in self.all(remote) if it.name == name), None)
+        if removal is None:
             cause = "there is no such removal, or it is damaged"
             raise InvalidRequest(f"cannot put back {name!r:.40}: {cause}", field="name")
         if removal.state == "put_back":
