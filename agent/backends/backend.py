@@ -25,20 +25,10 @@ from agent.backends.seat import MOST_UNHEARD, Seat, ServerApi
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.breaker import BreakerState
-from agent.core.model import (
-    UNIT_ABSENT,
-    Category,
-    Happening,
-    InstanceId,
-    JournalEntry,
-    RemoteSession,
-    ServerClaim,
-    UnitState,
-    UnitStatus,
-)
+from agent.core.model import UNIT_ABSENT, Category, JournalEntry, UnitState, UnitStatus
 from agent.core.reconnect import needs_connect
 from agent.core.session import Session
-from agent.core.words import is_adopted
+from agent.core.words import Happening, InstanceId, RemoteSession, ServerClaim, is_adopted
 from agent.engines.tasks import Tasks
 from agent.errors import ConfigError, EngineError, HostError, LinkError, Refused, WaError
 from agent.link.client import Listener
@@ -98,8 +88,6 @@ class Backend:
     sessions: tuple[RemoteSession, ...] = ()
     """The last list."""
     checked_at: float = float("-inf")
-    version: str = ""
-    """The last that it told of itself."""
     down: bool = True
     """It is away for longer than a blink: its sessions wait. True until it was seen up."""
     since_wall: float = field(default_factory=time.time)
@@ -112,8 +100,6 @@ class Backend:
     _tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
     """The looks and the check that are under way."""
     _checking: "asyncio.Task[None] | None" = None
-    _slow: deque[float] = field(default_factory=lambda: deque(maxlen=12))
-    """The seconds that its last answers took."""
     _cause: str = ""
     """The reason for which it is down, as the journal has it; "" = it was not said to be down."""
 
@@ -144,7 +130,7 @@ class Backend:
     @property
     def slack(self) -> float:
         """Seconds to add to a limit that a quick server would keep."""
-        return min(STEPS * max(self._slow, default=0.0), MOST_SLACK)
+        return min(STEPS * self.claim.seconds, MOST_SLACK)
 
     @property
     def members(self) -> dict[InstanceId, Session]:
@@ -262,11 +248,7 @@ class Backend:
         self.checked_at = boot_now()
         self.known.set()
         self.judge()
-        if not claim.up:
-            return
-        self.version = claim.version or self.version
-        self._slow.append(claim.seconds)
-        if not was_up:
+        if claim.up and not was_up:
             for seat in self.seats.values():
                 seat.looked = 0.0
             self.look_soon.set()

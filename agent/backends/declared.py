@@ -21,20 +21,18 @@ from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.core.findings.crypto_patterns import CryptoPattern
-from agent.core.model import (
-    Health,
-    Instance,
-    InstanceId,
-    JournalEntry,
-    RemoteSession,
-    Signal,
-    UnitStatus,
-    parse_instance_id,
-)
+from agent.core.model import Health, Instance, JournalEntry, Signal, UnitStatus
 from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.session import Session
 from agent.core.view import BackendView
-from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED
+from agent.core.words import (
+    ADOPTED,
+    NO_PROOF,
+    UNMEASURED,
+    InstanceId,
+    RemoteSession,
+    parse_instance_id,
+)
 from agent.engines.tasks import Tasks
 from agent.errors import HostError, InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
@@ -169,26 +167,20 @@ class Backends:
         return here or (backend is not None and backend.up and its.instance.id not in backend.away)
 
     def server_version(self, name: str) -> str:
-        """The version that the server itself told last; "" = none yet."""
-        return self.all[name].version if name in self.all else ""
+        """The version that the server itself tells; "" = none, or it is down."""
+        return self.all[name].claim.version if name in self.all else ""
 
     def check_place(self, instance: Instance) -> None:
         """Refuse one whose backend is not declared or of another engine, or has it already."""
         what = f"cannot create {instance.id}"
         if (backend := self.all.get(instance.backend)) is None:
             known = ", ".join(self.all) or "none"
-            raise InvalidRequest(
-                f"{what}: engine {instance.engine} needs the name of a declared [[backend]] in its"
-                f" settings, not {instance.backend!r:.60}; declared: {known}",
-                field="settings.backend",
-                code="unknown_backend",
-            )
+            cause = f"no [[backend]] {instance.backend!r:.60} is declared; declared: {known}"
+            words = f"{what}: engine {instance.engine} needs settings.backend, and {cause}"
+            raise InvalidRequest(words, field="settings.backend", code="unknown_backend")
         if (kind := backend.declared.engine) != instance.engine:
-            raise InvalidRequest(
-                f"{what}: backend {backend.name} is of engine {kind}, not {instance.engine}",
-                field="engine",
-                code="wrong_engine",
-            )
+            cause = f"backend {backend.name} is of engine {kind}, not {instance.engine}"
+            raise InvalidRequest(f"{what}: {cause}", field="engine", code="wrong_engine")
         if (holder := holder_of(backend, instance.remote)) not in (None, instance.id):
             cause = f"{instance.remote!r:.80} of {backend.name} is {holder} here already"
             raise Refused(f"{what}: {cause}", field="settings.remote", code="adopted")
@@ -237,10 +229,9 @@ class Backends:
 
     async def discover(self, backend: Backend) -> None:
         """Make instances of its server's new sessions that match `adopt`."""
-        if not (backend.up and backend.declared.adopt):
-            return
-        async with self._adopting:
-            await self._adopt_new(backend)
+        if backend.up and backend.declared.adopt:
+            async with self._adopting:
+                await self._adopt_new(backend)
 
     async def _adopt_new(self, backend: Backend) -> None:
         prefix = LET_GO.format(backend.name)
@@ -291,7 +282,7 @@ def _view(backend: Backend) -> BackendView:
         reason=backend.reason,
         sentence=backend.sentence,
         warning=backend.warning,
-        version=backend.version,
+        version=claim.version,
         since_wall=backend.since_wall,
         checked_wall=time.time() + backend.checked_at - now if backend.checked_at > 0 else None,
         seconds=claim.seconds,
@@ -316,12 +307,9 @@ def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> s
         return asked
     titled = [session.name for session in there if session.title == asked != ""]
     if len(titled) > 1:
-        raise Refused(
-            f"cannot adopt {asked!r:.80}: {backend} has {len(titled)} sessions of that name;"
-            f" take one of {', '.join(titled[:5])}",
-            field="remote",
-            code="ambiguous",
-        )
+        cause = f"{backend} has {len(titled)} sessions of that name"
+        words = f"cannot adopt {asked!r:.80}: {cause}; take one of {', '.join(titled[:5])}"
+        raise Refused(words, field="remote", code="ambiguous")
     if not titled:
         raise NotFound(f"cannot adopt {asked!r:.80}: {backend} has no such session")
     return titled[0]

@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.backends.http import ServerDown
 from agent.clock import boot_now
-from agent.core.model import (
-    Claim,
-    ClaimFact,
-    Happening,
-    InstanceId,
-    RemoteSession,
-    ServerClaim,
-)
+from agent.core.model import ClaimFact
+from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.errors import EngineError, InvalidRequest, LinkError, WaError
 from agent.link.client import Listener

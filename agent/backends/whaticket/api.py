@@ -23,7 +23,6 @@ from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
 from agent.backends.whaticket.logs import (
     Found,
-    LogError,
     Owners,
     Turn,
     open_logs,
@@ -170,13 +169,14 @@ class Whaticket:
             if isinstance(found.it, Turn):
                 if session is not None:
                     session.note_turn(found.it)
-            elif session is not None:
+                continue
+            nameless += not id
+            if session is not None:
                 shown[session.name] += 1
-                what = found.it.finding
-                detail = {"text": words_of(what.name), "peer": what.peer, "pattern": what.name}
                 if shown[session.name] <= MOST_ERRORS:
+                    what = found.it.finding
+                    detail = {"text": words_of(what.name), "peer": what.peer, "pattern": what.name}
                     self.happened(session.name, Happening("crypto_error", detail))
-            nameless += isinstance(found.it, LogError) and not id
         # libsignal's own lines name no session; the server's line about the message does.
         if nameless or shown:
             words = f"{nameless} errors about keys in its logs name no session"
