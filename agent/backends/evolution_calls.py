@@ -78,10 +78,6 @@ class EvolutionCalls:
     has_query: bool = True
     """False if the server, or a proxy before it, lacks the route of the proof."""
 
-    @property
-    def slow(self) -> float | None:
-        return SLOW if self.old else None
-
     async def state(self, name: str, *, urgent: bool = False) -> Live:
         path = f"/instance/connectionState/{segment(name)}"
         answer = await self._ask("GET", path, urgent=urgent)
@@ -142,7 +138,7 @@ class EvolutionCalls:
         """`more`: token, number and proxy of a session that is made again."""
         # Without `qrcode` it answers at once; with it, it waits five seconds.
         body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False, **more}
-        answer = await self._ask("POST", "/instance/create", body, timeout=self.slow)
+        answer = await self._ask("POST", "/instance/create", body, timeout=self.old and SLOW)
         if not answer.good:
             raise _refusal("create", name, answer)
 
@@ -155,7 +151,7 @@ class EvolutionCalls:
                 _NOBODY, urgent=True
             )  # a list may take so long that it tells nothing of the server
         try:
-            answer = await self._ask("GET", _LIST, timeout=self.slow, urgent=True)
+            answer = await self._ask("GET", _LIST, timeout=self.old and SLOW, urgent=True)
         except ServerDown as down:
             if down.reason == "timeout":
                 await self.state(_NOBODY, urgent=True)

@@ -111,16 +111,13 @@ class Http:
                     method, url, json=body, headers=headers, allow_redirects=False
                 ) as reply:
                     raw = await _bounded(reply, what)
-        except aiohttp.ConnectionTimeoutError as error:
-            cause = f"no connection within {CONNECT:g} s"
-            raise ServerDown(what, "unreachable", cause, reached=False) from error
-        except TimeoutError as error:
-            cause = f"no {'answer' if sent else 'turn'} within {round(limit, 1):g} s"
-            raise ServerDown(what, "timeout", cause, reached=sent) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            reason, cause = _classified(error)
-            reached = not isinstance(error, aiohttp.ClientConnectorError)
-            raise ServerDown(what, reason, cause, reached=reached) from error
+            if type(error) is TimeoutError:
+                reason, cause = "timeout", f"no {'answer' if sent else 'turn'} within {limit:.1f} s"
+            else:
+                reason, cause = _classified(error)
+                sent = not isinstance(error, _NOT_REACHED)
+            raise ServerDown(what, reason, cause, reached=sent) from error
         content = await asyncio.to_thread(_read, what, reply.status, raw)
         return Answer(reply.status, content, time.monotonic() - begun)
 
@@ -176,7 +173,9 @@ def _read(what: str, status: int, raw: bytes) -> Any:
         return None
 
 
+_NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _CAUSES = (
+    (aiohttp.ConnectionTimeoutError, "unreachable", f"no connection within {CONNECT:g} s"),
     (aiohttp.ClientSSLError, "tls", "no TLS with it"),
     (aiohttp.ClientConnectorDNSError, "unreachable", "its name is not known"),
     (aiohttp.ServerDisconnectedError, "unreachable", "it closed the connection without an answer"),

@@ -24,6 +24,7 @@ from agent.engines.reason_codes import web_reason
 REFUSED_HOLDS = 30.0
 """Seconds in which a refused login is not tried again."""
 REFUSED = "user or password is refused"
+LONGEST_TOKEN = 8192
 UNKNOWN = "the server knows no such session"
 NOT_RUNNING = "ERR_WAPP_NOT_INITIALIZED"
 _NO_SESSION = "ERR_NO_WAPP_FOUND"
@@ -158,21 +159,18 @@ class WhaticketCalls:
                 return self._token
             if boot_now() - self._refused_at < REFUSED_HOLDS:
                 raise ServerDown("log in", "refused_key", REFUSED)
-            self._token = await self._new_token(urgent)
-            return self._token
-
-    async def _new_token(self, urgent: bool) -> str:
-        route, what = self.own.needed("login", "log in"), "log in"
-        who = {"email": self.own.user, "password": self.own.password}
-        answer = await self._http.ask(route.verb, route.path, who, urgent=urgent)
-        if answer.status in (*_REFUSALS, 400):
-            self._refused_at = boot_now()
-            raise ServerDown(what, "refused_key", REFUSED)
-        _must_be_good(route, answer)
-        token = inside(answer.body, "token")
-        if not isinstance(token, str) or not token or any(not "!" <= c <= "~" for c in token):
-            raise ServerDown(what, "garbage", "the answer has no token")
-        return token
+            route, what = self.own.needed("login", "log in"), "log in"
+            who = {"email": self.own.user, "password": self.own.password}
+            answer = await self._http.ask(route.verb, route.path, who, urgent=urgent)
+            if answer.status in (*_REFUSALS, 400):
+                self._refused_at = boot_now()
+                raise ServerDown(what, "refused_key", REFUSED)
+            _must_be_good(route, answer)
+            token = text(inside(answer.body, "token"), LONGEST_TOKEN)
+            if not token or any(not "!" <= c <= "~" for c in token):
+                raise ServerDown(what, "garbage", "the answer has no token")
+            self._token = token
+            return token
 
 
 def _must_be_good(route: Route, answer: Answer) -> None:

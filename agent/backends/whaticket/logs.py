@@ -356,10 +356,6 @@ class Tail:
         self.began = self.stamp if found else self.began
         return found
 
-    @property
-    def left(self) -> int:
-        return max(os.fstat(self.fd).st_size - self.offset, 0)
-
     def print_of(self, offset: int) -> str:
         """A mark of what stands before that place."""
         before = os.pread(self.fd, min(256, offset), max(offset - 256, 0))
@@ -406,7 +402,8 @@ class LogFiles:
                 self.trouble = f"cannot read {tail.path}: {error.strerror}"
             if key not in here and now - tail.heard_at > GRACE:
                 os.close(self._tails.pop(key).fd)
-        if any(tail.left > LONGEST_LINE for tail in self._tails.values()):
+        tails = self._tails.values()
+        if any(os.fstat(it.fd).st_size - it.offset > LONGEST_LINE for it in tails):
             self.trouble = "its logs grow faster than they are read, so errors count late"
         return found
 

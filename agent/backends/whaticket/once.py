@@ -134,13 +134,14 @@ def read_settings(env: Mapping[str, str]) -> tuple[BackendDeclaration, CryptoPol
 
 def _applied(table: Any, given: Mapping[str, Any]) -> Any:
     for each, mark in settings_of(table):
-        default, value = getattr(table, each.name), given.get(each.name)
+        if (value := given.get(each.name)) is None:
+            continue
+        default = getattr(table, each.name)
         with suppress(ValueError):  # a text, then, which is refused
-            value = type(default)(value) if isinstance(default, int | float) and value else value
+            value = type(default)(value) if isinstance(default, int | float) else value
         try:
-            if value is not None:
-                value = [value] if isinstance(default, tuple) else value
-                table = replace(table, **{each.name: read_value(value, default, mark)})
+            value = [value] if isinstance(default, tuple) else value
+            table = replace(table, **{each.name: read_value(value, default, mark)})
         except ValueError as error:
             raise ConfigError(f"cannot use {VARIABLES[each.name]}: {error}") from None
     return table
