@@ -12,7 +12,7 @@ from agent.backends.http import ServerDown
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerPolicy, BreakerState
 from agent.core.model import InstanceId
-from agent.errors import EngineError, LinkError, WaError
+from agent.errors import EngineError
 
 ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
 """Calls that make a server work for a session."""
@@ -63,8 +63,8 @@ class Circuit:
             raise EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
         try:
             answer = await call()
-        except WaError as error:
-            if do in ACTS and _is_the_servers(error):
+        except ServerDown as down:
+            if do in ACTS and down.reached:
                 self._failed()
             raise
         else:
@@ -87,10 +87,3 @@ class Circuit:
         self.trial = None
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.changed(BreakerState.OPEN)
-
-
-def _is_the_servers(error: WaError) -> bool:
-    """True if the server was reached and failed to answer; what it refuses is about the session."""
-    if isinstance(error, ServerDown):
-        return error.reached
-    return isinstance(error, LinkError) and error.code == "timeout"

@@ -146,7 +146,7 @@ class Session:
         async with self._acting:
             known = self.known
             heard = known.live
-            if not confirmed and not self._may_replace():
+            if not confirmed and not known.is_ours:
                 await self._log_out(heard)
                 await self._connect()
                 return
@@ -317,15 +317,3 @@ class Session:
                 while not wanted() and self.known.live is Live.CONNECTING:
                     await asyncio.sleep(LOOK_EVERY)
                     await self._log_in()
-
-    def _may_replace(self) -> bool:
-        """Without a person's word: what the agent made. A 1.8 shows nothing that others put into a
-        session, and one that hangs there comes back in no other way."""
-        known = self.known
-        if known.is_ours or not self._calls.old or known.adopted:
-            return known.is_ours
-        if known.paired is None:
-            cause = "the agent did not make it, and it may have a pairing. To end it all the same:"
-            cause += " `wa-agent ensure-healthy ID --yes`"
-            raise cannot(f"renew {self.name}", cause, "pairing_kept")
-        return True

@@ -96,7 +96,7 @@ class EvolutionCalls:
 
     async def connect(self, name: str, phone: str = "") -> Shown:
         """In `close` a login begins; in `connecting` the answer is the last code. Only
-        EvolutionSession.log_in calls it."""
+        `Session._log_in` calls it."""
         query = {"number": phone} if phone else None
         answer = await self._ask("GET", f"/instance/connect/{segment(name)}", query=query)
         if _is_refused(answer):
@@ -147,9 +147,8 @@ class EvolutionCalls:
         answers other questions meanwhile: 1.8 waits for WhatsApp, which may be what is silent."""
         what = "use its list"
         if self.old:
-            await self.state(
-                _NOBODY, urgent=True
-            )  # a list may take so long that it tells nothing of the server
+            # Its list may take so long that it tells nothing of the server.
+            await self.state(_NOBODY, urgent=True)
         try:
             answer = await self._ask("GET", _LIST, timeout=self.old and SLOW, urgent=True)
         except ServerDown as down:

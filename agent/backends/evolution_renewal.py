@@ -36,8 +36,6 @@ LOGOUT_WAIT = 5.0
 """Seconds that a logout may take after the server answered it."""
 REMOVAL_WAIT = 45.0
 LOOK_EVERY = 0.3
-_KEPT = 10
-"""Backups of one session: an outage of a day renews it 50 times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +190,6 @@ class Renewal:
                 write_whole(self.folder / name, content)
             else:
                 (self.folder / name).unlink(missing_ok=True)
-        for old in sorted(self.folder.glob("[0-9]*.json"))[:-_KEPT]:
-            old.unlink()
 
     def _read(self, name: str = "removal.json") -> dict[str, Any]:
         with suppress(OSError, ValueError):

@@ -187,8 +187,7 @@ class Seat:
             async with asyncio.timeout(limit):
                 return await self._act(self.session, do, args)
         except TimeoutError as error:
-            cause = f"no answer in {limit:g} s"
-            raise LinkError(f"cannot {what}: {cause}", code="timeout") from error
+            raise ServerDown(what, "timeout", f"no answer in {limit:g} s") from error
         except ServerDown:
             backend.check_soon.set()
             raise

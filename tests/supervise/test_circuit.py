@@ -59,7 +59,7 @@ async def test_three_sessions_calls_in_a_row_open_it_for_all(clock):
     told = []
     circuit = made(told)
     await act(circuit, A, DOWN)
-    await act(circuit, B, LinkError("cannot connect: no answer", code="timeout"))
+    await act(circuit, B, ServerDown("connect", "failing", "it answers 502"))
     assert (circuit.state, circuit.lets(A)) == (CLOSED, True)
     await act(circuit, A, DOWN)
     assert (circuit.state, told) == (OPEN, [OPEN])

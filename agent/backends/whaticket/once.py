@@ -61,9 +61,9 @@ from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, open_keys
 from agent.backends.whaticket.logs import LogError, Owners, open_logs, read_json
 from agent.config.declaration import BackendDeclaration, with_secrets
-from agent.core.findings.crypto import CryptoPolicy, CryptoWindow, judge_crypto, note_error
+from agent.core.findings.crypto import CryptoPolicy, CryptoWindow, note_error
 from agent.core.findings.crypto_patterns import CryptoFinding, Effect
-from agent.core.model import Category, Health
+from agent.core.model import Category
 from agent.core.setting import read_value, settings_of
 from agent.engines.catalog import backend_faults
 from agent.engines.tasks import in_thread
@@ -266,8 +266,7 @@ class Round:
         own = [error for error in self.errors if error[1] == id]
         for at, _, name, effect, peer in own:
             window = note_error(window, CryptoFinding(name, Effect(effect), peer), self.policy, at)
-            signal = judge_crypto(window, self.policy, at, counts_messages=False).signal
-            if signal is not None and signal.level is Health.CORRUPTED:
+            if len(window.errors) >= self.policy.errors:
                 return sorted({error[4] for error in own})
         return None
 
