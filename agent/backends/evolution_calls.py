@@ -245,7 +245,8 @@ class EvolutionCalls:
             raise ServerDown(what, "licence_missing", "its licence is not activated")
         if answer.status > 500:
             raise ServerDown(what, "failing", f"it answers {answer.status}")
-        if answer.status == 404 and (answer.body is None or words.startswith("Cannot ")):
+        no_route = answer.body is None or "Cannot " in words
+        if answer.status == 404 and no_route and not _is_missing(answer):
             raise ServerDown(what, "not_found", "it has no such route")
         return answer
 
@@ -267,18 +268,9 @@ def _is_missing(answer: Answer) -> bool:
 
 
 def _words_of(body: Any) -> str:
-    """The texts under `response.message` or `message`, however deep the arrays go."""
+    """All under `response.message` or `message`, however deep the arrays go."""
     response = inside(body, "response")
-    holder = response if isinstance(response, Mapping) else body
-    return "; ".join(_texts(inside(holder, "message"), 4))
-
-
-def _texts(message: Any, depth: int) -> list[str]:
-    if isinstance(message, str):
-        return [message[:300]]
-    if isinstance(message, list) and depth:
-        return [words for part in message[:5] for words in _texts(part, depth - 1)]
-    return []
+    return str(inside(response if isinstance(response, Mapping) else body, "message"))[:2000]
 
 
 def _shown(body: Any) -> Shown:
