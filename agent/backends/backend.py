@@ -238,7 +238,7 @@ class Backend:
             claim = ServerClaim(False, "garbage", "its list cannot be read")
         self.checked(claim)
         for seat in list(self.seats.values()):
-            if claim.up and seat.fact is not None:  # a list tells of pairings and ends
+            if claim.up:  # a list tells of pairings and ends
                 seat.note()
                 await asyncio.sleep(0)
 

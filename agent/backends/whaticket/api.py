@@ -195,7 +195,6 @@ class Session:
         known, at = self.known, boot_now()
         id = await self._find()
         known.note_row(await self._calls.state(id) if id else None, at)
-        known.looked = True
         if known.row is not None and not known.row.connected:
             known.note_keys(await in_thread(self._keys.look, known.id))
 

@@ -225,7 +225,6 @@ class WhaticketSession:
     row: Row | None = None
     row_at: float = float("-inf")
     """When the request for `row` began; `row` None after it: the server has no such session."""
-    looked: bool = False
     keys: str = "unknown"
     """The state of its creds: absent, unpaired, paired, damaged, unreadable or unknown."""
     hung_up: bool = False
@@ -233,17 +232,16 @@ class WhaticketSession:
     _asked: bool = False
     """True if it showed codes since it was last connected."""
     _log_reason: str = ""
+    """Why it ended, by its log or by its keys; "" = not known, or it connected again."""
     _closed_at: float | None = None
     """When the log told of an end of the connection and of no beginning after it."""
-    _wiped: bool = False
-    """True if its keys went while it was paired: these servers do so after a logout."""
     _code_at: float = 0.0
     _codes: int = 0
 
     @property
     def is_due(self) -> bool:
-        """True if it was not looked at yet, or is not connected."""
-        return not self.looked or self.row is None or not self.row.connected
+        """True if it is not connected."""
+        return self.row is None or not self.row.connected
 
     def note_row(self, row: Row | None, at: float) -> None:
         """`at`: when the request for it began."""
@@ -253,25 +251,26 @@ class WhaticketSession:
         if row is None:
             return
         self.id, self.account = row.id, row.number or self.account
-        if before is None or row.qrcode != before.qrcode:
+        if row.qrcode and (before is None or row.qrcode != before.qrcode):
             self._code_at = boot_now()
             self._codes += 1
         if row.connected and before is not None and row.status != before.status:
             # Whatever the log told of before, this connection is a new one.
             self._closed_at, self._log_reason = None, ""
         if row.connected:
-            self.paired, self.hung_up, self._asked, self._wiped = True, False, False, False
+            self.paired, self.hung_up, self._asked = True, False, False
         elif not row.down:
             self.hung_up = False
             self._asked = self._asked or row.asks
             if row.asks:  # it started again: the earlier end no longer counts
-                self._log_reason, self._wiped, self.paired = "", False, False
+                self._log_reason, self.paired = "", False
 
     def note_keys(self, keys: str) -> None:
         """The state of its creds while it is not connected."""
         self.keys = keys
         if keys in ("paired", "unpaired", "absent"):
-            self._wiped = (self._wiped or self.paired) and keys != "paired"
+            if self.paired and keys != "paired":  # these servers delete them after a logout
+                self._log_reason = self._log_reason or "logout"
             self.paired = keys == "paired"
         elif keys == "unknown" and self.row is not None:
             self.paired = self.row.stored or self.paired
@@ -320,9 +319,8 @@ class WhaticketSession:
             return replace(claim, status=Status.DISCONNECTED, reason="")
         if self.keys == "damaged":
             return replace(claim, status=Status.AUTH_FAILURE, reason="session_damaged")
-        if self._log_reason or self._wiped:
-            reason = self._log_reason or "logout"
-            return replace(claim, status=Status.DISCONNECTED, reason=reason)
+        if self._log_reason:
+            return replace(claim, status=Status.DISCONNECTED, reason=self._log_reason)
         if self._asked and not self.paired:
             return replace(claim, status=Status.QR_REQUIRED, reason="qr_idle")
         return claim
