@@ -17,7 +17,7 @@ from agent.errors import InvalidRequest, WaError
 
 EVERY_DAY = "create qr list show why events send restart top doctor"
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "settings": ("a session", "create settings remote-settings"),
+    "settings": ("a session", "create settings"),
     "switch": ("a session", "enable disable start stop restart logout delete passkey"),
     "link": ("a session", "qr pairing-code screenshot"),
     "send": ("a session", "send read presence"),

@@ -1,6 +1,5 @@
 """The doctor's checks of each backend: its server, and what the agent needs of it here."""
 
-import asyncio
 import grp
 import os
 import pwd
@@ -179,13 +178,10 @@ def _redis(backend: BackendDeclaration) -> Iterator[Finding]:
         return
     parts = urlsplit(url)
     where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
-
-    async def talk() -> None:
-        async with RedisKeys(url, timeout=_SECONDS / 3, ca_file=backend.ca_file).talk("ask it"):
-            pass
-
+    redis = RedisKeys(url, timeout=_SECONDS, ca_file=backend.ca_file)
     try:
-        asyncio.run(talk())
+        with redis.talk("ask it"):
+            pass
     except WaError as error:
         cure = "check that it runs, and that redis_url is right and has its password"
         yield wrong(f"Redis at {where}: {error}", cure)
