@@ -12,13 +12,7 @@ from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
 from agent.config.tables import shared_sessions
-from agent.core.model import (
-    Category,
-    ConnectionStatus,
-    Instance,
-    InstanceId,
-    JournalEntry,
-)
+from agent.core.model import Category, ConnectionStatus, Instance, InstanceId, JournalEntry
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.errors import WaError
@@ -213,9 +207,7 @@ async def _mark_reconnecting(
     waits_for_start = facts.desired.should_run and facts.id not in running
     if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
         facts.record = replace(
-            facts.record,
-            status=ConnectionStatus.RECONNECTING,
-            status_since_wall=time.time(),
+            facts.record, status=ConnectionStatus.RECONNECTING, status_since_wall=time.time()
         )
         # Not counted as a loss: a session that comes back after the agent's own stop is no
         # reconnect, and a machine that boots is no storm.

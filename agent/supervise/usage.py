@@ -11,11 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.clock import boot_now
-from agent.core.memory import (
-    InstanceMemory,
-    decide_memory,
-    memory_budget,
-)
+from agent.core.memory import InstanceMemory, decide_memory, memory_budget
 from agent.core.model import Category, ConnectionStatus, InstanceId, JournalEntry
 from agent.errors import WaError
 from agent.host.machine import UNSEEN, Usage, machine_memory, measure

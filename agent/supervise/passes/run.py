@@ -7,13 +7,7 @@ from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
 from agent.core.figures import note_check
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
-from agent.core.model import (
-    Category,
-    Health,
-    HealthVerdict,
-    JournalEntry,
-    SessionRecord,
-)
+from agent.core.model import Category, Health, HealthVerdict, JournalEntry, SessionRecord
 from agent.core.observed import waits_for_network
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import (
@@ -25,13 +19,7 @@ from agent.core.reconcile import (
     plan_actions,
     plan_asked,
 )
-from agent.core.reconnect import (
-    after_refusal,
-    after_try,
-    forgive,
-    not_before,
-    spare_unreached,
-)
+from agent.core.reconnect import after_refusal, after_try, forgive, not_before, spare_unreached
 from agent.core.session import NO_WAIT
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts

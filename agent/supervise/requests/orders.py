@@ -7,12 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.backends.declared import Backends
-from agent.core.model import (
-    Instance,
-    InstanceId,
-    JournalEntry,
-    Override,
-)
+from agent.core.model import Instance, InstanceId, JournalEntry, Override
 from agent.core.observed import with_override
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive

@@ -223,8 +223,7 @@ class Repairs:
         await self._until_there(facts)
         over = await self._begin(goal, facts, consent)
         await self._look_for(
-            deadline,
-            lambda: over.is_set() or (goal is Goal.WORKING_QR and _is_kept_away(facts)),
+            deadline, lambda: over.is_set() or (goal is Goal.WORKING_QR and _is_kept_away(facts))
         )
         if facts.gone:
             raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
