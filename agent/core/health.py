@@ -10,7 +10,6 @@ from agent.core.model import (
     IN_WORDS,
     Claim,
     ClaimFact,
-    ConnectionStatus,
     Health,
     HealthVerdict,
     Override,
@@ -19,7 +18,7 @@ from agent.core.model import (
     UnitState,
     overdue_phase,
 )
-from agent.core.model import ConnectionStatus as CS
+from agent.core.model import ConnectionStatus as Status
 from agent.core.observed import (
     AWAY,
     NOT_SOON,
@@ -72,8 +71,6 @@ def allow_for(policy: HealthPolicy, slack: float) -> HealthPolicy:
     """The policy for a session whose server takes so many seconds longer than a quick one."""
     return replace(policy, stuck=policy.stuck + slack) if slack else policy
 
-
-Status = ConnectionStatus
 
 MISCONFIGURED = 78
 """A worker's exit status that a restart cannot change."""
@@ -161,10 +158,8 @@ def _session_files(session: Session) -> HealthVerdict | None:
 
 def _hopeless_past(session: Session) -> HealthVerdict | None:
     """After a logout or a ban it is right that nothing runs or answers."""
-    code = session.record.reason
-    if session.unit.runs or not code or not reason_of(code).hopeless:
-        return None
-    return _waits_for_person(session, reason_of(code))
+    reason = reason_of(session.record.reason)
+    return _waits_for_person(session, reason) if reason.hopeless and not session.unit.runs else None
 
 
 def _backend_away(session: Session) -> HealthVerdict | None:
@@ -453,7 +448,7 @@ def has_given_up(session: Session) -> bool:
     """Wanted, and the agent tries nothing until an operator acts."""
     verdict = session.verdict
     # A session that shows a code, or would on request, lacks only a scan.
-    if not is_wanted(session) or session.status in (CS.CONNECTED, CS.QR_REQUIRED):
+    if not is_wanted(session) or session.status in (Status.CONNECTED, Status.QR_REQUIRED):
         return False
     if verdict.reason in _BY_HAND_OR_TRIES:
         return True
@@ -464,5 +459,5 @@ def has_given_up(session: Session) -> bool:
         given_up = ending is Ending.GAVE_UP and not verdict.should_cleanup
         return given_up or ending is Ending.NEEDS_PERSON
     reason = reason_of(verdict.reason)
-    stays_down = verdict.health is Health.DEGRADED and verdict.state is CS.DISCONNECTED
-    return (stays_down and not reason.slow) or (bool(verdict.reason) and reason.hopeless)
+    stays_down = verdict.health is Health.DEGRADED and verdict.state is Status.DISCONNECTED
+    return (stays_down and not reason.slow) or reason.hopeless

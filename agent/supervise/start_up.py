@@ -139,7 +139,8 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         f" {before.generation}): the agent takes settings, pairing and operators' orders from it"
     )
     facts.instance = identity.instance
-    record = before if written.reason or not _final(before.reason) else forgive(before)
+    revived = not written.reason and reason_of(before.reason).final
+    record = forgive(before) if revived else before
     facts.record = replace(
         record,
         reason=written.reason or record.reason,
@@ -153,10 +154,6 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
     facts.saved.identity = identity
     said = JournalEntry("folder_newer", sentence, instance=facts.id, wall=time.time())
     await registry.save(facts, [said])
-
-
-def _final(reason: str) -> bool:
-    return bool(reason) and reason_of(reason).final
 
 
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:

@@ -11,7 +11,6 @@ from agent.core.first_messages import end_in_time, stored
 from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.model import (
     Category,
-    ConnectionStatus,
     Health,
     HealthVerdict,
     JournalEntry,
@@ -20,13 +19,8 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.observed import (
-    has_ended,
-    is_other_account,
-    started_by_hand,
-    stopped_by_hand,
-    with_override,
-)
+from agent.core.model import ConnectionStatus as Status
+from agent.core.observed import is_other_account, started_by_hand, stopped_by_hand, with_override
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, forgive, settled
@@ -58,7 +52,7 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     if fact is None or not unit.runs or fact.claim.reason == SUSPECT:
         # The session did not end: what was recorded before is still the reason.
         return None
-    down = fact.claim.status in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE)
+    down = fact.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
     if down and (code := fact.claim.reason):
         # WhatsApp's last word may come while it is down for another reason.
         key = code if reason_of(code).final else "claim"
@@ -70,8 +64,6 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     since = 0.0 if verdict.reason == "zombie" else fact.phase_since or fact.since
     return Drop(verdict.reason if own else "start_stuck", (verdict.reason, unit.run, since))
 
-
-Status = ConnectionStatus
 
 _BY_HAND = ("stopped", "disabled", "masked", "logout")
 """An operator stopped or disabled it: not counted as downtime."""
@@ -108,7 +100,7 @@ class Recorder:
                 wanted = Override.NONE if enabled else Override.STARTED
                 facts.record = with_override(facts.record, wanted, facts.boot)
                 entries.append(entry(facts, "operator", "an operator started its unit"))
-                if has_ended(facts.record):
+                if reason_of(facts.record.reason).final:
                     # That worker keeps away from WhatsApp; an operator's explicit start lets it log
                     # in.
                     facts.record = replace(forgive(facts.record), restart_of=unit.run)
@@ -274,15 +266,12 @@ def _begin_now(facts: Facts, now_wall: float) -> None:
 def _note_passkey(facts: Facts) -> list[JournalEntry]:
     """WhatsApp asked for a passkey: the record says so until an operator clears it."""
     claim = facts.claim.claim if facts.claim else None
-    known, facts.passkey_asked = (
-        facts.passkey_asked,
-        (claim is not None and claim.reason == PASSKEY_REQUIRED),
-    )
+    known = facts.passkey_asked
+    facts.passkey_asked = claim is not None and claim.reason == PASSKEY_REQUIRED
     if known or not facts.passkey_asked or facts.record.needs_passkey:
         return []
     facts.record = replace(facts.record, needs_passkey=True)
-    reason = reason_of(PASSKEY_REQUIRED)
-    return [entry(facts, PASSKEY_REQUIRED, reason.in_full(facts.id))]
+    return [entry(facts, PASSKEY_REQUIRED, reason_of(PASSKEY_REQUIRED).in_full(facts.id))]
 
 
 def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[JournalEntry]:

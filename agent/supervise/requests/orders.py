@@ -95,7 +95,7 @@ class Orders:
 
     async def enable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
-        ended = facts.record.reason and reason_of(facts.record.reason).final
+        ended = reason_of(facts.record.reason).final
         if ended and facts.instance.enabled and facts.desired.should_run:
             # An enabled session that WhatsApp ended gets no further login.
             said = entry(facts, "enabled", "an operator enabled it; it was enabled already")

@@ -158,8 +158,7 @@ class Repairs:
         """Try now, whatever the attempts, the delay and the circuit say."""
         facts = self.registry.get(id)
         self._must_be_wanted(facts)
-        reason = reason_of(facts.record.reason) if facts.record.reason else None
-        if reason is not None and reason.unpairs:
+        if (reason := reason_of(facts.record.reason)).unpairs:
             raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
         connected = facts.record.status is ConnectionStatus.CONNECTED
         # Its worker or its server reconnects a connected session.
