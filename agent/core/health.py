@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 
 from agent.core.model import (
     IN_WORDS,
+    PHASE_SECONDS,
     Claim,
     ClaimFact,
     Health,
     HealthVerdict,
     Override,
-    PhaseDeadlines,
     SessionFiles,
     UnitState,
-    overdue_phase,
+    phase_deadline,
 )
 from agent.core.model import ConnectionStatus as Status
 from agent.core.observed import (
@@ -63,7 +63,6 @@ class HealthPolicy:
         low=0.001,
         high=1,
     )
-    phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
 
@@ -175,7 +174,7 @@ def _without_worker(session: Session, policy: HealthPolicy, now: float) -> Healt
         ends = "its worker ends"
         return HealthVerdict(Health.DISCONNECTED, Status.RECONNECTING, "stopping", ends)
     if unit.state is UnitState.ACTIVATING:
-        if now - unit.since >= policy.phases.process:
+        if now - unit.since >= PHASE_SECONDS["process"]:
             return _stuck_in(session, "process", now - unit.since)
         return _starting(Status.INITIALIZING, "its worker starts")
     if unit.state is UnitState.FAILED:
@@ -197,7 +196,7 @@ def _silent_worker(session: Session, policy: HealthPolicy, now: float) -> Health
     if session.claim is None:
         since = max(session.unit.since, session.run.linked_since or 0.0)
         silent = now - since
-        if silent < policy.phases.process:
+        if silent < PHASE_SECONDS["process"]:
             return _starting(Status.INITIALIZING, "its worker has not reported yet")
         what = "reports nothing" if session.linked else "accepts no connection"
         health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
@@ -249,10 +248,10 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
             # The worker disconnected in order to connect again.
             return _starting(Status.RECONNECTING, "it reconnects")
         return _dropped(session, claim, policy, now)
-    if phase := overdue_phase(fact, now, policy.phases):
-        return _stuck_in(session, phase, now - fact.phase_since)
-    unnamed = policy.phases.limit(claim.phase) is None
-    if unnamed and now - fact.since >= _patience(session, claim, policy):
+    deadline = phase_deadline(fact)
+    if deadline is not None and now >= deadline:
+        return _stuck_in(session, claim.phase, now - fact.phase_since)
+    if claim.phase not in PHASE_SECONDS and now - fact.since >= _patience(session, claim, policy):
         what, guess = _hangs(claim)
         sentence = f"{what} for {now - fact.since:.0f} s"
         return HealthVerdict(Health.STUCK, claim.status, "state_stuck", sentence, guess=guess)
@@ -274,7 +273,7 @@ def _patience(session: Session, claim: Claim, policy: HealthPolicy) -> float:
     """An engine that reconnects by itself gets as long as a sync: a restart would slow it down. A
     server's "connecting" proves nothing, so it gets no longer."""
     by_itself = claim.status is Status.RECONNECTING and not session.instance.backend
-    return policy.phases.sync if by_itself else policy.stuck
+    return PHASE_SECONDS["sync"] if by_itself else policy.stuck
 
 
 def _connected(

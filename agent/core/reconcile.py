@@ -10,8 +10,8 @@ from enum import StrEnum
 
 from agent.core.breaker import breaker_of
 from agent.core.health import MISCONFIGURED, HealthPolicy
-from agent.core.model import ConnectionStatus as Status
 from agent.core.model import (
+    PHASE_SECONDS,
     Health,
     HealthVerdict,
     SessionFiles,
@@ -19,6 +19,7 @@ from agent.core.model import (
     UnitStatus,
     phase_deadline,
 )
+from agent.core.model import ConnectionStatus as Status
 from agent.core.observed import gave_up, last_reason, waits_for_network
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
@@ -261,12 +262,12 @@ def _deadlines(observation: Session, policy: HealthPolicy, now: float) -> list[f
     ):
         moments.append(now + wait)
     if unit.state is UnitState.ACTIVATING:
-        moments.append(unit.since + policy.phases.process)
+        moments.append(unit.since + PHASE_SECONDS["process"])
     if fact is None:
         silent_since = max(unit.since, observation.run.linked_since or 0.0)
-        moments += [silent_since + policy.phases.process, silent_since + policy.stuck]
+        moments += [silent_since + PHASE_SECONDS["process"], silent_since + policy.stuck]
         return moments
-    if (deadline := phase_deadline(fact, policy.phases)) is not None:
+    if (deadline := phase_deadline(fact)) is not None:
         moments.append(deadline)
     moments.append(fact.since + policy.stuck)
     if observation.back_at is not None:

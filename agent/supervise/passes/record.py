@@ -115,11 +115,13 @@ class Recorder:
         _begin_now(facts, now_wall)
         before = facts.record
         self._note_drop(facts, verdict, now_wall)
-        entries = self._note_pairing(facts) + _note_passkey(facts)
-        entries += self._note_status(facts, before, verdict, now_wall)
-        entries += self._note_verdict(facts, verdict)
-        entries += self._note_first_messages(facts, now_wall)
-        return entries
+        return [
+            *_note_pairing(facts),
+            *_note_passkey(facts),
+            *self._note_status(facts, before, verdict, now_wall),
+            *self._note_verdict(facts, verdict),
+            *_note_first_messages(facts, now_wall),
+        ]
 
     def _note_drop(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> None:
         """Count each drop once: by the claim, the unit's failure or the verdict that shows it."""
@@ -144,35 +146,6 @@ class Recorder:
         if code != "logout" or not facts.asked.logout:
             facts.counters.errors[code] += 1
         self.gate.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
-
-    def _note_pairing(self, facts: Facts) -> list[JournalEntry]:
-        claim = facts.claim.claim if facts.claim else None
-        record = facts.record
-        if claim is None or not claim.paired:
-            return []
-        if is_other_account(facts.instance, record, claim):
-            return []
-        account = claim.account or record.account
-        if record.paired and record.account == account:
-            return []
-        if not record.paired:
-            facts.first_messages = None  # the first messages of another pairing
-        facts.record = replace(record, paired=True, account=account)
-        if record.paired and record.account:
-            return [entry(facts, "paired", "paired again, with another account")]
-        return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
-
-    def _note_first_messages(self, facts: Facts, now_wall: float) -> list[JournalEntry]:
-        first = facts.first_messages
-        if first is not None:
-            first = facts.first_messages = end_in_time(first, now_wall)
-        if stored(first) == facts.record.first_messages:
-            return []
-        facts.record = replace(facts.record, first_messages=stored(first))
-        if first is None or not first.over:
-            return []
-        unread = len(first.unread)
-        return [entry(facts, "first_messages", first.sentence, read=first.read, unread=unread)]
 
     def _note_status(
         self, facts: Facts, before: SessionRecord, verdict: HealthVerdict, now_wall: float
@@ -203,19 +176,18 @@ class Recorder:
         more: dict[str, Any] = {"asked": True} if asked else {}
         lost = before.status is Status.CONNECTED and verdict.state is Status.RECONNECTING
         goes_on = "; it reconnects" if lost else ""
-        return [
-            entry(
-                facts,
-                "status",
-                f"{before.status} → {verdict.state}: {why}{goes_on}",
-                status=verdict.state,
-                before=before.status,
-                reason=verdict.reason,
-                after=verdict.after,
-                why=why,
-                **more,
-            )
-        ]
+        said = entry(
+            facts,
+            "status",
+            f"{before.status} → {verdict.state}: {why}{goes_on}",
+            status=verdict.state,
+            before=before.status,
+            reason=verdict.reason,
+            after=verdict.after,
+            why=why,
+            **more,
+        )
+        return [said]
 
     def _note_connected(self, facts: Facts, now_wall: float) -> None:
         facts.record = after_connected(facts.record, now_wall, self.gate.settings.config.reconnect)
@@ -240,16 +212,9 @@ class Recorder:
             self.gate.failed(facts, SUSPECT)  # no drop, but it may be part of an incident
         if before is NOT_LOOKED_YET and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
             return []
-        return [
-            entry(
-                facts,
-                "verdict",
-                f"{verdict.health}: {verdict.sentence}",
-                Category.HEALTH,
-                verdict=verdict.health,
-                reason=verdict.reason,
-            )
-        ]
+        words, code = f"{verdict.health}: {verdict.sentence}", verdict.reason
+        said = entry(facts, "verdict", words, Category.HEALTH, verdict=verdict.health, reason=code)
+        return [said]
 
 
 def _begin_now(facts: Facts, now_wall: float) -> None:
@@ -261,6 +226,37 @@ def _begin_now(facts: Facts, now_wall: float) -> None:
     facts.hour_wall = min(facts.hour_wall, now_wall)
     if facts.inbound.last_wall > now_wall:
         facts.inbound = replace(facts.inbound, last_wall=now_wall)
+
+
+def _note_pairing(facts: Facts) -> list[JournalEntry]:
+    claim = facts.claim.claim if facts.claim else None
+    record = facts.record
+    if claim is None or not claim.paired:
+        return []
+    if is_other_account(facts.instance, record, claim):
+        return []
+    account = claim.account or record.account
+    if record.paired and record.account == account:
+        return []
+    if not record.paired:
+        facts.first_messages = None  # the first messages of another pairing
+    facts.record = replace(record, paired=True, account=account)
+    if record.paired and record.account:
+        return [entry(facts, "paired", "paired again, with another account")]
+    return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
+
+
+def _note_first_messages(facts: Facts, now_wall: float) -> list[JournalEntry]:
+    first = facts.first_messages
+    if first is not None:
+        first = facts.first_messages = end_in_time(first, now_wall)
+    if stored(first) == facts.record.first_messages:
+        return []
+    facts.record = replace(facts.record, first_messages=stored(first))
+    if first is None or not first.over:
+        return []
+    unread = len(first.unread)
+    return [entry(facts, "first_messages", first.sentence, read=first.read, unread=unread)]
 
 
 def _note_passkey(facts: Facts) -> list[JournalEntry]:
@@ -284,6 +280,5 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
     facts.counters.by_word["restarts"][reason] += times
     facts.lost_because = facts.lost_because or f"worker_{reason}"
     facts.record = replace(facts.record, restarts=facts.record.restarts + times)
-    return [
-        entry(facts, "restarted", f"its worker ended ({reason}), and the host started it again")
-    ]
+    sentence = f"its worker ended ({reason}), and the host started it again"
+    return [entry(facts, "restarted", sentence)]
