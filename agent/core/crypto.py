@@ -57,8 +57,6 @@ class CryptoWindow:
     """Readable messages per stretch."""
     regenerated: tuple[tuple[str, float], ...] = ()
     """Peers whose keys were regenerated, and when."""
-    renewed: int = 0
-    """How often a peer's keys healed by themselves: a readable message came after its errors."""
 
 
 _STRETCH = 10.0
@@ -102,8 +100,7 @@ def note_message(
         messages = (*messages, (start, count))
     named = frozenset(peers) - {""}
     errors = tuple(e for e in window.errors if e[1].peer not in named or e[1].group != group)
-    renewed = window.renewed + (len(errors) < len(window.errors))
-    return replace(window, messages=messages[-_MOST_STRETCHES:], errors=errors, renewed=renewed)
+    return replace(window, messages=messages[-_MOST_STRETCHES:], errors=errors)
 
 
 def note_regenerated(window: CryptoWindow, peers: tuple[str, ...], now: float) -> CryptoWindow:

@@ -8,18 +8,17 @@ from dataclasses import dataclass, field, replace
 
 from agent.core.model import (
     IN_WORDS,
+    PHASE_SECONDS,
     Claim,
     ClaimFact,
-    ConnectionStatus,
     Health,
     HealthVerdict,
     Override,
-    PhaseDeadlines,
     SessionFiles,
     UnitState,
-    overdue_phase,
+    phase_deadline,
 )
-from agent.core.model import ConnectionStatus as CS
+from agent.core.model import ConnectionStatus as Status
 from agent.core.observed import (
     AWAY,
     NOT_SOON,
@@ -64,7 +63,6 @@ class HealthPolicy:
         low=0.001,
         high=1,
     )
-    phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
 
@@ -72,8 +70,6 @@ def allow_for(policy: HealthPolicy, slack: float) -> HealthPolicy:
     """The policy for a session whose server takes so many seconds longer than a quick one."""
     return replace(policy, stuck=policy.stuck + slack) if slack else policy
 
-
-Status = ConnectionStatus
 
 MISCONFIGURED = 78
 """A worker's exit status that a restart cannot change."""
@@ -161,10 +157,8 @@ def _session_files(session: Session) -> HealthVerdict | None:
 
 def _hopeless_past(session: Session) -> HealthVerdict | None:
     """After a logout or a ban it is right that nothing runs or answers."""
-    code = session.record.reason
-    if session.unit.runs or not code or not reason_of(code).hopeless:
-        return None
-    return _waits_for_person(session, reason_of(code))
+    reason = reason_of(session.record.reason)
+    return _waits_for_person(session, reason) if reason.hopeless and not session.unit.runs else None
 
 
 def _backend_away(session: Session) -> HealthVerdict | None:
@@ -180,7 +174,7 @@ def _without_worker(session: Session, policy: HealthPolicy, now: float) -> Healt
         ends = "its worker ends"
         return HealthVerdict(Health.DISCONNECTED, Status.RECONNECTING, "stopping", ends)
     if unit.state is UnitState.ACTIVATING:
-        if now - unit.since >= policy.phases.process:
+        if now - unit.since >= PHASE_SECONDS["process"]:
             return _stuck_in(session, "process", now - unit.since)
         return _starting(Status.INITIALIZING, "its worker starts")
     if unit.state is UnitState.FAILED:
@@ -202,7 +196,7 @@ def _silent_worker(session: Session, policy: HealthPolicy, now: float) -> Health
     if session.claim is None:
         since = max(session.unit.since, session.run.linked_since or 0.0)
         silent = now - since
-        if silent < policy.phases.process:
+        if silent < PHASE_SECONDS["process"]:
             return _starting(Status.INITIALIZING, "its worker has not reported yet")
         what = "reports nothing" if session.linked else "accepts no connection"
         health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
@@ -254,10 +248,10 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
             # The worker disconnected in order to connect again.
             return _starting(Status.RECONNECTING, "it reconnects")
         return _dropped(session, claim, policy, now)
-    if phase := overdue_phase(fact, now, policy.phases):
-        return _stuck_in(session, phase, now - fact.phase_since)
-    unnamed = policy.phases.limit(claim.phase) is None
-    if unnamed and now - fact.since >= _patience(session, claim, policy):
+    deadline = phase_deadline(fact)
+    if deadline is not None and now >= deadline:
+        return _stuck_in(session, claim.phase, now - fact.phase_since)
+    if claim.phase not in PHASE_SECONDS and now - fact.since >= _patience(session, claim, policy):
         what, guess = _hangs(claim)
         sentence = f"{what} for {now - fact.since:.0f} s"
         return HealthVerdict(Health.STUCK, claim.status, "state_stuck", sentence, guess=guess)
@@ -279,7 +273,7 @@ def _patience(session: Session, claim: Claim, policy: HealthPolicy) -> float:
     """An engine that reconnects by itself gets as long as a sync: a restart would slow it down. A
     server's "connecting" proves nothing, so it gets no longer."""
     by_itself = claim.status is Status.RECONNECTING and not session.instance.backend
-    return policy.phases.sync if by_itself else policy.stuck
+    return PHASE_SECONDS["sync"] if by_itself else policy.stuck
 
 
 def _connected(
@@ -453,7 +447,7 @@ def has_given_up(session: Session) -> bool:
     """Wanted, and the agent tries nothing until an operator acts."""
     verdict = session.verdict
     # A session that shows a code, or would on request, lacks only a scan.
-    if not is_wanted(session) or session.status in (CS.CONNECTED, CS.QR_REQUIRED):
+    if not is_wanted(session) or session.status in (Status.CONNECTED, Status.QR_REQUIRED):
         return False
     if verdict.reason in _BY_HAND_OR_TRIES:
         return True
@@ -464,5 +458,5 @@ def has_given_up(session: Session) -> bool:
         given_up = ending is Ending.GAVE_UP and not verdict.should_cleanup
         return given_up or ending is Ending.NEEDS_PERSON
     reason = reason_of(verdict.reason)
-    stays_down = verdict.health is Health.DEGRADED and verdict.state is CS.DISCONNECTED
-    return (stays_down and not reason.slow) or (bool(verdict.reason) and reason.hopeless)
+    stays_down = verdict.health is Health.DEGRADED and verdict.state is Status.DISCONNECTED
+    return (stays_down and not reason.slow) or reason.hopeless

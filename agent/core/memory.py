@@ -167,50 +167,27 @@ def judge_memory(
 def decide_memory(
     instances: Sequence[InstanceMemory], budget: int, policy: MemoryPolicy, now: float
 ) -> list[MemoryAction]:
-    """Free the caches of all that need it; restart at most one instance of the machine."""
-    total = sum(its.used for its in instances)
-    together = level_of(total, budget, policy)
+    """Free the caches of all that need it; restart at most one instance of the machine: first one
+    over its own limit; when all together use too much, the largest."""
+    together = level_of(sum(its.used for its in instances), budget, policy)
     levels = {its.id: level_of(its.used, its.limit, policy) for its in instances}
-    actions = [
-        MemoryAction(its.id, _words(its, levels[its.id], together))
-        for its in instances
-        if _worse(levels[its.id], together) is not MemoryLevel.OK
-        and _due(its.freed_at, policy.free_every, now)
-        and not its.restarting
-    ]
-    if any(its.restarting for its in instances):
-        return actions
-    if worst := _to_restart(instances, levels, together, policy, now):
-        reason = _words(worst, levels[worst.id], together)
-        actions = [action for action in actions if action.id != worst.id]
-        actions.append(MemoryAction(worst.id, reason, restart=True))
-    return actions
-
-
-def _to_restart(
-    instances: Sequence[InstanceMemory],
-    levels: dict[InstanceId, MemoryLevel],
-    together: MemoryLevel,
-    policy: MemoryPolicy,
-    now: float,
-) -> InstanceMemory | None:
-    """First an instance over its own limit; when all together use too much, the largest."""
     able = [
         its
         for its in instances
         if its.restartable and _due(its.restarted_at, policy.restart_every, now)
     ]
+    if any(its.restarting for its in instances):
+        able = []
     over = [its for its in able if levels[its.id] is MemoryLevel.CRITICAL]
-    if over:
-        return max(over, key=lambda its: (its.used / its.limit, its.id))
-    if together is MemoryLevel.CRITICAL and able:
-        return max(able, key=lambda its: (its.used, its.id))
-    return None
-
-
-def _worse(first: MemoryLevel, other: MemoryLevel) -> MemoryLevel:
-    order = list(MemoryLevel)
-    return max(first, other, key=order.index)
+    worst = max(over, key=lambda its: (its.used / its.limit, its.id), default=None)
+    if worst is None and together is MemoryLevel.CRITICAL:
+        worst = max(able, key=lambda its: (its.used, its.id), default=None)
+    pressed = [its for its in instances if {levels[its.id], together} != {MemoryLevel.OK}]
+    return [
+        MemoryAction(its.id, _words(its, levels[its.id], together), restart=its is worst)
+        for its in pressed
+        if its is worst or (_due(its.freed_at, policy.free_every, now) and not its.restarting)
+    ]
 
 
 def _due(at: float | None, pause: float, now: float) -> bool:

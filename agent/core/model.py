@@ -251,8 +251,19 @@ class JournalEntry:
     cursor: int = 0
 
 
-PHASES = ("process", "attached", "loaded", "injected", "pairing", "login", "sync")
-"""In the order in which a start passes through them; an engine may leave some out."""
+PHASE_SECONDS = {
+    "process": 10.0,
+    "attached": 30.0,
+    "loaded": 60.0,
+    "injected": 30.0,
+    "pairing": 120.0,
+    "login": 60.0,
+    "sync": 180.0,
+}
+"""The phases in the order in which a start passes through them, with the longest time of each: of a
+sync without progress. After that of `pairing` a passkey is suspected. An engine may leave phases
+out."""
+PHASES = tuple(PHASE_SECONDS)
 
 IN_WORDS = {
     "process": "its worker starts",
@@ -269,48 +280,15 @@ PASSING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING, ConnectionSt
 """The states that should pass by themselves."""
 
 
-_LIGHT = ("pairing", "login", "sync")
-
-
 def is_light(claim: Claim) -> bool:
-    """Whether the heavy part of its start is over: its processes run, its page is loaded."""
-    return claim.phase in _LIGHT or claim.status not in PASSING or claim.reason == NOT_TOLD
+    """True if the heavy part of its start is over: its processes run, its page is loaded."""
+    light = claim.phase in ("pairing", "login", "sync")
+    return light or claim.status not in PASSING or claim.reason == NOT_TOLD
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseDeadlines:
-    """The [phases] table."""
-
-    process: float = 10.0
-    """Seconds until a started worker answers the agent."""
-    attached: float = 30.0
-    """Seconds until the engine is attached to its browser or socket."""
-    loaded: float = 60.0
-    """Seconds until WhatsApp's page or handshake is loaded."""
-    injected: float = 30.0
-    """Seconds until the injected script runs in the page."""
-    login: float = 60.0
-    """Seconds until a QR code or a login appears."""
-    pairing: float = 120.0
-    """Seconds from an accepted code until the pairing is complete; after them a passkey is
-    suspected."""
-    sync: float = 180.0
-    """Seconds that the first sync may go without progress."""
-
-    def limit(self, phase: str) -> float | None:
-        """Seconds for a phase; None for a phase without a limit."""
-        return getattr(self, phase) if phase in PHASES else None
-
-
-def phase_deadline(fact: ClaimFact, deadlines: PhaseDeadlines) -> float | None:
+def phase_deadline(fact: ClaimFact) -> float | None:
     """When the phase that is claimed is overdue; None when none is running."""
-    limit = deadlines.limit(fact.claim.phase)
+    limit = PHASE_SECONDS.get(fact.claim.phase)
     if limit is None or fact.claim.status not in PASSING:
         return None
     return max(fact.phase_since, fact.progress_since) + limit
-
-
-def overdue_phase(fact: ClaimFact, now: float, deadlines: PhaseDeadlines) -> str | None:
-    """The phase in which a start is stuck."""
-    deadline = phase_deadline(fact, deadlines)
-    return fact.claim.phase if deadline is not None and now >= deadline else None

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from agent.core.model import (
     Claim,
-    ConnectionStatus,
     Health,
     Instance,
     Override,
@@ -14,13 +13,12 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.session import Session
 
-Status = ConnectionStatus
-
-_ON_ITS_WAY = (Status.INITIALIZING, Status.LOADING)
+ON_ITS_WAY = (Status.INITIALIZING, Status.LOADING)
 
 
 def no_pairing_to_lose(session: Session) -> bool:
@@ -65,11 +63,6 @@ def last_reason(session: Session) -> str:
     return session.record.reason
 
 
-def ended_for_good(session: Session) -> bool:
-    """Whether WhatsApp ended it with a word after which no login happens by itself."""
-    return reason_of(last_reason(session)).final
-
-
 def waits_for_network(session: Session) -> bool:
     """Whether its engine connects by itself, waits for an answer, or names the network."""
     if session.claim is None or not session.unit.runs:
@@ -77,18 +70,17 @@ def waits_for_network(session: Session) -> bool:
     claim = session.claim.claim
     by_itself = claim.status is Status.RECONNECTING
     asks = claim.phase == "loaded" or claim.reason in NETWORK_CODES
-    return by_itself or (claim.status in _ON_ITS_WAY and asks)
+    return by_itself or (claim.status in ON_ITS_WAY and asks)
 
 
 def gave_up(session: Session, policy: ReconnectPolicy) -> str:
     """The code for which the agent ended its tries; "" while it goes on trying."""
-    record = session.record
-    reason = reason_of(last_reason(session)) if last_reason(session) else None
-    if reason is not None and reason.hopeless:
+    record, reason = session.record, reason_of(last_reason(session))
+    if reason.hopeless:
         return reason.code
-    if reason is not None and reason.tries is not None and record.strikes > reason.tries:
+    if reason.tries is not None and record.strikes > reason.tries:
         return "conflict_foreign_owner" if reason.code == "conflict" else reason.code
-    if reason is not None and (reason.endless or reason.slow):
+    if reason.endless or reason.slow:
         # A load of the page harms no account: it may wait for any time.
         return ""
     return "attempts_used_up" if record.attempts >= policy.attempts else ""
@@ -158,13 +150,8 @@ def started_by_hand(
         return False
     held = record.override is Override.STOPPED and record.override_boot == boot
     # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
-    again = has_ended(record) and record.seen_boot == boot
+    again = reason_of(record.reason).final and record.seen_boot == boot
     return held or again or not enabled
-
-
-def has_ended(record: SessionRecord) -> bool:
-    """Whether WhatsApp ended it for good."""
-    return bool(record.reason) and reason_of(record.reason).final
 
 
 def with_override(record: SessionRecord, override: Override, boot: str) -> SessionRecord:

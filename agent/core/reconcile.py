@@ -11,7 +11,7 @@ from enum import StrEnum
 from agent.core.breaker import breaker_of
 from agent.core.health import MISCONFIGURED, HealthPolicy
 from agent.core.model import (
-    ConnectionStatus,
+    PHASE_SECONDS,
     Health,
     HealthVerdict,
     SessionFiles,
@@ -19,7 +19,8 @@ from agent.core.model import (
     UnitStatus,
     phase_deadline,
 )
-from agent.core.observed import ended_for_good, gave_up, last_reason, waits_for_network
+from agent.core.model import ConnectionStatus as Status
+from agent.core.observed import gave_up, last_reason, waits_for_network
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
 from agent.core.recovery.repair import Proof, Repair, Stage, Trouble
@@ -95,8 +96,6 @@ class Outcome:
     """The name of the backup, or of what lies in the trash."""
 
 
-Status = ConnectionStatus
-
 OWN_TIME = 2.0
 """Seconds that an engine which connects by itself gets after its address is back."""
 
@@ -126,7 +125,8 @@ def plan_actions(
     if unit.runs and verdict.reason == SUSPECT:
         # Any plan but a stop could overwrite the only copy of the old pairing.
         return _plan(ActionKind.STOP, verdict)
-    if unit.runs and not observation.instance.backend and ended_for_good(observation):
+    final = reason_of(last_reason(observation)).final
+    if unit.runs and final and not observation.instance.backend:
         # A worker that crashed, or that a boot of the machine starts, would log in again.
         return _plan(ActionKind.STOP, verdict)
     if not may_try_now(observation, policy, now):
@@ -167,7 +167,7 @@ def _has_given_up(observation: Session) -> bool:
         return False
     claim = observation.claim.claim
     down = claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
-    return down and bool(claim.reason) and reason_of(claim.reason).hopeless
+    return down and reason_of(claim.reason).hopeless
 
 
 def must_renew(observation: Session) -> bool:
@@ -177,7 +177,6 @@ def must_renew(observation: Session) -> bool:
     return (
         observation.desired.should_run
         and record.paired
-        and bool(record.reason)
         and said in (record.reason, SUSPECT)  # a worker begun since found its store unpaired
         and reason_of(record.reason).scan_again
     )
@@ -263,12 +262,12 @@ def _deadlines(observation: Session, policy: HealthPolicy, now: float) -> list[f
     ):
         moments.append(now + wait)
     if unit.state is UnitState.ACTIVATING:
-        moments.append(unit.since + policy.phases.process)
+        moments.append(unit.since + PHASE_SECONDS["process"])
     if fact is None:
         silent_since = max(unit.since, observation.run.linked_since or 0.0)
-        moments += [silent_since + policy.phases.process, silent_since + policy.stuck]
+        moments += [silent_since + PHASE_SECONDS["process"], silent_since + policy.stuck]
         return moments
-    if (deadline := phase_deadline(fact, policy.phases)) is not None:
+    if (deadline := phase_deadline(fact)) is not None:
         moments.append(deadline)
     moments.append(fact.since + policy.stuck)
     if observation.back_at is not None:

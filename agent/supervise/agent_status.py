@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from agent import VERSION
 from agent.clock import boot_now
 from agent.core.admission import Queues
-from agent.core.model import ConnectionStatus, InstanceId
+from agent.core.model import PASSING, InstanceId
 from agent.core.view import AgentStatus
 from agent.host.base import Host
 from agent.link.client import RULES, LinkStats
 from agent.store.connect import TROUBLES
 from agent.store.database import Store
-from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop
 from agent.supervise.passes.repair import Ladder
@@ -94,15 +93,7 @@ class StatusFigures:
         stays. A start counts once, whatever the session does later."""
         facts = self.registry.facts
         there = [(id, facts[id]) for id in self._pending if id in facts]
-        self._pending = {id for id, its in there if not _is_settled(its)}
+        self._pending = {
+            id for id, its in there if not its.observed or its.record.status in PASSING
+        }
         return all(its.observed for _, its in there), self._to_restore - len(self._pending)
-
-
-def _is_settled(facts: Facts) -> bool:
-    """Whether its start has ended, or it should not run."""
-    on_its_way = (
-        ConnectionStatus.INITIALIZING,
-        ConnectionStatus.LOADING,
-        ConnectionStatus.RECONNECTING,
-    )
-    return facts.observed and facts.record.status not in on_its_way

@@ -71,11 +71,7 @@ class Supervisor:
             breaker=lambda: settings.config.reconnect.breaker,
             crypto_patterns=config.crypto_patterns,
         )
-        self.reaching = Reaching(
-            session_root=root,
-            wake=wake,
-            told=self._take_news,
-        )
+        self.reaching = Reaching(session_root=root, wake=wake, told=self._take_news)
         self.incidents = Incidents(
             settings,
             self._facts,

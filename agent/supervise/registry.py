@@ -98,11 +98,13 @@ class Devices:
 
 def identity_of(facts: Facts) -> Identity:
     record = facts.record
+    # With this word of WhatsApp its worker must not log in; a backend's sessions have no worker.
+    ends = reason_of(record.reason).final and not facts.instance.backend
     return Identity(
         facts.instance,
         record.paired,
         record.account,
-        ended=ended_of(facts),
+        ended=record.reason if ends else "",
         override=record.override,
         override_boot=record.override_boot,
         generation=record.generation,
@@ -116,12 +118,6 @@ def is_written(facts: Facts) -> bool:
     written, wanted = facts.saved.identity, identity_of(facts)
     same = written and replace(written, lineage="", generation=wanted.generation)
     return same == wanted
-
-
-def ended_of(facts: Facts) -> str:
-    """The reason of a final end, with which its worker must not log in; "" on a backend."""
-    code = "" if facts.instance.backend else facts.record.reason
-    return code if code and reason_of(code).final else ""
 
 
 PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")

@@ -12,14 +12,8 @@ from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
 from agent.config.tables import shared_sessions
-from agent.core.model import (
-    Category,
-    ConnectionStatus,
-    Instance,
-    InstanceId,
-    JournalEntry,
-)
-from agent.core.observed import has_ended
+from agent.core.model import Category, ConnectionStatus, Instance, InstanceId, JournalEntry
+from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.instance_file import NAME
 from agent.log import about, bound, going_on
@@ -143,7 +137,8 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         f" {before.generation}): the agent takes settings, pairing and operators' orders from it"
     )
     facts.instance = identity.instance
-    record = forgive(before) if has_ended(before) and not written.reason else before
+    revived = not written.reason and reason_of(before.reason).final
+    record = forgive(before) if revived else before
     facts.record = replace(
         record,
         reason=written.reason or record.reason,
@@ -208,9 +203,7 @@ async def _mark_reconnecting(
     waits_for_start = facts.desired.should_run and facts.id not in running
     if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
         facts.record = replace(
-            facts.record,
-            status=ConnectionStatus.RECONNECTING,
-            status_since_wall=time.time(),
+            facts.record, status=ConnectionStatus.RECONNECTING, status_since_wall=time.time()
         )
         # Not counted as a loss: a session that comes back after the agent's own stop is no
         # reconnect, and a machine that boots is no storm.

@@ -25,11 +25,7 @@ _MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idl
 
 
 def entry(
-    facts: Facts,
-    kind: str,
-    sentence: str,
-    category: Category = Category.SESSION,
-    **detail: Any,
+    facts: Facts, kind: str, sentence: str, category: Category = Category.SESSION, **detail: Any
 ) -> JournalEntry:
     return JournalEntry(kind, sentence, category, facts.id, time.time(), detail)
 

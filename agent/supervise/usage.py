@@ -11,14 +11,10 @@ import msgspec
 from msgspec import Meta
 
 from agent.clock import boot_now
-from agent.core.memory import (
-    InstanceMemory,
-    decide_memory,
-    memory_budget,
-)
+from agent.core.memory import InstanceMemory, decide_memory
 from agent.core.model import Category, ConnectionStatus, InstanceId, JournalEntry
 from agent.errors import WaError
-from agent.host.machine import UNSEEN, Usage, machine_memory, measure
+from agent.host.machine import UNSEEN, Usage, measure
 from agent.log import about, bound
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
@@ -117,14 +113,13 @@ class UsageSampler:
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
         policy, now = self.settings.config.memory, boot_now()
-        budget = memory_budget(machine_memory().total, policy)
-        for action in decide_memory(self._seen(), budget, policy, now):
+        for action in decide_memory(self._seen(), self.settings.memory_budget(), policy, now):
             facts = self.registry.facts[action.id]
             said = bound(Category.MEMORY, facts.id)
             if not action.restart:
-                said.info("the agent asked it to free its caches: %s", action.reason)
                 facts.freed_at = now
                 sentence = f"the agent asked it to free its caches: {action.reason}"
+                said.info("%s", sentence)
                 self.note(entry(facts, "memory", sentence, Category.MEMORY))
                 await _free(facts)
             else:

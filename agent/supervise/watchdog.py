@@ -27,10 +27,7 @@ BEAT_EVERY, BEAT_WITHIN = 60.0, 10.0
 
 class Watchdog:
     def __init__(
-        self,
-        loop: Loop,
-        reach_store: Callable[[], Awaitable[object]],
-        settings: Settings,
+        self, loop: Loop, reach_store: Callable[[], Awaitable[object]], settings: Settings
     ) -> None:
         self._loop, self._reach_store, self._settings = loop, reach_store, settings
         self._in_time = False

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.health import HealthPolicy, judge_health
-from agent.core.model import ConnectionStatus, Desired, Health, SessionFiles, SessionRecord
+from agent.core.model import (
+    PHASE_SECONDS,
+    ConnectionStatus,
+    Desired,
+    Health,
+    SessionFiles,
+    SessionRecord,
+)
 from agent.core.observed import is_guarded
 from agent.core.reconcile import ActionKind, plan_actions, plan_asked
 from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
@@ -128,7 +135,7 @@ def pairing(ago: float):
 
 
 def test_a_pairing_that_goes_nowhere_is_suspected_after_its_time():
-    limit = HEALTH.phases.pairing
+    limit = PHASE_SECONDS["pairing"]
     assert judge_health(pairing(limit - 1), HEALTH, NOW).reason == "starting"
     late = pairing(limit)
     verdict = judge_health(late, HEALTH, NOW)

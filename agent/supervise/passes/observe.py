@@ -19,6 +19,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.observed import BACKEND_DOWN, ON_ITS_WAY
 from agent.core.session import Run
 from agent.core.words import SUSPECT
 from agent.errors import EngineError, LinkError, Refused
@@ -31,7 +32,6 @@ from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
 from agent.vault.free_space import why_no_start
 
-ON_ITS_WAY = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
 SOONEST = 1.0
 """Seconds to the first probe of a session that its server connects."""
 HELD_UP = 2.0
@@ -68,7 +68,6 @@ log = logging.getLogger(__name__)
 
 FOLDER_LOST = "folder_lost"
 ATTACH_DELAY = 0.5
-BACKEND_DOWN = "backend_down"
 NOT_ITS_OWN = ("session_foreign", "session_unreadable")
 FIRST_WORDS = 1.0
 

@@ -11,7 +11,6 @@ from agent.core.first_messages import end_in_time, stored
 from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.model import (
     Category,
-    ConnectionStatus,
     Health,
     HealthVerdict,
     JournalEntry,
@@ -20,13 +19,8 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.observed import (
-    has_ended,
-    is_other_account,
-    started_by_hand,
-    stopped_by_hand,
-    with_override,
-)
+from agent.core.model import ConnectionStatus as Status
+from agent.core.observed import is_other_account, started_by_hand, stopped_by_hand, with_override
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, forgive, settled
@@ -58,7 +52,7 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     if fact is None or not unit.runs or fact.claim.reason == SUSPECT:
         # The session did not end: what was recorded before is still the reason.
         return None
-    down = fact.claim.status in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE)
+    down = fact.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
     if down and (code := fact.claim.reason):
         # WhatsApp's last word may come while it is down for another reason.
         key = code if reason_of(code).final else "claim"
@@ -70,8 +64,6 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     since = 0.0 if verdict.reason == "zombie" else fact.phase_since or fact.since
     return Drop(verdict.reason if own else "start_stuck", (verdict.reason, unit.run, since))
 
-
-Status = ConnectionStatus
 
 _BY_HAND = ("stopped", "disabled", "masked", "logout")
 """An operator stopped or disabled it: not counted as downtime."""
@@ -108,7 +100,7 @@ class Recorder:
                 wanted = Override.NONE if enabled else Override.STARTED
                 facts.record = with_override(facts.record, wanted, facts.boot)
                 entries.append(entry(facts, "operator", "an operator started its unit"))
-                if has_ended(facts.record):
+                if reason_of(facts.record.reason).final:
                     # That worker keeps away from WhatsApp; an operator's explicit start lets it log
                     # in.
                     facts.record = replace(forgive(facts.record), restart_of=unit.run)
@@ -123,11 +115,13 @@ class Recorder:
         _begin_now(facts, now_wall)
         before = facts.record
         self._note_drop(facts, verdict, now_wall)
-        entries = self._note_pairing(facts) + _note_passkey(facts)
-        entries += self._note_status(facts, before, verdict, now_wall)
-        entries += self._note_verdict(facts, verdict)
-        entries += self._note_first_messages(facts, now_wall)
-        return entries
+        return [
+            *_note_pairing(facts),
+            *_note_passkey(facts),
+            *self._note_status(facts, before, verdict, now_wall),
+            *self._note_verdict(facts, verdict),
+            *_note_first_messages(facts, now_wall),
+        ]
 
     def _note_drop(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> None:
         """Count each drop once: by the claim, the unit's failure or the verdict that shows it."""
@@ -152,35 +146,6 @@ class Recorder:
         if code != "logout" or not facts.asked.logout:
             facts.counters.errors[code] += 1
         self.gate.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
-
-    def _note_pairing(self, facts: Facts) -> list[JournalEntry]:
-        claim = facts.claim.claim if facts.claim else None
-        record = facts.record
-        if claim is None or not claim.paired:
-            return []
-        if is_other_account(facts.instance, record, claim):
-            return []
-        account = claim.account or record.account
-        if record.paired and record.account == account:
-            return []
-        if not record.paired:
-            facts.first_messages = None  # the first messages of another pairing
-        facts.record = replace(record, paired=True, account=account)
-        if record.paired and record.account:
-            return [entry(facts, "paired", "paired again, with another account")]
-        return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
-
-    def _note_first_messages(self, facts: Facts, now_wall: float) -> list[JournalEntry]:
-        first = facts.first_messages
-        if first is not None:
-            first = facts.first_messages = end_in_time(first, now_wall)
-        if stored(first) == facts.record.first_messages:
-            return []
-        facts.record = replace(facts.record, first_messages=stored(first))
-        if first is None or not first.over:
-            return []
-        unread = len(first.unread)
-        return [entry(facts, "first_messages", first.sentence, read=first.read, unread=unread)]
 
     def _note_status(
         self, facts: Facts, before: SessionRecord, verdict: HealthVerdict, now_wall: float
@@ -211,19 +176,18 @@ class Recorder:
         more: dict[str, Any] = {"asked": True} if asked else {}
         lost = before.status is Status.CONNECTED and verdict.state is Status.RECONNECTING
         goes_on = "; it reconnects" if lost else ""
-        return [
-            entry(
-                facts,
-                "status",
-                f"{before.status} → {verdict.state}: {why}{goes_on}",
-                status=verdict.state,
-                before=before.status,
-                reason=verdict.reason,
-                after=verdict.after,
-                why=why,
-                **more,
-            )
-        ]
+        said = entry(
+            facts,
+            "status",
+            f"{before.status} → {verdict.state}: {why}{goes_on}",
+            status=verdict.state,
+            before=before.status,
+            reason=verdict.reason,
+            after=verdict.after,
+            why=why,
+            **more,
+        )
+        return [said]
 
     def _note_connected(self, facts: Facts, now_wall: float) -> None:
         facts.record = after_connected(facts.record, now_wall, self.gate.settings.config.reconnect)
@@ -248,16 +212,9 @@ class Recorder:
             self.gate.failed(facts, SUSPECT)  # no drop, but it may be part of an incident
         if before is NOT_LOOKED_YET and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
             return []
-        return [
-            entry(
-                facts,
-                "verdict",
-                f"{verdict.health}: {verdict.sentence}",
-                Category.HEALTH,
-                verdict=verdict.health,
-                reason=verdict.reason,
-            )
-        ]
+        words, code = f"{verdict.health}: {verdict.sentence}", verdict.reason
+        said = entry(facts, "verdict", words, Category.HEALTH, verdict=verdict.health, reason=code)
+        return [said]
 
 
 def _begin_now(facts: Facts, now_wall: float) -> None:
@@ -271,18 +228,46 @@ def _begin_now(facts: Facts, now_wall: float) -> None:
         facts.inbound = replace(facts.inbound, last_wall=now_wall)
 
 
+def _note_pairing(facts: Facts) -> list[JournalEntry]:
+    claim = facts.claim.claim if facts.claim else None
+    record = facts.record
+    if claim is None or not claim.paired:
+        return []
+    if is_other_account(facts.instance, record, claim):
+        return []
+    account = claim.account or record.account
+    if record.paired and record.account == account:
+        return []
+    if not record.paired:
+        facts.first_messages = None  # the first messages of another pairing
+    facts.record = replace(record, paired=True, account=account)
+    if record.paired and record.account:
+        return [entry(facts, "paired", "paired again, with another account")]
+    return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
+
+
+def _note_first_messages(facts: Facts, now_wall: float) -> list[JournalEntry]:
+    first = facts.first_messages
+    if first is not None:
+        first = facts.first_messages = end_in_time(first, now_wall)
+    if stored(first) == facts.record.first_messages:
+        return []
+    facts.record = replace(facts.record, first_messages=stored(first))
+    if first is None or not first.over:
+        return []
+    unread = len(first.unread)
+    return [entry(facts, "first_messages", first.sentence, read=first.read, unread=unread)]
+
+
 def _note_passkey(facts: Facts) -> list[JournalEntry]:
     """WhatsApp asked for a passkey: the record says so until an operator clears it."""
     claim = facts.claim.claim if facts.claim else None
-    known, facts.passkey_asked = (
-        facts.passkey_asked,
-        (claim is not None and claim.reason == PASSKEY_REQUIRED),
-    )
+    known = facts.passkey_asked
+    facts.passkey_asked = claim is not None and claim.reason == PASSKEY_REQUIRED
     if known or not facts.passkey_asked or facts.record.needs_passkey:
         return []
     facts.record = replace(facts.record, needs_passkey=True)
-    reason = reason_of(PASSKEY_REQUIRED)
-    return [entry(facts, PASSKEY_REQUIRED, reason.in_full(facts.id))]
+    return [entry(facts, PASSKEY_REQUIRED, reason_of(PASSKEY_REQUIRED).in_full(facts.id))]
 
 
 def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[JournalEntry]:
@@ -295,6 +280,5 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
     facts.counters.by_word["restarts"][reason] += times
     facts.lost_because = facts.lost_because or f"worker_{reason}"
     facts.record = replace(facts.record, restarts=facts.record.restarts + times)
-    return [
-        entry(facts, "restarted", f"its worker ended ({reason}), and the host started it again")
-    ]
+    sentence = f"its worker ended ({reason}), and the host started it again"
+    return [entry(facts, "restarted", sentence)]

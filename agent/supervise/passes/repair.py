@@ -10,10 +10,7 @@ from dataclasses import dataclass, field, replace
 from agent.clock import boot_now
 from agent.core.crypto import note_regenerated
 from agent.core.crypto import note_step as crypto_begins_again
-from agent.core.figures import (
-    RepairStatistics,
-    note_repair,
-)
+from agent.core.figures import RepairStatistics, note_repair
 from agent.core.model import Category, HealthVerdict
 from agent.core.observed import AWAY
 from agent.core.reconcile import ActionKind, Outcome, Plan

@@ -7,14 +7,8 @@ from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
 from agent.core.figures import note_check
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
-from agent.core.model import (
-    Category,
-    Health,
-    HealthVerdict,
-    JournalEntry,
-    SessionRecord,
-)
-from agent.core.observed import waits_for_network
+from agent.core.model import Category, Health, HealthVerdict, JournalEntry, SessionRecord
+from agent.core.observed import ON_ITS_WAY, waits_for_network
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import (
     ActionKind,
@@ -25,20 +19,14 @@ from agent.core.reconcile import (
     plan_actions,
     plan_asked,
 )
-from agent.core.reconnect import (
-    after_refusal,
-    after_try,
-    forgive,
-    not_before,
-    spare_unreached,
-)
+from agent.core.reconnect import after_refusal, after_try, forgive, not_before, spare_unreached
 from agent.core.session import NO_WAIT
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
-from agent.supervise.passes.observe import ON_ITS_WAY, Observer, holds_the_only_copy, observe
+from agent.supervise.passes.observe import Observer, holds_the_only_copy, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.registry import is_written

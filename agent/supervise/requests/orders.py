@@ -7,13 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.backends.declared import Backends
-from agent.core.model import (
-    Instance,
-    InstanceId,
-    JournalEntry,
-    Override,
-)
-from agent.core.observed import has_ended, with_override
+from agent.core.model import Instance, InstanceId, JournalEntry, Override
+from agent.core.observed import with_override
+from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.session import Session
 from agent.engines.catalog import check_settings, find_engine
@@ -99,7 +95,8 @@ class Orders:
 
     async def enable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
-        if has_ended(facts.record) and facts.instance.enabled and facts.desired.should_run:
+        ended = reason_of(facts.record.reason).final
+        if ended and facts.instance.enabled and facts.desired.should_run:
             # An enabled session that WhatsApp ended gets no further login.
             said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
             return await self._intend(facts, said)

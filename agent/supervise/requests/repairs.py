@@ -158,8 +158,7 @@ class Repairs:
         """Try now, whatever the attempts, the delay and the circuit say."""
         facts = self.registry.get(id)
         self._must_be_wanted(facts)
-        reason = reason_of(facts.record.reason)
-        if reason.unpairs:
+        if (reason := reason_of(facts.record.reason)).unpairs:
             raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
         connected = facts.record.status is ConnectionStatus.CONNECTED
         # Its worker or its server reconnects a connected session.
@@ -223,8 +222,7 @@ class Repairs:
         await self._until_there(facts)
         over = await self._begin(goal, facts, consent)
         await self._look_for(
-            deadline,
-            lambda: over.is_set() or (goal is Goal.WORKING_QR and _is_kept_away(facts)),
+            deadline, lambda: over.is_set() or (goal is Goal.WORKING_QR and _is_kept_away(facts))
         )
         if facts.gone:
             raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")

@@ -306,7 +306,6 @@ def test_an_old_copy_put_back_is_not_corrupted_while_its_contacts_renew_their_ke
     assert judge(made).signal is None
     for number in range(10):
         made = note_message(made, POLICY, NOW, peers=(f"peer {number}",))
-    assert made.renewed == 10
     state = judge(made, LATER)
     assert (state.signal.name, state.signal.level, state.peers) == (
         "crypto_errors", Health.DEGRADED, (),
