@@ -40,8 +40,7 @@ class Circuit:
         if state is BreakerState.CLOSED:
             return ""
         if state is BreakerState.HALF_OPEN:
-            tries = f"{self.trial} tries" if self.trial else "one session tries next"
-            return f"its circuit is half open after {failures} failures: {tries}"
+            return f"its circuit is half open after {failures} failures: one session tries"
         left = self.breaker.opens_in(boot_now(), self.policy())
         return f"its circuit is open for at most {left:.0f} s more after {failures} failures"
 

@@ -150,9 +150,9 @@ class Seat:
         """Keep what the server says of it now; the listener hears new words and a first proof."""
         if self.session is None or (claim := self.session.known.claim()) is None:
             return
-        now, before, proved = boot_now(), self.fact, self.is_proved
+        now, before = boot_now(), self.fact
         self.fact = ClaimFact(claim, at=now, since=now)
-        if before is None or _words(before.claim) != _words(claim) or self.is_proved != proved:
+        if before is None or _words(before.claim) != _words(claim):
             self.tell()
 
     async def ask(self, *, deep: bool = False) -> None:
@@ -232,6 +232,6 @@ class Seat:
             self.backend.look_soon.set()
 
 
-def _words(claim: Claim) -> Claim:
-    """All of a claim but its ages."""
-    return replace(claim, proof_age=None, still_for=0.0)
+def _words(claim: Claim) -> tuple[Claim, bool]:
+    """All of a claim but its ages, and whether it has a proof."""
+    return replace(claim, proof_age=None, still_for=0.0), claim.proof_age is None

@@ -87,7 +87,6 @@ class WhaticketCalls:
     """Made inside a running loop. ServerDown: no usable answer; another EngineError: a refusal."""
 
     def __init__(self, declared: BackendDeclaration) -> None:
-        self.declared = declared
         self.own: BackendSettings = declared.own
         self._token = "" if self.own.user else declared.key
         self._http = Http(declared, {})
