@@ -40,14 +40,14 @@ LOOK_EVERY = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """Of one session."""
+    """The deletion and creation of one session."""
 
     session: EvolutionSession
     calls: EvolutionCalls
     folder: Path
 
     async def load(self) -> None:
-        """What an earlier agent noted of this session."""
+        """Read what an earlier agent noted of this session."""
         self.session.owed = bool(await in_thread(self._read))
         self.session.made = await in_thread((self.folder / "made").exists)
 

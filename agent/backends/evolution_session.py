@@ -1,4 +1,4 @@
-"""What is known of one session on an Evolution server, and the claim that follows. No I/O.
+"""The knowledge of one session on an Evolution server, and the claim that follows. No I/O.
 
 The list's `disconnection*` columns outlive a success: they count only for an end that is newer than
 the last time the session was known to be open.
@@ -273,7 +273,7 @@ class EvolutionSession:
         self._tries = self._under_way = False
 
     def away(self) -> None:
-        """What comes back may be another session, or makes tries again."""
+        """The server was away: another session may come back, or one that makes tries again."""
         self.alive = self._closed_since = None
 
     def claim(self) -> Claim | None:

@@ -185,7 +185,7 @@ class FolderKeys:
             return sorted(it.name for it in entries if not it.is_dir(follow_symlinks=False))
 
     def values(self, id: str, names: Sequence[str]) -> dict[str, bytes]:
-        """What the files hold; those that are gone or unreadable are left out."""
+        """The files' contents; those that are gone or unreadable are left out."""
         values: dict[str, bytes] = {}
         for name in names:
             with suppress(EngineError):
@@ -475,8 +475,8 @@ class SessionKeys:
         return self._note(removal, "done")
 
     def in_the_way(self, id: str, removal: Removal) -> list[Record]:
-        """What must go before that removal can come back: other records of the same names, and of
-        a whole one all others."""
+        """The records that must go before that removal can come back: others of the same names, and
+        of a whole one all others."""
         kept = {it.key: it.content for it in removal.records}
         every = [it for it in self.all(id) if removal.whole or it.key in kept]
         return [it for it in every if kept.get(it.key) != it.content]

@@ -163,7 +163,7 @@ async def run_round(
     policy: CryptoPolicy,
     interrupted: Sequence[int] = (),
 ) -> tuple[list[str], int]:
-    """What was done, in sentences, and an exit status: 0 done, 1 failed, 3 not found, 4 refused,
+    """The sentences of what was done, and an exit status: 0 done, 1 failed, 3 not found, 4 refused,
     5 server not reachable, 75 another round runs or this one was interrupted. `wanted`: "all", or
     the server's id of a session. `interrupted`: not empty = begin with no further session."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
