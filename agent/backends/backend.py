@@ -247,6 +247,7 @@ class Backend:
         was_up, self.claim = self.up, claim
         self.checked_at = boot_now()
         self.known.set()
+        self.circuit.checked(up=claim.up, seconds=claim.seconds)
         self.judge()
         if claim.up and not was_up:
             for seat in self.seats.values():

@@ -1,7 +1,8 @@
 """One circuit breaker per backend: failures of its server in a row open it, one trial closes it.
 
 Calls for its sessions count, but not where the server cannot be reached. While the circuit is open
-the agent starts, connects and repairs none of its sessions. Checks go on.
+the agent starts, connects and repairs none of its sessions. Checks go on: once all of `CALM`
+seconds were quick, one session tries before the pause ends.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +17,8 @@ from agent.errors import EngineError
 
 ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
 """Calls that make a server work for a session."""
+QUICK, CALM = 1.0, 30.0
+"""Seconds: of a quick check, and for which all checks must be quick."""
 Call = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
@@ -23,10 +26,12 @@ Call = Callable[[], Awaitable[Mapping[str, Any]]]
 class Circuit:
     policy: Callable[[], BreakerPolicy]
     changed: Callable[[BreakerState], None]
-    """Called when it opens and when it closes."""
+    """Called when it opens, when it closes, and when quick checks let one session try."""
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
     """The session whose call is the trial of a half-open circuit."""
+    calm_since: float | None = None
+    """Boot time of the first of the checks that were all quick, without a failure since."""
 
     @property
     def state(self) -> BreakerState:
@@ -56,6 +61,17 @@ class Circuit:
             self.trial, self.breaker = id, replace(self.breaker, trial_at=boot_now())
         return True
 
+    def checked(self, *, up: bool, seconds: float) -> None:
+        """A check ended, after `seconds`."""
+        if not up or seconds > QUICK:
+            self.calm_since = None
+            return
+        now = boot_now()
+        self.calm_since = now if self.calm_since is None else self.calm_since
+        if self.state is BreakerState.OPEN and now - self.calm_since >= CALM:
+            self.breaker = replace(self.breaker, opened_at=now - self.policy().pause)
+            self.changed(BreakerState.HALF_OPEN)
+
     async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:
         """Call the server for a session if the circuit allows it, and count how it answered."""
         if do in ACTS and not self.begin(id):
@@ -83,6 +99,6 @@ class Circuit:
     def _failed(self) -> None:
         was = self.state
         self.breaker = self.breaker.after_failure(boot_now(), self.policy())
-        self.trial = None
+        self.trial = self.calm_since = None
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.changed(BreakerState.OPEN)

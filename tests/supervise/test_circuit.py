@@ -113,3 +113,26 @@ async def test_a_server_that_is_not_reached_opens_nothing(clock):
     for _ in range(9):
         assert await act(circuit, A, away) == "backend_down", "one word for every caller"
     assert (circuit.state, circuit.breaker.failures) == (CLOSED, 0)
+
+
+def check_for(circuit, clock, seconds):
+    """Checks that the server answers quickly, for so long."""
+    until = clock.now + seconds
+    circuit.checked(up=True, seconds=0.1)
+    while clock.now < until:
+        clock.now += 5.0
+        circuit.checked(up=True, seconds=0.1)
+
+
+async def test_after_quick_checks_one_session_tries_for_all(clock):
+    told = []
+    circuit = await opened(told=told)
+    check_for(circuit, clock, 25)
+    assert (circuit.state, circuit.lets(A)) == (OPEN, False), "calls may still run out of time"
+    check_for(circuit, clock, 5)
+    assert (circuit.state, told) == (HALF_OPEN, [OPEN, HALF_OPEN])
+    assert circuit.begin(B)
+    assert (circuit.lets(A), circuit.lets(B)) == (False, True)
+    assert await act(circuit, A) == "circuit_open"
+    assert await act(circuit, B) == {}
+    assert (circuit.state, circuit.begin(A), told[-1]) == (CLOSED, True, CLOSED)
