@@ -181,8 +181,8 @@ class Supervisor:
             repairs=self.repairs,
             registry=registry,
             asking=self.asking,
-            create=self.creation.create,
-            enable=self.orders.enable,
+            creation=self.creation,
+            orders=self.orders,
         )
 
     async def _run_pass(self, id: InstanceId) -> float | None:

@@ -4,7 +4,7 @@ what still runs; what should run starts in its turn."""
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,15 +75,19 @@ async def load_instances(
 async def line_up(registry: Registry, host: Seats, gate: Gate) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
-    all_facts = list(registry.facts.values())
-    for facts in all_facts:
+    waiting: list[Facts] = []
+    for facts in list(registry.facts.values()):
+        facts.enabled_by_operator = host.enabled_by_operator(facts.id)
         if facts.id in running:
             gate.promise(facts)  # before the first pass: no other start may take its memory
-        facts.enabled_by_operator = host.enabled_by_operator(facts.id)
+        elif facts.desired.should_run and facts.record.status is ConnectionStatus.CONNECTED:
+            # Not counted as a loss: a session that comes back after the agent's own stop is no
+            # reconnect, and a machine that boots is no storm.
+            status = ConnectionStatus.RECONNECTING
+            facts.record = replace(facts.record, status=status, status_since_wall=time.time())
+            waiting.append(facts)
     # Asked for together, so that one commit has all.
-    await asyncio.gather(
-        *(_mark_reconnecting(registry, facts, host, running) for facts in all_facts)
-    )
+    await asyncio.gather(*(registry.save(facts) for facts in waiting))
     return _in_line(registry.facts.values(), running)
 
 
@@ -198,19 +202,6 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
     return not facts.instance.enabled or (retired.why == "deleted" and since)
 
 
-async def _mark_reconnecting(
-    registry: Registry, facts: Facts, host: Seats, running: Collection[InstanceId]
-) -> None:
-    waits_for_start = facts.desired.should_run and facts.id not in running
-    if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
-        facts.record = replace(
-            facts.record, status=ConnectionStatus.RECONNECTING, status_since_wall=time.time()
-        )
-        # Not counted as a loss: a session that comes back after the agent's own stop is no
-        # reconnect, and a machine that boots is no storm.
-        await registry.save(facts)
-
-
 def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> list[InstanceId]:
     """First what runs (adopting costs nothing), then the rest by last activity."""
 
@@ -242,24 +233,16 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
                 declared.id,
                 extra=about(declared.id),
             )
-    await _create([declared for declared in config.instance if declared.id in new], supervisor)
+    try:
+        await create_declared(registry, [its for its in config.instance if its.id in new])
+    except WaError as error:
+        log.error("cannot create the instances that [[instance]] declares: %s", error)
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
     for one, other in shared_sessions(config, enabled):
         log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
+    now, rules = boot_now(), config.health
     for facts in registry.facts.values():
-        _look_in_time(facts, config)
+        # The next look was set by the old intervals, and may be far.
+        facts.next_probe = min(facts.next_probe, now + rules.interval)
+        facts.next_deep = min(facts.next_deep, now + rules.deep)
         supervisor.wake(facts.id)
-
-
-async def _create(declared: Sequence[Declaration], supervisor: Supervisor) -> None:
-    try:
-        await create_declared(supervisor.registry, declared)
-    except WaError as error:
-        log.error("cannot create the instances that [[instance]] declares: %s", error)
-
-
-def _look_in_time(facts: Facts, config: Config) -> None:
-    """The next look was set by the old intervals, and may be far."""
-    now = boot_now()
-    facts.next_probe = min(facts.next_probe, now + config.health.interval)
-    facts.next_deep = min(facts.next_deep, now + config.health.deep)

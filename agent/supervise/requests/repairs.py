@@ -3,7 +3,7 @@ repair that runs; passes carry it out, the request waits."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.confirming import must_be_confirmed
+from agent.supervise.requests.orders import Creation, Orders
 from agent.supervise.story import entry
 
 T = TypeVar("T")
@@ -194,12 +195,6 @@ class Repairs:
             raise TryLater("the agent stops; ask again after its start", code="stopping")
         await asyncio.sleep(POLL)
 
-    async def _until_there(self, facts: Facts) -> None:
-        """TryLater once its server has stayed away for a while: no wait would help."""
-        patience = time.monotonic() + AWAY_PATIENCE
-        await self._look_for(patience, lambda: facts.wait.reason not in _HOLDS)
-        _refuse_away(facts)
-
     async def _look_for(self, deadline: float, found: Callable[[], object]) -> None:
         """Return once it is found, or the time is over."""
         while not found() and time.monotonic() < deadline:
@@ -219,7 +214,9 @@ class Repairs:
             if _is_on_its_way(facts) and not _repair_runs(facts):
                 # It starts in its time: a repair would only begin the start again.
                 return RepairResult(**_NOTHING_DONE, ending=GOES_ON, sentence=facts.sentence)
-        await self._until_there(facts)
+        patience = time.monotonic() + AWAY_PATIENCE
+        await self._look_for(patience, lambda: facts.wait.reason not in _HOLDS)
+        _refuse_away(facts)  # its server stayed away: no wait would help
         over = await self._begin(goal, facts, consent)
         await self._look_for(
             deadline, lambda: over.is_set() or (goal is Goal.WORKING_QR and _is_kept_away(facts))
@@ -243,8 +240,7 @@ class Repairs:
         return over
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
-        with self.registry.order(facts):
-            await self.registry.save(facts, [said])
+        await self.registry.save_order(facts, said)
         self.wake(facts.id)
 
     def _must_be_wanted(self, facts: Facts) -> None:
@@ -267,7 +263,7 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
     if goal is Goal.CLEANUP and ending == Ending.GAVE_UP and not answer["cleaned"]:
         cause = f"cannot clean up {facts.id}: {_trouble(facts)}"
         raise TryLater(cause, code="cleanup_failed")
-    if verdict is not None and _is_well(verdict):
+    if _is_well(verdict):
         if ending is Ending.NO_STEP:
             answer["healthy"] = True
         if goal is Goal.RECOVER and ending != GOES_ON and not verdict.healthy:
@@ -332,8 +328,8 @@ class SettingUp:
     repairs: Repairs
     registry: Registry
     asking: Calls
-    create: Callable[[Instance], Awaitable[object]]
-    enable: Callable[[InstanceId], Awaitable[object]]
+    creation: Creation
+    orders: Orders
     _creating: dict[InstanceId, asyncio.Lock] = field(init=False, default_factory=dict)
 
     async def set_up(
@@ -346,7 +342,7 @@ class SettingUp:
         async with self._creating.setdefault(id, asyncio.Lock()):
             facts = self.registry.facts.get(id)
             if facts is None:
-                await self.create(wanted)
+                await self.creation.create(wanted)
         if facts is None:
             self._creating.pop(id, None)
         elif wanted.engine and facts.instance.engine != wanted.engine:
@@ -357,7 +353,7 @@ class SettingUp:
                 code="other_engine",
             )
         elif not facts.desired.should_run:
-            await self.enable(id)
+            await self.orders.enable(id)
         left = max(deadline - time.monotonic(), 0.0)
         result = await self.repairs.until(
             Goal.WORKING_QR, id, wait=left, confirmed=confirmed, passkey=passkey
