@@ -319,7 +319,6 @@ class Seats:
         """`no_login` is called for each start that found its session connected already."""
         self._host, self._packs, self._backends = host, packs, backends
         self._facts, self._no_login = facts, no_login
-        self.boot_id = host.boot_id
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         return {**await self._host.list(), **self._packs.list(), **self._backends.units()}

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -60,7 +59,7 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
     async def save(*_: object) -> None: ...
 
     parts: dict[str, Any] = {
-        "registry": SimpleNamespace(get=lambda _: facts, save=save, order=nullcontext),
+        "registry": SimpleNamespace(get=lambda _: facts, save_order=save),
         "ladder": SimpleNamespace(request=request),
         "incidents": SimpleNamespace(),
         "checking": SimpleNamespace(check_now=check_now),
