@@ -4,7 +4,7 @@ what still runs; what should run starts in its turn."""
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
+from agent.supervise.story import entry
 from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash
@@ -88,7 +89,13 @@ async def line_up(registry: Registry, host: Seats, gate: Gate) -> list[InstanceI
             waiting.append(facts)
     # Asked for together, so that one commit has all.
     await asyncio.gather(*(registry.save(facts) for facts in waiting))
-    return _in_line(registry.facts.values(), running)
+
+    def place(facts: Facts) -> tuple[bool, float, str]:
+        """First what runs (adopting costs nothing), then the rest by last activity."""
+        active_wall = facts.record.status_since_wall if facts.record.paired else 0.0
+        return facts.id not in running, -active_wall, facts.id
+
+    return [facts.id for facts in sorted(registry.facts.values(), key=place)]
 
 
 async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None:
@@ -156,8 +163,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         generation=written.generation,
     )
     facts.saved.identity = identity
-    said = JournalEntry("folder_newer", sentence, instance=facts.id, wall=time.time())
-    await registry.save(facts, [said])
+    await registry.save(facts, [entry(facts, "folder_newer", sentence)])
 
 
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:
@@ -179,10 +185,8 @@ async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None
         if (root / facts.id).exists():
             continue
         if _was_deleted(facts, in_trash.get(facts.id)):
-            said = JournalEntry(
-                "deleted", "the agent finished its interrupted deletion", wall=time.time()
-            )
-            await store.remove(facts.id, replace(said, instance=facts.id))
+            words = "the agent finished its interrupted deletion"
+            await store.remove(facts.id, entry(facts, "deleted", words))
             registry.drop(facts)
         elif not facts.record.paired:
             await asyncio.to_thread(create, root, facts.instance)
@@ -200,16 +204,6 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
         return False
     since = retired.at_wall >= int(facts.instance.created_wall)
     return not facts.instance.enabled or (retired.why == "deleted" and since)
-
-
-def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> list[InstanceId]:
-    """First what runs (adopting costs nothing), then the rest by last activity."""
-
-    def place(facts: Facts) -> tuple[bool, float, str]:
-        active_wall = facts.record.status_since_wall if facts.record.paired else 0.0
-        return facts.id not in running, -active_wall, facts.id
-
-    return [facts.id for facts in sorted(all_facts, key=place)]
 
 
 # A running agent takes on the settings that were read again.

@@ -117,23 +117,7 @@ class UsageSampler:
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
         policy, now = self.settings.config.memory, boot_now()
-        for action in decide_memory(self._seen(), self.settings.memory_budget(), policy, now):
-            facts = self.registry.facts[action.id]
-            said = bound(Category.MEMORY, facts.id)
-            if not action.restart:
-                facts.freed_at = now
-                sentence = f"the agent asked it to free its caches: {action.reason}"
-                said.info("%s", sentence)
-                self.note(entry(facts, "memory", sentence, Category.MEMORY))
-                await _free(facts)
-            else:
-                said.warning("the agent restarts it gracefully: %s", action.reason)
-                facts.memory_restart_at = now
-                facts.asked.restart_for = action.reason
-                self.wake(facts.id)
-
-    def _seen(self) -> list[InstanceMemory]:
-        return [
+        seen = [
             InstanceMemory(
                 facts.id,
                 facts.run.memory_bytes,
@@ -149,6 +133,20 @@ class UsageSampler:
             for facts in self.registry.facts.values()
             if facts.run.memory_bytes is not None and facts.unit.runs
         ]
+        for action in decide_memory(seen, self.settings.memory_budget(), policy, now):
+            facts = self.registry.facts[action.id]
+            said = bound(Category.MEMORY, facts.id)
+            if not action.restart:
+                facts.freed_at = now
+                sentence = f"the agent asked it to free its caches: {action.reason}"
+                said.info("%s", sentence)
+                self.note(entry(facts, "memory", sentence, Category.MEMORY))
+                await _free(facts)
+            else:
+                said.warning("the agent restarts it gracefully: %s", action.reason)
+                facts.memory_restart_at = now
+                facts.asked.restart_for = action.reason
+                self.wake(facts.id)
 
 
 async def _free(facts: Facts) -> None:
