@@ -136,8 +136,6 @@ def _is_counted(window: CryptoWindow, peer: str, now: float) -> bool:
 class CryptoState:
     errors: int
     """Those that wait for an answer, too."""
-    share: float | None
-    """Of all messages; None = unknown."""
     peers: tuple[str, ...]
     """Peers that need new keys now, worst first."""
     signal: Signal | None
@@ -152,7 +150,7 @@ def judge_crypto(
     messages and none that comes again: the share of errors is unknown, and not 100 %."""
     window = forget_old(window, policy, now)
     if not window.errors:
-        return CryptoState(0, 0.0 if counts_messages else None, (), None, ())
+        return CryptoState(0, (), None)
     by_peer: Counter[str] = Counter()
     renewing: Counter[str] = Counter()
     """By peer, the errors that only new keys end."""
@@ -187,7 +185,7 @@ def judge_crypto(
         corrupted = errors >= policy.errors and not by_peer.keys() <= renewed
     signal = _signal(by_peer, share, peers, policy, corrupted=corrupted)
     failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
-    return CryptoState(len(window.errors), share, peers, signal, failing)
+    return CryptoState(len(window.errors), peers, signal, failing)
 
 
 def _signal(

@@ -30,10 +30,6 @@ class Histogram:
 # Counts of checks and repairs: one value per agent, added to and never reset.
 
 
-_HEALED = (Ending.RECOVERED, Ending.CLEANED)
-_UNHEALED = (Ending.GAVE_UP, Ending.NEEDS_PERSON)
-
-
 @dataclass(frozen=True, slots=True)
 class RepairStatistics:
     checked: int = 0
@@ -77,21 +73,16 @@ def note_check(statistics: RepairStatistics, seconds: float) -> RepairStatistics
 
 def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistics:
     """Count a repair that ended; without a step, or no longer wanted, it repaired nothing."""
-    statistics = replace(
-        statistics,
-        asked=statistics.asked + (repair.goal is not Goal.HEAL),
-        needed_person=statistics.needed_person + (repair.ending is Ending.NEEDS_PERSON),
-    )
-    if repair.ending in _UNHEALED:
-        return replace(statistics, failed=statistics.failed + 1)
-    if repair.ending not in _HEALED:
-        return statistics
-    cleaned = repair.ending is Ending.CLEANED
+    ending = repair.ending
+    healed = ending in (Ending.RECOVERED, Ending.CLEANED)
     return replace(
         statistics,
-        repaired=statistics.repaired + (not cleaned),
-        cleaned=statistics.cleaned + cleaned,
-        repair_seconds=statistics.repair_seconds + repair.seconds,
+        asked=statistics.asked + (repair.goal is not Goal.HEAL),
+        needed_person=statistics.needed_person + (ending is Ending.NEEDS_PERSON),
+        repaired=statistics.repaired + (ending is Ending.RECOVERED),
+        cleaned=statistics.cleaned + (ending is Ending.CLEANED),
+        failed=statistics.failed + (ending in (Ending.GAVE_UP, Ending.NEEDS_PERSON)),
+        repair_seconds=statistics.repair_seconds + (repair.seconds if healed else 0.0),
     )
 
 

@@ -91,7 +91,8 @@ class LeftOut:
 
     def add(self, happening: Happening) -> None:
         detail = happening.detail
-        self.counts[_word(happening)] += 1
+        message = happening.kind == "message"
+        self.counts[f"message_{direction_of(detail)}" if message else happening.kind] += 1
         if not is_readable(happening):
             return
         self.readable += 1
@@ -138,12 +139,6 @@ def read_senders(detail: Mapping[str, Any]) -> Iterator[Sender]:
     for sender in senders[:MOST_SENDERS] if isinstance(senders, list) else ():
         if isinstance(sender, list) and len(sender) == 3:
             yield _text(sender[0]), _text(sender[1]), _text(sender[2])
-
-
-def _word(happening: Happening) -> str:
-    if happening.kind == "message":
-        return f"message_{direction_of(happening.detail)}"
-    return happening.kind
 
 
 def _text(value: object) -> str:

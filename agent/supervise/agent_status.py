@@ -58,13 +58,18 @@ class StatusFigures:
 
     def status(self) -> AgentStatus:
         now = boot_now()
-        ready, settled = self._brought_back()
+        facts = self.registry.facts
+        there = [facts[id] for id in self._pending if id in facts]
+        # A start counts once, whatever the session does later.
+        self._pending = {
+            its.id for its in there if not its.observed or its.record.status in PASSING
+        }
         return AgentStatus(
             version=VERSION,
             host=self.host.name,
             started_wall=self._started_wall,
-            ready=ready,
-            restoring=(settled, self._to_restore),
+            ready=all(its.observed for its in there),
+            restoring=(self._to_restore - len(self._pending), self._to_restore),
             passes_total=self.loop.passes,
             pass_seconds_total=self.loop.pass_seconds,
             last_pass_age=now - self.loop.turned_at,
@@ -87,13 +92,3 @@ class StatusFigures:
             config_refused=self.settings.refused,
             alive_limit=max(self.settings.config.health.interval, 30.0),
         )
-
-    def _brought_back(self) -> tuple[bool, int]:
-        """Whether passes have seen all instances, and how many starts have ended in a state that
-        stays. A start counts once, whatever the session does later."""
-        facts = self.registry.facts
-        there = [(id, facts[id]) for id in self._pending if id in facts]
-        self._pending = {
-            id for id, its in there if not its.observed or its.record.status in PASSING
-        }
-        return all(its.observed for _, its in there), self._to_restore - len(self._pending)

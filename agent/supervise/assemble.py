@@ -26,8 +26,8 @@ from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.deletion import Deletion
-from agent.supervise.requests.orders import Creation, Orders
-from agent.supervise.requests.repairs import Checking, Repairs, SettingUp
+from agent.supervise.requests.orders import Orders
+from agent.supervise.requests.repairs import Repairs
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.settings import Settings
 from agent.supervise.snapshots import SnapshotClock, Snapshots
@@ -99,7 +99,7 @@ class Supervisor:
             wake=wake,
             link_stats=links,
         )
-        self.seats = Seats(host, self.packs, self.backends, self._facts, self.gate.queues.no_login)
+        self.seats = Seats(host, self.packs, self.backends, self._facts, self.gate.queues)
         self.keeping = Snapshots(registry, store, self.seats, root, settings, wake)
 
         # What a pass runs through.
@@ -148,19 +148,17 @@ class Supervisor:
         self.handover = Learned(store, self.ladder, registry)
 
         # What callers ask for.
-        self.creation = Creation(
-            registry=registry, backends=self.backends, gate=self.gate, wake=wake
-        )
-        self.backends.create = self.creation.create
         self.asking = Calls(registry, store, self.keeping, wake)
         self.send, self.find = self.asking.send, self.asking.find
-        self.checking = Checking(registry, self.passes, wake)
-        self.orders = Orders(registry, self.seats, self.gate, self.asking, wake)
+        self.orders = Orders(registry, self.backends, self.seats, self.gate, self.asking, wake)
+        self.backends.create = self.orders.create
         self.repairs = Repairs(
             registry=registry,
             ladder=self.ladder,
             incidents=self.incidents,
-            checking=self.checking,
+            passes=self.passes,
+            asking=self.asking,
+            orders=self.orders,
             wake=wake,
         )
         self.on_forget: list[Callable[[InstanceId], None]] = [
@@ -177,13 +175,6 @@ class Supervisor:
             wake=wake,
             forget=self.forget,
             let_go=self.backends.let_go,
-        )
-        self.setting_up = SettingUp(
-            repairs=self.repairs,
-            registry=registry,
-            asking=self.asking,
-            create=self.creation.create,
-            enable=self.orders.enable,
         )
 
     async def _run_pass(self, id: InstanceId) -> float | None:

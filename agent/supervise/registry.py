@@ -168,7 +168,9 @@ class Registry:
 
     async def create(self, instance: Instance, sentence: str) -> Facts:
         """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
-        instance = _asked_for(instance)
+        if instance.adopted and ADOPTED not in instance.settings:
+            # It has a name of its own on its server, and was not adopted: it is to be made.
+            instance = replace(instance, settings={**instance.settings, ADOPTED: False})
         own = self._of_wings(instance)
         await asyncio.to_thread(create_folder, self._session_root, instance, own)
         now_wall = time.time()
@@ -335,13 +337,6 @@ class Registry:
             else:
                 facts.saved.identity = identity
                 self._unwritten.pop(facts.id, None)
-
-
-def _asked_for(instance: Instance) -> Instance:
-    """A session that has a name of its own on its server, and was not adopted: it is to be made."""
-    if not instance.adopted or ADOPTED in instance.settings:
-        return instance
-    return replace(instance, settings={**instance.settings, ADOPTED: False})
 
 
 def repair_of(id: InstanceId, record: SessionRecord, now_wall: float) -> Repair | None:

@@ -17,6 +17,7 @@ import msgspec
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now
+from agent.core.admission import Queues
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.engines.catalog import entry_of
 from agent.errors import HostError, LinkError, WaError
@@ -311,12 +312,10 @@ class Seats:
         packs: Packs,
         backends: Backends,
         facts: Mapping[InstanceId, Facts],
-        no_login: Callable[[float], None],
+        queues: Queues,
     ) -> None:
-        """`no_login` is called for each start that found its session connected already."""
         self._host, self._packs, self._backends = host, packs, backends
-        self._facts, self._no_login = facts, no_login
-        self.boot_id = host.boot_id
+        self._facts, self._queues = facts, queues
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         return {**await self._host.list(), **self._packs.list(), **self._backends.units()}
@@ -331,7 +330,7 @@ class Seats:
         if (remote := self._remote(id)) is None:
             await self._start_worker(id)
         elif not await self._backends.needed(remote).start(id):
-            self._no_login(boot_now())
+            self._queues.no_login(boot_now())  # the server had it connected already
 
     async def stop(self, id: InstanceId) -> None:
         if (remote := self._remote(id)) is None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 
 from agent.config.config import Config
 from agent.core.admission import StartPolicy
-from agent.core.health import HealthPolicy
 from agent.core.memory import memory_budget
 from agent.core.words import BEHIND, InstanceId
 from agent.engines.catalog import entry_of
@@ -40,9 +39,6 @@ class Settings:
 
     def take(self, config: Config) -> None:
         self.config, self.read_wall, self.refused = config, time.time(), False
-
-    def health_policy(self) -> HealthPolicy:
-        return self.config.health_policy
 
     def start_policy(self) -> StartPolicy:
         return self.config.start_policy(os.cpu_count() or 1)

@@ -4,7 +4,7 @@ what still runs; what should run starts in its turn."""
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
+from agent.supervise.story import entry
 from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash
@@ -73,14 +74,26 @@ async def load_instances(
 async def line_up(registry: Registry, host: Seats, gate: Gate) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
-    all_facts = list(registry.facts.values())
-    for facts in all_facts:
+    waiting: list[Facts] = []
+    for facts in list(registry.facts.values()):
+        facts.enabled_by_operator = host.enabled_by_operator(facts.id)
         if facts.id in running:
             gate.promise(facts)  # before the first pass: no other start may take its memory
-        facts.enabled_by_operator = host.enabled_by_operator(facts.id)
+        elif facts.desired.should_run and facts.record.status is ConnectionStatus.CONNECTED:
+            # Not counted as a loss: a session that comes back after the agent's own stop is no
+            # reconnect, and a machine that boots is no storm.
+            status = ConnectionStatus.RECONNECTING
+            facts.record = replace(facts.record, status=status, status_since_wall=time.time())
+            waiting.append(facts)
     # Asked for together, so that one commit has all.
-    await asyncio.gather(*(_mark_reconnecting(registry, its, running) for its in all_facts))
-    return _in_line(registry.facts.values(), running)
+    await asyncio.gather(*(registry.save(facts) for facts in waiting))
+
+    def place(facts: Facts) -> tuple[bool, float, str]:
+        """First what runs (adopting costs nothing), then the rest by last activity."""
+        active_wall = facts.record.status_since_wall if facts.record.paired else 0.0
+        return facts.id not in running, -active_wall, facts.id
+
+    return [facts.id for facts in sorted(registry.facts.values(), key=place)]
 
 
 async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None:
@@ -150,8 +163,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         generation=written.generation,
     )
     facts.saved.identity = identity
-    said = JournalEntry("folder_newer", sentence, instance=facts.id, wall=time.time())
-    await registry.save(facts, [said])
+    await registry.save(facts, [entry(facts, "folder_newer", sentence)])
 
 
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:
@@ -174,10 +186,8 @@ async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None
         if (root / facts.id).exists():
             continue
         if _was_deleted(facts, in_trash.get(facts.id)):
-            said = JournalEntry(
-                "deleted", "the agent finished its interrupted deletion", wall=time.time()
-            )
-            await store.remove(facts.id, replace(said, instance=facts.id))
+            words = "the agent finished its interrupted deletion"
+            await store.remove(facts.id, entry(facts, "deleted", words))
             registry.drop(facts)
         elif not facts.record.paired:
             await asyncio.to_thread(create, root, facts.instance)
@@ -195,29 +205,6 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
         return False
     since = retired.at_wall >= int(facts.instance.created_wall)
     return not facts.instance.enabled or (retired.why == "deleted" and since)
-
-
-async def _mark_reconnecting(
-    registry: Registry, facts: Facts, running: Collection[InstanceId]
-) -> None:
-    waits_for_start = facts.desired.should_run and facts.id not in running
-    if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
-        facts.record = replace(
-            facts.record, status=ConnectionStatus.RECONNECTING, status_since_wall=time.time()
-        )
-        # Not counted as a loss: a session that comes back after the agent's own stop is no
-        # reconnect, and a machine that boots is no storm.
-        await registry.save(facts)
-
-
-def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> list[InstanceId]:
-    """First what runs (adopting costs nothing), then the rest by last activity."""
-
-    def place(facts: Facts) -> tuple[bool, float, str]:
-        active_wall = facts.record.status_since_wall if facts.record.paired else 0.0
-        return facts.id not in running, -active_wall, facts.id
-
-    return [facts.id for facts in sorted(all_facts, key=place)]
 
 
 # A running agent takes on the settings that were read again.
@@ -242,17 +229,13 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
                 extra=about(declared.id),
             )
     with going_on("cannot create the instances that [[instance]] declares"):
-        await create_declared(registry, config.instance)
+        await create_declared(registry, [its for its in config.instance if its.id in new])
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
     for one, other in shared_sessions(config, enabled):
         log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
+    now, rules = boot_now(), config.health
     for facts in registry.facts.values():
-        _look_in_time(facts, config)
+        # The next look was set by the old intervals, and may be far.
+        facts.next_probe = min(facts.next_probe, now + rules.interval)
+        facts.next_deep = min(facts.next_deep, now + rules.deep)
         supervisor.wake(facts.id)
-
-
-def _look_in_time(facts: Facts, config: Config) -> None:
-    """The next look was set by the old intervals, and may be far."""
-    now = boot_now()
-    facts.next_probe = min(facts.next_probe, now + config.health.interval)
-    facts.next_deep = min(facts.next_deep, now + config.health.deep)

@@ -93,12 +93,16 @@ class UsageSampler:
         for id in ids if trend else found:
             if (facts := self.registry.facts.get(id)) is None:
                 continue
-            usage = found.get(id)
-            _note(facts, usage)
-            if trend and usage is not None and usage.memory_bytes is not None:
+            run, usage = facts.run, found.get(id, UNSEEN)
+            spent = usage.cpu_seconds
+            if facts.pack and spent is not None:
+                # Its part is smaller once another session joins; a counter does not go back.
+                spent = max(spent, run.cpu_seconds or 0.0)
+            run.memory_bytes, run.cpu_seconds = usage.memory_bytes, spent
+            run.processes = usage.processes
+            if trend and usage.memory_bytes is not None:
                 policy = self.settings.config.memory
-                history = facts.run.memory_history.note(usage.memory_bytes, policy, boot_now())
-                facts.run.memory_history = history
+                run.memory_history = run.memory_history.note(usage.memory_bytes, policy, boot_now())
             self.registry.touch(facts)
 
     def _running(self) -> dict[InstanceId, int]:
@@ -113,23 +117,7 @@ class UsageSampler:
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
         policy, now = self.settings.config.memory, boot_now()
-        for action in decide_memory(self._seen(), self.settings.memory_budget(), policy, now):
-            facts = self.registry.facts[action.id]
-            said = bound(Category.MEMORY, facts.id)
-            if not action.restart:
-                facts.freed_at = now
-                sentence = f"the agent asked it to free its caches: {action.reason}"
-                said.info("%s", sentence)
-                self.note(entry(facts, "memory", sentence, Category.MEMORY))
-                await _free(facts)
-            else:
-                said.warning("the agent restarts it gracefully: %s", action.reason)
-                facts.memory_restart_at = now
-                facts.asked.restart_for = action.reason
-                self.wake(facts.id)
-
-    def _seen(self) -> list[InstanceMemory]:
-        return [
+        seen = [
             InstanceMemory(
                 facts.id,
                 facts.run.memory_bytes,
@@ -145,6 +133,20 @@ class UsageSampler:
             for facts in self.registry.facts.values()
             if facts.run.memory_bytes is not None and facts.unit.runs
         ]
+        for action in decide_memory(seen, self.settings.memory_budget(), policy, now):
+            facts = self.registry.facts[action.id]
+            said = bound(Category.MEMORY, facts.id)
+            if not action.restart:
+                facts.freed_at = now
+                sentence = f"the agent asked it to free its caches: {action.reason}"
+                said.info("%s", sentence)
+                self.note(entry(facts, "memory", sentence, Category.MEMORY))
+                await _free(facts)
+            else:
+                said.warning("the agent restarts it gracefully: %s", action.reason)
+                facts.memory_restart_at = now
+                facts.asked.restart_for = action.reason
+                self.wake(facts.id)
 
 
 async def _free(facts: Facts) -> None:
@@ -154,16 +156,6 @@ async def _free(facts: Facts) -> None:
         await facts.link.call("free_memory", timeout=10.0)
     except WaError as error:
         log.info("cannot free the memory of %s: %s", facts.id, error, extra=about(facts.id))
-
-
-def _note(facts: Facts, usage: Usage | None) -> None:
-    facts.run.memory_bytes = usage.memory_bytes if usage else None
-    spent = usage.cpu_seconds if usage else None
-    if facts.pack and spent is not None:
-        # Its part is smaller once another session joins; a counter does not go back.
-        spent = max(spent, facts.run.cpu_seconds or 0.0)
-    facts.run.cpu_seconds = spent
-    facts.run.processes = usage.processes if usage else None
 
 
 async def measure_whole(

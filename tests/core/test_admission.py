@@ -4,11 +4,7 @@ from hypothesis import strategies as st
 from agent.core.admission import LoginBudget, StartPolicy
 
 
-@given(
-    st.lists(st.floats(0, 20), min_size=1, max_size=60),
-    st.floats(1, 10),
-    st.floats(0.1, 5),
-)
+@given(st.lists(st.floats(0, 20), min_size=1, max_size=60), st.floats(1, 10), st.floats(0.1, 5))
 def test_f54_no_window_sees_more_logins_than_the_budget(steps, logins, every):
     budget, now, begun = LoginBudget(lambda: StartPolicy(logins=logins, login_every=every)), 0.0, []
     for step in steps:

@@ -337,11 +337,7 @@ def test_a_session_that_waits_for_its_time_shows_it_with_and_without_a_worker(co
     record = SessionRecord(S.DISCONNECTED, WALL - 60, reason=code, paired=True)
     waits = changed(without_worker(record=record), not_before=NOW + 3000)
     verdict = judge_health(waits, POLICY, NOW)
-    assert (verdict.health, verdict.state, verdict.reason) == (
-        health,
-        S.DISCONNECTED,
-        code,
-    )
+    assert (verdict.health, verdict.state, verdict.reason) == (health, S.DISCONNECTED, code)
     assert plan_actions(waits, verdict, POLICY, NOW) is None
     assert judge_health(changed(waits, wait_reason="network_down"), POLICY, NOW) == verdict
     due = judge_health(waits, POLICY, NOW + 3000)

@@ -1,10 +1,6 @@
 import pytest
 
-from agent.core.reasons import (
-    REASONS,
-    Permanence,
-    reason_of,
-)
+from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.engines.reason_codes import (
     WEB_WORDS,
     WHATSAPP_CODES,

@@ -123,13 +123,7 @@ def test_an_outdated_client_is_probed_for_as_long_as_it_takes():
     assert plan(outdated) == [CONNECT]
 
 
-@pytest.mark.parametrize(
-    "hold",
-    [
-        "backend_down",
-        "incident",
-    ],
-)
+@pytest.mark.parametrize("hold", ["backend_down", "incident"])
 def test_a_session_that_waits_for_its_network_or_server_does_nothing(hold):
     for observation in (without_worker(), seen(claim=LOST), seen(probe=ZOMBIE)):
         assert plan(changed(observation, wait_reason=hold)) == []

@@ -147,13 +147,7 @@ def test_a_temporary_ban_waits_for_its_own_end():
     assert not_before(record, POLICY, 50.0, WALL) == 50.0 + 99_999
 
 
-@pytest.mark.parametrize(
-    "until",
-    [
-        None,
-        WALL - 1,
-    ],
-)
+@pytest.mark.parametrize("until", [None, WALL - 1])
 def test_a_temporary_ban_without_an_end_to_come_waits_an_hour_and_is_tried_once(until):
     record = lose(SessionRecord(paired=True), "temporary_ban", until_wall=until)
     assert record.not_before_wall == WALL + 3600
@@ -162,13 +156,7 @@ def test_a_temporary_ban_without_an_end_to_come_waits_an_hour_and_is_tried_once(
     assert gave_up(seen(record=again, claim=None), POLICY) == "temporary_ban"
 
 
-@pytest.mark.parametrize(
-    ("code", "first"),
-    [
-        ("restart_required", 0),
-        ("connection_lost", 1),
-    ],
-)
+@pytest.mark.parametrize(("code", "first"), [("restart_required", 0), ("connection_lost", 1)])
 def test_the_first_drop_of_a_short_connection_waits_as_its_reason_says(code, first):
     record = connect(attempt(lose(SessionRecord())), WALL + 5)
     record = lose(record, code, WALL + 20)

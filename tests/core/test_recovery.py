@@ -249,13 +249,7 @@ def once(steps):
             Ending.GAVE_UP,
             id="an empty store is never started on",
         ),
-        pytest.param(
-            LOST,
-            {},
-            [],
-            Ending.GAVE_UP,
-            id="an empty store without a snapshot",
-        ),
+        pytest.param(LOST, {}, [], Ending.GAVE_UP, id="an empty store without a snapshot"),
         pytest.param(ZOMBIE, {"goal": Goal.RECOVER}, [K.RESTART], Ending.GAVE_UP, id="asked"),
         pytest.param(
             ZOMBIE,

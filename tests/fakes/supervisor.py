@@ -114,6 +114,22 @@ class FakeRepairs:
             raise Refused(f"cannot clean up {id}: it would end a pairing", code="would_unpair")
         return replace(self._note("cleanup", id), cleaned=True, recovered=False, ending="cleaned")
 
+    async def set_up(
+        self, wanted: Instance, *, wait: float = 10, confirmed: bool = False, passkey: str = ""
+    ) -> FakeSetUp:
+        created = wanted.id not in self.house.known
+        if created:
+            await self.house.create(wanted)
+        connected = self.house.view(wanted.id).status is S.CONNECTED
+        return FakeSetUp(created, None if connected else self.house.codes[wanted.id])
+
+    async def check_now(
+        self, ids: Collection[InstanceId] | None = None
+    ) -> dict[InstanceId, HealthVerdict]:
+        chosen = list(self.house.known if ids is None else ids)
+        self.house.checked += chosen
+        return {id: self.house.view(id).verdict for id in chosen}
+
     async def force_reconnection(self, id: InstanceId) -> None:
         self._note("force", id)
 
@@ -140,8 +156,7 @@ class FakeRepairs:
 
 class FakeSupervisor:
     def __init__(self) -> None:
-        self.orders = self.creation = self.deletion = self.asking = self
-        self.checking = self.setting_up = self
+        self.orders = self.deletion = self.asking = self
         self.bus = EventBus(limit=1000)
         self.keeping = FakeKeeping(self)
         self.moving = FakeMoving(self)
@@ -262,15 +277,6 @@ class FakeSupervisor:
         self.note(id, "deleted", "deleted by an operator")
         return name
 
-    async def set_up(
-        self, wanted: Instance, *, wait: float = 10, confirmed: bool = False, passkey: str = ""
-    ) -> FakeSetUp:
-        created = wanted.id not in self.known
-        if created:
-            await self.create(wanted)
-        connected = self.view(wanted.id).status is S.CONNECTED
-        return FakeSetUp(created, None if connected else self.codes[wanted.id])
-
     async def trash(self) -> list[FakeRetired]:
         return self.retired
 
@@ -332,13 +338,6 @@ class FakeSupervisor:
 
     async def presence(self, id: InstanceId, state: str, chat: str = "", seconds: int = 0) -> None:
         self.commands.append((id, state, {"chat": chat, "seconds": seconds}))
-
-    async def check_now(
-        self, ids: Collection[InstanceId] | None = None
-    ) -> dict[InstanceId, HealthVerdict]:
-        chosen = list(self.known if ids is None else ids)
-        self.checked += chosen
-        return {id: self.view(id).verdict for id in chosen}
 
     async def history(
         self,

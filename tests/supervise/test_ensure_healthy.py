@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -52,18 +51,19 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
     def request(facts: Facts, goal: Any, consent: Any) -> None:
         facts.repair.last = begin_repair(STUCK, goal, time.time(), consent)
 
-    async def check_now(ids: list[InstanceId]) -> dict[InstanceId, HealthVerdict]:
+    async def run(facts: Facts) -> None:
         await checked.wait()
         facts.verdict = STUCK if facts.verdict is NOT_LOOKED_YET else facts.verdict
-        return dict.fromkeys(ids, facts.verdict)
 
     async def save(*_: object) -> None: ...
 
     parts: dict[str, Any] = {
-        "registry": SimpleNamespace(get=lambda _: facts, save=save, order=nullcontext),
+        "registry": SimpleNamespace(get=lambda _: facts, save_order=save),
         "ladder": SimpleNamespace(request=request),
         "incidents": SimpleNamespace(),
-        "checking": SimpleNamespace(check_now=check_now),
+        "passes": SimpleNamespace(run=run),
+        "asking": SimpleNamespace(),
+        "orders": SimpleNamespace(),
         "wake": lambda _: None,
     }
     return Repairs(**parts, limit=LIMIT)
@@ -117,11 +117,7 @@ async def test_a_clean_up_that_could_not_be_done_is_refused_with_its_cause(
 
 @pytest.mark.parametrize("unpaired", [False, True])
 async def test_a_repair_that_takes_longer_than_its_limit_is_answered_and_goes_on(
-    repairs: Repairs,
-    facts: Facts,
-    eventually: Eventually,
-    *,
-    unpaired: bool,
+    repairs: Repairs, facts: Facts, eventually: Eventually, *, unpaired: bool
 ) -> None:
     asked = asyncio.create_task(ask(repairs, "ensure-healthy"))
     await eventually(lambda: facts.repair_waiters is not None)

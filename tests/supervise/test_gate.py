@@ -18,11 +18,7 @@ def gate(
     rules = StartPolicy(**{"stagger": 2.0, "parallel": 2, "login_every": 0.0, **policy})
     elsewhere = replace(rules, **(remote or {}))
     return Queues(
-        lambda: rules,
-        lambda: elsewhere,
-        wake=woken.append,
-        idle=lambda: idle,
-        jitter=lambda: 0.0,
+        lambda: rules, lambda: elsewhere, wake=woken.append, idle=lambda: idle, jitter=lambda: 0.0
     )
 
 

@@ -6,10 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.core.figures import (
-    RepairStatistics,
-    note_check,
-)
+from agent.core.figures import RepairStatistics, note_check
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.silence import Inbound, note_hour
 from agent.store.database import Store
@@ -47,13 +44,7 @@ async def test_statistics_and_usual_rates_are_handed_over(store):
     assert registry.facts["b"].inbound == Inbound()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        '{"statistics": {"checked": "x"}, "inbound": {}}',
-    ],
-)
+@pytest.mark.parametrize("text", ["", '{"statistics": {"checked": "x"}, "inbound": {}}'])
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
     await store.put_facts({LEARNED: text})
     ladder, registry = house()

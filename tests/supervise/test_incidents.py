@@ -54,12 +54,7 @@ def lose(incidents, facts, code="connection_lost"):
 
 @pytest.mark.parametrize(
     ("reason", "alone"),
-    [
-        ("disabled", True),
-        ("client_outdated", True),
-        ("starting", False),
-        ("backend_down", False),
-    ],
+    [("disabled", True), ("client_outdated", True), ("starting", False), ("backend_down", False)],
 )
 def test_a_stopped_member_fails_no_more(reason, alone):
     incidents, facts = made("a", "b")
@@ -84,18 +79,8 @@ def test_another_one_of_the_same_server_shows_that_it_can_connect():
 
 @pytest.mark.parametrize(
     ("ways", "proved"),
-    [
-        ({}, True),
-        ({"a": "p"}, False),
-        ({"a": "p", "b": "q"}, False),
-        ({"a": None}, False),
-    ],
-    ids=[
-        "no proxies",
-        "its own",
-        "two",
-        "unknown",
-    ],
+    [({}, True), ({"a": "p"}, False), ({"a": "p", "b": "q"}, False), ({"a": None}, False)],
+    ids=["no proxies", "its own", "two", "unknown"],
 )
 def test_only_one_that_goes_out_the_same_way_shows_that_it_can_connect(ways, proved):
     _, facts = made("a", "b")
@@ -175,13 +160,7 @@ def in_outage(*more):
     return incidents, facts
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "banned",
-        "conflict",
-    ],
-)
+@pytest.mark.parametrize("code", ["banned", "conflict"])
 def test_an_answer_of_whatsapp_to_the_canary_ends_an_outage_whatever_it_says(code):
     incidents, facts = in_outage()
     lose(incidents, facts["a"], code)

@@ -104,10 +104,7 @@ async def test_the_way_leads_through_the_proxy():
         assert found == "the proxy answers 502"
         found = await look(Address("http://site.example/", through), LONG)
         assert found == "the proxy answers 502"
-    assert seen == [
-        b"CONNECT site.example:443 HTTP/1.1",
-        b"HEAD http://site.example/ HTTP/1.1",
-    ]
+    assert seen == [b"CONNECT site.example:443 HTTP/1.1", b"HEAD http://site.example/ HTTP/1.1"]
 
 
 async def test_the_way_leads_through_a_socks_proxy():

@@ -7,12 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from agent.config.config import Config
-from agent.core.model import (
-    Instance,
-    InstanceId,
-    JournalEntry,
-    SessionRecord,
-)
+from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import StoreError
 from agent.store.database import Store
 from agent.supervise.registry import Registry

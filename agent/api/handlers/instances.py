@@ -84,7 +84,7 @@ async def create(call: Call) -> web.StreamResponse:
         settings=placed(body["engine"], body),
         created_wall=time.time(),
     )
-    view = await call.supervisor.creation.create(instance)
+    view = await call.supervisor.orders.create(instance)
     return created(show_instance(view), f"/api/instance/{view.instance.id}")
 
 

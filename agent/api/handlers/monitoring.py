@@ -58,7 +58,7 @@ async def check_now(call: Call) -> Json:
     ids = [parse_instance_id(word) for word in body["ids"]] if "ids" in body else None
     for id in ids or ():
         call.supervisor.view(id)
-    verdicts = await call.supervisor.checking.check_now(ids)
+    verdicts = await call.supervisor.repairs.check_now(ids)
     return {
         "checked": len(verdicts),
         "healthy": sum(verdict.healthy for verdict in verdicts.values()),
@@ -70,7 +70,7 @@ async def check_now(call: Call) -> Json:
 async def check_instance(call: Call) -> Json:
     """Check an instance now."""
     call.supervisor.view(call.id)
-    verdicts = await call.supervisor.checking.check_now([call.id])
+    verdicts = await call.supervisor.repairs.check_now([call.id])
     return {**show_verdict(verdicts[call.id]), "time": wall_text(time.time())}
 
 

@@ -47,7 +47,7 @@ async def _as_it_is(call: Call, arrived: Callable[[Session], bool]) -> Json:
     deadline = time.monotonic() + call.query.get("wait", 0)
     if "wait" in call.query:
         # After this check a stop or start that was under way is over and seen.
-        await in_time(call.supervisor.checking.check_now([call.id]), deadline)
+        await in_time(call.supervisor.repairs.check_now([call.id]), deadline)
     while True:
         view = call.supervisor.view(call.id)
         if arrived(view) or time.monotonic() >= deadline:
@@ -148,7 +148,7 @@ async def set_up(call: Call) -> Json | web.StreamResponse:
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)
     wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
-    made = await call.supervisor.setting_up.set_up(wanted, wait=_wait(call), **_confirmed(body))
+    made = await call.supervisor.repairs.set_up(wanted, wait=_wait(call), **_confirmed(body))
     status = "CONNECTED" if made.qr is None else "QR_REQUIRED"
     if made.goes_on:
         status = call.supervisor.view(id).status.value

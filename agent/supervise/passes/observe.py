@@ -128,20 +128,15 @@ def _look_at_disk(facts: Facts, observer: Observer) -> None:
     if facts.folder.away_since is not None and not away:
         facts.asked.start = True  # Whole again: failures meanwhile had this one cause.
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
-    wanted = facts.desired.should_run
-    facts.folder.disk_problem = (
-        why_no_start(observer.session_root, observer.gate.settings.config.start.disk_free)
-        if wanted
-        else ""
-    )
+    least, wanted = observer.gate.settings.config.start.disk_free, facts.desired.should_run
+    facts.folder.disk_problem = why_no_start(observer.session_root, least) if wanted else ""
 
 
 def note_unit(facts: Facts, unit: UnitStatus) -> None:
     """Take in the unit's state; forget what an ended run had said."""
     if unit.run != facts.unit.run:
         facts.link = None  # the link ends by itself with the process at its other end
-        facts.run = Run()
-    if not unit.runs:
+    if unit.run != facts.unit.run or not unit.runs:
         facts.run = Run()
     facts.unit = unit
 

@@ -133,7 +133,7 @@ class Recorder:
         facts.noted_drop = drop.key
         if first_look:
             return  # an earlier agent counted it already
-        rules = self.gate.settings.health_policy().reconnect
+        rules = self.gate.settings.config.health_policy.reconnect
         facts.record = after_drop(
             facts.record,
             code,

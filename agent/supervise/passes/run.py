@@ -110,7 +110,7 @@ class Passes:
             return again
 
     def _policy(self, facts: Facts) -> HealthPolicy:
-        return allow_for(self.gate.settings.health_policy(), self.gate.backends.slack(facts))
+        return allow_for(self.gate.settings.config.health_policy, self.gate.backends.slack(facts))
 
     def _judge(self, facts: Facts) -> HealthVerdict:
         policy = self._policy(facts)

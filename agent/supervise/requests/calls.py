@@ -92,7 +92,12 @@ class Calls:
             answer = await link.call("qr")
         except EngineError as error:
             raise _because(self.registry.get(id), error) from error
-        return _qr_of(answer.get("qr"))
+        if not isinstance(raw := answer.get("qr"), Mapping):
+            return None
+        text, expires_in, number = raw.get("text"), raw.get("expires_in"), raw.get("number")
+        if not isinstance(text, str) or not isinstance(expires_in, int | float):
+            raise LinkError("cannot read the QR code: the worker's answer has another form")
+        return Qr(text, float(expires_in), number if isinstance(number, int) else 0)
 
     async def logout(self, id: InstanceId) -> None:
         link = self._link(id, "log out")
@@ -295,15 +300,6 @@ def _unsent(facts: Facts, error: LinkError | EngineError) -> WaError:
 def _unknown(id: InstanceId, cause: object) -> TryLater:
     """The message may have gone out: the caller gets one code for that, and must not guess."""
     return TryLater(f"cannot tell whether {id} sent the message: {cause}", code="unknown_outcome")
-
-
-def _qr_of(raw: Any) -> Qr | None:
-    if not isinstance(raw, Mapping):
-        return None
-    text, expires_in, number = raw.get("text"), raw.get("expires_in"), raw.get("number")
-    if not isinstance(text, str) or not isinstance(expires_in, int | float):
-        raise LinkError("cannot read the QR code: the worker's answer has another form")
-    return Qr(text, float(expires_in), number if isinstance(number, int) else 0)
 
 
 PART = 256 * 1024

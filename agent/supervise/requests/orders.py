@@ -24,37 +24,6 @@ from agent.supervise.seats import Seats
 from agent.supervise.story import entry
 
 
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
-class Creation:
-    registry: Registry
-    backends: Backends
-    gate: Gate
-    wake: Callable[[InstanceId], None]
-
-    async def create(self, instance: Instance) -> Session:
-        self._check_engine(instance)
-        if instance.id in self.registry.facts:
-            raise Refused(
-                f"cannot create {instance.id}: it exists already", field="id", code="exists"
-            )
-        made = replace(instance, created_wall=instance.created_wall or time.time())
-        disabled = "" if made.enabled else ", disabled"
-        facts = await self.registry.create(made, f"created with engine {made.engine}{disabled}")
-        self.wake(facts.id)
-        self.gate.note_wait(facts)
-        return self.registry.view(facts.id)
-
-    def _check_engine(self, instance: Instance) -> None:
-        try:
-            known = find_engine(instance.engine)
-        except ConfigError as error:
-            raise InvalidRequest(str(error), field="engine", code=error.code) from None
-        check_settings_of(instance)
-        self.registry.check(instance)
-        if known.remote or instance.backend:
-            self.backends.check_place(instance)
-
-
 def check_settings_of(instance: Instance) -> None:
     """Refuse settings with which its worker could not start."""
     try:
@@ -70,10 +39,31 @@ class Orders:
     for its answer is the result. Unknown ids raise NotFound."""
 
     registry: Registry
+    backends: Backends
     host: Seats
     gate: Gate
     asking: Calls
     wake: Callable[[InstanceId], None]
+
+    async def create(self, instance: Instance) -> Session:
+        try:
+            known = find_engine(instance.engine)
+        except ConfigError as error:
+            raise InvalidRequest(str(error), field="engine", code=error.code) from None
+        check_settings_of(instance)
+        self.registry.check(instance)
+        if known.remote or instance.backend:
+            self.backends.check_place(instance)
+        if instance.id in self.registry.facts:
+            raise Refused(
+                f"cannot create {instance.id}: it exists already", field="id", code="exists"
+            )
+        made = replace(instance, created_wall=instance.created_wall or time.time())
+        disabled = "" if made.enabled else ", disabled"
+        facts = await self.registry.create(made, f"created with engine {made.engine}{disabled}")
+        self.wake(facts.id)
+        self.gate.note_wait(facts)
+        return self.registry.view(facts.id)
 
     async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> Session:
         """The worker reads them at its next start; its limits change at once."""

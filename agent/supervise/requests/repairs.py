@@ -3,7 +3,7 @@ repair that runs; passes carry it out, the request waits."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.confirming import must_be_confirmed
+from agent.supervise.requests.orders import Orders
 from agent.supervise.story import entry
 
 T = TypeVar("T")
@@ -58,28 +59,6 @@ def _over(task: asyncio.Task[Any]) -> None:
     _working.discard(task)
     if not task.cancelled():
         task.exception()  # read here: its caller may have had its answer before
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Checking:
-    registry: Registry
-    passes: Passes
-    wake: Callable[[InstanceId], None]
-    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
-
-    async def check_now(
-        self, ids: Collection[InstanceId] | None = None
-    ) -> Mapping[InstanceId, HealthVerdict]:
-        chosen = list(self.registry.facts) if ids is None else list(ids)
-        all_facts = [self.registry.get(id) for id in chosen]
-        await asyncio.gather(*(self._check(facts) for facts in all_facts))
-        return {facts.id: facts.verdict for facts in all_facts}
-
-    async def _check(self, facts: Facts) -> None:
-        facts.next_probe = 0.0
-        async with self._places:
-            await self.passes.run(facts)
-        self.wake(facts.id)  # the loop knows its next deadline
 
 
 REPAIR_TIMEOUT = 300.0
@@ -108,6 +87,17 @@ class RepairResult:
     """The trouble that is left; "" where it is well."""
 
 
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    id: InstanceId
+    created: bool
+    result: RepairResult
+    qr: Qr | None
+    """None: it is connected, or `goes_on`."""
+    goes_on: bool = False
+    """The time to wait is over, and the agent goes on."""
+
+
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Repairs:
     """Unknown ids raise NotFound."""
@@ -115,15 +105,33 @@ class Repairs:
     registry: Registry
     ladder: Ladder
     incidents: Incidents
-    checking: Checking
+    passes: Passes
+    asking: Calls
+    orders: Orders
     wake: Callable[[InstanceId], None]
     limit: float = REPAIR_TIMEOUT
     """Seconds until a request for a repair is answered, whatever the repair does."""
     _stopping: bool = field(init=False, default=False)
+    _checks: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(64))
+    _creating: dict[InstanceId, asyncio.Lock] = field(init=False, default_factory=dict)
 
     def stop(self) -> None:
         """Answer waiting callers with TryLater, so that they delay no stop."""
         self._stopping = True
+
+    async def check_now(
+        self, ids: Collection[InstanceId] | None = None
+    ) -> Mapping[InstanceId, HealthVerdict]:
+        chosen = list(self.registry.facts) if ids is None else list(ids)
+        all_facts = [self.registry.get(id) for id in chosen]
+        await asyncio.gather(*(self._check(facts) for facts in all_facts))
+        return {facts.id: facts.verdict for facts in all_facts}
+
+    async def _check(self, facts: Facts) -> None:
+        facts.next_probe = 0.0
+        async with self._checks:
+            await self.passes.run(facts)
+        self.wake(facts.id)  # the loop knows its next deadline
 
     async def until(
         self,
@@ -153,6 +161,53 @@ class Repairs:
         last = facts.repair.last
         so_far = last.answer if last is not None and not last.over else _NOTHING_DONE
         return RepairResult(**so_far, ending=GOES_ON, sentence=_trouble(facts))
+
+    async def set_up(
+        self, wanted: Instance, *, wait: float, confirmed: bool = False, passkey: str = ""
+    ) -> SetUp:
+        """Create the instance, or enable it; then repair it until it is connected or shows a QR.
+        `wait`: seconds after which it is answered, whatever still goes on."""
+        id, deadline = wanted.id, time.monotonic() + wait
+        # A second request for the same new instance joins the first: it is created once.
+        async with self._creating.setdefault(id, asyncio.Lock()):
+            facts = self.registry.facts.get(id)
+            if facts is None:
+                await self.orders.create(wanted)
+        if facts is None:
+            self._creating.pop(id, None)
+        elif wanted.engine and facts.instance.engine != wanted.engine:
+            raise Refused(
+                f"cannot set up {id} with {wanted.engine}: it exists and its engine is"
+                f" {facts.instance.engine}",
+                field="engine",
+                code="other_engine",
+            )
+        elif not facts.desired.should_run:
+            await self.orders.enable(id)
+        left = max(deadline - time.monotonic(), 0.0)
+        result = await self.until(
+            Goal.WORKING_QR, id, wait=left, confirmed=confirmed, passkey=passkey
+        )
+        made = SetUp(id, facts is None, result, qr=None, goes_on=result.ending == GOES_ON)
+        verdict = self.registry.get(id).verdict
+        # Asking for its code wakes one whose codes expired.
+        if result.ending == Ending.NEEDS_PERSON and verdict.reason != "qr_idle":
+            raise Refused(f"cannot show a code for {id}: {verdict.sentence}", code=verdict.reason)
+        if result.ending == Ending.GAVE_UP:
+            raise TryLater(f"cannot set up {id}: {result.sentence}", code="no_qr")
+        while not made.goes_on:
+            status = self.registry.get(id).record.status
+            if status is ConnectionStatus.CONNECTED:
+                break
+            if status is ConnectionStatus.QR_REQUIRED:
+                # The worker may be replaced meanwhile: the next look finds the new one.
+                with suppress(LinkError, Refused):
+                    if (shown := await self.asking.qr(id)) is not None and shown.expires_in > 0:
+                        return replace(made, qr=shown)
+            if time.monotonic() >= deadline:
+                return replace(made, goes_on=True)
+            await self.pause()
+        return made
 
     async def force_reconnection(self, id: InstanceId) -> None:
         """Try now, whatever the attempts, the delay and the circuit say."""
@@ -194,12 +249,6 @@ class Repairs:
             raise TryLater("the agent stops; ask again after its start", code="stopping")
         await asyncio.sleep(POLL)
 
-    async def _until_there(self, facts: Facts) -> None:
-        """TryLater once its server has stayed away for a while: no wait would help."""
-        patience = time.monotonic() + AWAY_PATIENCE
-        await self._look_for(patience, lambda: facts.wait.reason not in _HOLDS)
-        _refuse_away(facts)
-
     async def _look_for(self, deadline: float, found: Callable[[], object]) -> None:
         """Return once it is found, or the time is over."""
         while not found() and time.monotonic() < deadline:
@@ -210,7 +259,7 @@ class Repairs:
     ) -> RepairResult:
         heals = goal is Goal.WORKING_QR and not _repair_runs(facts)
         if heals or (facts.verdict is NOT_LOOKED_YET and not _repair_runs(facts)):
-            await self.checking.check_now([facts.id])
+            await self.check_now([facts.id])
         if heals:
             # A start or a stop ends first: its deadlines say when it is late.
             await self._look_for(deadline, lambda: _repair_runs(facts) or not _is_on_its_way(facts))
@@ -219,7 +268,9 @@ class Repairs:
             if _is_on_its_way(facts) and not _repair_runs(facts):
                 # It starts in its time: a repair would only begin the start again.
                 return RepairResult(**_NOTHING_DONE, ending=GOES_ON, sentence=facts.sentence)
-        await self._until_there(facts)
+        patience = time.monotonic() + AWAY_PATIENCE
+        await self._look_for(patience, lambda: facts.wait.reason not in _HOLDS)
+        _refuse_away(facts)  # its server stayed away: no wait would help
         over = await self._begin(goal, facts, consent)
         await self._look_for(
             deadline, lambda: over.is_set() or (goal is Goal.WORKING_QR and _is_kept_away(facts))
@@ -243,8 +294,7 @@ class Repairs:
         return over
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
-        with self.registry.order(facts):
-            await self.registry.save(facts, [said])
+        await self.registry.save_order(facts, said)
         self.wake(facts.id)
 
     def _must_be_wanted(self, facts: Facts) -> None:
@@ -267,7 +317,7 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
     if goal is Goal.CLEANUP and ending == Ending.GAVE_UP and not answer["cleaned"]:
         cause = f"cannot clean up {facts.id}: {_trouble(facts)}"
         raise TryLater(cause, code="cleanup_failed")
-    if verdict is not None and _is_well(verdict):
+    if _is_well(verdict):
         if ending is Ending.NO_STEP:
             answer["healthy"] = True
         if goal is Goal.RECOVER and ending != GOES_ON and not verdict.healthy:
@@ -314,71 +364,3 @@ def _is_well(verdict: HealthVerdict) -> bool:
 
 def _trouble(facts: Facts) -> str:
     return facts.action.refusal or facts.sentence
-
-
-@dataclass(frozen=True, slots=True)
-class SetUp:
-    id: InstanceId
-    created: bool
-    result: RepairResult
-    qr: Qr | None
-    """None: it is connected, or `goes_on`."""
-    goes_on: bool = False
-    """The time to wait is over, and the agent goes on."""
-
-
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
-class SettingUp:
-    repairs: Repairs
-    registry: Registry
-    asking: Calls
-    create: Callable[[Instance], Awaitable[object]]
-    enable: Callable[[InstanceId], Awaitable[object]]
-    _creating: dict[InstanceId, asyncio.Lock] = field(init=False, default_factory=dict)
-
-    async def set_up(
-        self, wanted: Instance, *, wait: float, confirmed: bool = False, passkey: str = ""
-    ) -> SetUp:
-        """Create the instance, or enable it; then repair it until it is connected or shows a QR.
-        `wait`: seconds after which it is answered, whatever still goes on."""
-        id, deadline = wanted.id, time.monotonic() + wait
-        # A second request for the same new instance joins the first: it is created once.
-        async with self._creating.setdefault(id, asyncio.Lock()):
-            facts = self.registry.facts.get(id)
-            if facts is None:
-                await self.create(wanted)
-        if facts is None:
-            self._creating.pop(id, None)
-        elif wanted.engine and facts.instance.engine != wanted.engine:
-            raise Refused(
-                f"cannot set up {id} with {wanted.engine}: it exists and its engine is"
-                f" {facts.instance.engine}",
-                field="engine",
-                code="other_engine",
-            )
-        elif not facts.desired.should_run:
-            await self.enable(id)
-        left = max(deadline - time.monotonic(), 0.0)
-        result = await self.repairs.until(
-            Goal.WORKING_QR, id, wait=left, confirmed=confirmed, passkey=passkey
-        )
-        made = SetUp(id, facts is None, result, qr=None, goes_on=result.ending == GOES_ON)
-        verdict = self.registry.get(id).verdict
-        # Asking for its code wakes one whose codes expired.
-        if result.ending == Ending.NEEDS_PERSON and verdict.reason != "qr_idle":
-            raise Refused(f"cannot show a code for {id}: {verdict.sentence}", code=verdict.reason)
-        if result.ending == Ending.GAVE_UP:
-            raise TryLater(f"cannot set up {id}: {result.sentence}", code="no_qr")
-        while not made.goes_on:
-            status = self.registry.get(id).record.status
-            if status is ConnectionStatus.CONNECTED:
-                break
-            if status is ConnectionStatus.QR_REQUIRED:
-                # The worker may be replaced meanwhile: the next look finds the new one.
-                with suppress(LinkError, Refused):
-                    if (shown := await self.asking.qr(id)) is not None and shown.expires_in > 0:
-                        return replace(made, qr=shown)
-            if time.monotonic() >= deadline:
-                return replace(made, goes_on=True)
-            await self.repairs.pause()
-        return made

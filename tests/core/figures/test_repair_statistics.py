@@ -1,7 +1,4 @@
-from agent.core.figures import (
-    RepairStatistics,
-    note_repair,
-)
+from agent.core.figures import RepairStatistics, note_repair
 from agent.core.recovery.repair import Ending, Goal, Repair, Trouble
 
 

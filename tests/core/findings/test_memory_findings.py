@@ -45,8 +45,7 @@ def test_half_an_hour_is_no_trend():
 
 
 @pytest.mark.parametrize(
-    ("used", "name"),
-    [(100, None), (399, None), (400, "memory_high"), (475, "memory_critical")],
+    ("used", "name"), [(100, None), (399, None), (400, "memory_high"), (475, "memory_critical")]
 )
 def test_levels(used, name):
     signal = judge_memory(MemoryHistory(), used * MIB, LIMIT, POLICY, NOW)
