@@ -128,6 +128,14 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def make_folder(path: Path) -> None:
+    """Make it and its parents, so that a power cut takes none of them back."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+        sync(path.parent)
+
+
 def put_in_place(ready: Path, target: Path) -> None:
     """Give a complete file, or a folder whose files are synced, its final name in that folder."""
     sync(ready)

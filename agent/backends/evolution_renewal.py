@@ -24,7 +24,7 @@ from agent.backends.http import ServerDown, cannot, segment
 from agent.engines.surroundings import inside
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
-from agent.files import write_whole
+from agent.files import make_folder, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class Renewal:
     def _write(self, files: Mapping[str, bytes | None]) -> None:
         """None removes a file. EngineError if a file cannot be written: delete nothing then."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self.folder)
             for name, content in files.items():
                 if content is not None:
                     write_whole(self.folder / name, content)

@@ -10,6 +10,7 @@ from agent.backends.whaticket.api import Session, Whaticket
 from agent.backends.whaticket.contract import BackendSettings
 from agent.backends.whaticket.keys import Shelf
 from agent.config.declaration import BackendDeclaration
+from agent.core.crypto_patterns import PATTERNS
 from agent.core.words import ConnectionStatus, Happening
 from agent.engines.base import Qr
 from agent.errors import EngineError
@@ -44,7 +45,7 @@ class Task:
 
     async def status(self) -> ConnectionStatus:
         await self.session.look()
-        claim = self.session.claim()
+        claim = self.session.known.claim()
         assert claim is not None
         return claim.status
 
@@ -60,7 +61,7 @@ async def task(bed: Bed) -> AsyncIterator[Task]:
     own = BackendSettings(logs=(f"file:{bed.log}",), auth_folder=str(bed.folder / "{id}"))
     declared = BackendDeclaration("chat", "whaticket", bed.server.url, key=TOKEN, own=own)
     folder, happened = bed.folder.parent / "backend", list[Happening]()
-    api = Whaticket(declared, folder, lambda _remote, it: happened.append(it))
+    api = Whaticket(declared, folder, lambda _remote, it: happened.append(it), PATTERNS)
     session = await api.hold("7", adopted=True, paired=False, account="")
     await api.sessions()
     yield Task(session, folder, happened)

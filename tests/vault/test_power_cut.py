@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from agent.backends.declared import make_folder
 from agent.core.model import Instance, InstanceId
+from agent.files import make_folder
 from agent.vault.archives.pack import export_snapshot
 from agent.vault.archives.unpack import Limits, unpack
 from agent.vault.copies.restore import finish, put_in_place, restore_snapshot
@@ -180,5 +180,5 @@ def test_a_restore_that_a_crash_left_half_done_is_finished_for_good(
 
 
 def test_a_backends_folder_outlives_a_power_cut(root: Path, disk: Disk) -> None:
-    make_folder(root, InstanceId("server"))
+    make_folder(root / "backends" / "server")
     assert disk.debts() == []

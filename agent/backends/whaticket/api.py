@@ -37,7 +37,7 @@ from agent.core.words import Happening, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.engines.tasks import Tasks, in_thread
 from agent.errors import EngineError, InvalidRequest
-from agent.files import write_whole
+from agent.files import make_folder, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Whaticket:
 
     def _save(self) -> None:
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.folder)
             positions = json.dumps(self.logs.positions() or dict(self.logs.marks))
             write_whole(self.folder / "logs.json", positions.encode())
         except OSError as error:

@@ -32,7 +32,7 @@ from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.config.declaration import BackendDeclaration
 from agent.engines.baileys.peer_keys import mappings_of, user_of, with_mapped
 from agent.errors import EngineError, InvalidRequest
-from agent.files import open_plain, replacement, write_whole
+from agent.files import make_folder, open_plain, replacement, write_whole
 
 KEEP = 7 * 86400.0
 LARGEST = 256 << 20
@@ -115,7 +115,7 @@ class Shelf:
             record["content"] = base64.b64encode(record["content"]).decode()
         body, path = json.dumps(raw).encode(), self._path(removal.remote, removal.name)
         with naming(f"write {path}"):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_whole(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
     def all(self, remote: str) -> list[Removal]:
