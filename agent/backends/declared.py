@@ -117,6 +117,12 @@ class Backends:
     def of(self, its: Session) -> Backend | None:
         return self.all.get(its.instance.backend)
 
+    def way_out(self, its: Session) -> str | None:
+        """Equal for sessions that go out by the same proxy, or by none; None: it is not known."""
+        backend = self.of(its)
+        seat = None if backend is None else backend.seats.get(its.instance.id)
+        return None if seat is None or seat.session is None else seat.session.known.way_out
+
     def wait_reason(self, its: Session) -> str:
         """Why a session on a backend must wait; "" when it need not, or is on none."""
         if not its.instance.backend:

@@ -1,5 +1,6 @@
 """Evolution API's routes in both of its dialects: one request each, its answer read."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class Row:
     closed_wall: float = 0.0
     """When it closed, by the server's clock."""
     integration: str = ""
+    proxy: str | None = None
+    """The mark of its own proxy; "" = none; None = the server does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +299,7 @@ def _row(raw: Any) -> Row | None:
         text=_words_of_end(raw.get("disconnectionObject")),
         closed_wall=moment(raw.get("disconnectionAt")),
         integration=text(raw.get("integration")),
+        proxy=_mark_proxy(raw.get("Proxy")),
     )
 
 
@@ -311,6 +315,14 @@ def _account(jid: object) -> str:
     if not isinstance(jid, str) or jid.endswith("@lid"):
         return ""
     return jid.split("@")[0].split(":")[0][:40]
+
+
+def _mark_proxy(raw: Any) -> str:
+    """Equal for equal proxies, and tells nothing of a password; "" = none is switched on."""
+    if inside(raw, "enabled") is not True:
+        return ""
+    proxy = [raw.get(key) for key in ("protocol", "host", "port", "username", "password")]
+    return hashlib.sha256(json.dumps(proxy).encode()).hexdigest()[:16]
 
 
 def _words_of_end(raw: Any) -> str:

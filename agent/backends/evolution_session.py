@@ -84,6 +84,10 @@ class EvolutionSession:
     """The code at the last question for its account, and the time."""
 
     @property
+    def way_out(self) -> str | None:
+        return None if self.row is None else self.row.proxy
+
+    @property
     def code(self) -> Shown | None:
         """The code that a phone can scan now."""
         fresh = self.live is Live.CONNECTING and boot_now() - self._code_at < CODE_HOLDS

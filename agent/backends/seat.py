@@ -39,6 +39,10 @@ class Known(Protocol):
     def is_due(self) -> bool:
         """True if it must be looked at in this round."""
 
+    @property
+    def way_out(self) -> str | None:
+        """The mark of the proxy by which its server connects it; None: it is not known."""
+
     def claim(self) -> Claim | None:
         """None: the server has said nothing of it yet."""
 

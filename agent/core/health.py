@@ -101,7 +101,7 @@ def judge_health(session: Session, policy: HealthPolicy, now: float) -> HealthVe
         or _backend_away(session)
         or _without_worker(session, policy, now)
         or _silent_worker(session, policy, now)
-        or _contradicted(session, _by_claim(session, policy, now))
+        or _by_claim(session, policy, now)
     )
     if session.wait.reason == UNREACHABLE and _is_the_networks(session, verdict):
         verdict = _waiting(session)
@@ -403,16 +403,6 @@ def _not_running(code: str, sentence: str) -> HealthVerdict:
 
 
 # What is added to the verdict of the rules.
-
-
-def _contradicted(session: Session, verdict: HealthVerdict) -> HealthVerdict:
-    """The server's own list contradicts the session. The published state stays what the session
-    itself proves: an outdated list must not make a connected session look disconnected."""
-    disagrees = session.run.probe.disagrees if session.run.probe is not None else ""
-    if not disagrees or not (verdict.healthy or verdict.reason == "starting"):
-        return verdict
-    sentence = f"{reason_of('remote_disagrees').title}: {disagrees}"
-    return HealthVerdict(Health.CORRUPTED, verdict.state, "remote_disagrees", sentence)
 
 
 def _is_the_networks(session: Session, verdict: HealthVerdict) -> bool:

@@ -204,8 +204,6 @@ class ProbeFact:
     failures: int = 0
     """Failed probes in a row."""
     error: str = ""
-    disagrees: str = ""
-    """A contradiction that the last deep probe found, as a sentence; "" = none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -421,11 +421,6 @@ ROWS = (
         unpairs=True,
     ),
     Reason(
-        "remote_disagrees",
-        "its backend reports two different states of the session",
-        "Nothing to do; the agent repairs the session, and the journal says how.",
-    ),
-    Reason(
         "logout",
         "the account removed this linked device",
         "Scan a new QR code.",

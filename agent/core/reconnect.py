@@ -10,7 +10,6 @@ from agent.core.breaker import Breaker, BreakerPolicy, breaker_of, remaining, wi
 from agent.core.model import Claim, ConnectionStatus, SessionRecord
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
 from agent.core.setting import setting
-from agent.core.words import UNREACHED
 
 LOCAL_LONGEST = 60.0
 """Seconds that a pause may reach whose cause is on this machine."""
@@ -169,9 +168,7 @@ def uncounted(record: SessionRecord, policy: ReconnectPolicy, now_wall: float) -
     return with_breaker(record, breaker)
 
 
-NOT_REACHED = frozenset(
-    {"backend_down", UNREACHED, "circuit_open", "busy", "not_supported", "stopping"}
-)
+NOT_REACHED = frozenset({"backend_down", "circuit_open", "busy", "not_supported", "stopping"})
 """Refusals by neither the session nor its server: no login came of the try."""
 
 

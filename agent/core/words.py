@@ -140,8 +140,6 @@ UNMEASURED = "unmeasured"
 """The reason of a verdict on a session whose backend does not answer now."""
 NO_PROOF = "no_proof"
 """The reason of a server that is up and lacks what proves its sessions; theirs as well."""
-UNREACHED = "backend_unreachable"
-"""The code of a call that never got to its server."""
 
 
 @dataclass(frozen=True, slots=True)

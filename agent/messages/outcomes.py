@@ -43,7 +43,7 @@ _FINAL = (
 )
 _OF_SESSION = (
     *("not_connected", "not_running", "stopping", "not_ready", "busy", "suspect", TIME_LOCK),
-    *("remote_missing", "other_account", "backend_unreachable", "closed", "not_found"),
+    *("remote_missing", "other_account", "closed", "not_found"),
 )
 _PERHAPS_FINAL = ("not_sent", "page_error", "remote_refused", "url_unreachable")
 _STATES = (

@@ -79,7 +79,7 @@ class Supervisor:
             self._notes.write,
             wanted=lambda its: its.desired.should_run,
             out_of_reach=self.reaching.away,
-            way_out=lambda its: its.proxy if its.instance.backend else self.reaching.way_out(its),
+            way_out=self._way_out,
         )
         self.gate = Gate(
             settings=settings,
@@ -180,6 +180,10 @@ class Supervisor:
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)
         return None if facts is None else await self.passes.run(facts)
+
+    def _way_out(self, its: Facts) -> str | None:
+        part = self.backends if its.instance.backend else self.reaching
+        return part.way_out(its)
 
     def _look_again(self, id: InstanceId, outage: bool) -> None:
         if (facts := self._facts.get(id)) is not None:

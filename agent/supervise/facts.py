@@ -104,11 +104,6 @@ class Facts(Session):
     """When its server was last told to begin it again; 0 = not since the agent's start."""
     next_probe: float = 0.0
     next_deep: float = 0.0
-    disagrees: str = ""
-    """The contradiction that the last deep probe found."""
-    proxy: str | None = None
-    """The mark of the proxy by which its backend's server connects it, as the last deep probe told;
-    "" = it has none of its own, None = not known."""
     lacks: tuple[str, ...] = ()
     """Parts of its engine's page that the last deep probe, connected, did not find."""
     pack: str = ""
@@ -165,7 +160,7 @@ class Facts(Session):
 
     def begin_again(self, now: float) -> None:
         """A server was told to begin this session again: earlier claims prove nothing, and its time
-        starts here. Failed pings and contradictions stay until a probe says otherwise."""
+        starts here. Failed pings stay until a probe says otherwise."""
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0

@@ -16,7 +16,7 @@ from agent.core.model import (
 )
 from agent.core.reconcile import may_try_now, plan_actions
 from agent.core.recovery.ladder import needs_repair
-from tests.core.made import NOW, PAIRED, said, seen, unit, without_worker
+from tests.core.made import NOW, said, seen, unit, without_worker
 from tests.sessions import changed
 
 S = ConnectionStatus
@@ -58,25 +58,6 @@ def test_a_session_unknown_to_its_backend_is_not_found_and_is_left_to_a_person()
     assert (verdict.health, verdict.reason) == (Health.NOT_FOUND, "remote_missing")
     assert "ensure-healthy" in verdict.sentence
     assert plan_actions(missing, verdict, POLICY, NOW) is None
-
-
-def test_two_different_words_about_one_session_are_corruption_with_the_words_shown():
-    probe = ProbeFact(True, NOW - 5, 0.1, disagrees="the list says close, it says open")
-    verdict = judge_health(seen(instance=REMOTE, probe=probe), POLICY, NOW)
-    assert (verdict.health, verdict.reason) == (Health.CORRUPTED, "remote_disagrees")
-    assert "the list says close, it says open" in verdict.sentence
-    assert not verdict.should_cleanup, "it is paired"
-    unpaired = replace(PAIRED, paired=False)
-    fresh = seen(
-        instance=REMOTE,
-        probe=probe,
-        record=unpaired,
-        files="unpaired",
-        claim=said(S.INITIALIZING, ago=1.0),
-    )
-    assert judge_health(fresh, POLICY, NOW).should_cleanup
-    shows_code = changed(fresh, claim=said(S.QR_REQUIRED))
-    assert judge_health(shows_code, POLICY, NOW).reason == "waiting_for_scan"
 
 
 def test_a_servers_connecting_may_last_no_longer_than_any_passing_state():

@@ -10,7 +10,6 @@ from agent.core.model import (
     ConnectionStatus,
     Instance,
     InstanceId,
-    ProbeFact,
     SessionFiles,
     SessionRecord,
 )
@@ -300,23 +299,6 @@ def test_in_an_incident_one_without_a_pairing_goes_all_the_way_for_the_others():
     paired = Server(replace(PAIRED), heals=K.CLEANUP)
     play(paired, around=replace(held, canary=True), limit=86400.0)
     assert set(kinds(paired)) == {K.RESTART}, "a pairing is never given up for others"
-
-
-def test_a_list_that_contradicts_a_working_session_ends_no_pairing_and_is_not_called_recovered():
-    disagrees = "the server's list says close and the session is open"
-    open_there = seen(instance=THERE, probe=ProbeFact(True, NOW - 1, 0.1, disagrees=disagrees))
-    for goal in (Goal.HEAL, Goal.WORKING_QR):
-        verdict = judge_health(open_there, HEALTH, NOW)
-        repair, done, at = begin_repair(verdict, goal, WALL), [], 0.0
-        while not repair.over:
-            case = Case(open_there, verdict, REMOTE, POLICY, WALL + at)
-            repair, action = step_repair(case, repair)
-            at = max(at + 1.0, action.not_before_wall - WALL)
-            if action.kind not in (K.WAIT, K.NONE, K.GIVE_UP):
-                done.append(action.kind)
-                repair = after_action(repair, action.kind, True, POLICY, WALL + at, backup="x")
-        assert set(done) <= {K.RECONNECT, K.RESTART}
-        assert repair.ending is Ending.GAVE_UP
 
 
 def test_an_unpaired_session_is_repaired_again_soon_after_a_repair_that_was_asked_for():

@@ -228,6 +228,7 @@ class WhaticketSession:
     """The state of its creds: absent, unpaired, paired, damaged, unreadable or unknown."""
     hung_up: bool = False
     """True if the agent disconnected it: that it is down needs no other reason."""
+    way_out: str | None = ""
     _asked: bool = False
     """True if it showed codes since it was last connected."""
     _log_reason: str = ""

@@ -11,7 +11,6 @@ from agent.core.recovery.pairing import (
     Case,
     may_put_back,
     may_repair_end_it,
-    works_and_is_contradicted,
 )
 from agent.core.recovery.repair import (
     Consent,
@@ -117,8 +116,6 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
         return False
     if step is RecoveryKind.RECONNECT:
         return alive
-    if step is RecoveryKind.RESTART and works_and_is_contradicted(case):
-        return not repair.restarted  # a list that a restart did not put right is no reason for more
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
         return case.observation.folder.files is SessionFiles.WHOLE
     if step is RecoveryKind.REGENERATE_KEYS:
@@ -171,8 +168,6 @@ def _makes_sense(case: Case, repair: Repair) -> bool:
 
 
 def _may_restore(case: Case, repair: Repair) -> bool:
-    if works_and_is_contradicted(case):
-        return False
     if not (case.circumstances.good_snapshot and case.circumstances.may_roll_back):
         return False
     if not case.observation.record.paired:

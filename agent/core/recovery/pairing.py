@@ -98,19 +98,12 @@ def may_be_anothers(case: Case) -> bool:
     return claim.claim.pairing_unknown and claim.claim.made_elsewhere
 
 
-def works_and_is_contradicted(case: Case) -> bool:
-    """Its own answer proves the connection, and only its server's list contradicts it."""
-    return case.verdict.reason == "remote_disagrees" and _is_connected(case)
-
-
 def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
     around = case.circumstances
     if repair.unpaired and not case.observation.record.paired:
         return Proof(Ground.ENDED)
     if may_be_anothers(case):
         return _kept(case, "this agent did not make it")
-    if works_and_is_contradicted(case):
-        return _kept(case, "it is connected, and only its server's list contradicts it")
     if around.reads and (_is_connected(case) or repair.trouble is Trouble.KEYS):
         return _kept(case, "it reads messages")
     if repair.goal is Goal.RECOVER:

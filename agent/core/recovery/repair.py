@@ -236,8 +236,6 @@ class Repair:
     """A step of this repair ended the pairing: the repair goes on until a code is shown."""
     nothing_tried: bool = False
     """The last round had no step to try: one that comes up since waits for no pause."""
-    restarted: bool = False
-    """A restart was carried out, in any round."""
     regenerated: bool = False
     """New keys were tried in this round."""
     acts: int = 0

@@ -181,7 +181,6 @@ def after_action(
         done=True,
         cleaned=repair.cleaned or kind is RecoveryKind.CLEANUP,
         unpaired=repair.unpaired or kind in UNPAIRING,
-        restarted=repair.restarted or kind is RecoveryKind.RESTART,
     )
 
 

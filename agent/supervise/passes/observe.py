@@ -244,17 +244,10 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     if deep:
         told = answer.get("detail")
         detail = told if isinstance(told, Mapping) else {}
-        if detail.get("compared", True):
-            disagrees = detail.get("disagrees")
-            facts.disagrees = disagrees[:200] if isinstance(disagrees, str) else ""
-        elif facts.disagrees:
-            facts.next_deep = begun + rules.interval
-        if isinstance(proxy := detail.get("proxy", ""), str):
-            facts.proxy = proxy[:200]
         # Parts are missing while the page loads.
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()
-    facts.run.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
+    facts.run.probe = ProbeFact(True, now, now - begun)
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun
     facts.counters.answers.append((now, now - begun))
