@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,49 +25,11 @@ from agent.engines.web.intake import Intake, read_mark
 from agent.engines.web.messages import read_acks, read_message, read_part
 from agent.engines.web.page_calls import ANSWER, send, take_part
 from agent.engines.web.profile import make_durable
-from agent.engines.web.session import Listener, Needs, Session, flush_pairing
+from agent.engines.web.session import Needs, Session, flush_pairing
 from agent.engines.web.settings import LIVE, WebSettings, read_settings
 from agent.engines.web.starts import Record, Starts
 from agent.engines.web.view import SessionView
 from agent.errors import ConfigError, EngineError, InvalidRequest
-
-
-@dataclass(slots=True)
-class NewPairing:
-    folder: Path
-    session: Session
-    view: SessionView
-    starts: Starts
-    publish: Callable[[], None]
-    _saving: bool = False
-
-    def is_due(self) -> bool:
-        """Whether `save` must be called now; it counts as called."""
-        due = self.view.pairing_to_save and not self._saving
-        self._saving = self._saving or due
-        return due
-
-    async def save(self) -> None:
-        try:
-            if await flush_pairing(self.session.page, self.folder):
-                if self.view.pairing_to_save:
-                    self.view.pairing_is_safe()
-                    self.publish()
-            elif self.view.pairing_to_save and self.starts.may_begin:
-                self.starts.begin(self._save_by_closing)
-        except EngineError as error:
-            # The browser went away. The next one shows what came of it.
-            log.warning("cannot bring a new pairing to the disk: %s", error)
-        finally:
-            self._saving = False
-
-    async def _save_by_closing(self) -> None:
-        log.info("closing the browser once, so that it writes the new pairing to the disk")
-        in_order = await self.session.close()
-        await asyncio.to_thread(make_durable, self.folder, lambda: None)
-        self.view.pairing_safe = in_order
-        await self.starts.start()
-
 
 log = logging.getLogger(__name__)
 
@@ -110,19 +72,16 @@ class WebEngine:
         self._folder = folder
         self._settings = settings
         self._reporter = reporter
-        listener = Listener(self._take_word, self._browser_gone)
         self._tasks = Tasks(reporter.crashed)
-        self._session = Session(folder, settings, needs, listener)
+        self._session = Session(folder, settings, needs, self._take_word, self._browser_gone)
         self._record = Record(folder)
         self._view = SessionView(pairing_safe=self._record.paired)
         self._intake = Intake(folder, reporter, self._session, self._view, self._tasks)
         parts = (self._session, self._view, self._record, self._publish, self._tasks)
         self._starts = Starts(folder, settings, *parts)
-        parts_of_pairing = (self._session, self._view, self._starts, self._publish)
-        self._new_pairing = NewPairing(folder, *parts_of_pairing)
         self._reported: Claim | None = None
         self._stopping = False
-        self._tidying = False
+        self._tidying = self._saving = False
 
     async def connect(self) -> None:
         if self._stopping:
@@ -174,7 +133,7 @@ class WebEngine:
         await self._look(ANSWER)
         facts = self._view.facts
         waits = self._view.claim.status is Status.QR_REQUIRED
-        if not waits or facts is None or facts.qr is None:
+        if not waits or facts is None or not facts.qr:
             return None
         lives = FIRST_CODE if facts.qr_number == 1 else NEXT_CODE
         return Qr(facts.qr, max(1.0, lives - (facts.qr_age or 0.0)), facts.qr_number)
@@ -253,14 +212,8 @@ class WebEngine:
         if name == "file_part":
             part = read_part(arguments)
             return await take_part(self._connected("take a file"), part)
-        if name == "reload":
-            if not self._session.alive or self._starts.working:
-                raise EngineError("cannot reload: no page is there", code="not_running")
-            self._starts.begin(self._starts.revive)
-            return {}
         raise InvalidRequest(
-            f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot, file_part and"
-            " reload",
+            f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot and file_part",
             field="name",
         )
 
@@ -277,23 +230,34 @@ class WebEngine:
             self._intake.heard()
         elif word == "page_crashed":
             log.warning("the page crashed")
-            self._starts.come_back(self._starts.revive, word)
+            self._starts.come_back(word)
         elif word == "navigated":
-            self._navigated(raw)
+            unreachable = raw.get("unreachable") is True
+            self._starts.navigated(str(raw.get("url", ""))[:2000], unreachable=unreachable)
+            self._publish()
         else:
             self._view.word(word, raw, boot_now())
             self._publish()
 
-    def _navigated(self, raw: Mapping[str, Any]) -> None:
-        address, unreachable = str(raw.get("url", ""))[:2000], raw.get("unreachable") is True
-        self._starts.navigated(address, unreachable=unreachable, asked=raw.get("asked") is True)
-        # While it starts, the start itself tells what came of it.
-        if not unreachable or not self._starts.working:
-            self._publish()
-
     def _browser_gone(self, status: int, words: str) -> None:
         log.warning("the browser ended (status %d) %s", status, words)
-        self._starts.come_back(self._starts.start, "browser_gone")
+        self._starts.come_back("browser_gone")
+
+    async def _save_pairing(self) -> None:
+        """Bring a new pairing to the disk; the view publishes it afterwards."""
+        try:
+            if await flush_pairing(self._session.page, self._folder):
+                if self._view.pairing_to_save:
+                    self._view.pairing_is_safe()
+                    self._publish()
+            elif self._view.pairing_to_save and self._starts.may_begin:
+                log.info("closing the browser once, so that it writes the new pairing to the disk")
+                self._starts.begin(self._starts.start)
+        except EngineError as error:
+            # The browser went away. The next one shows what came of it.
+            log.warning("cannot bring a new pairing to the disk: %s", error)
+        finally:
+            self._saving = False
 
     def _connected(self, doing: str) -> Page:
         if self._view.claim.status is not Status.CONNECTED or self._stopping:
@@ -306,8 +270,9 @@ class WebEngine:
 
     def _publish(self) -> None:
         """Tell what is new, and write down what must outlive this worker."""
-        if not self._stopping and self._new_pairing.is_due():
-            self._tasks.start(self._new_pairing.save(), "save the pairing")
+        if self._view.pairing_to_save and not self._saving and not self._stopping:
+            self._saving = True
+            self._tasks.start(self._save_pairing(), "save the pairing")
         if self._starts.takes_up():
             return
         claim, facts = self._view.claim, self._view.facts

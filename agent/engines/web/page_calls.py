@@ -142,8 +142,6 @@ async def deep_detail(page: Page, facts: PageFacts | None, limit: float) -> dict
             "info": facts.info,
             "socket": facts.socket,
             "frame_age": facts.frame_age,
-            "code_shown": facts.qr is not None,
-            "update_offered": facts.update,
         }
     return detail
 

@@ -25,9 +25,8 @@ log = logging.getLogger(__name__)
 # until then a killed browser comes up with a new code.
 
 
-_MARKS = 3
-_MARK_LIMIT = 4.0
-"""Seconds for one mark: a record may end at a block's border, where no search finds it whole."""
+_MARK_LIMIT = 8.0
+"""Seconds for a mark: a record may end at a block's border, where no search finds it whole."""
 _EVERY = 0.05
 _FILE_LIMIT = 64 * 1024 * 1024
 _STORE = Path("Default") / "Local Storage"
@@ -35,14 +34,17 @@ _STORE = Path("Default") / "Local Storage"
 
 async def flush_pairing(page: Page, session: Path) -> bool:
     """True when everything that the page stored so far is on the disk; False: not proved."""
+    mark = os.urandom(12).hex()
     try:
-        proved = await _local_storage_is_written(page, profile_path(session))
-    except EngineError as error:
+        async with asyncio.timeout(_MARK_LIMIT):
+            if await page.ask("mark", mark, within=_MARK_LIMIT) is not True:
+                return False
+            await _wait_for(mark, profile_path(session))
+    except (EngineError, TimeoutError) as error:
         log.warning("cannot watch a new pairing reach the disk: %s", error)
         return False
-    if proved:
-        await asyncio.to_thread(make_durable, session, lambda: None)
-    return proved
+    await asyncio.to_thread(make_durable, session, lambda: None)
+    return True
 
 
 async def leave_page(page: Page, session: Path, *, within: float) -> None:
@@ -57,21 +59,6 @@ async def leave_page(page: Page, session: Path, *, within: float) -> None:
             await page.leave(within=within)
             if marked:
                 await _wait_for(mark, profile_path(session))
-
-
-async def _local_storage_is_written(page: Page, profile: Path) -> bool:
-    for _ in range(_MARKS):
-        mark = os.urandom(12).hex()
-        if await page.ask("mark", mark, within=_MARK_LIMIT) is not True:
-            return False
-        try:
-            async with asyncio.timeout(_MARK_LIMIT):
-                await _wait_for(mark, profile)
-        except TimeoutError:
-            continue
-        await page.ask("mark", "", within=_MARK_LIMIT)
-        return True
-    return False
 
 
 async def _wait_for(mark: str, profile: Path) -> None:
@@ -97,17 +84,9 @@ def holds_mark(profile: Path, mark: str) -> bool:
 
 LOAD = 50.0
 """Seconds until WhatsApp's server must have answered with the page."""
-RELOAD = 10.0
+SERVE = 10.0
 LEAVE = 3.0
 PROFILE_WAIT = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Whom a session tells: the page's words, and the end of the browser with its exit status."""
-
-    word: Callable[[str, Mapping[str, Any]], None]
-    gone: Callable[[int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +105,10 @@ class Session:
     folder: Path
     settings: WebSettings
     needs: Callable[[], Needs]
-    listener: Listener
+    word: Callable[[str, Mapping[str, Any]], None]
+    """Hears the page's words."""
+    gone: Callable[[int, str], None]
+    """Hears the end of the browser: its exit status and last words."""
     _browser: Browser | None = None
     _page: Page | None = None
 
@@ -162,11 +144,9 @@ class Session:
         )
         self._browser = browser
         browser.on_end(lambda status: self._ended(browser, status))
-        self._page = await Page.open(
-            browser.debugger, needs.script, browser.version, self.listener.word
-        )
+        self._page = await Page.open(browser.debugger, needs.script, browser.version, self.word)
         if pinned is not None:
-            await self._page.serve(pinned, within=RELOAD)
+            await self._page.serve(pinned, within=SERVE)
 
     async def _take_profile(self) -> Lock:
         """A browser that was killed a moment ago may not have let go of it yet."""
@@ -180,28 +160,12 @@ class Session:
                     raise
             await asyncio.sleep(0.1)
 
-    async def load(self) -> None:
+    async def load(self, *, past_caches: bool) -> None:
+        """`past_caches`: as a browser that never saw this page, with the pairing that it has."""
         await self.page.loading.watch()
+        if past_caches:
+            await self.page.loading.forget_caches(origin_of(self.settings.url))
         await self.page.navigate(self.settings.url, within=LOAD)
-
-    async def load_past_caches(self) -> None:
-        """As a browser that never saw this page: caches forgotten, the service worker passed by."""
-        await self.page.loading.forget_caches(origin_of(self.settings.url))
-        await self.page.navigate(self.settings.url, within=LOAD)
-
-    async def reload(self) -> bool:
-        """The mild cure; False when the browser does not even take that."""
-        try:
-            page = self.page
-            with suppress(EngineError):  # a page that crashed or hangs does not answer
-                await page.loading.watch(within=0.1 if page.crashed else 1.0)
-            # A page that hangs cannot be asked to leave, only its browser can be told.
-            await page.navigate(self.settings.url, within=RELOAD)
-            await page.evaluate("1", within=RELOAD)
-        except EngineError as error:
-            log.warning("%s", error)
-            return False
-        return True
 
     async def close(self, within: float = 10.0) -> bool:
         """End the browser so that its profile is whole; True when it ended by itself."""
@@ -232,4 +196,4 @@ class Session:
         # One that was forgotten ends because we wanted it.
         if browser is self._browser:
             self._forget()
-            self.listener.gone(status, browser.last_words())
+            self.gone(status, browser.last_words())

@@ -46,7 +46,6 @@ const __waAgent = (() => {
       age: (now - begun) / 1000,
       loaded: document.readyState === 'complete',
       failure,
-      injected: or(() => W.loader.isInjected, false) === true,
       ready: or(() => W.isReady, false) === true,
       full: or(() => W.isFullReady, false) === true,
       auth,
@@ -56,7 +55,7 @@ const __waAgent = (() => {
       online: or(() => W.loader.isInjected && W.conn.isOnline()) !== false,
       update: or(() => W.loader.isInjected && W.conn.needsUpdate(), false) === true,
       main: or(() => W.loader.isInjected && W.conn.isMainLoaded(), false) === true,
-      me: or(() => W.isReady ? text(W.conn.getMyUserId() && W.conn.getMyUserId().user) : '', ''),
+      account: or(() => W.isReady ? text(W.conn.getMyUserId() && W.conn.getMyUserId().user) : '', ''),
       version: or(() => text(globalThis.Debug.VERSION), ''),
       progress: or(() => Number(
         require('WAWebOfflineHandler').OfflineMessageHandler.getOfflineDeliveryProgress())),

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -157,8 +156,6 @@ class Page:
         self._ear: asyncio.Task[None] | None = None
         self._new_document = asyncio.Event()
         self._closed = False
-        self._loads: deque[str] = deque(maxlen=20)
-        """The documents that navigate() asked for, by the browser's name of each load."""
         self.crashed = False
         self.frame = ""
 
@@ -217,7 +214,6 @@ class Page:
                 ) from error
             raise
         self.crashed = False
-        self._loads.append(str(raw.get("loaderId", "")))
         if trouble := str(raw.get("errorText") or ""):
             status = f" (HTTP {self.loading.status})" if self.loading.status else ""
             raise EngineError(
@@ -368,8 +364,7 @@ class Page:
             self.loading.new_document()
             if self._closed:
                 return
-            asked = str(frame.get("loaderId", "")) in self._loads
-            self._tell("navigated", {"url": url, "unreachable": lost, "asked": asked})
+            self._tell("navigated", {"url": url, "unreachable": lost})
 
     def _dialog(self, _event: Mapping[str, Any]) -> None:
         # An open dialog stops the page until it is answered.
