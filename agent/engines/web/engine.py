@@ -20,9 +20,8 @@ from agent.engines.web import page_calls
 from agent.engines.web.browser.page import Page, page_script
 from agent.engines.web.browser.process import find_browser, find_setpriv
 from agent.engines.web.fetch import page_config, read_bundle
-from agent.engines.web.files import store_is_gone
 from agent.engines.web.intake import Intake, read_mark
-from agent.engines.web.messages import read_acks, read_message, read_part
+from agent.engines.web.messages import read_acks, read_message
 from agent.engines.web.page_calls import ANSWER, send, take_part
 from agent.engines.web.profile import make_durable
 from agent.engines.web.session import Needs, Session, flush_pairing
@@ -103,23 +102,18 @@ class WebEngine:
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         view, limit = self._view, probe_limit()
         if self._starts.working or not self._session.alive:
-            return ProbeAnswer(view.claim_at(boot_now()), {"browser": self._session.alive})
+            return ProbeAnswer(view.claim_at(boot_now()))
         try:
             await self._look(limit)
             detail: dict[str, Any] = {}
             if deep:
-                detail = await page_calls.deep_detail(self._session.page, view.facts, limit)
-                detail |= {"browser_pid": self._session.browser_pid}
-                self._starts.complete(page_calls.missing_in(detail))
-                paired = self._record.paired
-                if paired and (lost := await asyncio.to_thread(store_is_gone, self._folder)):
-                    log.error("only the running browser has the pairing: %s", lost)
+                missing = await page_calls.missing_parts(self._session.page, limit)
+                detail = {"missing": missing, "browser_pid": self._session.browser_pid}
+                self._starts.complete(missing)
         except EngineError:
             view.silent = True
             raise
         view.silent = False
-        if view.facts is not None:
-            detail |= {"stream": view.claim.raw, "frames": view.facts.frames}
         return ProbeAnswer(view.claim_at(boot_now()), detail)
 
     async def qr(self) -> Qr | None:
@@ -207,11 +201,9 @@ class WebEngine:
             notify = arguments.get("notify") is not False
             return await page_calls.pairing_code(self._session.page, digits, notify=notify)
         if name == "screenshot":
-            kind = "png" if arguments.get("format") == "png" else "jpeg"
-            return await page_calls.picture(self._session.page, kind)
+            return await page_calls.picture(self._session.page)
         if name == "file_part":
-            part = read_part(arguments)
-            return await take_part(self._connected("take a file"), part)
+            return await take_part(self._connected("take a file"), arguments)
         raise InvalidRequest(
             f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot and file_part",
             field="name",

@@ -2,7 +2,7 @@
 The pairing is in the profile's IndexedDB, which only WhatsApp can read."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +39,15 @@ def has_pairing(profile: Path) -> bool:
 
 def lost_store(session: Path) -> str:
     """Why this folder cannot hold a pairing; "" where it may."""
-    return _missing(session, "nothing of WhatsApp", Path.is_dir)
-
-
-def store_is_gone(session: Path) -> str:
-    """Why a running browser has lost its store; "" where the store is there. A deletion under a
-    browser that writes may leave parts: a database without CURRENT is none."""
-    return _missing(
-        session,
-        "no database any more",
-        lambda entry: entry.suffix != ".leveldb" or (entry / "CURRENT").exists(),
-    )
-
-
-def _missing(session: Path, words: str, counts: Callable[[Path], bool]) -> str:
     stores = profile_path(session) / STORES
     try:
-        if any(counts(entry) for entry in stores.iterdir()):
+        if any(entry.is_dir() for entry in stores.iterdir()):
             return ""
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError:
         return ""  # it is there
-    return f"{stores} holds {words}"
+    return f"{stores} holds nothing of WhatsApp"
 
 
 def check(folder: SessionFolder, paired: bool) -> FilesReport:

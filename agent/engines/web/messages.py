@@ -9,21 +9,7 @@ from agent.engines.files import sha256
 from agent.engines.receiver import digits_of, is_phone, receiver_of
 from agent.errors import EngineError, InvalidRequest
 
-ACKS = {
-    -7: "md_downgrade",
-    -6: "inactive",
-    -5: "content_unuploadable",
-    -4: "content_too_big",
-    -3: "content_gone",
-    -2: "expired",
-    -1: "failed",
-    0: "clock",
-    1: "server",
-    2: "delivered",
-    3: "read",
-    4: "played",
-    5: "peer",
-}
+ACKS = ("clock", "server", "delivered", "read", "played", "peer")
 
 _MESSAGE = re.compile(r"[0-9A-Za-z.-]{4,128}")
 _REFUSALS = ("edit_message_error", "quoted_msg_can_not_reply")
@@ -51,18 +37,8 @@ class Outgoing:
         return str(self.content["id"]) if self.kind in ("reaction", "delete") else ""
 
 
-@dataclass(frozen=True, slots=True)
-class FilePart:
-    """A piece of a file that is too long for one message of the link."""
-
-    upload: str
-    index: int
-    data: str = field(repr=False)
-
-
 def read_message(message: Mapping[str, Any]) -> Outgoing:
-    to = receiver_of(message.get("to"))
-    kind = message.get("type", "text")
+    to, kind = chat_of(message.get("to")), message.get("type", "text")
     read = _READ.get(kind) if isinstance(kind, str) else None
     if read is None:
         kinds = ", ".join(_READ)
@@ -73,7 +49,18 @@ def read_message(message: Mapping[str, Any]) -> Outgoing:
     more |= _answers(message)
     # The bundle's link previews come from servers of its authors.
     options = {"linkPreview": False, "markIsRead": False, "waitForAck": True, **more}
-    return Outgoing(to if "@" in to else f"{to}@c.us", name, content, options, _id_of(message))
+    return Outgoing(to, name, content, options, _id_of(message))
+
+
+def chat_of(to: object) -> str:
+    chat = receiver_of(to)
+    return chat if "@" in chat else f"{chat}@c.us"
+
+
+def ack_word(raw: Any) -> str:
+    if not isinstance(raw, int) or raw >= len(ACKS):
+        return "unknown"
+    return ACKS[raw] if raw >= 0 else "failed"
 
 
 def _answers(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,15 +98,16 @@ def _id_of(message: Mapping[str, Any]) -> str:
 def read_acks(raw: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """The messages that the page says an acknowledgement came for, each with its word."""
     ack, ids = raw.get("ack"), raw.get("ids")
-    if isinstance(ack, int) and isinstance(ids, list):
-        yield from ({"id": str(id)[:64], "ack": ACKS.get(ack, "unknown")} for id in ids[:100])
+    if isinstance(ids, list):
+        yield from ({"id": str(id)[:64], "ack": ack_word(ack)} for id in ids[:100])
 
 
-def read_part(raw: Mapping[str, Any]) -> FilePart:
+def read_part(raw: Mapping[str, Any]) -> tuple[str, int, str]:
+    """Name, place and content of a piece of a file too long for one message of the link."""
     index = raw.get("index")
     if not isinstance(index, int) or isinstance(index, bool) or index < 0:
         raise InvalidRequest("cannot take a part of a file: it has no place", field="index")
-    return FilePart(_upload(raw), index, _text(raw, "data"))
+    return _upload(raw), index, _text(raw, "data")
 
 
 _Read = tuple[str, dict[str, Any], dict[str, Any]]
@@ -198,7 +186,7 @@ def outcome(id: str, raw: Any) -> dict[str, Any]:
     if isinstance(sent := raw.get("ok"), Mapping):
         result = str(sent.get("result", ""))
         if result in ("OK", ""):
-            return {"id": id, "outcome": "sent", "ack": ACKS.get(_whole(sent.get("ack")), "clock")}
+            return {"id": id, "outcome": "sent", "ack": ack_word(sent.get("ack"))}
         if result in ("ERROR_NETWORK", "ERROR_UNKNOWN"):
             return {"id": id, "outcome": "unknown", "cause": result.lower()}
         raise EngineError(f"cannot send {id}: {result.lower()}", code="not_sent")
@@ -236,10 +224,6 @@ def _degrees(message: Mapping[str, Any], key: str, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
         raise InvalidRequest(f"cannot send the location: {key} is no place on earth", field=key)
     return float(value)
-
-
-def _whole(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) else 0
 
 
 def refusal(what: str, raw: Any) -> EngineError:

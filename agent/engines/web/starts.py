@@ -115,8 +115,8 @@ class Record:
         picture = None
         if page is not None:
             try:
-                seen["page"] = await page.ask("deep", within=_WITHIN)
-                picture = await page.picture(within=_WITHIN)
+                seen["missing"] = await page.ask("missing", within=_WITHIN)
+                picture = await page.picture("jpeg", within=_WITHIN)
             except EngineError as error:
                 seen["page_error"] = str(error)
         try:

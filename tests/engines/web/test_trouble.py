@@ -159,7 +159,7 @@ async def test_a_failed_injection_is_reported_and_leaves_evidence(
     (seen,) = kept.glob("*.json")
     told = json.loads(seen.read_text())
     assert told["why"].startswith("injection_failed")
-    assert told["page"]["missing"] == ["BuildConstants"]
+    assert told["missing"] == ["BuildConstants"]
     (picture,) = kept.glob("*.jpg")
     assert picture.read_bytes().startswith(b"\xff\xd8\xff")
 

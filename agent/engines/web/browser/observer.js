@@ -165,16 +165,6 @@ const __waAgent = (() => {
     ].filter(Boolean);
   };
 
-  const deep = () => {
-    const W = globalThis.WPP;
-    const size = (name) => or(() => W.whatsapp[name].length);
-    return {
-      missing: missing(),
-      stores: { messages: size('MsgStore'), chats: size('ChatStore'), contacts: size('ContactStore') },
-      version: or(() => text(globalThis.Debug.VERSION), ''), bundle: or(() => W.version, ''),
-    };
-  };
-
   // The bundle waits for some answers without an end; here every wait has one.
   const limited = (work, seconds) => Promise.race([
     work, new Promise((_, fail) => setTimeout(() => fail(new Error('timeout')), seconds * 1000)),
@@ -204,7 +194,7 @@ const __waAgent = (() => {
   // Asked for before the message is handed over, so that an answer which never comes still
   // leaves something that a later ack can be matched with.
   // An id that is `given` may have been used before: then the page knows how far that message is.
-  const message_id = (to, seconds, given) => tried(async () => {
+  const message_id = (to, given, seconds) => tried(async () => {
     // The chat with a number may be one by another name (…@lid), which is then in the message's key.
     const drawn = await WPP.chat.generateMessageID(await WPP.chat.find(to));
     const parts = text(drawn._serialized || drawn).split('_');
@@ -338,7 +328,7 @@ const __waAgent = (() => {
 
   const failed = (error) => { failure = text(error && error.message || error).slice(0, 300) };
 
-  return { tell, next, read, watch, missing, deep, refresh, pairing_code, logout, message_id, message_ack,
+  return { tell, next, read, watch, missing, refresh, pairing_code, logout, message_id, message_ack,
     file_part, send_message, mark_read, presence, mark, failed };
 })();
 Object.defineProperty(globalThis, '__waAgent', { value: __waAgent, enumerable: false });
