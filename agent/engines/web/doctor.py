@@ -14,7 +14,6 @@ from agent.engines.web.fetch import read_bundle
 from agent.engines.web.settings import SHELL
 from agent.errors import ConfigError
 
-_SHM_NEEDED = 64 * 1024 * 1024
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")
 
 
@@ -84,7 +83,6 @@ def examine(
         _of(lambda: read_bundle(cache)),
         _of(find_setpriv),
         sandbox_problem(),
-        _shared_memory(),
         _fonts(),
     ]
     return [finding for finding in findings if finding is not None]
@@ -99,21 +97,6 @@ def _of(need: Callable[[], object]) -> Finding | None:
             sentence, _, cure = str(error).rpartition(": ")
         return Finding(error.code, sentence, cure.strip())
     return None
-
-
-def _shared_memory() -> Finding | None:
-    size = 0
-    with suppress(OSError):
-        status = os.statvfs("/dev/shm")
-        size = status.f_frsize * status.f_blocks
-    if size >= _SHM_NEEDED:
-        return None
-    return Finding(
-        "shared_memory_small",
-        f"/dev/shm has {size} bytes, the browser writes to its temporary folder instead",
-        "mount -o remount,size=256M /dev/shm",
-        serious=False,
-    )
 
 
 def _fonts() -> Finding | None:

@@ -80,7 +80,7 @@ class WebEngine:
         self._starts = Starts(folder, settings, *parts)
         self._reported: Claim | None = None
         self._stopping = False
-        self._tidying = self._saving = False
+        self._saving = False
 
     async def connect(self) -> None:
         if self._stopping:
@@ -107,9 +107,8 @@ class WebEngine:
             await self._look(limit)
             detail: dict[str, Any] = {}
             if deep:
-                missing = await page_calls.missing_parts(self._session.page, limit)
-                detail = {"missing": missing, "browser_pid": self._session.browser_pid}
-                self._starts.complete(missing)
+                detail["missing"] = await page_calls.missing_parts(self._session.page, limit)
+                self._starts.complete(detail["missing"])
         except EngineError:
             view.silent = True
             raise
@@ -158,12 +157,11 @@ class WebEngine:
     async def free_memory(self) -> None:
         gc.collect()
         if self._session.alive:
-            await self._session.page.collect_garbage(within=ANSWER)
+            await self._session.page.call("HeapProfiler.collectGarbage", within=ANSWER)
 
     async def _tidy(self) -> None:
         """What a start leaves behind is a tenth of the page's memory."""
         await asyncio.sleep(SETTLED)
-        self._tidying = False
         if not self._starts.working and not self._stopping:
             with suppress(EngineError):
                 await self.free_memory()
@@ -185,9 +183,7 @@ class WebEngine:
         await asyncio.to_thread(make_durable, self._folder, self._reporter.progress)
 
     async def close(self) -> None:
-        self._stopping = True
-        self._starts.stop()
-        await self._starts.end()
+        await self.prepare_stop()
         await self._session.kill()
         await self._tasks.cancel()
 
@@ -270,8 +266,7 @@ class WebEngine:
         claim, facts = self._view.claim, self._view.facts
         if self._reported is None or replace(claim, raw="") != replace(self._reported, raw=""):
             self._reported = claim
-            if claim.status is Status.CONNECTED and not self._tidying:
-                self._tidying = True
+            if claim.status is Status.CONNECTED:
                 self._tasks.start(self._tidy(), "collect garbage")
             self._reporter.claim(self._view.claim_at(boot_now()))
         if claim.status is Status.CONNECTED:

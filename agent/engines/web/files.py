@@ -2,7 +2,7 @@
 The pairing is in the profile's IndexedDB, which only WhatsApp can read."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +55,20 @@ def check(folder: SessionFolder, paired: bool) -> FilesReport:
         return report
     # A page that was only looked at leaves a store behind too. The engine's note knows of a
     # pairing that came about while no agent was there to record it.
-    is_paired = paired or _note_says_paired(folder)
+    is_paired = paired or _note(folder).get("paired") is True
     return FilesReport(SessionFiles.WHOLE if is_paired else SessionFiles.UNPAIRED)
 
 
 def check_profile(folder: SessionFolder, profile: str) -> FilesReport:
     """Of a browser's profile at this path in the folder, whose pairing somebody else knows of."""
-    stores = dict(_leveldb_stores(folder, f"{profile}/{STORES}"))
+    names = folder.sizes(f"{profile}/{STORES}")
+    stores = [f"{profile}/{STORES}/{name}" for name in names if name.endswith(".leveldb")]
     if not stores:
         return FilesReport(SessionFiles.UNPAIRED)
-    for store, sizes in stores.items():
-        if problem := _leveldb_problem(folder.path / store, sizes):
+    for store in stores:
+        if problem := _leveldb_problem(folder.path / store, folder.sizes(store)):
             return FilesReport(SessionFiles.DAMAGED, problem)
     return FilesReport(SessionFiles.WHOLE)
-
-
-def _note_says_paired(folder: SessionFolder) -> bool:
-    return _note(folder).get("paired") is True
 
 
 def linked(folder: SessionFolder) -> Linked:
@@ -89,13 +86,6 @@ def _note(folder: SessionFolder) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}
-
-
-def _leveldb_stores(folder: SessionFolder, stores: str) -> Iterator[tuple[str, Mapping[str, int]]]:
-    for name in folder.sizes(stores):
-        if name.endswith(".leveldb"):
-            store = f"{stores}/{name}"
-            yield store, folder.sizes(store)
 
 
 def _leveldb_problem(store: Path, sizes: Mapping[str, int]) -> str:

@@ -116,7 +116,13 @@ class Intake:
                     await self._drain(self._session.page)
 
     async def _run(self) -> None:
-        await self._begin()
+        mark = await asyncio.to_thread(read_mark, self._folder)
+        if mark.account != self._account:
+            # Another account's messages were never promised, nor those of before the first start.
+            mark = Mark(time.time(), self._account)
+            with suppress(OSError):
+                await asyncio.to_thread(write_mark, self._folder, mark)
+        self._mark = mark
         while True:
             if self._session.alive:
                 try:
@@ -142,15 +148,6 @@ class Intake:
     @property
     def _is_connected(self) -> bool:
         return self._view.claim.status is ConnectionStatus.CONNECTED
-
-    async def _begin(self) -> None:
-        mark = await asyncio.to_thread(read_mark, self._folder)
-        if mark.account != self._account:
-            # Another account's messages were never promised, nor those of before the first start.
-            mark = Mark(time.time(), self._account)
-            with suppress(OSError):
-                await asyncio.to_thread(write_mark, self._folder, mark)
-        self._mark = mark
 
     def _failed(self, error: Exception) -> None:
         """Tells it once. The page's own words may name a contact."""

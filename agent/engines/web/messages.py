@@ -14,7 +14,6 @@ ACKS = ("clock", "server", "delivered", "read", "played", "peer")
 _MESSAGE = re.compile(r"[0-9A-Za-z.-]{4,128}")
 _REFUSALS = ("edit_message_error", "quoted_msg_can_not_reply")
 """The bundle's codes of what the page never does, however often it is asked."""
-_UPLOAD = re.compile(r"[0-9a-f]{16,64}")
 
 
 UPLOAD_LIMIT = 64 * 1024 * 1024
@@ -46,7 +45,10 @@ def read_message(message: Mapping[str, Any]) -> Outgoing:
             f"cannot send {kind!r:.40}: the web engine sends {kinds}", field="type"
         )
     name, content, more = read(message)
-    more |= _answers(message)
+    if "quote" in message:
+        more["quote"] = {"id": _about(message, "quote"), "by": _writer(message, "quote_from")}
+    if mentions := message.get("mentions"):
+        more["mentionedList"] = [str(each).replace("@s.whatsapp.net", "@c.us") for each in mentions]
     # The bundle's link previews come from servers of its authors.
     options = {"linkPreview": False, "markIsRead": False, "waitForAck": True, **more}
     return Outgoing(to, name, content, options, _id_of(message))
@@ -61,18 +63,6 @@ def ack_word(raw: Any) -> str:
     if not isinstance(raw, int) or raw >= len(ACKS):
         return "unknown"
     return ACKS[raw] if raw >= 0 else "failed"
-
-
-def _answers(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What it replies to, and whom it names, as observer.js and the bundle take it."""
-    found: dict[str, Any] = {}
-    if "quote" in message:
-        found["quote"] = {"id": _about(message, "quote"), "by": _writer(message, "quote_from")}
-    if mentions := message.get("mentions"):
-        found["mentionedList"] = [
-            str(each).replace("@s.whatsapp.net", "@c.us") for each in mentions
-        ]
-    return found
 
 
 def _about(message: Mapping[str, Any], key: str) -> str:
@@ -102,14 +92,6 @@ def read_acks(raw: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         yield from ({"id": str(id)[:64], "ack": ack_word(ack)} for id in ids[:100])
 
 
-def read_part(raw: Mapping[str, Any]) -> tuple[str, int, str]:
-    """Name, place and content of a piece of a file too long for one message of the link."""
-    index = raw.get("index")
-    if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-        raise InvalidRequest("cannot take a part of a file: it has no place", field="index")
-    return _upload(raw), index, _text(raw, "data")
-
-
 _Read = tuple[str, dict[str, Any], dict[str, Any]]
 """The kind in observer.js's words, the content, more options."""
 
@@ -123,10 +105,7 @@ def _read_media(message: Mapping[str, Any]) -> _Read:
     options = {"type": "auto-detect", "mimetype": mimetype}
     options |= {name: _text(message, name) for name in ("filename", "caption") if message.get(name)}
     if "upload" in message:
-        size = message.get("size")
-        if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
-            raise InvalidRequest("cannot send the file: its size is missing", field="size")
-        return "file", {"upload": _upload(message), "size": size}, options
+        return "file", {"upload": message["upload"], "size": message.get("size")}, options
     if "url" in message:
         whole = _text(message, "url")
         if not whole.startswith("https://"):
@@ -210,13 +189,6 @@ def _text(message: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidRequest(f"cannot send: {key} is missing", field=key)
     return value
-
-
-def _upload(message: Mapping[str, Any]) -> str:
-    name = _text(message, "upload")
-    if not _UPLOAD.fullmatch(name):
-        raise InvalidRequest("cannot use the file: upload is no name of one", field="upload")
-    return name
 
 
 def _degrees(message: Mapping[str, Any], key: str, most: float) -> float:

@@ -11,7 +11,6 @@ from agent.engines.web.messages import (
     Outgoing,
     chat_of,
     outcome,
-    read_part,
     refusal,
 )
 from agent.errors import EngineError
@@ -52,7 +51,7 @@ async def send(page: Page, asked: Outgoing) -> Mapping[str, Any]:
 
 async def take_part(page: Page, part: Mapping[str, Any]) -> Mapping[str, Any]:
     """The page holds it until the message that needs it comes, at most two minutes."""
-    given = (*read_part(part), UPLOAD_LIMIT)
+    given = (part.get("upload"), part.get("index"), part.get("data"), UPLOAD_LIMIT)
     return {"size": await _done(page, "take a part of the file", "file_part", *given)}
 
 

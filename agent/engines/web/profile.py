@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import re
 import struct
@@ -17,6 +18,8 @@ from agent.engines.web.files import NOTE, STORES, profile_path
 from agent.engines.web.settings import KNOWN_GOOD, LIVE
 from agent.errors import EngineError
 from agent.files import sync, write_whole
+
+log = logging.getLogger(__name__)
 
 LOCKS = ("SingletonLock", "SingletonSocket", "SingletonCookie")
 
@@ -64,7 +67,7 @@ def holder(profile: Path) -> int | None:
     return None
 
 
-def prepare_profile(session: Path) -> Lock:
+def prepare_profile(session: Path) -> None:
     """Make the profile ready for a browser; EngineError `profile_in_use` when one has it."""
     profile = profile_path(session)
     try:
@@ -77,13 +80,13 @@ def prepare_profile(session: Path) -> Lock:
             browser = f"process {pid}" if pid else "another browser"
             raise EngineError(f"cannot use {profile}: {browser} has it open", code="profile_in_use")
         if lock is not Lock.FREE:
+            log.info("removing the lock that another browser left in the profile")
             for name in LOCKS:
                 (profile / name).unlink(missing_ok=True)
     except OSError as error:
         raise EngineError(
             f"cannot prepare {profile}: {error.strerror}", code="storage_failed"
         ) from error
-    return lock
 
 
 def make_durable(session: Path, progress: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ from agent.engines.settings import origin_of
 from agent.engines.web.browser.page import Page
 from agent.engines.web.browser.process import Browser, Program
 from agent.engines.web.files import profile_path
-from agent.engines.web.profile import Lock, make_durable, prepare_profile, read_note, read_page
+from agent.engines.web.profile import make_durable, prepare_profile, read_note, read_page
 from agent.engines.web.settings import WebSettings
 from agent.errors import EngineError
 
@@ -56,7 +56,8 @@ async def leave_page(page: Page, session: Path, *, within: float) -> None:
     with suppress(EngineError, TimeoutError):
         async with asyncio.timeout(within):
             marked = await page.ask("mark", mark, within=within) is True
-            await page.leave(within=within)
+            # The browser then writes and closes what the page stored.
+            await page.call("Page.navigate", {"url": "about:blank"}, within=within)
             if marked:
                 await _wait_for(mark, profile_path(session))
 
@@ -86,7 +87,7 @@ LOAD = 50.0
 """Seconds until WhatsApp's server must have answered with the page."""
 SERVE = 10.0
 LEAVE = 3.0
-PROFILE_WAIT = 3.0
+PROFILE_TRIES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +124,10 @@ class Session:
             raise EngineError("cannot use the page: no browser runs", code="not_running")
         return self._page
 
-    @property
-    def browser_pid(self) -> int:
-        return self._browser.pid if self._browser is not None else 0
-
     async def open(self) -> None:
         """A browser with an empty page that listens; EngineError says what failed."""
         needs = await asyncio.to_thread(self.needs)
-        lock = await self._take_profile()
-        if lock != "free":
-            log.info("removed the lock that another browser left in the profile (%s)", lock)
+        await self._take_profile()
         pinned = await asyncio.to_thread(
             read_page, self.folder, self.settings.page, read_note(self.folder)
         )
@@ -143,20 +138,19 @@ class Session:
             loopback=self.settings.url.startswith("http://"),
         )
         self._browser = browser
-        browser.on_end(lambda status: self._ended(browser, status))
+        browser.ended.add_done_callback(lambda ended: self._ended(browser, ended.result()))
         self._page = await Page.open(browser.debugger, needs.script, browser.version, self.word)
         if pinned is not None:
             await self._page.serve(pinned, within=SERVE)
 
-    async def _take_profile(self) -> Lock:
+    async def _take_profile(self) -> None:
         """A browser that was killed a moment ago may not have let go of it yet."""
-        deadline = asyncio.get_running_loop().time() + PROFILE_WAIT
-        while True:
+        for left in range(PROFILE_TRIES, -1, -1):
             try:
-                return await asyncio.to_thread(prepare_profile, self.folder)
+                await asyncio.to_thread(prepare_profile, self.folder)
+                return
             except EngineError as error:
-                late = asyncio.get_running_loop().time() >= deadline
-                if error.code != "profile_in_use" or late:
+                if error.code != "profile_in_use" or not left:
                     raise
             await asyncio.sleep(0.1)
 
@@ -181,9 +175,7 @@ class Session:
         """End it at once, whatever it does."""
         browser = self._forget()
         if browser is not None:
-            browser.kill()
-            await asyncio.wait({browser.ended}, timeout=5)
-            await browser.close(0.1)
+            await browser.end()
 
     def _forget(self) -> Browser | None:
         browser, self._browser = self._browser, None

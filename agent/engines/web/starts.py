@@ -5,7 +5,6 @@ import asyncio
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.words import ConnectionStatus
+from agent.core.words import SUSPECT, Claim, ConnectionStatus
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.engines.web.browser.page import Page
 from agent.engines.web.files import lost_store
@@ -107,7 +106,6 @@ class Record:
         claim, facts = view.claim, view.facts
         seen: dict[str, Any] = {
             "why": why[:1000],
-            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "claim": f"{claim.status} {claim.reason} {claim.phase}",
         }
         if facts is not None:
@@ -131,10 +129,8 @@ Status = ConnectionStatus
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 STARTS_WINDOW = 600.0
-PAST_CACHES_EVERY = 600.0
+PAST_CACHES_EVERY = 1800.0
 """Seconds in which one load past every cache is enough; a connect by the agent allows another."""
-INCOMPLETE_EVERY = 1800.0
-"""Seconds between two such loads of a connected page that lacks what sending needs."""
 SENDING = frozenset({"MsgStore", "ChatStore", "addAndSendMsgToChat", "findOrCreateLatestChat"})
 """What sending needs, by the names of observer.js."""
 LOOK_EVERY = 1.0
@@ -216,20 +212,18 @@ class Starts:
             return False
         if self.working:
             return True
-        if boot_now() - self._past_caches_at >= PAST_CACHES_EVERY:
-            log.warning("%s (%s): loading the page past every cache", claim.reason, claim.raw)
-            self.begin(partial(self.start, past_caches=True))
-        elif claim.reason == "client_outdated":
+        if self._begins_past_caches(f"{claim.reason} ({claim.raw})"):
+            return True
+        if claim.reason == "client_outdated":
             return False  # its page reports when the fault ends
-        else:
-            self.begin(partial(self._give_up, claim.reason, claim.raw))
+        self.begin(partial(self._give_up, claim.reason, claim.raw))
         return True
 
     async def start(self, *, word: str = "", past_caches: bool = False) -> None:
         """`word`: the interruption that it follows."""
         if self.record.paired and (lost := await asyncio.to_thread(lost_store, self.folder)):
             log.error("not starting a browser: the session is paired, and %s", lost)
-            self.view.lost(lost)
+            self.view.claim = Claim(Status.AUTH_FAILURE, SUSPECT, raw=lost[:200])
             self.publish()
             return
         if past_caches:
@@ -258,9 +252,14 @@ class Starts:
         connected = self.view.claim.status is Status.CONNECTED
         if not (lacks and connected and self.may_begin and self.session.alive):
             return
-        if boot_now() - self._past_caches_at >= INCOMPLETE_EVERY:
-            log.warning("the page lacks %s: loading it past every cache", ", ".join(sorted(lacks)))
+        self._begins_past_caches(f"the page lacks {', '.join(sorted(lacks))}")
+
+    def _begins_past_caches(self, why: str) -> bool:
+        due = boot_now() - self._past_caches_at >= PAST_CACHES_EVERY
+        if due:
+            log.warning("%s: loading the page past every cache", why)
             self.begin(partial(self.start, past_caches=True))
+        return due
 
     async def _give_up(self, reason: str, why: str) -> None:
         """What came is not the page that is wanted, past the caches too: the agent's turn."""

@@ -141,8 +141,6 @@ def next_story(
         if detail == _NAMES_LOGOUT:
             return replace(story, announced=detail)
         return replace(story, passing=detail)
-    if facts is not None and claim_of(facts, story).status is Status.CONNECTED:
-        return replace(story, passing="", was_connected=True)
     return story
 
 
@@ -181,13 +179,6 @@ def claim_of(facts: PageFacts | None, story: Story) -> Claim:
         raw=_raw(facts),
         version=facts.version,
     )
-
-
-def without_pairing(claim: Claim) -> Claim:
-    """The claim while its pairing is not on the disk yet: nothing is promised."""
-    if claim.status is Status.CONNECTED:
-        claim = replace(claim, status=Status.LOADING, phase="sync")
-    return replace(claim, paired=False)
 
 
 def _of_page(facts: PageFacts, story: Story) -> Claim:

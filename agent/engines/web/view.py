@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from agent.core.model import PASSING, PHASES
 from agent.core.reasons import reason_of
-from agent.core.words import PASSKEY_REQUIRED, SUSPECT, Claim, ConnectionStatus
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.engines.settings import origin_of
 from agent.engines.web.states import (
     PageFacts,
@@ -19,7 +19,6 @@ from agent.engines.web.states import (
     next_story,
     parse_wall,
     read_fields,
-    without_pairing,
 )
 
 # The document that the browser shows: WhatsApp Web, or something else. Its content is not trusted:
@@ -217,10 +216,6 @@ class SessionView:
     def failed(self, reason: str, raw: str) -> None:
         self.claim = Claim(Status.DISCONNECTED, reason, raw=raw[:200])
 
-    def lost(self, raw: str) -> None:
-        """The store of a paired session is gone: no page, so no code."""
-        self.claim = Claim(Status.AUTH_FAILURE, SUSPECT, raw=raw[:200])
-
     def word(self, word: str, raw: Mapping[str, Any], now: float) -> None:
         detail = raw.get("d")
         self._story = next_story(
@@ -302,5 +297,8 @@ class SessionView:
             failure = f": {self.facts.failure}" if self.facts and self.facts.failure else ""
             claim = replace(claim, raw=f"{self._document.shown}{failure}"[:200])
         if claim.paired and not self.pairing_safe:
-            claim = without_pairing(claim)
+            # Nothing is promised before the pairing is on the disk.
+            claim = replace(claim, paired=False)
+            if claim.status is Status.CONNECTED:
+                claim = replace(claim, status=Status.LOADING, phase="sync")
         self.claim = self._advance.forward(claim)

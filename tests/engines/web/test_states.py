@@ -14,6 +14,7 @@ from agent.engines.web.states import (
     parse_wall,
     read_fields,
 )
+from agent.engines.web.view import SessionView
 
 Status = ConnectionStatus
 NEW, BEFORE = Story(), Story(was_connected=True)
@@ -155,9 +156,14 @@ def test_words_that_end_a_session(words: list[tuple[str, str]], reason: str) -> 
 
 
 def test_a_connection_makes_an_interruption_forgotten() -> None:
-    story = next_story(BEFORE, "backend", "service_unavailable_503", None, page(mode="MAIN"))
-    assert story.passing
-    assert not next_story(story, "socket", "", None, MAIN).passing
+    view = SessionView(pairing_safe=True)
+    main = {"ready": True, "auth": True, "mode": "MAIN", "socket": "CONNECTED"}
+    away = {**main, "socket": "OPENING"}
+    reasons = []
+    for word, look in (("socket", main), ("backend", away), ("socket", main), ("socket", away)):
+        view.word(word, {"d": "service_unavailable_503", "s": look}, 1.0)
+        reasons.append(view.claim.reason)
+    assert reasons == ["", "service_unavailable", "", "connection_lost"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,14 @@
 // What the worker sees of the page: snapshots of WhatsApp's own state, and its events as words.
 // Runs before every script of the page; the wa-js bundle follows, then watch().
+const or = (read, other = null) => {
+  try { const found = read(); return found === undefined ? other : found } catch (_) { return other }
+};
+const text = (value) => (value === null || value === undefined ? '' : String(value));
+const refuse = (code, message) => { throw Object.assign(new Error(message), { code }) };
+// The bundle waits for some answers without an end; here every wait has one.
+const limited = (work, seconds = 10) => Promise.race([
+  work, new Promise((_, fail) => setTimeout(() => fail(new Error('timeout')), seconds * 1000)),
+]);
 const __waAgent = (() => {
   const begun = performance.now();
   const words = [];
@@ -19,10 +28,6 @@ const __waAgent = (() => {
     heard = null;
     return words.length ? words.splice(0) : new Promise((done) => { heard = done });
   };
-  const or = (read, other = null) => {
-    try { const found = read(); return found === undefined ? other : found } catch (_) { return other }
-  };
-  const text = (value) => (value === null || value === undefined ? '' : String(value));
 
   // A frame of WhatsApp's own socket is the one proof that the connection lives.
   const Native = globalThis.WebSocket;
@@ -165,10 +170,6 @@ const __waAgent = (() => {
     ].filter(Boolean);
   };
 
-  // The bundle waits for some answers without an end; here every wait has one.
-  const limited = (work, seconds) => Promise.race([
-    work, new Promise((_, fail) => setTimeout(() => fail(new Error('timeout')), seconds * 1000)),
-  ]);
   const tried = async (work, seconds) => {
     try { return { ok: await limited(work(), seconds) } } catch (error) {
       // JavaScript's own errors tell people nothing: a part that is missing does.
@@ -212,7 +213,6 @@ const __waAgent = (() => {
 
   // A file too long for one message of the worker's comes in parts; the browser keeps them.
   const uploads = new Map();
-  const refuse = (code, message) => { throw Object.assign(new Error(message), { code }) };
   const file_part = (id, index, data, limit, seconds) => tried(() => {
     const now = performance.now();
     for (const [name, each] of uploads) if (now - each.at > 120000) uploads.delete(name);

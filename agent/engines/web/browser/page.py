@@ -85,9 +85,6 @@ class Loading:
         debugger.on("Network.responseReceived", self._answered)
         debugger.on("Network.dataReceived", self._came)
 
-    def new_document(self) -> None:
-        self.bytes = 0
-
     async def watch(self) -> None:
         await self._call("Network.enable", _NO_BODIES)
 
@@ -213,10 +210,6 @@ class Page:
                 f"cannot load {origin_of(url)}: {trouble[:100]}{status}", code=network_code(trouble)
             )
 
-    async def leave(self, *, within: float) -> None:
-        """Go to an empty page: the browser then writes and closes what this page stored."""
-        await self.call("Page.navigate", {"url": "about:blank"}, within=within)
-
     async def evaluate(self, expression: str, *, within: float) -> Any:
         """The value of an expression (awaited when it is a promise), as plain JSON."""
         raw = await self.call(
@@ -250,9 +243,6 @@ class Page:
         finally:
             await self.evaluate(SHOW_CODES, within=within)
         return base64.b64decode(raw["data"])
-
-    async def collect_garbage(self, *, within: float) -> None:
-        await self.call("HeapProfiler.collectGarbage", within=within)
 
     async def source(self, url: str, *, within: float) -> str:
         """The document as it was served."""
@@ -340,7 +330,7 @@ class Page:
             url = str(frame.get("unreachableUrl") or frame.get("url", ""))
             lost = bool(frame.get("unreachableUrl"))
             self._new_document.set()
-            self.loading.new_document()
+            self.loading.bytes = 0
             if self._closed:
                 return
             self._tell("navigated", {"url": url, "unreachable": lost})
