@@ -112,6 +112,7 @@ class Session:
     """Hears the end of the browser: its exit status and last words."""
     _browser: Browser | None = None
     _page: Page | None = None
+    _closing: "asyncio.Task[bool] | None" = None
 
     @property
     def alive(self) -> bool:
@@ -161,15 +162,21 @@ class Session:
             await self.page.loading.forget_caches(origin_of(self.settings.url))
         await self.page.navigate(self.settings.url, within=LOAD)
 
-    async def close(self, within: float = 10.0) -> bool:
-        """End the browser so that its profile is whole; True when it ended by itself."""
+    async def close(self) -> bool:
+        """End the browser so that its profile is whole; True when it ended by itself. Cancelling
+        the caller does not stop that: the next caller waits for the same end."""
+        if self._closing is None or self._closing.done():
+            self._closing = asyncio.create_task(self._close(), name="close the browser")
+        return await asyncio.shield(self._closing)
+
+    async def _close(self) -> bool:
         page = self._page
         browser = self._forget()
         if browser is None:
             return True
         if page is not None and browser.alive:
             await leave_page(page, self.folder, within=LEAVE)
-        return await browser.close(within)
+        return await browser.close()
 
     async def kill(self) -> None:
         """End it at once, whatever it does."""

@@ -7,12 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from agent.engines.web import fetch
-from agent.engines.web.browser.process import command_line, find_browser
+from agent.engines.web.browser.process import Browser, command_line, find_browser
 from agent.engines.web.files import profile_path
 from agent.engines.web.profile import (
     Lock,
@@ -24,6 +24,7 @@ from agent.engines.web.profile import (
     read_page,
     write_note,
 )
+from agent.engines.web.session import Session
 from agent.engines.web.settings import read_settings
 from agent.engines.web.starts import Record
 from agent.errors import ConfigError, EngineError, Refused
@@ -144,6 +145,35 @@ def test_a_browser_without_lock_files_is_known_by_its_databases(tmp_path: Path) 
         assert refused.value.code == "profile_in_use"
         process.stdin.close()
     assert read_lock(profile) is Lock.FREE
+
+
+class ClosingBrowser:
+    alive, closed = True, False
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    async def close(self) -> bool:
+        self.begun.set()
+        await asyncio.sleep(0.05)
+        self.closed = True
+        return False
+
+
+async def test_a_close_that_loses_its_caller_goes_on_and_the_next_caller_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    def unused(*_: object) -> Any:
+        raise AssertionError
+
+    session = Session(tmp_path, read_settings({}), unused, unused, unused)
+    browser = ClosingBrowser()
+    session._browser = cast(Browser, browser)
+    restart = asyncio.create_task(session.close())
+    await browser.begun.wait()
+    restart.cancel()
+    await asyncio.wait({restart})
+    assert await session.close() is False and browser.closed
 
 
 # --- what is kept --------------------------------------------------------------------------------
