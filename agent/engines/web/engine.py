@@ -194,8 +194,7 @@ class WebEngine:
                 raise EngineError(
                     "cannot get a pairing code: it waits for no scan", code="not_waiting"
                 )
-            notify = arguments.get("notify") is not False
-            return await page_calls.pairing_code(self._session.page, digits, notify=notify)
+            return await page_calls.pairing_code(self._session.page, digits)
         if name == "screenshot":
             return await page_calls.picture(self._session.page)
         if name == "file_part":

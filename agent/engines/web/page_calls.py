@@ -84,8 +84,8 @@ async def refresh_code(page: Page) -> None:
     await _done(page, "get a new code", "refresh")
 
 
-async def pairing_code(page: Page, digits: str, *, notify: bool) -> Mapping[str, Any]:
-    code = await _done(page, "get a pairing code", "pairing_code", digits, notify)
+async def pairing_code(page: Page, digits: str) -> Mapping[str, Any]:
+    code = await _done(page, "get a pairing code", "pairing_code", digits)
     return {"code": code, "expires_in": PAIRING_CODE}
 
 

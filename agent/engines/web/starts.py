@@ -237,7 +237,7 @@ class Starts:
                 await asyncio.to_thread(make_durable, self.folder, lambda: None)
                 self.view.pairing_safe = closed_in_order
             await self.session.open()
-            self.view.opened()
+            self.view.claim = replace(self.view.claim, phase="loaded")
             self.publish()
             await self.session.load(past_caches=past_caches)
         except (WaError, TimeoutError) as error:

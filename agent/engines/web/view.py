@@ -189,10 +189,6 @@ class SessionView:
             self.claim = replace(self.claim, reason="zombie")
         self.silent = False
 
-    def opened(self) -> None:
-        """Its browser is there, and loads the page."""
-        self.claim = replace(self.claim, phase="loaded")
-
     def ended(self, word: str) -> None:
         """The end is known for sure, before the page says so."""
         self._story = replace(self._story, ended=word, was_connected=False)

@@ -187,8 +187,8 @@ const __waAgent = (() => {
     return code ? code.fullCode : null;
   }, seconds);
 
-  const pairing_code = (phone, push, seconds) =>
-    tried(() => WPP.conn.genLinkDeviceCodeForPhoneNumber(phone, push), seconds);
+  const pairing_code = (phone, seconds) =>
+    tried(() => WPP.conn.genLinkDeviceCodeForPhoneNumber(phone, true), seconds);
 
   const logout = (seconds) => tried(() => WPP.conn.logout(), seconds);
 
