@@ -79,11 +79,10 @@ class WebEngine:
         parts = (self._session, self._view, self._record, self._publish, self._tasks)
         self._starts = Starts(folder, settings, *parts)
         self._reported: Claim | None = None
-        self._stopping = False
         self._saving = False
 
     async def connect(self) -> None:
-        if self._stopping:
+        if self._starts.stopping:
             raise EngineError("cannot connect: the session is stopping", code="stopping")
         if self._starts.working:
             return
@@ -162,18 +161,17 @@ class WebEngine:
     async def _tidy(self) -> None:
         """What a start leaves behind is a tenth of the page's memory."""
         await asyncio.sleep(SETTLED)
-        if not self._starts.working and not self._stopping:
+        if not self._starts.working and not self._starts.stopping:
             with suppress(EngineError):
                 await self.free_memory()
 
     async def prepare_stop(self) -> None:
-        self._stopping = True
-        self._starts.stop()
+        self._starts.stopping = True
         await self._starts.end()
 
     async def save(self) -> None:
         """While it runs on, what the browser wrote; at a stop, the whole profile."""
-        if self._stopping:
+        if self._starts.stopping:
             self._reporter.progress()
             await self._intake.finish()
             if not await self._session.close():
@@ -247,7 +245,7 @@ class WebEngine:
             self._saving = False
 
     def _connected(self, doing: str) -> Page:
-        if self._view.claim.status is not Status.CONNECTED or self._stopping:
+        if self._view.claim.status is not Status.CONNECTED or self._starts.stopping:
             raise EngineError(f"cannot {doing}: not connected", code="not_connected")
         return self._session.page
 
@@ -257,7 +255,7 @@ class WebEngine:
 
     def _publish(self) -> None:
         """Tell what is new, and write down what must outlive this worker."""
-        if self._view.pairing_to_save and not self._saving and not self._stopping:
+        if self._view.pairing_to_save and not self._saving and not self._starts.stopping:
             self._saving = True
             self._tasks.start(self._save_pairing(), "save the pairing")
         if self._starts.takes_up():

@@ -149,11 +149,12 @@ class Starts:
     publish: Callable[[], None]
     """Reports what the view claims now."""
     tasks: Tasks
+    stopping: bool = False
+    """Nothing more begins by itself."""
     _work: asyncio.Task[None] | None = None
     _follower: asyncio.Task[None] | None = None
     _browser_ends: list[float] = field(default_factory=list)
     _past_caches_at: float = -math.inf
-    _stopping: bool = False
 
     @property
     def working(self) -> bool:
@@ -161,7 +162,7 @@ class Starts:
 
     @property
     def may_begin(self) -> bool:
-        return not self.working and not self._stopping
+        return not self.working and not self.stopping
 
     def begin(self, work: Work) -> None:
         self._work = self.tasks.start(work(), "web session")
@@ -174,10 +175,6 @@ class Starts:
         if not self.session.alive or view.needs_revival(boot_now()):
             past_caches = self.session.alive and view.claim.reason in FRESH_PAGE
             self.begin(partial(self.start, past_caches=past_caches))
-
-    def stop(self) -> None:
-        """Nothing more begins by itself."""
-        self._stopping = True
 
     async def end(self) -> None:
         await cancel(self._work, self._follower)
@@ -208,7 +205,7 @@ class Starts:
     def takes_up(self) -> bool:
         """True if what is to be published now is dealt with here first."""
         claim = self.view.claim
-        if claim.reason not in FRESH_PAGE or self._stopping or not self.session.alive:
+        if claim.reason not in FRESH_PAGE or self.stopping or not self.session.alive:
             return False
         if self.working:
             return True
@@ -276,7 +273,7 @@ class Starts:
 
     async def _follow_page(self) -> None:
         """Look at the document until it is WhatsApp's and ready, or is called what it is."""
-        while self.session.alive and not self._stopping:
+        while self.session.alive and not self.stopping:
             await asyncio.sleep(LOOK_EVERY)
             if self.working:
                 continue
@@ -287,7 +284,7 @@ class Starts:
             except EngineError:
                 continue  # a busy page; its silence is the probes' to judge
             self.publish()
-        if self.session.alive and not self._stopping:
+        if self.session.alive and not self.stopping:
             await self.session.page.loading.rest()
 
     async def _look(self) -> None:

@@ -89,16 +89,10 @@ def test_the_sandbox_goes_only_together_with_the_zygote(tmp_path: Path) -> None:
 # --- the profile -------------------------------------------------------------------------------
 
 
-def locked(session: Path, holder: str) -> Path:
-    profile = profile_path(session)
-    profile.mkdir(parents=True)
-    (profile / "SingletonLock").symlink_to(holder)
-    (profile / "SingletonCookie").symlink_to("123")
-    return profile
-
-
 def test_f46_a_lock_from_another_machine_is_removed(tmp_path: Path) -> None:
-    profile = locked(tmp_path, "other-host-17")
+    profile = profile_path(tmp_path)
+    profile.mkdir()
+    (profile / "SingletonLock").symlink_to("other-host-17")
     assert read_lock(profile) is Lock.STALE
     prepare_profile(tmp_path)
     assert read_lock(profile) is Lock.FREE
@@ -113,23 +107,9 @@ with open(sys.argv[1], "wb") as file:
 """
 
 
-def local_auth(root: Path, name: str) -> Path:
-    profile = root / name
-    store = profile / "Default" / "IndexedDB" / "https_web.whatsapp.com_0.indexeddb.leveldb"
-    store.mkdir(parents=True)
-    (store / "000003.log").write_bytes(b"keys")
-    (profile / "Default" / "Local Storage").mkdir()
-    (profile / "Default" / "Cache").mkdir()
-    (profile / "Default" / "Cache" / "big").write_bytes(b"x" * 1000)
-    (profile / "SingletonLock").symlink_to("old-host-17")
-    (profile / "evil").symlink_to("/etc/passwd")
-    return profile
-
-
 def test_a_browser_without_lock_files_is_known_by_its_databases(tmp_path: Path) -> None:
     session = tmp_path / "session"
-    profile = local_auth(session, "profile")
-    (profile / "SingletonLock").unlink()
+    profile = profile_path(session)
     database = profile / "Default" / "IndexedDB/x.indexeddb.leveldb"
     database.mkdir(parents=True)
     line = [sys.executable, "-c", LOCKED, str(database / "LOCK")]
