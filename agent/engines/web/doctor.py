@@ -4,7 +4,6 @@ import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from agent.engines.web.fetch import read_bundle
 from agent.engines.web.settings import SHELL
 from agent.errors import ConfigError
 
-_SHM_NEEDED = 64 * 1024 * 1024
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")
 
 
@@ -32,31 +30,14 @@ _SETTINGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    why: str
-    cure: str
-
-
-def sandbox_problem() -> Problem | None:
+def sandbox_problem() -> Finding | None:
     """Why an unprivileged browser gets no sandbox of its own on this machine, and the cure."""
-    return _of_settings() or _of_trying()
-
-
-def _of_settings() -> Problem | None:
     for path, off, cure in _SETTINGS:
-        try:
+        with suppress(OSError):
             if (Path("/proc/sys") / path).read_text().strip() == off:
-                return Problem(f"{path.replace('/', '.')} is {off}", cure)
-        except OSError:
-            continue
-    return None
-
-
-def _of_trying() -> Problem | None:
-    """Containers forbid namespaces by filters that no setting shows."""
-    unshare = in_path("unshare")
-    if unshare is None:
+                return _without_sandbox(f"{path.replace('/', '.')} is {off}", cure)
+    # Containers forbid namespaces by filters that no setting shows.
+    if (unshare := in_path("unshare")) is None:
         return None
     try:
         done = _run(unshare)
@@ -66,11 +47,15 @@ def _of_trying() -> Problem | None:
         if done.returncode == 0:
             return None
         said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-    return Problem(
+    return _without_sandbox(
         f"new namespaces are refused ({said:.200})",
         "let the seccomp filter or security module of this machine (or container) allow"
         " unshare and clone with CLONE_NEWUSER",
     )
+
+
+def _without_sandbox(why: str, cure: str) -> Finding:
+    return Finding("sandbox_not_possible", f"the browser gets no sandbox: {why}", cure)
 
 
 def _run(unshare: str) -> "subprocess.CompletedProcess[str]":
@@ -97,8 +82,7 @@ def examine(
         ),
         _of(lambda: read_bundle(cache)),
         _of(find_setpriv),
-        _sandbox(),
-        _shared_memory(),
+        sandbox_problem(),
         _fonts(),
     ]
     return [finding for finding in findings if finding is not None]
@@ -113,28 +97,6 @@ def _of(need: Callable[[], object]) -> Finding | None:
             sentence, _, cure = str(error).rpartition(": ")
         return Finding(error.code, sentence, cure.strip())
     return None
-
-
-def _sandbox() -> Finding | None:
-    if problem := sandbox_problem():
-        sentence = f"the browser gets no sandbox: {problem.why}"
-        return Finding("sandbox_not_possible", sentence, problem.cure)
-    return None
-
-
-def _shared_memory() -> Finding | None:
-    size = 0
-    with suppress(OSError):
-        status = os.statvfs("/dev/shm")
-        size = status.f_frsize * status.f_blocks
-    if size >= _SHM_NEEDED:
-        return None
-    return Finding(
-        "shared_memory_small",
-        f"/dev/shm has {size} bytes, the browser writes to its temporary folder instead",
-        "mount -o remount,size=256M /dev/shm",
-        serious=False,
-    )
 
 
 def _fonts() -> Finding | None:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +20,15 @@ from agent.engines.web import page_calls
 from agent.engines.web.browser.page import Page, page_script
 from agent.engines.web.browser.process import find_browser, find_setpriv
 from agent.engines.web.fetch import page_config, read_bundle
-from agent.engines.web.files import store_is_gone
 from agent.engines.web.intake import Intake, read_mark
-from agent.engines.web.messages import read_acks, read_message, read_part
+from agent.engines.web.messages import read_acks, read_message
 from agent.engines.web.page_calls import ANSWER, send, take_part
 from agent.engines.web.profile import make_durable
-from agent.engines.web.session import Listener, Needs, Session, flush_pairing
+from agent.engines.web.session import Needs, Session, flush_pairing
 from agent.engines.web.settings import LIVE, WebSettings, read_settings
 from agent.engines.web.starts import Record, Starts
 from agent.engines.web.view import SessionView
 from agent.errors import ConfigError, EngineError, InvalidRequest
-
-
-@dataclass(slots=True)
-class NewPairing:
-    folder: Path
-    session: Session
-    view: SessionView
-    starts: Starts
-    publish: Callable[[], None]
-    _saving: bool = False
-
-    def is_due(self) -> bool:
-        """Whether `save` must be called now; it counts as called."""
-        due = self.view.pairing_to_save and not self._saving
-        self._saving = self._saving or due
-        return due
-
-    async def save(self) -> None:
-        try:
-            if await flush_pairing(self.session.page, self.folder):
-                if self.view.pairing_to_save:
-                    self.view.pairing_is_safe()
-                    self.publish()
-            elif self.view.pairing_to_save and self.starts.may_begin:
-                self.starts.begin(self._save_by_closing)
-        except EngineError as error:
-            # The browser went away. The next one shows what came of it.
-            log.warning("cannot bring a new pairing to the disk: %s", error)
-        finally:
-            self._saving = False
-
-    async def _save_by_closing(self) -> None:
-        log.info("closing the browser once, so that it writes the new pairing to the disk")
-        in_order = await self.session.close()
-        await asyncio.to_thread(make_durable, self.folder, lambda: None)
-        self.view.pairing_safe = in_order
-        await self.starts.start()
-
 
 log = logging.getLogger(__name__)
 
@@ -110,22 +71,18 @@ class WebEngine:
         self._folder = folder
         self._settings = settings
         self._reporter = reporter
-        listener = Listener(self._take_word, self._browser_gone)
         self._tasks = Tasks(reporter.crashed)
-        self._session = Session(folder, settings, needs, listener)
+        self._session = Session(folder, settings, needs, self._take_word, self._browser_gone)
         self._record = Record(folder)
         self._view = SessionView(pairing_safe=self._record.paired)
         self._intake = Intake(folder, reporter, self._session, self._view, self._tasks)
         parts = (self._session, self._view, self._record, self._publish, self._tasks)
         self._starts = Starts(folder, settings, *parts)
-        parts_of_pairing = (self._session, self._view, self._starts, self._publish)
-        self._new_pairing = NewPairing(folder, *parts_of_pairing)
         self._reported: Claim | None = None
-        self._stopping = False
-        self._tidying = False
+        self._saving = False
 
     async def connect(self) -> None:
-        if self._stopping:
+        if self._starts.stopping:
             raise EngineError("cannot connect: the session is stopping", code="stopping")
         if self._starts.working:
             return
@@ -144,23 +101,17 @@ class WebEngine:
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         view, limit = self._view, probe_limit()
         if self._starts.working or not self._session.alive:
-            return ProbeAnswer(view.claim_at(boot_now()), {"browser": self._session.alive})
+            return ProbeAnswer(view.claim_at(boot_now()))
         try:
             await self._look(limit)
             detail: dict[str, Any] = {}
             if deep:
-                detail = await page_calls.deep_detail(self._session.page, view.facts, limit)
-                detail |= {"browser_pid": self._session.browser_pid}
-                self._starts.complete(page_calls.missing_in(detail))
-                paired = self._record.paired
-                if paired and (lost := await asyncio.to_thread(store_is_gone, self._folder)):
-                    log.error("only the running browser has the pairing: %s", lost)
+                detail["missing"] = await page_calls.missing_parts(self._session.page, limit)
+                self._starts.complete(detail["missing"])
         except EngineError:
             view.silent = True
             raise
         view.silent = False
-        if view.facts is not None:
-            detail |= {"stream": view.claim.raw, "frames": view.facts.frames}
         return ProbeAnswer(view.claim_at(boot_now()), detail)
 
     async def qr(self) -> Qr | None:
@@ -174,7 +125,7 @@ class WebEngine:
         await self._look(ANSWER)
         facts = self._view.facts
         waits = self._view.claim.status is Status.QR_REQUIRED
-        if not waits or facts is None or facts.qr is None:
+        if not waits or facts is None or not facts.qr:
             return None
         lives = FIRST_CODE if facts.qr_number == 1 else NEXT_CODE
         return Qr(facts.qr, max(1.0, lives - (facts.qr_age or 0.0)), facts.qr_number)
@@ -205,24 +156,22 @@ class WebEngine:
     async def free_memory(self) -> None:
         gc.collect()
         if self._session.alive:
-            await self._session.page.collect_garbage(within=ANSWER)
+            await self._session.page.call("HeapProfiler.collectGarbage", within=ANSWER)
 
     async def _tidy(self) -> None:
         """What a start leaves behind is a tenth of the page's memory."""
         await asyncio.sleep(SETTLED)
-        self._tidying = False
-        if not self._starts.working and not self._stopping:
+        if not self._starts.working and not self._starts.stopping:
             with suppress(EngineError):
                 await self.free_memory()
 
     async def prepare_stop(self) -> None:
-        self._stopping = True
-        self._starts.stop()
+        self._starts.stopping = True
         await self._starts.end()
 
     async def save(self) -> None:
         """While it runs on, what the browser wrote; at a stop, the whole profile."""
-        if self._stopping:
+        if self._starts.stopping:
             self._reporter.progress()
             await self._intake.finish()
             if not await self._session.close():
@@ -232,9 +181,7 @@ class WebEngine:
         await asyncio.to_thread(make_durable, self._folder, self._reporter.progress)
 
     async def close(self) -> None:
-        self._stopping = True
-        self._starts.stop()
-        await self._starts.end()
+        await self.prepare_stop()
         await self._session.kill()
         await self._tasks.cancel()
 
@@ -245,22 +192,13 @@ class WebEngine:
                 raise EngineError(
                     "cannot get a pairing code: it waits for no scan", code="not_waiting"
                 )
-            notify = arguments.get("notify") is not False
-            return await page_calls.pairing_code(self._session.page, digits, notify=notify)
+            return await page_calls.pairing_code(self._session.page, digits)
         if name == "screenshot":
-            kind = "png" if arguments.get("format") == "png" else "jpeg"
-            return await page_calls.picture(self._session.page, kind)
+            return await page_calls.picture(self._session.page)
         if name == "file_part":
-            part = read_part(arguments)
-            return await take_part(self._connected("take a file"), part)
-        if name == "reload":
-            if not self._session.alive or self._starts.working:
-                raise EngineError("cannot reload: no page is there", code="not_running")
-            self._starts.begin(self._starts.revive)
-            return {}
+            return await take_part(self._connected("take a file"), arguments)
         raise InvalidRequest(
-            f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot, file_part and"
-            " reload",
+            f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot and file_part",
             field="name",
         )
 
@@ -277,26 +215,37 @@ class WebEngine:
             self._intake.heard()
         elif word == "page_crashed":
             log.warning("the page crashed")
-            self._starts.come_back(self._starts.revive, word)
+            self._starts.come_back(word)
         elif word == "navigated":
-            self._navigated(raw)
+            unreachable = raw.get("unreachable") is True
+            self._starts.navigated(str(raw.get("url", ""))[:2000], unreachable=unreachable)
+            self._publish()
         else:
             self._view.word(word, raw, boot_now())
             self._publish()
 
-    def _navigated(self, raw: Mapping[str, Any]) -> None:
-        address, unreachable = str(raw.get("url", ""))[:2000], raw.get("unreachable") is True
-        self._starts.navigated(address, unreachable=unreachable, asked=raw.get("asked") is True)
-        # While it starts, the start itself tells what came of it.
-        if not unreachable or not self._starts.working:
-            self._publish()
-
     def _browser_gone(self, status: int, words: str) -> None:
         log.warning("the browser ended (status %d) %s", status, words)
-        self._starts.come_back(self._starts.start, "browser_gone")
+        self._starts.come_back("browser_gone")
+
+    async def _save_pairing(self) -> None:
+        """Bring a new pairing to the disk; the view publishes it afterwards."""
+        try:
+            if await flush_pairing(self._session.page, self._folder):
+                if self._view.pairing_to_save:
+                    self._view.pairing_is_safe()
+                    self._publish()
+            elif self._view.pairing_to_save and self._starts.may_begin:
+                log.info("closing the browser once, so that it writes the new pairing to the disk")
+                self._starts.begin(self._starts.start)
+        except EngineError as error:
+            # The browser went away. The next one shows what came of it.
+            log.warning("cannot bring a new pairing to the disk: %s", error)
+        finally:
+            self._saving = False
 
     def _connected(self, doing: str) -> Page:
-        if self._view.claim.status is not Status.CONNECTED or self._stopping:
+        if self._view.claim.status is not Status.CONNECTED or self._starts.stopping:
             raise EngineError(f"cannot {doing}: not connected", code="not_connected")
         return self._session.page
 
@@ -306,15 +255,15 @@ class WebEngine:
 
     def _publish(self) -> None:
         """Tell what is new, and write down what must outlive this worker."""
-        if not self._stopping and self._new_pairing.is_due():
-            self._tasks.start(self._new_pairing.save(), "save the pairing")
+        if self._view.pairing_to_save and not self._saving and not self._starts.stopping:
+            self._saving = True
+            self._tasks.start(self._save_pairing(), "save the pairing")
         if self._starts.takes_up():
             return
         claim, facts = self._view.claim, self._view.facts
         if self._reported is None or replace(claim, raw="") != replace(self._reported, raw=""):
             self._reported = claim
-            if claim.status is Status.CONNECTED and not self._tidying:
-                self._tidying = True
+            if claim.status is Status.CONNECTED:
                 self._tasks.start(self._tidy(), "collect garbage")
             self._reporter.claim(self._view.claim_at(boot_now()))
         if claim.status is Status.CONNECTED:

@@ -1,8 +1,6 @@
 """Get the wa-js bundle from the npm registry: `python -m agent.engines.web.fetch CACHE`."""
 
-import hashlib
 import json
-import subprocess
 import sys
 import tarfile
 import urllib.request
@@ -76,7 +74,7 @@ def fetch_bundle(cache: Path) -> Path:
 
 def keep_bundle(cache: Path, content: bytes) -> Path:
     """Write it into the cache in one step; EngineError when it is not the one we know."""
-    if (digest := hashlib.sha256(content).hexdigest()) != SHA256:
+    if (digest := sha256(content)) != SHA256:
         raise EngineError(
             f"cannot use this bundle: sha256 {digest} is not that of {NAME} {VERSION}",
             code="bundle_changed",
@@ -88,8 +86,7 @@ def keep_bundle(cache: Path, content: bytes) -> Path:
 
 
 def _download(cache: Path) -> bytes:
-    base = _registry().rstrip("/")
-    url = f"{base}/{NAME}/-/{NAME.split('/')[1]}-{VERSION}.tgz"
+    url = f"{REGISTRY}{NAME}/-/{NAME.split('/')[1]}-{VERSION}.tgz"
     try:
         with urllib.request.urlopen(url, timeout=60) as reply:
             content: bytes = reply.read(_SIZE_LIMIT)
@@ -103,23 +100,8 @@ def _download(cache: Path) -> bytes:
     return content
 
 
-def _registry() -> str:
-    """The one npm is set to, where npm is installed."""
-    try:
-        asked = subprocess.run(
-            ["npm", "config", "get", "registry"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return REGISTRY
-    return asked if asked.startswith(("https://", "http://")) else REGISTRY
-
-
 def _unpack(package: bytes) -> bytes:
-    if hashlib.sha256(package).hexdigest() != PACKAGE_SHA256:
+    if sha256(package) != PACKAGE_SHA256:
         raise EngineError(
             f"cannot use what the registry sent: it is not {NAME} {VERSION}", code="bundle_changed"
         )

@@ -2,7 +2,7 @@
 The pairing is in the profile's IndexedDB, which only WhatsApp can read."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +39,15 @@ def has_pairing(profile: Path) -> bool:
 
 def lost_store(session: Path) -> str:
     """Why this folder cannot hold a pairing; "" where it may."""
-    return _missing(session, "nothing of WhatsApp", Path.is_dir)
-
-
-def store_is_gone(session: Path) -> str:
-    """Why a running browser has lost its store; "" where the store is there. A deletion under a
-    browser that writes may leave parts: a database without CURRENT is none."""
-    return _missing(
-        session,
-        "no database any more",
-        lambda entry: entry.suffix != ".leveldb" or (entry / "CURRENT").exists(),
-    )
-
-
-def _missing(session: Path, words: str, counts: Callable[[Path], bool]) -> str:
     stores = profile_path(session) / STORES
     try:
-        if any(counts(entry) for entry in stores.iterdir()):
+        if any(entry.is_dir() for entry in stores.iterdir()):
             return ""
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError:
         return ""  # it is there
-    return f"{stores} holds {words}"
+    return f"{stores} holds nothing of WhatsApp"
 
 
 def check(folder: SessionFolder, paired: bool) -> FilesReport:
@@ -69,23 +55,20 @@ def check(folder: SessionFolder, paired: bool) -> FilesReport:
         return report
     # A page that was only looked at leaves a store behind too. The engine's note knows of a
     # pairing that came about while no agent was there to record it.
-    is_paired = paired or _note_says_paired(folder)
+    is_paired = paired or _note(folder).get("paired") is True
     return FilesReport(SessionFiles.WHOLE if is_paired else SessionFiles.UNPAIRED)
 
 
 def check_profile(folder: SessionFolder, profile: str) -> FilesReport:
     """Of a browser's profile at this path in the folder, whose pairing somebody else knows of."""
-    stores = dict(_leveldb_stores(folder, f"{profile}/{STORES}"))
+    names = folder.sizes(f"{profile}/{STORES}")
+    stores = [f"{profile}/{STORES}/{name}" for name in names if name.endswith(".leveldb")]
     if not stores:
         return FilesReport(SessionFiles.UNPAIRED)
-    for store, sizes in stores.items():
-        if problem := _leveldb_problem(folder.path / store, sizes):
+    for store in stores:
+        if problem := _leveldb_problem(folder.path / store, folder.sizes(store)):
             return FilesReport(SessionFiles.DAMAGED, problem)
     return FilesReport(SessionFiles.WHOLE)
-
-
-def _note_says_paired(folder: SessionFolder) -> bool:
-    return _note(folder).get("paired") is True
 
 
 def linked(folder: SessionFolder) -> Linked:
@@ -103,13 +86,6 @@ def _note(folder: SessionFolder) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}
-
-
-def _leveldb_stores(folder: SessionFolder, stores: str) -> Iterator[tuple[str, Mapping[str, int]]]:
-    for name in folder.sizes(stores):
-        if name.endswith(".leveldb"):
-            store = f"{stores}/{name}"
-            yield store, folder.sizes(store)
 
 
 def _leveldb_problem(store: Path, sizes: Mapping[str, int]) -> str:

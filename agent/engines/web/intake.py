@@ -31,8 +31,9 @@ MARGIN = 900.0
 """Seconds before the mark that are compared again: WhatsApp's clock is not ours."""
 OPEN = 86400.0
 """Seconds for which a message that cannot be read yet, or a chat, holds the mark."""
-REST = 5.0
-"""Seconds before the next try when the page did not answer, or the records were not kept."""
+REST, COMPARE_REST = 5.0, 60.0
+"""Seconds before the next try when the page did not answer, or the records were not kept; and
+before the next comparison after one that failed."""
 _GONE = frozenset({"not_running", "browser_gone", "page_crashed", "not_ready"})
 """Its page ended or is another one: the next comparison finds what is lacking."""
 _WITHIN = 20.0
@@ -94,8 +95,6 @@ class Intake:
         self._compared: tuple[float, float] | None = None
         """The first comparison of this document since the mark moved: our clock, and WhatsApp's."""
         self._due_at = 0.0
-        self._failures = 0
-        """Comparisons that failed one after the other."""
         self._troubled = False
 
     def connected(self, account: str) -> None:
@@ -117,30 +116,26 @@ class Intake:
                     await self._drain(self._session.page)
 
     async def _run(self) -> None:
-        await self._begin()
+        mark = await asyncio.to_thread(read_mark, self._folder)
+        if mark.account != self._account:
+            # Another account's messages were never promised, nor those of before the first start.
+            mark = Mark(time.time(), self._account)
+            with suppress(OSError):
+                await asyncio.to_thread(write_mark, self._folder, mark)
+        self._mark = mark
         while True:
             if self._session.alive:
                 try:
                     await self._drain(self._session.page)
-                except EngineError as error:
+                    if self._is_connected and boot_now() >= self._due_at:
+                        self._due_at = boot_now() + COMPARE_REST
+                        await self._compare(self._session.page)
+                        self._troubled = False
+                except (EngineError, OSError) as error:
                     self._failed(error)
                     await asyncio.sleep(REST)
                     continue
-                if self._is_connected and boot_now() >= self._due_at:
-                    await self._compare_or_later()
             await self._pause()
-
-    async def _compare_or_later(self) -> None:
-        """Events are taken meanwhile, whatever is wrong with the page's stores."""
-        try:
-            await self._compare(self._session.page)
-        except (EngineError, OSError) as error:
-            self._failures += 1
-            self._due_at = boot_now() + min(REST * 2**self._failures, COMPARE_EVERY)
-            self._failed(error)
-        else:
-            self._failures = 0
-            self._troubled = False
 
     async def _pause(self) -> None:
         """Until the page has something, or the next comparison is due."""
@@ -154,15 +149,6 @@ class Intake:
     def _is_connected(self) -> bool:
         return self._view.claim.status is ConnectionStatus.CONNECTED
 
-    async def _begin(self) -> None:
-        mark = await asyncio.to_thread(read_mark, self._folder)
-        if mark.account != self._account:
-            # Another account's messages were never promised, nor those of before the first start.
-            mark = Mark(time.time(), self._account)
-            with suppress(OSError):
-                await asyncio.to_thread(write_mark, self._folder, mark)
-        self._mark = mark
-
     def _failed(self, error: Exception) -> None:
         """Tells it once. The page's own words may name a contact."""
         code = error.code if isinstance(error, WaError) else type(error).__name__
@@ -174,40 +160,38 @@ class Intake:
         """All records of events that the page has now."""
         while True:
             given = self._document, self._done
-            answer = _answer(await page.ask("records.take", *given, within=_WITHIN))
-            if answer.document != self._document:
+            answer = await _ask(page, "take", *given, within=_WITHIN)
+            if answer["document"] != self._document:
                 # What the last one still had, a comparison finds.
-                self._document, self._compared, self._due_at = answer.document, None, 0.0
-            if answer.lost:
-                log.warning("%d records were too many for the page: comparing", answer.lost)
+                self._document, self._compared, self._due_at = answer["document"], None, 0.0
+            if lost := _count(answer.get("lost")):
+                log.warning("%d records were too many for the page: comparing", lost)
                 self._due_at = 0.0
-            if not answer.records:
+            if not (records := _records(answer)):
                 return
-            await keep_usable(self._keeper, answer.records)
-            self._done = answer.number
+            await keep_usable(self._keeper, records)
+            self._done = _count(answer.get("number"))
 
     async def _compare(self, page: Page) -> None:
         assert self._mark is not None
         since, begun, document = self._mark.since, boot_now(), self._document
-        raw = await page.ask("records.compare", since, _COMPARE_WITHIN - 5, within=_COMPARE_WITHIN)
-        if not isinstance(raw, Mapping) or raw.get("document") != document:
-            raise EngineError("cannot compare: the page is not ready", code="not_ready")
-        if raw.get("cut"):
+        found = await _ask(page, "compare", since, _COMPARE_WITHIN - 5, within=_COMPARE_WITHIN)
+        if found.get("cut"):
             log.warning("more messages than a comparison takes: the oldest are left out")
         left = True
         while left:
-            answer = _answer(await page.ask("records.next", within=_NEXT_WITHIN))
-            if answer.document != document:
-                return  # another page came meanwhile, which is compared next
-            await keep_usable(self._keeper, answer.records)
-            left = answer.left > 0
+            answer = await _ask(page, "next", within=_NEXT_WITHIN)
+            if not found["document"] == answer["document"] == document:
+                raise EngineError("cannot compare: another page came", code="not_ready")
+            await keep_usable(self._keeper, _records(answer))
+            left = _count(answer.get("left")) > 0
         self._due_at = begun + COMPARE_EVERY
         await self._drain(page)
         if self._document == document:
-            if failed := _count(raw.get("failed")):
+            if failed := _count(found.get("failed")):
                 log.warning("cannot compare the messages of %d chats", failed)
-            now = _moment(raw.get("now"))
-            await self._advance(begun, now, self._mark.at if failed else _moment(raw.get("unread")))
+            now, unread = _moment(found.get("now")), _moment(found.get("unread"))
+            await self._advance(begun, now, self._mark.at if failed else unread)
 
     async def _advance(self, begun: float, now: float, open_since: float) -> None:
         """Move the mark to the start of an earlier comparison of this document: what WhatsApp kept
@@ -228,24 +212,17 @@ class Intake:
             await asyncio.to_thread(write_mark, self._folder, self._mark)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    document: str
-    records: list[Mapping[str, Any]]
-    number: int = 0
-    lost: int = 0
-    left: int = 0
-
-
-def _answer(raw: Any) -> _Answer:
-    """Everything here was said by the page: a record without an id or a kind is none."""
-    if not isinstance(raw, Mapping) or not isinstance(given := raw.get("records"), list):
+async def _ask(page: Page, what: str, *given: Any, within: float) -> Mapping[str, Any]:
+    raw = await page.ask(f"records.{what}", *given, within=within)
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("document"), str):
         raise EngineError("cannot take messages: the page is not ready", code="not_ready")
-    records = [each for each in given[:_MOST] if is_record(each)]
-    document = str(raw.get("document"))[:64]
-    return _Answer(
-        document, records, *(_count(raw.get(name)) for name in ("number", "lost", "left"))
-    )
+    return raw
+
+
+def _records(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Everything here was said by the page: a record without an id or a kind is none."""
+    given = answer.get("records")
+    return [each for each in given[:_MOST] if is_record(each)] if isinstance(given, list) else []
 
 
 def is_record(raw: Any) -> bool:

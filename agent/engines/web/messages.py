@@ -9,26 +9,11 @@ from agent.engines.files import sha256
 from agent.engines.receiver import digits_of, is_phone, receiver_of
 from agent.errors import EngineError, InvalidRequest
 
-ACKS = {
-    -7: "md_downgrade",
-    -6: "inactive",
-    -5: "content_unuploadable",
-    -4: "content_too_big",
-    -3: "content_gone",
-    -2: "expired",
-    -1: "failed",
-    0: "clock",
-    1: "server",
-    2: "delivered",
-    3: "read",
-    4: "played",
-    5: "peer",
-}
+ACKS = ("clock", "server", "delivered", "read", "played", "peer")
 
 _MESSAGE = re.compile(r"[0-9A-Za-z.-]{4,128}")
 _REFUSALS = ("edit_message_error", "quoted_msg_can_not_reply")
 """The bundle's codes of what the page never does, however often it is asked."""
-_UPLOAD = re.compile(r"[0-9a-f]{16,64}")
 
 
 UPLOAD_LIMIT = 64 * 1024 * 1024
@@ -51,18 +36,8 @@ class Outgoing:
         return str(self.content["id"]) if self.kind in ("reaction", "delete") else ""
 
 
-@dataclass(frozen=True, slots=True)
-class FilePart:
-    """A piece of a file that is too long for one message of the link."""
-
-    upload: str
-    index: int
-    data: str = field(repr=False)
-
-
 def read_message(message: Mapping[str, Any]) -> Outgoing:
-    to = receiver_of(message.get("to"))
-    kind = message.get("type", "text")
+    to, kind = chat_of(message.get("to")), message.get("type", "text")
     read = _READ.get(kind) if isinstance(kind, str) else None
     if read is None:
         kinds = ", ".join(_READ)
@@ -70,22 +45,24 @@ def read_message(message: Mapping[str, Any]) -> Outgoing:
             f"cannot send {kind!r:.40}: the web engine sends {kinds}", field="type"
         )
     name, content, more = read(message)
-    more |= _answers(message)
+    if "quote" in message:
+        more["quote"] = {"id": _about(message, "quote"), "by": _writer(message, "quote_from")}
+    if mentions := message.get("mentions"):
+        more["mentionedList"] = [str(each).replace("@s.whatsapp.net", "@c.us") for each in mentions]
     # The bundle's link previews come from servers of its authors.
     options = {"linkPreview": False, "markIsRead": False, "waitForAck": True, **more}
-    return Outgoing(to if "@" in to else f"{to}@c.us", name, content, options, _id_of(message))
+    return Outgoing(to, name, content, options, _id_of(message))
 
 
-def _answers(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What it replies to, and whom it names, as observer.js and the bundle take it."""
-    found: dict[str, Any] = {}
-    if "quote" in message:
-        found["quote"] = {"id": _about(message, "quote"), "by": _writer(message, "quote_from")}
-    if mentions := message.get("mentions"):
-        found["mentionedList"] = [
-            str(each).replace("@s.whatsapp.net", "@c.us") for each in mentions
-        ]
-    return found
+def chat_of(to: object) -> str:
+    chat = receiver_of(to)
+    return chat if "@" in chat else f"{chat}@c.us"
+
+
+def ack_word(raw: Any) -> str:
+    if not isinstance(raw, int) or raw >= len(ACKS):
+        return "unknown"
+    return ACKS[raw] if raw >= 0 else "failed"
 
 
 def _about(message: Mapping[str, Any], key: str) -> str:
@@ -111,15 +88,8 @@ def _id_of(message: Mapping[str, Any]) -> str:
 def read_acks(raw: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """The messages that the page says an acknowledgement came for, each with its word."""
     ack, ids = raw.get("ack"), raw.get("ids")
-    if isinstance(ack, int) and isinstance(ids, list):
-        yield from ({"id": str(id)[:64], "ack": ACKS.get(ack, "unknown")} for id in ids[:100])
-
-
-def read_part(raw: Mapping[str, Any]) -> FilePart:
-    index = raw.get("index")
-    if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-        raise InvalidRequest("cannot take a part of a file: it has no place", field="index")
-    return FilePart(_upload(raw), index, _text(raw, "data"))
+    if isinstance(ids, list):
+        yield from ({"id": str(id)[:64], "ack": ack_word(ack)} for id in ids[:100])
 
 
 _Read = tuple[str, dict[str, Any], dict[str, Any]]
@@ -135,10 +105,7 @@ def _read_media(message: Mapping[str, Any]) -> _Read:
     options = {"type": "auto-detect", "mimetype": mimetype}
     options |= {name: _text(message, name) for name in ("filename", "caption") if message.get(name)}
     if "upload" in message:
-        size = message.get("size")
-        if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
-            raise InvalidRequest("cannot send the file: its size is missing", field="size")
-        return "file", {"upload": _upload(message), "size": size}, options
+        return "file", {"upload": message["upload"], "size": message.get("size")}, options
     if "url" in message:
         whole = _text(message, "url")
         if not whole.startswith("https://"):
@@ -198,7 +165,7 @@ def outcome(id: str, raw: Any) -> dict[str, Any]:
     if isinstance(sent := raw.get("ok"), Mapping):
         result = str(sent.get("result", ""))
         if result in ("OK", ""):
-            return {"id": id, "outcome": "sent", "ack": ACKS.get(_whole(sent.get("ack")), "clock")}
+            return {"id": id, "outcome": "sent", "ack": ack_word(sent.get("ack"))}
         if result in ("ERROR_NETWORK", "ERROR_UNKNOWN"):
             return {"id": id, "outcome": "unknown", "cause": result.lower()}
         raise EngineError(f"cannot send {id}: {result.lower()}", code="not_sent")
@@ -224,22 +191,11 @@ def _text(message: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _upload(message: Mapping[str, Any]) -> str:
-    name = _text(message, "upload")
-    if not _UPLOAD.fullmatch(name):
-        raise InvalidRequest("cannot use the file: upload is no name of one", field="upload")
-    return name
-
-
 def _degrees(message: Mapping[str, Any], key: str, most: float) -> float:
     value = message.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
         raise InvalidRequest(f"cannot send the location: {key} is no place on earth", field=key)
     return float(value)
-
-
-def _whole(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) else 0
 
 
 def refusal(what: str, raw: Any) -> EngineError:

@@ -1,15 +1,18 @@
-"""Questions to the page: a new code, a pairing code, a logout, a picture, a message's file, details
-for people."""
+"""Questions to the page: a new code, a pairing code, a logout, a picture, a message's file."""
 
 import base64
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from agent.engines.receiver import receiver_of
 from agent.engines.web.browser.page import Page
-from agent.engines.web.messages import UPLOAD_LIMIT, FilePart, Outgoing, outcome, refusal
-from agent.engines.web.states import PageFacts
+from agent.engines.web.messages import (
+    UPLOAD_LIMIT,
+    Outgoing,
+    chat_of,
+    outcome,
+    refusal,
+)
 from agent.errors import EngineError
 
 # Give the page a message to send, and files in parts; say what became of them.
@@ -20,41 +23,36 @@ FILE_ANSWER = 60.0
 """Seconds that WhatsApp may take to have a file."""
 
 
+async def _done(page: Page, doing: str, what: str, *given: Any) -> Any:
+    """The page's answer; EngineError when it did not do it."""
+    raw = await page.ask(what, *given, ANSWER, within=ANSWER + 1)
+    if not isinstance(raw, Mapping) or "ok" not in raw:
+        raise refusal(doing, raw)
+    return raw["ok"]
+
+
 async def send(page: Page, asked: Outgoing) -> Mapping[str, Any]:
     id, options = asked.about, dict(asked.options)
-    if not id:
-        named = await page.ask("message_id", asked.to, ANSWER, asked.id, within=ANSWER + 1)
-        if not isinstance(named, Mapping) or not isinstance(key := named.get("ok"), Mapping):
-            raise refusal("send", named)
-        id, options["messageId"] = str(key.get("id", "")), str(key.get("whole", ""))
-        if key.get("ack") is not None:
-            return await _sent_before(page, id, options["messageId"])
     limit = FILE_ANSWER if asked.kind == "file" else ANSWER
-    given = (asked.to, asked.kind, dict(asked.content), options, limit)
+    given: tuple[Any, ...] = ("send_message", asked.to, asked.kind, dict(asked.content), options)
+    if not id:
+        key = await _done(page, "send", "message_id", asked.to, asked.id)
+        id, options["messageId"] = str(key["id"]), str(key["whole"])
+        if key["ack"] is not None:
+            # The page has it from an earlier try, and sends it by itself where it has to.
+            given = ("message_ack", options["messageId"])
     try:
-        raw = await page.ask("send_message", *given, within=limit + 1)
+        raw = await page.ask(*given, limit, within=limit + 1)
     except EngineError as error:
         # The page has it; whether WhatsApp has it is unknown.
         return {"id": id, "outcome": "unknown", "cause": str(error)[:200]}
     return outcome(id, raw)
 
 
-async def _sent_before(page: Page, id: str, whole: str) -> Mapping[str, Any]:
-    """The page has this message from an earlier try, and sends it by itself where it has to."""
-    try:
-        raw = await page.ask("message_ack", whole, ANSWER, within=ANSWER + 1)
-    except EngineError as error:
-        return {"id": id, "outcome": "unknown", "cause": str(error)[:200]}
-    return outcome(id, raw)
-
-
-async def take_part(page: Page, part: FilePart) -> Mapping[str, Any]:
+async def take_part(page: Page, part: Mapping[str, Any]) -> Mapping[str, Any]:
     """The page holds it until the message that needs it comes, at most two minutes."""
-    given = (part.upload, part.index, part.data, UPLOAD_LIMIT, ANSWER)
-    raw = await page.ask("file_part", *given, within=ANSWER + 1)
-    if not isinstance(raw, Mapping) or "ok" not in raw:
-        raise refusal("take a part of the file", raw)
-    return {"size": raw["ok"]}
+    given = (part.get("upload"), part.get("index"), part.get("data"), UPLOAD_LIMIT)
+    return {"size": await _done(page, "take a part of the file", "file_part", *given)}
 
 
 PAIRING_CODE = 195.0
@@ -78,74 +76,41 @@ _FILE_CODES = {
 
 
 async def log_out(page: Page) -> None:
-    answer = await page.ask("logout", ANSWER, within=ANSWER + 1)
-    if not isinstance(answer, Mapping) or answer.get("ok") is not True:
-        raise refusal("log out", answer)
+    if await _done(page, "log out", "logout") is not True:
+        raise refusal("log out", {})
 
 
 async def refresh_code(page: Page) -> None:
-    answer = await page.ask("refresh", ANSWER, within=ANSWER + 1)
-    if not isinstance(answer, Mapping) or "ok" not in answer:
-        raise refusal("get a new code", answer)
+    await _done(page, "get a new code", "refresh")
 
 
-async def pairing_code(page: Page, digits: str, *, notify: bool) -> Mapping[str, Any]:
-    answer = await page.ask("pairing_code", digits, notify, ANSWER, within=ANSWER + 1)
-    if not isinstance(answer, Mapping) or not isinstance(answer.get("ok"), str):
-        raise refusal("get a pairing code", answer)
-    return {"code": answer["ok"], "expires_in": PAIRING_CODE}
+async def pairing_code(page: Page, digits: str) -> Mapping[str, Any]:
+    code = await _done(page, "get a pairing code", "pairing_code", digits)
+    return {"code": code, "expires_in": PAIRING_CODE}
 
 
-async def picture(page: Page, kind: str) -> Mapping[str, Any]:
-    """A PNG that is too large for the link becomes a JPEG."""
-    content = await page.picture(kind=kind)
-    if kind == "png" and len(content) > PICTURE_LIMIT:
-        return await picture(page, "jpeg")
+async def picture(page: Page) -> Mapping[str, Any]:
+    kind, content = "png", await page.picture("png")
+    if len(content) > PICTURE_LIMIT:
+        kind, content = "jpeg", await page.picture("jpeg")
     return {"type": f"image/{kind}", "content": base64.b64encode(content).decode()}
 
 
 async def mark_read(page: Page, asked: Mapping[str, Any]) -> None:
     """WhatsApp Web knows no receipt for one message: all of the chat are marked."""
-    await _tell(page, "mark messages as read", "mark_read", _chat(asked))
+    await _done(page, "mark messages as read", "mark_read", chat_of(asked.get("chat")))
 
 
 async def presence(page: Page, asked: Mapping[str, Any]) -> None:
-    seconds = asked.get("seconds", 0)
-    chat = _chat(asked) if asked.get("chat") else ""
-    await _tell(page, "show a presence", "presence", str(asked.get("state", "")), chat, seconds)
+    chat = chat_of(asked["chat"]) if asked.get("chat") else ""
+    state, seconds = str(asked.get("state", "")), asked.get("seconds", 0)
+    await _done(page, "show a presence", "presence", state, chat, seconds)
 
 
-async def _tell(page: Page, doing: str, what: str, *given: Any) -> None:
-    answer = await page.ask(what, *given, ANSWER, within=ANSWER + 1)
-    if not isinstance(answer, Mapping) or "ok" not in answer:
-        raise refusal(doing, answer)
-
-
-def _chat(asked: Mapping[str, Any]) -> str:
-    chat = receiver_of(asked.get("chat"))
-    return chat if "@" in chat else f"{chat}@c.us"
-
-
-def missing_in(detail: Mapping[str, Any]) -> tuple[str, ...]:
-    """Parts that the page lacks, by a deep look at it."""
-    raw = detail.get("missing")
-    return tuple(name for name in raw if isinstance(name, str)) if isinstance(raw, list) else ()
-
-
-async def deep_detail(page: Page, facts: PageFacts | None, limit: float) -> dict[str, Any]:
-    answer = await page.ask("deep", within=limit)
-    detail = dict(answer) if isinstance(answer, Mapping) else {}
-    detail |= await page.heap(within=limit)
-    if facts is not None:
-        detail |= {
-            "mode": facts.mode,
-            "info": facts.info,
-            "socket": facts.socket,
-            "frame_age": facts.frame_age,
-            "code_shown": facts.qr is not None,
-            "update_offered": facts.update,
-        }
-    return detail
+async def missing_parts(page: Page, limit: float) -> list[str]:
+    """Parts of WhatsApp's page that it lacks."""
+    raw = await page.ask("missing", within=limit)
+    return [name for name in raw if isinstance(name, str)] if isinstance(raw, list) else []
 
 
 async def load_media(page: Page, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:

@@ -2,9 +2,9 @@
 
 import fcntl
 import json
+import logging
 import os
 import re
-import socket
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -19,39 +19,27 @@ from agent.engines.web.settings import KNOWN_GOOD, LIVE
 from agent.errors import EngineError
 from agent.files import sync, write_whole
 
+log = logging.getLogger(__name__)
+
 LOCKS = ("SingletonLock", "SingletonSocket", "SingletonCookie")
 
 
-_SOCKET_FOLDER = "org.chromium.Chromium."
 _FLOCK = "hhqqi4x"
 """struct flock of fcntl(2) on 64-bit Linux."""
 
 
 class Lock(StrEnum):
     FREE = "free"
-    DEAD = "dead"
-    """Left by a process of this machine that is gone."""
-    FOREIGN = "foreign"
-    """Left under another machine's name: a copied folder, a new container."""
+    STALE = "stale"
+    """Left by a browser that is gone, or under another machine's name."""
     LIVE = "live"
 
 
 def read_lock(profile: Path) -> Lock:
-    """Who holds the profile: the databases' locks tell, and the browser's own lock files."""
+    """The state of the profile: the databases' locks decide, whatever lock files are there."""
     if holder(profile) is not None:
         return Lock.LIVE
-    try:
-        host, _, pid = str((profile / LOCKS[0]).readlink()).rpartition("-")
-    except FileNotFoundError:
-        return Lock.FREE
-    except OSError:
-        host, pid = "", ""
-    # A browser that lives answers on its socket, wherever its lock says it is.
-    if _answers(profile / LOCKS[1]):
-        return Lock.LIVE
-    if host != socket.gethostname():
-        return Lock.FOREIGN
-    return Lock.LIVE if _uses(pid, profile) else Lock.DEAD
+    return Lock.STALE if (profile / LOCKS[0]).is_symlink() else Lock.FREE
 
 
 def holder(profile: Path) -> int | None:
@@ -79,7 +67,7 @@ def holder(profile: Path) -> int | None:
     return None
 
 
-def prepare_profile(session: Path) -> Lock:
+def prepare_profile(session: Path) -> None:
     """Make the profile ready for a browser; EngineError `profile_in_use` when one has it."""
     profile = profile_path(session)
     try:
@@ -92,26 +80,13 @@ def prepare_profile(session: Path) -> Lock:
             browser = f"process {pid}" if pid else "another browser"
             raise EngineError(f"cannot use {profile}: {browser} has it open", code="profile_in_use")
         if lock is not Lock.FREE:
-            _remove_socket_folder(profile)
+            log.info("removing the lock that another browser left in the profile")
             for name in LOCKS:
                 (profile / name).unlink(missing_ok=True)
     except OSError as error:
         raise EngineError(
             f"cannot prepare {profile}: {error.strerror}", code="storage_failed"
         ) from error
-    return lock
-
-
-def _remove_socket_folder(profile: Path) -> None:
-    """A killed full browser leaves a socket and a cookie in the folder for temporary files. Remove
-    it only where that cookie is the profile's own."""
-    with suppress(OSError):
-        folder = (profile / LOCKS[1]).readlink().parent
-        own = (profile / LOCKS[2]).readlink() == (folder / LOCKS[2]).readlink()
-        if own and folder.name.startswith(_SOCKET_FOLDER) and not folder.is_symlink():
-            for name in LOCKS[1:]:
-                (folder / name).unlink(missing_ok=True)
-            folder.rmdir()
 
 
 def make_durable(session: Path, progress: Callable[[], None]) -> None:
@@ -124,25 +99,6 @@ def make_durable(session: Path, progress: Callable[[], None]) -> None:
                 if path.is_file() or path.is_dir():
                     sync(path)
         progress()
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
-        asked.settimeout(1.0)
-        try:
-            asked.connect(str(path.readlink()))
-        except (OSError, ValueError):
-            return False
-    return True
-
-
-def _uses(pid: str, profile: Path) -> bool:
-    """Whether that process is a browser on this profile: numbers are given again."""
-    try:
-        line = (Path("/proc") / str(int(pid)) / "cmdline").read_bytes()
-    except (OSError, ValueError):
-        return False
-    return f"--user-data-dir={profile}".encode() in line.split(b"\0")
 
 
 # The engine's own files beside the profile: a note, known pages, diagnostics.

@@ -13,7 +13,7 @@ from agent.engines.settings import origin_of
 from agent.engines.web.browser.page import Page
 from agent.engines.web.browser.process import Browser, Program
 from agent.engines.web.files import profile_path
-from agent.engines.web.profile import Lock, make_durable, prepare_profile, read_note, read_page
+from agent.engines.web.profile import make_durable, prepare_profile, read_note, read_page
 from agent.engines.web.settings import WebSettings
 from agent.errors import EngineError
 
@@ -25,9 +25,8 @@ log = logging.getLogger(__name__)
 # until then a killed browser comes up with a new code.
 
 
-_MARKS = 3
-_MARK_LIMIT = 4.0
-"""Seconds for one mark: a record may end at a block's border, where no search finds it whole."""
+_MARK_LIMIT = 8.0
+"""Seconds for a mark: a record may end at a block's border, where no search finds it whole."""
 _EVERY = 0.05
 _FILE_LIMIT = 64 * 1024 * 1024
 _STORE = Path("Default") / "Local Storage"
@@ -35,14 +34,17 @@ _STORE = Path("Default") / "Local Storage"
 
 async def flush_pairing(page: Page, session: Path) -> bool:
     """True when everything that the page stored so far is on the disk; False: not proved."""
+    mark = os.urandom(12).hex()
     try:
-        proved = await _local_storage_is_written(page, profile_path(session))
-    except EngineError as error:
+        async with asyncio.timeout(_MARK_LIMIT):
+            if await page.ask("mark", mark, within=_MARK_LIMIT) is not True:
+                return False
+            await _wait_for(mark, profile_path(session))
+    except (EngineError, TimeoutError) as error:
         log.warning("cannot watch a new pairing reach the disk: %s", error)
         return False
-    if proved:
-        await asyncio.to_thread(make_durable, session, lambda: None)
-    return proved
+    await asyncio.to_thread(make_durable, session, lambda: None)
+    return True
 
 
 async def leave_page(page: Page, session: Path, *, within: float) -> None:
@@ -54,24 +56,10 @@ async def leave_page(page: Page, session: Path, *, within: float) -> None:
     with suppress(EngineError, TimeoutError):
         async with asyncio.timeout(within):
             marked = await page.ask("mark", mark, within=within) is True
-            await page.leave(within=within)
+            # The browser then writes and closes what the page stored.
+            await page.call("Page.navigate", {"url": "about:blank"}, within=within)
             if marked:
                 await _wait_for(mark, profile_path(session))
-
-
-async def _local_storage_is_written(page: Page, profile: Path) -> bool:
-    for _ in range(_MARKS):
-        mark = os.urandom(12).hex()
-        if await page.ask("mark", mark, within=_MARK_LIMIT) is not True:
-            return False
-        try:
-            async with asyncio.timeout(_MARK_LIMIT):
-                await _wait_for(mark, profile)
-        except TimeoutError:
-            continue
-        await page.ask("mark", "", within=_MARK_LIMIT)
-        return True
-    return False
 
 
 async def _wait_for(mark: str, profile: Path) -> None:
@@ -97,17 +85,9 @@ def holds_mark(profile: Path, mark: str) -> bool:
 
 LOAD = 50.0
 """Seconds until WhatsApp's server must have answered with the page."""
-RELOAD = 10.0
+SERVE = 10.0
 LEAVE = 3.0
-PROFILE_WAIT = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Whom a session tells: the page's words, and the end of the browser with its exit status."""
-
-    word: Callable[[str, Mapping[str, Any]], None]
-    gone: Callable[[int, str], None]
+PROFILE_TRIES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +106,13 @@ class Session:
     folder: Path
     settings: WebSettings
     needs: Callable[[], Needs]
-    listener: Listener
+    word: Callable[[str, Mapping[str, Any]], None]
+    """Hears the page's words."""
+    gone: Callable[[int, str], None]
+    """Hears the end of the browser: its exit status and last words."""
     _browser: Browser | None = None
     _page: Page | None = None
+    _closing: "asyncio.Task[bool] | None" = None
 
     @property
     def alive(self) -> bool:
@@ -141,16 +125,10 @@ class Session:
             raise EngineError("cannot use the page: no browser runs", code="not_running")
         return self._page
 
-    @property
-    def browser_pid(self) -> int:
-        return self._browser.pid if self._browser is not None else 0
-
     async def open(self) -> None:
         """A browser with an empty page that listens; EngineError says what failed."""
         needs = await asyncio.to_thread(self.needs)
-        lock = await self._take_profile()
-        if lock != "free":
-            log.info("removed the lock that another browser left in the profile (%s)", lock)
+        await self._take_profile()
         pinned = await asyncio.to_thread(
             read_page, self.folder, self.settings.page, read_note(self.folder)
         )
@@ -161,65 +139,50 @@ class Session:
             loopback=self.settings.url.startswith("http://"),
         )
         self._browser = browser
-        browser.on_end(lambda status: self._ended(browser, status))
-        self._page = await Page.open(
-            browser.debugger, needs.script, browser.version, self.listener.word
-        )
+        browser.ended.add_done_callback(lambda ended: self._ended(browser, ended.result()))
+        self._page = await Page.open(browser.debugger, needs.script, browser.version, self.word)
         if pinned is not None:
-            await self._page.serve(pinned, within=RELOAD)
+            await self._page.serve(pinned, within=SERVE)
 
-    async def _take_profile(self) -> Lock:
+    async def _take_profile(self) -> None:
         """A browser that was killed a moment ago may not have let go of it yet."""
-        deadline = asyncio.get_running_loop().time() + PROFILE_WAIT
-        while True:
+        for left in range(PROFILE_TRIES, -1, -1):
             try:
-                return await asyncio.to_thread(prepare_profile, self.folder)
+                await asyncio.to_thread(prepare_profile, self.folder)
+                return
             except EngineError as error:
-                late = asyncio.get_running_loop().time() >= deadline
-                if error.code != "profile_in_use" or late:
+                if error.code != "profile_in_use" or not left:
                     raise
             await asyncio.sleep(0.1)
 
-    async def load(self) -> None:
+    async def load(self, *, past_caches: bool) -> None:
+        """`past_caches`: as a browser that never saw this page, with the pairing that it has."""
         await self.page.loading.watch()
+        if past_caches:
+            await self.page.loading.forget_caches(origin_of(self.settings.url))
         await self.page.navigate(self.settings.url, within=LOAD)
 
-    async def load_past_caches(self) -> None:
-        """As a browser that never saw this page: caches forgotten, the service worker passed by."""
-        await self.page.loading.forget_caches(origin_of(self.settings.url))
-        await self.page.navigate(self.settings.url, within=LOAD)
+    async def close(self) -> bool:
+        """End the browser so that its profile is whole; True when it ended by itself. Cancelling
+        the caller does not stop that: the next caller waits for the same end."""
+        if self._closing is None or self._closing.done():
+            self._closing = asyncio.create_task(self._close(), name="close the browser")
+        return await asyncio.shield(self._closing)
 
-    async def reload(self) -> bool:
-        """The mild cure; False when the browser does not even take that."""
-        try:
-            page = self.page
-            with suppress(EngineError):  # a page that crashed or hangs does not answer
-                await page.loading.watch(within=0.1 if page.crashed else 1.0)
-            # A page that hangs cannot be asked to leave, only its browser can be told.
-            await page.navigate(self.settings.url, within=RELOAD)
-            await page.evaluate("1", within=RELOAD)
-        except EngineError as error:
-            log.warning("%s", error)
-            return False
-        return True
-
-    async def close(self, within: float = 10.0) -> bool:
-        """End the browser so that its profile is whole; True when it ended by itself."""
+    async def _close(self) -> bool:
         page = self._page
         browser = self._forget()
         if browser is None:
             return True
         if page is not None and browser.alive:
             await leave_page(page, self.folder, within=LEAVE)
-        return await browser.close(within)
+        return await browser.close()
 
     async def kill(self) -> None:
         """End it at once, whatever it does."""
         browser = self._forget()
         if browser is not None:
-            browser.kill()
-            await asyncio.wait({browser.ended}, timeout=5)
-            await browser.close(0.1)
+            await browser.end()
 
     def _forget(self) -> Browser | None:
         browser, self._browser = self._browser, None
@@ -232,4 +195,4 @@ class Session:
         # One that was forgotten ends because we wanted it.
         if browser is self._browser:
             self._forget()
-            self.listener.gone(status, browser.last_words())
+            self.gone(status, browser.last_words())

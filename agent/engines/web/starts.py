@@ -1,12 +1,10 @@
-"""The ways to a page that works: a start, a reload, a load past all caches, and when to give up.
-One of them goes on at a time; the view says what is claimed meanwhile."""
+"""The one way to a page that works: a browser is started, and one that runs is closed in order
+before. Also when that begins by itself, and when to give up. The view says what is claimed."""
 
 import asyncio
 import logging
 import math
 import os
-import time
-from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,20 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.words import Claim, ConnectionStatus
+from agent.core.words import SUSPECT, Claim, ConnectionStatus
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.engines.web.browser.page import Page
 from agent.engines.web.files import lost_store
-from agent.engines.web.profile import Note, keep_diagnostics, keep_page, read_note, write_note
+from agent.engines.web.profile import (
+    Note,
+    keep_diagnostics,
+    keep_page,
+    make_durable,
+    read_note,
+    write_note,
+)
 from agent.engines.web.session import Session
 from agent.engines.web.settings import WebSettings
-from agent.engines.web.states import BROWSER_STAYS, FRESH_PAGE, REASON_OF
+from agent.engines.web.states import FRESH_PAGE, REASON_OF, read_fields
 from agent.engines.web.view import (
     LOOK,
-    Reloads,
+    Document,
     SessionView,
     judge_document,
-    parse_document,
     place_of,
 )
 from agent.errors import EngineError, WaError
@@ -102,7 +106,6 @@ class Record:
         claim, facts = view.claim, view.facts
         seen: dict[str, Any] = {
             "why": why[:1000],
-            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "claim": f"{claim.status} {claim.reason} {claim.phase}",
         }
         if facts is not None:
@@ -110,8 +113,8 @@ class Record:
         picture = None
         if page is not None:
             try:
-                seen["page"] = await page.ask("deep", within=_WITHIN)
-                picture = await page.picture(within=_WITHIN)
+                seen["missing"] = await page.ask("missing", within=_WITHIN)
+                picture = await page.picture("jpeg", within=_WITHIN)
             except EngineError as error:
                 seen["page_error"] = str(error)
         try:
@@ -126,10 +129,8 @@ Status = ConnectionStatus
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 STARTS_WINDOW = 600.0
-PAST_CACHES_EVERY = 600.0
+PAST_CACHES_EVERY = 1800.0
 """Seconds in which one load past every cache is enough; a connect by the agent allows another."""
-INCOMPLETE_EVERY = 1800.0
-"""Seconds between two such loads of a connected page that lacks what sending needs."""
 SENDING = frozenset({"MsgStore", "ChatStore", "addAndSendMsgToChat", "findOrCreateLatestChat"})
 """What sending needs, by the names of observer.js."""
 LOOK_EVERY = 1.0
@@ -148,13 +149,12 @@ class Starts:
     publish: Callable[[], None]
     """Reports what the view claims now."""
     tasks: Tasks
+    stopping: bool = False
+    """Nothing more begins by itself."""
     _work: asyncio.Task[None] | None = None
     _follower: asyncio.Task[None] | None = None
-    _browser_ends: deque[float] = field(default_factory=deque)
-    _reloads: Reloads = field(default_factory=Reloads)
+    _browser_ends: list[float] = field(default_factory=list)
     _past_caches_at: float = -math.inf
-    _is_passing_caches: bool = False
-    _stopping: bool = False
 
     @property
     def working(self) -> bool:
@@ -162,7 +162,7 @@ class Starts:
 
     @property
     def may_begin(self) -> bool:
-        return not self.working and not self._stopping
+        return not self.working and not self.stopping
 
     def begin(self, work: Work) -> None:
         self._work = self.tasks.start(work(), "web session")
@@ -171,118 +171,77 @@ class Starts:
         """The agent wants a connection: the next try, with all of its own attempts."""
         self._browser_ends.clear()
         self._past_caches_at = -math.inf
-        if not self.session.alive:
-            self.begin(self.start)
-        elif self.view.claim.reason in FRESH_PAGE:
-            self.begin(self.load_past_caches)
-        elif self.view.needs_revival(boot_now()):
-            self.begin(self.revive)
-
-    def stop(self) -> None:
-        """Nothing more begins by itself."""
-        self._stopping = True
+        view = self.view
+        if not self.session.alive or view.needs_revival(boot_now()):
+            past_caches = self.session.alive and view.claim.reason in FRESH_PAGE
+            self.begin(partial(self.start, past_caches=past_caches))
 
     async def end(self) -> None:
         await cancel(self._work, self._follower)
 
-    def come_back(self, work: Work, word: str) -> None:
+    def come_back(self, word: str) -> None:
         """After an end of the page or the browser; too many of them are the agent's turn."""
         if not self.may_begin:
             return
-        self.view.interrupted(word)
-        if self._too_many(self._browser_ends, self.settings.browser_starts, STARTS_WINDOW):
+        now = boot_now()
+        self._browser_ends = [each for each in self._browser_ends if each > now - STARTS_WINDOW]
+        if len(self._browser_ends) >= self.settings.browser_starts:
             self.view.failed("page_crashed", word)
             self.publish()
             return
-        self.begin(partial(self._again, work, word))
+        self._browser_ends.append(now)
+        self.begin(partial(self.start, word=word))
 
-    async def _again(self, work: Work, word: str) -> None:
-        # An answer, or none, to a question of before may have come with the end.
-        self.view.interrupted(word)
-        self.view.silent = False
-        await work()
-
-    def navigated(self, address: str, *, unreachable: bool, asked: bool) -> None:
-        """The page shows another document. `asked`: by us, and the event came late."""
-        now = boot_now()
-        self.view.new_document(address, now)
-        if self.working or self._stopping:
+    def navigated(self, address: str, *, unreachable: bool) -> None:
+        """The page shows another document."""
+        self.view.new_document(address, boot_now())
+        if not self.may_begin:
             return
-        if asked or self.view.has_ended:
-            self._follow()
-        elif unreachable:
+        if unreachable and not self.view.has_ended:
             self.view.failed("unreachable", f"cannot load {place_of(address)}")
-        elif reloads := self._reloads.judge(address, now):
-            self.view.failed("injection_failed", reloads)
         else:
             self._follow()
 
     def takes_up(self) -> bool:
-        """Whether what is to be published now is dealt with here first."""
+        """True if what is to be published now is dealt with here first."""
         claim = self.view.claim
-        if claim.reason not in FRESH_PAGE or self._stopping:
+        if claim.reason not in FRESH_PAGE or self.stopping or not self.session.alive:
             return False
         if self.working:
-            # The old document still speaks, and another one is on its way.
-            return self._is_passing_caches
-        if not self.session.alive:
-            return False
-        if boot_now() - self._past_caches_at >= PAST_CACHES_EVERY:
-            log.warning("%s (%s): loading the page past every cache", claim.reason, claim.raw)
-            self.begin(self.load_past_caches)
             return True
-        if claim.reason in BROWSER_STAYS:
-            return False
-        self.begin(partial(self._give_up, claim))
+        if self._begins_past_caches(f"{claim.reason} ({claim.raw})"):
+            return True
+        if claim.reason == "client_outdated":
+            return False  # its page reports when the fault ends
+        self.begin(partial(self._give_up, claim.reason, claim.raw))
         return True
 
-    async def start(self) -> None:
+    async def start(self, *, word: str = "", past_caches: bool = False) -> None:
+        """`word`: the interruption that it follows."""
         if self.record.paired and (lost := await asyncio.to_thread(lost_store, self.folder)):
             log.error("not starting a browser: the session is paired, and %s", lost)
-            self.view.lost(lost)
+            self.view.claim = Claim(Status.AUTH_FAILURE, SUSPECT, raw=lost[:200])
             self.publish()
             return
-        self._reloads.clear()
-        self.view.begin(boot_now(), "attached")
+        if past_caches:
+            self._past_caches_at = boot_now()
+        saves = self.view.pairing_to_save and not word
+        self.view.begin(boot_now(), word)
         self.publish()
         try:
+            closed_in_order = await self.session.close()
+            if saves:
+                await asyncio.to_thread(make_durable, self.folder, lambda: None)
+                self.view.pairing_safe = closed_in_order
             await self.session.open()
-            self.view.begin(boot_now(), "loaded")
+            self.view.claim = replace(self.view.claim, phase="loaded")
             self.publish()
-            await self.session.load()
+            await self.session.load(past_caches=past_caches)
         except (WaError, TimeoutError) as error:
-            await self._failed(error)
+            code = error.code if isinstance(error, WaError) else ""
+            await self._give_up(REASON_OF.get(code, "page_crashed"), str(error))
         else:
             self._follow()
-
-    async def revive(self) -> None:
-        """Reload; where that does not help, another browser."""
-        self._reloads.clear()
-        self.view.revive(boot_now())
-        self.publish()
-        if await self.session.reload():
-            self._follow()
-        else:
-            await self.session.kill()
-            await self.start()
-        self.view.silent = False
-
-    async def load_past_caches(self) -> None:
-        """Load the page as a browser that never saw it, with the pairing that it has."""
-        self._past_caches_at = boot_now()
-        self._reloads.clear()
-        self.view.begin(boot_now(), "loaded")
-        self.publish()
-        self._is_passing_caches = True
-        try:
-            await self.session.load_past_caches()
-        except (WaError, TimeoutError) as error:
-            self._is_passing_caches = False
-            await self._failed(error)
-        else:
-            self._follow()
-        finally:
-            self._is_passing_caches = False
 
     def complete(self, missing: Collection[str]) -> None:
         """A connected page without what sending needs may be an old copy, or half of a new one."""
@@ -290,28 +249,23 @@ class Starts:
         connected = self.view.claim.status is Status.CONNECTED
         if not (lacks and connected and self.may_begin and self.session.alive):
             return
-        if boot_now() - self._past_caches_at >= INCOMPLETE_EVERY:
-            log.warning("the page lacks %s: loading it past every cache", ", ".join(sorted(lacks)))
-            self.begin(self.load_past_caches)
+        self._begins_past_caches(f"the page lacks {', '.join(sorted(lacks))}")
 
-    async def _give_up(self, claim: Claim) -> None:
+    def _begins_past_caches(self, why: str) -> bool:
+        due = boot_now() - self._past_caches_at >= PAST_CACHES_EVERY
+        if due:
+            log.warning("%s: loading the page past every cache", why)
+            self.begin(partial(self.start, past_caches=True))
+        return due
+
+    async def _give_up(self, reason: str, why: str) -> None:
         """What came is not the page that is wanted, past the caches too: the agent's turn."""
-        await self.leave_diagnostics(f"{claim.reason}: {claim.raw}")
-        self.view.failed(claim.reason, claim.raw)
-        await self.session.close()
-        self.publish()
-
-    async def _failed(self, error: Exception) -> None:
-        log.warning("%s", error)
-        await self.leave_diagnostics(str(error))
-        await self.session.kill()
-        code = error.code if isinstance(error, WaError) else ""
-        self.view.failed(REASON_OF.get(code, "page_crashed"), str(error))
-        self.publish()
-
-    async def leave_diagnostics(self, why: str) -> None:
+        log.warning("%s: %s", reason, why)
         page = self.session.page if self.session.alive else None
-        await self.record.keep_diagnostics(why, page, self.view)
+        await self.record.keep_diagnostics(f"{reason}: {why}", page, self.view)
+        await self.session.close()
+        self.view.failed(reason, why)
+        self.publish()
 
     def _follow(self) -> None:
         if not runs(self._follower):
@@ -319,7 +273,7 @@ class Starts:
 
     async def _follow_page(self) -> None:
         """Look at the document until it is WhatsApp's and ready, or is called what it is."""
-        while self.session.alive and not self._stopping:
+        while self.session.alive and not self.stopping:
             await asyncio.sleep(LOOK_EVERY)
             if self.working:
                 continue
@@ -330,7 +284,7 @@ class Starts:
             except EngineError:
                 continue  # a busy page; its silence is the probes' to judge
             self.publish()
-        if self.session.alive and not self._stopping:
+        if self.session.alive and not self.stopping:
             await self.session.page.loading.rest()
 
     async def _look(self) -> None:
@@ -338,20 +292,11 @@ class Starts:
         raw = await page.evaluate(LOOK, within=_LOOK_WITHIN)
         if not isinstance(raw, dict):
             return
-        document = parse_document(raw.get("document"))
+        document = read_fields(Document, raw.get("document"))
         if document is None:
             return
         self.view.loaded(page.loading.bytes, document, boot_now())
         self.view.look(raw.get("read"), boot_now())
-        strange = judge_document(document, self.settings.url, self.view.idle(boot_now()))
-        if strange is not None:
-            self.view.failed(strange.reason, strange.raw)
-
-    def _too_many(self, moments: "deque[float]", limit: int, window: float) -> bool:
-        now = boot_now()
-        while moments and moments[0] < now - window:
-            moments.popleft()
-        if len(moments) >= limit:
-            return True
-        moments.append(now)
-        return False
+        reason = judge_document(document, self.settings.url, self.view.idle(boot_now()))
+        if reason:
+            self.view.failed(reason, document.shown)

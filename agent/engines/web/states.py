@@ -3,14 +3,15 @@ words are wa-js's and WhatsApp Web's own; `engines.reason_codes.web_reason` tran
 that fails has its reason here, too."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.engines.reason_codes import web_reason
 
 Status = ConnectionStatus
+Form = TypeVar("Form")
 
 REFUSALS = frozenset({"CONFLICT", "DEPRECATED_VERSION", "PROXYBLOCK", "SMB_TOS_BLOCK", "TOS_BLOCK"})
 """Stream modes and socket states after which the page does not go on by itself."""
@@ -22,8 +23,6 @@ FRESH_PAGE = frozenset(
     {"browser_unsupported", "client_outdated", "injection_failed", "page_unusable"}
 )
 """Reasons that an old copy of the page may cause: one load past every cache comes first."""
-BROWSER_STAYS = frozenset({"client_outdated"})
-"""Reasons after which the browser stays open, because its page reports when the fault ends."""
 
 REASON_OF = {
     "page_unreachable": "unreachable",
@@ -45,9 +44,8 @@ SLOW_STREAM = 40.0
 
 _ENDS = frozenset({"account_temporarily_banned", "storage_initialization_error"})
 """Words of the page's backend that end a session at once."""
-_ENDS_WITH_LOGOUT = frozenset({"unexpected_logout_modal"})
-"""Words that name a logout which is still to be seen."""
-_PASSING = frozenset({"service_unavailable_503", "socket_stream_disconnected"})
+_NAMES_LOGOUT = "unexpected_logout_modal"
+"""The word that names a logout which is still to be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +59,7 @@ class PageFacts:
     loaded: bool = False
     failure: str = ""
     """What the bundle threw when it started."""
-    injected: bool = False
     ready: bool = False
-    full: bool = False
     auth: bool | None = None
     """Whether a pairing is there; None: not known yet."""
     mode: str = ""
@@ -74,11 +70,11 @@ class PageFacts:
     account: str = ""
     version: str = ""
     progress: float | None = None
-    """0 to 1."""
+    """Percent of the messages that came while it was away."""
     sockets: int = 0
     frames: int = 0
     frame_age: float | None = None
-    qr: str | None = None
+    qr: str = ""
     qr_age: float | None = None
     qr_number: int = 0
 
@@ -99,35 +95,24 @@ class Story:
     """The page asked for a passkey; nothing can answer it."""
 
 
-def parse_facts(raw: Any) -> PageFacts | None:
-    """A page's snapshot, checked field by field; None when it is none."""
+_LONGEST = {"qr": 2000, "words": 2000, "failure": 300, "address": 120, "origin": 120, "title": 60}
+"""Signs of a text that a page says; 40 of any other."""
+
+
+def read_fields(kind: type[Form], raw: Any) -> Form | None:
+    """What a page says, checked field by field: a value of another type is left out."""
     if not isinstance(raw, Mapping):
         return None
-    percent = _number(raw, "progress")
-    auth = raw.get("auth")
-    return PageFacts(
-        age=_number(raw, "age") or 0.0,
-        loaded=raw.get("loaded") is True,
-        failure=_text(raw, "failure", 300),
-        injected=raw.get("injected") is True,
-        ready=raw.get("ready") is True,
-        full=raw.get("full") is True,
-        auth=auth if isinstance(auth, bool) else None,
-        mode=_text(raw, "mode", 40),
-        info=_text(raw, "info", 40),
-        socket=_text(raw, "socket", 40),
-        online=raw.get("online") is not False,
-        update=raw.get("update") is True,
-        account=_text(raw, "me", 40),
-        version=_text(raw, "version", 40),
-        progress=None if percent is None else min(1.0, max(0.0, percent / 100)),
-        sockets=int(_number(raw, "sockets") or 0),
-        frames=int(_number(raw, "frames") or 0),
-        frame_age=_number(raw, "frame_age"),
-        qr=_text(raw, "qr", 2000) or None,
-        qr_age=_number(raw, "qr_age"),
-        qr_number=int(_number(raw, "qr_number") or 0),
-    )
+    found: dict[str, Any] = {}
+    for each in fields(kind):  # type: ignore[arg-type]
+        value = raw.get(each.name)
+        if type(value) is int and each.type in (float, float | None):
+            value = float(value)
+        if isinstance(value, str):
+            value = value[: _LONGEST.get(each.name, 40)]
+        if isinstance(value, each.type):  # type: ignore[arg-type]
+            found[each.name] = value
+    return kind(**found)
 
 
 def parse_wall(raw: Any) -> float | None:
@@ -153,12 +138,9 @@ def next_story(
     if word == "backend":
         if detail in _ENDS:
             return replace(story, ended=detail, until_wall=until_wall)
-        if detail in _ENDS_WITH_LOGOUT:
+        if detail == _NAMES_LOGOUT:
             return replace(story, announced=detail)
-        if detail in _PASSING:
-            return replace(story, passing=detail)
-    if facts is not None and claim_of(facts, story).status is Status.CONNECTED:
-        return replace(story, passing="", was_connected=True)
+        return replace(story, passing=detail)
     return story
 
 
@@ -199,13 +181,6 @@ def claim_of(facts: PageFacts | None, story: Story) -> Claim:
     )
 
 
-def without_pairing(claim: Claim) -> Claim:
-    """The claim while its pairing is not on the disk yet: nothing is promised."""
-    if claim.status is Status.CONNECTED:
-        claim = replace(claim, status=Status.LOADING, phase="sync")
-    return replace(claim, paired=False)
-
-
 def _of_page(facts: PageFacts, story: Story) -> Claim:
     for word in (facts.mode, facts.socket):
         if word in REFUSALS:
@@ -227,7 +202,8 @@ def _paired(facts: PageFacts, story: Story) -> Claim:
     if story.was_connected:
         return Claim(Status.RECONNECTING, web_reason(story.passing or "OFFLINE"))
     if "SYNCING" in (facts.mode, facts.info) or facts.info == "RESUMING":
-        return Claim(Status.LOADING, phase="sync", progress=facts.progress)
+        share = None if facts.progress is None else min(1.0, max(0.0, facts.progress / 100))
+        return Claim(Status.LOADING, phase="sync", progress=share)
     if facts.mode == "OFFLINE" or facts.socket == "TIMEOUT" or not facts.online:
         return Claim(Status.INITIALIZING, "connection_lost", "login")
     return Claim(Status.LOADING, _without_stream(facts), "login")
@@ -260,15 +236,3 @@ def _on_its_way(story: Story, phase: str, reason: str) -> Claim:
 def _raw(facts: PageFacts) -> str:
     words = [facts.mode or "-", facts.info or "-", facts.socket or "-"]
     return "/".join(words) + (" (an update is offered)" if facts.update else "")
-
-
-def _text(raw: Mapping[str, Any], key: str, limit: int) -> str:
-    value = raw.get(key)
-    return value[:limit] if isinstance(value, str) else ""
-
-
-def _number(raw: Mapping[str, Any], key: str) -> float | None:
-    value = raw.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < 1e15 else None

@@ -9,18 +9,16 @@ from urllib.parse import urlsplit
 
 from agent.core.model import PASSING, PHASES
 from agent.core.reasons import reason_of
-from agent.core.words import PASSKEY_REQUIRED, SUSPECT, Claim, ConnectionStatus
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.engines.settings import origin_of
-from agent.engines.surroundings import text
 from agent.engines.web.states import (
     PageFacts,
     Story,
     claim_of,
     left_for,
     next_story,
-    parse_facts,
     parse_wall,
-    without_pairing,
+    read_fields,
 )
 
 # The document that the browser shows: WhatsApp Web, or something else. Its content is not trusted:
@@ -29,8 +27,6 @@ from agent.engines.web.states import (
 
 SILENT = 25.0
 """Seconds in which nothing moved on in a document that is not ready."""
-RELOADS, RELOADS_WINDOW = 2, 120.0
-"""The page may load an address again so many times within these seconds."""
 
 _UNSUPPORTED = re.compile(
     r"(works with|requires?|supports?|use|update|upgrade)\b.{0,60}"
@@ -59,84 +55,32 @@ class Document:
     def shown(self) -> str:
         """For people."""
         status = f"HTTP {self.status}" if self.status else "no HTTP status"
-        return f'{status} from {self.address}, title "{self.title}"'
+        return printable(f'{status} from {self.address}, title "{self.title}"')
 
 
-@dataclass(frozen=True, slots=True)
-class Strange:
-    """What came is not WhatsApp Web: a reason's code, and the address, status and title."""
-
-    reason: str
-    raw: str
-
-
-def parse_document(raw: Any) -> Document | None:
-    """A look at the document, checked field by field; None when it is none."""
-    if not isinstance(raw, Mapping):
-        return None
-    return Document(
-        address=_shown(raw.get("address"), 120),
-        origin=_shown(raw.get("origin"), 120),
-        status=_count(raw.get("status"), 999),
-        title=_shown(raw.get("title"), 60),
-        complete=raw.get("complete") is True,
-        modules=_count(raw.get("modules"), 10**7),
-        words=str(raw.get("words", ""))[:2000],
-    )
-
-
-def judge_document(document: Document, wanted: str, idle: float) -> Strange | None:
-    """None while it is, or may still become, WhatsApp Web. `idle`: seconds without progress."""
-    if document.status >= 400:
-        return Strange("page_unusable", document.shown)
+def judge_document(document: Document, wanted: str, idle: float) -> str:
+    """The reason why it is not WhatsApp Web; "" while it is, or may still become that. `idle`:
+    seconds without progress."""
     settled = document.complete or idle >= SILENT
-    if document.origin and document.origin != origin_of(wanted):
-        # It may be on its way through several addresses.
-        return Strange("page_unusable", document.shown) if settled else None
+    # It may be on its way through several addresses.
+    elsewhere = document.origin not in ("", origin_of(wanted)) and settled
+    if document.status >= 400 or elsewhere:
+        return "page_unusable"
     if document.modules:
-        return None
+        return ""
     if document.complete and _UNSUPPORTED.search(document.words):
-        return Strange("browser_unsupported", document.shown)
-    if not document.complete and idle >= SILENT:
-        said = f"{document.shown}: its server sent nothing for {idle:.0f} s"
-        return Strange("page_unusable", said)
-    return None
+        return "browser_unsupported"
+    return "page_unusable" if not document.complete and idle >= SILENT else ""
 
 
-def _count(raw: Any, most: int) -> int:
-    return raw if type(raw) is int and 0 <= raw <= most else 0
-
-
-def _shown(raw: Any, limit: int) -> str:
-    printable = (sign if sign.isprintable() else " " for sign in text(raw, 4096))
-    return "".join(printable)[:limit].strip()
-
-
-class Reloads:
-    """The documents that the page began by itself. The same address again and again is a finding;
-    a redirect leads to another one."""
-
-    def __init__(self) -> None:
-        self._began: list[tuple[float, str]] = []
-
-    def clear(self) -> None:
-        self._began.clear()
-
-    def judge(self, address: str, now: float) -> str:
-        """Count this document; what to report of it, "" = nothing."""
-        place = place_of(address)
-        self._began = [each for each in self._began if each[0] >= now - RELOADS_WINDOW]
-        self._began.append((now, place))
-        times = sum(began == place for _, began in self._began)
-        if times <= RELOADS:
-            return ""
-        return f"{place} reloaded itself {times} times in {RELOADS_WINDOW:.0f} s"
+def printable(words: str) -> str:
+    return "".join(sign if sign.isprintable() else " " for sign in words)
 
 
 def place_of(address: str) -> str:
     """Host and path of an address, as people are shown it."""
     parts = urlsplit(address)
-    return _shown(parts.netloc + parts.path, 120)
+    return printable(parts.netloc + parts.path)[:120]
 
 
 LOOK = """(() => {
@@ -171,13 +115,12 @@ class Advance:
     """One start, over all the documents that it shows."""
 
     def __init__(self, begun: float) -> None:
-        self.begun = begun
-        self._moved_at = self._document_at = begun
+        self.begun = self._moved_at = begun
         self._amount = 0
         self._furthest: Claim | None = None
 
     def new_document(self, now: float) -> None:
-        self._document_at = now
+        self._moved_at = now
 
     def came(self, size: int, modules: int, now: float, *, complete: bool) -> None:
         """What of this document is there by now; less than an earlier one had is no progress."""
@@ -186,7 +129,7 @@ class Advance:
             self._amount, self._moved_at = amount, now
 
     def idle(self, now: float) -> float:
-        return now - max(self._moved_at, self._document_at)
+        return now - self._moved_at
 
     def forward(self, claim: Claim) -> Claim:
         """The claim, never behind what this start showed before."""
@@ -196,16 +139,9 @@ class Advance:
         if claim.phase in ("loaded", "injected") and self._amount:
             share = self._amount / (self._amount + _HALF)
             claim = replace(claim, progress=round(share, 4))
-        furthest = self._furthest
-        if furthest is not None and _rank(claim) <= _rank(furthest):
-            same = _rank(claim) == _rank(furthest)
-            best = max(claim.progress or 0.0, furthest.progress or 0.0) or None
-            claim = replace(
-                claim,
-                status=furthest.status,
-                phase=furthest.phase,
-                progress=best if same else furthest.progress,
-            )
+        best = self._furthest
+        if best is not None and _rank(claim) < _rank(best):
+            claim = replace(claim, status=best.status, phase=best.phase, progress=best.progress)
         self._furthest = claim
         return claim
 
@@ -242,23 +178,16 @@ class SessionView:
         self._frames = 0
         self._proof_at: float | None = None
 
-    def begin(self, now: float, phase: str) -> None:
-        """A start begins, the first one or another: what ended the last one is over."""
-        self._advance = Advance(now)
-        self._story = replace(self._story, ended="", announced="", until_wall=None, passkey=False)
-        self._document = Document()
-        self.facts = None
-        self.claim = self._advance.forward(replace(claim_of(None, self._story), phase=phase))
-
-    def revive(self, now: float) -> None:
-        """The page is about to be loaded again; a connection that was there is to be won back."""
-        why = "zombie" if self.silent else ""
-        self.begin(now, "loaded")
-        if why and self.claim.status is Status.RECONNECTING:
-            self.claim = replace(self.claim, reason=why)
-
-    def interrupted(self, word: str) -> None:
-        self._story = replace(self._story, passing=word)
+    def begin(self, now: float, word: str = "") -> None:
+        """A start begins, the first one or another: what ended the last one is over. `word`: the
+        interruption that it follows."""
+        story = replace(self._story, ended="", announced="", until_wall=None, passkey=False)
+        self._story = replace(story, passing=word or story.passing)
+        self._advance, self._document, self.facts = Advance(now), Document(), None
+        self.claim = replace(claim_of(None, self._story), phase="attached")
+        if self.silent and not word and self.claim.status is Status.RECONNECTING:
+            self.claim = replace(self.claim, reason="zombie")
+        self.silent = False
 
     def ended(self, word: str) -> None:
         """The end is known for sure, before the page says so."""
@@ -283,10 +212,6 @@ class SessionView:
     def failed(self, reason: str, raw: str) -> None:
         self.claim = Claim(Status.DISCONNECTED, reason, raw=raw[:200])
 
-    def lost(self, raw: str) -> None:
-        """The store of a paired session is gone: no page, so no code."""
-        self.claim = Claim(Status.AUTH_FAILURE, SUSPECT, raw=raw[:200])
-
     def word(self, word: str, raw: Mapping[str, Any], now: float) -> None:
         detail = raw.get("d")
         self._story = next_story(
@@ -294,13 +219,13 @@ class SessionView:
             word,
             detail[:64] if isinstance(detail, str) else "",
             parse_wall(raw.get("until")),
-            parse_facts(raw.get("s")),
+            read_fields(PageFacts, raw.get("s")),
         )
         self.look(raw.get("s"), now)
 
     def look(self, raw: Any, now: float) -> None:
         """Take one snapshot of the page in."""
-        facts = parse_facts(raw)
+        facts = read_fields(PageFacts, raw)
         if facts is None:
             return
         self.facts = replace(facts, idle=self.idle(now))
@@ -342,7 +267,7 @@ class SessionView:
     @property
     def lacks_code(self) -> bool:
         """WhatsApp asked for a passkey and shows no code for another try."""
-        shown = self.facts is not None and self.facts.qr is not None
+        shown = self.facts is not None and self.facts.qr
         return self.claim.reason == PASSKEY_REQUIRED and not shown
 
     def needs_revival(self, now: float) -> bool:
@@ -368,5 +293,8 @@ class SessionView:
             failure = f": {self.facts.failure}" if self.facts and self.facts.failure else ""
             claim = replace(claim, raw=f"{self._document.shown}{failure}"[:200])
         if claim.paired and not self.pairing_safe:
-            claim = without_pairing(claim)
+            # Nothing is promised before the pairing is on the disk.
+            claim = replace(claim, paired=False)
+            if claim.status is Status.CONNECTED:
+                claim = replace(claim, status=Status.LOADING, phase="sync")
         self.claim = self._advance.forward(claim)

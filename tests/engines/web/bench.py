@@ -140,7 +140,11 @@ class Bench:
         return device
 
     async def browser(self) -> int:
-        return int(await self.detail("browser_pid"))
+        """The worker's one child, once it has one."""
+        assert self.process is not None
+        worker = self.process.pid
+        await self.until(lambda: len(list(processes_below(worker))) > 1)
+        return list(processes_below(worker))[1]
 
     async def probe(self, *names: str) -> Mapping[str, Any]:
         """What a deep probe tells, once the page answers one and tells these details of itself."""

@@ -4,16 +4,15 @@ import asyncio
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from agent.engines.web import fetch
-from agent.engines.web.browser.process import command_line, find_browser
+from agent.engines.web.browser.process import Browser, command_line, find_browser
 from agent.engines.web.files import profile_path
 from agent.engines.web.profile import (
     Lock,
@@ -25,6 +24,7 @@ from agent.engines.web.profile import (
     read_page,
     write_note,
 )
+from agent.engines.web.session import Session
 from agent.engines.web.settings import read_settings
 from agent.engines.web.starts import Record
 from agent.errors import ConfigError, EngineError, Refused
@@ -89,31 +89,13 @@ def test_the_sandbox_goes_only_together_with_the_zygote(tmp_path: Path) -> None:
 # --- the profile -------------------------------------------------------------------------------
 
 
-def locked(session: Path, holder: str) -> Path:
-    profile = profile_path(session)
-    profile.mkdir(parents=True)
-    (profile / "SingletonLock").symlink_to(holder)
-    (profile / "SingletonCookie").symlink_to("123")
-    return profile
-
-
 def test_f46_a_lock_from_another_machine_is_removed(tmp_path: Path) -> None:
-    profile = locked(tmp_path, "other-host-17")
-    assert read_lock(profile) is Lock.FOREIGN
+    profile = profile_path(tmp_path)
+    profile.mkdir()
+    (profile / "SingletonLock").symlink_to("other-host-17")
+    assert read_lock(profile) is Lock.STALE
     prepare_profile(tmp_path)
     assert read_lock(profile) is Lock.FREE
-
-
-def test_a_live_lock_is_respected(tmp_path: Path) -> None:
-    profile = locked(tmp_path, "other-host-17")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(tmp_path / "s"))
-        listening.listen()
-        (profile / "SingletonSocket").symlink_to(tmp_path / "s")
-        with pytest.raises(EngineError) as caught:
-            prepare_profile(tmp_path)
-    assert caught.value.code == "profile_in_use"
-    assert (profile / "SingletonLock").is_symlink()
 
 
 LOCKED = """
@@ -125,23 +107,9 @@ with open(sys.argv[1], "wb") as file:
 """
 
 
-def local_auth(root: Path, name: str) -> Path:
-    profile = root / name
-    store = profile / "Default" / "IndexedDB" / "https_web.whatsapp.com_0.indexeddb.leveldb"
-    store.mkdir(parents=True)
-    (store / "000003.log").write_bytes(b"keys")
-    (profile / "Default" / "Local Storage").mkdir()
-    (profile / "Default" / "Cache").mkdir()
-    (profile / "Default" / "Cache" / "big").write_bytes(b"x" * 1000)
-    (profile / "SingletonLock").symlink_to("old-host-17")
-    (profile / "evil").symlink_to("/etc/passwd")
-    return profile
-
-
 def test_a_browser_without_lock_files_is_known_by_its_databases(tmp_path: Path) -> None:
     session = tmp_path / "session"
-    profile = local_auth(session, "profile")
-    (profile / "SingletonLock").unlink()
+    profile = profile_path(session)
     database = profile / "Default" / "IndexedDB/x.indexeddb.leveldb"
     database.mkdir(parents=True)
     line = [sys.executable, "-c", LOCKED, str(database / "LOCK")]
@@ -157,6 +125,35 @@ def test_a_browser_without_lock_files_is_known_by_its_databases(tmp_path: Path) 
         assert refused.value.code == "profile_in_use"
         process.stdin.close()
     assert read_lock(profile) is Lock.FREE
+
+
+class ClosingBrowser:
+    alive, closed = True, False
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    async def close(self) -> bool:
+        self.begun.set()
+        await asyncio.sleep(0.05)
+        self.closed = True
+        return False
+
+
+async def test_a_close_that_loses_its_caller_goes_on_and_the_next_caller_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    def unused(*_: object) -> Any:
+        raise AssertionError
+
+    session = Session(tmp_path, read_settings({}), unused, unused, unused)
+    browser = ClosingBrowser()
+    session._browser = cast(Browser, browser)
+    restart = asyncio.create_task(session.close())
+    await browser.begun.wait()
+    restart.cancel()
+    await asyncio.wait({restart})
+    assert await session.close() is False and browser.closed
 
 
 # --- what is kept --------------------------------------------------------------------------------

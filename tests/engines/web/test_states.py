@@ -11,16 +11,17 @@ from agent.engines.web.states import (
     claim_of,
     left_for,
     next_story,
-    parse_facts,
     parse_wall,
+    read_fields,
 )
+from agent.engines.web.view import SessionView
 
 Status = ConnectionStatus
 NEW, BEFORE = Story(), Story(was_connected=True)
 
 
 def page(**more: object) -> PageFacts:
-    known: dict[str, object] = {"injected": True, "ready": True, "full": True, "auth": True}
+    known: dict[str, object] = {"ready": True, "auth": True}
     return PageFacts(**{**known, **more})  # type: ignore[arg-type]
 
 
@@ -155,9 +156,14 @@ def test_words_that_end_a_session(words: list[tuple[str, str]], reason: str) -> 
 
 
 def test_a_connection_makes_an_interruption_forgotten() -> None:
-    story = next_story(BEFORE, "backend", "service_unavailable_503", None, page(mode="MAIN"))
-    assert story.passing
-    assert not next_story(story, "socket", "", None, MAIN).passing
+    view = SessionView(pairing_safe=True)
+    main = {"ready": True, "auth": True, "mode": "MAIN", "socket": "CONNECTED"}
+    away = {**main, "socket": "OPENING"}
+    reasons = []
+    for word, look in (("socket", main), ("backend", away), ("socket", main), ("socket", away)):
+        view.word(word, {"d": "service_unavailable_503", "s": look}, 1.0)
+        reasons.append(view.claim.reason)
+    assert reasons == ["", "service_unavailable", "", "connection_lost"]
 
 
 @pytest.mark.parametrize(
@@ -188,14 +194,12 @@ def test_a_ban_s_end_is_seconds_or_milliseconds(told: object, wall: float | None
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
-        lambda more: (
-            st.lists(more) | st.dictionaries(st.sampled_from([*PageFacts.__slots__, "me"]), more)
-        ),
+        lambda more: st.lists(more) | st.dictionaries(st.sampled_from(PageFacts.__slots__), more),
         max_leaves=20,
     )
 )
 def test_any_answer_of_a_page_is_read(told: object) -> None:
-    facts = parse_facts(told)
+    facts = read_fields(PageFacts, told)
     if facts is not None:
         claim = claim_of(facts, NEW)
         assert len(claim.account) <= 40 and len(claim.raw) < 200

@@ -4,11 +4,6 @@ const __waMedia = (() => {
   const AT_ONCE = 4, KEPT = 120000;
   const files = new Map();
   let last = 0;
-  const text = (value) => (value === null || value === undefined ? '' : String(value));
-  const told = (error) => ({
-    error: text(error && (error.code || error.name)).slice(0, 64), message: text(error && error.message).slice(0, 300),
-  });
-  const refuse = (code, message) => { throw Object.assign(new Error(message), { code }) };
   // A worker that is gone, or forgets, leaves nothing in the page's memory.
   const look = () => {
     const now = performance.now();
@@ -20,7 +15,12 @@ const __waMedia = (() => {
     file.at = performance.now();
     return file;
   };
-  const tried = async (work) => { try { return { ok: await work() } } catch (error) { return told(error) } };
+  const tried = async (work) => {
+    try { return { ok: await work() } } catch (error) {
+      return { error: text(error && (error.code || error.name)).slice(0, 64),
+        message: text(error && error.message).slice(0, 300) };
+    }
+  };
 
   const begin = (key) => tried(async () => {
     look();

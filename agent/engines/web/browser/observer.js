@@ -1,5 +1,14 @@
 // What the worker sees of the page: snapshots of WhatsApp's own state, and its events as words.
 // Runs before every script of the page; the wa-js bundle follows, then watch().
+const or = (read, other = null) => {
+  try { const found = read(); return found === undefined ? other : found } catch (_) { return other }
+};
+const text = (value) => (value === null || value === undefined ? '' : String(value));
+const refuse = (code, message) => { throw Object.assign(new Error(message), { code }) };
+// The bundle waits for some answers without an end; here every wait has one.
+const limited = (work, seconds = 10) => Promise.race([
+  work, new Promise((_, fail) => setTimeout(() => fail(new Error('timeout')), seconds * 1000)),
+]);
 const __waAgent = (() => {
   const begun = performance.now();
   const words = [];
@@ -19,10 +28,6 @@ const __waAgent = (() => {
     heard = null;
     return words.length ? words.splice(0) : new Promise((done) => { heard = done });
   };
-  const or = (read, other = null) => {
-    try { const found = read(); return found === undefined ? other : found } catch (_) { return other }
-  };
-  const text = (value) => (value === null || value === undefined ? '' : String(value));
 
   // A frame of WhatsApp's own socket is the one proof that the connection lives.
   const Native = globalThis.WebSocket;
@@ -46,7 +51,6 @@ const __waAgent = (() => {
       age: (now - begun) / 1000,
       loaded: document.readyState === 'complete',
       failure,
-      injected: or(() => W.loader.isInjected, false) === true,
       ready: or(() => W.isReady, false) === true,
       full: or(() => W.isFullReady, false) === true,
       auth,
@@ -56,7 +60,7 @@ const __waAgent = (() => {
       online: or(() => W.loader.isInjected && W.conn.isOnline()) !== false,
       update: or(() => W.loader.isInjected && W.conn.needsUpdate(), false) === true,
       main: or(() => W.loader.isInjected && W.conn.isMainLoaded(), false) === true,
-      me: or(() => W.isReady ? text(W.conn.getMyUserId() && W.conn.getMyUserId().user) : '', ''),
+      account: or(() => W.isReady ? text(W.conn.getMyUserId() && W.conn.getMyUserId().user) : '', ''),
       version: or(() => text(globalThis.Debug.VERSION), ''),
       progress: or(() => Number(
         require('WAWebOfflineHandler').OfflineMessageHandler.getOfflineDeliveryProgress())),
@@ -166,20 +170,6 @@ const __waAgent = (() => {
     ].filter(Boolean);
   };
 
-  const deep = () => {
-    const W = globalThis.WPP;
-    const size = (name) => or(() => W.whatsapp[name].length);
-    return {
-      missing: missing(),
-      stores: { messages: size('MsgStore'), chats: size('ChatStore'), contacts: size('ContactStore') },
-      version: or(() => text(globalThis.Debug.VERSION), ''), bundle: or(() => W.version, ''),
-    };
-  };
-
-  // The bundle waits for some answers without an end; here every wait has one.
-  const limited = (work, seconds) => Promise.race([
-    work, new Promise((_, fail) => setTimeout(() => fail(new Error('timeout')), seconds * 1000)),
-  ]);
   const tried = async (work, seconds) => {
     try { return { ok: await limited(work(), seconds) } } catch (error) {
       // JavaScript's own errors tell people nothing: a part that is missing does.
@@ -197,15 +187,15 @@ const __waAgent = (() => {
     return code ? code.fullCode : null;
   }, seconds);
 
-  const pairing_code = (phone, push, seconds) =>
-    tried(() => WPP.conn.genLinkDeviceCodeForPhoneNumber(phone, push), seconds);
+  const pairing_code = (phone, seconds) =>
+    tried(() => WPP.conn.genLinkDeviceCodeForPhoneNumber(phone, true), seconds);
 
   const logout = (seconds) => tried(() => WPP.conn.logout(), seconds);
 
   // Asked for before the message is handed over, so that an answer which never comes still
   // leaves something that a later ack can be matched with.
   // An id that is `given` may have been used before: then the page knows how far that message is.
-  const message_id = (to, seconds, given) => tried(async () => {
+  const message_id = (to, given, seconds) => tried(async () => {
     // The chat with a number may be one by another name (…@lid), which is then in the message's key.
     const drawn = await WPP.chat.generateMessageID(await WPP.chat.find(to));
     const parts = text(drawn._serialized || drawn).split('_');
@@ -223,7 +213,6 @@ const __waAgent = (() => {
 
   // A file too long for one message of the worker's comes in parts; the browser keeps them.
   const uploads = new Map();
-  const refuse = (code, message) => { throw Object.assign(new Error(message), { code }) };
   const file_part = (id, index, data, limit, seconds) => tried(() => {
     const now = performance.now();
     for (const [name, each] of uploads) if (now - each.at > 120000) uploads.delete(name);
@@ -339,7 +328,7 @@ const __waAgent = (() => {
 
   const failed = (error) => { failure = text(error && error.message || error).slice(0, 300) };
 
-  return { tell, next, read, watch, missing, deep, refresh, pairing_code, logout, message_id, message_ack,
+  return { tell, next, read, watch, missing, refresh, pairing_code, logout, message_id, message_ack,
     file_part, send_message, mark_read, presence, mark, failed };
 })();
 Object.defineProperty(globalThis, '__waAgent', { value: __waAgent, enumerable: false });

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -78,7 +77,6 @@ class Loading:
     def __init__(self, debugger: DebuggerConnection) -> None:
         self._debugger = debugger
         self._parts: set[str] = set()
-        self._on = False
         self._bypass = False
         self.bytes = 0
         self.status = 0
@@ -87,13 +85,8 @@ class Loading:
         debugger.on("Network.responseReceived", self._answered)
         debugger.on("Network.dataReceived", self._came)
 
-    def new_document(self) -> None:
-        self.bytes = 0
-
-    async def watch(self, *, within: float = _WITHIN) -> None:
-        if not self._on:
-            await self._debugger.call("Network.enable", _NO_BODIES, within=within)
-            self._on = True
+    async def watch(self) -> None:
+        await self._call("Network.enable", _NO_BODIES)
 
     async def bypass_service_worker(self) -> None:
         """For as long as this page lives."""
@@ -104,7 +97,6 @@ class Loading:
     async def forget_caches(self, origin: str) -> None:
         """Forget the browser's caches of the page. IndexedDB and local storage have the pairing:
         they are not named here."""
-        await self.watch()
         await self._call("Network.setBypassServiceWorker", {"bypass": True})
         await self._call("Network.setCacheDisabled", {"cacheDisabled": True})
         await self._call("Network.clearBrowserCache", {})
@@ -114,11 +106,9 @@ class Loading:
     async def rest(self) -> None:
         """The page is there: no more events of its network."""
         self._parts.clear()
-        if not self._on or self._bypass:
-            return
-        self._on = False
-        with suppress(EngineError):
-            await self._call("Network.disable", {})
+        if not self._bypass:
+            with suppress(EngineError):
+                await self._call("Network.disable", {})
 
     async def _call(self, method: str, params: Mapping[str, Any]) -> None:
         await self._debugger.call(method, params, within=_WITHIN)
@@ -157,8 +147,6 @@ class Page:
         self._ear: asyncio.Task[None] | None = None
         self._new_document = asyncio.Event()
         self._closed = False
-        self._loads: deque[str] = deque(maxlen=20)
-        """The documents that navigate() asked for, by the browser's name of each load."""
         self.crashed = False
         self.frame = ""
 
@@ -200,7 +188,7 @@ class Page:
     async def call(
         self, method: str, params: Mapping[str, Any] | None = None, *, within: float
     ) -> Mapping[str, Any]:
-        if self.crashed and method not in ("Page.reload", "Page.navigate"):
+        if self.crashed:
             raise EngineError(f"cannot {method}: the page crashed", code="page_crashed")
         return await self._debugger.call(method, params, within=within)
 
@@ -211,29 +199,16 @@ class Page:
         try:
             raw = await self.call("Page.navigate", {"url": url}, within=within)
         except EngineError as error:
-            if error.code == "browser_silent" and await self._browser_answers():
+            if error.code == "browser_silent":
                 raise EngineError(
                     f"cannot load {origin_of(url)}: no answer in {within:g} s", code="page_unusable"
                 ) from error
             raise
-        self.crashed = False
-        self._loads.append(str(raw.get("loaderId", "")))
         if trouble := str(raw.get("errorText") or ""):
             status = f" (HTTP {self.loading.status})" if self.loading.status else ""
             raise EngineError(
                 f"cannot load {origin_of(url)}: {trouble[:100]}{status}", code=network_code(trouble)
             )
-
-    async def leave(self, *, within: float) -> None:
-        """Go to an empty page: the browser then writes and closes what this page stored."""
-        await self.call("Page.navigate", {"url": "about:blank"}, within=within)
-
-    async def _browser_answers(self) -> bool:
-        try:
-            await self._browser.call("Browser.getVersion", within=5.0)
-        except EngineError:
-            return False
-        return True
 
     async def evaluate(self, expression: str, *, within: float) -> Any:
         """The value of an expression (awaited when it is a promise), as plain JSON."""
@@ -254,7 +229,7 @@ class Page:
             f"globalThis.__waAgent ? __waAgent.{function}({raw}) : null", within=within
         )
 
-    async def picture(self, *, kind: str = "jpeg", within: float = 10.0) -> bytes:
+    async def picture(self, kind: str, *, within: float = 10.0) -> bytes:
         """A picture of the page. What could be scanned or typed from it is hidden; a page that
         cannot hide it raises."""
         hidden = await self.evaluate(HIDE_CODES, within=within)
@@ -268,16 +243,6 @@ class Page:
         finally:
             await self.evaluate(SHOW_CODES, within=within)
         return base64.b64decode(raw["data"])
-
-    async def collect_garbage(self, *, within: float) -> None:
-        await self.call("HeapProfiler.collectGarbage", within=within)
-
-    async def heap(self, *, within: float) -> dict[str, int]:
-        raw = await self.call("Runtime.getHeapUsage", within=within)
-        return {
-            "heap_used_bytes": int(raw.get("usedSize", 0)),
-            "heap_bytes": int(raw.get("totalSize", 0)),
-        }
 
     async def source(self, url: str, *, within: float) -> str:
         """The document as it was served."""
@@ -365,11 +330,10 @@ class Page:
             url = str(frame.get("unreachableUrl") or frame.get("url", ""))
             lost = bool(frame.get("unreachableUrl"))
             self._new_document.set()
-            self.loading.new_document()
+            self.loading.bytes = 0
             if self._closed:
                 return
-            asked = str(frame.get("loaderId", "")) in self._loads
-            self._tell("navigated", {"url": url, "unreachable": lost, "asked": asked})
+            self._tell("navigated", {"url": url, "unreachable": lost})
 
     def _dialog(self, _event: Mapping[str, Any]) -> None:
         # An open dialog stops the page until it is answered.

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,15 +201,17 @@ _TAIL = 4000
 class Browser:
     """A running browser and the connection to it. It never outlives this process."""
 
-    def __init__(self, pid: int, version: str) -> None:
+    def __init__(self, pid: int, version: str, debugger: DebuggerConnection, errors: int) -> None:
         self.pid = pid
         self.version = version
-        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.debugger = debugger
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[int] = loop.create_future()
         """Its exit status, negative for a signal."""
         self._watch = os.pidfd_open(pid)
         self._said = b""
-        self._debugger: DebuggerConnection | None = None
-        asyncio.get_running_loop().add_reader(self._watch, self._reap)
+        loop.add_reader(self._watch, self._reap)
+        loop.add_reader(errors, self._hear, errors)
 
     @classmethod
     async def start(
@@ -232,37 +233,34 @@ class Browser:
     async def run(cls, line: list[str], version: str, *, visible: bool = False) -> "Browser":
         """Start exactly this command line."""
         pipes = _Pipes()
+        debugger = await DebuggerConnection.open(pipes.answers, pipes.calls)
         try:
             pid = pipes.spawn(line, _environment(visible=visible))
         except OSError as error:
-            pipes.close()
+            debugger.close()
+            os.close(pipes.errors)
             raise EngineError(
                 f"cannot start {line[0]}: {error.strerror}", code="browser_failed"
             ) from error
-        browser = cls(pid, version)
+        browser = cls(pid, version, debugger, pipes.errors)
         try:
-            await browser._connect(pipes)
-        except BaseException as error:
-            browser.kill()
-            await asyncio.wait({browser.ended}, timeout=5)
-            if isinstance(error, EngineError):
-                words = browser.last_words() or str(error)
-                walled = "No usable sandbox" not in words
-                raise EngineError(
-                    f"cannot start the browser: {words}",
-                    code="browser_failed" if walled else "sandbox_not_possible",
-                ) from error
+            await debugger.call("Browser.getVersion", within=START)
+        except EngineError as error:
+            await browser.end()
+            words = browser.last_words() or str(error)
+            walled = "No usable sandbox" not in words
+            raise EngineError(
+                f"cannot start the browser: {words}",
+                code="browser_failed" if walled else "sandbox_not_possible",
+            ) from error
+        except BaseException:
+            await browser.end()
             raise
         return browser
 
     @property
-    def debugger(self) -> DebuggerConnection:
-        assert self._debugger is not None
-        return self._debugger
-
-    @property
     def alive(self) -> bool:
-        return not self.ended.done() and self._debugger is not None and self._debugger.alive
+        return not self.ended.done() and self.debugger.alive
 
     def last_words(self) -> str:
         """The end of what it wrote to its standard error."""
@@ -272,47 +270,33 @@ class Browser:
         chosen = [line for line in own if ":CONSOLE" not in line] if own else lines
         return " | ".join(line.strip() for line in chosen[-5:] if line.strip())[:1000]
 
-    def on_end(self, tell: Callable[[int], None]) -> None:
-        self.ended.add_done_callback(
-            lambda ended: None if ended.cancelled() else tell(ended.result())
-        )
-
     async def close(self, within: float = 10.0) -> bool:
         """End it in order, so that its profile is whole; True when it did so by itself."""
-        if not self.ended.done() and self._debugger is not None:
-            with suppress(EngineError):
-                await self._debugger.call("Browser.close", within=within)
-            await asyncio.wait({self.ended}, timeout=within)
-        in_order = self.ended.done() and self.ended.result() == 0
-        if self.ended.done() and not in_order:
-            log.info("the browser died while it ended (status %d)", self.ended.result())
+        with suppress(EngineError):
+            await self.debugger.call("Browser.close", within=within)
+        await asyncio.wait({self.ended}, timeout=within)
         if not self.ended.done():
             log.warning("the browser did not close in %g s: the worker kills it", within)
-            self.kill()
-            await asyncio.wait({self.ended}, timeout=5)
-        if self._debugger is not None:
-            self._debugger.close()
-        return in_order
+            await self.end()
+            return False
+        self.debugger.close()
+        if status := self.ended.result():
+            log.info("the browser died while it ended (status %d)", status)
+        return status == 0
 
-    def kill(self) -> None:
+    async def end(self) -> None:
         """The whole tree, at once."""
         if not self.ended.done():
             # Its number cannot belong to another process: we have not waited for it yet.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-
-    async def _connect(self, pipes: "_Pipes") -> None:
-        asyncio.get_running_loop().add_reader(pipes.errors, self._hear, pipes.errors)
-        self._debugger = await DebuggerConnection.open(pipes.answers, pipes.calls)
-        await self._debugger.call("Browser.getVersion", within=START)
+        await asyncio.wait({self.ended}, timeout=5)
+        self.debugger.close()
 
     def _hear(self, fd: int) -> None:
-        try:
+        text = b""
+        with suppress(OSError):
             text = os.read(fd, 65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            text = b""
         if not text:
             asyncio.get_running_loop().remove_reader(fd)
             os.close(fd)
@@ -332,8 +316,7 @@ class Browser:
             code = 255
         if not self.ended.done():
             self.ended.set_result(code)
-        if self._debugger is not None:
-            self._debugger.close()
+        self.debugger.close()
 
 
 class _Pipes:
@@ -354,27 +337,22 @@ class _Pipes:
             (os.POSIX_SPAWN_DUP2, self._child_calls, 3),
             (os.POSIX_SPAWN_DUP2, self._child_answers, 4),
         ]
-        # posix_spawn neither copies this process's memory nor runs Python in the child.
-        pid = os.posix_spawn(
-            line[0],
-            line,
-            env,
-            file_actions=actions,
-            # A group of its own in the worker's session: by that the process host finds what
-            # outlives the worker, for a browser writes over its environment.
-            setpgroup=0,
-            setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores these two
-        )
-        for fd in (self._child_calls, self._child_answers, self._child_errors):
-            os.close(fd)
-        return pid
-
-    def close(self) -> None:
-        for fd in (self._child_calls, self._child_answers, self._child_errors):
-            os.close(fd)
-        for fd in (self.calls, self.answers, self.errors):
-            os.close(fd)
+        try:
+            # posix_spawn neither copies this process's memory nor runs Python in the child.
+            return os.posix_spawn(
+                line[0],
+                line,
+                env,
+                file_actions=actions,
+                # A group of its own in the worker's session: by that the process host finds what
+                # outlives the worker, for a browser writes over its environment.
+                setpgroup=0,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores these two
+            )
+        finally:
+            for fd in (self._child_calls, self._child_answers, self._child_errors):
+                os.close(fd)
 
 
 def _pipe() -> tuple[int, int]:

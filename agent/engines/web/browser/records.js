@@ -5,11 +5,8 @@ const __waRecords = (() => {
   const TEXT = 65536, WORD = 1024, LIST = 500, RECORD = 256 * 1024;
   const WAITING = 5000, WAITING_BYTES = 16 * 1024 * 1024, KNOWN = 5000;
   const BATCH = 200, BATCH_BYTES = 1024 * 1024;
-  const CHATS = 2000, OF_CHAT = 5000, FOUND = 20000, PAGE = 100, STEP = 10;
+  const CHATS = 2000, OF_CHAT = 5000, FOUND = 20000, PAGE = 100;
 
-  const or = (read, other = null) => {
-    try { const found = read(); return found === undefined ? other : found } catch (_) { return other }
-  };
   const cut = (value, most) => (typeof value === 'string' ? value.slice(0, most).toWellFormed() : '');
   const word = (value) => cut(typeof value === 'number' ? String(value) : value, WORD);
   const number = (value) => {
@@ -190,9 +187,6 @@ const __waRecords = (() => {
     return { document, records, number, lost: told };
   };
 
-  const limited = (work, limit = STEP) => Promise.race([
-    work, new Promise((_, fail) => setTimeout(() => fail(new Error('timeout')), limit * 1000)),
-  ]);
   const at = (m) => seconds(or(() => m.t));
   // A chat's messages since then: those in memory, and those that only the page's database has.
   const messages_of = async (chat, since, found) => {
