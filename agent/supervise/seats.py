@@ -139,7 +139,6 @@ class Packs:
 
     def __init__(
         self,
-        *,
         open_host: Callable[[], Awaitable[Host]],
         size: int,
         facts: Mapping[InstanceId, Facts],

@@ -28,8 +28,7 @@ from agent.core.session import NOT_LOOKED_YET
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater, WaError
 from agent.supervise.facts import Facts
-from agent.supervise.gate import MEMORY_FULL
-from agent.supervise.incidents import Incidents
+from agent.supervise.gate import MEMORY_FULL, Gate
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
@@ -98,17 +97,16 @@ class SetUp:
     """The time to wait is over, and the agent goes on."""
 
 
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Repairs:
     """Unknown ids raise NotFound."""
 
     registry: Registry
+    gate: Gate
     ladder: Ladder
-    incidents: Incidents
     passes: Passes
     asking: Calls
     orders: Orders
-    wake: Callable[[InstanceId], None]
     limit: float = REPAIR_TIMEOUT
     """Seconds until a request for a repair is answered, whatever the repair does."""
     _stopping: bool = field(init=False, default=False)
@@ -131,7 +129,7 @@ class Repairs:
         facts.next_probe = 0.0
         async with self._checks:
             await self.passes.run(facts)
-        self.wake(facts.id)  # the loop knows its next deadline
+        self.gate.wake(facts.id)  # the loop knows its next deadline
 
     async def until(
         self,
@@ -233,15 +231,15 @@ class Repairs:
         return self.ladder.statistics
 
     def active_incidents(self) -> Collection[Incident]:
-        return tuple(self.incidents.active.values())
+        return tuple(self.gate.incidents.active.values())
 
     def release_incident(self, group: str) -> None:
-        if (incident := self.incidents.active.get(group)) is None:
+        if (incident := self.gate.incidents.active.get(group)) is None:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         for id in incident.members:
             if (facts := self.registry.facts.get(id)) is not None:
                 facts.asked.try_at_once = True
-        self.incidents.release(group, "an operator released it")
+        self.gate.incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:
         """Between two looks. TryLater when the agent stops."""
@@ -295,7 +293,7 @@ class Repairs:
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
         await self.registry.save_order(facts, said)
-        self.wake(facts.id)
+        self.gate.wake(facts.id)
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not facts.desired.should_run:
