@@ -104,15 +104,8 @@ class Supervisor:
         self.on_kept: list[Callable[[InstanceId], None]] = []
         """Hear that a worker kept more messages, or was connected and may have."""
         happenings = Happenings(self.on_kept, findings, registry, self._notes, bus, wake)
-        observer = Observer(
-            self.seats,
-            root,
-            links,
-            self.gate,
-            happenings.take,
-            first_probe=boot_now() + config.start.first_check,
-            attached=happenings.attached,
-        )
+        first_probe = boot_now() + config.start.first_check
+        observer = Observer(self.seats, root, links, self.gate, happenings, first_probe)
         self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
         self.loop = Loop(
             wakes,

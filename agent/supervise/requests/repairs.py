@@ -88,7 +88,6 @@ class RepairResult:
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    id: InstanceId
     created: bool
     result: RepairResult
     qr: Qr | None
@@ -186,7 +185,7 @@ class Repairs:
         result = await self.until(
             Goal.WORKING_QR, id, wait=left, confirmed=confirmed, passkey=passkey
         )
-        made = SetUp(id, facts is None, result, qr=None, goes_on=result.ending == GOES_ON)
+        made = SetUp(facts is None, result, qr=None, goes_on=result.ending == GOES_ON)
         verdict = self.registry.get(id).verdict
         # Asking for its code wakes one whose codes expired.
         if result.ending == Ending.NEEDS_PERSON and verdict.reason != "qr_idle":
