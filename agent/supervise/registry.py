@@ -132,9 +132,9 @@ class Registry:
     _gate: Gate
     _session_root: Path
     facts: dict[InstanceId, Facts] = field(default_factory=dict)
-    """It is filled here; others may hold it already."""
+    """Filled here; other parts may hold it already."""
     boot: str = ""
-    """The machine's present one."""
+    """The machine's present boot."""
     devices: Devices = field(init=False)
     reconnects: Histogram = field(init=False, default_factory=lambda: Histogram(RECONNECT_SECONDS))
     _views: dict[InstanceId, Session] = field(init=False, default_factory=dict)

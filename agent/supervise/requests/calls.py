@@ -324,7 +324,7 @@ async def in_parts(
 
 
 async def _parts(id: InstanceId, text: str, path: Path | None) -> AsyncGenerator[str, None]:
-    """Of the file where there is one, else of the text."""
+    """From the file where there is one, else from the text."""
     if path is None:
         for start in range(0, len(text), PART):
             yield text[start : start + PART]
