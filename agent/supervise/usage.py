@@ -132,7 +132,8 @@ class UsageSampler:
             if facts.run.memory_bytes is not None and facts.unit.runs
         ]
         for action in decide_memory(seen, self.gate.settings.memory_budget(), policy, now):
-            facts = self.registry.facts[action.id]
+            if (facts := self.registry.facts.get(action.id)) is None:
+                continue  # deleted while another one was asked
             said = bound(Category.MEMORY, facts.id)
             if not action.restart:
                 facts.freed_at = now
