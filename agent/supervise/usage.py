@@ -140,21 +140,16 @@ class UsageSampler:
                 sentence = f"the agent asked it to free its caches: {action.reason}"
                 said.info("%s", sentence)
                 self.notes.write(entry(facts, "memory", sentence, Category.MEMORY))
-                await _free(facts)
+                try:
+                    if facts.link is not None:
+                        await facts.link.call("free_memory", timeout=10.0)
+                except WaError as error:
+                    said.info("cannot free its memory: %s", error)
             else:
                 said.warning("the agent restarts it gracefully: %s", action.reason)
                 facts.memory_restart_at = now
                 facts.asked.restart_for = action.reason
                 self.gate.wake(facts.id)
-
-
-async def _free(facts: Facts) -> None:
-    if facts.link is None:
-        return
-    try:
-        await facts.link.call("free_memory", timeout=10.0)
-    except WaError as error:
-        log.info("cannot free the memory of %s: %s", facts.id, error, extra=about(facts.id))
 
 
 async def measure_whole(
