@@ -13,11 +13,13 @@ import socket
 import struct
 import time
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agent.core.words import Category
+from agent.errors import WaError
 from agent.redaction import redact
 
 # Loaded now: a process out of descriptors cannot load it when it has something to say.
@@ -44,6 +46,15 @@ def clean(text: str) -> str:
 
 def _escape(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
+
+
+@contextmanager
+def going_on(cannot: str = "the agent goes on without it") -> Iterator[None]:
+    """Around what no session needs to run: its failure is logged, and the agent goes on."""
+    try:
+        yield
+    except (WaError, OSError) as error:
+        logging.getLogger("agent").error("%s: %s", cannot, error)
 
 
 class Bound(logging.LoggerAdapter[logging.Logger]):

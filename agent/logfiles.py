@@ -13,7 +13,6 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from agent.core.model import Category
-from agent.errors import ConfigError
 from agent.log import as_json, as_text, describe
 
 AUDIT = "agent.audit"
@@ -30,8 +29,8 @@ class FileWriter(RotatingFileHandler):
         path: Path,
         form: str,
         *,
-        max_bytes: int,
-        keep: int,
+        max_bytes: int = 10 << 20,
+        keep: int = 5,
         categories: Collection[Category] = (),
     ) -> None:
         self._show, self._categories = as_json if form == "json" else as_text, categories
@@ -66,24 +65,12 @@ class FileWriter(RotatingFileHandler):
             return False
 
 
-def open_files(
-    folder: Path, form: str, repairs_name: str, *, max_bytes: int = 10 << 20, keep: int = 5
-) -> None:
+def open_files(folder: Path, form: str, repairs_name: str) -> None:
     """audit.log, performance.log and the one of repairs, from now on."""
-    try:
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        audit, performance, repairs = (
-            FileWriter(folder / name, form, max_bytes=max_bytes, keep=keep, categories=categories)
-            for name, categories in (
-                ("audit.log", ()),
-                ("performance.log", ()),
-                (repairs_name, _REPAIRS),
-            )
-        )
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write log files in {folder}: {error}", field="log.folder"
-        ) from error
+    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    audit = FileWriter(folder / "audit.log", form)
+    performance = FileWriter(folder / "performance.log", form)
+    repairs = FileWriter(folder / repairs_name, form, categories=_REPAIRS)
     logging.getLogger(AUDIT).addHandler(audit)
     logging.getLogger(PERFORMANCE).addHandler(performance)
     root = logging.getLogger()

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import pytest
 
 from agent.core.model import InstanceId
-from agent.errors import Refused, TryLater
+from agent.errors import ConfigError, Refused, TryLater
 from agent.files import folder_locked
-from agent.host.only_agent import only_agent
+from agent.host.choose import only_agent
 from agent.vault.copies import restore
 from agent.worker.identity import lock_held
 
@@ -46,3 +46,11 @@ def test_the_file_alone_tells_where_folders_cannot_be_locked(tmp_path, monkeypat
     monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(9, "no lock")))
     with folder_locked(tmp_path), folder_locked(tmp_path):
         assert tmp_path.is_dir()
+
+
+def test_a_lock_that_leads_elsewhere_is_not_written_through(tmp_path):
+    (precious := tmp_path / "precious").write_text("kept")
+    (tmp_path / "lock").symlink_to(precious)
+    with pytest.raises(ConfigError, match="move away what is in its way"), only_agent(tmp_path):
+        pass
+    assert precious.read_text() == "kept"

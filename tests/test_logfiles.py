@@ -14,7 +14,6 @@ import pytest
 from agent.config.config import Config
 from agent.config.sections import LogSection
 from agent.core.model import Category
-from agent.errors import ConfigError
 from agent.log import bound, set_level, set_up_logging
 from agent.logfiles import AUDIT, PERFORMANCE, FileWriter, open_files
 from agent.supervise.settings import Settings
@@ -81,8 +80,8 @@ def test_a_file_that_logrotate_moved_is_created_again(tmp_path: Path) -> None:
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "audit.log").symlink_to(tmp_path / "victim")
-    with pytest.raises(ConfigError, match="cannot write log files"):
-        open_files(tmp_path, "text", "repairs.log", max_bytes=1000, keep=1)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_files(tmp_path, "text", "repairs.log")
     assert not (tmp_path / "victim").exists()
 
 
@@ -101,7 +100,7 @@ def test_every_line_goes_to_its_file_with_any_level_of_stderr(tmp_path: Path) ->
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     set_up_logging("error", env={}, fd=writing)
-    open_files(tmp_path / "log", "json", "repairs.log", max_bytes=100_000, keep=1)
+    open_files(tmp_path / "log", "json", "repairs.log")
     bound(Category.API, "sales", AUDIT).info("key shop: POST /x → 202")
     bound(Category.RECOVERY, "sales").info("restart: it is stuck")
     bound(Category.SESSION, "sales").info("of no interest")
@@ -129,7 +128,7 @@ def test_every_line_goes_to_its_file_with_any_level_of_stderr(tmp_path: Path) ->
 
 def test_the_file_of_repairs_can_have_another_name(tmp_path: Path) -> None:
     name = "auto-fix-sessions.log"
-    open_files(tmp_path / "logs", "text", name, max_bytes=100_000, keep=1)
+    open_files(tmp_path / "logs", "text", name)
     bound(Category.CRYPTO, "desk").info("round: its keys fail")
     assert "[desk] round: its keys fail" in (tmp_path / "logs" / name).read_text()
     assert not (tmp_path / "logs" / "repairs.log").exists()
@@ -138,7 +137,7 @@ def test_the_file_of_repairs_can_have_another_name(tmp_path: Path) -> None:
 async def test_the_performance_log_has_a_line_for_each_instance(
     tmp_path: Path, eventually: Eventually
 ) -> None:
-    open_files(tmp_path, "text", "repairs.log", max_bytes=100_000, keep=1)
+    open_files(tmp_path, "text", "repairs.log")
     view = make_view("sales", messages={"in": 2, "out": 3}, probes=4, response_seconds=0.005)
     assert "messages=5" in performance_line(view, 0)
     assert "response_seconds=0.0050" in performance_line(view, 0)

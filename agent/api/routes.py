@@ -130,8 +130,6 @@ ROUTES: tuple[Route, ...] = (
     ),
     _route(f"GET {ID}/removed", READ, remote.list_removed, None, ASKED),
     _route(f"POST {ID}/removed/{REMOVED}/restore", OPERATE, remote.restore_removed, (), LATE),
-    _route(f"GET {ID}/remote-settings", READ, remote.show_settings, None, ASKED),
-    _route(f"PATCH {ID}/remote-settings", OPERATE, remote.change_settings, remote.CHANGE, LATE),
     _route("GET /api/trash", READ, instances.trash),
     _route(f"POST {TRASHED}/restore", OPERATE, instances.restore_trash, (), MADE),
     _route("GET /api/caller", SOME, keys.show_caller),

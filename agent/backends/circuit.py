@@ -1,26 +1,21 @@
 """One circuit breaker per backend: failures of its server in a row open it, one trial closes it.
 
 Calls for its sessions count, but not where the server cannot be reached. While the circuit is open
-the agent starts, connects and repairs none of its sessions. Checks go on: once all of `CALM`
-seconds were quick, one session tries before the pause ends.
+the agent starts, connects and repairs none of its sessions. Checks go on.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent.backends.http import ServerDown
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerPolicy, BreakerState
 from agent.core.model import InstanceId
-from agent.core.words import UNREACHED
-from agent.errors import EngineError, LinkError, WaError
+from agent.errors import EngineError
 
 ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
 """Calls that make a server work for a session."""
-QUICK = 1.0
-"""Seconds: a server that answers a check within these is not why calls ran out of time."""
-CALM = 30.0
-
 Call = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
@@ -28,12 +23,10 @@ Call = Callable[[], Awaitable[Mapping[str, Any]]]
 class Circuit:
     policy: Callable[[], BreakerPolicy]
     changed: Callable[[BreakerState], None]
-    """Called when it opens, when it closes, and when quick checks let one session try."""
+    """Called when it opens and when it closes."""
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
     """Whose call is the trial of a half-open circuit."""
-    calm_since: float | None = None
-    """When the first of the checks ended that were all quick, without a failure since."""
 
     @property
     def state(self) -> BreakerState:
@@ -64,28 +57,15 @@ class Circuit:
             self.trial, self.breaker = id, replace(self.breaker, trial_at=boot_now())
         return True
 
-    def checked(self, *, up: bool, seconds: float = 0.0) -> None:
-        """A check ended, after `seconds`."""
-        if not up or seconds > QUICK:
-            self.calm_since = None
-        elif self.calm_since is None:
-            self.calm_since = boot_now()
-        elif self.state is BreakerState.OPEN and boot_now() - self.calm_since >= CALM:
-            over = boot_now() - self.policy().pause
-            self.breaker = replace(self.breaker, opened_at=over)
-            self.changed(BreakerState.HALF_OPEN)
-
     async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:
         """Call the server for a session if the circuit allows it, and count how it answered."""
         if do in ACTS and not self.begin(id):
             raise EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
         try:
             answer = await call()
-        except WaError as error:
-            if do in ACTS and _is_the_servers(error):
+        except ServerDown as down:
+            if do in ACTS and down.reached:
                 self._failed()
-            if error.code == UNREACHED:
-                raise EngineError(str(error), code="backend_down") from error
             raise
         else:
             if do in ACTS or id == self.trial:
@@ -104,11 +84,6 @@ class Circuit:
     def _failed(self) -> None:
         was = self.state
         self.breaker = self.breaker.after_failure(boot_now(), self.policy())
-        self.trial = self.calm_since = None
+        self.trial = None
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.changed(BreakerState.OPEN)
-
-
-def _is_the_servers(error: WaError) -> bool:
-    """Whether the server failed to answer; a refusal that it answers is about the session."""
-    return error.code == ("timeout" if isinstance(error, LinkError) else "backend_down")

@@ -6,41 +6,40 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from yarl import URL
 
-from agent.backends.backend import TAKE_OVER, Backend, Member, Shared
+from agent.backends.backend import NOT_CHECKED, TAKE_OVER, Backend, crashed
 from agent.backends.seat import Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import (
-    Category,
-    Health,
-    Instance,
+from agent.core.breaker import BreakerPolicy
+from agent.core.crypto_patterns import CryptoPattern
+from agent.core.model import Health, Instance, JournalEntry, Signal, UnitStatus
+from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
+from agent.core.session import Session
+from agent.core.view import BackendView
+from agent.core.words import (
+    ADOPTED,
+    NO_PROOF,
+    UNMEASURED,
     InstanceId,
-    JournalEntry,
     RemoteSession,
-    Signal,
-    UnitStatus,
     parse_instance_id,
 )
-from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
-from agent.core.view import BackendView
-from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED
+from agent.engines.tasks import Tasks
 from agent.errors import HostError, InvalidRequest, NotFound, Refused, TryLater, WaError
-from agent.log import bound
-from agent.vault.folder import open_root
+from agent.store.database import Store
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER = 5.0
-FRESH = 1.0
-"""Seconds for which a good check lets sessions try: many that come back together share it."""
 LET_GO = "let_go:{}/"
 """A fact in the database of a session whose instance an operator deleted; the server's name of it
 follows."""
@@ -50,51 +49,52 @@ _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
-class Backends(Shared):
+class Backends:
+    root: Path
+    """A folder for each backend is in it, for what its kind keeps."""
+    instances: Mapping[InstanceId, Session]
+    store: Store
+    wake: Callable[[InstanceId], None]
+    """Begin a pass of that session."""
+    look_again: Callable[[InstanceId, bool], None]
+    """Its server is back. True: after an outage, from before which no claim proves anything."""
+    note: Callable[[JournalEntry], object]
+    breaker: Callable[[], BreakerPolicy]
+    crypto_patterns: Sequence[CryptoPattern] = ()
+    create: Callable[[Instance], Coroutine[Any, Any, Session]] = field(init=False)
+    tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
     all: dict[str, Backend] = field(default_factory=dict)
-    _refused: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By backend and session: why it is not adopted, as the log has it."""
+    _refused: set[str] = field(default_factory=set)
+    """Why sessions are not adopted, as the log has it."""
     _adopting: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One session after another: an order is not carried out a second time meanwhile."""
-
-    def __post_init__(self) -> None:
-        self.discover = self._discover
 
     # agent and reload
 
     async def take_over(self, declared: Collection[BackendDeclaration]) -> None:
         """Watch the sessions again that the agent before this one watched."""
         for declaration in declared:
-            backend = await self._declare(declaration)
+            backend = self._declare(declaration)
             # The name of a run outlives the agent: what was watched goes on.
             for id, its in backend.members.items():
                 if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
                     backend.seats[id] = Seat(backend, id, its.record.seen_run)
-            self._begin(backend)
+            self.tasks.start(backend.run(), f"backend {backend.name}")
         with suppress(TimeoutError):
             async with asyncio.timeout(TAKE_OVER):
                 await asyncio.gather(*(backend.known.wait() for backend in self.all.values()))
 
     async def take_on(self, declared: Collection[BackendDeclaration]) -> None:
-        """What a file that was read again has: new ones, and other keys in their files."""
+        """Watch what is new in a file that was read again."""
         for each in declared:
-            try:
-                if (backend := self.all.get(each.name)) is None:
-                    self._begin(await self._declare(each))
-                    log.info("backend %s is new: the agent watches it", each.name)
-                elif await backend.read_key_again():
-                    log.info("backend %s: the agent uses the key now in its file", each.name)
-            except WaError as error:
-                log.error("cannot take on backend %s as it is now: %s", each.name, error)
+            if each.name not in self.all:
+                self.tasks.start(self._declare(each).run(), f"backend {each.name}")
+                log.info("backend %s is new: the agent watches it", each.name)
 
-    async def _declare(self, declared: BackendDeclaration) -> Backend:
+    def _declare(self, declared: BackendDeclaration) -> Backend:
         name = parse_instance_id(declared.name)
-        await asyncio.to_thread(make_folder, self.root, name)
         self.all[name] = backend = Backend(declared, name, self)
         return backend
-
-    def _begin(self, backend: Backend) -> None:
-        self.tasks.start(backend.run(), f"backend {backend.name}")
 
     async def close(self) -> None:
         """The servers' sessions go on."""
@@ -105,7 +105,7 @@ class Backends(Shared):
     def units(self) -> Mapping[InstanceId, UnitStatus]:
         return {id: its.unit(id) for its in self.all.values() for id in its.seats}
 
-    def needed(self, its: Member) -> Backend:
+    def needed(self, its: Session) -> Backend:
         if (backend := self.of(its)) is None:
             id, name = its.instance.id, its.instance.backend
             raise HostError(f"cannot start {id}: agent.toml declares no [[backend]] {name}")
@@ -113,29 +113,29 @@ class Backends(Shared):
 
     # passes of sessions
 
-    def of(self, its: Member) -> Backend | None:
+    def of(self, its: Session) -> Backend | None:
         return self.all.get(its.instance.backend)
 
-    def wait_reason(self, its: Member) -> str:
+    def wait_reason(self, its: Session) -> str:
         """Why a session on a backend must wait; "" when it need not, or is on none."""
         if not its.instance.backend:
             return ""
         if (backend := self.of(its)) is None:
             return "backend_missing"
         if backend.down or its.instance.id in backend.away:
-            return BACKEND_UNCHECKED if backend.unchecked else BACKEND_DOWN
+            return BACKEND_UNCHECKED if backend.claim is NOT_CHECKED else BACKEND_DOWN
         return "" if backend.circuit.lets(its.instance.id) else "backend_circuit"
 
-    def why_away(self, its: Member) -> str:
+    def why_away(self, its: Session) -> str:
         """In words; "" = its backend is not declared."""
         if (backend := self.of(its)) is None:
             return ""
         if backend.up:
             return "its backend is up again; the agent checks its sessions in turn"
-        reason = BACKEND_UNCHECKED if backend.unchecked else BACKEND_DOWN
+        reason = BACKEND_UNCHECKED if backend.claim is NOT_CHECKED else BACKEND_DOWN
         return f"{WAIT_SENTENCES[reason]}: {backend.sentence}"
 
-    def signals(self, its: Member) -> tuple[Signal, ...]:
+    def signals(self, its: Session) -> tuple[Signal, ...]:
         """A session of a backend that does not answer is not said to be well, though the backend
         may only blink: nothing has measured the session since."""
         if (backend := self.of(its)) is None:
@@ -143,54 +143,44 @@ class Backends(Shared):
         if not backend.up:
             sentence = f"nothing measures it now: {self.why_away(its)}"
             return (Signal(UNMEASURED, Health.DEGRADED, sentence),)
-        lacks = backend.claim is not None and backend.claim.reason == NO_PROOF
+        lacks = backend.claim.reason == NO_PROOF
         return (Signal(NO_PROOF, Health.DEGRADED, backend.warning),) if lacks else ()
 
-    def slack(self, its: Member) -> float:
+    def slack(self, its: Session) -> float:
         """Seconds that its server takes longer than a quick one for what is asked of a session."""
         return 0.0 if (backend := self.of(its)) is None else backend.slack
 
-    def ask(self, its: Member, now: float) -> float | None:
-        """None: its server answered a check within FRESH. A time: ask again then, or when woken."""
+    def ask(self, its: Session, now: float) -> float | None:
+        """None: its server is up. A time: ask again then, or when woken."""
         backend = self.of(its)
-        if backend is None or (backend.up and now - backend.checked_at <= FRESH):
-            return None
-        backend.asking.add(its.instance.id)
-        backend.check_soon.set()
-        return now + RETRY_AFTER
+        return None if backend is None or backend.up else now + RETRY_AFTER
 
-    def may_begin(self, its: Member) -> bool:
+    def may_begin(self, its: Session) -> bool:
         """Whether its server's last check was good; a half-open circuit lets one session begin."""
         backend = self.of(its)
         return backend is None or (backend.up and backend.circuit.begin(its.instance.id))
 
-    def may_ask(self, its: Member) -> bool:
+    def may_ask(self, its: Session) -> bool:
         """Whether a probe can reach its server now."""
         backend = self.of(its)
         here = not its.instance.backend
         return here or (backend is not None and backend.up and its.instance.id not in backend.away)
 
     def server_version(self, name: str) -> str:
-        """The version that the server itself told last; "" = none yet."""
-        return self.all[name].version if name in self.all else ""
+        """The version that the server itself tells; "" = none, or it is down."""
+        return self.all[name].claim.version if name in self.all else ""
 
     def check_place(self, instance: Instance) -> None:
         """Refuse one whose backend is not declared or of another engine, or has it already."""
         what = f"cannot create {instance.id}"
         if (backend := self.all.get(instance.backend)) is None:
             known = ", ".join(self.all) or "none"
-            raise InvalidRequest(
-                f"{what}: engine {instance.engine} needs the name of a declared [[backend]] in its"
-                f" settings, not {instance.backend!r:.60}; declared: {known}",
-                field="settings.backend",
-                code="unknown_backend",
-            )
+            cause = f"no [[backend]] {instance.backend!r:.60} is declared; declared: {known}"
+            words = f"{what}: engine {instance.engine} needs settings.backend, and {cause}"
+            raise InvalidRequest(words, field="settings.backend", code="unknown_backend")
         if (kind := backend.declared.engine) != instance.engine:
-            raise InvalidRequest(
-                f"{what}: backend {backend.name} is of engine {kind}, not {instance.engine}",
-                field="engine",
-                code="wrong_engine",
-            )
+            cause = f"backend {backend.name} is of engine {kind}, not {instance.engine}"
+            raise InvalidRequest(f"{what}: {cause}", field="engine", code="wrong_engine")
         if (holder := holder_of(backend, instance.remote)) not in (None, instance.id):
             cause = f"{instance.remote!r:.80} of {backend.name} is {holder} here already"
             raise Refused(f"{what}: {cause}", field="settings.remote", code="adopted")
@@ -215,12 +205,8 @@ class Backends(Shared):
     async def reset(self, name: str) -> BackendView:
         """Close its circuit at once, by an operator's order."""
         backend = self._find(name)
-        said = f"an operator closed the circuit of backend {name}"
-        bound(Category.RECONNECT).info("%s", said)
+        backend.say("operator", "an operator closed its circuit")
         backend.circuit.close()
-        detail = {"backend": name}
-        entry = JournalEntry("operator", said, Category.RECONNECT, None, time.time(), detail)
-        await self.store.append(entry)
         return _view(backend)
 
     def _find(self, name: str) -> Backend:
@@ -239,13 +225,10 @@ class Backends(Shared):
             # Deleted once, and wanted again: also where the server gives no list now.
             await self.store.forget_facts([LET_GO.format(backend.name) + asked])
             remote = session_meant(backend.name, await check_now(backend), asked)
-            if (holder := holder_of(backend, remote)) is not None:
-                what = f"cannot adopt {remote!r:.80} of {backend.name}"
-                cause = f"the instance {holder} has it already"
-                raise Refused(f"{what}: {cause}", field="remote", code="adopted")
             return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
-    async def _discover(self, backend: Backend) -> None:
+    async def discover(self, backend: Backend) -> None:
+        """Make instances of its server's new sessions that match `adopt`."""
         if backend.up and backend.declared.adopt:
             async with self._adopting:
                 await self._adopt_new(backend)
@@ -260,14 +243,12 @@ class Backends(Shared):
             wanted = any(fnmatch.fnmatchcase(word, it) for word in words for it in patterns)
             if session.name in ours or not wanted:
                 continue
-            key = (backend.name, session.name)
             try:
                 await self._take_in(backend, session.name, None)
-                self._refused.pop(key, None)
             except WaError as error:
-                if self._refused.get(key) != str(error):
+                if str(error) not in self._refused:
                     log.warning("cannot adopt a session of backend %s: %s", backend.name, error)
-                self._refused[key] = str(error)
+                self._refused.add(str(error))
 
     async def let_go(self, instance: Instance) -> None:
         """An operator deleted the instance: `discover` must not make it again."""
@@ -289,17 +270,10 @@ class Backends(Shared):
         return parse_instance_id(f"{slug or backend.name[:SLUG]}-{mark}")
 
 
-def make_folder(root: Path, name: InstanceId) -> None:
-    with open_root(root, create=True) as top:
-        if top.make(name, top.modes):
-            top.sync()
-
-
 def _view(backend: Backend) -> BackendView:
-    claim, members = backend.claim, backend.members.values()
-    soon = None
+    claim, members, now, soon = backend.claim, backend.members.values(), boot_now(), None
     if backend.next_check is not None:
-        soon = time.time() + max(backend.next_check - boot_now(), 0.0)
+        soon = time.time() + max(backend.next_check - now, 0.0)
     return BackendView(
         name=backend.name,
         engine=backend.declared.engine,
@@ -308,11 +282,11 @@ def _view(backend: Backend) -> BackendView:
         reason=backend.reason,
         sentence=backend.sentence,
         warning=backend.warning,
-        version=claim.version if claim else "",
+        version=claim.version,
         since_wall=backend.since_wall,
-        checked_wall=backend.checked_wall,
-        seconds=claim.seconds if claim else 0.0,
-        sessions=claim.sessions if claim else None,
+        checked_wall=time.time() + backend.checked_at - now if backend.checked_at > 0 else None,
+        seconds=claim.seconds,
+        sessions=claim.sessions,
         held=len(backend.seats),
         connected=sum(its.record.status == "CONNECTED" for its in members),
         next_check_wall=soon,
@@ -333,12 +307,9 @@ def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> s
         return asked
     titled = [session.name for session in there if session.title == asked != ""]
     if len(titled) > 1:
-        raise Refused(
-            f"cannot adopt {asked!r:.80}: {backend} has {len(titled)} sessions of that name;"
-            f" take one of {', '.join(titled[:5])}",
-            field="remote",
-            code="ambiguous",
-        )
+        cause = f"{backend} has {len(titled)} sessions of that name"
+        words = f"cannot adopt {asked!r:.80}: {cause}; take one of {', '.join(titled[:5])}"
+        raise Refused(words, field="remote", code="ambiguous")
     if not titled:
         raise NotFound(f"cannot adopt {asked!r:.80}: {backend} has no such session")
     return titled[0]

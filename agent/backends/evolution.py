@@ -1,4 +1,4 @@
-"""Evolution API 1.8 and 2.x as somebody's server: what server.py asks of it."""
+"""Evolution API 1.8 and 2.x as somebody's server: what seat.py asks of it."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -6,14 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.backends.evolution_calls import OPTIONS, EvolutionCalls, Live
+from agent.backends.evolution_calls import EvolutionCalls, Live
 from agent.backends.evolution_renewal import LOOK_EVERY, Renewal, folder_name
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, cannot
-from agent.backends.server import Listed
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.words import NO_PROOF, Claim, RemoteSession
+from agent.core.words import NO_PROOF, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.engines.receiver import phone_of
 from agent.engines.tasks import cancel, runs
@@ -30,10 +29,6 @@ QUERY_LIMIT = 4.0
 """Seconds that WhatsApp may take to answer the query of a proof."""
 ONE_LOGIN = 10.0
 """Seconds after a login was asked for in which a restart is the same wish: two would fight."""
-VERSION_AGAIN = 300.0
-SETTLED = 5.0
-_LOOKS = 8
-"""Looks at an unsteady session, one after another."""
 CODE_WAIT, PAIRING_WAIT = 3.0, 7.0
 """Seconds that a request for a code waits for the first one; for one to type on a phone."""
 
@@ -48,22 +43,18 @@ class Evolution:
         self.held: dict[str, Session] = {}
         # Dead sessions hold their turns long: only half of all are theirs.
         self.proofs = asyncio.Semaphore(max(1, declared.parallel // 2))
-        self._version_at = float("-inf")
+        self._asked = False
         self._learning: asyncio.Task[None] | None = None
 
     @property
-    def version(self) -> str:
-        return self.calls.version
-
-    @property
     def list_every(self) -> float:
-        return self.calls.dialect.list_every
+        return 30.0 if self.calls.old else 5.0
 
-    async def sessions(self) -> Listed:
+    async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
         at = boot_now()
-        if at - self._version_at >= VERSION_AGAIN and not runs(self._learning):
+        if not self._asked:
+            self._asked = True
             # It may take seconds: the list does not wait for it.
-            self._version_at = at
             self._learning = asyncio.create_task(self.calls.learn_version(), name="version")
         rows, seconds = await self.calls.rows()
         for name, session in self.held.items():
@@ -71,10 +62,11 @@ class Evolution:
         sessions = tuple(RemoteSession(it.name, it.status, it.account) for it in rows.values())
         unproved = self.declared.prove and not self.calls.has_query
         reason, warning = (NO_PROOF, NO_ROUTE) if unproved else ("", "")
-        return Listed(sessions, seconds, reason, warning)
+        version, count = self.calls.version, len(rows)
+        return ServerClaim(True, reason, warning, version, seconds, count), sessions
 
     def away(self) -> None:
-        self._version_at = float("-inf")  # another version may come back
+        self._asked = runs(self._learning)  # another version may come back
         for session in self.held.values():
             session.known.away()
 
@@ -106,30 +98,22 @@ class Session:
     def _know(self, known: EvolutionSession) -> None:
         self.known, self.renewal = known, Renewal(known, self._calls, self._folder)
 
-    @property
-    def is_due(self) -> bool:
-        return self.known.is_due
-
-    def claim(self) -> Claim | None:
-        return None if self.known.live is None else self.known.claim()
-
-    async def look(self, *, deep: bool = False) -> Mapping[str, Any]:
+    async def look(self, *, deep: bool = False) -> None:
         """EngineError `zombie`: it says open, and WhatsApp does not answer through it."""
         if self.known.renewing:
-            return {}
+            return
         await self._refresh()
         if self.known.live is Live.OPEN:
             await self._prove(deep)
         await self._ask_account()
         if self.known.live is Live.CONNECTING and self.known.paired is False:
             await self._missing_code()
-        return self._detail() if deep else {}
 
     async def connect(self) -> None:
         """Begin a login where the server does not do so by itself. A session that the server lost
         is made, unless others made it."""
         async with self._acting:
-            await self._connect(may_create=False)
+            await self._connect()
 
     async def restart(self) -> None:
         """Have the server connect it again with its pairing."""
@@ -137,7 +121,7 @@ class Session:
         async with self._acting:
             if boot_now() - known.begun_at < ONE_LOGIN:
                 return
-            heard = None if known.fight else known.live
+            heard = known.live
             await self._state()
             if known.live is Live.OPEN and heard not in (None, Live.OPEN):
                 return  # it came back since this was decided
@@ -149,7 +133,7 @@ class Session:
                     known.begin()
                     return
                 await self._state()
-            await self._connect(may_create=False)
+            await self._connect()
 
     async def logout(self) -> None:
         """End its pairing. The caller has a proof or a person's word."""
@@ -161,16 +145,16 @@ class Session:
         a person's word (`confirmed`), else logged out. The caller has a proof for the end."""
         async with self._acting:
             known = self.known
-            heard = None if known.fight else known.live
-            if not confirmed and not self._may_replace():
+            heard = known.live
+            if not confirmed and not known.is_ours:
                 await self._log_out(heard)
-                await self._connect(may_create=False)
+                await self._connect()
                 return
             known.renewing = True
             try:
                 await self.renewal.take_away(heard)
                 known = EvolutionSession(
-                    *(self.name, self._calls, known.adopted, False),
+                    *(self.name, self._calls, known.adopted and not confirmed, False),
                     live=Live.MISSING,
                     gone=True,
                     owed=known.owed,
@@ -178,7 +162,7 @@ class Session:
                     renewing=True,
                 )
                 self._know(known)
-                await self._connect(may_create=confirmed)
+                await self._connect()
             finally:
                 known.renewing = False
 
@@ -201,14 +185,12 @@ class Session:
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "pairing_code":
             return await self._pairing_code(phone_of(arguments))
-        if name == "settings":
-            return await self._settings(arguments)
         if name == "delete":  # for good, by a person's word
             async with self._acting:
                 await self.renewal.delete()
                 self.known.note_end("")
             return {}
-        cause = "an Evolution server knows pairing_code, settings and delete"
+        cause = "an Evolution server knows pairing_code and delete"
         raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
     async def _pairing_code(self, phone: str) -> Mapping[str, Any]:
@@ -232,23 +214,6 @@ class Session:
             left = known.qr.expires_in if known.qr is not None else 1.0
             return {"code": known.code.pairing_code, "expires_in": round(left, 1)}
 
-    async def _settings(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Make the changes, if any, and answer with all settings, by 2.x's names."""
-        known = dict(zip(OPTIONS, self._calls.dialect.options, strict=True))
-        for name, value in changes.items():
-            if name not in known:
-                cause = f"unknown, known are {', '.join(known)}"
-                raise InvalidRequest(f"cannot set {name!r:.40}: {cause}", field=name[:40])
-            if not isinstance(value, str if name == "msgCall" else bool):
-                kind = "text" if name == "msgCall" else "true or false"
-                raise InvalidRequest(f"cannot set {name}: it must be {kind}", field=name)
-        settings = await self._calls.find("settings", self.name)
-        body = self.renewal.whole_settings({"settings": settings})
-        body |= {known[name]: value for name, value in changes.items()}
-        if changes:
-            await self._calls.set("settings", self.name, body)
-        return {"settings": {name: body[theirs] for name, theirs in known.items()}}
-
     # looks
 
     async def _state(self) -> None:
@@ -258,12 +223,9 @@ class Session:
             await asyncio.sleep(LOOK_EVERY)
             live = await self._calls.state(self.name)
         self.known.note_live(live)
-        for number in range(_LOOKS if self.known.is_unsteady else 0):
-            await asyncio.sleep(LOOK_EVERY * (1 + number % 3 / 2))  # in no step with the logins
-            self.known.note_live(await self._calls.state(self.name))
 
     async def _row(self) -> None:
-        if not self._calls.dialect.old:
+        if not self._calls.old:
             at = boot_now()
             self.known.note_row(await self._calls.row(self.name), at)
 
@@ -280,7 +242,7 @@ class Session:
         known = self.known
         if known.alive is None:  # it tells whose it is since it opened
             await self._row()
-        if known.fight or not (deep or known.alive is not True):
+        if known.alive is True and not deep:
             return
         alive, opening = None, known.since
         if self._server.declared.prove and known.integration in BAILEYS:
@@ -303,14 +265,6 @@ class Session:
             except EngineError:
                 return  # it changed since the look; the next one sees
 
-    def _detail(self) -> dict[str, Any]:
-        known = self.known
-        # The list is so much newer than the state that the server has written its row.
-        compared = known.row_at >= known.since + SETTLED
-        proxy = known.row.proxy if known.row and not self._calls.dialect.old else None
-        disagrees = known.disagreement if compared else ""
-        return {"compared": compared, "proxy": proxy, "disagrees": disagrees}
-
     # logins
 
     async def _log_out(self, heard: Live | None) -> None:
@@ -318,15 +272,15 @@ class Session:
         self.known.note_end("logout")
         await self._state()
 
-    async def _connect(self, *, may_create: bool) -> None:
+    async def _connect(self) -> None:
         known = self.known
         await self._state()
         if known.live is Live.OPEN:
             return
-        if known.live is Live.CONNECTING and known.paired is not False and not known.fight:
+        if known.live is Live.CONNECTING and known.paired is not False:
             return  # the server does so by itself
         if known.live is Live.MISSING:
-            await self._create(may_create)
+            await self._create()
         elif known.live is Live.CLOSE and not known.end:
             await self._row()
             await self._ask_account(at_once=True)
@@ -334,9 +288,9 @@ class Session:
         # A slow server may have created it after our request had run out of time.
         await self.renewal.give_back()
 
-    async def _create(self, may_create: bool) -> None:
+    async def _create(self) -> None:
         known = self.known
-        if known.adopted and not known.owed and not may_create:
+        if known.adopted and not known.owed:
             cause = (
                 "the server has no session of that name, and the agent, which did not make it,"
                 " makes none in its place. To create it: `wa-agent ensure-healthy ID --yes`"
@@ -363,15 +317,3 @@ class Session:
                 while not wanted() and self.known.live is Live.CONNECTING:
                     await asyncio.sleep(LOOK_EVERY)
                     await self._log_in()
-
-    def _may_replace(self) -> bool:
-        """Without a person's word: what the agent made. A 1.8 shows nothing that others put into a
-        session, and one that hangs there comes back in no other way."""
-        known = self.known
-        if known.is_ours or not self._calls.dialect.old or known.adopted:
-            return known.is_ours
-        if known.paired is None:
-            cause = "the agent did not make it, and it may have a pairing. To end it all the same:"
-            cause += " `wa-agent ensure-healthy ID --yes`"
-            raise cannot(f"renew {self.name}", cause, "pairing_kept")
-        return True

@@ -1,8 +1,6 @@
 """Evolution API's routes in both of its dialects: one request each, its answer read."""
 
-import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,7 +14,6 @@ from agent.errors import EngineError
 _LIST = "/instance/fetchInstances"
 _NOBODY = "wa-agent-check"
 """No session has this name: the server refuses it from its memory."""
-_MAYBE_SECRET = re.compile(r"\S{25,}|\+?\d[\d ().-]{6,}\d")
 _NO_ACCOUNT = ("of undefined (reading 'name')", "Cannot read property 'name' of undefined")
 _DEAD = (
     *("Connection Closed", "Connection Terminated", "Connection was lost", "Connection Failure"),
@@ -39,28 +36,8 @@ class Live(StrEnum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """Where Evolution 1.8 and 2.x differ."""
-
-    old: bool
-    list_every: float
-    """Seconds between two lists. 1.8 asks WhatsApp through each open session for each list."""
-    slow: float
-    """Seconds that a list and a creation may take: where WhatsApp is silent, 1.8 takes 35 to 65 s
-    for both. 0 = no longer than other requests."""
-    restart: str
-    """The verb of a restart."""
-    options: tuple[str, ...]
-    """The names of a session's settings: all are set at once."""
-
-
-OPTIONS = (
-    *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
-    "syncFullHistory",
-)
-NEW = Dialect(False, 5.0, 0.0, "POST", OPTIONS)
-OLD = Dialect(True, 30.0, 75.0, "PUT", tuple(re.sub("([A-Z])", r"_\1", o).lower() for o in OPTIONS))
+SLOW = 75.0
+"""Seconds that a list and a creation of 1.8 may take: where WhatsApp is silent, 35 to 65."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +54,7 @@ class Row:
     """WhatsApp's own words at that close."""
     closed_wall: float = 0.0
     """When it closed, by the server's clock."""
-    updated_wall: float = 0.0
     integration: str = ""
-    proxy: str = ""
-    """The mark of its own proxy; "" = none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +70,10 @@ class Shown:
 @dataclass(slots=True)
 class EvolutionCalls:
     http: Http
-    dialect: Dialect = NEW
+    old: bool = False
+    """True for 1.8, which differs from 2.x in routes, rows and settings."""
     told: bool = False
-    """True if the server's version or its list told the dialect."""
+    """True if the server's version or its list told which it is."""
     version: str = ""
     has_query: bool = True
     """False if the server, or a proxy before it, lacks the route of the proof."""
@@ -121,7 +96,7 @@ class EvolutionCalls:
 
     async def connect(self, name: str, phone: str = "") -> Shown:
         """In `close` a login begins; in `connecting` the answer is the last code. Only
-        EvolutionSession.log_in calls it."""
+        `Session._log_in` calls it."""
         query = {"number": phone} if phone else None
         answer = await self._ask("GET", f"/instance/connect/{segment(name)}", query=query)
         if _is_refused(answer):
@@ -141,7 +116,8 @@ class EvolutionCalls:
 
     async def restart(self, name: str) -> bool:
         """False where the server refuses: in `close`."""
-        answer = await self._ask(self.dialect.restart, f"/instance/restart/{segment(name)}")
+        verb = "PUT" if self.old else "POST"
+        answer = await self._ask(verb, f"/instance/restart/{segment(name)}")
         if _is_missing(answer) or answer.status >= 500:
             raise _refusal("restart", name, answer)
         return not _is_refused(answer)
@@ -162,7 +138,7 @@ class EvolutionCalls:
         """`more`: token, number and proxy of a session that is made again."""
         # Without `qrcode` it answers at once; with it, it waits five seconds.
         body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False, **more}
-        answer = await self._ask("POST", "/instance/create", body, timeout=self.dialect.slow)
+        answer = await self._ask("POST", "/instance/create", body, timeout=self.old and SLOW)
         if not answer.good:
             raise _refusal("create", name, answer)
 
@@ -170,13 +146,14 @@ class EvolutionCalls:
         """The whole list, and the seconds that it took. EngineError `list_failed` if the server
         answers other questions meanwhile: 1.8 waits for WhatsApp, which may be what is silent."""
         what = "use its list"
-        if self.dialect.old:
-            await self._live()  # a list may take so long that it tells nothing of the server
+        if self.old:
+            # Its list may take so long that it tells nothing of the server.
+            await self.state(_NOBODY, urgent=True)
         try:
-            answer = await self._ask("GET", _LIST, timeout=self.dialect.slow, urgent=True)
+            answer = await self._ask("GET", _LIST, timeout=self.old and SLOW, urgent=True)
         except ServerDown as down:
             if down.reason == "timeout":
-                await self._live()
+                await self.state(_NOBODY, urgent=True)
                 cause = f"{down.cause}, while it answers the rest"
                 raise cannot("list its sessions", cause, "list_failed") from down
             raise
@@ -187,14 +164,6 @@ class EvolutionCalls:
         if rows is None:
             raise ServerDown(what, "not_found", "its answer is not Evolution API's")
         return rows, answer.seconds
-
-    async def _live(self) -> None:
-        """ServerDown if the server does not answer from its memory."""
-        try:
-            await self.state(_NOBODY, urgent=True)
-        except ServerDown as down:  # told of all sessions: without that name
-            what, reached = "use its sessions", down.reached
-            raise ServerDown(what, down.reason, down.cause, reached=reached) from down
 
     async def raw_row(self, name: str) -> Any:
         """One session's row in the server's own form; None where the server shows none."""
@@ -228,10 +197,9 @@ class EvolutionCalls:
         try:
             answer = await self._ask("POST", path, {"number": account}, timeout=limit)
         except ServerDown as down:
-            if down.reason == "not_found":
-                self.has_query = False
-            elif down.reason != "timeout":
+            if down.reason not in ("not_found", "timeout"):
                 raise
+            self.has_query = self.has_query and down.reason != "not_found"
             if down.reason == "not_found" or not down.reached:
                 return None
             await self.state(name, urgent=True)  # the session hangs if the server still answers
@@ -251,7 +219,7 @@ class EvolutionCalls:
             return
         if version := text(inside(answer.body, "version"), 40):
             self.version, self.told = version, True
-            self.dialect = OLD if version.startswith("1.") else NEW
+            self.old = version.startswith("1.")
 
     def _read_rows(self, body: Any) -> dict[str, Row] | None:
         """Unreadable rows are left out. None if the body is no list."""
@@ -264,22 +232,12 @@ class EvolutionCalls:
         if body and not rows:
             return None
         if rows:
-            self.dialect, self.told = OLD if old else NEW, True
+            self.old, self.told = old, True
         return {row.name: row for row in rows if row.name not in (".", "..")}
 
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        query: Mapping[str, str] | None = None,
-        timeout: float = 0.0,
-        urgent: bool = False,
-    ) -> Answer:
+    async def _ask(self, method: str, path: str, body: Any = None, **how: Any) -> Answer:
         """The answer; ServerDown if it tells that the server itself is not well."""
-        limit = timeout or None
-        answer = await self.http.ask(method, path, body, query=query, timeout=limit, urgent=urgent)
+        answer = await self.http.ask(method, path, body, **how)
         what, words = f"{method} {path}", _words_of(answer.body)
         if answer.status == 401 or (answer.status == 403 and "Missing global api key" in words):
             raise ServerDown(what, "refused_key", "it refuses the key")
@@ -287,22 +245,16 @@ class EvolutionCalls:
             raise ServerDown(what, "licence_missing", "its licence is not activated")
         if answer.status > 500:
             raise ServerDown(what, "failing", f"it answers {answer.status}")
-        if answer.status == 404 and (answer.body is None or words.startswith("Cannot ")):
+        no_route = answer.body is None or "Cannot " in words
+        if answer.status == 404 and no_route and not _is_missing(answer):
             raise ServerDown(what, "not_found", "it has no such route")
         return answer
 
 
-def mark_code(code: str) -> str:
-    """What may be kept of a code: it cannot be scanned."""
-    return hashlib.sha256(code.encode()).hexdigest()[:16] if code else ""
-
-
 def _refusal(what: str, name: str, answer: Answer) -> EngineError:
-    """In the server's own words, without what may be secret."""
     if _is_missing(answer):
         return cannot(f"{what} {name}", "the server has no such session", "remote_missing")
-    words = _MAYBE_SECRET.sub("…", answer.hide(_words_of(answer.body)))[:160]
-    return cannot(f"{what} {name}", words or f"it answers {answer.status}", "remote_refused")
+    return cannot(f"{what} {name}", f"it answers {answer.refusal}", "remote_refused")
 
 
 def _is_refused(answer: Answer) -> bool:
@@ -316,18 +268,9 @@ def _is_missing(answer: Answer) -> bool:
 
 
 def _words_of(body: Any) -> str:
-    """The texts under `response.message` or `message`, however deep the arrays go."""
+    """All under `response.message` or `message`, however deep the arrays go."""
     response = inside(body, "response")
-    holder = response if isinstance(response, Mapping) else body
-    return "; ".join(_texts(inside(holder, "message"), 4))
-
-
-def _texts(message: Any, depth: int) -> list[str]:
-    if isinstance(message, str):
-        return [message[:300]]
-    if isinstance(message, list) and depth:
-        return [words for part in message[:5] for words in _texts(part, depth - 1)]
-    return []
+    return str(inside(response if isinstance(response, Mapping) else body, "message"))[:2000]
 
 
 def _shown(body: Any) -> Shown:
@@ -352,9 +295,7 @@ def _row(raw: Any) -> Row | None:
         code=whole(raw.get("disconnectionReasonCode")),
         text=_words_of_end(raw.get("disconnectionObject")),
         closed_wall=moment(raw.get("disconnectionAt")),
-        updated_wall=moment(raw.get("updatedAt")),
         integration=text(raw.get("integration")),
-        proxy=_mark_proxy(raw.get("Proxy")),
     )
 
 
@@ -370,14 +311,6 @@ def _account(jid: object) -> str:
     if not isinstance(jid, str) or jid.endswith("@lid"):
         return ""
     return jid.split("@")[0].split(":")[0][:40]
-
-
-def _mark_proxy(raw: Any) -> str:
-    """Equal for equal proxies, and tells nothing of a password; "" = none is switched on."""
-    if inside(raw, "enabled") is not True:
-        return ""
-    proxy = [raw.get(key) for key in ("protocol", "host", "port", "username", "password")]
-    return hashlib.sha256(json.dumps(proxy).encode()).hexdigest()[:16]
 
 
 def _words_of_end(raw: Any) -> str:

@@ -2,14 +2,15 @@
 
 That ends its pairing, and the server deletes its messages and contacts. Token, settings, webhook
 and proxy are given back, also after the agent or the server died in between. One folder for each
-session: a backup for each deletion, `removal.json` from the deletion until all is given back, and
-`made` if the agent made it on the server. The backups have the session's token: mode 0600.
+session: a backup for each deletion, the same as `removal.json` from the deletion until all is given
+back, and `made` if the agent made it on the server. Backups have the session's token: mode 0600.
 """
 
 import asyncio
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,15 +28,14 @@ from agent.files import write_whole
 
 log = logging.getLogger(__name__)
 
+SETTINGS = (
+    *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
+    "syncFullHistory",
+)
 LOGOUT_WAIT = 5.0
 """Seconds that a logout may take after the server answered it."""
 REMOVAL_WAIT = 45.0
-REMOVAL_AGAIN = 600.0
-"""Seconds after a request to delete a session in which the server may still be at it: a backup of
-then may lack what the first one has."""
 LOOK_EVERY = 0.3
-_KEPT = 10
-"""Backups of one session: an outage of a day renews it 50 times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,7 @@ class Renewal:
 
     async def load(self) -> None:
         """What an earlier agent noted of this session."""
-        removal = await in_thread(self._read_removal)
-        self.session.owed = bool(removal)
+        self.session.owed = bool(await in_thread(self._read))
         self.session.made = await in_thread((self.folder / "made").exists)
 
     async def take_away(self, heard: Live | None) -> None:
@@ -58,18 +57,19 @@ class Renewal:
         live = await self.calls.state(name)
         if live is Live.MISSING:
             return
-        removal = await in_thread(self._read_removal)
-        if time.time() - float(removal.get("asked_wall", 0.0)) >= REMOVAL_AGAIN:
-            removal = {"backup": await self._back_up(rehearse=live is not Live.UNLOADED)}
+        if not self.session.owed:  # else a first backup has what may be half deleted by now
+            backup = await self._back_up(rehearse=live is not Live.UNLOADED)
         elif await self._becomes(Live.MISSING, LOGOUT_WAIT):
             return
-        await self._remove(heard, removal)
+        else:
+            backup = await in_thread(self._read)
+        await self._remove(heard, backup)
 
     async def delete(self) -> None:
         """Delete for good; the backup stays for a person."""
         if await self.calls.state(self.session.name) is not Live.MISSING:
             await self._back_up(rehearse=False)
-            await self._remove(None, None)
+            await self._remove(None, {})
         await self._write({"removal.json": None, "made": None})
         self.session.owed = self.session.made = False
 
@@ -89,18 +89,15 @@ class Renewal:
 
     async def create(self) -> None:
         """Create it with what an unfinished renewal backed up, else with nothing set."""
-        removal = await in_thread(self._read_removal)
-        row = inside(await in_thread(self._read, removal.get("backup")), "row")
+        row = (await in_thread(self._read)).get("row")
         await self._write({"made": b""})
         self.session.made = True
-        await self.calls.create(self.session.name, _creation(row, self.calls.dialect.old))
+        await self.calls.create(self.session.name, _creation(row, self.calls.old))
 
     async def give_back(self) -> None:
         """Set what an unfinished renewal backed up and `create` cannot set."""
-        removal = await in_thread(self._read_removal)
-        if not removal:
+        if not (session := await in_thread(self._read)):
             return
-        session = await in_thread(self._read, removal["backup"])
         for what, body in self._settable(session).items():
             try:
                 await self.calls.set(what, self.session.name, body)
@@ -112,7 +109,7 @@ class Renewal:
         await self._write({"removal.json": None})
         self.session.owed = False
 
-    async def _back_up(self, *, rehearse: bool) -> str:
+    async def _back_up(self, *, rehearse: bool) -> dict[str, Any]:
         """`rehearse`: set the present values again, for the server would refuse the same after the
         deletion, and wait until it can create sessions at all."""
         name = self.session.name
@@ -124,18 +121,18 @@ class Renewal:
         if await in_thread(self._read, backup) != session:
             raise cannot(f"back up {name}", "it reads differently", "backup_failed")
         if rehearse:
-            if self.calls.dialect.old:
+            if self.calls.old:
                 await self.calls.rows()
             for what, body in self._settable(session).items():
                 await self.calls.set(what, name, body)
-        return backup
+        return session
 
-    async def _remove(self, heard: Live | None, removal: Mapping[str, Any] | None) -> None:
-        """`removal`: what to note of a session that is created again."""
+    async def _remove(self, heard: Live | None, backup: Mapping[str, Any]) -> None:
+        """`backup`: of a session that is created again."""
         calls, name = self.calls, self.session.name
         live = await calls.state(name)
         self._refuse_kept(live, heard)
-        if live is Live.OPEN or (live is Live.CONNECTING and calls.dialect.old):
+        if live is Live.OPEN or (live is Live.CONNECTING and calls.old):
             await calls.logout(name)
             if not await self._becomes(Live.CLOSE, LOGOUT_WAIT) and live is Live.CONNECTING:
                 # Measured on 1.8.6: the connection of what is deleted now goes on, reads the keys
@@ -143,9 +140,8 @@ class Renewal:
                 cause = "WhatsApp does not answer its connection, which Evolution API 1.8 would"
                 cause += " keep beside the new session's; try again later, or restart the server"
                 raise cannot(f"remove {name} now", cause, "no_effect")
-        if removal is not None:
-            note = {**removal, "asked_wall": time.time()}
-            await self._write({"removal.json": json.dumps(note).encode()})
+        if backup:
+            await self._write({"removal.json": json.dumps(backup).encode()})
             self.session.owed = True
         await calls.delete(name)
         if not await self._becomes(Live.MISSING, REMOVAL_WAIT):
@@ -171,25 +167,12 @@ class Renewal:
 
     def _settable(self, session: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """The bodies that set its settings and its webhook, by the route's name."""
-        bodies, old = {}, self.calls.dialect.old
-        if isinstance(session.get("settings"), Mapping):
-            bodies["settings"] = self.whole_settings(session)
+        bodies, old = {}, self.calls.old
+        if isinstance(raw := session.get("settings"), Mapping):
+            bodies["settings"] = _settings(inside(raw, "settings") or raw, old)
         if webhook := _webhook(session.get("webhook"), old):
             bodies["webhook"] = webhook
         return bodies
-
-    def whole_settings(self, session: Mapping[str, Any]) -> dict[str, Any]:
-        """All its settings by the server's own names, for the route that sets all at once."""
-        raw: Any = session.get("settings") or {}
-        raw = inside(raw, "settings") or raw
-        names = self.calls.dialect.options
-        unset = {name: "" if name.startswith("msg") else False for name in names}
-        body = {name: unset[name] if inside(raw, name) is None else raw[name] for name in names}
-        token = inside(raw, "wavoipToken")
-        if self.calls.dialect.old or token:
-            # 1.8.6 refuses a change without it, and takes an empty one.
-            body["wavoipToken"] = token if isinstance(token, str) else ""
-        return body
 
     # files
 
@@ -207,16 +190,10 @@ class Renewal:
                 write_whole(self.folder / name, content)
             else:
                 (self.folder / name).unlink(missing_ok=True)
-        for old in sorted(self.folder.glob("[0-9]*.json"))[:-_KEPT]:
-            old.unlink()
 
-    def _read_removal(self) -> dict[str, Any]:
-        removal = self._read("removal.json")
-        return removal if isinstance(removal.get("backup"), str) else {}
-
-    def _read(self, name: str | None) -> dict[str, Any]:
+    def _read(self, name: str = "removal.json") -> dict[str, Any]:
         with suppress(OSError, ValueError):
-            content = json.loads((self.folder / (name or "none")).read_bytes())
+            content = json.loads((self.folder / name).read_bytes())
             return content if isinstance(content, dict) else {}
         return {}
 
@@ -238,6 +215,19 @@ def _creation(row: Any, old: bool) -> dict[str, str]:
             for key in ("host", "port", "protocol", "username", "password"):
                 fields[f"proxy{key.capitalize()}"] = row["Proxy"].get(key)
     return {key: value for key, value in fields.items() if isinstance(value, str) and value}
+
+
+def _settings(raw: Any, old: bool) -> dict[str, Any]:
+    """All settings by the server's own names, for the route that sets all at once."""
+    names = [re.sub("([A-Z])", r"_\1", it).lower() for it in SETTINGS] if old else SETTINGS
+    body = {name: inside(raw, name) for name in names}
+    for name in [name for name, value in body.items() if value is None]:
+        body[name] = "" if name.startswith("msg") else False
+    token = inside(raw, "wavoipToken")
+    if old or token:
+        # 1.8.6 refuses a change without it, and takes an empty one.
+        body["wavoipToken"] = token if isinstance(token, str) else ""
+    return body
 
 
 def _webhook(raw: Any, old: bool) -> dict[str, Any]:

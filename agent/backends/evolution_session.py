@@ -4,10 +4,9 @@ The list's `disconnection*` columns outlive a success: they count only for an en
 the last time the session was known to be open.
 """
 
-from collections import deque
 from dataclasses import dataclass, field, replace
 
-from agent.backends.evolution_calls import EvolutionCalls, Live, Row, Shown, mark_code
+from agent.backends.evolution_calls import EvolutionCalls, Live, Row, Shown
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.base import Qr
@@ -18,7 +17,7 @@ Status = ConnectionStatus
 CODE_HOLDS = 45.0
 """Seconds for which one QR code can be scanned; Evolution sets it for Baileys."""
 BLANK = 25.0
-"""Seconds in `connecting` without a code after which a session is said to hang."""
+"""Seconds in `connecting` without a code after which 1.8 is asked for the account of its keys."""
 LOGIN = 3.0
 """Seconds in `connecting` before which what the server writes for a request may break the login."""
 ACCOUNT_AGAIN = 300.0
@@ -26,10 +25,6 @@ ACCOUNT_AGAIN = 300.0
 STAYS_CLOSED = 180.0
 """Seconds in `close` after which the server makes no more tries of its own. Before a try it asks
 the internet for a version, which takes 130 s where nothing answers; the try takes 20 to 30 s."""
-LOOKS_APART = 15.0
-"""Less than a try takes: looks further apart do not show that a session stayed closed."""
-_OPENINGS, _WITHIN = 3, 15.0
-"""So many openings in so many seconds are those of two connections."""
 YOUNG = 60.0
 """Seconds for which an open session is looked at in each round."""
 _UNPAIRED = ("logout", "banned", "temporary_ban")
@@ -39,7 +34,7 @@ _OLD_RESTART = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class EvolutionSession:
     name: str
     calls: EvolutionCalls
@@ -77,37 +72,16 @@ class EvolutionSession:
     """Ends before this moment of the server's clock are old."""
     _code: Shown | None = None
     _code_at: float = 0.0
-    _code_number: int = 0
     _scanned: str = ""
-    """The mark of the last code before it opened: the server goes on showing it."""
-    _blank_since: float | None = None
+    """The last code before it opened: the server goes on showing it."""
     _closed_since: float | None = None
     _looked_at: float = 0.0
     _tries: bool = False
     """True if it was seen connecting or open, or a login was asked for, since its last end."""
     _under_way: bool = False
     """True if a login may begin: one was asked for without an answer, or a code was scanned."""
-    _openings: deque[float] = field(default_factory=lambda: deque(maxlen=_OPENINGS))
     _asked: tuple[Shown | None, float] = (None, float("-inf"))
     """The code at the last question for its account, and the time."""
-
-    @property
-    def seconds(self) -> float:
-        """How long `live` has been seen."""
-        return boot_now() - self.since
-
-    @property
-    def fight(self) -> bool:
-        """True if two connections of it replace each other."""
-        times = self._openings
-        near = len(times) == _OPENINGS and times[-1] - times[0] < _WITHIN
-        return near and boot_now() - times[-1] < 2 * _WITHIN
-
-    @property
-    def is_unsteady(self) -> bool:
-        """True if it was lost soon after it opened: then one look tells little."""
-        lost = self.live in (Live.CONNECTING, Live.CLOSE) and bool(self._openings)
-        return self.fight or (lost and boot_now() - self._openings[-1] < YOUNG)
 
     @property
     def code(self) -> Shown | None:
@@ -120,7 +94,7 @@ class EvolutionSession:
         if self.code is None or not self.code.code:
             return None
         left = self._code_at + CODE_HOLDS - boot_now()
-        return Qr(self.code.code, max(1.0, left), max(1, self._code_number))
+        return Qr(self.code.code, max(1.0, left), max(1, self.code.count))
 
     @property
     def is_ours(self) -> bool:
@@ -137,14 +111,14 @@ class EvolutionSession:
     @property
     def needs_row(self) -> bool:
         """True if its own row may tell whether a pairing stands, or why it closed."""
-        if self.calls.dialect.old or self.row_at >= self.since:
+        if self.calls.old or self.row_at >= self.since:
             return False
         return self.live is Live.CLOSE or (self.live is Live.CONNECTING and self.paired is not True)
 
     @property
     def is_due(self) -> bool:
         """True if it must be looked at soon, not only when a pass probes it."""
-        if self.live is not Live.OPEN or not self.alive or self.seconds < YOUNG:
+        if self.live is not Live.OPEN or not self.alive or boot_now() - self.since < YOUNG:
             return True
         return self.row_at >= self.since and (self.row is None or self.row.status != Live.OPEN)
 
@@ -167,10 +141,8 @@ class EvolutionSession:
         if self.live is Live.UNLOADED:
             return "the server has not loaded it; if it stays so, restart the server"
         if restart and self.live in (Live.OPEN, Live.CONNECTING):
-            careful = self.calls.dialect.old or not self.calls.told
+            careful = self.calls.old or not self.calls.told
             return _OLD_RESTART if careful else ""
-        if self.fight:
-            return "two connections of it replace each other in the server: restart the server"
         if self.may_come_back:
             return (
                 "the server may still connect it by itself, and two logins would replace each other"
@@ -185,37 +157,28 @@ class EvolutionSession:
         """The server said so at a look."""
         now, before = boot_now(), self.live
         if live is Live.CLOSE:
-            late = now - self._looked_at > LOOKS_APART and self._looked_closed < STAYS_CLOSED
-            if self._closed_since is None or late:
-                self._closed_since = now
-            if before is Live.CLOSE:  # not between two tries of an endless loop
-                self._blank_since = None
+            self._closed_since = self._closed_since or now
         else:
             self._closed_since, self._under_way = None, False
             self._tries = self._tries or live in (Live.CONNECTING, Live.OPEN)
         if live is Live.MISSING:
             listed = self.row is not None or self.row_at < self.since
             self.gone = self.gone or (before is Live.MISSING and not listed)
-            self._code = self._blank_since = None
+            self._code = None
         else:
             self.gone = False
         self._looked_at = now
         if live is not before:
             self.live, self.since = live, now
-            self.away()
-            if live is Live.OPEN and before is not None:
-                self._openings.append(now)
+            self.alive = None
         if live is Live.OPEN:
-            self._scanned = mark_code(self._code.code) if self._code else self._scanned
-            self._code = self._blank_since = None
+            self._scanned = self._code.code if self._code else self._scanned
+            self._code = None
             self._ended, self.paired, self.lost, self.code_taken = "", True, False, False
             if self.row is not None:
                 self._open_until = max(self._open_until, self.row.closed_wall)
-        elif live is Live.CONNECTING and self._blank_since is None and self.code is None:
-            self._blank_since = now
         elif live in (Live.MISSING, Live.UNLOADED):
             self._tries = self._under_way = False
-            self._openings.clear()
 
     def note_row(self, row: Row | None, at: float) -> None:
         """`at`: boot time at which the request for it began."""
@@ -226,10 +189,10 @@ class EvolutionSession:
             return
         self.account = row.account or self.account
         self.integration = row.integration
-        if self.calls.dialect.old:
+        if self.calls.old:
             return
         if row.status == Live.OPEN and self.live is Live.OPEN:
-            self._open_until = max(self._open_until, row.updated_wall, row.closed_wall)
+            self._open_until = max(self._open_until, row.closed_wall)
         elif self.live is Live.OPEN:
             return  # the next look tells which of both is newer
         elif self.code_taken and row.status == Live.CONNECTING:
@@ -253,11 +216,10 @@ class EvolutionSession:
         if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
             self.note_live(Live(shown.state))
         new = self._code is None or self._code.code != shown.code
-        if not shown.code or self.paired is not False or mark_code(shown.code) == self._scanned:
+        if not shown.code or self.paired is not False or shown.code == self._scanned:
             return
         if new:
-            self._code_at, self._ended, self._blank_since = boot_now(), "", None
-            self._code_number = shown.count or self._code_number + 1
+            self._code_at, self._ended = boot_now(), ""
         if new or shown.pairing_code:
             self._code = shown
 
@@ -266,14 +228,15 @@ class EvolutionSession:
         scanned the code that is gone, and 1.8's list tells of no pairing."""
         if self.live not in (Live.CONNECTING, Live.CLOSE):
             return False
-        if self.live is Live.CONNECTING and self.seconds < LOGIN and not at_once:
+        seconds = boot_now() - self.since
+        if self.live is Live.CONNECTING and seconds < LOGIN and not at_once:
             return False  # the question would go into its login, and break it
         if self.paired is False:
             doubt = self._code is not None and (at_once or self.code is None)
         elif self.paired is None:
             doubt = True
         else:
-            doubt = self.calls.dialect.old and (at_once or self.seconds >= BLANK)
+            doubt = self.calls.old and (at_once or seconds >= BLANK)
         code, at = self._asked
         if doubt and (at_once or code != self._code or boot_now() - at >= ACCOUNT_AGAIN):
             self._asked = (self._code, boot_now())
@@ -295,11 +258,9 @@ class EvolutionSession:
         """A login is asked for now."""
         self.begun_at = boot_now()
         self._tries = self._under_way = True
-        self._closed_since, self._ended = None, ""
+        self._ended = ""
         self.away()
-        self._openings.clear()
         self._asked = (None, float("-inf"))
-        self._blank_since = self._blank_since or boot_now()
 
     def answered(self) -> None:
         """The server answers once the login has begun."""
@@ -312,32 +273,21 @@ class EvolutionSession:
         self._tries = self._under_way = False
 
     def away(self) -> None:
-        """It is another opening, or its server was away: what comes back may be another session."""
-        self.alive = None
+        """What comes back may be another session, or makes tries again."""
+        self.alive = self._closed_since = None
 
-    @property
-    def disagreement(self) -> str:
-        """How the list contradicts the state; "" = it does not."""
-        live, listed = self.live, self.row.status if self.row else str(Live.MISSING)
-        # The server's own reconnects leave "open" in the row; a last code without a scan
-        # "connecting". The list of 1.8 is the live state.
-        odd = live is Live.OPEN or (live is Live.CLOSE and listed == Live.OPEN)
-        odd = odd and not self.calls.dialect.old
-        if listed == live or not (odd or live in (Live.UNLOADED, Live.MISSING) or not self.row):
-            return ""
-        return f"the server's list says {listed:.20} and the session is {live}"
-
-    def claim(self) -> Claim:
+    def claim(self) -> Claim | None:
+        """None: the server has said nothing of it yet."""
+        if self.live is None:
+            return None
         claim = self._claim()
-        if self.calls.dialect.old and self.live in (Live.CONNECTING, Live.OPEN):
+        if self.calls.old and self.live in (Live.CONNECTING, Live.OPEN):
             claim = replace(claim, useless=(*claim.useless, "restart"))
         return replace(claim, made_elsewhere=not self.is_ours)
 
     def _claim(self) -> Claim:
         if self.renewing:
             return Claim(Status.INITIALIZING, raw="it is created again")
-        if self.fight:
-            return self._with(Status.DISCONNECTED, "server_stuck")
         match self.live:
             case Live.OPEN:
                 claim = replace(self._with(Status.CONNECTED), paired=True, pairing_unknown=False)
@@ -353,7 +303,7 @@ class EvolutionSession:
                 harsh = () if self.paired is False else ("logout_restart", "cleanup")
                 useless = ("reconnect", "restart", *harsh)
                 return replace(self._with(Status.INITIALIZING), useless=useless)
-            case Live.CLOSE if self.calls.dialect.old or self.row_at >= self.since:
+            case Live.CLOSE if self.calls.old or self.row_at >= self.since:
                 return self._closed()
             case _:
                 return self._with(Status.INITIALIZING)
@@ -368,15 +318,12 @@ class EvolutionSession:
         if self.paired:
             # Without a connection a logout is answered with success and changes nothing.
             claim = replace(claim, useless=("reconnect", "logout_restart"))
-        # A connection or a code comes within seconds, unless WhatsApp refuses the client (405) or
-        # cannot be reached. The server tries again and again then, and says neither.
-        hangs = self._blank_since is not None and boot_now() - self._blank_since >= BLANK
-        return replace(claim, guess="client_outdated") if hangs else claim
+        return claim
 
     def _closed(self) -> Claim:
         if self.end:
             reason = self.end
-        elif not self.calls.dialect.old and self.row and self.row.status == Live.CONNECTING:
+        elif not self.calls.old and self.row and self.row.status == Live.CONNECTING:
             reason = "qr_idle"  # a code was shown, and then it closed without an end
         else:
             reason = "connection_lost"

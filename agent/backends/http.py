@@ -8,7 +8,7 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,8 +26,6 @@ LARGEST = 8 << 20
 """Bytes of an answer; aiohttp unpacks a compressed one in small pieces."""
 MOST_VALUES = 300_000
 """JSON values of an answer: 8 MiB of `[]` would take 200 MB as Python objects."""
-_SMALL = 64 << 10
-"""Bytes that are read without a thread."""
 
 
 class ServerDown(EngineError):
@@ -53,18 +51,19 @@ class Answer:
     status: int
     body: Any = field(repr=False)
     seconds: float
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    """The texts of the request, its key among them: a refusal may repeat them."""
 
     @property
     def good(self) -> bool:
         return self.status < 400
 
-    def hide(self, words: str) -> str:
-        """The server's words without what the request told it."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            words = words.replace(secret, "…")
-        return words
+    @property
+    def refusal(self) -> str:
+        """The status, and the server's own error code if it looks like one: bodies may hold more,
+        also what the request had."""
+        error = self.body.get("error") if isinstance(self.body, Mapping) else None
+        if isinstance(error, str) and len(error) <= 60 and error.replace("_", "").isalnum():
+            return f"{self.status} {error}"
+        return str(self.status)
 
 
 class Http:
@@ -73,7 +72,6 @@ class Http:
     def __init__(self, declared: BackendDeclaration, headers: Mapping[str, str]) -> None:
         """`headers` go with each request and may hold the key."""
         self.declared = declared
-        self._headers = tuple(headers.values())
         self._turns = asyncio.Semaphore(declared.parallel)
         self._session = aiohttp.ClientSession(
             # Of a kept connection that the server just closes nobody knows whether the request
@@ -113,22 +111,15 @@ class Http:
                     method, url, json=body, headers=headers, allow_redirects=False
                 ) as reply:
                     raw = await _bounded(reply, what)
-        except aiohttp.ConnectionTimeoutError as error:
-            cause = f"no connection within {CONNECT:g} s"
-            raise ServerDown(what, "unreachable", cause, reached=False) from error
-        except TimeoutError as error:
-            cause = f"no {'answer' if sent else 'turn'} within {round(limit, 1):g} s"
-            raise ServerDown(what, "timeout", cause, reached=sent) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            reason, cause = _classified(error)
-            reached = not isinstance(error, aiohttp.ClientConnectorError)
-            raise ServerDown(what, reason, cause, reached=reached) from error
-        if len(raw) < _SMALL:
-            content = _read(what, reply.status, raw)
-        else:
-            content = await asyncio.to_thread(_read, what, reply.status, raw)
-        secrets = (*self._headers, *_texts([body, dict(query or {}), token]))
-        return Answer(reply.status, content, time.monotonic() - begun, secrets)
+            if type(error) is TimeoutError:
+                reason, cause = "timeout", f"no {'answer' if sent else 'turn'} within {limit:.1f} s"
+            else:
+                reason, cause = _classified(error)
+                sent = not isinstance(error, _NOT_REACHED)
+            raise ServerDown(what, reason, cause, reached=sent) from error
+        content = await asyncio.to_thread(_read, what, reply.status, raw)
+        return Answer(reply.status, content, time.monotonic() - begun)
 
     async def close(self) -> None:
         await self._session.close()
@@ -182,16 +173,9 @@ def _read(what: str, status: int, raw: bytes) -> Any:
         return None
 
 
-def _texts(body: Any) -> Iterator[str]:
-    """The texts of a request, however deep. Short ones tell nothing and stand in every word."""
-    if isinstance(body, str):
-        yield from (body,) if len(body) > 2 else ()
-    elif isinstance(body, Mapping | list):
-        for part in body.values() if isinstance(body, Mapping) else body:
-            yield from _texts(part)
-
-
+_NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _CAUSES = (
+    (aiohttp.ConnectionTimeoutError, "unreachable", f"no connection within {CONNECT:g} s"),
     (aiohttp.ClientSSLError, "tls", "no TLS with it"),
     (aiohttp.ClientConnectorDNSError, "unreachable", "its name is not known"),
     (aiohttp.ServerDisconnectedError, "unreachable", "it closed the connection without an answer"),

@@ -1,18 +1,19 @@
-"""One session on a backend: its share of the server's task."""
+"""One session on a backend: its share of the server's task; and what that asks of each kind of
+server (evolution.py, whaticket/api.py)."""
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.backends.http import ServerDown
-from agent.backends.server import ServerSession
 from agent.clock import boot_now
-from agent.core.model import Claim, ClaimFact, Happening, InstanceId
-from agent.core.words import UNREACHED
+from agent.core.model import ClaimFact
+from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
+from agent.engines.base import Qr
 from agent.errors import EngineError, InvalidRequest, LinkError, WaError
 from agent.link.client import Listener
 from agent.link.wire import Hello
@@ -29,6 +30,73 @@ MOST_UNHEARD = 100
 """Happenings of one session that no pass listens to yet."""
 
 Answer = Mapping[str, Any]
+
+
+class Known(Protocol):
+    """What is known of one session on a server; no I/O."""
+
+    @property
+    def is_due(self) -> bool:
+        """True if it must be looked at in this round."""
+
+    def claim(self) -> Claim | None:
+        """None: the server has said nothing of it yet."""
+
+
+class ServerSession(Protocol):
+    """One session on a server.
+
+    ServerDown says that the server itself gave no usable answer, another EngineError something of
+    this session. An action that may end a pairing is called with a proof or a person's word.
+    """
+
+    @property
+    def known(self) -> Known: ...
+
+    async def look(self, *, deep: bool = False) -> None:
+        """Ask the server for it; `deep`: also for a proof."""
+
+    async def connect(self) -> None: ...
+
+    async def restart(self) -> None: ...
+
+    async def logout(self) -> None: ...
+
+    async def renew(self, *, confirmed: bool) -> None: ...
+
+    async def disconnect(self) -> None: ...
+
+    async def new_keys(self, peers: Sequence[str]) -> None:
+        """Let the keys of these contacts be made anew; none named: what is damaged."""
+
+    async def qr(self) -> Qr | None: ...
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What only this kind of server can do."""
+
+
+class ServerApi(Protocol):
+    """What one kind of server can do; its sessions are named as the server names them."""
+
+    @property
+    def list_every(self) -> float:
+        """Seconds between two lists while the server is up."""
+
+    async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
+        """All sessions, by one request; the claim's reason and sentence are what a server that is
+        up lacks. EngineError `list_failed`: only the list does not come."""
+
+    def away(self) -> None:
+        """The server was found down: what comes back may be other sessions of these names."""
+
+    async def hold(
+        self, remote: str, *, adopted: bool, paired: bool, account: str
+    ) -> ServerSession:
+        """Know this session from now on. `paired` and `account`: as the agent remembers it."""
+
+    def forget(self, remote: str) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -48,6 +116,10 @@ class Seat:
     fact: ClaimFact | None = None
     """Its newest claim."""
     looked: float = 0.0
+    look: "asyncio.Task[None] | None" = None
+    """The look that is under way."""
+    waits: bool = False
+    """True if that look has had no turn yet."""
 
     @property
     def hello(self) -> Hello:
@@ -76,21 +148,21 @@ class Seat:
 
     def note(self) -> None:
         """Keep what the server says of it now; the listener hears new words and a first proof."""
-        if self.session is None or (claim := self.session.claim()) is None:
+        if self.session is None or (claim := self.session.known.claim()) is None:
             return
         now, before, proved = boot_now(), self.fact, self.is_proved
         self.fact = ClaimFact(claim, at=now, since=now)
         if before is None or _words(before.claim) != _words(claim) or self.is_proved != proved:
             self.tell()
 
-    async def ask(self, *, deep: bool = False) -> Answer:
+    async def ask(self, *, deep: bool = False) -> None:
         """Look at it. ServerDown: no usable answer came in time."""
         assert self.session is not None
         limit = min(LOOK_LIMIT, self.backend.declared.timeout * _LOOK_SHARE)
         self.looked = boot_now()
         try:
             async with asyncio.timeout(limit):
-                return await self.session.look(deep=deep)
+                await self.session.look(deep=deep)
         except TimeoutError as error:
             cause = f"no answer within {round(limit, 1):g} s"
             raise ServerDown(f"look at {self.remote}", "timeout", cause) from error
@@ -109,22 +181,16 @@ class Seat:
         here = backend.api is not None and backend.seats.get(self.id) is self
         if self.session is None or not here:
             raise LinkError(f"cannot {what}: its server is not watched", code="gone")
-        if backend.claim is not None and not backend.up:  # no session waits for its silence
-            raise EngineError(f"cannot {what}: {backend.sentence}", code=UNREACHED)
+        if backend.known.is_set() and not backend.up:  # no session waits for its silence
+            raise ServerDown(what, backend.reason, backend.sentence, reached=False)
         try:
             async with asyncio.timeout(limit):
-                if do == "probe":
-                    return await self._probe(deep=args.get("deep") is True)
                 return await self._act(self.session, do, args)
         except TimeoutError as error:
-            cause = f"no answer in {limit:g} s"
-            raise LinkError(f"cannot {what}: {cause}", code="timeout") from error
-        except ServerDown as down:
+            raise ServerDown(what, "timeout", f"no answer in {limit:g} s") from error
+        except ServerDown:
             backend.check_soon.set()
-            if down.reached:
-                raise
-            # Told apart here: the circuit counts failures of what was reached.
-            raise EngineError(str(down), code=UNREACHED) from down
+            raise
         except WaError:
             raise
         except Exception as error:
@@ -133,18 +199,16 @@ class Seat:
             cause = type(error).__name__
             raise EngineError(f"cannot {what}: {cause}", code="internal") from error
 
-    async def _probe(self, *, deep: bool) -> Answer:
-        """Ask for it at once. Not `deep`: where its turn in this round has not come, the last look
-        tells, or probes of a thousand would wait for turns until all are too late."""
-        detail: Answer = {}
-        if deep or self not in self.backend.waiting:
-            detail = await self.ask(deep=deep)
-        if (claim := self.last_words()) is None:
-            cause = "others are looked at first"
-            raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
-        return {"claim": claim, "detail": detail}
-
     async def _act(self, session: ServerSession, do: str, args: Answer) -> Answer:
+        if do == "probe":
+            # Where its turn in this round has not come, the last look tells, or probes of a
+            # thousand would wait for turns until all are too late.
+            if (deep := args.get("deep") is True) or not self.waits:
+                await self.ask(deep=deep)
+            if (claim := self.last_words()) is None:
+                cause = "others are looked at first"
+                raise ServerDown(f"look at {self.remote}", "timeout", cause, reached=False)
+            return {"claim": claim}
         try:
             match do:
                 case "qr":

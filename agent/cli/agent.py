@@ -7,19 +7,19 @@ from pathlib import Path
 
 from agent import BUILD, VERSION
 from agent.cli.client import checkout, config_path
-from agent.cli.command import Subparsers, Words, add_command, config_words
+from agent.cli.command import Subparsers, add_command, config_words
 from agent.cli.terminal import print_answer
 
 
 def add(commands: Subparsers) -> None:
-    summary, example = "run the agent in the foreground", "--state .state --listen 127.0.0.1:8470"
-    add_command(commands, "run", run, summary, example, words=config_words())
-    words: Words = {"ID": "the instance"}
-    add_command(commands, "worker", worker, "run one instance's worker", "sales", words=words)
-    add_command(commands, "version", version, "print the version")
+    example = "--state .state --listen 127.0.0.1:8470"
+    add_command(commands, "run", run, example=example, words=config_words())
+    add_command(commands, "worker", worker, example="sales", words={"ID": "the instance"})
+    add_command(commands, "version", version)
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run the agent in the foreground."""
     # The agent's libraries cost every other command half a second. No collection needs to look at
     # what is imported: it stays for as long as the agent runs.
     gc.disable()
@@ -50,12 +50,14 @@ def overrides_of(options: argparse.Namespace) -> dict[str, str]:
 
 
 def worker(options: argparse.Namespace) -> int:
+    """Run one instance's worker."""
     from agent.worker.__main__ import main
 
     return main([options.id])
 
 
 def version(options: argparse.Namespace) -> int:
+    """Print the version."""
     return print_answer(options, {"version": VERSION, "build": BUILD}, version_line())
 
 

@@ -2,17 +2,17 @@
 connect and can read."""
 
 import argparse
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 from urllib.parse import urlencode
 
 from agent.cli.command import client_of
 from agent.cli.switch import wait_until_connected
-from agent.cli.terminal import duration, of_bytes, print_answer, print_list, with_progress
+from agent.cli.terminal import duration, print_answer, print_list, with_progress
 from agent.cli.transfer import upload
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
@@ -38,17 +38,12 @@ class Sending:
 
     def send(self, archive: IO[bytes], id: str | None, name: str) -> dict[str, Any]:
         """The new instance."""
-        options, sent = self._options, list[int]()
+        options = self._options
         wanted = {"replace": options.replace, "enable": options.enable, "id": id}
         query = {key: "true" if value is True else value for key, value in wanted.items() if value}
-        path, size = f"/api/import?{urlencode(query)}", os.fstat(archive.fileno()).st_size
-
-        return with_progress(
-            options,
-            f"importing {name}",
-            lambda: upload(self._client, path, archive, size, sent.append),
-            lambda: of_bytes(sum(sent), size),
-        )
+        path = f"/api/import?{urlencode(query)}"
+        work = partial(upload, self._client, path, archive)
+        return with_progress(options, f"importing {name}", work)
 
 
 def id_for(session: FoundSession, given: str | None) -> str:
@@ -79,38 +74,11 @@ def show_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
 
 def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
     """Reports one session, and with --wait if it reads."""
-    if options.wait is None:
-        print_imported(options, instance)
-        return 0
-    first = wait_for_first_messages(options, instance["id"], time.monotonic() + options.wait)
-    print_imported(options, {**instance, "first_messages": first})
-    return 4 if first["unread"] else 0
-
-
-def wait_for_first_messages(
-    options: argparse.Namespace, id: str, deadline: float
-) -> dict[str, Any]:
-    """Counts of the first messages: all, or those until the deadline."""
-    client = client_of(options)
-    first: dict[str, Any] = {}
-
-    def wait() -> dict[str, Any]:
-        wait_until_connected(client, id, max(deadline - time.monotonic(), 0.0))
-        while not first.get("over"):
-            counted = client.get(f"/api/instance/{id}/details")["first_messages"]
-            # A session without a pairing has none to wait for.
-            first.update(counted or {"over": True, "unread": 0, "sentence": "it was not paired"})
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(0.5)
-        return first
-
-    return with_progress(
-        options, f"waiting for {id}", wait, lambda: f", {first['sentence']}" if first else ""
-    )
-
-
-def print_imported(options: argparse.Namespace, instance: dict[str, Any]) -> None:
+    status = 0
+    if options.wait is not None:
+        first = _wait_for_first_messages(options, instance["id"])
+        instance = {**instance, "first_messages": first}
+        status = 4 if first["unread"] else 0
     id, enabled, trash = instance["id"], instance["enabled"], instance["trash"]
     print_answer(
         options,
@@ -123,6 +91,24 @@ def print_imported(options: argparse.Namespace, instance: dict[str, Any]) -> Non
         f"the trash has the old session as {trash}" if trash else "",
         "" if enabled else f"run it once no other copy runs: wa-agent enable {id}",
     )
+    return status
+
+
+def _wait_for_first_messages(options: argparse.Namespace, id: str) -> dict[str, Any]:
+    """Counts of the first messages: all, or those until the deadline."""
+    client, deadline = client_of(options), time.monotonic() + options.wait
+
+    def wait() -> dict[str, Any]:
+        wait_until_connected(client, id, options.wait)
+        while True:
+            first = client.get(f"/api/instance/{id}/details")["first_messages"]
+            # A session without a pairing has none to wait for.
+            first = first or {"over": True, "unread": 0, "sentence": "it was not paired"}
+            if first["over"] or time.monotonic() >= deadline:
+                return dict(first)
+            time.sleep(0.5)
+
+    return with_progress(options, f"waiting for {id}", wait)
 
 
 def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.client import config_path
-from agent.cli.command import Subparsers, Words, add_command, client_of, instance_id, name_of_a
+from agent.cli.command import Subparsers, Words, add_command, client_of, name_of_a
 from agent.cli.switch import TO_THE_END
 from agent.cli.terminal import Columns, moment, print_answer, print_list, table_of
+from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest
 
 _SECONDS = 150.0
@@ -21,8 +22,6 @@ _COLUMNS: Columns = {
     "OURS": lambda its: f"{its['connected']} of {its['held']}",
     **{"CIRCUIT": "circuit", "WHY": "sentence"},
 }
-VERBS = ("list", "show", "add", "sessions", "adopt", "check", "reset")
-_WITH_VALUE = ("--socket", "--url", "--key")
 _ONE: Words = {"BACKEND": ("the backend's name", {"type": name_of_a("backend")})}
 _ADD: Words = {
     **_ONE,
@@ -37,43 +36,24 @@ _ADOPT: Words = {
     "REMOTE": "the session's id or name on the server",
     "--id ID": (
         "the instance's id; default: made from REMOTE",
-        {"dest": "wanted", "type": instance_id},
+        {"dest": "wanted", "type": parse_instance_id},
     ),
 }
 
 
 def add(commands: Subparsers) -> None:
-    summary = "list the backends, or show one"
-    parser = add_command(commands, "backends", list_backends, summary, "evo")
-    among = parser.add_subparsers(metavar="COMMAND|NAME", required=False)
-    add_command(among, "list", list_backends, "list the backends")
-    add_command(among, "show", show, "show everything about a backend", "evo", words=_ONE)
-    summary = "add a backend to agent.toml; it is in force at once"
+    parser = add_command(commands, "backends", list_backends)
+    among = parser.add_subparsers(metavar="COMMAND", required=False)
+    add_command(among, "list", list_backends)
+    for name, run in {"show": show, "sessions": sessions, "check": check, "reset": reset}.items():
+        add_command(among, name, run, example="evo", words=_ONE)
     example = "evo evolution http://127.0.0.1:8080 --key-file /etc/wa-agent/evo.key"
-    add_command(among, "add", add_backend, summary, example, words=_ADD)
-    summary = "list a backend's sessions and the instances made of them"
-    add_command(among, "sessions", sessions, summary, "evo", words=_ONE)
-    summary = "make an instance of a backend's session"
-    add_command(among, "adopt", adopt, summary, "evo shop-1 --id shop", words=_ADOPT)
-    summary = "check a backend's server now; exit status 1 when it is down"
-    add_command(among, "check", check, summary, "evo", words=_ONE)
-    summary = "close a backend's circuit, so that its sessions try again at once"
-    add_command(among, "reset", reset, summary, "evo", words=_ONE)
-
-
-def spelled_out(argv: list[str]) -> list[str]:
-    """`backends NAME` is short for `backends show NAME`, which argparse cannot express."""
-    words = [
-        at
-        for at, word in enumerate(argv)
-        if not word.startswith("-") and not (at and argv[at - 1] in _WITH_VALUE)
-    ]
-    if len(words) < 2 or argv[words[0]] != "backends" or argv[words[1]] in VERBS:
-        return argv
-    return [*argv[: words[1]], "show", *argv[words[1] :]]
+    add_command(among, "add", add_backend, example=example, words=_ADD)
+    add_command(among, "adopt", adopt, example="evo shop-1 --id shop", words=_ADOPT)
 
 
 def list_backends(options: argparse.Namespace) -> int:
+    """List the backends."""
     backends = client_of(options).get("/api/backends")["backends"]
     nothing = "no backends: `wa-agent backends add` makes one"
     return print_list(options, backends, _COLUMNS, nothing=nothing)
@@ -84,6 +64,7 @@ def _print(options: argparse.Namespace, backend: dict[str, Any], *, good: bool =
 
 
 def add_backend(options: argparse.Namespace) -> int:
+    """Add a backend to agent.toml; it is in force at once."""
     from agent.config.declaration import key_fault, read_secret
     from agent.config.settings_file import add_rows
 
@@ -105,16 +86,18 @@ def add_backend(options: argparse.Namespace) -> int:
     client, doing = client_of(options), f"add backend {options.backend} to"
     add_rows(path, lines, env=os.environ, what=doing)
     client.post("/api/reload")
-    done = f"{options.backend} is added; how it is: wa-agent backends {options.backend}"
+    done = f"{options.backend} is added; how it is: wa-agent backends check {options.backend}"
     return print_answer(options, wanted, done)
 
 
 def show(options: argparse.Namespace) -> int:
+    """Show everything about a backend."""
     backend = client_of(options).get(f"/api/backends/{options.backend}")
     return _print(options, backend)
 
 
 def sessions(options: argparse.Namespace) -> int:
+    """List a backend's sessions and the instances made of them."""
     path = f"/api/backends/{options.backend}/sessions{TO_THE_END}"
     answer = client_of(options).get(path, seconds=_SECONDS)
     rows = [*answer["sessions"], *({**gone, "status": "missing"} for gone in answer["missing"])]
@@ -124,6 +107,7 @@ def sessions(options: argparse.Namespace) -> int:
 
 
 def adopt(options: argparse.Namespace) -> int:
+    """Make an instance of a backend's session."""
     body = {"remote": options.remote, **({"id": options.wanted} if options.wanted else {})}
     path = f"/api/backends/{options.backend}/adopt{TO_THE_END}"
     made = client_of(options).post(path, body, _SECONDS)
@@ -131,12 +115,14 @@ def adopt(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
+    """Check a backend's server now; exit status 1 when it is down."""
     path = f"/api/backends/{options.backend}/check{TO_THE_END}"
     backend = client_of(options).post(path, seconds=_SECONDS)
     return _print(options, backend, good=backend["up"])
 
 
 def reset(options: argparse.Namespace) -> int:
+    """Close a backend's circuit, so that its sessions try again at once."""
     backend = client_of(options).post(f"/api/backends/{options.backend}/reset")
     done = f"the circuit of {backend['name']} is {backend['circuit']}"
     return print_answer(options, backend, done)

@@ -152,9 +152,13 @@ class Client:
         connection.sock = self.open_socket()
         connection.sock.settimeout(seconds)
         try:
-            # An agent that refuses does so before it has read all: its answer is what counts.
-            with suppress(BrokenPipeError, ConnectionResetError):
+            try:
                 connection.request(method, path, body, {**headers, **self.authorization()})
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # an agent that refuses does so before it has read all: its answer counts
+            except ValueError:  # which quotes the header
+                words = "a key has a character that no header of HTTP can have"
+                raise InvalidRequest(f"cannot ask the agent: {words}") from None
             response = connection.getresponse()
             if response.status >= 400:
                 raise AgentSaidNo(response.status, response.read())
@@ -190,56 +194,38 @@ class Client:
 
         if self.silent:
             raise AgentUnreachable(self.silent)
-        sock = self._connect()
         try:
-            sock.settimeout(self.hello_seconds)
-            sock.sendall(f"GET /healthz HTTP/1.1\r\nHost: {self.host()}\r\n\r\n".encode())
-            response = http.client.HTTPResponse(sock, method="GET")
-            response.begin()
-            response.read()
-            sock.settimeout(_SECONDS)
-        except BaseException as error:
-            sock.close()
-            if isinstance(error, TimeoutError):
-                words = f"the agent does not answer within {self.hello_seconds:g} s: {_HUNG}"
-                raise AgentUnreachable(words) from None
-            if isinstance(error, OSError | http.client.HTTPException):
-                raise _broken_off(error) from error
-            raise
-        if not response.will_close:
-            return sock
-        sock.close()
+            with self._connect() as sock:
+                sock.settimeout(self.hello_seconds)
+                sock.sendall(f"GET /healthz HTTP/1.1\r\nHost: {self.host()}\r\n\r\n".encode())
+                http.client.HTTPResponse(sock, method="GET").begin()
+        except TimeoutError:
+            words = f"the agent does not answer within {self.hello_seconds:g} s: {_HUNG}"
+            raise AgentUnreachable(words) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _broken_off(error) from error
         return self._connect()
 
     def _connect(self) -> socket.socket:
+        problems = []
         if self.url:
             parts = urlsplit("//" + self.host())
             try:
                 address = (parts.hostname, parts.port or 80)
                 return socket.create_connection(address, self.hello_seconds)
             except (OSError, ValueError) as error:
-                raise AgentUnreachable(
-                    f"cannot reach the agent at {self.url}: {error}; {_START_IT}"
-                ) from error
-        problems = []
-        for path in self.sockets or socket_candidates(os.environ):
+                problems.append(f"{self.url}: {error}")
+        for path in () if self.url else self.sockets or socket_candidates(os.environ):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(self.hello_seconds)
             try:
-                return connect_unix(path)
+                with short_path(path) as name:
+                    sock.connect(name)
+                return sock
             except OSError as error:
+                sock.close()
                 problems.append(f"{path}: {error.strerror or error}")
         raise AgentUnreachable(f"cannot reach the agent ({'; '.join(problems)}); {_START_IT}")
-
-
-def connect_unix(path: Path) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(_SECONDS)
-    try:
-        with short_path(path) as name:
-            sock.connect(name)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _broken_off(error: Exception) -> AgentUnreachable:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from agent.cli.client import Client
 from agent.core.model import parse_instance_id
@@ -14,12 +14,6 @@ from agent.errors import InvalidRequest
 Run = Callable[[argparse.Namespace], int]
 Subparsers = Any
 """argparse has no public name for what add_subparsers() gives."""
-
-
-class Group(Protocol):
-    """A module of commands."""
-
-    def add(self, commands: Subparsers, /) -> None: ...
 
 
 Words = Mapping[str, str | tuple[str, dict[str, Any]]]
@@ -31,13 +25,13 @@ def add_command(
     among: Subparsers,
     name: str,
     run: Run,
-    summary: str,
-    arguments: str = "",
+    summary: str = "",
+    example: str = "",
     *,
     words: Words = MappingProxyType({}),
 ) -> argparse.ArgumentParser:
-    """`arguments`: what follows the command in the example of its help."""
-    parser = _add_parser(among, name, summary, arguments)
+    """`summary`: default: the docstring of `run`. `example`: what follows the command there."""
+    parser = _add_parser(among, name, summary or run.__doc__ or "", example)
     add_words(parser, words)
     add_common(parser)
     parser.set_defaults(run=run)
@@ -48,33 +42,34 @@ def add_instance_command(
     among: Subparsers,
     name: str,
     run: Run,
-    summary: str,
-    arguments: str = "",
+    summary: str = "",
+    example: str = "",
     *,
     words: Words = MappingProxyType({}),
 ) -> argparse.ArgumentParser:
     """A command about one instance: its id comes first, `sales` in the example."""
-    id: Words = {"ID": ("the instance", {"type": instance_id})}
-    return add_command(among, name, run, summary, f"sales {arguments}", words={**id, **words})
+    id: Words = {"ID": ("the instance", {"type": parse_instance_id})}
+    return add_command(among, name, run, summary, f"sales {example}", words={**id, **words})
 
 
-def add_group(commands: Subparsers, name: str, summary: str, arguments: str) -> Subparsers:
+def add_group(commands: Subparsers, name: str, summary: str, example: str) -> Subparsers:
     """A word that is followed by a command of its own."""
-    parser = _add_parser(commands, name, summary, arguments)
+    parser = _add_parser(commands, name, summary, example)
     return parser.add_subparsers(metavar="COMMAND", required=True)
 
 
 def _add_parser(
-    among: Subparsers, name: str, summary: str, arguments: str
+    among: Subparsers, name: str, summary: str, example: str
 ) -> argparse.ArgumentParser:
+    text = " ".join(summary.split()).rstrip(".")
     parser: argparse.ArgumentParser = among.add_parser(
         name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
+        help=text[0].lower() + text[1:],
+        description=f"{text[0].upper()}{text[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.epilog = f"example:\n  {parser.prog} {arguments}".rstrip()
+    parser.epilog = f"example:\n  {parser.prog} {example}".rstrip()
     return parser
 
 
@@ -94,7 +89,7 @@ def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Accepted before and after the command's name alike."""
+    """Accepted before and after the command's name alike; the program's parser has the defaults."""
     missing = {"default": argparse.SUPPRESS}
     words: Words = {
         "--json": ("print JSON", missing),
@@ -114,13 +109,6 @@ def config_words(listen: str = 'the HTTP address; "" = none') -> Words:
     }
 
 
-def instance_id(text: str) -> str:
-    try:
-        return parse_instance_id(text)
-    except InvalidRequest as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def name_of_a(thing: str) -> Callable[[str], str]:
     """Reads the name of a backend or of a webhook, which has the letters of an instance's id."""
 
@@ -135,14 +123,12 @@ def name_of_a(thing: str) -> Callable[[str], str]:
 
 
 def wants_json(options: argparse.Namespace) -> bool:
-    return bool(getattr(options, "json", False))
+    return bool(options.json)
 
 
 def client_of(options: argparse.Namespace) -> Client:
-    named = getattr(options, "socket", None)
-    url = getattr(options, "url", None) or ("" if named else os.environ.get("WA_AGENT_URL", ""))
     return Client(
-        url=url,
-        key=getattr(options, "key", None) or os.environ.get("WA_AGENT_KEY", ""),
-        sockets=(Path(named),) if named else (),
+        url=options.url or ("" if options.socket else os.environ.get("WA_AGENT_URL", "")),
+        key=options.key or os.environ.get("WA_AGENT_KEY", ""),
+        sockets=(Path(options.socket),) if options.socket else (),
     )

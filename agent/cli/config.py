@@ -9,15 +9,8 @@ from pathlib import Path
 
 from agent.cli.agent import given_settings, overrides_of
 from agent.cli.client import INSTALLED_CONFIG, Client, config_path
-from agent.cli.command import (
-    Subparsers,
-    add_command,
-    add_group,
-    client_of,
-    config_words,
-    wants_json,
-)
-from agent.cli.terminal import print_answer, print_json
+from agent.cli.command import Subparsers, add_command, add_group, client_of, config_words
+from agent.cli.terminal import print_answer
 from agent.errors import Refused, WaError
 from agent.files import write_whole
 
@@ -25,40 +18,37 @@ from agent.files import write_whole
 def add(commands: Subparsers) -> None:
     example, words = "--config agent.toml", config_words()
     among = add_group(commands, "config", "the configuration", f"check {example}")
-    summary = "read the configuration and name its errors"
-    add_command(among, "check", check, summary, example, words=words)
-    add_command(among, "show", show, "show every setting in use", example, words=words)
+    add_command(among, "check", check, example=example, words=words)
+    add_command(among, "show", show, example=example, words=words)
     words = {**words, "--force": "replace a file"}
-    add_command(among, "init", init, "write a commented configuration", example, words=words)
+    add_command(among, "init", init, example=example, words=words)
 
 
 def check(options: argparse.Namespace) -> int:
+    """Read the configuration and name its errors."""
     from agent.config.load import load_config
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
     config = load_config(path, os.environ, overrides=given)
-    unused = config.warnings
-    if not wants_json(options):
-        for sentence in unused:
-            print(f"wa-agent: {sentence}", file=sys.stderr)
-    shown = {"good": True, "file": path and str(path), "warnings": unused}
+    for sentence in () if options.json else config.warnings:
+        print(f"wa-agent: {sentence}", file=sys.stderr)
+    shown = {"good": True, "file": path and str(path), "warnings": config.warnings}
     return print_answer(options, shown, f"{path or 'the defaults'}: good")
 
 
 def show(options: argparse.Namespace) -> int:
+    """Show every setting in use."""
     from agent.config.load import load_config
     from agent.config.render import render_config, tables_of, without_secrets
 
     path, overrides = settings_in_use(options, client_of(options))
     config = without_secrets(load_config(path, os.environ, overrides=overrides))
-    if wants_json(options):
-        print_json(tables_of(config))
-    else:
-        print(render_config(config, only_changed=False), end="")
-    return 0
+    text = render_config(config, only_changed=False).rstrip()
+    return print_answer(options, tables_of(config), text)
 
 
 def init(options: argparse.Namespace) -> int:
+    """Write a commented configuration."""
     from agent.config.load import load_config
     from agent.config.render import render_config
 

@@ -20,7 +20,6 @@ _GREETS_WITHIN = 60.0
 
 
 def add(commands: Subparsers) -> None:
-    summary = "run the agent with one sandbox instance to scan, until Ctrl+C"
     words: Words = {
         "--state DIR": ("where its state stays; XDG_STATE_HOME otherwise", {"type": Path}),
         "--listen HOST:PORT": (
@@ -28,10 +27,11 @@ def add(commands: Subparsers) -> None:
             {"default": "127.0.0.1:8470"},
         ),
     }
-    add_command(commands, "demo", demo, summary, words=words)
+    add_command(commands, "demo", demo, words=words)
 
 
 def demo(options: argparse.Namespace) -> int:
+    """Run the agent with one sandbox instance to scan, until Ctrl+C."""
     from agent.daemon.main import main
 
     state = (options.state or _state_folder()).absolute()
@@ -55,8 +55,6 @@ def _make_private(state: Path) -> None:
     before = os.umask(0o077)
     try:
         state.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WaError(f"cannot make {state}: {error.strerror}") from error
     finally:
         os.umask(before)
 
@@ -78,7 +76,7 @@ def _greet(state: Path, listen: str) -> None:
             taken = client.get("/api/health")["agent"]["not_listening"]
             status = client.get(f"/api/instance/{INSTANCE}")["connection_status"]
             if status == "QR_REQUIRED":
-                code = draw_code(client, INSTANCE)
+                code, _ = draw_code(client, INSTANCE)
                 greeting = f"{code}Scan it:    {command} sandbox scan {INSTANCE}"
             elif status == "CONNECTED":
                 greeting = f"The instance {INSTANCE} is connected; its session was restored."

@@ -9,16 +9,9 @@ import time
 from typing import Any
 
 from agent.cli.client import Client
-from agent.cli.command import (
-    Subparsers,
-    Words,
-    add_command,
-    add_instance_command,
-    client_of,
-    instance_id,
-    wants_json,
-)
+from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.terminal import clean, moment, soft
+from agent.core.model import parse_instance_id
 from agent.errors import AgentUnreachable, Refused
 from agent.host.units import INSTANCES_SLICE
 
@@ -29,20 +22,19 @@ _MOST = 1000
 
 
 def add(commands: Subparsers) -> None:
-    summary = "show the history of instances and agent"
     words: Words = {
-        "[ID]": ("only this instance", {"type": instance_id}),
+        "[ID]": ("only this instance", {"type": parse_instance_id}),
         "-f/--follow": "keep printing new events",
         "-n/--limit N": ("number of events, default 50", {"type": int, "default": 50}),
         "--kind KIND": ("only this kind", {"action": "append", "default": []}),
     }
-    add_command(commands, "events", events, summary, "sales -f", words=words)
-    summary = "print the last lines of a session's worker, and of the program that it runs"
+    add_command(commands, "events", events, example="sales -f", words=words)
     words = {"-f/--follow": "keep printing new lines"}
-    add_instance_command(commands, "logs", logs, summary, "-f", words=words)
+    add_instance_command(commands, "logs", logs, example="-f", words=words)
 
 
 def events(options: argparse.Namespace) -> int:
+    """Show the history of instances and agent."""
     client = client_of(options)
     path = f"/api/instance/{options.id}/events" if options.id else "/api/events"
     newest_first = client.get(path, {"kind": options.kind, "limit": options.limit})["events"]
@@ -59,7 +51,7 @@ def events(options: argparse.Namespace) -> int:
 
 
 def _print_event(event: dict[str, Any], options: argparse.Namespace) -> None:
-    if wants_json(options):
+    if options.json:
         print(json.dumps(event, ensure_ascii=False), flush=True)
         return
     where = event["instance"] or "-"
@@ -84,14 +76,12 @@ def _ask_again(client: Client, path: str, query: dict[str, Any]) -> dict[str, An
 
 
 def logs(options: argparse.Namespace) -> int:
+    """Print the last lines of a session's worker, and of the program that it runs."""
     client = client_of(options)
     path = f"/api/instance/{options.id}/worker-lines"
     if backend := client.get(f"/api/instance/{options.id}").get("backend"):
-        raise Refused(
-            f"cannot print lines of {options.id}: it is a session of the server {backend}, which"
-            " has a log of its own; the agent's lines of it: journalctl -u wa-agent",
-            code="not_supported",
-        )
+        words = f"it is a session of the server {backend}; see that one's log, and the journal"
+        raise Refused(f"cannot print lines of {options.id}: {words}", code="not_supported")
     found = client.get(path)
     if found["lines"] is None:
         return _from_journal(client, options)
@@ -100,7 +90,7 @@ def logs(options: argparse.Namespace) -> int:
             print("wa-agent: the log was shortened; lines may be missing here", file=sys.stderr)
         for line in found["lines"]:
             shown = json.dumps({"line": line}, ensure_ascii=False)
-            print(shown if wants_json(options) else clean(line), flush=True)
+            print(shown if options.json else clean(line), flush=True)
         if not options.follow:
             return 0
         time.sleep(_EVERY)
@@ -110,20 +100,12 @@ def logs(options: argparse.Namespace) -> int:
 def _from_journal(client: Client, options: argparse.Namespace) -> int:
     """As the caller: the agent's own user may not read the journal."""
     unit = f"wa-instance@{options.id}.service"
-    words = ["journalctl", "--no-pager", "-q", *(["-f"] if options.follow else [])]
-    words += ["-n", str(LAST), "-o", "json" if wants_json(options) else "short-iso"]
+    command = ["journalctl", "--no-pager", "-q", *(["-f"] if options.follow else [])]
+    command += ["-n", str(LAST), "-o", "json" if options.json else "short-iso"]
     # Of its own worker, the manager's about that one, and of a pack's worker about this session.
-    words += [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
-    words += ["+", f"_SYSTEMD_SLICE={INSTANCES_SLICE}", f"WA_INSTANCE={options.id}"]
+    command += [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
+    command += ["+", f"_SYSTEMD_SLICE={INSTANCES_SLICE}", f"WA_INSTANCE={options.id}"]
     if client.url:
-        raise Refused(
-            f"cannot print lines of {options.id} from here: they are in the journal of the machine"
-            f" that it runs on: {' '.join(words)}",
-            code="not_supported",
-        )
-    sys.stdout.flush()
-    try:
-        return subprocess.run(words, check=False).returncode
-    except FileNotFoundError:
-        words_of = "journalctl is not there, and its unit writes to the journal"
-        raise Refused(f"cannot print lines of {options.id}: {words_of}") from None
+        words = f"on the machine that it runs on: {' '.join(command)}"
+        raise Refused(f"cannot print lines of {options.id}: {words}", code="not_supported")
+    return subprocess.run(command, check=False).returncode

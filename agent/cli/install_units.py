@@ -20,7 +20,6 @@ _CLEAN = {
 
 
 def add(commands: Subparsers) -> None:
-    summary = "make this program, installed by pip as root, a service of the machine"
     words: Words = {
         "--with ENGINE": (
             "baileys: also fetch the npm packages of this engine",
@@ -28,10 +27,11 @@ def add(commands: Subparsers) -> None:
         ),
         "--remove": "take the service away; every session stays",
     }
-    add_command(commands, "install-units", install_units, summary, words=words)
+    add_command(commands, "install-units", install_units, words=words)
 
 
 def install_units(options: argparse.Namespace) -> int:
+    """Make this program, installed by pip as root, a service of the machine."""
     program = Path(sys.prefix)
     share = program / "share" / "wa-agent" / "scripts"
     if sys.prefix == sys.base_prefix or not (share / "install-units").is_file():

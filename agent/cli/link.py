@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import Subparsers, Words, add_instance_command, client_of, wants_json
+from agent.cli.command import Subparsers, Words, add_instance_command, client_of
 from agent.cli.switch import TO_THE_END
-from agent.cli.terminal import print_answer, print_json
+from agent.cli.terminal import print_answer
 from agent.cli.transfer import check_target, whole_file
 from agent.errors import TryLater
 
@@ -22,20 +22,18 @@ def add(commands: Subparsers) -> None:
         "--watch": "follow the code until connected",
         "--for SECONDS": ("seconds to watch, default 300", {"type": float, "default": 300}),
     }
-    add_instance_command(commands, "qr", show_qr, "show the code to scan", "--watch", words=words)
-    summary = "get a code to type on the phone instead of a scan"
-    words = {"PHONE": "the account's number, with country code"}
-    example = "+4915112345678"
-    add_instance_command(commands, "pairing-code", pairing_code, summary, example, words=words)
-    summary = "take a picture of an instance's page, with its codes hidden"
+    add_instance_command(commands, "qr", show_qr, example="--watch", words=words)
+    words, example = {"PHONE": "the account's number, with country code"}, "+4915112345678"
+    add_instance_command(commands, "pairing-code", pairing_code, example=example, words=words)
     words = {
         "FILE": ("the picture to write: PNG, or JPEG if a PNG is too large", {"type": Path}),
         "--force": "replace the file",
     }
-    add_instance_command(commands, "screenshot", screenshot, summary, "sales.png", words=words)
+    add_instance_command(commands, "screenshot", screenshot, example="sales.png", words=words)
 
 
 def pairing_code(options: argparse.Namespace) -> int:
+    """Get a code to type on the phone instead of a scan."""
     client, path = client_of(options), f"/api/instance/{options.id}/pairing-code{TO_THE_END}"
     code = client.post(path, {"phone": options.phone}, _SECONDS)
     how = "on the phone: linked devices, link with phone number"
@@ -45,6 +43,7 @@ def pairing_code(options: argparse.Namespace) -> int:
 
 
 def screenshot(options: argparse.Namespace) -> int:
+    """Take a picture of an instance's page, with its codes hidden."""
     check_target(options.file, force=options.force)
     path = f"/api/instance/{options.id}/screenshot{TO_THE_END}"
     answer = client_of(options).request("GET", path, seconds=_SECONDS)
@@ -55,32 +54,23 @@ def screenshot(options: argparse.Namespace) -> int:
 
 
 def show_qr(options: argparse.Namespace) -> int:
+    """Show the code to scan."""
     client = client_of(options)
     if options.watch:
         return _watch(client, options.id, time.monotonic() + vars(options)["for"])
-    if wants_json(options):
-        print_json(client.get(f"/api/instance/{options.id}/qr"))
-    else:
-        print(draw_code(client, options.id), end="")
+    if options.json:
+        return print_answer(options, client.get(f"/api/instance/{options.id}/qr"))
+    print(draw_code(client, options.id)[0], end="")
     return 0
 
 
-def draw_code(client: Client, id: str) -> str:
-    """In this terminal's colours."""
-    return _paint(_drawing(client, id)[0])
-
-
-def _drawing(client: Client, id: str) -> tuple[str, str]:
-    """The drawn code and its number."""
+def draw_code(client: Client, id: str) -> tuple[str, str]:
+    """The code in this terminal's colours, and its number."""
     answer = client.request("GET", f"/api/instance/{id}/qr", headers={"Accept": "text/plain"})
-    return answer.body.decode("utf-8", "replace"), answer.headers.get("X-Qr-Number", "")
-
-
-def _paint(drawing: str) -> str:
-    """White on black in every terminal: a scanner needs the contrast."""
-    if not sys.stdout.isatty():
-        return drawing
-    return "".join(f"\x1b[97;40m{line}\x1b[0m\n" for line in drawing.splitlines())
+    drawing = answer.body.decode("utf-8", "replace")
+    if sys.stdout.isatty():  # white on black in every terminal: a scanner needs the contrast
+        drawing = "".join(f"\x1b[97;40m{line}\x1b[0m\n" for line in drawing.splitlines())
+    return drawing, answer.headers.get("X-Qr-Number", "")
 
 
 def _watch(client: Client, id: str, deadline: float) -> int:
@@ -90,7 +80,7 @@ def _watch(client: Client, id: str, deadline: float) -> int:
             print(f"{id} is connected")
             return 0
         try:
-            drawing = _drawing(client, id)
+            drawing = draw_code(client, id)
         except AgentSaidNo as error:
             # Between two codes, and in the moment of the scan, there is none: ask again.
             if error.code not in ("no_qr", "connected", "link", "try_later"):
@@ -98,7 +88,7 @@ def _watch(client: Client, id: str, deadline: float) -> int:
         else:
             if drawing != drawn:
                 clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() and drawn[0] else ""
-                print(f"{clear}{_paint(drawing[0])}scan with WhatsApp: {id}, code {drawing[1]}")
+                print(f"{clear}{drawing[0]}scan with WhatsApp: {id}, code {drawing[1]}")
                 sys.stdout.flush()
                 drawn = drawing
         time.sleep(_POLL)

@@ -5,25 +5,25 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
 from agent.cli import agent
-from agent.cli.command import Group, add_common
+from agent.cli.command import add_common
 from agent.cli.terminal import clean
+from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
 
 EVERY_DAY = "create qr list show why events send restart top doctor"
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "settings": ("a session", "create settings remote-settings"),
+    "settings": ("a session", "create settings"),
     "switch": ("a session", "enable disable start stop restart logout delete passkey"),
     "link": ("a session", "qr pairing-code screenshot"),
     "send": ("a session", "send read presence"),
     "agent.messages.commands": ("a session", "messages outbox"),
-    "views": ("what happens", "list show"),
+    "views": ("what happens", "list show why reasons"),
     "top": ("what happens", "top"),
-    "why": ("what happens", "why reasons"),
     "events": ("what happens", "events logs"),
     "doctor.command": ("what happens", "doctor"),
     "repairs": ("repairs", "repair recover ensure-healthy cleanup setup incidents health"),
@@ -78,8 +78,8 @@ class InSections(argparse.RawDescriptionHelpFormatter):
         return self._join_parts(parts)
 
 
-def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
-    """`groups`: the modules whose commands it reads; all by default."""
+def build_parser(word: str = "") -> argparse.ArgumentParser:
+    """Reads the commands of the module of `word` alone, or all where the word names none."""
     parser = argparse.ArgumentParser(
         prog="wa-agent",
         description="Keeps WhatsApp sessions alive on this machine.",
@@ -89,29 +89,29 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=agent.version_line())
     add_common(parser)
+    parser.set_defaults(json=False, socket=None, url=None, key=None)
     commands = parser.add_subparsers(
         title="commands",
         description="wa-agent COMMAND --help tells more",
         metavar="COMMAND",
         required=True,
     )
-    for group in groups or groups_of(""):
-        group.add(commands)
-    return parser
-
-
-def groups_of(word: str) -> Iterator[Group]:
-    """The module of that command alone; all of them where the word names none."""
     known = [name for name, (_, words) in COMMANDS.items() if word in words.split()]
     for name in known or COMMANDS:
-        group: Group = import_module(name if name.startswith("agent.") else f"agent.cli.{name}")
-        yield group
+        import_module(name if name.startswith("agent.") else f"agent.cli.{name}").add(commands)
+    return parser
 
 
 def run(argv: list[str]) -> int:
     take_streams()
     try:
-        options = _options(argv)
+        parser = build_parser(argv[0] if argv else "")
+        options, left = parser.parse_known_args(argv)
+        if left and getattr(options, "id", "") is None and not left[0].startswith("-"):
+            # argparse takes an ID for absent that stands behind a flag: `import SOURCE --all ID`.
+            options.id = parse_instance_id(left.pop(0))
+        if left:
+            parser.error(f"unrecognized arguments: {' '.join(left)}")
         status: int = options.run(options)
         sys.stdout.flush()
         return status
@@ -155,22 +155,6 @@ def _what_has_no_name() -> str:
 def _print_no_more() -> None:
     """Python would print a traceback at exit if it could not flush its output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _options(argv: list[str]) -> argparse.Namespace:
-    if argv[:1] == ["run"]:
-        # The agent runs for months: it must not carry the other commands' modules.
-        return build_parser([agent]).parse_args(argv)
-    from agent.cli.backends import spelled_out
-
-    parser, words = build_parser([*groups_of(argv[0] if argv else "")]), spelled_out(argv)
-    options, left = parser.parse_known_args(words)
-    if len(left) == 1 and left[0][:1] != "-" and getattr(options, "id", "") is None:
-        # `import SOURCE --stopped ID`: argparse takes an ID for absent that stands behind a flag.
-        at = words.index(options.source) + 1
-        (after := words[at:]).remove(left[0])
-        return parser.parse_args([*words[:at], *left, *after])
-    return parser.parse_args(words)
 
 
 def _say(error: WaError, *, as_json: bool) -> int:

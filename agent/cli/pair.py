@@ -25,7 +25,6 @@ _WARNING = (
 
 
 def add(commands: Subparsers) -> None:
-    summary = "link an account here, in a browser window, and write its session into a file"
     words: Words = {
         "--out FILE": (
             "the archive to write; up to its first dot its name is the session's id",
@@ -39,10 +38,11 @@ def add(commands: Subparsers) -> None:
         ),
         "--within SECONDS": ("time for linking", {"type": float, "default": 900.0}),
     }
-    add_command(commands, "pair", pair, summary, _EXAMPLE, words=words)
+    add_command(commands, "pair", pair, example=_EXAMPLE, words=words)
 
 
 def pair(options: argparse.Namespace) -> int:
+    """Link an account here, in a browser window, and write its session into a file."""
     id = parse_instance_id(options.out.name.partition(".")[0])
     check_target(options.out, force=options.force)
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):

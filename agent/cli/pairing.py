@@ -41,7 +41,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome
 
 
 class _Claims(KeepsNothing):
-    """What the engine says, one after another."""
+    """The claims of the engine, one after another."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Claim | BaseException] = asyncio.Queue()

@@ -8,22 +8,14 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import (
-    Subparsers,
-    Words,
-    add_command,
-    add_instance_command,
-    client_of,
-    instance_id,
-    wants_json,
-)
+from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.link import draw_code
 from agent.cli.settings import PLACE, place_of
-from agent.cli.switch import CONFIRM, TO_THE_END, ask_twice
-from agent.cli.terminal import clean, moment, print_answer, print_json, print_list, with_progress
-from agent.core.model import ConnectionStatus, Health, HealthVerdict
+from agent.cli.switch import CONFIRM, TO_THE_END, passkey_of
+from agent.cli.terminal import clean, moment, print_answer, print_list, with_progress
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
-from agent.errors import TryLater, WaError
+from agent.errors import TryLater
 
 AT_ONCE = 4
 _SECONDS = 330.0
@@ -31,119 +23,68 @@ _SECONDS = 330.0
 _UNWELL = ("degraded", "stuck", "corrupted", "not_found")
 _STORY = ("operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict")
 _MAY_END: Words = {
-    "--yes": "confirm that a pairing may end, on an Evolution server with the session's chats"
-    " there",
+    "--yes": "confirm that the pairing may end, and on an Evolution server the session's chats",
     **CONFIRM,
 }
-_ASKED: tuple[tuple[str, str, str, Words], ...] = (
-    ("recover", "repair an instance by every step that keeps its pairing", "", {}),
-    (
-        "ensure-healthy",
-        "repair an instance until it is connected or shows a code to scan",
-        "",
-        _MAY_END,
-    ),
-    (
-        "cleanup",
-        "retire an instance's session and show a new code; the trash keeps the old session, an"
-        " Evolution server deletes it with its chats",
-        "--yes",
-        _MAY_END,
-    ),
-)
+_ASKED = {
+    "recover": "repair an instance by every step that keeps its pairing",
+    "ensure-healthy": "repair an instance until it is connected or shows a code to scan",
+    "cleanup": "retire an instance's session and show a new code; the trash keeps the old session,"
+    " an Evolution server deletes it with its chats",
+}
 
 
 def add(commands: Subparsers) -> None:
-    for name, summary, example, words in _ASKED:
-        parser = add_instance_command(commands, name, ask, summary, example, words=words)
-        parser.set_defaults(verb=name)
-    summary = "run one round of repairs; exit status 1 if a session is still unwell"
+    for name, summary in _ASKED.items():
+        words = {} if name == "recover" else _MAY_END
+        add_instance_command(commands, name, ask, summary, words=words).set_defaults(verb=name)
     words = {
         "id=all|ID": ("every instance, or one", {"type": _all_or_one}),
         "--dry-run": "print the steps without doing them",
         "--debug": "print each step to stderr",
     }
-    add_command(commands, "repair", repair, summary, "all --dry-run", words=words)
-    summary = "create or repair an instance and show its code"
+    add_command(commands, "repair", repair, example="all --dry-run", words=words)
     words = {
-        "id=NAME": ("the instance's id", {"type": instance_id}),
+        "id=NAME": ("the instance's id", {"type": parse_instance_id}),
         "--engine ENGINE": "engine of a new instance",
         **PLACE,
-        "--title TITLE": "name for people; default: its id",
         **_MAY_END,
     }
-    parser = add_command(commands, "setup", set_up, summary, "sales --engine sandbox", words=words)
+    example = "sales --engine sandbox"
+    parser = add_command(commands, "setup", set_up, example=example, words=words)
     parser.set_defaults(verb="setup")
-    summary = "show failures that many instances have in common"
-    parser = add_command(commands, "incidents", incidents, summary)
+    parser = add_command(commands, "incidents", incidents)
     among = parser.add_subparsers(metavar="COMMAND", required=False)
     words = {"GROUP": "as `incidents` shows it"}
-    summary = "let the members of an incident try again"
-    add_command(among, "release", release, summary, "sandbox", words=words)
-    summary = "check an instance now; exit status 1 when it is not well"
-    add_instance_command(commands, "health", health, summary)
+    add_command(among, "release", release, example="sandbox", words=words)
+    add_instance_command(commands, "health", health)
 
 
 def _all_or_one(text: str) -> str:
-    return text if text == "all" else instance_id(text)
+    return text if text == "all" else parse_instance_id(text)
 
 
 def ask(options: argparse.Namespace) -> int:
-    client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}{TO_THE_END}"
-    body = {} if options.verb == "recover" else {"confirm": options.yes}
-    result = _follow(options, client, path, body)
-    done = f"{options.id} {_how_it_ended(client, options.id, result)}"
-    return print_answer(options, result, done, good=result["healthy"])
-
-
-def _follow(
-    options: argparse.Namespace, client: Client, path: str, body: dict[str, Any]
-) -> dict[str, Any]:
-    """Shows the step of the repair until it ends."""
-
-    def step_now() -> str:
-        try:
-            repair = client.get(f"/api/instance/{options.id}/details")["repair"]
-        except WaError:
-            return ""  # the answer of the repair itself will tell it
-        if repair is None or repair["ending"] or repair["step"] == "none":
-            return ""
-        return f", {repair['step'].replace('_', ' ')}, try {repair['tries']}"
-
-    def send(more: dict[str, Any]) -> dict[str, Any]:
-        words = f"{options.verb} {options.id}"
-        return with_progress(
-            options, words, lambda: client.post(path, body | more, _SECONDS), step_now
-        )
-
-    return ask_twice(options, send) if "confirm_passkey" in options else send({})
-
-
-def _how_it_ended(client: Client, id: str, result: dict[str, Any]) -> str:
-    if result["cleaned"] and result["healthy"]:
-        return f"shows a new code to scan ({_old_session(client, id)})"
-    if result["recovered"]:
-        return "was repaired"
-    if result["healthy"]:
-        return "is well"
-    if result["ending"] == "needs_scan" and result["sentence"]:
-        return f"is not linked: {result['sentence']}"
+    path = f"/api/instance/{options.id}/{options.verb}{TO_THE_END}"
+    body = {}
+    if options.verb != "recover":
+        body = {"confirm": options.yes, **passkey_of(options)}
+    result = _follow(options, path, body)
     ending = result["ending"].replace("_", " ")
-    return f"is not well: {ending}: {result['sentence']}; more: wa-agent why {id}"
+    done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
+    if result["healthy"]:
+        done = "was repaired" if result["recovered"] else "is well"
+        done = "shows a new code to scan" if result["cleaned"] else done
+    return print_answer(options, result, f"{options.id} {done}", good=result["healthy"])
 
 
-def _old_session(client: Client, id: str) -> str:
-    """Names the place where a clean-up left it."""
-    instance = client.get(f"/api/instance/{id}")
-    if not instance["backend"]:
-        return "the trash has its old session"
-    if instance["engine"] == "evolution":
-        row = f"its row on {instance['backend']} was deleted and made again"
-        return f"{row}; its chats there are gone"
-    return f"its old session was on {instance['backend']}, the trash has nothing of it"
+def _follow(options: argparse.Namespace, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    client, words = client_of(options), f"{options.verb} {options.id}"
+    return with_progress(options, words, lambda: client.post(path, body, _SECONDS))
 
 
 def repair(options: argparse.Namespace) -> int:
+    """Run one round of repairs; exit status 1 if a session is still unwell."""
     client = client_of(options)
     instances: Iterable[dict[str, Any]] = client.instances()
     events = "/api/events"
@@ -160,11 +101,9 @@ def repair(options: argparse.Namespace) -> int:
     newest = client.get(events, {"limit": 1})["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
-    def work() -> list[dict[str, Any]]:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(lambda instance: _repair(client, instance), unwell))
-
-    repaired = with_progress(options, f"repairing {len(unwell)} instances", work)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        work = pool.map(lambda instance: _repair(client, instance), unwell)
+        repaired = with_progress(options, f"repairing {len(unwell)} instances", lambda: [*work])
     if options.debug:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
         for event in client.get(events, query)["events"]:
@@ -186,11 +125,7 @@ def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
     verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
     ladder = LADDERS[trouble_of(verdict)]
     steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
-    shown = ", ".join(steps)
-    if instance["engine"] == "whaticket":
-        on_the_server = "disconnect, back up and remove, start-session, wait"
-        shown = shown.replace("regenerate_keys", f"regenerate_keys ({on_the_server})")
-    return _repaired(instance, f"would try: {shown}", good=True, steps=steps)
+    return _repaired(instance, f"would try: {', '.join(steps)}", good=True, steps=steps)
 
 
 def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
@@ -211,31 +146,23 @@ def _repaired(
 
 
 def set_up(options: argparse.Namespace) -> int:
-    client = client_of(options)
-    body = {"name": options.title or options.id, "instanceName": options.id}
+    """Create or repair an instance and show its code."""
+    id = options.id
+    body = {"name": id, "instanceName": id, "confirm": options.yes, **passkey_of(options)}
     if options.engine:
         body["engine"] = options.engine
-    body |= place_of(options) | {"confirm": options.yes}
-    instance = _follow(options, client, "/api/v1/whatsapp/setup?wait=120", body)
-    if wants_json(options):
-        print_json(instance)
-    elif instance["ending"] == "goes_on":
-        raise TryLater(
-            f"{options.id} is {instance['status']}: {clean(instance['sentence'])}. The agent goes"
-            f" on; ask for its code later: wa-agent qr {options.id}; more: wa-agent why"
-            f" {options.id}"
-        )
-    elif instance["qr"] is None:
-        print(f"{options.id} is connected")
-    else:
-        print(draw_code(client, options.id), end="")
-        print(f"scan with WhatsApp: {options.id}")
-        if instance["cleaned"]:
-            print(_old_session(client, options.id))
-    return 0
+    path = "/api/v1/whatsapp/setup?wait=120"
+    instance, line = _follow(options, path, body | place_of(options)), f"{id} is connected"
+    if instance["ending"] == "goes_on" and not options.json:
+        words = f"{id} is {instance['status']}: {instance['sentence']}; the agent goes on"
+        raise TryLater(f"{words}: wa-agent qr {id} --watch; more: wa-agent why {id}")
+    if instance["qr"] is not None and not options.json:
+        line = f"{draw_code(client_of(options), id)[0]}scan with WhatsApp: {id}"
+    return print_answer(options, instance, line)
 
 
 def incidents(options: argparse.Namespace) -> int:
+    """Show failures that many instances have in common."""
     return print_list(
         options,
         client_of(options).get("/api/incidents")["incidents"],
@@ -248,12 +175,14 @@ def incidents(options: argparse.Namespace) -> int:
 
 
 def release(options: argparse.Namespace) -> int:
+    """Let the members of an incident try again."""
     answer = client_of(options).post(f"/api/incidents/{quote(options.group)}/release")
     done = f"{answer['released']} is released: its instances try again"
     return print_answer(options, answer, done)
 
 
 def health(options: argparse.Namespace) -> int:
+    """Check an instance now; exit status 1 when it is not well."""
     health = client_of(options).post(f"/api/instance/{options.id}/health{TO_THE_END}")
     line = f"{options.id}  {health['verdict']}: {health['sentence']}"
     return print_answer(options, health, clean(line), good=health["healthy"])

@@ -21,7 +21,6 @@ FAULTS_SHOWN = """\
 _FAULT: Words = {
     "FAULT": "name of the fault",
     "--for SECONDS": ("duration of the fault", {"type": float}),
-    "--peer NAME": ("contact whose messages fail", {"action": "append"}),
 }
 _SAY: Words = {
     "CONTACT": "who writes: a number or a jid",
@@ -31,7 +30,6 @@ _SAY: Words = {
     "--of MESSAGE_ID": "the message that it is about",
     "--group JID": "the group in which it is written",
     "--from-me": "the account's owner writes it",
-    "--message-id ID": "its id at WhatsApp",
     "--count N": ("number of messages, which are numbered", {"type": int}),
     "--file FILE": "a file that it brings",
     "--fields JSON": 'more of its record: {"quote": …, "mentions": …}',
@@ -45,36 +43,35 @@ _HEARD: Words = {
 def add(commands: Subparsers) -> None:
     summary, example = "drills with the sandbox engine", "fault sales zombie --for 30"
     among = add_group(commands, "sandbox", summary, example)
-    add_instance_command(among, "scan", scan, "let the phone scan the code")
-    example = "zombie --for 30"
-    parser = add_instance_command(among, "fault", fault, "cause a fault", example, words=_FAULT)
+    add_instance_command(among, "scan", scan)
+    parser = add_instance_command(among, "fault", fault, example="zombie --for 30", words=_FAULT)
     parser.description = f"Cause a fault, one of:\n\n{FAULTS_SHOWN}"
-    add_instance_command(among, "clear", clear, "end every fault")
-    add_instance_command(
-        among, "say", say, "let a contact write", "5511999990000 hello", words=_SAY
-    )
-    add_instance_command(among, "heard", heard, "show what the contacts got", words=_HEARD)
+    add_instance_command(among, "clear", clear)
+    add_instance_command(among, "say", say, example="5511999990000 hello", words=_SAY)
+    add_instance_command(among, "heard", heard, words=_HEARD)
 
 
 def scan(options: argparse.Namespace) -> int:
+    """Let the phone scan the code."""
     return _ask(options, "scan", {}, "scanned")
 
 
 def fault(options: argparse.Namespace) -> int:
+    """Cause a fault."""
     seconds = vars(options)["for"]
     body = {"fault": options.fault, **({} if seconds is None else {"for": seconds})}
-    if options.peer:
-        body["peers"] = options.peer
     return _ask(options, "fault", body, f"fails: {options.fault}")
 
 
 def clear(options: argparse.Namespace) -> int:
+    """End every fault."""
     return _ask(options, "fault", {"clear": True}, "has no more faults")
 
 
 def say(options: argparse.Namespace) -> int:
+    """Let a contact write."""
     given = vars(options)
-    names = ("contact", "text", "type", "kind", "of", "group", "message_id", "count")
+    names = ("contact", "text", "type", "kind", "of", "group", "count")
     body = {name: given[name] for name in names if given[name] is not None}
     if options.from_me:
         body["from_me"] = True
@@ -89,6 +86,7 @@ def say(options: argparse.Namespace) -> int:
 
 
 def heard(options: argparse.Namespace) -> int:
+    """Show what the contacts got."""
     asked = {"after": options.after, "limit": options.limit}
     query = "&".join(f"{name}={value}" for name, value in asked.items() if value is not None)
     answer = client_of(options).get(f"/api/instance/{options.id}/sandbox/heard?{query}")

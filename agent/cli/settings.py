@@ -1,17 +1,15 @@
-"""`create` and `settings`: an instance with its engine's settings; `remote-settings` shows and
-changes those of a session on its backend."""
+"""`create` and `settings`: an instance with its engine's settings."""
 
 import argparse
 import json
 from typing import Any
 
 from agent.cli.command import Subparsers, Words, add_instance_command, add_words, client_of
-from agent.cli.switch import TO_THE_END, WAIT, wait_and_print
+from agent.cli.switch import WAIT, wait_and_print
 from agent.cli.terminal import pair_lines, print_answer
 from agent.errors import InvalidRequest
 
 RUNNING = frozenset({"active", "activating"})
-_REMOTE_SECONDS = 130.0
 _SET: Words = {
     "--set NAME=VALUE": (
         "an engine's setting; the value is JSON or plain text",
@@ -37,9 +35,6 @@ def add(commands: Subparsers) -> None:
     add_instance_command(commands, "create", create, "create an instance", example, words=words)
     summary, example = "change an instance's settings", "--set scan=manual"
     add_instance_command(commands, "settings", settings, summary, example, words=_SET)
-    summary = "show or change a session's settings on its backend"
-    example = "--set rejectCall=true"
-    add_instance_command(commands, "remote-settings", remote_settings, summary, example, words=_SET)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -89,16 +84,5 @@ def settings(options: argparse.Namespace) -> int:
         if answer["worker"] in RUNNING:
             cure = f"wa-agent restart {options.id}"
             note = f"{options.id} runs with its former settings until: {cure}"
-    return print_answer(options, present, *_lines(present), note)
-
-
-def remote_settings(options: argparse.Namespace) -> int:
-    client, path = client_of(options), f"/api/instance/{options.id}/remote-settings{TO_THE_END}"
-    changes = parse_settings(options.set)
-    method, body = ("PATCH", {"settings": changes}) if changes else ("GET", None)
-    answer = client.request(method, path, body=body, seconds=_REMOTE_SECONDS).json()
-    return print_answer(options, answer["settings"], *_lines(answer["settings"]))
-
-
-def _lines(settings: dict[str, Any]) -> list[str]:
-    return pair_lines({name: json.dumps(value) for name, value in settings.items()})
+    lines = pair_lines({name: json.dumps(value) for name, value in present.items()})
+    return print_answer(options, present, *lines, note)

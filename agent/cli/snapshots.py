@@ -2,11 +2,9 @@
 each is listed and put back."""
 
 import argparse
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-from agent.cli.client import Client
 from agent.cli.command import (
     Subparsers,
     Words,
@@ -16,45 +14,40 @@ from agent.cli.command import (
     client_of,
 )
 from agent.cli.switch import TO_THE_END
-from agent.cli.terminal import moment, of_bytes, print_answer, print_list, with_progress
+from agent.cli.terminal import moment, print_answer, print_list, with_progress
 from agent.cli.transfer import LONGEST
-from agent.errors import WaError
-
-Result = TypeVar("Result")
-_SERVER_SECONDS = 240.0
-"""The agent gives a server 150 to put files back."""
 
 
 def add(commands: Subparsers) -> None:
-    add_instance_command(commands, "snapshot", snapshot, "copy a session now")
-    add_instance_command(commands, "snapshots", list_snapshots, "list a session's copies")
-    summary = "replace a session by a snapshot; the trash keeps the replaced session"
+    add_instance_command(commands, "snapshot", snapshot)
+    add_instance_command(commands, "snapshots", list_snapshots)
     words: Words = {
         "NAME": "as `snapshots` shows it",
         "--force": "also replace a newer session or use a damaged snapshot",
     }
-    add_instance_command(commands, "restore", restore, summary, "20260115T103045Z-12", words=words)
+    add_instance_command(commands, "restore", restore, example="20260115T103045Z-12", words=words)
 
     among = add_group(commands, "trash", "retired sessions", "list")
-    add_command(among, "list", list_trash, "list retired sessions")
+    add_command(among, "list", list_trash)
     words, example = {"NAME": "as `trash list` shows it"}, "sales.20260115T103045Z-4"
-    add_command(among, "restore", untrash, "bring a retired session back", example, words=words)
+    add_command(among, "restore", untrash, example=example, words=words)
 
     summary = "files and keys that repairs removed from a session on a backend"
     among = add_group(commands, "removed", summary, "list sales")
-    add_instance_command(among, "list", list_removed, "list what repairs removed")
-    summary = "put removed files and keys back; the session is down meanwhile"
-    words, example = {"NAME": "as `removed list` shows it"}, "20260115T103045Z"
-    add_instance_command(among, "restore", put_back, summary, example, words=words)
+    add_instance_command(among, "list", list_removed)
+    words = {"NAME": "as `removed list` shows it"}
+    add_instance_command(among, "restore", put_back, example="20260115T103045Z", words=words)
 
 
 def snapshot(options: argparse.Namespace) -> int:
+    """Copy a session now."""
     made = _post(options, f"copying {options.id}", "snapshots")
     done = f"snapshot {made['name']} of {options.id}: {_contents(made)}"
     return print_answer(options, made, done)
 
 
 def list_snapshots(options: argparse.Namespace) -> int:
+    """List a session's copies."""
     return print_list(
         options,
         client_of(options).get(f"/api/instance/{options.id}/snapshots")["snapshots"],
@@ -64,6 +57,7 @@ def list_snapshots(options: argparse.Namespace) -> int:
 
 
 def restore(options: argparse.Namespace) -> int:
+    """Replace a session by a snapshot; the trash keeps the replaced session."""
     path = f"snapshots/{quote(options.name, safe='')}/restore"
     answer = _post(options, f"restoring {options.id}", path, {"force": options.force})
     taken, trash = moment(answer["snapshot"]["taken"]), answer["trash"]
@@ -78,25 +72,8 @@ def restore(options: argparse.Namespace) -> int:
 def _post(options: argparse.Namespace, words: str, path: str, body: Any = None) -> dict[str, Any]:
     """A request that may take minutes."""
     path = f"/api/instance/{options.id}/{path}"
-    return wait_for_copy(options, words, lambda client: client.post(path, body, LONGEST))
-
-
-def wait_for_copy(
-    options: argparse.Namespace,
-    words: str,
-    work: Callable[[Client], Result],
-    look: Callable[[], str] = str,
-) -> Result:
     client = client_of(options)
-
-    def ask_how_far() -> str:
-        try:
-            copying = client.get(f"/api/instance/{options.id}/snapshots")["under_way"]
-        except (WaError, OSError):
-            copying = None  # the work itself reports the error
-        return of_bytes(int(copying["done"]), int(copying["total"])) if copying else ""
-
-    return with_progress(options, words, lambda: work(client), lambda: look() or ask_how_far())
+    return with_progress(options, words, lambda: client.post(path, body, LONGEST))
 
 
 def _contents(copy: dict[str, Any]) -> str:
@@ -107,6 +84,7 @@ def _contents(copy: dict[str, Any]) -> str:
 
 
 def list_trash(options: argparse.Namespace) -> int:
+    """List retired sessions."""
     return print_list(
         options,
         client_of(options).get("/api/trash")["trash"],
@@ -116,6 +94,7 @@ def list_trash(options: argparse.Namespace) -> int:
 
 
 def untrash(options: argparse.Namespace) -> int:
+    """Bring a retired session back."""
     path = f"/api/trash/{quote(options.name, safe='')}/restore"
     instance = client_of(options).post(path)
     state = "enabled" if instance["enabled"] else "disabled"
@@ -123,29 +102,23 @@ def untrash(options: argparse.Namespace) -> int:
 
 
 def list_removed(options: argparse.Namespace) -> int:
+    """List what repairs removed."""
     path = f"/api/instance/{options.id}/removed"
     return print_list(
         options,
-        client_of(options).get(path + TO_THE_END, seconds=_SERVER_SECONDS)["removed"],
+        client_of(options).get(path + TO_THE_END, seconds=LONGEST)["removed"],
         {
-            "NAME": "name",
-            "REMOVED": "removed",
-            "CONTENTS": _removed,
-            "STATE": "state",
-            "WHY": "why",
+            **{"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed},
+            **{"STATE": "state", "WHY": "why"},
         },
         nothing=f"no repair removed files or keys of {options.id}",
     )
 
 
 def put_back(options: argparse.Namespace) -> int:
-    client = client_of(options)
-    path = f"/api/instance/{options.id}/removed/{quote(options.name, safe='')}/restore"
-    answer = with_progress(
-        options,
-        f"putting {options.name} of {options.id} back",
-        lambda: client.post(path + TO_THE_END, seconds=_SERVER_SECONDS),
-    )
+    """Put removed files and keys back; the session is down meanwhile."""
+    path = f"removed/{quote(options.name, safe='')}/restore{TO_THE_END}"
+    answer = _post(options, f"putting {options.name} of {options.id} back", path)
     return print_answer(
         options,
         answer,

@@ -2,18 +2,15 @@
 follows an instance until it is connected, or until only a person can help it."""
 
 import argparse
-import sys
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from agent.cli.client import AgentSaidNo, Client
+from agent.cli.client import Client
 from agent.cli.command import Subparsers, Words, add_instance_command, client_of
-from agent.cli.terminal import ask, clean, print_answer, with_progress
+from agent.cli.terminal import clean, print_answer, with_progress
 from agent.core.reasons import reason_of
 from agent.errors import Refused, TryLater
 
-T = TypeVar("T")
 SETTLED = 5.0
 """Seconds: right after a start an instance may still show the reason of its last run, and the
 sandbox a code that its own phone scans."""
@@ -28,8 +25,7 @@ WAIT: Words = {
     )
 }
 CONFIRM: Words = {
-    "--confirm-passkey ID": "the id once more, where the account needs a passkey to link again;"
-    " skips the question"
+    "--confirm-passkey ID": "the id once more, where the account needs a passkey to link again"
 }
 _YES: Words = {"--yes": "confirm that the pairing ends"}
 _LOGOUT = "end an instance's pairing; a person must scan again"
@@ -47,35 +43,34 @@ def add(commands: Subparsers) -> None:
     for name, summary, done, words in _INTENTS:
         parser = add_instance_command(commands, name, intend, summary, words=words)
         parser.set_defaults(verb=name, done=done)
-    summary = "retire an instance's session and remove the instance; a backend keeps its session"
     words = {
         "--remote": "also delete its session on the backend, for good",
-        "--confirm WORDS": "for --remote: 'delete REMOTE', skips the question",
+        "--confirm WORDS": "for --remote: the words 'delete REMOTE'",
         **CONFIRM,
     }
-    add_instance_command(commands, "delete", delete, summary, words=words)
-    summary = "note whether an instance's account needs a passkey to link"
+    add_instance_command(commands, "delete", delete, words=words)
     words = {
         "word=WORD": (
-            "needed: no automatic step ends its pairing, and logout, cleanup, delete ask twice;"
+            "needed: no automatic step ends its pairing, and its end needs --confirm-passkey;"
             " or: not-needed",
             {"choices": ("needed", "not-needed")},
         )
     }
-    add_instance_command(commands, "passkey", mark, summary, "needed", words=words)
+    add_instance_command(commands, "passkey", mark, example="needed", words=words)
 
 
 def intend(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
     if options.verb == "logout":
-        confirm = {"confirm": options.yes}
-        instance = ask_twice(options, lambda more: client.post(path + TO_THE_END, confirm | more))
+        body = {"confirm": options.yes, **passkey_of(options)}
+        instance = client.post(path + TO_THE_END, body)
     else:
         instance = client.post(path)
     return wait_and_print(client, options, instance, options.done)
 
 
 def mark(options: argparse.Namespace) -> int:
+    """Note whether an instance's account needs a passkey to link."""
     needed = options.word == "needed"
     path = f"/api/instance/{options.id}/passkey"
     instance = client_of(options).request("PUT", path, body={"needed": needed}).json()
@@ -83,40 +78,28 @@ def mark(options: argparse.Namespace) -> int:
     return print_answer(options, instance, f"{options.id}: its account {word} to link")
 
 
-def ask_twice(options: argparse.Namespace, send: Callable[[dict[str, Any]], T]) -> T:
-    """`send` takes the fields to add to the request's body."""
-    confirmed, field = options.confirm_passkey, "confirm_passkey"
-    try:
-        return send({field: confirmed} if confirmed else {})
-    except AgentSaidNo as error:
-        if error.code != field or confirmed or not sys.stdin.isatty():
-            raise
-    print(f"The account of {options.id} needs a passkey to link again: only its owner can do that,")
-    print("at a desk (wa-agent pair). Its pairing can be lost for good.")
-    return send({field: ask(f"To go on, type: {options.id}\n> ")})
+def passkey_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The field of a request that may end a pairing whose account needs a passkey."""
+    id = options.confirm_passkey
+    return {"confirm_passkey": id} if id else {}
 
 
 def delete(options: argparse.Namespace) -> int:
-    client, path = client_of(options), f"/api/instance/{options.id}"
-    query: dict[str, Any] = {"wait": LONGEST_WAIT}
-    words: dict[str, Any] = {}
+    """Retire an instance's session and remove the instance; a backend keeps its session."""
+    client, path = client_of(options), f"/api/instance/{options.id}?wait={LONGEST_WAIT}"
+    body = passkey_of(options)
     if options.remote:
-        words, query["remote"] = {"confirm": _confirmed(client, options)}, "true"
-    answer = ask_twice(
-        options,
-        lambda more: with_progress(
-            options,
-            f"deleting {options.id}",
-            lambda: client.request(
-                "DELETE", path, query=query, body=words | more or None, seconds=_REMOTE_SECONDS
-            ),
-        ),
-    ).json()
+        path, body["confirm"] = f"{path}&remote=true", options.confirm or ""
+
+    def send() -> dict[str, Any]:
+        request = client.request("DELETE", path, body=body or None, seconds=_REMOTE_SECONDS)
+        return request.json()
+
+    answer = with_progress(options, f"deleting {options.id}", send)
     lines = [f"{options.id} deleted"]
     if "remote" in answer:
-        state = "deleted too" if answer["remote_deleted"] else "untouched"
-        if answer["remote_renewing"] and not answer["remote_deleted"]:
-            state = "not as it was: a clean-up was under way, which deletes it and makes it again"
+        state = "being made again" if answer["remote_renewing"] else "untouched"
+        state = "deleted too" if answer["remote_deleted"] else state
         lines.append(f"{answer['remote']} on {answer['backend']} is {state}")
     if answer.get("keys_ended"):
         lines.append(f"keys that open it no more: {', '.join(map(clean, answer['keys_ended']))}")
@@ -126,17 +109,6 @@ def delete(options: argparse.Namespace) -> int:
     if answer["trash"]:
         lines.append(f"its session can come back: wa-agent trash restore {answer['trash']}")
     return print_answer(options, answer, *lines)
-
-
-def _confirmed(client: Client, options: argparse.Namespace) -> str:
-    """The words that confirm the end of a pairing: an option, or typed at the terminal."""
-    if options.confirm is not None:
-        return str(options.confirm)
-    instance = client.get(f"/api/instance/{options.id}")
-    if not instance["backend"] or not sys.stdin.isatty():
-        return ""  # the agent refuses, and its error tells the words
-    print(f"{clean(instance['remote'])} on {instance['backend']} will be deleted for good.")
-    return ask(f"To go on, type: delete {clean(instance['remote'])}\n> ")
 
 
 def wait_and_print(

@@ -1,18 +1,19 @@
 """Prints and asks for the commands: JSON with --json, else lines and aligned tables; colours on a
-terminal, foreign text without control codes, and the progress of work of more than a second."""
+terminal, and foreign text without control codes."""
 
 import argparse
 import json
 import re
 import sys
-import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from agent.cli.command import wants_json
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 Result = TypeVar("Result")
 Row = dict[str, Any]
@@ -20,12 +21,11 @@ Row = dict[str, Any]
 Columns = Mapping[str, str | Callable[[Row], object]]
 """Each head with the field below it, or how its cell is made."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
-_PATIENCE = 1.0
 _STYLES = {
     **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
     **{"ok": "green", "note": "yellow", "wrong": "red"},
 }
-"""Of whole cells: a status, a level of the doctor."""
+"""Colours of whole cells: of a status, of a level of the doctor."""
 
 
 def clean(text: object) -> str:
@@ -40,10 +40,6 @@ def soft(text: str) -> str:
     return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() else text
 
 
-def print_json(answer: Any) -> None:
-    print(json.dumps(answer, indent=2, ensure_ascii=False))
-
-
 @dataclass(frozen=True, slots=True)
 class Table:
     heads: Sequence[str]
@@ -52,32 +48,25 @@ class Table:
     def __str__(self) -> str:
         """For a pipe: a line for each row, however long."""
         rows = [tuple(self.heads), *(tuple(map(clean, row)) for row in self.rows)]
-        widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(_pad, row, widths)).rstrip() for row in rows)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
-    def draw(self) -> None:
-        """On a terminal: long cells are wrapped inside their column."""
-        from rich import box, console, table, text  # only where a person looks
+    def drawn(self, styles: Sequence[str] = ()) -> "RichTable":
+        """For a terminal: long cells are wrapped inside their column. With `styles`, one for each
+        row, a row is one line, of which the last cell is cut."""
+        from rich import box, table, text  # only where a person looks
 
         drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-        for at, head in enumerate(self.heads):
-            drawn.add_column(head, overflow="fold", no_wrap=not at)  # a name to copy is whole
-        for row in self.rows:
+        drawn.expand = bool(styles)
+        for head in self.heads:
+            whole = drawn.expand or head == self.heads[0]  # a name to copy
+            drawn.add_column(head, overflow="fold", no_wrap=whole)
+        drawn.columns[-1].ratio = 1 if styles else None
+        for row, style in zip_longest(self.rows, styles):
             cells = map(clean, row)
-            drawn.add_row(*(text.Text(cell, _STYLES.get(cell, "")) for cell in cells))
-        console.Console().print(drawn)
-
-
-def columns_of(text: str) -> int:
-    """Columns that the text takes in a terminal."""
-    return sum(
-        0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF")
-        for sign in text
-    )
-
-
-def _pad(text: str, width: int) -> str:
-    return text + " " * (width - columns_of(text))
+            shown = (text.Text(cell, "" if style else _STYLES.get(cell, "")) for cell in cells)
+            drawn.add_row(*shown, style=style)
+        return drawn
 
 
 def pair_lines(pairs: Mapping[str, object]) -> list[str]:
@@ -89,10 +78,7 @@ def moment(text: str | None) -> str:
     """A time of the API in this machine's zone."""
     if not text:
         return "-"
-    try:
-        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except ValueError:
-        return text
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def duration(seconds: float | None) -> str:
@@ -105,18 +91,12 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
-def next_of(instance: Mapping[str, Any]) -> str | None:
-    """The API's time at which the agent tries the instance next."""
-    is_open = instance["circuit"] == "open"
-    found: str | None = instance["circuit_opens"] if is_open else instance["next_attempt"]
-    return found
-
-
-def next_try(instance: Mapping[str, Any], now: datetime | None = None) -> str:
+def next_try(instance: Row) -> str:
     """When the agent tries the instance next; "" without a try, or when its time has come."""
-    if not (text := next_of(instance)):
+    is_open = instance["circuit"] == "open"
+    if not (text := instance["circuit_opens"] if is_open else instance["next_attempt"]):
         return ""
-    left = (datetime.fromisoformat(text) - (now or datetime.now(UTC))).total_seconds()
+    left = (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
     return f"next try in {duration(left)}" if left >= 1 else ""
 
 
@@ -131,12 +111,14 @@ def print_answer(
     options: argparse.Namespace, answer: Any, *lines: str | Table, good: bool = True
 ) -> int:
     """Empty lines are left out; returns the exit status: 0, or 1 without `good`."""
-    if wants_json(options):
-        print_json(answer)
+    if options.json:
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
         return 0 if good else 1
     for line in filter(None, lines):
         if isinstance(line, Table) and sys.stdout.isatty():
-            line.draw()
+            from rich.console import Console
+
+            Console().print(line.drawn())
         else:
             print(line)
     return 0 if good else 1
@@ -161,41 +143,12 @@ def table_of(rows: Sequence[Row], columns: Columns) -> Table:
     return Table(tuple(columns), cells)
 
 
-def ask(question: str) -> str:
-    """The line that a person typed; "" where the standard input is no terminal."""
-    if not sys.stdin.isatty():
-        return ""
-    try:
-        return input(question).strip()
-    except EOFError:
-        return ""
-
-
-def with_progress(
-    options: argparse.Namespace,
-    words: str,
-    work: Callable[[], Result],
-    look: Callable[[], str] = str,
-) -> Result:
-    """Do the work; on a terminal show the words, the seconds and what `look` says meanwhile."""
-    if wants_json(options) or not sys.stderr.isatty():
+def with_progress(options: argparse.Namespace, words: str, work: Callable[[], Result]) -> Result:
+    """Do the work; on a terminal the words stand there until it is done."""
+    if options.json or not sys.stderr.isatty():
         return work()
     from rich.console import Console
-    from rich.live import Live
     from rich.text import Text
 
-    begun = time.monotonic()
-
-    def line() -> Text:
-        seconds = time.monotonic() - begun
-        return Text(clean(f"{words}: {seconds:.0f} s{look()}") if seconds > _PATIENCE else "")
-
-    console = Console(stderr=True)
-    with Live(get_renderable=line, console=console, transient=True, redirect_stdout=False):
+    with Console(stderr=True).status(Text(clean(words))):
         return work()
-
-
-def of_bytes(done: int, total: int) -> str:
-    """ ", 12.0 of 40.0 MiB"; "" before anything is known."""
-    whole = f" of {total / 1048576:.1f}" if total else ""
-    return f", {done / 1048576:.1f}{whole} MiB" if done else ""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -21,39 +21,30 @@ LONGEST = 1800.0
 """Seconds without a byte: a large session is copied, checked and packed in that time."""
 _PIECE = 1 << 18
 
-Count = Callable[[int], None]
 
-
-def upload(client: Client, path: str, source: IO[bytes], size: int, count: Count) -> Any:
-    def pieces() -> Iterator[bytes]:
-        while piece := source.read(_PIECE):
-            count(len(piece))
-            yield piece
-
+def upload(client: Client, path: str, source: IO[bytes]) -> Any:
+    size = os.fstat(source.fileno()).st_size
     headers = {"Content-Type": "application/gzip", "Content-Length": str(size)}
-    with client.exchange("POST", path, pieces(), headers, LONGEST) as response:
+    with client.exchange("POST", path, source, headers, LONGEST) as response:
         return json.loads(response.read())
 
 
-def download(client: Client, path: str, body: Mapping[str, Any], target: Path, count: Count) -> str:
+def download(client: Client, path: str, body: Mapping[str, Any], target: Path) -> str:
     """Fetch into a file that is whole or missing, for its owner alone; returns its SHA-256."""
     headers = {"Accept": "*/*", "Content-Type": "application/json"}
     with client.exchange("POST", path, json.dumps(body).encode(), headers, LONGEST) as response:
-        return write_checked(response, target, response.headers.get("X-Archive-SHA256"), count)[1]
+        return write_checked(response, target, response.headers.get("X-Archive-SHA256"))[1]
 
 
-def write_checked(
-    response: "HTTPResponse", target: Path, announced: str | None, count: Count = lambda _size: None
-) -> tuple[int, str]:
+def write_checked(response: "HTTPResponse", target: Path, announced: str | None) -> tuple[int, str]:
     """Size and SHA-256 of what arrived, which is the announced one."""
-    digest, received, size = hashlib.sha256(), 0, response.length
+    digest, received = hashlib.sha256(), 0
     with whole_file(target) as file:
         while piece := response.read(_PIECE):
             file.write(piece)
             digest.update(piece)
             received += len(piece)
-            count(len(piece))
-        if digest.hexdigest() != announced or (size is not None and received != size):
+        if digest.hexdigest() != announced:
             raise WaError(f"cannot write {target}: it did not arrive whole; try again")
     return received, digest.hexdigest()
 
@@ -70,34 +61,32 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
 
 def check_target(target: Path, *, force: bool) -> None:
     """Refuse a file that cannot be written before the agent is asked."""
+    why = ""
     if str(target) == "-":
-        raise Refused("cannot write to '-': it is no file; ./- is one", field="file")
-    if target.is_dir():
-        raise Refused(f"cannot write {target}: it is a folder", field="file")
-    if os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
+        why = "it is no file; ./- is one"
+    elif target.is_dir():
+        why = "it is a folder"
+    elif os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
         # Replaced by a file, it would be gone for all who use it.
-        raise Refused(
-            f"cannot write {target}: it is a link, a device, a FIFO or a socket", field="file"
-        )
-    if target.exists() and not force:
-        raise Refused(f"cannot write {target}: it exists; --force replaces it", field="file")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise Refused(f"cannot write {target}: {target.parent} is not writable", field="file")
+        why = "it is a link, a device, a FIFO or a socket"
+    elif target.exists() and not force:
+        why = "it exists; --force replaces it"
+    elif not os.access(target.parent, os.W_OK | os.X_OK):
+        why = f"{target.parent} is not writable"
+    if why:
+        raise Refused(f"cannot write {target}: {why}", field="file")
 
 
 def open_source(path: Path, field: str) -> IO[bytes]:
     """A pipe or a device would be waited for, or never end; an address may hold a password."""
     scheme, is_address, _ = str(path).partition(":/")
+    shown = f"{scheme}://" if is_address else path
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        shown = f"{scheme}://" if is_address else path
-        raise InvalidRequest(
-            f"cannot read {shown}: {error.strerror or error}", field=field, code="unreadable"
-        ) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return os.fdopen(fd, "rb")
         os.close(fd)
-        raise InvalidRequest(
-            f"cannot read {path}: it is no regular file", field=field, code="unreadable"
-        )
-    return os.fdopen(fd, "rb")
+        why = "it is no regular file"
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise InvalidRequest(f"cannot read {shown}: {why}", field=field, code="unreadable")

@@ -1,11 +1,17 @@
-"""`wa-agent list` and `wa-agent show`."""
+"""`list`, `show`, and `why` for a person who was just called: an instance's last events, its state
+with the proof, and its next steps. `reasons`: why sessions end, and what the agent does."""
 
 import argparse
 import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.terminal import (
+    Columns,
+    Table,
+    clean,
     duration,
     moment,
     next_try,
@@ -13,8 +19,23 @@ from agent.cli.terminal import (
     print_answer,
     print_list,
     size,
+    soft,
 )
+from agent.core.reasons import REASONS, reasons_table
 from agent.errors import InvalidRequest
+
+_KEYS = ("code", "title", "does", "delay", "status", "advice")
+_HEADS = ("REASON", "MEANING", "ACTION OF THE AGENT", "DELAY", "STATUS", "ADVICE")
+_LATELY = 12
+_KINDS = (
+    "created enabled disabled operator paired scanned_again not_kept kept_again kept_aside "
+    "passkey_required status restarted action outcome repair repaired repair_step repair_over "
+    "canary verdict restored restoring snapshot_restored snapshot_failed memory imported "
+    "first_messages replacing replaced kept"
+)
+"""Kinds of events, with blanks between."""
+_NOTHING_WRONG = ("healthy", "disconnected", "not_found")
+"""Verdicts that repeat the status before them."""
 
 
 def add(commands: Subparsers) -> None:
@@ -24,19 +45,18 @@ def add(commands: Subparsers) -> None:
         "--verdict VERDICT": ("only this verdict", more),
         "--engine ENGINE": "only this engine",
         "--backend NAME": "only instances on this backend",
-        "--enabled WORD": (
-            "true or false: only enabled or only disabled instances",
-            {"choices": ("true", "false")},
-        ),
+        "--enabled WORD": ("true or false", {"choices": ("true", "false")}),
         "--ids": "print only the ids",
         "--trouble": "instead what is wrong now, with advice; exit status 1 if anything is",
     }
-    summary, example = "list the instances", "--status CONNECTED"
-    add_command(commands, "list", list_instances, summary, example, words=words)
-    add_instance_command(commands, "show", show, "show everything about an instance")
+    add_command(commands, "list", list_instances, example="--status CONNECTED", words=words)
+    add_instance_command(commands, "show", show)
+    add_instance_command(commands, "why", why)
+    add_command(commands, "reasons", reasons)
 
 
 def list_instances(options: argparse.Namespace) -> int:
+    """List the instances."""
     names = ("status", "verdict", "engine", "backend", "enabled")
     query = {name: getattr(options, name) for name in names if getattr(options, name)}
     if options.trouble:
@@ -46,19 +66,7 @@ def list_instances(options: argparse.Namespace) -> int:
     instances = list(client_of(options).instances(**query))
     if options.ids:
         return print_answer(options, instances, *(str(instance["id"]) for instance in instances))
-    return print_list(
-        options,
-        instances,
-        {
-            **{"ID": "id", "ENGINE": "engine", "STATUS": "connection_status"},
-            "HEALTH": lambda instance: instance["health"]["verdict"],
-            "ENABLED": _enabled,
-            "UPTIME": lambda instance: duration(instance["uptime_seconds"]),
-            "MEMORY": lambda instance: size(instance["memory_bytes"]),
-            "WHY": _why,
-        },
-        nothing="no instances",
-    )
+    return print_list(options, instances, COLUMNS, nothing=NOTHING)
 
 
 def _list_troubles(options: argparse.Namespace) -> int:
@@ -80,7 +88,19 @@ def _enabled(instance: dict[str, Any]) -> str:
     return word if override == "none" else f"{word}, {override}"
 
 
+COLUMNS: Columns = {
+    **{"ID": "id", "ENGINE": "engine", "STATUS": "connection_status"},
+    "HEALTH": lambda instance: instance["health"]["verdict"],
+    "ENABLED": _enabled,
+    "UPTIME": lambda instance: duration(instance["uptime_seconds"]),
+    "MEMORY": lambda instance: size(instance["memory_bytes"]),
+    "WHY": _why,
+}
+NOTHING = "no instances"
+
+
 def show(options: argparse.Namespace) -> int:
+    """Show everything about an instance."""
     details = client_of(options).get(f"/api/instance/{options.id}/details")
     lines = pair_lines(_pairs(details))
     for event in reversed(details["events"]):
@@ -117,3 +137,116 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+
+
+def reasons(options: argparse.Namespace) -> int:
+    """List the reasons why sessions end, with the agent's action for each."""
+    table = reasons_table()
+    shown = [dict(zip(_KEYS, row, strict=True)) for row in table]
+    return print_answer(options, shown, Table(_HEADS, table))
+
+
+def why(options: argparse.Namespace) -> int:
+    """Show an instance's last events, its state, and the agent's next steps."""
+    client = client_of(options)
+    details = client.get(f"/api/instance/{options.id}/details")
+    query = {"limit": 4 * _LATELY, "kind": _KINDS.split()}
+    events = client.get(f"/api/instance/{options.id}/events", query)["events"]
+    events = [its for its in events if its["detail"].get("verdict") not in _NOTHING_WRONG]
+    now = datetime.now(UTC)
+    parts = {
+        "lately": [
+            f"{moment(event['time'])}  {event['sentence']}" for event in reversed(events[:_LATELY])
+        ],
+        "now": list(filter(None, present_state(details, now))),
+        "next": list(next_steps(details, now)),
+    }
+    lines = []
+    for title, sentences in parts.items():
+        lines.append(soft(title))
+        lines += ["  " + clean(sentence) for sentence in sentences or ["nothing"]]
+    return print_answer(options, {"id": options.id, **parts}, *lines)
+
+
+def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
+    """The state, the verdict, and the age of its proof."""
+    probe, age = details["probe"], details["proof_age_seconds"]
+    since = duration(-seconds_from(details["since"], now))
+    state = f"{details['id']} is {details['connection_status']} for {since}"
+    yield f"{state}; health: {details['health']['verdict']}"
+    yield details["sentence"]
+    if details["guess"]:
+        yield f"a guess: {details['guess']}"
+    yield details["snapshot_failure"]
+    if details["needs_passkey"]:
+        yield "its account needs a passkey to link: no automatic step ends its pairing"
+    if details["unit"]["state"] != "active":
+        yield f"its worker is {details['unit']['state']} ({details['unit']['result']})"
+    elif age is not None:
+        yield f"proof: WhatsApp's last sign of life was {duration(age)} old at the last check"
+    if probe is not None and not probe["ok"]:
+        yield f"its last ping failed ({probe['failures']} in a row): {probe['error']}"
+    if (outbox := details.get("outbox")) and outbox["waiting"]:
+        oldest = duration(-seconds_from(outbox["oldest"], now))
+        many = "messages wait" if outbox["waiting"] > 1 else "message waits"
+        yield f"{outbox['waiting']} {many} to be sent, the oldest for {oldest}"
+        yield outbox["sentence"]
+    if details["crypto_errors_lately"]:
+        yield f"{details['crypto_errors_lately']} crypto errors lately"
+    if reason := REASONS.get(details["reason"]):
+        advice = reason.advice_for(details["id"])
+        yield f"advice: {advice}" if advice not in details["sentence"] else ""
+
+
+def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
+    """The scan, incident, repair, attempt or circuit that it waits for."""
+    id, repair, status = details["id"], details["repair"], details["connection_status"]
+    if not details["should_run"]:
+        yield f"nothing: it is disabled or stopped (wa-agent enable {id}, or start {id})"
+        return
+    if details["wait_reason"]:
+        yield f"it waits for others: {details['wait_sentence']}"
+    if (before := details["turns_before"]) is not None:
+        yield f"its turn to start comes after {before} other sessions"
+    if repair is not None and not repair["ending"]:
+        yield _repair_words(repair, now)
+    elif repair is not None and status != "CONNECTED":
+        words = repair["ending"].replace("_", " ")
+        yield f"its last repair ended {_when(repair['ended'], now)}: {words}"
+    if details["pairing_kept"]:
+        yield f"no step ends its pairing: {details['pairing_kept']}"
+    if details["circuit"] == "open":
+        trial = f"one trial {_when(details['circuit_opens'], now)}"
+        yield f"its circuit is open; {trial}, or now: wa-agent recover {id}"
+    if details["next_attempt"]:
+        yield f"attempt {details['attempts'] + 1} {_when(details['next_attempt'], now)}"
+    reason = REASONS.get(details["reason"])
+    waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
+    given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"
+    idle = repair is None or repair["ending"]
+    if idle and (given_up or (reason is not None and reason.hopeless)):
+        yield f"the agent does nothing more: a person must act; one more try: wa-agent start {id}"
+    elif status == "QR_REQUIRED" and details["health"]["verdict"] != "corrupted":
+        yield f"a person must scan its code: wa-agent qr {id} --watch"
+
+
+def _repair_words(repair: dict[str, Any], now: datetime) -> str:
+    step = repair["step"].replace("_", " ")
+    stage = {
+        "acting": f"try {repair['tries']}, under way",
+        "settling": f"try {repair['tries']}, done; the next checks show whether it helped",
+    }.get(repair["stage"], f"the next step {_when(repair['not_before'], now)}")
+    begun = _when(repair["started"], now)
+    return f"a repair runs since {begun}, round {repair['round']}, step {step}: {stage}"
+
+
+def _when(text: str | None, now: datetime) -> str:
+    seconds = seconds_from(text, now)
+    if seconds < 0:
+        return f"{duration(-seconds)} ago"
+    return f"in {duration(seconds)}" if seconds >= 1 else "now"
+
+
+def seconds_from(text: str | None, now: datetime) -> float:
+    """Seconds from now to a time of the API; negative when it is past."""
+    return (datetime.fromisoformat(text) - now).total_seconds() if text else 0.0

@@ -11,7 +11,7 @@ from agent.core.setting import setting
 ASK_AGAIN = 5.0
 """A waiting instance asks again after so many seconds, unless it is woken."""
 ABSENT = 3 * ASK_AGAIN
-"""The queue skips an instance that has not asked for so long."""
+"""The queue skips an instance that should have asked so long ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Lane:
     policy: Callable[[], StartPolicy]
     starts: dict[InstanceId, float] = field(default_factory=dict)
     reconnects: dict[InstanceId, float] = field(default_factory=dict)
-    """Waiting sessions, in order, and when each asked last."""
+    """Waiting sessions, in order, and when each asked last, or was told to."""
     under_way: set[InstanceId] = field(default_factory=set)
     light: set[InstanceId] = field(default_factory=set)
     """Those of `under_way` that only wait for WhatsApp: they need the machine no more."""
@@ -97,18 +97,23 @@ class _Lane:
     last_begun: float | None = None
     """When the last start began; None: the heavy part of it is over."""
 
-    def earliest(self, now: float, *, reconnects: bool, idle: bool) -> float | None:
-        """When the next one may begin; None: when one under way has ended."""
+    def earliest(self, now: float, *, reconnects: bool, idle: bool) -> float:
+        """When the next one may begin, or asks again, as no place is free."""
         policy = self.policy()
         heavy, parallel = len(self.under_way - self.light), policy.parallel
         if reconnects:
             parallel *= 2
         if heavy >= parallel or len(self.under_way) >= max(parallel, policy.logins):
-            return None
+            return now + ASK_AGAIN
         if reconnects or self.last_begun is None or policy.stagger <= 0 or (idle and heavy == 0):
             return now
         # A clock that was set back must not stop the queue.
         return min(self.last_begun, now) + policy.stagger
+
+    def is_next(self, instance: InstanceId, queue: dict[InstanceId, float], now: float) -> bool:
+        """No session that still asks is before it."""
+        before = takewhile(lambda waiting: waiting != instance, queue)
+        return all(now - queue[waiting] >= ABSENT for waiting in before)
 
 
 class Queues:
@@ -135,27 +140,39 @@ class Queues:
         self._budget = LoginBudget(local)
         self._lanes = {"": _Lane(local)}
         self._lane_of: dict[InstanceId, str] = {}
+        self._asked: set[InstanceId] = set()
 
     def ask(
-        self, instance: InstanceId, now: float, *, reconnects: bool = False, lane: str = ""
+        self,
+        instance: InstanceId,
+        now: float,
+        *,
+        reconnects: bool = False,
+        lane: str = "",
+        ready: Callable[[], float | None] = lambda: None,
     ) -> float | None:
-        """None: go now, and call `settled` when its try has ended. A time: ask again then."""
+        """None: go now, and call `settled` when its try has ended. A time: ask again then.
+        `ready` is asked once its turn has come, so that what it waits for costs it no place."""
+        self._asked.add(instance)
         if lane:
             self._lane_of[instance] = lane
         its = self._lanes.setdefault(lane, _Lane(self._remote))
         if instance in its.under_way:
-            return None
+            return ready()
         reconnects = reconnects and not lane  # on a backend neither begins a process here
         queue = its.reconnects if reconnects else its.starts
         queue[instance] = now
-        before = takewhile(lambda waiting: waiting != instance, queue)
+        if not its.is_next(instance, queue, now):
+            return now + ASK_AGAIN
         at = its.earliest(now, reconnects=reconnects, idle=self._idle())
-        if at is None or any(now - queue[waiting] < ABSENT for waiting in before):
-            return now + ASK_AGAIN  # none may begin, or one that still asks is before it
+        if at <= now:
+            at = self._budget.take(now) or now
         if at > now:
+            queue[instance] = at  # until then it is not absent
             return at
-        if (at := self._budget.take(now)) is not None:
-            return at
+        if (wait := ready()) is not None:
+            self._budget.give_back(now)
+            return wait
         if not reconnects:
             its.last, its.last_begun = instance, now + self._jitter()
         its.under_way.add(instance)
@@ -197,19 +214,21 @@ class Queues:
             its.light.discard(instance)
             self._wake_next(its)
 
-    def leave(self, instance: InstanceId, now: float) -> None:
-        """It no longer waits for a turn, unless it has asked at `now` or later."""
+    def leave(self, instance: InstanceId) -> None:
+        """Its pass is over: it no longer waits for a turn, unless it has asked since the last."""
         its = self._of(instance)
-        left = [queue for queue in (its.starts, its.reconnects) if queue.get(instance, now) < now]
-        for queue in left:
-            del queue[instance]
-        if left:
+        if instance in self._asked:
+            self._asked.discard(instance)
+        elif self.before(instance) is not None:
+            its.starts.pop(instance, None)
+            its.reconnects.pop(instance, None)
             self._wake_next(its)
 
     def withdraw(self, instance: InstanceId) -> None:
         """The instance was deleted: neither under way nor waiting."""
         self.settled(instance)
-        self.leave(instance, float("inf"))
+        self._asked.discard(instance)
+        self.leave(instance)
         self._lane_of.pop(instance, None)
 
     def _of(self, instance: InstanceId) -> _Lane:

@@ -396,8 +396,7 @@ TABLE = (
             sight.machine["process_open_fds"], sight.machine["process_max_fds"], OPEN_FILES
         ),
         "the agent has opened {value} of the files it may open",
-        "`wa-agent doctor` says how many its sessions need. Raise `LimitNOFILE=` with `systemctl"
-        " edit wa-agent`.",
+        "Each session needs a few. Raise `LimitNOFILE=` with `systemctl edit wa-agent`.",
         of=M,
         wait=5 * MINUTE,
     ),

@@ -36,9 +36,8 @@ from agent.deliver.bus import EventBus
 from agent.errors import ConfigError, TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
-from agent.host.choose import open_host
-from agent.host.only_agent import only_agent, only_of_sessions
-from agent.log import set_level, set_up_logging
+from agent.host.choose import only_agent, only_of_sessions, open_host
+from agent.log import going_on, set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
@@ -155,7 +154,8 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
         set_up_logging(config.agent.log_level, config.agent.log_format)
         if config.log.folder:
             folder, form = Path(config.log.folder), config.agent.log_format
-            open_files(folder, form, config.log.repairs_name)
+            with going_on(f"cannot write log files in {folder}"):
+                open_files(folder, form, config.log.repairs_name)
         for sentence in config.warnings:
             log.warning("%s", sentence)
         state = config.agent.state_path
@@ -343,7 +343,8 @@ class Daemon:
             registry, supervisor.store, supervisor.root, config.instance, older=older
         )
         await supervisor.backends.take_over(config.backend)
-        await supervisor.packs.take_over(config.agent.state_path / "run-packs")
+        with going_on():
+            await supervisor.packs.take_over(config.agent.state_path / "run-packs")
         for id in await line_up(registry, supervisor.seats, supervisor.gate):
             self._wakes.wake(id)
         await supervisor.handover.take_over()

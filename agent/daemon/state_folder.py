@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.errors import TryLater, VaultError, WaError
+from agent.errors import TryLater, VaultError
+from agent.log import going_on
 from agent.store.database import Store
 from agent.vault.folder import open_root
 from agent.vault.identity import scan
@@ -134,11 +135,8 @@ async def _write(store: Store, state: Path, mark: StateMark) -> None:
     harm."""
     text = json.dumps(asdict(mark))
     await store.put_facts({FACT: text})
-    try:
-        with open_root(state) as opened:
-            opened.write(MARK, text.encode(), points=False)
-    except WaError as error:
-        log.warning("cannot mark the state folder: %s", error)
+    with going_on("cannot mark the state folder"), open_root(state) as opened:
+        opened.write(MARK, text.encode(), points=False)
 
 
 def read_mark(folder: Path) -> StateMark | None:

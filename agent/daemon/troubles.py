@@ -25,8 +25,7 @@ from agent.core.trouble import (
 )
 from agent.core.troubles import TABLE, counted_of
 from agent.core.view import AgentStatus
-from agent.errors import StoreError
-from agent.log import bound
+from agent.log import bound, going_on
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
@@ -152,17 +151,13 @@ class Troubles:
     async def _keep(self) -> None:
         """For the next agent: a restart does not end a trouble that has begun."""
         rows = [(*one.key, one.begun_wall, one.value) for one in self.present()]
-        try:
+        with going_on("cannot write what is wrong"):
             await self.store.put_facts({ROW: json.dumps(rows)})
-        except StoreError as error:
-            log.warning("cannot write what is wrong: %s", error)
 
     async def _take_over(self) -> None:
-        try:
+        with going_on("cannot read what was wrong"):
             kept = await self.store.get_fact(ROW)
             self._present = {one.key: one for one in _kept_in(kept or "[]")}
-        except StoreError as error:
-            log.warning("cannot read what was wrong: %s", error)
 
 
 def _kept_in(text: str) -> Iterator[Trouble]:

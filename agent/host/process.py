@@ -275,7 +275,8 @@ class ProcessHost(Host):
             self = cls(wake, places, limits, program)
             await self._adopt()
         except OSError as error:
-            raise HostError(f"cannot use {places.run_dir} for the workers: {error}") from error
+            cure = "move away what is in its way"
+            raise HostError(f"cannot use {places.run_dir} for workers: {error}; {cure}") from error
         return self
 
     async def close(self, *, leave_workers: bool) -> None:

@@ -139,7 +139,7 @@ class Archives:
     ) -> Retired | None:
         """Removes the row first: a kill at any point leaves one folder for the next start."""
         old.action.interrupt_start()
-        async with old.busy, self._keeping.locks[old.id]:
+        async with old.busy, self._keeping.ending(old):
             self._registry.get(old.id)
             self._check_free(wanted, manifest)  # a phone may have paired the instance meanwhile
             said = entry(old, "replacing", "an import begins to replace it")

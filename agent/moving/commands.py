@@ -6,16 +6,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from agent.cli.arrivals import OURS, Planned, Sending, finish, id_for, print_plan, show_plan
-from agent.cli.command import Subparsers, add_command, add_instance_command, instance_id
+from agent.cli.command import Subparsers, add_command, add_instance_command, client_of
 from agent.cli.settings import add_settings, parse_settings
-from agent.cli.snapshots import wait_for_copy
-from agent.cli.terminal import of_bytes, print_answer
+from agent.cli.terminal import print_answer, with_progress
 from agent.cli.transfer import check_target, download, open_source
-from agent.core.model import InstanceId
+from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
 from agent.vault.archives.found import FoundSession
 from agent.vault.archives.pack import scratch
@@ -60,7 +60,9 @@ def add(commands: Subparsers) -> None:
     )
     words = "an archive of wa-agent, a folder, a JSON file, or the word pm2"
     parser.add_argument("source", metavar="SOURCE", help=words)
-    parser.add_argument("id", metavar="ID", type=instance_id, nargs="?", help="id of the instance")
+    parser.add_argument(
+        "id", metavar="ID", type=parse_instance_id, nargs="?", help="id of the instance"
+    )
     for flag, words in _FLAGS.items():
         parser.add_argument(flag, action="store_true", help=words)
     for option, (metavar, words) in _PLACES.items():
@@ -101,14 +103,9 @@ def _export_to(options: argparse.Namespace, engine: str) -> Path:
 
 def _download(options: argparse.Namespace, target: Path) -> str:
     body = {"snapshot": options.snapshot} if options.snapshot else {}
-    path = f"/api/instance/{options.id}/export"
-    received: list[int] = []
-    return wait_for_copy(
-        options,
-        f"exporting {options.id}",
-        lambda client: download(client, path, body, target, received.append),
-        lambda: of_bytes(sum(received), 0),
-    )
+    client, path = client_of(options), f"/api/instance/{options.id}/export"
+    work = partial(download, client, path, body, target)
+    return with_progress(options, f"exporting {options.id}", work)
 
 
 def _unpack(archive: Path, folder: Path) -> "Arrived":

@@ -32,7 +32,7 @@ from agent.store.connect import (
     explain_opening,
 )
 from agent.store.rows import Bounds, KeyRow, trim
-from agent.store.writer import DatabaseStats, T, Writer
+from agent.store.writer import T, Writer
 
 # From a path to a database that can be trusted. A damaged or lost one is kept, and the last
 # verified copy takes its place, with the instances as their session folders have them.
@@ -286,8 +286,8 @@ class Store:
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
 
     @property
-    def stats(self) -> DatabaseStats:
-        return self._writer.stats
+    def errors(self) -> Mapping[str, int]:
+        return self._writer.errors
 
     @classmethod
     async def open(

@@ -5,10 +5,10 @@ import asyncio
 import queue
 import sqlite3
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,18 +28,6 @@ _log = bound(name=__name__)
 
 
 @dataclass(slots=True)
-class DatabaseStats:
-    """Counted since the agent's start."""
-
-    writes: int = 0
-    commits: int = 0
-    write_seconds: float = 0.0
-    """Time in transactions, their commits included."""
-    errors: dict[str, int] = field(default_factory=dict)
-    """By code: disk_full, read_only, io, damaged, busy, store."""
-
-
-@dataclass(slots=True)
 class _Job(Generic[T]):
     work: Callable[[Database], T]
     future: asyncio.Future[T]
@@ -54,7 +42,8 @@ class Writer:
     """Runs jobs in order; `open` returns when the connection is there."""
 
     def __init__(self, path: Path) -> None:
-        self.stats = DatabaseStats()
+        self.errors: Counter[str] = Counter()
+        """Since the agent's start, by code: disk_full, read_only, io, damaged, busy, store."""
         self._path = path
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
@@ -128,7 +117,6 @@ class Writer:
 
     def _commit(self, db: Database, writes: Sequence[_Job[Any]]) -> None:
         """One transaction with all writes; each is on the disk, or knows why not."""
-        begun = time.monotonic()
         try:
             db.conn.execute("begin immediate")
             for job in writes:
@@ -141,15 +129,12 @@ class Writer:
             failpoint("before_commit")
             db.conn.execute("commit")
             failpoint("after_commit")
-            self.stats.writes += len(writes)
-            self.stats.commits += 1
         except Exception as error:
             with suppress(sqlite3.Error):
                 db.rollback()
             shown = error if isinstance(error, StoreError) else self._explain("write", error)
             for job in writes:
                 job.error, job.result = job.error or shown, None
-        self.stats.write_seconds += time.monotonic() - begun
 
     def _attempt(self, db: Database, job: _Job[Any]) -> None:
         try:
@@ -162,7 +147,7 @@ class Writer:
 
     def _explain(self, verb: str, error: Exception) -> StoreError:
         shown = explain(verb, self._path, error)
-        self.stats.errors[shown.code] = self.stats.errors.get(shown.code, 0) + 1
+        self.errors[shown.code] += 1
         shown.__cause__ = error
         return shown
 

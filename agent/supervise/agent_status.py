@@ -71,7 +71,7 @@ class StatusFigures:
             last_pass_age=now - self.loop.turned_at,
             passes_late=self.loop.late,
             loop_lag=self._lag,
-            db_errors={**_NO_ERRORS, **self.store.stats.errors},
+            db_errors={**_NO_ERRORS, **self.store.errors},
             link_refusals={**_NO_REFUSALS, **self.link_stats},
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,

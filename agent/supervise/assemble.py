@@ -125,7 +125,7 @@ class Supervisor:
         self.handover = Learned(store, self.ladder, registry)
 
         # What callers ask for.
-        self.asking = Calls(registry, store, wake)
+        self.asking = Calls(registry, store, self.keeping, wake)
         self.send, self.find = self.asking.send, self.asking.find
         self.orders = Orders(registry, self.seats, self.gate, self.asking)
         self.backends.create = self.orders.create
@@ -141,6 +141,7 @@ class Supervisor:
             registry=registry,
             store=store,
             host=self.seats,
+            keeping=self.keeping,
             session_root=root,
             wake=wake,
             forget=self.forget,

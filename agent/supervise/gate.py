@@ -2,7 +2,8 @@
 words, and when to ask again.
 
 The order: the session's server, its address, its incident, room on this machine, a turn in the
-queue with the budget of logins, the trial of the server's circuit.
+queue with the budget of logins, a good look at address and server, the trial of the server's
+circuit. Who asked first goes first; a person's `start` takes its place behind them.
 """
 
 import random
@@ -141,12 +142,14 @@ class Gate:
         return Wait("disk_full" if disk else MEMORY_FULL, lack, boot_now() + ASK_AGAIN)
 
     def _turn(self, facts: Facts, plan: Plan) -> Wait | None:
-        """A good look at its address, an answer of its server, its turn in the queue."""
+        """Its turn in the queue; then a good look at its address, an answer of its server."""
         now, lane = boot_now(), facts.instance.backend
-        again = (
-            self.reaching.ask(facts, now)
-            or self.backends.ask(facts, now)
-            or self.queues.ask(facts.id, now, reconnects=not plan.starts, lane=lane)
+        again = self.queues.ask(
+            facts.id,
+            now,
+            reconnects=not plan.starts,
+            lane=lane,
+            ready=lambda: self.reaching.ask(facts, now) or self.backends.ask(facts, now),
         )
         if again is not None:
             return Wait(WAITS_TURN, again=again)

@@ -24,6 +24,7 @@ from agent.errors import HostError, LinkError, WaError
 from agent.host.base import Host
 from agent.host.units import PACKS
 from agent.link.client import Link, LinkStats, Listener
+from agent.log import going_on
 from agent.supervise.facts import Facts
 from agent.supervise.settings import choose_pack
 
@@ -227,10 +228,8 @@ class Packs:
                 await asyncio.wait_for(self._stirred.wait(), LOOK_EVERY)
             self._stirred.clear()
             for pack in list(self.all.values()):
-                try:
+                with going_on(f"cannot look after pack {pack.name}"):
                     await self._look_after(pack)
-                except WaError as error:
-                    log.warning("cannot look after pack %s: %s", pack.name, error)
 
     async def close(self, *, leave_workers: bool) -> None:
         """After the sessions."""
@@ -256,13 +255,11 @@ class Packs:
                 await pack.call("forget", RELEASE_WITHIN, id=id)
 
     async def _end(self, pack: Pack, why: str) -> None:
-        try:
+        with going_on(f"cannot stop pack {pack.name} in order"):  # it is looked after again
             await pack.close()
             await pack.host.stop(pack.name)
             del self.all[pack.name]
             log.info("pack %s is stopped: %s", pack.name, why)
-        except WaError as error:  # it is looked after again
-            log.error("cannot stop pack %s in order: %s", pack.name, error)
 
     async def _running(self, name: InstanceId) -> Pack:
         """Its worker runs and is attached."""

@@ -9,8 +9,9 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from agent.clock import boot_now
 from agent.core.model import Category, ConnectionStatus, Health, InstanceId
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
-from agent.log import about, bound
+from agent.log import about, bound, going_on
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
@@ -37,6 +38,7 @@ from agent.vault.copies.restore import (
 )
 from agent.vault.copies.snapshots import (
     Snapshot,
+    end_copies,
     find_snapshot,
     linked_of,
     list_snapshots,
@@ -173,12 +175,11 @@ NOTHING_TO_BACK_UP = "nothing, for it had no files"
 
 def finish_cut_short(root: Path) -> None:
     """Finish or undo what a killed agent had begun, before sessions are read."""
-    try:
+    with going_on():
         for sentence in finish(root):
             log.warning("%s", sentence)
+    with going_on():
         bring_back(root)
-    except WaError as error:
-        log.error("%s", error)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -204,9 +205,6 @@ class Snapshots:
         """Newest first, the unusable ones too."""
         self.registry.get(id)
         return await asyncio.to_thread(list_snapshots, self.root, id)
-
-    async def has_good_snapshot(self, id: InstanceId) -> bool:
-        return await asyncio.to_thread(newest_good, self.root, id) is not None
 
     async def snapshot(self, id: InstanceId, why: str) -> Snapshot:
         """Take a snapshot now; Refused or TryLater says why there is none."""
@@ -328,6 +326,14 @@ class Snapshots:
                 self.wake(id)
         return restored
 
+    @asynccontextmanager
+    async def ending(self, facts: Facts) -> AsyncIterator[None]:
+        """Around what ends a pairing: no copy of it is put back but by a person, none is made."""
+        async with self.locks[facts.id]:
+            await asyncio.to_thread(end_copies, self.root, facts.id)
+            facts.last_snapshot_wall = None
+            yield
+
     async def must_have_room(self, facts: Facts) -> None:
         newest = await asyncio.to_thread(newest_good, self.root, facts.id)
         if newest is not None:
@@ -444,11 +450,8 @@ class SnapshotClock:
 
     async def _look_at_what_is_there(self) -> None:
         for facts in list(self.registry.facts.values()):
-            try:
+            with going_on():
                 snapshot = await asyncio.to_thread(newest_good, self.root, facts.id)
-            except WaError as error:
-                log.warning("%s", error)
-                continue
-            if snapshot is not None and snapshot.manifest is not None:
-                facts.last_snapshot_wall = snapshot.manifest.taken_wall
-                self.registry.touch(facts)
+                if snapshot is not None and snapshot.manifest is not None:
+                    facts.last_snapshot_wall = snapshot.manifest.taken_wall
+                    self.registry.touch(facts)

@@ -15,9 +15,8 @@ from agent.config.tables import shared_sessions
 from agent.core.model import Category, ConnectionStatus, Instance, InstanceId, JournalEntry
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.errors import WaError
 from agent.instance_file import NAME
-from agent.log import about, bound
+from agent.log import about, bound, going_on
 from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
@@ -34,7 +33,6 @@ log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 """The engine of a session of which nothing tells it."""
-_IN_MANIFEST = ("paired", "account", "lineage", "ended", "needs_passkey")
 
 
 def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
@@ -47,9 +45,9 @@ def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
             instance = Instance(
                 folder.id, manifest.engine, False, dict(manifest.settings), manifest.created_wall
             )
-            same = {its: getattr(manifest, its) for its in _IN_MANIFEST}
             source = f"its engine and settings are those of snapshot {snapshot.name}"
-            return Identity(instance, **same), source
+            paired, passkey = manifest.paired and not manifest.ended, manifest.needs_passkey
+            return Identity(instance, paired, manifest.account, needs_passkey=passkey), source
     if not (root / folder.id / NAME).exists():
         return None
     return Identity(Instance(folder.id, UNKNOWN, False)), "it has no snapshot to tell its engine"
@@ -125,7 +123,9 @@ async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) 
     identity = folder.identity
     sentence = "the agent adopted it from its session folder, which had no record"
     if identity is None:
-        recovered = await asyncio.to_thread(recover_identity, root, folder)
+        recovered = None
+        with going_on():
+            recovered = await asyncio.to_thread(recover_identity, root, folder)
         if recovered is None:
             left = "the agent leaves the folder of %s alone: %s"
             log.error(left, folder.id, folder.problem, extra=about(folder.id))
@@ -177,10 +177,11 @@ async def create_declared(registry: Registry, declared: Iterable[Declaration]) -
 
 async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
     """A row without a folder: finish what was cut short; a lost pairing is never replaced."""
-    # The newest of each name is listed first.
-    in_trash = {
-        retired.id: retired for retired in reversed(await asyncio.to_thread(list_trash, root))
-    }
+    in_trash: dict[InstanceId, Retired] = {}
+    with going_on():
+        # The newest of each name is listed first.
+        listed = reversed(await asyncio.to_thread(list_trash, root))
+        in_trash = {retired.id: retired for retired in listed}
     for facts in list(registry.facts.values()):
         if (root / facts.id).exists():
             continue
@@ -227,10 +228,8 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
                 declared.id,
                 extra=about(declared.id),
             )
-    try:
-        await create_declared(registry, [its for its in config.instance if its.id in new])
-    except WaError as error:
-        log.error("cannot create the instances that [[instance]] declares: %s", error)
+    with going_on("cannot create the instances that [[instance]] declares"):
+        await create_declared(registry, config.instance)
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
     for one, other in shared_sessions(config, enabled):
         log.error("%s and %s run one session: agent.toml gives both the same place", one, other)

@@ -14,8 +14,7 @@ from agent.core.figures import RepairStatistics
 from agent.core.model import Category, InstanceId
 from agent.core.session import Session
 from agent.core.silence import HOURS, Inbound
-from agent.errors import StoreError, WaError
-from agent.log import bound
+from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
 from agent.supervise.passes.findings import judge_keys
@@ -40,7 +39,7 @@ async def sweep_trash(registry: Registry, root: Path, settings: Settings) -> Non
     while True:
         days = settings.config.sessions.trash_days
         keep, passed = days * 86400, now - swept
-        try:
+        with going_on():
             for name in await asyncio.to_thread(sweep, root, keep, passed):
                 log.info("removed %s from the trash, where it was for %g days", name, days)
             trash = await asyncio.to_thread(list_trash, root)
@@ -49,8 +48,6 @@ async def sweep_trash(registry: Registry, root: Path, settings: Settings) -> Non
             for name in await asyncio.to_thread(sweep_snapshots, root, known, keep, passed):
                 log.info("removed the snapshot %s", name)
             swept = now
-        except WaError as error:
-            log.warning("%s", error)
         await asyncio.sleep(SWEEP_EVERY)
         now = boot_now()
 
@@ -61,10 +58,8 @@ async def check_database(store: Store, copy: Path) -> None:
     while True:
         problem = await store.check()
         if problem == "ok":
-            try:
+            with going_on():
                 await store.copy_to(copy)
-            except WaError as error:
-                log.error("%s", error)
         else:
             log.error(
                 "the database is damaged: %s; the agent rebuilds it at its next start", problem
@@ -175,7 +170,5 @@ class Learned:
         all_facts = list(self.registry.facts.values())
         inbound = {its.id: its.inbound for its in all_facts if its.inbound != Inbound()}
         kept = msgspec.json.encode(Kept(self.ladder.statistics, inbound))
-        try:
+        with going_on("cannot write the learned statistics"):
             await self.store.put_facts({LEARNED: kept.decode()})
-        except StoreError as error:
-            log.warning("cannot write the learned statistics: %s", error)

@@ -10,16 +10,16 @@ from pathlib import Path
 from agent.core.model import InstanceId, parse_instance_id
 from agent.engines.catalog import file_rules
 from agent.failpoint import failpoint
-from agent.log import about, bound
-from agent.vault.errors import doing, explain
+from agent.log import about, bound, going_on
+from agent.vault.errors import doing
 from agent.vault.folder import SESSION, open_root
 from agent.vault.folders import open_own
 from agent.vault.identity import ids_in
 from agent.vault.trash import TRASH, list_trash
 
 CARRIED = ".carried"
-KEPT = ("messages",)
-"""The folders beside the session's files."""
+KEPT = "messages"
+"""The folder beside the session's files."""
 
 _log = bound(name=__name__)
 
@@ -27,16 +27,15 @@ _log = bound(name=__name__)
 @contextmanager
 def carried(root: Path, id: InstanceId) -> Iterator[None]:
     """Around all that replaces the folder of an instance. Its worker does not run."""
-    for name in KEPT:
-        if (root / id / name).is_dir():
-            with (
-                open_own(root, CARRIED, shared=True) as (_, place),
-                doing("lay by", root / id / name),
-                suppress(FileNotFoundError),
-            ):
-                os.rename(root / id / name, f"{id}.{name}", dst_dir_fd=place.fd)
-                place.sync()
-            failpoint("laid_by")
+    if (root / id / KEPT).is_dir():
+        with (
+            open_own(root, CARRIED, shared=True) as (_, place),
+            doing("lay by", root / id / KEPT),
+            suppress(FileNotFoundError),
+        ):
+            os.rename(root / id / KEPT, f"{id}.{KEPT}", dst_dir_fd=place.fd)
+            place.sync()
+        failpoint("laid_by")
     try:
         yield
     finally:
@@ -52,17 +51,14 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
         for name in place.names():
             text, _, kept = name.partition(".")
             id = next(ids_in([text]), None)
-            if id is None or wanted not in (None, id) or kept not in KEPT:
+            if id is None or wanted not in (None, id) or kept != KEPT:
                 continue
             folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):
-                waits = place.path / name
-                _log.warning("%s waits for the folder of its session", waits, extra=about(id))
+                _log.warning("%s waits for its folder", place.path / name, extra=about(id))
                 continue
-            try:
+            with going_on(), doing("bring back", folder):
                 os.rename(name, folder, src_dir_fd=place.fd)
-            except OSError as error:
-                _log.error("%s", explain("bring back", folder, error), extra=about(id))
 
 
 MARK = "give_back.json"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.errors import VaultError
 from agent.failpoint import failpoint
-from agent.log import bound
+from agent.log import bound, going_on
 from agent.vault.errors import explain
 from agent.vault.folder import OURS, Folder, open_root
 
@@ -85,14 +85,12 @@ def grow(folder: Folder, names: Iterable[str], passed: float) -> dict[str, float
         content = json.loads(folder.content(AGES))
         before = {str(name): float(age) for name, age in content.items()}
     ages = {name: before[name] + passed if name in before else 0.0 for name in names}
-    try:
+    with going_on(f"what lies in {folder.path} does not grow older"):
         if not ages:
             with suppress(FileNotFoundError):
                 os.unlink(AGES, dir_fd=folder.fd)
         elif ages != before:
             folder.write(AGES, json.dumps(ages).encode(), points=False)
-    except (VaultError, OSError) as error:
-        _log.warning("what lies in %s does not grow older: %s", folder.path, error)
     return ages
 
 

@@ -56,8 +56,12 @@ def retire(
     checked = parse_instance_id(id)
     with open_own(root, TRASH, shared=True) as (top, trash):
         with top.inner(checked) as folder:
-            if follows:
-                _refuse_link(folder)
+            linked = follows and SESSION in folder.names()
+            if linked and stat.S_ISLNK(os.lstat(SESSION, dir_fd=folder.fd).st_mode):
+                # The trash would keep the link, and not the session.
+                found = planted("retire", path := folder.path / SESSION)
+                cure = f"move the link away (mv {path} ELSEWHERE); what it leads to stays"
+                raise VaultError(f"{found}; {cure}", code=found.code)
             manifest = {"version": 1, "id": checked, "why": why, "at_wall": at_wall}
             folder.write(MANIFEST, json.dumps(manifest).encode(), top.modes)
         failpoint("retire_manifest")
@@ -69,15 +73,6 @@ def retire(
         trash.sync()
         top.sync()
     return Retired(name, root / TRASH / name, at_wall, checked, why)
-
-
-def _refuse_link(folder: Folder) -> None:
-    """Refuse a folder that is a link: the trash would keep the link, and not the session."""
-    path = folder.path / SESSION
-    if SESSION in folder.names() and stat.S_ISLNK(os.lstat(SESSION, dir_fd=folder.fd).st_mode):
-        found = planted("retire", path)
-        cure = f"move the link away (mv {path} ELSEWHERE); what it leads to stays"
-        raise VaultError(f"{found}; {cure}", code=found.code)
 
 
 def list_trash(root: Path) -> list[Retired]:

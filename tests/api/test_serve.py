@@ -51,7 +51,7 @@ def test_a_stale_socket_is_replaced_and_a_living_one_never(tmp_path: Path) -> No
 def test_a_file_that_is_no_socket_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "api.sock"
     path.write_text("precious")
-    with pytest.raises(ConfigError, match="no socket"):
+    with pytest.raises(ConfigError, match="no socket; move away what is in its way, or point"):
         bind_unix(path)
     assert path.read_text() == "precious"
 

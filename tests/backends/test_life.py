@@ -165,16 +165,6 @@ async def test_a_session_that_its_process_has_not_loaded_is_waited_for(
     assert at.asked(CONNECT) == 0
 
 
-async def test_a_session_that_hangs_without_a_code_says_so(watch: Watch) -> None:
-    at = await watch()
-    one = await at.hold("one")
-    one.creds, one.outdated = False, True
-    one.row.set(connectionStatus="close", ownerJid=None)
-    one.connect()
-    await asyncio.sleep(60)
-    assert at.says() == "INITIALIZING" and at.claim().guess == "client_outdated"
-
-
 async def test_a_scan_before_an_outage_is_kept(watch: Watch, version: str) -> None:
     at = await watch(version)
     one = await at.hold("one", "connecting")
@@ -189,26 +179,6 @@ async def test_a_scan_before_an_outage_is_kept(watch: Watch, version: str) -> No
     before = at.asked(CONNECT)
     await asyncio.sleep(60)
     assert at.asked(CONNECT) == before
-
-
-async def test_two_connections_of_one_session_are_found(watch: Watch) -> None:
-    at = await watch()
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    one.storms = True
-    one.connect()
-    await at.until_it_says("DISCONNECTED server_stuck", 120)
-
-
-async def test_a_list_that_contradicts_the_state_is_told(watch: Watch) -> None:
-    at = await watch()
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    one.row.set(connectionStatus="close")
-    await asyncio.sleep(AT_ONCE)
-    probed = await at.do("probe", deep=True)
-    assert probed["detail"]["compared"] and "close" in probed["detail"]["disagrees"]
-    assert probed["claim"].status == "CONNECTED"
 
 
 async def test_used_up_codes_are_told(watch: Watch) -> None:

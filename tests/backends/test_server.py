@@ -24,7 +24,7 @@ AT_ONCE = EVERY + 1.0
 
 
 def up(at: Watched) -> bool:
-    return at.server.claim is not None and at.server.claim.up
+    return at.server.claim.up
 
 
 FAULTS = {
@@ -50,7 +50,7 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
     for fault, reason in FAULTS.items():
         await at.standin.front.set(fault)
         await at.until(lambda: not up(at), 60)
-        assert at.server.claim is not None and at.server.claim.reason == reason, fault
+        assert at.server.claim.reason == reason, fault
         assert at.server.claim.sentence and KEY not in at.server.claim.sentence
         await at.standin.front.set("")
         await at.until(lambda: up(at), AT_ONCE)
@@ -104,7 +104,7 @@ async def test_a_server_without_the_route_of_the_proof_is_believed_and_told(watc
     (await at.hold("one")).dead = "closed"
     await at.until_it_says("CONNECTED", AT_ONCE)
     await asyncio.sleep(AT_ONCE)
-    assert up(at) and at.server.claim is not None and at.server.claim.reason == NO_PROOF
+    assert up(at) and at.server.claim.reason == NO_PROOF
     assert "fetchBusinessProfile" in at.server.claim.sentence
 
 

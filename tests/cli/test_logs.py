@@ -11,7 +11,7 @@ from tests.cli.conftest import Cli
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a journalctl was asked for."""
+    """The file with the words that a journalctl got."""
     program, found = tmp_path / "journalctl", tmp_path / "asked"
     program.write_text(f'#!/bin/sh\necho "$*" > {found}\n')
     program.chmod(0o755)

@@ -28,7 +28,7 @@ def make_backends(root: Path, woken: Callable[[InstanceId], None] = lambda _id: 
 
 def make_backend(declared: BackendDeclaration, root: Path) -> Backend:
     """`root`: its folder is in it."""
-    return Backend(declared, InstanceId(declared.name), make_backends(root), secret=declared)
+    return Backend(declared, InstanceId(declared.name), make_backends(root))
 
 
 async def take(
@@ -46,7 +46,8 @@ async def take(
     instance = Instance(id, backend.declared.engine, True, settings)
     known = Facts(instance, SessionRecord(paired=paired))
     backend.shared.instances[id] = known  # type: ignore[index]
-    await asyncio.sleep(0)  # its task has its first turn
+    while backend.api is None:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     await backend.take(id)
     told = Listener(lambda _, it: heard(it), lambda _, it: happened(it), lambda _: None)
     backend.attach(id, told)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from unittest.mock import Mock
 
 import pytest
 
@@ -42,7 +43,7 @@ async def bench(tmp_path):
     registry = Registry(store, GATE, tmp_path)
     worker, woken = Worker(), []
     registry.facts[ID] = Facts(Instance(ID, "evolution", True), SessionRecord(), link=worker)
-    yield Calls(registry, store, woken.append), registry.facts[ID], worker, woken
+    yield Calls(registry, store, Mock(), woken.append), registry.facts[ID], worker, woken
     await store.close()
 
 

@@ -1,4 +1,4 @@
-"""Before a session tries its backend's server has answered a check, one for all who ask."""
+"""Before a session tries, its backend's server has answered a check."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import pytest
 
 from agent.backends import backend as module
 from agent.backends.backend import Backend
-from agent.backends.declared import FRESH
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
@@ -31,27 +30,14 @@ def house(tmp_path: Path):
     backends.instances = sessions
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
     backends.all["evo"] = one = Backend(declared, InstanceId("evo"), backends)
-    one.down, one.checked_wall = False, 0.0
+    one.down = False
     return backends, one, sessions, woken
-
-
-async def test_two_that_ask_are_woken_by_the_next_good_answer(house):
-    backends, one, sessions, woken = house
-    one.claim = ServerClaim(True)
-    assert backends.ask(sessions[A], boot_now()) is not None
-    assert backends.ask(sessions[B], boot_now()) is not None
-    assert (one.check_soon.is_set(), woken) == (True, [])
-    answers(one, up=True)
-    assert set(woken) == {A, B}
-    now = boot_now()
-    assert (backends.ask(sessions[A], now), backends.ask(sessions[B], now)) == (None, None)
-    assert backends.ask(sessions[A], now + FRESH + 0.1) is not None, "that answer is old by then"
 
 
 async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
     """As in the second after a restart of the agent."""
     backends, one, sessions, _ = house
-    one.down, one.checked_wall = True, None
+    one.down = True
     assert backends.wait_reason(sessions[A]) == "backend_unchecked"
     assert "down" not in backends.why_away(sessions[A])
     answers(one, up=False)
@@ -59,16 +45,17 @@ async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
     assert backends.why_away(sessions[A]).startswith("its backend is down: ")
 
 
-async def test_a_bad_answer_wakes_no_session(house):
+async def test_no_session_begins_until_a_check_was_good(house):
     backends, one, sessions, woken = house
-    one.claim = ServerClaim(True)
-    assert backends.ask(sessions[A], boot_now()) is not None
     answers(one, up=False)
+    assert backends.ask(sessions[A], boot_now()) is not None
     assert not backends.may_begin(sessions[A])
-    assert woken == []
+    assert sorted(woken) == [A, B], "nothing measures them now"
+    answers(one, up=False)
+    assert len(woken) == 2
     answers(one, up=True)
-    assert woken == [A]
     assert backends.ask(sessions[A], boot_now()) is None and backends.may_begin(sessions[A])
+    await backends.close()
 
 
 async def test_only_what_lasts_longer_than_a_blink_is_an_outage(house, monkeypatch):

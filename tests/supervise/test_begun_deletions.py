@@ -12,6 +12,7 @@ from agent.store.database import Store
 from agent.supervise.registry import Registry
 from agent.supervise.requests import deletion
 from agent.supervise.requests.deletion import Deletion
+from agent.supervise.snapshots import Snapshots
 from agent.supervise.story import DELETING
 from agent.vault.trash import list_trash
 from tests.supervise.test_published import GATE
@@ -46,6 +47,7 @@ async def test_it_is_tried_again_until_the_worker_is_stopped(
             registry=registry,
             store=store,
             host=host,
+            keeping=Snapshots(registry, store, host, sessions, GATE.settings, Mock()),
             session_root=sessions,
             wake=Mock(),
             forget=Mock(),

@@ -6,13 +6,14 @@ import pytest
 
 from agent.backends import circuit as module
 from agent.backends.circuit import Circuit
+from agent.backends.http import ServerDown
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.model import InstanceId
 from agent.errors import EngineError, LinkError
 
 A, B = InstanceId("a"), InstanceId("b")
 CLOSED, OPEN, HALF_OPEN = BreakerState
-DOWN = EngineError("cannot connect: no answer within 10 s", code="backend_down")
+DOWN = ServerDown("connect", "timeout", "no answer within 10 s")
 
 
 class Clock:
@@ -58,7 +59,7 @@ async def test_three_sessions_calls_in_a_row_open_it_for_all(clock):
     told = []
     circuit = made(told)
     await act(circuit, A, DOWN)
-    await act(circuit, B, LinkError("cannot connect: no answer", code="timeout"))
+    await act(circuit, B, ServerDown("connect", "failing", "it answers 502"))
     assert (circuit.state, circuit.lets(A)) == (CLOSED, True)
     await act(circuit, A, DOWN)
     assert (circuit.state, told) == (OPEN, [OPEN])
@@ -108,42 +109,7 @@ async def test_a_trial_that_is_broken_off_leaves_the_turn_to_another(clock):
 
 async def test_a_server_that_is_not_reached_opens_nothing(clock):
     circuit = made()
-    away = EngineError("cannot connect: connection refused", code="backend_unreachable")
+    away = ServerDown("connect", "unreachable", "connection refused", reached=False)
     for _ in range(9):
         assert await act(circuit, A, away) == "backend_down", "one word for every caller"
-        circuit.checked(up=False)
     assert (circuit.state, circuit.breaker.failures) == (CLOSED, 0)
-
-
-async def test_a_good_check_says_nothing_where_only_calls_fail(clock):
-    circuit = await opened()
-    circuit.checked(up=True)
-    assert circuit.state is OPEN
-    await act(other := made(), A, DOWN)
-    await act(other, A, DOWN)
-    other.checked(up=True)
-    await act(other, A, DOWN)
-    assert other.state is OPEN, "the row goes on past a good check"
-
-
-def check_for(circuit, clock, seconds):
-    """Checks that the server answers quickly, for so long."""
-    until = clock.now + seconds
-    circuit.checked(up=True, seconds=0.1)
-    while clock.now < until:
-        clock.now += 5.0
-        circuit.checked(up=True, seconds=0.1)
-
-
-async def test_after_quick_checks_one_session_tries_for_all(clock):
-    told = []
-    circuit = await opened(told=told)
-    check_for(circuit, clock, 25)
-    assert (circuit.state, circuit.lets(A)) == (OPEN, False), "calls may still run out of time"
-    check_for(circuit, clock, 5)
-    assert (circuit.state, told) == (HALF_OPEN, [OPEN, HALF_OPEN])
-    assert circuit.begin(B)
-    assert (circuit.lets(A), circuit.lets(B)) == (False, True)
-    assert await act(circuit, A) == "circuit_open"
-    assert await act(circuit, B) == {}
-    assert (circuit.state, circuit.begin(A), told[-1]) == (CLOSED, True, CLOSED)

@@ -37,6 +37,18 @@ def test_the_next_start_begins_as_soon_as_the_one_before_is_light():
     assert it.ask(C, 100.4) == 102.3, "B is the last one now"
 
 
+def test_what_a_session_waits_for_when_its_turn_has_come_costs_it_no_place():
+    it = gate([], parallel=1, stagger=0.0, logins=2, login_every=60.0)
+    assert it.ask(A, 100.0) is None
+    assert it.ask(B, 100.0) and it.ask(C, 100.0)
+    it.leave(B)
+    it.settled(A)
+    assert it.ask(B, 101.0, ready=lambda: 105.0) == 105.0, "its address has to be looked at"
+    it.leave(B)
+    assert it.ask(C, 102.0) is not None, "b is before it"
+    assert it.ask(B, 103.0) is None, "the login was not used up"
+
+
 def test_a_light_start_leaves_its_place_to_the_next():
     woken: list[InstanceId] = []
     it = gate(woken, parallel=1, stagger=0.0)
@@ -56,6 +68,15 @@ def test_a_light_start_leaves_its_place_to_the_next():
     assert it.ask(C, 100.0) is None
 
 
+def test_a_long_wait_for_a_turn_costs_no_place():
+    it = gate([], parallel=9, stagger=60.0)
+    assert it.ask(A, 100.0) is None
+    assert it.ask(B, 100.0) == 160.0
+    it.ask(C, 130.0)
+    assert it.ask(C, 160.0) is not None, "b was told to ask at this moment"
+    assert it.ask(B, 160.0) is None
+
+
 def test_a_deleted_session_does_not_block_the_queue():
     woken: list[InstanceId] = []
     it = gate(woken, parallel=1, stagger=0.0)
@@ -73,12 +94,12 @@ def test_a_session_that_did_not_ask_in_its_last_pass_leaves_and_wakes_the_next()
     it.ask(A, 100.0)
     it.ask(B, 100.0)
     it.ask(C, 101.0)
-    it.leave(B, 100.0)
+    it.leave(B)
     assert it.before(B) == 0, "it asked in this very pass"
     woken.clear()
-    it.leave(B, 105.0)
+    it.leave(B)
     assert (it.before(B), it.before(C), woken) == (None, 0, [C])
-    it.leave(A, 105.0)
+    it.leave(A)
     assert it.ask(C, 105.0) is not None, "a, which is under way, keeps its place"
 
 
@@ -89,7 +110,7 @@ def test_a_pass_that_hangs_holds_up_other_sessions_for_a_short_time_only():
     it.ask(C, 100.0)
     it.settled(A)
     assert it.ask(C, 100.0 + ASK_AGAIN) is not None, "b may still come"
-    assert it.ask(C, 100.0 + ABSENT) is None
+    assert it.ask(C, 100.0 + ASK_AGAIN + ABSENT) is None
 
 
 def fleet(**policy: float) -> Queues:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import sqlite3
 
 
@@ -129,3 +130,20 @@ async def test_a_session_whose_record_and_identity_file_are_lost_is_listed_with_
 def device_of(agent, id):
     session = agent.state / "sessions" / id / "session" / "sandbox.json"
     return json.loads(session.read_text())["device"]
+
+
+async def test_what_no_session_needs_stops_neither_the_start_nor_a_repair(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.stop()
+    for name in (".trash", ".snapshots", ".staging", ".carried"):
+        shutil.rmtree(agent.state / "sessions" / name, ignore_errors=True)
+        (agent.state / "sessions" / name).write_text("no folder")
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await agent.fault("a", "zombie")
+
+    async def repaired():
+        return "repaired" in dict(await agent.story("a"))
+
+    await eventually(repaired)
+    await eventually(lambda: agent.status("a"), "CONNECTED")

@@ -191,7 +191,7 @@ def _confirm(instance: Instance, confirmation: str | None) -> None:
     if confirmation != words:
         raise Refused(
             f"cannot delete {instance.remote} on backend {instance.backend} without a confirmation:"
-            f' its pairing ends for good; send {{"confirm": "{words}"}}',
+            f" its pairing ends for good; send --confirm '{words}' (\"confirm\" in a request)",
             field="confirm",
             code="confirm",
         )

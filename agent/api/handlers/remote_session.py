@@ -1,5 +1,5 @@
 """A session by its worker: a code for the phone, a picture of its page; on a server, files that
-repairs removed, settings, deletion."""
+repairs removed, and deletion."""
 
 import base64
 import binascii
@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.http.call import Call, Json
-from agent.api.http.fields import OBJECT, STRING, Field
+from agent.api.http.fields import STRING, Field
 from agent.api.present import show_instance
 from agent.core.model import Instance
 from agent.core.view import wall_text
@@ -79,9 +79,6 @@ async def _ask(
         raise Refused(str(error), code=error.code) from error
 
 
-CHANGE = (Field("settings", OBJECT, "settings to change; the others keep their values", True),)
-
-SETTINGS_TIMEOUT = 60.0
 LIST_TIMEOUT = 30.0
 LONG_TIMEOUT = 150.0
 """Such an answer comes after the session is down, or after a restore up again."""
@@ -111,28 +108,11 @@ async def restore_removed(call: Call) -> Json:
         call,
         "restore_removed",
         {"name": name},
-        lacking=_lacking(call, "removes no files, so it puts none back"),
         timeout=LONG_TIMEOUT,
         alone=True,
-        known=True,
     )
     view = call.supervisor.view(call.id)
     return {"removed": show_removed(removed), "instance": show_instance(view)}
-
-
-async def show_settings(call: Call) -> Json:
-    """A session's settings on its backend."""
-    return {"settings": await _settings(call, {}, known=False)}
-
-
-async def change_settings(call: Call) -> Json:
-    """Change a session's settings on its backend.
-
-    Reads first: an engine without settings refuses that with its own error.
-    """
-    body = await call.body()
-    await _settings(call, {}, known=False)
-    return {"settings": await _settings(call, body["settings"], known=True)}
 
 
 async def delete_there(call: Call, instance: Instance) -> None:
@@ -152,7 +132,8 @@ def show_removed(removed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _removed(call: Call) -> list[Mapping[str, Any]]:
-    lacking = _lacking(call, "removes no files")
+    engine = call.supervisor.view(call.id).instance.engine
+    lacking = f"cannot do this with {call.id}: its engine {engine} removes no files"
     answer = await _command(call, "removed", lacking=lacking, timeout=LIST_TIMEOUT)
     rows = answer.get("removed")
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
@@ -160,36 +141,17 @@ async def _removed(call: Call) -> list[Mapping[str, Any]]:
     return rows
 
 
-async def _settings(call: Call, changes: Mapping[str, Any], *, known: bool) -> Mapping[str, Any]:
-    lacking = _lacking(call, "has no settings on its server")
-    answer = await _command(
-        call, "settings", changes, lacking=lacking, timeout=SETTINGS_TIMEOUT, known=known
-    )
-    settings = answer.get("settings")
-    if not isinstance(settings, Mapping):
-        raise EngineError(
-            f"cannot show the settings of {call.id} on its server: the worker sent none"
-        )
-    return dict(settings)
-
-
-def _lacking(call: Call, what: str) -> str:
-    engine = call.supervisor.view(call.id).instance.engine
-    return f"cannot do this with {call.id}: its engine {engine} {what}"
-
-
 async def _command(
     call: Call,
     name: str,
     arguments: Mapping[str, Any] | None = None,
     *,
-    lacking: str,
+    lacking: str = "",
     timeout: float,
     alone: bool = False,
-    known: bool = False,
 ) -> Mapping[str, Any]:
     """The engine's refusal becomes an error of the request. `lacking`: the error if the engine has
-    no such command. `known`: the engine has it, so `invalid_request` is about the arguments."""
+    no such command; "" = it has it, so `invalid_request` is about the arguments."""
     try:
         return await call.supervisor.asking.command(
             call.id, name, arguments or {}, timeout=timeout, alone=alone
@@ -198,9 +160,9 @@ async def _command(
         if error.code == "busy":
             raise TryLater(str(error), code="busy") from error
         if error.code == "invalid_request":
-            if known:
-                raise InvalidRequest(str(error), field="body") from error
-            raise Refused(lacking, code="not_supported") from error
+            if lacking:
+                raise Refused(lacking, code="not_supported") from error
+            raise InvalidRequest(str(error), field="body") from error
         if error.code == "not_supported" or error.code in _STATES:
             raise Refused(str(error), code=error.code) from error
         raise

@@ -156,21 +156,26 @@ def _holder(port: int) -> str:
 
 def bind_unix(path: Path) -> socket.socket:
     """Bound with mode 0660. A socket that another agent listens on is kept."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with short_path(path) as short:
-        _remove_stale(path, short)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # The file takes its mode from the socket: at no moment is it open to others.
-            os.fchmod(sock.fileno(), 0o660)
-            sock.bind(short)
-            Path(short).chmod(0o660)  # the umask may have removed bits
-            sock.listen(BACKLOG)
-        except OSError as error:
-            sock.close()
-            if error.errno == errno.EADDRINUSE:
-                raise TryLater(f"cannot listen on {path}: another agent bound it first") from error
-            raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with short_path(path) as short:
+            _remove_stale(path, short)
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                # The file takes its mode from the socket: at no moment is it open to others.
+                os.fchmod(sock.fileno(), 0o660)
+                sock.bind(short)
+                Path(short).chmod(0o660)  # the umask may have removed bits
+                sock.listen(BACKLOG)
+            except OSError:
+                sock.close()
+                raise
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise TryLater(f"cannot listen on {path}: another agent bound it first") from error
+        cause = f"cannot listen on {path}: {error.strerror or error}"
+        cure = "move away what is in its way, or point [api] socket elsewhere"
+        raise ConfigError(f"{cause}; {cure}", field="api.socket") from error
     sock.setblocking(False)
     return sock
 
@@ -181,19 +186,15 @@ def _remove_stale(path: Path, short: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        raise ConfigError(f"cannot listen on {path}: a file that is no socket has that path")
+        raise FileExistsError(errno.EEXIST, "what has that path is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(2.0)
-        try:
-            probe.connect(short)
-        except ConnectionRefusedError:
-            Path(short).unlink()
-            return
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise TryLater(f"cannot listen on {path}: {error.strerror or error}") from error
-    raise TryLater(f"cannot listen on {path}: another agent listens there")
+        failed = probe.connect_ex(short)
+    if failed == errno.ECONNREFUSED:
+        Path(short).unlink()
+    elif failed != errno.ENOENT:
+        cause = os.strerror(failed) if failed else "another agent listens there; stop that agent"
+        raise TryLater(f"cannot listen on {path}: {cause}")
 
 
 def describe(sock: socket.socket, scheme: str = "http") -> str:

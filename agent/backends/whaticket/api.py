@@ -1,4 +1,4 @@
-"""A whaticket server as somebody's server: what server.py asks of it, its logs and its keys."""
+"""A whaticket server as somebody's server: what seat.py asks of it, its logs and its keys."""
 
 import asyncio
 import json
@@ -6,13 +6,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent.backends.http import cannot, segment
-from agent.backends.server import Listed
 from agent.backends.whaticket.calls import (
     NOT_RUNNING,
     UNKNOWN,
@@ -25,7 +23,6 @@ from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
 from agent.backends.whaticket.logs import (
     Found,
-    LogError,
     Owners,
     Turn,
     open_logs,
@@ -36,7 +33,7 @@ from agent.backends.whaticket.logs import (
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.crypto_patterns import CryptoPattern
-from agent.core.words import Claim, Happening, RemoteSession
+from agent.core.words import Happening, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.engines.tasks import Tasks, in_thread
 from agent.errors import EngineError, InvalidRequest
@@ -47,6 +44,8 @@ log = logging.getLogger(__name__)
 POLL, RATE = 0.5, 2 << 20
 """Seconds between two readings of the logs, and the most bytes a second."""
 SAVE_EVERY, COMMAND_AGAIN = 5.0, 10.0
+WINDOW = 300.0
+"""Seconds after which an error is no news."""
 MOST_ERRORS = 20
 """Of one session, in one reading; the agent counts to five in five minutes."""
 CLOSE_WITHIN = 20.0
@@ -56,7 +55,6 @@ CLOSE_WITHIN = 20.0
 class Whaticket:
     """A ServerApi. Made inside a running loop; `close` ends it."""
 
-    version = ""
     list_every = 5.0
 
     def __init__(
@@ -64,12 +62,10 @@ class Whaticket:
         declared: BackendDeclaration,
         folder: Path,
         happened: Callable[[str, Happening], None],
-        *,
-        window: float = 300.0,
-        patterns: Sequence[CryptoPattern] = (),
+        patterns: Sequence[CryptoPattern],
     ) -> None:
         """`happened`: called with the server's name of a session, for what its log told and what a
-        repair did. `window`: seconds after which an error is no news."""
+        repair did."""
         self.declared, self.folder = declared, folder
         self.own: BackendSettings = declared.own
         self.calls = WhaticketCalls(declared)
@@ -77,11 +73,9 @@ class Whaticket:
         self.held: dict[str, Session] = {}
         self.owners = Owners()
         self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
-        self.happened, self._window = happened, window
+        self.happened = happened
         self.rows: dict[str, Row] | None = None
         """Of the last list; None before the first one."""
-        self._ready = asyncio.Event()
-        """Set once a listed session is held: before, no name in the log is known."""
         self._troubles: dict[str, str] = {}
         """What is wrong with the logs, by what found it."""
         self._tasks = Tasks(
@@ -95,7 +89,7 @@ class Whaticket:
                 self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
         self.repairs = Tasks(lambda _: None)
 
-    async def sessions(self) -> Listed:
+    async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
         at = boot_now()
         rows, seconds = await self.calls.rows()
         self.rows = {row.id: row for row in rows}
@@ -104,19 +98,18 @@ class Whaticket:
             row = self.rows.get(self.owners.ids.get(name, ""))
             if row is not None or session.known.row is not None:  # else a look asks for it
                 session.known.note_row(row, at)
-        if self.held:
-            self._ready.set()
         sessions = tuple(RemoteSession(it.id, it.status, it.number, it.name) for it in rows)
-        return Listed(sessions, seconds, "", "; ".join(filter(None, self._troubles.values())))
+        troubles = "; ".join(filter(None, self._troubles.values()))
+        return ServerClaim(True, "", troubles, "", seconds, len(rows)), sessions
 
     def away(self) -> None:
         """What is known of the sessions stays as old as it is."""
 
     async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> "Session":
         segment(remote)
-        known = WhaticketSession(remote, adopted, paired, account)
-        known.prove = self.declared.prove
-        known.useless = () if self.own.hang_up is not None else ("reconnect",)
+        useless = () if self.own.hang_up is not None else ("reconnect",)
+        prove = self.declared.prove
+        known = WhaticketSession(remote, adopted, paired, account, prove, useless)
         self.held[remote] = session = Session(self, known)
         return session
 
@@ -136,12 +129,13 @@ class Whaticket:
     # logs
 
     async def _follow(self) -> None:
-        await self._ready.wait()
         saved = time.monotonic()
         while True:
             begun = time.monotonic()
-            self._take(await in_thread(self.logs.read, int(RATE * POLL)))
-            self._say("files", "; ".join(filter(None, [*self.logs.lost[-3:], self.logs.trouble])))
+            if self.held and self.rows is not None:  # before, no name in the log is known
+                self._take(await in_thread(self.logs.read, int(RATE * POLL)))
+            troubles = [*self.logs.lost[-3:], self.logs.trouble]
+            self._troubles["files"] = "; ".join(filter(None, troubles))
             if begun - saved >= SAVE_EVERY:
                 saved = begun
                 await in_thread(self._save)
@@ -154,7 +148,7 @@ class Whaticket:
                 await run_command(text, self.logs.make_reader(), self._take, RATE)
             except EngineError as error:
                 cause = str(error)
-            self._say("command", cause)
+            self._troubles["command"] = cause
             await asyncio.sleep(COMMAND_AGAIN)
 
     def _save(self) -> None:
@@ -165,32 +159,28 @@ class Whaticket:
         except OSError as error:
             log.warning("cannot write %s: %s", self.folder / "logs.json", error.strerror)
 
-    def _say(self, source: str, trouble: str) -> None:
-        if trouble and trouble != self._troubles.get(source):
-            log.warning("%s: %s", self.declared.name, trouble)
-        self._troubles[source] = trouble
-
     def _take(self, all_found: list[Found]) -> None:
         every = (session.known for session in self.held.values())
         by_id = {session.id: session for session in every if session.id}
         now, nameless, shown = time.time(), 0, Counter[str]()
-        news = [found for found in all_found if now - found.at <= self._window]
+        news = [found for found in all_found if now - found.at <= WINDOW]
         for id, found in self.owners.attribute(news):
             session = by_id.get(id)
             if isinstance(found.it, Turn):
                 if session is not None:
                     session.note_turn(found.it)
-            elif session is not None:
+                continue
+            nameless += not id
+            if session is not None:
                 shown[session.name] += 1
-                what = found.it.finding
-                detail = {"text": words_of(what.name), "peer": what.peer, "pattern": what.name}
                 if shown[session.name] <= MOST_ERRORS:
+                    what = found.it.finding
+                    detail = {"text": words_of(what.name), "peer": what.peer, "pattern": what.name}
                     self.happened(session.name, Happening("crypto_error", detail))
-            nameless += isinstance(found.it, LogError) and not id
         # libsignal's own lines name no session; the server's line about the message does.
         if nameless or shown:
             words = f"{nameless} errors about keys in its logs name no session"
-            self._say("owners", "" if shown else words)
+            self._troubles["owners"] = "" if shown else words
 
 
 class Session:
@@ -201,22 +191,12 @@ class Session:
         self._calls, self._keys, self._own = server.calls, server.keys, server.own
         self._acting = asyncio.Lock()
 
-    @property
-    def is_due(self) -> bool:
-        return self.known.is_due
-
-    def claim(self) -> Claim | None:
-        return self.known.claim()
-
-    async def look(self, *, deep: bool = False) -> Mapping[str, Any]:
+    async def look(self, *, deep: bool = False) -> None:
         known, at = self.known, boot_now()
         id = await self._find()
         known.note_row(await self._calls.state(id) if id else None, at)
-        known.looked = True
         if known.row is not None and not known.row.connected:
-            with suppress(EngineError):
-                known.note_keys(await self._keys.look(known.id))
-        return {}
+            known.note_keys(await in_thread(self._keys.look, known.id))
 
     async def connect(self) -> None:
         await self._way(await self._find() or await self._create()).begin()
@@ -262,8 +242,9 @@ class Session:
 
         async def work() -> None:
             if self._own.hang_up is None or not self._keys.stores:
-                if plan := await self._keys.all(way.id):
-                    await self._keys.copy(way.id, plan, "the session starts over", whole=True)
+                if records := await in_thread(self._keys.all, way.id):
+                    keep, why = self._keys.shelf.keep, "the session starts over"
+                    await in_thread(keep, way.id, why, records, whole=True)
                 await self._calls.do(f"renew {way.id}", "new_qr", way.id)
             else:
                 await way.start_over()

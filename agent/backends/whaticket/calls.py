@@ -6,7 +6,6 @@ new login and one more try.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +24,7 @@ from agent.engines.surroundings import inside, text
 REFUSED_HOLDS = 30.0
 """Seconds in which a refused login is not tried again."""
 REFUSED = "user or password is refused"
+LONGEST_TOKEN = 8192
 UNKNOWN = "the server knows no such session"
 NOT_RUNNING = "ERR_WAPP_NOT_INITIALIZED"
 _NO_SESSION = "ERR_NO_WAPP_FOUND"
@@ -130,7 +130,7 @@ class WhaticketCalls:
                 raise cannot(what, UNKNOWN, "remote_missing")
             raise cannot(what, f"the server has no route {route}", "not_supported")
         if not answer.good:
-            raise cannot(what, _refusal(answer), "remote_refused")
+            raise cannot(what, f"it answers {answer.refusal}", "remote_refused")
 
     async def _is_missing(self, id: str, answer: Answer) -> bool:
         """A 404 of a session that the list has says that the route is not there."""
@@ -159,36 +159,25 @@ class WhaticketCalls:
                 return self._token
             if boot_now() - self._refused_at < REFUSED_HOLDS:
                 raise ServerDown("log in", "refused_key", REFUSED)
-            self._token = await self._new_token(urgent)
-            return self._token
-
-    async def _new_token(self, urgent: bool) -> str:
-        route, what = self.own.needed("login", "log in"), "log in"
-        who = {"email": self.own.user, "password": self.own.password}
-        answer = await self._http.ask(route.verb, route.path, who, urgent=urgent)
-        if answer.status in (*_REFUSALS, 400):
-            self._refused_at = boot_now()
-            raise ServerDown(what, "refused_key", REFUSED)
-        _must_be_good(route, answer)
-        token = inside(answer.body, "token")
-        if not isinstance(token, str) or not token or any(not "!" <= c <= "~" for c in token):
-            raise ServerDown(what, "garbage", "the answer has no token")
-        return token
+            route, what = self.own.needed("login", "log in"), "log in"
+            who = {"email": self.own.user, "password": self.own.password}
+            answer = await self._http.ask(route.verb, route.path, who, urgent=urgent)
+            if answer.status in (*_REFUSALS, 400):
+                self._refused_at = boot_now()
+                raise ServerDown(what, "refused_key", REFUSED)
+            _must_be_good(route, answer)
+            token = text(inside(answer.body, "token"), LONGEST_TOKEN)
+            if not token or any(not "!" <= c <= "~" for c in token):
+                raise ServerDown(what, "garbage", "the answer has no token")
+            self._token = token
+            return token
 
 
 def _must_be_good(route: Route, answer: Answer) -> None:
     if not answer.good:
         reason = "not_found" if answer.status == 404 else "garbage"
         reason = "failing" if answer.status >= 500 else reason
-        raise ServerDown(f"ask {route}", reason, f"it answers {_refusal(answer)}")
-
-
-def _refusal(answer: Answer) -> str:
-    """The status, and the server's own error code if it looks like one: bodies may hold more."""
-    error = inside(answer.body, "error")
-    if isinstance(error, str) and len(error) <= 60 and error.replace("_", "").isalnum():
-        return f"{answer.status} {error}"
-    return str(answer.status)
+        raise ServerDown(f"ask {route}", reason, f"it answers {answer.refusal}")
 
 
 Status = ConnectionStatus
@@ -236,28 +225,23 @@ class WhaticketSession:
     row: Row | None = None
     row_at: float = float("-inf")
     """When the request for `row` began; `row` None after it: the server has no such session."""
-    looked: bool = False
     keys: str = "unknown"
     """The state of its creds: absent, unpaired, paired, damaged, unreadable or unknown."""
     hung_up: bool = False
     """True if the agent disconnected it: that it is down needs no other reason."""
     _asked: bool = False
     """True if it showed codes since it was last connected."""
-    _scanned: bool = False
-    """True if it went from showing a code straight to connecting."""
     _log_reason: str = ""
+    """Why it ended, by its log or by its keys; "" = not known, or it connected again."""
     _closed_at: float | None = None
     """When the log told of an end of the connection and of no beginning after it."""
-    _wiped: bool = False
-    """True if its keys went while it was paired: these servers do so after a logout."""
-    _code: str = ""
     _code_at: float = 0.0
     _codes: int = 0
 
     @property
     def is_due(self) -> bool:
-        """True if it was not looked at yet, or is not connected."""
-        return not self.looked or self.row is None or not self.row.connected
+        """True if it is not connected."""
+        return self.row is None or not self.row.connected
 
     def note_row(self, row: Row | None, at: float) -> None:
         """`at`: when the request for it began."""
@@ -267,25 +251,26 @@ class WhaticketSession:
         if row is None:
             return
         self.id, self.account = row.id, row.number or self.account
-        if before is None or row.status != before.status:
-            if row.connected and before is not None:
-                # Whatever the log told of before, this connection is a new one.
-                self._closed_at, self._log_reason = None, ""
-            from_code = self._scanned or (before is not None and before.asks)
-            self._scanned = from_code and not (row.asks or row.down or row.connected)
+        if row.qrcode and (before is None or row.qrcode != before.qrcode):
+            self._code_at = boot_now()
+            self._codes += 1
+        if row.connected and before is not None and row.status != before.status:
+            # Whatever the log told of before, this connection is a new one.
+            self._closed_at, self._log_reason = None, ""
         if row.connected:
-            self.paired, self.hung_up, self._asked, self._wiped = True, False, False, False
+            self.paired, self.hung_up, self._asked = True, False, False
         elif not row.down:
             self.hung_up = False
             self._asked = self._asked or row.asks
             if row.asks:  # it started again: the earlier end no longer counts
-                self._log_reason, self._wiped, self.paired = "", False, False
+                self._log_reason, self.paired = "", False
 
     def note_keys(self, keys: str) -> None:
         """The state of its creds while it is not connected."""
         self.keys = keys
         if keys in ("paired", "unpaired", "absent"):
-            self._wiped = (self._wiped or self.paired) and keys != "paired"
+            if self.paired and keys != "paired":  # these servers delete them after a logout
+                self._log_reason = self._log_reason or "logout"
             self.paired = keys == "paired"
         elif keys == "unknown" and self.row is not None:
             self.paired = self.row.stored or self.paired
@@ -327,27 +312,21 @@ class WhaticketSession:
             return replace(claim, status=Status.DISCONNECTED, reason=self._log_reason)
         if claim.status in (Status.DISCONNECTED, Status.RECONNECTING):
             return self._why_down(claim)
-        pairs = claim.status is Status.INITIALIZING and self._scanned and not self.paired
-        return replace(claim, phase="pairing") if pairs else claim
+        return claim
 
     def _why_down(self, claim: Claim) -> Claim:
         if self.hung_up:
             return replace(claim, status=Status.DISCONNECTED, reason="")
         if self.keys == "damaged":
             return replace(claim, status=Status.AUTH_FAILURE, reason="session_damaged")
-        if self._log_reason or self._wiped:
-            reason = self._log_reason or "logout"
-            return replace(claim, status=Status.DISCONNECTED, reason=reason)
+        if self._log_reason:
+            return replace(claim, status=Status.DISCONNECTED, reason=self._log_reason)
         if self._asked and not self.paired:
             return replace(claim, status=Status.QR_REQUIRED, reason="qr_idle")
         return claim
 
     def code(self) -> Qr | None:
-        row, now = self.row, boot_now()
-        if row is None or not row.asks or not row.qrcode:
+        if self.row is None or not self.row.asks or not self.row.qrcode:
             return None
-        digest = hashlib.sha256(row.qrcode.encode()).hexdigest()
-        if digest != self._code:
-            self._code, self._code_at = digest, now
-            self._codes += 1
-        return Qr(row.qrcode, max(CODE_LASTS - (now - self._code_at), 1.0), self._codes)
+        left = CODE_LASTS - (boot_now() - self._code_at)
+        return Qr(self.row.qrcode, max(left, 1.0), self._codes)

@@ -9,11 +9,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from agent.backends.http import ServerDown, cannot
 from agent.backends.whaticket.calls import Row, Status, WhaticketCalls, claim_of_row
-from agent.backends.whaticket.keys import Key, SessionKeys
+from agent.backends.whaticket.keys import Record, SessionKeys
 from agent.clock import boot_now
+from agent.engines.tasks import in_thread
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -41,9 +43,6 @@ class DownAndUp:
     """Takes each step that was done, in words for people."""
     went_down: Callable[[], None] = lambda: None
     """Called before the session is touched."""
-    taken: Callable[[], None] = lambda: None
-    """Called when the records are out, before the start."""
-
     # changes of keys
 
     async def regenerate(self, peers: Sequence[str], *, damaged: bool = True) -> None:
@@ -51,57 +50,55 @@ class DownAndUp:
         ones with the next message. EngineError `nothing_to_remove`, and no interruption, where it
         would be a mere reconnect."""
         self._must_be_possible("regenerate keys")
-        plan = await self.keys.plan(self.id, peers, damaged=damaged)
-        if not plan:
+        plan = partial(self.keys.plan, self.id, peers, damaged=damaged)
+        if not await in_thread(plan):
             about = "no record of these peers is stored" if peers else "no peer is named"
             cause = f"{about}, and no stored record is damaged"
             raise cannot(f"regenerate keys of {self.id}", cause, NOTHING)
-        await self.keys.must_be_possible(self.id, plan)
 
         async def work() -> None:
-            plan = await self.keys.plan(self.id, peers, damaged=damaged)
-            if plan:
-                await self.keys.take_out(self.id, plan, "new keys with single peers")
-                await self._must_stay_gone(plan)
-            self.taken()
-            keys = sum(redis for redis, _ in plan)
-            counts = f"{len(plan) - keys} files, {keys} keys in Redis"
+            if records := await in_thread(plan):
+                why = "new keys with single peers"
+                await in_thread(self.keys.take_out, self.id, records, why)
+                await self._must_stay_gone(records)
+            keys = sum(record.redis for record in records)
+            counts = f"{len(records) - keys} files, {keys} keys in Redis"
             self.report(f"back up and remove: {counts}")
 
         await self._while_down(work)
 
     async def start_over(self) -> None:
         """Down, all keys away, then a start. If that was refused, the pairing is put back."""
-        plan = await self.keys.all(self.id)
-        await self.keys.must_be_possible(self.id, plan)
+        await in_thread(self.keys.all, self.id)  # EngineError where one cannot be backed up
         self.went_down()
         await self.go_down()
-        plan = await self.keys.all(self.id)
-        removal = await self.keys.take_out(self.id, plan, "the session starts over", whole=True)
+        why, removal = "the session starts over", None
         try:
-            await self._must_stay_gone(plan)
+            records = await in_thread(self.keys.all, self.id)
+            removal = await in_thread(self.keys.take_out, self.id, records, why, whole=True)
+            await self._must_stay_gone(records)
         finally:
             try:
                 await self._again(self.begin)
             except EngineError as error:
                 # Unanswered it may have started: an old pairing under it would mix two.
-                if not isinstance(error, ServerDown) and await self._down_twice():
-                    await self.keys.put_back(self.id, removal)
+                refused = not isinstance(error, ServerDown) and await self._down_twice()
+                if refused and removal is not None:
+                    await in_thread(self.keys.put_back, self.id, removal)
                 raise
 
     async def put_back(self, name: object) -> None:
         """A removal undone, by a person's word. What lies there by now is put aside itself."""
         self._must_be_possible("put keys back")
-        removal = self.keys.shelf.find(self.id, name)
-        plan = await self.keys.in_the_way(self.id, removal)
-        await self.keys.must_be_possible(self.id, plan)
+        removal = await in_thread(self.keys.shelf.find, self.id, name)
+        await in_thread(self.keys.in_the_way, self.id, removal)  # as above
 
         async def work() -> None:
-            if plan := await self.keys.in_the_way(self.id, removal):
-                why = f"made way for {removal.name}"
-                await self.keys.take_out(self.id, plan, why, whole=removal.whole)
-                await self._must_stay_gone(plan)
-            await self.keys.put_back(self.id, removal)
+            if records := await in_thread(self.keys.in_the_way, self.id, removal):
+                why, whole = f"made way for {removal.name}", removal.whole
+                await in_thread(self.keys.take_out, self.id, records, why, whole=whole)
+                await self._must_stay_gone(records)
+            await in_thread(self.keys.put_back, self.id, removal)
 
         await self._while_down(work)
 
@@ -112,10 +109,11 @@ class DownAndUp:
             cause = "keys change while a session is down, and this server's disconnect"
             raise cannot(what, f"{cause} ends the pairing", "not_supported")
 
-    async def _must_stay_gone(self, plan: Sequence[Key]) -> None:
+    async def _must_stay_gone(self, records: Sequence[Record]) -> None:
         """After a removal the records are still gone, and the session is still down."""
         await asyncio.sleep(SETTLE)
-        if back := len({*plan} & {*await self.keys.all(self.id)}):
+        there = await in_thread(self.keys.names, self.id)
+        if back := len({record.key for record in records} & there):
             cause = f"{back} were written again, so something still runs this session"
             raise cannot(f"remove keys of {self.id}", cause, "written_back")
         if not (await self.calls.look(self.id)).down:
@@ -179,7 +177,7 @@ class DownAndUp:
         """Baileys replaces damaged creds by empty ones: a start would end the pairing. While it
         runs it has good ones in memory and writes them again, so it is left alone. `stored`: those
         of a connected session must be there as well, or the configured place is wrong."""
-        state = await self.keys.look(self.id)
+        state = await in_thread(self.keys.look, self.id)
         if state == "damaged":
             cause = "its creds are damaged, and a start would replace them with empty ones"
             raise cannot(f"start {self.id} again", cause, "session_damaged")

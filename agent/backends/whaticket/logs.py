@@ -33,12 +33,6 @@ from agent.files import open_plain
 
 LONGEST_LINE = 256 << 10
 _LONGEST_TEXT, _MOST_OF_BLOCK = 8192, 120
-_NEEDLES = re.compile(
-    rb"decrypt|mac\b|mac error|session|pre-?key|into the future|senderkey|sender message key"
-    rb"|invalid|socket|desconectou|error|already running",
-    re.IGNORECASE,
-)
-"""One of these stands in each line that says anything to us; most lines have none."""
 _DRESS = re.compile(
     r"\x1b\[[0-9;]*[A-Za-z]|^(?:\d+\|[^|]{1,60}\| )?"
     r"(?:\d{4}-\d\d-\d\d[T ][\d:.,]{5,15}(?:Z|[+-]\d\d:?\d\d)?:? )?"
@@ -107,8 +101,6 @@ class LineReader:
         self._reader = crypto.CryptoLogReader(self.own)
 
     def feed(self, raw: bytes) -> list[LogError | Turn]:
-        if self.rests and not self.own and not _NEEDLES.search(raw):
-            return []
         line = _DRESS.sub("", raw[:LONGEST_LINE].decode("utf-8", "replace").rstrip("\r"))
         if self._block and line[:1] in (" ", "\t") and len(self._block) < _MOST_OF_BLOCK:
             self._block.append(line[:_LONGEST_TEXT])
@@ -364,10 +356,6 @@ class Tail:
         self.began = self.stamp if found else self.began
         return found
 
-    @property
-    def left(self) -> int:
-        return max(os.fstat(self.fd).st_size - self.offset, 0)
-
     def print_of(self, offset: int) -> str:
         """A mark of what stands before that place."""
         before = os.pread(self.fd, min(256, offset), max(offset - 256, 0))
@@ -414,7 +402,8 @@ class LogFiles:
                 self.trouble = f"cannot read {tail.path}: {error.strerror}"
             if key not in here and now - tail.heard_at > GRACE:
                 os.close(self._tails.pop(key).fd)
-        if any(tail.left > LONGEST_LINE for tail in self._tails.values()):
+        tails = self._tails.values()
+        if any(os.fstat(it.fd).st_size - it.offset > LONGEST_LINE for it in tails):
             self.trouble = "its logs grow faster than they are read, so errors count late"
         return found
 

@@ -42,11 +42,12 @@ Exit status: 0 done, 1 failed, 2 wrong arguments, 3 not found, 4 refused, 5 serv
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -60,14 +61,18 @@ from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, open_keys
 from agent.backends.whaticket.logs import LogError, Owners, open_logs, read_json
 from agent.config.declaration import BackendDeclaration, with_secrets
-from agent.core.crypto import CryptoPolicy, CryptoWindow, judge_crypto, note_error
+from agent.core.crypto import CryptoPolicy, CryptoWindow, note_error
 from agent.core.crypto_patterns import CryptoFinding, Effect
-from agent.core.model import Health
+from agent.core.model import Category
 from agent.core.setting import read_value, settings_of
 from agent.engines.catalog import backend_faults
 from agent.engines.tasks import in_thread
 from agent.errors import ConfigError, InvalidRequest, WaError
 from agent.files import write_whole
+from agent.log import about
+from agent.logfiles import FileWriter
+
+log = logging.getLogger(__name__)
 
 _SAME = "ca_file timeout window log_session redis_url redis_pattern list_route login_route"
 VARIABLES = {name: name.upper() for name in f"{_SAME} state_route start_route".split()}
@@ -96,21 +101,12 @@ async def _run(wanted: str, env: Mapping[str, str]) -> int:
     audit = Path(env.get("AUDIT_LOG") or "logs/auto-fix-sessions.log").absolute()
     folder = Path(env.get("STATE_DIR") or audit.parent / "auto-fix-sessions").absolute()
     audit.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with audit.open("a") as file:
-        if file.tell() > 10 << 20:
-            audit.replace(f"{audit}.1")
-
-    def note(level: str, id: str, text: str) -> None:
-        line = f"[{time.strftime('%F %T')}] [{level}] [RECOVERY]{f' [{id}]' * bool(id)} {text}\n"
-        with suppress(OSError), audit.open("a", encoding="utf-8") as file:
-            file.write(line)  # no full disk keeps a session down
-
+    log.addHandler(FileWriter(audit, "text", max_bytes=10 << 20, keep=1))
+    log.setLevel(logging.INFO)
     interrupted: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, interrupted.append, number)
-    sentences, status = await run_round(
-        declared, folder, wanted, policy, note=note, stop=lambda: bool(interrupted)
-    )
+    sentences, status = await run_round(declared, folder, wanted, policy, interrupted)
     print(*sentences, sep="\n")
     return status
 
@@ -138,13 +134,14 @@ def read_settings(env: Mapping[str, str]) -> tuple[BackendDeclaration, CryptoPol
 
 def _applied(table: Any, given: Mapping[str, Any]) -> Any:
     for each, mark in settings_of(table):
-        default, value = getattr(table, each.name), given.get(each.name)
+        if (value := given.get(each.name)) is None:
+            continue
+        default = getattr(table, each.name)
         with suppress(ValueError):  # a text, then, which is refused
-            value = type(default)(value) if isinstance(default, int | float) and value else value
+            value = type(default)(value) if isinstance(default, int | float) else value
         try:
-            if value is not None:
-                value = [value] if isinstance(default, tuple) else value
-                table = replace(table, **{each.name: read_value(value, default, mark)})
+            value = [value] if isinstance(default, tuple) else value
+            table = replace(table, **{each.name: read_value(value, default, mark)})
         except ValueError as error:
             raise ConfigError(f"cannot use {VARIABLES[each.name]}: {error}") from None
     return table
@@ -164,27 +161,24 @@ async def run_round(
     folder: Path,
     wanted: str,
     policy: CryptoPolicy,
-    *,
-    note: Callable[[str, str, str], None] = lambda _level, _id, _text: None,
-    stop: Callable[[], bool] = lambda: False,
+    interrupted: Sequence[int] = (),
 ) -> tuple[list[str], int]:
     """What was done, in sentences, and an exit status: 0 done, 1 failed, 3 not found, 4 refused,
-    5 server not reachable, 75 another round runs or this one was stopped. `wanted`: "all", or the
-    server's id of a session. `note`: takes each step at once: a level, the session or "", and
-    words. `stop`: True ends the round before its next session."""
+    5 server not reachable, 75 another round runs or this one was interrupted. `wanted`: "all", or
+    the server's id of a session. `interrupted`: not empty = begin with no further session."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     calls = WhaticketCalls(declared)
-    keys = open_keys(declared, folder / "removed")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path = folder / "round.json"
         if not (state := read_json(path)) and path.exists():
             cause = "it names what a round took down: look whether each session is connected"
             return [f"cannot read {path}, which is damaged; {cause}, and remove it"], BAD_STATE
-        round = Round(path, calls, keys, policy, note, **state)
-        await round.read()
-        await round.repair(wanted, stop)
+        keys = open_keys(declared, folder / "removed")
+        round = Round(path, calls, keys, policy, **state)
+        if await round.read():
+            await round.repair(wanted, interrupted)
         return round.sentences or ["nothing needs a repair"], round.status
     except BlockingIOError:
         return ["another round runs; try again later"], BUSY
@@ -199,12 +193,11 @@ class Round:
     calls: WhaticketCalls
     keys: SessionKeys
     policy: CryptoPolicy
-    note: Callable[[str, str, str], None]
     marks: dict[str, Any] = field(default_factory=dict)
     errors: list[list[Any]] = field(default_factory=list)
     """When (Unix time), the session, the pattern's name and effect, the peer."""
-    down: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The sessions that a round took down: whose keys were to go, and whether they have gone."""
+    down: dict[str, list[str]] = field(default_factory=dict)
+    """The sessions that a round took down, and whose keys were to go."""
     sentences: list[str] = field(default_factory=list)
     status: int = 0
 
@@ -215,38 +208,41 @@ class Round:
         except OSError as error:  # as an EngineError it keeps no session down
             raise cannot(f"write {self.path}", f"{error.strerror}", "files") from error
 
-    def say(self, level: str, id: str, text: str) -> None:
+    def say(self, id: str, text: str, level: int = logging.INFO) -> None:
         self.sentences.append(f"{id}: {text}" if id else text)
-        self.note(level, id, text)
+        log.log(level, "%s", text, extra=about(id, Category.RECOVERY))
 
-    async def read(self) -> None:
-        """Read the logs on, and find whose each error is."""
+    async def read(self) -> bool:
+        """Read the logs on, and find whose each error is. False: the server does not answer, and
+        the logs wait for it."""
         owners = Owners()
         try:
             rows, _ = await self.calls.rows()
-        except ServerDown as down:  # the logs are read when it answers
+        except ServerDown as down:
             self._failed("", down)
-            return
+            return False
         owners.know({row.id: row.name for row in rows})
         logs = open_logs(self.calls.own, (), self.marks, 0 if self.marks else MOST)
-        found, nameless = await in_thread(logs.read, MOST, ends=True), 0
-        for whose, one in owners.attribute(found):
-            if isinstance(one.it, LogError) and whose:
-                what = one.it.finding
-                self.errors.append([one.at, whose, what.name, str(what.effect), what.peer])
-            nameless += isinstance(one.it, LogError) and not whose
+        found = await in_thread(logs.read, MOST, ends=True)
+        every = [(id, one.at, one.it) for id, one in owners.attribute(found)]
+        errors = [(id, at, it.finding) for id, at, it in every if isinstance(it, LogError)]
+        named = [(id, at, finding) for id, at, finding in errors if id]
+        for id, at, finding in named:
+            self.errors.append([at, id, finding.name, str(finding.effect), finding.peer])
         for text in (*logs.lost, *filter(None, [logs.trouble])):
-            self.say("WARN", "", text)
-        if nameless and not self.errors:
-            self.say("WARN", "", f"{nameless} errors about keys name no session: set log_session")
+            self.say("", text, logging.WARNING)
+        if (nameless := len(errors) - len(named)) and not self.errors:
+            text = f"{nameless} errors about keys name no session: set log_session"
+            self.say("", text, logging.WARNING)
             self.status = 1
         since = time.time() - self.policy.window - REACH
         self.errors = sorted(error for error in self.errors if error[0] > since)
         self.marks = logs.positions()
         logs.close()
         self.save()
+        return True
 
-    async def repair(self, wanted: str, stop: Callable[[], bool]) -> None:
+    async def repair(self, wanted: str, interrupted: Sequence[int]) -> None:
         if wanted != "all" and wanted not in self.down:
             try:
                 await self.calls.look(wanted)
@@ -255,7 +251,7 @@ class Round:
                 return
         for id in sorted({*self.down, *(error[1] for error in self.errors)}):
             peers = self._due(id)
-            if stop():
+            if interrupted:
                 self.status = BUSY
                 return
             if wanted in ("all", id) and (peers is not None or id in self.down):
@@ -270,42 +266,38 @@ class Round:
         own = [error for error in self.errors if error[1] == id]
         for at, _, name, effect, peer in own:
             window = note_error(window, CryptoFinding(name, Effect(effect), peer), self.policy, at)
-            signal = judge_crypto(window, self.policy, at, counts_messages=False).signal
-            if signal is not None and signal.level is Health.CORRUPTED:
+            if len(window.errors) >= self.policy.errors:
                 return sorted({error[4] for error in own})
         return None
 
     async def _repair(self, id: str, peers: list[str], *, by_name: bool) -> None:
         row, before = await self.calls.look(id), self.down.get(id)
         if before is None and not by_name and row.status.upper() == "DISCONNECTED":
-            self.say("INFO", id, "left as it is, for it was disconnected at the server")
+            self.say(id, "left as it is, for it was disconnected at the server")
             return
-        peers = before["peers"] if before else peers
+        peers = before or peers
 
-        def note(*, taken: bool) -> None:
-            self.down[id] = {"peers": peers, "taken": taken}
+        def went_down() -> None:
+            self.down[id] = peers
             self.save()
 
-        going, gone = partial(note, taken=False), partial(note, taken=True)
-        report = partial(self.note, "INFO", id)
-        way = DownAndUp(self.calls, self.keys, id, report, went_down=going, taken=gone)
+        report = partial(log.info, "%s", extra=about(id, Category.RECOVERY))
+        way = DownAndUp(self.calls, self.keys, id, report, went_down)
         try:
-            if not (before and before["taken"]):
-                await way.regenerate([peer for peer in peers if peer], damaged="" in peers)
+            await way.regenerate([peer for peer in peers if peer], damaged="" in peers)
         except WaError as error:
             if before is None or error.code != NOTHING:
                 raise
-        if before:
-            await way.come_up()
+            await way.come_up()  # the killed round took them out
         self.down.pop(id, None)
         self.errors = [error for error in self.errors if error[1] != id]
         self.save()
-        self.say("INFO", id, "recovered")
+        self.say(id, "recovered")
 
     def _failed(self, id: str, error: WaError) -> None:
         person = error.code == "pairing_lost"
         text = "needs a person: scan its code" if person else str(error)
-        self.say("WARN", id if person else "", text)
+        self.say(id if person else "", text, logging.WARNING)
         if person or error.code == "remote_missing":
             self.down.pop(id, None)
             self.save()

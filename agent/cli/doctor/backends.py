@@ -1,6 +1,5 @@
-"""doctor's checks of each backend: its server, and what the agent needs of it on this machine."""
+"""The doctor's checks of each backend: its server, and what the agent needs of it here."""
 
-import asyncio
 import grp
 import os
 import pwd
@@ -13,98 +12,72 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.backends.declared import ADVICE as ONE_SERVER
 from agent.backends.declared import one_server
 from agent.backends.whaticket.keys import RedisKeys
 from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
-from agent.cli.doctor.machine import is_booted, unit_words
+from agent.cli.doctor.installation import is_booted, unit_words
 from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
 from agent.errors import ConfigError, WaError
 from agent.other_user import User, run_as
 
-_ADVICE = {
-    "unreachable": "check that it runs, that url is right, and the firewall",
-    "timeout": "read its log, it may be overloaded; [[backend]] timeout is the agent's limit",
-    "tls": "check that ca_file signed its certificate and that the certificate is still valid",
-    "garbage": "another program answers at url, such as a proxy: correct it",
-    "not_found": "url leads to another program: correct it",
-    "refused_key": "set the right key (or password), then: systemctl restart wa-agent",
-    "licence_missing": "activate the licence on the server",
-    "failing": "its own log says why it answers with errors",
-    "oversized": "its answer is far too large for a list: correct url, or the proxy before it",
-}
 USER = "wa-agent"
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """Folders that the unit hides from the agent."""
-HOMES = ("/home", "/root", "/run/user")
+HOMES = HIDDEN[:3]
 _READ_ONLY = "BindReadOnlyPaths"
 _WAYS = {"r": os.R_OK, "w": os.W_OK, "x": os.X_OK}
 _SAMPLES = 5
 _SECONDS = 5.0
 
 
-def servers(here: Installation) -> Iterator[Finding]:
-    if not here.config.backend:
-        return
-    try:
-        views = {view["name"]: view for view in here.client.get("/api/backends")["backends"]}
-    except WaError:
-        return  # the check `agent` says why
-    for backend in here.config.backend:
-        finding = _server(backend, views.get(backend.name))
-        yield replace(finding, check=f"backend {backend.name}")
+def backends(here: Installation) -> Iterator[Finding]:
+    declared, views = here.config.backend, None
+    holders = [its.name for its in declared if hide_secrets(its) != its]
+    if here.file is not None and holders and _is_open(here.file):
+        sentence = f"{here.file} holds keys ({', '.join(holders)}) and is open to every user"
+        advice = f"chmod o-rwx {here.file}, or use key_file and password_file"
+        yield wrong(sentence, advice, check="config")
+    for sentence in one_server(declared):
+        yield wrong(sentence, ONE_SERVER, check="config")
+    if declared:
+        with suppress(WaError):  # the check `agent` says why
+            views = {view["name"]: view for view in here.client.get("/api/backends")["backends"]}
+    for its in declared:
+        server = [] if views is None else [_server(its, views.get(its.name))]
+        for finding in (*server, *_secrets(its), *_sources(its, here), *_redis(its)):
+            yield replace(finding, check=f"backend {its.name}")
 
 
-def surroundings(here: Installation) -> Iterator[Finding]:
-    """What the agent must reach on this machine."""
-    for backend in here.config.backend:
-        for finding in (*_secrets(backend), *_sources(backend, here), *_redis(backend)):
-            yield replace(finding, check=f"backend {backend.name}")
+def _is_open(path: Path) -> bool:
+    with suppress(OSError):  # reading it reports the error
+        return bool(path.stat().st_mode & 0o004)
+    return False
 
 
 def _server(backend: BackendDeclaration, view: Mapping[str, Any] | None) -> Finding:
     if view is None:
         advice = "systemctl restart wa-agent, which reads its backends at a start"
         return note("the running agent has not read it", advice)
-    if view["up"] and view.get("warning"):
+    if not view["up"]:
+        words = "see that it runs, and that url, key, ca_file and timeout are right"
+        advice = f"{words}; then wa-agent backends check {backend.name}"
+        return wrong(view["sentence"] or "it is not up", advice)
+    if view.get("warning"):
         advice = "correct logs, log_session and auth_folder of its [[backend]]"
         return wrong(f"it answers, but {view['warning']}", advice)
-    if view["up"]:
-        total = "?" if view["sessions"] is None else view["sessions"]
-        words = f"{backend.engine} {view['version']}".strip()
-        return ok(
-            f"{words} answers in {view['answer_seconds']:.2f} s; {total} sessions,"
-            f" {view['connected']} of our {view['held']} connected"
-        )
-    advice = _ADVICE.get(view["reason"], f"wa-agent backends check {backend.name}")
-    return wrong(f"{view['sentence'] or 'it is not up'}", advice)
-
-
-def open_file(here: Installation) -> Iterator[Finding]:
-    """Keys in agent.toml need a file that only its user can read."""
-    config, file = here.config, here.file
-    holders = [backend.name for backend in config.backend if hide_secrets(backend) != backend]
-    try:
-        open_to_all = file is not None and bool(file.stat().st_mode & 0o004)
-    except OSError:
-        return
-    if holders and open_to_all:
-        names = ", ".join(holders)
-        advice = f"chmod o-rwx {file}, or use key_file and password_file"
-        yield wrong(f"{file} holds keys ({names}) and is open to every user", advice)
-
-
-def one_server_twice(here: Installation) -> Iterator[Finding]:
-    return map(wrong, one_server(here.config.backend))
+    total = "?" if view["sessions"] is None else view["sessions"]
+    words = f"{backend.engine} {view['version']}".strip()
+    return ok(
+        f"{words} answers in {view['answer_seconds']:.2f} s; {total} sessions,"
+        f" {view['connected']} of our {view['held']} connected"
+    )
 
 
 def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
     settings = backend.flat()
     for path in filter(None, (settings.get("key_file"), settings.get("password_file"))):
-        try:
-            mode = os.stat(path).st_mode  # noqa: PTH116
-        except OSError:
-            continue  # with_secrets says why
-        if mode & 0o004:
+        if _is_open(Path(path)):
             yield wrong(f"{path} is open to every user", f"chmod o-rwx {path}")
     try:
         with_secrets(backend)
@@ -115,51 +88,46 @@ def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
             yield wrong(str(error), "correct it, then: systemctl restart wa-agent")
 
 
-# --- what the agent must reach on this machine -----------------------------------------------
-
-
 def _sources(backend: BackendDeclaration, here: Installation) -> Iterator[Finding]:
     settings = backend.flat()
     files = [backend.ca_file] if backend.ca_file else []
     for source in settings.get("logs", ()):
         kind, _, what = source.partition(":")
-        if kind == "command":
-            yield from _command(what)
-        else:
+        if kind != "command":
             files.append(str(Path(what).parent) if set(what) & set("*?[") else what)
+        elif shutil.which(program := shlex.split(what)[0]) is None:
+            yield wrong(f"program {program} is missing", "install it, or correct logs")
     for file in files:
-        yield from _path(here, Path(file), write=False)
+        yield _path(here, Path(file), write=False)
     if template := settings.get("auth_folder"):
         pattern = Path(template)
-        yield from _path(here, pattern.parent, write=False)
+        yield _path(here, pattern.parent, write=False)
         folders = sorted(pattern.parent.glob(pattern.name.replace("{id}", "*")))
         if not folders:
             advice = "check the path: a paired session has a folder there"
             yield note(f"no folder matches {template}", advice)
         for folder in folders[:_SAMPLES]:  # a repair removes a peer's files
-            yield from _path(here, folder, write=True)
+            yield _path(here, folder, write=True)
 
 
-def _path(here: Installation, path: Path, *, write: bool) -> Iterator[Finding]:
-    words, unit = "write in" if write else "read", unit_lines(path, write=write)
+def _path(here: Installation, path: Path, *, write: bool) -> Finding:
+    words = "write in" if write else "read"
     try:
         path.stat()
         name, user = user_of(here)
         may = _allows(user, path, "rwx" if write else "rx" if path.is_dir() else "r")
     except PermissionError:
-        yield note(f"cannot tell whether the agent may {words} {path}", "run doctor as root")
-        return
+        return note(f"cannot tell whether the agent may {words} {path}", "run doctor as root")
     except OSError as error:
-        yield wrong(f"{path}: {error.strerror}", "correct the path in its [[backend]]")
-        return
+        return wrong(f"{path}: {error.strerror}", "correct the path in its [[backend]]")
     if not may:
         grant = f"u:{name}:{'rwX' if write else 'rX'}"
         advice = f'give it the right: setfacl -R -m {grant} -m d:{grant} "{path}"'
-        yield wrong(f"{name} may not {words} {path}", advice)
-    elif here.installed and is_booted() and not _shown(path, write=write):
-        yield wrong(f"the agent's unit does not let it {words} {path}", unit)
-    else:
-        yield ok(f"{name} may {words} {path}")
+        return wrong(f"{name} may not {words} {path}", advice)
+    if here.installed and is_booted() and not _shown(path, write=write):
+        advice = unit_lines(path, write=write)
+        return wrong(f"the agent's unit does not let it {words} {path}", advice)
+    return ok(f"{name} may {words} {path}")
 
 
 def user_of(here: Installation) -> tuple[str, User]:
@@ -190,33 +158,19 @@ def _shown(path: Path, *, write: bool) -> bool:
     """True if the unit lets the agent reach it; it hides some folders and may write in none."""
     words = [*unit_words("BindPaths"), *unit_words("ReadWritePaths" if write else _READ_ONLY)]
     named = any(path.is_relative_to(word.lstrip("-+").partition(":")[0]) for word in words)
-    return named or not (write or _is_below(path, HIDDEN))
+    return named or not (write or any(map(path.is_relative_to, HIDDEN)))
 
 
 def unit_lines(path: Path, *, write: bool) -> str:
     """The lines for `systemctl edit wa-agent` with which the unit lets the agent reach the path."""
-    bind = "BindPaths" if write else _READ_ONLY
     lines = ["[Service]"]
-    if _is_below(path, HOMES):
+    if any(map(path.is_relative_to, HOMES)):
         lines.append("ProtectHome=tmpfs")  # below what is closed nothing can be shown
-    hidden = _is_below(path, HIDDEN)
-    lines.append(f'{bind}="-{path}"' if hidden or not write else f'ReadWritePaths="-{path}"')
+    bind = "BindPaths" if write else _READ_ONLY
+    if write and not any(map(path.is_relative_to, HIDDEN)):
+        bind = "ReadWritePaths"
+    lines.append(f'{bind}="-{path}"')
     return f"systemctl edit wa-agent, with the lines {' · '.join(lines)}; then restart it"
-
-
-def _is_below(path: Path, folders: tuple[str, ...]) -> bool:
-    return any(path.is_relative_to(folder) for folder in folders)
-
-
-def _command(text: str) -> Iterator[Finding]:
-    program = shlex.split(text)[0]
-    if shutil.which(program) is None:
-        yield wrong(f"program {program} is missing", "install it, or correct logs")
-    else:
-        yield ok(f"{program} is installed")
-
-
-# --- Redis -----------------------------------------------------------------------------------
 
 
 def _redis(backend: BackendDeclaration) -> Iterator[Finding]:
@@ -224,13 +178,10 @@ def _redis(backend: BackendDeclaration) -> Iterator[Finding]:
         return
     parts = urlsplit(url)
     where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
-
-    async def talk() -> None:
-        async with RedisKeys(url, timeout=_SECONDS / 3, ca_file=backend.ca_file).talk("ask it"):
-            pass
-
+    redis = RedisKeys(url, timeout=_SECONDS, ca_file=backend.ca_file)
     try:
-        asyncio.run(talk())
+        with redis.talk("ask it"):
+            pass
     except WaError as error:
         cure = "check that it runs, and that redis_url is right and has its password"
         yield wrong(f"Redis at {where}: {error}", cure)

@@ -1,9 +1,7 @@
-"""A check of the doctor and its findings: good, to be looked at, or wrong."""
+"""A finding of the doctor: good, to be looked at, or wrong."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,36 +12,27 @@ if TYPE_CHECKING:
     from agent.config.config import Config
 
 
-class Level(StrEnum):
-    OK = "ok"
-    NOTE = "note"
-    """Works, but look at it."""
-    WRONG = "wrong"
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     check: str
     """Name of the check; "" = the name of the one that is run."""
-    level: Level
+    level: str
+    """ok; note: it works, but look at it; wrong."""
     sentence: str
     advice: str = ""
     """"" with a note or a fault: the check's own cure."""
 
 
 def ok(sentence: str, *, check: str = "") -> Finding:
-    return Finding(check, Level.OK, sentence)
+    return Finding(check, "ok", sentence)
 
 
 def note(sentence: str, advice: str = "", *, check: str = "") -> Finding:
-    return Finding(check, Level.NOTE, sentence, advice)
+    return Finding(check, "note", sentence, advice)
 
 
 def wrong(sentence: str, advice: str = "", *, check: str = "") -> Finding:
-    return Finding(check, Level.WRONG, sentence, advice)
-
-
-Found = Finding | Iterable[Finding]
+    return Finding(check, "wrong", sentence, advice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +52,5 @@ class Installation:
 
     @property
     def installed(self) -> bool:
+        """True where scripts/install or the package put the program."""
         return self.state == INSTALLED_STATE
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Only looks, and stands alone: one that cannot look says so and hides no other."""
-
-    name: str
-    run: Callable[[Installation], Found]
-    cure: str = ""
-    """The advice of its findings that bring none."""
-    installed: bool = False
-    """True: only where scripts/install or the package put the program."""
-
-    def findings(self, here: Installation) -> Iterator[Finding]:
-        if self.installed and not here.installed:
-            return
-        found = self.run(here)
-        for finding in (found,) if isinstance(found, Finding) else found:
-            cure = "" if finding.level is Level.OK else self.cure
-            yield replace(finding, check=finding.check or self.name, advice=finding.advice or cure)

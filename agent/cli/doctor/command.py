@@ -1,22 +1,22 @@
-"""`doctor`: checks of this installation, each finding with advice; a bundle for support."""
+"""`doctor`: checks of this installation, each finding with advice."""
 
 import argparse
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cli.client import Client
-from agent.cli.command import Subparsers, Words, add_command, client_of, config_words
+from agent.cli.command import Subparsers, add_command, client_of, config_words
 from agent.cli.config import names_an_agent_here, settings_in_use
 from agent.cli.terminal import Table, print_answer
 from agent.errors import AgentUnreachable, ConfigError, WaError
 
 if TYPE_CHECKING:
-    from agent.cli.doctor.check import Finding
+    from agent.cli.doctor.check import Finding, Installation
     from agent.config.config import Config
 
 
@@ -25,59 +25,73 @@ HELLO_SECONDS = 2.0
 
 
 def add(commands: Subparsers) -> None:
-    summary = "check this installation and give advice; exit status 1 when something is wrong"
-    words: Words = {
-        **config_words(listen=argparse.SUPPRESS),
-        "--bundle FILE": "also write an archive for support, without secrets",
-    }
-    add_command(
-        commands, "doctor", doctor, summary, "--bundle /tmp/for-support.tar.gz", words=words
-    )
+    words = config_words(listen=argparse.SUPPRESS)
+    add_command(commands, "doctor", doctor, example="--json", words=words)
 
 
 def doctor(options: argparse.Namespace) -> int:
+    """Check this installation and give advice; exit status 1 when something is wrong."""
     # The checks import most of the agent, which every other command starts without.
-    from agent.cli.doctor.check import Installation, Level
-    from agent.cli.doctor.checks import examine
+    from agent.cli.doctor.check import Installation
 
-    client = replace(client_of(options), hello_seconds=HELLO_SECONDS)
-    if client.url or names_an_agent_here(client):
-        client = _if_it_answers(client)
+    client = _if_it_answers(client_of(options))
     path, overrides = settings_in_use(options, client)
     config, findings = _config(path, overrides)
     if not (client.url or names_an_agent_here(client)):
         # The agent of these settings, not the first one that answers.
-        client = Client(sockets=(config.api_socket,), hello_seconds=HELLO_SECONDS)
-        client = _if_it_answers(client)
+        client = _if_it_answers(Client(sockets=(config.api_socket,)))
     running: Counter[str] = Counter()
     with suppress(WaError):  # the check `agent` reports it
         running.update(instance["engine"] for instance in client.instances())
     findings += examine(Installation(config, client, path, running))
-    shown = [asdict(finding) for finding in findings]
-    lines = _lines(findings)
-    if options.bundle:
-        from agent.cli.doctor.bundle import write_bundle
+    rows = [(finding.level, finding.check, finding.sentence) for finding in findings]
+    advice = (f"{finding.check}: {finding.advice}" for finding in findings if finding.advice)
+    good = all(finding.level != "wrong" for finding in findings)
+    answer = {"findings": [asdict(finding) for finding in findings]}
+    return print_answer(options, answer, Table(("", "CHECK", "FINDING"), rows), *advice, good=good)
 
-        write_bundle(Path(options.bundle), config, shown, client)
-        lines.append(f"{options.bundle} written; look through it before you send it")
-    good = all(finding.level is not Level.WRONG for finding in findings)
-    answer = {"findings": shown, "bundle": options.bundle or None}
-    return print_answer(options, answer, *lines, good=good)
+
+def examine(here: "Installation") -> "Iterator[Finding]":
+    """The checks in their order, each with the cure of what it finds. A check only looks, and one
+    that cannot look says so and hides no other."""
+    from agent.cli.doctor import backends, installation
+    from agent.moving import program_commands
+    from agent.webhooks import commands as webhooks
+
+    again = "run scripts/install again"
+    for name, check, cure in (
+        ("clock", installation.clock, "run timedatectl set-ntp true, or install chrony"),
+        ("disk", installation.disk, "remove unneeded files; wa-agent trash list: retired sessions"),
+        ("state", installation.state, "chmod o-rwx, and find out which program gave the right"),
+        ("socket", installation.api_socket, "chmod 660: a client of it needs no key"),
+        ("kernel", installation.kernel, ""),
+        ("units", installation.unit_files, again),
+        ("polkit", installation.polkit, again),
+        ("users", installation.users, again),
+        ("memory limits", installation.unit_memory, ""),
+        ("agent", installation.agent, "journalctl -u wa-agent says more"),
+        ("database", installation.database, "systemctl restart wa-agent: it rebuilds the database"),
+        ("browser", installation.browser, ""),
+        ("baileys", installation.node, ""),
+        ("packs", installation.packs, "`wa-agent restart ID` moves a session"),
+        ("backend", backends.backends, ""),
+        ("program", program_commands.examine, ""),
+        ("webhook", webhooks.examine, ""),
+    ):
+        if here.installed or name not in ("units", "polkit", "users", "memory limits"):
+            for finding in check(here):
+                advice = finding.advice or ("" if finding.level == "ok" else cure)
+                yield replace(finding, check=finding.check or name, advice=advice)
 
 
 def _if_it_answers(client: Client) -> Client:
     """An agent that hangs is waited for once: all other checks are made without it."""
+    client = replace(client, hello_seconds=HELLO_SECONDS)
     try:
         client.open_socket().close()
     except AgentUnreachable as error:
         return replace(client, silent=str(error))
     return client
-
-
-def _lines(findings: "list[Finding]") -> list[str | Table]:
-    rows = [(finding.level.value, finding.check, finding.sentence) for finding in findings]
-    advice = [f"{finding.check}: {finding.advice}" for finding in findings if finding.advice]
-    return [Table(("", "CHECK", "FINDING"), rows), *advice]
 
 
 def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":

@@ -4,7 +4,7 @@ import { at, make } from "/page/dom.js";
 
 /** @type {[string, RegExp][]} */
 const AREAS = [
-  ["Backends", /\/(backends|hooks|removed|remote-settings)\b/],
+  ["Backends", /\/(backends|hooks|removed)\b/],
   ["Messages", /\/(messages|outbox)\b/],
   ["Events to other programs", /\/webhooks\b/],
   ["Copies of sessions", /\/(snapshots|export|import|trash)\b/],

@@ -18,7 +18,7 @@ from agent.core.recovery.steps import NOTHING_TO_REMOVE
 from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.failpoint import failpoint
-from agent.log import about, clean
+from agent.log import about, clean, going_on
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
 from agent.supervise.registry import Registry, is_written
@@ -151,7 +151,8 @@ class Executor:
             return ""  # its server took the keys away itself, and keeps nothing here
         ended = f"the pairing ended: {facts.record.reason}"
         why = "cleaned up" if plan.name == "cleanup" else ended
-        name = await asyncio.to_thread(set_aside, self.session_root, facts, why)
+        async with self.keeper.ending(facts):
+            name = await asyncio.to_thread(set_aside, self.session_root, facts, why)
         facts.saved.identity = None  # the new folder's file knows less
         await self._look_at_files(facts)
         return name
@@ -235,13 +236,9 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
 
 
 def _give_back(root: Path, facts: Facts) -> None:
-    try:
+    back: list[str] = []
+    with going_on(f"files that {facts.id} has for itself stay in the trash"):
         back = give_back(root, facts.id)
-    except (VaultError, OSError) as error:
-        log.warning(
-            "files of the program's own stay in the trash: %s", error, extra=about(facts.id)
-        )
-        return
     if back:
         words = "%d files or folders are none of the pairing that ended, and stay: %s"
         log.info(words, len(back), clean(", ".join(back))[:300], extra=about(facts.id))

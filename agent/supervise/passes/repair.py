@@ -1,6 +1,7 @@
 """A session's repair: asks the core for its next step, and writes down how the step went. Saved
 before each step begins and after it ended: the next agent goes on with it."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -37,12 +38,13 @@ from agent.core.recovery.repair import (
 )
 from agent.core.recovery.steps import after_action, step_repair
 from agent.engines.catalog import entry_of, file_rules
-from agent.log import about
+from agent.log import about, going_on
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
 from agent.supervise.story import entry
+from agent.vault.copies.snapshots import newest_good
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +189,10 @@ class Ladder:
 
     async def _case(self, facts: Facts, verdict: HealthVerdict) -> Case:
         policy, crypto = self.gate.settings.config.recovery, self.gate.settings.config.crypto
-        good_snapshot = await self.executor.keeper.has_good_snapshot(facts.id)
+        newest, readable = None, False
+        with going_on():
+            newest = await asyncio.to_thread(newest_good, self.executor.session_root, facts.id)
+            readable = True
         begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
         # The rest is read after that await: an incident may have been declared meanwhile. A verdict
         # from while its backend was away proves nothing, though the backend may be back.
@@ -199,8 +204,9 @@ class Ladder:
             another_connected=self.gate.incidents.another_connected(facts),
             can_log_out=bool(facts.instance.backend),
             canary=not (waits or self.gate.incidents.wait_reason(facts)),
-            good_snapshot=good_snapshot,
-            may_roll_back=not file_rules(facts.instance.engine).key_based,
+            # Where the copies cannot be read, one of them may be good: nothing ends the pairing.
+            good_snapshot=newest is not None or not readable,
+            may_roll_back=readable and not file_rules(facts.instance.engine).key_based,
             peers=failing_peers(facts, crypto),
             finds_records=entry_of(facts.instance.engine).finds_records,
             reads=reads or reads_messages(facts, crypto),

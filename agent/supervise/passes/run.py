@@ -100,10 +100,9 @@ class Passes:
                 self.gate.queues.settled(facts.id)  # its start has ended, be it stuck
             self.gate.note_claim(facts)
             # Decide and act.
-            decided = boot_now()
             step = await self._decide(facts, verdict)
             again = step.again if step.plan is None else await self._act(facts, step, step.plan)
-            self.gate.queues.leave(facts.id, decided)
+            self.gate.queues.leave(facts.id)
             facts.observed, facts.shown = True, (facts.unit, facts.verdict)
             self.executor.registry.touch(facts)
             if facts.instance.backend and facts.next_probe > boot_now():

@@ -28,6 +28,7 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts, WorkerLink
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_unpaired
+from agent.supervise.snapshots import Snapshots
 from agent.supervise.story import entry
 
 AT_ONCE = 200
@@ -82,6 +83,7 @@ class Calls:
 
     registry: Registry
     store: Store
+    keeping: Snapshots
     wake: Callable[[InstanceId], None]
 
     async def qr(self, id: InstanceId) -> Qr | None:
@@ -102,7 +104,8 @@ class Calls:
         facts = self.registry.get(id)
         await self.store.append(entry(facts, "operator", "an operator asked for a logout"))
         facts.asked.logout = True
-        await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
+        async with self.keeping.ending(facts):
+            await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
         self.wake(id)
 
     async def command(

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from agent.core.model import Instance, InstanceId, JournalEntry, Override
 from agent.core.observed import with_override
+from agent.core.reasons import reason_of
 from agent.core.session import Session
-from agent.errors import NotFound, Refused, TryLater, VaultError, WaError
+from agent.errors import NotFound, Refused, TryLater, WaError
 from agent.failpoint import failpoint
 from agent.log import about, clean
 from agent.store.database import Store
@@ -20,9 +21,10 @@ from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.seats import Seats
+from agent.supervise.snapshots import Snapshots
 from agent.supervise.story import DELETING, entry
 from agent.vault.check import read_linked
-from agent.vault.folder import SESSION
+from agent.vault.folder import SESSION, unless_absent
 from agent.vault.identity import read_identity
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
@@ -36,6 +38,7 @@ class Deletion:
     registry: Registry
     store: Store
     host: Seats
+    keeping: Snapshots
     session_root: Path
     wake: Callable[[InstanceId], None]
     forget: Callable[[InstanceId], None]
@@ -58,15 +61,19 @@ class Deletion:
             if facts.instance.backend:
                 await self.let_go(facts.instance)
             stays = await asyncio.to_thread(self._left_elsewhere, facts)
-            retired = await self._retire(facts)
-            words = f"deleted; its session is in the trash as {retired or 'nothing'}{stays}"
+            name = ""
+            async with self.keeping.ending(facts):
+                with unless_absent():
+                    retire_it = partial(retire, self.session_root, id, "deleted", follows=False)
+                    name = (await asyncio.to_thread(retire_it)).name
+            words = f"deleted; its session is in the trash as {name or 'nothing'}{stays}"
             said = entry(facts, "deleted", words)
             failpoint("deletion_retired")
             await self.store.remove(id, said)
             await self.store.forget_facts([DELETING + id])
             self.registry.drop(facts)
             self.forget(id)
-            return retired
+            return name
 
     async def _note_begun(self, facts: Facts) -> None:
         """From here on the deletion is ended, by the next agent if need be; where that cannot be
@@ -108,11 +115,13 @@ class Deletion:
     async def restore_trash(self, name: str) -> Session:
         id = await asyncio.to_thread(restore_trash, self.session_root, name)
         identity = await asyncio.to_thread(read_identity, self.session_root / id)
-        # Restored by an operator: a former stop or logout in its record is dropped.
+        # Restored by an operator: a former stop or logout in its record is dropped, but a pairing
+        # that WhatsApp no longer knows stays ended.
         record = replace(
             with_override(identity.record, Override.NONE, ""),
             status_since_wall=time.time(),
             reason="",
+            paired=identity.paired and not reason_of(identity.ended).unpairs,
         )
         said = JournalEntry(
             "restored", f"restored from the trash ({name})", instance=id, wall=time.time()
@@ -138,14 +147,3 @@ class Deletion:
             return f"; {clean(str(session.readlink()))}, to which its folder was a link, stays"
         except OSError:
             return ""
-
-    async def _retire(self, facts: Facts) -> str:
-        try:
-            retired = await asyncio.to_thread(
-                partial(retire, self.session_root, facts.id, "deleted", follows=False)
-            )
-        except VaultError as error:
-            if error.code != "absent":
-                raise
-            return ""
-        return retired.name

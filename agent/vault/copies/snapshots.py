@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from agent.engines.catalog import file_rules
 from agent.engines.files import Linked
 from agent.errors import InvalidRequest, NotFound, VaultError
 from agent.failpoint import failpoint
+from agent.log import going_on
 from agent.vault.errors import doing
 from agent.vault.folder import OURS, Folder, unless_absent
 from agent.vault.folders import (
@@ -61,7 +62,8 @@ class Manifest:
     needs_passkey: bool = False
     """Its account needs a passkey to link a device."""
     ended: str = ""
-    """The final reason after which its worker may not log in by itself; "" = it may."""
+    """The reason code with which its pairing ended since; "" = none. Then a person alone may put
+    the copy back."""
 
     @property
     def good(self) -> bool:
@@ -166,10 +168,22 @@ def newest_good(root: Path, id: InstanceId) -> Snapshot | None:
     return None
 
 
+def end_copies(root: Path, id: InstanceId) -> None:
+    """Mark the copies of a pairing that ends: no repair goes back to them, whatever of the folder,
+    the database or the trash is lost or comes back. A copy that cannot be marked is logged."""
+    with going_on(f"a copy of a pairing of {id} that ended is not marked"):
+        for snapshot in list_snapshots(root, id):
+            if (manifest := snapshot.manifest) is not None and not manifest.ended:
+                with open_shelf(root, id) as shelf, shelf.inner(snapshot.name) as copy:
+                    copy.write(
+                        FILE, render_manifest(replace(manifest, ended="logout")), points=False
+                    )
+
+
 def is_of_present(root: Path, snapshot: Snapshot) -> bool:
-    """Not of an earlier session of that name. A lineage that is not recorded, of the folder or of
-    the snapshot, names no other session: it went with a damaged identity file."""
-    if snapshot.manifest is None:
+    """True if it is of the pairing that the folder has, or lost. A lineage that is not recorded, of
+    the folder or of the snapshot, names no other session: it went with a damaged identity file."""
+    if snapshot.manifest is None or snapshot.manifest.ended:
         return False
     present, taken = lineage_of(root / snapshot.id), snapshot.manifest.lineage
     return present == taken or "" in (present, taken)

@@ -1,4 +1,4 @@
-"""What a session has on its backend: what repairs put aside, its settings, its end."""
+"""What a session has on its backend: what repairs put aside, its end."""
 
 import pytest
 
@@ -18,10 +18,8 @@ ASIDE = [
     },
     {"name": f"{NAME}.2", "at": 1768473000.5, "why": "made way", "state": "done"},
 ]
-SETTINGS = {"rejectCall": False, "msgCall": "no calls"}
 REMOVED = "/api/instance/shop/removed"
 RESTORE = f"{REMOVED}/{NAME}/restore"
-THERE = "/api/instance/shop/remote-settings"
 
 
 @pytest.fixture
@@ -33,7 +31,6 @@ async def knows(house, local):
     house.supervisor.answers = {
         "removed": {"removed": ASIDE},
         "restore_removed": {"name": NAME},
-        "settings": {"settings": SETTINGS},
     }
     return house.supervisor.answers
 
@@ -86,8 +83,6 @@ async def test_an_engine_without_them_says_so(house, local, knows):
     for method, path, body in (
         ("GET", REMOVED, None),
         ("POST", RESTORE, None),
-        ("GET", THERE, None),
-        ("PATCH", THERE, {"settings": {"x": 1}}),
         ("POST", "/api/instance/shop/pairing-code", {"phone": "+49 151 1234567"}),
         ("GET", "/api/instance/shop/screenshot", None),
     ):

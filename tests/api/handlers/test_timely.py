@@ -22,7 +22,6 @@ ORDERS = [
     ("POST", "/api/backends/evo/check", {}, "/api/backends/evo"),
 ]
 QUESTIONS = [
-    ("GET", f"{SHOP}/remote-settings", None),
     ("POST", f"{SHOP}/pairing-code", {"phone": "5511999990000"}),
     ("GET", "/api/backends/evo/sessions", None),
 ]

@@ -98,7 +98,8 @@ async def bench(tmp_path: Path) -> AsyncIterator[OpenBench]:
             declared = BackendDeclaration("wt", "whaticket", standin.url, own=settings)
             opened = Bench(make_backend(declared, tmp_path), standin, tmp_path, declared)
             opened.begin()
-            await asyncio.sleep(0)  # its task has its first turn
+            while opened.server.api is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
             stack.push_async_callback(opened.end)
             return opened
 

@@ -171,12 +171,12 @@ async def test_killed_at_each_step_and_run_again_nothing_is_lost(
         for name, text in paired_keys("551100000007", [PEER], LIDS).items():
             await theirs.write("7", name, text)
         before = await theirs.load("7")
-        plan = await keys.plan("7", [PEER], damaged=False)
-        plan = await keys.all("7") if whole else plan
+        plan = keys.plan("7", [PEER], damaged=False)
+        plan = keys.all("7") if whole else plan
         with monkeypatch.context() as patched:
             die_at(step, patched, *CHANGES)
             try:
-                await keys.put_back("7", await keys.take_out("7", plan, "a test"))
+                keys.put_back("7", keys.take_out("7", plan, "a test"))
                 break
             except Killed:
                 pass
@@ -184,7 +184,7 @@ async def test_killed_at_each_step_and_run_again_nothing_is_lost(
         stored |= {file_name(n): t.encode() for n, t in (await theirs.load("7")).items()}
         assert {name: stored[file_name(name)].decode() for name in before} == before
         for removal in keys.shelf.all("7"):
-            await keys.put_back("7", removal)
+            keys.put_back("7", removal)
         assert await theirs.load("7") == before
     assert step > 15
 
@@ -201,9 +201,9 @@ async def test_old_removals_are_swept(tmp_path: Path) -> None:
         with pytest.raises((InvalidRequest, EngineError)):
             shelf.find(remote, name)
     folder = FolderKeys(f"{tmp_path}/{{id}}")
-    [record] = await folder.read("7", [path.name])
+    [record] = folder.read("7", [path.name])
     with pytest.raises(EngineError):  # it is not as it was backed up
-        await folder.remove("7", [replace(record, content=b"old")])
+        folder.remove("7", [replace(record, content=b"old")])
 
 
 def test_a_whole_record_is_whole_and_a_cut_one_is_not() -> None:

@@ -138,22 +138,22 @@ def test_keys_in_redis(redis_url: str, tmp_path: Path, virtual_clocks: None) -> 
                 await theirs.write(id, name, text)
         await client.hset(b"sessions:7:\xff\xfe", "a", "b")
         before = {key: await client.dump(key) for key in await client.keys("*")}
-        assert await keys.look("7") == "paired"
-        plan = await keys.plan("7", [PEER], damaged=True)
+        assert keys.look("7") == "paired"
+        plan = keys.plan("7", [PEER], damaged=True)
         assert len(plan) == 6
-        removal = await keys.take_out("7", plan, "a test")
+        removal = keys.take_out("7", plan, "a test")
         assert len(await client.keys("*")) == len(before) - 6
-        await keys.put_back("7", removal)
-        whole = await keys.take_out("7", await keys.all("7"), "a test")
-        await keys.put_back("7", whole)
+        keys.put_back("7", removal)
+        whole = keys.take_out("7", keys.all("7"), "a test")
+        keys.put_back("7", whole)
         assert {key: await client.dump(key) for key in await client.keys("*")} == before
-        stale = keys.shelf.keep("7", "x", await keys.stores[0].read("7", ["creds"]), whole=False)
+        stale = keys.shelf.keep("7", "x", keys.stores[0].read("7", ["creds"]), whole=False)
         await client.set("sessions:7:creds", "new")
         with pytest.raises(EngineError, match="CHANGED"):
-            await keys.stores[0].remove("7", stale.records)
+            keys.stores[0].remove("7", stale.records)
         assert await client.get("sessions:7:creds") == b"new"
         with pytest.raises(EngineError, match="WRONGPASS"):
-            await RedisKeys(redis_url.replace("hush", "wrong")).names("7")
+            RedisKeys(redis_url.replace("hush", "wrong")).names("7")
         await client.aclose()
 
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:

@@ -1,5 +1,7 @@
 """Claims and actions of sessions on a whaticket server."""
 
+import asyncio
+
 import pytest
 
 from agent.errors import EngineError
@@ -21,6 +23,7 @@ async def test_one_list_tells_of_all_sessions(bench: OpenBench) -> None:
 async def test_a_life(bench: OpenBench) -> None:
     at = await bench()
     theirs = at.standin.add("7", "Shop")
+    await asyncio.sleep(6)  # its next list has it
     await at.hold("Shop")
     await at.do("connect", "Shop")
     # It is on its way: a second socket would fight the first.
@@ -53,6 +56,7 @@ async def test_a_missing_session_is_made_only_where_the_agent_made_it(bench: Ope
     at = await bench()
     at.standin.add("1", "Twin")
     at.standin.add("2", "Twin")
+    await asyncio.sleep(6)
     names = ("44", "Old", "Twin", "New")
     for name in names:
         await at.hold(name, adopted=name != "New")

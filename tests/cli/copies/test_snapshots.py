@@ -90,7 +90,7 @@ async def test_an_export_takes_no_devices_place_and_follows_no_link(
             target = Path("-")
     before = sorted(elsewhere.iterdir())
     refused = await cli("export", sales, str(target), "--force")
-    assert refused.status == 4 and f"cannot write {'to ' * (kind == 'dash')}" in refused.err
+    assert refused.status == 4 and "cannot write " in refused.err
     assert sorted(elsewhere.iterdir()) == before
     assert kind != "link" or (elsewhere / "other").read_text() == "other"
     assert kind == "dash" or not stat.S_ISREG(target.lstat().st_mode)

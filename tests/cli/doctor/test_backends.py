@@ -55,21 +55,17 @@ async def test_a_backend_that_answers_is_good(doctor, house):
 
 
 @pytest.mark.parametrize(
-    ("more", "sentence", "advice"),
+    ("more", "sentence"),
     [
-        (
-            {"reason": "refused_key", "sentence": "it does not accept the key"},
-            "does not accept",
-            "set the right key",
-        ),
-        ({"reason": "new_word", "sentence": ""}, "it is not up", "backends check evo"),
+        ({"reason": "refused_key", "sentence": "it does not accept the key"}, "does not accept"),
+        ({"reason": "new_word", "sentence": ""}, "it is not up"),
     ],
 )
-async def test_a_fault_of_a_server_comes_with_advice(doctor, house, more, sentence, advice):
+async def test_a_fault_of_a_server_comes_with_advice(doctor, house, more, sentence):
     house.supervisor.backends.declare("evo", up=False, **more)
     (found,) = wrong(await doctor(EVO))
     assert sentence in found[0]
-    assert advice in found[1]
+    assert "backends check evo" in found[1]
 
 
 async def test_keys_must_not_be_open_to_everybody(doctor, house, tmp_path):

@@ -1,4 +1,4 @@
-"""What doctor looks at: the agent that answers, and a browser that is needed soon."""
+"""The doctor looks at the agent that answers, and a browser that is needed soon."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -74,7 +74,7 @@ async def test_the_settings_shown_are_those_of_the_agent_that_answers(
 
 @pytest.fixture
 def browser(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """What the web engine lacks here."""
+    """Names the parts that the web engine lacks here."""
 
     def lacks(*codes: str) -> None:
         found = [web.Finding(code, f"{code} here", "install it") for code in codes]

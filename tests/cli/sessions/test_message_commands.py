@@ -1,4 +1,4 @@
-"""What arrived in a session, on a terminal."""
+"""A session's messages on a terminal."""
 
 import asyncio
 import json

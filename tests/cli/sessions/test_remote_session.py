@@ -1,4 +1,4 @@
-"""What repairs put aside of a session on a backend, and its settings there."""
+"""What repairs put aside of a session on a backend, and its pairing code."""
 
 import re
 
@@ -18,13 +18,12 @@ ASIDE = {
 
 @pytest.fixture
 async def knows(house, cli):
-    """What the engine of `shop` answers to each command."""
+    """The answers of the engine of `shop` to each command."""
     house.supervisor.backends.declare("evo")
     assert (await cli("create", "shop", "--engine", "evolution", "--backend", "evo")).status == 0
     house.supervisor.answers = {
         "removed": {"removed": [ASIDE]},
         "restore_removed": {"name": NAME},
-        "settings": {"settings": {"rejectCall": False, "msgCall": "no calls"}},
     }
     return house.supervisor.answers
 
@@ -44,15 +43,6 @@ async def test_files_put_aside_are_listed_and_put_back(cli, house, knows):
     assert "the whole folder, 3 files" in (await cli("removed", "list", "shop")).out
     knows["removed"] = {"removed": []}
     assert (await cli("removed", "list", "shop")).out == "no repair removed files or keys of shop\n"
-
-
-async def test_settings_there_are_shown_and_changed(cli, house, knows):
-    shown = await cli("remote-settings", "shop")
-    assert re.search(r'rejectCall +false\nmsgCall +"no calls"\n', shown.out), shown.out
-    argv = ("remote-settings", "shop", "--set", "rejectCall=true", "--set", "msgCall=call later")
-    assert (await cli(*argv, "--json")).json()["msgCall"] == "no calls", "what the server says"
-    changed = {"rejectCall": True, "msgCall": "call later"}
-    assert house.supervisor.commands[-1] == ("shop", "settings", changed)
 
 
 @pytest.mark.parametrize(

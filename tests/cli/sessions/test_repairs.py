@@ -34,10 +34,6 @@ async def test_every_repair_is_listed_with_its_end(house: House, cli: Cli) -> No
         1,
         "sales is not well: gave up: no code; more: wa-agent why sales\n",
     )
-    told = "it waits for a scan of its QR code: wa-agent qr sales --watch"
-    house.supervisor.repairs.result = FakeResult(False, False, False, "needs_scan", told)
-    waits = await cli("recover", "sales")
-    assert (waits.status, waits.out) == (1, f"sales is not linked: {told}\n")
     assert (await cli("recover", "nobody")).status == 3
 
 
@@ -104,7 +100,7 @@ def repair(**more: Any) -> Repair:
                     not_before_wall=time.time() + 70_000,
                 )
             },
-            r"round 2: restart its worker; the next step in \d+ h",
+            r"round 2, step restart: the next step in \d+ h",
             id="a repair waits",
         ),
         pytest.param(
@@ -121,6 +117,11 @@ def repair(**more: Any) -> Repair:
             {"status": S.AUTH_FAILURE, "reason": "banned"},
             "advice: Settle it with WhatsApp(.|\n)*the agent does nothing more: a person must act",
             id="a ban",
+        ),
+        pytest.param(
+            {"status": S.DISCONNECTED, "reason": "connection_lost"},
+            "the agent does nothing more: a person must act; one more try: wa-agent start sales",
+            id="its attempts are used up",
         ),
         pytest.param(
             {"not_before_wall": time.time() + 70_000}, r"attempt 1 in \d+ h", id="the next try"

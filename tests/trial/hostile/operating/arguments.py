@@ -93,7 +93,7 @@ def _value(chance: Random, where: str, name: str, id: str) -> Any:
     if name == "engine":
         return f"@engine:{id}"
     if name in ("set", "settings"):
-        settings = _settings(chance, where, id)
+        settings = _settings(chance, id)
         return settings if name == "settings" else "=".join(*settings.items())
     own = {"id": id, "wanted": id, "instanceName": id, "confirm_passkey": id}
     own |= dict(zip(("backend", "remote"), BACKENDS.get(id, ("nobody", "nobody")), strict=True))
@@ -106,11 +106,8 @@ def _value(chance: Random, where: str, name: str, id: str) -> Any:
     return value
 
 
-def _settings(chance: Random, where: str, id: str) -> dict[str, Any]:
-    if "remote-settings" in where:
-        own: dict[str, Any] = {"rejectCall": "true"}
-    else:
-        own = {"url": "@whatsapp" if id == "wa" else DEAF} if id in LINKED else {"scan": "auto"}
+def _settings(chance: Random, id: str) -> dict[str, Any]:
+    own = {"url": "@whatsapp" if id == "wa" else DEAF} if id in LINKED else {"scan": "auto"}
     # Without its address a session would ask the real WhatsApp.
     return own if id in LINKED or chance.random() < 0.8 else {"nonsense": "1"}
 

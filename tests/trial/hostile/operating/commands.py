@@ -11,7 +11,6 @@ from typing import Any
 from agent.api.http.call import Route, plain_path
 from agent.api.routes import ROUTES
 from agent.cli.main import build_parser
-from agent.failpoint import POINTS
 
 Step = dict[str, Any]
 BOTS, BACKENDS = ("k", "k2"), {"evo": ("eu", "shop"), "desk": ("srv", "7")}
@@ -43,7 +42,7 @@ KEEPS = words_of(
     "incidents release, reasons, events, logs, "
     "programs list, programs drop-in, webhooks list, webhooks test, "
     "webhooks retry, snapshot, snapshots, export, "
-    "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
+    "removed list, removed restore, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
     "sandbox heard, pairing-code, screenshot, messages, outbox, doctor, "
     "config check, config show, config init, run, worker"
@@ -83,8 +82,7 @@ ROUTES_KEEP = words_of(
     "/force-reconnection/{id}, POST /reset-circuit-breaker/{id}, GET /reconnection-status, GET "
     "/performance-metrics, GET /api/memory/report, GET /api/incidents, POST "
     "/api/incidents/{group}/release, GET /api/repairs/statistics, GET {I}/snapshots, POST "
-    "{I}/snapshots, GET {I}/removed, POST {I}/removed/{removed}/restore, GET {I}/remote-settings, "
-    "PATCH {I}/remote-settings, POST {I}/export, "
+    "{I}/snapshots, GET {I}/removed, POST {I}/removed/{removed}/restore, POST {I}/export, "
     "GET /api/trash, POST /api/trash/{name}/restore, GET "
     "/api/caller, GET /api/keys, POST /api/keys, DELETE /api/keys/{key}, GET /api/events, GET "
     "/metrics, GET /healthz, GET /readyz, GET /openapi.json, GET /docs, GET /"
@@ -119,11 +117,6 @@ PASSED_BY = {
     ),
 }
 """A fail point → requests on whose way it lies."""
-LEFT_POINTS = {
-    "mid_migration": "an older database", "mid_set_aside": "a damaged database",
-    "mid_rebuild": "a damaged database", "mid_sweep": "after days in the trash",
-    "laid_by": "needs messages that are kept",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +150,9 @@ def routes() -> Mapping[str, Route]:
 
 
 def lacking() -> list[str]:
-    """Commands, routes and fail points without a row."""
+    """Commands and routes without a row here."""
     found = [words for words in commands() if words not in KEEPS | ENDS.keys() | LEFT.keys()]
     found += [name for name in routes() if name not in ROUTES_KEEP | ROUTES_END.keys()]
-    found += [each for each in POINTS - PASSED_BY.keys() if not each.startswith((*LEFT_POINTS,))]
     known = ROUTES_KEEP | ROUTES_END.keys()
     found += [f"no longer there: {each}" for each in known - routes().keys()]
     played = (KEEPS | ENDS.keys() | LEFT.keys()) - commands().keys()

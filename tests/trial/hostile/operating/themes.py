@@ -16,9 +16,9 @@ REPAIRS = words_of(
     "cleanup, setup, repair, recover"
 )
 SERVERS = words_of(
-    "POST {I}/removed/{removed}/restore, PATCH {I}/remote-settings, POST {I}/cleanup, POST "
-    "{I}/logout, POST {I}/recover, POST {I}/ensure-healthy, POST /api/v1/whatsapp/setup, POST "
-    "{I}/restart, DELETE {I}, POST /api/backends/{name}/adopt, POST /api/backends/{name}/check, "
+    "POST {I}/removed/{removed}/restore, POST {I}/cleanup, POST {I}/logout, POST {I}/recover, "
+    "POST {I}/ensure-healthy, POST /api/v1/whatsapp/setup, POST {I}/restart, DELETE {I}, "
+    "POST /api/backends/{name}/adopt, POST /api/backends/{name}/check, "
     "POST /api/backends/{name}/reset, GET {I}/qr, POST {I}/pairing-code, removed restore, "
     "backends adopt, script"
 )

@@ -64,8 +64,7 @@ class Bench:
     async def do(self, what: str, id: str, /, **args: object) -> Mapping[str, Any]:
         """As a pass or an order does it."""
         answer = await self.server.seats[InstanceId(id)].call(what, args, timeout=120)
-        if self.server.claim is not None:
-            self.servers.append(self.server.claim)
+        self.servers.append(self.server.claim)
         return answer
 
     def paired(self) -> list[Instance]:

@@ -1,0 +1,306 @@
+"""The doctor's checks of this installation: its clock, disk, rights, units, its agent, and the
+programs that engines need: a browser, Node."""
+
+import ctypes
+import grp
+import os
+import pwd
+import re
+import shlex
+import stat
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent import VERSION
+from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
+from agent.core.words import BEHIND
+from agent.daemon.state_folder import state_is_missing, used_mark
+from agent.engines.baileys import doctor as baileys
+from agent.engines.web import doctor as web
+from agent.engines.web.browser.process import BINARIES
+from agent.engines.web.settings import SHELL
+from agent.errors import WaError
+from agent.files import open_plain, refuses_writes
+from agent.host import units
+from agent.vault.identity import scan
+
+_TIME_ERROR = 5
+UNITS = (
+    *(units.AGENT_SERVICE, units.AGENT_SOCKET, units.INSTANCES.template, units.INSTANCES_SLICE),
+    units.AGENT_HTTP_SOCKET,
+)
+POLKIT = "polkit.service"
+RULES = [Path(folder, "polkit-1/rules.d/50-wa-agent.rules") for folder in ("/usr/share", "/etc")]
+USERS = ("wa-agent", "wa-worker")
+_SECONDS = 15.0
+_VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
+
+
+def clock(_: Installation) -> Iterator[Finding]:
+    """WhatsApp refuses a client whose clock is far off, and certificates look invalid."""
+    # Without a change: the kernel's view of its clock.
+    if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) == _TIME_ERROR:
+        yield note("the clock is not synchronized")
+    else:
+        yield ok("set")
+
+
+def disk(here: Installation) -> Iterator[Finding]:
+    path = here.state if here.state.is_dir() else Path("/")
+    space = os.statvfs(path)
+    free = space.f_bavail * space.f_frsize
+    share = space.f_bavail / space.f_blocks if space.f_blocks else 1.0
+    words = f"{free / (1 << 30):.1f} GiB free ({share:.0%}) at {path}"
+    if space.f_flag & os.ST_RDONLY or refuses_writes(path):
+        yield wrong(f"{path} is read-only", "look at the disk: dmesg; mount it writable")
+    elif space.f_files and space.f_favail == 0:
+        yield wrong(f"no free inode at {path}", "remove small files there")
+    elif free < 64 << 20:
+        yield wrong(words)
+    else:
+        yield note(words) if share < 0.10 else ok(words)
+
+
+def state(here: Installation) -> Iterator[Finding]:
+    """Only the agent, its workers and root may read sessions."""
+    folder, sessions = here.state, here.config.session_root
+    used = used_mark(os.environ, installed=here.installed)
+    if used is not None and state_is_missing(folder, sessions):
+        sentence = f"{folder} is empty, but {used} says that an agent used a state here before"
+        advice = f"mount or put back the state folder; to begin with an empty one: rm {used}"
+        yield wrong(sentence, advice)
+    if not folder.is_dir():
+        yield wrong(f"{folder} is not there", "start the agent once, or set [agent] state_path")
+        return
+    private = [folder, folder / "agent.db", sessions]
+    with suppress(OSError):  # closed to this user or missing: then it is not open to every user
+        private += map(Path, os.scandir(sessions))
+    bad = []
+    for path in private:
+        with suppress(OSError):
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode) and mode & 0o007:
+                bad.append(f"{path} ({stat.S_IMODE(mode):04o})")
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        yield wrong(f"open to every user: {', '.join(bad[:5])}{more}")
+    else:
+        yield ok(f"{folder} is closed to others")
+
+
+def api_socket(here: Installation) -> Iterator[Finding]:
+    path = here.config.api_socket
+    with suppress(OSError):  # the check `agent` reports it
+        mode = path.stat().st_mode
+        if not stat.S_ISSOCK(mode):
+            yield wrong(f"{path} is no socket", "remove it and restart the agent")
+        elif mode & 0o002:
+            yield wrong(f"{path} is open to every user")
+        else:
+            yield ok(f"{path} is closed")
+
+
+def unit_files(_: Installation) -> Iterator[Finding]:
+    """The view of systemd itself."""
+    names = [name.replace("@.", "@x.") for name in UNITS]
+    for row in show_units("Id,LoadState,LoadError", names):
+        unit, load = row["Id"].replace("@x.", "@."), row.get("LoadState", "")
+        if load == "loaded":
+            yield ok(f"{unit} is loaded")
+        else:
+            cure = f"systemctl unmask {unit}" if load == "masked" else ""
+            yield wrong(f"{unit}: {load} {row.get('LoadError', '')}".rstrip(), cure)
+
+
+def polkit(_: Installation) -> Iterator[Finding]:
+    load = "".join(row.get("LoadState", "") for row in show_units("LoadState", [POLKIT]))
+    if not any(map(Path.exists, RULES)):
+        yield wrong("the polkit rule is missing: the agent may not start its workers")
+    elif load in ("masked", "not-found"):
+        sentence = f"{POLKIT} is {load}: the agent may not start its workers"
+        yield wrong(sentence, f"systemctl unmask {POLKIT}, or apt install polkitd")
+    else:
+        yield ok("the rule is there")
+
+
+def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
+    """The properties of each unit, drop-ins included; empty where no systemd answers."""
+    said = _run(["systemctl", "show", "--no-pager", "-p", properties, "--", *units])
+    blocks = filter(None, said.strip().split("\n\n"))
+    return [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks
+    ]
+
+
+def unit_words(name: str, unit: str = units.AGENT_SERVICE) -> list[str]:
+    """The words of one property of a unit."""
+    return [word for row in show_units(name, [unit]) for word in shlex.split(row.get(name, ""))]
+
+
+def _run(command: list[str]) -> str:
+    """The output of a program; "" where it cannot run."""
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+        return done.stdout
+    return ""
+
+
+def users(_: Installation) -> Iterator[Finding]:
+    there = {f"user {row.pw_name}" for row in pwd.getpwall()}
+    there |= {f"group {row.gr_name}" for row in grp.getgrall()}
+    missing = [name for name in (*(f"user {it}" for it in USERS), "group wa") if name not in there]
+    yield wrong(f"missing: {', '.join(missing)}") if missing else ok(", ".join(USERS))
+
+
+def is_booted() -> bool:
+    return Path("/run/systemd/system").is_dir()
+
+
+def kernel(_: Installation) -> Iterator[Finding]:
+    """Limits of the units that this kernel does not enforce."""
+    if not is_booted():
+        return
+    path = Path("/sys/fs/cgroup/cgroup.controllers")
+    controllers = path.read_text(encoding="ascii").split() if path.exists() else []
+    if "memory" not in controllers:
+        sentence = "the kernel does not count a unit's memory: MemoryMax= does nothing"
+        yield note(sentence, f"{_VERSION_2} and without cgroup_disable=memory", check="memory")
+    words = "configures an IP firewall, but"  # systemd's, where it has no cgroup v2 or BPF
+    command = ["journalctl", "-q", "-b", "-n", "1", "-o", "cat", "_PID=1", f"--grep={words}"]
+    if not controllers or words in _run(command):
+        sentence = "a worker can reach a cloud's metadata: IPAddressDeny= of the units does nothing"
+        advice = f"deny 169.254.0.0/16 to wa-agent and wa-worker in nftables, or {_VERSION_2}"
+        yield note(sentence, advice, check="firewall")
+
+
+def unit_memory(here: Installation) -> Iterator[Finding]:
+    """Sessions that the kernel ends before the memory is used that their settings grant."""
+    client = here.client
+    try:
+        local = {it["id"] for it in client.instances() if not it["backend"]}
+        report = client.get("/api/memory/report")["instances"]
+    except WaError:
+        return  # the check `agent` reports it
+    limits = {units.INSTANCES.unit(id): report[id]["memoryLimit"] for id in local & {*report}}
+    for row in show_units("Id,MemoryMax", limits) if limits else ():
+        unit, most = row.get("Id", ""), row.get("MemoryMax", "")
+        if most.isdigit() and (limit := limits.get(unit) or 0) > int(most):
+            yield wrong(
+                f"its session may use {limit} bytes of memory, but the kernel ends it at the"
+                f" MemoryMax= of {unit}, {most}",
+                f"create /etc/systemd/system/{unit}.d/memory.conf with the lines [Service] and"
+                f" MemoryMax={int(limit * BEHIND)}; then systemctl daemon-reload",
+            )
+
+
+def agent(here: Installation) -> Iterator[Finding]:
+    """The running agent's answers about itself."""
+    try:
+        health = here.client.get("/api/health")
+    except WaError as error:
+        advice = "systemctl restart wa-agent: sessions stay connected; then journalctl -u wa-agent"
+        yield wrong(f"{error}{_holding_process(here.state)}", advice)
+        return
+    itself = health["agent"]
+    yield _status(itself, health)
+    its_state = itself.get("places", {}).get("state", str(here.state))
+    if its_state != str(here.state):
+        words = f"that agent runs on {its_state}; these findings are about {here.state}"
+        yield note(words, "run doctor on its machine, or name --state")
+    for cause in itself.get("not_listening", {}).values():
+        yield wrong(cause, "the agent tries again by itself; sessions run meanwhile", check="port")
+    if itself["dbus_connected"] is False:
+        yield wrong("the agent lost D-Bus", "systemctl status dbus", check="dbus")
+
+
+def _status(itself: dict[str, Any], health: dict[str, Any]) -> Finding:
+    if itself["version"] != VERSION:
+        words = f"version {itself['version']} runs, {VERSION} is installed"
+        return note(words, "systemctl restart wa-agent; sessions stay connected")
+    if health["status"] != "ok":
+        words = " ".join(["it runs:", health["status"].replace("_", " "), *health["in_trouble"]])
+        return note(words, "wa-agent list --trouble; journalctl -u wa-agent")
+    return ok(f"version {VERSION} runs, {health['instances']['total']} instances")
+
+
+def _holding_process(folder: Path) -> str:
+    """The process that holds the state directory, with its state; "" without one. The agent wrote
+    its number into the lock."""
+    with suppress(OSError, ValueError), open_plain(folder / "lock") as file:
+        pid = int(file.read(20).strip())
+        found = re.search(r"^State:\t(.*)", Path(f"/proc/{pid}/status").read_text(), re.M)
+        return f"; its process {pid} is in state {found[1]}" if found else ""
+    return ""
+
+
+def database(here: Installation) -> Iterator[Finding]:
+    try:
+        found = str(here.client.post("/api/database/check")["found"])
+    except WaError:
+        yield note("not checked: the agent, which checks it, refuses or is away", "see: agent")
+    else:
+        yield ok("whole") if found == "ok" else wrong(found)
+
+
+def _environment(here: Installation) -> Mapping[str, str]:
+    """A unit's worker has its unit's environment, not the doctor's."""
+    if not here.installed:
+        return os.environ
+    words = unit_words("Environment", units.INSTANCES.unit("x"))
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def _settings_of(here: Installation, engine: str) -> Iterator[Mapping[str, Any]]:
+    """The settings of each instance of that engine that is declared or has a folder."""
+    yield from (its.settings for its in here.config.instance if its.engine == engine)
+    with suppress(OSError, WaError):
+        kept = [it.identity.instance for it in scan(here.config.session_root) if it.identity]
+        yield from (instance.settings for instance in kept if instance.engine == engine)
+
+
+def browser(here: Installation) -> Iterator[Finding]:
+    """Without a web instance it is checked once a browser or the bundle is installed."""
+    named = {str(settings.get("browser", SHELL)) for settings in _settings_of(here, "web")}
+    kinds = named & set(BINARIES)  # as far as known without an agent
+    wanted = bool(here.running["web"] or kinds)
+    problems = web.examine(here.config.cache_root, _environment(here), kinds or {SHELL})
+    if not wanted and {"browser_missing", "bundle_missing"} <= {its.code for its in problems}:
+        yield ok("no web instance and no part of the web engine: not checked")
+        return
+    for problem in problems:
+        make = wrong if problem.serious and wanted else note
+        yield make(problem.sentence, problem.cure)
+    if not problems:
+        yield ok("the web engine can run")
+
+
+def node(here: Installation) -> Iterator[Finding]:
+    """Without a baileys instance it is checked once all its parts are installed."""
+    wanted = bool(here.running["baileys"] or [*_settings_of(here, "baileys")])
+    env = _environment(here)
+    problems = baileys.examine(here.config.cache_root, env, installed=here.installed)
+    if problems and wanted:
+        yield from (wrong(problem.sentence, problem.cure) for problem in problems)
+    elif problems:
+        yield ok("no baileys instance, and parts of its engine are missing: not checked")
+    else:
+        yield ok("the baileys engine can run")
+
+
+def packs(here: Installation) -> Iterator[Finding]:
+    """The sessions that each pack's worker holds."""
+    sizes: Counter[str] = Counter()
+    for root in (units.PACKS.runtime, here.state / "run-packs"):
+        for link in root.glob("*/members/*/link.sock"):
+            sizes[link.parts[-4]] += 1
+    for name, count in sorted(sizes.items()):
+        most = here.config.worker.pack
+        words = f"{name}: {count} sessions, whose keys its worker and its Node read"
+        more = f"{words}; more than [worker] pack = {most}"
+        yield ok(words) if count <= most else note(more)
