@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from agent.core.breaker import Breaker, with_breaker
-from agent.core.figures import RepairStatistics
 from agent.core.incidents import Incident
 from agent.core.model import (
     Category,
@@ -225,9 +224,6 @@ class Repairs:
         facts.record = with_breaker(facts.record, Breaker())
         said = entry(facts, "operator", "an operator closed the circuit", Category.RECONNECT)
         await self._intend(facts, said)
-
-    def statistics(self) -> RepairStatistics:
-        return self.ladder.statistics
 
     def active_incidents(self) -> Collection[Incident]:
         return tuple(self.gate.incidents.active.values())
