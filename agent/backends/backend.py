@@ -28,7 +28,7 @@ from agent.core.breaker import BreakerState
 from agent.core.model import UNIT_ABSENT, Category, JournalEntry, UnitState, UnitStatus
 from agent.core.reconnect import needs_connect
 from agent.core.session import Session
-from agent.core.words import Happening, InstanceId, RemoteSession, ServerClaim, is_adopted
+from agent.core.words import Happening, InstanceId, RemoteSession, ServerClaim
 from agent.engines.tasks import Tasks
 from agent.errors import ConfigError, EngineError, HostError, LinkError, Refused, WaError
 from agent.link.client import Listener
@@ -343,7 +343,7 @@ class Backend:
         if self.api is None:
             raise HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
         instance, record = self.shared.instances[id].instance, self.shared.instances[id].record
-        remote, adopted = instance.remote or id, is_adopted(instance.settings)
+        remote, adopted = instance.remote or id, instance.adopted
         if seat.remote == remote:
             return
         if (holder := self._seat_of(remote)) is not None:

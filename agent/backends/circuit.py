@@ -91,7 +91,7 @@ class Circuit:
                 self.trial, self.breaker = None, replace(self.breaker, trial_at=None)
 
     def close(self) -> None:
-        was, self.breaker = self.state, self.breaker.after_success()
+        was, self.breaker = self.state, Breaker()
         self.trial = None
         if was is not BreakerState.CLOSED:
             self.changed(BreakerState.CLOSED)

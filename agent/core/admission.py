@@ -110,6 +110,11 @@ class _Lane:
         # A clock that was set back must not stop the queue.
         return min(self.last_begun, now) + policy.stagger
 
+    def is_next(self, instance: InstanceId, queue: dict[InstanceId, float], now: float) -> bool:
+        """No session that still asks is before it."""
+        before = takewhile(lambda waiting: waiting != instance, queue)
+        return all(now - queue[waiting] >= ABSENT for waiting in before)
+
 
 class Queues:
     """One queue for this machine's sessions, and one per backend: many sessions never come back in
@@ -157,10 +162,9 @@ class Queues:
         reconnects = reconnects and not lane  # on a backend neither begins a process here
         queue = its.reconnects if reconnects else its.starts
         queue[instance] = now
-        before = takewhile(lambda waiting: waiting != instance, queue)
+        if not its.is_next(instance, queue, now):
+            return now + ASK_AGAIN
         at = its.earliest(now, reconnects=reconnects, idle=self._idle())
-        if at is None or any(now - queue[waiting] < ABSENT for waiting in before):
-            return now + ASK_AGAIN  # none may begin, or one that still asks is before it
         if at <= now:
             at = self._budget.take(now) or now
         if at > now:

@@ -71,9 +71,6 @@ class Breaker:
         # That failure was the trial, which is still to be made.
         return Breaker(failures, self.opened_at - policy.pause)
 
-    def after_success(self) -> "Breaker":
-        return Breaker()
-
 
 def breaker_of(record: SessionRecord) -> Breaker:
     return Breaker(

@@ -183,31 +183,18 @@ def judge_crypto(
     else:
         # Nothing heals unseen, and what a step in this time did not heal the next would not either.
         corrupted = errors >= policy.errors and not by_peer.keys() <= renewed
-    signal = _signal(by_peer, share, peers, policy, corrupted=corrupted)
-    failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
-    return CryptoState(len(window.errors), peers, signal, failing)
-
-
-def _signal(
-    by_peer: Counter[str],
-    share: float | None,
-    peers: tuple[str, ...],
-    policy: CryptoPolicy,
-    *,
-    corrupted: bool,
-) -> Signal | None:
-    errors, named = by_peer.total(), len([peer for peer in by_peer if peer])
-    if not errors:
-        return None
+    named = len([peer for peer in by_peer if peer])
     words = f"{errors} crypto {_plural('error', errors)} in {policy.window / 60:.0f} min"
     words += f", {named} {_plural('peer', named)}"
     words += f", {share:.0%} of messages" if share is not None else ""
+    signal = Signal("crypto_errors", Health.DEGRADED, words) if errors else None
     if corrupted:
-        return Signal("crypto_corrupted", Health.CORRUPTED, words)
-    if peers:
+        signal = Signal("crypto_corrupted", Health.CORRUPTED, words)
+    elif peers:
         many = f"{len(peers)} {_plural('peer', len(peers))}"
-        return Signal("crypto_peer", Health.DEGRADED, f"{words}: new keys for {many}")
-    return Signal("crypto_errors", Health.DEGRADED, words)
+        signal = Signal("crypto_peer", Health.DEGRADED, f"{words}: new keys for {many}")
+    failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
+    return CryptoState(len(window.errors), peers, signal, failing)
 
 
 def _is_corrupted(

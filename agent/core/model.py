@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.core.words import (
+    ADOPTED,
     ID_PATTERN,
     NOT_TOLD,
     Address,
@@ -21,7 +22,6 @@ from agent.core.words import (
     RemoteSession,
     ServerClaim,
     SessionFiles,
-    is_adopted,
     parse_instance_id,
 )
 
@@ -92,8 +92,11 @@ class Instance:
 
     @property
     def adopted(self) -> bool:
-        """Its session on the backend was there before it."""
-        return bool(self.backend) and is_adopted(self.settings)
+        """True if others made its session on the backend: it is not the agent's to delete, or to
+        make again by itself."""
+        told = self.settings.get(ADOPTED)
+        adopted = told if isinstance(told, bool) else bool(self.settings.get("remote"))
+        return bool(self.backend) and adopted
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,16 @@ def reason_of(code: str) -> Reason:
 
 def reasons_table() -> list[tuple[str, str, str, str, str, str]]:
     """code, title, what happens, delays, status, advice: for the command line and the pages."""
-    return [
-        (row.code, row.title, _may_do(row), _delays(row), str(row.status), row.advice)
-        for row in ROWS
-    ]
+    rows = []
+    for row in ROWS:
+        connected = row.status is ConnectionStatus.CONNECTED
+        does = "stays connected" if connected else _WORDS[row.permanence]
+        does += ", with a fresh worker" if row.fresh_worker else ""
+        first = "default" if row.base is None else f"{row.base:g} s"
+        longest = "default" if row.max is None else f"{row.max:g} s"
+        delays = "-" if row.hopeless or connected else f"{first}, longest {longest}"
+        rows.append((row.code, row.title, does, delays, str(row.status), row.advice))
+    return rows
 
 
 _WORDS = {
@@ -53,17 +59,3 @@ _WORDS = {
     Permanence.WAIT_FOR_PERSON: "waits for a person",
     Permanence.NEVER: "never by itself",
 }
-
-
-def _may_do(row: Reason) -> str:
-    if row.status is ConnectionStatus.CONNECTED:
-        return "stays connected"
-    return _WORDS[row.permanence] + (", with a fresh worker" if row.fresh_worker else "")
-
-
-def _delays(row: Reason) -> str:
-    if row.hopeless or row.status is ConnectionStatus.CONNECTED:
-        return "-"
-    first = "default" if row.base is None else f"{row.base:g} s"
-    longest = "default" if row.max is None else f"{row.max:g} s"
-    return f"{first}, longest {longest}"

@@ -62,12 +62,10 @@ def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: flo
     base, longest = policy.bounds(reason)
     if reason.local:
         jitter01 = 0.0  # it spreads logins of many machines; here the queue of starts does
-    if reason.permanence is Permanence.AT_ONCE:
-        if tries == 0:
-            return base
-        # A reason without delay gets one from the second time on: no storm.
-        return reconnect_delay(tries, policy, base or policy.base, longest, jitter01)
-    return reconnect_delay(tries, policy, base, longest, jitter01)
+    if reason.permanence is Permanence.AT_ONCE and tries == 0:
+        return base
+    # A reason without delay gets one from the second time on: no storm.
+    return reconnect_delay(tries, policy, base or policy.base, longest, jitter01)
 
 
 def longest_wait(reason: Reason, policy: ReconnectPolicy) -> float:

@@ -129,13 +129,6 @@ class ServerClaim:
     """How many sessions it has; None = it was not asked."""
 
 
-def is_adopted(settings: Mapping[str, Any]) -> bool:
-    """Whether another made the session on its server: what is there is not the agent's to delete
-    or to make again by itself."""
-    told = settings.get(ADOPTED)
-    return told if isinstance(told, bool) else bool(settings.get("remote"))
-
-
 UNMEASURED = "unmeasured"
 """The reason of a verdict on a session whose backend does not answer now."""
 NO_PROOF = "no_proof"

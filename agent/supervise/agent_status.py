@@ -7,35 +7,31 @@ from dataclasses import dataclass, field
 
 from agent import VERSION
 from agent.clock import boot_now
-from agent.core.admission import Queues
 from agent.core.model import PASSING, InstanceId
 from agent.core.view import AgentStatus
 from agent.host.base import Host
 from agent.link.client import RULES, LinkStats
 from agent.store.connect import TROUBLES
 from agent.store.database import Store
-from agent.supervise.incidents import Incidents
+from agent.supervise.gate import Gate
 from agent.supervise.loop import Loop
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
-from agent.supervise.settings import Settings
 
 LAG_EVERY = 1.0
 _NO_ERRORS = dict.fromkeys(TROUBLES, 0)
 _NO_REFUSALS = dict.fromkeys(RULES, 0)
 
 
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False)
 class StatusFigures:
     host: Host
     store: Store
     loop: Loop
     registry: Registry
     link_stats: LinkStats
-    incidents: Incidents
     ladder: Ladder
-    settings: Settings
-    queues: Queues
+    gate: Gate
     _started_wall: float = field(init=False, default_factory=time.time)
     _lag: float = field(init=False, default=0.0)
     _to_restore: int = field(init=False, default=0)
@@ -58,7 +54,7 @@ class StatusFigures:
 
     def status(self) -> AgentStatus:
         now = boot_now()
-        facts = self.registry.facts
+        settings, facts = self.gate.settings, self.registry.facts
         there = [facts[id] for id in self._pending if id in facts]
         # A start counts once, whatever the session does later.
         self._pending = {
@@ -79,16 +75,16 @@ class StatusFigures:
             link_refusals={**_NO_REFUSALS, **self.link_stats},
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
-            incidents=self.incidents.members(),
+            incidents=self.gate.incidents.members(),
             incident_reasons={
                 group: incident.code
-                for group, incident in self.incidents.active.items()
+                for group, incident in self.gate.incidents.active.items()
                 if incident.code
             },
             repairs=self.ladder.statistics,
             reconnects=self.registry.reconnects,
-            waiting_starts=self.queues.waiting,
-            config_read_wall=self.settings.read_wall,
-            config_refused=self.settings.refused,
-            alive_limit=max(self.settings.config.health.interval, 30.0),
+            waiting_starts=self.gate.queues.waiting,
+            config_read_wall=settings.read_wall,
+            config_refused=settings.refused,
+            alive_limit=max(settings.config.health.interval, 30.0),
         )

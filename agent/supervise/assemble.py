@@ -92,13 +92,7 @@ class Supervisor:
         # The sessions, where they run, and the copies of their files.
         self.registry = registry = Registry(store, self.gate, root, self._facts, boot=boot)
         self.view, self.views = registry.view, registry.views
-        self.packs = Packs(
-            open_host=open_packs,
-            size=config.worker.pack,
-            facts=self._facts,
-            wake=wake,
-            link_stats=links,
-        )
+        self.packs = Packs(open_packs, config.worker.pack, self._facts, wake, links)
         self.seats = Seats(host, self.packs, self.backends, self._facts, self.gate.queues)
         self.keeping = Snapshots(registry, store, self.seats, root, settings, wake)
 
@@ -110,15 +104,8 @@ class Supervisor:
         self.on_kept: list[Callable[[InstanceId], None]] = []
         """Hear that a worker kept more messages, or was connected and may have."""
         happenings = Happenings(self.on_kept, findings, registry, self._notes, bus, wake)
-        observer = Observer(
-            self.seats,
-            root,
-            links,
-            self.gate,
-            happenings.take,
-            first_probe=boot_now() + config.start.first_check,
-            attached=happenings.attached,
-        )
+        first_probe = boot_now() + config.start.first_check
+        observer = Observer(self.seats, root, links, self.gate, happenings, first_probe)
         self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
         self.loop = Loop(
             wakes,
@@ -130,36 +117,20 @@ class Supervisor:
 
         # What runs on a clock, and what goes on in the next agent.
         self.figures = StatusFigures(
-            host=host,
-            store=store,
-            loop=self.loop,
-            registry=registry,
-            link_stats=links,
-            incidents=self.incidents,
-            ladder=self.ladder,
-            settings=settings,
-            queues=self.gate.queues,
+            host, store, self.loop, registry, links, self.ladder, self.gate
         )
         self.status = self.figures.status
-        self.sampler = UsageSampler(
-            registry, settings, self.incidents.well, wake, self._notes.write
-        )
+        self.sampler = UsageSampler(registry, self.gate, self._notes)
         self.snapshots = SnapshotClock(self.keeping, registry, root, settings)
         self.handover = Learned(store, self.ladder, registry)
 
         # What callers ask for.
         self.asking = Calls(registry, store, self.keeping, wake)
         self.send, self.find = self.asking.send, self.asking.find
-        self.orders = Orders(registry, self.backends, self.seats, self.gate, self.asking, wake)
+        self.orders = Orders(registry, self.seats, self.gate, self.asking)
         self.backends.create = self.orders.create
         self.repairs = Repairs(
-            registry=registry,
-            ladder=self.ladder,
-            incidents=self.incidents,
-            passes=self.passes,
-            asking=self.asking,
-            orders=self.orders,
-            wake=wake,
+            registry, self.gate, self.ladder, self.passes, self.asking, self.orders
         )
         self.on_forget: list[Callable[[InstanceId], None]] = [
             self.gate.forget,

@@ -22,6 +22,9 @@ from agent.core.session import NOT_LOOKED_YET, Session
 from agent.link.wire import Hello
 from agent.vault.identity import Identity
 
+FOLDER_LOST = "folder_lost"
+"""The code of a session whose folder was deleted or replaced under its worker."""
+
 
 class WorkerLink(Protocol):
     @property

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -44,12 +44,14 @@ log = logging.getLogger(__name__)
 # program logs in as the same one: of its copies, one may be an instance that runs.
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Devices:
-    def __init__(self, root: Path, facts: Mapping[InstanceId, Facts]) -> None:
-        self._root = root
-        self._facts = facts
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """By device: two copies are compared one after the other."""
+    _root: Path
+    _facts: Mapping[InstanceId, Facts]
+    _locks: WeakValueDictionary[str, asyncio.Lock] = field(
+        init=False, default_factory=WeakValueDictionary
+    )
+    """By device: two copies are compared one after the other."""
 
     @asynccontextmanager
     async def alone(
@@ -124,27 +126,24 @@ PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 """Its worker tries with what it was told at its start: a correction needs another worker."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Registry:
-    def __init__(
-        self,
-        store: Store,
-        gate: Gate,
-        session_root: Path,
-        facts: dict[InstanceId, Facts] | None = None,
-        *,
-        boot: str = "",
-    ) -> None:
-        """`facts` is filled here; others may hold it already. `boot`: the machine's present one."""
-        self.facts = {} if facts is None else facts
-        self.devices = Devices(session_root, self.facts)
-        self.reconnects = Histogram(RECONNECT_SECONDS)
-        self._views: dict[InstanceId, Session] = {}
-        self._stale: dict[InstanceId, None] = {}
-        self._unwritten: dict[InstanceId, str] = {}
-        """Why identity files could not be written; one warning for each cause."""
-        self._store = store
-        self._gate, self._boot = gate, boot
-        self._session_root = session_root
+    _store: Store
+    _gate: Gate
+    _session_root: Path
+    facts: dict[InstanceId, Facts] = field(default_factory=dict)
+    """Filled here; other parts may hold it already."""
+    boot: str = ""
+    """The machine's present boot."""
+    devices: Devices = field(init=False)
+    reconnects: Histogram = field(init=False, default_factory=lambda: Histogram(RECONNECT_SECONDS))
+    _views: dict[InstanceId, Session] = field(init=False, default_factory=dict)
+    _stale: dict[InstanceId, None] = field(init=False, default_factory=dict)
+    _unwritten: dict[InstanceId, str] = field(init=False, default_factory=dict)
+    """Why identity files could not be written; one warning for each cause."""
+
+    def __post_init__(self) -> None:
+        self.devices = Devices(self._session_root, self.facts)
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         facts = Facts(
@@ -152,7 +151,7 @@ class Registry:
             record,
             repair=Repairs(repair_of(instance.id, record, time.time())),
             counters=Counters(time.time()),
-            boot=self._boot,
+            boot=self.boot,
             counts_messages=entry_of(instance.engine).counts_messages,
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.

@@ -135,23 +135,18 @@ class Pack:
         self.stale = True
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Packs:
     """Which sessions are in which pack; keeps the worker of each pack as long as it is used."""
 
-    def __init__(
-        self,
-        *,
-        open_host: Callable[[], Awaitable[Host]],
-        size: int,
-        facts: Mapping[InstanceId, Facts],
-        wake: Wake,
-        link_stats: LinkStats,
-    ) -> None:
-        self.all: dict[InstanceId, Pack] = {}
-        self._open_host, self._size, self._link_stats = open_host, size, link_stats
-        self._facts, self._wake_session = facts, wake
-        self._host: Host | None = None
-        self._stirred = asyncio.Event()
+    _open_host: Callable[[], Awaitable[Host]]
+    _size: int
+    _facts: Mapping[InstanceId, Facts]
+    _wake_session: Wake
+    _link_stats: LinkStats
+    all: dict[InstanceId, Pack] = field(init=False, default_factory=dict)
+    _host: Host | None = field(init=False, default=None)
+    _stirred: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     async def take_over(self, run_folder: Path) -> None:
         """Find the packs that run already, and the sessions in them; one that is larger than the
@@ -305,17 +300,13 @@ def _may_run(*run_folders: Path) -> bool:
     return any(entry.is_dir() for place in there for entry in place.iterdir())
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Seats:
-    def __init__(
-        self,
-        host: Host,
-        packs: Packs,
-        backends: Backends,
-        facts: Mapping[InstanceId, Facts],
-        queues: Queues,
-    ) -> None:
-        self._host, self._packs, self._backends = host, packs, backends
-        self._facts, self._queues = facts, queues
+    _host: Host
+    _packs: Packs
+    _backends: Backends
+    _facts: Mapping[InstanceId, Facts]
+    _queues: Queues
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         return {**await self._host.list(), **self._packs.list(), **self._backends.units()}

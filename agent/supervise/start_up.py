@@ -229,7 +229,7 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
                 extra=about(declared.id),
             )
     with going_on("cannot create the instances that [[instance]] declares"):
-        await create_declared(registry, [its for its in config.instance if its.id in new])
+        await create_declared(registry, config.instance)
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
     for one, other in shared_sessions(config, enabled):
         log.error("%s and %s run one session: agent.toml gives both the same place", one, other)

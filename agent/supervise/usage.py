@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -12,14 +12,14 @@ from msgspec import Meta
 
 from agent.clock import boot_now
 from agent.core.memory import InstanceMemory, decide_memory
-from agent.core.model import Category, ConnectionStatus, InstanceId, JournalEntry
+from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.errors import WaError
 from agent.host.machine import UNSEEN, Usage, measure
 from agent.log import about, bound
 from agent.supervise.facts import Facts
+from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
-from agent.supervise.settings import Settings
-from agent.supervise.story import entry
+from agent.supervise.story import Notes, entry
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +40,23 @@ MOST = 1 << 50
 
 @dataclass(slots=True, eq=False, repr=False)
 class UsageSampler:
-    """Measures all workers; frees caches and restarts, one at a time. `well`: its engine is in no
-    incident, so that a restarted session can connect."""
+    """Measures all workers; frees caches and restarts, one at a time."""
 
     registry: Registry
-    settings: Settings
-    well: Callable[[Facts], bool]
-    wake: Callable[[InstanceId], None]
-    note: Callable[[JournalEntry], object]
+    gate: Gate
+    notes: Notes
     _watched_until: float = field(init=False, default=0.0)
     _measured: dict[InstanceId, tuple[int, float]] = field(init=False, default_factory=dict)
     """The process of each that runs, and when it was measured last."""
 
     async def run(self) -> None:
-        await asyncio.sleep(self.settings.config.start.first_check)
+        await asyncio.sleep(self.gate.settings.config.start.first_check)
         while True:
             await self._measure(list(self.registry.facts), trend=True)
             await self.care()
             looked = boot_now()
             # Read each time: a reload may have changed it.
-            while (left := looked + self.settings.config.memory.interval - boot_now()) > 0:
+            while (left := looked + self.gate.settings.config.memory.interval - boot_now()) > 0:
                 await asyncio.sleep(min(left, LOOK_FOR_NEW))
                 await self._measure(self._due())
 
@@ -101,12 +98,12 @@ class UsageSampler:
             run.memory_bytes, run.cpu_seconds = usage.memory_bytes, spent
             run.processes = usage.processes
             if trend and usage.memory_bytes is not None:
-                policy = self.settings.config.memory
+                policy = self.gate.settings.config.memory
                 run.memory_history = run.memory_history.note(usage.memory_bytes, policy, boot_now())
             self.registry.touch(facts)
 
     def _running(self) -> dict[InstanceId, int]:
-        if not self.settings.config.memory.measure:
+        if not self.gate.settings.config.memory.measure:
             return {}
         return {
             id: facts.unit.main_pid
@@ -116,46 +113,43 @@ class UsageSampler:
 
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
-        policy, now = self.settings.config.memory, boot_now()
+        policy, now = self.gate.settings.config.memory, boot_now()
         seen = [
             InstanceMemory(
                 facts.id,
                 facts.run.memory_bytes,
-                self.settings.memory_limit(facts),
+                self.gate.settings.memory_limit(facts),
                 facts.freed_at,
                 facts.memory_restart_at,
                 restarting=facts.action.task is not None or bool(facts.asked.restart_for),
-                # A start of one member gives nothing of its pack's memory back.
+                # A start of one member gives nothing of its pack's memory back, and in an incident
+                # a restarted session would not connect.
                 restartable=not facts.pack
                 and facts.record.status is ConnectionStatus.CONNECTED
-                and self.well(facts),
+                and self.gate.incidents.well(facts),
             )
             for facts in self.registry.facts.values()
             if facts.run.memory_bytes is not None and facts.unit.runs
         ]
-        for action in decide_memory(seen, self.settings.memory_budget(), policy, now):
-            facts = self.registry.facts[action.id]
+        for action in decide_memory(seen, self.gate.settings.memory_budget(), policy, now):
+            if (facts := self.registry.facts.get(action.id)) is None:
+                continue  # deleted while another one was asked
             said = bound(Category.MEMORY, facts.id)
             if not action.restart:
                 facts.freed_at = now
                 sentence = f"the agent asked it to free its caches: {action.reason}"
                 said.info("%s", sentence)
-                self.note(entry(facts, "memory", sentence, Category.MEMORY))
-                await _free(facts)
+                self.notes.write(entry(facts, "memory", sentence, Category.MEMORY))
+                try:
+                    if facts.link is not None:
+                        await facts.link.call("free_memory", timeout=10.0)
+                except WaError as error:
+                    said.info("cannot free its memory: %s", error)
             else:
                 said.warning("the agent restarts it gracefully: %s", action.reason)
                 facts.memory_restart_at = now
                 facts.asked.restart_for = action.reason
-                self.wake(facts.id)
-
-
-async def _free(facts: Facts) -> None:
-    if facts.link is None:
-        return
-    try:
-        await facts.link.call("free_memory", timeout=10.0)
-    except WaError as error:
-        log.info("cannot free the memory of %s: %s", facts.id, error, extra=about(facts.id))
+                self.gate.wake(facts.id)
 
 
 async def measure_whole(

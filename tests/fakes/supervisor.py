@@ -94,9 +94,6 @@ class FakeRepairs:
         self.asked: list[tuple[str, InstanceId]] = []
         self.active: list[Incident] = []
         self.result = FakeResult()
-        self.tally = RepairStatistics(
-            checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0, asked=2, needed_person=1
-        )
 
     async def until(
         self,
@@ -135,9 +132,6 @@ class FakeRepairs:
 
     async def reset_circuit_breaker(self, id: InstanceId) -> None:
         self._note("reset", id)
-
-    def statistics(self) -> RepairStatistics:
-        return self.tally
 
     def active_incidents(self) -> list[Incident]:
         return self.active
@@ -181,8 +175,17 @@ class FakeSupervisor:
         """While clear, `send` waits."""
         self.gate.set()
         self.breaks_with: Exception | None = None
+        tally = RepairStatistics(
+            checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0, asked=2, needed_person=1
+        )
         self.agent = AgentStatus(
-            "0.1.0", "process", time.time(), ready=True, last_pass_age=0.5, passes_total=3
+            "0.1.0",
+            "process",
+            time.time(),
+            ready=True,
+            last_pass_age=0.5,
+            passes_total=3,
+            repairs=tally,
         )
 
     def views(self) -> Mapping[InstanceId, Session]:

@@ -60,11 +60,10 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
     parts: dict[str, Any] = {
         "registry": SimpleNamespace(get=lambda _: facts, save_order=save),
         "ladder": SimpleNamespace(request=request),
-        "incidents": SimpleNamespace(),
+        "gate": SimpleNamespace(wake=lambda _: None),
         "passes": SimpleNamespace(run=run),
         "asking": SimpleNamespace(),
         "orders": SimpleNamespace(),
-        "wake": lambda _: None,
     }
     return Repairs(**parts, limit=LIMIT)
 

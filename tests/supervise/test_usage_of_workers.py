@@ -1,16 +1,19 @@
 """What this machine does not tell of a worker is asked of the worker, and checked."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from agent.config.config import Config
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.errors import InvalidRequest, LinkError
 from agent.host.machine import UNSEEN, Usage
 from agent.supervise import usage
 from agent.supervise.facts import Facts
-from agent.supervise.usage import measure_whole
+from agent.supervise.settings import Settings
+from agent.supervise.usage import UsageSampler, measure_whole
 
 TOLD = {"memory_bytes": 5000, "cpu_seconds": 2.5, "processes": 3}
 HIDDEN = 1 << 22
@@ -76,3 +79,17 @@ async def test_a_worker_that_does_not_answer_stays_unmeasured_and_delays_no_othe
 async def test_an_answer_with_what_is_no_figure_is_dropped(told: object) -> None:
     known = {InstanceId("a"): facts_of("a", Worker(dict.fromkeys(TOLD, told)))}
     assert await measure_whole({InstanceId("a"): HIDDEN + ord("a")}, known) == {"a": UNSEEN}
+
+
+async def test_a_session_that_is_deleted_while_another_frees_its_caches_is_left_out() -> None:
+    """Each may take ten seconds over it, and an error would end the agent."""
+    a, b = facts_of("a", Worker({})), facts_of("b", Worker({}))
+    known = {facts.id: facts for facts in (a, b)}
+    a.run.memory_bytes = b.run.memory_bytes = 1 << 40
+    parts: dict[str, Any] = {
+        "registry": SimpleNamespace(facts=known),
+        "gate": SimpleNamespace(settings=Settings(Config())),
+        "notes": SimpleNamespace(write=lambda _: known.pop(b.id, None)),
+    }
+    await UsageSampler(**parts).care()
+    assert (a.freed_at is None, b.freed_at is None) == (False, True)

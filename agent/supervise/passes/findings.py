@@ -26,8 +26,7 @@ from agent.core.words import KEPT
 from agent.deliver.bus import EventBus
 from agent.log import bound
 from agent.redaction import mark_of
-from agent.supervise.facts import Facts
-from agent.supervise.passes.observe import FOLDER_LOST
+from agent.supervise.facts import FOLDER_LOST, Facts
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -25,8 +25,9 @@ from agent.core.words import SUSPECT
 from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, LinkStats, Listener, parse_claim
 from agent.log import about
-from agent.supervise.facts import Facts, WorkerLink
+from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
 from agent.supervise.gate import Gate
+from agent.supervise.passes.findings import Happenings
 from agent.supervise.seats import Seats
 from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
@@ -66,7 +67,6 @@ def share_of(id: InstanceId) -> float:
 
 log = logging.getLogger(__name__)
 
-FOLDER_LOST = "folder_lost"
 ATTACH_DELAY = 0.5
 NOT_ITS_OWN = ("session_foreign", "session_unreadable")
 FIRST_WORDS = 1.0
@@ -80,11 +80,9 @@ class Observer:
     session_root: Path
     link_stats: LinkStats
     gate: Gate
-    happened: Callable[[Facts, Happening], None]
+    happenings: Happenings
     first_probe: float
     """The agent probes no worker before this moment of its life."""
-    attached: Callable[[InstanceId], None]
-    """Called when a link to a session's own worker is open."""
 
 
 async def observe(facts: Facts, observer: Observer) -> None:
@@ -170,7 +168,7 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         if facts.run.claim is None:
             facts.next_probe = 0.0
         return
-    observer.attached(facts.id)
+    observer.happenings.attached(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.
@@ -202,7 +200,7 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
 
     def on_happening(run: str, happening: Happening) -> None:
         if run == facts.unit.run:
-            observer.happened(facts, happening)
+            observer.happenings.take(facts, happening)
 
     def on_close(_why: str) -> None:
         if facts.link is None or facts.link.hello.run != opened_in:

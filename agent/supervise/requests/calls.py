@@ -314,14 +314,11 @@ async def in_parts(
     takes a long file in parts by its command `file_part`, each after the one before. A failure here
     comes before the message: it was surely not sent."""
     content = message.get("content")
-    if file is not None:
-        parts = _parts_of_file(id, file)
-    elif isinstance(content, str) and len(content) > PART:
-        parts = _parts_of_text(content)
-    else:
+    text = content if isinstance(content, str) else ""
+    if file is None and len(text) <= PART:
         return message
     upload, index, size = secrets.token_hex(16), 0, 0
-    async with aclosing(parts):
+    async with aclosing(_parts(id, text, file)) as parts:
         async for data in parts:
             await _hand_over(link, id, {"upload": upload, "index": index, "data": data})
             index, size = index + 1, size + len(data) // 4 * 3 - data[-2:].count("=")
@@ -329,12 +326,12 @@ async def in_parts(
     return {**rest, "upload": upload, "size": size}
 
 
-async def _parts_of_text(content: str) -> AsyncGenerator[str, None]:
-    for start in range(0, len(content), PART):
-        yield content[start : start + PART]
-
-
-async def _parts_of_file(id: InstanceId, path: Path) -> AsyncGenerator[str, None]:
+async def _parts(id: InstanceId, text: str, path: Path | None) -> AsyncGenerator[str, None]:
+    """From the file where there is one, else from the text."""
+    if path is None:
+        for start in range(0, len(text), PART):
+            yield text[start : start + PART]
+        return
     try:
         file = await asyncio.to_thread(open_plain, path)
         with file:

@@ -1,12 +1,11 @@
 """What operators want of a session: its settings, whether it runs, what they say of it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.backends.declared import Backends
 from agent.core.model import Instance, InstanceId, JournalEntry, Override
 from agent.core.observed import with_override
 from agent.core.reasons import reason_of
@@ -39,11 +38,9 @@ class Orders:
     for its answer is the result. Unknown ids raise NotFound."""
 
     registry: Registry
-    backends: Backends
     host: Seats
     gate: Gate
     asking: Calls
-    wake: Callable[[InstanceId], None]
 
     async def create(self, instance: Instance) -> Session:
         try:
@@ -53,7 +50,7 @@ class Orders:
         check_settings_of(instance)
         self.registry.check(instance)
         if known.remote or instance.backend:
-            self.backends.check_place(instance)
+            self.gate.backends.check_place(instance)
         if instance.id in self.registry.facts:
             raise Refused(
                 f"cannot create {instance.id}: it exists already", field="id", code="exists"
@@ -61,7 +58,7 @@ class Orders:
         made = replace(instance, created_wall=instance.created_wall or time.time())
         disabled = "" if made.enabled else ", disabled"
         facts = await self.registry.create(made, f"created with engine {made.engine}{disabled}")
-        self.wake(facts.id)
+        self.gate.wake(facts.id)
         self.gate.note_wait(facts)
         return self.registry.view(facts.id)
 
@@ -80,7 +77,7 @@ class Orders:
         facts.instance = changed
         self.registry.look_up(facts)
         await self.registry.save_order(facts, entry(facts, "settings", "its settings changed"))
-        self.wake(id)
+        self.gate.wake(id)
         return self.registry.view(id)
 
     async def enable(self, id: InstanceId) -> Session:
@@ -163,6 +160,6 @@ class Orders:
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> Session:
         await self.registry.save_order(facts, said)
-        self.wake(facts.id)
+        self.gate.wake(facts.id)
         self.gate.note_wait(facts)
         return self.registry.view(facts.id)

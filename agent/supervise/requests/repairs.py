@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from agent.core.breaker import Breaker, with_breaker
-from agent.core.figures import RepairStatistics
 from agent.core.incidents import Incident
 from agent.core.model import (
     Category,
@@ -28,8 +27,7 @@ from agent.core.session import NOT_LOOKED_YET
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater, WaError
 from agent.supervise.facts import Facts
-from agent.supervise.gate import MEMORY_FULL
-from agent.supervise.incidents import Incidents
+from agent.supervise.gate import MEMORY_FULL, Gate
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
@@ -89,7 +87,6 @@ class RepairResult:
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    id: InstanceId
     created: bool
     result: RepairResult
     qr: Qr | None
@@ -98,17 +95,16 @@ class SetUp:
     """The time to wait is over, and the agent goes on."""
 
 
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Repairs:
     """Unknown ids raise NotFound."""
 
     registry: Registry
+    gate: Gate
     ladder: Ladder
-    incidents: Incidents
     passes: Passes
     asking: Calls
     orders: Orders
-    wake: Callable[[InstanceId], None]
     limit: float = REPAIR_TIMEOUT
     """Seconds until a request for a repair is answered, whatever the repair does."""
     _stopping: bool = field(init=False, default=False)
@@ -131,7 +127,7 @@ class Repairs:
         facts.next_probe = 0.0
         async with self._checks:
             await self.passes.run(facts)
-        self.wake(facts.id)  # the loop knows its next deadline
+        self.gate.wake(facts.id)  # the loop knows its next deadline
 
     async def until(
         self,
@@ -188,7 +184,7 @@ class Repairs:
         result = await self.until(
             Goal.WORKING_QR, id, wait=left, confirmed=confirmed, passkey=passkey
         )
-        made = SetUp(id, facts is None, result, qr=None, goes_on=result.ending == GOES_ON)
+        made = SetUp(facts is None, result, qr=None, goes_on=result.ending == GOES_ON)
         verdict = self.registry.get(id).verdict
         # Asking for its code wakes one whose codes expired.
         if result.ending == Ending.NEEDS_PERSON and verdict.reason != "qr_idle":
@@ -229,19 +225,16 @@ class Repairs:
         said = entry(facts, "operator", "an operator closed the circuit", Category.RECONNECT)
         await self._intend(facts, said)
 
-    def statistics(self) -> RepairStatistics:
-        return self.ladder.statistics
-
     def active_incidents(self) -> Collection[Incident]:
-        return tuple(self.incidents.active.values())
+        return tuple(self.gate.incidents.active.values())
 
     def release_incident(self, group: str) -> None:
-        if (incident := self.incidents.active.get(group)) is None:
+        if (incident := self.gate.incidents.active.get(group)) is None:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         for id in incident.members:
             if (facts := self.registry.facts.get(id)) is not None:
                 facts.asked.try_at_once = True
-        self.incidents.release(group, "an operator released it")
+        self.gate.incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:
         """Between two looks. TryLater when the agent stops."""
@@ -295,7 +288,7 @@ class Repairs:
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
         await self.registry.save_order(facts, said)
-        self.wake(facts.id)
+        self.gate.wake(facts.id)
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not facts.desired.should_run:

@@ -38,7 +38,8 @@ def slow(house: House, monkeypatch: pytest.MonkeyPatch):
     house.supervisor.backends.declare("evo", seconds=4.04)
     server = _Slow()
     for face, names in (
-        (house.supervisor, ("check_now", "logout", "delete", "command", "qr")),
+        (house.supervisor, ("logout", "delete", "command", "qr")),
+        (house.supervisor.repairs, ("check_now",)),
         (house.supervisor.backends, ("check", "adopt", "sessions")),
     ):
         for name in names:
