@@ -73,18 +73,18 @@ class Backend:
     shared: "Backends"
     circuit: Circuit = field(init=False)
     seats: dict[InstanceId, Seat] = field(default_factory=dict)
-    """Of the sessions that are watched."""
+    """The sessions that are watched."""
     api: ServerApi | None = None
     """None: its server is not asked."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
-    """Its first check has ended, or its server cannot be asked."""
+    """Set once the first check has ended, or its server cannot be asked."""
     check_soon: asyncio.Event = field(default_factory=asyncio.Event)
     look_soon: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float = 0.0
     next_check: float | None = None
     """When the list is read again."""
     claim: ServerClaim = NOT_CHECKED
-    """What the last request for its list told, or why its server is not asked."""
+    """The outcome of the last request for its list, or why its server is not asked."""
     sessions: tuple[RemoteSession, ...] = ()
     """The last list."""
     checked_at: float = float("-inf")
@@ -123,7 +123,7 @@ class Backend:
 
     @property
     def warning(self) -> str:
-        """What is odd while its server is up (a log that it cannot read, errors that name no
+        """A trouble of a server that is up (a log that it cannot read, errors that name no
         session); "" = nothing."""
         return self.claim.sentence if self.up else ""
 

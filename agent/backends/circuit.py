@@ -26,7 +26,7 @@ class Circuit:
     """Called when it opens and when it closes."""
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
-    """Whose call is the trial of a half-open circuit."""
+    """The session whose call is the trial of a half-open circuit."""
 
     @property
     def state(self) -> BreakerState:
@@ -40,17 +40,16 @@ class Circuit:
         if state is BreakerState.CLOSED:
             return ""
         if state is BreakerState.HALF_OPEN:
-            tries = f"{self.trial} tries" if self.trial else "one session tries next"
-            return f"its circuit is half open after {failures} failures: {tries}"
+            return f"its circuit is half open after {failures} failures: one session tries"
         left = self.breaker.opens_in(boot_now(), self.policy())
         return f"its circuit is open for at most {left:.0f} s more after {failures} failures"
 
     def lets(self, id: InstanceId) -> bool:
-        """Whether this session may wait for its turn, or has it."""
+        """True if this session may wait for its turn, or has it."""
         return self.breaker.may_try(boot_now(), self.policy()) or id == self.trial
 
     def begin(self, id: InstanceId) -> bool:
-        """Whether this session may act now; the first one while half open is the trial."""
+        """True if this session may act now; the first one while half open is the trial."""
         if not self.lets(id):
             return False
         if id != self.trial and self.state is BreakerState.HALF_OPEN:

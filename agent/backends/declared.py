@@ -57,7 +57,8 @@ class Backends:
     wake: Callable[[InstanceId], None]
     """Begin a pass of that session."""
     look_again: Callable[[InstanceId, bool], None]
-    """Its server is back. True: after an outage, from before which no claim proves anything."""
+    """Called when a session's server is back. True: after an outage, from before which no claim
+    proves anything."""
     note: Callable[[JournalEntry], object]
     breaker: Callable[[], BreakerPolicy]
     crypto_patterns: Sequence[CryptoPattern] = ()
@@ -156,12 +157,12 @@ class Backends:
         return None if backend is None or backend.up else now + RETRY_AFTER
 
     def may_begin(self, its: Session) -> bool:
-        """Whether its server's last check was good; a half-open circuit lets one session begin."""
+        """True if its server's last check was good; a half-open circuit lets one session begin."""
         backend = self.of(its)
         return backend is None or (backend.up and backend.circuit.begin(its.instance.id))
 
     def may_ask(self, its: Session) -> bool:
-        """Whether a probe can reach its server now."""
+        """True if a probe can reach its server now."""
         backend = self.of(its)
         here = not its.instance.backend
         return here or (backend is not None and backend.up and its.instance.id not in backend.away)

@@ -176,7 +176,7 @@ class Session:
             return self.known.qr
 
     async def disconnect(self) -> None:
-        """Its server has no such request; what follows asks for a login."""
+        """The server has no such request; what follows asks for a login."""
 
     async def new_keys(self, peers: Sequence[str]) -> None:
         cause = "an Evolution server keeps the keys of its sessions by itself"

@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What `connect` answers: a state, or the code to scan now, or neither yet."""
+    """The answer of `connect`: a state, or the code to scan now, or neither yet."""
 
     state: str = ""
     code: str = field(default="", repr=False)

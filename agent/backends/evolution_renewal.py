@@ -40,14 +40,14 @@ LOOK_EVERY = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """Of one session."""
+    """The deletion and creation of one session."""
 
     session: EvolutionSession
     calls: EvolutionCalls
     folder: Path
 
     async def load(self) -> None:
-        """What an earlier agent noted of this session."""
+        """Read what an earlier agent noted of this session."""
         self.session.owed = bool(await in_thread(self._read))
         self.session.made = await in_thread((self.folder / "made").exists)
 
@@ -70,7 +70,7 @@ class Renewal:
         if await self.calls.state(self.session.name) is not Live.MISSING:
             await self._back_up(rehearse=False)
             await self._remove(None, {})
-        await self._write({"removal.json": None, "made": None})
+        await in_thread(self._write, {"removal.json": None, "made": None})
         self.session.owed = self.session.made = False
 
     async def log_out(self, heard: Live | None) -> None:
@@ -90,7 +90,7 @@ class Renewal:
     async def create(self) -> None:
         """Create it with what an unfinished renewal backed up, else with nothing set."""
         row = (await in_thread(self._read)).get("row")
-        await self._write({"made": b""})
+        await in_thread(self._write, {"made": b""})
         self.session.made = True
         await self.calls.create(self.session.name, _creation(row, self.calls.old))
 
@@ -106,7 +106,7 @@ class Renewal:
             except EngineError as error:
                 # It is there and can be scanned; deleting it once more changes nothing.
                 log.warning("%s: the backup stays in %s", error, self.folder)
-        await self._write({"removal.json": None})
+        await in_thread(self._write, {"removal.json": None})
         self.session.owed = False
 
     async def _back_up(self, *, rehearse: bool) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Renewal:
         session |= {what: await self.calls.find(what, name) for what in ("settings", "webhook")}
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         backup = f"{stamp}-{time.time_ns() % 10**9:09}.json"
-        await self._write({backup: json.dumps(session).encode()})
+        await in_thread(self._write, {backup: json.dumps(session).encode()})
         if await in_thread(self._read, backup) != session:
             raise cannot(f"back up {name}", "it reads differently", "backup_failed")
         if rehearse:
@@ -141,7 +141,7 @@ class Renewal:
                 cause += " keep beside the new session's; try again later, or restart the server"
                 raise cannot(f"remove {name} now", cause, "no_effect")
         if backup:
-            await self._write({"removal.json": json.dumps(backup).encode()})
+            await in_thread(self._write, {"removal.json": json.dumps(backup).encode()})
             self.session.owed = True
         await calls.delete(name)
         if not await self._becomes(Live.MISSING, REMOVAL_WAIT):
@@ -176,20 +176,17 @@ class Renewal:
 
     # files
 
-    async def _write(self, files: Mapping[str, bytes | None]) -> None:
+    def _write(self, files: Mapping[str, bytes | None]) -> None:
         """None removes a file. EngineError if a file cannot be written: delete nothing then."""
         try:
-            await in_thread(self._write_now, files)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name, content in files.items():
+                if content is not None:
+                    write_whole(self.folder / name, content)
+                else:
+                    (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise cannot(f"write {self.folder}", f"{error.strerror}", "backup_failed") from error
-
-    def _write_now(self, files: Mapping[str, bytes | None]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name, content in files.items():
-            if content is not None:
-                write_whole(self.folder / name, content)
-            else:
-                (self.folder / name).unlink(missing_ok=True)
 
     def _read(self, name: str = "removal.json") -> dict[str, Any]:
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What is known of one session on an Evolution server, and the claim that follows. No I/O.
+"""The knowledge of one session on an Evolution server, and the claim that follows. No I/O.
 
 The list's `disconnection*` columns outlive a success: they count only for an end that is newer than
 the last time the session was known to be open.
@@ -273,7 +273,7 @@ class EvolutionSession:
         self._tries = self._under_way = False
 
     def away(self) -> None:
-        """What comes back may be another session, or makes tries again."""
+        """The server was away: another session may come back, or one that makes tries again."""
         self.alive = self._closed_since = None
 
     def claim(self) -> Claim | None:
@@ -290,7 +290,7 @@ class EvolutionSession:
             return Claim(Status.INITIALIZING, raw="it is created again")
         match self.live:
             case Live.OPEN:
-                claim = replace(self._with(Status.CONNECTED), paired=True, pairing_unknown=False)
+                claim = self._with(Status.CONNECTED)
                 age = boot_now() - self._looked_at if self.alive else None
                 return replace(claim, proof_age=age, raw="", useless=("reconnect",))
             case Live.CONNECTING:
@@ -310,23 +310,17 @@ class EvolutionSession:
 
     def _connecting(self) -> Claim:
         if self.code is not None:
-            reason = "logout" if self.lost else ""
-            return replace(self._with(Status.QR_REQUIRED, reason), pairing_unknown=False)
+            return self._with(Status.QR_REQUIRED, "logout" if self.lost else "")
         claim = replace(self._with(Status.INITIALIZING), useless=("reconnect",))
         if self.code_taken:
             return replace(claim, phase="pairing")
-        if self.paired:
-            # Without a connection a logout is answered with success and changes nothing.
-            claim = replace(claim, useless=("reconnect", "logout_restart"))
-        return claim
+        # Without a connection a logout is answered with success and changes nothing.
+        return replace(claim, useless=("reconnect", "logout_restart")) if self.paired else claim
 
     def _closed(self) -> Claim:
-        if self.end:
-            reason = self.end
-        elif not self.calls.old and self.row and self.row.status == Live.CONNECTING:
-            reason = "qr_idle"  # a code was shown, and then it closed without an end
-        else:
-            reason = "connection_lost"
+        shown = not self.calls.old and self.row and self.row.status == Live.CONNECTING
+        # A code was shown, and then it closed without an end.
+        reason = self.end or ("qr_idle" if shown else "connection_lost")
         status = Status.QR_REQUIRED if reason == "qr_idle" else Status.DISCONNECTED
         return self._with(status, reason)
 

@@ -6,6 +6,7 @@ hold no key, no query and no body: bodies may have QR texts.
 
 import asyncio
 import json
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -58,12 +59,10 @@ class Answer:
 
     @property
     def refusal(self) -> str:
-        """The status, and the server's own error code if it looks like one: bodies may hold more,
-        also what the request had."""
+        """The status, and whaticket's own code of the error; all else may repeat the request."""
         error = self.body.get("error") if isinstance(self.body, Mapping) else None
-        if isinstance(error, str) and len(error) <= 60 and error.replace("_", "").isalnum():
-            return f"{self.status} {error}"
-        return str(self.status)
+        code = re.match(r"ERR_[A-Z_]{1,60}\Z", error) if isinstance(error, str) else None
+        return f"{self.status} {code[0]}" if code else str(self.status)
 
 
 class Http:
@@ -113,7 +112,8 @@ class Http:
                     raw = await _bounded(reply, what)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if type(error) is TimeoutError:
-                reason, cause = "timeout", f"no {'answer' if sent else 'turn'} within {limit:.1f} s"
+                words = "answer" if sent else "turn"
+                reason, cause = "timeout", f"no {words} within {round(limit, 1):g} s"
             else:
                 reason, cause = _classified(error)
                 sent = not isinstance(error, _NOT_REACHED)

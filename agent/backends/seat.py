@@ -33,7 +33,7 @@ Answer = Mapping[str, Any]
 
 
 class Known(Protocol):
-    """What is known of one session on a server; no I/O."""
+    """The knowledge of one session on a server; no I/O."""
 
     @property
     def is_due(self) -> bool:
@@ -67,16 +67,16 @@ class ServerSession(Protocol):
     async def disconnect(self) -> None: ...
 
     async def new_keys(self, peers: Sequence[str]) -> None:
-        """Let the keys of these contacts be made anew; none named: what is damaged."""
+        """Let the keys of these contacts be made again; none named: what is damaged."""
 
     async def qr(self) -> Qr | None: ...
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What only this kind of server can do."""
+        """A command that only this kind of server has."""
 
 
 class ServerApi(Protocol):
-    """What one kind of server can do; its sessions are named as the server names them."""
+    """A server of one kind; its sessions are named as the server names them."""
 
     @property
     def list_every(self) -> float:
@@ -112,9 +112,9 @@ class Seat:
     """The server's name of it."""
     listener: Listener | None = None
     unheard: deque[Happening] = field(default_factory=lambda: deque(maxlen=MOST_UNHEARD))
-    """What logs told since the agent's start, before a pass listened."""
+    """Happenings that logs told since the agent's start, before a pass listened."""
     fact: ClaimFact | None = None
-    """Its newest claim."""
+    """The newest claim."""
     looked: float = 0.0
     look: "asyncio.Task[None] | None" = None
     """The look that is under way."""
@@ -136,7 +136,7 @@ class Seat:
             self.unheard.append(what)
 
     def last_words(self) -> Claim | None:
-        """Its last claim, the proof aged by the time since."""
+        """The last claim, the proof aged by the time since."""
         if self.fact is None:
             return None
         at = self.fact.proved_at()
@@ -150,9 +150,9 @@ class Seat:
         """Keep what the server says of it now; the listener hears new words and a first proof."""
         if self.session is None or (claim := self.session.known.claim()) is None:
             return
-        now, before, proved = boot_now(), self.fact, self.is_proved
+        now, before = boot_now(), self.fact
         self.fact = ClaimFact(claim, at=now, since=now)
-        if before is None or _words(before.claim) != _words(claim) or self.is_proved != proved:
+        if before is None or _words(before.claim) != _words(claim):
             self.tell()
 
     async def ask(self, *, deep: bool = False) -> None:
@@ -232,6 +232,6 @@ class Seat:
             self.backend.look_soon.set()
 
 
-def _words(claim: Claim) -> Claim:
-    """All of a claim but its ages."""
-    return replace(claim, proof_age=None, still_for=0.0)
+def _words(claim: Claim) -> tuple[Claim, bool]:
+    """All of a claim but its ages, and whether it has a proof."""
+    return replace(claim, proof_age=None, still_for=0.0), claim.proof_age is None

@@ -47,7 +47,7 @@ SAVE_EVERY, COMMAND_AGAIN = 5.0, 10.0
 WINDOW = 300.0
 """Seconds after which an error is no news."""
 MOST_ERRORS = 20
-"""Of one session, in one reading; the agent counts to five in five minutes."""
+"""The most of one session in one reading; the agent counts to five in five minutes."""
 CLOSE_WITHIN = 20.0
 """Seconds that the agent's stop waits for a repair; systemd kills the agent after 90 s."""
 
@@ -75,9 +75,9 @@ class Whaticket:
         self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
         self.happened = happened
         self.rows: dict[str, Row] | None = None
-        """Of the last list; None before the first one."""
+        """The last list; None before the first one."""
         self._troubles: dict[str, str] = {}
-        """What is wrong with the logs, by what found it."""
+        """The troubles of the logs, by what found them."""
         self._tasks = Tasks(
             lambda error: log.error("a task of %s failed", declared.name, exc_info=error),
             expected=(EngineError,),
@@ -103,7 +103,7 @@ class Whaticket:
         return ServerClaim(True, "", troubles, "", seconds, len(rows)), sessions
 
     def away(self) -> None:
-        """What is known of the sessions stays as old as it is."""
+        """The rows stay as old as they are."""
 
     async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> "Session":
         segment(remote)
@@ -203,7 +203,7 @@ class Session:
         self.known.hung_up = False
 
     async def disconnect(self) -> None:
-        """Its pairing stays."""
+        """The pairing stays."""
         way = await self._started()
         self.known.hung_up = True
         await self._alone("disconnect", way.go_down())

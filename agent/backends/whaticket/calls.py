@@ -87,7 +87,6 @@ class WhaticketCalls:
     """Made inside a running loop. ServerDown: no usable answer; another EngineError: a refusal."""
 
     def __init__(self, declared: BackendDeclaration) -> None:
-        self.declared = declared
         self.own: BackendSettings = declared.own
         self._token = "" if self.own.user else declared.key
         self._http = Http(declared, {})
@@ -200,7 +199,7 @@ _WORDS: Mapping[str, tuple[Status, str, str]] = {
 
 
 def claim_of_row(row: Row) -> Claim:
-    """What the server's word means, without what else is known of the session."""
+    """The meaning of the server's word, without what else is known of the session."""
     word = row.status.upper()
     other = (Status.DISCONNECTED, web_reason(word), "")
     status, reason, phase = _WORDS.get(word, other)

@@ -115,7 +115,7 @@ def _way(name: str, does: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BackendSettings:
-    """What a [[backend]] of this kind has beside the settings of each backend."""
+    """The settings that a [[backend]] of this kind has beside the settings of each backend."""
 
     preset: str = setting("spec", "set of routes that the server has", choices=tuple(PRESETS))
     user: str = setting("", "e-mail address of the login")
@@ -180,7 +180,7 @@ class BackendSettings:
 
 
 def find_faults(backend: BackendDeclaration) -> Iterator[Fault]:
-    """What cannot be true together."""
+    """The settings that cannot be true together."""
     own: BackendSettings = backend.own
     key, password = backend.key or backend.key_file, own.password or own.password_file
     if not key and not (own.user and password):

@@ -114,7 +114,7 @@ class Shelf:
         for record in raw["records"]:
             record["content"] = base64.b64encode(record["content"]).decode()
         body, path = json.dumps(raw).encode(), self._path(removal.remote, removal.name)
-        with _naming(f"write {path}"):
+        with naming(f"write {path}"):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
@@ -185,7 +185,7 @@ class FolderKeys:
             return sorted(it.name for it in entries if not it.is_dir(follow_symlinks=False))
 
     def values(self, id: str, names: Sequence[str]) -> dict[str, bytes]:
-        """What the files hold; those that are gone or unreadable are left out."""
+        """The files' contents; those that are gone or unreadable are left out."""
         values: dict[str, bytes] = {}
         for name in names:
             with suppress(EngineError):
@@ -215,7 +215,7 @@ class FolderKeys:
         """With owner and mode of before. The caller moved away what was in their place."""
         path, what = self.path(id), "put keys back into"
         if not path.exists():
-            with _naming(f"{what} {path}"):
+            with naming(f"{what} {path}"):
                 path.mkdir(mode=0o700)
                 os.chown(path, records[0].uid, records[0].gid)
         with _opened(path, what) as fd:
@@ -226,7 +226,7 @@ class FolderKeys:
 
 
 @contextmanager
-def _naming(what: str) -> Iterator[None]:
+def naming(what: str) -> Iterator[None]:
     """An OSError becomes an error that names what was tried."""
     try:
         yield
@@ -238,7 +238,7 @@ def _naming(what: str) -> Iterator[None]:
 @contextmanager
 def _opened(path: Path, verb: str) -> Iterator[int]:
     """A link in its place is refused."""
-    with _naming(f"{verb} {path}"):
+    with naming(f"{verb} {path}"):
         fd = os.open(path, _DIRECTORY)
         try:
             yield fd
@@ -475,8 +475,8 @@ class SessionKeys:
         return self._note(removal, "done")
 
     def in_the_way(self, id: str, removal: Removal) -> list[Record]:
-        """What must go before that removal can come back: other records of the same names, and of
-        a whole one all others."""
+        """The records that must go before that removal can come back: others of the same names, and
+        of a whole one all others."""
         kept = {it.key: it.content for it in removal.records}
         every = [it for it in self.all(id) if removal.whole or it.key in kept]
         return [it for it in every if kept.get(it.key) != it.content]

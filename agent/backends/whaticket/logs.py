@@ -92,7 +92,7 @@ class LineReader:
     """The settings' patterns."""
     _reader: crypto.CryptoLogReader = field(init=False)
     _session: str = ""
-    """Of the error that waits for the stack under it."""
+    """The session of the error that waits for the stack under it."""
     _block: list[str] = field(default_factory=list)
     _twice: int = 0
     """Messages that came twice: the server's own lines about them are benign as well."""
@@ -122,7 +122,7 @@ class LineReader:
         return not (self._block or self._reader.waiting is not None or self._reader.in_block)
 
     def flush(self) -> list[LogError | Turn]:
-        """What waits for more lines, as it is."""
+        """End what waits for more lines, as it is."""
         found = self._end_block()
         self._reader, done = self._reader.flush()
         return found + [LogError(it, self._session) for it in done if self._counts(it)]
@@ -200,7 +200,7 @@ class LineReader:
 
 
 def _key_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of a message of one's own, the chat is not the peer."""
+    """In a message of one's own, the chat is not the peer."""
     key = record.get("key")
     if not isinstance(key, Mapping) or not key.get("fromMe"):
         return key if isinstance(key, Mapping) else {}
@@ -280,7 +280,7 @@ _QUARTER, _FIRST_DAY = 900.0, date(1970, 1, 1).toordinal()
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What stood in a log, when (Unix time), and what its file is called."""
+    """A finding of a log, when (Unix time), and what its file is called."""
 
     it: LogError | Turn
     at: float
@@ -313,9 +313,9 @@ class Tail:
     safe: int = 0
     """Where a later run must begin, for no line before it waits for another."""
     stamp: float | None = None
-    """Of the newest line that has one."""
+    """The time in the newest line that has one."""
     began: float | None = None
-    """Of the line that waits for more."""
+    """The time in the line that waits for more."""
     skew: float | None = None
     """Seconds from a stamp to Unix time."""
     live: bool = False
@@ -379,12 +379,12 @@ class LogFiles:
     patterns: Sequence[str]
     make_reader: Callable[[], LineReader]
     marks: Mapping[str, Any] = field(default_factory=dict)
-    """What `positions` gave in an earlier run; by inode."""
+    """The `positions` of an earlier run; by inode."""
     history: int = 0
     """Bytes that are read of a file if no earlier run met it."""
     trouble: str = ""
     lost: list[str] = field(default_factory=list)
-    """What was rotated away before it was read."""
+    """The files that were rotated away before they were read, in words."""
     _tails: dict[str, Tail] = field(default_factory=dict)
     _began: bool = False
 

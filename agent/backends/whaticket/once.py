@@ -54,11 +54,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.backends.http import ServerDown, cannot
+from agent.backends.http import ServerDown
 from agent.backends.whaticket.calls import WhaticketCalls
 from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
-from agent.backends.whaticket.keys import SessionKeys, open_keys
+from agent.backends.whaticket.keys import SessionKeys, naming, open_keys
 from agent.backends.whaticket.logs import LogError, Owners, open_logs, read_json
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.crypto import CryptoPolicy, CryptoWindow, note_error
@@ -163,7 +163,7 @@ async def run_round(
     policy: CryptoPolicy,
     interrupted: Sequence[int] = (),
 ) -> tuple[list[str], int]:
-    """What was done, in sentences, and an exit status: 0 done, 1 failed, 3 not found, 4 refused,
+    """The sentences of what was done, and an exit status: 0 done, 1 failed, 3 not found, 4 refused,
     5 server not reachable, 75 another round runs or this one was interrupted. `wanted`: "all", or
     the server's id of a session. `interrupted`: not empty = begin with no further session."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -203,10 +203,8 @@ class Round:
 
     def save(self) -> None:
         state = {"marks": self.marks, "errors": self.errors, "down": self.down}
-        try:
+        with naming(f"write {self.path}"):  # an EngineError keeps no session down
             write_whole(self.path, json.dumps(state).encode())
-        except OSError as error:  # as an EngineError it keeps no session down
-            raise cannot(f"write {self.path}", f"{error.strerror}", "files") from error
 
     def say(self, id: str, text: str, level: int = logging.INFO) -> None:
         self.sentences.append(f"{id}: {text}" if id else text)
