@@ -21,7 +21,9 @@ BLANK = 25.0
 LOGIN = 3.0
 """Seconds in `connecting` before which what the server writes for a request may break the login."""
 ACCOUNT_AGAIN = 300.0
-"""Seconds between two questions whether the keys of a session have an account."""
+"""Seconds from the answer whether the keys of a session have an account to the next question."""
+UNANSWERED = 25.0
+"""Seconds until that is asked again if no answer came in time."""
 STAYS_CLOSED = 180.0
 """Seconds in `close` after which the server makes no more tries of its own. Before a try it asks
 the internet for a version, which takes 130 s where nothing answers; the try takes 20 to 30 s."""
@@ -80,8 +82,10 @@ class EvolutionSession:
     """True if it was seen connecting or open, or a login was asked for, since its last end."""
     _under_way: bool = False
     """True if a login may begin: one was asked for without an answer, or a code was scanned."""
-    _asked: tuple[Shown | None, float] = (None, float("-inf"))
-    """The code at the last question for its account, and the time."""
+    _asked: Shown | None = None
+    """The code at the last question for its account."""
+    _ask_at: float = float("-inf")
+    """Boot time from which that is asked again without another code."""
 
     @property
     def way_out(self) -> str | None:
@@ -241,13 +245,14 @@ class EvolutionSession:
             doubt = True
         else:
             doubt = self.calls.old and (at_once or seconds >= BLANK)
-        code, at = self._asked
-        if doubt and (at_once or code != self._code or boot_now() - at >= ACCOUNT_AGAIN):
-            self._asked = (self._code, boot_now())
+        if doubt and (at_once or self._asked != self._code or boot_now() >= self._ask_at):
+            self._asked, self._ask_at = self._code, boot_now() + UNANSWERED
             return True
         return False
 
     def note_account(self, has: bool | None) -> None:
+        if self._ask_at > boot_now():  # no login was asked for since the question
+            self._ask_at = boot_now() + ACCOUNT_AGAIN
         if has is False:
             if self.paired:  # after that end the server makes no tries
                 self.lost, self._tries, self._under_way = True, False, False
@@ -264,7 +269,7 @@ class EvolutionSession:
         self._tries = self._under_way = True
         self._ended = ""
         self.away()
-        self._asked = (None, float("-inf"))
+        self._ask_at = float("-inf")
 
     def answered(self) -> None:
         """The server answers once the login has begun."""

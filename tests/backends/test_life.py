@@ -75,6 +75,16 @@ async def test_each_new_code_is_shown(watch: Watch, version: str) -> None:
         assert at.says() == SCAN
 
 
+async def test_an_answer_about_its_account_that_was_late_is_asked_for_again(watch: Watch) -> None:
+    at = await watch("1.8.6")
+    await at.standin.front.set("slow", 9.0, "/instance/setPresence")
+    await at.hold("one", "connecting")
+    await asyncio.sleep(20)
+    assert at.claim().pairing_unknown
+    await at.standin.front.set("")
+    await at.until_it_says(SCAN, 30)
+
+
 async def test_an_outage_of_whatsapp_costs_no_pairing_and_no_login_more(
     watch: Watch, version: str
 ) -> None:
