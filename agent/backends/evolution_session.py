@@ -23,7 +23,7 @@ LOGIN = 3.0
 ACCOUNT_AGAIN = 300.0
 """Seconds from the answer whether the keys of a session have an account to the next question."""
 UNANSWERED = 25.0
-"""Seconds until that is asked again if no answer came in time."""
+"""Seconds until that is asked again if no answer came in time, or the server did not tell."""
 STAYS_CLOSED = 180.0
 """Seconds in `close` after which the server makes no more tries of its own. Before a try it asks
 the internet for a version, which takes 130 s where nothing answers; the try takes 20 to 30 s."""
@@ -251,7 +251,7 @@ class EvolutionSession:
         return False
 
     def note_account(self, has: bool | None) -> None:
-        if self._ask_at > boot_now():  # no login was asked for since the question
+        if has is not None and self._ask_at > boot_now():  # no login was asked for meanwhile
             self._ask_at = boot_now() + ACCOUNT_AGAIN
         if has is False:
             if self.paired:  # after that end the server makes no tries

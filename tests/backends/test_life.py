@@ -85,6 +85,14 @@ async def test_an_answer_about_its_account_that_was_late_is_asked_for_again(watc
     await at.until_it_says(SCAN, 30)
 
 
+async def test_a_code_is_shown_after_a_login_that_reached_the_server_late(watch: Watch) -> None:
+    at = await watch("1.8.6")
+    one = await at.hold("one", "close")
+    await at.until(lambda: at.asked("POST /instance/setPresence") == 1, AT_ONCE)
+    one.connect()
+    await at.until_it_says(SCAN, 40)
+
+
 async def test_an_outage_of_whatsapp_costs_no_pairing_and_no_login_more(
     watch: Watch, version: str
 ) -> None:
