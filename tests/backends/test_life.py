@@ -157,15 +157,6 @@ async def test_one_look_that_misses_a_session_ends_nothing(watch: Watch, version
     await at.until_it_says("CONNECTED", AT_ONCE)
 
 
-async def test_a_deleted_session_is_missing(watch: Watch, version: str) -> None:
-    at = await watch(version)
-    await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    at.standin.remove("one")
-    await at.until_it_says("DISCONNECTED remote_missing", 45)
-    assert at.claim().raw == "missing"
-
-
 async def test_a_session_that_its_process_has_not_loaded_is_waited_for(
     watch: Watch, version: str
 ) -> None:
