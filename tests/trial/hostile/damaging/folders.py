@@ -56,7 +56,7 @@ def _sessions(agent: RunningAgent) -> Path:
 
 
 def _trash(agent: RunningAgent) -> set[str]:
-    return {path.name for path in (_sessions(agent) / ".trash").glob("*")}
+    return {it.name for it in (_sessions(agent) / ".trash").glob("*") if it.is_dir()}
 
 
 async def _linked(agent: RunningAgent, until: Until, step: Step) -> None:
