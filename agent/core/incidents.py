@@ -106,7 +106,7 @@ class Incident:
     def join(self, id: InstanceId, code: str) -> None:
         """One that fails otherwise is no member: as a canary it would prove nothing."""
         if shared(code) == self.code and id not in self.members:
-            self.members.append(id)
+            self.members.insert(0, id)  # it has had no turn yet
 
     def next_turn(self, policy: IncidentPolicy, now: float) -> float:
         """When give_turn must be asked again; a clock set back does not delay it."""

@@ -124,6 +124,13 @@ def test_turns_that_try_nothing_make_the_others_wait_no_longer():
     assert one.next_turn(POLICY, now) - now == 10
 
 
+def test_one_that_joins_is_the_next_to_try():
+    one, late = incident(), InstanceId("late")
+    one.end_turn(POLICY, NOW + 6)
+    one.join(late, one.code)
+    assert one.give_turn([*IDS, late], POLICY, one.turn_at) and one.canary == late
+
+
 def test_a_canary_that_fell_silent_has_failed():
     one = incident()
     assert one.next_turn(POLICY, NOW + 100) == NOW + 405
