@@ -1,4 +1,4 @@
-"""Evolution API 1.8 and 2.x as somebody's server: what seat.py asks of it."""
+"""Evolution API 1.8 and 2.x: what seat.py asks of a server."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence

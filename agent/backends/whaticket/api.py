@@ -1,4 +1,4 @@
-"""A whaticket server as somebody's server: what seat.py asks of it, its logs and its keys."""
+"""A whaticket server: what seat.py asks of it, its logs and its keys."""
 
 import asyncio
 import json
