@@ -246,10 +246,6 @@ class Outbox:
     async def waiting(self) -> list[OutMessage]:
         return await self._rows(f"select {{}} from messages where {_WAITS} order by number")
 
-    async def overdue(self) -> list[OutMessage]:
-        rows = f"select {{}} from messages where {_WAITS} and expires_wall <= ? limit 1000"
-        return await self._rows(rows, self.now())
-
     async def content(self, number: int) -> Mapping[str, Any] | None:
         """None: it ended meanwhile."""
         row = "select content from messages where number = ?"

@@ -387,14 +387,15 @@ class Sending:
         """Until the file is found damaged, or is gone."""
         tidied = time.monotonic()
         while True:
-            holds = (sender.hold for sender in self.senders.values())
-            if not self._path.exists() or any(hold and hold.code == "damaged" for hold in holds):
+            senders = list(self.senders.values())
+            damaged = any(its.hold and its.hold.code == "damaged" for its in senders)
+            if damaged or not self._path.exists():
                 return
-            waits = any(sender.waiting for sender in self.senders.values())
-            for row in await outbox.overdue() if waits else ():
-                owner = self.senders.get(row.instance)
-                if owner is not None and (late := owner.waiting.get(row.number)) is not None:
-                    await owner.take_back(late, State.EXPIRED, "it could not be sent in time")
+            now = outbox.now()
+            for sender in senders:
+                late = [it for it in sender.waiting.values() if it.row.expires_wall <= now]
+                for waiting in late:
+                    await sender.take_back(waiting, State.EXPIRED, "it could not be sent in time")
             if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
                 self._untidy, tidied = False, time.monotonic()
                 await outbox.tidy()

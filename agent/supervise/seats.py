@@ -222,8 +222,8 @@ class Packs:
         return None if pack is None else pack.host.log_path(pack.name)
 
     async def run(self) -> None:
-        """Look after the packs until cancelled."""
-        while True:
+        """Look after the packs until cancelled; return at once where none is wanted."""
+        while self._host is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stirred.wait(), LOOK_EVERY)
             self._stirred.clear()
