@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import random
+import select
 import selectors
 import signal
 import socket
@@ -27,6 +28,8 @@ from tests.clocks import Clock
 T = TypeVar("T")
 DELIVERED = 0.001
 """Real seconds: what one socket of this machine wrote, another can read after them."""
+SYN_SENT = 2
+"""The kernel's number of the state in which a connection waits to be taken or refused."""
 STANDS_STILL = 5.0
 """Real seconds without anything to do: no clock would ever move again."""
 
@@ -98,11 +101,13 @@ class _Patient(_Selector):
         return super().unregister(fileobj)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if self._tcp and timeout:
-            ready = selectors.EpollSelector.select(self, DELIVERED)
-            if ready:
-                return ready
-        return super().select(timeout)
+        """In the order of descriptors: a busy kernel delivers in another one each time. This
+        machine takes or refuses each connection to itself."""
+        until_delivered = select.poll()
+        while any(map(_connects, self._tcp)):
+            until_delivered.poll(1)
+        ready = selectors.EpollSelector.select(self, DELIVERED) if self._tcp and timeout else []
+        return sorted(ready or super().select(timeout), key=lambda it: it[0].fd)
 
 
 def _is_tcp(fileobj: object) -> bool:
@@ -117,6 +122,14 @@ def _is_tcp(fileobj: object) -> bool:
         return one.family == socket.AF_INET and not listens
     finally:
         one.detach()
+
+
+def _connects(fd: int) -> bool:
+    """True if the other side has neither taken nor refused the connection."""
+    with socket.socket(fileno=fd) as one:
+        state = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        one.detach()
+    return state == SYN_SENT
 
 
 class PatientLoop(Loop):
