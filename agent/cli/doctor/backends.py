@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from agent.backends.declared import ADVICE as ONE_SERVER
 from agent.backends.declared import one_server
 from agent.backends.whaticket.keys import RedisKeys
-from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
+from agent.cli.doctor.command import Finding, Installation, note, ok, wrong
 from agent.cli.doctor.installation import is_booted, unit_words
 from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
 from agent.errors import ConfigError, WaError

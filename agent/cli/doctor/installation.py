@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import VERSION
-from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
+from agent.cli.doctor.command import Finding, Installation, note, ok, wrong
 from agent.core.words import BEHIND
 from agent.daemon.state_folder import state_is_missing, used_mark
 from agent.engines.baileys import doctor as baileys
