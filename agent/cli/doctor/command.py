@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from agent.cli.agent import names_an_agent_here, settings_in_use
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, client_of, config_words
-from agent.cli.config import names_an_agent_here, settings_in_use
 from agent.cli.terminal import Table, print_answer
 from agent.config.config import Config
 from agent.config.load import load_config
