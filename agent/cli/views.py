@@ -14,7 +14,6 @@ from agent.cli.terminal import (
     clean,
     duration,
     moment,
-    next_try,
     pair_lines,
     print_answer,
     print_list,
@@ -79,8 +78,10 @@ def _list_troubles(options: argparse.Namespace) -> int:
 
 
 def _why(instance: dict[str, Any]) -> str:
-    parts = (instance["sentence"], next_try(instance), instance["snapshot_failure"])
-    return "; ".join(filter(None, parts))
+    at = instance["circuit_opens" if instance["circuit"] == "open" else "next_attempt"]
+    left = seconds_from(at, datetime.now(UTC))
+    tried = f"next try in {duration(left)}" if left >= 1 else ""
+    return "; ".join(filter(None, (instance["sentence"], tried, instance["snapshot_failure"])))
 
 
 def _enabled(instance: dict[str, Any]) -> str:

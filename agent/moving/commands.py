@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from agent.cli.arrivals import OURS, Planned, Sending, finish, id_for, print_plan, show_plan
+from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send, show_plan
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.settings import SET, parse_settings
 from agent.cli.terminal import print_answer, with_progress
@@ -157,9 +157,8 @@ def _import_archive(options: argparse.Namespace, path: Path) -> int:
         words = "cannot use --set for an archive, which brings its settings"
         cure = "import it without --enable, then change them with `wa-agent settings`"
         raise InvalidRequest(f"{words}: {cure}", field="set")
-    sending = Sending(options)
     with open_source(path, "archive") as archive:
-        return finish(options, sending.send(archive, options.id, path.name))
+        return finish(options, send(options, archive, options.id, path.name))
 
 
 def look_at_archive(path: Path) -> FoundSession:
@@ -198,7 +197,8 @@ def _import_found(options: argparse.Namespace, engine: str) -> int:
     if options.dry_run:
         return show_plan(options, plan)
     _refuse_unclear(options, plan)
-    done, sending = [], Sending(options)
+    client_of(options).open_socket().close()  # before anything is copied
+    done = []
     for planned in plan:
         session = planned.session
         if session.problem:
@@ -206,7 +206,7 @@ def _import_found(options: argparse.Namespace, engine: str) -> int:
             continue
         try:
             with _packed(options, planned, engine, settings) as archive:
-                done.append(sending.send(archive, planned.id, session.name))
+                done.append(send(options, archive, planned.id, session.name))
             planned.result = "imported"
         except (WaError, OSError) as error:
             if len(plan) == 1:

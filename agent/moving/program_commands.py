@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.cli.client import config_path
-from agent.cli.command import Subparsers, Words, add_command, name_of_a, wants_json
+from agent.cli.command import Subparsers, Words, add_command, name_of_a
 from agent.cli.doctor.command import Finding, Installation, note, ok, wrong
 from agent.cli.terminal import print_answer, print_list
 from agent.config.load import load_config
@@ -51,7 +51,7 @@ def drop_in(options: argparse.Namespace) -> int:
         names = ", ".join(declared) or "none"
         raise NotFound(f"cannot find the program {options.program}; declared: {names}")
     text = render_drop_in(declared[options.program])
-    if not text and not wants_json(options):
+    if not text and not options.json:
         print(
             f"{options.program} needs no drop-in: a session's unit has all rights that it needs",
             file=sys.stderr,

@@ -17,9 +17,6 @@ from agent.config.load import load_config
 from agent.config.sections import INSTALLED_STATE
 from agent.errors import AgentUnreachable, ConfigError, WaError
 
-HELLO_SECONDS = 2.0
-"""Two of them, and all checks without the agent, take less than five seconds."""
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -125,7 +122,6 @@ def examine(here: Installation) -> Iterator[Finding]:
 
 def _if_it_answers(client: Client) -> Client:
     """An agent that hangs is waited for once: all other checks are made without it."""
-    client = replace(client, hello_seconds=HELLO_SECONDS)
     try:
         client.open_socket().close()
     except AgentUnreachable as error:
