@@ -136,11 +136,6 @@ def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
     ]
 
 
-def unit_words(name: str, unit: str = units.AGENT_SERVICE) -> list[str]:
-    """The words of one property of a unit."""
-    return [word for row in show_units(name, [unit]) for word in shlex.split(row.get(name, ""))]
-
-
 def _run(command: list[str]) -> str:
     """The output of a program; "" where it cannot run."""
     with suppress(OSError, subprocess.SubprocessError):
@@ -158,13 +153,9 @@ def users(_: Installation) -> Iterator[Finding]:
     yield wrong(f"missing: {', '.join(missing)}") if missing else ok(", ".join(USERS))
 
 
-def is_booted() -> bool:
-    return Path("/run/systemd/system").is_dir()
-
-
 def kernel(_: Installation) -> Iterator[Finding]:
     """Limits of the units that this kernel does not enforce."""
-    if not is_booted():
+    if not Path("/run/systemd/system").is_dir():
         return
     path = Path("/sys/fs/cgroup/cgroup.controllers")
     controllers = path.read_text(encoding="ascii").split() if path.exists() else []
@@ -252,7 +243,8 @@ def _environment(here: Installation) -> Mapping[str, str]:
     """A unit's worker has its unit's environment, not the doctor's."""
     if not here.installed:
         return os.environ
-    words = unit_words("Environment", units.INSTANCES.unit("x"))
+    (row,) = show_units("Environment", [units.INSTANCES.unit("x")]) or [{}]
+    words = shlex.split(row.get("Environment", ""))
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
