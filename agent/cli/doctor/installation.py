@@ -5,7 +5,6 @@ import ctypes
 import grp
 import os
 import pwd
-import re
 import shlex
 import stat
 import subprocess
@@ -24,7 +23,7 @@ from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
 from agent.engines.web.settings import SHELL
 from agent.errors import WaError
-from agent.files import open_plain, refuses_writes
+from agent.files import refuses_writes
 from agent.host import units
 from agent.vault.identity import scan
 
@@ -196,7 +195,7 @@ def agent(here: Installation) -> Iterator[Finding]:
         health = here.client.get("/api/health")
     except WaError as error:
         advice = "systemctl restart wa-agent: sessions stay connected; then journalctl -u wa-agent"
-        yield wrong(f"{error}{_holding_process(here.state)}", advice)
+        yield wrong(str(error), advice)
         return
     itself = health["agent"]
     yield _status(itself, health)
@@ -218,16 +217,6 @@ def _status(itself: dict[str, Any], health: dict[str, Any]) -> Finding:
         words = " ".join(["it runs:", health["status"].replace("_", " "), *health["in_trouble"]])
         return note(words, "wa-agent list --trouble; journalctl -u wa-agent")
     return ok(f"version {VERSION} runs, {health['instances']['total']} instances")
-
-
-def _holding_process(folder: Path) -> str:
-    """The process that holds the state directory, with its state; "" without one. The agent wrote
-    its number into the lock."""
-    with suppress(OSError, ValueError), open_plain(folder / "lock") as file:
-        pid = int(file.read(20).strip())
-        found = re.search(r"^State:\t(.*)", Path(f"/proc/{pid}/status").read_text(), re.M)
-        return f"; its process {pid} is in state {found[1]}" if found else ""
-    return ""
 
 
 def database(here: Installation) -> Iterator[Finding]:
