@@ -119,6 +119,7 @@ def init_config(options: argparse.Namespace) -> int:
     """Write a commented configuration."""
     from agent.config.load import load_config
     from agent.config.render import render_config
+    from agent.vault.errors import explain
 
     target = Path(options.config or INSTALLED_CONFIG)
     # Only what the command line gives: an older file must not flow into the new one.
@@ -126,22 +127,16 @@ def init_config(options: argparse.Namespace) -> int:
     text = render_config(config)
     if target.exists() and not options.force:
         raise Refused(f"cannot write {target}: it exists; --force replaces it")
-    _replace(target.resolve(), text)
-    done = f"{target} written; check it with: wa-agent config check --config {target}"
-    return print_answer(options, {"file": str(target)}, done)
-
-
-def _replace(target: Path, text: str) -> None:
-    """Written in place, a full disk or a kill would leave half a file."""
-    from agent.vault.errors import explain
-
     try:
         before = target.stat() if target.exists() else None
         mode = 0o644 if before is None else before.st_mode & 0o777
         group = None if before is None else before.st_gid
-        write_whole(target, text.encode(), mode=mode, group=group)
+        # Written in place, a full disk or a kill would leave half a file.
+        write_whole(target.resolve(), text.encode(), mode=mode, group=group)
     except OSError as error:
-        raise explain("write", target, error) from error
+        raise explain("write", target.resolve(), error) from error
+    done = f"{target} written; check it with: wa-agent config check --config {target}"
+    return print_answer(options, {"file": str(target)}, done)
 
 
 _KEYS = {
