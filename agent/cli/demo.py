@@ -34,7 +34,8 @@ def demo(options: argparse.Namespace) -> int:
     """Run the agent with one sandbox instance to scan, until Ctrl+C."""
     from agent.daemon.main import main
 
-    state = (options.state or _state_folder()).absolute()
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    state = Path(options.state or home / "wa-agent" / "demo").absolute()
     # Sessions are in it: for its owner alone. What is there already keeps its rights.
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     greeter = threading.Thread(target=_greet, args=(state, options.listen), daemon=True)
@@ -44,11 +45,6 @@ def demo(options: argparse.Namespace) -> int:
     if not status:
         print(f"Its state stays in {state}; the next demo goes on with it.")
     return status
-
-
-def _state_folder() -> Path:
-    home = os.environ.get("XDG_STATE_HOME", "")
-    return Path(home or Path.home() / ".local" / "state") / "wa-agent" / "demo"
 
 
 def _greet(state: Path, listen: str) -> None:
