@@ -188,7 +188,8 @@ class Backends:
         if (kind := backend.declared.engine) != instance.engine:
             cause = f"backend {backend.name} is of engine {kind}, not {instance.engine}"
             raise InvalidRequest(f"{what}: {cause}", field="engine", code="wrong_engine")
-        if (holder := holder_of(backend, instance.remote)) not in (None, instance.id):
+        remotes = {it.instance.remote: id for id, it in backend.members.items()}
+        if (holder := remotes.get(instance.remote)) not in (None, instance.id):
             cause = f"{instance.remote!r:.80} of {backend.name} is {holder} here already"
             raise Refused(f"{what}: {cause}", field="settings.remote", code="adopted")
 
@@ -320,10 +321,6 @@ def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> s
     if not titled:
         raise NotFound(f"cannot adopt {asked!r:.80}: {backend} has no such session")
     return titled[0]
-
-
-def holder_of(backend: Backend, remote: str) -> InstanceId | None:
-    return next((id for id, it in backend.members.items() if it.instance.remote == remote), None)
 
 
 def one_server(backends: Sequence[BackendDeclaration]) -> Iterator[str]:

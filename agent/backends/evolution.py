@@ -231,7 +231,9 @@ class Session:
 
     async def _refresh(self) -> None:
         await self._state()
-        if self.known.needs_row:
+        it = self.known
+        down = it.live is Live.CLOSE or (it.live is Live.CONNECTING and it.paired is not True)
+        if down and it.row_at < it.since:  # it may tell whether a pairing stands, or why it closed
             await self._row()
 
     async def _ask_account(self, *, at_once: bool = False) -> None:

@@ -117,13 +117,6 @@ class EvolutionSession:
         return evolution_reason(row.code, row.text) if row.closed_wall > self._open_until else ""
 
     @property
-    def needs_row(self) -> bool:
-        """True if its own row may tell whether a pairing stands, or why it closed."""
-        if self.calls.old or self.row_at >= self.since:
-            return False
-        return self.live is Live.CLOSE or (self.live is Live.CONNECTING and self.paired is not True)
-
-    @property
     def is_due(self) -> bool:
         """True if it must be looked at soon, not only when a pass probes it."""
         if self.live is not Live.OPEN or not self.alive or boot_now() - self.since < YOUNG:

@@ -1,14 +1,21 @@
-"""The agent's own commands: run it, run a worker, print the version."""
+"""This installation: its agent and workers in the foreground, its version, its configuration, and
+the keys for its HTTP interface."""
 
 import argparse
 import gc
 import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from agent import BUILD, VERSION
-from agent.cli.client import checkout, config_path
-from agent.cli.command import Subparsers, add_command, config_words
-from agent.cli.terminal import print_answer
+from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
+from agent.cli.command import Subparsers, Words, add_command, add_group, client_of, config_words
+from agent.cli.terminal import print_answer, print_list
+from agent.errors import Refused, WaError
+from agent.files import write_whole
 
 
 def add(commands: Subparsers) -> None:
@@ -16,6 +23,26 @@ def add(commands: Subparsers) -> None:
     add_command(commands, "run", run, example=example, words=config_words())
     add_command(commands, "worker", worker, example="sales", words={"ID": "the instance"})
     add_command(commands, "version", version)
+    example = "--config agent.toml"
+    words: Words = config_words()
+    among = add_group(commands, "config", "the configuration", f"check {example}")
+    add_command(among, "check", check_config, example=example, words=words)
+    add_command(among, "show", show_config, example=example, words=words)
+    words = {**words, "--force": "replace a file"}
+    add_command(among, "init", init_config, example=example, words=words)
+    summary = "keys for the HTTP interface"
+    among = add_group(commands, "key", summary, "add shop --scope operate")
+    words = {
+        "NAME": "name of the key, such as its program",
+        "--scope SCOPE": (
+            "read, operate, admin or instance:ID; may be repeated",
+            {"action": "append", "required": True},
+        ),
+    }
+    add_command(among, "add", add_key, example="prometheus --scope read", words=words)
+    add_command(among, "list", list_keys)
+    words = {"key_id=KEY": "its id, as `key list` shows it"}
+    add_command(among, "revoke", revoke, example="3f8a2c1d", words=words)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,3 +90,107 @@ def version(options: argparse.Namespace) -> int:
 
 def version_line() -> str:
     return f"wa-agent {VERSION}, {BUILD}" if BUILD else f"wa-agent {VERSION}"
+
+
+def check_config(options: argparse.Namespace) -> int:
+    """Read the configuration and name its errors."""
+    from agent.config.load import load_config
+
+    path, given = config_path(options.config, os.environ), overrides_of(options)
+    config = load_config(path, os.environ, overrides=given)
+    for sentence in () if options.json else config.warnings:
+        print(f"wa-agent: {sentence}", file=sys.stderr)
+    shown = {"good": True, "file": path and str(path), "warnings": config.warnings}
+    return print_answer(options, shown, f"{path or 'the defaults'}: good")
+
+
+def show_config(options: argparse.Namespace) -> int:
+    """Show every setting in use."""
+    from agent.config.load import load_config
+    from agent.config.render import render_config, tables_of, without_secrets
+
+    path, overrides = settings_in_use(options, client_of(options))
+    config = without_secrets(load_config(path, os.environ, overrides=overrides))
+    text = render_config(config, only_changed=False).rstrip()
+    return print_answer(options, tables_of(config), text)
+
+
+def init_config(options: argparse.Namespace) -> int:
+    """Write a commented configuration."""
+    from agent.config.load import load_config
+    from agent.config.render import render_config
+    from agent.vault.errors import explain
+
+    target = Path(options.config or INSTALLED_CONFIG)
+    # Only what the command line gives: an older file must not flow into the new one.
+    config = load_config(None, {}, overrides=given_settings(options))
+    text = render_config(config)
+    if target.exists() and not options.force:
+        raise Refused(f"cannot write {target}: it exists; --force replaces it")
+    try:
+        before = target.stat() if target.exists() else None
+        mode = 0o644 if before is None else before.st_mode & 0o777
+        group = None if before is None else before.st_gid
+        # Written in place, a full disk or a kill would leave half a file.
+        write_whole(target.resolve(), text.encode(), mode=mode, group=group)
+    except OSError as error:
+        raise explain("write", target.resolve(), error) from error
+    done = f"{target} written; check it with: wa-agent config check --config {target}"
+    return print_answer(options, {"file": str(target)}, done)
+
+
+_KEYS = {
+    "state": "agent.state_path",
+    "sessions": "agent.session_storage_path",
+    "cache": "agent.cache_path",
+    "socket": "api.socket",
+}
+
+
+def settings_in_use(
+    options: argparse.Namespace, client: Client
+) -> tuple[Path | None, dict[str, str]]:
+    """The file to read, and the settings over it.
+
+    Those of the command line are used. Without them an agent that --socket or WA_AGENT_SOCKET
+    names is asked for its own; without an answer nothing changes.
+    """
+    path, overrides = config_path(options.config, os.environ), overrides_of(options)
+    if options.config or options.state:
+        return path, overrides
+    places: Mapping[str, str] = {}
+    if names_an_agent_here(client):
+        with suppress(WaError):  # without an answer nothing changes
+            places = client.get("/api/health")["agent"].get("places", {})
+    if "config" in places:
+        path = Path(places["config"])
+    paths = {key: places[name] for name, key in _KEYS.items() if name in places}
+    return path, {**overrides, **paths}
+
+
+def names_an_agent_here(client: Client) -> bool:
+    return not client.url and bool(client.sockets or os.environ.get("WA_AGENT_SOCKET"))
+
+
+def add_key(options: argparse.Namespace) -> int:
+    """Make a key and print it, once."""
+    body = {"name": options.name, "scopes": options.scope}
+    key = client_of(options).post("/api/keys", body)
+    return print_answer(options, key, key["token"])
+
+
+def list_keys(options: argparse.Namespace) -> int:
+    """List the keys."""
+    return print_list(
+        options,
+        client_of(options).get("/api/keys")["keys"],
+        {"ID": "id", "NAME": "name", "SCOPES": "scopes", "CREATED": "created"},
+        nothing="no keys",
+    )
+
+
+def revoke(options: argparse.Namespace) -> int:
+    """Revoke a key."""
+    path = f"/api/keys/{quote(options.key_id, safe='')}"
+    revoked = client_of(options).request("DELETE", path).json()
+    return print_answer(options, revoked, f"{revoked['id']} revoked")

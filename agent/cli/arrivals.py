@@ -28,22 +28,14 @@ class Planned:
     result: str = ""
 
 
-class Sending:
-    """Gives archives to the agent."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        """AgentUnreachable where no agent answers."""
-        self._options, self._client = options, client_of(options)
-        self._client.open_socket().close()
-
-    def send(self, archive: IO[bytes], id: str | None, name: str) -> dict[str, Any]:
-        """The new instance."""
-        options = self._options
-        wanted = {"replace": options.replace, "enable": options.enable, "id": id}
-        query = {key: "true" if value is True else value for key, value in wanted.items() if value}
-        path = f"/api/import?{urlencode(query)}"
-        work = partial(upload, self._client, path, archive)
-        return with_progress(options, f"importing {name}", work)
+def send(
+    options: argparse.Namespace, archive: IO[bytes], id: str | None, name: str
+) -> dict[str, Any]:
+    """Gives an archive to the agent; the new instance."""
+    wanted = {"replace": options.replace, "enable": options.enable, "id": id}
+    query = {key: "true" if value is True else value for key, value in wanted.items() if value}
+    work = partial(upload, client_of(options), f"/api/import?{urlencode(query)}", archive)
+    return with_progress(options, f"importing {name}", work)
 
 
 def id_for(session: FoundSession, given: str | None) -> str:

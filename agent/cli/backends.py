@@ -44,7 +44,6 @@ _ADOPT: Words = {
 def add(commands: Subparsers) -> None:
     parser = add_command(commands, "backends", list_backends)
     among = parser.add_subparsers(metavar="COMMAND", required=False)
-    add_command(among, "list", list_backends)
     for name, run in {"show": show, "sessions": sessions, "check": check, "reset": reset}.items():
         add_command(among, name, run, example="evo", words=_ONE)
     example = "evo evolution http://127.0.0.1:8080 --key-file /etc/wa-agent/evo.key"

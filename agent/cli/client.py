@@ -60,6 +60,7 @@ def config_path(named: str | None, env: Mapping[str, str]) -> Path | None:
 
 _SECONDS = 90.0
 _HELLO_SECONDS = 3.0
+"""An agent that does not answer the first question within this time counts as hanging."""
 _HUNG = "it hangs or still starts; run: wa-agent doctor, journalctl -u wa-agent"
 _START_IT = "is the agent running? start it with: systemctl start wa-agent (or ./scripts/run)"
 _EXITS = {400: 2, 401: 4, 403: 4, 404: 3, 406: 2, 408: 75, 409: 4, 413: 2, 415: 2, 503: 75}
@@ -104,8 +105,6 @@ class Client:
     """http://HOST:PORT, or "" for the Unix socket."""
     key: str = ""
     sockets: tuple[Path, ...] = ()
-    hello_seconds: float = _HELLO_SECONDS
-    """An agent that does not answer the first question within this time counts as hanging."""
     silent: str = ""
     """The error of every request; "" = requests are sent."""
 
@@ -153,7 +152,8 @@ class Client:
         connection.sock.settimeout(seconds)
         try:
             try:
-                connection.request(method, path, body, {**headers, **self.authorization()})
+                key = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+                connection.request(method, path, body, {**headers, **key})
             except (BrokenPipeError, ConnectionResetError):
                 pass  # an agent that refuses does so before it has read all: its answer counts
             except ValueError:  # which quotes the header
@@ -176,9 +176,6 @@ class Client:
             page = self.get("/api/instances", {**query, **after, "limit": 1000})
             yield from page["instances"]
 
-    def authorization(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
-
     def host(self) -> str:
         if not self.url:
             return "localhost"
@@ -196,11 +193,11 @@ class Client:
             raise AgentUnreachable(self.silent)
         try:
             with self._connect() as sock:
-                sock.settimeout(self.hello_seconds)
+                sock.settimeout(_HELLO_SECONDS)
                 sock.sendall(f"GET /healthz HTTP/1.1\r\nHost: {self.host()}\r\n\r\n".encode())
                 http.client.HTTPResponse(sock, method="GET").begin()
         except TimeoutError:
-            words = f"the agent does not answer within {self.hello_seconds:g} s: {_HUNG}"
+            words = f"the agent does not answer within {_HELLO_SECONDS:g} s: {_HUNG}"
             raise AgentUnreachable(words) from None
         except (OSError, http.client.HTTPException) as error:
             raise _broken_off(error) from error
@@ -212,12 +209,12 @@ class Client:
             parts = urlsplit("//" + self.host())
             try:
                 address = (parts.hostname, parts.port or 80)
-                return socket.create_connection(address, self.hello_seconds)
+                return socket.create_connection(address, _HELLO_SECONDS)
             except (OSError, ValueError) as error:
                 problems.append(f"{self.url}: {error}")
         for path in () if self.url else self.sockets or socket_candidates(os.environ):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(self.hello_seconds)
+            sock.settimeout(_HELLO_SECONDS)
             try:
                 with short_path(path) as name:
                     sock.connect(name)

@@ -122,10 +122,6 @@ def name_of_a(thing: str) -> Callable[[str], str]:
     return read
 
 
-def wants_json(options: argparse.Namespace) -> bool:
-    return bool(options.json)
-
-
 def client_of(options: argparse.Namespace) -> Client:
     return Client(
         url=options.url or ("" if options.socket else os.environ.get("WA_AGENT_URL", "")),

@@ -34,8 +34,10 @@ def demo(options: argparse.Namespace) -> int:
     """Run the agent with one sandbox instance to scan, until Ctrl+C."""
     from agent.daemon.main import main
 
-    state = (options.state or _state_folder()).absolute()
-    _make_private(state)
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    state = Path(options.state or home / "wa-agent" / "demo").absolute()
+    # Sessions are in it: for its owner alone. What is there already keeps its rights.
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
     greeter = threading.Thread(target=_greet, args=(state, options.listen), daemon=True)
     greeter.start()
     overrides = {"agent.state_path": str(state), "api.listen": options.listen}
@@ -43,20 +45,6 @@ def demo(options: argparse.Namespace) -> int:
     if not status:
         print(f"Its state stays in {state}; the next demo goes on with it.")
     return status
-
-
-def _state_folder() -> Path:
-    home = os.environ.get("XDG_STATE_HOME", "")
-    return Path(home or Path.home() / ".local" / "state") / "wa-agent" / "demo"
-
-
-def _make_private(state: Path) -> None:
-    """Sessions are in it: for its owner alone. What is there already keeps its rights."""
-    before = os.umask(0o077)
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-    finally:
-        os.umask(before)
 
 
 def _greet(state: Path, listen: str) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from agent.cli.client import Client
+from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.terminal import clean, moment, soft
 from agent.core.model import parse_instance_id
@@ -18,6 +18,8 @@ from agent.host.units import INSTANCES_SLICE
 LAST = 60
 """Lines of the journal."""
 _EVERY = 1.0
+_AGAIN = ("not_running", "slow", "stopping")
+"""Codes of a session whose worker is expected back."""
 _MOST = 1000
 
 
@@ -47,7 +49,7 @@ def events(options: argparse.Namespace) -> int:
             return 0
         time.sleep(_EVERY)
         query = {"kind": options.kind, "limit": _MOST, "after": cursor}
-        found = _ask_again(client, path, query)["events"]
+        found = ask_again(client, path, query)["events"]
 
 
 def _print_event(event: dict[str, Any], options: argparse.Namespace) -> None:
@@ -62,16 +64,18 @@ def _print_event(event: dict[str, Any], options: argparse.Namespace) -> None:
     )
 
 
-def _ask_again(client: Client, path: str, query: dict[str, Any]) -> dict[str, Any]:
-    """A restart of the agent only delays it."""
-    waits = False
+def ask_again(client: Client, path: str, query: dict[str, Any]) -> dict[str, Any]:
+    """A restart of the agent or of the session's worker only delays it."""
+    said = ""
     while True:
         try:
             return client.get(path, query)
-        except AgentUnreachable as error:
-            if not waits:
-                print(f"wa-agent: {clean(error)}; waiting for the agent", file=sys.stderr)
-            waits = True
+        except (AgentUnreachable, AgentSaidNo) as error:
+            if isinstance(error, AgentSaidNo) and error.code not in _AGAIN:
+                raise
+            if said != str(error):
+                said = str(error)
+                print(f"wa-agent: {clean(said)}; waiting", file=sys.stderr)
             time.sleep(_EVERY)
 
 
@@ -94,7 +98,7 @@ def logs(options: argparse.Namespace) -> int:
         if not options.follow:
             return 0
         time.sleep(_EVERY)
-        found = _ask_again(client, path, {"after": found["next"]})
+        found = ask_again(client, path, {"after": found["next"]})
 
 
 def _from_journal(client: Client, options: argparse.Namespace) -> int:

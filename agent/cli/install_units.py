@@ -4,7 +4,6 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from agent.cli.command import Subparsers, Words, add_command
@@ -56,7 +55,7 @@ def _refuse_foreign(program: Path) -> None:
     for place in (program.resolve(), python):
         if any(place.is_relative_to(hidden) for hidden in _HIDDEN):
             raise Refused(f"cannot install units: the services cannot read {place}", code="hidden")
-    for path in (python, *python.parents, *program.resolve().parents, *_tree(program)):
+    for path in (python, *python.parents, *program.resolve().parents, program, *program.rglob("*")):
         if not _is_roots_alone(path):
             raise Refused(
                 f"cannot install units: not only root may change {path}", code="not_only_roots"
@@ -73,9 +72,3 @@ def _is_roots_alone(path: Path) -> bool:
     except FileNotFoundError:
         return True  # where a link leads to nothing, its folders say who may put something there
     return status.st_uid == 0 and not status.st_mode & 0o022
-
-
-def _tree(top: Path) -> Iterator[Path]:
-    yield top
-    for folder, below, files in os.walk(top):
-        yield from (Path(folder, name) for name in (*below, *files))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.command import Subparsers, Words, add_group, add_instance_command, client_of
-from agent.cli.send import file_fields
-from agent.cli.terminal import print_answer
+from agent.cli.send import file_fields, given
+from agent.cli.terminal import clean, print_answer
 from agent.errors import InvalidRequest
 
 FAULTS_SHOWN = """\
@@ -58,8 +58,7 @@ def scan(options: argparse.Namespace) -> int:
 
 def fault(options: argparse.Namespace) -> int:
     """Cause a fault."""
-    seconds = vars(options)["for"]
-    body = {"fault": options.fault, **({} if seconds is None else {"for": seconds})}
+    body = given({"fault": options.fault, "for": vars(options)["for"]})
     return _ask(options, "fault", body, f"fails: {options.fault}")
 
 
@@ -70,9 +69,8 @@ def clear(options: argparse.Namespace) -> int:
 
 def say(options: argparse.Namespace) -> int:
     """Let a contact write."""
-    given = vars(options)
     names = ("contact", "text", "type", "kind", "of", "group", "count")
-    body = {name: given[name] for name in names if given[name] is not None}
+    body = given({name: getattr(options, name) for name in names})
     if options.from_me:
         body["from_me"] = True
     if options.file is not None:
@@ -87,20 +85,13 @@ def say(options: argparse.Namespace) -> int:
 
 def heard(options: argparse.Namespace) -> int:
     """Show what the contacts got."""
-    asked = {"after": options.after, "limit": options.limit}
-    query = "&".join(f"{name}={value}" for name, value in asked.items() if value is not None)
-    answer = client_of(options).get(f"/api/instance/{options.id}/sandbox/heard?{query}")
-    lines = [
-        "  ".join((str(m["cursor"]), m["chat"], m["id"], m["type"], _one_line(m.get("text", ""))))
-        for m in answer["messages"]
-    ]
+    query = given({"after": options.after, "limit": options.limit})
+    answer = client_of(options).get(f"/api/instance/{options.id}/sandbox/heard", query)
+    shown = ("cursor", "chat", "id", "type", "text")
+    lines = [clean("  ".join(str(m.get(n, "")) for n in shown)) for m in answer["messages"]]
     nothing = "" if lines else "no contact got a message"
     more = f"more: --after {answer['next']}" if answer["more"] else ""
     return print_answer(options, answer, *lines, nothing, more)
-
-
-def _one_line(text: str) -> str:
-    return text.encode("unicode_escape", "replace").decode() if not text.isprintable() else text
 
 
 def _ask(options: argparse.Namespace, what: str, body: dict[str, Any], done: str) -> int:

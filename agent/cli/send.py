@@ -60,7 +60,7 @@ def send(options: argparse.Namespace) -> int:
     content: dict[str, Any] = {"text": text}
     if options.file is not None:
         content = {"type": "media", "caption": text, **file_fields(options.file)}
-    body = _given({"to": options.to, "quote": options.quote, **content})
+    body = given({"to": options.to, "quote": options.quote, **content})
     key = options.idempotency_key
     # As the header that has its bytes. An empty one is the agent's to refuse.
     headers = {} if key is None else {"Idempotency-Key": key.encode().decode("latin-1")}
@@ -89,21 +89,21 @@ def file_fields(path: Path) -> dict[str, Any]:
 
 def read(options: argparse.Namespace) -> int:
     """Mark messages of a chat as read."""
-    given = {"chat": options.chat, "message_ids": options.message or None, "sender": options.by}
-    answer = _ask(options, "read", given)
+    asked = {"chat": options.chat, "message_ids": options.message or None, "sender": options.by}
+    answer = _ask(options, "read", asked)
     return print_answer(options, answer, f"{answer['marked']} messages are marked as read")
 
 
 def presence(options: argparse.Namespace) -> int:
     """Show that the account types or records in a chat, or is there."""
-    given = {"state": options.state, "chat": options.chat, "seconds": options.seconds}
-    answer = _ask(options, "presence", given)
+    asked = {"state": options.state, "chat": options.chat, "seconds": options.seconds}
+    answer = _ask(options, "presence", asked)
     return print_answer(options, answer, f"{options.id} shows: {answer['state']}")
 
 
-def _ask(options: argparse.Namespace, what: str, given: dict[str, Any]) -> dict[str, Any]:
-    return client_of(options).post(f"/api/instance/{options.id}/{what}", _given(given))
+def _ask(options: argparse.Namespace, what: str, asked: dict[str, Any]) -> dict[str, Any]:
+    return client_of(options).post(f"/api/instance/{options.id}/{what}", given(asked))
 
 
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
+def given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}

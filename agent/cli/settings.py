@@ -4,13 +4,13 @@ import argparse
 import json
 from typing import Any
 
-from agent.cli.command import Subparsers, Words, add_instance_command, add_words, client_of
+from agent.cli.command import Subparsers, Words, add_instance_command, client_of
 from agent.cli.switch import WAIT, wait_and_print
 from agent.cli.terminal import pair_lines, print_answer
 from agent.errors import InvalidRequest
 
 RUNNING = frozenset({"active", "activating"})
-_SET: Words = {
+SET: Words = {
     "--set NAME=VALUE": (
         "an engine's setting; the value is JSON or plain text",
         {"action": "append", "default": []},
@@ -28,17 +28,13 @@ def add(commands: Subparsers) -> None:
         **PLACE,
         "--disabled": "create it without running it",
         "--program NAME": "the [[program]] of agent.toml that runs as it",
-        **_SET,
+        **SET,
         **WAIT,
     }
     example = "--engine sandbox"
     add_instance_command(commands, "create", create, "create an instance", example, words=words)
     summary, example = "change an instance's settings", "--set scan=manual"
-    add_instance_command(commands, "settings", settings, summary, example, words=_SET)
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    add_words(parser, _SET)
+    add_instance_command(commands, "settings", settings, summary, example, words=SET)
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

@@ -129,9 +129,11 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
         instance = client.get(f"/api/instance/{id}")
         status, sentence = instance["connection_status"], instance["sentence"]
         now, shows_code = time.monotonic(), status == "QR_REQUIRED"
+        down, reason = status in ("DISCONNECTED", "AUTH_FAILURE"), instance["reason"]
         if status == "CONNECTED":
             return instance
-        if not shows_code and not _only_a_person_helps(instance):
+        # Where it is down for a hopeless reason, only a person helps.
+        if not shows_code and not (down and reason and reason_of(reason).hopeless):
             in_vain_at = now + SETTLED
         if now >= in_vain_at:
             if shows_code:
@@ -140,8 +142,3 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
         if now >= deadline:
             raise TryLater(f"cannot wait longer for {id}: it is {status}, {sentence}")
         time.sleep(0.2)
-
-
-def _only_a_person_helps(instance: dict[str, Any]) -> bool:
-    down = instance["connection_status"] in ("DISCONNECTED", "AUTH_FAILURE")
-    return down and bool(instance["reason"]) and reason_of(instance["reason"]).hopeless

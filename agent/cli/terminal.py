@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,15 +89,6 @@ def duration(seconds: float | None) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // below} {small}"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
-
-
-def next_try(instance: Row) -> str:
-    """When the agent tries the instance next; "" without a try, or when its time has come."""
-    is_open = instance["circuit"] == "open"
-    if not (text := instance["circuit_opens"] if is_open else instance["next_attempt"]):
-        return ""
-    left = (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
-    return f"next try in {duration(left)}" if left >= 1 else ""
 
 
 def size(count: float | None) -> str:

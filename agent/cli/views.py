@@ -14,7 +14,6 @@ from agent.cli.terminal import (
     clean,
     duration,
     moment,
-    next_try,
     pair_lines,
     print_answer,
     print_list,
@@ -39,13 +38,8 @@ _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 
 
 def add(commands: Subparsers) -> None:
-    more: dict[str, Any] = {"action": "append"}
     words: Words = {
-        "--status STATUS": ("only this status", more),
-        "--verdict VERDICT": ("only this verdict", more),
-        "--engine ENGINE": "only this engine",
-        "--backend NAME": "only instances on this backend",
-        "--enabled WORD": ("true or false", {"choices": ("true", "false")}),
+        "--status STATUS": ("only this status; may be repeated", {"action": "append"}),
         "--ids": "print only the ids",
         "--trouble": "instead what is wrong now, with advice; exit status 1 if anything is",
     }
@@ -57,13 +51,11 @@ def add(commands: Subparsers) -> None:
 
 def list_instances(options: argparse.Namespace) -> int:
     """List the instances."""
-    names = ("status", "verdict", "engine", "backend", "enabled")
-    query = {name: getattr(options, name) for name in names if getattr(options, name)}
     if options.trouble:
-        if query or options.ids:
+        if options.status or options.ids:
             raise InvalidRequest("cannot list troubles: --trouble goes with no other option")
         return _list_troubles(options)
-    instances = list(client_of(options).instances(**query))
+    instances = list(client_of(options).instances(status=options.status or ()))
     if options.ids:
         return print_answer(options, instances, *(str(instance["id"]) for instance in instances))
     return print_list(options, instances, COLUMNS, nothing=NOTHING)
@@ -79,8 +71,10 @@ def _list_troubles(options: argparse.Namespace) -> int:
 
 
 def _why(instance: dict[str, Any]) -> str:
-    parts = (instance["sentence"], next_try(instance), instance["snapshot_failure"])
-    return "; ".join(filter(None, parts))
+    at = instance["circuit_opens" if instance["circuit"] == "open" else "next_attempt"]
+    left = seconds_from(at, datetime.now(UTC))
+    tried = f"next try in {duration(left)}" if left >= 1 else ""
+    return "; ".join(filter(None, (instance["sentence"], tried, instance["snapshot_failure"])))
 
 
 def _enabled(instance: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@ outbox`: what waits to be sent of it."""
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,15 +11,12 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
+from agent.cli.command import Subparsers, add_instance_command, client_of
+from agent.cli.events import ask_again
 from agent.cli.terminal import clean, print_answer, print_list, soft
 from agent.cli.transfer import check_target, write_checked
-from agent.errors import AgentUnreachable, InvalidRequest
+from agent.errors import InvalidRequest
 from agent.messages.outcomes import State
-
-_RETRY_SECONDS = 1.0
-_AGAIN = ("not_running", "slow", "stopping")
-"""Codes of a session whose worker is expected back."""
 
 
 def add(commands: Subparsers) -> None:
@@ -42,28 +38,19 @@ def add(commands: Subparsers) -> None:
 def messages(options: argparse.Namespace) -> int:
     if options.media is not None:
         return _fetch(options)
-    client, after, said, more = client_of(options), options.after, "", True
+    client, after, more = client_of(options), options.after, True
+    path = f"/api/instance/{options.id}/messages"
     while more or options.follow:
-        query = {"after": after, "limit": 200, **({} if more else {"wait": 30})}
-        try:
-            page = client.get(f"/api/instance/{options.id}/messages", query)
-        except (AgentUnreachable, AgentSaidNo) as error:
-            # A restart of the agent or of the session's worker only delays one who follows.
-            if more or (isinstance(error, AgentSaidNo) and error.code not in _AGAIN):
-                raise
-            if said != str(error):
-                said = str(error)
-                print(f"wa-agent: {clean(said)}; waiting", file=sys.stderr)
-            time.sleep(_RETRY_SECONDS)
-            continue
+        query = {"after": after, "limit": 200}
+        page = client.get(path, query) if more else ask_again(client, path, query | {"wait": 30})
         for record in page["records"]:
             _print(record, options)
-        said, after, more = "", page["next"], more and page["more"]
+        after, more = page["next"], more and page["more"]
     return 0
 
 
 def _print(record: Mapping[str, Any], options: argparse.Namespace) -> None:
-    if wants_json(options):
+    if options.json:
         print(json.dumps(record, ensure_ascii=False), flush=True)
         return
     at = record.get("at") or record.get("kept")
@@ -124,7 +111,7 @@ def outbox(options: argparse.Namespace) -> int:
     query = {"limit": options.limit, **({"state": options.state} if options.state else {})}
     page = client.get(path, query)
     waits = page["outbox"]
-    if waits and waits["sentence"] and not wants_json(options):
+    if waits and waits["sentence"] and not options.json:
         print(f"{waits['waiting']} wait: {clean(waits['sentence'])}")
     return print_list(
         options,

@@ -108,11 +108,16 @@ class Archives:
     ) -> str:
         """The name in the trash of what it replaced."""
         id = wanted.id
-        _find_engine(manifest)
+        try:
+            find_engine(manifest.engine)
+        except ConfigError as error:
+            raise InvalidRequest(str(error), field="engine", code=error.code) from None
         self._check_free(wanted, manifest)
         work = partial(unpack, self._root, file, id, Limits())
         arrived = await self._keeping.work.run(id, "import", work, manifest.listing.size)
-        _refuse_unfit(id, arrived)
+        problem, code = unfit(arrived)
+        if problem:
+            raise InvalidRequest(f"cannot import {id}: {problem}", field="archive", code=code)
         self._check_free(wanted, manifest)
         old = self._registry.facts.get(id)
         made, record = _made(wanted, manifest, old)
@@ -223,13 +228,6 @@ def _exported(id: InstanceId, snapshot: Snapshot) -> Manifest:
     return manifest
 
 
-def _find_engine(manifest: Manifest) -> None:
-    try:
-        find_engine(manifest.engine)
-    except ConfigError as error:
-        raise InvalidRequest(str(error), field="engine", code=error.code) from None
-
-
 def unfit(arrived: Arrived) -> tuple[str, str]:
     """Why no import takes this session, and the code; a paired one must be whole, of the account
     that its manifest names, and able to read."""
@@ -245,12 +243,6 @@ def unfit(arrived: Arrived) -> tuple[str, str]:
     paths = [file.path for file in manifest.listing.files]
     lacking = file_rules(manifest.engine).lacks(paths)
     return lacking, "no_pre_keys" if lacking else ""
-
-
-def _refuse_unfit(id: InstanceId, arrived: Arrived) -> None:
-    problem, code = unfit(arrived)
-    if problem:
-        raise InvalidRequest(f"cannot import {id}: {problem}", field="archive", code=code)
 
 
 def _open_nameless(root: Path) -> IO[bytes]:

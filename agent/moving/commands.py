@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from agent.cli.arrivals import OURS, Planned, Sending, finish, id_for, print_plan, show_plan
-from agent.cli.command import Subparsers, add_command, add_instance_command, client_of
-from agent.cli.settings import add_settings, parse_settings
+from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send, show_plan
+from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
+from agent.cli.settings import SET, parse_settings
 from agent.cli.terminal import print_answer, with_progress
 from agent.cli.transfer import check_target, download, open_source
 from agent.core.model import InstanceId, parse_instance_id
@@ -27,54 +27,48 @@ WEB, BAILEYS = "web", "baileys"
 TARGETS = {"wwebjs": WEB, BAILEYS: BAILEYS}
 """The engine whose files each program takes."""
 _GZIP = b"\x1f\x8b"
-_FLAGS = {
+_EXPORT: Words = {
+    "FILE": ("the archive to write; with --to the folder", {"type": Path}),
+    "--to PROGRAM": (
+        f"program to write for: {', '.join((OURS, *TARGETS))}",
+        {"choices": (OURS, *TARGETS), "default": OURS},
+    ),
+    "--snapshot NAME": "export this snapshot, not the present session",
+    "--force": "replace the file; with --to move the folder aside",
+}
+_IMPORT: Words = {
+    "SOURCE": "an archive of wa-agent, a folder, a JSON file, or the word pm2",
+    "[ID]": ("id of the instance", {"type": parse_instance_id}),
     "--dry-run": "list the sessions, import nothing",
     "--all": "import every session of the source",
     "--stopped": "confirm that the sessions' own program is stopped",
     "--replace": "retire that instance first",
     "--enable": "run it at once",
+    "--keys PLACE": ("folder or JSON file with the keys that the source lacks", {"default": ""}),
+    "--dump FILE": "of pm2: what `pm2 save` wrote; default: ~/.pm2/dump.pm2",
+    "--config FILE": "of pm2: the agent.toml that is added to",
+    "--only NAME": ("import this session; repeatable", {"action": "append", "default": []}),
+    "--engine ENGINE": (
+        "of an archive: the engine that gets the session which its bot kept, web or baileys",
+        {"choices": (WEB, BAILEYS)},
+    ),
+    "--wait SECONDS": (
+        "with --enable: wait until it is connected and its first messages were read; exit status"
+        " 75 when it is not connected in time, 4 when messages could not be read",
+        {"type": float},
+    ),
+    **SET,
 }
-_PLACES = {
-    "--keys": ("PLACE", "folder or JSON file with the keys that the source lacks"),
-    "--dump": ("FILE", "of pm2: what `pm2 save` wrote; default: ~/.pm2/dump.pm2"),
-    "--config": ("FILE", "of pm2: the agent.toml that is added to"),
-}
+_EXAMPLE = """sales.tar.gz --enable
+  wa-agent import /srv/bot/auth_info_baileys sales --enable
+  wa-agent import pm2 --dry-run"""
 
 
 def add(commands: Subparsers) -> None:
     summary = "write a session, with its keys, into one file"
-    parser = add_instance_command(commands, "export", export, summary, "sales.tar.gz")
-    words = "the archive to write; with --to the folder"
-    parser.add_argument("file", metavar="FILE", type=Path, help=words)
-    words = "program to write for"
-    parser.add_argument("--to", choices=(OURS, *TARGETS), default=OURS, help=words)
-    words = "export this snapshot, not the present session"
-    parser.add_argument("--snapshot", metavar="NAME", default="", help=words)
-    words = "replace the file; with --to move the folder aside"
-    parser.add_argument("--force", action="store_true", help=words)
+    add_instance_command(commands, "export", export, summary, "sales.tar.gz", words=_EXPORT)
     summary = "make an instance from an archive, another program's session or a bot of pm2's"
-    parser = add_command(commands, "import", import_sessions, summary, "sales.tar.gz --enable")
-    parser.epilog = (
-        f"{parser.epilog}\n  {parser.prog} /srv/bot/auth_info_baileys sales --enable"
-        f"\n  {parser.prog} pm2 --dry-run"
-    )
-    words = "an archive of wa-agent, a folder, a JSON file, or the word pm2"
-    parser.add_argument("source", metavar="SOURCE", help=words)
-    parser.add_argument(
-        "id", metavar="ID", type=parse_instance_id, nargs="?", help="id of the instance"
-    )
-    for flag, words in _FLAGS.items():
-        parser.add_argument(flag, action="store_true", help=words)
-    for option, (metavar, words) in _PLACES.items():
-        parser.add_argument(option, metavar=metavar, default="", help=words)
-    words = "import this session; repeatable"
-    parser.add_argument("--only", metavar="NAME", action="append", default=[], help=words)
-    words = "of an archive: the engine that gets the session which its bot kept"
-    parser.add_argument("--engine", choices=(WEB, BAILEYS), help=words)
-    words = "with --enable: wait until it is connected and its first messages were read;"
-    words += " exit status 75 when it is not connected in time, 4 when messages could not be read"
-    parser.add_argument("--wait", type=float, metavar="SECONDS", help=words)
-    add_settings(parser)
+    add_command(commands, "import", import_sessions, summary, _EXAMPLE, words=_IMPORT)
 
 
 def export(options: argparse.Namespace) -> int:
@@ -163,9 +157,8 @@ def _import_archive(options: argparse.Namespace, path: Path) -> int:
         words = "cannot use --set for an archive, which brings its settings"
         cure = "import it without --enable, then change them with `wa-agent settings`"
         raise InvalidRequest(f"{words}: {cure}", field="set")
-    sending = Sending(options)
     with open_source(path, "archive") as archive:
-        return finish(options, sending.send(archive, options.id, path.name))
+        return finish(options, send(options, archive, options.id, path.name))
 
 
 def look_at_archive(path: Path) -> FoundSession:
@@ -204,7 +197,8 @@ def _import_found(options: argparse.Namespace, engine: str) -> int:
     if options.dry_run:
         return show_plan(options, plan)
     _refuse_unclear(options, plan)
-    done, sending = [], Sending(options)
+    client_of(options).open_socket().close()  # before anything is copied
+    done = []
     for planned in plan:
         session = planned.session
         if session.problem:
@@ -212,7 +206,7 @@ def _import_found(options: argparse.Namespace, engine: str) -> int:
             continue
         try:
             with _packed(options, planned, engine, settings) as archive:
-                done.append(sending.send(archive, planned.id, session.name))
+                done.append(send(options, archive, planned.id, session.name))
             planned.result = "imported"
         except (WaError, OSError) as error:
             if len(plan) == 1:

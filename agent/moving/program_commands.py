@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.cli.client import config_path
-from agent.cli.command import Subparsers, add_command, name_of_a, wants_json
-from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
+from agent.cli.command import Subparsers, Words, add_command, name_of_a
+from agent.cli.doctor.command import Finding, Installation, note, ok, wrong
 from agent.cli.terminal import print_answer, print_list
 from agent.config.load import load_config
 from agent.engines.program.declaration import ProgramDeclaration
@@ -22,16 +22,13 @@ _DROP_INS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/syste
 
 
 def add(commands: Subparsers) -> None:
+    config = {"--config FILE": "agent.toml"}
     summary = "list the programs that may run as instances"
-    parser = add_command(commands, "programs", list_programs, summary)
+    parser = add_command(commands, "programs", list_programs, summary, words=config)
     among = parser.add_subparsers(metavar="COMMAND")
-    listing = add_command(among, "list", list_programs, summary)
+    words: Words = {"PROGRAM": ("the program's name", {"type": name_of_a("program")}), **config}
     summary = "print a systemd drop-in with the rights that a program's unit needs"
-    one = add_command(among, "drop-in", drop_in, summary, "shopbot > program.conf")
-    name = name_of_a("program")
-    one.add_argument("program", metavar="PROGRAM", type=name, help="the program's name")
-    for each in (parser, listing, one):
-        each.add_argument("--config", metavar="FILE", help="agent.toml")
+    add_command(among, "drop-in", drop_in, summary, "shopbot > program.conf", words=words)
 
 
 def list_programs(options: argparse.Namespace) -> int:
@@ -54,7 +51,7 @@ def drop_in(options: argparse.Namespace) -> int:
         names = ", ".join(declared) or "none"
         raise NotFound(f"cannot find the program {options.program}; declared: {names}")
     text = render_drop_in(declared[options.program])
-    if not text and not wants_json(options):
+    if not text and not options.json:
         print(
             f"{options.program} needs no drop-in: a session's unit has all rights that it needs",
             file=sys.stderr,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from agent.cli.command import Subparsers, add_command, client_of, name_of_a
-from agent.cli.doctor.check import Finding, Installation, ok, wrong
+from agent.cli.doctor.command import Finding, Installation, ok, wrong
 from agent.cli.terminal import clean, print_answer, print_list
 from agent.errors import ConfigError, WaError
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
@@ -21,12 +21,11 @@ def add(commands: Subparsers) -> None:
     summary = "list the webhooks and their waiting events"
     parser = add_command(commands, "webhooks", list_webhooks, summary)
     among = parser.add_subparsers(metavar="COMMAND")
-    add_command(among, "list", list_webhooks, summary)
+    words = {"WEBHOOK": ("the webhook's name", {"type": name_of_a("webhook")})}
     tested = "send a test event now and print the answer; exit status 1 if it was refused"
     again = "close a webhook's circuit and send now"
     for name, run, summary in (("test", test, tested), ("retry", retry, again)):
-        parser = add_command(among, name, run, summary, "ops")
-        parser.add_argument("webhook", metavar="WEBHOOK", type=name_of_a("webhook"))
+        add_command(among, name, run, summary, "ops", words=words)
 
 
 def list_webhooks(options: argparse.Namespace) -> int:

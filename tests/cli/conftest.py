@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from agent.cli.client import Client
 from agent.cli.main import run
 from tests.api.conftest import House, house, open_house
 
@@ -39,9 +38,7 @@ def calling(
 ) -> Cli:
     """Run one command in a thread of its own, as the server lives in this one. A machine that
     pauses makes no agent of a test one that hangs."""
-    monkeypatch.setattr("agent.cli.doctor.command.HELLO_SECONDS", 60.0)
-    *first, _, silent = Client.__init__.__defaults__ or ()
-    monkeypatch.setattr(Client.__init__, "__defaults__", (*first, 60.0, silent))
+    monkeypatch.setattr("agent.cli.client._HELLO_SECONDS", 60.0)
     monkeypatch.setenv("WA_AGENT_SOCKET", str(socket))
     for name in ("WA_AGENT_URL", "WA_AGENT_KEY", "WA_AGENT_CONFIG"):
         monkeypatch.delenv(name, raising=False)

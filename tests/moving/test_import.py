@@ -25,12 +25,12 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """Each archive that the agent got, which takes them all."""
     got: Sent = []
 
-    def send(_self: Any, archive: Any, id: str, _name: str) -> dict[str, Any]:
+    def send(_options: Any, archive: Any, id: str, _name: str) -> dict[str, Any]:
         got.append((id, archive.read()))
         told = dict.fromkeys(("engine", "account", "trash", "sha256"), "")
         return {"id": id, "enabled": False, **told}
 
-    monkeypatch.setattr("agent.cli.arrivals.Sending.send", send)
+    monkeypatch.setattr("agent.moving.commands.send", send)
     return got
 
 

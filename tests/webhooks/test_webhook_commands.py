@@ -25,7 +25,7 @@ async def test_webhooks_are_listed(failing: House, cli: Cli) -> None:
     assert head.split()[:5] == ["NAME", "URL", "STATE", "CIRCUIT", "WAITING"]
     assert row.split()[:5] == ["ops", "https://ops.example/in", "failing", "open", "7"]
     assert row.split()[-4:] == ["1", "it", "answered", "503"]
-    assert (await cli("webhooks", "list", "--json")).json() == [FAILING]
+    assert (await cli("webhooks", "--json")).json() == [FAILING]
 
 
 async def test_a_test_says_what_came_back_with_its_status(failing: House, cli: Cli) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -18,7 +19,7 @@ from agent.backends.whaticket.calls import (
     WhaticketCalls,
     WhaticketSession,
 )
-from agent.backends.whaticket.contract import BackendSettings
+from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
 from agent.backends.whaticket.logs import (
@@ -77,7 +78,7 @@ class Whaticket:
         self.rows: dict[str, Row] | None = None
         """The last list; None before the first one."""
         self._troubles: dict[str, str] = {}
-        """The troubles of the logs, by what found them."""
+        """The troubles of the logs and of the folders of keys, by what found them."""
         self._tasks = Tasks(
             lambda error: log.error("a task of %s failed", declared.name, exc_info=error),
             expected=(EngineError,),
@@ -99,8 +100,17 @@ class Whaticket:
             if row is not None or session.known.row is not None:  # else a look asks for it
                 session.known.note_row(row, at)
         sessions = tuple(RemoteSession(it.id, it.status, it.number, it.name) for it in rows)
+        self._troubles["keys"] = await in_thread(self._trouble_of_folders)
         troubles = "; ".join(filter(None, self._troubles.values()))
         return ServerClaim(True, "", troubles, "", seconds, len(rows)), sessions
+
+    def _trouble_of_folders(self) -> str:
+        """Why a repair could not remove keys: no connected session has a folder that the agent may
+        write in. "" = one has."""
+        ids = [row.id for row in (self.rows or {}).values() if row.connected and is_safe(row.id)]
+        paths = [self.own.auth_folder.replace("{id}", id) for id in ids if self.own.auth_folder]
+        good = not paths or any(os.access(path, os.R_OK | os.W_OK | os.X_OK) for path in paths)
+        return "" if good else f"cannot write in {paths[0]}: it is absent or closed to the agent"
 
     def away(self) -> None:
         """The rows stay as old as they are."""

@@ -73,16 +73,6 @@ def parse_row(raw: object, id: str = "") -> Row | None:
     return Row(str(given)[:200], **words, stored=bool(inside(raw, "session")))
 
 
-def parse_rows(raw: object) -> list[Row] | None:
-    """The list, or the list under a name; None if it is no list of sessions."""
-    if isinstance(raw, Mapping):
-        raw = next((v for k in ("whatsapps", "sessions", "data") if (v := raw.get(k))), None)
-    if not isinstance(raw, list):
-        return None
-    rows = [row for each in raw if (row := parse_row(each)) is not None]
-    return rows if rows or not raw else None
-
-
 class WhaticketCalls:
     """Made inside a running loop. ServerDown: no usable answer; another EngineError: a refusal."""
 
@@ -99,7 +89,11 @@ class WhaticketCalls:
         route = self.own.needed("list", "list sessions")
         answer = await self._ask(route, urgent=True)
         _must_be_good(route, answer)
-        if (rows := parse_rows(answer.body)) is None:
+        raw = answer.body
+        if isinstance(raw, Mapping):  # the list may stand under a name
+            raw = next((v for k in ("whatsapps", "sessions", "data") if (v := raw.get(k))), None)
+        every = map(parse_row, raw if isinstance(raw, list) else ())
+        if not (rows := [row for row in every if row is not None]) and raw != []:
             raise ServerDown(f"ask {route}", "garbage", "the answer is no list of sessions")
         return rows, answer.seconds
 

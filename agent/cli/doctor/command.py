@@ -1,27 +1,65 @@
-"""`doctor`: checks of this installation, each finding with advice."""
+"""`doctor`: checks of this installation, each finding with its cure."""
 
 import argparse
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from agent.cli.agent import names_an_agent_here, settings_in_use
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, client_of, config_words
-from agent.cli.config import names_an_agent_here, settings_in_use
 from agent.cli.terminal import Table, print_answer
+from agent.config.config import Config
+from agent.config.load import load_config
+from agent.config.sections import INSTALLED_STATE
 from agent.errors import AgentUnreachable, ConfigError, WaError
 
-if TYPE_CHECKING:
-    from agent.cli.doctor.check import Finding, Installation
-    from agent.config.config import Config
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    check: str
+    """Name of the check; "" = the name of the one that is run."""
+    level: str
+    """ok; note: it works, but look at it; wrong."""
+    sentence: str
+    advice: str = ""
+    """"" with a note or a fault: the check's own cure."""
 
 
-HELLO_SECONDS = 2.0
-"""Two of them, and all checks without the agent, take less than five seconds."""
+def ok(sentence: str, *, check: str = "") -> Finding:
+    return Finding(check, "ok", sentence)
+
+
+def note(sentence: str, advice: str = "", *, check: str = "") -> Finding:
+    return Finding(check, "note", sentence, advice)
+
+
+def wrong(sentence: str, advice: str = "", *, check: str = "") -> Finding:
+    return Finding(check, "wrong", sentence, advice)
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The settings and the agent that the checks look at."""
+
+    config: Config
+    client: Client
+    file: Path | None
+    """The file of the settings; None: there is none."""
+    running: Counter[str]
+    """The agent's instances by engine; empty where no agent answers."""
+
+    @property
+    def state(self) -> Path:
+        return self.config.agent.state_path
+
+    @property
+    def installed(self) -> bool:
+        """True where scripts/install or the package put the program."""
+        return self.state == INSTALLED_STATE
 
 
 def add(commands: Subparsers) -> None:
@@ -31,9 +69,6 @@ def add(commands: Subparsers) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     """Check this installation and give advice; exit status 1 when something is wrong."""
-    # The checks import most of the agent, which every other command starts without.
-    from agent.cli.doctor.check import Installation
-
     client = _if_it_answers(client_of(options))
     path, overrides = settings_in_use(options, client)
     config, findings = _config(path, overrides)
@@ -51,9 +86,10 @@ def doctor(options: argparse.Namespace) -> int:
     return print_answer(options, answer, Table(("", "CHECK", "FINDING"), rows), *advice, good=good)
 
 
-def examine(here: "Installation") -> "Iterator[Finding]":
+def examine(here: Installation) -> Iterator[Finding]:
     """The checks in their order, each with the cure of what it finds. A check only looks, and one
     that cannot look says so and hides no other."""
+    # The checks import most of the agent, which every other command starts without.
     from agent.cli.doctor import backends, installation
     from agent.moving import program_commands
     from agent.webhooks import commands as webhooks
@@ -86,7 +122,6 @@ def examine(here: "Installation") -> "Iterator[Finding]":
 
 def _if_it_answers(client: Client) -> Client:
     """An agent that hangs is waited for once: all other checks are made without it."""
-    client = replace(client, hello_seconds=HELLO_SECONDS)
     try:
         client.open_socket().close()
     except AgentUnreachable as error:
@@ -94,12 +129,8 @@ def _if_it_answers(client: Client) -> Client:
     return client
 
 
-def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":
+def _config(path: Path | None, overrides: Mapping[str, str]) -> tuple[Config, list[Finding]]:
     """The configuration; the defaults if the file is wrong, so that the other checks run."""
-    from agent.cli.doctor.check import note, ok, wrong
-    from agent.config.config import Config
-    from agent.config.load import load_config
-
     try:
         config = load_config(path, os.environ, overrides=overrides)
     except ConfigError as error:

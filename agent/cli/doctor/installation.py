@@ -5,7 +5,6 @@ import ctypes
 import grp
 import os
 import pwd
-import re
 import shlex
 import stat
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import VERSION
-from agent.cli.doctor.check import Finding, Installation, note, ok, wrong
+from agent.cli.doctor.command import Finding, Installation, note, ok, wrong
 from agent.core.words import BEHIND
 from agent.daemon.state_folder import state_is_missing, used_mark
 from agent.engines.baileys import doctor as baileys
@@ -24,7 +23,7 @@ from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
 from agent.engines.web.settings import SHELL
 from agent.errors import WaError
-from agent.files import open_plain, refuses_writes
+from agent.files import refuses_writes
 from agent.host import units
 from agent.vault.identity import scan
 
@@ -136,11 +135,6 @@ def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
     ]
 
 
-def unit_words(name: str, unit: str = units.AGENT_SERVICE) -> list[str]:
-    """The words of one property of a unit."""
-    return [word for row in show_units(name, [unit]) for word in shlex.split(row.get(name, ""))]
-
-
 def _run(command: list[str]) -> str:
     """The output of a program; "" where it cannot run."""
     with suppress(OSError, subprocess.SubprocessError):
@@ -158,13 +152,9 @@ def users(_: Installation) -> Iterator[Finding]:
     yield wrong(f"missing: {', '.join(missing)}") if missing else ok(", ".join(USERS))
 
 
-def is_booted() -> bool:
-    return Path("/run/systemd/system").is_dir()
-
-
 def kernel(_: Installation) -> Iterator[Finding]:
     """Limits of the units that this kernel does not enforce."""
-    if not is_booted():
+    if not Path("/run/systemd/system").is_dir():
         return
     path = Path("/sys/fs/cgroup/cgroup.controllers")
     controllers = path.read_text(encoding="ascii").split() if path.exists() else []
@@ -205,7 +195,7 @@ def agent(here: Installation) -> Iterator[Finding]:
         health = here.client.get("/api/health")
     except WaError as error:
         advice = "systemctl restart wa-agent: sessions stay connected; then journalctl -u wa-agent"
-        yield wrong(f"{error}{_holding_process(here.state)}", advice)
+        yield wrong(str(error), advice)
         return
     itself = health["agent"]
     yield _status(itself, health)
@@ -229,16 +219,6 @@ def _status(itself: dict[str, Any], health: dict[str, Any]) -> Finding:
     return ok(f"version {VERSION} runs, {health['instances']['total']} instances")
 
 
-def _holding_process(folder: Path) -> str:
-    """The process that holds the state directory, with its state; "" without one. The agent wrote
-    its number into the lock."""
-    with suppress(OSError, ValueError), open_plain(folder / "lock") as file:
-        pid = int(file.read(20).strip())
-        found = re.search(r"^State:\t(.*)", Path(f"/proc/{pid}/status").read_text(), re.M)
-        return f"; its process {pid} is in state {found[1]}" if found else ""
-    return ""
-
-
 def database(here: Installation) -> Iterator[Finding]:
     try:
         found = str(here.client.post("/api/database/check")["found"])
@@ -252,7 +232,8 @@ def _environment(here: Installation) -> Mapping[str, str]:
     """A unit's worker has its unit's environment, not the doctor's."""
     if not here.installed:
         return os.environ
-    words = unit_words("Environment", units.INSTANCES.unit("x"))
+    (row,) = show_units("Environment", [units.INSTANCES.unit("x")]) or [{}]
+    words = shlex.split(row.get("Environment", ""))
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 

@@ -1,16 +1,12 @@
 """doctor on backends: how their servers are, and what the agent needs on this machine."""
 
 import asyncio
-import os
 import shutil
 import socket
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from agent.cli.doctor import backends as doctor_backends
-from tests.lacking import lacks, not_lent
+from tests.lacking import lacks
 
 EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
 TICKET = "[[backend]]\nname = 'tick'\nengine = 'whaticket'\nurl = 'http://t.example'\nkey = 'K-2'\n"
@@ -82,56 +78,6 @@ async def test_keys_must_not_be_open_to_everybody(doctor, house, tmp_path):
     key.unlink()
     ((sentence, _),) = wrong(await doctor(text))
     assert f"cannot read {key}" in sentence
-
-
-async def test_log_sources_and_folders_are_tried(doctor, house, tmp_path):
-    house.supervisor.backends.declare("tick", "whaticket")
-    log, auth = tmp_path / "app.log", tmp_path / "auth"
-    log.write_text("x")
-    (auth / "session-7").mkdir(parents=True)
-    text = (
-        f"{TICKET}logs = ['file:{log}', 'file:{tmp_path}/gone',"
-        f" 'command:no-such-program-here']\n"
-        f"auth_folder = '{auth}/session-{{id}}'\n"
-    )
-    found = await doctor(text)
-    good = [sentence for level, sentence, _ in found if level == "ok"]
-    assert any(f"may read {log}" in sentence for sentence in good)
-    assert any(f"may write in {auth}/session-7" in sentence for sentence in good)
-    assert [sentence for sentence, _ in wrong(found)] == [
-        "program no-such-program-here is missing",
-        f"{tmp_path}/gone: No such file or directory",
-    ]
-    (auth / "session-7").rmdir()
-    noted = [sentence for level, sentence, _ in await doctor(text) if level == "note"]
-    assert noted == [f"no folder matches {auth}/session-{{id}}"]
-
-
-async def test_the_agents_own_user_is_asked(doctor, house, tmp_path):
-    if os.geteuid() != 0:
-        not_lent("only root can ask as another user")
-    house.supervisor.backends.declare("tick", "whaticket")
-    os.chown(tmp_path / "state", 65534, 65534)  # the agent runs as the owner of its state
-    with TemporaryDirectory() as folder:
-        for mode, level in ((0o755, "ok"), (0o700, "wrong")):
-            Path(folder).chmod(mode)
-            (log := Path(folder) / "log").touch()
-            found = await doctor(f"{TICKET}logs = ['file:{log}']\n")
-            assert [one[0] for one in found if str(log) in one[1]] == [level]
-
-
-@pytest.mark.parametrize(
-    ("path", "write", "lines"),
-    [
-        ("/var/log/app.log", False, ['BindReadOnlyPaths="-/var/log/app.log"']),
-        ("/srv/app/auth", True, ['ReadWritePaths="-/srv/app/auth"']),
-        ("/home/app/auth", True, ["ProtectHome=tmpfs", 'BindPaths="-/home/app/auth"']),
-    ],
-)
-def test_the_lines_for_its_unit_are_said(path: str, lines: list[str], *, write: bool) -> None:
-    said = doctor_backends.unit_lines(Path(path), write=write)
-    assert "systemctl edit wa-agent" in said
-    assert " · ".join(["[Service]", *lines]) in said
 
 
 # Redis

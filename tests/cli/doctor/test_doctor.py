@@ -1,6 +1,5 @@
 """doctor finds what is wrong, says what to do and changes nothing."""
 
-import asyncio
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from agent.cli.client import Client
 from agent.cli.doctor import installation
-from agent.cli.doctor.check import Installation
+from agent.cli.doctor.command import Installation
 from agent.config.config import Config
 from agent.config.sections import AgentSection, ApiSection
 from agent.store.database import Store
@@ -86,13 +85,6 @@ async def test_files_open_to_everybody_are_named(doctor: Doctor) -> None:
     assert "sales (0755)" in found["state"]
     assert "agent.db (0644)" in found["state"]
     assert (await doctor())[0] == 1
-
-
-async def test_the_lock_that_another_user_made_holds_up_no_doctor(doctor: Doctor) -> None:
-    """Root runs it: it waits for no pipe and reads no giant."""
-    os.mkfifo(doctor.state / "lock")
-    async with asyncio.timeout(60):
-        assert await doctor.wrong() == {}
 
 
 async def test_no_agent_is_wrong_and_hides_nothing(cli: Cli, state: Path, tmp_path: Path) -> None:

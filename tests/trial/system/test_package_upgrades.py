@@ -213,7 +213,7 @@ def wants_a_missing_module(tree: Path) -> None:
 
 def refuses_the_settings(tree: Path) -> None:
     insert_before(
-        program(tree) / "cli/config.py",
+        program(tree) / "cli/agent.py",
         "import argparse",
         "import sys\nif 'check' in sys.argv:\n"
         "    print('start.stagger is unknown')\n    sys.exit(1)\n",

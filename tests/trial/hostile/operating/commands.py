@@ -36,11 +36,11 @@ ENDS = {
 """A command that may end a pairing, or put other files in its place; with this flag, if one."""
 KEEPS = words_of(
     "version, create, list, show, settings, enable, disable, start, stop, restart, passkey, "
-    "send, read, presence, backends list, backends show, backends add, "
+    "send, read, presence, backends show, backends add, "
     "backends sessions, backends adopt, "
     "backends check, backends reset, qr, top, health, why, recover, "
     "incidents release, reasons, events, logs, "
-    "programs list, programs drop-in, webhooks list, webhooks test, "
+    "programs drop-in, webhooks test, "
     "webhooks retry, snapshot, snapshots, export, "
     "removed list, removed restore, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
