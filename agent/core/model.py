@@ -152,8 +152,6 @@ class SessionRecord:
     reconnects: int = 0
     generation: int = 0
     """How often its identity file was written: of two that differ, the higher one is newer."""
-    first_messages: str = ""
-    """Since it was moved in, as JSON (findings.first_messages); "" = it was paired here."""
 
 
 @dataclass(frozen=True, slots=True)

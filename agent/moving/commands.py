@@ -71,8 +71,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help=words)
     words = "of an archive: the engine that gets the session which its bot kept"
     parser.add_argument("--engine", choices=(WEB, BAILEYS), help=words)
-    words = "with --enable: wait until it is connected and its first messages were read;"
-    words += " exit status 75 when it is not connected in time, 4 when messages could not be read"
+    words = "with --enable: wait until it is connected; exit status 75 when it is not in time"
     parser.add_argument("--wait", type=float, metavar="SECONDS", help=words)
     add_settings(parser)
 

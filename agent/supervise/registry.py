@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary
 
 from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
-from agent.core import first_messages
 from agent.core.breaker import breaker_of
 from agent.core.crypto import judge_crypto
 from agent.core.figures import RECONNECT_SECONDS, Histogram, StatusTime
@@ -156,7 +155,6 @@ class Registry:
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
             status_time=StatusTime(record.status, boot_now()),
-            first_messages=first_messages.read_stored(record.first_messages),
             of_wings=self._of_wings(instance),
         )
         # The caller has just written or read its row.

@@ -17,7 +17,6 @@ from agent.core.crypto import (
     note_message,
 )
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
-from agent.core.first_messages import note_read, note_unread
 from agent.core.memory import judge_memory
 from agent.core.model import Category, Happening, Health, InstanceId, JournalEntry, Signal
 from agent.core.rates import PerMinute, Sender, direction_of, is_readable, sender_of
@@ -71,17 +70,13 @@ class Findings:
         detail, now = happening.detail, boot_now()
         match happening.kind:
             case "message":
-                direction = direction_of(detail)
-                _count_messages(facts, direction, now)
+                _count_messages(facts, direction_of(detail), now)
                 if is_readable(happening):
                     self._note_readable(facts, [sender_of(detail)], now)
-                if direction == "in":
-                    readable = detail.get("type") != "ciphertext"
-                    return _note_first(facts, happening, readable=readable)
                 return False
             case "read_later":
                 self._note_readable(facts, [sender_of(detail)], now)
-                return _note_first(facts, happening, readable=True)
+                return False
             case "ack":
                 facts.counters.messages["ack"] += 1
                 facts.inbound = replace(facts.inbound, ack_wall=time.time())
@@ -169,7 +164,6 @@ class Findings:
             group=_text(happening.detail.get("group")),
             message=_text(happening.detail.get("id"))[:64],
         )
-        _note_first(facts, happening, readable=False)
         if happening.detail.get("stranger"):
             # No keys of ours are at fault: what that contact sends next brings its own.
             facts.counters.errors["crypto_stranger"] += 1
@@ -265,16 +259,6 @@ def _count_messages(facts: Facts, direction: str, now: float, count: int = 1) ->
     facts.counters.per_minute[direction] = rate.note(now, count)
     if direction == "in":
         facts.inbound = replace(facts.inbound, last_wall=time.time())
-
-
-def _note_first(facts: Facts, happening: Happening, *, readable: bool) -> bool:
-    """Count a message of a session that was moved in; True when its first messages are complete."""
-    before = facts.first_messages
-    if before is None or before.over:
-        return False
-    note = note_read if readable else note_unread
-    facts.first_messages = note(before, _text(happening.detail.get("id"))[:64], time.time())
-    return facts.first_messages.over
 
 
 def _text(value: object) -> str:
