@@ -60,25 +60,18 @@ class AgentStatus:
     dbus_connected: bool | None = None
     """None on a host that has no D-Bus."""
     jobs_pending: int = 0
-    incidents: Mapping[str, int] = field(default_factory=dict)
-    """For each engine (and backend) in use: members of the incident that goes on, 0 = none."""
-    incident_reasons: Mapping[str, str] = field(default_factory=dict)
-    """By group: the short code of what the members of its incident fail with."""
+    incidents: Mapping[str, str] = field(default_factory=dict)
+    """For each engine (and backend) in use: the short code of what the members of the incident that
+    goes on fail with; "" = none."""
     repairs: RepairStatistics = field(default_factory=RepairStatistics)
     reconnects: Histogram = field(default_factory=lambda: Histogram(RECONNECT_SECONDS))
     """Seconds from a lost to the next connection, of sessions not stopped by hand."""
-    waiting_starts: int = 0
-    """Sessions that wait for their turn to start or reconnect."""
     config_read_wall: float = 0.0
     """When the settings in force were read."""
     config_refused: bool = False
     """The last reload failed."""
-    alive_limit: float = 30.0
-    """A `last_pass_age` over this means that the loop no longer turns."""
-
-    @property
-    def alive(self) -> bool:
-        return self.last_pass_age <= self.alive_limit
+    alive: bool = True
+    """False while `last_pass_age` means that the loop no longer turns."""
 
 
 # A journal entry and a moment as JSON shows them.

@@ -53,7 +53,7 @@ class StatusFigures:
             self._lag = max(boot_now() - begun - wait, 0.0)
 
     def status(self) -> AgentStatus:
-        now = boot_now()
+        age = boot_now() - self.loop.turned_at
         settings, facts = self.gate.settings, self.registry.facts
         there = [facts[id] for id in self._pending if id in facts]
         # A start counts once, whatever the session does later.
@@ -68,23 +68,17 @@ class StatusFigures:
             restoring=(self._to_restore - len(self._pending), self._to_restore),
             passes_total=self.loop.passes,
             pass_seconds_total=self.loop.pass_seconds,
-            last_pass_age=now - self.loop.turned_at,
+            last_pass_age=age,
             passes_late=self.loop.late,
             loop_lag=self._lag,
             db_errors={**_NO_ERRORS, **self.store.errors},
             link_refusals={**_NO_REFUSALS, **self.link_stats},
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
-            incidents=self.gate.incidents.members(),
-            incident_reasons={
-                group: incident.code
-                for group, incident in self.gate.incidents.active.items()
-                if incident.code
-            },
+            incidents=self.gate.incidents.codes(),
             repairs=self.ladder.statistics,
             reconnects=self.registry.reconnects,
-            waiting_starts=self.gate.queues.waiting,
             config_read_wall=settings.read_wall,
             config_refused=settings.refused,
-            alive_limit=max(settings.config.health.interval, 30.0),
+            alive=age <= max(settings.config.health.interval, 30.0),
         )

@@ -73,13 +73,7 @@ class Supervisor:
         )
         self.reaching = Reaching(session_root=root, wake=wake, told=self._take_news)
         self.incidents = Incidents(
-            settings,
-            self._facts,
-            wake,
-            self._notes.write,
-            wanted=lambda its: its.desired.should_run,
-            out_of_reach=self.reaching.away,
-            way_out=self._way_out,
+            settings, self._facts, wake, self._notes, self.reaching, self.backends
         )
         self.gate = Gate(
             settings=settings,
@@ -151,10 +145,6 @@ class Supervisor:
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)
         return None if facts is None else await self.passes.run(facts)
-
-    def _way_out(self, its: Facts) -> str | None:
-        part = self.backends if its.instance.backend else self.reaching
-        return part.way_out(its)
 
     def _look_again(self, id: InstanceId, outage: bool) -> None:
         if (facts := self._facts.get(id)) is not None:

@@ -131,7 +131,7 @@ class Gate:
     def _room(self, facts: Facts) -> Wait | None:
         """A worker that runs keeps its room, and one that was promised room has it."""
         runs = facts.unit.runs or facts.id in self._promised
-        if runs or facts.instance.backend or not self.incidents.wanted(facts):
+        if runs or facts.instance.backend or not facts.desired.should_run:
             return None
         settings, disk = self.settings, facts.folder.disk_problem
         limit, budget = settings.memory_limit(facts), settings.memory_budget()
