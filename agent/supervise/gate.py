@@ -6,7 +6,6 @@ queue with the budget of logins, a good look at address and server, the trial of
 circuit. Who asked first goes first; a person's `start` takes its place behind them.
 """
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -52,8 +51,6 @@ class Gate:
             settings.start_policy,
             settings.remote_start_policy,
             wake=self.wake,
-            idle=settings.machine_is_idle,
-            jitter=lambda: random.uniform(0.0, settings.config.start.stagger / 2),
         )
 
     def ask(self, facts: Facts, plan: Plan | None = None) -> Wait | None:
