@@ -23,7 +23,7 @@ from agent.core.model import (
     Signal,
     UnitStatus,
 )
-from agent.core.rates import ErrorRate, PerMinute
+from agent.core.rates import PerMinute
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Kept, Repair
 from agent.core.silence import Inbound
@@ -113,7 +113,6 @@ class Counters:
     per_minute: dict[str, PerMinute] = field(default_factory=dict)
     """By direction: in, out."""
     errors: Counter[str] = field(default_factory=Counter)
-    error_rate: ErrorRate = field(default_factory=ErrorRate)
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Steps by kind and result (done, failed)."""
     repair_seconds: float = 0.0
