@@ -301,7 +301,6 @@ class Daemon:
                 "watchdog": watchdog.run,
                 "heartbeat": watchdog.beat,
                 "performance log": lambda: log_performance(supervisor.views, settings),
-                "deletions": supervisor.deletion.finish_deletions,
                 "ports": server.get_missing_ports,
                 "own socket": server.keep_own_socket,
                 "trash": lambda: sweep_trash(supervisor.registry, supervisor.root, settings),

@@ -11,8 +11,6 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 
-DELETING = "deleting/"
-"""Begins the name of the fact in the database that a deletion has begun; the id follows."""
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
 """Kinds of journal entries about a session's circuit; a backend's has its own."""
 
