@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.core.figures import RECONNECT_SECONDS, Histogram, RepairStatistics
+from agent.core.figures import RECONNECT_SECONDS, Histogram
 from agent.core.model import JournalEntry
 
 
@@ -63,7 +63,6 @@ class AgentStatus:
     incidents: Mapping[str, str] = field(default_factory=dict)
     """For each engine (and backend) in use: the short code of what the members of the incident that
     goes on fail with; "" = none."""
-    repairs: RepairStatistics = field(default_factory=RepairStatistics)
     reconnects: Histogram = field(default_factory=lambda: Histogram(RECONNECT_SECONDS))
     """Seconds from a lost to the next connection, of sessions not stopped by hand."""
     config_read_wall: float = 0.0

@@ -15,7 +15,6 @@ from agent.store.connect import TROUBLES
 from agent.store.database import Store
 from agent.supervise.gate import Gate
 from agent.supervise.loop import Loop
-from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 
 LAG_EVERY = 1.0
@@ -30,7 +29,6 @@ class StatusFigures:
     loop: Loop
     registry: Registry
     link_stats: LinkStats
-    ladder: Ladder
     gate: Gate
     _started_wall: float = field(init=False, default_factory=time.time)
     _lag: float = field(init=False, default=0.0)
@@ -76,7 +74,6 @@ class StatusFigures:
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
             incidents=self.gate.incidents.codes(),
-            repairs=self.ladder.statistics,
             reconnects=self.registry.reconnects,
             config_read_wall=settings.read_wall,
             config_refused=settings.refused,

@@ -110,9 +110,7 @@ class Supervisor:
         )
 
         # What runs on a clock, and what goes on in the next agent.
-        self.figures = StatusFigures(
-            host, store, self.loop, registry, links, self.ladder, self.gate
-        )
+        self.figures = StatusFigures(host, store, self.loop, registry, links, self.gate)
         self.status = self.figures.status
         self.sampler = UsageSampler(registry, self.gate, self._notes)
         self.snapshots = SnapshotClock(self.keeping, registry, root, settings)
