@@ -154,7 +154,7 @@ def show_incident(incident: Incident) -> dict[str, Any]:
 def show_agent(status: AgentStatus) -> dict[str, Any]:
     done, total = status.restoring
     passes = ("last_pass_age_seconds=last_pass_age", "passes=passes_total", "passes_late")
-    figures = ("loop_lag_seconds=loop_lag", "jobs_pending", "dbus_connected")
+    figures = ("jobs_pending", "dbus_connected")
     refused = ("link_refusals", "db_errors", "settings_refused=config_refused")
     return {
         **part(status, "version", "host", "started_wall", "ready", *passes, *figures, *refused),

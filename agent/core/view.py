@@ -54,7 +54,6 @@ class AgentStatus:
     pass_seconds_total: float = 0.0
     last_pass_age: float = 0.0
     passes_late: int = 0
-    loop_lag: float = 0.0
     db_errors: Mapping[str, int] = field(default_factory=dict)
     link_refusals: Mapping[str, int] = field(default_factory=dict)
     dbus_connected: bool | None = None

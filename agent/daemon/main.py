@@ -295,7 +295,6 @@ class Daemon:
                 "incidents": supervisor.incidents.run,
                 "addresses": supervisor.reaching.run,
                 "rounds": lambda: report_keys(supervisor.registry, settings, supervisor.ladder),
-                "loop lag": supervisor.figures.watch_lag,
                 "handover": supervisor.handover.run,
                 "snapshots": supervisor.snapshots.run,
                 "watchdog": watchdog.run,

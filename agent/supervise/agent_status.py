@@ -1,6 +1,5 @@
 """The agent's own figures: does its loop turn, are sessions brought back, what does it cost."""
 
-import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from agent.supervise.gate import Gate
 from agent.supervise.loop import Loop
 from agent.supervise.registry import Registry
 
-LAG_EVERY = 1.0
 _NO_ERRORS = dict.fromkeys(TROUBLES, 0)
 _NO_REFUSALS = dict.fromkeys(RULES, 0)
 
@@ -31,7 +29,6 @@ class StatusFigures:
     link_stats: LinkStats
     gate: Gate
     _started_wall: float = field(init=False, default_factory=time.time)
-    _lag: float = field(init=False, default=0.0)
     _to_restore: int = field(init=False, default=0)
     _pending: set[InstanceId] = field(init=False, default_factory=set)
     """Those of them whose start has not ended."""
@@ -40,15 +37,6 @@ class StatusFigures:
         """`status` is ready only after a pass has seen all of these."""
         self._pending = set(instances)
         self._to_restore = len(self._pending)
-
-    async def watch_lag(self) -> None:
-        """Measure how late the event loop wakes a sleeper."""
-        while True:
-            begun = boot_now()
-            # At whole seconds, so that the loop of passes and the host's clock share the wake-up.
-            wait = LAG_EVERY - begun % LAG_EVERY
-            await asyncio.sleep(wait)
-            self._lag = max(boot_now() - begun - wait, 0.0)
 
     def status(self) -> AgentStatus:
         age = boot_now() - self.loop.turned_at
@@ -68,7 +56,6 @@ class StatusFigures:
             pass_seconds_total=self.loop.pass_seconds,
             last_pass_age=age,
             passes_late=self.loop.late,
-            loop_lag=self._lag,
             db_errors={**_NO_ERRORS, **self.store.errors},
             link_refusals={**_NO_REFUSALS, **self.link_stats},
             dbus_connected=self.host.connected,
