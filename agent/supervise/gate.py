@@ -41,7 +41,6 @@ class Gate:
     wake: Callable[[InstanceId], None]
     queues: Queues = field(init=False)
     _promised: dict[InstanceId, int] = field(init=False, default_factory=dict)
-    _sum: int = field(init=False, default=0)
     _lacking: dict[InstanceId, None] = field(init=False, default_factory=dict)
     """Sessions that wait for room."""
 
@@ -103,9 +102,7 @@ class Gate:
     def promise(self, facts: Facts) -> None:
         if facts.instance.backend:
             return
-        limit = self.settings.memory_limit(facts)
-        self._sum += limit - self._promised.get(facts.id, 0)
-        self._promised[facts.id] = limit
+        self._promised[facts.id] = self.settings.memory_limit(facts)
         self._lacking.pop(facts.id, None)
 
     def forget(self, id: InstanceId) -> None:
@@ -132,7 +129,8 @@ class Gate:
             return None
         settings, disk = self.settings, facts.folder.disk_problem
         limit, budget = settings.memory_limit(facts), settings.memory_budget()
-        lack = disk or lacks_room(self._sum, len(self._promised), limit, budget)
+        promised = self._promised.values()
+        lack = disk or lacks_room(sum(promised), len(promised), limit, budget)
         if not lack:
             return None
         self._lacking.setdefault(facts.id)
@@ -165,8 +163,7 @@ class Gate:
         return Wait("backend_circuit", again=boot_now() + RETRY_HELD)
 
     def _take_back(self, id: InstanceId) -> None:
-        if id in self._promised:
-            self._sum -= self._promised.pop(id)
+        if self._promised.pop(id, None) is not None:
             for waiting in self._lacking:  # a session that still lacks room is added again
                 self.wake(waiting)
             self._lacking.clear()

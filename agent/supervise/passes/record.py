@@ -199,7 +199,6 @@ class Recorder:
         facts.lost_at = None
         if facts.lost_because:
             facts.counters.by_word["reconnects"][facts.lost_because] += 1
-            facts.record = replace(facts.record, reconnects=facts.record.reconnects + 1)
             facts.lost_because = ""
 
     def _note_verdict(self, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
@@ -262,6 +261,5 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
     reason = RESTART_REASON.get(last_result, "crash")
     facts.counters.by_word["restarts"][reason] += times
     facts.lost_because = facts.lost_because or f"worker_{reason}"
-    facts.record = replace(facts.record, restarts=facts.record.restarts + times)
     sentence = f"its worker ended ({reason}), and the host started it again"
     return [entry(facts, "restarted", sentence)]
