@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from agent.core.figures import LogLimit
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
@@ -15,7 +16,6 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
-from agent.core.rates import LogLimit
 from agent.core.recovery.repair import Repair, with_repair
 from agent.core.session import NOT_LOOKED_YET, Session
 from agent.link.wire import Hello

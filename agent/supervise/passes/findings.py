@@ -16,9 +16,9 @@ from agent.core.crypto import (
     note_message,
 )
 from agent.core.crypto_patterns import Effect, read_line
+from agent.core.figures import PerMinute
 from agent.core.memory import judge_memory
 from agent.core.model import Category, Happening, Health, InstanceId, JournalEntry, Signal
-from agent.core.rates import PerMinute
 from agent.core.silence import judge_silence, note_hour
 from agent.core.words import KEPT
 from agent.deliver.bus import EventBus

@@ -1,4 +1,4 @@
-from agent.core.rates import LogLimit, PerMinute
+from agent.core.figures import LogLimit, PerMinute
 
 
 def noted(*moments):
