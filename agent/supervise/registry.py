@@ -4,8 +4,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -267,32 +267,23 @@ class Registry:
         await self._save_row(facts, *entries)
 
     async def save_order(self, facts: Facts, said: JournalEntry) -> None:
-        """As `save`, for an order: one that cannot be written is not carried out."""
-        with self.order(facts):
-            await self.save(facts, [said])
-
-    @contextmanager
-    def order(self, facts: Facts) -> Iterator[None]:
-        """Around all that writes an order: where it fails, what is wanted is what was."""
+        """As `save`, for an order: where it cannot be written, what is wanted is what was."""
         instance, record = facts.saved.instance, facts.saved.record
         assert instance is not None and record is not None, "the registry has what was written"
         try:
-            yield
+            await self.save(facts, [said])
         except WaError:
-            self._take_back(facts, instance, record)
+            facts.asked.start = False
+            facts.instance = instance
+            self.look_up(facts)
+            facts.record = replace(
+                facts.record,
+                override=record.override,
+                override_boot=record.override_boot,
+                restart_of=record.restart_of,
+            )
+            self.touch(facts)
             raise
-
-    def _take_back(self, facts: Facts, instance: Instance, record: SessionRecord) -> None:
-        facts.asked.start = False
-        facts.instance = instance
-        self.look_up(facts)
-        facts.record = replace(
-            facts.record,
-            override=record.override,
-            override_boot=record.override_boot,
-            restart_of=record.restart_of,
-        )
-        self.touch(facts)
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
         instance, record, saved = facts.instance, facts.record, facts.saved
