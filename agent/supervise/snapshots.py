@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from agent.clock import boot_now
 from agent.core.model import Category, ConnectionStatus, Health, InstanceId
@@ -44,7 +44,6 @@ from agent.vault.copies.snapshots import (
     prune_snapshots,
 )
 from agent.vault.copies.take import OUTSIDE, Subject, take_snapshot
-from agent.vault.tree import Tick
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +54,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 2
 """Copies going on at the same time: disks are shared."""
 
-Result_co = TypeVar("Result_co", covariant=True)
-
-
-class Ticking(Protocol[Result_co]):
-    """File work that calls `tick` as it goes."""
-
-    def __call__(self, *, tick: Tick) -> Result_co: ...
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -85,9 +78,8 @@ class CopyWork:
         """The agent's stop must not wait for a copy."""
         self._stopping = True
 
-    async def run(
-        self, id: InstanceId, what: str, work: Ticking[Result_co], total: int = 0
-    ) -> Result_co:
+    async def run(self, id: InstanceId, what: str, work: Callable[..., T], total: int = 0) -> T:
+        """`work` is called with `tick`, which it calls as it goes."""
         async with self._few:
             progress = self.under_way[id] = Progress(what, total=total)
 
