@@ -43,6 +43,8 @@ class CryptoPolicy:
         restart=True,
         check=lambda entries: [own_pattern(entry) for entry in entries] and "",
     )
+    round: float = 600.0
+    """Seconds between two checks for sessions whose keys still fail."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ from agent.supervise.start_up import line_up, load_instances, take_on
 from agent.supervise.upkeep import (
     check_database,
     log_performance,
+    report_keys,
     sweep_trash,
 )
 from agent.supervise.watchdog import Watchdog
@@ -293,6 +294,7 @@ class Daemon:
                 "sampling": supervisor.sampler.run,
                 "incidents": supervisor.incidents.run,
                 "addresses": supervisor.reaching.run,
+                "rounds": lambda: report_keys(supervisor.registry, settings, supervisor.ladder),
                 "handover": supervisor.handover.run,
                 "snapshots": supervisor.snapshots.run,
                 "watchdog": watchdog.run,

@@ -17,6 +17,7 @@ from agent.core.silence import HOURS, Inbound
 from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
+from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
@@ -64,6 +65,24 @@ async def check_database(store: Store, copy: Path) -> None:
                 "the database is damaged: %s; the agent rebuilds it at its next start", problem
             )
         await asyncio.sleep(CHECK_EVERY)
+
+
+async def report_keys(registry: Registry, settings: Settings, ladder: Ladder) -> None:
+    """A line with what became of failing keys since the last one. The passes repair them."""
+    before = ladder.statistics
+    while True:
+        await asyncio.sleep(settings.config.crypto.round)
+        begun, policy, now = boot_now(), settings.config.crypto, ladder.statistics
+        judged = [judge_keys(facts, policy, begun).signal for facts in registry.facts.values()]
+        bound(Category.CRYPTO).info(
+            "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
+            " %d repairs failed",
+            len(judged),
+            sum(signal is not None for signal in judged),
+            now.repaired + now.cleaned - before.repaired - before.cleaned,
+            now.failed - before.failed,
+        )
+        before = now
 
 
 # A line per instance and interval in the performance log, where one is kept.

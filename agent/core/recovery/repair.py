@@ -53,7 +53,7 @@ class RecoveryPolicy:
     again: float = 21600.0
     """Seconds after which a repair that gave up starts again; 0 = never."""
     keys_again: float = 600.0
-    """Seconds after which a repair of failing keys starts again."""
+    """Seconds after which a repair of failing keys starts again: `round` of [crypto]."""
     start_limit: float = 1800.0
     """The longest that a start may take to show whether a step helped."""
     act_limit: float = 180.0
