@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from agent.core.model import Health, Signal
 from agent.core.recovery.repair import Ending, Goal, Repair
 from agent.core.words import ConnectionStatus
 
@@ -120,7 +121,7 @@ class StatusTime:
         return {**self.spent, self.status: self.spent.get(self.status, 0.0) + since}
 
 
-# Counts of what happens: per minute, and for the log.
+# Counts of what happens: per minute, for the log, and as a share that failed.
 
 
 MINUTE = 60.0
@@ -165,3 +166,24 @@ class LogLimit:
         if self.shown < most:
             return replace(self, shown=self.shown + 1), True, 0
         return replace(self, hidden=self.hidden + 1), False, 0
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRate:
+    """The share of operations that failed in the last window or two, from counters that only
+    grow: when a window began, and the counts of errors and of good operations then."""
+
+    before: tuple[float, int, int] = (0.0, 0, 0)
+    last: tuple[float, int, int] = (0.0, 0, 0)
+
+    def note(self, now: float, errors: int, done: int, window: float) -> "ErrorRate":
+        over = not 0 <= now - self.last[0] < window
+        return ErrorRate(self.last, (now, errors, done)) if over else self
+
+    def judge(self, errors: int, done: int, limit: float, least: int) -> Signal | None:
+        """None below the limit, or where fewer than `least` operations prove nothing."""
+        failed, good = errors - self.before[1], done - self.before[2]
+        if failed <= 0 or failed + good < least or failed / (failed + good) <= limit:
+            return None
+        words = f"{failed} of its last {failed + good} operations failed"
+        return Signal("error_rate", Health.DEGRADED, words)

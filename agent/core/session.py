@@ -5,7 +5,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from agent.core.crypto import CryptoWindow
-from agent.core.figures import COUNTS, PerMinute, StatusTime
+from agent.core.figures import COUNTS, ErrorRate, PerMinute, StatusTime
 from agent.core.memory import MemoryHistory
 from agent.core.model import (
     UNIT_ABSENT,
@@ -112,6 +112,7 @@ class Counters:
     per_minute: dict[str, PerMinute] = field(default_factory=dict)
     """By direction: in, out."""
     errors: Counter[str] = field(default_factory=Counter)
+    error_rate: ErrorRate = field(default_factory=ErrorRate)
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Steps by kind and result (done, failed)."""
     repair_seconds: float = 0.0

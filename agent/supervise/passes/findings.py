@@ -15,7 +15,7 @@ from agent.core.crypto import (
     note_error,
     note_message,
 )
-from agent.core.crypto_patterns import Effect, read_line
+from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.figures import PerMinute
 from agent.core.memory import judge_memory
 from agent.core.model import Category, Happening, Health, InstanceId, JournalEntry, Signal
@@ -50,6 +50,8 @@ def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:
 
 
 HOUR = 3600.0
+ERROR_WINDOW = 300.0
+LEAST_OPERATIONS = 20
 
 PASSING = ("message", "ack")
 """Happenings that go to the listeners for events and into no journal."""
@@ -94,6 +96,7 @@ class Findings:
             judge_keys(facts, self.settings.config.crypto, now).signal,
             self._memory(facts, now),
             None if since is None else judge_silence(facts.inbound, since, time.time()),
+            self._errors(facts, now),
         ]
         if facts.lacks:
             words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
@@ -160,6 +163,17 @@ class Findings:
             return None
         limit, policy = self.settings.memory_limit(facts), self.settings.config.memory
         return judge_memory(facts.run.memory_history, facts.run.memory_bytes, limit, policy, now)
+
+    def _errors(self, facts: Facts, now: float) -> Signal | None:
+        # Errors about keys have a judge of their own.
+        counted = facts.counters.errors
+        errors = counted.total() - sum(counted[kind] for kind in OF_KEYS)
+        done = (
+            facts.counters.probes + facts.counters.messages["in"] + facts.counters.messages["out"]
+        )
+        facts.counters.error_rate = facts.counters.error_rate.note(now, errors, done, ERROR_WINDOW)
+        limit = self.settings.config.health.error_rate
+        return facts.counters.error_rate.judge(errors, done, limit, LEAST_OPERATIONS)
 
 
 WITH_TEXT = {

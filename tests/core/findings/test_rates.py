@@ -1,4 +1,4 @@
-from agent.core.figures import LogLimit, PerMinute
+from agent.core.figures import ErrorRate, LogLimit, PerMinute
 
 
 def noted(*moments):
@@ -21,3 +21,11 @@ def test_a_flood_gets_a_few_lines_a_minute_and_says_how_many_it_hid():
         limit, show, _ = limit.note(1000 + one / 10)
         shown += show
     assert (shown, limit.note(1061.0)[1:]) == (20, (True, 480))
+
+
+def test_the_share_of_failed_operations_covers_two_windows_at_most():
+    rate = ErrorRate()
+    for at in range(0, 600, 15):
+        rate = rate.note(1000.0 + at, 50, at, 300.0)
+    assert rate.judge(50 + 3, 600, 0.1, 10) is None, "old errors say nothing"
+    assert rate.judge(50 + 80, 600, 0.1, 10) is not None
