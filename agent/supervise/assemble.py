@@ -130,14 +130,7 @@ class Supervisor:
             self.incidents.forget,
         ]
         self.deletion = Deletion(
-            registry=registry,
-            store=store,
-            host=self.seats,
-            keeping=self.keeping,
-            session_root=root,
-            wake=wake,
-            forget=self.forget,
-            let_go=self.backends.let_go,
+            registry, store, self.seats, self.keeping, root, self.gate, self.forget
         )
 
     async def _run_pass(self, id: InstanceId) -> float | None:

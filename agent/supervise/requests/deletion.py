@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from agent.core.model import Instance, InstanceId, JournalEntry, Override
+from agent.core.model import InstanceId, JournalEntry, Override
 from agent.core.observed import with_override
 from agent.core.reasons import reason_of
 from agent.core.session import Session
@@ -16,6 +16,7 @@ from agent.failpoint import failpoint
 from agent.log import clean
 from agent.store.database import Store
 from agent.supervise.facts import Facts
+from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.seats import Seats
@@ -27,18 +28,16 @@ from agent.vault.identity import read_identity
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
 
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Deletion:
     registry: Registry
     store: Store
     host: Seats
     keeping: Snapshots
     session_root: Path
-    wake: Callable[[InstanceId], None]
+    gate: Gate
     forget: Callable[[InstanceId], None]
     """Takes the instance out of queues and loop."""
-    let_go: Callable[[Instance], Awaitable[None]]
-    """Tells the backend's adoption that an operator deleted the instance."""
 
     async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
         """Stop it, retire its folder, forget it. The session can be restored from the trash."""
@@ -57,7 +56,7 @@ class Deletion:
             failpoint("deletion_begun")
             await self.host.stop(id)
             if facts.instance.backend:
-                await self.let_go(facts.instance)
+                await self.gate.backends.let_go(facts.instance)
             stays = await asyncio.to_thread(self._left_elsewhere, facts)
             name = ""
             async with self.keeping.ending(facts):
@@ -100,7 +99,7 @@ class Deletion:
         except (Refused, TryLater):
             await asyncio.to_thread(retire, self.session_root, id, "deleted")
             raise
-        self.wake(id)
+        self.gate.wake(id)
         return self.registry.view(id)
 
     def _left_elsewhere(self, facts: Facts) -> str:
