@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 
 AGAIN = 5.0
 """Seconds until a task that failed begins again."""
-BESIDE = ("messages", "outbox", "troubles", "webhooks")
+BESIDE = ("messages", "outbox", "snapshots", "troubles", "webhooks")
 """Tasks without which sessions are watched all the same: their faults end no agent."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _WAITS = ("disk_full", "read_only", "io", "busy")
