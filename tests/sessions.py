@@ -5,7 +5,7 @@ from copy import copy, deepcopy
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from agent.core.rates import PerMinute
+from agent.core.figures import PerMinute
 from agent.core.session import Session
 
 T = TypeVar("T", bound=Session)

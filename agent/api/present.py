@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.first_messages import read_stored, shown
 from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
 from agent.core.observed import shown_wait
@@ -115,7 +114,6 @@ def show_details(view: Session) -> dict[str, Any]:
         **part(
             view, "memory_limit_bytes=memory_limit", "messages_per_minute", "last_snapshot_wall"
         ),
-        "first_messages": shown(read_stored(view.record.first_messages)),
         "observed": wall_text(view.at_wall),
     }
 
@@ -156,7 +154,7 @@ def show_incident(incident: Incident) -> dict[str, Any]:
 def show_agent(status: AgentStatus) -> dict[str, Any]:
     done, total = status.restoring
     passes = ("last_pass_age_seconds=last_pass_age", "passes=passes_total", "passes_late")
-    figures = ("loop_lag_seconds=loop_lag", "jobs_pending", "dbus_connected")
+    figures = ("jobs_pending", "dbus_connected")
     refused = ("link_refusals", "db_errors", "settings_refused=config_refused")
     return {
         **part(status, "version", "host", "started_wall", "ready", *passes, *figures, *refused),

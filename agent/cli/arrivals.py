@@ -1,5 +1,5 @@
 """`import` at the agent: sends archives and shows the result, the list of sessions, and if they
-connect and can read."""
+connect."""
 
 import argparse
 import time
@@ -65,42 +65,21 @@ def show_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
 
 
 def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
-    """Reports one session, and with --wait if it reads."""
-    status = 0
+    """Reports one session, with --wait once it is connected."""
     if options.wait is not None:
-        first = _wait_for_first_messages(options, instance["id"])
-        instance = {**instance, "first_messages": first}
-        status = 4 if first["unread"] else 0
+        wait = partial(wait_until_connected, client_of(options), instance["id"], options.wait)
+        with_progress(options, f"waiting for {instance['id']}", wait)
     id, enabled, trash = instance["id"], instance["enabled"], instance["trash"]
-    print_answer(
+    return print_answer(
         options,
         instance,
         f"{id} imported, {'enabled' if enabled else 'disabled'}",
         f"engine {instance['engine']}, account {instance['account'] or 'not known yet'}",
         f"SHA-256 of the archive: {instance['sha256']}",
-        (instance.get("first_messages") or {}).get("sentence", ""),
         instance.get("left_out", ""),
         f"the trash has the old session as {trash}" if trash else "",
         "" if enabled else f"run it once no other copy runs: wa-agent enable {id}",
     )
-    return status
-
-
-def _wait_for_first_messages(options: argparse.Namespace, id: str) -> dict[str, Any]:
-    """Counts of the first messages: all, or those until the deadline."""
-    client, deadline = client_of(options), time.monotonic() + options.wait
-
-    def wait() -> dict[str, Any]:
-        wait_until_connected(client, id, options.wait)
-        while True:
-            first = client.get(f"/api/instance/{id}/details")["first_messages"]
-            # A session without a pairing has none to wait for.
-            first = first or {"over": True, "unread": 0, "sentence": "it was not paired"}
-            if first["over"] or time.monotonic() >= deadline:
-                return dict(first)
-            time.sleep(0.5)
-
-    return with_progress(options, f"waiting for {id}", wait)
 
 
 def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:

@@ -30,7 +30,7 @@ _KINDS = (
     "created enabled disabled operator paired scanned_again not_kept kept_again kept_aside "
     "passkey_required status restarted action outcome repair repaired repair_step repair_over "
     "canary verdict restored restoring snapshot_restored snapshot_failed memory imported "
-    "first_messages replacing replaced kept"
+    "replacing replaced kept"
 )
 """Kinds of events, with blanks between."""
 _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
@@ -103,7 +103,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _pairs(details: dict[str, Any]) -> dict[str, object]:
-    health, unit, first = details["health"], details["unit"], details["first_messages"]
+    health, unit = details["health"], details["unit"]
     place = {"backend": details["backend"], "remote": details["remote"]}
     return {
         "id": details["id"],
@@ -115,7 +115,6 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
         "health": f"{health['verdict']}: {health['sentence']}",
         "account": details["account"] or ("paired" if details["paired"] else "not paired"),
         **({"passkey": "needed to link the account"} if details["needs_passkey"] else {}),
-        **({"first messages": first["sentence"]} if first else {}),
         "uptime": duration(details["uptime_seconds"]),
         "worker": f"{unit['state']}, pid {unit['main_pid'] or '-'}, {unit['status_text']}",
         "memory": size(details["memory_bytes"]),

@@ -87,8 +87,7 @@ class _Lane:
     """Sessions of this machine, or of one backend, that wait for a turn to log in or have it."""
 
     policy: Callable[[], StartPolicy]
-    starts: dict[InstanceId, float] = field(default_factory=dict)
-    reconnects: dict[InstanceId, float] = field(default_factory=dict)
+    queue: dict[InstanceId, float] = field(default_factory=dict)
     """Waiting sessions, in order, and when each asked last, or was told to."""
     under_way: set[InstanceId] = field(default_factory=set)
     light: set[InstanceId] = field(default_factory=set)
@@ -97,34 +96,30 @@ class _Lane:
     last_begun: float | None = None
     """When the last start began; None: the heavy part of it is over."""
 
-    def earliest(self, now: float, *, reconnects: bool, idle: bool) -> float:
+    def earliest(self, now: float, *, reconnects: bool) -> float:
         """When the next one may begin, or asks again, as no place is free."""
         policy = self.policy()
         heavy, parallel = len(self.under_way - self.light), policy.parallel
-        if reconnects:
-            parallel *= 2
         if heavy >= parallel or len(self.under_way) >= max(parallel, policy.logins):
             return now + ASK_AGAIN
-        if reconnects or self.last_begun is None or policy.stagger <= 0 or (idle and heavy == 0):
+        if reconnects or self.last_begun is None or policy.stagger <= 0:
             return now
         # A clock that was set back must not stop the queue.
         return min(self.last_begun, now) + policy.stagger
 
-    def is_next(self, instance: InstanceId, queue: dict[InstanceId, float], now: float) -> bool:
+    def is_next(self, instance: InstanceId, now: float) -> bool:
         """No session that still asks is before it."""
-        before = takewhile(lambda waiting: waiting != instance, queue)
-        return all(now - queue[waiting] >= ABSENT for waiting in before)
+        before = takewhile(lambda waiting: waiting != instance, self.queue)
+        return all(now - self.queue[waiting] >= ABSENT for waiting in before)
 
 
 class Queues:
     """One queue for this machine's sessions, and one per backend: many sessions never come back in
     one burst. All share the machine's budget of logins.
 
-    A start waits until the one before is light, `stagger` seconds at most. A reconnect begins no
-    worker, so it waits for no stagger and has a limit of its own. What is light leaves its place to
-    the next: how long WhatsApp takes for a login is no load of this machine. `idle`: the machine
-    has no other work, so a start that is ready releases the next one at once. `jitter`: random
-    seconds before the next start.
+    A start waits until the one before is light or has ended, `stagger` seconds at most. A reconnect
+    begins no worker, so it waits for no stagger. What is light leaves its place to the next: how
+    long WhatsApp takes for a login is no load of this machine.
     """
 
     def __init__(
@@ -133,10 +128,8 @@ class Queues:
         remote: Callable[[], StartPolicy],
         *,
         wake: Callable[[InstanceId], None],
-        idle: Callable[[], bool],
-        jitter: Callable[[], float],
     ) -> None:
-        self._remote, self._wake, self._idle, self._jitter = remote, wake, idle, jitter
+        self._remote, self._wake = remote, wake
         self._budget = LoginBudget(local)
         self._lanes = {"": _Lane(local)}
         self._lane_of: dict[InstanceId, str] = {}
@@ -159,31 +152,24 @@ class Queues:
         its = self._lanes.setdefault(lane, _Lane(self._remote))
         if instance in its.under_way:
             return ready()
-        reconnects = reconnects and not lane  # on a backend neither begins a process here
-        queue = its.reconnects if reconnects else its.starts
-        queue[instance] = now
-        if not its.is_next(instance, queue, now):
+        its.queue[instance] = now
+        if not its.is_next(instance, now):
             return now + ASK_AGAIN
-        at = its.earliest(now, reconnects=reconnects, idle=self._idle())
+        at = its.earliest(now, reconnects=reconnects)
         if at <= now:
             at = self._budget.take(now) or now
         if at > now:
-            queue[instance] = at  # until then it is not absent
+            its.queue[instance] = at  # until then it is not absent
             return at
         if (wait := ready()) is not None:
             self._budget.give_back(now)
             return wait
         if not reconnects:
-            its.last, its.last_begun = instance, now + self._jitter()
+            its.last, its.last_begun = instance, now
         its.under_way.add(instance)
-        its.starts.pop(instance, None)
-        its.reconnects.pop(instance, None)
+        its.queue.pop(instance)
         self._wake_next(its)
         return None
-
-    @property
-    def waiting(self) -> int:
-        return sum(len(its.starts) + len(its.reconnects) for its in self._lanes.values())
 
     def no_login(self, now: float) -> None:
         """The session was connected already: its turn cost no login."""
@@ -191,9 +177,8 @@ class Queues:
 
     def before(self, instance: InstanceId) -> int | None:
         """How many go before it; None: it waits for no turn."""
-        its = self._of(instance)
-        queues = [list(queue) for queue in (its.starts, its.reconnects) if instance in queue]
-        return min((queue.index(instance) for queue in queues), default=None)
+        queue = list(self._of(instance).queue)
+        return queue.index(instance) if instance in queue else None
 
     def is_light(self, instance: InstanceId) -> None:
         """The heavy part of a session's start is over."""
@@ -212,6 +197,8 @@ class Queues:
         if instance in (its := self._of(instance)).under_way:
             its.under_way.discard(instance)
             its.light.discard(instance)
+            if instance == its.last:
+                its.last_begun = None
             self._wake_next(its)
 
     def leave(self, instance: InstanceId) -> None:
@@ -219,9 +206,7 @@ class Queues:
         its = self._of(instance)
         if instance in self._asked:
             self._asked.discard(instance)
-        elif self.before(instance) is not None:
-            its.starts.pop(instance, None)
-            its.reconnects.pop(instance, None)
+        elif its.queue.pop(instance, None) is not None:
             self._wake_next(its)
 
     def withdraw(self, instance: InstanceId) -> None:
@@ -235,6 +220,5 @@ class Queues:
         return self._lanes[self._lane_of.get(instance, "")]
 
     def _wake_next(self, lane: _Lane) -> None:
-        for queue in (lane.starts, lane.reconnects):
-            if queue:
-                self._wake(next(iter(queue)))
+        if lane.queue:
+            self._wake(next(iter(lane.queue)))

@@ -148,12 +148,8 @@ class SessionRecord:
     account: str = ""
     needs_passkey: bool = False
     """Its account needs a passkey to link a device: the agent never ends its pairing by itself."""
-    restarts: int = 0
-    reconnects: int = 0
     generation: int = 0
     """How often its identity file was written: of two that differ, the higher one is newer."""
-    first_messages: str = ""
-    """Since it was moved in, as JSON (findings.first_messages); "" = it was paired here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,455 @@ Engines translate their own words into these codes (engines/reason_codes.py). Th
 code outside the table (`unknown`) like a lost connection, only slower.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 
 from agent.core.model import ConnectionStatus
-from agent.core.reasons_table import ROWS, Permanence, Reason
 
-__all__ = ["REASONS", "Permanence", "Reason", "reason_of", "reasons_table"]
+_ID = re.compile(r"\bID\b")
+"""Stands for the instance in an advice."""
+
+
+class Permanence(StrEnum):
+    """Whether the agent tries again by itself, and how."""
+
+    RETRY = "retry"
+    AT_ONCE = "at_once"
+    AT_TIME = "at_time"
+    ONCE_IF_LOCK_OURS = "once_if_lock_ours"
+    PROBE_SLOWLY = "probe_slowly"
+    WAIT_FOR_PERSON = "wait_for_person"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    code: str
+    title: str
+    advice: str
+    """What a person should know or do."""
+    permanence: Permanence = Permanence.RETRY
+    status: ConnectionStatus = ConnectionStatus.RECONNECTING
+    """What an instance shows while this is its last word."""
+    base: float | None = None
+    """First delay in seconds; None = the policy's own."""
+    max: float | None = None
+    tries: int | None = None
+    """Tries until a connection lasts; None = as many as the policy allows."""
+    endless: bool = False
+    """Tried for as long as it lasts, whatever the count of attempts: no login was reached."""
+    fresh_worker: bool = False
+    """Reconnecting inside the worker is useless: only a new worker helps."""
+    local: bool = False
+    """Its cause is on this machine: many at once say nothing about WhatsApp or the way to it, the
+    circuit breaker does not count it, and no pause is longer than a minute."""
+    unpairs: bool = False
+    """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
+    detailed: bool = False
+    """The engine's words say what came (HTTP status, address, title) and belong to the title."""
+    scan_again: bool = False
+    """Only a new scan by a person is missing."""
+
+    @property
+    def final(self) -> bool:
+        """WhatsApp ended it for good: the agent makes not even one more login."""
+        return self.permanence is Permanence.NEVER
+
+    def advice_for(self, id: str) -> str:
+        """The advice, its commands for this instance."""
+        return _ID.sub(lambda _: id, self.advice)
+
+    def in_full(self, id: str, more: str = "") -> str:
+        """What is wrong with this instance, and what to type."""
+        return f"{self.title}{more and f': {more}'}. {self.advice_for(id)}"
+
+    def title_with(self, raw: str) -> str:
+        return f"{self.title}: {raw}" if self.detailed and raw else self.title
+
+    @property
+    def counts_as_failure(self) -> bool:
+        """True if the circuit breaker counts it: a login failed that the agent tries again."""
+        spared = self.local or self.endless or self.unpairs or self.hopeless or self.slow
+        waits = self.permanence is Permanence.AT_TIME or self.status is ConnectionStatus.QR_REQUIRED
+        return not (spared or waits)
+
+    @property
+    def slow(self) -> bool:
+        """The agent goes on trying, ever more rarely; a person should act."""
+        return self.permanence is Permanence.PROBE_SLOWLY
+
+    @property
+    def hopeless(self) -> bool:
+        """Only a person can end this one."""
+        return self.permanence in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
+
+
+_DISCONNECTED = ConnectionStatus.DISCONNECTED
+_REFUSED = ConnectionStatus.AUTH_FAILURE
+
+ROWS = (
+    Reason(
+        "connection_lost",
+        "the connection was lost, or WhatsApp closed it",
+        "Nothing to do; check the network if it lasts.",
+        base=1.0,
+    ),
+    Reason(
+        "service_unavailable",
+        "WhatsApp or the backend is not available",
+        "Nothing to do; the session comes back by itself.",
+        base=5.0,
+    ),
+    Reason(
+        "unreachable",
+        "this machine cannot reach its server",
+        "Nothing to do: the agent probes the address and connects as soon as it answers.",
+        base=1.0,
+        detailed=True,
+    ),
+    Reason(
+        "restart_required",
+        "WhatsApp asks for a new connection (as it does once after each pairing)",
+        "Nothing to do.",
+        permanence=Permanence.AT_ONCE,
+        base=0.0,
+    ),
+    Reason(
+        "conflict",
+        "another connection with the same keys took the session over",
+        "Find the second copy of this session (another server, a copied folder) and stop it.",
+        permanence=Permanence.ONCE_IF_LOCK_OURS,
+        status=_DISCONNECTED,
+        base=30.0,
+        tries=1,
+    ),
+    Reason(
+        "bad_session",
+        "WhatsApp refused the session for an unknown cause",
+        "Nothing to do: the agent tries for hours, ever less often. If the reason stays, check the"
+        " files of the session and restore a snapshot.",
+        base=10.0,
+        max=3600.0,
+    ),
+    Reason(
+        "page_crashed",
+        "the page or the browser broke down",
+        "Nothing to do; check the memory if it repeats.",
+        fresh_worker=True,
+    ),
+    Reason(
+        "client_crashed",
+        "the client program of the session ended, hung or sent garbage",
+        "Nothing to do; if it repeats, `wa-agent doctor` checks Node and its packages.",
+        base=0.1,
+        local=True,
+    ),
+    Reason(
+        "not_told",
+        "its program runs, and does not tell whether its session is connected",
+        "Nothing to do: the program is kept alive. What it can tell, and how, is on the page of the"
+        " program engine.",
+        status=ConnectionStatus.INITIALIZING,
+        endless=True,
+        detailed=True,
+        local=True,
+    ),
+    Reason(
+        "program_ended",
+        "its program ended, or was ended because it hung",
+        "Nothing to do; if it repeats, the worker's log has the program's last lines.",
+        base=1.0,
+        endless=True,
+        detailed=True,
+        local=True,
+    ),
+    Reason(
+        "program_failing",
+        "its program ends again and again",
+        "Read its last lines (`wa-agent why ID`, and the worker's log), correct the program or its"
+        " [[program]] in agent.toml, then `wa-agent restart ID`.",
+        permanence=Permanence.PROBE_SLOWLY,
+        status=_DISCONNECTED,
+        base=10.0,
+        detailed=True,
+        local=True,
+    ),
+    Reason(
+        "program_missing",
+        "the program of this session cannot be started",
+        "Correct what the reason names: its [[program]] in agent.toml, its files or rights;"
+        " `wa-agent doctor` checks it, and the next try finds it.",
+        permanence=Permanence.PROBE_SLOWLY,
+        status=_DISCONNECTED,
+        base=5.0,
+        detailed=True,
+        local=True,
+    ),
+    Reason(
+        "injection_failed",
+        "WhatsApp Web loaded, but the injected script cannot work in its page",
+        "If it lasts, WhatsApp changed its page: upgrade, or set page=known_good until then.",
+        base=10.0,
+        max=120.0,
+        endless=True,
+        fresh_worker=True,
+        detailed=True,
+    ),
+    Reason(
+        "page_unusable",
+        "WhatsApp Web's page did not come: an error, another page, or nothing",
+        "The reason names what came. If it lasts: the network's login page, its firewall or proxy;"
+        " for a certificate the machine's clock and ca-certificates.",
+        base=10.0,
+        max=60.0,
+        endless=True,
+        detailed=True,
+    ),
+    Reason(
+        "browser_unsupported",
+        "WhatsApp Web says that it does not support this browser",
+        "Upgrade the browser (apt-get upgrade). No pairing ends by this: do not pair again.",
+        permanence=Permanence.PROBE_SLOWLY,
+        status=_DISCONNECTED,
+        base=10.0,
+        max=1800.0,
+        detailed=True,
+    ),
+    Reason(
+        "server_stuck",
+        "the server still runs an old browser or a second connection of this session",
+        "Restart the server: only that ends it, and it ends no pairing. If it goes on then, another"
+        " program has the same keys: find it and stop it.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_DISCONNECTED,
+    ),
+    Reason(
+        "storage_failed",
+        "the engine could not read or write the session's files",
+        "Check the disk: space, rights, read-only mounts.",
+        base=10.0,
+        fresh_worker=True,
+        local=True,
+    ),
+    Reason(
+        "zombie",
+        "the engine claimed to be connected and answered no ping",
+        "Nothing to do.",
+        permanence=Permanence.AT_ONCE,
+        base=0.0,
+        fresh_worker=True,
+    ),
+    Reason(
+        "start_stuck",
+        "a phase of the start took too long",
+        "Nothing to do; if it repeats, the named phase shows where to look.",
+        permanence=Permanence.AT_ONCE,
+        base=0.0,
+        fresh_worker=True,
+    ),
+    Reason(
+        "worker_failed",
+        "its worker, or the client in it, ended more often than it is started again",
+        "Read the worker's log: `journalctl -u wa-instance@ID`, or run/ID/worker.log.",
+        base=10.0,
+        fresh_worker=True,
+        local=True,
+    ),
+    Reason(
+        "unknown",
+        "the session ended for a reason that is not in the table",
+        "Nothing to do yet; the journal has the engine's own word.",
+    ),
+    Reason(
+        "temporary_ban",
+        "WhatsApp banned the account for a time",
+        "Wait until the ban ends; send less, and not to strangers.",
+        permanence=Permanence.AT_TIME,
+        status=_DISCONNECTED,
+        base=3600.0,
+        max=86400.0,
+        tries=1,
+    ),
+    Reason(
+        "restricted",
+        "WhatsApp lets the account answer known chats only",
+        "Stop writing to new contacts until the restriction ends; a restart does not help.",
+        permanence=Permanence.AT_TIME,
+        status=ConnectionStatus.CONNECTED,
+        base=3600.0,
+        max=86400.0,
+    ),
+    Reason(
+        "client_outdated",
+        "WhatsApp no longer accepts this version of the client",
+        "Upgrade the engine. No pairing ends by this: do not pair again.",
+        permanence=Permanence.PROBE_SLOWLY,
+        status=_DISCONNECTED,
+        base=120.0,
+        max=900.0,
+    ),
+    Reason(
+        "proxy_block",
+        "WhatsApp refuses this address, this proxy or how the client describes itself",
+        "Use another address or proxy, or correct the engine's user agent or version setting.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_DISCONNECTED,
+    ),
+    Reason(
+        "misconfigured",
+        "the worker cannot run with its configuration",
+        "Read the worker's last line, correct the setting, then start the instance.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_DISCONNECTED,
+        local=True,
+    ),
+    Reason(
+        "parts_missing",
+        "a part that its engine needs on this machine is missing or damaged",
+        "Fetch it with the command that `wa-agent doctor` prints; the next try finds it.",
+        status=_DISCONNECTED,
+        base=5.0,
+        endless=True,
+        detailed=True,
+        local=True,
+    ),
+    Reason(
+        "profile_in_use",
+        "another browser has the session's profile open",
+        "Close that browser: the detail has its process number. The agent leaves the files alone.",
+        status=_DISCONNECTED,
+        base=10.0,
+        endless=True,
+        local=True,
+    ),
+    Reason(
+        "qr_idle",
+        "the QR codes expired without a scan, and WhatsApp sends no more",
+        "Ask for a new QR code and scan it.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=ConnectionStatus.QR_REQUIRED,
+    ),
+    Reason(
+        "passkey_required",
+        "WhatsApp asks the account's owner for a passkey before it links a device",
+        "No server can answer for the owner, who links the account at a desk: `wa-agent pair --out"
+        " FILE` there, then `wa-agent import FILE ID --replace --enable` here.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=ConnectionStatus.QR_REQUIRED,
+    ),
+    Reason(
+        "passkey_suspected",
+        "WhatsApp accepted the code and never completed the pairing; it may want a passkey",
+        "Scan the new code once more. If that scan ends the same way, the account's owner links it"
+        " at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
+        " --enable` here.",
+        status=ConnectionStatus.QR_REQUIRED,
+    ),
+    Reason(
+        "session_damaged",
+        "the session's files are damaged",
+        "`wa-agent snapshots ID` lists its copies; `wa-agent restore ID NAME --force` puts a good"
+        " one in their place. Without a copy the agent shows a new code, and the trash keeps the"
+        " damaged files.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
+        local=True,
+    ),
+    Reason(
+        "session_missing",
+        "the files of a paired session are gone",
+        "Find the files, or restore a copy that `wa-agent snapshots ID` lists, or the session from"
+        " the trash. Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
+        local=True,
+    ),
+    Reason(
+        "session_foreign",
+        "the session's files are another account's, or were changed since the last login",
+        "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME --force`), or"
+        " the file that was changed: the agent compares them at each check, and then restarts the"
+        " session. Another account's session moves in with `wa-agent import` under a name of its"
+        " own.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
+        local=True,
+    ),
+    Reason(
+        "other_account",
+        "the session of that name on its backend is another account's now",
+        "The agent sends nothing from it. `wa-agent backends sessions NAME` shows the account of"
+        " each session there. Where sessions were exchanged, put that right on the server: the"
+        " session goes on by itself. If the other account is meant: `wa-agent delete ID`, then"
+        " `wa-agent backends adopt NAME`.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
+        local=True,
+    ),
+    Reason(
+        "session_unreadable",
+        "the agent cannot use its session folder at the moment",
+        "Put the folder or its rights back; the agent checks it each second and starts the"
+        " session then. Sessions may lie on another disk, but not behind links: set"
+        " `session_storage_path`.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
+        local=True,
+    ),
+    Reason(
+        "unpaired_suspect",
+        "a paired session came up unpaired without a logout",
+        "Do not scan yet: `wa-agent snapshots ID` lists the copies that may restore the old"
+        " pairing. Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_REFUSED,
+    ),
+    Reason(
+        "remote_missing",
+        "its backend knows no session of that name",
+        "Find out on the server why the session is gone; `wa-agent ensure-healthy ID --yes` creates"
+        " it again, with a code to scan.",
+        permanence=Permanence.WAIT_FOR_PERSON,
+        status=_DISCONNECTED,
+        unpairs=True,
+    ),
+    Reason(
+        "renewal_unfinished",
+        "the agent deleted the session on its backend, and ended before it created it again",
+        "Nothing to do; the agent creates it again with its token, settings and webhook.",
+        status=_DISCONNECTED,
+        unpairs=True,
+    ),
+    Reason(
+        "logout",
+        "the account removed this linked device",
+        "Scan a new QR code.",
+        permanence=Permanence.NEVER,
+        status=_REFUSED,
+        unpairs=True,
+        scan_again=True,
+    ),
+    Reason(
+        "multidevice_mismatch",
+        "the account does not take this kind of linked device",
+        "`wa-agent start ID` makes one more try at once. If the reason stays, upgrade the engine;"
+        " pair again only if that does not help.",
+        permanence=Permanence.PROBE_SLOWLY,
+        status=_DISCONNECTED,
+        base=120.0,
+        max=900.0,
+    ),
+    Reason(
+        "banned",
+        "WhatsApp banned, blocked or locked the account",
+        "Settle it with WhatsApp on the phone, then pair again; the agent cannot help.",
+        permanence=Permanence.NEVER,
+        status=_REFUSED,
+        unpairs=True,
+    ),
+)
 
 UNREACHABLE = "unreachable"
 """The wait reason, and the reason code of a session, while its address is away."""

@@ -5,7 +5,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from agent.core.crypto import CryptoWindow
-from agent.core.figures import COUNTS, StatusTime
+from agent.core.figures import COUNTS, ErrorRate, PerMinute, StatusTime
 from agent.core.memory import MemoryHistory
 from agent.core.model import (
     UNIT_ABSENT,
@@ -23,7 +23,6 @@ from agent.core.model import (
     Signal,
     UnitStatus,
 )
-from agent.core.rates import ErrorRate, PerMinute
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Kept, Repair
 from agent.core.silence import Inbound

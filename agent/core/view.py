@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.core.figures import RECONNECT_SECONDS, Histogram, RepairStatistics
+from agent.core.figures import RECONNECT_SECONDS, Histogram
 from agent.core.model import JournalEntry
 
 
@@ -54,31 +54,22 @@ class AgentStatus:
     pass_seconds_total: float = 0.0
     last_pass_age: float = 0.0
     passes_late: int = 0
-    loop_lag: float = 0.0
     db_errors: Mapping[str, int] = field(default_factory=dict)
     link_refusals: Mapping[str, int] = field(default_factory=dict)
     dbus_connected: bool | None = None
     """None on a host that has no D-Bus."""
     jobs_pending: int = 0
-    incidents: Mapping[str, int] = field(default_factory=dict)
-    """For each engine (and backend) in use: members of the incident that goes on, 0 = none."""
-    incident_reasons: Mapping[str, str] = field(default_factory=dict)
-    """By group: the short code of what the members of its incident fail with."""
-    repairs: RepairStatistics = field(default_factory=RepairStatistics)
+    incidents: Mapping[str, str] = field(default_factory=dict)
+    """For each engine (and backend) in use: the short code of what the members of the incident that
+    goes on fail with; "" = none."""
     reconnects: Histogram = field(default_factory=lambda: Histogram(RECONNECT_SECONDS))
     """Seconds from a lost to the next connection, of sessions not stopped by hand."""
-    waiting_starts: int = 0
-    """Sessions that wait for their turn to start or reconnect."""
     config_read_wall: float = 0.0
     """When the settings in force were read."""
     config_refused: bool = False
     """The last reload failed."""
-    alive_limit: float = 30.0
-    """A `last_pass_age` over this means that the loop no longer turns."""
-
-    @property
-    def alive(self) -> bool:
-        return self.last_pass_age <= self.alive_limit
+    alive: bool = True
+    """False while `last_pass_age` means that the loop no longer turns."""
 
 
 # A journal entry and a moment as JSON shows them.

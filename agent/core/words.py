@@ -176,7 +176,7 @@ class Happening:
     """Something countable that happened in the session; never with a message's text."""
 
     kind: str
-    """message, read_later, ack, crypto_error, key_regeneration, error; left_out: sums of these"""
+    """message, read_later, ack, crypto_error, key_regeneration, error"""
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 

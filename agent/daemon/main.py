@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 
 AGAIN = 5.0
 """Seconds until a task that failed begins again."""
-BESIDE = ("messages", "outbox", "troubles", "webhooks")
+BESIDE = ("messages", "outbox", "snapshots", "troubles", "webhooks")
 """Tasks without which sessions are watched all the same: their faults end no agent."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _WAITS = ("disk_full", "read_only", "io", "busy")
@@ -295,13 +295,11 @@ class Daemon:
                 "incidents": supervisor.incidents.run,
                 "addresses": supervisor.reaching.run,
                 "rounds": lambda: report_keys(supervisor.registry, settings, supervisor.ladder),
-                "loop lag": supervisor.figures.watch_lag,
                 "handover": supervisor.handover.run,
                 "snapshots": supervisor.snapshots.run,
                 "watchdog": watchdog.run,
                 "heartbeat": watchdog.beat,
                 "performance log": lambda: log_performance(supervisor.views, settings),
-                "deletions": supervisor.deletion.finish_deletions,
                 "ports": server.get_missing_ports,
                 "own socket": server.keep_own_socket,
                 "trash": lambda: sweep_trash(supervisor.registry, supervisor.root, settings),

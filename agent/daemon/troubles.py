@@ -122,11 +122,7 @@ class Troubles:
             time.time(),
             wanted,
             {backend.name: backend for backend in self.exporter.backends()},
-            {
-                group: status.incident_reasons.get(group, "")
-                for group, members in status.incidents.items()
-                if members
-            },
+            {group: code for group, code in status.incidents.items() if code},
             self.exporter.machine.values(),
             {id: since for id, since in waits if since is not None},
             self.oldest_event(),

@@ -1,7 +1,7 @@
 """The worker's side of the link: greet the agent, tell it what happens, take its calls.
 
 Nothing here can block or end the worker: what an agent does not read is dropped, oldest events
-first, and told as sums, while the newest claim always waits for it.
+first, while the newest claim always waits for it.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from agent.core.rates import LeftOut
 from agent.core.words import KEPT, Claim, Happening
 from agent.errors import EngineError, LinkError, WaError
 from agent.link.wire import VERSION, Call, Hello, Lines, encode, listen_at, read_call, reply
@@ -52,8 +51,7 @@ class LinkServer:
         self._newest: Claim | None = None
         """The claim that the agent has not heard."""
         self._kept: Happening | None = None
-        self._left_out: LeftOut | None = None
-        self._events: deque[Happening] = deque()
+        self._events: deque[Happening] = deque(maxlen=MOST_EVENTS)
         self._calls: set[asyncio.Task[None]] = set()
 
     def claim(self, claim: Claim) -> None:
@@ -65,9 +63,6 @@ class LinkServer:
             self._kept = happening
         else:
             self._events.append(happening)
-            if len(self._events) > MOST_EVENTS:
-                self._left_out = self._left_out or LeftOut()
-                self._left_out.add(self._events.popleft())
         self.pump()
 
     def pump(self) -> None:
@@ -86,8 +81,6 @@ class LinkServer:
         if claim is not None:
             return {"t": "claim", "claim": asdict(claim)}
         what, self._kept = self._kept, None
-        if what is None and self._left_out is not None:  # older than all that waits
-            what, self._left_out = self._left_out.told(), None
         if what is None and self._events:
             what = self._events.popleft()
         return None if what is None else {"t": "event", "kind": what.kind, "detail": what.detail}

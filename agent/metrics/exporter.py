@@ -164,7 +164,7 @@ def agent_families(status: AgentStatus, views: Collection[Session]) -> Iterator[
     meaning = "Time from a lost to the next connection, of sessions not stopped by hand."
     now = replace(its, counts=its.counts.copy())
     yield Family("wa_agent_session_reconnect_seconds", meaning, [({}, now)])
-    rows: list[Row] = [(labels_of_group(it), int(n > 0)) for it, n in status.incidents.items()]
+    rows: list[Row] = [(labels_of_group(it), int(why > "")) for it, why in status.incidents.items()]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
     passes = Summary(status.pass_seconds_total, status.passes_total)
     yield one("wa_agent_pass_duration_seconds", "Duration of passes.", passes)

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from agent.core.first_messages import FirstMessages, stored
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionFiles, SessionRecord
 from agent.core.session import Session
 from agent.engines.catalog import file_rules, find_engine
@@ -199,7 +198,6 @@ def _made(wanted: Wanted, manifest: Manifest, old: Facts | None) -> tuple[Instan
         paired=manifest.paired,
         account=manifest.account,
         needs_passkey=manifest.needs_passkey,
-        first_messages=stored(FirstMessages()) if manifest.paired else "",
     )
     if old is None:
         return made, record

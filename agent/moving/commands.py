@@ -53,9 +53,7 @@ _IMPORT: Words = {
         {"choices": (WEB, BAILEYS)},
     ),
     "--wait SECONDS": (
-        "with --enable: wait until it is connected and its first messages were read; exit status"
-        " 75 when it is not connected in time, 4 when messages could not be read",
-        {"type": float},
+        "with --enable: wait until it is connected; exit status 75 when it is not in time"
     ),
     **SET,
 }

@@ -229,10 +229,9 @@ _OF_FOLDERS = ("paired", "account", "needs_passkey", "override", "override_boot"
 
 
 def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionRecord]]) -> None:
-    """A copy may hold instances that were deleted since, and deletions that were ended since."""
+    """A copy may hold instances that were deleted since."""
     records = dict(db.execute("select instance, record from sessions").fetchall())
     db.execute("delete from instances")
-    db.execute("delete from facts where name like 'deleting/%'")
     sql = "update sqlite_sequence set seq = seq + ? where name = 'journal'"
     db.execute(sql, [_CURSORS_LEFT_OUT])
     for instance, folder in sessions:

@@ -1,6 +1,5 @@
 """The agent's own figures: does its loop turn, are sessions brought back, what does it cost."""
 
-import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,10 +14,8 @@ from agent.store.connect import TROUBLES
 from agent.store.database import Store
 from agent.supervise.gate import Gate
 from agent.supervise.loop import Loop
-from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 
-LAG_EVERY = 1.0
 _NO_ERRORS = dict.fromkeys(TROUBLES, 0)
 _NO_REFUSALS = dict.fromkeys(RULES, 0)
 
@@ -30,10 +27,8 @@ class StatusFigures:
     loop: Loop
     registry: Registry
     link_stats: LinkStats
-    ladder: Ladder
     gate: Gate
     _started_wall: float = field(init=False, default_factory=time.time)
-    _lag: float = field(init=False, default=0.0)
     _to_restore: int = field(init=False, default=0)
     _pending: set[InstanceId] = field(init=False, default_factory=set)
     """Those of them whose start has not ended."""
@@ -43,17 +38,8 @@ class StatusFigures:
         self._pending = set(instances)
         self._to_restore = len(self._pending)
 
-    async def watch_lag(self) -> None:
-        """Measure how late the event loop wakes a sleeper."""
-        while True:
-            begun = boot_now()
-            # At whole seconds, so that the loop of passes and the host's clock share the wake-up.
-            wait = LAG_EVERY - begun % LAG_EVERY
-            await asyncio.sleep(wait)
-            self._lag = max(boot_now() - begun - wait, 0.0)
-
     def status(self) -> AgentStatus:
-        now = boot_now()
+        age = boot_now() - self.loop.turned_at
         settings, facts = self.gate.settings, self.registry.facts
         there = [facts[id] for id in self._pending if id in facts]
         # A start counts once, whatever the session does later.
@@ -68,23 +54,15 @@ class StatusFigures:
             restoring=(self._to_restore - len(self._pending), self._to_restore),
             passes_total=self.loop.passes,
             pass_seconds_total=self.loop.pass_seconds,
-            last_pass_age=now - self.loop.turned_at,
+            last_pass_age=age,
             passes_late=self.loop.late,
-            loop_lag=self._lag,
             db_errors={**_NO_ERRORS, **self.store.errors},
             link_refusals={**_NO_REFUSALS, **self.link_stats},
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
-            incidents=self.gate.incidents.members(),
-            incident_reasons={
-                group: incident.code
-                for group, incident in self.gate.incidents.active.items()
-                if incident.code
-            },
-            repairs=self.ladder.statistics,
+            incidents=self.gate.incidents.codes(),
             reconnects=self.registry.reconnects,
-            waiting_starts=self.gate.queues.waiting,
             config_read_wall=settings.read_wall,
             config_refused=settings.refused,
-            alive_limit=max(settings.config.health.interval, 30.0),
+            alive=age <= max(settings.config.health.interval, 30.0),
         )

@@ -73,13 +73,7 @@ class Supervisor:
         )
         self.reaching = Reaching(session_root=root, wake=wake, told=self._take_news)
         self.incidents = Incidents(
-            settings,
-            self._facts,
-            wake,
-            self._notes.write,
-            wanted=lambda its: its.desired.should_run,
-            out_of_reach=self.reaching.away,
-            way_out=self._way_out,
+            settings, self._facts, wake, self._notes, self.reaching, self.backends
         )
         self.gate = Gate(
             settings=settings,
@@ -116,9 +110,7 @@ class Supervisor:
         )
 
         # What runs on a clock, and what goes on in the next agent.
-        self.figures = StatusFigures(
-            host, store, self.loop, registry, links, self.ladder, self.gate
-        )
+        self.figures = StatusFigures(host, store, self.loop, registry, links, self.gate)
         self.status = self.figures.status
         self.sampler = UsageSampler(registry, self.gate, self._notes)
         self.snapshots = SnapshotClock(self.keeping, registry, root, settings)
@@ -138,23 +130,12 @@ class Supervisor:
             self.incidents.forget,
         ]
         self.deletion = Deletion(
-            registry=registry,
-            store=store,
-            host=self.seats,
-            keeping=self.keeping,
-            session_root=root,
-            wake=wake,
-            forget=self.forget,
-            let_go=self.backends.let_go,
+            registry, store, self.seats, self.keeping, root, self.gate, self.forget
         )
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)
         return None if facts is None else await self.passes.run(facts)
-
-    def _way_out(self, its: Facts) -> str | None:
-        part = self.backends if its.instance.backend else self.reaching
-        return part.way_out(its)
 
     def _look_again(self, id: InstanceId, outage: bool) -> None:
         if (facts := self._facts.get(id)) is not None:

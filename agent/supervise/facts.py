@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agent.core.first_messages import FirstMessages
+from agent.core.figures import LogLimit
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
@@ -16,7 +16,6 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
-from agent.core.rates import LogLimit
 from agent.core.recovery.repair import Repair, with_repair
 from agent.core.session import NOT_LOOKED_YET, Session
 from agent.link.wire import Hello
@@ -128,8 +127,6 @@ class Facts(Session):
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
     crypto_log: LogLimit = field(default_factory=LogLimit)
-    first_messages: FirstMessages | None = None
-    """Since it was moved in; None: it was paired here."""
     hour_wall: float = 0.0
     hour_messages: int = 0
     """Begin of the hour that `silence` learns from, and the message count at that time."""

@@ -6,7 +6,6 @@ queue with the budget of logins, a good look at address and server, the trial of
 circuit. Who asked first goes first; a person's `start` takes its place behind them.
 """
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -42,7 +41,6 @@ class Gate:
     wake: Callable[[InstanceId], None]
     queues: Queues = field(init=False)
     _promised: dict[InstanceId, int] = field(init=False, default_factory=dict)
-    _sum: int = field(init=False, default=0)
     _lacking: dict[InstanceId, None] = field(init=False, default_factory=dict)
     """Sessions that wait for room."""
 
@@ -52,8 +50,6 @@ class Gate:
             settings.start_policy,
             settings.remote_start_policy,
             wake=self.wake,
-            idle=settings.machine_is_idle,
-            jitter=lambda: random.uniform(0.0, settings.config.start.stagger / 2),
         )
 
     def ask(self, facts: Facts, plan: Plan | None = None) -> Wait | None:
@@ -106,9 +102,7 @@ class Gate:
     def promise(self, facts: Facts) -> None:
         if facts.instance.backend:
             return
-        limit = self.settings.memory_limit(facts)
-        self._sum += limit - self._promised.get(facts.id, 0)
-        self._promised[facts.id] = limit
+        self._promised[facts.id] = self.settings.memory_limit(facts)
         self._lacking.pop(facts.id, None)
 
     def forget(self, id: InstanceId) -> None:
@@ -131,11 +125,12 @@ class Gate:
     def _room(self, facts: Facts) -> Wait | None:
         """A worker that runs keeps its room, and one that was promised room has it."""
         runs = facts.unit.runs or facts.id in self._promised
-        if runs or facts.instance.backend or not self.incidents.wanted(facts):
+        if runs or facts.instance.backend or not facts.desired.should_run:
             return None
         settings, disk = self.settings, facts.folder.disk_problem
         limit, budget = settings.memory_limit(facts), settings.memory_budget()
-        lack = disk or lacks_room(self._sum, len(self._promised), limit, budget)
+        promised = self._promised.values()
+        lack = disk or lacks_room(sum(promised), len(promised), limit, budget)
         if not lack:
             return None
         self._lacking.setdefault(facts.id)
@@ -168,8 +163,7 @@ class Gate:
         return Wait("backend_circuit", again=boot_now() + RETRY_HELD)
 
     def _take_back(self, id: InstanceId) -> None:
-        if id in self._promised:
-            self._sum -= self._promised.pop(id)
+        if self._promised.pop(id, None) is not None:
             for waiting in self._lacking:  # a session that still lacks room is added again
                 self.wake(waiting)
             self._lacking.clear()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.incidents import (
     Failure,
@@ -28,7 +29,9 @@ from agent.core.words import NO_PROOF, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.log import about
 from agent.supervise.facts import Facts
+from agent.supervise.reach import Reaching
 from agent.supervise.settings import Settings
+from agent.supervise.story import Notes
 
 STALE = 900.0
 """A failure that was not seen again for so long proves nothing about others."""
@@ -53,17 +56,15 @@ class _Group:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Incidents:
-    """Hears of each failure and success; asked before each try. `out_of_reach`: its address is
-    away, so a try would prove nothing. `wanted`: it should run, so it may be a canary."""
+    """Hears of each failure and success; asked before each try. A session that should not run, or
+    whose address is away, is no canary: its try would prove nothing."""
 
     settings: Settings
     all_facts: Mapping[InstanceId, Facts]
     wake: Callable[[InstanceId], None]
-    tell: Callable[[JournalEntry], object]
-    wanted: Callable[[Facts], bool]
-    out_of_reach: Callable[[Facts], bool]
-    way_out: Callable[[Facts], str | None]
-    """The way by which a session goes out; None = not known, so no other one goes out the same."""
+    notes: Notes
+    reaching: Reaching
+    backends: Backends
     active: dict[str, Incident] = field(init=False, default_factory=dict)
     _groups: dict[str, _Group] = field(init=False, default_factory=dict)
     _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
@@ -88,7 +89,7 @@ class Incidents:
         down = self._not_well(incident)
         if not down:
             return self.release(incident.group, _ALL_WELL)
-        able = [its.id for its in down if not self.out_of_reach(its)]
+        able = [its.id for its in down if not self.reaching.away(its)]
         if (
             incident.give_turn(able, self.settings.config.incident, now)
             and incident.canary is not None
@@ -166,14 +167,14 @@ class Incidents:
         for group in {group_of(facts) for facts in sessions} & self.active.keys():
             incident = self.active[group]
             canary = self.all_facts.get(incident.canary) if incident.canary else None
-            lost = canary is not None and self.out_of_reach(canary)
+            lost = canary is not None and self.reaching.away(canary)
             if incident.is_outage and (lost or (back and canary is None)):
                 incident.pass_turn(boot_now())
         self._changed.set()
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         group = group_of(facts)
-        if not self.wanted(facts):
+        if not facts.desired.should_run:
             return self.forget(facts.id)
         if needs_repair(verdict):
             self._of(group).failing[facts.id] = (verdict.reason, boot_now())
@@ -241,10 +242,10 @@ class Incidents:
             return time.time() - (boot_now() - incident.turn_at)
         return self._of(group_of(facts)).released_wall
 
-    def members(self) -> dict[str, int]:
-        """Members of the incident of each engine that is in use."""
-        counts = dict.fromkeys(self._population(), 0)
-        return counts | {group: len(incident.members) for group, incident in self.active.items()}
+    def codes(self) -> dict[str, str]:
+        """For each group in use, the code of its incident; "" = none."""
+        none = dict.fromkeys(self._population(), "")
+        return none | {group: incident.code for group, incident in self.active.items()}
 
     def release(self, group: str, why: str) -> None:
         """The incident is over: its members may try again, in their turns. Earlier failures prove
@@ -259,8 +260,7 @@ class Incidents:
 
     def _not_well(self, incident: Incident) -> list[Facts]:
         members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
-        wanted = (facts for facts in members if self.wanted(facts))
-        return [its for its in wanted if not is_well(its.verdict)]
+        return [its for its in members if its.desired.should_run and not is_well(its.verdict)]
 
     def _hurry(self, facts: Facts) -> None:
         if facts.repair.last is not None and not facts.repair.last.over:
@@ -271,7 +271,7 @@ class Incidents:
         log.warning("%s", sentence, extra=about(incident.canary or "-", Category.HEALTH))
         who = incident.canary if kind == "canary" else None
         detail = {"engine": incident.group, "code": incident.code, "kind": incident.kind}
-        self.tell(JournalEntry(kind, sentence, Category.HEALTH, who, time.time(), detail))
+        self.notes.write(JournalEntry(kind, sentence, Category.HEALTH, who, time.time(), detail))
 
     def _of(self, group: str) -> _Group:
         return self._groups.setdefault(group, _Group())
@@ -282,10 +282,15 @@ class Incidents:
     def _beside(self, facts: Facts) -> Iterable[Facts]:
         """The others of its group that go out the same way. What the rest do proves nothing about
         this way."""
-        group, way = group_of(facts), self.way_out(facts)
+        group, way = group_of(facts), self._way_out(facts)
         others = (its for its in self.all_facts.values() if group_of(its) == group)
-        alike = (its for its in others if its is not facts and self.way_out(its) == way)
+        alike = (its for its in others if its is not facts and self._way_out(its) == way)
         return () if way is None else alike
+
+    def _way_out(self, facts: Facts) -> str | None:
+        """The way by which a session goes out; None = not known, so no other goes out the same."""
+        part = self.backends if facts.instance.backend else self.reaching
+        return part.way_out(facts)
 
 
 def is_well(verdict: HealthVerdict) -> bool:

@@ -9,41 +9,31 @@ takes many seconds where its name servers are away; the agent's end does not wai
 """
 
 import asyncio
-import base64
 import os
 import socket
-import ssl
 import threading
 import time
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+import aiohttp
 from aiohappyeyeballs import start_connection
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from agent.core.model import Address
 from agent.files import open_plain
 
-LONGEST_LINE = 4096
 LONGEST_FILE = 64
 MOST_AT_ONCE = 8
 MOST_ADDRESSES = 4
 APART = 0.25
 """Seconds by which one address of a name is tried before the next."""
-PORTS = {"http": 80, "https": 443, "socks5": 1080}
-_SOCKS_FAILURES = dict(
-    enumerate(("its rules forbid it", "no network", "no host", "refused", "no answer"), start=2)
-)
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+SOCKS_PORT = 1080
 
 _asked = threading.BoundedSemaphore(MOST_AT_ONCE)
-
-
-class _Away(Exception):
-    """The address cannot be reached; the text is the cause."""
 
 
 async def look(address: Address, within: float) -> str:
@@ -52,19 +42,51 @@ async def look(address: Address, within: float) -> str:
         return await asyncio.to_thread(_look_at_file, unquote(urlsplit(address.url).path))
     try:
         async with asyncio.timeout(within):
-            await _ask(urlsplit(address.url), urlsplit(address.proxy) if address.proxy else None)
+            if address.proxy.startswith("socks5:"):
+                return await _connect(urlsplit(address.proxy))
+            return await _ask(address)
     except TimeoutError:
         return f"no answer in {within:g} s"
-    except _Away as away:
-        return str(away)
-    except asyncio.IncompleteReadError:
-        return "the proxy closed the connection"
-    except ssl.SSLCertVerificationError as error:
-        return f"its certificate is refused: {error.verify_message}"
-    except ssl.SSLError:
+    except aiohttp.ClientHttpProxyError as error:
+        return f"the proxy answers {error.status}"
+    except aiohttp.ClientConnectorCertificateError as error:
+        refused = error.certificate_error
+        return f"its certificate is refused: {getattr(refused, 'verify_message', refused)}"
+    except aiohttp.ClientSSLError:
         return "no TLS with it"
+    except aiohttp.ClientConnectorError as error:
+        return _cause_of(error.os_error)
+    except aiohttp.ServerDisconnectedError:
+        return "it closed the connection without an answer"
+    except aiohttp.ClientResponseError:
+        return "it does not speak HTTP"
     except OSError as error:
         return _cause_of(error)
+    except aiohttp.ClientError:
+        return "no connection"
+
+
+async def _connect(proxy: SplitResult) -> str:
+    """A proxy that only an engine can speak with is reached once it takes a connection."""
+    port = proxy.port or SOCKS_PORT
+    infos = [
+        (_family_of(it), socket.SOCK_STREAM, 0, "", (it, port))
+        for it in await resolve(proxy.hostname or "", port)
+    ]
+    (await start_connection(infos, happy_eyeballs_delay=APART)).close()
+    return ""
+
+
+async def _ask(address: Address) -> str:
+    connector = aiohttp.TCPConnector(resolver=_Resolver(), force_close=True)
+    headers = ("User-Agent", "Accept", "Accept-Encoding")
+    async with (
+        aiohttp.ClientSession(connector=connector, skip_auto_headers=headers) as client,
+        client.head(address.url, proxy=address.proxy or None, allow_redirects=False) as answer,
+    ):
+        by_proxy = address.proxy and answer.status in (407, 502, 503, 504)
+        if by_proxy and address.url.startswith("http:"):
+            return f"the proxy answers {answer.status}"
     return ""
 
 
@@ -79,104 +101,6 @@ def _cause_of(error: OSError) -> str:
     return (os.strerror(error.errno) or "no connection").lower()
 
 
-async def _ask(target: SplitResult, proxy: SplitResult | None) -> None:
-    first = proxy or target
-    reader, writer = streams = await _open_connection(first.hostname or "", _port(first))
-    try:
-        host, path = target.netloc, "/"
-        if proxy is not None and proxy.scheme == "https":
-            await writer.start_tls(_trust(), server_hostname=proxy.hostname)
-        if proxy is not None and proxy.scheme == "socks5":
-            await _through_socks(streams, target, proxy)
-        elif proxy is not None and target.scheme == "https":
-            await _through_http(streams, target, proxy)
-        elif proxy is not None:
-            host, path = f"{host}{_authorization(proxy)}", target.geturl()
-        if target.scheme == "https":
-            await writer.start_tls(_trust(), server_hostname=target.hostname)
-        writer.write(f"HEAD {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-        status = await _read_status(reader, "it")
-        if proxy is not None and target.scheme == "http" and status in (407, 502, 503, 504):
-            raise _Away(f"the proxy answers {status}")
-    finally:
-        writer.close()
-        with suppress(OSError):
-            writer.transport.abort()
-
-
-def _credentials(proxy: SplitResult) -> tuple[bytes, bytes] | None:
-    if proxy.username is None:
-        return None
-    # No longer than SOCKS takes them.
-    user, password = unquote(proxy.username), unquote(proxy.password or "")
-    return user.encode()[:255], password.encode()[:255]
-
-
-def _authorization(proxy: SplitResult) -> str:
-    """The header that a proxy with a password wants, after another one; "" = none."""
-    if (credentials := _credentials(proxy)) is None:
-        return ""
-    return f"\r\nProxy-Authorization: Basic {base64.b64encode(b':'.join(credentials)).decode()}"
-
-
-async def _through_http(streams: Streams, target: SplitResult, proxy: SplitResult) -> None:
-    reader, writer = streams
-    host = target.hostname or ""
-    to = f"{f'[{host}]' if ':' in host else host}:{_port(target)}"
-    head = f"CONNECT {to} HTTP/1.1\r\nHost: {to}{_authorization(proxy)}"
-    writer.write(f"{head}\r\n\r\n".encode())
-    status = await _read_status(reader, "the proxy")
-    if not 200 <= status < 300:
-        raise _Away(f"the proxy answers {status}")
-    while (await reader.readline()).strip():
-        pass
-
-
-async def _through_socks(streams: Streams, target: SplitResult, proxy: SplitResult) -> None:
-    reader, writer = streams
-    name = (target.hostname or "").encode("idna")
-    credentials = _credentials(proxy)
-    writer.write(b"\x05\x01\x00" if credentials is None else b"\x05\x02\x00\x02")
-    chosen = await reader.readexactly(2)
-    if chosen == b"\x05\x02" and credentials is not None:
-        writer.write(b"\x01" + b"".join(bytes([len(each)]) + each for each in credentials))
-        if await reader.readexactly(2) != b"\x01\x00":
-            raise _Away("the proxy refuses its password")
-    elif chosen != b"\x05\x00":
-        raise _Away("the proxy wants a password, or another program answers there")
-    port = _port(target).to_bytes(2, "big")
-    writer.write(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port)
-    answer = await reader.readexactly(4)
-    if answer[1] != 0:
-        raise _Away(f"the proxy says: {_SOCKS_FAILURES.get(answer[1], 'it failed')}")
-    size = {1: 4, 4: 16}.get(answer[3])
-    if size is None:
-        size = (await reader.readexactly(1))[0]
-    await reader.readexactly(size + 2)
-
-
-async def _read_status(reader: asyncio.StreamReader, who: str) -> int:
-    try:
-        line = await reader.readline()
-    except ValueError as error:  # longer than a stream takes
-        raise _Away(f"{who} does not speak HTTP") from error
-    if not line:
-        raise _Away(f"{who} closed the connection without an answer")
-    words = line[:LONGEST_LINE].split()
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise _Away(f"{who} does not speak HTTP")
-    return int(words[1])
-
-
-def _port(parts: SplitResult) -> int:
-    return parts.port or PORTS[parts.scheme]
-
-
-@cache
-def _trust() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
 def _look_at_file(path: str) -> str:
     """A stand-in for a network: away until the moment in the file. A worker may change it."""
     with suppress(OSError, ValueError), open_plain(Path(path)) as file:
@@ -185,14 +109,30 @@ def _look_at_file(path: str) -> str:
     return ""
 
 
-async def _open_connection(host: str, port: int) -> Streams:
-    """To the first of the name's addresses that accepts; OSError when none does."""
-    infos = [
-        (socket.AF_INET6 if ":" in it else socket.AF_INET, socket.SOCK_STREAM, 0, "", (it, port))
-        for it in await resolve(host, port)
-    ]
-    opened = await start_connection(infos, happy_eyeballs_delay=APART)
-    return await asyncio.open_connection(sock=opened)
+class _Resolver(AbstractResolver):
+    """Names by `resolve`, for a client of aiohttp."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=it,
+                port=port,
+                family=_family_of(it),
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for it in await resolve(host, port)
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+def _family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 async def resolve(host: str, port: int) -> list[str]:

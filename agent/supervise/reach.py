@@ -23,10 +23,8 @@ from agent.supervise.look import look
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY, LOOK_TIMEOUT = 3.0, 3.0
-"""The longest time between two looks; what one may take."""
-LOOK_FIRST, GROWTH = 1.0, 1.5
-"""From the first look that failed to the next; how much longer each pause is."""
+LOOK_EVERY, LOOK_TIMEOUT = 2.0, 3.0
+"""Seconds from one look that failed to the next; what one may take."""
 FRESH = 5.0
 """For how long a good look, or a connection, stays valid."""
 BLIND, NEXT_BLIND = 300.0, 3.0
@@ -52,8 +50,6 @@ class Reach:
     """Since when the looks fail; None = they do not."""
     cause: str = ""
     """Why the last failed look failed."""
-    looks: int = 0
-    """Looks in a row that failed."""
     look_at: float = 0.0
     """No look before this moment."""
     back_at: float | None = None
@@ -94,16 +90,12 @@ class Reach:
         """Waiting sessions may try at once."""
         if self.away_since is not None:
             self.back_at = now
-        self.well_at, self.away_since, self.cause, self.looks = now, None, "", 0
+        self.well_at, self.away_since, self.cause = now, None, ""
         self.seen, self.blind, self.tries = True, False, 0
 
-    def look_failed(self, cause: str, begun: float, jitter01: float) -> None:
-        """The next is due so long after this one began."""
-        pause = min(LOOK_FIRST * GROWTH ** min(self.looks, 32), LOOK_EVERY)
+    def look_failed(self, cause: str, begun: float) -> None:
         self.away_since = begun if self.away_since is None else self.away_since
-        self.cause, self.looks = cause, self.looks + 1
-        # 0.8 to 1 of it: looks at many addresses are spread, and none comes later.
-        self.look_at = begun + pause * (0.8 + 0.2 * jitter01)
+        self.cause, self.look_at = cause, begun + LOOK_EVERY
 
     def connected(self, now: float) -> None:
         """A session that needs it is connected."""
@@ -269,7 +261,7 @@ class Reaching:
             cause = f"the probe failed ({type(error).__name__})"
         reach.looking = None
         if cause:
-            reach.look_failed(cause, reach.looked_at, random.random())
+            reach.look_failed(cause, reach.looked_at)
             self._changed.set()
         else:
             reach.look_was_good(boot_now())

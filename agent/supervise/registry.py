@@ -4,8 +4,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary
 
 from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
-from agent.core import first_messages
 from agent.core.breaker import breaker_of
 from agent.core.crypto import judge_crypto
 from agent.core.figures import RECONNECT_SECONDS, Histogram, StatusTime
@@ -156,7 +155,6 @@ class Registry:
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
             status_time=StatusTime(record.status, boot_now()),
-            first_messages=first_messages.read_stored(record.first_messages),
             of_wings=self._of_wings(instance),
         )
         # The caller has just written or read its row.
@@ -269,32 +267,23 @@ class Registry:
         await self._save_row(facts, *entries)
 
     async def save_order(self, facts: Facts, said: JournalEntry) -> None:
-        """As `save`, for an order: one that cannot be written is not carried out."""
-        with self.order(facts):
-            await self.save(facts, [said])
-
-    @contextmanager
-    def order(self, facts: Facts) -> Iterator[None]:
-        """Around all that writes an order: where it fails, what is wanted is what was."""
+        """As `save`, for an order: where it cannot be written, what is wanted is what was."""
         instance, record = facts.saved.instance, facts.saved.record
         assert instance is not None and record is not None, "the registry has what was written"
         try:
-            yield
+            await self.save(facts, [said])
         except WaError:
-            self._take_back(facts, instance, record)
+            facts.asked.start = False
+            facts.instance = instance
+            self.look_up(facts)
+            facts.record = replace(
+                facts.record,
+                override=record.override,
+                override_boot=record.override_boot,
+                restart_of=record.restart_of,
+            )
+            self.touch(facts)
             raise
-
-    def _take_back(self, facts: Facts, instance: Instance, record: SessionRecord) -> None:
-        facts.asked.start = False
-        facts.instance = instance
-        self.look_up(facts)
-        facts.record = replace(
-            facts.record,
-            override=record.override,
-            override_boot=record.override_boot,
-            restart_of=record.restart_of,
-        )
-        self.touch(facts)
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
         instance, record, saved = facts.instance, facts.record, facts.saved

@@ -23,8 +23,6 @@ def _own_limit(facts: Facts) -> int | None:
 
 REMOTE_STARTS = 50
 """Simultaneous starts of sessions on backends, which start no process here."""
-IDLE_LOAD = 0.7
-"""Load per core below which the next start skips the stagger."""
 
 
 @dataclass(slots=True)
@@ -69,9 +67,6 @@ class Settings:
 
     def memory_budget(self) -> int:
         return memory_budget(self._machine, self.config.memory)
-
-    def machine_is_idle(self) -> bool:
-        return os.getloadavg()[0] / (os.cpu_count() or 1) < IDLE_LOAD
 
 
 MEMORY = 96 << 20

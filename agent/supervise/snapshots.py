@@ -6,16 +6,14 @@ saved before it and no file changed during it.
 
 import asyncio
 import logging
-import threading
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 from agent.clock import boot_now
 from agent.core.model import Category, ConnectionStatus, Health, InstanceId
@@ -46,27 +44,17 @@ from agent.vault.copies.snapshots import (
     prune_snapshots,
 )
 from agent.vault.copies.take import OUTSIDE, Subject, take_snapshot
-from agent.vault.tree import Tick
 
 log = logging.getLogger(__name__)
 
 
-# The file work of copies, in threads of its own: few at a time, its progress shown, and given up
-# where its disk does not answer.
+# The file work of copies, in threads: few at a time, its progress shown.
 
 
 AT_ONCE = 2
 """Copies going on at the same time: disks are shared."""
-STANDS_STILL = 120.0
-"""Seconds without a byte or a file after which a copy is given up."""
 
-Result_co = TypeVar("Result_co", covariant=True)
-
-
-class Ticking(Protocol[Result_co]):
-    """File work that calls `tick` as it goes."""
-
-    def __call__(self, *, tick: Tick) -> Result_co: ...
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -76,96 +64,37 @@ class Progress:
     """Bytes."""
     total: int = 0
     """0 = not known."""
-    moved: float = field(default_factory=time.monotonic)
-    """When it last went on."""
 
 
 class CopyWork:
-    """A thread that hangs in the kernel cannot be ended: it is left to itself, and keeps neither
-    other sessions' copies nor the agent's end waiting. It ends at its next piece."""
+    """Ends what its caller gave up, and all at the agent's stop, at the next piece."""
 
     def __init__(self) -> None:
         self.under_way: dict[InstanceId, Progress] = {}
         self._few = asyncio.Semaphore(AT_ONCE)
-        self._left: dict[InstanceId, str] = {}
-        """What was given up and has not ended, by its session."""
-        self._stopping = threading.Event()
+        self._stopping = False
 
     def stop(self) -> None:
-        """End copies under way in threads at their next piece: the agent's stop must not wait."""
-        self._stopping.set()
+        """The agent's stop must not wait for a copy."""
+        self._stopping = True
 
-    async def run(
-        self, id: InstanceId, what: str, work: Ticking[Result_co], total: int = 0
-    ) -> Result_co:
+    async def run(self, id: InstanceId, what: str, work: Callable[..., T], total: int = 0) -> T:
+        """`work` is called with `tick`, which it calls as it goes."""
         async with self._few:
-            if (left := self._left.get(id)) is not None:
-                raise TryLater(
-                    f"cannot begin the {what} of {id}: the {left} of before still waits for its"
-                    " disk",
-                    code="copy_stands_still",
-                )
-            progress = Progress(what, total=total)
-            self.under_way[id] = progress
+            progress = self.under_way[id] = Progress(what, total=total)
+
+            def tick(count: int) -> None:
+                progress.done += count
+                given_up = self.under_way.get(id) is not progress
+                if given_up or self._stopping:
+                    cause = "it was given up" if given_up else "the agent stops"
+                    raise TryLater(f"cannot finish the {what} of {id}: {cause}")
+
             try:
-                return await self._watched(id, progress, work)
+                return await asyncio.to_thread(partial(work, tick=tick))
             finally:
                 if self.under_way.get(id) is progress:
                     del self.under_way[id]
-
-    async def _watched(
-        self, id: InstanceId, progress: Progress, work: Ticking[Result_co]
-    ) -> Result_co:
-        given_up = threading.Event()
-
-        def tick(count: int) -> None:
-            progress.done += count
-            progress.moved = time.monotonic()
-            if given_up.is_set() or self._stopping.is_set():
-                cause = "it was given up" if given_up.is_set() else "the agent stops"
-                raise TryLater(f"cannot finish the {progress.what} of {id}: {cause}")
-
-        ended = _begin(f"{progress.what} of {id}", partial(work, tick=tick))
-        try:
-            while not ended.done():
-                left = progress.moved + STANDS_STILL - time.monotonic()
-                if left <= 0:
-                    cause = f"its disk has not answered for {STANDS_STILL:g} s"
-                    raise TryLater(
-                        f"cannot finish the {progress.what} of {id}: {cause}, after"
-                        f" {progress.done} bytes",
-                        code="copy_stands_still",
-                    )
-                await asyncio.wait({ended}, timeout=left)
-            return ended.result()
-        finally:
-            if not ended.done():
-                given_up.set()
-                self._left[id] = progress.what
-                ended.add_done_callback(lambda ended: self._has_ended(id, ended))
-
-    def _has_ended(self, id: InstanceId, ended: "asyncio.Future[Any]") -> None:
-        self._left.pop(id, None)
-        ended.exception()  # its caller was told already
-
-
-def _begin(name: str, work: Callable[[], Result_co]) -> "asyncio.Future[Result_co]":
-    """In a daemon thread: the interpreter's end joins those of a pool."""
-    ended: Future[Result_co] = Future()
-
-    def body() -> None:
-        try:
-            ended.set_result(work())
-        except BaseException as error:
-            ended.set_exception(error)
-
-    try:
-        threading.Thread(target=body, name=name, daemon=True).start()
-    except RuntimeError as error:
-        raise TryLater(
-            f"cannot begin the {name}: the machine allows no further thread", code="no_thread"
-        ) from error
-    return asyncio.wrap_future(ended)
 
 
 TRIES = 4

@@ -11,8 +11,6 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 
-DELETING = "deleting/"
-"""Begins the name of the fact in the database that a deletion has begun; the id follows."""
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
 """Kinds of journal entries about a session's circuit; a backend's has its own."""
 
@@ -31,14 +29,12 @@ def entry(
 
 
 def is_trouble(entry: JournalEntry) -> bool:
-    """Whether the log has it as a warning: a session goes down, is stuck, banned, given up, cannot
-    read after it was moved in, loses what arrives, or its circuit opens."""
+    """Whether the log has it as a warning: a session goes down, is stuck, banned, given up,
+    loses what arrives, or its circuit opens."""
     failed = entry.detail.get("ok") is False
     if failed or entry.kind in (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside", "folder_newer"):
         return True
     reason = str(entry.detail.get("reason", ""))
-    if entry.kind == "first_messages":
-        return bool(entry.detail.get("unread"))
     if entry.kind == "status":
         down = (
             entry.detail.get("before") == ConnectionStatus.CONNECTED or reason_of(reason).hopeless

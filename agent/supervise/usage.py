@@ -5,10 +5,8 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from agent.clock import boot_now
 from agent.core.memory import InstanceMemory, decide_memory
@@ -34,8 +32,6 @@ SETTLED = 10.0
 ASKED_AT_ONCE = 16
 """Workers that are asked for their own figures at the same time."""
 LONGEST_ANSWER = 5.0
-MOST = 1 << 50
-"""A larger number is no figure of a process."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -169,20 +165,12 @@ async def measure_whole(
     return {id: usage.shared_by(sharers[main_pids[id]]) for id, usage in found.items()}
 
 
-class Told(msgspec.Struct, frozen=True):
-    """A worker's own figures, which are checked."""
-
-    memory_bytes: Annotated[int, Meta(ge=0, lt=MOST)] | None = None
-    cpu_seconds: Annotated[float, Meta(ge=0, lt=MOST)] | None = None
-    processes: Annotated[int, Meta(ge=0, lt=MOST)] | None = None
-
-
 async def _ask_worker(facts: Facts) -> Usage:
     if facts.link is None or facts.instance.backend:
         return UNSEEN
     try:
         told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)
-        return Usage(*msgspec.structs.astuple(msgspec.convert(told, Told)))
+        return msgspec.convert(told, Usage)
     except (WaError, msgspec.ValidationError) as error:
         log.debug(
             "cannot read the usage of the worker of %s: %s", facts.id, error, extra=about(facts.id)

@@ -107,3 +107,13 @@ async def test_f31_a_check_of_a_database_that_cannot_be_read_is_told_by_name(
     for work in (store.check(), store.copy_to(tmp_path / "copy")):
         with pytest.raises(StoreError, match=r"agent\.db"):
             await work
+
+
+async def test_f16_copies_that_the_machine_has_no_thread_for_end_no_agent() -> None:
+    failures = [RuntimeError("can't start new thread")]
+
+    async def copy() -> None:
+        if failures:
+            raise failures.pop()
+
+    await keep_up("snapshots", copy, again=0)

@@ -175,7 +175,8 @@ class FakeSupervisor:
         """While clear, `send` waits."""
         self.gate.set()
         self.breaks_with: Exception | None = None
-        tally = RepairStatistics(
+        self.ladder = SimpleNamespace()
+        self.ladder.statistics = RepairStatistics(
             checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0, asked=2, needed_person=1
         )
         self.agent = AgentStatus(
@@ -185,7 +186,6 @@ class FakeSupervisor:
             ready=True,
             last_pass_age=0.5,
             passes_total=3,
-            repairs=tally,
         )
 
     def views(self) -> Mapping[InstanceId, Session]:

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
-from agent.core.rates import LEFT_OUT
 from agent.core.words import KEPT
 from agent.errors import EngineError, LinkError
 from agent.link import client, server
@@ -463,8 +462,6 @@ async def test_an_agent_that_never_reads_loses_events_but_never_the_newest_claim
     events = [each for each in heard if each["t"] == "event"]
     numbers = [each["detail"]["number"] for each in events if each["kind"] == "message"]
     assert numbers == sorted(numbers) and server.MOST_EVENTS <= len(numbers) < 10_000
-    sums = [each["detail"]["counts"]["message_in"] for each in events if each["kind"] == LEFT_OUT]
-    assert len(numbers) + sum(sums) == 20_000, "those that were left out are counted"
     cursors = [each["detail"]["cursor"] for each in events if each["kind"] == KEPT]
     assert cursors[-1] == 19_999, "how far they are kept takes no place of theirs"
     agent.sock.close()

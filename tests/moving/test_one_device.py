@@ -90,7 +90,7 @@ async def test_a_device_that_runs_is_not_enabled_or_restored_beside_it(
     assert (status, answer["error"]) == (409, "same_device")
 
 
-async def test_a_session_moves_to_another_machine_and_its_first_messages_prove_that_it_reads(
+async def test_a_session_moves_to_another_machine(
     make_agent: Make, eventually: Any, tmp_path: Path
 ) -> None:
     here, there = make_agent(name="here"), make_agent(name="there")
@@ -106,16 +106,7 @@ async def test_a_session_moves_to_another_machine_and_its_first_messages_prove_t
     status, out = await cli(there, "import", file, "--dry-run")
     assert (status, "can be imported" in out, await there.knows("a")) == (0, True, False), out
     status, out = await cli(there, "import", file, "--enable", "--wait", "60")
-    proof = "moved in; 10 of its first 10 messages read"
-    assert (status, proof in out, sha256 in out) == (0, True, True), out
+    assert (status, sha256 in out) == (0, True), out
     shown = await there.show("a")
     assert (shown["paired"], shown["account"]) == (True, (await here.show("a"))["account"])
     assert await there.codes("a") == 0, "nobody scans"
-    told = (await there.do("GET", "/api/instance/a/details"))["first_messages"]
-    assert told == {"read": 10, "repeated": 0, "unread": 0, "over": True, "sentence": proof}
-
-    for word in ("show", "why"):
-        assert proof in (await cli(there, word, "a"))[1]
-    await there.kill()
-    await there.start()
-    assert (await there.do("GET", "/api/instance/a/details"))["first_messages"] == told

@@ -15,7 +15,6 @@ from agent.errors import SchemaTooNew, StoreError
 from agent.store import database
 from agent.store.database import MIGRATIONS, Store
 from agent.store.rows import KeyRow
-from agent.supervise.story import DELETING
 from tests.store.conftest import entry, instance
 from tests.vault.conftest import as_nobody
 
@@ -129,7 +128,7 @@ KEY = KeyRow("ab12cd34", "f" * 64, ("admin",), "ops", 5.0)
 async def test_f39_a_damaged_database_is_replaced_by_the_copy(written, found, open_store):
     store = await open_store(written)
     await store.add_key(KEY)
-    await store.put_facts({"colour": "blue", DELETING + "a": ""})
+    await store.put_facts({"colour": "blue"})
     deleted = instance("deleted")
     await store.add(deleted, SessionRecord(), entry("created", deleted.id))
     await store.copy_to(written.with_name("agent.db.copy"))
@@ -138,7 +137,7 @@ async def test_f39_a_damaged_database_is_replaced_by_the_copy(written, found, op
     garbage(written)
     again = await open_store(written, folder_sessions=found)
     assert await again.keys() == [KEY]
-    assert await again.get_facts("") == {"colour": "blue"}, "no deletion of before begins again"
+    assert await again.get_facts("") == {"colour": "blue"}
     records = {one.id: record for one, record in await again.instances()}
     assert set(records) == {"a", "b"}
     assert (records["a"].attempts, records["a"].account) == (7, "49151")

@@ -1,6 +1,8 @@
 """Who counts as failing alike."""
 
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,16 +35,16 @@ def made(*ids, engine="sandbox", **settings):
     return watching(facts), facts
 
 
-def watching(facts, away=frozenset(), ways=None, resting=frozenset()):
-    return Incidents(
-        Settings(Config()),
-        facts,
-        lambda _: None,
-        lambda _: None,
-        wanted=lambda one: one.id not in resting,
-        out_of_reach=lambda one: one.id in away,
-        way_out=lambda one: (ways or {}).get(one.id, ""),
+def rest(facts):
+    facts.instance = replace(facts.instance, enabled=False)
+
+
+def watching(facts, away=frozenset(), ways=None):
+    reaching = SimpleNamespace(
+        away=lambda one: one.id in away, way_out=lambda one: (ways or {}).get(one.id, "")
     )
+    notes = SimpleNamespace(write=lambda _: None)
+    return Incidents(Settings(Config()), facts, lambda _: None, notes, reaching, reaching)
 
 
 def lose(incidents, facts, code="connection_lost"):
@@ -212,16 +214,16 @@ RESTS = HealthVerdict(Health.DISCONNECTED, ConnectionStatus.DISCONNECTED, "disab
 
 def test_who_rests_is_no_canary_and_nobody_waits_for_it():
     _, facts = made("a", "b", "c", "d")
-    resting = {InstanceId("a")}
-    incidents = watching(facts, resting=resting)
+    incidents = watching(facts)
+    rest(facts["a"])
     first = fails_together(incidents, facts)
     assert first in ("b", "c")
-    resting.add(first)
+    rest(facts[first])
     incidents.judged(facts[first], RESTS)
     assert incidents.active["sandbox"].canary is None, "its turn is over"
     second = give_turn(incidents, 0)
     assert {first, second} == {"b", "c"}
-    resting.add(second)
+    rest(facts[second])
     incidents.judged(facts[second], RESTS)
     assert not incidents.active, "none of its members should run"
     assert incidents.wait_reason(facts["d"]) == ""

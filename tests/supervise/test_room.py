@@ -42,11 +42,10 @@ class House:
                 memory_budget=lambda: self.budget,
                 start_policy=lambda: rules,
                 remote_start_policy=lambda: rules,
-                machine_is_idle=lambda: True,
             ),
             backends=nothing(may_begin=lambda _: True),
             reaching=nothing(forget=lambda _: None),
-            incidents=nothing(wanted=lambda one: one.instance.enabled),
+            incidents=nothing(),
             wake=self.woken.append,
         )
 

@@ -29,7 +29,7 @@ def made(*, seen: bool = True) -> Reach:
 
 def away(now: float = 100.0, *, seen: bool = True) -> Reach:
     reach = made(seen=seen)
-    reach.look_failed(REFUSED, now, 0.5)
+    reach.look_failed(REFUSED, now)
     return reach
 
 

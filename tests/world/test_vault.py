@@ -183,9 +183,7 @@ async def test_f42_a_deleted_session_comes_back_from_its_snapshot(agent, eventua
     assert folder.exists()
 
 
-@pytest.mark.parametrize(
-    "point", ["deletion_begun", "retire_manifest", "retire_moved", "deletion_retired"]
-)
+@pytest.mark.parametrize("point", ["retire_moved", "deletion_retired"])
 async def test_a_deletion_that_was_cut_off_is_finished_by_the_next_agent(agent, eventually, point):
     await connected(agent, eventually)
     account = session_of(agent)["account"]
@@ -200,3 +198,16 @@ async def test_a_deletion_that_was_cut_off_is_finished_by_the_next_agent(agent, 
     await agent.do("POST", f"/api/trash/{retired['name']}/restore", {})
     assert session_of(agent)["account"] == account
     assert await agent.status("a") == "DISCONNECTED", "restored ones are not started unasked"
+
+
+@pytest.mark.parametrize("point", ["deletion_begun", "retire_manifest"])
+async def test_a_deletion_that_was_cut_off_before_its_folder_went_can_be_asked_again(
+    agent, eventually, point
+):
+    await connected(agent, eventually)
+    await killed_at(agent, eventually, point, lambda: agent.ask("DELETE", "/api/instance/a"))
+    await eventually(lambda: agent.machine.worker("a").at_rest)
+    assert not (await agent.show("a"))["enabled"]
+    await agent.do("DELETE", "/api/instance/a")
+    (retired,) = (await agent.do("GET", "/api/trash"))["trash"]
+    assert retired["id"] == "a"

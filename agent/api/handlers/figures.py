@@ -76,7 +76,7 @@ def system_figures(call: Call) -> dict[str, Any]:
         "watchdogRestarts": sum(
             view.counters.by_word["restarts"].get("watchdog", 0) for view in views
         ),
-        "meanCheckSeconds": call.supervisor.status().repairs.mean_check_seconds,
+        "meanCheckSeconds": call.supervisor.ladder.statistics.mean_check_seconds,
     }
 
 

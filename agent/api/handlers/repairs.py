@@ -193,7 +193,7 @@ async def release_incident(call: Call) -> Json:
 
 async def statistics(call: Call) -> Json:
     """Counts and times of checks and repairs."""
-    return show_statistics(call.supervisor.status().repairs, call.supervisor.views().values())
+    return show_statistics(call.supervisor.ladder.statistics, call.supervisor.views().values())
 
 
 def show_statistics(totals: RepairStatistics, sessions: Iterable[Session]) -> Json:

@@ -2,12 +2,11 @@
 the session's state: crypto errors, memory, silence."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core import rates
 from agent.core.crypto import (
     CryptoPolicy,
     CryptoState,
@@ -17,10 +16,9 @@ from agent.core.crypto import (
     note_message,
 )
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
-from agent.core.first_messages import note_read, note_unread
+from agent.core.figures import PerMinute
 from agent.core.memory import judge_memory
 from agent.core.model import Category, Happening, Health, InstanceId, JournalEntry, Signal
-from agent.core.rates import PerMinute, Sender, direction_of, is_readable, sender_of
 from agent.core.silence import judge_silence, note_hour
 from agent.core.words import KEPT
 from agent.deliver.bus import EventBus
@@ -71,17 +69,15 @@ class Findings:
         detail, now = happening.detail, boot_now()
         match happening.kind:
             case "message":
-                direction = direction_of(detail)
-                _count_messages(facts, direction, now)
-                if is_readable(happening):
-                    self._note_readable(facts, [sender_of(detail)], now)
-                if direction == "in":
-                    readable = detail.get("type") != "ciphertext"
-                    return _note_first(facts, happening, readable=readable)
+                out = detail.get("direction") == "out"
+                _count_messages(facts, "out" if out else "in", now)
+                # One that this session wrote itself proves nothing.
+                if detail.get("type") != "ciphertext" and (detail.get("peer") or not out):
+                    self._note_readable(facts, detail, now)
                 return False
             case "read_later":
-                self._note_readable(facts, [sender_of(detail)], now)
-                return _note_first(facts, happening, readable=True)
+                self._note_readable(facts, detail, now)
+                return False
             case "ack":
                 facts.counters.messages["ack"] += 1
                 facts.inbound = replace(facts.inbound, ack_wall=time.time())
@@ -90,9 +86,6 @@ class Findings:
                 return self._note_crypto(facts, happening, now)
             case kind if kind in WITH_TEXT or kind in ("key_regeneration", KEPT):
                 return False  # counted elsewhere, as a repair's step or as a drop, or healed
-            case rates.LEFT_OUT:
-                self._note_sums(facts, detail, now)
-                return False
             case kind:
                 facts.counters.errors[kind] += 1
                 return False
@@ -127,33 +120,11 @@ class Findings:
             facts.inbound = note_hour(facts.inbound, facts.hour_wall, came)
             facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
 
-    def _note_readable(
-        self, facts: Facts, senders: Iterable[Sender], now: float, count: int = 1
-    ) -> None:
+    def _note_readable(self, facts: Facts, detail: Mapping[str, Any], now: float) -> None:
         """A message that was read proves that the keys of its sender fit again."""
-        policy = self.settings.config.crypto
-        for *peers, group in senders:
-            facts.crypto = note_message(
-                facts.crypto, policy, now, peers=tuple(peers), group=group, count=count
-            )
-            count = 0
-
-    def _note_sums(self, facts: Facts, detail: Mapping[str, Any], now: float) -> None:
-        """A burst, of which its worker told the newest one by one."""
-        for word, count in rates.read_counts(detail):
-            match word:
-                case "message_in" | "message_out":
-                    _count_messages(facts, word.removeprefix("message_"), now, count)
-                case "ack":
-                    facts.counters.messages["ack"] += count
-                    facts.inbound = replace(facts.inbound, ack_wall=time.time())
-                case "crypto_error":
-                    facts.counters.errors["crypto"] += count
-                case "error":
-                    facts.counters.errors["error"] += count
-        senders = [*rates.read_senders(detail)] or [("", "", "")]
-        if rates.is_count(readable := detail.get("readable")):
-            self._note_readable(facts, senders, now, readable)
+        policy, group = self.settings.config.crypto, _text(detail.get("group"))
+        peers = _text(detail.get("peer")), _text(detail.get("alias"))
+        facts.crypto = note_message(facts.crypto, policy, now, peers=peers, group=group)
 
     def _note_crypto(self, facts: Facts, happening: Happening, now: float) -> bool:
         text = _text(happening.detail.get("text"))
@@ -169,7 +140,6 @@ class Findings:
             group=_text(happening.detail.get("group")),
             message=_text(happening.detail.get("id"))[:64],
         )
-        _note_first(facts, happening, readable=False)
         if happening.detail.get("stranger"):
             # No keys of ours are at fault: what that contact sends next brings its own.
             facts.counters.errors["crypto_stranger"] += 1
@@ -259,22 +229,12 @@ def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
     return JournalEntry(happening.kind, sentence, Category.SESSION, facts.id, time.time(), detail)
 
 
-def _count_messages(facts: Facts, direction: str, now: float, count: int = 1) -> None:
-    facts.counters.messages[direction] += count
+def _count_messages(facts: Facts, direction: str, now: float) -> None:
+    facts.counters.messages[direction] += 1
     rate = facts.counters.per_minute.get(direction, PerMinute())
-    facts.counters.per_minute[direction] = rate.note(now, count)
+    facts.counters.per_minute[direction] = rate.note(now)
     if direction == "in":
         facts.inbound = replace(facts.inbound, last_wall=time.time())
-
-
-def _note_first(facts: Facts, happening: Happening, *, readable: bool) -> bool:
-    """Count a message of a session that was moved in; True when its first messages are complete."""
-    before = facts.first_messages
-    if before is None or before.over:
-        return False
-    note = note_read if readable else note_unread
-    facts.first_messages = note(before, _text(happening.detail.get("id"))[:64], time.time())
-    return facts.first_messages.over
 
 
 def _text(value: object) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.figures import Histogram
-from agent.core.first_messages import end_in_time, stored
 from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.model import (
     Category,
@@ -120,7 +119,6 @@ class Recorder:
             *_note_passkey(facts),
             *self._note_status(facts, before, verdict, now_wall),
             *self._note_verdict(facts, verdict),
-            *_note_first_messages(facts, now_wall),
         ]
 
     def _note_drop(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> None:
@@ -201,7 +199,6 @@ class Recorder:
         facts.lost_at = None
         if facts.lost_because:
             facts.counters.by_word["reconnects"][facts.lost_because] += 1
-            facts.record = replace(facts.record, reconnects=facts.record.reconnects + 1)
             facts.lost_because = ""
 
     def _note_verdict(self, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
@@ -238,25 +235,10 @@ def _note_pairing(facts: Facts) -> list[JournalEntry]:
     account = claim.account or record.account
     if record.paired and record.account == account:
         return []
-    if not record.paired:
-        facts.first_messages = None  # the first messages of another pairing
     facts.record = replace(record, paired=True, account=account)
     if record.paired and record.account:
         return [entry(facts, "paired", "paired again, with another account")]
     return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
-
-
-def _note_first_messages(facts: Facts, now_wall: float) -> list[JournalEntry]:
-    first = facts.first_messages
-    if first is not None:
-        first = facts.first_messages = end_in_time(first, now_wall)
-    if stored(first) == facts.record.first_messages:
-        return []
-    facts.record = replace(facts.record, first_messages=stored(first))
-    if first is None or not first.over:
-        return []
-    unread = len(first.unread)
-    return [entry(facts, "first_messages", first.sentence, read=first.read, unread=unread)]
 
 
 def _note_passkey(facts: Facts) -> list[JournalEntry]:
@@ -279,6 +261,5 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
     reason = RESTART_REASON.get(last_result, "crash")
     facts.counters.by_word["restarts"][reason] += times
     facts.lost_because = facts.lost_because or f"worker_{reason}"
-    facts.record = replace(facts.record, restarts=facts.record.restarts + times)
     sentence = f"its worker ended ({reason}), and the host started it again"
     return [entry(facts, "restarted", sentence)]

@@ -1,50 +1,43 @@
 """Deletes an instance into the trash, and brings a session back from it."""
 
 import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from agent.core.model import Instance, InstanceId, JournalEntry, Override
+from agent.core.model import InstanceId, JournalEntry, Override
 from agent.core.observed import with_override
 from agent.core.reasons import reason_of
 from agent.core.session import Session
-from agent.errors import NotFound, Refused, TryLater, WaError
+from agent.errors import Refused, TryLater
 from agent.failpoint import failpoint
-from agent.log import about, clean
+from agent.log import clean
 from agent.store.database import Store
 from agent.supervise.facts import Facts
+from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots
-from agent.supervise.story import DELETING, entry
+from agent.supervise.story import entry
 from agent.vault.check import read_linked
 from agent.vault.folder import SESSION, unless_absent
 from agent.vault.identity import read_identity
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
-log = logging.getLogger(__name__)
 
-FINISH_AGAIN = 60.0
-
-
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Deletion:
     registry: Registry
     store: Store
     host: Seats
     keeping: Snapshots
     session_root: Path
-    wake: Callable[[InstanceId], None]
+    gate: Gate
     forget: Callable[[InstanceId], None]
     """Takes the instance out of queues and loop."""
-    let_go: Callable[[Instance], Awaitable[None]]
-    """Tells the backend's adoption that an operator deleted the instance."""
 
     async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
         """Stop it, retire its folder, forget it. The session can be restored from the trash."""
@@ -55,11 +48,15 @@ class Deletion:
         facts.action.interrupt_start()
         async with facts.busy:
             self.registry.get(id)  # another request may have deleted it meanwhile
-            await self._note_begun(facts)
+            # After a kill it is disabled and can be deleted again; without its folder the next
+            # start ends the deletion.
+            await self.registry.save_order(
+                facts, entry(facts, "deleting", "an operator deletes it")
+            )
             failpoint("deletion_begun")
             await self.host.stop(id)
             if facts.instance.backend:
-                await self.let_go(facts.instance)
+                await self.gate.backends.let_go(facts.instance)
             stays = await asyncio.to_thread(self._left_elsewhere, facts)
             name = ""
             async with self.keeping.ending(facts):
@@ -70,44 +67,9 @@ class Deletion:
             said = entry(facts, "deleted", words)
             failpoint("deletion_retired")
             await self.store.remove(id, said)
-            await self.store.forget_facts([DELETING + id])
             self.registry.drop(facts)
             self.forget(id)
             return name
-
-    async def _note_begun(self, facts: Facts) -> None:
-        """From here on the deletion is ended, by the next agent if need be; where that cannot be
-        written nothing was done."""
-        with self.registry.order(facts):
-            await self.store.put_facts({DELETING + facts.id: ""})
-        try:
-            said = entry(facts, "deleting", "an operator deletes it")
-            await self.registry.save_order(facts, said)
-        except WaError:
-            with suppress(WaError):
-                await self.store.forget_facts([DELETING + facts.id])
-            raise
-
-    async def finish_deletions(self) -> None:
-        """End the deletions that a killed agent had begun. One that fails is tried again."""
-        begun = set(await self.store.get_facts(DELETING))
-        while True:
-            begun = {name for name in begun if not await self._finish(name)}
-            if not begun:
-                return
-            await asyncio.sleep(FINISH_AGAIN)
-
-    async def _finish(self, name: str) -> bool:
-        id = InstanceId(name.removeprefix(DELETING))
-        try:
-            await self.delete(id, passkey=id)
-        except NotFound:
-            await self.store.forget_facts([name])
-        except WaError as error:
-            sentence = "cannot finish the deletion of %s: %s; the next try is in %d s"
-            log.error(sentence, id, error, FINISH_AGAIN, extra=about(id))
-            return False
-        return True
 
     async def trash(self) -> list[Retired]:
         return await asyncio.to_thread(list_trash, self.session_root)
@@ -137,7 +99,7 @@ class Deletion:
         except (Refused, TryLater):
             await asyncio.to_thread(retire, self.session_root, id, "deleted")
             raise
-        self.wake(id)
+        self.gate.wake(id)
         return self.registry.view(id)
 
     def _left_elsewhere(self, facts: Facts) -> str:

@@ -1,4 +1,4 @@
-from agent.core.rates import ErrorRate, LogLimit, PerMinute
+from agent.core.figures import ErrorRate, LogLimit, PerMinute
 
 
 def noted(*moments):
