@@ -53,7 +53,8 @@ _IMPORT: Words = {
         {"choices": (WEB, BAILEYS)},
     ),
     "--wait SECONDS": (
-        "with --enable: wait until it is connected; exit status 75 when it is not in time"
+        "with --enable: wait until it is connected; exit status 75 when it is not in time",
+        {"type": float},
     ),
     **SET,
 }
