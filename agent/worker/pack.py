@@ -33,6 +33,17 @@ from agent.worker.life import Life, ProcessLife, live
 from agent.worker.run import run_session
 from agent.worker.watch import tell_status
 
+log = logging.getLogger(__name__)
+
+BROKEN_OFF_WITHIN = 15.0
+"""Seconds for a run that was broken off; then the whole pack ends."""
+LEFT_WITHIN = 2.0
+APART = 0.2
+"""Seconds between two sessions that begin again with their pack: each logs in."""
+THREADS = 32
+"""A disk that hangs for one session leaves threads for the others."""
+STATUS_APART = 2.0
+SESSIONS_ROOT = "WA_MEMBERS_ROOT"
 _RUN: ContextVar["Run | None"] = ContextVar("run", default=None)
 
 
@@ -80,13 +91,6 @@ def context_of(run: Run) -> Context:
     context = copy_context()
     context.run(_RUN.set, run)
     return context
-
-
-log = logging.getLogger(__name__)
-
-BROKEN_OFF_WITHIN = 15.0
-"""Seconds for a run that was broken off; then the whole pack ends."""
-LEFT_WITHIN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +191,6 @@ class MemberRun:
 # when the pack does; the agent begins a pack without any.
 
 
-APART = 0.2
-"""Seconds between two sessions that begin again with their pack: each logs in."""
-
-
 class Members:
     """Follows the agent's `hold` and `release`."""
 
@@ -267,12 +267,6 @@ class Members:
     def _tell(self) -> None:
         self._told = None
         self._changed()
-
-
-THREADS = 32
-"""A disk that hangs for one session leaves threads for the others."""
-STATUS_APART = 2.0
-SESSIONS_ROOT = "WA_MEMBERS_ROOT"
 
 
 def run_pack(name: str) -> int:
