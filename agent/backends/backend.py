@@ -226,28 +226,29 @@ class Backend:
         return False
 
     async def _check(self, api: ServerApi) -> None:
+        listed = True
         try:
             claim, self.sessions = await api.sessions()
         except ServerDown as down:
             api.away()
             claim = ServerClaim(False, down.reason, str(down))
         except EngineError as error:  # only its list does not come
-            claim = ServerClaim(True, "", str(error), sessions=self.claim.sessions)
+            claim, listed = ServerClaim(True, "", str(error), sessions=self.claim.sessions), False
         except Exception:
             log.exception("cannot read the list of %s: a fault of the agent", self.name)
             claim = ServerClaim(False, "garbage", "its list cannot be read")
-        self.checked(claim)
+        self.checked(claim, listed=listed)
         for seat in list(self.seats.values()):
             if claim.up:  # a list tells of pairings and ends
                 seat.note()
                 await asyncio.sleep(0)
 
-    def checked(self, claim: ServerClaim) -> None:
-        """The list was read, or was not."""
+    def checked(self, claim: ServerClaim, *, listed: bool = True) -> None:
+        """A check ended; `listed`: its list came, without which no check is a quick one."""
         was_up, self.claim = self.up, claim
         self.checked_at = boot_now()
         self.known.set()
-        self.circuit.checked(up=claim.up, seconds=claim.seconds)
+        self.circuit.checked(up=claim.up and listed, seconds=claim.seconds)
         self.judge()
         if claim.up and not was_up:
             for seat in self.seats.values():

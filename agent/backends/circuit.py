@@ -62,7 +62,7 @@ class Circuit:
         return True
 
     def checked(self, *, up: bool, seconds: float) -> None:
-        """A check ended, after `seconds`."""
+        """A check ended after `seconds`; `up`: the server is up and its list came."""
         if not up or seconds > QUICK:
             self.calm_since = None
             return

@@ -1,6 +1,7 @@
 """Before a session tries, its backend's server has answered a check."""
 
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -9,6 +10,7 @@ from agent.backends.backend import Backend
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
+from agent.errors import EngineError
 from agent.supervise.facts import Facts
 from tests.fakes.servers import make_backends
 
@@ -73,3 +75,10 @@ async def test_only_what_lasts_longer_than_a_blink_is_an_outage(house, monkeypat
     one.judge()
     assert (one.down, one.away_since, one.away) == (False, None, {A, B})
     await backends.close()
+
+
+async def test_a_check_whose_list_does_not_come_is_no_quick_one(house):
+    one = house[1]
+    failed = EngineError("cannot list its sessions", code="list_failed")
+    await one._check(AsyncMock(sessions=AsyncMock(side_effect=failed)))
+    assert (one.up, one.circuit.calm_since) == (True, None)
