@@ -238,10 +238,9 @@ class Backend:
             log.exception("cannot read the list of %s: a fault of the agent", self.name)
             claim = ServerClaim(False, "garbage", "its list cannot be read")
         self.checked(claim, listed=listed)
-        for seat in list(self.seats.values()):
-            if claim.up:  # a list tells of pairings and ends
-                seat.note()
-                await asyncio.sleep(0)
+        for seat in list(self.seats.values()) if claim.up else ():
+            seat.note()  # a list tells of pairings and ends
+            await asyncio.sleep(0)
 
     def checked(self, claim: ServerClaim, *, listed: bool = True) -> None:
         """A check ended; `listed`: its list came, without which no check is a quick one."""
