@@ -214,10 +214,11 @@ class Session:
 
     @property
     def next_attempt_wall(self) -> float | None:
-        """None also where the agent makes no try by itself, as after a ban or while stopped."""
-        next_wall = self.record.not_before_wall
-        none = next_wall <= self.at_wall or reason_of(self.record.reason).hopeless
-        return next_wall if self.desired.should_run and not none else None
+        """None also where the agent makes no try by itself, as after bans or while stopped."""
+        next_wall, reason = self.record.not_before_wall, reason_of(self.record.reason)
+        over = reason.hopeless or (reason.tries is not None and self.record.strikes > reason.tries)
+        due = self.desired.should_run and not over and next_wall > self.at_wall
+        return next_wall if due else None
 
     @property
     def proof_age(self) -> float | None:

@@ -22,9 +22,17 @@ def session(**more) -> Session:
     return Session(Instance(InstanceId("a"), "sandbox", True), SessionRecord(**more), at_wall=WALL)
 
 
-@pytest.mark.parametrize(("reason", "told"), [("connection_lost", True), ("banned", False)])
-def test_a_next_try_is_shown_only_where_one_will_come(reason, told):
-    waits = session(reason=reason, not_before_wall=WALL + 100)
+@pytest.mark.parametrize(
+    ("reason", "strikes", "told"),
+    [
+        ("connection_lost", 0, True),
+        ("banned", 0, False),
+        ("temporary_ban", 1, True),
+        ("temporary_ban", 2, False),
+    ],
+)
+def test_a_next_try_is_shown_only_where_one_will_come(reason, strikes, told):
+    waits = session(reason=reason, strikes=strikes, not_before_wall=WALL + 100)
     assert (waits.next_attempt_wall is not None) is told
     waits.at_wall += 100
     assert waits.next_attempt_wall is None

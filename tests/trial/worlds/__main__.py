@@ -108,9 +108,9 @@ def disk_of_its_own() -> Iterator[Path]:
 
 
 def is_left_to_a_person(shown: dict[str, Any]) -> bool:
-    """After too many tries, or after the same ban a second time."""
-    banned_again = shown["reason"] == "temporary_ban" and shown["next_attempt"] is None
-    return banned_again or shown["sentence"].startswith(GIVEN_UP)
+    """After too many tries, or in a ban: it came a second time, or a clock that was set back has
+    moved its end."""
+    return shown["reason"] == "temporary_ban" or shown["sentence"].startswith(GIVEN_UP)
 
 
 def fill(file: Path) -> None:
