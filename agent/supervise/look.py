@@ -27,6 +27,8 @@ from agent.core.model import Address
 from agent.files import open_plain
 
 LONGEST_FILE = 64
+LONGEST_HEADER = 1 << 18
+"""Bytes. A site that tells browsers what they may load has headers of many kilobytes."""
 MOST_AT_ONCE = 8
 MOST_ADDRESSES = 4
 APART = 0.25
@@ -81,7 +83,13 @@ async def _ask(address: Address) -> str:
     connector = aiohttp.TCPConnector(resolver=_Resolver(), force_close=True)
     headers = ("User-Agent", "Accept", "Accept-Encoding")
     async with (
-        aiohttp.ClientSession(connector=connector, skip_auto_headers=headers) as client,
+        aiohttp.ClientSession(
+            connector=connector,
+            skip_auto_headers=headers,
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
+            max_headers=4096,
+        ) as client,
         client.head(address.url, proxy=address.proxy or None, allow_redirects=False) as answer,
     ):
         by_proxy = address.proxy and answer.status in (407, 502, 503, 504)

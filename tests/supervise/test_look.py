@@ -56,7 +56,7 @@ async def look_at(port, **how):
     return await look(Address(f"http://127.0.0.1:{port}/", **how), LONG)
 
 
-@pytest.mark.parametrize("status", ["200 OK", "503 Busy"])
+@pytest.mark.parametrize("status", ["200 OK", "503 Busy", f"200 OK\r\nX-Policy: {'a ' * 30_000}"])
 async def test_any_answer_of_a_server_shows_that_it_is_reached(status):
     async with serving(answers(status)) as port:
         assert await look_at(port) == ""
