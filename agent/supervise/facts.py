@@ -130,8 +130,6 @@ class Facts(Session):
     hour_wall: float = 0.0
     hour_messages: int = 0
     """Begin of the hour that `silence` learns from, and the message count at that time."""
-    freed_at: float | None = None
-    memory_restart_at: float | None = None
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agent.clock import boot_now
-from agent.core.memory import InstanceMemory, decide_memory
+from agent.core.memory import decide_memory, note_memory
 from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.errors import WaError
 from agent.host.machine import UNSEEN, Usage, measure
@@ -95,7 +95,9 @@ class UsageSampler:
             run.processes = usage.processes
             if trend and usage.memory_bytes is not None:
                 policy = self.gate.settings.config.memory
-                run.memory_history = run.memory_history.note(usage.memory_bytes, policy, boot_now())
+                run.memory_history = note_memory(
+                    run.memory_history, usage.memory_bytes, policy, boot_now()
+                )
             self.registry.touch(facts)
 
     def _running(self) -> dict[InstanceId, int]:
@@ -109,31 +111,30 @@ class UsageSampler:
 
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
-        policy, now = self.gate.settings.config.memory, boot_now()
-        seen = [
-            InstanceMemory(
-                facts.id,
-                facts.run.memory_bytes,
-                self.gate.settings.memory_limit(facts),
-                facts.freed_at,
-                facts.memory_restart_at,
-                restarting=facts.action.task is not None or bool(facts.asked.restart_for),
-                # A start of one member gives nothing of its pack's memory back, and in an incident
-                # a restarted session would not connect.
-                restartable=not facts.pack
-                and facts.record.status is ConnectionStatus.CONNECTED
-                and self.gate.incidents.well(facts),
-            )
-            for facts in self.registry.facts.values()
-            if facts.run.memory_bytes is not None and facts.unit.runs
-        ]
-        for action in decide_memory(seen, self.gate.settings.memory_budget(), policy, now):
-            if (facts := self.registry.facts.get(action.id)) is None:
+        settings, now, every = self.gate.settings, boot_now(), self.registry.facts.values()
+        seen = [its for its in every if its.run.memory_bytes is not None and its.unit.runs]
+        for its in seen:
+            its.memory_limit = settings.memory_limit(its)
+        restarting = {its.id for its in seen if its.action.task or its.asked.restart_for}
+        # A start of one member gives nothing of its pack's memory back, and in an incident a
+        # restarted session would not connect.
+        restartable = {
+            its.id
+            for its in seen
+            if not (its.pack or restarting)
+            and its.record.status is ConnectionStatus.CONNECTED
+            and self.gate.incidents.well(its)
+        }
+        reasons, worst = decide_memory(
+            seen, restartable, settings.memory_budget(), settings.config.memory, now
+        )
+        for id, reason in reasons.items():
+            if (facts := self.registry.facts.get(id)) is None or id in restarting:
                 continue  # deleted while another one was asked
-            said = bound(Category.MEMORY, facts.id)
-            if not action.restart:
+            said = bound(Category.MEMORY, id)
+            if id != worst:
                 facts.freed_at = now
-                sentence = f"the agent asked it to free its caches: {action.reason}"
+                sentence = f"the agent asked it to free its caches: {reason}"
                 said.info("%s", sentence)
                 self.notes.write(entry(facts, "memory", sentence, Category.MEMORY))
                 try:
@@ -142,10 +143,10 @@ class UsageSampler:
                 except WaError as error:
                     said.info("cannot free its memory: %s", error)
             else:
-                said.warning("the agent restarts it gracefully: %s", action.reason)
+                said.warning("the agent restarts it gracefully: %s", reason)
                 facts.memory_restart_at = now
-                facts.asked.restart_for = action.reason
-                self.gate.wake(facts.id)
+                facts.asked.restart_for = reason
+                self.gate.wake(id)
 
 
 async def measure_whole(
