@@ -32,7 +32,7 @@ from agent.supervise.seats import Packs, Seats
 from agent.supervise.settings import Settings
 from agent.supervise.snapshots import SnapshotClock, Snapshots
 from agent.supervise.story import Notes
-from agent.supervise.upkeep import Learned
+from agent.supervise.upkeep import Upkeep
 from agent.supervise.usage import UsageSampler
 
 PASSES_AT_ONCE = 256
@@ -114,7 +114,7 @@ class Supervisor:
         self.status = self.figures.status
         self.sampler = UsageSampler(registry, self.gate, self._notes)
         self.snapshots = SnapshotClock(self.keeping, registry, root, settings)
-        self.handover = Learned(store, self.ladder, registry)
+        self.upkeep = Upkeep(store, self.ladder, registry, root, settings)
 
         # What callers ask for.
         self.asking = Calls(registry, store, self.keeping, wake)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,77 +31,8 @@ FIRST_COPY = 300.0
 CHECK_EVERY = 86400.0
 
 
-async def sweep_trash(registry: Registry, root: Path, settings: Settings) -> None:
-    """Delete retired sessions whose days are over, and snapshots that belong to no
-    session or are not whole."""
-    swept = now = boot_now()
-    while True:
-        days = settings.config.sessions.trash_days
-        keep, passed = days * 86400, now - swept
-        with going_on():
-            for name in await asyncio.to_thread(sweep, root, keep, passed):
-                log.info("removed %s from the trash, where it was for %g days", name, days)
-            trash = await asyncio.to_thread(list_trash, root)
-            # A session in the trash can come back: it keeps its snapshots.
-            known = {*registry.facts, *(retired.id for retired in trash)}
-            for name in await asyncio.to_thread(sweep_snapshots, root, known, keep, passed):
-                log.info("removed the snapshot %s", name)
-            swept = now
-        await asyncio.sleep(SWEEP_EVERY)
-        now = boot_now()
-
-
-async def check_database(store: Store, copy: Path) -> None:
-    """The full check, which each start makes too, and a verified copy, once a day."""
-    await asyncio.sleep(FIRST_COPY)
-    while True:
-        problem = await store.check()
-        if problem == "ok":
-            with going_on():
-                await store.copy_to(copy)
-        else:
-            log.error(
-                "the database is damaged: %s; the agent rebuilds it at its next start", problem
-            )
-        await asyncio.sleep(CHECK_EVERY)
-
-
-async def report_keys(registry: Registry, settings: Settings, ladder: Ladder) -> None:
-    """A line with what became of failing keys since the last one. The passes repair them."""
-    before = ladder.statistics
-    while True:
-        await asyncio.sleep(settings.config.crypto.round)
-        begun, policy, now = boot_now(), settings.config.crypto, ladder.statistics
-        judged = [judge_keys(facts, policy, begun).signal for facts in registry.facts.values()]
-        bound(Category.CRYPTO).info(
-            "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
-            " %d repairs failed",
-            len(judged),
-            sum(signal is not None for signal in judged),
-            now.repaired + now.cleaned - before.repaired - before.cleaned,
-            now.failed - before.failed,
-        )
-        before = now
-
-
-# A line per instance and interval in the performance log, where one is kept.
-
-
 # A table, kept apart from the agent's own log lines.
 logging.getLogger(PERFORMANCE).propagate = False
-
-
-async def log_performance(
-    views: Callable[[], Mapping[InstanceId, Session]], settings: Settings
-) -> None:
-    while True:
-        await asyncio.sleep(settings.config.log.performance_interval)
-        if not logging.getLogger(PERFORMANCE).handlers:
-            continue
-        for number, (id, view) in enumerate(sorted(views().items())):
-            bound(Category.SYSTEM, id, PERFORMANCE).info("%s", performance_line(view, time.time()))
-            if number % 100 == 99:
-                await asyncio.sleep(0)  # thousands of lines must not block the loop
 
 
 def performance_line(view: Session, now_wall: float) -> str:
@@ -140,10 +70,14 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Learned:
+class Upkeep:
+    """Each loop is a task of the agent's."""
+
     store: Store
     ladder: Ladder
     registry: Registry
+    root: Path
+    settings: Settings
 
     async def take_over(self) -> None:
         """What cannot be read is dropped: only statistics and usual rates depend on it."""
@@ -160,7 +94,7 @@ class Learned:
             inbound = kept.inbound.get(facts.id)
             facts.inbound = inbound if inbound and len(inbound.rates) == HOURS else facts.inbound
 
-    async def run(self) -> None:
+    async def hand_over(self) -> None:
         while True:
             await asyncio.sleep(EVERY)
             await self.keep()
@@ -172,3 +106,70 @@ class Learned:
         kept = msgspec.json.encode(Kept(self.ladder.statistics, inbound))
         with going_on("cannot write the learned statistics"):
             await self.store.put_facts({LEARNED: kept.decode()})
+
+    async def sweep_trash(self) -> None:
+        """Delete retired sessions whose days are over, and snapshots that belong to no
+        session or are not whole."""
+        swept = now = boot_now()
+        while True:
+            days = self.settings.config.sessions.trash_days
+            keep, passed = days * 86400, now - swept
+            with going_on():
+                for name in await asyncio.to_thread(sweep, self.root, keep, passed):
+                    log.info("removed %s from the trash, where it was for %g days", name, days)
+                trash = await asyncio.to_thread(list_trash, self.root)
+                # A session in the trash can come back: it keeps its snapshots.
+                known = {*self.registry.facts, *(retired.id for retired in trash)}
+                gone = await asyncio.to_thread(sweep_snapshots, self.root, known, keep, passed)
+                for name in gone:
+                    log.info("removed the snapshot %s", name)
+                swept = now
+            await asyncio.sleep(SWEEP_EVERY)
+            now = boot_now()
+
+    async def check_database(self) -> None:
+        """The full check, which each start makes too, and a verified copy, once a day."""
+        await asyncio.sleep(FIRST_COPY)
+        while True:
+            problem = await self.store.check()
+            if problem == "ok":
+                with going_on():
+                    await self.store.copy_to(
+                        self.settings.config.agent.state_path / "agent.db.copy"
+                    )
+            else:
+                log.error(
+                    "the database is damaged: %s; the agent rebuilds it at its next start", problem
+                )
+            await asyncio.sleep(CHECK_EVERY)
+
+    async def report_keys(self) -> None:
+        """A line with what became of failing keys since the last one. The passes repair them."""
+        before = self.ladder.statistics
+        while True:
+            await asyncio.sleep(self.settings.config.crypto.round)
+            begun, policy, now = boot_now(), self.settings.config.crypto, self.ladder.statistics
+            judged = [
+                judge_keys(facts, policy, begun).signal for facts in self.registry.facts.values()
+            ]
+            bound(Category.CRYPTO).info(
+                "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
+                " %d repairs failed",
+                len(judged),
+                sum(signal is not None for signal in judged),
+                now.repaired + now.cleaned - before.repaired - before.cleaned,
+                now.failed - before.failed,
+            )
+            before = now
+
+    async def log_performance(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.config.log.performance_interval)
+            if not logging.getLogger(PERFORMANCE).handlers:
+                continue
+            for number, (id, view) in enumerate(sorted(self.registry.views().items())):
+                bound(Category.SYSTEM, id, PERFORMANCE).info(
+                    "%s", performance_line(view, time.time())
+                )
+                if number % 100 == 99:
+                    await asyncio.sleep(0)  # thousands of lines must not block the loop
