@@ -290,7 +290,7 @@ class Daemon:
                 "addresses": supervisor.reaching.run,
                 "rounds": upkeep.report_keys,
                 "handover": upkeep.hand_over,
-                "snapshots": supervisor.snapshots.run,
+                "snapshots": supervisor.keeping.run,
                 "watchdog": watchdog.run,
                 "heartbeat": watchdog.beat,
                 "performance log": upkeep.log_performance,

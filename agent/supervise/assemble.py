@@ -30,7 +30,7 @@ from agent.supervise.requests.orders import Orders
 from agent.supervise.requests.repairs import Repairs
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.settings import Settings
-from agent.supervise.snapshots import SnapshotClock, Snapshots
+from agent.supervise.snapshots import Snapshots
 from agent.supervise.story import Notes
 from agent.supervise.upkeep import Upkeep
 from agent.supervise.usage import UsageSampler
@@ -113,7 +113,6 @@ class Supervisor:
         self.figures = StatusFigures(host, store, self.loop, registry, links, self.gate)
         self.status = self.figures.status
         self.sampler = UsageSampler(registry, self.gate, self._notes)
-        self.snapshots = SnapshotClock(self.keeping, registry, root, settings)
         self.upkeep = Upkeep(store, self.ladder, registry, root, settings)
 
         # What callers ask for.

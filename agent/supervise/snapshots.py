@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -99,6 +99,8 @@ class CopyWork:
 
 TRIES = 4
 FIRST_WAIT = 0.25
+LOOK_EVERY = 30.0
+AFTER_FAILURE = 600.0
 NOTHING_TO_BACK_UP = "nothing, for it had no files"
 
 
@@ -125,10 +127,7 @@ class Snapshots:
     locks: defaultdict[InstanceId, asyncio.Lock] = field(
         init=False, default_factory=lambda: defaultdict(asyncio.Lock)
     )
-
-    @property
-    def under_way(self) -> Mapping[InstanceId, Progress]:
-        return self.work.under_way
+    _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
 
     async def snapshots(self, id: InstanceId) -> list[Snapshot]:
         """Newest first, the unusable ones too."""
@@ -317,25 +316,12 @@ class Snapshots:
         bound(said.category, facts.id, __name__).log(level, "%s", sentence)
         await self.store.note(said)
 
-
-LOOK_EVERY = 30.0
-AFTER_FAILURE = 600.0
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class SnapshotClock:
-    keeping: Snapshots
-    registry: Registry
-    root: Path
-    settings: Settings
-    _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
-
     async def run(self) -> None:
         await self._look_at_what_is_there()
         while True:
             for facts in list(self.registry.facts.values()):
                 if self._is_due(facts, time.time()):
-                    await self._take(facts)
+                    await self._take_by_the_clock(facts)
             interval = self.settings.config.sessions.snapshot_interval
             await asyncio.sleep(min(LOOK_EVERY, max(interval / 4, 0.25)))
 
@@ -358,10 +344,10 @@ class SnapshotClock:
         # A clock that was set back must not end all snapshots.
         return last is None or not 0 <= now_wall - last < chosen.snapshot_interval
 
-    async def _take(self, facts: Facts) -> None:
+    async def _take_by_the_clock(self, facts: Facts) -> None:
         pause = min(AFTER_FAILURE, self.settings.config.sessions.snapshot_interval)
         try:
-            taken = await self.keeping.take(facts, "by the clock")
+            taken = await self.take(facts, "by the clock")
             if taken.good:
                 self._not_before.pop(facts.id, None)
                 return
@@ -373,7 +359,7 @@ class SnapshotClock:
             elif not facts.gone:
                 sentence = f"the agent could not make a snapshot: {error}"
                 facts.snapshot_failure = sentence
-                await self.keeping.say(facts, "snapshot_failed", sentence, reason=error.code)
+                await self.say(facts, "snapshot_failed", sentence, reason=error.code)
         self.registry.touch(facts)
         self._not_before[facts.id] = boot_now() + pause
 
