@@ -54,7 +54,6 @@ class Troubles:
     """Unix time of the oldest event that waits for a webhook."""
     _present: Mapping[Key, Trouble] = field(init=False, default_factory=dict)
     _windows: Windows = field(init=False, default_factory=Windows)
-    _counted: dict[str, tuple[Session, Counted]] = field(init=False, default_factory=dict)
 
     def present(self) -> Collection[Trouble]:
         """Those that have begun."""
@@ -108,11 +107,10 @@ class Troubles:
         (requests, failed), kept = self.exporter.http.counted(), self.reader.figures()
         waits = ((id, its.oldest()) for id, its in self.sending.senders.items())
         wanted = {str(id): view for id, view in self.views().items() if is_wanted(view)}
-        self._count(wanted)
         counted: dict[str, Counted] = {"": {"requests": requests, "requests_failed": failed}}
         for id in map(InstanceId, wanted):
             counted[id] = {
-                **self._counted[id][1],
+                **counted_of(wanted[id]),
                 "lost": kept[id]["lost"] if id in kept else 0,
                 "sends_failed": self.sending.failed(id),
             }
@@ -133,16 +131,6 @@ class Troubles:
             not_kept={id for id, its in kept.items() if its["refused"]},
             outbox_lost=self.sending.lost,
         )
-
-    def _count(self, wanted: Mapping[str, Session]) -> None:
-        """A view that did not change is the same object, and counts what it did."""
-        before = self._counted
-        self._counted = {
-            id: known
-            if (known := before.get(id)) and known[0] is view
-            else (view, counted_of(view))
-            for id, view in wanted.items()
-        }
 
     async def _keep(self) -> None:
         """For the next agent: a restart does not end a trouble that has begun."""

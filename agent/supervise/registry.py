@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -136,8 +136,6 @@ class Registry:
     """The machine's present boot."""
     devices: Devices = field(init=False)
     reconnects: Histogram = field(init=False, default_factory=lambda: Histogram(RECONNECT_SECONDS))
-    _views: dict[InstanceId, Session] = field(init=False, default_factory=dict)
-    _stale: dict[InstanceId, None] = field(init=False, default_factory=dict)
     _unwritten: dict[InstanceId, str] = field(init=False, default_factory=dict)
     """Why identity files could not be written; one warning for each cause."""
 
@@ -160,7 +158,6 @@ class Registry:
         # The caller has just written or read its row.
         facts.saved.instance, facts.saved.record = instance, record
         self.facts[instance.id] = facts
-        self.touch(facts)
         return facts
 
     async def create(self, instance: Instance, sentence: str) -> Facts:
@@ -205,8 +202,6 @@ class Registry:
         facts.gone = True
         facts.repair_ended()
         self.facts.pop(facts.id, None)
-        self._views.pop(facts.id, None)
-        self._stale.pop(facts.id, None)
         self._unwritten.pop(facts.id, None)
 
     def get(self, id: InstanceId) -> Facts:
@@ -215,27 +210,13 @@ class Registry:
             raise NotFound(f"cannot find instance {id}: no instance has that name", field="id")
         return facts
 
-    def touch(self, facts: Facts) -> None:
-        """The session's facts changed: make its view again."""
-        if not facts.gone:
-            facts.status_time = facts.status_time.enter(facts.record.status, boot_now())
-            self._stale[facts.id] = None
+    def views(self) -> "Views":
+        return Views(self)
 
     def view(self, id: InstanceId) -> Session:
-        facts = self.get(id)
-        if id in self._stale:
-            del self._stale[id]
-            self._views[id] = self._picture(facts)
-        return self._views[id]
-
-    def views(self) -> Mapping[InstanceId, Session]:
-        for id in list(self._stale):
-            self.view(id)
-        return self._views
-
-    def _picture(self, facts: Facts) -> Session:
         """Instance and record are shown as saved: a kill of the agent undoes nothing that was
         seen."""
+        facts = self.get(id)
         view: Session = copy(facts)
         view.at, view.at_wall = boot_now(), time.time()
         if not facts.saved.rows_behind:
@@ -282,7 +263,6 @@ class Registry:
                 override_boot=record.override_boot,
                 restart_of=record.restart_of,
             )
-            self.touch(facts)
             raise
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
@@ -296,7 +276,7 @@ class Registry:
             saved.rows_behind, saved.instance, saved.record = False, instance, record
         finally:
             facts.shown = facts.unit, facts.verdict
-            self.touch(facts)
+            facts.status_time = facts.status_time.enter(facts.record.status, boot_now())
 
     async def save_all(self, *, closing: bool) -> None:
         """Every record in one commit. `closing`: the agent itself ends the workers."""
@@ -325,6 +305,24 @@ class Registry:
             else:
                 facts.saved.identity = identity
                 self._unwritten.pop(facts.id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Views(Mapping[InstanceId, Session]):
+    """All sessions as views, each made when it is read."""
+
+    registry: Registry
+
+    def __getitem__(self, id: InstanceId) -> Session:
+        if id not in self.registry.facts:
+            raise KeyError(id)
+        return self.registry.view(id)
+
+    def __iter__(self) -> Iterator[InstanceId]:
+        return iter(list(self.registry.facts))
+
+    def __len__(self) -> int:
+        return len(self.registry.facts)
 
 
 def repair_of(id: InstanceId, record: SessionRecord, now_wall: float) -> Repair | None:

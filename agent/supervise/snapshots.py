@@ -162,7 +162,6 @@ class Snapshots:
         assert manifest is not None
         if manifest.good:
             facts.last_snapshot_wall, facts.snapshot_failure = manifest.taken_wall, ""
-            self.registry.touch(facts)
         listing = manifest.listing
         sentence = (
             f"snapshot {taken.name} made ({why}): {len(listing.files)} files,"
@@ -360,7 +359,6 @@ class Snapshots:
                 sentence = f"the agent could not make a snapshot: {error}"
                 facts.snapshot_failure = sentence
                 await self.say(facts, "snapshot_failed", sentence, reason=error.code)
-        self.registry.touch(facts)
         self._not_before[facts.id] = boot_now() + pause
 
     async def _look_at_what_is_there(self) -> None:
@@ -369,4 +367,3 @@ class Snapshots:
                 snapshot = await asyncio.to_thread(newest_good, self.root, facts.id)
                 if snapshot is not None and snapshot.manifest is not None:
                     facts.last_snapshot_wall = snapshot.manifest.taken_wall
-                    self.registry.touch(facts)

@@ -98,7 +98,6 @@ class UsageSampler:
                 run.memory_history = note_memory(
                     run.memory_history, usage.memory_bytes, policy, boot_now()
                 )
-            self.registry.touch(facts)
 
     def _running(self) -> dict[InstanceId, int]:
         if not self.gate.settings.config.memory.measure:

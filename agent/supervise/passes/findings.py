@@ -206,7 +206,6 @@ class Happenings:
             return
         if self.findings.note(facts, happening):
             self.wake(facts.id)
-        self.registry.touch(facts)
         if happening.kind in WITH_TEXT:
             text, category = _text(happening.detail.get("text")), WITH_TEXT[happening.kind]
             self.notes.write(JournalEntry(happening.kind, text, category, facts.id, time.time()))

@@ -104,7 +104,6 @@ class Passes:
             again = step.again if step.plan is None else await self._act(facts, step, step.plan)
             self.gate.queues.leave(facts.id)
             facts.observed, facts.shown = True, (facts.unit, facts.verdict)
-            self.executor.registry.touch(facts)
             if facts.instance.backend and facts.next_probe > boot_now():
                 again = facts.next_probe if again is None else min(again, facts.next_probe)
             return again

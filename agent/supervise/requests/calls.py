@@ -141,7 +141,6 @@ class Calls:
             answer = await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
         except (LinkError, EngineError) as error:
             facts.counters.messages["failed"] += 1
-            self.registry.touch(facts)
             raise _unsent(facts, error) from error
         if answer.get("outcome") == "unknown":
             raise _unknown(id, answer.get("cause") or "WhatsApp did not confirm it")
