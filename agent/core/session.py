@@ -234,6 +234,12 @@ class Session:
         return None if self.proof_age is None else self.at_wall - self.proof_age
 
     @property
+    def uptime(self) -> int:
+        """Whole seconds; a clock that was set back shows nothing that shrinks."""
+        since = self.connected_since_wall
+        return 0 if since is None else max(0, round(self.at_wall - since))
+
+    @property
     def response_seconds(self) -> float | None:
         return self.counters.mean_answer(self.at)
 

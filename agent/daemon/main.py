@@ -41,7 +41,7 @@ from agent.log import going_on, set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
-from agent.metrics.exporter import Exporter
+from agent.metrics.exporter import Exporter, backend_families
 from agent.metrics.family import Family
 from agent.moving.archives import Archives
 from agent.store.database import Store
@@ -245,27 +245,13 @@ class Daemon:
             webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.views))
 
             def families() -> Iterator[Family]:
+                yield from backend_families(supervisor.backends.views())
                 yield from sending.families(supervisor.views())
                 yield from troubles.families()
                 yield from webhooks.families()
 
-            exporter = Exporter(
-                supervisor.views,
-                supervisor.status,
-                state,
-                backends=supervisor.backends.views,
-                more=families,
-            )
-            troubles = Troubles(
-                settings,
-                supervisor.views,
-                supervisor.status,
-                exporter,
-                store,
-                reader,
-                sending,
-                webhooks.oldest_wall,
-            )
+            exporter = Exporter(supervisor.views, supervisor.status, state, families)
+            troubles = Troubles(supervisor, exporter, reader, sending, webhooks.oldest_wall)
             for_handlers = ApiParts(
                 self._config.api,
                 supervisor,

@@ -35,14 +35,12 @@ CHECK_EVERY = 86400.0
 logging.getLogger(PERFORMANCE).propagate = False
 
 
-def performance_line(view: Session, now_wall: float) -> str:
-    since = view.connected_since_wall
-    uptime = 0 if since is None else max(0, round(now_wall - since))
+def performance_line(view: Session) -> str:
     mean = "-" if view.response_seconds is None else f"{view.response_seconds:.4f}"
     figures = {
         "status": view.status.value,
         "verdict": view.verdict.health.value,
-        "uptime_seconds": uptime,
+        "uptime_seconds": view.uptime,
         "messages": view.counters.messages["in"] + view.counters.messages["out"],
         "messages_per_minute": sum(view.messages_per_minute.values()),
         "response_seconds": mean,
@@ -168,8 +166,6 @@ class Upkeep:
             if not logging.getLogger(PERFORMANCE).handlers:
                 continue
             for number, (id, view) in enumerate(sorted(self.registry.views().items())):
-                bound(Category.SYSTEM, id, PERFORMANCE).info(
-                    "%s", performance_line(view, time.time())
-                )
+                bound(Category.SYSTEM, id, PERFORMANCE).info("%s", performance_line(view))
                 if number % 100 == 99:
                     await asyncio.sleep(0)  # thousands of lines must not block the loop
