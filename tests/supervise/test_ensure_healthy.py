@@ -58,12 +58,12 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
     async def save(*_: object) -> None: ...
 
     parts: dict[str, Any] = {
-        "registry": SimpleNamespace(get=lambda _: facts, save_order=save),
+        "registry": SimpleNamespace(get=lambda _: facts),
         "ladder": SimpleNamespace(request=request),
         "gate": SimpleNamespace(wake=lambda _: None),
         "passes": SimpleNamespace(run=run),
         "asking": SimpleNamespace(),
-        "orders": SimpleNamespace(),
+        "orders": SimpleNamespace(intend=save),
     }
     return Repairs(**parts, limit=LIMIT)
 

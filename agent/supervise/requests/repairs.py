@@ -16,7 +16,6 @@ from agent.core.model import (
     HealthVerdict,
     Instance,
     InstanceId,
-    JournalEntry,
 )
 from agent.core.observed import AWAY, WAITS_TURN
 from agent.core.reasons import reason_of
@@ -34,7 +33,6 @@ from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.requests.orders import Orders
-from agent.supervise.story import entry
 
 T = TypeVar("T")
 GRACE = 0.2
@@ -216,14 +214,14 @@ class Repairs:
         again = facts.unit.run if connected and facts.unit.runs else ""
         facts.record = replace(forgive(facts.record), restart_of=again or facts.record.restart_of)
         facts.asked.start = facts.asked.try_at_once = facts.asked.past_looks = True
-        said = entry(facts, "operator", "an operator asked to connect now", Category.RECONNECT)
-        await self._intend(facts, said)
+        asked = "an operator asked to connect now"
+        await self.orders.intend(facts, "operator", asked, Category.RECONNECT)
 
     async def reset_circuit_breaker(self, id: InstanceId) -> None:
         facts = self.registry.get(id)
         facts.record = with_breaker(facts.record, Breaker())
-        said = entry(facts, "operator", "an operator closed the circuit", Category.RECONNECT)
-        await self._intend(facts, said)
+        closed = "an operator closed the circuit"
+        await self.orders.intend(facts, "operator", closed, Category.RECONNECT)
 
     def active_incidents(self) -> Collection[Incident]:
         return tuple(self.gate.incidents.active.values())
@@ -280,15 +278,11 @@ class Repairs:
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         try:
-            await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
+            await self.orders.intend(facts, "operator", sentence, Category.RECOVERY)
         except WaError:
             self.ladder.take_back(facts, before)
             raise
         return over
-
-    async def _intend(self, facts: Facts, said: JournalEntry) -> None:
-        await self.registry.save_order(facts, said)
-        self.gate.wake(facts.id)
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not facts.desired.should_run:
