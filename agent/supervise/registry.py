@@ -20,7 +20,7 @@ from agent.core.figures import RECONNECT_SECONDS, Histogram, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import resume_repair
-from agent.core.recovery.repair import Repair, read_repair
+from agent.core.recovery.repair import Repair, read_repair, stored
 from agent.core.session import Counters, Repairs, Session
 from agent.core.words import ADOPTED
 from agent.engines.catalog import entry_of
@@ -266,7 +266,10 @@ class Registry:
             raise
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
-        instance, record, saved = facts.instance, facts.record, facts.saved
+        instance, saved, last = facts.instance, facts.saved, facts.repair.last
+        # The next agent goes on with its repair.
+        repair = "" if last is None else json.dumps(stored(last))
+        record = facts.record = replace(facts.record, repair=repair)
         try:
             await self._store.save(instance, record, *entries)
         except BaseException:

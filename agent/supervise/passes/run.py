@@ -175,7 +175,7 @@ class Passes:
         """Count the try, and write it down before it happens."""
         count = ""
         if plan.repair:
-            facts.take_repair(step.begun)
+            facts.repair.last = step.begun
             facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
         else:
             count = self._count_try(facts, plan)
