@@ -275,7 +275,6 @@ class Daemon:
                 "incidents": supervisor.incidents.run,
                 "addresses": supervisor.reaching.run,
                 "rounds": upkeep.report_keys,
-                "handover": upkeep.hand_over,
                 "snapshots": supervisor.keeping.run,
                 "watchdog": watchdog.run,
                 "heartbeat": watchdog.beat,

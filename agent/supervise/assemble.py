@@ -17,7 +17,7 @@ from agent.supervise.gate import Gate
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import Findings, Happenings
+from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
@@ -91,15 +91,14 @@ class Supervisor:
         self.keeping = Snapshots(registry, store, self.seats, root, settings, wake)
 
         # What a pass runs through.
-        findings = Findings(settings)
         executor = Executor(self.seats, root, self.keeping, registry, settings)
         self.ladder = Ladder(executor, self.gate)
         recorder = Recorder(self.gate, host.name == "systemd", random.random, registry.reconnects)
         self.on_kept: list[Callable[[InstanceId], None]] = []
         """Hear that a worker kept more messages, or was connected and may have."""
-        happenings = Happenings(self.on_kept, findings, registry, self._notes, bus, wake)
+        findings = Findings(settings, self.on_kept, self._notes, bus, wake)
         first_probe = boot_now() + config.start.first_check
-        observer = Observer(self.seats, root, links, self.gate, happenings, first_probe)
+        observer = Observer(self.seats, root, links, self.gate, findings, first_probe)
         self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
         self.loop = Loop(
             wakes,

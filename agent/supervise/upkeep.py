@@ -56,7 +56,6 @@ def performance_line(view: Session) -> str:
 # and at the stop; a kill loses an hour of counting.
 
 
-EVERY = 3600.0
 LEARNED = "learned"
 """The row in the database."""
 
@@ -92,11 +91,6 @@ class Upkeep:
             inbound = kept.inbound.get(facts.id)
             facts.inbound = inbound if inbound and len(inbound.rates) == HOURS else facts.inbound
 
-    async def hand_over(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY)
-            await self.keep()
-
     async def keep(self) -> None:
         """Never raises: its loss is not worth a failed stop."""
         all_facts = list(self.registry.facts.values())
@@ -106,8 +100,8 @@ class Upkeep:
             await self.store.put_facts({LEARNED: kept.decode()})
 
     async def sweep_trash(self) -> None:
-        """Delete retired sessions whose days are over, and snapshots that belong to no
-        session or are not whole."""
+        """Delete retired sessions whose days are over, and snapshots that belong to no session or
+        are not whole; write what was learned."""
         swept = now = boot_now()
         while True:
             days = self.settings.config.sessions.trash_days
@@ -123,6 +117,7 @@ class Upkeep:
                     log.info("removed the snapshot %s", name)
                 swept = now
             await asyncio.sleep(SWEEP_EVERY)
+            await self.keep()
             now = boot_now()
 
     async def check_database(self) -> None:
