@@ -88,10 +88,10 @@ class Supervisor:
         self.view, self.views = registry.view, registry.views
         self.packs = Packs(open_packs, config.worker.pack, self._facts, wake, links)
         self.seats = Seats(host, self.packs, self.backends, self._facts, self.gate.queues)
-        self.keeping = Snapshots(registry, store, self.seats, root, settings, wake)
+        self.keeping = Snapshots(registry, self.seats)
 
         # What a pass runs through.
-        executor = Executor(self.seats, root, self.keeping, registry, settings)
+        executor = Executor(self.seats, self.keeping, registry)
         self.ladder = Ladder(executor, self.gate)
         recorder = Recorder(self.gate, host.name == "systemd", random.random, registry.reconnects)
         self.on_kept: list[Callable[[InstanceId], None]] = []
@@ -109,27 +109,23 @@ class Supervisor:
         )
 
         # What runs on a clock, and what goes on in the next agent.
-        self.figures = StatusFigures(host, store, self.loop, registry, links, self.gate)
+        self.figures = StatusFigures(host, self.loop, registry, links)
         self.status = self.figures.status
-        self.sampler = UsageSampler(registry, self.gate, self._notes)
-        self.upkeep = Upkeep(store, self.ladder, registry, root, settings)
+        self.sampler = UsageSampler(registry, self._notes)
+        self.upkeep = Upkeep(self.ladder, registry)
 
         # What callers ask for.
-        self.asking = Calls(registry, store, self.keeping, wake)
+        self.asking = Calls(registry, self.keeping)
         self.send, self.find = self.asking.send, self.asking.find
-        self.orders = Orders(registry, self.seats, self.gate, self.asking)
+        self.orders = Orders(registry, self.seats, self.asking)
         self.backends.create = self.orders.create
-        self.repairs = Repairs(
-            registry, self.gate, self.ladder, self.passes, self.asking, self.orders
-        )
+        self.repairs = Repairs(registry, self.ladder, self.passes, self.asking, self.orders)
         self.on_forget: list[Callable[[InstanceId], None]] = [
             self.gate.forget,
             self.loop.forget,
             self.incidents.forget,
         ]
-        self.deletion = Deletion(
-            registry, store, self.seats, self.keeping, root, self.gate, self.forget
-        )
+        self.deletion = Deletion(registry, self.seats, self.keeping, self.forget)
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)

@@ -30,6 +30,7 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
+from agent.supervise.settings import Settings
 from agent.supervise.story import tell
 from agent.vault.check import read_linked
 from agent.vault.identity import OTHERS, Identity, replace_identity
@@ -127,9 +128,9 @@ PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 
 @dataclass(slots=True, eq=False, repr=False)
 class Registry:
-    _store: Store
-    _gate: Gate
-    _session_root: Path
+    store: Store
+    gate: Gate
+    root: Path
     facts: dict[InstanceId, Facts] = field(default_factory=dict)
     """Filled here; other parts may hold it already."""
     boot: str = ""
@@ -140,7 +141,11 @@ class Registry:
     """Why identity files could not be written; one warning for each cause."""
 
     def __post_init__(self) -> None:
-        self.devices = Devices(self._session_root, self.facts)
+        self.devices = Devices(self.root, self.facts)
+
+    @property
+    def settings(self) -> Settings:
+        return self.gate.settings
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         facts = Facts(
@@ -166,14 +171,14 @@ class Registry:
             # It has a name of its own on its server, and was not adopted: it is to be made.
             instance = replace(instance, settings={**instance.settings, ADOPTED: False})
         own = self._of_wings(instance)
-        await asyncio.to_thread(create_folder, self._session_root, instance, own)
+        await asyncio.to_thread(create_folder, self.root, instance, own)
         now_wall = time.time()
         record = SessionRecord(status_since_wall=now_wall)
         said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
         try:
-            await self._store.add(instance, record, said)
+            await self.store.add(instance, record, said)
         except WaError:  # what is refused must not be there after the next start
-            await asyncio.to_thread(retire, self._session_root, instance.id, "deleted")
+            await asyncio.to_thread(retire, self.root, instance.id, "deleted")
             raise
         facts = self.add(instance, record)
         facts.saved.identity = identity_of(facts)
@@ -182,7 +187,7 @@ class Registry:
     def check(self, instance: Instance) -> None:
         """Refuse one that names what agent.toml has not, or whose session another instance has."""
         others = [facts.instance for facts in self.facts.values()]
-        check_declared(self._gate.settings.config, instance, others)
+        check_declared(self.settings.config, instance, others)
 
     def look_up(self, facts: Facts) -> None:
         """The instance's settings or agent.toml changed: its worker's share is looked up again. Its
@@ -194,7 +199,7 @@ class Registry:
 
     def _of_wings(self, instance: Instance) -> Mapping[str, Any]:
         """The settings of each room's part in its worker, by the room's name."""
-        config = self._gate.settings.config
+        config = self.settings.config
         own = {**worker_settings(config), **declared_for(config, instance)}
         return {} if instance.backend else own
 
@@ -223,17 +228,17 @@ class Registry:
             view.instance = facts.saved.instance or facts.instance
             view.record = facts.saved.record or facts.record
         view.unit, view.verdict = facts.shown
-        settings = self._gate.settings
+        settings = self.settings
         breaker, rules = breaker_of(view.record), settings.config.reconnect.breaker
         view.circuit = breaker.state(view.at_wall, rules).value
         opens_in = breaker.opens_in(view.at_wall, rules)
         view.circuit_opens_wall = view.at_wall + opens_in if opens_in else None
-        view.turns_before = self._gate.queues.before(facts.id)
-        view.in_incident = self._gate.incidents.has(facts)
+        view.turns_before = self.gate.queues.before(facts.id)
+        view.in_incident = self.gate.incidents.has(facts)
         view.memory_limit = settings.memory_limit(facts)
         view.crypto_lately = judge_crypto(facts.crypto, settings.config.crypto, view.at).errors
         if backend := facts.instance.backend:
-            view.engine_version = self._gate.backends.server_version(backend)
+            view.engine_version = self.gate.backends.server_version(backend)
         return view
 
     async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
@@ -271,7 +276,7 @@ class Registry:
         repair = "" if last is None else json.dumps(stored(last))
         record = facts.record = replace(facts.record, repair=repair)
         try:
-            await self._store.save(instance, record, *entries)
+            await self.store.save(instance, record, *entries)
         except BaseException:
             saved.rows_behind = True
             raise
@@ -297,7 +302,7 @@ class Registry:
                 facts.record = replace(record, generation=record.generation + 1)
             identity = identity_of(facts)
             try:
-                await asyncio.to_thread(replace_identity, self._session_root, identity)
+                await asyncio.to_thread(replace_identity, self.root, identity)
             except VaultError as error:
                 # The database has it and counts as newer; each save tries the file again.
                 if error.code != OTHERS:  # its verdict says so

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -15,11 +14,9 @@ from agent.core.session import Session
 from agent.core.silence import HOURS, Inbound
 from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
-from agent.store.database import Store
 from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
-from agent.supervise.settings import Settings
 from agent.vault.copies.snapshots import sweep_snapshots
 from agent.vault.trash import list_trash, sweep
 
@@ -70,16 +67,13 @@ class Kept(msgspec.Struct, frozen=True):
 class Upkeep:
     """Each loop is a task of the agent's."""
 
-    store: Store
     ladder: Ladder
     registry: Registry
-    root: Path
-    settings: Settings
 
     async def take_over(self) -> None:
         """What cannot be read is dropped: only statistics and usual rates depend on it."""
         self.ladder.statistics = RepairStatistics(since_wall=time.time())
-        if (text := await self.store.get_fact(LEARNED)) is None:
+        if (text := await self.registry.store.get_fact(LEARNED)) is None:
             return
         try:
             kept = msgspec.json.decode(text, type=Kept)
@@ -97,22 +91,24 @@ class Upkeep:
         inbound = {its.id: its.inbound for its in all_facts if its.inbound != Inbound()}
         kept = msgspec.json.encode(Kept(self.ladder.statistics, inbound))
         with going_on("cannot write the learned statistics"):
-            await self.store.put_facts({LEARNED: kept.decode()})
+            await self.registry.store.put_facts({LEARNED: kept.decode()})
 
     async def sweep_trash(self) -> None:
         """Delete retired sessions whose days are over, and snapshots that belong to no session or
         are not whole; write what was learned."""
         swept = now = boot_now()
         while True:
-            days = self.settings.config.sessions.trash_days
+            days = self.registry.settings.config.sessions.trash_days
             keep, passed = days * 86400, now - swept
             with going_on():
-                for name in await asyncio.to_thread(sweep, self.root, keep, passed):
+                for name in await asyncio.to_thread(sweep, self.registry.root, keep, passed):
                     log.info("removed %s from the trash, where it was for %g days", name, days)
-                trash = await asyncio.to_thread(list_trash, self.root)
+                trash = await asyncio.to_thread(list_trash, self.registry.root)
                 # A session in the trash can come back: it keeps its snapshots.
                 known = {*self.registry.facts, *(retired.id for retired in trash)}
-                gone = await asyncio.to_thread(sweep_snapshots, self.root, known, keep, passed)
+                gone = await asyncio.to_thread(
+                    sweep_snapshots, self.registry.root, known, keep, passed
+                )
                 for name in gone:
                     log.info("removed the snapshot %s", name)
                 swept = now
@@ -124,11 +120,11 @@ class Upkeep:
         """The full check, which each start makes too, and a verified copy, once a day."""
         await asyncio.sleep(FIRST_COPY)
         while True:
-            problem = await self.store.check()
+            problem = await self.registry.store.check()
             if problem == "ok":
                 with going_on():
-                    await self.store.copy_to(
-                        self.settings.config.agent.state_path / "agent.db.copy"
+                    await self.registry.store.copy_to(
+                        self.registry.settings.config.agent.state_path / "agent.db.copy"
                     )
             else:
                 log.error(
@@ -140,8 +136,12 @@ class Upkeep:
         """A line with what became of failing keys since the last one. The passes repair them."""
         before = self.ladder.statistics
         while True:
-            await asyncio.sleep(self.settings.config.crypto.round)
-            begun, policy, now = boot_now(), self.settings.config.crypto, self.ladder.statistics
+            await asyncio.sleep(self.registry.settings.config.crypto.round)
+            begun, policy, now = (
+                boot_now(),
+                self.registry.settings.config.crypto,
+                self.ladder.statistics,
+            )
             judged = [
                 judge_keys(facts, policy, begun).signal for facts in self.registry.facts.values()
             ]
@@ -157,7 +157,7 @@ class Upkeep:
 
     async def log_performance(self) -> None:
         while True:
-            await asyncio.sleep(self.settings.config.log.performance_interval)
+            await asyncio.sleep(self.registry.settings.config.log.performance_interval)
             if not logging.getLogger(PERFORMANCE).handlers:
                 continue
             for number, (id, view) in enumerate(sorted(self.registry.views().items())):

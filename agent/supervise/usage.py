@@ -15,7 +15,6 @@ from agent.errors import WaError
 from agent.host.machine import UNSEEN, Usage, measure
 from agent.log import about, bound
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.story import Notes, entry
 
@@ -34,17 +33,16 @@ class UsageSampler:
     """Measures all workers; frees caches and restarts, one at a time."""
 
     registry: Registry
-    gate: Gate
     notes: Notes
     _measured: dict[InstanceId, float] = field(init=False, default_factory=dict)
     """When each that runs was measured last."""
 
     async def run(self) -> None:
-        await asyncio.sleep(self.gate.settings.config.start.first_check)
+        await asyncio.sleep(self.registry.settings.config.start.first_check)
         while True:
             await self._measure(list(self.registry.facts), trend=True)
             await self.care()
-            await asyncio.sleep(self.gate.settings.config.memory.interval)
+            await asyncio.sleep(self.registry.settings.config.memory.interval)
 
     async def measure_now(self, ids: Iterable[InstanceId]) -> None:
         """A client asked for what they use: measure those that were not measured a moment ago."""
@@ -69,13 +67,13 @@ class UsageSampler:
             run.memory_bytes, run.cpu_seconds = usage.memory_bytes, spent
             run.processes = usage.processes
             if trend and usage.memory_bytes is not None:
-                policy = self.gate.settings.config.memory
+                policy = self.registry.settings.config.memory
                 run.memory_history = note_memory(
                     run.memory_history, usage.memory_bytes, policy, boot_now()
                 )
 
     def _running(self) -> dict[InstanceId, int]:
-        if not self.gate.settings.config.memory.measure:
+        if not self.registry.settings.config.memory.measure:
             return {}
         return {
             id: facts.unit.main_pid
@@ -85,7 +83,7 @@ class UsageSampler:
 
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
-        settings, now, every = self.gate.settings, boot_now(), self.registry.facts.values()
+        settings, now, every = self.registry.settings, boot_now(), self.registry.facts.values()
         seen = [its for its in every if its.run.memory_bytes is not None and its.unit.runs]
         for its in seen:
             its.memory_limit = settings.memory_limit(its)
@@ -97,7 +95,7 @@ class UsageSampler:
             for its in seen
             if not (its.pack or restarting)
             and its.record.status is ConnectionStatus.CONNECTED
-            and self.gate.incidents.well(its)
+            and self.registry.gate.incidents.well(its)
         }
         reasons, worst = decide_memory(
             seen, restartable, settings.memory_budget(), settings.config.memory, now
@@ -120,7 +118,7 @@ class UsageSampler:
                 said.warning("the agent restarts it gracefully: %s", reason)
                 facts.memory_restart_at = now
                 facts.asked.restart_for = reason
-                self.gate.wake(id)
+                self.registry.gate.wake(id)
 
 
 async def measure_whole(

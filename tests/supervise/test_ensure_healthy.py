@@ -57,10 +57,10 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
 
     async def save(*_: object) -> None: ...
 
+    gate = SimpleNamespace(wake=lambda _: None)
     parts: dict[str, Any] = {
-        "registry": SimpleNamespace(get=lambda _: facts),
+        "registry": SimpleNamespace(get=lambda _: facts, gate=gate),
         "ladder": SimpleNamespace(request=request),
-        "gate": SimpleNamespace(wake=lambda _: None),
         "passes": SimpleNamespace(run=run),
         "asking": SimpleNamespace(),
         "orders": SimpleNamespace(intend=save),

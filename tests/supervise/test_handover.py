@@ -2,18 +2,15 @@
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from agent.config.config import Config
 from agent.core.figures import RepairStatistics, note_check
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.silence import Inbound, note_hour
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.settings import Settings
 from agent.supervise.upkeep import LEARNED, Upkeep
 
 
@@ -34,7 +31,7 @@ def house(*ids):
 
 
 def upkeep(store, ladder, registry):
-    return Upkeep(store, ladder, registry, Path(), Settings(Config()))
+    return Upkeep(ladder, SimpleNamespace(store=store, facts=registry.facts))
 
 
 async def test_statistics_and_usual_rates_are_handed_over(store):

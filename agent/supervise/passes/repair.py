@@ -189,7 +189,7 @@ class Ladder:
         policy, crypto = self.gate.settings.config.recovery, self.gate.settings.config.crypto
         newest, readable = None, False
         with going_on():
-            newest = await asyncio.to_thread(newest_good, self.executor.session_root, facts.id)
+            newest = await asyncio.to_thread(newest_good, self.executor.registry.root, facts.id)
             readable = True
         begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
         # The rest is read after that await: an incident may have been declared meanwhile. A verdict

@@ -14,7 +14,6 @@ from agent.core.session import Session
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Gate
 from agent.supervise.passes.observe import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
@@ -39,7 +38,6 @@ class Orders:
 
     registry: Registry
     host: Seats
-    gate: Gate
     asking: Calls
 
     async def create(self, instance: Instance) -> Session:
@@ -50,7 +48,7 @@ class Orders:
         check_settings_of(instance)
         self.registry.check(instance)
         if known.remote or instance.backend:
-            self.gate.backends.check_place(instance)
+            self.registry.gate.backends.check_place(instance)
         if instance.id in self.registry.facts:
             raise Refused(
                 f"cannot create {instance.id}: it exists already", field="id", code="exists"
@@ -58,8 +56,8 @@ class Orders:
         made = replace(instance, created_wall=instance.created_wall or time.time())
         disabled = "" if made.enabled else ", disabled"
         facts = await self.registry.create(made, f"created with engine {made.engine}{disabled}")
-        self.gate.wake(facts.id)
-        self.gate.note_wait(facts)
+        self.registry.gate.wake(facts.id)
+        self.registry.gate.note_wait(facts)
         return self.registry.view(facts.id)
 
     async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> Session:
@@ -158,6 +156,6 @@ class Orders:
         self, facts: Facts, kind: str, sentence: str, category: Category = Category.SESSION
     ) -> Session:
         await self.registry.save_order(facts, entry(facts, kind, sentence, category))
-        self.gate.wake(facts.id)
-        self.gate.note_wait(facts)
+        self.registry.gate.wake(facts.id)
+        self.registry.gate.note_wait(facts)
         return self.registry.view(facts.id)

@@ -26,7 +26,7 @@ from agent.core.session import NOT_LOOKED_YET
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater, WaError
 from agent.supervise.facts import Facts
-from agent.supervise.gate import MEMORY_FULL, Gate
+from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
@@ -98,7 +98,6 @@ class Repairs:
     """Unknown ids raise NotFound."""
 
     registry: Registry
-    gate: Gate
     ladder: Ladder
     passes: Passes
     asking: Calls
@@ -125,7 +124,7 @@ class Repairs:
         facts.next_probe = 0.0
         async with self._checks:
             await self.passes.run(facts)
-        self.gate.wake(facts.id)  # the loop knows its next deadline
+        self.registry.gate.wake(facts.id)  # the loop knows its next deadline
 
     async def until(
         self,
@@ -224,15 +223,15 @@ class Repairs:
         await self.orders.intend(facts, "operator", closed, Category.RECONNECT)
 
     def active_incidents(self) -> Collection[Incident]:
-        return tuple(self.gate.incidents.active.values())
+        return tuple(self.registry.gate.incidents.active.values())
 
     def release_incident(self, group: str) -> None:
-        if (incident := self.gate.incidents.active.get(group)) is None:
+        if (incident := self.registry.gate.incidents.active.get(group)) is None:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         for id in incident.members:
             if (facts := self.registry.facts.get(id)) is not None:
                 facts.asked.try_at_once = True
-        self.gate.incidents.release(group, "an operator released it")
+        self.registry.gate.incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:
         """Between two looks. TryLater when the agent stops."""
