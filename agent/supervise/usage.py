@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,8 +20,13 @@ from agent.supervise.story import Notes, entry
 
 log = logging.getLogger(__name__)
 
-FRESH = 10.0
-"""Seconds for which the figures of a look at an instance are shown again."""
+LOOK_FOR_NEW = 5.0
+FRESH = 5.0
+"""Seconds for which the figures of a look at one instance are shown again."""
+WATCHED = 15.0
+"""Seconds between two looks while a client, as the dashboard, asks for the figures."""
+SETTLED = 10.0
+"""So old is a worker when it is first measured, some seconds more or less."""
 
 ASKED_AT_ONCE = 16
 """Workers that are asked for their own figures at the same time."""
@@ -34,27 +39,47 @@ class UsageSampler:
 
     registry: Registry
     notes: Notes
-    _measured: dict[InstanceId, float] = field(init=False, default_factory=dict)
-    """When each that runs was measured last."""
+    _watched_until: float = field(init=False, default=0.0)
+    _measured: dict[InstanceId, tuple[int, float]] = field(init=False, default_factory=dict)
+    """The process of each that runs, and when it was measured last."""
 
     async def run(self) -> None:
         await asyncio.sleep(self.registry.settings.config.start.first_check)
         while True:
             await self._measure(list(self.registry.facts), trend=True)
             await self.care()
-            await asyncio.sleep(self.registry.settings.config.memory.interval)
+            looked = boot_now()
+            # Read each time: a reload may have changed it.
+            while (left := looked + self.registry.settings.config.memory.interval - boot_now()) > 0:
+                await asyncio.sleep(min(left, LOOK_FOR_NEW))
+                await self._measure(self._due())
 
-    async def measure_now(self, ids: Iterable[InstanceId]) -> None:
-        """A client asked for what they use: measure those that were not measured a moment ago."""
-        before = boot_now() - FRESH
-        await self._measure([id for id in ids if self._measured.get(id, -FRESH) < before])
+    def watch(self) -> None:
+        """A client asked for the figures of all instances: keep them fresh for a while."""
+        self._watched_until = boot_now() + 2 * WATCHED
+
+    async def measure_now(self, id: InstanceId) -> None:
+        """What one instance uses, unless that was measured a moment ago."""
+        if boot_now() - self._measured.get(id, (0, 0.0))[1] > FRESH:
+            await self._measure([id])
+
+    def _due(self) -> list[InstanceId]:
+        """Workers that began since the last look, once each; all, while a client watches."""
+        now, due = boot_now(), []
+        watched = now < self._watched_until
+        for id, pid in self._running().items():
+            known, at = self._measured.get(id, (0, 0.0))
+            settled = self.registry.facts[id].unit.since <= now - SETTLED
+            if (known != pid and settled) or (watched and now - at > WATCHED):
+                due.append(id)
+        return due
 
     async def _measure(self, ids: Collection[InstanceId], *, trend: bool = False) -> None:
         """Not of the `trend`: for display only. A fresh worker would make the hour's steeper."""
         running, now = self._running(), boot_now()
         wanted = {id: running[id] for id in ids if id in running}
         known = {id: it for id, it in self._measured.items() if id in running}
-        self._measured = known | dict.fromkeys(wanted, now)
+        self._measured = known | {id: (pid, now) for id, pid in wanted.items()}
         found = await measure_whole(wanted, self.registry.facts) if wanted else {}
         for id in ids if trend else found:
             if (facts := self.registry.facts.get(id)) is None:

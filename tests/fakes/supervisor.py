@@ -3,7 +3,7 @@
 import asyncio
 import time
 from base64 import b64encode
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -365,7 +365,9 @@ class FakeSupervisor:
 class FakeSampler:
     """No worker runs, so there is nothing to measure."""
 
-    async def measure_now(self, ids: Iterable[InstanceId]) -> None: ...
+    async def measure_now(self, id: InstanceId) -> None: ...
+
+    def watch(self) -> None: ...
 
 
 class FakeKeys:

@@ -13,10 +13,11 @@ from agent.core.view import wall_text
 async def performance(call: Call) -> Json:
     """Performance of each instance and of the machine; averageResponseTime: mean seconds of the
     probes in the last 5 minutes, null without an answered probe."""
-    ids = sorted(id for id in call.supervisor.views() if call.caller.sees(id))
-    await call.supervisor.sampler.measure_now(ids)
-    now_wall, views = time.time(), call.supervisor.views()
-    seen = [(id, views[id]) for id in ids if id in views]
+    call.supervisor.sampler.watch()
+    now_wall = time.time()
+    seen = sorted(
+        (id, view) for id, view in call.supervisor.views().items() if call.caller.sees(id)
+    )
     instances = {id: show_figures(view, now_wall) for id, view in seen}
     system = {"system": system_figures(call)} if call.caller.sees(None) else {}
     return {"instances": instances, **system}
@@ -24,7 +25,6 @@ async def performance(call: Call) -> Json:
 
 async def memory_report(call: Call) -> Json:
     """Memory of each instance."""
-    await call.supervisor.sampler.measure_now(call.supervisor.views())
     views = sorted(call.supervisor.views().items())
     used = [view.run.memory_bytes for _, view in views if view.run.memory_bytes is not None]
     machine = call.parts.metrics.machine.values()

@@ -132,7 +132,7 @@ def _outbox(call: Call) -> Json:
 async def details(call: Call) -> Json:
     """Everything about an instance."""
     call.supervisor.view(call.id)
-    await call.supervisor.sampler.measure_now([call.id])
+    await call.supervisor.sampler.measure_now(call.id)
     shown = {**show_details(call.supervisor.view(call.id)), **_outbox(call)}
     shown["events"] = [show_event(e) for e in await call.supervisor.history(call.id, limit=20)]
     return shown
