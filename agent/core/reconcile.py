@@ -20,7 +20,7 @@ from agent.core.model import (
     phase_deadline,
 )
 from agent.core.model import ConnectionStatus as Status
-from agent.core.observed import gave_up, last_reason
+from agent.core.observed import gave_up, last_reason, waits_for_network
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
 from agent.core.recovery.repair import Proof, Repair, Stage, Trouble
@@ -95,6 +95,9 @@ class Outcome:
     made: str = ""
     """The name of the backup, or of what lies in the trash."""
 
+
+OWN_TIME = 2.0
+"""Seconds that an engine which connects by itself gets after its address is back."""
 
 FOLDER_AWAY = ("session_missing", "session_unreadable")
 LOOK_AGAIN = 1.0
@@ -232,12 +235,24 @@ def _plan_start(observation: Session, verdict: HealthVerdict) -> Plan | None:
 def _plan_reconnect(observation: Session, verdict: HealthVerdict) -> Plan | None:
     if observation.claim is None or observation.run.linked_since is None:
         return None
-    down = observation.claim.claim.status is Status.DISCONNECTED
-    if not down or verdict.reason in ("starting", OTHER_ACCOUNT):
+    status, fresh = observation.claim.claim.status, False
+    if _is_slow_to_return(observation):
+        # A load that began before its network went waits for an answer that was lost.
+        fresh = status is not Status.RECONNECTING
+    elif status is not Status.DISCONNECTED or verdict.reason in ("starting", OTHER_ACCOUNT):
         return None
     # A linked worker has its folder's lock: the agent may reconnect the session.
-    fresh = reason_of(last_reason(observation)).fresh_worker
+    fresh = fresh or reason_of(last_reason(observation)).fresh_worker
     return _plan(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict)
+
+
+def _is_slow_to_return(observation: Session) -> bool:
+    """Its address is back, and its engine still waits: for a time of its own, or for an answer."""
+    fact, back_at = observation.claim, observation.back_at
+    if fact is None or back_at is None or not waits_for_network(observation):
+        return False
+    begun = max(fact.since, fact.phase_since, fact.progress_since)
+    return begun < back_at <= observation.at - OWN_TIME
 
 
 def _deadlines(observation: Session, policy: HealthPolicy, now: float) -> list[float]:
@@ -255,6 +270,8 @@ def _deadlines(observation: Session, policy: HealthPolicy, now: float) -> list[f
     if (deadline := phase_deadline(fact)) is not None:
         moments.append(deadline)
     moments.append(fact.since + policy.stuck)
+    if observation.back_at is not None:
+        moments.append(observation.back_at + OWN_TIME)
     if fact.claim.status is Status.CONNECTED and (proved_at := fact.proved_at()) is not None:
         # "Older than" must be true at the look: a little past the limit.
         moments += [proved_at + policy.proof_limit * times + 0.001 for times in (1, 2)]

@@ -160,6 +160,8 @@ class Session:
     """Findings beside its state: memory, crypto errors, silence."""
     turns_before: int | None = None
     """How many start or log in before it; None: it waits for no turn."""
+    back_at: float | None = None
+    """When the address that it needs could last be reached again; None: it was never away."""
     connected_since_wall: float | None = None
     engine_version: str = ""
     """WhatsApp Web's, or its server's; "" = unknown."""

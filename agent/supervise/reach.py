@@ -53,6 +53,8 @@ class Reach:
     """Why the last failed look failed."""
     look_at: float = 0.0
     """No look before this moment."""
+    back_at: float | None = None
+    """When it could last be reached again."""
     seen: bool = False
     """A look was good once: looks work here."""
     blind: bool = False
@@ -87,6 +89,8 @@ class Reach:
 
     def look_was_good(self, now: float) -> None:
         """Waiting sessions may try at once."""
+        if self.away_since is not None:
+            self.back_at = now
         self.well_at, self.away_since, self.cause = now, None, ""
         self.seen, self.blind, self.tries = True, False, 0
 
@@ -99,7 +103,7 @@ class Reach:
         self.well_at = now
         if self.away_since is not None:
             # The looks fail and the sessions connect: looks from here cannot see this address.
-            self.blind, self.tries = True, 0
+            self.blind, self.back_at, self.tries = True, now, 0
 
     def failed(self, code: str, now: float) -> None:
         """A session lost its connection, or a try of the agent failed."""
@@ -141,6 +145,10 @@ class Reaching:
         if reach is None or not reach.away:
             return ""
         return f"cannot reach {reach.address.name}: {reach.cause}"
+
+    def back_at(self, facts: Facts) -> float | None:
+        reach = self._reach(facts)
+        return None if reach is None else reach.back_at
 
     def way_out(self, facts: Facts) -> str:
         """The session's server and proxy, to be compared and not shown: it may hold a password."""

@@ -6,7 +6,7 @@ from agent.core.breaker import BreakerState, breaker_of
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus, Health, SessionRecord
 from agent.core.reasons import NETWORK_CODES, REACHED_CODES, REASONS
-from agent.core.reconcile import plan_actions
+from agent.core.reconcile import OWN_TIME, ActionKind, plan_actions
 from agent.core.reconnect import (
     ReconnectPolicy,
     after_connected,
@@ -15,6 +15,7 @@ from agent.core.reconnect import (
     spare_unreached,
 )
 from tests.core.made import NOW, WALL, said, seen
+from tests.sessions import changed
 
 RULES = ReconnectPolicy()
 
@@ -93,3 +94,22 @@ def test_a_session_says_what_cannot_be_reached_and_is_not_repaired(claim):
 def test_an_address_that_is_away_explains_not_everything(claim, health):
     verdict = judge_health(held(claim), HEALTH, NOW)
     assert (verdict.health, verdict.reason != "unreachable") == (health, True)
+
+
+def test_an_engine_that_connects_by_itself_is_asked_when_its_address_is_back():
+    waits = seen(claim=said(Status.RECONNECTING, ago=100.0, reason="connection_lost"))
+
+    def plan(back_at):
+        observation = changed(waits, back_at=back_at)
+        verdict = judge_health(observation, HEALTH, NOW)
+        planned = plan_actions(observation, verdict, HEALTH, NOW)
+        return [] if planned is None else list(planned.actions)
+
+    assert plan(None) == []
+    assert plan(NOW - OWN_TIME + 0.1) == [], "it has some time of its own"
+    assert plan(NOW - OWN_TIME) == [ActionKind.CONNECT]
+    assert plan(NOW - 200.0) == [], "it began to wait after that"
+    waits = seen(claim=said(Status.INITIALIZING, ago=20.0, phase="loaded"))
+    assert plan(NOW - OWN_TIME) == [ActionKind.RESTART], "its page was asked for in vain"
+    waits = seen(claim=said(Status.LOADING, ago=20.0, phase="sync"))
+    assert plan(NOW - OWN_TIME) == [], "its sync goes on"

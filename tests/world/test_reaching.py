@@ -61,7 +61,7 @@ def test_while_the_looks_fail_no_session_tries_and_the_first_good_look_frees_all
     reach = away()
     assert (reach.away, reach.cause, ask(reach, 101.0)) == (True, REFUSED, "wait")
     reach.look_was_good(130.0)
-    assert (reach.away, reach.cause, ask(reach, 130.0)) == (False, "", "try")
+    assert (reach.away, reach.back_at, reach.cause, ask(reach, 130.0)) == (False, 130.0, "", "try")
 
 
 def test_where_looks_see_nothing_they_are_ignored_once_a_session_connects() -> None:

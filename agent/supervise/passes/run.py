@@ -121,6 +121,7 @@ class Passes:
         facts.not_before = now if facts.asked.try_at_once else earliest
         facts.signals = (*self.findings.signals(facts), *self.gate.backends.signals(facts))
         facts.turns_before = self.gate.queues.before(facts.id)
+        facts.back_at = self.gate.reaching.back_at(facts)
         if not facts.wait.reason and waits_for_network(facts):
             self.gate.reaching.doubt(facts)
         verdict = judge_health(facts, policy, boot_now())
