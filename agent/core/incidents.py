@@ -125,10 +125,15 @@ class Incident:
         return True
 
     def end_turn(self, policy: IncidentPolicy, now: float) -> None:
-        """The canary failed, or can prove nothing any more."""
+        """The canary failed."""
         first, longest = _pace(self.code, policy)
         wait = min(first * 2.0 ** min(self.tries, 16), longest)
         self.canary, self.turn_at = None, now + wait
+
+    def pass_turn(self, now: float) -> None:
+        """The canary's turn proves nothing: the next one's is due now, and no try was made."""
+        self.tries -= self.canary is not None
+        self.canary, self.turn_at = None, now
 
 
 def is_shared(code: str) -> bool:

@@ -1,12 +1,12 @@
 """The composition of supervision: each part is built once, with the earlier parts that it uses."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config
-from agent.core.model import InstanceId
+from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.client import LinkStats
@@ -71,7 +71,7 @@ class Supervisor:
             breaker=lambda: settings.config.reconnect.breaker,
             crypto_patterns=config.crypto_patterns,
         )
-        self.reaching = Reaching(session_root=root, wake=wake, notes=self._notes)
+        self.reaching = Reaching(session_root=root, wake=wake, told=self._take_news)
         self.incidents = Incidents(
             settings, self._facts, wake, self._notes, self.reaching, self.backends
         )
@@ -139,6 +139,12 @@ class Supervisor:
                 facts.run.claim, facts.run.probe = None, None
                 facts.run.linked_since = boot_now()
             self.wake(id)
+
+    def _take_news(self, back: bool, sessions: Sequence[Facts], entry: JournalEntry | None) -> None:
+        """What the looks at addresses find."""
+        if entry is not None:
+            self._notes.write(entry)
+        self.incidents.reach_changed(sessions, back=back)
 
     def forget(self, id: InstanceId) -> None:
         for forget in self.on_forget:

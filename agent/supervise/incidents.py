@@ -108,7 +108,7 @@ class Incidents:
         if incident is not None:
             incident.join(facts.id, code)
             if incident.canary == facts.id:
-                self._canary_failed(incident, facts, code)
+                self._canary_failed(incident, facts, code, now)
         elif is_shared(code):
             its.failures.append(Failure(facts.id, code, now))
             while its.failures[0].at < now - self.settings.config.incident.window:
@@ -128,7 +128,7 @@ class Incidents:
                 for id in found.members:
                     self.wake(id)
 
-    def _canary_failed(self, incident: Incident, facts: Facts, code: str) -> None:
+    def _canary_failed(self, incident: Incident, facts: Facts, code: str, now: float) -> None:
         if incident.is_outage and code in REACHED_CODES:
             why = f"WhatsApp answered its canary {facts.id} ({code})"
             return self.release(incident.group, why)
@@ -138,12 +138,8 @@ class Incidents:
         # Without a pairing to lose it has not failed before its repair has renewed it.
         goes_on = repair is not None and not repair.over and not facts.record.paired
         if not (goes_on and repair and repair.step is not RecoveryKind.CLEANUP):
-            self._end_turn(incident)
+            incident.end_turn(self.settings.config.incident, now)
         return None
-
-    def _end_turn(self, incident: Incident) -> None:
-        incident.end_turn(self.settings.config.incident, boot_now())
-        self._changed.set()
 
     def succeeded(self, facts: Facts) -> None:
         group, now = group_of(facts), boot_now()
@@ -154,6 +150,17 @@ class Incidents:
             self.release(group, f"its canary {facts.id} is connected again")
         elif sum(incident.since <= at for at in successes.values()) >= len(incident.members):
             self.release(group, "as many sessions connected meanwhile")
+
+    def reach_changed(self, sessions: Iterable[Facts], *, back: bool) -> None:
+        """The address of these sessions is away or back: a canary goes as soon as its try can prove
+        something."""
+        for group in {group_of(facts) for facts in sessions} & self.active.keys():
+            incident = self.active[group]
+            canary = self.all_facts.get(incident.canary) if incident.canary else None
+            lost = canary is not None and self.reaching.away(canary)
+            if incident.is_outage and (lost or (back and canary is None)):
+                incident.pass_turn(boot_now())
+        self._changed.set()
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         group = group_of(facts)
@@ -170,8 +177,6 @@ class Incidents:
                 self.release(group, f"its canary {facts.id} {word}")
             elif not self._not_well(incident):
                 self.release(group, _ALL_WELL)
-        elif incident is not None and incident.canary == facts.id and self.reaching.away(facts):
-            self._end_turn(incident)
         return None
 
     def forget(self, id: InstanceId) -> None:
@@ -182,7 +187,8 @@ class Incidents:
         for group, incident in list(self.active.items()):
             if id in incident.members:
                 if incident.canary == id:
-                    self._end_turn(incident)
+                    incident.pass_turn(boot_now())
+                    self._changed.set()
                 if not self._not_well(incident):
                     self.release(group, _ALL_WELL)
 

@@ -20,7 +20,6 @@ from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE, reason
 from agent.engines.catalog import needed_address
 from agent.supervise.facts import Facts
 from agent.supervise.look import look
-from agent.supervise.story import Notes
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +123,9 @@ class Reaching:
 
     session_root: Path
     wake: Callable[[InstanceId], None]
-    notes: Notes
+    told: Callable[[bool, tuple[Facts, ...], JournalEntry | None], None]
+    """Called when an address is back (True) or away, with those that wait for it and what the
+    history says; None: it is not worth a line (the sandbox's own)."""
     _all: dict[Address, Reach] = field(init=False, default_factory=dict)
     _of: dict[InstanceId, tuple[object, Reach | None]] = field(init=False, default_factory=dict)
     """By instance: the settings that this was found from, and what it needs."""
@@ -270,16 +271,16 @@ class Reaching:
             self._wake_waiting(reach, done=True)
 
     def _tell(self, reach: Reach, *, back: bool) -> None:
-        name, waiting = reach.address.name, len(reach.waiting)
+        name, waiting, entry = reach.address.name, tuple(reach.waiting.values()), None
         said = f"cannot reach {name}: {reach.cause}; its sessions wait"
         if back:
-            said = f"this machine reaches {name} again; {waiting} sessions waited"
-        if not reach.address.url.startswith("file:"):  # the sandbox's own is not worth a line
+            said = f"this machine reaches {name} again; {len(waiting)} sessions waited"
+        if not reach.address.url.startswith("file:"):
             log.log(logging.INFO if back else logging.WARNING, "%s", said)
             kind = "address_back" if back else "address_away"
-            detail = {"address": name}
-            self.notes.write(JournalEntry(kind, said, Category.HEALTH, None, time.time(), detail))
+            entry = JournalEntry(kind, said, Category.HEALTH, None, time.time(), {"address": name})
         self._wake_waiting(reach, done=back)
+        self.told(back, waiting, entry)
 
     def _wake_waiting(self, reach: Reach, *, done: bool) -> None:
         for id in random.sample(list(reach.waiting), len(reach.waiting)):

@@ -117,10 +117,12 @@ def test_no_canary_tries_while_no_address_can_be_reached_and_one_does_once_it_is
         lose(incidents, one)
     assert give_turn(incidents, 1000.0) is None
     away.discard(InstanceId("b"))
-    assert give_turn(incidents, 2000.0) == "b"
+    incidents.reach_changed([facts["b"]], back=True)
+    assert give_turn(incidents, 0.0) == "b"
     away.add(InstanceId("b"))
-    incidents.judged(facts["b"], ZOMBIE)
+    incidents.reach_changed([facts["b"]], back=False)
     assert incidents.active["sandbox"].canary is None, "its turn proves nothing"
+    assert incidents.active["sandbox"].tries == 0
 
 
 STUCK = HealthVerdict(Health.STUCK, ConnectionStatus.INITIALIZING, "state_stuck", "")
@@ -219,7 +221,7 @@ def test_who_rests_is_no_canary_and_nobody_waits_for_it():
     rest(facts[first])
     incidents.judged(facts[first], RESTS)
     assert incidents.active["sandbox"].canary is None, "its turn is over"
-    second = give_turn(incidents, 3600)
+    second = give_turn(incidents, 0)
     assert {first, second} == {"b", "c"}
     rest(facts[second])
     incidents.judged(facts[second], RESTS)

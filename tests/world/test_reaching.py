@@ -4,23 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
 
 from agent.clock import boot_now
-from agent.core.model import (
-    Address,
-    ConnectionStatus,
-    Instance,
-    InstanceId,
-    JournalEntry,
-    SessionRecord,
-)
+from agent.core.model import Address, ConnectionStatus, Instance, InstanceId, SessionRecord
 from agent.supervise import reach as module
 from agent.supervise.facts import Facts
 from agent.supervise.reach import LOOK_EVERY, Reach, Reaching
-from agent.supervise.story import Notes
 from tests.conftest import Eventually
 
 LOST = SessionRecord(status=ConnectionStatus.RECONNECTING, reason="connection_lost", paired=True)
@@ -90,7 +82,7 @@ class Network:
     at_once: int = 0
     most: int = 0
     woken: list[str] = field(default_factory=list)
-    news: list[str] = field(default_factory=list)
+    news: list[tuple[bool, str]] = field(default_factory=list)
 
     async def look(self, _address: Address, _within: float) -> str:
         self.looks += 1
@@ -100,8 +92,8 @@ class Network:
         self.at_once -= 1
         return self.cause
 
-    def write(self, entry: JournalEntry) -> None:
-        self.news.append(entry.kind)
+    def told(self, back: bool, _sessions: Any, entry: Any) -> None:
+        self.news.append((back, entry.kind))
 
 
 @pytest.fixture
@@ -116,7 +108,7 @@ async def reaching(network: Network, tmp_path: Path) -> AsyncIterator[Reaching]:
     found = Reaching(
         session_root=tmp_path,
         wake=network.woken.append,
-        notes=cast(Notes, network),
+        told=network.told,
     )
     task = asyncio.create_task(found.run())
     yield found
@@ -156,7 +148,7 @@ async def test_all_share_one_look_at_a_time_and_all_are_woken(
     network.woken.clear()
     network.cause = ""
     await eventually(lambda: set(network.woken) == {facts.id for facts in every})
-    assert network.news == ["address_away", "address_back"]
+    assert network.news == [(False, "address_away"), (True, "address_back")]
     assert not any(reaching.wait_reason(facts) for facts in every)
     assert all(reaching.ask(facts, boot_now()) is None for facts in every)
 
