@@ -5,7 +5,7 @@ none of them: it joins when it fails alike, and as many that connect as have fai
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.core.breaker import remaining
 from agent.core.model import InstanceId
@@ -82,6 +82,8 @@ class Incident:
     """When the canary got its turn or, without one, when the next may have it."""
     tries: int = 0
     """Canaries so far."""
+    idle: set[InstanceId] = field(default_factory=set)
+    """Members that had nothing to try in their turn."""
 
     @property
     def is_outage(self) -> bool:
@@ -115,8 +117,9 @@ class Incident:
     def give_turn(self, able: Collection[InstanceId], policy: IncidentPolicy, now: float) -> bool:
         """True if a member begins its turn. A canary that fell silent has failed, and where none
         is able to try, all are asked again after the wait for a failed one."""
-        able = [id for id in self.members if id in able]
+        able = [id for id in self.members if id in able and id not in self.idle]
         if self.canary is not None or not able:
+            self.tries += bool(self.idle)
             self.end_turn(policy, now)
             return False
         self.canary, self.turn_at, self.tries = able[0], now, self.tries + 1
@@ -129,6 +132,7 @@ class Incident:
         first, longest = _pace(self.code, policy)
         wait = min(first * 2.0 ** min(self.tries, 16), longest)
         self.canary, self.turn_at = None, now + wait
+        self.idle.clear()
 
     def pass_turn(self, now: float) -> None:
         """The canary's turn proves nothing: the next one's is due now, and no try was made."""

@@ -151,6 +151,16 @@ class Incidents:
         elif sum(incident.since <= at for at in successes.values()) >= len(incident.members):
             self.release(group, "as many sessions connected meanwhile")
 
+    def nothing_to_try(self, facts: Facts) -> None:
+        """The repair has no step left: were this the canary, the others would wait for nothing."""
+        self._pass_turn(self.active.get(group_of(facts)), facts.id)
+
+    def _pass_turn(self, incident: Incident | None, id: InstanceId) -> None:
+        if incident is not None and incident.canary == id:
+            incident.idle.add(id)
+            incident.pass_turn(boot_now())
+            self._changed.set()
+
     def reach_changed(self, sessions: Iterable[Facts], *, back: bool) -> None:
         """The address of these sessions is away or back: a canary goes as soon as its try can prove
         something."""
@@ -186,9 +196,7 @@ class Incidents:
             its.successes.pop(id, None)
         for group, incident in list(self.active.items()):
             if id in incident.members:
-                if incident.canary == id:
-                    incident.pass_turn(boot_now())
-                    self._changed.set()
+                self._pass_turn(incident, id)
                 if not self._not_well(incident):
                     self.release(group, _ALL_WELL)
 

@@ -100,6 +100,30 @@ def test_canaries_take_turns_and_wait_longer_each_time():
     assert set(who) == set(IDS)
 
 
+def test_one_whose_tries_always_fail_takes_no_turn_of_one_that_had_nothing_to_try():
+    one, now, ready = incident(), NOW + 5, NOW + 300
+    while one.canary != IDS[1] or now < ready:
+        assert now < ready + 400, "it had no turn"
+        if one.canary == IDS[1]:
+            one.idle.add(IDS[1])
+            one.pass_turn(now)
+        elif one.canary == IDS[0]:
+            one.end_turn(POLICY, now)
+        now += 1
+        if now >= one.next_turn(POLICY, now):
+            one.give_turn(IDS[:2], POLICY, now)
+
+
+def test_turns_that_try_nothing_make_the_others_wait_no_longer():
+    one, now = incident(), NOW + 5
+    for _ in IDS:
+        one.idle.add(one.canary)
+        one.pass_turn(now)
+        one.give_turn(IDS, POLICY, now)
+    assert one.canary is None
+    assert one.next_turn(POLICY, now) - now == 10
+
+
 def test_one_that_joins_is_the_next_to_try():
     one, late = incident(), InstanceId("late")
     one.end_turn(POLICY, NOW + 6)

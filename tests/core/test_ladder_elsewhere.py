@@ -325,6 +325,20 @@ def test_a_held_session_that_shows_its_code_is_well():
     assert repair.ending is Ending.NO_STEP
 
 
+def test_a_repair_that_has_no_step_to_try_says_so_and_one_that_waits_for_a_step_does_not():
+    hangs = connecting(PAIRED, ago=99, useless=("reconnect", "restart", "logout_restart"))
+    verdict = judge_health(hangs, HEALTH, NOW)
+    around = replace(REMOTE, well=False, canary=True)
+    case = Case(hangs, verdict, around, POLICY, WALL)
+    repair, action = step_repair(case, begin_repair(verdict, Goal.HEAL, WALL))
+    assert (action.kind, action.idle) == (K.WAIT, True)
+    assert not step_repair(case, repair)[1].idle, "its round has ended already"
+
+    tries = replace(case, observation=connecting(PAIRED, ago=99))
+    repair, action = step_repair(tries, begin_repair(verdict, Goal.HEAL, WALL))
+    assert (action.kind, action.idle) == (K.RESTART, False)
+
+
 def test_a_step_that_comes_up_after_an_empty_round_waits_for_no_pause():
     nothing = connecting(PAIRED, ago=99, useless=("reconnect", "restart", "logout_restart"))
     verdict, policy = judge_health(nothing, HEALTH, NOW), POLICY

@@ -275,6 +275,8 @@ class Decision:
     """For WAIT: when to ask again at the latest."""
     proof: Proof | None = None
     """Why the pairing may end; None = the step keeps it."""
+    idle: bool = False
+    """The round has no step left to try."""
 
 
 def delay_step(repair: Repair, now_wall: float, wait: float) -> Repair:

@@ -188,13 +188,14 @@ def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Rep
     good = ending in (Ending.RECOVERED, Ending.CLEANED, Ending.NO_STEP)
     kind = RecoveryKind.NONE if good else RecoveryKind.GIVE_UP
     ended = replace(repair, ending=ending, ended_wall=case.now_wall, stage=Stage.DUE)
+    idle = ending is Ending.GAVE_UP
     if ending is Ending.NO_STEP:
         word = "over without a step"
-    elif ending is Ending.GAVE_UP and repair.goal is not Goal.HEAL:
+    elif idle and repair.goal is not Goal.HEAL:
         word = "over after the round that was asked for"
     else:
         word = ending.replace("_", " ")
-    return ended, Decision(kind, f"{word}: {sentence}")
+    return ended, Decision(kind, f"{word}: {sentence}", idle=idle)
 
 
 def _follow_trouble(case: Case, repair: Repair) -> Repair:
@@ -305,7 +306,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     repair = delay_step(repair, case.now_wall, pause)
     of = "" if endless else f" of {rounds}"
     sentence = f"{sentence}; round {number}{of} in {pause:.0f} s{why}"
-    return repair, Decision(RecoveryKind.WAIT, sentence, repair.not_before_wall)
+    return repair, Decision(RecoveryKind.WAIT, sentence, repair.not_before_wall, idle=True)
 
 
 def _round_pause(policy: RecoveryPolicy, round: int, *, endless: bool) -> float:

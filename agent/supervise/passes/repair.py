@@ -106,6 +106,8 @@ class Ladder:
         if before.consent and not repair.consent:
             said = "an operator's order (%s) was not carried out: it is dropped, ask again"
             log.warning(said, before.goal.replace("_", " "), extra=about(facts.id))
+        if decision.idle:
+            self.gate.incidents.nothing_to_try(facts)
         if decision.kind is RecoveryKind.WAIT:
             facts.repair.last = repair
             if repair != before:
