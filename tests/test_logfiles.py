@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from agent.core.model import Category
 from agent.log import bound, set_level, set_up_logging
 from agent.logfiles import AUDIT, PERFORMANCE, FileWriter, open_files
 from agent.supervise.settings import Settings
-from agent.supervise.upkeep import log_performance, performance_line
+from agent.supervise.upkeep import Upkeep, performance_line
 from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
 
@@ -139,11 +141,13 @@ async def test_the_performance_log_has_a_line_for_each_instance(
 ) -> None:
     open_files(tmp_path, "text", "repairs.log")
     view = make_view("sales", messages={"in": 2, "out": 3}, probes=4, response_seconds=0.005)
-    assert "messages=5" in performance_line(view, 0)
-    assert "response_seconds=0.0050" in performance_line(view, 0)
+    assert "messages=5" in performance_line(view)
+    assert "response_seconds=0.0050" in performance_line(view)
     views = {view.instance.id: view}
     often = replace(Config(), log=LogSection(performance_interval=0.01))
-    writing = asyncio.create_task(log_performance(lambda: views, Settings(often)))
+    registry: Any = SimpleNamespace(views=lambda: views, settings=Settings(often))
+    upkeep = Upkeep(registry, registry)
+    writing = asyncio.create_task(upkeep.log_performance())
     path = tmp_path / "performance.log"
     await eventually(lambda: path.read_text().count("[sales] status=CONNECTED") >= 2)
     writing.cancel()

@@ -1,11 +1,12 @@
 """Memory: limits, leaks and plateaus, and which instance to free or restart."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
 from agent.core.model import Health, InstanceId, Signal
+from agent.core.session import Samples, Session
 from agent.core.setting import setting
 from agent.core.words import LEAST_MEMORY
 
@@ -64,39 +65,9 @@ class MemoryLevel(StrEnum):
     CRITICAL = "critical"
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryHistory:
-    """The samples of a trend, oldest first: (when, bytes)."""
-
-    samples: tuple[tuple[float, int], ...] = ()
-
-    def note(self, used: int, policy: MemoryPolicy, now: float) -> "MemoryHistory":
-        kept = tuple(sample for sample in self.samples if now - policy.trend <= sample[0] < now)
-        return MemoryHistory((*kept[-239:], (now, used)))
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceMemory:
-    """One running instance as the memory check sees it."""
-
-    id: InstanceId
-    used: int
-    limit: int
-    freed_at: float | None = None
-    restarted_at: float | None = None
-    restarting: bool = False
-    """A restart or repair is under way."""
-    restartable: bool = True
-    """Connected and settled: a restart costs seconds, not a login in the middle of a sync."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryAction:
-    """Free its caches, or restart it."""
-
-    id: InstanceId
-    reason: str
-    restart: bool = False
+def note_memory(history: Samples, used: int, policy: MemoryPolicy, now: float) -> Samples:
+    kept = tuple(sample for sample in history if now - policy.trend <= sample[0] < now)
+    return (*kept[-239:], (now, used))
 
 
 def level_of(used: int, limit: int, policy: MemoryPolicy) -> MemoryLevel:
@@ -126,11 +97,11 @@ def lacks_room(limits: int, count: int, new: int, budget: int) -> str:
     )
 
 
-def leaks(history: MemoryHistory, policy: MemoryPolicy, now: float) -> bool:
+def leaks(history: Samples, policy: MemoryPolicy, now: float) -> bool:
     """Growth through the whole of a trend. A rise that has come to rest is a plateau, no leak."""
     quarter = policy.trend / 4
     parts: list[list[int]] = [[], [], [], []]
-    for at, used in history.samples:
+    for at, used in history:
         age = now - at
         if 0 <= age < policy.trend:
             parts[3 - int(age // quarter)].append(used)
@@ -147,14 +118,14 @@ def leaks(history: MemoryHistory, policy: MemoryPolicy, now: float) -> bool:
 
 
 def judge_memory(
-    history: MemoryHistory, used: int, limit: int, policy: MemoryPolicy, now: float
+    history: Samples, used: int, limit: int, policy: MemoryPolicy, now: float
 ) -> Signal | None:
     level = level_of(used, limit, policy)
     share = f"{used / MIB:.0f} of {limit / MIB:.0f} MiB"
     if level is MemoryLevel.CRITICAL:
         return Signal("memory_critical", Health.DEGRADED, f"memory critical: {share}")
     if leaks(history, policy, now):
-        grown = (used - history.samples[0][1]) / MIB
+        grown = (used - history[0][1]) / MIB
         sentence = (
             f"memory grew by {grown:.0f} MiB in {policy.trend / 60:.0f} min and goes on: a leak?"
         )
@@ -165,37 +136,41 @@ def judge_memory(
 
 
 def decide_memory(
-    instances: Sequence[InstanceMemory], budget: int, policy: MemoryPolicy, now: float
-) -> list[MemoryAction]:
-    """Free the caches of all that need it; restart at most one instance of the machine: first one
-    over its own limit; when all together use too much, the largest."""
-    together = level_of(sum(its.used for its in instances), budget, policy)
-    levels = {its.id: level_of(its.used, its.limit, policy) for its in instances}
+    sessions: Sequence[Session],
+    restartable: Collection[InstanceId],
+    budget: int,
+    policy: MemoryPolicy,
+    now: float,
+) -> tuple[dict[InstanceId, str], InstanceId | None]:
+    """Why each of these should have more room, and which one of them is to restart; the others are
+    to free their caches. At most one restarts: first one over its own limit; when all together use
+    too much, the largest. `restartable`: connected and settled, so that a restart costs seconds,
+    not a login in the middle of a sync."""
+    used = {its.id: its.run.memory_bytes or 0 for its in sessions}
+    limits = {its.id: its.memory_limit for its in sessions}
+    together = level_of(sum(used.values()), budget, policy)
+    levels = {id: level_of(used[id], limits[id], policy) for id in used}
     able = [
-        its
-        for its in instances
-        if its.restartable and _due(its.restarted_at, policy.restart_every, now)
+        its.id
+        for its in sessions
+        if its.id in restartable and _due(its.memory_restart_at, policy.restart_every, now)
     ]
-    if any(its.restarting for its in instances):
-        able = []
-    over = [its for its in able if levels[its.id] is MemoryLevel.CRITICAL]
-    worst = max(over, key=lambda its: (its.used / its.limit, its.id), default=None)
+    over = [id for id in able if levels[id] is MemoryLevel.CRITICAL]
+    worst = max(over, key=lambda id: (used[id] / limits[id], id), default=None)
     if worst is None and together is MemoryLevel.CRITICAL:
-        worst = max(able, key=lambda its: (its.used, its.id), default=None)
-    pressed = [its for its in instances if {levels[its.id], together} != {MemoryLevel.OK}]
-    return [
-        MemoryAction(its.id, _words(its, levels[its.id], together), restart=its is worst)
-        for its in pressed
-        if its is worst or (_due(its.freed_at, policy.free_every, now) and not its.restarting)
-    ]
+        worst = max(able, key=lambda id: (used[id], id), default=None)
+    reasons = {}
+    for its in sessions:
+        level, mib = levels[its.id], f"{used[its.id] / MIB:.0f}"
+        if its.id != worst and not _due(its.freed_at, policy.free_every, now):
+            continue
+        if level is not MemoryLevel.OK:
+            reasons[its.id] = f"memory {level}: {mib} of {limits[its.id] / MIB:.0f} MiB"
+        elif together is not MemoryLevel.OK:
+            reasons[its.id] = f"memory of all together {together}; this one uses {mib} MiB"
+    return reasons, worst
 
 
 def _due(at: float | None, pause: float, now: float) -> bool:
     # A time in the future comes from a clock that jumped: ignore it.
     return at is None or not 0 <= now - at < pause
-
-
-def _words(its: InstanceMemory, level: MemoryLevel, together: MemoryLevel) -> str:
-    if level is not MemoryLevel.OK:
-        return f"memory {level}: {its.used / MIB:.0f} of {its.limit / MIB:.0f} MiB"
-    return f"memory of all together {together}; this one uses {its.used / MIB:.0f} MiB"

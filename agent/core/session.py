@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from agent.core.crypto import CryptoWindow
 from agent.core.figures import COUNTS, ErrorRate, PerMinute, StatusTime
-from agent.core.memory import MemoryHistory
 from agent.core.model import (
     UNIT_ABSENT,
     ClaimFact,
@@ -32,6 +31,9 @@ WINDOW = 300.0
 MESSAGE_DIRECTIONS = ("in", "out", "ack", "failed")
 _NO_RATE = PerMinute()
 
+Samples = tuple[tuple[float, int], ...]
+"""Memory of a trend, oldest first: (when, bytes)."""
+
 NOT_LOOKED_YET = HealthVerdict(
     Health.NOT_FOUND,
     ConnectionStatus.DISCONNECTED,
@@ -52,7 +54,7 @@ class Run:
     cpu_seconds: float | None = None
     processes: int | None = None
     open_fds: int | None = None
-    memory_history: MemoryHistory = field(default_factory=MemoryHistory)
+    memory_history: Samples = ()
     folder_lost: str = ""
     """Why the folder is not in its place under a live worker; "" = it is."""
     folder_deleted: bool = False
@@ -180,6 +182,8 @@ class Session:
     """It is a member of an incident that goes on, whose trouble covers it."""
     memory_limit: int = 0
     """Bytes; 0 = none."""
+    freed_at: float | None = None
+    memory_restart_at: float | None = None
 
     @property
     def id(self) -> InstanceId:
@@ -229,6 +233,12 @@ class Session:
     @property
     def proved_wall(self) -> float | None:
         return None if self.proof_age is None else self.at_wall - self.proof_age
+
+    @property
+    def uptime(self) -> int:
+        """Whole seconds; a clock that was set back shows nothing that shrinks."""
+        since = self.connected_since_wall
+        return 0 if since is None else max(0, round(self.at_wall - since))
 
     @property
     def response_seconds(self) -> float | None:

@@ -41,7 +41,7 @@ from agent.log import going_on, set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
-from agent.metrics.exporter import Exporter
+from agent.metrics.exporter import Exporter, backend_families
 from agent.metrics.family import Family
 from agent.moving.archives import Archives
 from agent.store.database import Store
@@ -50,12 +50,6 @@ from agent.supervise.loop import Wakes
 from agent.supervise.requests.calls import Workers
 from agent.supervise.snapshots import finish_cut_short
 from agent.supervise.start_up import line_up, load_instances, take_on
-from agent.supervise.upkeep import (
-    check_database,
-    log_performance,
-    report_keys,
-    sweep_trash,
-)
 from agent.supervise.watchdog import Watchdog
 from agent.vault.identity import found_sessions, scan
 from agent.webhooks.part import Webhooks
@@ -242,7 +236,7 @@ class Daemon:
         leave, status = False, 1
         try:
             await self._take_over(supervisor, older=older)
-            settings = supervisor.settings
+            settings, upkeep = supervisor.settings, supervisor.upkeep
             reader = Reader(Workers(supervisor.registry, supervisor.root))
             supervisor.on_kept.append(reader.changed)
             supervisor.on_forget.append(reader.forget)
@@ -251,27 +245,13 @@ class Daemon:
             webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.views))
 
             def families() -> Iterator[Family]:
+                yield from backend_families(supervisor.backends.views())
                 yield from sending.families(supervisor.views())
                 yield from troubles.families()
                 yield from webhooks.families()
 
-            exporter = Exporter(
-                supervisor.views,
-                supervisor.status,
-                state,
-                backends=supervisor.backends.views,
-                more=families,
-            )
-            troubles = Troubles(
-                settings,
-                supervisor.views,
-                supervisor.status,
-                exporter,
-                store,
-                reader,
-                sending,
-                webhooks.oldest_wall,
-            )
+            exporter = Exporter(supervisor.views, supervisor.status, state, families)
+            troubles = Troubles(supervisor, exporter, reader, sending, webhooks.oldest_wall)
             for_handlers = ApiParts(
                 self._config.api,
                 supervisor,
@@ -294,16 +274,15 @@ class Daemon:
                 "sampling": supervisor.sampler.run,
                 "incidents": supervisor.incidents.run,
                 "addresses": supervisor.reaching.run,
-                "rounds": lambda: report_keys(supervisor.registry, settings, supervisor.ladder),
-                "handover": supervisor.handover.run,
-                "snapshots": supervisor.snapshots.run,
+                "rounds": upkeep.report_keys,
+                "snapshots": supervisor.keeping.run,
                 "watchdog": watchdog.run,
                 "heartbeat": watchdog.beat,
-                "performance log": lambda: log_performance(supervisor.views, settings),
+                "performance log": upkeep.log_performance,
                 "ports": server.get_missing_ports,
                 "own socket": server.keep_own_socket,
-                "trash": lambda: sweep_trash(supervisor.registry, supervisor.root, settings),
-                "database check": lambda: check_database(store, state / "agent.db.copy"),
+                "trash": upkeep.sweep_trash,
+                "database check": upkeep.check_database,
                 "reload": lambda: self._reload_when_asked(supervisor, sending, webhooks),
                 "stop": self._end_when_asked,
                 "messages": reader.run,
@@ -345,7 +324,7 @@ class Daemon:
             await supervisor.packs.take_over(config.agent.state_path / "run-packs")
         for id in await line_up(registry, supervisor.seats, supervisor.gate):
             self._wakes.wake(id)
-        await supervisor.handover.take_over()
+        await supervisor.upkeep.take_over()
         supervisor.figures.expect(registry.facts)
 
     async def _end_when_asked(self) -> None:

@@ -51,7 +51,7 @@ async def stop_in_order(
 
     async def save_records() -> None:
         await write(supervisor.registry.save_all(closing=not leave))
-        await write(supervisor.handover.keep())
+        await write(supervisor.upkeep.keep())
 
     if leave:
         await save_records()

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from agent.clock import boot_now
 from agent.core.health import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.core.session import Session
 from agent.core.trouble import (
     SETTLE,
     Counted,
@@ -24,14 +23,12 @@ from agent.core.trouble import (
     look,
 )
 from agent.core.troubles import TABLE, counted_of
-from agent.core.view import AgentStatus
 from agent.log import bound, going_on
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.metrics.family import Family
-from agent.store.database import Store
-from agent.supervise.settings import Settings
+from agent.supervise.assemble import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +40,14 @@ ROW = "troubles"
 
 @dataclass(slots=True)
 class Troubles:
-    settings: Settings
-    views: Callable[[], Mapping[InstanceId, Session]]
-    status: Callable[[], AgentStatus]
+    supervisor: Supervisor
     exporter: Exporter
-    store: Store
     reader: Reader
     sending: Sending
     oldest_event: Callable[[], float | None] = lambda: None
     """Unix time of the oldest event that waits for a webhook."""
     _present: Mapping[Key, Trouble] = field(init=False, default_factory=dict)
     _windows: Windows = field(init=False, default_factory=Windows)
-    _counted: dict[str, tuple[Session, Counted]] = field(init=False, default_factory=dict)
 
     def present(self) -> Collection[Trouble]:
         """Those that have begun."""
@@ -77,7 +70,7 @@ class Troubles:
     async def run(self) -> None:
         await self._take_over()
         for _ in range(int(READY_WITHIN / 0.2)):
-            if self.status().ready:
+            if self.supervisor.status().ready:
                 break
             await asyncio.sleep(0.2)
         while True:
@@ -100,19 +93,18 @@ class Troubles:
             level = bad if entry.kind == "trouble" else logging.INFO
             bound(entry.category, entry.instance).log(level, "%s", entry.sentence)
         if entries:
-            await self.store.note(*entries)
+            await self.supervisor.store.note(*entries)
             await self._keep()
 
     def _sight(self) -> Sight:
-        config, status, now = self.settings.config, self.status(), boot_now()
+        config, status, now = self.supervisor.settings.config, self.supervisor.status(), boot_now()
         (requests, failed), kept = self.exporter.http.counted(), self.reader.figures()
         waits = ((id, its.oldest()) for id, its in self.sending.senders.items())
-        wanted = {str(id): view for id, view in self.views().items() if is_wanted(view)}
-        self._count(wanted)
+        wanted = {str(id): view for id, view in self.supervisor.views().items() if is_wanted(view)}
         counted: dict[str, Counted] = {"": {"requests": requests, "requests_failed": failed}}
         for id in map(InstanceId, wanted):
             counted[id] = {
-                **self._counted[id][1],
+                **counted_of(wanted[id]),
                 "lost": kept[id]["lost"] if id in kept else 0,
                 "sends_failed": self.sending.failed(id),
             }
@@ -121,7 +113,7 @@ class Troubles:
             now,
             time.time(),
             wanted,
-            {backend.name: backend for backend in self.exporter.backends()},
+            {backend.name: backend for backend in self.supervisor.backends.views()},
             {group: code for group, code in status.incidents.items() if code},
             self.exporter.machine.values(),
             {id: since for id, since in waits if since is not None},
@@ -134,25 +126,15 @@ class Troubles:
             outbox_lost=self.sending.lost,
         )
 
-    def _count(self, wanted: Mapping[str, Session]) -> None:
-        """A view that did not change is the same object, and counts what it did."""
-        before = self._counted
-        self._counted = {
-            id: known
-            if (known := before.get(id)) and known[0] is view
-            else (view, counted_of(view))
-            for id, view in wanted.items()
-        }
-
     async def _keep(self) -> None:
         """For the next agent: a restart does not end a trouble that has begun."""
         rows = [(*one.key, one.begun_wall, one.value) for one in self.present()]
         with going_on("cannot write what is wrong"):
-            await self.store.put_facts({ROW: json.dumps(rows)})
+            await self.supervisor.store.put_facts({ROW: json.dumps(rows)})
 
     async def _take_over(self) -> None:
         with going_on("cannot read what was wrong"):
-            kept = await self.store.get_fact(ROW)
+            kept = await self.supervisor.store.get_fact(ROW)
             self._present = {one.key: one for one in _kept_in(kept or "[]")}
 
 

@@ -100,6 +100,11 @@ def _response_time(view: Session) -> Summary:
     return Summary(view.counters.probe_seconds, view.counters.probes)
 
 
+def _in_status(view: Session) -> Rows:
+    totals = view.status_time.totals(view.at)
+    return [({"status": it.lower()}, totals.get(it, 0.0)) for it in ConnectionStatus]
+
+
 FAMILIES: Mapping[str, tuple[str, Read]] = {
     "info": ("Engine, backend and their versions; always 1.", _info),
     "wanted": ("1 when it is enabled and not stopped by hand.", _one(is_wanted)),
@@ -117,25 +122,14 @@ FAMILIES: Mapping[str, tuple[str, Read]] = {
     "repairs_total": ("Steps of repairs by result.", _repairs),
     "reconnects_total": ("Connections regained, by the reason of the loss.", _reconnects),
     "restarts_total": ("Restarts of the worker by cause.", _restarts),
+    "uptime_seconds": ("Duration of the connection; 0 without one.", _one(lambda v: v.uptime)),
+    "status_seconds_total": ("Time spent in each status.", _in_status),
 }
 """By name without `wa_session_`."""
 
 
-def session_families(views: Sequence[Session], wall: float, boot: float) -> Iterator[Family]:
-    def uptime(view: Session) -> float:
-        # A clock that was set back shows nothing that shrinks.
-        since = view.connected_since_wall
-        return 0 if since is None else round(max(wall - since, 0))
-
-    def in_status(view: Session) -> Rows:
-        totals = view.status_time.totals(boot)
-        return [({"status": it.lower()}, totals.get(it, 0.0)) for it in ConnectionStatus]
-
-    growing = {
-        "uptime_seconds": ("Duration of the connection; 0 without one.", _one(uptime)),
-        "status_seconds_total": ("Time spent in each status.", in_status),
-    }
-    for name, (meaning, read) in {**FAMILIES, **growing}.items():
+def session_families(views: Sequence[Session]) -> Iterator[Family]:
+    for name, (meaning, read) in FAMILIES.items():
         yield Family(f"wa_session_{name}", meaning, _rows(views, read))
 
 
@@ -307,21 +301,12 @@ class Exporter:
         views: Callable[[], Mapping[InstanceId, Session]],
         status: Callable[[], AgentStatus],
         state_path: Path,
-        *,
-        backends: Callable[[], Iterable[BackendView]] = tuple,
         more: Callable[[], Iterable[Family]] = tuple,
-        wall: Callable[[], float] = time.time,
-        boot: Callable[[], float] = boot_now,
     ) -> None:
-        self._views = views
-        self._status = status
-        self._wall = wall
-        self._boot = boot
+        self._views, self._status, self._more = views, status, more
         self._turn = asyncio.Lock()
         self.machine = MachineFigures(state_path)
         self.http = HttpFigures()
-        self.backends = backends
-        self.more = more
 
     async def scrape(self, *, gzip: bool) -> bytes:
         """One at a time: a client in a hurry gets no second thread."""
@@ -330,9 +315,8 @@ class Exporter:
 
     def families(self) -> Iterator[Family]:
         views = list(self._views().values())
-        yield from session_families(views, self._wall(), self._boot())
+        yield from session_families(views)
         yield from agent_families(self._status(), views)
-        yield from backend_families(self.backends())
-        yield from self.more()
+        yield from self._more()
         yield from self.http.families()
         yield from self.machine.families()

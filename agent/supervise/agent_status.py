@@ -11,8 +11,6 @@ from agent.core.view import AgentStatus
 from agent.host.base import Host
 from agent.link.client import RULES, LinkStats
 from agent.store.connect import TROUBLES
-from agent.store.database import Store
-from agent.supervise.gate import Gate
 from agent.supervise.loop import Loop
 from agent.supervise.registry import Registry
 
@@ -23,11 +21,9 @@ _NO_REFUSALS = dict.fromkeys(RULES, 0)
 @dataclass(slots=True, eq=False, repr=False)
 class StatusFigures:
     host: Host
-    store: Store
     loop: Loop
     registry: Registry
     link_stats: LinkStats
-    gate: Gate
     _started_wall: float = field(init=False, default_factory=time.time)
     _to_restore: int = field(init=False, default=0)
     _pending: set[InstanceId] = field(init=False, default_factory=set)
@@ -40,7 +36,7 @@ class StatusFigures:
 
     def status(self) -> AgentStatus:
         age = boot_now() - self.loop.turned_at
-        settings, facts = self.gate.settings, self.registry.facts
+        settings, facts = self.registry.settings, self.registry.facts
         there = [facts[id] for id in self._pending if id in facts]
         # A start counts once, whatever the session does later.
         self._pending = {
@@ -56,11 +52,11 @@ class StatusFigures:
             pass_seconds_total=self.loop.pass_seconds,
             last_pass_age=age,
             passes_late=self.loop.late,
-            db_errors={**_NO_ERRORS, **self.store.errors},
+            db_errors={**_NO_ERRORS, **self.registry.store.errors},
             link_refusals={**_NO_REFUSALS, **self.link_stats},
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
-            incidents=self.gate.incidents.codes(),
+            incidents=self.registry.gate.incidents.codes(),
             reconnects=self.registry.reconnects,
             config_read_wall=settings.read_wall,
             config_refused=settings.refused,

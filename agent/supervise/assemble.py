@@ -17,7 +17,7 @@ from agent.supervise.gate import Gate
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import Findings, Happenings
+from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
@@ -30,9 +30,9 @@ from agent.supervise.requests.orders import Orders
 from agent.supervise.requests.repairs import Repairs
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.settings import Settings
-from agent.supervise.snapshots import SnapshotClock, Snapshots
+from agent.supervise.snapshots import Snapshots
 from agent.supervise.story import Notes
-from agent.supervise.upkeep import Learned
+from agent.supervise.upkeep import Upkeep
 from agent.supervise.usage import UsageSampler
 
 PASSES_AT_ONCE = 256
@@ -88,18 +88,17 @@ class Supervisor:
         self.view, self.views = registry.view, registry.views
         self.packs = Packs(open_packs, config.worker.pack, self._facts, wake, links)
         self.seats = Seats(host, self.packs, self.backends, self._facts, self.gate.queues)
-        self.keeping = Snapshots(registry, store, self.seats, root, settings, wake)
+        self.keeping = Snapshots(registry, self.seats)
 
         # What a pass runs through.
-        findings = Findings(settings)
-        executor = Executor(self.seats, root, self.keeping, registry, settings)
+        executor = Executor(self.seats, self.keeping, registry)
         self.ladder = Ladder(executor, self.gate)
         recorder = Recorder(self.gate, host.name == "systemd", random.random, registry.reconnects)
         self.on_kept: list[Callable[[InstanceId], None]] = []
         """Hear that a worker kept more messages, or was connected and may have."""
-        happenings = Happenings(self.on_kept, findings, registry, self._notes, bus, wake)
+        findings = Findings(settings, self.on_kept, self._notes, bus, wake)
         first_probe = boot_now() + config.start.first_check
-        observer = Observer(self.seats, root, links, self.gate, happenings, first_probe)
+        observer = Observer(self.seats, root, links, self.gate, findings, first_probe)
         self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
         self.loop = Loop(
             wakes,
@@ -110,28 +109,23 @@ class Supervisor:
         )
 
         # What runs on a clock, and what goes on in the next agent.
-        self.figures = StatusFigures(host, store, self.loop, registry, links, self.gate)
+        self.figures = StatusFigures(host, self.loop, registry, links)
         self.status = self.figures.status
-        self.sampler = UsageSampler(registry, self.gate, self._notes)
-        self.snapshots = SnapshotClock(self.keeping, registry, root, settings)
-        self.handover = Learned(store, self.ladder, registry)
+        self.sampler = UsageSampler(registry, self._notes)
+        self.upkeep = Upkeep(self.ladder, registry)
 
         # What callers ask for.
-        self.asking = Calls(registry, store, self.keeping, wake)
+        self.asking = Calls(registry, self.keeping)
         self.send, self.find = self.asking.send, self.asking.find
-        self.orders = Orders(registry, self.seats, self.gate, self.asking)
+        self.orders = Orders(registry, self.seats, self.asking)
         self.backends.create = self.orders.create
-        self.repairs = Repairs(
-            registry, self.gate, self.ladder, self.passes, self.asking, self.orders
-        )
+        self.repairs = Repairs(registry, self.ladder, self.passes, self.asking, self.orders)
         self.on_forget: list[Callable[[InstanceId], None]] = [
             self.gate.forget,
             self.loop.forget,
             self.incidents.forget,
         ]
-        self.deletion = Deletion(
-            registry, store, self.seats, self.keeping, root, self.gate, self.forget
-        )
+        self.deletion = Deletion(registry, self.seats, self.keeping, self.forget)
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)

@@ -16,7 +16,6 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
-from agent.core.recovery.repair import Repair, with_repair
 from agent.core.session import NOT_LOOKED_YET, Session
 from agent.link.wire import Hello
 from agent.vault.identity import Identity
@@ -130,8 +129,6 @@ class Facts(Session):
     hour_wall: float = 0.0
     hour_messages: int = 0
     """Begin of the hour that `silence` learns from, and the message count at that time."""
-    freed_at: float | None = None
-    memory_restart_at: float | None = None
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""
@@ -169,11 +166,6 @@ class Facts(Session):
         """Let a pass that waits for the first claim go on."""
         if self.awaited is not None:
             self.awaited.set()
-
-    def take_repair(self, repair: Repair | None) -> None:
-        """The record has it too: the next agent goes on with it."""
-        self.repair.last = repair
-        self.record = with_repair(self.record, repair)
 
     def repair_ended(self) -> None:
         if self.repair_waiters is not None:

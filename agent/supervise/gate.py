@@ -41,8 +41,6 @@ class Gate:
     wake: Callable[[InstanceId], None]
     queues: Queues = field(init=False)
     _promised: dict[InstanceId, int] = field(init=False, default_factory=dict)
-    _lacking: dict[InstanceId, None] = field(init=False, default_factory=dict)
-    """Sessions that wait for room."""
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -89,7 +87,7 @@ class Gate:
         if facts.unit.runs:
             self.promise(facts)
         else:
-            self._take_back(facts.id)
+            self._promised.pop(facts.id, None)
 
     def note_claim(self, facts: Facts) -> None:
         """A claim may show that the heavy part of its start is over."""
@@ -100,15 +98,12 @@ class Gate:
             self.queues.settled(facts.id)  # it may never tell more
 
     def promise(self, facts: Facts) -> None:
-        if facts.instance.backend:
-            return
-        self._promised[facts.id] = self.settings.memory_limit(facts)
-        self._lacking.pop(facts.id, None)
+        if not facts.instance.backend:
+            self._promised[facts.id] = self.settings.memory_limit(facts)
 
     def forget(self, id: InstanceId) -> None:
         self.queues.withdraw(id)
-        self._lacking.pop(id, None)
-        self._take_back(id)
+        self._promised.pop(id, None)
         self.reaching.forget(id)
 
     def _others(self, facts: Facts) -> Wait | None:
@@ -133,7 +128,6 @@ class Gate:
         lack = disk or lacks_room(sum(promised), len(promised), limit, budget)
         if not lack:
             return None
-        self._lacking.setdefault(facts.id)
         return Wait("disk_full" if disk else MEMORY_FULL, lack, boot_now() + ASK_AGAIN)
 
     def _turn(self, facts: Facts, plan: Plan) -> Wait | None:
@@ -161,12 +155,6 @@ class Gate:
         self.queues.settled(facts.id)  # it got its turn and cannot use it
         self.queues.no_login(boot_now())
         return Wait("backend_circuit", again=boot_now() + RETRY_HELD)
-
-    def _take_back(self, id: InstanceId) -> None:
-        if self._promised.pop(id, None) is not None:
-            for waiting in self._lacking:  # a session that still lacks room is added again
-                self.wake(waiting)
-            self._lacking.clear()
 
 
 def _logs_in(facts: Facts, plan: Plan) -> bool:

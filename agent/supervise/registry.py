@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from agent.core.figures import RECONNECT_SECONDS, Histogram, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import resume_repair
-from agent.core.recovery.repair import Repair, read_repair
+from agent.core.recovery.repair import Repair, read_repair, stored
 from agent.core.session import Counters, Repairs, Session
 from agent.core.words import ADOPTED
 from agent.engines.catalog import entry_of
@@ -30,6 +30,7 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
+from agent.supervise.settings import Settings
 from agent.supervise.story import tell
 from agent.vault.check import read_linked
 from agent.vault.identity import OTHERS, Identity, replace_identity
@@ -127,22 +128,24 @@ PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 
 @dataclass(slots=True, eq=False, repr=False)
 class Registry:
-    _store: Store
-    _gate: Gate
-    _session_root: Path
+    store: Store
+    gate: Gate
+    root: Path
     facts: dict[InstanceId, Facts] = field(default_factory=dict)
     """Filled here; other parts may hold it already."""
     boot: str = ""
     """The machine's present boot."""
     devices: Devices = field(init=False)
     reconnects: Histogram = field(init=False, default_factory=lambda: Histogram(RECONNECT_SECONDS))
-    _views: dict[InstanceId, Session] = field(init=False, default_factory=dict)
-    _stale: dict[InstanceId, None] = field(init=False, default_factory=dict)
     _unwritten: dict[InstanceId, str] = field(init=False, default_factory=dict)
     """Why identity files could not be written; one warning for each cause."""
 
     def __post_init__(self) -> None:
-        self.devices = Devices(self._session_root, self.facts)
+        self.devices = Devices(self.root, self.facts)
+
+    @property
+    def settings(self) -> Settings:
+        return self.gate.settings
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         facts = Facts(
@@ -160,7 +163,6 @@ class Registry:
         # The caller has just written or read its row.
         facts.saved.instance, facts.saved.record = instance, record
         self.facts[instance.id] = facts
-        self.touch(facts)
         return facts
 
     async def create(self, instance: Instance, sentence: str) -> Facts:
@@ -169,14 +171,14 @@ class Registry:
             # It has a name of its own on its server, and was not adopted: it is to be made.
             instance = replace(instance, settings={**instance.settings, ADOPTED: False})
         own = self._of_wings(instance)
-        await asyncio.to_thread(create_folder, self._session_root, instance, own)
+        await asyncio.to_thread(create_folder, self.root, instance, own)
         now_wall = time.time()
         record = SessionRecord(status_since_wall=now_wall)
         said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
         try:
-            await self._store.add(instance, record, said)
+            await self.store.add(instance, record, said)
         except WaError:  # what is refused must not be there after the next start
-            await asyncio.to_thread(retire, self._session_root, instance.id, "deleted")
+            await asyncio.to_thread(retire, self.root, instance.id, "deleted")
             raise
         facts = self.add(instance, record)
         facts.saved.identity = identity_of(facts)
@@ -185,7 +187,7 @@ class Registry:
     def check(self, instance: Instance) -> None:
         """Refuse one that names what agent.toml has not, or whose session another instance has."""
         others = [facts.instance for facts in self.facts.values()]
-        check_declared(self._gate.settings.config, instance, others)
+        check_declared(self.settings.config, instance, others)
 
     def look_up(self, facts: Facts) -> None:
         """The instance's settings or agent.toml changed: its worker's share is looked up again. Its
@@ -197,7 +199,7 @@ class Registry:
 
     def _of_wings(self, instance: Instance) -> Mapping[str, Any]:
         """The settings of each room's part in its worker, by the room's name."""
-        config = self._gate.settings.config
+        config = self.settings.config
         own = {**worker_settings(config), **declared_for(config, instance)}
         return {} if instance.backend else own
 
@@ -205,8 +207,6 @@ class Registry:
         facts.gone = True
         facts.repair_ended()
         self.facts.pop(facts.id, None)
-        self._views.pop(facts.id, None)
-        self._stale.pop(facts.id, None)
         self._unwritten.pop(facts.id, None)
 
     def get(self, id: InstanceId) -> Facts:
@@ -215,44 +215,30 @@ class Registry:
             raise NotFound(f"cannot find instance {id}: no instance has that name", field="id")
         return facts
 
-    def touch(self, facts: Facts) -> None:
-        """The session's facts changed: make its view again."""
-        if not facts.gone:
-            facts.status_time = facts.status_time.enter(facts.record.status, boot_now())
-            self._stale[facts.id] = None
+    def views(self) -> "Views":
+        return Views(self)
 
     def view(self, id: InstanceId) -> Session:
-        facts = self.get(id)
-        if id in self._stale:
-            del self._stale[id]
-            self._views[id] = self._picture(facts)
-        return self._views[id]
-
-    def views(self) -> Mapping[InstanceId, Session]:
-        for id in list(self._stale):
-            self.view(id)
-        return self._views
-
-    def _picture(self, facts: Facts) -> Session:
         """Instance and record are shown as saved: a kill of the agent undoes nothing that was
         seen."""
+        facts = self.get(id)
         view: Session = copy(facts)
         view.at, view.at_wall = boot_now(), time.time()
         if not facts.saved.rows_behind:
             view.instance = facts.saved.instance or facts.instance
             view.record = facts.saved.record or facts.record
         view.unit, view.verdict = facts.shown
-        settings = self._gate.settings
+        settings = self.settings
         breaker, rules = breaker_of(view.record), settings.config.reconnect.breaker
         view.circuit = breaker.state(view.at_wall, rules).value
         opens_in = breaker.opens_in(view.at_wall, rules)
         view.circuit_opens_wall = view.at_wall + opens_in if opens_in else None
-        view.turns_before = self._gate.queues.before(facts.id)
-        view.in_incident = self._gate.incidents.has(facts)
+        view.turns_before = self.gate.queues.before(facts.id)
+        view.in_incident = self.gate.incidents.has(facts)
         view.memory_limit = settings.memory_limit(facts)
         view.crypto_lately = judge_crypto(facts.crypto, settings.config.crypto, view.at).errors
         if backend := facts.instance.backend:
-            view.engine_version = self._gate.backends.server_version(backend)
+            view.engine_version = self.gate.backends.server_version(backend)
         return view
 
     async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
@@ -282,13 +268,15 @@ class Registry:
                 override_boot=record.override_boot,
                 restart_of=record.restart_of,
             )
-            self.touch(facts)
             raise
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
-        instance, record, saved = facts.instance, facts.record, facts.saved
+        instance, saved, last = facts.instance, facts.saved, facts.repair.last
+        # The next agent goes on with its repair.
+        repair = "" if last is None else json.dumps(stored(last))
+        record = facts.record = replace(facts.record, repair=repair)
         try:
-            await self._store.save(instance, record, *entries)
+            await self.store.save(instance, record, *entries)
         except BaseException:
             saved.rows_behind = True
             raise
@@ -296,7 +284,7 @@ class Registry:
             saved.rows_behind, saved.instance, saved.record = False, instance, record
         finally:
             facts.shown = facts.unit, facts.verdict
-            self.touch(facts)
+            facts.status_time = facts.status_time.enter(facts.record.status, boot_now())
 
     async def save_all(self, *, closing: bool) -> None:
         """Every record in one commit. `closing`: the agent itself ends the workers."""
@@ -314,7 +302,7 @@ class Registry:
                 facts.record = replace(record, generation=record.generation + 1)
             identity = identity_of(facts)
             try:
-                await asyncio.to_thread(replace_identity, self._session_root, identity)
+                await asyncio.to_thread(replace_identity, self.root, identity)
             except VaultError as error:
                 # The database has it and counts as newer; each save tries the file again.
                 if error.code != OTHERS:  # its verdict says so
@@ -325,6 +313,24 @@ class Registry:
             else:
                 facts.saved.identity = identity
                 self._unwritten.pop(facts.id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Views(Mapping[InstanceId, Session]):
+    """All sessions as views, each made when it is read."""
+
+    registry: Registry
+
+    def __getitem__(self, id: InstanceId) -> Session:
+        if id not in self.registry.facts:
+            raise KeyError(id)
+        return self.registry.view(id)
+
+    def __iter__(self) -> Iterator[InstanceId]:
+        return iter(list(self.registry.facts))
+
+    def __len__(self) -> int:
+        return len(self.registry.facts)
 
 
 def repair_of(id: InstanceId, record: SessionRecord, now_wall: float) -> Repair | None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,11 +20,9 @@ from agent.core.model import Category, ConnectionStatus, Health, InstanceId
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
 from agent.log import about, bound, going_on
-from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
-from agent.supervise.settings import Settings
 from agent.supervise.story import entry
 from agent.vault.carried import bring_back
 from agent.vault.copies.restore import (
@@ -99,6 +97,8 @@ class CopyWork:
 
 TRIES = 4
 FIRST_WAIT = 0.25
+LOOK_EVERY = 30.0
+AFTER_FAILURE = 600.0
 NOTHING_TO_BACK_UP = "nothing, for it had no files"
 
 
@@ -116,24 +116,17 @@ class Snapshots:
     """All work with copies of sessions."""
 
     registry: Registry
-    store: Store
     host: Seats
-    root: Path
-    settings: Settings
-    wake: Callable[[InstanceId], None]
     work: CopyWork = field(init=False, default_factory=CopyWork)
     locks: defaultdict[InstanceId, asyncio.Lock] = field(
         init=False, default_factory=lambda: defaultdict(asyncio.Lock)
     )
-
-    @property
-    def under_way(self) -> Mapping[InstanceId, Progress]:
-        return self.work.under_way
+    _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
 
     async def snapshots(self, id: InstanceId) -> list[Snapshot]:
         """Newest first, the unusable ones too."""
         self.registry.get(id)
-        return await asyncio.to_thread(list_snapshots, self.root, id)
+        return await asyncio.to_thread(list_snapshots, self.registry.root, id)
 
     async def snapshot(self, id: InstanceId, why: str) -> Snapshot:
         """Take a snapshot now; Refused or TryLater says why there is none."""
@@ -157,13 +150,12 @@ class Snapshots:
             )
         async with self.locks[facts.id]:
             taken = await self._take_unchanged(facts, why, backup=backup)
-            keep = max(self.settings.config.sessions.snapshots, 1)
-            await asyncio.to_thread(prune_snapshots, self.root, facts.id, keep)
+            keep = max(self.registry.settings.config.sessions.snapshots, 1)
+            await asyncio.to_thread(prune_snapshots, self.registry.root, facts.id, keep)
         manifest = taken.manifest
         assert manifest is not None
         if manifest.good:
             facts.last_snapshot_wall, facts.snapshot_failure = manifest.taken_wall, ""
-            self.registry.touch(facts)
         listing = manifest.listing
         sentence = (
             f"snapshot {taken.name} made ({why}): {len(listing.files)} files,"
@@ -183,7 +175,7 @@ class Snapshots:
             subject = Subject(
                 facts.instance, record.paired, record.account, why, backup, record.needs_passkey
             )
-            take = partial(take_snapshot, self.root, subject)
+            take = partial(take_snapshot, self.registry.root, subject)
             try:
                 return await self.work.run(facts.id, "snapshot", take)
             except VaultError as error:
@@ -202,7 +194,7 @@ class Snapshots:
         try:
             if facts.link is None:
                 raise LinkError(f"cannot ask {facts.id} to save: its worker cannot be reached")
-            await facts.link.call("save", {}, timeout=self.settings.config.stop.save)
+            await facts.link.call("save", {}, timeout=self.registry.settings.config.stop.save)
         except (LinkError, EngineError) as error:
             if must_save:
                 raise TryLater(
@@ -220,8 +212,8 @@ class Snapshots:
     async def restore(self, id: InstanceId, name: str, *, force: bool) -> Restored:
         """Stop it, set its session aside, put the snapshot in its place; it starts as wanted."""
         facts = self.registry.get(id)
-        snapshot = await asyncio.to_thread(find_snapshot, self.root, id, name)
-        linked = await asyncio.to_thread(linked_of, self.root, snapshot)
+        snapshot = await asyncio.to_thread(find_snapshot, self.registry.root, id, name)
+        linked = await asyncio.to_thread(linked_of, self.registry.root, snapshot)
         facts.action.interrupt_start()
         async with (
             self.registry.devices.alone(
@@ -233,8 +225,8 @@ class Snapshots:
             self.registry.get(id)  # it may have been deleted meanwhile
             if not force:
                 instance = facts.instance
-                await asyncio.to_thread(refuse_roll_back, self.root, instance, snapshot)
-            await asyncio.to_thread(must_have_room, self.root, snapshot)
+                await asyncio.to_thread(refuse_roll_back, self.registry.root, instance, snapshot)
+            await asyncio.to_thread(must_have_room, self.registry.root, snapshot)
             said = entry(
                 facts,
                 "restoring",
@@ -252,31 +244,33 @@ class Snapshots:
                 )
                 await self.registry.save(facts)
             finally:
-                self.wake(id)
+                self.registry.gate.wake(id)
         return restored
 
     @asynccontextmanager
     async def ending(self, facts: Facts) -> AsyncIterator[None]:
         """Around what ends a pairing: no copy of it is put back but by a person, none is made."""
         async with self.locks[facts.id]:
-            await asyncio.to_thread(end_copies, self.root, facts.id)
+            await asyncio.to_thread(end_copies, self.registry.root, facts.id)
             facts.last_snapshot_wall = None
             yield
 
     async def must_have_room(self, facts: Facts) -> None:
-        newest = await asyncio.to_thread(newest_good, self.root, facts.id)
+        newest = await asyncio.to_thread(newest_good, self.registry.root, facts.id)
         if newest is not None:
-            await asyncio.to_thread(must_have_room, self.root, newest)
+            await asyncio.to_thread(must_have_room, self.registry.root, newest)
 
     async def restore_newest(self, facts: Facts) -> str:
         """Restore the newest good snapshot that can be read; its worker does not run."""
         async with self.locks[facts.id]:
             unreadable: VaultError | None = None
-            for snapshot in await asyncio.to_thread(list_snapshots, self.root, facts.id):
+            for snapshot in await asyncio.to_thread(list_snapshots, self.registry.root, facts.id):
                 if snapshot.manifest is not None and snapshot.manifest.backup:
                     continue  # the evidence of a fault, perhaps of this one
                 try:
-                    await asyncio.to_thread(refuse_roll_back, self.root, facts.instance, snapshot)
+                    await asyncio.to_thread(
+                        refuse_roll_back, self.registry.root, facts.instance, snapshot
+                    )
                     await self._put_back(facts, snapshot, f"snapshot {snapshot.name} was restored")
                     return snapshot.name
                 except Refused as error:
@@ -297,7 +291,7 @@ class Snapshots:
             "restore",
             partial(
                 restore_snapshot,
-                self.root,
+                self.registry.root,
                 facts.instance,
                 snapshot,
                 why,
@@ -315,32 +309,19 @@ class Snapshots:
         said = entry(facts, kind, sentence, Category.SESSION, **detail)
         level = logging.WARNING if kind == "snapshot_failed" else logging.INFO
         bound(said.category, facts.id, __name__).log(level, "%s", sentence)
-        await self.store.note(said)
-
-
-LOOK_EVERY = 30.0
-AFTER_FAILURE = 600.0
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class SnapshotClock:
-    keeping: Snapshots
-    registry: Registry
-    root: Path
-    settings: Settings
-    _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
+        await self.registry.store.note(said)
 
     async def run(self) -> None:
         await self._look_at_what_is_there()
         while True:
             for facts in list(self.registry.facts.values()):
                 if self._is_due(facts, time.time()):
-                    await self._take(facts)
-            interval = self.settings.config.sessions.snapshot_interval
+                    await self._take_by_the_clock(facts)
+            interval = self.registry.settings.config.sessions.snapshot_interval
             await asyncio.sleep(min(LOOK_EVERY, max(interval / 4, 0.25)))
 
     def _is_due(self, facts: Facts, now_wall: float) -> bool:
-        chosen = self.settings.config.sessions
+        chosen = self.registry.settings.config.sessions
         if not chosen.snapshots or not chosen.snapshot_interval or facts.gone:
             return False
         if facts.instance.backend:
@@ -358,10 +339,10 @@ class SnapshotClock:
         # A clock that was set back must not end all snapshots.
         return last is None or not 0 <= now_wall - last < chosen.snapshot_interval
 
-    async def _take(self, facts: Facts) -> None:
-        pause = min(AFTER_FAILURE, self.settings.config.sessions.snapshot_interval)
+    async def _take_by_the_clock(self, facts: Facts) -> None:
+        pause = min(AFTER_FAILURE, self.registry.settings.config.sessions.snapshot_interval)
         try:
-            taken = await self.keeping.take(facts, "by the clock")
+            taken = await self.take(facts, "by the clock")
             if taken.good:
                 self._not_before.pop(facts.id, None)
                 return
@@ -373,14 +354,12 @@ class SnapshotClock:
             elif not facts.gone:
                 sentence = f"the agent could not make a snapshot: {error}"
                 facts.snapshot_failure = sentence
-                await self.keeping.say(facts, "snapshot_failed", sentence, reason=error.code)
-        self.registry.touch(facts)
+                await self.say(facts, "snapshot_failed", sentence, reason=error.code)
         self._not_before[facts.id] = boot_now() + pause
 
     async def _look_at_what_is_there(self) -> None:
         for facts in list(self.registry.facts.values()):
             with going_on():
-                snapshot = await asyncio.to_thread(newest_good, self.root, facts.id)
+                snapshot = await asyncio.to_thread(newest_good, self.registry.root, facts.id)
                 if snapshot is not None and snapshot.manifest is not None:
                     facts.last_snapshot_wall = snapshot.manifest.taken_wall
-                    self.registry.touch(facts)

@@ -3,9 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -16,11 +14,9 @@ from agent.core.session import Session
 from agent.core.silence import HOURS, Inbound
 from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
-from agent.store.database import Store
 from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
-from agent.supervise.settings import Settings
 from agent.vault.copies.snapshots import sweep_snapshots
 from agent.vault.trash import list_trash, sweep
 
@@ -32,87 +28,16 @@ FIRST_COPY = 300.0
 CHECK_EVERY = 86400.0
 
 
-async def sweep_trash(registry: Registry, root: Path, settings: Settings) -> None:
-    """Delete retired sessions whose days are over, and snapshots that belong to no
-    session or are not whole."""
-    swept = now = boot_now()
-    while True:
-        days = settings.config.sessions.trash_days
-        keep, passed = days * 86400, now - swept
-        with going_on():
-            for name in await asyncio.to_thread(sweep, root, keep, passed):
-                log.info("removed %s from the trash, where it was for %g days", name, days)
-            trash = await asyncio.to_thread(list_trash, root)
-            # A session in the trash can come back: it keeps its snapshots.
-            known = {*registry.facts, *(retired.id for retired in trash)}
-            for name in await asyncio.to_thread(sweep_snapshots, root, known, keep, passed):
-                log.info("removed the snapshot %s", name)
-            swept = now
-        await asyncio.sleep(SWEEP_EVERY)
-        now = boot_now()
-
-
-async def check_database(store: Store, copy: Path) -> None:
-    """The full check, which each start makes too, and a verified copy, once a day."""
-    await asyncio.sleep(FIRST_COPY)
-    while True:
-        problem = await store.check()
-        if problem == "ok":
-            with going_on():
-                await store.copy_to(copy)
-        else:
-            log.error(
-                "the database is damaged: %s; the agent rebuilds it at its next start", problem
-            )
-        await asyncio.sleep(CHECK_EVERY)
-
-
-async def report_keys(registry: Registry, settings: Settings, ladder: Ladder) -> None:
-    """A line with what became of failing keys since the last one. The passes repair them."""
-    before = ladder.statistics
-    while True:
-        await asyncio.sleep(settings.config.crypto.round)
-        begun, policy, now = boot_now(), settings.config.crypto, ladder.statistics
-        judged = [judge_keys(facts, policy, begun).signal for facts in registry.facts.values()]
-        bound(Category.CRYPTO).info(
-            "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
-            " %d repairs failed",
-            len(judged),
-            sum(signal is not None for signal in judged),
-            now.repaired + now.cleaned - before.repaired - before.cleaned,
-            now.failed - before.failed,
-        )
-        before = now
-
-
-# A line per instance and interval in the performance log, where one is kept.
-
-
 # A table, kept apart from the agent's own log lines.
 logging.getLogger(PERFORMANCE).propagate = False
 
 
-async def log_performance(
-    views: Callable[[], Mapping[InstanceId, Session]], settings: Settings
-) -> None:
-    while True:
-        await asyncio.sleep(settings.config.log.performance_interval)
-        if not logging.getLogger(PERFORMANCE).handlers:
-            continue
-        for number, (id, view) in enumerate(sorted(views().items())):
-            bound(Category.SYSTEM, id, PERFORMANCE).info("%s", performance_line(view, time.time()))
-            if number % 100 == 99:
-                await asyncio.sleep(0)  # thousands of lines must not block the loop
-
-
-def performance_line(view: Session, now_wall: float) -> str:
-    since = view.connected_since_wall
-    uptime = 0 if since is None else max(0, round(now_wall - since))
+def performance_line(view: Session) -> str:
     mean = "-" if view.response_seconds is None else f"{view.response_seconds:.4f}"
     figures = {
         "status": view.status.value,
         "verdict": view.verdict.health.value,
-        "uptime_seconds": uptime,
+        "uptime_seconds": view.uptime,
         "messages": view.counters.messages["in"] + view.counters.messages["out"],
         "messages_per_minute": sum(view.messages_per_minute.values()),
         "response_seconds": mean,
@@ -128,7 +53,6 @@ def performance_line(view: Session, now_wall: float) -> str:
 # and at the stop; a kill loses an hour of counting.
 
 
-EVERY = 3600.0
 LEARNED = "learned"
 """The row in the database."""
 
@@ -140,15 +64,16 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Learned:
-    store: Store
+class Upkeep:
+    """Each loop is a task of the agent's."""
+
     ladder: Ladder
     registry: Registry
 
     async def take_over(self) -> None:
         """What cannot be read is dropped: only statistics and usual rates depend on it."""
         self.ladder.statistics = RepairStatistics(since_wall=time.time())
-        if (text := await self.store.get_fact(LEARNED)) is None:
+        if (text := await self.registry.store.get_fact(LEARNED)) is None:
             return
         try:
             kept = msgspec.json.decode(text, type=Kept)
@@ -160,15 +85,82 @@ class Learned:
             inbound = kept.inbound.get(facts.id)
             facts.inbound = inbound if inbound and len(inbound.rates) == HOURS else facts.inbound
 
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY)
-            await self.keep()
-
     async def keep(self) -> None:
         """Never raises: its loss is not worth a failed stop."""
         all_facts = list(self.registry.facts.values())
         inbound = {its.id: its.inbound for its in all_facts if its.inbound != Inbound()}
         kept = msgspec.json.encode(Kept(self.ladder.statistics, inbound))
         with going_on("cannot write the learned statistics"):
-            await self.store.put_facts({LEARNED: kept.decode()})
+            await self.registry.store.put_facts({LEARNED: kept.decode()})
+
+    async def sweep_trash(self) -> None:
+        """Delete retired sessions whose days are over, and snapshots that belong to no session or
+        are not whole; write what was learned."""
+        swept = now = boot_now()
+        while True:
+            days = self.registry.settings.config.sessions.trash_days
+            keep, passed = days * 86400, now - swept
+            with going_on():
+                for name in await asyncio.to_thread(sweep, self.registry.root, keep, passed):
+                    log.info("removed %s from the trash, where it was for %g days", name, days)
+                trash = await asyncio.to_thread(list_trash, self.registry.root)
+                # A session in the trash can come back: it keeps its snapshots.
+                known = {*self.registry.facts, *(retired.id for retired in trash)}
+                gone = await asyncio.to_thread(
+                    sweep_snapshots, self.registry.root, known, keep, passed
+                )
+                for name in gone:
+                    log.info("removed the snapshot %s", name)
+                swept = now
+            await asyncio.sleep(SWEEP_EVERY)
+            await self.keep()
+            now = boot_now()
+
+    async def check_database(self) -> None:
+        """The full check, which each start makes too, and a verified copy, once a day."""
+        await asyncio.sleep(FIRST_COPY)
+        while True:
+            problem = await self.registry.store.check()
+            if problem == "ok":
+                with going_on():
+                    await self.registry.store.copy_to(
+                        self.registry.settings.config.agent.state_path / "agent.db.copy"
+                    )
+            else:
+                log.error(
+                    "the database is damaged: %s; the agent rebuilds it at its next start", problem
+                )
+            await asyncio.sleep(CHECK_EVERY)
+
+    async def report_keys(self) -> None:
+        """A line with what became of failing keys since the last one. The passes repair them."""
+        before = self.ladder.statistics
+        while True:
+            await asyncio.sleep(self.registry.settings.config.crypto.round)
+            begun, policy, now = (
+                boot_now(),
+                self.registry.settings.config.crypto,
+                self.ladder.statistics,
+            )
+            judged = [
+                judge_keys(facts, policy, begun).signal for facts in self.registry.facts.values()
+            ]
+            bound(Category.CRYPTO).info(
+                "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
+                " %d repairs failed",
+                len(judged),
+                sum(signal is not None for signal in judged),
+                now.repaired + now.cleaned - before.repaired - before.cleaned,
+                now.failed - before.failed,
+            )
+            before = now
+
+    async def log_performance(self) -> None:
+        while True:
+            await asyncio.sleep(self.registry.settings.config.log.performance_interval)
+            if not logging.getLogger(PERFORMANCE).handlers:
+                continue
+            for number, (id, view) in enumerate(sorted(self.registry.views().items())):
+                bound(Category.SYSTEM, id, PERFORMANCE).info("%s", performance_line(view))
+                if number % 100 == 99:
+                    await asyncio.sleep(0)  # thousands of lines must not block the loop

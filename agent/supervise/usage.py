@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agent.clock import boot_now
-from agent.core.memory import InstanceMemory, decide_memory
+from agent.core.memory import decide_memory, note_memory
 from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.errors import WaError
 from agent.host.machine import UNSEEN, Usage, measure
 from agent.log import about, bound
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.story import Notes, entry
 
@@ -39,20 +38,19 @@ class UsageSampler:
     """Measures all workers; frees caches and restarts, one at a time."""
 
     registry: Registry
-    gate: Gate
     notes: Notes
     _watched_until: float = field(init=False, default=0.0)
     _measured: dict[InstanceId, tuple[int, float]] = field(init=False, default_factory=dict)
     """The process of each that runs, and when it was measured last."""
 
     async def run(self) -> None:
-        await asyncio.sleep(self.gate.settings.config.start.first_check)
+        await asyncio.sleep(self.registry.settings.config.start.first_check)
         while True:
             await self._measure(list(self.registry.facts), trend=True)
             await self.care()
             looked = boot_now()
             # Read each time: a reload may have changed it.
-            while (left := looked + self.gate.settings.config.memory.interval - boot_now()) > 0:
+            while (left := looked + self.registry.settings.config.memory.interval - boot_now()) > 0:
                 await asyncio.sleep(min(left, LOOK_FOR_NEW))
                 await self._measure(self._due())
 
@@ -94,12 +92,13 @@ class UsageSampler:
             run.memory_bytes, run.cpu_seconds = usage.memory_bytes, spent
             run.processes = usage.processes
             if trend and usage.memory_bytes is not None:
-                policy = self.gate.settings.config.memory
-                run.memory_history = run.memory_history.note(usage.memory_bytes, policy, boot_now())
-            self.registry.touch(facts)
+                policy = self.registry.settings.config.memory
+                run.memory_history = note_memory(
+                    run.memory_history, usage.memory_bytes, policy, boot_now()
+                )
 
     def _running(self) -> dict[InstanceId, int]:
-        if not self.gate.settings.config.memory.measure:
+        if not self.registry.settings.config.memory.measure:
             return {}
         return {
             id: facts.unit.main_pid
@@ -109,31 +108,30 @@ class UsageSampler:
 
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
-        policy, now = self.gate.settings.config.memory, boot_now()
-        seen = [
-            InstanceMemory(
-                facts.id,
-                facts.run.memory_bytes,
-                self.gate.settings.memory_limit(facts),
-                facts.freed_at,
-                facts.memory_restart_at,
-                restarting=facts.action.task is not None or bool(facts.asked.restart_for),
-                # A start of one member gives nothing of its pack's memory back, and in an incident
-                # a restarted session would not connect.
-                restartable=not facts.pack
-                and facts.record.status is ConnectionStatus.CONNECTED
-                and self.gate.incidents.well(facts),
-            )
-            for facts in self.registry.facts.values()
-            if facts.run.memory_bytes is not None and facts.unit.runs
-        ]
-        for action in decide_memory(seen, self.gate.settings.memory_budget(), policy, now):
-            if (facts := self.registry.facts.get(action.id)) is None:
+        settings, now, every = self.registry.settings, boot_now(), self.registry.facts.values()
+        seen = [its for its in every if its.run.memory_bytes is not None and its.unit.runs]
+        for its in seen:
+            its.memory_limit = settings.memory_limit(its)
+        restarting = {its.id for its in seen if its.action.task or its.asked.restart_for}
+        # A start of one member gives nothing of its pack's memory back, and in an incident a
+        # restarted session would not connect.
+        restartable = {
+            its.id
+            for its in seen
+            if not (its.pack or restarting)
+            and its.record.status is ConnectionStatus.CONNECTED
+            and self.registry.gate.incidents.well(its)
+        }
+        reasons, worst = decide_memory(
+            seen, restartable, settings.memory_budget(), settings.config.memory, now
+        )
+        for id, reason in reasons.items():
+            if (facts := self.registry.facts.get(id)) is None or id in restarting:
                 continue  # deleted while another one was asked
-            said = bound(Category.MEMORY, facts.id)
-            if not action.restart:
+            said = bound(Category.MEMORY, id)
+            if id != worst:
                 facts.freed_at = now
-                sentence = f"the agent asked it to free its caches: {action.reason}"
+                sentence = f"the agent asked it to free its caches: {reason}"
                 said.info("%s", sentence)
                 self.notes.write(entry(facts, "memory", sentence, Category.MEMORY))
                 try:
@@ -142,10 +140,10 @@ class UsageSampler:
                 except WaError as error:
                     said.info("cannot free its memory: %s", error)
             else:
-                said.warning("the agent restarts it gracefully: %s", action.reason)
+                said.warning("the agent restarts it gracefully: %s", reason)
                 facts.memory_restart_at = now
-                facts.asked.restart_for = action.reason
-                self.gate.wake(facts.id)
+                facts.asked.restart_for = reason
+                self.registry.gate.wake(id)
 
 
 async def measure_whole(

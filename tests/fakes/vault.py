@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.core.session import Session
 from agent.errors import InvalidRequest, NotFound, Refused
-from agent.supervise.snapshots import Progress
+from agent.supervise.snapshots import CopyWork
 from agent.vault.archives.pack import Packed
 from agent.vault.copies.restore import Restored
 from agent.vault.copies.snapshots import Manifest, Snapshot
@@ -25,7 +25,7 @@ ARCHIVE = b"\x1f\x8b an archive of "
 
 class FakeKeeping:
     def __init__(self, supervisor: "FakeSupervisor") -> None:
-        self.under_way: dict[InstanceId, Progress] = {}
+        self.work = CopyWork()
         self.kept: dict[InstanceId, list[Snapshot]] = {}
         self.forced: list[bool] = []
         self.breaks_with: Exception | None = None

@@ -17,7 +17,7 @@ from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table
 from agent.core.view import AgentStatus, BackendView
-from agent.metrics.exporter import Exporter
+from agent.metrics.exporter import Exporter, backend_families
 from agent.metrics.family import Family, render
 from tests.fakes.supervisor import FakeSupervisor, make_view
 
@@ -51,13 +51,13 @@ class House:
             self.supervisor.views,
             lambda: self.status,
             folder,
-            backends=lambda: [BackendView("evo", "evolution", "http://a", checked_wall=NOW)],
-            wall=lambda: NOW,
-            boot=lambda: BOOT,
+            lambda: backend_families([BackendView("evo", "evolution", "http://a")]),
         )
 
     def put(self, id: str, **more: object) -> None:
-        self.supervisor.known[InstanceId(id)] = make_view(id, **more)  # type: ignore[arg-type]
+        self.supervisor.known[InstanceId(id)] = make_view(
+            id, **{"at": BOOT, "at_wall": NOW, **more}
+        )  # type: ignore[arg-type]
 
     def text(self) -> bytes:
         return render(self.exporter.families())
@@ -120,7 +120,6 @@ def test_all_lines_of_a_connected_session(house: House) -> None:
         messages={"in": 5, "out": 3, "ack": 2},
         probes=4,
         probe_seconds=0.5,
-        at_wall=NOW - 1,
         proof_age=2.0,
     )
     found = house.samples()
@@ -131,7 +130,7 @@ def test_all_lines_of_a_connected_session(house: House) -> None:
     assert of(found, "wa_session_status_seconds_total", session="a", status="connected") == 150
     assert of(found, "wa_session_status_seconds_total", session="a", status="loading") == 2.5
     assert of(found, "wa_session_restarts_total", session="a", reason="watchdog") == 2
-    assert of(found, "wa_session_proof_timestamp_seconds", session="a") == NOW - 3
+    assert of(found, "wa_session_proof_timestamp_seconds", session="a") == NOW - 2
     assert of(found, "wa_session_response_time_seconds_sum", session="a") == 0.5
     sent = of(found, "wa_session_messages_total", session="a", direction="out", result="sent")
     assert sent == 3

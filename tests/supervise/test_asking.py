@@ -14,7 +14,6 @@ from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests import calls as asking
 from agent.supervise.requests.calls import PART, Calls
-from tests.supervise.test_published import GATE
 
 ID = InstanceId("shop")
 
@@ -40,10 +39,10 @@ class Worker:
 @pytest.fixture
 async def bench(tmp_path):
     store = await Store.open(tmp_path / "agent.db")
-    registry = Registry(store, GATE, tmp_path)
     worker, woken = Worker(), []
+    registry = Registry(store, Mock(wake=woken.append), tmp_path)
     registry.facts[ID] = Facts(Instance(ID, "evolution", True), SessionRecord(), link=worker)
-    yield Calls(registry, store, Mock(), woken.append), registry.facts[ID], worker, woken
+    yield Calls(registry, Mock()), registry.facts[ID], worker, woken
     await store.close()
 
 
@@ -69,7 +68,7 @@ async def test_alone_is_history_before_it_is_done(bench, eventually):
     asks, _, worker, _ = bench
     worker.leave.clear()
     doing = asyncio.create_task(asks.command(ID, "delete", {}, alone=True))
-    written = await eventually(lambda: asks.store.history(ID))
+    written = await eventually(lambda: asks.registry.store.history(ID))
     assert [(one.kind, one.sentence) for one in written] == [
         ("operator", "an operator asked its engine for: delete")
     ]

@@ -57,13 +57,13 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
 
     async def save(*_: object) -> None: ...
 
+    gate = SimpleNamespace(wake=lambda _: None)
     parts: dict[str, Any] = {
-        "registry": SimpleNamespace(get=lambda _: facts, save_order=save),
+        "registry": SimpleNamespace(get=lambda _: facts, gate=gate),
         "ladder": SimpleNamespace(request=request),
-        "gate": SimpleNamespace(wake=lambda _: None),
         "passes": SimpleNamespace(run=run),
         "asking": SimpleNamespace(),
-        "orders": SimpleNamespace(),
+        "orders": SimpleNamespace(intend=save),
     }
     return Repairs(**parts, limit=LIMIT)
 

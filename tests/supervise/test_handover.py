@@ -11,7 +11,7 @@ from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.silence import Inbound, note_hour
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.upkeep import LEARNED, Learned
+from agent.supervise.upkeep import LEARNED, Upkeep
 
 
 @pytest.fixture
@@ -30,15 +30,19 @@ def house(*ids):
     return SimpleNamespace(statistics=RepairStatistics()), SimpleNamespace(facts=facts)
 
 
+def upkeep(store, ladder, registry):
+    return Upkeep(ladder, SimpleNamespace(store=store, facts=registry.facts))
+
+
 async def test_statistics_and_usual_rates_are_handed_over(store):
     ladder, registry = house("a", "b")
     ladder.statistics = note_check(RepairStatistics(repaired=3), 0.5)
     learned = note_hour(Inbound(last_wall=5.0), time.time(), 120)
     registry.facts["a"].inbound = learned
-    await Learned(store, ladder, registry).keep()
+    await upkeep(store, ladder, registry).keep()
 
     ladder, registry = house("a", "b")
-    await Learned(store, ladder, registry).take_over()
+    await upkeep(store, ladder, registry).take_over()
     assert (ladder.statistics.repaired, ladder.statistics.check_seconds) == (3, 0.5)
     assert registry.facts["a"].inbound == learned
     assert registry.facts["b"].inbound == Inbound()
@@ -48,6 +52,6 @@ async def test_statistics_and_usual_rates_are_handed_over(store):
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
     await store.put_facts({LEARNED: text})
     ladder, registry = house()
-    await Learned(store, ladder, registry).take_over()
+    await upkeep(store, ladder, registry).take_over()
     assert replace(ladder.statistics, since_wall=0.0) == RepairStatistics()
     assert ladder.statistics.since_wall == pytest.approx(time.time(), abs=60)

@@ -63,7 +63,6 @@ async def test_a_change_is_shown_when_it_is_on_the_disk(slow):
     facts.instance = replace(facts.instance, enabled=False)
     saving = asyncio.create_task(registry.save(facts))
     await disk.begun.wait()
-    registry.touch(facts)  # a message came in meanwhile, and someone looks
     shown = registry.view(A)
     assert (shown.instance.enabled, shown.desired.enabled, shown.record.attempts) == (True, True, 0)
     assert [r.attempts for _, r in await store.instances()] == [0], "as the disk has it"

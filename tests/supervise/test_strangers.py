@@ -1,5 +1,7 @@
 """Contacts of whom the session holds no keys: what they write costs it nothing."""
 
+from typing import Any
+
 import pytest
 
 from agent.clock import boot_now
@@ -10,11 +12,12 @@ from agent.supervise.passes.findings import Findings, judge_keys
 from agent.supervise.settings import Settings
 
 SETTINGS = Settings(Config())
+REST: Any = ((), None, None, None)
 
 
 def after(errors: int, peers: int, **more: str) -> Facts:
     facts = Facts(Instance(InstanceId("a"), "baileys", True), SessionRecord(paired=True))
-    findings = Findings(SETTINGS)
+    findings = Findings(SETTINGS, *REST)
     for number in range(errors):
         peer, id = f"55119000000{number % peers:02}", f"{number % peers}"
         detail = {"text": "Bad MAC", "peer": peer, "id": id, **more}
@@ -31,4 +34,6 @@ def test_strangers_ask_for_no_step_however_much_they_write(errors: int, peers: i
     found = judge_keys(facts, policy, later)
     assert (found.signal, found.peers) == (None, ())
     assert facts.counters.errors == {"crypto_stranger": errors}
-    assert not [signal for signal in Findings(SETTINGS).signals(facts) if "crypto" in signal.reason]
+    assert not [
+        signal for signal in Findings(SETTINGS, *REST).signals(facts) if "crypto" in signal.reason
+    ]

@@ -87,8 +87,7 @@ async def test_a_session_that_is_deleted_while_another_frees_its_caches_is_left_
     known = {facts.id: facts for facts in (a, b)}
     a.run.memory_bytes = b.run.memory_bytes = 1 << 40
     parts: dict[str, Any] = {
-        "registry": SimpleNamespace(facts=known),
-        "gate": SimpleNamespace(settings=Settings(Config())),
+        "registry": SimpleNamespace(facts=known, settings=Settings(Config())),
         "notes": SimpleNamespace(write=lambda _: known.pop(b.id, None)),
     }
     await UsageSampler(**parts).care()

@@ -20,7 +20,7 @@ async def list_snapshots(call: Call) -> Json:
     """An instance's snapshots, newest first."""
     keeping = call.supervisor.keeping
     snapshots = await keeping.snapshots(call.id)
-    progress = keeping.under_way.get(call.id)
+    progress = keeping.work.under_way.get(call.id)
     return {
         "snapshots": [show_snapshot(snapshot) for snapshot in snapshots],
         "under_way": progress and part(progress, "what", "done", "total"),

@@ -1,13 +1,12 @@
 """What a repair is: a value that says what it is for and how far it has come. The store keeps it,
 so a repair outlives the agent that began it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from agent.core.model import SessionFiles, SessionRecord
+from agent.core.model import SessionFiles
 from agent.core.setting import setting
 
 # The [recovery] table, and bounds that nothing sets.
@@ -285,10 +284,6 @@ def delay_step(repair: Repair, now_wall: float, wait: float) -> Repair:
 
 
 # A repair as plain values in the session's record.
-
-
-def with_repair(record: SessionRecord, repair: Repair | None) -> SessionRecord:
-    return replace(record, repair="" if repair is None else json.dumps(stored(repair)))
 
 
 def stored(repair: Repair) -> dict[str, Any]:

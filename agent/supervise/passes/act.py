@@ -23,7 +23,6 @@ from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
 from agent.supervise.registry import Registry, is_written
 from agent.supervise.seats import Seats
-from agent.supervise.settings import Settings
 from agent.supervise.snapshots import Snapshots
 from agent.vault.carried import carried, give_back, note_own_files
 from agent.vault.check import inspect
@@ -49,10 +48,8 @@ class Executor:
     """The only class that acts on sessions for a pass."""
 
     host: Seats
-    session_root: Path
     keeper: Snapshots
     registry: Registry
-    settings: Settings
 
     async def carry_out(self, facts: Facts, plan: Plan) -> Outcome:
         """A failure of host, worker or disk is not raised: it is the outcome."""
@@ -89,7 +86,7 @@ class Executor:
             case ActionKind.STOP:
                 await self._stop(facts, plan)
             case ActionKind.CONNECT | ActionKind.DISCONNECT:
-                answers = self.settings.config.health.timeout
+                answers = self.registry.settings.config.health.timeout
                 await _call(facts, kind, timeout=max(answers, CALL_TIMEOUT))
                 if kind is ActionKind.DISCONNECT:
                     failpoint("repair_disconnected")
@@ -117,7 +114,7 @@ class Executor:
         told, it reads from the file beside its session."""
         if not is_written(facts):
             await self.registry.save(facts)
-        self.host.limit_memory(facts.id, self.settings.memory_wall(facts))
+        self.host.limit_memory(facts.id, self.registry.settings.memory_wall(facts))
         failed = facts.unit.state is UnitState.FAILED
         if failed or facts.action.started_run or facts.record.seen_run:
             # The host's burst limit is against crash loops: starts by the agent must not count.
@@ -152,7 +149,7 @@ class Executor:
         ended = f"the pairing ended: {facts.record.reason}"
         why = "cleaned up" if plan.name == "cleanup" else ended
         async with self.keeper.ending(facts):
-            name = await asyncio.to_thread(set_aside, self.session_root, facts, why)
+            name = await asyncio.to_thread(set_aside, self.registry.root, facts, why)
         facts.saved.identity = None  # the new folder's file knows less
         await self._look_at_files(facts)
         return name
@@ -167,12 +164,12 @@ class Executor:
 
     async def _look_at_files(self, facts: Facts) -> None:
         """The files were replaced: what was found in the old ones must not stay."""
-        folder = self.session_root / facts.id
+        folder = self.registry.root / facts.id
         found = await asyncio.to_thread(inspect, folder, facts.instance.engine)
         facts.folder.files = found.files
 
     async def _regenerate(self, facts: Facts) -> None:
-        policy = self.settings.config.crypto
+        policy = self.registry.settings.config.crypto
         await asyncio.sleep(BURST)
         peers = failing_peers(facts, policy)
         if not peers and not entry_of(facts.instance.engine).finds_records:

@@ -25,7 +25,6 @@ from agent.deliver.bus import EventBus
 from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import FOLDER_LOST, Facts
-from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 
@@ -63,6 +62,27 @@ class Findings:
     """Takes in happenings of sessions; gives the signals that judging reads."""
 
     settings: Settings
+    kept: Sequence[Callable[[InstanceId], None]]
+    notes: Notes
+    bus: EventBus
+    wake: Callable[[InstanceId], None]
+
+    def take(self, facts: Facts, happening: Happening) -> None:
+        if happening.kind in (KEPT, "not_kept", "kept_again"):
+            self.attached(facts.id)
+        if happening.kind == KEPT:
+            return
+        if self.note(facts, happening):
+            self.wake(facts.id)
+        if happening.kind in WITH_TEXT:
+            text, category = _text(happening.detail.get("text")), WITH_TEXT[happening.kind]
+            self.notes.write(JournalEntry(happening.kind, text, category, facts.id, time.time()))
+        if happening.kind in PASSING and self.bus.wants(happening.kind):
+            self.bus.publish_passing(_passing_entry(facts, happening))
+
+    def attached(self, id: InstanceId) -> None:
+        for hear in self.kept:
+            hear(id)
 
     def note(self, facts: Facts, happening: Happening) -> bool:
         """Count it; True when the instance should be looked at now."""
@@ -188,34 +208,6 @@ WITH_TEXT = {
 """Happenings whose text goes into the journal: what was done on a server within a repair's step,
 how the pack of a session ended, which record of a session could not be read, a second scan, and
 that what arrives cannot be kept, until it can, or was damaged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Happenings:
-    kept: Sequence[Callable[[InstanceId], None]]
-    findings: Findings
-    registry: Registry
-    notes: Notes
-    bus: EventBus
-    wake: Callable[[InstanceId], None]
-
-    def take(self, facts: Facts, happening: Happening) -> None:
-        if happening.kind in (KEPT, "not_kept", "kept_again"):
-            self.attached(facts.id)
-        if happening.kind == KEPT:
-            return
-        if self.findings.note(facts, happening):
-            self.wake(facts.id)
-        self.registry.touch(facts)
-        if happening.kind in WITH_TEXT:
-            text, category = _text(happening.detail.get("text")), WITH_TEXT[happening.kind]
-            self.notes.write(JournalEntry(happening.kind, text, category, facts.id, time.time()))
-        if happening.kind in PASSING and self.bus.wants(happening.kind):
-            self.bus.publish_passing(_passing_entry(facts, happening))
-
-    def attached(self, id: InstanceId) -> None:
-        for hear in self.kept:
-            hear(id)
 
 
 def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:

@@ -27,7 +27,7 @@ from agent.link.client import Link, LinkStats, Listener, parse_claim
 from agent.log import about
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
 from agent.supervise.gate import Gate
-from agent.supervise.passes.findings import Happenings
+from agent.supervise.passes.findings import Findings
 from agent.supervise.seats import Seats
 from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
@@ -80,7 +80,7 @@ class Observer:
     session_root: Path
     link_stats: LinkStats
     gate: Gate
-    happenings: Happenings
+    findings: Findings
     first_probe: float
     """The agent probes no worker before this moment of its life."""
 
@@ -168,7 +168,7 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         if facts.run.claim is None:
             facts.next_probe = 0.0
         return
-    observer.happenings.attached(facts.id)
+    observer.findings.attached(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.
@@ -200,7 +200,7 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
 
     def on_happening(run: str, happening: Happening) -> None:
         if run == facts.unit.run:
-            observer.happenings.take(facts, happening)
+            observer.findings.take(facts, happening)
 
     def on_close(_why: str) -> None:
         if facts.link is None or facts.link.hello.run != opened_in:

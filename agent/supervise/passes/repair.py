@@ -109,7 +109,7 @@ class Ladder:
         if decision.idle:
             self.gate.incidents.nothing_to_try(facts)
         if decision.kind is RecoveryKind.WAIT:
-            facts.take_repair(repair)
+            facts.repair.last = repair
             if repair != before:
                 await self.executor.registry.save(facts)
             return Step(again=boot_now() + max(decision.not_before_wall - now_wall, 0.0))
@@ -129,15 +129,15 @@ class Ladder:
         """A requested repair joins the running one, or begins."""
         last, facts.repair.kept = facts.repair.last, None
         if last is not None and not last.over:
-            facts.take_repair(join_repair(last, goal, consent))
+            facts.repair.last = join_repair(last, goal, consent)
         else:
-            facts.take_repair(begin_repair(facts.verdict, goal, time.time(), consent))
+            facts.repair.last = begin_repair(facts.verdict, goal, time.time(), consent)
 
     def take_back(self, facts: Facts, before: Repair | None) -> None:
         """A request could not be written: nothing more is done by its word."""
         last, begun = facts.repair.last, 0 if before is None or before.over else before.acts
         if last is not None:
-            facts.take_repair(before if last.acts == begun else lapse_order(last))
+            facts.repair.last = before if last.acts == begun else lapse_order(last)
 
     def done(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
         """Count the step, and note how it went."""
@@ -170,14 +170,14 @@ class Ladder:
                 no_effect=outcome.refusal == NO_EFFECT,
                 refusal=outcome.refusal,
             )
-        facts.take_repair(repair)
+        facts.repair.last = repair
 
     def _has_repair(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
         if (last := facts.repair.last) is not None:
             if not last.over:
                 return True
             if (outlived := outlive_repair(last, verdict)) != last:
-                facts.take_repair(outlived)
+                facts.repair.last = outlived
         policy, away_since = self.gate.settings.config.recovery, facts.folder.away_since
         if away_since is not None and boot_now() - away_since < policy.suspect_settle:
             return False  # the folder that was moved away may come back: its place must be free
@@ -191,7 +191,7 @@ class Ladder:
         policy, crypto = self.gate.settings.config.recovery, self.gate.settings.config.crypto
         newest, readable = None, False
         with going_on():
-            newest = await asyncio.to_thread(newest_good, self.executor.session_root, facts.id)
+            newest = await asyncio.to_thread(newest_good, self.executor.registry.root, facts.id)
             readable = True
         begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
         # The rest is read after that await: an incident may have been declared meanwhile. A verdict
@@ -214,7 +214,7 @@ class Ladder:
         return Case(facts, verdict, around, policy, time.time())
 
     async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
-        facts.take_repair(repair)
+        facts.repair.last = repair
         self.statistics = note_repair(self.statistics, repair)
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
         said = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)

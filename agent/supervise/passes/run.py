@@ -104,7 +104,6 @@ class Passes:
             again = step.again if step.plan is None else await self._act(facts, step, step.plan)
             self.gate.queues.leave(facts.id)
             facts.observed, facts.shown = True, (facts.unit, facts.verdict)
-            self.executor.registry.touch(facts)
             if facts.instance.backend and facts.next_probe > boot_now():
                 again = facts.next_probe if again is None else min(again, facts.next_probe)
             return again
@@ -176,7 +175,7 @@ class Passes:
         """Count the try, and write it down before it happens."""
         count = ""
         if plan.repair:
-            facts.take_repair(step.begun)
+            facts.repair.last = step.begun
             facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
         else:
             count = self._count_try(facts, plan)

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,6 @@ from agent.errors import (
     WaError,
 )
 from agent.files import open_plain
-from agent.store.database import Store
 from agent.supervise.facts import Facts, WorkerLink
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_unpaired
@@ -82,9 +81,7 @@ class Calls:
     """Talks to workers over their links; Refused where there is none."""
 
     registry: Registry
-    store: Store
     keeping: Snapshots
-    wake: Callable[[InstanceId], None]
 
     async def qr(self, id: InstanceId) -> Qr | None:
         link = self._link(id, "show the QR code of")
@@ -102,11 +99,11 @@ class Calls:
     async def logout(self, id: InstanceId) -> None:
         link = self._link(id, "log out")
         facts = self.registry.get(id)
-        await self.store.append(entry(facts, "operator", "an operator asked for a logout"))
+        await self.registry.store.append(entry(facts, "operator", "an operator asked for a logout"))
         facts.asked.logout = True
         async with self.keeping.ending(facts):
             await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
-        self.wake(id)
+        self.registry.gate.wake(id)
 
     async def command(
         self,
@@ -124,7 +121,7 @@ class Calls:
             link = self._link(id, f"{name} with")
             if alone:
                 said = f"an operator asked its engine for: {name}"
-                await self.store.append(entry(self.registry.get(id), "operator", said))
+                await self.registry.store.append(entry(self.registry.get(id), "operator", said))
             else:
                 arguments = await in_parts(link, id, arguments)
             call = {"name": name, "arguments": dict(arguments)}
@@ -141,7 +138,6 @@ class Calls:
             answer = await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
         except (LinkError, EngineError) as error:
             facts.counters.messages["failed"] += 1
-            self.registry.touch(facts)
             raise _unsent(facts, error) from error
         if answer.get("outcome") == "unknown":
             raise _unknown(id, answer.get("cause") or "WhatsApp did not confirm it")
@@ -254,7 +250,7 @@ class Calls:
             yield
         finally:
             facts.busy.release()
-            self.wake(id)
+            self.registry.gate.wake(id)
 
     def _link(self, id: InstanceId, doing: str) -> WorkerLink:
         facts = self.registry.get(id)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from agent.core.model import InstanceId, JournalEntry, Override
 from agent.core.observed import with_override
@@ -14,9 +13,7 @@ from agent.core.session import Session
 from agent.errors import Refused, TryLater
 from agent.failpoint import failpoint
 from agent.log import clean
-from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.seats import Seats
@@ -31,11 +28,8 @@ from agent.vault.trash import Retired, list_trash, restore_trash, retire
 @dataclass(slots=True, eq=False, repr=False)
 class Deletion:
     registry: Registry
-    store: Store
     host: Seats
     keeping: Snapshots
-    session_root: Path
-    gate: Gate
     forget: Callable[[InstanceId], None]
     """Takes the instance out of queues and loop."""
 
@@ -56,27 +50,27 @@ class Deletion:
             failpoint("deletion_begun")
             await self.host.stop(id)
             if facts.instance.backend:
-                await self.gate.backends.let_go(facts.instance)
+                await self.registry.gate.backends.let_go(facts.instance)
             stays = await asyncio.to_thread(self._left_elsewhere, facts)
             name = ""
             async with self.keeping.ending(facts):
                 with unless_absent():
-                    retire_it = partial(retire, self.session_root, id, "deleted", follows=False)
+                    retire_it = partial(retire, self.registry.root, id, "deleted", follows=False)
                     name = (await asyncio.to_thread(retire_it)).name
             words = f"deleted; its session is in the trash as {name or 'nothing'}{stays}"
             said = entry(facts, "deleted", words)
             failpoint("deletion_retired")
-            await self.store.remove(id, said)
+            await self.registry.store.remove(id, said)
             self.registry.drop(facts)
             self.forget(id)
             return name
 
     async def trash(self) -> list[Retired]:
-        return await asyncio.to_thread(list_trash, self.session_root)
+        return await asyncio.to_thread(list_trash, self.registry.root)
 
     async def restore_trash(self, name: str) -> Session:
-        id = await asyncio.to_thread(restore_trash, self.session_root, name)
-        identity = await asyncio.to_thread(read_identity, self.session_root / id)
+        id = await asyncio.to_thread(restore_trash, self.registry.root, name)
+        identity = await asyncio.to_thread(read_identity, self.registry.root / id)
         # Restored by an operator: a former stop or logout in its record is dropped, but a pairing
         # that WhatsApp no longer knows stays ended.
         record = replace(
@@ -91,20 +85,20 @@ class Deletion:
         try:
             doing = f"restore {id}"
             linked = await asyncio.to_thread(
-                read_linked, self.session_root, id, identity.instance.engine
+                read_linked, self.registry.root, id, identity.instance.engine
             )
             async with self.registry.devices.alone(id, identity.instance.engine, doing, linked):
-                await self.store.add(identity.instance, record, said)
+                await self.registry.store.add(identity.instance, record, said)
                 self.registry.add(identity.instance, record)
         except (Refused, TryLater):
-            await asyncio.to_thread(retire, self.session_root, id, "deleted")
+            await asyncio.to_thread(retire, self.registry.root, id, "deleted")
             raise
-        self.gate.wake(id)
+        self.registry.gate.wake(id)
         return self.registry.view(id)
 
     def _left_elsewhere(self, facts: Facts) -> str:
         """A link is the operator's own, as is what it leads to: the trash gets the link."""
-        session = self.session_root / facts.id / SESSION
+        session = self.registry.root / facts.id / SESSION
         try:
             return f"; {clean(str(session.readlink()))}, to which its folder was a link, stays"
         except OSError:

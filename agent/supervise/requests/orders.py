@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.core.model import Instance, InstanceId, JournalEntry, Override
+from agent.core.model import Category, Instance, InstanceId, Override
 from agent.core.observed import with_override
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
@@ -14,7 +14,6 @@ from agent.core.session import Session
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Gate
 from agent.supervise.passes.observe import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
@@ -39,7 +38,6 @@ class Orders:
 
     registry: Registry
     host: Seats
-    gate: Gate
     asking: Calls
 
     async def create(self, instance: Instance) -> Session:
@@ -50,7 +48,7 @@ class Orders:
         check_settings_of(instance)
         self.registry.check(instance)
         if known.remote or instance.backend:
-            self.gate.backends.check_place(instance)
+            self.registry.gate.backends.check_place(instance)
         if instance.id in self.registry.facts:
             raise Refused(
                 f"cannot create {instance.id}: it exists already", field="id", code="exists"
@@ -58,8 +56,8 @@ class Orders:
         made = replace(instance, created_wall=instance.created_wall or time.time())
         disabled = "" if made.enabled else ", disabled"
         facts = await self.registry.create(made, f"created with engine {made.engine}{disabled}")
-        self.gate.wake(facts.id)
-        self.gate.note_wait(facts)
+        self.registry.gate.wake(facts.id)
+        self.registry.gate.note_wait(facts)
         return self.registry.view(facts.id)
 
     async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> Session:
@@ -76,24 +74,22 @@ class Orders:
         self.registry.check(changed)
         facts.instance = changed
         self.registry.look_up(facts)
-        await self.registry.save_order(facts, entry(facts, "settings", "its settings changed"))
-        self.gate.wake(id)
-        return self.registry.view(id)
+        return await self.intend(facts, "settings", "its settings changed")
 
     async def enable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         ended = reason_of(facts.record.reason).final
         if ended and facts.instance.enabled and facts.desired.should_run:
             # An enabled session that WhatsApp ended gets no further login.
-            said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
-            return await self._intend(facts, said)
+            already = "an operator enabled it; it was enabled already"
+            return await self.intend(facts, "enabled", already)
         with suppress(InvalidRequest):  # a program that is missing says so itself
             self.registry.check(facts.instance)
         async with self.registry.devices.alone(id, facts.instance.engine, f"enable {id}"):
             facts.asked.start = True
             facts.instance = replace(facts.instance, enabled=True)
             facts.record = with_override(forgive(facts.record), Override.NONE, "")
-            return await self._intend(facts, entry(facts, "enabled", "an operator enabled it"))
+            return await self.intend(facts, "enabled", "an operator enabled it")
 
     async def disable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
@@ -107,7 +103,7 @@ class Orders:
         facts.instance = replace(facts.instance, enabled=False)
         facts.record = with_override(facts.record, Override.NONE, "")
         facts.action.interrupt_start()
-        return await self._intend(facts, entry(facts, "disabled", "an operator disabled it"))
+        return await self.intend(facts, "disabled", "an operator disabled it")
 
     async def start(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
@@ -116,15 +112,15 @@ class Orders:
             wanted = facts.instance.enabled or facts.enabled_by_operator
             override = Override.NONE if wanted else Override.STARTED
             facts.record = with_override(forgive(facts.record), override, facts.boot)
-            return await self._intend(facts, entry(facts, "operator", "an operator started it"))
+            return await self.intend(facts, "operator", "an operator started it")
 
     async def stop(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         refuse_to_end(facts, "stop")
         facts.record = with_override(facts.record, Override.STOPPED, facts.boot)
         facts.action.interrupt_start()
-        said = entry(facts, "operator", "an operator stopped it: it stays stopped until a start")
-        return await self._intend(facts, said)
+        stays = "an operator stopped it: it stays stopped until a start"
+        return await self.intend(facts, "operator", stays)
 
     async def restart(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
@@ -134,8 +130,7 @@ class Orders:
         if not unit.runs:
             return await self.start(id)
         facts.record = replace(forgive(facts.record), restart_of=unit.run)
-        said = entry(facts, "operator", "an operator asked for a restart")
-        return await self._intend(facts, said)
+        return await self.intend(facts, "operator", "an operator asked for a restart")
 
     def must_confirm_passkey(self, id: InstanceId, doing: str, confirmation: str) -> None:
         facts = self.registry.get(id)
@@ -146,8 +141,7 @@ class Orders:
         facts = self.registry.get(id)
         facts.record = replace(facts.record, needs_passkey=needed)
         word = "needs a passkey to link" if needed else "needs no passkey to link"
-        said = entry(facts, "operator", f"an operator noted: its account {word}")
-        return await self._intend(facts, said)
+        return await self.intend(facts, "operator", f"an operator noted: its account {word}")
 
     async def logout(
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
@@ -158,8 +152,10 @@ class Orders:
         await self.asking.logout(id)
         return self.registry.view(id)
 
-    async def _intend(self, facts: Facts, said: JournalEntry) -> Session:
-        await self.registry.save_order(facts, said)
-        self.gate.wake(facts.id)
-        self.gate.note_wait(facts)
+    async def intend(
+        self, facts: Facts, kind: str, sentence: str, category: Category = Category.SESSION
+    ) -> Session:
+        await self.registry.save_order(facts, entry(facts, kind, sentence, category))
+        self.registry.gate.wake(facts.id)
+        self.registry.gate.note_wait(facts)
         return self.registry.view(facts.id)

@@ -16,7 +16,6 @@ from agent.core.model import (
     HealthVerdict,
     Instance,
     InstanceId,
-    JournalEntry,
 )
 from agent.core.observed import AWAY, WAITS_TURN
 from agent.core.reasons import reason_of
@@ -27,14 +26,13 @@ from agent.core.session import NOT_LOOKED_YET
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater, WaError
 from agent.supervise.facts import Facts
-from agent.supervise.gate import MEMORY_FULL, Gate
+from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.requests.orders import Orders
-from agent.supervise.story import entry
 
 T = TypeVar("T")
 GRACE = 0.2
@@ -100,7 +98,6 @@ class Repairs:
     """Unknown ids raise NotFound."""
 
     registry: Registry
-    gate: Gate
     ladder: Ladder
     passes: Passes
     asking: Calls
@@ -127,7 +124,7 @@ class Repairs:
         facts.next_probe = 0.0
         async with self._checks:
             await self.passes.run(facts)
-        self.gate.wake(facts.id)  # the loop knows its next deadline
+        self.registry.gate.wake(facts.id)  # the loop knows its next deadline
 
     async def until(
         self,
@@ -216,25 +213,25 @@ class Repairs:
         again = facts.unit.run if connected and facts.unit.runs else ""
         facts.record = replace(forgive(facts.record), restart_of=again or facts.record.restart_of)
         facts.asked.start = facts.asked.try_at_once = facts.asked.past_looks = True
-        said = entry(facts, "operator", "an operator asked to connect now", Category.RECONNECT)
-        await self._intend(facts, said)
+        asked = "an operator asked to connect now"
+        await self.orders.intend(facts, "operator", asked, Category.RECONNECT)
 
     async def reset_circuit_breaker(self, id: InstanceId) -> None:
         facts = self.registry.get(id)
         facts.record = with_breaker(facts.record, Breaker())
-        said = entry(facts, "operator", "an operator closed the circuit", Category.RECONNECT)
-        await self._intend(facts, said)
+        closed = "an operator closed the circuit"
+        await self.orders.intend(facts, "operator", closed, Category.RECONNECT)
 
     def active_incidents(self) -> Collection[Incident]:
-        return tuple(self.gate.incidents.active.values())
+        return tuple(self.registry.gate.incidents.active.values())
 
     def release_incident(self, group: str) -> None:
-        if (incident := self.gate.incidents.active.get(group)) is None:
+        if (incident := self.registry.gate.incidents.active.get(group)) is None:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         for id in incident.members:
             if (facts := self.registry.facts.get(id)) is not None:
                 facts.asked.try_at_once = True
-        self.gate.incidents.release(group, "an operator released it")
+        self.registry.gate.incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:
         """Between two looks. TryLater when the agent stops."""
@@ -280,15 +277,11 @@ class Repairs:
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         try:
-            await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
+            await self.orders.intend(facts, "operator", sentence, Category.RECOVERY)
         except WaError:
             self.ladder.take_back(facts, before)
             raise
         return over
-
-    async def _intend(self, facts: Facts, said: JournalEntry) -> None:
-        await self.registry.save_order(facts, said)
-        self.gate.wake(facts.id)
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not facts.desired.should_run:

@@ -62,8 +62,8 @@ def make(tmp_path: Path, store: Store, clock: list[float]) -> Bench:
     }
     reader = FakeMessages().reader
     sending = Sending(tmp_path, supervisor, store, supervisor.bus, reader)
-    told = (supervisor.views, supervisor.status, exporter, store, reader, sending)
-    troubles = Troubles(Settings(CALM), *told)
+    supervisor.settings, supervisor.store = Settings(CALM), store
+    troubles = Troubles(supervisor, exporter, reader, sending)
     return Bench(troubles, supervisor, store, exporter, clock)
 
 
@@ -183,13 +183,13 @@ async def test_nothing_is_looked_at_before_the_sessions_are_restored(
     bench: Bench, eventually: Eventually
 ) -> None:
     asked: list[bool] = []
-    status = bench.troubles.status
+    status = bench.supervisor.status
 
     def ready() -> Any:
         asked.append(status().ready)
         return status()
 
-    bench.troubles.status = ready
+    bench.supervisor.status = ready  # type: ignore[method-assign]
     bench.supervisor.agent = replace(bench.supervisor.agent, ready=False)
     bench.put("a", S.DISCONNECTED, reason="temporary_ban")
     task = asyncio.create_task(bench.troubles.run())

@@ -1,16 +1,15 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.core.memory import (
     MIB,
-    InstanceMemory,
-    MemoryHistory,
     MemoryPolicy,
     decide_memory,
     judge_memory,
     leaks,
+    note_memory,
 )
+from agent.core.model import Instance, SessionRecord
+from agent.core.session import Run, Session
 
 POLICY = MemoryPolicy()
 NOW = 50_000.0
@@ -18,9 +17,9 @@ LIMIT = 500 * MIB
 
 
 def hour_of(curve):
-    history = MemoryHistory()
+    history = ()
     for minute in range(0, 61, 5):
-        history = history.note(int(curve(minute) * MIB), POLICY, NOW - 3600 + minute * 60)
+        history = note_memory(history, int(curve(minute) * MIB), POLICY, NOW - 3600 + minute * 60)
     return history
 
 
@@ -38,9 +37,9 @@ def test_a_leak_is_distinguished_from_a_plateau(curve, leaking):
 
 
 def test_half_an_hour_is_no_trend():
-    history = MemoryHistory()
+    history = ()
     for minute in range(30):
-        history = history.note((100 + minute * 10) * MIB, POLICY, NOW - 1800 + minute * 60)
+        history = note_memory(history, (100 + minute * 10) * MIB, POLICY, NOW - 1800 + minute * 60)
     assert not leaks(history, POLICY, NOW)
 
 
@@ -48,44 +47,45 @@ def test_half_an_hour_is_no_trend():
     ("used", "name"), [(100, None), (399, None), (400, "memory_high"), (475, "memory_critical")]
 )
 def test_levels(used, name):
-    signal = judge_memory(MemoryHistory(), used * MIB, LIMIT, POLICY, NOW)
+    signal = judge_memory((), used * MIB, LIMIT, POLICY, NOW)
     assert (signal.name if signal else None) == name
 
 
-def one(name, used, **changes):
-    return InstanceMemory(name, used * MIB, LIMIT, **changes)
+def one(name, used, limit=LIMIT, **changes):
+    run = Run(memory_bytes=used)
+    instance = Instance(name, "sandbox", True)
+    return Session(instance, SessionRecord(), run=run, memory_limit=limit, **changes)
 
 
-def steps(*instances, budget=0):
-    return [
-        ("restart" if action.restart else "free", action.id)
-        for action in decide_memory(instances, budget * MIB, POLICY, NOW)
-    ]
+def steps(*sessions, busy="", budget=0):
+    able = [its.id for its in sessions if its.id not in busy]
+    reasons, worst = decide_memory(sessions, able, budget * MIB, POLICY, NOW)
+    return [("restart" if id == worst else "free", id) for id in reasons]
 
 
 @pytest.mark.parametrize(
     ("got", "wanted"),
     [
-        pytest.param(steps(one("a", 100)), [], id="well"),
-        pytest.param(steps(one("a", 420)), [("free", "a")], id="warn"),
-        pytest.param(steps(one("a", 420, freed_at=NOW - 60)), [], id="freed a minute ago"),
+        pytest.param(steps(one("a", 100 * MIB)), [], id="well"),
+        pytest.param(steps(one("a", 420 * MIB)), [("free", "a")], id="warn"),
+        pytest.param(steps(one("a", 420 * MIB, freed_at=NOW - 60)), [], id="freed a minute ago"),
         pytest.param(
-            steps(one("a", 480), one("b", 490)),
+            steps(one("a", 480 * MIB), one("b", 490 * MIB)),
             [("free", "a"), ("restart", "b")],
             id="two critical: one restart",
         ),
         pytest.param(
-            steps(one("a", 480, restarting=True), one("b", 490)),
-            [("free", "b")],
+            steps(one("a", 480 * MIB), one("b", 490 * MIB), busy="ab"),
+            [("free", "a"), ("free", "b")],
             id="one at a time",
         ),
         pytest.param(
-            steps(one("a", 480, restartable=False)),
+            steps(one("a", 480 * MIB), busy="a"),
             [("free", "a")],
             id="not in the middle of a sync",
         ),
         pytest.param(
-            steps(one("a", 300), one("b", 350), budget=680),
+            steps(one("a", 300 * MIB), one("b", 350 * MIB), budget=680),
             [("free", "a"), ("restart", "b")],
             id="all together critical: the largest",
         ),
@@ -93,29 +93,3 @@ def steps(*instances, budget=0):
 )
 def test_memory_actions_by_level(got, wanted):
     assert got == wanted
-
-
-@given(
-    st.lists(
-        st.builds(
-            InstanceMemory,
-            id=st.text("abcdef", min_size=1, max_size=4),
-            used=st.integers(0, 2**40),
-            limit=st.integers(0, 2**40),
-            freed_at=st.one_of(st.none(), st.floats(0, 2 * NOW)),
-            restarted_at=st.one_of(st.none(), st.floats(0, 2 * NOW)),
-            restarting=st.booleans(),
-            restartable=st.booleans(),
-        ),
-        max_size=12,
-        unique_by=lambda one: one.id,
-    ),
-    st.integers(0, 2**41),
-)
-def test_never_two_restarts_at_once(instances, budget):
-    actions = decide_memory(instances, budget, POLICY, NOW)
-    restarts = [action for action in actions if action.restart]
-    assert len(restarts) + sum(one.restarting for one in instances) <= max(
-        1, sum(one.restarting for one in instances)
-    )
-    assert len({action.id for action in actions}) == len(actions)
