@@ -1,10 +1,10 @@
 """What instances use, measured in one look, and the steps against too much memory."""
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field
 
 import msgspec
 
@@ -13,12 +13,10 @@ from agent.core.memory import decide_memory, note_memory
 from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.errors import WaError
 from agent.host.machine import UNSEEN, Usage, measure
-from agent.log import about, bound
+from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.story import Notes, entry
-
-log = logging.getLogger(__name__)
 
 LOOK_FOR_NEW = 5.0
 FRESH = 5.0
@@ -31,6 +29,8 @@ SETTLED = 10.0
 ASKED_AT_ONCE = 16
 """Workers that are asked for their own figures at the same time."""
 LONGEST_ANSWER = 5.0
+MOST = 1 << 50
+"""A larger number is no figure of a process."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -164,13 +164,10 @@ async def measure_whole(
 
 
 async def _ask_worker(facts: Facts) -> Usage:
-    if facts.link is None or facts.instance.backend:
-        return UNSEEN
-    try:
-        told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)
-        return msgspec.convert(told, Usage)
-    except (WaError, msgspec.ValidationError) as error:
-        log.debug(
-            "cannot read the usage of the worker of %s: %s", facts.id, error, extra=about(facts.id)
-        )
-        return UNSEEN
+    if facts.link is not None and not facts.instance.backend:
+        with suppress(WaError, msgspec.ValidationError):
+            told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)
+            usage = msgspec.convert(told, Usage)
+            if all(0 <= (figure or 0) < MOST for figure in astuple(usage)):
+                return usage
+    return UNSEEN
