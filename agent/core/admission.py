@@ -65,7 +65,7 @@ class LoginBudget:
         if policy.login_every <= 0:
             return None
         self._fill(policy, now)
-        if self._level < 1:
+        if self._level < 0.999:  # at the time that it told, a rounding is lacking
             return now + (1 - self._level) * policy.login_every
         self._level -= 1
         return None

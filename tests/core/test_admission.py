@@ -13,3 +13,10 @@ def test_f54_no_window_sees_more_logins_than_the_budget(steps, logins, every):
     for first in range(len(begun)):
         window = [at for at in begun[first:] if at - begun[first] <= 10]
         assert len(window) <= logins + 10 / every + 1
+
+
+def test_at_the_time_that_it_told_the_budget_gives_a_login():
+    budget = LoginBudget(lambda: StartPolicy(logins=1))
+    budget.take(1_000_000.1)
+    told = budget.take(1_000_000.1)
+    assert budget.take(told) is None, "no time that is not later: a caller would go without it"
