@@ -1,7 +1,6 @@
 """One run of the agent: looks at its state folder, builds its parts, runs and stops them."""
 
 import asyncio
-import errno
 import gc
 import logging
 import os
@@ -58,10 +57,6 @@ log = logging.getLogger(__name__)
 
 AGAIN = 5.0
 """Seconds until a task that failed begins again."""
-BESIDE = ("messages", "outbox", "snapshots", "troubles", "webhooks")
-"""Tasks without which sessions are watched all the same: their faults end no agent."""
-_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-_WAITS = ("disk_full", "read_only", "io", "busy")
 
 
 @dataclass(slots=True)
@@ -89,39 +84,22 @@ class Signals:
         self.stop.set()
 
 
-async def keep_up(name: str, begin: Callable[[], Awaitable[object]], again: float = AGAIN) -> None:
-    """Run a task to its end. One that a full disk or a want of descriptors ended begins again:
-    that is no reason to close sessions that are well."""
+async def keep_up(
+    name: str, begin: Callable[[], Awaitable[object]], again: float = AGAIN
+) -> object:
+    """Run a task to its end. One that failed begins again: a full disk, a want of descriptors or an
+    error of its own is no reason to close sessions that are well. Where passes stop coming, the
+    watchdog ends the agent."""
     while True:
         try:
-            await begin()
+            return await begin()
+        except StopAsked:
+            raise
         except Exception as error:
-            if not ((known := _may_pass(error)) or name in BESIDE):
-                raise
-            words, trace = "the task %s begins again in %g s: %s", None if known else error
-            log.error(words, name, again, _words(error), exc_info=trace)
+            trace = None if isinstance(error, WaError) else error
+            words = "the task %s begins again in %g s: %s"
+            log.error(words, name, again, error, exc_info=trace)
             await asyncio.sleep(again)
-        else:
-            return
-
-
-def _may_pass(error: BaseException) -> bool:
-    """True if the disk refused it, or the machine lacks descriptors or memory."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_may_pass(inner) for inner in error.exceptions)
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _SCARCE:
-            return True
-        cause = cause.__cause__
-    # A damaged database is set aside and rebuilt by the next start.
-    return isinstance(error, WaError) and error.code in _WAITS
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_words(inner) for inner in error.exceptions)
-    return str(error)
 
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
@@ -233,7 +211,6 @@ class Daemon:
         )
         server: Server | None = None
         state = self._config.agent.state_path
-        leave, status = False, 1
         try:
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
@@ -301,17 +278,12 @@ class Daemon:
                     await store.note(said("agent_started", "the agent started"))
                     log.info("ready on %s", ", ".join(server.addresses))
             except* StopAsked:
-                status = 0
-            except* Exception as failures:
-                status = 1
-                for failure in failures.exceptions:
-                    log.error("a part of the agent failed", exc_info=failure)
-            watchdog.say("STOPPING=1")
+                watchdog.say("STOPPING=1")
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
             written = await stop_in_order(supervisor, server, state, leave=leave)
-        return status if written else 1
+        return 0 if written else 1
 
     async def _take_over(self, supervisor: Supervisor, *, older: bool) -> None:
         """Go on with what the agent before this one had: sessions, packs, counts."""
