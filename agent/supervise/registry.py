@@ -29,10 +29,8 @@ from agent.engines.files import Linked
 from agent.errors import NotFound, Refused, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
-from agent.supervise.settings import Settings
-from agent.supervise.story import tell
 from agent.vault.check import read_linked
 from agent.vault.identity import OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance_id
-from agent.core.view import BackendView
+from agent.core.session import BackendView
 from agent.errors import InvalidRequest, NotFound, Refused, TryLater
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.core.figures import RepairStatistics, note_check
+from agent.core.figures import Inbound, RepairStatistics, note_check, note_hour
 from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.core.silence import Inbound, note_hour
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.upkeep import LEARNED, Upkeep

@@ -21,11 +21,9 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reconnect import ReconnectPolicy
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Settings, is_trouble
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.run import note_circuit
-from agent.supervise.settings import Settings
-from agent.supervise.story import is_trouble
 
 BOOT = "boot-1"
 NOW = 1000.0

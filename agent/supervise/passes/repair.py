@@ -39,11 +39,10 @@ from agent.core.recovery.repair import (
 from agent.core.recovery.steps import after_action, step_repair
 from agent.engines.catalog import entry_of, file_rules
 from agent.log import about, going_on
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, entry
 from agent.supervise.gate import Gate
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
-from agent.supervise.story import entry
 from agent.vault.copies.snapshots import newest_good
 
 log = logging.getLogger(__name__)

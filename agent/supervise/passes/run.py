@@ -21,8 +21,8 @@ from agent.core.reconcile import (
 )
 from agent.core.reconnect import after_refusal, after_try, forgive, not_before, spare_unreached
 from agent.core.session import NO_WAIT
-from agent.failpoint import failpoint
-from agent.supervise.facts import Facts
+from agent.files import failpoint
+from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
 from agent.supervise.gate import Gate
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
@@ -30,7 +30,6 @@ from agent.supervise.passes.observe import Observer, holds_the_only_copy, observ
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.registry import is_written
-from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
 
 
 def note_circuit(
