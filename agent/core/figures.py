@@ -3,6 +3,7 @@ sessions together, for one per session would be ten series times a thousand. Cou
 and what they show of it."""
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -32,7 +33,7 @@ class Histogram:
 # Counts of checks and repairs: one value per agent, added to and never reset.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RepairStatistics:
     checked: int = 0
     check_seconds: float = 0.0
@@ -66,26 +67,16 @@ class RepairStatistics:
         healed = self.repaired + self.cleaned
         return healed / (healed + self.failed) if healed + self.failed else None
 
-
-def note_check(statistics: RepairStatistics, seconds: float) -> RepairStatistics:
-    return replace(
-        statistics, checked=statistics.checked + 1, check_seconds=statistics.check_seconds + seconds
-    )
-
-
-def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistics:
-    """Count a repair that ended; without a step, or no longer wanted, it repaired nothing."""
-    ending = repair.ending
-    healed = ending in (Ending.RECOVERED, Ending.CLEANED)
-    return replace(
-        statistics,
-        asked=statistics.asked + (repair.goal is not Goal.HEAL),
-        needed_person=statistics.needed_person + (ending is Ending.NEEDS_PERSON),
-        repaired=statistics.repaired + (ending is Ending.RECOVERED),
-        cleaned=statistics.cleaned + (ending is Ending.CLEANED),
-        failed=statistics.failed + (ending in (Ending.GAVE_UP, Ending.NEEDS_PERSON)),
-        repair_seconds=statistics.repair_seconds + (repair.seconds if healed else 0.0),
-    )
+    def note(self, repair: Repair) -> None:
+        """Count a repair that ended; without a step, or no longer wanted, it repaired nothing."""
+        ending = repair.ending
+        self.asked += repair.goal is not Goal.HEAL
+        self.needed_person += ending is Ending.NEEDS_PERSON
+        self.repaired += ending is Ending.RECOVERED
+        self.cleaned += ending is Ending.CLEANED
+        self.failed += ending in (Ending.GAVE_UP, Ending.NEEDS_PERSON)
+        if ending in (Ending.RECOVERED, Ending.CLEANED):
+            self.repair_seconds += repair.seconds
 
 
 COUNTS: Mapping[str, tuple[str, ...]] = {
@@ -129,26 +120,20 @@ MINUTE = 60.0
 _STRETCH = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PerMinute:
-    stretches: tuple[tuple[float, int], ...] = ()
+    stretches: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=7))
     """When each stretch began, and how many came in it."""
 
-    def note(self, now: float) -> "PerMinute":
+    def note(self, now: float) -> None:
         begun = now - now % _STRETCH
-        if self.stretches and self.stretches[-1][0] == begun:
-            *older, (_, count) = self.stretches
-            return PerMinute((*older, (begun, count + 1)))
-        return PerMinute((*_within(self.stretches, now), (begun, 1)))
+        again = self.stretches and self.stretches[-1][0] == begun
+        self.stretches.append((begun, 1 + (self.stretches.pop()[1] if again else 0)))
 
     def count(self, now: float) -> int:
-        """The sum of the last minute, by whole stretches."""
-        return sum(count for _, count in _within(self.stretches, now))
-
-
-def _within(stretches: tuple[tuple[float, int], ...], now: float) -> tuple[tuple[float, int], ...]:
-    # A stretch in the future comes from a clock that jumped.
-    return tuple(stretch for stretch in stretches if now - MINUTE < stretch[0] <= now)
+        """The sum of the last minute, by whole stretches. One in the future comes from a clock that
+        jumped."""
+        return sum(count for at, count in self.stretches if now - MINUTE < at <= now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,6 @@ from agent.core.recovery.repair import Kept, Repair
 WINDOW = 300.0
 """Seconds that the mean time of an answer covers."""
 MESSAGE_DIRECTIONS = ("in", "out", "ack", "failed")
-_NO_RATE = PerMinute()
 
 Samples = tuple[tuple[float, int], ...]
 """Memory of a trend, oldest first: (when, bytes)."""
@@ -121,8 +120,9 @@ class Counters:
     messages: Counter[str] = field(
         default_factory=lambda: Counter(dict.fromkeys(MESSAGE_DIRECTIONS, 0))
     )
-    per_minute: dict[str, PerMinute] = field(default_factory=dict)
-    """By direction: in, out."""
+    per_minute: dict[str, PerMinute] = field(
+        default_factory=lambda: {"in": PerMinute(), "out": PerMinute()}
+    )
     errors: Counter[str] = field(default_factory=Counter)
     error_rate: ErrorRate = field(default_factory=ErrorRate)
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -134,11 +134,6 @@ class Counters:
     """Answered probes and the sum of their answer times."""
     answers: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=10))
     """When the last probes were answered, and in how many seconds."""
-
-    def mean_answer(self, now: float) -> float | None:
-        """Seconds; None: no probe was answered within WINDOW."""
-        lately = [seconds for at, seconds in self.answers if now - at <= WINDOW]
-        return sum(lately) / len(lately) if lately else None
 
 
 @dataclass(slots=True)
@@ -252,12 +247,13 @@ class Session:
 
     @property
     def response_seconds(self) -> float | None:
-        return self.counters.mean_answer(self.at)
+        """The mean; None: no probe was answered within WINDOW."""
+        lately = [seconds for at, seconds in self.counters.answers if self.at - at <= WINDOW]
+        return sum(lately) / len(lately) if lately else None
 
     @property
     def messages_per_minute(self) -> dict[str, int]:
-        rates = self.counters.per_minute
-        return {word: rates.get(word, _NO_RATE).count(self.at) for word in ("in", "out")}
+        return {word: rate.count(self.at) for word, rate in self.counters.per_minute.items()}
 
     @property
     def crypto_operations(self) -> dict[str, int]:

@@ -16,7 +16,6 @@ from agent.core.memory import memory_budget
 from agent.core.model import (
     UNIT_ABSENT,
     Category,
-    Claim,
     ClaimFact,
     ConnectionStatus,
     Health,
@@ -28,7 +27,7 @@ from agent.core.model import (
 )
 from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.core.session import NOT_LOOKED_YET, Session
-from agent.core.words import BEHIND
+from agent.core.words import BEHIND, Claim
 from agent.engines.catalog import entry_of
 from agent.host.machine import machine_memory
 from agent.link.wire import Hello

@@ -33,8 +33,9 @@ from aiohappyeyeballs import start_connection
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from agent.clock import boot_now
-from agent.core.model import Address, Category, InstanceId, JournalEntry
+from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE, reason_of
+from agent.core.words import Address
 from agent.engines.catalog import needed_address
 from agent.files import open_plain
 from agent.supervise.facts import Facts

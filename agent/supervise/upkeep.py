@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import msgspec
@@ -140,7 +140,7 @@ class Upkeep:
 
     async def report_keys(self) -> None:
         """A line with what became of failing keys since the last one. The passes repair them."""
-        before = self.ladder.statistics
+        before = replace(self.ladder.statistics)
         while True:
             await asyncio.sleep(self.registry.settings.config.crypto.round)
             begun, policy, now = (
@@ -159,7 +159,7 @@ class Upkeep:
                 now.repaired + now.cleaned - before.repaired - before.cleaned,
                 now.failed - before.failed,
             )
-            before = now
+            before = replace(now)
 
     async def log_performance(self) -> None:
         while True:

@@ -13,7 +13,6 @@ from agent.core.figures import RepairStatistics
 from agent.core.incidents import Incident
 from agent.core.model import (
     UNIT_ABSENT,
-    Claim,
     ClaimFact,
     ConnectionStatus,
     Desired,
@@ -29,6 +28,7 @@ from agent.core.model import (
 )
 from agent.core.recovery.repair import Goal
 from agent.core.session import AgentStatus, Run, Session
+from agent.core.words import Claim
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
 from agent.engines.catalog import remote_engines

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import Claim, ClaimFact, ConnectionStatus
+from agent.core.model import ClaimFact, ConnectionStatus
+from agent.core.words import Claim
 from agent.engines.catalog import CATALOG
 from agent.errors import EngineError, NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import VARIABLE, FailpointHit

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.core.figures import Inbound, RepairStatistics, note_check, note_hour
+from agent.core.figures import Inbound, RepairStatistics, note_hour
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.store.database import Store
 from agent.supervise.facts import Facts
@@ -35,7 +35,7 @@ def upkeep(store, ladder, registry):
 
 async def test_statistics_and_usual_rates_are_handed_over(store):
     ladder, registry = house("a", "b")
-    ladder.statistics = note_check(RepairStatistics(repaired=3), 0.5)
+    ladder.statistics = RepairStatistics(repaired=3, check_seconds=0.5)
     learned = note_hour(Inbound(last_wall=5.0), time.time(), 120)
     registry.facts["a"].inbound = learned
     await upkeep(store, ladder, registry).keep()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agent.core.model import Address
+from agent.core.words import Address
 from agent.supervise import reach as names
 from agent.supervise.reach import look
 from tests.listener import listening

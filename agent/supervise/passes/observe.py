@@ -10,9 +10,7 @@ from zlib import crc32
 
 from agent.clock import boot_now
 from agent.core.model import (
-    Claim,
     ConnectionStatus,
-    Happening,
     InstanceId,
     ProbeFact,
     SessionFiles,
@@ -21,7 +19,7 @@ from agent.core.model import (
 )
 from agent.core.observed import BACKEND_DOWN, ON_ITS_WAY
 from agent.core.session import Run
-from agent.core.words import SUSPECT
+from agent.core.words import SUSPECT, Claim, Happening
 from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, LinkStats, Listener, parse_claim
 from agent.log import about

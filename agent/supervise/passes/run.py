@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
-from agent.core.figures import note_check
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
 from agent.core.model import Category, Health, HealthVerdict, JournalEntry, SessionRecord
 from agent.core.observed import ON_ITS_WAY, waits_for_network
@@ -91,7 +90,8 @@ class Passes:
             facts.sentence = verdict.sentence
             breaker = self.gate.settings.config.reconnect.breaker
             entries += note_circuit(facts, before, breaker, time.time())
-            self.ladder.statistics = note_check(self.ladder.statistics, boot_now() - begun)
+            self.ladder.statistics.checked += 1
+            self.ladder.statistics.check_seconds += boot_now() - begun
             # Record.
             if entries or facts.record != before or not is_written(facts):
                 await self.executor.registry.save(facts, entries)
