@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.failpoint import FailpointHit, failpoint
+from agent.files import FailpointHit, failpoint
 
 
 def test_only_the_named_point_fails_and_only_when_its_turn_comes(monkeypatch):

@@ -18,7 +18,7 @@ from agent.config.sections import LogSection
 from agent.core.model import Category
 from agent.log import bound, set_level, set_up_logging
 from agent.logfiles import AUDIT, PERFORMANCE, FileWriter, open_files
-from agent.supervise.settings import Settings
+from agent.supervise.facts import Settings
 from agent.supervise.upkeep import Upkeep, performance_line
 from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view

@@ -10,8 +10,7 @@ from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
 from agent.core.observed import shown_wait
 from agent.core.recovery.repair import Ending, Repair, Stage
-from agent.core.session import Session
-from agent.core.view import AgentStatus, BackendView, wall_text
+from agent.core.session import AgentStatus, BackendView, Session, wall_text
 from agent.store.rows import KeyRow
 from agent.vault.trash import Retired
 

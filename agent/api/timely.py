@@ -10,10 +10,10 @@ from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, Field
 from agent.api.present import show_backend, show_instance
 from agent.core.model import Category, InstanceId
-from agent.core.view import BackendView
+from agent.core.session import BackendView
 from agent.errors import TryLater, WaError
 from agent.log import bound
-from agent.supervise.requests.repairs import GRACE, in_time
+from agent.supervise.repairs import GRACE, in_time
 
 ANSWER_WITHIN = 10
 WAIT = (

@@ -1,7 +1,9 @@
 """How long things took, as histograms: how many up to each bound, and the sum. One set for all
-sessions together, for one per session would be ten series times a thousand."""
+sessions together, for one per session would be ten series times a thousand. Counts of what happens,
+and what they show of it."""
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -31,7 +33,7 @@ class Histogram:
 # Counts of checks and repairs: one value per agent, added to and never reset.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RepairStatistics:
     checked: int = 0
     check_seconds: float = 0.0
@@ -65,26 +67,16 @@ class RepairStatistics:
         healed = self.repaired + self.cleaned
         return healed / (healed + self.failed) if healed + self.failed else None
 
-
-def note_check(statistics: RepairStatistics, seconds: float) -> RepairStatistics:
-    return replace(
-        statistics, checked=statistics.checked + 1, check_seconds=statistics.check_seconds + seconds
-    )
-
-
-def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistics:
-    """Count a repair that ended; without a step, or no longer wanted, it repaired nothing."""
-    ending = repair.ending
-    healed = ending in (Ending.RECOVERED, Ending.CLEANED)
-    return replace(
-        statistics,
-        asked=statistics.asked + (repair.goal is not Goal.HEAL),
-        needed_person=statistics.needed_person + (ending is Ending.NEEDS_PERSON),
-        repaired=statistics.repaired + (ending is Ending.RECOVERED),
-        cleaned=statistics.cleaned + (ending is Ending.CLEANED),
-        failed=statistics.failed + (ending in (Ending.GAVE_UP, Ending.NEEDS_PERSON)),
-        repair_seconds=statistics.repair_seconds + (repair.seconds if healed else 0.0),
-    )
+    def note(self, repair: Repair) -> None:
+        """Count a repair that ended; without a step, or no longer wanted, it repaired nothing."""
+        ending = repair.ending
+        self.asked += repair.goal is not Goal.HEAL
+        self.needed_person += ending is Ending.NEEDS_PERSON
+        self.repaired += ending is Ending.RECOVERED
+        self.cleaned += ending is Ending.CLEANED
+        self.failed += ending in (Ending.GAVE_UP, Ending.NEEDS_PERSON)
+        if ending in (Ending.RECOVERED, Ending.CLEANED):
+            self.repair_seconds += repair.seconds
 
 
 COUNTS: Mapping[str, tuple[str, ...]] = {
@@ -128,26 +120,20 @@ MINUTE = 60.0
 _STRETCH = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PerMinute:
-    stretches: tuple[tuple[float, int], ...] = ()
+    stretches: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=7))
     """When each stretch began, and how many came in it."""
 
-    def note(self, now: float) -> "PerMinute":
+    def note(self, now: float) -> None:
         begun = now - now % _STRETCH
-        if self.stretches and self.stretches[-1][0] == begun:
-            *older, (_, count) = self.stretches
-            return PerMinute((*older, (begun, count + 1)))
-        return PerMinute((*_within(self.stretches, now), (begun, 1)))
+        again = self.stretches and self.stretches[-1][0] == begun
+        self.stretches.append((begun, 1 + (self.stretches.pop()[1] if again else 0)))
 
     def count(self, now: float) -> int:
-        """The sum of the last minute, by whole stretches."""
-        return sum(count for _, count in _within(self.stretches, now))
-
-
-def _within(stretches: tuple[tuple[float, int], ...], now: float) -> tuple[tuple[float, int], ...]:
-    # A stretch in the future comes from a clock that jumped.
-    return tuple(stretch for stretch in stretches if now - MINUTE < stretch[0] <= now)
+        """The sum of the last minute, by whole stretches. One in the future comes from a clock that
+        jumped."""
+        return sum(count for at, count in self.stretches if now - MINUTE < at <= now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +173,75 @@ class ErrorRate:
             return None
         words = f"{failed} of its last {failed + good} operations failed"
         return Signal("error_rate", Health.DEGRADED, words)
+
+
+# Silent inbound: connected, acks arrive, and no message came for far longer than usual. The usual
+# rate is learned per hour of the week, so that a shop's quiet night is no alarm.
+
+
+HOURS = 168
+LEAST = 1800.0
+"""Seconds; a shorter silence is always normal."""
+EXPECTED = 20.0
+"""Messages that the usual rate must predict for a silence to be reported."""
+LEARNED = 86400.0
+"""Seconds that the agent observes an instance before it uses its usual rate."""
+NEWEST = 0.25
+"""Weight of the newest hour in the usual rate of its hour of the week."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """The incoming messages of one instance: usual rates and last times."""
+
+    rates: tuple[float, ...] = (0.0,) * HOURS
+    """Messages per second, usual for each hour of the week."""
+    watched: float = 0.0
+    """Seconds that went into `rates`."""
+    last_wall: float = 0.0
+    """When the last message came."""
+    ack_wall: float = 0.0
+    """When the last ack or receipt came: the connection works."""
+
+
+def note_hour(inbound: Inbound, hour_wall: float, messages: int) -> Inbound:
+    """Take in a whole hour, connected throughout, with so many messages."""
+    at = hour_of_week(hour_wall)
+    usual = inbound.rates[at]
+    seen = messages / 3600.0
+    first_week = inbound.watched < HOURS * 3600.0
+    rate = seen if first_week else usual + NEWEST * (seen - usual)
+    rates = (*inbound.rates[:at], rate, *inbound.rates[at + 1 :])
+    return replace(inbound, rates=rates, watched=inbound.watched + 3600.0)
+
+
+def hour_of_week(wall: float) -> int:
+    return int(wall // 3600) % HOURS
+
+
+def expected_messages(inbound: Inbound, since_wall: float, now_wall: float) -> float:
+    """How many messages usually come between two moments, at most a week apart."""
+    at, end, total = max(since_wall, now_wall - HOURS * 3600.0), now_wall, 0.0
+    while at < end:
+        until = min((at // 3600 + 1) * 3600, end)
+        total += inbound.rates[hour_of_week(at)] * (until - at)
+        at = until
+    return total
+
+
+def judge_silence(inbound: Inbound, connected_since_wall: float, now_wall: float) -> Signal | None:
+    """A Signal when this instance's silence cannot be chance."""
+    since = max(inbound.last_wall, connected_since_wall)
+    silent = now_wall - since
+    if inbound.watched < LEARNED or silent < LEAST:
+        return None
+    if inbound.ack_wall <= since:
+        # Not even acks arrive: a dead connection, which the proof's age and pings show better.
+        return None
+    expected = expected_messages(inbound, since, now_wall)
+    if expected < EXPECTED:
+        return None
+    sentence = (
+        f"no message for {silent / 60:.0f} min; its usual rate is {expected:.0f} in that time"
+    )
+    return Signal("silent_inbound", Health.DEGRADED, sentence)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from agent.core.model import (
     IN_WORDS,
     PHASE_SECONDS,
-    Claim,
     ClaimFact,
     Health,
     HealthVerdict,
@@ -37,7 +36,14 @@ from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending
 from agent.core.session import Session
 from agent.core.setting import setting
-from agent.core.words import NOT_TOLD, OTHER_ACCOUNT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
+from agent.core.words import (
+    NOT_TOLD,
+    OTHER_ACCOUNT,
+    PASSKEY_REQUIRED,
+    PASSKEY_SUSPECTED,
+    SUSPECT,
+    Claim,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,10 @@ from agent.core.words import (
     ADOPTED,
     ID_PATTERN,
     NOT_TOLD,
-    Address,
     Category,
     Claim,
     ConnectionStatus,
-    Happening,
     InstanceId,
-    RemoteSession,
-    ServerClaim,
     SessionFiles,
     parse_instance_id,
 )
@@ -28,14 +24,9 @@ from agent.core.words import (
 # Words that most importers of this module need as well.
 __all__ = [
     "ID_PATTERN",
-    "Address",
     "Category",
-    "Claim",
     "ConnectionStatus",
-    "Happening",
     "InstanceId",
-    "RemoteSession",
-    "ServerClaim",
     "SessionFiles",
     "parse_instance_id",
 ]

@@ -3,8 +3,8 @@ to its worker with systemctl."""
 
 from dataclasses import replace
 
+from agent.core.model import ConnectionStatus as Status
 from agent.core.model import (
-    Claim,
     Health,
     Instance,
     Override,
@@ -13,10 +13,10 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.session import Session
+from agent.core.words import Claim
 
 ON_ITS_WAY = (Status.INITIALIZING, Status.LOADING)
 

@@ -9,10 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.core.model import ConnectionStatus
-
-_ID = re.compile(r"\bID\b")
-"""Stands for the instance in an advice."""
+from agent.core.words import UNPAIRING, ConnectionStatus
 
 
 class Permanence(StrEnum):
@@ -21,7 +18,6 @@ class Permanence(StrEnum):
     RETRY = "retry"
     AT_ONCE = "at_once"
     AT_TIME = "at_time"
-    ONCE_IF_LOCK_OURS = "once_if_lock_ours"
     PROBE_SLOWLY = "probe_slowly"
     WAIT_FOR_PERSON = "wait_for_person"
     NEVER = "never"
@@ -48,12 +44,15 @@ class Reason:
     local: bool = False
     """Its cause is on this machine: many at once say nothing about WhatsApp or the way to it, the
     circuit breaker does not count it, and no pause is longer than a minute."""
-    unpairs: bool = False
-    """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
     detailed: bool = False
     """The engine's words say what came (HTTP status, address, title) and belong to the title."""
     scan_again: bool = False
     """Only a new scan by a person is missing."""
+
+    @property
+    def unpairs(self) -> bool:
+        """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
+        return self.code in UNPAIRING
 
     @property
     def final(self) -> bool:
@@ -61,8 +60,8 @@ class Reason:
         return self.permanence is Permanence.NEVER
 
     def advice_for(self, id: str) -> str:
-        """The advice, its commands for this instance."""
-        return _ID.sub(lambda _: id, self.advice)
+        """The advice, its commands for this instance: the word ID stands for it."""
+        return re.sub(r"\bID\b", lambda _: id, self.advice)
 
     def in_full(self, id: str, more: str = "") -> str:
         """What is wrong with this instance, and what to type."""
@@ -123,7 +122,6 @@ ROWS = (
         "conflict",
         "another connection with the same keys took the session over",
         "Find the second copy of this session (another server, a copied folder) and stop it.",
-        permanence=Permanence.ONCE_IF_LOCK_OURS,
         status=_DISCONNECTED,
         base=30.0,
         tries=1,
@@ -373,9 +371,8 @@ ROWS = (
         "session_foreign",
         "the session's files are another account's, or were changed since the last login",
         "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME --force`), or"
-        " the file that was changed: the agent compares them at each check, and then restarts the"
-        " session. Another account's session moves in with `wa-agent import` under a name of its"
-        " own.",
+        " the file that was changed, then `wa-agent restart ID`. Another account's session moves in"
+        " with `wa-agent import` under a name of its own.",
         permanence=Permanence.WAIT_FOR_PERSON,
         status=_REFUSED,
         local=True,
@@ -394,9 +391,9 @@ ROWS = (
     Reason(
         "session_unreadable",
         "the agent cannot use its session folder at the moment",
-        "Put the folder or its rights back; the agent checks it each second and starts the"
-        " session then. Sessions may lie on another disk, but not behind links: set"
-        " `session_storage_path`.",
+        "Put the folder or its rights back; the agent checks it each second and starts the session"
+        " then (`wa-agent restart ID`, if its worker runs). Sessions may lie on another disk, but"
+        " not behind links: set `session_storage_path`.",
         permanence=Permanence.WAIT_FOR_PERSON,
         status=_REFUSED,
         local=True,
@@ -416,14 +413,12 @@ ROWS = (
         " it again, with a code to scan.",
         permanence=Permanence.WAIT_FOR_PERSON,
         status=_DISCONNECTED,
-        unpairs=True,
     ),
     Reason(
         "renewal_unfinished",
         "the agent deleted the session on its backend, and ended before it created it again",
         "Nothing to do; the agent creates it again with its token, settings and webhook.",
         status=_DISCONNECTED,
-        unpairs=True,
     ),
     Reason(
         "logout",
@@ -431,7 +426,6 @@ ROWS = (
         "Scan a new QR code.",
         permanence=Permanence.NEVER,
         status=_REFUSED,
-        unpairs=True,
         scan_again=True,
     ),
     Reason(
@@ -450,7 +444,6 @@ ROWS = (
         "Settle it with WhatsApp on the phone, then pair again; the agent cannot help.",
         permanence=Permanence.NEVER,
         status=_REFUSED,
-        unpairs=True,
     ),
 )
 
@@ -486,6 +479,7 @@ def reasons_table() -> list[tuple[str, str, str, str, str, str]]:
         connected = row.status is ConnectionStatus.CONNECTED
         does = "stays connected" if connected else _WORDS[row.permanence]
         does += ", with a fresh worker" if row.fresh_worker else ""
+        does += ", once" if row.tries == 1 else ""
         first = "default" if row.base is None else f"{row.base:g} s"
         longest = "default" if row.max is None else f"{row.max:g} s"
         delays = "-" if row.hopeless or connected else f"{first}, longest {longest}"
@@ -496,8 +490,7 @@ def reasons_table() -> list[tuple[str, str, str, str, str, str]]:
 _WORDS = {
     Permanence.RETRY: "reconnects",
     Permanence.AT_ONCE: "reconnects at once",
-    Permanence.AT_TIME: "tries once when the given time has come",
-    Permanence.ONCE_IF_LOCK_OURS: "reconnects once, if no second worker runs here",
+    Permanence.AT_TIME: "tries when the given time has come",
     Permanence.PROBE_SLOWLY: "probes more and more rarely",
     Permanence.WAIT_FOR_PERSON: "waits for a person",
     Permanence.NEVER: "never by itself",

@@ -20,7 +20,7 @@ from agent.core.model import (
     phase_deadline,
 )
 from agent.core.model import ConnectionStatus as Status
-from agent.core.observed import gave_up, last_reason, waits_for_network
+from agent.core.observed import WAITS_TURN, gave_up, last_reason, waits_for_network
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
 from agent.core.recovery.repair import Proof, Repair, Stage, Trouble
@@ -220,7 +220,9 @@ def _leaves_alone(repair: Repair, unit: UnitStatus) -> bool:
 
 
 def _plan(kind: ActionKind, verdict: HealthVerdict) -> Plan:
-    return Plan(kind.value, (kind,), verdict.sentence)
+    # A verdict is of before the gate was asked, and the plan is carried out once it lets go.
+    turn = "its turn to start has come" if verdict.reason == WAITS_TURN else ""
+    return Plan(kind.value, (kind,), turn or verdict.sentence)
 
 
 def _plan_start(observation: Session, verdict: HealthVerdict) -> Plan | None:

@@ -7,9 +7,10 @@ policy says, whatever the stored times claim.
 from dataclasses import dataclass, replace
 
 from agent.core.breaker import Breaker, BreakerPolicy, breaker_of, remaining, with_breaker
-from agent.core.model import Claim, ConnectionStatus, SessionRecord
+from agent.core.model import ConnectionStatus, SessionRecord
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
 from agent.core.setting import setting
+from agent.core.words import Claim
 
 LOCAL_LONGEST = 60.0
 """Seconds that a pause may reach whose cause is on this machine."""
@@ -68,18 +69,14 @@ def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: flo
     return reconnect_delay(tries, policy, base or policy.base, longest, jitter01)
 
 
-def longest_wait(reason: Reason, policy: ReconnectPolicy) -> float:
-    """No wait for this reason may be longer; one with an end of its own (a ban) is not bounded."""
-    if reason.permanence is Permanence.AT_TIME:
-        return float("inf")
-    return max(policy.max, policy.bounds(reason)[1]) + policy.jitter
-
-
 def not_before(
     record: SessionRecord, policy: ReconnectPolicy, now: float, now_wall: float
 ) -> float:
     """`record.not_before_wall` on the boot clock, for Session.not_before."""
-    longest = longest_wait(reason_of(record.reason), policy)
+    reason = reason_of(record.reason)
+    longest = max(policy.max, policy.bounds(reason)[1]) + policy.jitter
+    if reason.permanence is Permanence.AT_TIME:  # a ban has an end of its own
+        longest = float("inf")
     return now + remaining(record.not_before_wall, now_wall, longest)
 
 

@@ -1,11 +1,23 @@
 """A session: all that the agent knows of it, in parts. A view for the API, the metrics and the
-command line is a shallow copy."""
+command line is a shallow copy; what they show of the agent and of
+backends stands below."""
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
 from agent.core.crypto import CryptoWindow
-from agent.core.figures import COUNTS, ErrorRate, PerMinute, StatusTime
+from agent.core.figures import (
+    COUNTS,
+    RECONNECT_SECONDS,
+    ErrorRate,
+    Histogram,
+    Inbound,
+    PerMinute,
+    StatusTime,
+)
 from agent.core.model import (
     UNIT_ABSENT,
     ClaimFact,
@@ -15,6 +27,7 @@ from agent.core.model import (
     HealthVerdict,
     Instance,
     InstanceId,
+    JournalEntry,
     Override,
     ProbeFact,
     SessionFiles,
@@ -24,12 +37,10 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Kept, Repair
-from agent.core.silence import Inbound
 
 WINDOW = 300.0
 """Seconds that the mean time of an answer covers."""
 MESSAGE_DIRECTIONS = ("in", "out", "ack", "failed")
-_NO_RATE = PerMinute()
 
 Samples = tuple[tuple[float, int], ...]
 """Memory of a trend, oldest first: (when, bytes)."""
@@ -59,8 +70,6 @@ class Run:
     """Why the folder is not in its place under a live worker; "" = it is."""
     folder_deleted: bool = False
     """The session's files are gone from the disk: its worker has the only copy."""
-    files_looked_at: ProbeFact | None = None
-    """The probe after which the agent last looked for the files that belong to the session."""
 
 
 @dataclass(slots=True)
@@ -111,8 +120,9 @@ class Counters:
     messages: Counter[str] = field(
         default_factory=lambda: Counter(dict.fromkeys(MESSAGE_DIRECTIONS, 0))
     )
-    per_minute: dict[str, PerMinute] = field(default_factory=dict)
-    """By direction: in, out."""
+    per_minute: dict[str, PerMinute] = field(
+        default_factory=lambda: {"in": PerMinute(), "out": PerMinute()}
+    )
     errors: Counter[str] = field(default_factory=Counter)
     error_rate: ErrorRate = field(default_factory=ErrorRate)
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -124,11 +134,6 @@ class Counters:
     """Answered probes and the sum of their answer times."""
     answers: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=10))
     """When the last probes were answered, and in how many seconds."""
-
-    def mean_answer(self, now: float) -> float | None:
-        """Seconds; None: no probe was answered within WINDOW."""
-        lately = [seconds for at, seconds in self.answers if now - at <= WINDOW]
-        return sum(lately) / len(lately) if lately else None
 
 
 @dataclass(slots=True)
@@ -242,12 +247,13 @@ class Session:
 
     @property
     def response_seconds(self) -> float | None:
-        return self.counters.mean_answer(self.at)
+        """The mean; None: no probe was answered within WINDOW."""
+        lately = [seconds for at, seconds in self.counters.answers if self.at - at <= WINDOW]
+        return sum(lately) / len(lately) if lately else None
 
     @property
     def messages_per_minute(self) -> dict[str, int]:
-        rates = self.counters.per_minute
-        return {word: rates.get(word, _NO_RATE).count(self.at) for word in ("in", "out")}
+        return {word: rate.count(self.at) for word, rate in self.counters.per_minute.items()}
 
     @property
     def crypto_operations(self) -> dict[str, int]:
@@ -258,3 +264,91 @@ class Session:
     def wall(self, moment: float) -> float:
         """A moment of the boot clock in Unix time."""
         return self.at_wall + (moment - self.at)
+
+
+# What the agent shows of itself and of backends.
+
+
+@dataclass(frozen=True, slots=True)
+class BackendView:
+    """Everything that is shown of a backend."""
+
+    name: str
+    engine: str
+    url: str
+    """Without a password."""
+    up: bool = False
+    reason: str = ""
+    """A short code while it is not up (ServerClaim.reason, or not_checked)."""
+    sentence: str = ""
+    warning: str = ""
+    """While it is up: what its logs leave unclear, or why they cannot be read."""
+    version: str = ""
+    """The server's own; "" = unknown."""
+    since_wall: float = 0.0
+    """Since when it is up, or is not."""
+    checked_wall: float | None = None
+    """When it was last checked; None: not yet."""
+    seconds: float = 0.0
+    """How long its last answer took."""
+    sessions: int | None = None
+    """All sessions on the server; None: unknown."""
+    held: int = 0
+    """Instances on it."""
+    connected: int = 0
+    """How many of those are connected."""
+    breaker: str = "closed"
+    """closed, open or half_open."""
+    next_check_wall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus:
+    version: str
+    host: str
+    started_wall: float
+    ready: bool
+    restoring: tuple[int, int] = (0, 0)
+    """Instances brought back so far, and how many there are to bring back."""
+    passes_total: int = 0
+    pass_seconds_total: float = 0.0
+    last_pass_age: float = 0.0
+    passes_late: int = 0
+    db_errors: Mapping[str, int] = field(default_factory=dict)
+    link_refusals: Mapping[str, int] = field(default_factory=dict)
+    dbus_connected: bool | None = None
+    """None on a host that has no D-Bus."""
+    jobs_pending: int = 0
+    incidents: Mapping[str, str] = field(default_factory=dict)
+    """For each engine (and backend) in use: the short code of what the members of the incident that
+    goes on fail with; "" = none."""
+    reconnects: Histogram = field(default_factory=lambda: Histogram(RECONNECT_SECONDS))
+    """Seconds from a lost to the next connection, of sessions not stopped by hand."""
+    config_read_wall: float = 0.0
+    """When the settings in force were read."""
+    config_refused: bool = False
+    """The last reload failed."""
+    alive: bool = True
+    """False while `last_pass_age` means that the loop no longer turns."""
+
+
+# A journal entry and a moment as JSON shows them.
+
+
+def wall_text(wall: float | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds; None and 0 (never) give None."""
+    if not wall:
+        return None
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def show_event(entry: JournalEntry) -> dict[str, Any]:
+    return {
+        "cursor": entry.cursor,
+        "time": wall_text(entry.wall),
+        "category": entry.category.value,
+        "kind": entry.kind,
+        "instance": entry.instance,
+        "sentence": entry.sentence,
+        "detail": dict(entry.detail),
+    }

@@ -7,9 +7,8 @@ from enum import StrEnum
 
 from agent.core.health import HealthPolicy
 from agent.core.memory import MemoryPolicy
-from agent.core.session import Session
+from agent.core.session import BackendView, Session
 from agent.core.setting import setting
-from agent.core.view import BackendView
 
 LONGEST = 1800.0
 """Seconds that the counters of a session are remembered for."""

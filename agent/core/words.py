@@ -72,7 +72,7 @@ OTHER_ACCOUNT = "other_account"
 NOT_TOLD = "not_told"
 """The reason code of one whose program runs and tells nothing of its session."""
 UNPAIRING = frozenset({"logout", "banned", "remote_missing", "renewal_unfinished"})
-"""The reason codes after which WhatsApp no longer knows the pairing (`unpairs` in the table)."""
+"""The reason codes after which WhatsApp no longer knows the pairing (Reason.unpairs)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
 """One run of the agent: looks at its state folder, builds its parts, runs and stops them."""
 
 import asyncio
-import errno
 import gc
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,27 +16,29 @@ from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts as ApiParts
 from agent.api.server import Server, serve
 from agent.backends.declared import ADVICE, one_server
+from agent.clock import boot_now
 from agent.config.config import Config
 from agent.config.load import load_config
-from agent.config.sections import USUAL_LISTEN
+from agent.config.sections import USUAL_LISTEN, StopSection
+from agent.core.model import Category, InstanceId, JournalEntry
 from agent.daemon.state_folder import (
     DATABASE,
     StateMark,
     go_on,
+    note_stop,
     only_copy,
     refuse_foreign_state,
     refuse_missing_state,
     state_is_missing,
     used_mark,
 )
-from agent.daemon.stop import said, stop_in_order
 from agent.daemon.troubles import Troubles
 from agent.deliver.bus import EventBus
 from agent.errors import ConfigError, TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import only_agent, only_of_sessions, open_host
-from agent.log import going_on, set_level, set_up_logging
+from agent.log import about, going_on, set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
@@ -46,11 +47,13 @@ from agent.metrics.family import Family
 from agent.moving.archives import Archives
 from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
+from agent.supervise.calls import Workers
+from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
-from agent.supervise.requests.calls import Workers
+from agent.supervise.seats import Seats
 from agent.supervise.snapshots import finish_cut_short
 from agent.supervise.start_up import line_up, load_instances, take_on
-from agent.supervise.watchdog import Watchdog
+from agent.supervise.upkeep import Watchdog
 from agent.vault.identity import found_sessions, scan
 from agent.webhooks.part import Webhooks
 
@@ -58,10 +61,6 @@ log = logging.getLogger(__name__)
 
 AGAIN = 5.0
 """Seconds until a task that failed begins again."""
-BESIDE = ("messages", "outbox", "snapshots", "troubles", "webhooks")
-"""Tasks without which sessions are watched all the same: their faults end no agent."""
-_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-_WAITS = ("disk_full", "read_only", "io", "busy")
 
 
 @dataclass(slots=True)
@@ -89,39 +88,22 @@ class Signals:
         self.stop.set()
 
 
-async def keep_up(name: str, begin: Callable[[], Awaitable[object]], again: float = AGAIN) -> None:
-    """Run a task to its end. One that a full disk or a want of descriptors ended begins again:
-    that is no reason to close sessions that are well."""
+async def keep_up(
+    name: str, begin: Callable[[], Awaitable[object]], again: float = AGAIN
+) -> object:
+    """Run a task to its end. One that failed begins again: a full disk, a want of descriptors or an
+    error of its own is no reason to close sessions that are well. Where passes stop coming, the
+    watchdog ends the agent."""
     while True:
         try:
-            await begin()
+            return await begin()
+        except StopAsked:
+            raise
         except Exception as error:
-            if not ((known := _may_pass(error)) or name in BESIDE):
-                raise
-            words, trace = "the task %s begins again in %g s: %s", None if known else error
-            log.error(words, name, again, _words(error), exc_info=trace)
+            trace = None if isinstance(error, WaError) else error
+            words = "the task %s begins again in %g s: %s"
+            log.error(words, name, again, error, exc_info=trace)
             await asyncio.sleep(again)
-        else:
-            return
-
-
-def _may_pass(error: BaseException) -> bool:
-    """True if the disk refused it, or the machine lacks descriptors or memory."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_may_pass(inner) for inner in error.exceptions)
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _SCARCE:
-            return True
-        cause = cause.__cause__
-    # A damaged database is set aside and rebuilt by the next start.
-    return isinstance(error, WaError) and error.code in _WAITS
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_words(inner) for inner in error.exceptions)
-    return str(error)
 
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
@@ -233,7 +215,6 @@ class Daemon:
         )
         server: Server | None = None
         state = self._config.agent.state_path
-        leave, status = False, 1
         try:
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
@@ -301,17 +282,12 @@ class Daemon:
                     await store.note(said("agent_started", "the agent started"))
                     log.info("ready on %s", ", ".join(server.addresses))
             except* StopAsked:
-                status = 0
-            except* Exception as failures:
-                status = 1
-                for failure in failures.exceptions:
-                    log.error("a part of the agent failed", exc_info=failure)
-            watchdog.say("STOPPING=1")
+                watchdog.say("STOPPING=1")
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
             written = await stop_in_order(supervisor, server, state, leave=leave)
-        return status if written else 1
+        return 0 if written else 1
 
     async def _take_over(self, supervisor: Supervisor, *, older: bool) -> None:
         """Go on with what the agent before this one had: sessions, packs, counts."""
@@ -373,3 +349,113 @@ def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
 async def _warn_of_one_server(config: Config) -> None:
     for sentence in await asyncio.to_thread(lambda: list(one_server(config.backend))):
         log.warning("%s: %s", sentence, ADVICE)
+
+
+# The orderly stop: what ends first, what is saved, what is closed. Each step has its time.
+
+
+async def stop_in_order(
+    supervisor: Supervisor,
+    server: Server | None,
+    state: Path,
+    *,
+    leave: bool,
+) -> bool:
+    """Schedules have ended with the TaskGroup; what follows keeps this order. `leave`: the agent
+    is restarting, and the workers stay.
+
+    False when the disk took not all of it: that keeps no session from being closed.
+    """
+    written, store = True, supervisor.store
+    if server is not None:
+        server.announce_end()
+    supervisor.repairs.stop()
+    supervisor.keeping.work.stop()
+    facts = supervisor.registry.facts.values()
+    every = [session for session in facts if not session.instance.backend]
+    log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")
+
+    async def write(what: Awaitable[object]) -> None:
+        nonlocal written
+        try:
+            await what
+        except WaError as error:
+            written = False
+            log.error("cannot finish a step of the stop, continuing: %s", error)
+
+    async def save_records() -> None:
+        await write(supervisor.registry.save_all(closing=not leave))
+        await write(supervisor.upkeep.keep())
+
+    if leave:
+        await save_records()
+        links = [session.link for session in every if session.link is not None]
+        await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
+    else:
+        times = supervisor.settings.config.stop
+        besides = {session.id for session in facts if session.instance.backend}
+        await close_sessions(every, supervisor.seats, times, save_records, besides=besides)
+    await supervisor.packs.close(leave_workers=leave)
+    await supervisor.backends.close()
+    await write(store.append(said("agent_stopped", "the agent stopped in order")))
+    await write(note_stop(store, state))
+    if server is not None:
+        await server.close()
+    supervisor.bus.close()
+    await supervisor.host.close(leave_workers=leave)
+    return written
+
+
+async def close_sessions(
+    all_facts: Collection[Facts],
+    host: Seats,
+    times: StopSection,
+    save_records: Callable[[], Awaitable[None]],
+    *,
+    besides: Container[InstanceId] = (),
+) -> list[InstanceId]:
+    """Prepare, save, close. Returns the ids whose worker would not end in order. `besides`:
+    sessions that go on: those of backends."""
+    linked = [facts for facts in all_facts if facts.link is not None]
+    what = f"tell {len(linked)} sessions to prepare"
+    await _ask_all(linked, "prepare_stop", times.prepare, what)
+    await save_records()
+    await _ask_all(linked, "save", times.save, f"save {len(linked)} sessions")
+    # A start may still be queued: it would begin when the agent is gone.
+    units = await host.list()
+    running = [id for id, unit in units.items() if unit.runs or unit.job_pending]
+    running = [id for id in running if id not in besides]
+    begun = boot_now()
+    unclean: list[InstanceId] = []
+
+    async def close(id: InstanceId) -> None:
+        try:
+            async with asyncio.timeout(times.close):
+                await host.stop(id)
+        except (WaError, TimeoutError) as error:
+            unclean.append(id)
+            words = "cannot close the worker of %s in order: %s"
+            log.error(words, id, error or "too slow", extra=about(id))
+
+    await asyncio.gather(*map(close, running))
+    log.info("closed %d workers in %.1f s", len(running) - len(unclean), boot_now() - begun)
+    return unclean
+
+
+async def _ask_all(linked: Collection[Facts], do: str, limit: float, what: str) -> None:
+    begun = boot_now()
+
+    async def ask(facts: Facts) -> None:
+        try:
+            if facts.link is not None:
+                await facts.link.call(do, {}, timeout=limit)
+        except WaError as error:
+            words = "cannot %s the session of %s: %s"
+            log.warning(words, do.replace("_", " "), facts.id, error, extra=about(facts.id))
+
+    await asyncio.gather(*map(ask, linked))
+    log.info("%s: done in %.1f s", what, boot_now() - begun)
+
+
+def said(kind: str, sentence: str) -> JournalEntry:
+    return JournalEntry(kind, sentence, Category.SYSTEM, wall=time.time())

@@ -5,15 +5,15 @@ too. A missing mount looks like a first installation: the file that root writes 
 service and running workers tell the two apart. A copy of a folder has the same mark.
 """
 
-import json
 import logging
 import secrets
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.errors import TryLater, VaultError
@@ -133,7 +133,7 @@ async def note_stop(store: Store, state: Path) -> None:
 async def _write(store: Store, state: Path, mark: StateMark) -> None:
     """The database first: if it is cut off in between, the database is newer, which does no
     harm."""
-    text = json.dumps(asdict(mark))
+    text = msgspec.json.encode(mark).decode()
     await store.put_facts({FACT: text})
     with going_on("cannot mark the state folder"), open_root(state) as opened:
         opened.write(MARK, text.encode(), points=False)
@@ -150,12 +150,10 @@ def read_mark(folder: Path) -> StateMark | None:
 
 def _parse(text: str | None) -> StateMark | None:
     try:
-        raw: Any = json.loads(text or "")
-        mark = StateMark(raw["id"], raw["generation"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        mark = msgspec.json.decode(text or "", type=StateMark)
+    except (msgspec.DecodeError, RecursionError):
         return None
-    whole = isinstance(mark.id, str) and mark.id.isalnum() and type(mark.generation) is int
-    return mark if whole else None
+    return mark if mark.id.isalnum() else None
 
 
 def _some(ids: Collection[InstanceId]) -> str:

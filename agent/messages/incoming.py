@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.clock import boot_now
-from agent.failpoint import failpoint
+from agent.files import failpoint
 from agent.messages.database import Form, is_damage, open_file, open_to_read, set_aside
 from agent.messages.record import LONGEST_WORD, PRIVATE, encode, erased, gap, read, show
 

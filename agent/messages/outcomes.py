@@ -5,8 +5,7 @@ from enum import StrEnum
 from typing import Literal
 
 from agent.core.model import ConnectionStatus
-from agent.core.session import Session
-from agent.core.view import wall_text
+from agent.core.session import Session, wall_text
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
 
 

@@ -20,7 +20,7 @@ from agent.log import about
 from agent.messages.incoming import FOLDER, NAME, Answer, read_only
 from agent.messages.media import explain_loss, open_media
 from agent.messages.record import MESSAGE
-from agent.supervise.requests.calls import Workers
+from agent.supervise.calls import Workers
 
 log = logging.getLogger(__name__)
 

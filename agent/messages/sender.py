@@ -13,12 +13,11 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.core.session import Session
-from agent.core.view import wall_text
+from agent.core.session import Session, wall_text
 from agent.core.words import OTHER_ACCOUNT
 from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
-from agent.failpoint import failpoint
+from agent.files import failpoint
 from agent.log import about
 from agent.messages.media import OutFiles
 from agent.messages.outbox import Outbox, OutMessage, chat_of

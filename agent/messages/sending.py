@@ -17,11 +17,11 @@ from typing import Any
 from agent.config.config import Config
 from agent.config.tables import rows_of
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.core.view import wall_text
+from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
 from agent.engines.receiver import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
-from agent.failpoint import failpoint
+from agent.files import failpoint
 from agent.log import about
 from agent.messages.media import OutFiles
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of

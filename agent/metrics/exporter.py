@@ -19,8 +19,7 @@ from agent.core.health import is_wanted
 from agent.core.model import Health, InstanceId
 from agent.core.reasons import reason_of, reasons_table
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import Session
-from agent.core.view import AgentStatus, BackendView
+from agent.core.session import AgentStatus, BackendView, Session
 from agent.core.words import ConnectionStatus
 from agent.host.machine import TICKS, CoreUse, machine_memory, read_process
 from agent.metrics.family import Family, Row, Summary, by_label, one, render

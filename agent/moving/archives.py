@@ -16,10 +16,9 @@ from agent.core.session import Session
 from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
 from agent.supervise.assemble import Supervisor
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, entry
+from agent.supervise.orders import check_settings_of
 from agent.supervise.registry import identity_of
-from agent.supervise.requests.orders import check_settings_of
-from agent.supervise.story import entry
 from agent.vault.archives.pack import Packed, export_snapshot
 from agent.vault.archives.unpack import Arrived, Limits, read_archive_manifest, unpack
 from agent.vault.copies.restore import discard, put_in_place

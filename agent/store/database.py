@@ -18,8 +18,7 @@ from sqlite_utils import Database
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import SchemaTooNew, StoreError
-from agent.failpoint import failpoint
-from agent.files import put_in_place, sync
+from agent.files import failpoint, put_in_place, sync
 from agent.log import bound
 from agent.store import rows
 from agent.store.connect import (

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from sqlite_utils import Database
 
 from agent.errors import StoreError, WaError
-from agent.failpoint import failpoint
+from agent.files import failpoint
 from agent.log import bound
 from agent.store.connect import code_of, explain
 

@@ -1,21 +1,27 @@
 """The composition of supervision: each part is built once, with the earlier parts that it uses."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
+from agent import VERSION
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config
-from agent.core.model import InstanceId, JournalEntry
+from agent.core.model import PASSING, InstanceId, JournalEntry
+from agent.core.session import AgentStatus
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
-from agent.link.client import LinkStats
+from agent.link.client import RULES, LinkStats
+from agent.store.connect import TROUBLES
 from agent.store.database import Store
-from agent.supervise.agent_status import StatusFigures
-from agent.supervise.facts import Facts
+from agent.supervise.calls import Calls
+from agent.supervise.facts import Facts, Notes, Settings
 from agent.supervise.gate import Gate
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes
+from agent.supervise.orders import Deletion, Orders
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.observe import Observer
@@ -24,16 +30,64 @@ from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
-from agent.supervise.requests.calls import Calls
-from agent.supervise.requests.deletion import Deletion
-from agent.supervise.requests.orders import Orders
-from agent.supervise.requests.repairs import Repairs
+from agent.supervise.repairs import Repairs
 from agent.supervise.seats import Packs, Seats
-from agent.supervise.settings import Settings
 from agent.supervise.snapshots import Snapshots
-from agent.supervise.story import Notes
 from agent.supervise.upkeep import Upkeep
 from agent.supervise.usage import UsageSampler
+
+# The agent's own figures: does its loop turn, are sessions brought back, what does it cost.
+
+
+_NO_ERRORS = dict.fromkeys(TROUBLES, 0)
+_NO_REFUSALS = dict.fromkeys(RULES, 0)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class StatusFigures:
+    host: Host
+    loop: Loop
+    registry: Registry
+    link_stats: LinkStats
+    _started_wall: float = field(init=False, default_factory=time.time)
+    _to_restore: int = field(init=False, default=0)
+    _pending: set[InstanceId] = field(init=False, default_factory=set)
+    """Those of them whose start has not ended."""
+
+    def expect(self, instances: Iterable[InstanceId]) -> None:
+        """`status` is ready only after a pass has seen all of these."""
+        self._pending = set(instances)
+        self._to_restore = len(self._pending)
+
+    def status(self) -> AgentStatus:
+        age = boot_now() - self.loop.turned_at
+        settings, facts = self.registry.settings, self.registry.facts
+        there = [facts[id] for id in self._pending if id in facts]
+        # A start counts once, whatever the session does later.
+        self._pending = {
+            its.id for its in there if not its.observed or its.record.status in PASSING
+        }
+        return AgentStatus(
+            version=VERSION,
+            host=self.host.name,
+            started_wall=self._started_wall,
+            ready=all(its.observed for its in there),
+            restoring=(self._to_restore - len(self._pending), self._to_restore),
+            passes_total=self.loop.passes,
+            pass_seconds_total=self.loop.pass_seconds,
+            last_pass_age=age,
+            passes_late=self.loop.late,
+            db_errors={**_NO_ERRORS, **self.registry.store.errors},
+            link_refusals={**_NO_REFUSALS, **self.link_stats},
+            dbus_connected=self.host.connected,
+            jobs_pending=self.host.jobs_pending,
+            incidents=self.registry.gate.incidents.codes(),
+            reconnects=self.registry.reconnects,
+            config_read_wall=settings.read_wall,
+            config_refused=settings.refused,
+            alive=age <= max(settings.config.health.interval, 30.0),
+        )
+
 
 PASSES_AT_ONCE = 256
 

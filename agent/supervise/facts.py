@@ -1,23 +1,38 @@
-"""What only the running agent has of a session."""
+"""What only the running agent has: of a session, of its settings, and what it writes into the
+journal."""
 
 import asyncio
+import logging
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from agent.config.config import Config
+from agent.core.admission import StartPolicy
 from agent.core.figures import LogLimit
+from agent.core.memory import memory_budget
 from agent.core.model import (
     UNIT_ABSENT,
-    Claim,
+    Category,
     ClaimFact,
     ConnectionStatus,
+    Health,
     HealthVerdict,
     Instance,
+    JournalEntry,
     SessionRecord,
     UnitStatus,
 )
+from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.core.session import NOT_LOOKED_YET, Session
+from agent.core.words import BEHIND, Claim
+from agent.engines.catalog import entry_of
+from agent.host.machine import machine_memory
 from agent.link.wire import Hello
+from agent.log import bound
+from agent.store.database import Store
 from agent.vault.identity import Identity
 
 FOLDER_LOST = "folder_lost"
@@ -177,3 +192,126 @@ def _words(claim: Claim) -> Claim:
     """All of a claim but its version, its age and the age of its proof."""
     proved = None if claim.proof_age is None else 0.0
     return replace(claim, proof_age=proved, still_for=0.0, version="")
+
+
+# What supervision asks of the configuration: policies, and the memory of all workers.
+
+
+def _own_limit(facts: Facts) -> int | None:
+    own = facts.instance.settings.get("memory_limit")
+    return own if isinstance(own, int) and own >= 0 else None
+
+
+REMOTE_STARTS = 50
+"""Simultaneous starts of sessions on backends, which start no process here."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """The configuration in force; a reload replaces it as a whole."""
+
+    config: Config
+    read_wall: float = field(default_factory=time.time)
+    refused: bool = False
+    """The last reload failed: the file could not be read."""
+    _machine: int = field(default_factory=lambda: machine_memory().total)
+
+    def take(self, config: Config) -> None:
+        self.config, self.read_wall, self.refused = config, time.time(), False
+
+    def start_policy(self) -> StartPolicy:
+        return self.config.start_policy(os.cpu_count() or 1)
+
+    def remote_start_policy(self) -> StartPolicy:
+        """A start on a backend begins no process here; the budget of logins is the machine's."""
+        return replace(self.start_policy(), stagger=0.0, parallel=REMOTE_STARTS)
+
+    def memory_wall(self, facts: Facts) -> int:
+        """Bytes at which a host without units kills it, 0 = none: more than memory_max where its
+        own setting grants more."""
+        wall, own = self.config.worker.memory_max, _own_limit(facts)
+        return 0 if wall == 0 or own == 0 else max(wall, int((own or 0) * BEHIND))
+
+    def memory_limit(self, facts: Facts) -> int:
+        """Bytes, 0 = no limit: its own setting, else `[memory] instance`."""
+        if facts.instance.backend:
+            return 0  # it has no process of its own here
+        config, own, kind = self.config, _own_limit(facts), entry_of(facts.instance.engine)
+        if own is not None:
+            return own
+        joins = not facts.unit.runs and config.worker.pack > 1 and kind.packable
+        if facts.pack or joins:
+            return min(config.memory.instance or MEMORY, MEMORY)
+        # Never promise more than memory_max: the host kills the worker there.
+        walls, shared = (config.worker.memory_max, kind.memory), config.memory.instance
+        return shared and min((shared, *(wall for wall in walls if wall)))
+
+    def memory_budget(self) -> int:
+        return memory_budget(self._machine, self.config.memory)
+
+
+MEMORY = 96 << 20
+"""Bytes counted for one session of a pack: its worker, and its part of the shared process."""
+
+
+# The journal entries of a session, and which of them the log has as warnings.
+
+
+SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
+"""Kinds of journal entries about a session's circuit; a backend's has its own."""
+
+_PERSISTENT = frozenset(
+    {Permanence.AT_TIME, Permanence.PROBE_SLOWLY, Permanence.WAIT_FOR_PERSON, Permanence.NEVER}
+)
+_BAD_VERDICTS = (Health.STUCK, Health.CORRUPTED)
+_MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
+"""A session that is down for one of these is down on purpose, or shows a code."""
+
+
+def entry(
+    facts: Facts, kind: str, sentence: str, category: Category = Category.SESSION, **detail: Any
+) -> JournalEntry:
+    return JournalEntry(kind, sentence, category, facts.id, time.time(), detail)
+
+
+def is_trouble(entry: JournalEntry) -> bool:
+    """Whether the log has it as a warning: a session goes down, is stuck, banned, given up,
+    loses what arrives, or its circuit opens."""
+    failed = entry.detail.get("ok") is False
+    if failed or entry.kind in (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside", "folder_newer"):
+        return True
+    reason = str(entry.detail.get("reason", ""))
+    if entry.kind == "status":
+        down = (
+            entry.detail.get("before") == ConnectionStatus.CONNECTED or reason_of(reason).hopeless
+        )
+        return down and reason not in _MEANT and not entry.detail.get("asked")
+    if entry.kind == "verdict":
+        bad = entry.detail.get("verdict") in _BAD_VERDICTS
+        lasts = reason in REASONS and reason_of(reason).permanence in _PERSISTENT
+        return bad or (lasts and reason not in _MEANT)
+    return False
+
+
+def tell(entry: JournalEntry) -> None:
+    level = logging.WARNING if is_trouble(entry) else logging.INFO
+    bound(entry.category, entry.instance, __name__).log(level, "%s", entry.sentence)
+
+
+class Notes:
+    """Writes journal entries without waiting, with the next commit."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._under_way: set[asyncio.Future[list[JournalEntry]]] = set()
+
+    def write(self, said: JournalEntry) -> "asyncio.Future[list[JournalEntry]]":
+        task = asyncio.ensure_future(self._store.append(said))
+        self._under_way.add(task)
+        task.add_done_callback(self._written)
+        return task
+
+    def _written(self, task: "asyncio.Future[list[JournalEntry]]") -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            bound(Category.SYSTEM).error("cannot write history: %s", error)

@@ -19,10 +19,9 @@ from agent.core.reasons import UNREACHABLE
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.session import NO_WAIT, Wait
 from agent.core.words import NOT_TOLD
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Settings
 from agent.supervise.incidents import Incidents
 from agent.supervise.reach import Reaching
-from agent.supervise.settings import Settings
 
 MEMORY_FULL = "memory_full"
 RETRY_HELD = 5.0

@@ -28,10 +28,8 @@ from agent.core.recovery.repair import RecoveryKind
 from agent.core.words import NO_PROOF, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.log import about
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Notes, Settings
 from agent.supervise.reach import Reaching
-from agent.supervise.settings import Settings
-from agent.supervise.story import Notes
 
 STALE = 900.0
 """A failure that was not seen again for so long proves nothing about others."""

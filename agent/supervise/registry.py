@@ -1,7 +1,6 @@
 """All instances of this machine: their facts, their views, and how they are saved."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.breaker import breaker_of
@@ -20,7 +21,7 @@ from agent.core.figures import RECONNECT_SECONDS, Histogram, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import resume_repair
-from agent.core.recovery.repair import Repair, read_repair, stored
+from agent.core.recovery.repair import Repair
 from agent.core.session import Counters, Repairs, Session
 from agent.core.words import ADOPTED
 from agent.engines.catalog import entry_of
@@ -28,10 +29,8 @@ from agent.engines.files import Linked
 from agent.errors import NotFound, Refused, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
-from agent.supervise.settings import Settings
-from agent.supervise.story import tell
 from agent.vault.check import read_linked
 from agent.vault.identity import OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
@@ -273,7 +272,7 @@ class Registry:
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
         instance, saved, last = facts.instance, facts.saved, facts.repair.last
         # The next agent goes on with its repair.
-        repair = "" if last is None else json.dumps(stored(last))
+        repair = "" if last is None else msgspec.json.encode(last).decode()
         record = facts.record = replace(facts.record, repair=repair)
         try:
             await self.store.save(instance, record, *entries)
@@ -338,7 +337,7 @@ def repair_of(id: InstanceId, record: SessionRecord, now_wall: float) -> Repair 
     if not record.repair:
         return None
     try:
-        repair = read_repair(json.loads(record.repair))
+        repair = msgspec.json.decode(record.repair, type=Repair)
         resumed = resume_repair(repair, now_wall)
         if resumed.goal is not repair.goal:
             lapsed = (
@@ -346,6 +345,6 @@ def repair_of(id: InstanceId, record: SessionRecord, now_wall: float) -> Repair 
             )
             bound(Category.RECOVERY, id).warning(lapsed, repair.goal.replace("_", " "))
         return resumed
-    except (ValueError, TypeError, AttributeError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         log.warning("cannot read a recorded repair, which is dropped: %s", error)
         return None

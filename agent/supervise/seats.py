@@ -7,6 +7,7 @@ ends that; the session on the server stays as it is.
 import asyncio
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,6 @@ from agent.host.units import PACKS
 from agent.link.client import Link, LinkStats, Listener
 from agent.log import going_on
 from agent.supervise.facts import Facts
-from agent.supervise.settings import choose_pack
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,21 @@ class Pack:
             stats=self.stats,
         )
         self.stale = True
+
+
+def choose_pack(places: Mapping[InstanceId, str], id: InstanceId, engine: str, size: int) -> str:
+    """The pack of a session that starts; "" = a process of its own. `places`: the packs of all
+    sessions. A session keeps its pack while that is not too full."""
+    if size <= 1:
+        return ""
+    counts = Counter(name for other, name in places.items() if other != id)
+    own = places.get(id, "")
+    if own and counts[own] < size:
+        return own
+    number = 1
+    while counts[f"{engine}-{number}"] >= size:
+        number += 1
+    return f"{engine}-{number}"
 
 
 @dataclass(slots=True, eq=False, repr=False)

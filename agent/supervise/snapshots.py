@@ -20,10 +20,9 @@ from agent.core.model import Category, ConnectionStatus, Health, InstanceId
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
 from agent.log import about, bound, going_on
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, entry
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
-from agent.supervise.story import entry
 from agent.vault.carried import bring_back
 from agent.vault.copies.restore import (
     Restored,

@@ -19,11 +19,10 @@ from agent.instance_file import NAME
 from agent.log import about, bound, going_on
 from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, entry
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
-from agent.supervise.story import entry
 from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash

@@ -1,19 +1,25 @@
-"""Upkeep on a clock: the trash is emptied, the database is checked and copied."""
+"""On a clock: the trash is emptied, the database is checked and copied, the watchdog is fed."""
 
 import asyncio
 import logging
+import os
 import time
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
+import aiohttp
 import msgspec
+import sdnotify
 
 from agent.clock import boot_now
-from agent.core.figures import RepairStatistics
+from agent.core.figures import HOURS, Inbound, RepairStatistics
 from agent.core.model import Category, InstanceId
 from agent.core.session import Session
-from agent.core.silence import HOURS, Inbound
+from agent.host.notify import watchdog_from
 from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
+from agent.supervise.facts import Settings
+from agent.supervise.loop import Loop
 from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
@@ -134,7 +140,7 @@ class Upkeep:
 
     async def report_keys(self) -> None:
         """A line with what became of failing keys since the last one. The passes repair them."""
-        before = self.ladder.statistics
+        before = replace(self.ladder.statistics)
         while True:
             await asyncio.sleep(self.registry.settings.config.crypto.round)
             begun, policy, now = (
@@ -153,7 +159,7 @@ class Upkeep:
                 now.repaired + now.cleaned - before.repaired - before.cleaned,
                 now.failed - before.failed,
             )
-            before = now
+            before = replace(now)
 
     async def log_performance(self) -> None:
         while True:
@@ -164,3 +170,83 @@ class Upkeep:
                 bound(Category.SYSTEM, id, PERFORMANCE).info("%s", performance_line(view))
                 if number % 100 == 99:
                     await asyncio.sleep(0)  # thousands of lines must not block the loop
+
+
+# The agent's link in the chain of watchdogs: fed by completed passes, never by a timer alone.
+# sdnotify's socket does not block: a manager that reads nothing must not stop the agent.
+
+
+LONGEST_PASS = 180.0
+"""Seconds: a start or a stop with a long save takes its time, and many may do so at once."""
+
+
+UNASKED = 30.0
+"""The time within which a manager wants a ping, where none says it."""
+BEAT_EVERY, BEAT_WITHIN = 60.0, 10.0
+
+
+class Watchdog:
+    def __init__(
+        self, loop: Loop, reach_store: Callable[[], Awaitable[object]], settings: Settings
+    ) -> None:
+        self._loop, self._reach_store, self._settings = loop, reach_store, settings
+        self._in_time = False
+        self._notifier = sdnotify.SystemdNotifier()
+        if self._notifier.socket is not None:
+            self._notifier.socket.setblocking(False)
+
+    def say(self, message: str) -> None:
+        self._notifier.notify(message)
+
+    async def run(self) -> None:
+        """Ping as long as passes complete in time; log when they do not."""
+        interval = (watchdog_from(os.environ, os.getpid()) or UNASKED) / 2
+        warned = False
+        while True:
+            late = await self._what_is_late(interval)
+            self._in_time = late is None
+            if late is None:
+                self.say("WATCHDOG=1")
+                warned = False
+            elif not warned:
+                warned = True
+                log.error("the agent sends no watchdog ping: %s", late)
+            await asyncio.sleep(interval / 2)
+
+    async def beat(self) -> None:
+        """A GET each minute while passes complete in time. Its address is a secret."""
+        failed = False
+        while True:
+            await asyncio.sleep(BEAT_EVERY)
+            if not self._in_time or not (url := self._settings.config.heartbeat.url):
+                continue
+            within = aiohttp.ClientTimeout(total=BEAT_WITHIN)
+            try:
+                async with (
+                    aiohttp.ClientSession(timeout=within) as client,
+                    client.get(url) as answer,
+                ):
+                    cause = "" if answer.ok else f"HTTP {answer.status}"
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                cause = type(error).__name__
+            if cause and not failed:
+                log.warning("the address of [heartbeat] url does not take the heartbeat: %s", cause)
+            failed = bool(cause)
+
+    async def _what_is_late(self, limit: float) -> str | None:
+        """A no-op round through the loop and the database; the part that did not answer, if any."""
+        turned = boot_now() - self._loop.turned_at
+        if turned > max(limit, 2.0):
+            return f"the loop of passes has not turned for {turned:.0f} s"
+        behind = self._loop.behind(boot_now())
+        if behind > limit:
+            return f"passes are {behind:.0f} s behind"
+        blocked = self._loop.blocked(boot_now())
+        if blocked > max(limit, LONGEST_PASS):
+            return f"no pass has ended for {blocked:.0f} s while others wait"
+        try:
+            async with asyncio.timeout(limit):
+                await self._reach_store()
+        except TimeoutError:
+            return f"the database has not answered for {limit:.0f} s"
+        return None

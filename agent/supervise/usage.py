@@ -14,9 +14,8 @@ from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.errors import WaError
 from agent.host.machine import UNSEEN, Usage, measure
 from agent.log import bound
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Notes, entry
 from agent.supervise.registry import Registry
-from agent.supervise.story import Notes, entry
 
 LOOK_FOR_NEW = 5.0
 FRESH = 5.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.engines.catalog import file_rules
-from agent.failpoint import failpoint
+from agent.files import failpoint
 from agent.log import about, bound, going_on
 from agent.vault.errors import doing
 from agent.vault.folder import SESSION, open_root

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import VaultError
-from agent.failpoint import failpoint
+from agent.files import failpoint
 from agent.log import bound, going_on
 from agent.vault.errors import explain
 from agent.vault.folder import OURS, Folder, open_root

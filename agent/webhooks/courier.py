@@ -18,7 +18,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerPolicy
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.core.view import wall_text
+from agent.core.session import wall_text
 from agent.errors import ConfigError, NotFound, Refused, StoreError, WaError
 from agent.webhooks.part import Read
 from agent.webhooks.post import POSTS, Parcel, Reply, RequestLine, pack_event, pack_record

@@ -27,9 +27,9 @@ from aiohttp.client_proto import ResponseHandler
 from agent import VERSION
 from agent.core.addresses import refuse_address
 from agent.core.model import InstanceId, JournalEntry
-from agent.core.view import show_event
+from agent.core.session import show_event
 from agent.errors import ConfigError
-from agent.supervise.look import resolve
+from agent.supervise.reach import resolve
 from agent.webhooks.settings import WebhookDeclaration, secret_of
 
 LONGEST_RETRY_AFTER = 3600.0

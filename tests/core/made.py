@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from agent.core.model import (
     PHASES,
-    Claim,
     ClaimFact,
     ConnectionStatus,
     Desired,
@@ -21,6 +20,7 @@ from agent.core.model import (
 )
 from agent.core.reasons import REASONS
 from agent.core.session import Session
+from agent.core.words import Claim
 from tests.sessions import BOOT, changed
 
 NOW = 100_000.0

@@ -363,4 +363,4 @@ def test_a_session_that_waits_for_its_turn_says_so_and_starts_as_one_without_a_w
     plain = judge_health(without_worker(), HealthPolicy(), NOW)
     assert (verdict.health, verdict.state) == (plain.health, plain.state)
     plan = plan_actions(waits, verdict, HealthPolicy(), NOW)
-    assert plan is not None and plan.actions == (ActionKind.START,)
+    assert (plan.actions, plan.reason) == ((ActionKind.START,), "its turn to start has come")

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import InstanceId
-from agent.supervise.settings import choose_pack
+from agent.supervise.seats import choose_pack
 
 IDS = st.integers(0, 30).map(lambda number: InstanceId(f"i{number}"))
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from agent.core.model import PHASES, Claim, ConnectionStatus, is_light
+from agent.core.model import PHASES, ConnectionStatus, is_light
+from agent.core.words import Claim
 
 S = ConnectionStatus
 

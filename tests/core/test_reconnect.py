@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.breaker import CLOCK_STEP, Breaker, BreakerState, breaker_of, remaining
-from agent.core.model import Claim, ConnectionStatus, SessionRecord
+from agent.core.model import ConnectionStatus, SessionRecord
 from agent.core.observed import gave_up
 from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.core.reconnect import (
@@ -22,6 +22,7 @@ from agent.core.reconnect import (
     reconnect_delay,
     settled,
 )
+from agent.core.words import Claim
 from tests.core.made import WALL, records, seen
 
 POLICY = ReconnectPolicy()

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,8 +43,6 @@ from agent.core.recovery.repair import (
     Stage,
     Trouble,
     Unpair,
-    read_repair,
-    stored,
 )
 from agent.core.recovery.steps import MOST_ACTS, after_action, step_repair
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
@@ -67,6 +66,11 @@ ONE_PEER = seen(signals=(Signal("crypto_peer", Health.DEGRADED, "one peer"),))
 SNAPSHOT = Circumstances(good_snapshot=True, may_roll_back=True)
 PEERS = Circumstances(peers=("491511",))
 ACTS = set(K) - {K.NONE, K.WAIT, K.GIVE_UP}
+
+
+def saved(repair):
+    """As the next agent reads it in the session's record."""
+    return msgspec.json.decode(msgspec.json.encode(repair), type=Repair)
 
 
 def case_of(observation, circumstances, policy, wall):
@@ -101,7 +105,7 @@ def run(
     for _ in range(2000):
         case = case_of(observation, circumstances, policy, wall)
         repair, action = step_repair(case, repair)
-        assert read_repair(stored(repair)) == repair
+        assert saved(repair) == repair
         if repair.over:
             return done, repair
         if action.kind is K.WAIT:
@@ -619,7 +623,7 @@ def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
     for _ in range(7):
         repair, action = step_repair(case_of(OLD_PROOF, Circumstances(), POLICY, WALL), repair)
         kinds.append(action.kind)
-        repair = resume_repair(read_repair(stored(repair)), WALL)
+        repair = resume_repair(saved(repair), WALL)
     assert kinds == [K.RECONNECT] * 6 + [K.RESTART]
     assert resume_repair(repair, WALL) == replace(repair)
 
@@ -651,7 +655,7 @@ def test_a_session_that_waited_for_a_person_and_was_well_since_is_repaired_again
     )
     well, zombie = (judge_health(one, HEALTH, NOW) for one in (seen(), ZOMBIE))
     assert not wants_repair(zombie, outlive_repair(waited, zombie), POLICY, WALL + 1)
-    since = read_repair(stored(outlive_repair(waited, well)))
+    since = saved(outlive_repair(waited, well))
     assert wants_repair(zombie, outlive_repair(since, zombie), POLICY, WALL + 1)
     gave_up = outlive_repair(replace(waited, ending=Ending.GAVE_UP), well)
     assert not wants_repair(zombie, gave_up, POLICY, WALL + 1), "it has its own time"
@@ -752,7 +756,7 @@ def test_the_ladder_ends_after_any_events_and_destroys_nothing_unsaved(
                 assert around.well or before.unpaired or (around.canary and nothing_to_lose)
                 assert repair.trouble is not Trouble.SUSPECT
             if number in kills:  # the agent died with the step half done
-                repair = resume_repair(read_repair(stored(repair)), wall)
+                repair = resume_repair(saved(repair), wall)
                 continue
             backed_up = backed_up or (action.kind is K.BACK_UP and ok)
             repair = after_action(

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance_id
-from agent.core.view import BackendView
+from agent.core.model import Instance, InstanceId, parse_instance_id
+from agent.core.session import BackendView
+from agent.core.words import RemoteSession
 from agent.errors import InvalidRequest, NotFound, Refused, TryLater
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from agent.backends.backend import Backend
 from agent.backends.declared import Backends
 from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
-from agent.core.model import Claim, Instance, InstanceId, SessionRecord
-from agent.core.words import ADOPTED, Happening
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.words import ADOPTED, Claim, Happening
 from agent.link.client import Listener
 from agent.supervise.facts import Facts
 

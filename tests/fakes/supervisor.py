@@ -13,7 +13,6 @@ from agent.core.figures import RepairStatistics
 from agent.core.incidents import Incident
 from agent.core.model import (
     UNIT_ABSENT,
-    Claim,
     ClaimFact,
     ConnectionStatus,
     Desired,
@@ -28,14 +27,14 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.recovery.repair import Goal
-from agent.core.session import Run, Session
-from agent.core.view import AgentStatus
+from agent.core.session import AgentStatus, Run, Session
+from agent.core.words import Claim
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
 from agent.engines.catalog import remote_engines
 from agent.errors import EngineError, NotFound, Refused
 from agent.store.rows import KeyRow
-from agent.supervise.requests.calls import COMMAND_TIMEOUT
+from agent.supervise.calls import COMMAND_TIMEOUT
 from tests.fakes.backends import FakeBackends
 from tests.fakes.vault import FakeKeeping, FakeMoving
 from tests.sessions import BOOT, changed

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import SchemaTooNew
-from agent.failpoint import VARIABLE, FailpointHit
+from agent.files import VARIABLE, FailpointHit
 from agent.messages import incoming
 from agent.messages.incoming import FOLDER, Incoming, read_only
 from tests.messages.records import (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.core.words import KEPT, Happening, InstanceId
-from agent.failpoint import VARIABLE
+from agent.files import VARIABLE
 from agent.messages.incoming import Incoming
 from agent.messages.intake import LOOK_EVERY, Intake
 from tests.messages.bench import code_of

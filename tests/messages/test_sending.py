@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import Claim, ClaimFact, ConnectionStatus
+from agent.core.model import ClaimFact, ConnectionStatus
+from agent.core.words import Claim
 from agent.engines.catalog import CATALOG
 from agent.errors import EngineError, NotFound, Refused, StoreError, TryLater, WaError
-from agent.failpoint import VARIABLE, FailpointHit
+from agent.files import VARIABLE, FailpointHit
 from agent.messages.outcomes import LOCK_TRY
 from agent.messages.sending import FOLDER
 from agent.messages.settings import MessagesSettings, PaceSettings

@@ -16,7 +16,7 @@ from agent.core.figures import COUNTS, StatusTime
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table
-from agent.core.view import AgentStatus, BackendView
+from agent.core.session import AgentStatus, BackendView
 from agent.metrics.exporter import Exporter, backend_families
 from agent.metrics.family import Family, render
 from tests.fakes.supervisor import FakeSupervisor, make_view

@@ -10,10 +10,10 @@ from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.engines.web import page_calls
 from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
+from agent.supervise import calls as asking
+from agent.supervise.calls import PART, Calls
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
-from agent.supervise.requests import calls as asking
-from agent.supervise.requests.calls import PART, Calls
 
 ID = InstanceId("shop")
 

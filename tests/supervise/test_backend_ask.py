@@ -9,7 +9,8 @@ from agent.backends import backend as module
 from agent.backends.backend import Backend
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.words import ServerClaim
 from agent.errors import EngineError
 from agent.supervise.facts import Facts
 from tests.fakes.servers import make_backends

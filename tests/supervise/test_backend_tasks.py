@@ -12,7 +12,8 @@ from agent.backends.evolution import Evolution
 from agent.backends.http import ServerDown
 from agent.backends.seat import Seat
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.words import ServerClaim
 from agent.supervise.facts import Facts
 from tests.fakes.servers import make_backends
 

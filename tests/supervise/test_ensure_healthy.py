@@ -21,7 +21,7 @@ from agent.core.recovery.repair import Ending, Goal
 from agent.core.session import NOT_LOOKED_YET, Wait
 from agent.errors import TryLater
 from agent.supervise.facts import Facts
-from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs
+from agent.supervise.repairs import GOES_ON, RepairResult, Repairs
 from tests.conftest import Eventually
 
 LIMIT = 0.05

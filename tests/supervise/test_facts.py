@@ -3,7 +3,6 @@
 import pytest
 
 from agent.core.model import (
-    Claim,
     ConnectionStatus,
     Instance,
     InstanceId,
@@ -11,6 +10,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.words import Claim
 from agent.supervise.facts import Facts
 
 

@@ -6,9 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.core.figures import RepairStatistics, note_check
+from agent.core.figures import Inbound, RepairStatistics, note_hour
 from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.core.silence import Inbound, note_hour
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.upkeep import LEARNED, Upkeep
@@ -36,7 +35,7 @@ def upkeep(store, ladder, registry):
 
 async def test_statistics_and_usual_rates_are_handed_over(store):
     ladder, registry = house("a", "b")
-    ladder.statistics = note_check(RepairStatistics(repaired=3), 0.5)
+    ladder.statistics = RepairStatistics(repaired=3, check_seconds=0.5)
     learned = note_hour(Inbound(last_wall=5.0), time.time(), 120)
     registry.facts["a"].inbound = learned
     await upkeep(store, ladder, registry).keep()

@@ -17,9 +17,8 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.reconnect import ReconnectPolicy, after_drop, after_try
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Settings
 from agent.supervise.incidents import Incidents
-from agent.supervise.settings import Settings
 
 WELL = HealthVerdict(Health.HEALTHY, ConnectionStatus.CONNECTED, "", "")
 ZOMBIE = HealthVerdict(Health.STUCK, ConnectionStatus.RECONNECTING, "zombie", "")

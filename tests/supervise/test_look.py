@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agent.core.model import Address
-from agent.supervise import look as names
-from agent.supervise.look import look
+from agent.core.words import Address
+from agent.supervise import reach as names
+from agent.supervise.reach import look
 from tests.listener import listening
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

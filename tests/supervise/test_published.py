@@ -10,8 +10,8 @@ from agent.config.config import Config
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import StoreError
 from agent.store.database import Store
+from agent.supervise.facts import Settings
 from agent.supervise.registry import Registry
-from agent.supervise.settings import Settings
 from agent.vault.identity import create
 
 A = InstanceId("a")

@@ -10,7 +10,6 @@ from agent.core.breaker import Breaker, with_breaker
 from agent.core.figures import Histogram
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
-    Claim,
     ConnectionStatus,
     Instance,
     InstanceId,
@@ -21,11 +20,10 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reconnect import ReconnectPolicy
-from agent.supervise.facts import Facts
+from agent.core.words import Claim
+from agent.supervise.facts import Facts, Settings, is_trouble
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.run import note_circuit
-from agent.supervise.settings import Settings
-from agent.supervise.story import is_trouble
 
 BOOT = "boot-1"
 NOW = 1000.0

@@ -9,10 +9,9 @@ from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.recovery.repair import Decision, Ground, Proof, RecoveryKind
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Settings
 from agent.supervise.gate import Gate
 from agent.supervise.passes.repair import plan_step
-from agent.supervise.settings import Settings
 
 MIB = 1 << 20
 START = Plan("start", (ActionKind.START,), "it should run")

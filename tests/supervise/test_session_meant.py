@@ -3,7 +3,7 @@
 import pytest
 
 from agent.backends.declared import session_meant
-from agent.core.model import RemoteSession
+from agent.core.words import RemoteSession
 from agent.errors import NotFound, Refused
 
 TITLES = {"7": "Sales", "8": "Desk", "9": "Desk", "Sales-2": ""}

@@ -6,10 +6,10 @@ import pytest
 
 from agent.clock import boot_now
 from agent.config.config import Config
-from agent.core.model import Happening, Instance, InstanceId, SessionRecord
-from agent.supervise.facts import Facts
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.words import Happening
+from agent.supervise.facts import Facts, Settings
 from agent.supervise.passes.findings import Findings, judge_keys
-from agent.supervise.settings import Settings
 
 SETTINGS = Settings(Config())
 REST: Any = ((), None, None, None)

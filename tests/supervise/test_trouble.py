@@ -3,7 +3,7 @@
 import pytest
 
 from agent.core.model import JournalEntry
-from agent.supervise.story import is_trouble
+from agent.supervise.facts import is_trouble
 
 
 def status(before: str, now: str, reason: str, **more: object) -> JournalEntry:

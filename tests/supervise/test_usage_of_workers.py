@@ -11,8 +11,7 @@ from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, Uni
 from agent.errors import InvalidRequest, LinkError
 from agent.host.machine import UNSEEN, Usage
 from agent.supervise import usage
-from agent.supervise.facts import Facts
-from agent.supervise.settings import Settings
+from agent.supervise.facts import Facts, Settings
 from agent.supervise.usage import UsageSampler, measure_whole
 
 TOLD = {"memory_bytes": 5000, "cpu_seconds": 2.5, "processes": 3}

@@ -12,10 +12,10 @@ import pytest
 
 from agent.config.config import Config
 from agent.core.model import InstanceId
-from agent.supervise import watchdog as subject
+from agent.supervise import upkeep as subject
+from agent.supervise.facts import Settings
 from agent.supervise.loop import Loop, Wakes
-from agent.supervise.settings import Settings
-from agent.supervise.watchdog import Watchdog
+from agent.supervise.upkeep import Watchdog
 from tests.conftest import Eventually
 
 PING = b"WATCHDOG=1"

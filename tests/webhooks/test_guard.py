@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.supervise import look as resolver
+from agent.supervise import reach as resolver
 from agent.webhooks.post import (
     GuardedResolver,
     Parcel,

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import Claim, ConnectionStatus, parse_instance_id
-from agent.core.reasons import REASONS
-from agent.core.words import UNPAIRING
+from agent.core.model import ConnectionStatus, parse_instance_id
+from agent.core.words import Claim
 from agent.engines.base import Qr
 from agent.engines.sandbox.files import SessionFile, write_session
 from agent.errors import EngineError
@@ -142,7 +141,3 @@ async def test_a_code_that_is_not_to_be_scanned_is_not_given_out() -> None:
     reports.claim(said(Status.QR_REQUIRED))
     assert (await works["qr"]({}))["qr"]["number"] == 1
     assert await works["command"]({"name": "pairing_code"}) == {"did": "pairing_code"}
-
-
-def test_the_words_that_end_a_pairing_are_those_of_the_reason_table() -> None:
-    assert {code for code, reason in REASONS.items() if reason.unpairs} == UNPAIRING

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import Claim, ConnectionStatus, InstanceId
+from agent.core.model import ConnectionStatus, InstanceId
+from agent.core.words import Claim
 from agent.engines.base import ProbeAnswer, Qr
 from agent.errors import EngineError
 from agent.worker.reports import Reports

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from agent.clock import boot_now
-from agent.core.model import Address, ConnectionStatus, Instance, InstanceId, SessionRecord
+from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionRecord
+from agent.core.words import Address
 from agent.supervise import reach as module
 from agent.supervise.facts import Facts
 from agent.supervise.reach import LOOK_EVERY, Reach, Reaching

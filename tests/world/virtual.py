@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 from unittest.mock import patch
 
-from agent.daemon.stop import stop_in_order
+from agent.daemon.main import stop_in_order
 from agent.host.machine import Usage
 from agent.store.writer import Writer
 from agent.worker import pack

@@ -14,7 +14,7 @@ from agent.config.load import load_config
 from agent.core.model import InstanceId
 from agent.daemon.main import Daemon, Signals
 from agent.daemon.state_folder import StateMark, read_mark
-from agent.failpoint import VARIABLE
+from agent.files import VARIABLE
 from agent.host import units
 from agent.worker.pack import Run, context_of
 from tests.daemon.conftest import AgentClient

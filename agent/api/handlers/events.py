@@ -18,7 +18,7 @@ from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, STRINGS, Field
 from agent.api.http.live import send_frame, serve_live
 from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry, parse_instance_id
-from agent.core.view import show_event
+from agent.core.session import show_event
 from agent.deliver.bus import EventFilter, Subscription
 from agent.errors import Forbidden, InvalidRequest
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.api.http.call import Call, Json, Totals
-from agent.core.session import Session
-from agent.core.view import wall_text
+from agent.core.session import Session, wall_text
 
 
 async def performance(call: Call) -> Json:

@@ -21,8 +21,7 @@ from agent.core.model import (
     parse_instance_id,
 )
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import Session
-from agent.core.view import show_event
+from agent.core.session import Session, show_event
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, Refused
 

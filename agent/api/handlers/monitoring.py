@@ -12,9 +12,8 @@ from agent.api.http.fields import STRINGS, Field
 from agent.api.present import show_agent, show_verdict
 from agent.core.health import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
-from agent.core.session import Session
+from agent.core.session import Session, wall_text
 from agent.core.trouble import Of, Severity, Trouble
-from agent.core.view import wall_text
 from agent.metrics.family import CONTENT_TYPE
 
 CHECK = (

@@ -12,9 +12,9 @@ from agent.api.http.call import Call, Json
 from agent.api.http.fields import STRING, Field
 from agent.api.present import show_instance
 from agent.core.model import Instance
-from agent.core.view import wall_text
+from agent.core.session import wall_text
 from agent.errors import EngineError, InvalidRequest, NotFound, Refused, TryLater
-from agent.supervise.requests.calls import COMMAND_TIMEOUT
+from agent.supervise.calls import COMMAND_TIMEOUT
 
 PAIRING_CODE = (
     Field(

@@ -18,7 +18,7 @@ from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, 
 from agent.core.recovery.repair import Goal
 from agent.core.session import Session
 from agent.engines.catalog import engine_names
-from agent.supervise.requests.repairs import GOES_ON, RepairResult, in_time
+from agent.supervise.repairs import GOES_ON, RepairResult, in_time
 
 LONGEST_WAIT = 300
 _UP = Field("wait", INTEGER, "seconds to wait for CONNECTED or QR_REQUIRED", most=LONGEST_WAIT)

@@ -71,14 +71,10 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
     if repair.done and repair.trouble is Trouble.CONNECTION and case.observation.instance.backend:
         # The server did it and the session is as it was. A restart may still help the next time,
         # and is all that keeps a pairing.
-        same_again = same_again and _spares_pairing(case, repair)
+        kept = repair.goal in (Goal.HEAL, Goal.RECOVER) and not no_pairing_to_lose(case.observation)
+        same_again = same_again and kept and repair.step is RecoveryKind.RESTART
     candidates = ladder[at if same_again else at + 1 :]
     return next((step for step in candidates if allowed(step, case, repair)), None)
-
-
-def _spares_pairing(case: Case, repair: Repair) -> bool:
-    kept = repair.goal in (Goal.HEAL, Goal.RECOVER) and not no_pairing_to_lose(case.observation)
-    return kept and repair.step is RecoveryKind.RESTART
 
 
 def ladder_for(case: Case, repair: Repair) -> tuple[RecoveryKind, ...]:
@@ -192,7 +188,7 @@ _TROUBLE_OF = {
 }
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
 _HARMLESS = (RecoveryKind.RECONNECT, RecoveryKind.RESTART)
-_SETTLED = (*(Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED),)
+_SETTLED = (Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED)
 """After these the session is a new one, which needs a scan."""
 
 

@@ -104,7 +104,8 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
         return Proof(Ground.ENDED)
     if may_be_anothers(case):
         return _kept(case, "this agent did not make it")
-    if around.reads and (_is_connected(case) or repair.trouble is Trouble.KEYS):
+    connected = case.verdict.state is ConnectionStatus.CONNECTED
+    if around.reads and (connected or repair.trouble is Trouble.KEYS):
         return _kept(case, "it reads messages")
     if repair.goal is Goal.RECOVER:
         return _kept(case, "this repair tries only what keeps the pairing")
@@ -148,7 +149,8 @@ def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
     """An outage must never unpair a session: each round of the agent's own was a calm one."""
     damaged = repair.trouble is Trouble.FILES
     proof = Proof(Ground.DAMAGED_FILES if damaged else Ground.FAILS_ALONE)
-    early = case.policy.unpair is Unpair.EARLY or _nothing_milder(case, repair)
+    # Where they cannot be read and no copy of them exists, no later round has more to try.
+    early = case.policy.unpair is Unpair.EARLY or (damaged and not case.circumstances.good_snapshot)
     last_round = repair.round >= case.policy.rounds and repair.calm
     if repair.goal in _ASKED or early or last_round:
         return proof
@@ -157,19 +159,10 @@ def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
     return Kept(PAIRING_KEPT, why, todo)
 
 
-def _nothing_milder(case: Case, repair: Repair) -> bool:
-    """Its files are there, cannot be read, and no copy of them exists: no later round has more."""
-    return repair.trouble is Trouble.FILES and not case.circumstances.good_snapshot
-
-
 def _others_connect(case: Case) -> bool:
     """Where a session hangs, the connection of another one that goes out the same way is the proof
     that WhatsApp can be reached."""
     return case.circumstances.another_connected or case.verdict.health is not Health.STUCK
-
-
-def _is_connected(case: Case) -> bool:
-    return case.verdict.state is ConnectionStatus.CONNECTED
 
 
 def _kept(case: Case, why: str) -> Kept:

@@ -1,10 +1,8 @@
 """What a repair is: a value that says what it is for and how far it has come. The store keeps it,
 so a repair outlives the agent that began it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 from agent.core.model import SessionFiles
 from agent.core.setting import setting
@@ -281,28 +279,3 @@ class Decision:
 
 def delay_step(repair: Repair, now_wall: float, wait: float) -> Repair:
     return replace(repair, stage=Stage.DUE, stage_wall=now_wall, not_before_wall=now_wall + wait)
-
-
-# A repair as plain values in the session's record.
-
-
-def stored(repair: Repair) -> dict[str, Any]:
-    return {name: getattr(value, "value", value) for name, value in asdict(repair).items()}
-
-
-def read_repair(row: Mapping[str, Any]) -> Repair:
-    """The reverse of `stored`; ValueError or TypeError when `row` is no repair. Unknown keys are
-    ignored: a newer version wrote them."""
-    words = {
-        "trouble": Trouble,
-        "goal": Goal,
-        "consent": Consent,
-        "step": RecoveryKind,
-        "stage": Stage,
-        "ending": Ending,
-    }
-    known = {known_field.name for known_field in fields(Repair)}
-    values: dict[str, Any] = {name: value for name, value in row.items() if name in known}
-    for name in words.keys() & values.keys():
-        values[name] = words[name](values[name])
-    return Repair(**values)

@@ -82,11 +82,6 @@ def _wants_code(case: Case, repair: Repair) -> bool:
     )
 
 
-def _wrong(case: Case, repair: Repair) -> bool:
-    """Whether the state afterwards shows that the last step did not help."""
-    return needs_repair(case.verdict) or _wants_code(case, repair)
-
-
 def stage_left(case: Case, repair: Repair) -> float:
     """Seconds for which the last step may still report or show its effect."""
     if repair.stage is Stage.DUE:
@@ -100,7 +95,7 @@ def stage_left(case: Case, repair: Repair) -> float:
 def _settle_limit(case: Case, repair: Repair) -> float:
     if repair.trouble is Trouble.SUSPECT:
         return case.policy.suspect_settle
-    if not _wrong(case, repair):
+    if not (needs_repair(case.verdict) or _wants_code(case, repair)):  # it helped
         keys = repair.trouble is Trouble.KEYS and case.verdict.reason != "starting"
         return case.policy.settle_keys if keys else case.policy.start_limit
     if repair.step in useless_steps(case):
@@ -217,7 +212,9 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if verdict.reason == UNMEASURED:
         return repair, Decision(RecoveryKind.WAIT, verdict.sentence, now_wall + _HELD)
     wait = remaining(repair.not_before_wall, now_wall, case.policy.round_pause)
-    if wait and not _came_up(case, repair):
+    # A step that keeps the pairing is possible, and none was in the round before: no pause.
+    came_up = repair.nothing_tried and next_step(case, repair) not in (None, *UNPAIRING)
+    if wait and not came_up:
         sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
     around = case.circumstances
@@ -238,7 +235,8 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if step is None:
         return _end_round(case, repair)
     if step in DESTRUCTIVE and not repair.backup:
-        return _back_up(case, repair, f"a backup before {step}")
+        acting = replace(_begin_step(repair, now_wall), backup_tries=repair.backup_tries + 1)
+        return acting, Decision(RecoveryKind.BACK_UP, f"a backup before {step}")
     tries = repair.tries + 1 if step is repair.step else 1
     keys = repair.regenerated or step is RecoveryKind.REGENERATE_KEYS
     acting = replace(
@@ -265,16 +263,6 @@ def _waits_for_start(case: Case, repair: Repair) -> bool:
     return cut_off and not needs_repair(case.verdict) and case.verdict.state in _COMING_UP
 
 
-def _came_up(case: Case, repair: Repair) -> bool:
-    """A step that keeps the pairing is possible, and none was in the round before."""
-    return repair.nothing_tried and next_step(case, repair) not in (None, *UNPAIRING)
-
-
-def _back_up(case: Case, repair: Repair, sentence: str) -> tuple[Repair, Decision]:
-    acting = replace(_begin_step(repair, case.now_wall), backup_tries=repair.backup_tries + 1)
-    return acting, Decision(RecoveryKind.BACK_UP, sentence)
-
-
 def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     sentence, rounds = case.verdict.sentence, case.policy.rounds
     if repair.trouble is Trouble.SUSPECT:
@@ -287,7 +275,9 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     # A round in an outage, or before any step is of use, proves nothing about the instance.
     early = RecoveryKind.CLEANUP.value in useless_steps(case)
     number = repair.round + 1 if (repair.calm and not early) or endless else repair.round
-    pause = _round_pause(case.policy, repair.round, endless=endless)
+    pause = case.policy.round_pause
+    if endless:
+        pause = min(case.policy.unpaired_pause * 2.0 ** min(repair.round - 1, 16), pause)
     why = "" if repair.calm or endless else ": the cause may not be its own, its pairing is kept"
     repair = replace(
         repair,
@@ -307,12 +297,6 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     of = "" if endless else f" of {rounds}"
     sentence = f"{sentence}; round {number}{of} in {pause:.0f} s{why}"
     return repair, Decision(RecoveryKind.WAIT, sentence, repair.not_before_wall, idle=True)
-
-
-def _round_pause(policy: RecoveryPolicy, round: int, *, endless: bool) -> float:
-    if not endless:
-        return policy.round_pause
-    return min(policy.unpaired_pause * 2.0 ** min(round - 1, 16), policy.round_pause)
 
 
 def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:

@@ -17,7 +17,7 @@ from agent.core.recovery.repair import Ground
 from agent.core.recovery.steps import NOTHING_TO_REMOVE
 from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, VaultError, WaError
-from agent.failpoint import failpoint
+from agent.files import failpoint
 from agent.log import about, clean, going_on
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers

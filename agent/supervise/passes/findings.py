@@ -16,17 +16,14 @@ from agent.core.crypto import (
     note_message,
 )
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
-from agent.core.figures import PerMinute
+from agent.core.figures import judge_silence, note_hour
 from agent.core.memory import judge_memory
-from agent.core.model import Category, Happening, Health, InstanceId, JournalEntry, Signal
-from agent.core.silence import judge_silence, note_hour
-from agent.core.words import KEPT
+from agent.core.model import Category, Health, InstanceId, JournalEntry, Signal
+from agent.core.words import KEPT, Happening
 from agent.deliver.bus import EventBus
 from agent.log import bound
 from agent.redaction import mark_of
-from agent.supervise.facts import FOLDER_LOST, Facts
-from agent.supervise.settings import Settings
-from agent.supervise.story import Notes
+from agent.supervise.facts import FOLDER_LOST, Facts, Notes, Settings
 
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
@@ -223,8 +220,7 @@ def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
 
 def _count_messages(facts: Facts, direction: str, now: float) -> None:
     facts.counters.messages[direction] += 1
-    rate = facts.counters.per_minute.get(direction, PerMinute())
-    facts.counters.per_minute[direction] = rate.note(now)
+    facts.counters.per_minute[direction].note(now)
     if direction == "in":
         facts.inbound = replace(facts.inbound, last_wall=time.time())
 

@@ -25,9 +25,8 @@ from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, forgive, settled
 from agent.core.session import NOT_LOOKED_YET, Session
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, entry
 from agent.supervise.gate import Gate
-from agent.supervise.story import entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from agent.clock import boot_now
 from agent.core.crypto import note_regenerated
 from agent.core.crypto import note_step as crypto_begins_again
-from agent.core.figures import RepairStatistics, note_repair
+from agent.core.figures import RepairStatistics
 from agent.core.model import Category, HealthVerdict
 from agent.core.observed import AWAY
 from agent.core.reconcile import ActionKind, Outcome, Plan
@@ -39,11 +39,10 @@ from agent.core.recovery.repair import (
 from agent.core.recovery.steps import after_action, step_repair
 from agent.engines.catalog import entry_of, file_rules
 from agent.log import about, going_on
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, entry
 from agent.supervise.gate import Gate
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
-from agent.supervise.story import entry
 from agent.vault.copies.snapshots import newest_good
 
 log = logging.getLogger(__name__)
@@ -67,8 +66,7 @@ agent."""
 
 def plan_step(decision: Decision, *, remote: bool) -> Plan:
     actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
-    name, reason = decision.kind.value, decision.reason
-    return Plan(name, actions, reason, proof=decision.proof, repair=True)
+    return Plan(decision.kind.value, actions, decision.reason, True, proof=decision.proof)
 
 
 NO_EFFECT = "no_effect"
@@ -215,7 +213,7 @@ class Ladder:
 
     async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
         facts.repair.last = repair
-        self.statistics = note_repair(self.statistics, repair)
+        self.statistics.note(repair)
         detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
         said = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
         await self.executor.registry.save(facts, [said])

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
-from agent.core.figures import note_check
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
 from agent.core.model import Category, Health, HealthVerdict, JournalEntry, SessionRecord
 from agent.core.observed import ON_ITS_WAY, waits_for_network
@@ -21,8 +20,8 @@ from agent.core.reconcile import (
 )
 from agent.core.reconnect import after_refusal, after_try, forgive, not_before, spare_unreached
 from agent.core.session import NO_WAIT
-from agent.failpoint import failpoint
-from agent.supervise.facts import Facts
+from agent.files import failpoint
+from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
 from agent.supervise.gate import Gate
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
@@ -30,7 +29,6 @@ from agent.supervise.passes.observe import Observer, holds_the_only_copy, observ
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.registry import is_written
-from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
 
 
 def note_circuit(
@@ -92,7 +90,8 @@ class Passes:
             facts.sentence = verdict.sentence
             breaker = self.gate.settings.config.reconnect.breaker
             entries += note_circuit(facts, before, breaker, time.time())
-            self.ladder.statistics = note_check(self.ladder.statistics, boot_now() - begun)
+            self.ladder.statistics.checked += 1
+            self.ladder.statistics.check_seconds += boot_now() - begun
             # Record.
             if entries or facts.record != before or not is_written(facts):
                 await self.executor.registry.save(facts, entries)

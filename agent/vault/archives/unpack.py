@@ -13,7 +13,7 @@ from agent.core.model import InstanceId, SessionFiles
 from agent.engines.catalog import file_rules
 from agent.engines.files import Linked
 from agent.errors import InvalidRequest, TooLarge, VaultError
-from agent.failpoint import failpoint
+from agent.files import failpoint
 from agent.vault.archives.pack import INNER
 from agent.vault.check import inspect_session
 from agent.vault.copies.restore import staged

@@ -12,8 +12,7 @@ from typing import Literal
 from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_id
 from agent.engines.catalog import file_rules
 from agent.errors import Refused, VaultError
-from agent.failpoint import failpoint
-from agent.files import folder_locked
+from agent.files import failpoint, folder_locked
 from agent.log import bound
 from agent.vault.carried import carried
 from agent.vault.check import inspect

@@ -14,7 +14,7 @@ from agent.core.model import InstanceId, SessionFiles, parse_instance_id
 from agent.engines.catalog import file_rules
 from agent.engines.files import Linked
 from agent.errors import InvalidRequest, NotFound, VaultError
-from agent.failpoint import failpoint
+from agent.files import failpoint
 from agent.log import going_on
 from agent.vault.errors import doing
 from agent.vault.folder import OURS, Folder, unless_absent

@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.core.model import Instance, InstanceId, parse_instance_id
 from agent.engines.catalog import file_rules
 from agent.errors import Refused, VaultError
-from agent.failpoint import failpoint
+from agent.files import failpoint
 from agent.vault.check import inspect_session
 from agent.vault.copies.snapshots import (
     FILE,

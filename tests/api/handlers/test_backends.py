@@ -2,7 +2,8 @@
 
 import pytest
 
-from agent.core.model import InstanceId, RemoteSession
+from agent.core.model import InstanceId
+from agent.core.words import RemoteSession
 from agent.errors import EngineError
 from tests.fakes.supervisor import make_view
 

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from agent.config.load import load_config
-from agent.core.model import InstanceId, RemoteSession
+from agent.core.model import InstanceId
+from agent.core.words import RemoteSession
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from agent.daemon.troubles import Troubles
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
-from agent.supervise.settings import Settings
+from agent.supervise.facts import Settings
 from tests.api.conftest import serve_fakes
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually

@@ -1,4 +1,4 @@
-from agent.core.figures import RepairStatistics, note_repair
+from agent.core.figures import RepairStatistics
 from agent.core.recovery.repair import Ending, Goal, Repair, Trouble
 
 
@@ -17,9 +17,8 @@ def test_statistics_count_what_ended_and_how():
         (Ending.GAVE_UP, 999),
         (Ending.NOT_WANTED, 999),
     ):
-        statistics = note_repair(statistics, ended(ending, seconds))
-    by_itself = ended(Ending.NO_STEP, 5, acts=0)
-    assert note_repair(statistics, by_itself) == statistics, "no step of it repaired anything"
+        statistics.note(ended(ending, seconds))
+    statistics.note(ended(Ending.NO_STEP, 5, acts=0))
     assert (statistics.repaired, statistics.cleaned, statistics.failed) == (2, 1, 1)
     assert statistics.mean_time_to_repair == 20
     assert statistics.success_rate == 0.75

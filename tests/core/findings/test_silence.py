@@ -1,6 +1,6 @@
 import pytest
 
-from agent.core.silence import HOURS, Inbound, expected_messages, judge_silence, note_hour
+from agent.core.figures import HOURS, Inbound, expected_messages, judge_silence, note_hour
 
 WEEK = 1_700_006_400.0  # a whole hour
 HOUR = 3600.0

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
+from agent.core.session import BackendView
 from agent.core.trouble import Key, Look, Sight, Trouble, Windows, look
 from agent.core.troubles import TABLE, counted_of
-from agent.core.view import BackendView
 from tests.fakes.supervisor import make_view
 
 S = ConnectionStatus

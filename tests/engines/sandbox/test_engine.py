@@ -2,7 +2,8 @@
 
 import asyncio
 
-from agent.core.model import Claim, ConnectionStatus, Happening
+from agent.core.model import ConnectionStatus
+from agent.core.words import Claim, Happening
 from agent.engines.base import KeepsNothing
 from agent.engines.sandbox.engine import open_engine
 

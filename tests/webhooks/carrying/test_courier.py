@@ -15,7 +15,7 @@ import pytest
 
 from agent import VERSION
 from agent.core.model import InstanceId
-from agent.core.view import show_event
+from agent.core.session import show_event
 from agent.webhooks.post import Parcel, RequestLine
 from agent.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually

@@ -10,8 +10,9 @@ from typing import Any
 
 from agent.backends.backend import Backend
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import Claim, InstanceId, ServerClaim
+from agent.core.model import InstanceId
 from agent.core.reasons import reason_of
+from agent.core.words import Claim, ServerClaim
 from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn
 from tests.standin.evolution.instances import Instance

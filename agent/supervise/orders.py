@@ -1,25 +1,33 @@
-"""What operators want of a session: its settings, whether it runs, what they say of it."""
+"""What operators want of a session: its settings, whether it runs, what they say of it;
+its deletion into the trash, and its return."""
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from agent.core.model import Category, Instance, InstanceId, Override
-from agent.core.observed import with_override
+from agent.core.model import Category, Instance, InstanceId, JournalEntry, Override
+from agent.core.observed import no_pairing_to_lose, with_override
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.session import Session
 from agent.engines.catalog import check_settings, find_engine
-from agent.errors import ConfigError, InvalidRequest, Refused
-from agent.supervise.facts import Facts
+from agent.errors import ConfigError, InvalidRequest, Refused, TryLater
+from agent.files import failpoint
+from agent.log import clean
+from agent.supervise.calls import Calls, must_be_confirmed
+from agent.supervise.facts import Facts, entry
 from agent.supervise.passes.observe import refuse_to_end
 from agent.supervise.registry import Registry
-from agent.supervise.requests.calls import Calls
-from agent.supervise.requests.confirming import must_be_confirmed, must_be_paired
 from agent.supervise.seats import Seats
-from agent.supervise.story import entry
+from agent.supervise.snapshots import Snapshots
+from agent.vault.check import read_linked
+from agent.vault.folder import SESSION, unless_absent
+from agent.vault.identity import read_identity
+from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
 
 def check_settings_of(instance: Instance) -> None:
@@ -147,7 +155,12 @@ class Orders:
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
     ) -> Session:
         facts = self.registry.get(id)
-        must_be_paired(facts, "log out")
+        if no_pairing_to_lose(facts):
+            raise Refused(
+                f"cannot log out {id}: it is not paired, there is no pairing to end; to pair it:"
+                f" `wa-agent qr {id}`",
+                code="not_paired",
+            )
         must_be_confirmed(facts, "log out", confirmed=confirmed, passkey=passkey)
         await self.asking.logout(id)
         return self.registry.view(id)
@@ -159,3 +172,86 @@ class Orders:
         self.registry.gate.wake(facts.id)
         self.registry.gate.note_wait(facts)
         return self.registry.view(facts.id)
+
+
+# Deletes an instance into the trash, and brings a session back from it.
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Deletion:
+    registry: Registry
+    host: Seats
+    keeping: Snapshots
+    forget: Callable[[InstanceId], None]
+    """Takes the instance out of queues and loop."""
+
+    async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
+        """Stop it, retire its folder, forget it. The session can be restored from the trash."""
+        facts = self.registry.get(id)
+        must_be_confirmed(facts, "delete", confirmed=True, passkey=passkey)
+        facts.instance = replace(facts.instance, enabled=False)
+        facts.record = with_override(facts.record, Override.STOPPED, facts.boot)
+        facts.action.interrupt_start()
+        async with facts.busy:
+            self.registry.get(id)  # another request may have deleted it meanwhile
+            # After a kill it is disabled and can be deleted again; without its folder the next
+            # start ends the deletion.
+            await self.registry.save_order(
+                facts, entry(facts, "deleting", "an operator deletes it")
+            )
+            failpoint("deletion_begun")
+            await self.host.stop(id)
+            if facts.instance.backend:
+                await self.registry.gate.backends.let_go(facts.instance)
+            stays = await asyncio.to_thread(self._left_elsewhere, facts)
+            name = ""
+            async with self.keeping.ending(facts):
+                with unless_absent():
+                    retire_it = partial(retire, self.registry.root, id, "deleted", follows=False)
+                    name = (await asyncio.to_thread(retire_it)).name
+            words = f"deleted; its session is in the trash as {name or 'nothing'}{stays}"
+            said = entry(facts, "deleted", words)
+            failpoint("deletion_retired")
+            await self.registry.store.remove(id, said)
+            self.registry.drop(facts)
+            self.forget(id)
+            return name
+
+    async def trash(self) -> list[Retired]:
+        return await asyncio.to_thread(list_trash, self.registry.root)
+
+    async def restore_trash(self, name: str) -> Session:
+        id = await asyncio.to_thread(restore_trash, self.registry.root, name)
+        identity = await asyncio.to_thread(read_identity, self.registry.root / id)
+        # Restored by an operator: a former stop or logout in its record is dropped, but a pairing
+        # that WhatsApp no longer knows stays ended.
+        record = replace(
+            with_override(identity.record, Override.NONE, ""),
+            status_since_wall=time.time(),
+            reason="",
+            paired=identity.paired and not reason_of(identity.ended).unpairs,
+        )
+        said = JournalEntry(
+            "restored", f"restored from the trash ({name})", instance=id, wall=time.time()
+        )
+        try:
+            doing = f"restore {id}"
+            linked = await asyncio.to_thread(
+                read_linked, self.registry.root, id, identity.instance.engine
+            )
+            async with self.registry.devices.alone(id, identity.instance.engine, doing, linked):
+                await self.registry.store.add(identity.instance, record, said)
+                self.registry.add(identity.instance, record)
+        except (Refused, TryLater):
+            await asyncio.to_thread(retire, self.registry.root, id, "deleted")
+            raise
+        self.registry.gate.wake(id)
+        return self.registry.view(id)
+
+    def _left_elsewhere(self, facts: Facts) -> str:
+        """A link is the operator's own, as is what it leads to: the trash gets the link."""
+        session = self.registry.root / facts.id / SESSION
+        try:
+            return f"; {clean(str(session.readlink()))}, to which its folder was a link, stays"
+        except OSError:
+            return ""

@@ -25,14 +25,13 @@ from agent.core.recovery.repair import Consent, Ending, Goal
 from agent.core.session import NOT_LOOKED_YET
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater, WaError
+from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts
 from agent.supervise.gate import MEMORY_FULL
+from agent.supervise.orders import Orders
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
-from agent.supervise.requests.calls import Calls
-from agent.supervise.requests.confirming import must_be_confirmed
-from agent.supervise.requests.orders import Orders
 
 T = TypeVar("T")
 GRACE = 0.2

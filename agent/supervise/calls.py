@@ -1,4 +1,5 @@
-"""Requests that an engine answers at once: a QR, a message to send, a logout."""
+"""Requests that an engine answers at once: a QR, a message to send, a logout. Orders that end a
+pairing are refused without a person's word, and say what to type."""
 
 import asyncio
 import secrets
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.core.observed import is_other_account
+from agent.core.observed import is_other_account, no_pairing_to_lose
 from agent.core.reasons import reason_of
+from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_person_end_it
+from agent.core.recovery.repair import Consent, Kept
 from agent.core.words import OTHER_ACCOUNT
 from agent.engines.base import Qr
 from agent.errors import (
@@ -24,11 +27,38 @@ from agent.errors import (
     WaError,
 )
 from agent.files import open_plain
-from agent.supervise.facts import Facts, WorkerLink
+from agent.supervise.facts import Facts, WorkerLink, entry
 from agent.supervise.registry import Registry
-from agent.supervise.requests.confirming import must_be_unpaired
 from agent.supervise.snapshots import Snapshots
-from agent.supervise.story import entry
+
+
+def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str) -> Consent:
+    """The caller's word. `confirmed`: that a pairing may end; `passkey`: the id, where it
+    may be lost for good."""
+    id = facts.id
+    if not confirmed and not no_pairing_to_lose(facts):
+        there, chats = facts.instance, ""
+        if doing == "clean up" and there.engine == "evolution":
+            chats = f" and delete {there.remote} on {there.backend} with its chats, to make it anew"
+        raise Refused(
+            f"cannot {doing} {id} without a confirmation: it would end a pairing{chats}; confirm"
+            ' with --yes (in a request: "confirm": true)',
+            field="confirm",
+            code=WOULD_UNPAIR,
+        )
+    consent = Consent.PAIRING if confirmed else Consent.NONE
+    if passkey == id:
+        consent = Consent.PASSKEY
+    if isinstance(may_person_end_it(facts, consent), Kept):
+        raise Refused(
+            f"cannot {doing} {id}: its account needs a passkey to link again, so its pairing can be"
+            f" lost for good; confirm with --confirm-passkey {id} (in a request:"
+            f' {CONFIRM_PASSKEY} = "{id}")',
+            field=CONFIRM_PASSKEY,
+            code=CONFIRM_PASSKEY,
+        )
+    return consent
+
 
 AT_ONCE = 200
 """Messages of one call to an engine."""
@@ -115,8 +145,12 @@ class Calls:
         alone: bool = False,
     ) -> Mapping[str, Any]:
         """`alone`: outside of a pass, which would start again what this takes down."""
-        if name == PAIRING_CODE:
-            must_be_unpaired(self.registry.get(id))
+        if name == PAIRING_CODE and not no_pairing_to_lose(self.registry.get(id)):
+            raise Refused(
+                f"cannot get a pairing code for {id}: it has a pairing, or may have one; the"
+                f" pairing is kept. To end it and get a new code: `wa-agent cleanup {id} --yes`",
+                code="not_waiting",
+            )
         async with self._undisturbed(id, name) if alone else nullcontext():
             link = self._link(id, f"{name} with")
             if alone:

@@ -1,1 +1,0 @@
-"""What the API asks of the supervisor: repairs, calls, checks, uploads."""
