@@ -186,21 +186,15 @@ class Deletion:
     """Takes the instance out of queues and loop."""
 
     async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
-        """Stop it, retire its folder, forget it. The session can be restored from the trash."""
+        """Stop it, retire its folder, forget it. The session can be restored from the trash. After
+        a kill it is as before while it has its folder; without it the next start ends this."""
         facts = self.registry.get(id)
         must_be_confirmed(facts, "delete", confirmed=True, passkey=passkey)
-        facts.instance = replace(facts.instance, enabled=False)
-        facts.record = with_override(facts.record, Override.STOPPED, facts.boot)
         facts.action.interrupt_start()
         async with facts.busy:
             self.registry.get(id)  # another request may have deleted it meanwhile
-            # After a kill it is disabled and can be deleted again; without its folder the next
-            # start ends the deletion.
-            await self.registry.save_order(
-                facts, entry(facts, "deleting", "an operator deletes it")
-            )
-            failpoint("deletion_begun")
             await self.host.stop(id)
+            failpoint("deletion_begun")
             if facts.instance.backend:
                 await self.registry.gate.backends.let_go(facts.instance)
             stays = await asyncio.to_thread(self._left_elsewhere, facts)

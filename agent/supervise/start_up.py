@@ -200,10 +200,9 @@ async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None
 
 def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
     """A deletion retired its folder; a row of that name since is another instance's."""
-    if retired is None:
+    if retired is None or retired.why != "deleted":
         return False
-    since = retired.at_wall >= int(facts.instance.created_wall)
-    return not facts.instance.enabled or (retired.why == "deleted" and since)
+    return retired.at_wall >= int(facts.instance.created_wall)
 
 
 # A running agent takes on the settings that were read again.

@@ -201,13 +201,15 @@ async def test_a_deletion_that_was_cut_off_is_finished_by_the_next_agent(agent, 
 
 
 @pytest.mark.parametrize("point", ["deletion_begun", "retire_manifest"])
-async def test_a_deletion_that_was_cut_off_before_its_folder_went_can_be_asked_again(
+async def test_a_deletion_that_was_cut_off_before_its_folder_went_leaves_it_as_it_was(
     agent, eventually, point
 ):
     await connected(agent, eventually)
+    account = session_of(agent)["account"]
     await killed_at(agent, eventually, point, lambda: agent.ask("DELETE", "/api/instance/a"))
-    await eventually(lambda: agent.machine.worker("a").at_rest)
-    assert not (await agent.show("a"))["enabled"]
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert session_of(agent)["account"] == account
+    assert (await agent.show("a"))["enabled"]
     await agent.do("DELETE", "/api/instance/a")
     (retired,) = (await agent.do("GET", "/api/trash"))["trash"]
     assert retired["id"] == "a"
