@@ -118,8 +118,8 @@ class Queues:
     one burst. All share the machine's budget of logins.
 
     A start waits until the one before is light or has ended, `stagger` seconds at most. A reconnect
-    begins no worker, so it waits for no stagger. What is light leaves its place to the next: how
-    long WhatsApp takes for a login is no load of this machine.
+    begins no worker, so it waits for no stagger, and goes before the starts. What is light leaves
+    its place to the next: how long WhatsApp takes for a login is no load of this machine.
     """
 
     def __init__(
@@ -152,6 +152,8 @@ class Queues:
         its = self._lanes.setdefault(lane, _Lane(self._remote))
         if instance in its.under_way:
             return ready()
+        if reconnects and instance not in its.queue:
+            its.queue = {instance: now, **its.queue}
         its.queue[instance] = now
         if not its.is_next(instance, now):
             return now + ASK_AGAIN

@@ -48,3 +48,19 @@ async def test_a_start_that_is_stuck_frees_its_turn(make_agent, eventually):
         return shown["reconnects_by_reason"] and shown["connection_status"] == "CONNECTED"
 
     await eventually(reconnected)
+
+
+async def test_one_that_was_connected_does_not_wait_for_starts_in_bulk(make_agent, eventually):
+    agent = make_agent("[start]\nlogins = 1\nlogin_every = 20\n")
+    await agent.start()
+    for id in "abcdef":
+        await agent.create(id)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await agent.fault("a", "drop")
+
+    async def dropped():
+        return (await agent.show("a"))["reconnects_by_reason"]
+
+    await eventually(dropped)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await turns_before(agent, "f") is not None, "it has not even had its turn"
