@@ -104,7 +104,8 @@ async def _ask(address: Address) -> str:
             max_field_size=LONGEST_HEADER,
             max_headers=4096,
         ) as client,
-        client.head(address.url, proxy=address.proxy or None, allow_redirects=False) as answer,
+        # Not HEAD: some answer it with a body, which is no HTTP. This one is not read.
+        client.get(address.url, proxy=address.proxy or None, allow_redirects=False) as answer,
     ):
         by_proxy = address.proxy and answer.status in (407, 502, 503, 504)
         if by_proxy and address.url.startswith("http:"):
