@@ -60,8 +60,7 @@ async def _send(world: World, key: str) -> float:
     """Unix time at which it was accepted. Its id is the same for each birth, so that a repeat whose
     row was lost is sent once."""
     body = {"to": "5511999990000", "text": "the same"}
-    headers = {"Idempotency-Key": key}
-    path = f"/api/instance/{NAME}/messages?wait=30"
+    path, headers = f"/api/instance/{NAME}/messages?wait=30", {"Idempotency-Key": key}
     status, said = await world.agent.ask("POST", path, body, headers)
     assert status == 200, said
     row = await world.agent.do("GET", f"/api/instance/{NAME}/outbox/{said['id']}")
