@@ -84,15 +84,16 @@ _MAY_BE_DONE = frozenset({"timeout", "internal", "interrupted"})
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
-    """What keeps messages in the sessions' workers."""
+class Calls:
+    """Talks to workers over their links; Refused where there is none."""
 
     registry: Registry
-    root: Path
+    keeping: Snapshots
 
     def folder(self, id: InstanceId) -> Path | None:
         """None: a server has its files."""
-        return None if self.registry.get(id).instance.backend else self.root / id
+        here = not self.registry.get(id).instance.backend
+        return self.registry.root / id if here else None
 
     def runs(self, id: InstanceId) -> bool:
         return self.registry.get(id).link is not None
@@ -100,17 +101,10 @@ class Workers:
     async def call(
         self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
     ) -> Mapping[str, Any]:
+        """The worker's answer, whatever it refuses."""
         if (link := self.registry.get(id).link) is None:
             raise LinkError(f"cannot {do}: the worker of {id} does not run", code="closed")
         return await link.call(do, args, timeout=timeout)
-
-
-@dataclass(frozen=True, slots=True)
-class Calls:
-    """Talks to workers over their links; Refused where there is none."""
-
-    registry: Registry
-    keeping: Snapshots
 
     async def qr(self, id: InstanceId) -> Qr | None:
         link = self._link(id, "show the QR code of")
