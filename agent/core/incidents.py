@@ -8,10 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.core.breaker import remaining
-from agent.core.model import InstanceId
 from agent.core.reasons import REASONS
 from agent.core.setting import setting
-from agent.core.words import SUSPECT
+from agent.core.words import SUSPECT, InstanceId
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,6 @@ from agent.metrics.family import Family
 from agent.moving.archives import Archives
 from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
-from agent.supervise.calls import Workers
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
 from agent.supervise.seats import Seats
@@ -218,7 +217,7 @@ class Daemon:
         try:
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
-            reader = Reader(Workers(supervisor.registry, supervisor.root))
+            reader = Reader(supervisor.asking)
             supervisor.on_kept.append(reader.changed)
             supervisor.on_forget.append(reader.forget)
             sending = Sending(state, supervisor, store, self._bus, reader)

@@ -20,7 +20,7 @@ from agent.log import about
 from agent.messages.incoming import FOLDER, NAME, Answer, read_only
 from agent.messages.media import explain_loss, open_media
 from agent.messages.record import MESSAGE
-from agent.supervise.calls import Workers
+from agent.supervise.calls import Calls
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Changes:
 
 
 class Reader:
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Calls) -> None:
         self.ending = False
         """The agent stops: waiting readers get what there is."""
         self._workers = workers

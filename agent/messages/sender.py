@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.session import Session, wall_text
-from agent.core.words import OTHER_ACCOUNT
+from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import failpoint

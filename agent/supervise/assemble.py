@@ -21,7 +21,7 @@ from agent.supervise.facts import Facts, Notes, Settings
 from agent.supervise.gate import Gate
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes
-from agent.supervise.orders import Deletion, Orders
+from agent.supervise.orders import Orders
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.observe import Observer
@@ -171,7 +171,7 @@ class Supervisor:
         # What callers ask for.
         self.asking = Calls(registry, self.keeping)
         self.send, self.find = self.asking.send, self.asking.find
-        self.orders = Orders(registry, self.seats, self.asking)
+        self.orders = Orders(registry, self.seats, self.asking, self.forget)
         self.backends.create = self.orders.create
         self.repairs = Repairs(registry, self.ladder, self.passes, self.asking, self.orders)
         self.on_forget: list[Callable[[InstanceId], None]] = [
@@ -179,7 +179,6 @@ class Supervisor:
             self.loop.forget,
             self.incidents.forget,
         ]
-        self.deletion = Deletion(registry, self.seats, self.keeping, self.forget)
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.observed import is_other_account, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_person_end_it
 from agent.core.recovery.repair import Consent, Kept
-from agent.core.words import OTHER_ACCOUNT
+from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import (
     EngineError,
@@ -85,15 +84,16 @@ _MAY_BE_DONE = frozenset({"timeout", "internal", "interrupted"})
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
-    """What keeps messages in the sessions' workers."""
+class Calls:
+    """Talks to workers over their links; Refused where there is none."""
 
     registry: Registry
-    root: Path
+    keeping: Snapshots
 
     def folder(self, id: InstanceId) -> Path | None:
         """None: a server has its files."""
-        return None if self.registry.get(id).instance.backend else self.root / id
+        here = not self.registry.get(id).instance.backend
+        return self.registry.root / id if here else None
 
     def runs(self, id: InstanceId) -> bool:
         return self.registry.get(id).link is not None
@@ -101,17 +101,10 @@ class Workers:
     async def call(
         self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
     ) -> Mapping[str, Any]:
+        """The worker's answer, whatever it refuses."""
         if (link := self.registry.get(id).link) is None:
             raise LinkError(f"cannot {do}: the worker of {id} does not run", code="closed")
         return await link.call(do, args, timeout=timeout)
-
-
-@dataclass(frozen=True, slots=True)
-class Calls:
-    """Talks to workers over their links; Refused where there is none."""
-
-    registry: Registry
-    keeping: Snapshots
 
     async def qr(self, id: InstanceId) -> Qr | None:
         link = self._link(id, "show the QR code of")

@@ -96,6 +96,8 @@ class SavedFacts:
     """The rows in the database, as they were last written; None = not written yet."""
     rows_behind: bool = False
     """Writing them failed since: views show at least what the agent acts on."""
+    unwritten: str = ""
+    """Why its identity file could not be written last; "" = it could."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Locked while the identity file is written: the newest state must be written last."""
 
@@ -114,8 +116,6 @@ class Facts(Session):
     """Unit and verdict as views show them: those of the record that was saved last."""
     sentence: str = ""
     link: WorkerLink | None = None
-    awaited: asyncio.Event | None = None
-    """Set at the next claim or at the link's end; None while no pass waits for it."""
     begun_at: float = 0.0
     """When its server was last told to begin it again; 0 = not since the agent's start."""
     next_probe: float = 0.0
@@ -167,7 +167,6 @@ class Facts(Session):
             # It has just connected: probed at once, and deep, for its proof and for parts that its
             # page lacks. A server's sessions have their own pace.
             self.next_probe = self.next_deep = 0.0
-        self.stirred()
         return before is None or _words(before.claim) != _words(claim)
 
     def begin_again(self, now: float) -> None:
@@ -176,11 +175,6 @@ class Facts(Session):
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
-
-    def stirred(self) -> None:
-        """Let a pass that waits for the first claim go on."""
-        if self.awaited is not None:
-            self.awaited.set()
 
     def repair_ended(self) -> None:
         if self.repair_waiters is not None:
@@ -303,15 +297,9 @@ class Notes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._under_way: set[asyncio.Future[list[JournalEntry]]] = set()
+        self._under_way: set[asyncio.Future[None]] = set()
 
-    def write(self, said: JournalEntry) -> "asyncio.Future[list[JournalEntry]]":
-        task = asyncio.ensure_future(self._store.append(said))
+    def write(self, said: JournalEntry) -> None:
+        task = asyncio.ensure_future(self._store.note(said))
         self._under_way.add(task)
-        task.add_done_callback(self._written)
-        return task
-
-    def _written(self, task: "asyncio.Future[list[JournalEntry]]") -> None:
-        self._under_way.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            bound(Category.SYSTEM).error("cannot write history: %s", error)
+        task.add_done_callback(self._under_way.discard)

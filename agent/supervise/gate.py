@@ -42,12 +42,8 @@ class Gate:
     _promised: dict[InstanceId, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        settings = self.settings
-        self.queues = Queues(
-            settings.start_policy,
-            settings.remote_start_policy,
-            wake=self.wake,
-        )
+        local, remote = self.settings.start_policy, self.settings.remote_start_policy
+        self.queues = Queues(local, remote, wake=self.wake)
 
     def ask(self, facts: Facts, plan: Plan | None = None) -> Wait | None:
         """None: go. Without a plan: what holds the session, whatever it would do. A plan that logs
@@ -55,7 +51,9 @@ class Gate:
         step of a repair for no incident: the ladder has asked for that."""
         if plan is None:
             return self._others(facts) or self._room(facts)
-        if not _logs_in(facts, plan):
+        # Only a server connects its session again for new keys.
+        new_keys = ActionKind.REGENERATE_KEYS in plan.actions and bool(facts.instance.backend)
+        if not (plan.tries or new_keys):
             return None
         if plan.repair:
             return self._room(facts) or self._turn(facts, plan)
@@ -154,9 +152,3 @@ class Gate:
         self.queues.settled(facts.id)  # it got its turn and cannot use it
         self.queues.no_login(boot_now())
         return Wait("backend_circuit", again=boot_now() + RETRY_HELD)
-
-
-def _logs_in(facts: Facts, plan: Plan) -> bool:
-    # Only a server connects its session again for new keys.
-    new_keys = ActionKind.REGENERATE_KEYS in plan.actions and bool(facts.instance.backend)
-    return plan.tries or new_keys

@@ -23,7 +23,6 @@ from agent.supervise.facts import Facts, entry
 from agent.supervise.passes.observe import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
-from agent.supervise.snapshots import Snapshots
 from agent.vault.check import read_linked
 from agent.vault.folder import SESSION, unless_absent
 from agent.vault.identity import read_identity
@@ -47,6 +46,8 @@ class Orders:
     registry: Registry
     host: Seats
     asking: Calls
+    forget: Callable[[InstanceId], None]
+    """Takes a deleted instance out of queues and loop."""
 
     async def create(self, instance: Instance) -> Session:
         try:
@@ -173,18 +174,6 @@ class Orders:
         self.registry.gate.note_wait(facts)
         return self.registry.view(facts.id)
 
-
-# Deletes an instance into the trash, and brings a session back from it.
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Deletion:
-    registry: Registry
-    host: Seats
-    keeping: Snapshots
-    forget: Callable[[InstanceId], None]
-    """Takes the instance out of queues and loop."""
-
     async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
         """Stop it, retire its folder, forget it. The session can be restored from the trash. After
         a kill it is as before while it has its folder; without it the next start ends this."""
@@ -199,7 +188,7 @@ class Deletion:
                 await self.registry.gate.backends.let_go(facts.instance)
             stays = await asyncio.to_thread(self._left_elsewhere, facts)
             name = ""
-            async with self.keeping.ending(facts):
+            async with self.asking.keeping.ending(facts):
                 with unless_absent():
                     retire_it = partial(retire, self.registry.root, id, "deleted", follows=False)
                     name = (await asyncio.to_thread(retire_it)).name

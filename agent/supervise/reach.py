@@ -29,7 +29,6 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohttp
-from aiohappyeyeballs import start_connection
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from agent.clock import boot_now
@@ -45,8 +44,6 @@ LONGEST_HEADER = 1 << 18
 """Bytes. A site that tells browsers what they may load has headers of many kilobytes."""
 MOST_AT_ONCE = 8
 MOST_ADDRESSES = 4
-APART = 0.25
-"""Seconds by which one address of a name is tried before the next."""
 SOCKS_PORT = 1080
 
 _asked = threading.BoundedSemaphore(MOST_AT_ONCE)
@@ -85,11 +82,9 @@ async def look(address: Address, within: float) -> str:
 async def _connect(proxy: SplitResult) -> str:
     """A proxy that only an engine can speak with is reached once it takes a connection."""
     port = proxy.port or SOCKS_PORT
-    infos = [
-        (_family_of(it), socket.SOCK_STREAM, 0, "", (it, port))
-        for it in await resolve(proxy.hostname or "", port)
-    ]
-    (await start_connection(infos, happy_eyeballs_delay=APART)).close()
+    addresses = await resolve(proxy.hostname or "", port)
+    _, writer = await asyncio.open_connection(addresses[0], port)
+    writer.close()
     return ""
 
 

@@ -136,8 +136,6 @@ class Registry:
     """The machine's present boot."""
     devices: Devices = field(init=False)
     reconnects: Histogram = field(init=False, default_factory=lambda: Histogram(RECONNECT_SECONDS))
-    _unwritten: dict[InstanceId, str] = field(init=False, default_factory=dict)
-    """Why identity files could not be written; one warning for each cause."""
 
     def __post_init__(self) -> None:
         self.devices = Devices(self.root, self.facts)
@@ -206,7 +204,6 @@ class Registry:
         facts.gone = True
         facts.repair_ended()
         self.facts.pop(facts.id, None)
-        self._unwritten.pop(facts.id, None)
 
     def get(self, id: InstanceId) -> Facts:
         facts = self.facts.get(id)
@@ -306,12 +303,11 @@ class Registry:
                 # The database has it and counts as newer; each save tries the file again.
                 if error.code != OTHERS:  # its verdict says so
                     cause = f"cannot write its identity file: {error}"
-                    if cause not in self._unwritten.values():
+                    if cause != facts.saved.unwritten:
                         bound(Category.SESSION, facts.id).warning("%s", cause)
-                    self._unwritten[facts.id] = cause
+                    facts.saved.unwritten = cause
             else:
-                facts.saved.identity = identity
-                self._unwritten.pop(facts.id, None)
+                facts.saved.identity, facts.saved.unwritten = identity, ""
 
 
 @dataclass(frozen=True, slots=True)

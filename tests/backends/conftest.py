@@ -12,8 +12,7 @@ import pytest
 from agent.backends.backend import Backend
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import InstanceId
-from agent.core.words import Claim
+from agent.core.words import Claim, InstanceId
 from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn, Times
 from tests.standin.evolution.instances import Instance as There

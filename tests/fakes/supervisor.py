@@ -149,7 +149,7 @@ class FakeRepairs:
 
 class FakeSupervisor:
     def __init__(self) -> None:
-        self.orders = self.deletion = self.asking = self
+        self.orders = self.asking = self
         self.bus = EventBus(limit=1000)
         self.keeping = FakeKeeping(self)
         self.moving = FakeMoving(self)

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.core.model import ConnectionStatus, InstanceId
-from agent.core.words import KEPT, Claim, Happening
+from agent.core.words import KEPT, Claim, ConnectionStatus, Happening, InstanceId
 from agent.errors import EngineError, LinkError
 from agent.link import client, server
 from agent.link.client import Link, LinkStats, Listener

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.model import ConnectionStatus, InstanceId
-from agent.core.words import Claim, Happening
+from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.errors import EngineError, LinkError
 from agent.link.client import Claimed, Event, Reply, read_hello, read_workers, sound
 from agent.link.wire import LINE_LIMIT, Call, Hello, Lines, encode, read_call, reply

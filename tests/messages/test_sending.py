@@ -314,9 +314,8 @@ async def test_error_463_holds_the_session_and_lets_one_be_tried_each_hour(
 
 
 async def test_a_time_lock_holds_until_whatsapp_lifts_it(agent: Agent, phone: Phone) -> None:
-    ends = time.time() + 7200
-    claim = ClaimFact(Claim(CONNECTED, "restricted", until_wall=ends), 10.0, 5.0)
-    phone.show(reason="restricted", claim=claim)
+    claim = Claim(CONNECTED, "restricted", until_wall=time.time() + 7200)
+    phone.show(reason="restricted", claim=ClaimFact(claim, 10.0, 5.0))
     await agent.say(A, "a1")
     await asyncio.sleep(1800)
     assert phone.tried == []

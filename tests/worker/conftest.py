@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import ConnectionStatus, parse_instance_id
-from agent.core.words import Claim, Happening
+from agent.core.words import Claim, ConnectionStatus, Happening, parse_instance_id
 from agent.link.client import Link, LinkStats, Listener
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}

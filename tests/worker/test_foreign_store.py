@@ -3,8 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from agent.core.model import ConnectionStatus
-from agent.core.words import InstanceId
+from agent.core.words import ConnectionStatus, InstanceId
 from agent.instance_file import NAME, InstanceFile, render_instance_file
 from agent.worker.empty_store import open_engine
 from agent.worker.identity import read_identity

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import ConnectionStatus, parse_instance_id
-from agent.core.words import Claim
+from agent.core.words import Claim, ConnectionStatus, parse_instance_id
 from agent.engines.base import Qr
 from agent.engines.sandbox.files import SessionFile, write_session
 from agent.errors import EngineError

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import ConnectionStatus, InstanceId
-from agent.core.words import Claim
+from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer, Qr
 from agent.errors import EngineError
 from agent.worker.reports import Reports

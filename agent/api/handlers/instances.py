@@ -175,7 +175,7 @@ async def delete(call: Call) -> Json:
             f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
         )
     call.parts.sending.dropped.pop(call.id, None)  # of one of that name before
-    trash = await call.supervisor.deletion.delete(call.id, passkey=passkey)
+    trash = await call.supervisor.orders.delete(call.id, passkey=passkey)
     if dropped := await call.parts.sending.forget(call.id):
         deleted["messages_dropped"] = dropped
     for row in (ended := await call.parts.ring.end_of(call.id)):
@@ -247,10 +247,10 @@ async def mark_passkey(call: Call) -> Json:
 
 async def trash(call: Call) -> Json:
     """Retired sessions."""
-    return {"trash": [show_trashed(row) for row in await call.supervisor.deletion.trash()]}
+    return {"trash": [show_trashed(row) for row in await call.supervisor.orders.trash()]}
 
 
 async def restore_trash(call: Call) -> Json:
     """Bring a retired session back."""
-    view = await call.supervisor.deletion.restore_trash(call.request.match_info["name"])
+    view = await call.supervisor.orders.restore_trash(call.request.match_info["name"])
     return show_instance(view)

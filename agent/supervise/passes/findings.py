@@ -87,7 +87,11 @@ class Findings:
         match happening.kind:
             case "message":
                 out = detail.get("direction") == "out"
-                _count_messages(facts, "out" if out else "in", now)
+                direction = "out" if out else "in"
+                facts.counters.messages[direction] += 1
+                facts.counters.per_minute[direction].note(now)
+                if not out:
+                    facts.inbound = replace(facts.inbound, last_wall=time.time())
                 # One that this session wrote itself proves nothing.
                 if detail.get("type") != "ciphertext" and (detail.get("peer") or not out):
                     self._note_readable(facts, detail, now)
@@ -126,16 +130,14 @@ class Findings:
 
     def watch_hour(self, facts: Facts) -> None:
         """Learn the usual rate from each whole hour of one connection."""
-        now_wall = time.time()
+        now_wall, came = time.time(), facts.counters.messages["in"]
         if facts.connected_since_wall is None:
-            facts.hour_wall, facts.hour_messages = 0.0, 0
-            return
-        if not facts.hour_wall:
-            facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
+            facts.hour_wall = 0.0
         elif now_wall - facts.hour_wall >= HOUR:
-            came = facts.counters.messages["in"] - facts.hour_messages
-            facts.inbound = note_hour(facts.inbound, facts.hour_wall, came)
-            facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
+            if facts.hour_wall:
+                seen = came - facts.hour_messages
+                facts.inbound = note_hour(facts.inbound, facts.hour_wall, seen)
+            facts.hour_wall, facts.hour_messages = now_wall, came
 
     def _note_readable(self, facts: Facts, detail: Mapping[str, Any], now: float) -> None:
         """A message that was read proves that the keys of its sender fit again."""
@@ -216,13 +218,6 @@ def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
         sentence = "a message went out" if passed_on["direction"] == "out" else "a message came in"
     detail = {key: value for key, value in passed_on.items() if value}
     return JournalEntry(happening.kind, sentence, Category.SESSION, facts.id, time.time(), detail)
-
-
-def _count_messages(facts: Facts, direction: str, now: float) -> None:
-    facts.counters.messages[direction] += 1
-    facts.counters.per_minute[direction].note(now)
-    if direction == "in":
-        facts.inbound = replace(facts.inbound, last_wall=time.time())
 
 
 def _text(value: object) -> str:

@@ -66,7 +66,8 @@ def share_of(id: InstanceId) -> float:
 log = logging.getLogger(__name__)
 
 ATTACH_DELAY = 0.5
-FIRST_WORDS = 1.0
+FIRST_LOOKS, FIRST_LOOK = 20, 0.05
+"""So often, and after so many seconds each, a new link is asked for its first claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +166,10 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
 
 async def _wait_for_first_words(facts: Facts) -> None:
     """Wait for the claim after a worker's greeting: a verdict between them would be wrong."""
-    deadline = boot_now() + FIRST_WORDS
-    while facts.run.claim is None and facts.link is not None and boot_now() < deadline:
-        facts.awaited = asyncio.Event()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(deadline - boot_now(), 0.0)):
-                await facts.awaited.wait()
-    facts.awaited = None
+    for _ in range(FIRST_LOOKS):
+        if facts.run.claim is not None or facts.link is None:
+            return
+        await asyncio.sleep(FIRST_LOOK)
 
 
 def _listener(facts: Facts, observer: Observer) -> Listener:
@@ -192,7 +190,6 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
             return  # the end of a link that was replaced
         facts.link = None
         facts.run.linked_since = None
-        facts.stirred()
         observer.gate.wake(facts.id)
 
     return Listener(on_claim, on_happening, on_close)

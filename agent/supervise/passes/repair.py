@@ -113,8 +113,11 @@ class Ladder:
             return Step(again=boot_now() + max(decision.not_before_wall - now_wall, 0.0))
         if repair.over:
             asked = replace(repair, goal=Goal.WORKING_QR)
-            if _is_lost(facts, repair) and isinstance(may_repair_end_it(case, asked), Proof):
-                # The server's record decides: a person scans its code.
+            gave_up = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
+            lost = gave_up and bool(facts.instance.backend)
+            if lost and isinstance(may_repair_end_it(case, asked), Proof):
+                # The server has come up without the pairing again and again: no file of it can come
+                # back. The server's record decides: a person scans its code.
                 facts.record = replace(forgive(facts.record), paired=False, account="")
             await self._end(facts, repair, decision)
             return Step()
@@ -219,9 +222,3 @@ class Ladder:
         await self.executor.registry.save(facts, [said])
         if facts.repair.last is repair:  # else a request joined meanwhile
             facts.repair_ended()
-
-
-def _is_lost(facts: Facts, repair: Repair) -> bool:
-    """The server has come up without the pairing again and again: no file of it can come back."""
-    suspect = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
-    return suspect and bool(facts.instance.backend)

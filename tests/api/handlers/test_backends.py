@@ -2,8 +2,7 @@
 
 import pytest
 
-from agent.core.model import InstanceId
-from agent.core.words import RemoteSession
+from agent.core.words import InstanceId, RemoteSession
 from agent.errors import EngineError
 from tests.fakes.supervisor import make_view
 

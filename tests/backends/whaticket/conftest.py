@@ -13,8 +13,7 @@ import pytest
 
 from agent.backends.whaticket.contract import BackendSettings
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import InstanceId
-from agent.core.words import Happening
+from agent.core.words import Happening, InstanceId
 from tests.backends.conftest import Bench as TaskBench
 from tests.fakes.servers import make_backend, take
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn

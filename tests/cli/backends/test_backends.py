@@ -5,8 +5,7 @@ import re
 import pytest
 
 from agent.config.load import load_config
-from agent.core.model import InstanceId
-from agent.core.words import RemoteSession
+from agent.core.words import InstanceId, RemoteSession
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 import asyncio
 
-from agent.core.model import ConnectionStatus
-from agent.core.words import Claim, Happening
+from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import KeepsNothing
 from agent.engines.sandbox.engine import open_engine
 

@@ -12,8 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import ConnectionStatus, parse_instance_id
-from agent.core.words import Claim, Happening
+from agent.core.words import Claim, ConnectionStatus, Happening, parse_instance_id
 from agent.errors import EngineError
 from agent.link.client import Link, Listener
 from tests.standin.web.stand_in import StandIn

@@ -10,9 +10,8 @@ from typing import Any
 
 from agent.backends.backend import Backend
 from agent.config.declaration import BackendDeclaration
-from agent.core.model import InstanceId
 from agent.core.reasons import reason_of
-from agent.core.words import Claim, ServerClaim
+from agent.core.words import Claim, InstanceId, ServerClaim
 from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn
 from tests.standin.evolution.instances import Instance
