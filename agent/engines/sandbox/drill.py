@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 # steadily. bad-mac, prekey: a peer's messages cannot be decrypted (Bad MAC, Invalid PreKey ID).
 # logout: the phone removes this device. ban, temp-ban: WhatsApp bans the account, for good or for
 # the time of --for (else an hour). conflict: another client takes over. outdated: the server
-# refuses this client's version. no-qr: a login never shows a code. passkey: WhatsApp asks for one
-# after a scan. no-pairing: a scan leads to nothing. stuck-loading: the sync after a login stops.
+# refuses this client's version. passkey: WhatsApp asks for one after a scan. stuck-loading: the
+# sync after a login stops.
 # corrupt-files: the session file is damaged, then the worker is killed.
 
 
 FAULTS_FILE = "faults.json"
 
-_ALWAYS_KEPT = {"ban", "temp-ban", "outdated", "passkey", "no-pairing"}
-_KEPT_WITH_END = {"crash", "drop", "conflict", "no-qr", "stuck-loading"}
+_ALWAYS_KEPT = {"ban", "temp-ban", "outdated", "passkey"}
+_KEPT_WITH_END = {"crash", "drop", "conflict", "stuck-loading"}
 TEMPORARY_BAN = 3600.0
 """Seconds, where none are given."""
 
@@ -168,10 +168,8 @@ class Drill:
     def is_active(self, name: str) -> bool:
         return self._faults.active(name) is not None
 
-    async def while_active(self, name: str, begun: Callable[[], None] | None = None) -> None:
+    async def until_over(self, name: str) -> None:
         """Return when that fault is over."""
-        if self._faults.active(name) and begun is not None:
-            begun()
         while self._faults.active(name):  # noqa: ASYNC110 - it ends by the clock
             await asyncio.sleep(LOOK_EVERY)
 
@@ -204,8 +202,6 @@ class Drill:
             await session.lose(_LOST_BY[name], until)
         elif name == "stuck-loading":
             await session.sync_again()
-        elif name == "no-qr":
-            await session.pair_again()
         elif name == "leak":
             self._run(name, lambda: self._leak_on(fault))
         elif name in _CRYPTO:

@@ -308,11 +308,6 @@ class SandboxEngine:
             await cancel(self._traffic)
             self._login = self.start(self._sync(), "sync")
 
-    async def pair_again(self) -> None:
-        if self._claim.status is Status.QR_REQUIRED:
-            await self.hang_up()
-            self._login = self.start(self._log_in(), "login")
-
     def happened(self, kind: str, **detail: Any) -> None:
         self._reporter.happened(Happening(kind, detail))
 
@@ -349,7 +344,6 @@ class SandboxEngine:
 
     async def _pair(self) -> bool:
         for number in range(1, self._settings.qr_codes + 1):
-            await self._drill.while_active("no-qr", self._no_code)
             self._phone.show(number)
             asked = PASSKEY_REQUIRED if self._claim.reason == PASSKEY_REQUIRED else ""
             self._tell(Status.QR_REQUIRED, asked, phase="login", raw=f"code {number}")
@@ -358,7 +352,6 @@ class SandboxEngine:
                 if self._drill.is_active("passkey"):
                     self._tell(Status.QR_REQUIRED, PASSKEY_REQUIRED, phase="login")
                     continue
-                await self._drill.while_active("no-pairing", self._accepted)
                 name = self._saved.folder.parent.name
                 self._saved.pair(account_of(name, self._settings))
                 return True
@@ -367,20 +360,13 @@ class SandboxEngine:
         self._tell(Status.QR_REQUIRED, "qr_idle")
         return False
 
-    def _accepted(self) -> None:
-        self._tell(Status.INITIALIZING, phase="pairing")
-
-    def _no_code(self) -> None:
-        self._phone.hide()
-        self._tell(Status.INITIALIZING, phase="login")
-
     async def _sync(self) -> None:
         steps = 4
         for step in range(steps):
             self._tell(Status.LOADING, phase="sync", progress=step / steps)
             await asyncio.sleep(self._settings.sync_seconds / steps)
             if step == 1:
-                await self._drill.while_active("stuck-loading")
+                await self._drill.until_over("stuck-loading")
         self._tell(Status.CONNECTED)
         self._traffic = self.start(self._talk(), "traffic")
         self._drill.connected()
