@@ -16,7 +16,7 @@ from agent.api.http.fields import (
     Field,
     read_body,
 )
-from agent.engines.sandbox.records import KINDS, TYPES
+from agent.engines.sandbox.conversation import KINDS, TYPES
 from agent.errors import EngineError, InvalidRequest, Refused
 
 FAULTS = (

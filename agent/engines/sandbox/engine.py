@@ -15,9 +15,8 @@ from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happenin
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox import files
 from agent.engines.sandbox.conversation import Conversation
-from agent.engines.sandbox.drill import Drill, Faults
+from agent.engines.sandbox.drill import Drill, Faults, RefusedError, Server
 from agent.engines.sandbox.files import SessionDamagedError, SessionFile
-from agent.engines.sandbox.server import RefusedError, Server
 from agent.engines.sandbox.settings import SandboxSettings, read_settings
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.errors import EngineError, InvalidRequest
@@ -74,18 +73,6 @@ class SavedSession:
     def count(self) -> None:
         if self._session is not None:
             self._session = replace(self._session, counter=self._session.counter + 1)
-
-    def look(self) -> str:
-        """What the file is worth at this moment, as the vault would say it."""
-        try:
-            session = files.read_session(self.folder)
-        except SessionDamagedError:
-            return "damaged"
-        except OSError:
-            return "unreadable"
-        if session is None:
-            return "absent"
-        return "whole" if session.paired else "unpaired"
 
     def _loaded(self) -> SessionFile:
         if self._session is None:
@@ -182,10 +169,10 @@ class SandboxEngine:
         self._login: asyncio.Task[None] | None = None
         self._traffic: asyncio.Task[None] | None = None
         self._tasks = Tasks(reporter.crashed)
-        faults = Faults(folder)
-        self._server = Server(settings, faults)
+        self._faults = Faults(folder)
+        self._server = Server(settings, self._faults)
         self._phone = Phone(settings)
-        self._drill = Drill(faults, self)
+        self._drill = Drill(self._faults, self)
         self._conversation = Conversation(
             folder, self._server, reporter, settings.read_after, self._saved.count
         )
@@ -201,14 +188,11 @@ class SandboxEngine:
         self._tell(Status.DISCONNECTED)
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
-        detail: dict[str, Any] = {"frames": self._server.frames}
+        detail: dict[str, Any] = {}
         if self._server.connected:
             detail["ping_seconds"] = round(await self._server.ping(), 4)
         else:
             await self._server.lag()
-        if deep:
-            detail["files"] = self._saved.look()
-            detail["code_shown"] = self._phone.code() is not None
         return ProbeAnswer(self._now(), detail)
 
     async def qr(self) -> Qr | None:
@@ -349,7 +333,7 @@ class SandboxEngine:
             self._tell(Status.QR_REQUIRED, asked, phase="login", raw=f"code {number}")
             if await self._phone.look():
                 self._phone.hide()
-                if self._drill.is_active("passkey"):
+                if self._faults.active("passkey"):
                     self._tell(Status.QR_REQUIRED, PASSKEY_REQUIRED, phase="login")
                     continue
                 name = self._saved.folder.parent.name
