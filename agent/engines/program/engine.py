@@ -25,7 +25,7 @@ from agent.engines.program.output import Output
 from agent.engines.program.process import Ears, Process, descendants
 from agent.engines.program.settings import read_settings
 from agent.engines.program.state import ENDED, FAILING, ProgramState
-from agent.engines.surroundings import probe_limit, text
+from agent.engines.settings import probe_limit, text
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError, InvalidRequest
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agent.engines.program.declaration import ProgramDeclaration, variable_fault
-from agent.engines.surroundings import in_path
+from agent.engines.settings import in_path
 from agent.errors import EngineError
 
 # A program's environment_file: NAME=VALUE lines, as systemd and dotenv write them.
