@@ -181,7 +181,8 @@ OnNotice = Callable[[dict[str, str]], None]
 
 class Notices:
     """A socket without a file: its name is in the program's environment. The kernel names the
-    sender; one of another user is not heard. What comes before `hear` waits in the socket."""
+    sender; one of another user is not heard. What comes before `hear` waits in the socket. There is
+    no room for the files that sd_notify may send to keep (FDSTORE=1): the kernel closes them."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -202,11 +203,10 @@ class Notices:
         for _ in range(_AT_ONCE):
             try:
                 text, ancillary, _flags, _ = self._socket.recvmsg(
-                    _LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(64)
+                    _LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size)
                 )
             except OSError:
                 return
-            _close_sent(ancillary)
             if _sender(ancillary) == os.geteuid():
                 lines = text.decode("utf-8", "replace").splitlines()
                 pairs = (line.partition("=") for line in lines)
@@ -218,15 +218,6 @@ def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
             return int(_CREDENTIALS.unpack(content[: _CREDENTIALS.size])[1])
     return -1
-
-
-def _close_sent(ancillary: list[tuple[int, int, bytes]]) -> None:
-    """sd_notify may send files to keep (FDSTORE=1); they are not kept."""
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            for fd in struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4]):
-                with suppress(OSError):
-                    os.close(fd)
 
 
 SOCKET = "WA_PROGRAM_FD"
@@ -258,8 +249,6 @@ class Process:
         self.begun = time.monotonic()
         self.pinged: float | None = None
         """When it last sent WATCHDOG=1."""
-        self.noticed = False
-        """Whether it told anything as a service of systemd's."""
         self.notices = notices
         self._process = process
         self._tasks: list[asyncio.Task[None]] = []
@@ -324,7 +313,6 @@ class Process:
             run._like_pm2, run._by_message = like_pm2, pm2 == "message"
 
         def take(notice: dict[str, str]) -> None:
-            run.noticed = True
             if "WATCHDOG" in notice:
                 run.pinged = time.monotonic()
             ears.notice(notice)
@@ -375,14 +363,6 @@ class Process:
         self._why = self._why or why
         with suppress(ProcessLookupError):
             self._process.kill()
-
-    async def end_stopped(self, why: str, within: float) -> None:
-        """SIGTERM waits for one that is stopped, and is the first that it finds when it goes on."""
-        self._why = why
-        self._ask_to_end()
-        self._signal(signal.SIGCONT)
-        if not await self._ends(within, lambda: None):
-            self.end_with(why)
 
     def reap(self) -> None:
         reap(self.pid)
