@@ -9,7 +9,7 @@ from agent.core.model import InstanceId
 from agent.errors import ConfigError, Refused, TryLater
 from agent.files import folder_locked
 from agent.host.choose import only_agent
-from agent.vault.copies import restore
+from agent.vault import restore
 from agent.worker.identity import lock_held
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.vault.archives.pack import scratch
+from agent.vault.archives import scratch
 
 HOLDS = """
 import os, signal, sys
-from agent.vault.archives.pack import scratch
+from agent.vault.archives import scratch
 with scratch() as folder:
     (folder / "creds.json").write_text("a key")
     print(folder, flush=True)

@@ -14,8 +14,8 @@ from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import NO_PROOF, RemoteSession, ServerClaim
 from agent.engines.base import Qr
-from agent.engines.receiver import phone_of
 from agent.engines.tasks import cancel, runs
+from agent.engines.whatsapp import phone_of
 from agent.errors import EngineError, InvalidRequest
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")

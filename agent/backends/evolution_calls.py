@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.backends.http import Answer, Http, ServerDown, cannot, segment
-from agent.engines.surroundings import inside, moment, text, whole
+from agent.engines.settings import inside, moment, text, whole
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
 

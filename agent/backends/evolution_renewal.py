@@ -21,7 +21,7 @@ from typing import Any
 from agent.backends.evolution_calls import EvolutionCalls, Live
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import ServerDown, cannot, segment
-from agent.engines.surroundings import inside
+from agent.engines.settings import inside
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
 from agent.files import make_folder, write_whole

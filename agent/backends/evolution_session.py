@@ -10,7 +10,7 @@ from agent.backends.evolution_calls import EvolutionCalls, Live, Row, Shown
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.base import Qr
-from agent.engines.reason_codes import evolution_reason
+from agent.engines.whatsapp import code_reason
 
 Status = ConnectionStatus
 
@@ -114,7 +114,7 @@ class EvolutionSession:
         row = self.row
         if self._ended or row is None or row.code is None or row.status != Live.CLOSE:
             return self._ended
-        return evolution_reason(row.code, row.text) if row.closed_wall > self._open_until else ""
+        return code_reason(row.code, row.text) if row.closed_wall > self._open_until else ""
 
     @property
     def is_due(self) -> bool:

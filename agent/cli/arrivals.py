@@ -16,7 +16,7 @@ from agent.cli.terminal import duration, print_answer, print_list, with_progress
 from agent.cli.transfer import upload
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
-from agent.vault.archives.found import FoundSession
+from agent.vault.archives import FoundSession
 
 OURS = "wa-agent"
 

@@ -67,7 +67,7 @@ def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
 
     from agent.cli.pairing import find_visible_browser, link
     from agent.engines.web.settings import WHATSAPP
-    from agent.vault.archives.pack import pack_session, scratch
+    from agent.vault.archives import pack_session, scratch
 
     cache = os.environ.get("WA_CACHE_PATH") or Path(
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "wa-agent"

@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import KeepsNothing
-from agent.engines.surroundings import in_path
+from agent.engines.settings import in_path
 from agent.engines.web.browser.page import page_script
 from agent.engines.web.browser.process import BINARIES, Program, find_setpriv
 from agent.engines.web.engine import WebEngine

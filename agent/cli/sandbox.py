@@ -13,8 +13,7 @@ from agent.errors import InvalidRequest
 FAULTS_SHOWN = """\
   crash    hang      zombie    slow          drop       leak
   bad-mac  prekey    logout    ban           temp-ban   conflict
-  outdated no-qr     passkey   no-pairing    stuck-loading
-  corrupt-files"""
+  outdated passkey   stuck-loading           corrupt-files"""
 """Laid out by hand: argparse would break a name at its hyphen."""
 
 

@@ -1,6 +1,6 @@
 """The reason table: why a session ended, and what may be done about it.
 
-Engines translate their own words into these codes (engines/reason_codes.py). The agent retries a
+Engines translate their own words into these codes (engines/whatsapp.py). The agent retries a
 code outside the table (`unknown`) like a lost connection, only slower.
 """
 

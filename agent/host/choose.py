@@ -49,7 +49,7 @@ async def open_host(
     if kind is units.INSTANCES and config.cache_root != units.INSTALLED_CACHE:
         what = "the installed units read their cache in %s, not in %s: %s needs a drop-in for that"
         log.warning(what, units.INSTALLED_CACHE, config.cache_root, kind.template)
-    from agent.host.systemd.host import SystemdHost
+    from agent.host.systemd import SystemdHost
 
     return await SystemdHost.open(wake, limits, kind)
 

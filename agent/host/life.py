@@ -85,12 +85,6 @@ class Child(Protocol):
 
     def send(self, number: Signals) -> None: ...
 
-    def listen(self, *, at_once: bool) -> None:
-        """False: notices may wait until `hears`."""
-
-    def hears(self) -> None:
-        """Take the notices that wait."""
-
     async def clear(self) -> int:
         """After its end: kill what it left, and return how many there were."""
 
@@ -286,10 +280,8 @@ class Worker:
         elif late > DELAYED:  # the agent was frozen, and maybe its workers too
             self._limit(limits.watchdog)
         else:
-            self.child.hears()
-            if self._until <= self._loop.time():
-                self._log(logging.WARNING, f"sent no watchdog ping for {limits.watchdog:g} s")
-                self._end(SIGABRT, ABORT_GRACE, "watchdog")
+            self._log(logging.WARNING, f"sent no watchdog ping for {limits.watchdog:g} s")
+            self._end(SIGABRT, ABORT_GRACE, "watchdog")
 
     def _words(self) -> str:
         return words(self.status.result, self.status.exit_status)
@@ -304,8 +296,6 @@ class Worker:
             self._stop_wanted.clear()
         self.status = replace(self.status, job_pending=self._stop_wanted.is_set())
         self._was_ready = self._was_ready or state is _ACTIVE
-        if self.child is not None:
-            self.child.listen(at_once=state is not _ACTIVE)
         self._limit(seconds)
         self._turned.set()
         self._turned = asyncio.Event()

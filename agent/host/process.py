@@ -15,7 +15,6 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from agent.clock import boot_id
@@ -123,6 +122,7 @@ class ProcessChild:
         self._pidfd = os.pidfd_open(pid)
         self.pid = pid
         self._loop.add_reader(self._pidfd, self._end)
+        self._loop.add_reader(self._sock, self._read)
         return self
 
     def send(self, number: signal.Signals) -> None:
@@ -133,18 +133,6 @@ class ProcessChild:
                 if number is not signal.SIGKILL:
                     # A frozen process gets no other signal.
                     signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
-
-    def listen(self, *, at_once: bool) -> None:
-        """200 workers send a thousand pings a minute, and each would be a turn of the loop."""
-        if self._pidfd >= 0:
-            self._loop.remove_reader(self._sock)
-            if at_once:
-                self._loop.add_reader(self._sock, self._read)
-
-    def hears(self) -> None:
-        with suppress(OSError):
-            for _ in range(100):
-                self._read()
 
     async def clear(self) -> int:
         return await self._clear(self.pid)
@@ -170,7 +158,9 @@ class ProcessChild:
                 self._notice(said)
 
     def _end(self) -> None:
-        self.hears()
+        with suppress(OSError):  # its last notices
+            for _ in range(100):
+                self._read()
         how = UNKNOWN
         with suppress(ChildProcessError):  # an earlier agent's
             # By pidfd: no other wait can take the status away in between.
@@ -198,8 +188,8 @@ def listener(path: Path) -> int:
 
 
 WORKER = ("-m", "agent.worker")
-READ_EVERY, LOOK_EVERY = 5, 30
-"""Seconds between two looks at the notices of workers that run, and at their memory."""
+LOOK_EVERY = 30
+"""Seconds between two looks at the workers' memory."""
 
 
 ROUNDS, PAUSE = 10, 0.01
@@ -396,26 +386,20 @@ class ProcessHost(Host):
         return {its.child.pid: its for its in workers if its.child}
 
     async def _take_care(self) -> None:
-        for beat in count(1):
-            await asyncio.sleep(1.0)
-            if beat % READ_EVERY == 0:
-                for worker in self._workers.values():
-                    if worker.child is not None and worker.state is UnitState.ACTIVE:
-                        worker.child.hears()
-            if beat % LOOK_EVERY == 0:
-                try:
-                    await self._look_after()
-                except (HostError, OSError) as error:
-                    log.warning("cannot check the workers: %s", error)
-
-    async def _look_after(self) -> None:
-        most = self._memory_max
-        limits = {pid: most[it.id] for pid, it in self._living().items() if most.get(it.id)}
-        for pid, used in (await asyncio.to_thread(over_limit, limits)).items() if limits else ():
-            if (large := self._living().get(pid)) is not None:
-                what = "%s uses %s bytes, over its limit"
-                log.warning(what, large.id, used, extra=about(large.id))
-                large.kill("oom-kill")
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            most = self._memory_max
+            limits = {pid: most[it.id] for pid, it in self._living().items() if most.get(it.id)}
+            try:
+                over = await asyncio.to_thread(over_limit, limits) if limits else {}
+            except (HostError, OSError) as error:
+                log.warning("cannot check the workers: %s", error)
+                continue
+            for pid, used in over.items():
+                if (large := self._living().get(pid)) is not None:
+                    what = "%s uses %s bytes, over its limit"
+                    log.warning(what, large.id, used, extra=about(large.id))
+                    large.kill("oom-kill")
 
 
 def over_limit(limits: Mapping[int, int]) -> dict[int, int]:

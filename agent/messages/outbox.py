@@ -23,7 +23,7 @@ from sqlite_utils import Database
 from agent.clock import boot_id, boot_now
 from agent.core.model import InstanceId
 from agent.core.session import wall_text
-from agent.engines.receiver import digits_of, without_device
+from agent.engines.whatsapp import digits_of, without_device
 from agent.errors import Refused
 from agent.messages.database import Form, open_file
 from agent.messages.outcomes import WAITING, State, after_ack

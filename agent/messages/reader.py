@@ -14,7 +14,7 @@ import msgspec
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
-from agent.engines.receiver import is_answerable
+from agent.engines.whatsapp import is_answerable
 from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
 from agent.log import about
 from agent.messages.incoming import FOLDER, NAME, Answer, read_only

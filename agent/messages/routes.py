@@ -20,7 +20,7 @@ from agent.api.http.fields import INTEGER, STRING, Field
 from agent.api.http.live import send_frame, serve_live
 from agent.core.model import ID_PATTERN
 from agent.deliver.bus import NOTHING, Subscription
-from agent.engines.receiver import digits_of
+from agent.engines.whatsapp import digits_of
 from agent.errors import InvalidRequest, Refused, TryLater, Unauthorized, WaError
 from agent.messages.outcomes import State
 from agent.messages.reader import ENDING, LONGEST_PAGE, LOOK_AGAIN, READER, Reader

@@ -19,7 +19,7 @@ from agent.config.tables import rows_of
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
-from agent.engines.receiver import check_receiver
+from agent.engines.whatsapp import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import failpoint
 from agent.log import about

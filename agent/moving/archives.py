@@ -19,12 +19,18 @@ from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts, entry
 from agent.supervise.orders import check_settings_of
 from agent.supervise.registry import identity_of
-from agent.vault.archives.pack import Packed, export_snapshot
-from agent.vault.archives.unpack import Arrived, Limits, read_archive_manifest, unpack
-from agent.vault.copies.restore import discard, put_in_place
-from agent.vault.copies.snapshots import Manifest, Snapshot, find_snapshot
+from agent.vault.archives import (
+    Arrived,
+    Limits,
+    Packed,
+    export_snapshot,
+    read_archive_manifest,
+    unpack,
+)
 from agent.vault.folders import STAGING, open_own
 from agent.vault.identity import new_lineage
+from agent.vault.restore import discard, put_in_place
+from agent.vault.snapshots import Manifest, Snapshot, find_snapshot
 from agent.vault.trash import Retired
 
 

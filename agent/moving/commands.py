@@ -17,11 +17,10 @@ from agent.cli.terminal import print_answer, with_progress
 from agent.cli.transfer import check_target, download, open_source
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
-from agent.vault.archives.found import FoundSession
-from agent.vault.archives.pack import scratch
+from agent.vault.archives import FoundSession, scratch
 
 if TYPE_CHECKING:
-    from agent.vault.archives.unpack import Arrived
+    from agent.vault.archives import Arrived
 
 WEB, BAILEYS = "web", "baileys"
 TARGETS = {"wwebjs": WEB, BAILEYS: BAILEYS}
@@ -103,7 +102,7 @@ def _download(options: argparse.Namespace, target: Path) -> str:
 
 def _unpack(archive: Path, folder: Path) -> "Arrived":
     """Into `folder`/session."""
-    from agent.vault.archives.unpack import Limits, unpack_apart
+    from agent.vault.archives import Limits, unpack_apart
 
     (session := folder / "session").mkdir(mode=0o700)
     with open_source(archive, "archive") as file:
@@ -267,7 +266,7 @@ def _packed(
     """Another program's session as an archive of ours, so that every check of an import holds."""
     from agent.moving.keys import write_folder
     from agent.moving.sources import copy_local_auth, local_auths
-    from agent.vault.archives.pack import pack_session
+    from agent.vault.archives import pack_session
 
     session = planned.session
     with scratch() as folder, tempfile.TemporaryFile() as out:

@@ -13,7 +13,7 @@ from msgspec import Meta, ValidationError, convert, defstruct
 
 from agent.engines.baileys.files import FILE_NAME, KEY_KINDS, PRE_KEY, lacks_pre_keys, linked_of
 from agent.errors import Refused
-from agent.vault.archives.found import FoundSession
+from agent.vault.archives import FoundSession
 
 Keys = Mapping[str, bytes]
 """By Baileys' own names ("creds", "pre-key-7", "session-…"): JSON text."""

@@ -19,7 +19,7 @@ from agent.engines.web.profile import LOCKS, Lock, holder, read_lock
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.files import open_plain, replace_folder
 from agent.moving.keys import CREDS, Keys, kind_of, look_at
-from agent.vault.archives.found import FoundSession
+from agent.vault.archives import FoundSession
 
 BAILEYS = "Baileys"
 KINDS = (

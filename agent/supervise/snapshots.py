@@ -24,23 +24,25 @@ from agent.supervise.facts import Facts, entry
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault.carried import bring_back
-from agent.vault.copies.restore import (
+from agent.vault.restore import (
     Restored,
     finish,
     must_have_room,
     refuse_roll_back,
     restore_snapshot,
 )
-from agent.vault.copies.snapshots import (
+from agent.vault.snapshots import (
+    OUTSIDE,
     Snapshot,
+    Subject,
     end_copies,
     find_snapshot,
     linked_of,
     list_snapshots,
     newest_good,
     prune_snapshots,
+    take_snapshot,
 )
-from agent.vault.copies.take import OUTSIDE, Subject, take_snapshot
 
 log = logging.getLogger(__name__)
 

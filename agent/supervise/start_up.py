@@ -23,8 +23,8 @@ from agent.supervise.facts import Facts, entry
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
-from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
+from agent.vault.snapshots import list_snapshots
 from agent.vault.trash import Retired, list_trash
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from agent.supervise.loop import Loop
 from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
-from agent.vault.copies.snapshots import sweep_snapshots
+from agent.vault.snapshots import sweep_snapshots
 from agent.vault.trash import list_trash, sweep
 
 log = logging.getLogger(__name__)

@@ -135,10 +135,6 @@ class MemberRun:
             self._life.ask()
         self._asked = True
 
-    def listen(self, *, at_once: bool) -> None: ...
-
-    def hears(self) -> None: ...
-
     def release(self) -> None: ...
 
     async def clear(self) -> int:

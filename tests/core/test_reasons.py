@@ -1,11 +1,10 @@
 import pytest
 
 from agent.core.reasons import REASONS, Permanence, reason_of
-from agent.engines.reason_codes import (
+from agent.engines.whatsapp import (
     WEB_WORDS,
     WHATSAPP_CODES,
-    baileys_reason,
-    evolution_reason,
+    code_reason,
     web_reason,
 )
 
@@ -23,15 +22,15 @@ def test_every_word_of_every_engine_leads_into_the_table():
 @pytest.mark.parametrize(
     ("got", "code"),
     [
-        pytest.param(baileys_reason(401), "logout", id="401"),
-        pytest.param(baileys_reason(402), "temporary_ban", id="402"),
-        pytest.param(baileys_reason(403), "banned", id="403"),
-        pytest.param(baileys_reason(405), "client_outdated", id="405"),
-        pytest.param(baileys_reason(408, "QR refs attempts ended"), "qr_idle", id="408 of a QR"),
-        pytest.param(baileys_reason(None), "connection_lost", id="plain Error"),
-        pytest.param(baileys_reason(599), "unknown", id="an unknown number"),
+        pytest.param(code_reason(401), "logout", id="401"),
+        pytest.param(code_reason(402), "temporary_ban", id="402"),
+        pytest.param(code_reason(403), "banned", id="403"),
+        pytest.param(code_reason(405), "client_outdated", id="405"),
+        pytest.param(code_reason(408, "QR refs attempts ended"), "qr_idle", id="408 of a QR"),
+        pytest.param(code_reason(None), "connection_lost", id="plain Error"),
+        pytest.param(code_reason(599), "unknown", id="an unknown number"),
         pytest.param(
-            evolution_reason(428, "QR code limit reached, please login again"), "qr_idle", id="evo"
+            code_reason(428, "QR code limit reached, please login again"), "qr_idle", id="evo"
         ),
         pytest.param(web_reason("primary_identity_key_change"), "logout", id="logout reason"),
         pytest.param(web_reason("lid_migration_failed"), "logout", id="logout family"),

@@ -12,7 +12,7 @@ from agent.cli import pairing
 from agent.cli.main import run
 from agent.cli.pairing import Paired, find_visible_browser
 from agent.errors import ConfigError, VaultError
-from agent.vault.archives.unpack import Limits, read_archive_manifest
+from agent.vault.archives import Limits, read_archive_manifest
 
 ACCOUNT = "4915112345678"
 
@@ -72,7 +72,7 @@ def test_without_the_archive_nothing_of_the_pairing_stays(
     def breaks(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("agent.vault.archives.pack.pack_session", breaks)
+    monkeypatch.setattr("agent.vault.archives.pack_session", breaks)
     assert pair(tmp_path / "sales.tar.gz") == 1
     err = capsys.readouterr().err
     assert "the profile is removed: remove the linked device on the phone" in err

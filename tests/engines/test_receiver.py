@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.engines.receiver import check_receiver, is_answerable
+from agent.engines.whatsapp import check_receiver, is_answerable
 from agent.errors import InvalidRequest
 from agent.messages.outbox import chat_of
 

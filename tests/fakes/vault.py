@@ -12,9 +12,9 @@ from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.core.session import Session
 from agent.errors import InvalidRequest, NotFound, Refused
 from agent.supervise.snapshots import CopyWork
-from agent.vault.archives.pack import Packed
-from agent.vault.copies.restore import Restored
-from agent.vault.copies.snapshots import Manifest, Snapshot
+from agent.vault.archives import Packed
+from agent.vault.restore import Restored
+from agent.vault.snapshots import Manifest, Snapshot
 from agent.vault.tree import FileEntry, Listing
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from agent.core.model import InstanceId
 from agent.engines.web.files import profile_path
 from agent.errors import Refused, VaultError
 from agent.moving.sources import copy_local_auth, export_folder
-from agent.vault.archives.pack import pack_session
+from agent.vault.archives import pack_session
 from tests.cli.conftest import Cli, House
 from tests.fakes.supervisor import make_view
 from tests.moving.conftest import creds, keys_of, pair_of, read_folder, write_folder

@@ -8,7 +8,7 @@ import pytest
 
 from agent.moving.keys import write_folder as write_session
 from agent.moving.sources import find_sessions
-from agent.vault.archives.found import FoundSession
+from agent.vault.archives import FoundSession
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 from tests.moving.conftest import as_whaticket, read_folder, write_json
 from tests.standin.baileys.run import BaileysServer

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import InstanceId
-from agent.vault.archives.pack import pack_session
+from agent.vault.archives import pack_session
 from tests.daemon.conftest import RunningAgent, make_agent
 from tests.daemon.test_vault import cli
 from tests.moving.conftest import creds, keys_of, pair_of, write_folder

@@ -10,7 +10,7 @@ import pytest_asyncio
 from agent.core.model import InstanceId, UnitState, UnitStatus
 from agent.errors import HostError
 from agent.host.life import Limits
-from agent.host.systemd.host import SystemdHost
+from agent.host.systemd import SystemdHost
 from tests.conftest import Eventually
 from tests.host.contract import GOOD, HostContract
 from tests.system.bed import Bed

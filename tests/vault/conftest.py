@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import Instance, InstanceId
-from agent.vault.copies.take import Subject
 from agent.vault.identity import create
+from agent.vault.snapshots import Subject
 from tests.lacking import not_lent
 from tests.vault.written import write_identity
 

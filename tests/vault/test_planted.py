@@ -7,8 +7,8 @@ import pytest
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import VaultError
 from agent.vault.check import inspect
-from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, read_identity
+from agent.vault.snapshots import Subject, take_snapshot
 from agent.vault.trash import list_trash, restore_trash, retire, sweep
 from tests.moving.conftest import creds, keys_of, write_folder
 from tests.vault.written import write_identity

@@ -52,7 +52,6 @@ async def test_f42_a_session_folder_deleted_under_a_live_worker_is_never_recreat
     link = await bench.connected()
     (bench.session / "sandbox.json").unlink()
     bench.session.rmdir()
-    assert (await link.call("probe", {"deep": True}))["detail"]["files"] == "absent"
     with pytest.raises(EngineError) as caught:
         await link.call("save")
     assert caught.value.code == "save_failed" and str(bench.session) in str(caught.value)

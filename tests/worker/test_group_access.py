@@ -39,7 +39,7 @@ SNAPSHOT = """
 import sys
 from pathlib import Path
 from agent.core.model import Instance, InstanceId
-from agent.vault.copies.take import Subject, take_snapshot
+from agent.vault.snapshots import Subject, take_snapshot
 wanted = Instance(InstanceId("a"), "web", True, {}, 1.0)
 print(take_snapshot(Path(sys.argv[1]), Subject(wanted, True, "1", "a test")).manifest.state)
 """

@@ -16,7 +16,7 @@ from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, NUMBER, STRING, STRINGS, Field, read_body
 from agent.engines.base import IN_CHAT, PRESENCES
 from agent.engines.catalog import entry_of
-from agent.engines.receiver import person_of, receiver_of
+from agent.engines.whatsapp import person_of, receiver_of
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge
 from agent.messages.outcomes import refusal_of
 from agent.messages.sender import ME

@@ -16,13 +16,12 @@ from agent.api.http.fields import (
     Field,
     read_body,
 )
-from agent.engines.sandbox.records import KINDS, TYPES
+from agent.engines.sandbox.conversation import KINDS, TYPES
 from agent.errors import EngineError, InvalidRequest, Refused
 
 FAULTS = (
     *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
-    *("temp-ban", "conflict", "outdated", "no-qr", "passkey", "no-pairing"),
-    *("stuck-loading", "corrupt-files"),
+    *("temp-ban", "conflict", "outdated", "passkey", "stuck-loading", "corrupt-files"),
 )
 _HOW = ("peers", "per_minute", "bytes_per_second")
 FAULT = (

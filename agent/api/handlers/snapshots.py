@@ -5,7 +5,7 @@ from typing import Any
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, Field
 from agent.api.present import part, show_instance
-from agent.vault.copies.snapshots import Snapshot
+from agent.vault.snapshots import Snapshot
 
 RESTORE = (
     Field(

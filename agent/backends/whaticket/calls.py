@@ -18,8 +18,8 @@ from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.engines.base import Qr
-from agent.engines.reason_codes import web_reason
-from agent.engines.surroundings import inside, text
+from agent.engines.settings import inside, text
+from agent.engines.whatsapp import web_reason
 
 REFUSED_HOLDS = 30.0
 """Seconds in which a refused login is not tried again."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from agent.engines.surroundings import inside, text
+from agent.engines.settings import inside, text
 
 _JUDGED = re.compile(r"(?:session|identity-key|sender-key|pre-key)-.+")
 _MEMORY = "sender-key-memory-"

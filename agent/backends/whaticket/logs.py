@@ -27,8 +27,8 @@ from agent.backends.http import cannot
 from agent.backends.whaticket.contract import BackendSettings
 from agent.core import crypto_patterns as crypto
 from agent.core.crypto_patterns import CryptoPattern
-from agent.engines.reason_codes import WEB_WORDS, WHATSAPP_CODES, web_reason
-from agent.engines.surroundings import text
+from agent.engines.settings import text
+from agent.engines.whatsapp import WEB_WORDS, WHATSAPP_CODES, web_reason
 from agent.files import open_plain
 
 LONGEST_LINE = 256 << 10

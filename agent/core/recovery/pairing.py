@@ -72,7 +72,7 @@ def may_renew(logged_out: Session) -> Proof | Kept:
 
 def may_put_back() -> Proof:
     """A restore by a repair: the vault refuses a copy of any other pairing
-    (vault.copies.restore.refuse_roll_back), and the trash keeps what it replaces."""
+    (vault.restore.refuse_roll_back), and the trash keeps what it replaces."""
     return Proof(Ground.SAME_PAIRING)
 
 

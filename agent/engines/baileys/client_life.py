@@ -12,7 +12,7 @@ from agent.engines.baileys.files import check_login, read_version
 from agent.engines.baileys.session_state import FAILING, SessionState
 from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings
 from agent.engines.base import Keeper, keep_usable
-from agent.engines.surroundings import cache_folder, probe_limit
+from agent.engines.settings import cache_folder, probe_limit
 from agent.errors import EngineError
 
 if TYPE_CHECKING:

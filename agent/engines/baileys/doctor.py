@@ -11,7 +11,7 @@ from agent.engines.baileys.node import (
     find_packages,
     offline_way,
 )
-from agent.engines.surroundings import Finding
+from agent.engines.settings import Finding
 from agent.errors import ConfigError
 
 

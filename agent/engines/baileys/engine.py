@@ -14,7 +14,7 @@ from agent.engines.baileys.peer_keys import keys_of, set_aside
 from agent.engines.baileys.session_state import WAITING, SessionState
 from agent.engines.baileys.settings import BaileysSettings, read_settings
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.receiver import receiver_of
+from agent.engines.whatsapp import receiver_of
 from agent.errors import EngineError, InvalidRequest, WaError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from agent.engines.files import sha256
-from agent.engines.surroundings import in_path
+from agent.engines.settings import in_path
 from agent.errors import ConfigError
 
 OLDEST = 20

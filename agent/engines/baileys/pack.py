@@ -23,7 +23,7 @@ from agent.engines.baileys.engine import BaileysEngine
 from agent.engines.baileys.node import find_node, find_packages
 from agent.engines.baileys.settings import read_settings
 from agent.engines.base import Reporter
-from agent.engines.surroundings import cache_folder
+from agent.engines.settings import cache_folder
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,83 +22,12 @@ from agent.engines.program.environment import (
 )
 from agent.engines.program.files import NOTE, refuse_unusable, write_note
 from agent.engines.program.output import Output
-from agent.engines.program.process import Ears, Process, descendants
+from agent.engines.program.process import Ears, Process
 from agent.engines.program.settings import read_settings
 from agent.engines.program.state import ENDED, FAILING, ProgramState
-from agent.engines.surroundings import probe_limit, text
+from agent.engines.settings import probe_limit, text
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError, InvalidRequest
-
-STOPPED_AFTER = 10.0
-TURNS_WITHIN = 30.0
-"""Seconds without a turn of Node's loop, and without processor time of it."""
-ASK_EVERY = 5.0
-
-
-@dataclass(slots=True)
-class Standstill:
-    """Of one run. It is looked at every second or so."""
-
-    run: Process
-    node: int = 0
-    """The process in which the preloaded module is; 0: none told so."""
-    _parts: set[int] = field(default_factory=set)
-    """Node processes that the program started, which may have its library."""
-    _stopped_since: float | None = None
-    _idle_since: float = 0.0
-    _used: int = -1
-    _asked_at: float = 0.0
-
-    def note_node(self, pid: object, *, child: bool = False) -> None:
-        if isinstance(pid, int) and pid in (self.run.pid, *descendants(self.run.pid)):
-            if child:
-                self._parts.add(pid)
-            else:
-                self.node = pid
-
-    async def why_end(self) -> str:
-        """Why the program must be ended; "" = it need not."""
-        return self._why_stopped() or await self._why_idle()
-
-    def _why_stopped(self) -> str:
-        """A debugger's stop is none (`t`), so a person may look as long as it takes."""
-        now = time.monotonic()
-        own = {self.run.pid, self.node or self.run.pid}
-        if not self.run.speech.ready.done():
-            own |= self._parts & set(descendants(self.run.pid))
-        if not any(_state_of(pid)[0] == "T" for pid in own):
-            self._stopped_since = None
-            return ""
-        self._stopped_since = self._stopped_since or now
-        stopped = now - self._stopped_since
-        return f"it was stopped by a signal for {stopped:.0f} s" if stopped > STOPPED_AFTER else ""
-
-    async def _why_idle(self) -> str:
-        """One that has a child may wait for it, one with notices of systemd's tells by these, and
-        one that uses the processor works: none of them is known to hang."""
-        run, now = self.run, time.monotonic()
-        if not self.node or run.noticed or run.speech.ready.done():
-            return ""
-        if now - self._asked_at > ASK_EVERY:
-            self._asked_at = now
-            with suppress(EngineError):
-                await run.speech.call("turn", 1.0)
-        state, used = _state_of(self.node)
-        if used != self._used or state != "S" or descendants(self.node):
-            self._used, self._idle_since = used, time.monotonic()
-        silent = time.monotonic() - max(self._idle_since, run.speech.heard_at)
-        return f"its loop did not turn for {silent:.0f} s" if silent > TURNS_WITHIN else ""
-
-
-def _state_of(pid: int) -> tuple[str, int]:
-    """The state of a process, and the ticks that it used; of one that is gone ("", -1)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
-            words = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return "", -1
-    return words[0].decode(), int(words[11]) + int(words[12])
-
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +72,6 @@ class ProgramEngine:
         self._reporter = reporter
         self._state = ProgramState(reporter)
         self._run: Process | None = None
-        self._still: Standstill | None = None
         self._last: Output | None = None
         self._session = ""
         """Where its library says that it keeps its files."""
@@ -198,16 +126,12 @@ class ProgramEngine:
         )
         log.info("started %s as process %d", Path(command[0]).name, self._run.pid)
         self._asked_at, self._ousted = None, False
-        self._still = Standstill(self._run)
         if self._state.claim.reason != FAILING:
             self._state.begun()
         self._watch = self._tasks.start(self._look_after(self._run, program), "look after")
 
     def _hear(self, event: Mapping[str, Any]) -> None:
         if self._ousted:
-            return
-        if event.get("event") == "preloaded" and self._still is not None:
-            self._still.note_node(event.get("pid"), child=event.get("child") is True)
             return
         if event.get("event") == "session":
             self._session = text(event.get("path"), 4096)
@@ -261,9 +185,6 @@ class ProgramEngine:
             silent = time.monotonic() - (run.pinged or run.begun)
             if program.watchdog and silent > program.watchdog:
                 run.end_with(f"it sent no WATCHDOG=1 for {silent:.0f} s and was killed")
-                return
-            if self._still is not None and (why := await self._still.why_end()):
-                await run.end_stopped(f"{why} and was ended", program.stop)
                 return
             run.reap()
             if run.speech.ready.done():

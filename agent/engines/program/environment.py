@@ -7,11 +7,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from agent.engines.program.declaration import ProgramDeclaration, variable_fault
-from agent.engines.surroundings import in_path
+from agent.engines.settings import in_path
 from agent.errors import EngineError
 
 # A program's environment_file: NAME=VALUE lines, as systemd and dotenv write them.
@@ -169,19 +170,11 @@ def refuse_other_user(program: ProgramDeclaration) -> None:
     except KeyError:
         raise EngineError(f"there is no user {program.user!r:.60}", code=MISSING) from None
     if wanted != os.geteuid():
-        own = pwd.getpwuid(os.geteuid()).pw_name if _is_named() else str(os.geteuid())
+        own = str(os.geteuid())
+        with suppress(KeyError):
+            own = pwd.getpwuid(os.geteuid()).pw_name
         raise EngineError(
             f"cannot run it as {program.user}: its worker is {own}, and may become no other; set"
             f" User={program.user} in a drop-in of its unit, or remove `user`",
             code=MISSING,
         )
-
-
-def _is_named() -> bool:
-    import pwd
-
-    try:
-        pwd.getpwuid(os.geteuid())
-    except KeyError:
-        return False
-    return True

@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import logging
 import os
 import signal
 import socket
@@ -23,16 +22,13 @@ from agent.errors import EngineError
 # What pm2 gives the programs that it runs: process.send, and a standard input that stays open.
 
 
-log = logging.getLogger("program")
 _CHUNK = 1 << 16
-_MESSAGES_AT_ONCE = 16
-READY = b'"ready"'
 SHUTDOWN = b'"shutdown"\n'
 
 
 class LikePm2:
     """A channel of Node's own for messages, in lines of JSON. What the program sends is read, so
-    that it never waits, and dropped; of it `ready` is logged once."""
+    that it never waits, and dropped."""
 
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -43,8 +39,6 @@ class LikePm2:
             "NODE_CHANNEL_FD": str(self.number),
             "NODE_CHANNEL_SERIALIZATION_MODE": "json",
         }
-        self._line = b""
-        self._ready = False
 
     def begin(self) -> None:
         """The program has its ends now."""
@@ -69,19 +63,9 @@ class LikePm2:
             os.close(self.input)
 
     def _read(self) -> None:
-        for _ in range(_MESSAGES_AT_ONCE):
-            try:
-                content = self._ours.recv(_CHUNK)
-            except OSError:
-                return
-            if not content:
+        with suppress(OSError):
+            if not self._ours.recv(_CHUNK):
                 asyncio.get_running_loop().remove_reader(self._ours)
-                return
-            *lines, rest = (self._line + content).split(b"\n")
-            self._line = rest[: len(READY) + 1]
-            if READY in lines and not self._ready:
-                self._ready = True
-                log.info('the program says that it is ready (process.send("ready"))')
 
 
 # All processes that a program started: they are the worker's, also those that left its group.
@@ -135,33 +119,16 @@ def kill_all(waited: int) -> int:
     moments. `waited`: the child that its Process waits for, which is not waited for here."""
     killed: set[int] = set()
     for _ in range(ROUNDS):
-        left = _stop_all()
+        left = {pid for pid in descendants(os.getpid()) if _lives(pid)}
         for pid in left:
-            _signal(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
         killed.update(left)
         reap(waited)
         if not left:
             break
         time.sleep(PAUSE)
     return len(killed)
-
-
-def _stop_all() -> set[int]:
-    """One that forks faster than it is killed stands still first, until no new one is found."""
-    stopped: set[int] = set()
-    for _ in range(ROUNDS):
-        found = {pid for pid in descendants(os.getpid()) if _lives(pid)}
-        if found <= stopped:
-            break
-        for pid in found - stopped:
-            _signal(pid, signal.SIGSTOP)
-        stopped |= found
-    return stopped
-
-
-def _signal(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
 
 
 def _lives(pid: int) -> bool:
@@ -181,7 +148,8 @@ OnNotice = Callable[[dict[str, str]], None]
 
 class Notices:
     """A socket without a file: its name is in the program's environment. The kernel names the
-    sender; one of another user is not heard. What comes before `hear` waits in the socket."""
+    sender; one of another user is not heard. What comes before `hear` waits in the socket. There is
+    no room for the files that sd_notify may send to keep (FDSTORE=1): the kernel closes them."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -202,11 +170,10 @@ class Notices:
         for _ in range(_AT_ONCE):
             try:
                 text, ancillary, _flags, _ = self._socket.recvmsg(
-                    _LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(64)
+                    _LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size)
                 )
             except OSError:
                 return
-            _close_sent(ancillary)
             if _sender(ancillary) == os.geteuid():
                 lines = text.decode("utf-8", "replace").splitlines()
                 pairs = (line.partition("=") for line in lines)
@@ -218,15 +185,6 @@ def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
             return int(_CREDENTIALS.unpack(content[: _CREDENTIALS.size])[1])
     return -1
-
-
-def _close_sent(ancillary: list[tuple[int, int, bytes]]) -> None:
-    """sd_notify may send files to keep (FDSTORE=1); they are not kept."""
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            for fd in struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4]):
-                with suppress(OSError):
-                    os.close(fd)
 
 
 SOCKET = "WA_PROGRAM_FD"
@@ -258,8 +216,6 @@ class Process:
         self.begun = time.monotonic()
         self.pinged: float | None = None
         """When it last sent WATCHDOG=1."""
-        self.noticed = False
-        """Whether it told anything as a service of systemd's."""
         self.notices = notices
         self._process = process
         self._tasks: list[asyncio.Task[None]] = []
@@ -324,7 +280,6 @@ class Process:
             run._like_pm2, run._by_message = like_pm2, pm2 == "message"
 
         def take(notice: dict[str, str]) -> None:
-            run.noticed = True
             if "WATCHDOG" in notice:
                 run.pinged = time.monotonic()
             ears.notice(notice)
@@ -345,21 +300,23 @@ class Process:
     async def stop(self, within: float, progress: Callable[[], None] = lambda: None) -> bool:
         """Ask for its end, first by its own words, then by SIGTERM or as pm2 does, and then kill
         it. False: it had to be killed."""
-        self._expected = True
+        self._expected = ended = True
         if self.speech.alive and self.speech.ready.done():
             with suppress(EngineError):
                 await self._while_waiting(self.speech.call("stop", within), progress)
         if self.runs:
             self._ask_to_end()
-            ended = await self._ends(within, progress)
-        else:
-            ended = True
+            try:
+                async with asyncio.timeout(within):
+                    await self._while_waiting(self._process.wait(), progress)
+            except TimeoutError:
+                ended = False
         await self.kill()
         return ended
 
     async def kill(self) -> None:
         self._expected = True
-        await self._sweep()
+        await asyncio.to_thread(kill_all, self.pid)
         if self.runs:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -376,14 +333,6 @@ class Process:
         with suppress(ProcessLookupError):
             self._process.kill()
 
-    async def end_stopped(self, why: str, within: float) -> None:
-        """SIGTERM waits for one that is stopped, and is the first that it finds when it goes on."""
-        self._why = why
-        self._ask_to_end()
-        self._signal(signal.SIGCONT)
-        if not await self._ends(within, lambda: None):
-            self.end_with(why)
-
     def reap(self) -> None:
         reap(self.pid)
 
@@ -397,14 +346,6 @@ class Process:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
-    async def _ends(self, within: float, progress: Callable[[], None]) -> bool:
-        try:
-            async with asyncio.timeout(within):
-                await self._while_waiting(self._process.wait(), progress)
-        except TimeoutError:
-            return False
-        return True
-
     async def _while_waiting(self, work: Awaitable[Any], progress: Callable[[], None]) -> None:
         task = asyncio.ensure_future(work)
         try:
@@ -415,9 +356,6 @@ class Process:
             if not task.done():
                 task.cancel()
         task.result()
-
-    async def _sweep(self) -> None:
-        await asyncio.to_thread(kill_all, self.pid)
 
     async def _print(self, printed: int, output: Output) -> None:
         loop = asyncio.get_running_loop()
@@ -443,7 +381,7 @@ class Process:
         self.speech.end("it ended")
         if self._expected:
             return
-        await self._sweep()
+        await asyncio.to_thread(kill_all, self.pid)
         # Its last lines may be on their way still.
         await asyncio.wait({reading}, timeout=OUTPUT_AFTER)
         reading.cancel()

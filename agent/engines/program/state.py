@@ -11,7 +11,7 @@ from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
 from agent.engines.base import Qr, Reporter
 from agent.engines.program.environment import MISSING
-from agent.engines.surroundings import text
+from agent.engines.settings import text
 from agent.errors import EngineError
 
 Status = ConnectionStatus

@@ -2,24 +2,56 @@
 the session has it on its disk, and a contact gets each one once."""
 
 import asyncio
+import binascii
 import json
+import os
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Happening
 from agent.engines.base import Reporter
-from agent.engines.sandbox.records import ack, chat_of, new_id, own_message, record_of
-from agent.engines.sandbox.said_files import SaidFiles
-from agent.engines.sandbox.server import Server
+from agent.engines.files import new_sha256
+from agent.engines.sandbox.drill import Server
+from agent.engines.whatsapp import digits_of, is_phone
 from agent.errors import EngineError, InvalidRequest
+from agent.files import open_plain
 
 if TYPE_CHECKING:
     from agent.engines.sandbox.held import Held
 
 Record = Mapping[str, Any]
+
+TYPES = (
+    *("text", "image", "video", "audio", "document", "sticker", "location", "contact", "poll"),
+    "other",
+)
+ABOUT_MESSAGE = {
+    "message_reaction": "r",
+    "message_edit": "e",
+    "message_delete": "d",
+    "message_vote": "v",
+}
+_OF_TYPE = {"reaction": "message_reaction", "edit": "message_edit", "delete": "message_delete"}
+ME = "me"
+"""In the place of a contact: this account."""
+KINDS = ("message", *ABOUT_MESSAGE, "message_ack", "call")
+MORE = (
+    *("name", "quote", "mentions", "media", "location", "contacts", "poll", "emoji", "options"),
+    *("state", "video", "participant", "alias", "at"),
+)
+"""Fields of a record that `say` takes as they are, beside its own."""
+_MIMETYPES = {
+    "image": "image/jpeg",
+    "video": "video/mp4",
+    "audio": "audio/ogg; codecs=opus",
+    "document": "application/pdf",
+    "sticker": "image/webp",
+}
 
 FOLDER = "whatsapp"
 """Beside the session's own folder: what WhatsApp and the contacts have is no part of a session."""
@@ -28,8 +60,19 @@ AT_ONCE = 200
 AGAIN_AFTER = 1.0
 """Seconds until it gives again what was not taken."""
 LARGEST = 256 << 10
+MEDIA = "media"
+PIECE = 192 * 1024
+_UPLOAD = re.compile(r"[0-9a-f]{16,64}")
 NOISE = "5511900000001"
 """Who writes at the rate of the settings."""
+
+
+@dataclass(slots=True)
+class _Upload:
+    path: Path
+    digest: Any = field(default_factory=new_sha256)
+    parts: int = 0
+    size: int = 0
 
 
 class Conversation:
@@ -50,11 +93,11 @@ class Conversation:
         self._read_after = read_after
         self._count = count
         self._held: Held | None = None
-        self._files = SaidFiles(self._own_folder)
+        self._uploads: dict[str, _Upload] = {}
         self.commands: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
             "say": self.say,
             "heard": self.heard,
-            "file_part": self._files.take,
+            "file_part": self.take_part,
         }
         self._changed = asyncio.Event()
         self._noise = 0
@@ -104,7 +147,7 @@ class Conversation:
         key = message.get("key")
         id = "3EB0" + key[:18].upper() if isinstance(key, str) and key else new_id()
         chat = chat_of(message["to"])
-        shown = {**_shown(message), **self._files.whole(message)}
+        shown = {**_shown(message), **self._whole(message)}
         if self._side().receive(chat, id, shown):
             self._add([own_message(chat, id, message)])
         self._add([ack(chat, id, "server"), ack(chat, id, "delivered")])
@@ -119,9 +162,18 @@ class Conversation:
         }
         self._side().receive(chat, new_id(), {"at": round(time.time(), 3), **shown})
 
-    def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    async def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """What a contact sent with a message."""
-        return self._files.pieces(str(record["_media"].get("file", "")))
+        try:
+            path = self._own_folder() / MEDIA / Path(str(record["_media"].get("file", ""))).name
+            file = await asyncio.to_thread(open_plain, path)
+        except OSError as error:
+            raise EngineError(
+                "cannot load the file: WhatsApp does not have it any more", code="media_gone"
+            ) from error
+        with file:
+            while piece := await asyncio.to_thread(file.read, PIECE):
+                yield piece
 
     def heard(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         return self._side().page(asked.get("after", 0), asked.get("limit", 100))
@@ -138,7 +190,7 @@ class Conversation:
     def _with_file(self, said: Mapping[str, Any]) -> tuple[Mapping[str, Any], Record]:
         """`say` as of a message with its file, and what the session needs to load that. What the
         caller says of the file itself holds, also where it is wrong."""
-        if not (file := self._files.whole(said, stays=True)):
+        if not (file := self._whole(said, stays=True)):
             return said, {}
         fields = said.get("fields", {})
         named = {name: said[name] for name in ("mimetype", "filename") if name in said}
@@ -147,6 +199,46 @@ class Conversation:
         word = said.get("type") or (main if main in ("image", "video", "audio") else "document")
         changed = {"type": word, "fields": {**fields, "media": media}}
         return {**said, **changed}, {"_media": {"file": file["sha256"]}}
+
+    def take_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The command `file_part`: one part after the other."""
+        name, index, data = part.get("upload"), part.get("index"), part.get("data")
+        if not (isinstance(name, str) and _UPLOAD.fullmatch(name) and isinstance(data, str)):
+            raise InvalidRequest("cannot take it: this is no part of a file", field="upload")
+        folder = self._own_folder() / MEDIA
+        upload = self._uploads.setdefault(name, _Upload(folder / f"{name}.part"))
+        if index != upload.parts:
+            raise EngineError("cannot take the file: a part is missing", code="file_lost")
+        raw = binascii.a2b_base64(data)
+        try:
+            if not folder.exists():
+                folder.mkdir(mode=0o700)
+                folder.chmod(folder.parent.stat().st_mode & 0o770)
+            with upload.path.open("ab" if index else "wb") as file:
+                file.write(raw)
+        except OSError as error:
+            raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
+        upload.digest.update(raw)
+        upload.parts, upload.size = upload.parts + 1, upload.size + len(raw)
+        return {"size": upload.size}
+
+    def _whole(self, message: Mapping[str, Any], *, stays: bool = False) -> dict[str, Any]:
+        """Size and checksum of a message's file; {} without one. `stays`: to be loaded."""
+        name = message.get("upload")
+        if isinstance(content := message.get("content"), str):
+            name = os.urandom(16).hex()
+            self.take_part({"upload": name, "index": 0, "data": content})
+        elif name is None:
+            return {}
+        upload = self._uploads.pop(str(name), None)
+        if upload is None or upload.size != message.get("size", upload.size):
+            raise EngineError("cannot send the file: it is not whole here", code="file_lost")
+        sha256 = upload.digest.hexdigest()
+        try:
+            upload.path.replace(upload.path.with_name(sha256)) if stays else upload.path.unlink()
+        except OSError as error:
+            raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
+        return {"size": upload.size, "sha256": sha256}
 
     def _add(self, records: Sequence[Record], due: float = 0.0) -> None:
         self._side().add(records, due)
@@ -199,3 +291,146 @@ def _shown(message: Mapping[str, Any]) -> dict[str, Any]:
     hidden = ("key", "to", "content", "upload")
     shown = {name: value for name, value in message.items() if name not in hidden}
     return {"at": round(time.time(), 3), "type": "text", **shown}
+
+
+# What contacts do, as records of messages: each kind that a real engine has. The API has checked
+# the types of the fields.
+
+
+def jid_of(contact: object, field: str = "contact") -> str:
+    """A phone number, or a chat's id as it is."""
+    text = contact.strip() if isinstance(contact, str) else ""
+    if is_phone(text):
+        return f"{digits_of(text)}@s.whatsapp.net"
+    user, at, server = text.replace("@c.us", "@s.whatsapp.net").partition("@")
+    if not (user and at and server) or len(text) > 64 or any(c.isspace() for c in text):
+        raise InvalidRequest(
+            f"cannot say it: {field} is neither a phone number nor a chat's id", field=field
+        )
+    return f"{user}@{server}"
+
+
+def chat_of(to: str) -> str:
+    """Where a message of the session goes: the sandbox has a contact for each text."""
+    text = to.strip().replace("@c.us", "@s.whatsapp.net")[:64]
+    if is_phone(text):
+        text = digits_of(text)
+    return text if "@" in text else f"{text}@s.whatsapp.net"
+
+
+def new_id() -> str:
+    return "3EB0" + os.urandom(9).hex().upper()
+
+
+def record_of(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command `say` asks for; InvalidRequest names the field."""
+    kind = said.get("kind", "message")
+    sender = jid_of(said.get("contact"))
+    own = said.get("from_me") is True
+    chat = jid_of(said["group"], "group") if said.get("group") else sender
+    about = said.get("of", "")
+    if (kind in ABOUT_MESSAGE or kind == "message_ack") and not about:
+        raise InvalidRequest(f"cannot say it: a {kind} needs the id of a message", field="of")
+    id = about or said.get("message_id") or new_id()
+    record = _record(kind, chat, id, "" if own else sender)
+    record["from_me"] = own or kind == "message_ack"
+    more = said.get("fields", {})
+    if unknown := sorted(set(more) - set(MORE)):
+        known = ", ".join(MORE)
+        raise InvalidRequest(
+            f"cannot say it: unknown field {unknown[0]!r:.40}; known: {known}", field="fields"
+        )
+    record |= _content(kind, said, more) | more
+    record["id"] = _id_of(record)
+    return record
+
+
+def own_message(chat: str, id: str, message: Mapping[str, Any]) -> dict[str, Any]:
+    """What the session sent itself, as its account's other devices see it."""
+    kind = _OF_TYPE.get(message.get("type", ""), "message")
+    record = _record(kind, chat, id)
+    if kind != "message":
+        record["message_id"] = message.get("message_id", "")
+        record |= {name: message[name] for name in ("emoji", "text") if name in message}
+    else:
+        word = message.get("type", "text")
+        text = message.get("text") or message.get("caption") or ""
+        record |= {"type": word if word in TYPES else "other", "text": text, "fresh": True}
+        record |= _answers(message)
+        if word == "media":
+            main = str(message.get("mimetype", "")).partition("/")[0]
+            record["type"] = main if main in ("image", "video", "audio") else "document"
+            record["media"] = {"mimetype": message.get("mimetype", "")}
+    record["id"] = _id_of(record)
+    return record
+
+
+def _answers(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What it replies to, and whom it names."""
+    found: dict[str, Any] = {}
+    if message.get("quote"):
+        sender = message.get("quote_from", "")
+        found["quote"] = {
+            "message_id": message["quote"],
+            "sender": "" if sender == ME else sender,
+            "text": message.get("quote_text", ""),
+        }
+    if message.get("mentions"):
+        found["mentions"] = list(message["mentions"])
+    return found
+
+
+def ack(chat: str, id: str, state: str) -> dict[str, Any]:
+    own = {"id": f"a:{id}:{chat}:{state}"[:200], "state": state}
+    return _record("message_ack", chat, id) | own
+
+
+def _record(kind: str, chat: str, id: str, sender: str = "") -> dict[str, Any]:
+    who = {"from_me": not sender, "sender": sender, "alias": "", "message_id": id}
+    return {"v": 1, "kind": kind, "at": round(time.time(), 3), "chat": chat, **who}
+
+
+def _content(kind: str, said: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    text = said.get("text", "")
+    match kind:
+        case "message":
+            word = said.get("type", "text")
+            return {"type": word, "text": text, "fresh": True, **_sample(word, text, more)}
+        case "message_reaction":
+            return {"emoji": text}
+        case "message_edit":
+            return {"text": text}
+        case "message_vote":
+            return {"options": [text] if text else []}
+        case "message_ack":
+            return {"state": text or "delivered"}
+        case "call":
+            return {"call_id": said.get("of") or new_id(), "state": text or "offer", "video": False}
+    return {}
+
+
+def _sample(word: str, text: str, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message of this type must have, where the caller gave nothing."""
+    if word in _MIMETYPES:
+        return {"media": {"mimetype": _MIMETYPES[word], "size": 1024}}
+    if word == "location":
+        return {"location": {"latitude": -23.5505, "longitude": -46.6333, "name": text}}
+    if word == "contact":
+        vcard = "BEGIN:VCARD\nVERSION:3.0\nFN:Ann\nTEL;type=CELL:+5511999990000\nEND:VCARD"
+        return {"contacts": [{"name": "Ann", "vcard": vcard}]}
+    if word == "poll":
+        return {"poll": {"question": text, "options": ["yes", "no"], "several": False}}
+    return {}
+
+
+def _id_of(record: Mapping[str, Any]) -> str:
+    """The same for the same thing, whenever it comes."""
+    kind, who = record["kind"], record["sender"] or "me"
+    message = f"{record['chat']}:{who}:{record['message_id']}"
+    if kind == "message":
+        return f"m:{message}"[:200]
+    if kind == "call":
+        return f"c:{record['call_id']}:{record['state']}"[:200]
+    if kind == "message_ack":
+        return f"a:{record['message_id']}:{record['sender']}:{record['state']}"[:200]
+    return f"{ABOUT_MESSAGE[kind]}:{message}:{record['at']}"[:200]

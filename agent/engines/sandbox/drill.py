@@ -1,4 +1,6 @@
-"""Carries faults out: each does what the real thing would do, to the process or the session."""
+"""WhatsApp's side of a connection and the faults: each does what the real thing would do, to the
+process, the session, the server or the way to it. The engine only sees frames, answers, refusals,
+or nothing."""
 
 import asyncio
 import json
@@ -10,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.clock import boot_now
 from agent.engines.sandbox.files import NAME, write_shared
-from agent.engines.sandbox.settings import NETWORK
+from agent.engines.sandbox.settings import NETWORK, SandboxSettings
 from agent.errors import EngineError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -26,15 +29,15 @@ if TYPE_CHECKING:
 # steadily. bad-mac, prekey: a peer's messages cannot be decrypted (Bad MAC, Invalid PreKey ID).
 # logout: the phone removes this device. ban, temp-ban: WhatsApp bans the account, for good or for
 # the time of --for (else an hour). conflict: another client takes over. outdated: the server
-# refuses this client's version. no-qr: a login never shows a code. passkey: WhatsApp asks for one
-# after a scan. no-pairing: a scan leads to nothing. stuck-loading: the sync after a login stops.
+# refuses this client's version. passkey: WhatsApp asks for one after a scan. stuck-loading: the
+# sync after a login stops.
 # corrupt-files: the session file is damaged, then the worker is killed.
 
 
 FAULTS_FILE = "faults.json"
 
-_ALWAYS_KEPT = {"ban", "temp-ban", "outdated", "passkey", "no-pairing"}
-_KEPT_WITH_END = {"crash", "drop", "conflict", "no-qr", "stuck-loading"}
+_ALWAYS_KEPT = {"ban", "temp-ban", "outdated", "passkey"}
+_KEPT_WITH_END = {"crash", "drop", "conflict", "stuck-loading"}
 TEMPORARY_BAN = 3600.0
 """Seconds, where none are given."""
 
@@ -49,9 +52,6 @@ class Fault:
     def kept(self) -> bool:
         with_end = self.name in _KEPT_WITH_END and self.until_wall is not None
         return with_end or self.name in _ALWAYS_KEPT
-
-    def number(self, key: str, default: float, smallest: float, largest: float) -> float:
-        return min(max(float(self.arguments.get(key, default)), smallest), largest)
 
 
 class Faults:
@@ -120,10 +120,6 @@ def _read(path: Path) -> dict[str, Fault]:
         return {}
 
 
-LOOK_EVERY = 0.2
-"""Seconds between two looks whether a fault is over."""
-REPLY_FIRST = 0.05
-"""Seconds in which a command that ends or blocks the worker can still be answered."""
 _LOST_BY = {
     "drop": "connection_lost",
     "conflict": "conflict",
@@ -131,6 +127,83 @@ _LOST_BY = {
     "temp-ban": "temporary_ban",
     "outdated": "client_outdated",
 }
+PONG_LIMIT = 0.5
+"""Seconds; what the protocol waits for the answer to a ping."""
+
+
+class RefusedError(Exception):
+    """The server, or the network before it, does not take the connection."""
+
+    def __init__(self, reason: str, until_wall: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.until_wall = until_wall
+
+
+class Server:
+    """One connection at a time."""
+
+    def __init__(self, settings: SandboxSettings, faults: Faults) -> None:
+        self._settings = settings
+        self._faults = faults
+        self._last_frame = 0.0
+        self.connected = False
+
+    async def connect(self) -> None:
+        await asyncio.sleep(self._settings.login_seconds)
+        for name in ("drop", "outdated", "ban", "temp-ban"):
+            if fault := self._faults.active(name):
+                raise RefusedError(_LOST_BY[name], fault.until_wall if name == "temp-ban" else None)
+        self.connected = True
+        self.frame()
+
+    def close(self) -> None:
+        self.connected = False
+
+    def frame(self) -> bool:
+        """Let one frame reach the engine; False when it gets lost."""
+        if not self.connected or self._faults.active("zombie"):
+            return False
+        self._last_frame = boot_now()
+        return True
+
+    def proof_age(self) -> float | None:
+        """Seconds since the last frame reached the engine; None without a connection."""
+        return boot_now() - self._last_frame if self.connected else None
+
+    async def ping(self) -> float:
+        """Ask the server for a sign of life; return how long it took."""
+        begun = boot_now()
+        await self.lag()
+        if not self.frame():
+            await asyncio.sleep(PONG_LIMIT)
+            raise EngineError("cannot reach the server: no answer to a ping", code="no_answer")
+        return boot_now() - begun
+
+    async def lag(self) -> None:
+        if self._faults.active("slow"):
+            await asyncio.sleep(3.0)
+
+    async def keep_alive(self, message: Callable[[], None]) -> None:
+        """Send frames for ever, and messages at their rate."""
+        rate = self._settings.messages_per_minute
+        message_at = boot_now() + 60.0 / rate if rate else float("inf")
+        frame_at = boot_now() + self._settings.frame_every
+        while True:
+            await asyncio.sleep(max(0.0, min(message_at, frame_at) - boot_now()))
+            if boot_now() >= message_at:
+                message_at = max(message_at + 60.0 / rate, boot_now())
+                if self.frame():
+                    message()
+            if boot_now() >= frame_at:
+                frame_at = boot_now() + self._settings.frame_every
+                self.frame()
+
+
+LOOK_EVERY = 0.2
+"""Seconds between two looks whether a fault is over."""
+REPLY_FIRST = 0.05
+"""Seconds in which a command that ends or blocks the worker can still be answered."""
 _CRYPTO = {"bad-mac": ("bad_mac", "Bad MAC"), "prekey": ("prekey_error", "Invalid PreKey ID")}
 
 
@@ -165,13 +238,8 @@ class Drill:
             loop = asyncio.get_running_loop()
             loop.call_later(0.2, self._run, "conflict", self._lose_again)
 
-    def is_active(self, name: str) -> bool:
-        return self._faults.active(name) is not None
-
-    async def while_active(self, name: str, begun: Callable[[], None] | None = None) -> None:
+    async def until_over(self, name: str) -> None:
         """Return when that fault is over."""
-        if self._faults.active(name) and begun is not None:
-            begun()
         while self._faults.active(name):  # noqa: ASYNC110 - it ends by the clock
             await asyncio.sleep(LOOK_EVERY)
 
@@ -204,8 +272,6 @@ class Drill:
             await session.lose(_LOST_BY[name], until)
         elif name == "stuck-loading":
             await session.sync_again()
-        elif name == "no-qr":
-            await session.pair_again()
         elif name == "leak":
             self._run(name, lambda: self._leak_on(fault))
         elif name in _CRYPTO:
@@ -223,7 +289,7 @@ class Drill:
             await self._session.lose("conflict")
 
     async def _leak_on(self, fault: Fault) -> None:
-        rate = fault.number("bytes_per_second", 10 * 2**20, 1, 2**30)
+        rate = fault.arguments.get("bytes_per_second", 10 * 2**20)
         while self._faults.active("leak"):
             self._leak.append(b"x" * max(1, int(rate / 10)))
             await asyncio.sleep(0.1)
@@ -231,7 +297,7 @@ class Drill:
 
     async def _fail_to_decrypt(self, fault: Fault) -> None:
         code, text = _CRYPTO[fault.name]
-        pause = 60.0 / fault.number("per_minute", 60.0, 0.1, 6000.0)
+        pause = 60.0 / fault.arguments.get("per_minute", 60.0)
         while self._faults.active(fault.name):
             for peer in _peers(fault):
                 if peer not in self._healed:

@@ -15,9 +15,8 @@ from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happenin
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox import files
 from agent.engines.sandbox.conversation import Conversation
-from agent.engines.sandbox.drill import Drill, Faults
+from agent.engines.sandbox.drill import Drill, Faults, RefusedError, Server
 from agent.engines.sandbox.files import SessionDamagedError, SessionFile
-from agent.engines.sandbox.server import RefusedError, Server
 from agent.engines.sandbox.settings import SandboxSettings, read_settings
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.errors import EngineError, InvalidRequest
@@ -74,18 +73,6 @@ class SavedSession:
     def count(self) -> None:
         if self._session is not None:
             self._session = replace(self._session, counter=self._session.counter + 1)
-
-    def look(self) -> str:
-        """What the file is worth at this moment, as the vault would say it."""
-        try:
-            session = files.read_session(self.folder)
-        except SessionDamagedError:
-            return "damaged"
-        except OSError:
-            return "unreadable"
-        if session is None:
-            return "absent"
-        return "whole" if session.paired else "unpaired"
 
     def _loaded(self) -> SessionFile:
         if self._session is None:
@@ -182,10 +169,10 @@ class SandboxEngine:
         self._login: asyncio.Task[None] | None = None
         self._traffic: asyncio.Task[None] | None = None
         self._tasks = Tasks(reporter.crashed)
-        faults = Faults(folder)
-        self._server = Server(settings, faults)
+        self._faults = Faults(folder)
+        self._server = Server(settings, self._faults)
         self._phone = Phone(settings)
-        self._drill = Drill(faults, self)
+        self._drill = Drill(self._faults, self)
         self._conversation = Conversation(
             folder, self._server, reporter, settings.read_after, self._saved.count
         )
@@ -201,14 +188,11 @@ class SandboxEngine:
         self._tell(Status.DISCONNECTED)
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
-        detail: dict[str, Any] = {"frames": self._server.frames}
+        detail: dict[str, Any] = {}
         if self._server.connected:
             detail["ping_seconds"] = round(await self._server.ping(), 4)
         else:
             await self._server.lag()
-        if deep:
-            detail["files"] = self._saved.look()
-            detail["code_shown"] = self._phone.code() is not None
         return ProbeAnswer(self._now(), detail)
 
     async def qr(self) -> Qr | None:
@@ -308,11 +292,6 @@ class SandboxEngine:
             await cancel(self._traffic)
             self._login = self.start(self._sync(), "sync")
 
-    async def pair_again(self) -> None:
-        if self._claim.status is Status.QR_REQUIRED:
-            await self.hang_up()
-            self._login = self.start(self._log_in(), "login")
-
     def happened(self, kind: str, **detail: Any) -> None:
         self._reporter.happened(Happening(kind, detail))
 
@@ -349,16 +328,14 @@ class SandboxEngine:
 
     async def _pair(self) -> bool:
         for number in range(1, self._settings.qr_codes + 1):
-            await self._drill.while_active("no-qr", self._no_code)
             self._phone.show(number)
             asked = PASSKEY_REQUIRED if self._claim.reason == PASSKEY_REQUIRED else ""
             self._tell(Status.QR_REQUIRED, asked, phase="login", raw=f"code {number}")
             if await self._phone.look():
                 self._phone.hide()
-                if self._drill.is_active("passkey"):
+                if self._faults.active("passkey"):
                     self._tell(Status.QR_REQUIRED, PASSKEY_REQUIRED, phase="login")
                     continue
-                await self._drill.while_active("no-pairing", self._accepted)
                 name = self._saved.folder.parent.name
                 self._saved.pair(account_of(name, self._settings))
                 return True
@@ -367,20 +344,13 @@ class SandboxEngine:
         self._tell(Status.QR_REQUIRED, "qr_idle")
         return False
 
-    def _accepted(self) -> None:
-        self._tell(Status.INITIALIZING, phase="pairing")
-
-    def _no_code(self) -> None:
-        self._phone.hide()
-        self._tell(Status.INITIALIZING, phase="login")
-
     async def _sync(self) -> None:
         steps = 4
         for step in range(steps):
             self._tell(Status.LOADING, phase="sync", progress=step / steps)
             await asyncio.sleep(self._settings.sync_seconds / steps)
             if step == 1:
-                await self._drill.while_active("stuck-loading")
+                await self._drill.until_over("stuck-loading")
         self._tell(Status.CONNECTED)
         self._traffic = self.start(self._talk(), "traffic")
         self._drill.connected()

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.engines.surroundings import Finding, in_path
+from agent.engines.settings import Finding, in_path
 from agent.engines.web.browser.process import find_browser, find_setpriv
 from agent.engines.web.fetch import read_bundle
 from agent.engines.web.settings import SHELL

@@ -13,8 +13,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.receiver import phone_of
-from agent.engines.surroundings import cache_folder, probe_limit
+from agent.engines.settings import cache_folder, probe_limit
 from agent.engines.tasks import Tasks
 from agent.engines.web import page_calls
 from agent.engines.web.browser.page import Page, page_script
@@ -28,6 +27,7 @@ from agent.engines.web.session import Needs, Session, flush_pairing
 from agent.engines.web.settings import LIVE, WebSettings, read_settings
 from agent.engines.web.starts import Record, Starts
 from agent.engines.web.view import SessionView
+from agent.engines.whatsapp import phone_of
 from agent.errors import ConfigError, EngineError, InvalidRequest
 
 log = logging.getLogger(__name__)

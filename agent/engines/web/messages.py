@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.engines.files import sha256
-from agent.engines.receiver import digits_of, is_phone, receiver_of
+from agent.engines.whatsapp import digits_of, is_phone, receiver_of
 from agent.errors import EngineError, InvalidRequest
 
 ACKS = ("clock", "server", "delivered", "read", "played", "peer")

@@ -1,5 +1,5 @@
 """The meaning of the page's words: one look at the page and the story so far make one claim. The
-words are wa-js's and WhatsApp Web's own; `engines.reason_codes.web_reason` translates them. A start
+words are wa-js's and WhatsApp Web's own; `engines.whatsapp.web_reason` translates them. A start
 that fails has its reason here, too."""
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
-from agent.engines.reason_codes import web_reason
+from agent.engines.whatsapp import web_reason
 
 Status = ConnectionStatus
 Form = TypeVar("Form")

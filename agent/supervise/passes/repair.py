@@ -43,7 +43,7 @@ from agent.supervise.facts import Facts, entry
 from agent.supervise.gate import Gate
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
-from agent.vault.copies.snapshots import newest_good
+from agent.vault.snapshots import newest_good
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from agent.core.words import SessionFiles
 from agent.engines.program.files import NOTE, RULES, refuse_unusable, write_note
 from agent.errors import EngineError
 from agent.vault.check import inspect
-from agent.vault.copies.restore import restore_snapshot
-from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.folder import LARGEST
 from agent.vault.identity import create
+from agent.vault.restore import restore_snapshot
+from agent.vault.snapshots import Subject, take_snapshot
 from tests.vault.written import write_identity
 
 KEY = {"private": {"type": "Buffer", "data": "a"}, "public": {"type": "Buffer", "data": "b"}}

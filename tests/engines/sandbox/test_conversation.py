@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from agent.engines.sandbox.conversation import KINDS, TYPES, record_of
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from agent.engines.sandbox.held import NAME, Held
-from agent.engines.sandbox.records import KINDS, TYPES, record_of
 from agent.errors import EngineError, InvalidRequest
 from tests.engines.sandbox.test_engine import QUICK, Heard
 

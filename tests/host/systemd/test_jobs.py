@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from agent.host.systemd.bus import BusCallFailed
-from agent.host.systemd.jobs import UNKNOWN, WINDOW, Jobs
+from agent.host.systemd import UNKNOWN, WINDOW, Jobs
+from agent.host.systemd_bus import BusCallFailed
 
 
 async def never_asked(path: str) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState
-from agent.host.systemd.unit_cache import UnitCache, read_unit, read_unit_files
+from agent.host.unit_cache import UnitCache, read_unit, read_unit_files
 from agent.host.units import INSTANCES, PACKS
 
 A = InstanceId("a")

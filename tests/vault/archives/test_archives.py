@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import InvalidRequest, TooLarge, VaultError, WaError
-from agent.vault.archives.pack import export_snapshot
-from agent.vault.archives.unpack import Limits, read_members, unpack
-from agent.vault.copies.restore import put_in_place
-from agent.vault.copies.snapshots import parse_manifest
-from agent.vault.copies.take import take_snapshot
+from agent.vault.archives import Limits, export_snapshot, read_members, unpack
 from agent.vault.identity import Identity, read_identity
+from agent.vault.restore import put_in_place
+from agent.vault.snapshots import parse_manifest, take_snapshot
 from tests.vault.conftest import contents, sandbox_file
 
 LIMITS = Limits(packed=1 << 22, unpacked=1 << 22, files=100)

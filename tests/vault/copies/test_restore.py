@@ -10,10 +10,9 @@ import pytest
 from agent.core.model import InstanceId, SessionFiles
 from agent.errors import Refused, VaultError
 from agent.vault.check import inspect
-from agent.vault.copies.restore import put_in_place, refuse_roll_back, restore_snapshot, staged
-from agent.vault.copies.snapshots import find_snapshot, newest_good
-from agent.vault.copies.take import take_snapshot
 from agent.vault.identity import Identity, create, read_identity
+from agent.vault.restore import put_in_place, refuse_roll_back, restore_snapshot, staged
+from agent.vault.snapshots import find_snapshot, newest_good, take_snapshot
 from agent.vault.trash import list_trash, restore_trash, retire
 from tests.vault.conftest import contents, sandbox_file
 from tests.vault.test_formats import CREDS
@@ -115,7 +114,7 @@ def test_when_the_last_rename_fails_the_old_session_comes_back(
     def fail(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("agent.vault.copies.restore._move_in", fail)
+    monkeypatch.setattr("agent.vault.restore._move_in", fail)
     with pytest.raises(VaultError, match="Input/output"):
         restore_snapshot(root, sales, taken, "")
     assert contents(session) == changed

@@ -9,17 +9,16 @@ import pytest
 
 from agent.core.model import SessionFiles
 from agent.errors import NotFound, Refused, VaultError
-from agent.vault.copies import take
-from agent.vault.copies.snapshots import (
+from agent.vault.identity import create, read_identity, replace_identity
+from agent.vault.snapshots import (
     find_snapshot,
     list_snapshots,
     newest_good,
     open_files,
     prune_snapshots,
     sweep_snapshots,
+    take_snapshot,
 )
-from agent.vault.copies.take import take_snapshot
-from agent.vault.identity import create, read_identity, replace_identity
 from agent.vault.tree import read_back
 from tests.vault.conftest import contents, sandbox_file
 
@@ -52,7 +51,7 @@ def test_a_snapshot_holds_every_file_and_says_whose_it_is(root, sales, session, 
 def test_a_session_of_a_senseless_size_is_refused_with_its_largest_file(
     root, session, subject, monkeypatch
 ):
-    monkeypatch.setattr(take, "LARGEST", 1 << 20)
+    monkeypatch.setattr("agent.vault.snapshots.LARGEST", 1 << 20)
     for name, size in (("stray", 900 << 10), ("other", 200 << 10)):
         (session / name).touch()
         os.truncate(session / name, size)

@@ -1,14 +1,12 @@
 "use strict";
 // Lines of JSON to the worker, and its questions. It never keeps the program alive, and never fails it.
 const MOST_WAITING = 1 << 20;
-// An answer says that the program's loop turns; before its library is there it can say no more.
-const WORKS = { turn() {} };
 // What is left where the thread or process ended that had the library.
-const GONE = { ...WORKS, look: () => ({ open: false, frame_age: null }) };
+const GONE = { look: () => ({ open: false, frame_age: null }) };
 
 class Channel {
   #stream;
-  #works = WORKS;
+  #works = {};
   #ready = false;
   #teller;
 
@@ -17,12 +15,11 @@ class Channel {
     this.#stream = stream;
     readLines(stream, (call) => void this.#take(call));
     stream.unref();
-    this.tell("preloaded", { pid: process.pid });
   }
 
   /** The functions that answer the worker's questions: those of the library that is used. */
   serve(works) {
-    this.#works = { ...WORKS, ...works };
+    this.#works = works;
     this.#teller = undefined;
     if (!this.#ready) this.tell("ready");
     this.#ready = true;
@@ -32,15 +29,14 @@ class Channel {
     this.#write(this.#stream, { event, ...more });
   }
 
-  /** A thread or a process (`pid`) of the program, which may have the library: the newest that has it counts. */
-  relay(stream, pid) {
-    if (pid) this.tell("preloaded", { pid, child: true });
+  /** A thread or a process of the program, which may have the library: the newest that has it counts. */
+  relay(stream) {
     readLines(stream, (line) => {
       if (line.event === "ready") {
         this.#teller = stream;
         this.#ready = true;
       }
-      if (this.#teller === stream && line.event !== "preloaded") this.#write(this.#stream, line);
+      if (this.#teller === stream) this.#write(this.#stream, line);
     });
     stream.on("close", () => {
       if (this.#teller !== stream) return;

@@ -21,7 +21,7 @@ function watchChildren(channel) {
       if (this.stdio) this.stdio.length = lengthOf(options);
       if (socket && !result) {
         socket.unref();
-        channel.relay(socket, this.pid);
+        channel.relay(socket);
       }
     }
     return result;

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.engines.surroundings import in_path
+from agent.engines.settings import in_path
 from agent.engines.web.browser.connection import DebuggerConnection
 from agent.engines.web.settings import CHROMIUM, SHELL
 from agent.errors import ConfigError, EngineError

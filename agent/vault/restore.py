@@ -16,12 +16,12 @@ from agent.files import failpoint, folder_locked
 from agent.log import bound
 from agent.vault.carried import carried
 from agent.vault.check import inspect
-from agent.vault.copies.snapshots import Manifest, Snapshot, is_of_present, open_files
 from agent.vault.errors import doing
 from agent.vault.folder import SESSION, Folder, open_instance, open_root
 from agent.vault.folders import DOOMED, STAGING, doom, open_own, sweep_folder
 from agent.vault.free_space import look_for_room
 from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, other_keys, put_identity
+from agent.vault.snapshots import Manifest, Snapshot, is_of_present, open_files
 from agent.vault.trash import Retired, restore_trash, retire
 from agent.vault.tree import Tick, add_all, no_tick, read_back, read_checked, walk
 

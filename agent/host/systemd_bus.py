@@ -1,10 +1,12 @@
-"""One connection to the system bus that comes back by itself. dbus-daemon may be killed at any
-time: calls under way fail with `BusGone`, and the keeper reconnects with a growing delay."""
+"""One connection to the system bus that comes back by itself, the calls to systemd over it, and the
+meaning of its refusals. dbus-daemon may be killed at any time: calls under way fail with `BusGone`,
+and the keeper reconnects with a growing delay."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,8 @@ from dbus_fast import BusType, Message, MessageType
 from dbus_fast.aio import MessageBus
 
 from agent.errors import HostError
+from agent.host import units
+from agent.host.unit_cache import PROPERTIES, UNIT
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +27,36 @@ FIRST_DELAY = 0.05
 LONGEST_DELAY = 5.0
 
 DBUS = "org.freedesktop.DBus"
+SYSTEMD = "org.freedesktop.systemd1"
+MANAGER_PATH = "/org/freedesktop/systemd1"
+MANAGER = "org.freedesktop.systemd1.Manager"
+SOCKET = "org.freedesktop.systemd1.Socket"
+JOB = "org.freedesktop.systemd1.Job"
+PROPERTIES_INTERFACE = "org.freedesktop.DBus.Properties"
+NO_SUCH_UNIT = f"{SYSTEMD}.NoSuchUnit"
+POLKIT_PAUSE = 0.2
+
+# Subscribed before the first job: a signal without a subscriber is lost.
+RULES = (
+    f"type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}'",
+    f"type='signal',sender='{SYSTEMD}',interface='{PROPERTIES_INTERFACE}',"
+    "member='PropertiesChanged',path_namespace='/org/freedesktop/systemd1/unit'",
+)
+
+_DENIED = frozenset(
+    {
+        "org.freedesktop.DBus.Error.AccessDenied",
+        "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
+        "org.freedesktop.DBus.Error.AuthFailed",
+    }
+)
+_POLKIT_MAY_BE_AWAY = _DENIED | {
+    "org.freedesktop.DBus.Error.Failed",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+    "org.freedesktop.DBus.Error.NoReply",
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.DBus.Error.TimedOut",
+}
 
 
 class BusCallFailed(HostError):
@@ -37,21 +71,10 @@ class BusGone(HostError):
     """There is no connection, or it was lost before the answer came."""
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
-    """A new connection's first questions: matches, then methods without arguments. If one of them
-    fails, the connect has failed."""
-
-    rules: tuple[str, ...]
-    calls: tuple[tuple[str, str, str, str], ...] = ()
-    """destination, path, interface, member"""
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class SystemBus:
     """`on_up` and `on_down` are called in the loop at each connect and each loss."""
 
-    greeting: Greeting
     on_up: Callable[[], None]
     on_down: Callable[[], None]
     on_signal: Callable[[Message], None]
@@ -130,7 +153,7 @@ class SystemBus:
             self._bus = bus
             try:
                 bus.add_message_handler(self._signalled)
-                for message in _greeting_calls(self.greeting):
+                for message in _greeting():
                     _values(await _ask_on(bus, message))
             except BaseException:
                 self._drop()
@@ -174,8 +197,9 @@ class SystemBus:
             bus.disconnect()
 
 
-def _greeting_calls(greeting: Greeting) -> Iterator[Message]:
-    for rule in greeting.rules:
+def _greeting() -> Iterator[Message]:
+    """A new connection's first calls. If one of them fails, the connect has failed."""
+    for rule in RULES:
         yield Message(
             destination=DBUS,
             path="/org/freedesktop/DBus",
@@ -184,8 +208,7 @@ def _greeting_calls(greeting: Greeting) -> Iterator[Message]:
             signature="s",
             body=[rule],
         )
-    for destination, path, interface, member in greeting.calls:
-        yield Message(destination=destination, path=path, interface=interface, member=member)
+    yield Message(destination=SYSTEMD, path=MANAGER_PATH, interface=MANAGER, member="Subscribe")
 
 
 async def _ask_on(bus: MessageBus, message: Message) -> Message | None:
@@ -208,3 +231,104 @@ def _values(reply: Message | None) -> list[Any]:
 
 def _cause(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+class SystemdCalls:
+    def __init__(self, bus: SystemBus) -> None:
+        self._bus = bus
+
+    async def units(self, pattern: str) -> list[Any]:
+        """The rows of all loaded units of that name: name, ..., active state (3), job (7), ..."""
+        rows: list[Any] = (await self.manage("ListUnitsByPatterns", "asas", [], [pattern]))[0]
+        return rows
+
+    async def is_loaded(self, unit: str) -> bool:
+        """Unlike asking for its properties, this does not load it."""
+        try:
+            await self.manage("GetUnit", "s", unit)
+        except BusCallFailed as error:
+            if error.name == NO_SUCH_UNIT:
+                return False
+            raise
+        return True
+
+    async def unit_properties(self, unit: str) -> Mapping[str, Any]:
+        path = units.object_path(unit)
+        values = await asyncio.gather(
+            *(self.property(path, interface, name) for interface, name in PROPERTIES)
+        )
+        return {name: value for (_, name), value in zip(PROPERTIES, values, strict=True)}
+
+    async def job_exists(self, path: str) -> bool:
+        try:
+            await self.property(path, JOB, "State")
+        except BusCallFailed:
+            return False
+        return True
+
+    async def booted_at(self) -> int:
+        """Microseconds; tells the boots of a container apart, whose kernel boots once."""
+        return int(await self.property(MANAGER_PATH, MANAGER, "UserspaceTimestampMonotonic"))
+
+    async def own_unit(self) -> str:
+        """The object path of the unit that this process belongs to."""
+        path: str = (await self.manage("GetUnitByPID", "u", os.getpid()))[0]
+        return path
+
+    async def job_type(self, unit_path: str) -> str:
+        """What systemd is doing with a unit: start, stop, restart, ...; "" = nothing."""
+        job_id, job = await self.property(unit_path, UNIT, "Job")
+        return str(await self.property(job, JOB, "JobType")) if job_id else ""
+
+    async def failed_socket(self, unit: str) -> str:
+        """The TCP address of a socket unit that failed to start; "" = it is up, or not wanted."""
+        if not await self.is_loaded(unit):
+            return ""
+        path = units.object_path(unit)
+        if await self.property(path, UNIT, "ActiveState") != "failed":
+            return ""
+        listen = await self.property(path, SOCKET, "Listen")
+        addresses = (address for kind, address in listen if kind == "Stream")
+        return next((address for address in addresses if ":" in address), "")
+
+    async def allowed(self, method: str, signature: str, *body: Any) -> list[Any]:
+        """A call that polkit must allow; asked twice, because polkitd may be restarting."""
+        try:
+            return await self.manage(method, signature, *body)
+        except BusCallFailed as error:
+            if error.name not in _POLKIT_MAY_BE_AWAY:
+                raise
+            log.debug("systemd refused %s (%s); the agent asks once more", method, error)
+        await asyncio.sleep(POLKIT_PAUSE)
+        return await self.manage(method, signature, *body)
+
+    async def manage(self, method: str, signature: str = "", *body: Any) -> list[Any]:
+        return await self._bus.call(
+            SYSTEMD, MANAGER_PATH, MANAGER, method, signature=signature, body=body
+        )
+
+    async def property(self, path: str, interface: str, name: str) -> Any:
+        answer = await self._bus.call(
+            SYSTEMD, path, PROPERTIES_INTERFACE, "Get", signature="ss", body=(interface, name)
+        )
+        return answer[0].value
+
+
+def refusal(verb: str, unit: str, error: BusCallFailed | BusGone) -> HostError:
+    """The error for people: what was refused, and what to look at."""
+    name = error.name if isinstance(error, BusCallFailed) else ""
+    # Polkit's own unit may be the masked one: systemd passes on why it could not ask.
+    if name == f"{SYSTEMD}.UnitMasked" and unit in str(error):
+        return HostError(f"cannot {verb} {unit}: an operator masked it", code="masked")
+    if name == NO_SUCH_UNIT:
+        return HostError(
+            f"cannot {verb} {unit}: systemd does not know {units.template_of(unit)};"
+            " is wa-agent installed on this machine?"
+        )
+    if name in _DENIED or "polkit" in str(error):
+        return HostError(
+            f"cannot {verb} {unit}: systemd denies it ({error}); is polkitd running,"
+            " and is wa-agent's rule in /usr/share/polkit-1/rules.d?",
+            code="denied",
+        )
+    return HostError(f"cannot {verb} {unit}: {error}")

@@ -7,27 +7,125 @@ names instead of refusing them.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from dbus_fast import Message
 
 from agent.clock import boot_id
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
+from agent.engines.tasks import to_end
 from agent.errors import HostError
 from agent.host import units
 from agent.host.base import Wake
 from agent.host.life import Limits, words
-from agent.host.systemd.bus import BusCallFailed, BusGone, SystemBus
-from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal
-from agent.host.systemd.jobs import UNKNOWN, Jobs
-from agent.host.systemd.unit_cache import FOLDERS, UnitCache, UnitFiles, read_unit_files
+from agent.host.systemd_bus import (
+    NO_SUCH_UNIT,
+    BusCallFailed,
+    BusGone,
+    SystemBus,
+    SystemdCalls,
+    refusal,
+)
+from agent.host.unit_cache import FOLDERS, UnitCache, UnitFiles, read_unit_files
 
 log = logging.getLogger(__name__)
 
 # A worker that saves may extend its time; only then a stop takes longer.
 STOP_EXTENSION = 90.0
 JOB_MARGIN = 15.0
+
+# systemd jobs: begin one, wait for its end, never have many unfinished. Thousands of queued jobs
+# throw PID 1 itself off the bus (it adds a match rule for each), so a window bounds them; a job
+# counts until JobRemoved says how it ended.
+
+WINDOW = 20
+# Starts may hang for their whole time limit; stops must still get through.
+STARTS = 16
+
+UNKNOWN = "unknown"
+"""The result of a job that ended while the bus was away."""
+
+Begin = Callable[[], Awaitable[str]]
+"""Asks systemd for a job; returns the job's object path."""
+
+
+class Jobs:
+    def __init__(self, still_exists: Callable[[str], Awaitable[bool]]) -> None:
+        self._still_exists = still_exists
+        self._window = asyncio.Semaphore(WINDOW)
+        self._starts = asyncio.Semaphore(STARTS)
+        self._waiting: dict[str, asyncio.Future[str]] = {}
+        # A job may end before the answer that names it is looked at.
+        self._beginning = 0
+        self._early: dict[str, str] = {}
+
+    @property
+    def pending(self) -> int:
+        return len(self._waiting) + self._beginning
+
+    def removed(self, path: str, result: str) -> None:
+        waiting = self._waiting.get(path)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(result)
+        elif self._beginning:
+            self._early[path] = result
+
+    def bus_lost(self) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(BusGone("the system bus went away"))
+
+    async def run(self, begin: Begin, *, start: bool, timeout: float) -> str:
+        """How systemd says that the job ended (done, failed, ...); TimeoutError if it does not."""
+        if start:
+            async with self._starts, self._window:
+                return await self._run(begin, timeout)
+        async with self._window:
+            return await self._run(begin, timeout)
+
+    async def _run(self, begin: Begin, timeout: float) -> str:
+        path = await self._begin(begin)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._wait(path)
+        finally:
+            self._waiting.pop(path, None)
+
+    async def _begin(self, begin: Begin) -> str:
+        self._beginning += 1
+        try:
+            # Then the job is queued, and a stop of all units that follows finds it: a start unknown
+            # to the agent would run without it.
+            path = await to_end(begin())
+            self._waiting[path] = asyncio.get_running_loop().create_future()
+            if path in self._early:
+                self._waiting[path].set_result(self._early[path])
+            return path
+        finally:
+            self._beginning -= 1
+            if not self._beginning:
+                self._early.clear()
+
+    async def _wait(self, path: str) -> str:
+        while True:
+            try:
+                return await self._waiting[path]
+            except BusGone:
+                self._waiting[path] = asyncio.get_running_loop().create_future()
+            # The signal may have come while the bus was away: look whether the job is still there.
+            try:
+                if not await self._still_exists(path):
+                    return UNKNOWN
+            except BusCallFailed:
+                return UNKNOWN
+            except BusGone:
+                self._fail_again(path)
+
+    def _fail_again(self, path: str) -> None:
+        waiting = self._waiting[path]
+        if not waiting.done():
+            waiting.set_exception(BusGone("the system bus went away"))
 
 
 class SystemdHost:
@@ -42,7 +140,7 @@ class SystemdHost:
         self._unit_folders, self._files, self._cache = unit_folders, UnitFiles(), UnitCache()
         self._files_changed = asyncio.Event()
         self._boot = self._own_unit = ""
-        self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._hear)
+        self._bus = SystemBus(self._bus_up, self._bus_down, self._hear)
         self._systemd = SystemdCalls(self._bus)
         self._jobs = Jobs(self._systemd.job_exists)
         self._files_reader = asyncio.create_task(self._read_files_again(), name="unit files")

@@ -1,1 +1,0 @@
-"""Workers as systemd units, over D-Bus."""

@@ -1,1 +1,0 @@
-"""Snapshots: copies of a session, and a copy put back in its place."""
