@@ -29,15 +29,14 @@ from agent.moving import routes as archives
 from agent.page import pages
 from agent.webhooks import part as webhooks
 
-SOME_ID = f"{{id:{ID_PATTERN}}}"
-ID = f"/api/instance/{SOME_ID}"
+ID = "/api/instance/{id}"
 BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 NAME = "[A-Za-z0-9._-]{1,96}"
 """The name of a copy or a key; the handler refuses a word that names none."""
 SNAPSHOT, REMOVED = f"{{snapshot:{NAME}}}", f"{{removed:{NAME}}}"
 FAILED = f"{ID}/failed-starts"
-WHATSAPP = f"/whatsapp/{SOME_ID}"
+WHATSAPP = "/whatsapp/{id}"
 TRASHED = f"/api/trash/{{name:{NAME}}}"
 Body = tuple[Field, ...] | None
 OPEN, SOME, READ, OPERATE, ADMIN = Right
@@ -113,10 +112,8 @@ ROUTES: tuple[Route, ...] = (
     _route("POST /api/v1/whatsapp/setup", OPERATE, repairs.set_up, repairs.SETUP, SLOW),
     _route(f"PUT {WHATSAPP}/disconnect", OPERATE, repairs.disconnect, (), repairs.DOWN),
     _route(f"PUT {WHATSAPP}/start-session", OPERATE, repairs.start_session, (), repairs.UP),
-    _route(
-        f"POST /force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, (), ACCEPTED
-    ),
-    _route(f"POST /reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, ()),
+    _route("POST /force-reconnection/{id}", OPERATE, repairs.force_reconnection, (), ACCEPTED),
+    _route("POST /reset-circuit-breaker/{id}", OPERATE, repairs.reset_circuit_breaker, ()),
     _route("GET /reconnection-status", SOME, repairs.reconnection_status),
     _route("GET /performance-metrics", SOME, figures.performance),
     _route("GET /api/memory/report", READ, figures.memory_report),

@@ -280,7 +280,6 @@ class Daemon:
                 "heartbeat": watchdog.beat,
                 "performance log": upkeep.log_performance,
                 "ports": server.get_missing_ports,
-                "own socket": server.keep_own_socket,
                 "trash": upkeep.sweep_trash,
                 "database check": upkeep.check_database,
                 "reload": lambda: self._reload_when_asked(supervisor, sending, webhooks),

@@ -75,7 +75,7 @@ def _described() -> bytes:
 
 
 def _needs(route: Route) -> str:
-    own = route.right in (Right.READ, Right.OPERATE) and "{id:" in route.path
+    own = route.right in (Right.READ, Right.OPERATE) and "{id}" in route.path
     return _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
 
 

@@ -10,9 +10,6 @@ from agent.api.http.envelope import choose_form, json_answer
 from agent.core.model import ConnectionStatus
 from agent.errors import EngineError, NotYet, Refused, WaError
 
-_BORDER = 2
-
-
 JSON, PNG, SVG, TEXT = "application/json", "image/png", "image/svg+xml", "text/plain"
 FORMS = (JSON, PNG, SVG, TEXT)
 
@@ -25,25 +22,12 @@ def draw(text: str, form: str) -> bytes:
     except ValueError as error:
         raise EngineError("cannot draw the code: the engine's text does not fit") from error
     if form == TEXT:
-        return _half_blocks(
-            [[not dark for dark in row] for row in code.matrix_iter(border=_BORDER)]
-        )
+        code.terminal(drawing := io.StringIO(), border=2, compact=True)
+        return drawing.getvalue().encode()
     out = io.BytesIO()
     light = {"light": "#fff"} if form == SVG else {}
     code.save(out, kind="svg" if form == SVG else "png", scale=8, border=4, **light)
     return out.getvalue()
-
-
-def _half_blocks(rows: list[list[bool]]) -> bytes:
-    """Two rows in one line; the light modules are drawn, as on a dark terminal."""
-    if len(rows) % 2:
-        rows.append([False] * len(rows[0]))
-    blocks = {(True, True): "█", (True, False): "▀", (False, True): "▄", (False, False): " "}
-    lines = (
-        "".join(blocks[pair] for pair in zip(upper, lower, strict=True))
-        for upper, lower in zip(rows[::2], rows[1::2], strict=True)
-    )
-    return ("\n".join(lines) + "\n").encode()
 
 
 class NotAcceptable(WaError):

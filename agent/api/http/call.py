@@ -168,7 +168,7 @@ class Call:
 
     @property
     def id(self) -> InstanceId:
-        # The router's pattern admits only a well-formed id.
+        # The application refuses one that is not well-formed.
         return InstanceId(self.request.match_info["id"])
 
     async def body(self) -> dict[str, Any]:

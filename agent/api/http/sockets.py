@@ -101,7 +101,7 @@ def parse_listen(listen: str, field: str = "api.listen") -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
+def bind_tcp(listen: str) -> socket.socket:
     """`TryLater` while another program has the port or the machine lacks the address."""
     host, port = parse_listen(listen)
     try:
@@ -120,9 +120,8 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
-            holder = _holder(port) if name_holder else ""
             raise TryLater(
-                f"cannot listen on {listen}: the address is in use{holder};"
+                f"cannot listen on {listen}: the address is in use;"
                 " stop that program or change api.listen",
                 field="api.listen",
             ) from error
@@ -137,21 +136,6 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
         ) from error
     sock.setblocking(False)
     return sock
-
-
-def _holder(port: int) -> str:
-    """The program that has the port, as far as this user may see it."""
-    import psutil  # a MiB that an agent which got its port never needs
-
-    try:
-        for entry in psutil.net_connections("tcp"):
-            if entry.status != psutil.CONN_LISTEN or not entry.laddr or not entry.pid:
-                continue
-            if entry.laddr.port == port:
-                return f" by {psutil.Process(entry.pid).name()} (pid {entry.pid})"
-    except (psutil.Error, OSError):
-        pass
-    return ""
 
 
 def bind_unix(path: Path) -> socket.socket:
