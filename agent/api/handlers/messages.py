@@ -93,12 +93,11 @@ def _chat_of(text: str) -> str:
 
 @asynccontextmanager
 async def _told(call: Call, feature: str) -> AsyncIterator[None]:
-    engine = call.supervisor.view(call.id).instance.engine
-    must_send(engine, feature)
+    must_send(call.engine, feature)
     try:
         yield
     except EngineError as error:
-        raise refusal_of(engine, error) from error
+        raise refusal_of(call.engine, error) from error
 
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
@@ -206,7 +205,7 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[s
         )
     message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
     must_send(
-        call.supervisor.view(call.id).instance.engine,
+        call.engine,
         kind,
         *(name for name in _ON_MESSAGES if name in message),
     )

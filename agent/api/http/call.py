@@ -171,6 +171,11 @@ class Call:
         # The application refuses one that is not well-formed.
         return InstanceId(self.request.match_info["id"])
 
+    @property
+    def engine(self) -> str:
+        """The engine of its instance; NotFound without such an instance."""
+        return self.supervisor.view(self.id).instance.engine
+
     async def body(self) -> dict[str, Any]:
         """The checked body; a route without fields refuses a body that is not empty."""
         return read_body(await self.raw_body(), self.route.body or ())
