@@ -262,7 +262,7 @@ _LIST = (
 )
 ROUTES = (
     Route("GET", f"{ONE}/messages", _OPERATE, read, "What arrived in a session, oldest first:"
-          " messages, reactions, states of sent ones, calls", query=_READ, waits=True, shows=_PAGE),
+          " messages, reactions, states of sent ones, calls", query=_READ, shows=_PAGE),
     Route("GET", f"{ONE}/messages/live", _OPERATE, live,
           "The same over a WebSocket: one record each", query=(_AFTER,), answers=(101,)),
     Route("GET", "/api/messages", Right.READ, count,

@@ -14,10 +14,10 @@ from aiohttp import web
 from agent.api.http.audit import Audit
 from agent.api.http.auth import Caller, KeyRing, Right
 from agent.api.http.fields import (
+    RAW,
     Field,
     TooSlow,
     UnsupportedType,
-    forget_body,
     invite,
     read_body,
     read_json,
@@ -147,8 +147,6 @@ class Route:
     timely: bool = False
     """True if it is answered after `?wait=` seconds whatever a worker or a server takes: 202 where
     the statuses have it, else 503. Other routes ask neither, or keep a time of their own."""
-    waits: bool = False
-    """True if with `?wait=` it is answered when something happens."""
     shows: Mapping[str, Any] | None = None
     """The schema of its answer in JSON, for OpenAPI; None: it is described in words."""
 
@@ -199,14 +197,12 @@ class Call:
             seconds = section.body_timeout + (size or most) / _SLOWEST
             yield await read_json(self.request, limit=most, seconds=seconds)
         finally:
-            forget_body(self.request)
+            self.request.pop(RAW, None)  # its handler may go on for long
             self.parts.large.release()
 
-    async def raw_body(self, most: int | None = None) -> dict[str, Any]:
-        """`most`: bytes, if fewer than `body_limit`."""
+    async def raw_body(self) -> dict[str, Any]:
         section = self.parts.section
-        limit = section.body_limit if most is None else min(most, section.body_limit)
-        return await read_json(self.request, limit=limit, seconds=section.body_timeout)
+        return await read_json(self.request, limit=section.body_limit, seconds=section.body_timeout)
 
 
 def archive_of(call: Call) -> AsyncIterator[bytes]:
