@@ -5,6 +5,7 @@ import argparse
 from typing import Any
 from urllib.parse import quote
 
+from agent.cli.client import LONGEST
 from agent.cli.command import (
     Subparsers,
     Words,
@@ -15,7 +16,6 @@ from agent.cli.command import (
 )
 from agent.cli.switch import TO_THE_END
 from agent.cli.terminal import moment, print_answer, print_list, with_progress
-from agent.cli.transfer import LONGEST
 
 
 def add(commands: Subparsers) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.client import Client
-from agent.cli.doctor.command import Installation
+from agent.cli.doctor import Installation
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.render import without_secrets

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from agent.cli import doctor_checks as installation
 from agent.cli.client import Client
-from agent.cli.doctor import installation
-from agent.cli.doctor.command import Installation
+from agent.cli.doctor import Installation
 from agent.config.config import Config
 from agent.config.sections import AgentSection, ApiSection
 from agent.store.database import Store

@@ -90,27 +90,27 @@ def examine(here: Installation) -> Iterator[Finding]:
     """The checks in their order, each with the cure of what it finds. A check only looks, and one
     that cannot look says so and hides no other."""
     # The checks import most of the agent, which every other command starts without.
-    from agent.cli.doctor import backends, installation
+    from agent.cli import doctor_checks as checks
     from agent.moving import program_commands
     from agent.webhooks import commands as webhooks
 
     again = "run scripts/install again"
     for name, check, cure in (
-        ("clock", installation.clock, "run timedatectl set-ntp true, or install chrony"),
-        ("disk", installation.disk, "remove unneeded files; wa-agent trash list: retired sessions"),
-        ("state", installation.state, "chmod o-rwx, and find out which program gave the right"),
-        ("socket", installation.api_socket, "chmod 660: a client of it needs no key"),
-        ("kernel", installation.kernel, ""),
-        ("units", installation.unit_files, again),
-        ("polkit", installation.polkit, again),
-        ("users", installation.users, again),
-        ("memory limits", installation.unit_memory, ""),
-        ("agent", installation.agent, "journalctl -u wa-agent says more"),
-        ("database", installation.database, "systemctl restart wa-agent: it rebuilds the database"),
-        ("browser", installation.browser, ""),
-        ("baileys", installation.node, ""),
-        ("packs", installation.packs, "`wa-agent restart ID` moves a session"),
-        ("backend", backends.backends, ""),
+        ("clock", checks.clock, "run timedatectl set-ntp true, or install chrony"),
+        ("disk", checks.disk, "remove unneeded files; wa-agent trash list: retired sessions"),
+        ("state", checks.state, "chmod o-rwx, and find out which program gave the right"),
+        ("socket", checks.api_socket, "chmod 660: a client of it needs no key"),
+        ("kernel", checks.kernel, ""),
+        ("units", checks.unit_files, again),
+        ("polkit", checks.polkit, again),
+        ("users", checks.users, again),
+        ("memory limits", checks.unit_memory, ""),
+        ("agent", checks.agent, "journalctl -u wa-agent says more"),
+        ("database", checks.database, "systemctl restart wa-agent: it rebuilds the database"),
+        ("browser", checks.browser, ""),
+        ("baileys", checks.node, ""),
+        ("packs", checks.packs, "`wa-agent restart ID` moves a session"),
+        ("backend", checks.backends, ""),
         ("program", program_commands.examine, ""),
         ("webhook", webhooks.examine, ""),
     ):
