@@ -2,9 +2,7 @@
 
 import argparse
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from agent.cli.terminal import Table, print_answer
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.sections import INSTALLED_STATE
-from agent.errors import AgentUnreachable, ConfigError, WaError
+from agent.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +47,6 @@ class Installation:
     client: Client
     file: Path | None
     """The file of the settings; None: there is none."""
-    running: Counter[str]
-    """The agent's instances by engine; empty where no agent answers."""
 
     @property
     def state(self) -> Path:
@@ -69,16 +65,13 @@ def add(commands: Subparsers) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     """Check this installation and give advice; exit status 1 when something is wrong."""
-    client = _if_it_answers(client_of(options))
+    client = client_of(options)
     path, overrides = settings_in_use(options, client)
     config, findings = _config(path, overrides)
     if not (client.url or names_an_agent_here(client)):
         # The agent of these settings, not the first one that answers.
-        client = _if_it_answers(Client(sockets=(config.api_socket,)))
-    running: Counter[str] = Counter()
-    with suppress(WaError):  # the check `agent` reports it
-        running.update(instance["engine"] for instance in client.instances())
-    findings += examine(Installation(config, client, path, running))
+        client = Client(sockets=(config.api_socket,))
+    findings += examine(Installation(config, client, path))
     rows = [(finding.level, finding.check, finding.sentence) for finding in findings]
     advice = (f"{finding.check}: {finding.advice}" for finding in findings if finding.advice)
     good = all(finding.level != "wrong" for finding in findings)
@@ -103,30 +96,19 @@ def examine(here: Installation) -> Iterator[Finding]:
         ("kernel", checks.kernel, ""),
         ("units", checks.unit_files, again),
         ("polkit", checks.polkit, again),
-        ("users", checks.users, again),
         ("memory limits", checks.unit_memory, ""),
         ("agent", checks.agent, "journalctl -u wa-agent says more"),
         ("database", checks.database, "systemctl restart wa-agent: it rebuilds the database"),
         ("browser", checks.browser, ""),
         ("baileys", checks.node, ""),
-        ("packs", checks.packs, "`wa-agent restart ID` moves a session"),
         ("backend", checks.backends, ""),
         ("program", program_commands.examine, ""),
         ("webhook", webhooks.examine, ""),
     ):
-        if here.installed or name not in ("units", "polkit", "users", "memory limits"):
+        if here.installed or name not in ("units", "polkit", "memory limits"):
             for finding in check(here):
                 advice = finding.advice or ("" if finding.level == "ok" else cure)
                 yield replace(finding, check=finding.check or name, advice=advice)
-
-
-def _if_it_answers(client: Client) -> Client:
-    """An agent that hangs is waited for once: all other checks are made without it."""
-    try:
-        client.open_socket().close()
-    except AgentUnreachable as error:
-        return replace(client, silent=str(error))
-    return client
 
 
 def _config(path: Path | None, overrides: Mapping[str, str]) -> tuple[Config, list[Finding]]:

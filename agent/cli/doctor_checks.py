@@ -3,13 +3,10 @@ that engines need: a browser, Node; and each backend: what the agent says of it,
 Redis."""
 
 import ctypes
-import grp
 import os
-import pwd
 import shlex
 import stat
 import subprocess
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -41,7 +38,6 @@ UNITS = (
 )
 POLKIT = "polkit.service"
 RULES = [Path(folder, "polkit-1/rules.d/50-wa-agent.rules") for folder in ("/usr/share", "/etc")]
-USERS = ("wa-agent", "wa-worker")
 _SECONDS = 15.0
 _VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
 
@@ -152,13 +148,6 @@ def _run(command: list[str]) -> str:
     return ""
 
 
-def users(_: Installation) -> Iterator[Finding]:
-    there = {f"user {row.pw_name}" for row in pwd.getpwall()}
-    there |= {f"group {row.gr_name}" for row in grp.getgrall()}
-    missing = [name for name in (*(f"user {it}" for it in USERS), "group wa") if name not in there]
-    yield wrong(f"missing: {', '.join(missing)}") if missing else ok(", ".join(USERS))
-
-
 def kernel(_: Installation) -> Iterator[Finding]:
     """Limits of the units that this kernel does not enforce."""
     if not Path("/run/systemd/system").is_dir():
@@ -255,14 +244,13 @@ def _settings_of(here: Installation, engine: str) -> Iterator[Mapping[str, Any]]
 def browser(here: Installation) -> Iterator[Finding]:
     """Without a web instance it is checked once a browser or the bundle is installed."""
     named = {str(settings.get("browser", SHELL)) for settings in _settings_of(here, "web")}
-    kinds = named & set(BINARIES)  # as far as known without an agent
-    wanted = bool(here.running["web"] or kinds)
+    kinds = named & set(BINARIES)
     problems = web.examine(here.config.cache_root, _environment(here), kinds or {SHELL})
-    if not wanted and {"browser_missing", "bundle_missing"} <= {its.code for its in problems}:
+    if not kinds and {"browser_missing", "bundle_missing"} <= {its.code for its in problems}:
         yield ok("no web instance and no part of the web engine: not checked")
         return
     for problem in problems:
-        make = wrong if problem.serious and wanted else note
+        make = wrong if problem.serious and kinds else note
         yield make(problem.sentence, problem.cure)
     if not problems:
         yield ok("the web engine can run")
@@ -270,7 +258,7 @@ def browser(here: Installation) -> Iterator[Finding]:
 
 def node(here: Installation) -> Iterator[Finding]:
     """Without a baileys instance it is checked once all its parts are installed."""
-    wanted = bool(here.running["baileys"] or [*_settings_of(here, "baileys")])
+    wanted = any(True for _ in _settings_of(here, "baileys"))
     env = _environment(here)
     problems = baileys.examine(here.config.cache_root, env, installed=here.installed)
     if problems and wanted:
@@ -279,19 +267,6 @@ def node(here: Installation) -> Iterator[Finding]:
         yield ok("no baileys instance, and parts of its engine are missing: not checked")
     else:
         yield ok("the baileys engine can run")
-
-
-def packs(here: Installation) -> Iterator[Finding]:
-    """The sessions that each pack's worker holds."""
-    sizes: Counter[str] = Counter()
-    for root in (units.PACKS.runtime, here.state / "run-packs"):
-        for link in root.glob("*/members/*/link.sock"):
-            sizes[link.parts[-4]] += 1
-    for name, count in sorted(sizes.items()):
-        most = here.config.worker.pack
-        words = f"{name}: {count} sessions, whose keys its worker and its Node read"
-        more = f"{words}; more than [worker] pack = {most}"
-        yield ok(words) if count <= most else note(more)
 
 
 def backends(here: Installation) -> Iterator[Finding]:

@@ -1,7 +1,6 @@
 """[[program]]: what it may say, what is shown of it, which session gets which row."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -117,7 +116,7 @@ def test_a_place_of_one_session_gets_no_second_instance(
 def test_doctor_looks_at_each_program(tmp_path: Path, more: str, words: str) -> None:
     config = load(tmp_path, '[[program]]\nname = "shop"\ncommand = ["/bin/sh"]\n' + more)
     (tmp_path / "agent.toml").chmod(0o644)
-    here = Installation(config, Client(), tmp_path / "agent.toml", Counter())
+    here = Installation(config, Client(), tmp_path / "agent.toml")
     (finding,) = examine(here)
     assert words in finding.sentence
 
