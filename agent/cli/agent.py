@@ -4,6 +4,7 @@ keys for its HTTP interface; and a service of this machine, from a program that 
 import argparse
 import gc
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -240,20 +241,14 @@ def _refuse_foreign(program: Path) -> None:
     for place in (program.resolve(), python):
         if any(place.is_relative_to(hidden) for hidden in _HIDDEN):
             raise Refused(f"cannot install units: the services cannot read {place}", code="hidden")
-    for path in (python, *python.parents, *program.resolve().parents, program, *program.rglob("*")):
-        if not _is_roots_alone(path):
+    paths = {python, program, *program.rglob("*")}
+    # A link's target counts too, and every folder on the way to it. Where it leads to nothing, the
+    # folders say who may put something there.
+    paths |= {path.resolve() for path in paths}
+    paths |= {folder for path in paths for folder in path.parents}
+    for path in sorted(filter(os.path.lexists, paths)):
+        status = path.lstat()
+        if status.st_uid or (not stat.S_ISLNK(status.st_mode) and status.st_mode & 0o022):
             raise Refused(
                 f"cannot install units: not only root may change {path}", code="not_only_roots"
             )
-
-
-def _is_roots_alone(path: Path) -> bool:
-    """A link's target counts too, and every folder on the way to it."""
-    if path.is_symlink():
-        target = path.resolve()
-        return path.lstat().st_uid == 0 and all(map(_is_roots_alone, (target, *target.parents)))
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return True  # where a link leads to nothing, its folders say who may put something there
-    return status.st_uid == 0 and not status.st_mode & 0o022

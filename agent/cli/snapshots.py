@@ -27,7 +27,8 @@ def add(commands: Subparsers) -> None:
     }
     add_instance_command(commands, "restore", restore, example="20260115T103045Z-12", words=words)
 
-    among = add_group(commands, "trash", "retired sessions", "list")
+    parser = add_command(commands, "trash", list_trash)
+    among = parser.add_subparsers(metavar="COMMAND", required=False)
     add_command(among, "list", list_trash)
     words, example = {"NAME": "as `trash list` shows it"}, "sales.20260115T103045Z-4"
     add_command(among, "restore", untrash, example=example, words=words)
