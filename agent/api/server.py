@@ -4,7 +4,7 @@ request dropped."""
 import asyncio
 import os
 import socket
-from collections.abc import Callable, MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,25 +46,38 @@ _SHUTDOWN_SECONDS = 15.0
 class Server:
     """The interface while it is open."""
 
-    def __init__(
-        self,
-        *,
-        runner: web.AppRunner,
-        connect: Callable[[], Connection],
-        opened: Opened,
-        entrance: Entrance,
-        parts: Parts,
-    ) -> None:
+    def __init__(self, parts: Parts, opened: Opened) -> None:
         self.addresses = tuple(opened.addresses)
         """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
-        self._runner = runner
-        self._connect = connect
         self._listening: list[asyncio.Server] = []
-        self._entrance = entrance
+        self._entrance = Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
         self._own_socket = opened.own_socket
+        self._runner = web.AppRunner(
+            build_app(parts, _allowed_hosts(parts.section)),
+            handle_signals=False,
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
+        )
 
-    async def listen(self, sock: socket.socket) -> None:
+    def _connect(self) -> Connection:
+        assert self._runner.server is not None
+        return Connection(
+            self._entrance,
+            self._runner.server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            max_headers=_MAX_HEADERS,
+            lingering_time=2.0,
+            auto_decompress=False,
+        )
+
+    async def open(self, sockets: Iterable[socket.socket]) -> None:
+        await self._runner.setup()
+        for sock in sockets:
+            await self._listen(sock)
+
+    async def _listen(self, sock: socket.socket) -> None:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
@@ -89,7 +102,7 @@ class Server:
     async def _open(self, listen: str) -> None:
         """Listen on an address that was not free before."""
         sock = bind_tcp(listen)
-        await self.listen(sock)
+        await self._listen(sock)
         self.addresses += (describe(sock, "http"),)
         log.info("listening on %s", self.addresses[-1])
 
@@ -158,32 +171,8 @@ async def serve(
         os.environ if environ is None else environ,
     )
     parts.not_listening.update(opened.missing)
-    entrance = Entrance(head_seconds=section.head_timeout)
-    runner = web.AppRunner(
-        build_app(parts, _allowed_hosts(section)),
-        handle_signals=False,
-        access_log=None,
-        shutdown_timeout=_SHUTDOWN_SECONDS,
-    )
-    await runner.setup()
-    inner = runner.server
-    assert inner is not None
-    loop = asyncio.get_running_loop()
-
-    def connect() -> Connection:
-        return Connection(
-            entrance,
-            inner,
-            loop=loop,
-            access_log=None,
-            max_headers=_MAX_HEADERS,
-            lingering_time=2.0,
-            auto_decompress=False,
-        )
-
-    server = Server(runner=runner, connect=connect, opened=opened, entrance=entrance, parts=parts)
-    for sock in opened.sockets:
-        await server.listen(sock)
+    server = Server(parts, opened)
+    await server.open(opened.sockets)
     log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
     for cause in opened.missing.values():
         again = f"the agent tries to bind it every {PORT_AGAIN:g} s"

@@ -262,6 +262,7 @@ class Daemon:
                 webhooks,
                 Archives(supervisor),
                 troubles.present,
+                troubles.windows,
                 self._places(),
                 self._signals.reload.set,
             )

@@ -228,20 +228,13 @@ async def _key_of(call: Call, message: dict[str, Any]) -> tuple[tuple[str, ...],
         raise InvalidRequest(
             "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
         )
-    # One that is no UTF-8 is a key as well: each of its bytes is a character.
-    whose = (call.caller.name, call.id, key if key.isascii() else _readable(key))
+    # One that is no UTF-8 is a key as well.
+    readable = key.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    whose = (call.caller.name, call.id, readable)
     digest = await asyncio.to_thread(_digest, message)
     # An engine that can gives the message this id: sent again, it is the same one for WhatsApp.
     message["key"] = hashlib.sha256("\0".join(whose).encode()).hexdigest()
     return whose, digest
-
-
-def _readable(key: str) -> str:
-    written = key.encode(errors="surrogateescape")
-    try:
-        return written.decode()
-    except UnicodeDecodeError:
-        return written.decode("latin-1")
 
 
 def must_send(engine: str, *features: str) -> None:

@@ -3,19 +3,21 @@ seconds and bytes, as on /metrics; an unknown one is null."""
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call, Json, Totals
-from agent.api.http.envelope import json_answer, takes_gzip
+from agent.api.http.call import Call, Json
+from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRINGS, Field
 from agent.api.present import show_agent, show_verdict
+from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
 from agent.core.session import Session
 from agent.core.trouble import Of, Severity, Trouble
+from agent.core.troubles import MINUTE
 from agent.core.view import wall_text
 from agent.metrics.family import CONTENT_TYPE
 
@@ -110,7 +112,7 @@ async def ready(call: Call) -> web.Response:
 
 async def metrics(call: Call) -> web.Response:
     """Metrics for Prometheus."""
-    gzip = takes_gzip(call.request.headers.get("Accept-Encoding", ""))
+    gzip = "gzip" in call.request.headers.get("Accept-Encoding", "")
     headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
     headers |= {"Content-Encoding": "gzip"} if gzip else {}
     return web.Response(body=await call.parts.metrics.scrape(gzip=gzip), headers=headers)
@@ -190,28 +192,24 @@ def show_figures(view: Session, now_wall: float) -> dict[str, Any]:
 
 
 def system_figures(call: Call) -> dict[str, Any]:
-    views = call.supervisor.views().values()
+    views = call.supervisor.views()
     machine: Mapping[str, float] = call.parts.metrics.machine.values()
-    links = sum(view.linked for view in views)
+    links = sum(view.linked for view in views.values())
+    failed, done = (
+        sum(call.parts.windows.rise(id, name, 5 * MINUTE, boot_now()) for id in views)
+        for name in ("errors", "done")
+    )
     return {
         "totalMemory": machine.get("wa_host_memory_total_bytes"),
         "usedMemory": machine.get("wa_host_memory_used_bytes"),
         "cpuUsage": machine.get("wa_host_cpu_usage_ratio"),
         "activeConnections": links + len(call.parts.listeners),
-        "errorRate": call.parts.errors.rate(_totals(views)),
+        "errorRate": round(failed / (failed + done), 4) if failed or done else None,
         "diskFree": machine.get("wa_host_filesystem_avail_bytes"),
         "openFiles": machine.get("process_open_fds"),
         "openFilesLimit": machine.get("process_max_fds"),
         "watchdogRestarts": sum(
-            view.counters.by_word["restarts"].get("watchdog", 0) for view in views
+            view.counters.by_word["restarts"].get("watchdog", 0) for view in views.values()
         ),
         "meanCheckSeconds": call.supervisor.ladder.statistics.mean_check_seconds,
     }
-
-
-def _totals(views: Iterable[Session]) -> Totals:
-    done = failed = 0
-    for view in views:
-        done += view.counters.probes + sum(view.counters.messages.values())
-        failed += sum(view.counters.errors.values())
-    return float(done), float(failed)
