@@ -1,7 +1,6 @@
 """The application: each route of the table, behind the checks that every request passes."""
 
 from collections.abc import Awaitable, Callable
-from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -20,7 +19,7 @@ from agent.api.http.envelope import (
 from agent.api.http.guard import check_entrance
 from agent.api.routes import ROUTES
 from agent.api.timely import run_in_time
-from agent.core.model import Category, InstanceId, parse_instance_id
+from agent.core.model import Category, parse_instance_id
 from agent.errors import NotYet, WaError
 from agent.log import bound
 
@@ -28,7 +27,6 @@ log = bound(Category.API)
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_BEFORE_ID = ("/api/instance/", "/whatsapp/", "/force-reconnection/", "/reset-circuit-breaker/")
 NOT_YET = web.RequestKey("not_yet", bool)
 
 
@@ -47,21 +45,21 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 def _bound(route: Route, parts: Parts) -> Answering:
     async def answer(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = plain_path(route.path)
+        id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
         caller = identify(request, parts.section, parts.ring)
-        text = request.match_info.get("id")
         try:
-            require(caller, route.right, InstanceId(text) if text else None)
+            require(caller, route.right, id)
             call = read_call(request, route, parts, caller)
             if route.body == ():
                 await call.body()
             answered = await run_in_time(call)
         except WaError as error:
-            parts.audit.answered(request, caller, text, error.http, error.code)
+            parts.audit.answered(request, caller, id, error.http, error.code)
             raise
         if not isinstance(answered, web.StreamResponse):
             answered = json_answer(answered, route.answers[0])
         location = answered.headers.get("Location", "")
-        parts.audit.answered(request, caller, text, answered.status, location)
+        parts.audit.answered(request, caller, id, answered.status, location)
         return answered
 
     return answer
@@ -104,28 +102,12 @@ async def _safely(
             audit.refused(request, error.http, error.code)
         return error_answer(error, request_id)
     except web.HTTPException as error:
-        if error.status == 404 and (wrong := _wrong_id(request)):
-            return error_answer(wrong, request_id)
         return library_error_answer(error.status, request_id, error.headers)
     except ConnectionError:
         raise  # the client is gone
     except Exception:
         log.exception("request %s failed: %s %s", request_id, request.method, path_of(request))
         return library_error_answer(500, request_id)
-
-
-def _wrong_id(request: web.Request) -> WaError | None:
-    """The error of an id that the router's pattern refused; without it the answer would be "cannot
-    find this address"."""
-    for prefix in _BEFORE_ID:
-        before, _, rest = request.rel_url.raw_path.partition(prefix)
-        if before or not rest:
-            continue
-        try:
-            parse_instance_id(unquote(rest.partition("/")[0]))
-        except WaError as error:
-            return error
-    return None
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:

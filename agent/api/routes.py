@@ -3,22 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agent.api import placement
 from agent.api.handlers import (
     backends,
+    copies,
     events,
     evidence,
-    figures,
     instances,
     keys,
+    link,
     messages,
     monitoring,
     repairs,
     sandbox,
-    snapshots,
 )
-from agent.api.handlers import remote_session as remote
-from agent.api.handlers.qr import show_qr
 from agent.api.http.auth import Right
 from agent.api.http.call import Handler, Route
 from agent.api.http.fields import Field
@@ -29,15 +26,14 @@ from agent.moving import routes as archives
 from agent.page import pages
 from agent.webhooks import part as webhooks
 
-SOME_ID = f"{{id:{ID_PATTERN}}}"
-ID = f"/api/instance/{SOME_ID}"
+ID = "/api/instance/{id}"
 BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 NAME = "[A-Za-z0-9._-]{1,96}"
 """The name of a copy or a key; the handler refuses a word that names none."""
 SNAPSHOT, REMOVED = f"{{snapshot:{NAME}}}", f"{{removed:{NAME}}}"
 FAILED = f"{ID}/failed-starts"
-WHATSAPP = f"/whatsapp/{SOME_ID}"
+WHATSAPP = "/whatsapp/{id}"
 TRASHED = f"/api/trash/{{name:{NAME}}}"
 Body = tuple[Field, ...] | None
 OPEN, SOME, READ, OPERATE, ADMIN = Right
@@ -88,9 +84,9 @@ ROUTES: tuple[Route, ...] = (
     _route(f"POST {ID}/recover", OPERATE, repairs.recover, (), SLOW),
     _route(f"POST {ID}/cleanup", OPERATE, repairs.cleanup, repairs.CONFIRM, SLOW),
     _route(f"POST {ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, repairs.CONFIRM, SLOW),
-    _route(f"GET {ID}/qr", OPERATE, show_qr, None, ASKED),
-    _route(f"POST {ID}/pairing-code", OPERATE, remote.pairing_code, remote.PAIRING_CODE, ASKED),
-    _route(f"GET {ID}/screenshot", ADMIN, remote.screenshot, None, ASKED),
+    _route(f"GET {ID}/qr", OPERATE, link.show_qr, None, ASKED),
+    _route(f"POST {ID}/pairing-code", OPERATE, link.pairing_code, link.PAIRING_CODE, ASKED),
+    _route(f"GET {ID}/screenshot", ADMIN, link.screenshot, None, ASKED),
     _route(f"GET {ID}/events", READ, instances.history, None, {"query": instances.HISTORY}),
     _route(f"POST {ID}/messages", OPERATE, messages.send, messages.MESSAGE, SENT),
     _route(f"POST {ID}/read", OPERATE, messages.mark_read, messages.READ),
@@ -99,7 +95,7 @@ ROUTES: tuple[Route, ...] = (
     _route(f"POST {ID}/sandbox/fault", OPERATE, sandbox.fault, sandbox.FAULT),
     _route(f"POST {ID}/sandbox/say", OPERATE, sandbox.say, sandbox.SAY),
     _route(f"GET {ID}/sandbox/heard", OPERATE, sandbox.heard, None, {"query": sandbox.HEARD}),
-    _route("GET /api/engines", SOME, placement.list_engines),
+    _route("GET /api/engines", SOME, backends.list_engines),
     _route("GET /api/backends", READ, backends.list_backends),
     _route("POST /api/reload", ADMIN, backends.reload, (), ACCEPTED),
     _route(f"GET {BACKEND}", READ, backends.show),
@@ -113,25 +109,21 @@ ROUTES: tuple[Route, ...] = (
     _route("POST /api/v1/whatsapp/setup", OPERATE, repairs.set_up, repairs.SETUP, SLOW),
     _route(f"PUT {WHATSAPP}/disconnect", OPERATE, repairs.disconnect, (), repairs.DOWN),
     _route(f"PUT {WHATSAPP}/start-session", OPERATE, repairs.start_session, (), repairs.UP),
-    _route(
-        f"POST /force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, (), ACCEPTED
-    ),
-    _route(f"POST /reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, ()),
+    _route("POST /force-reconnection/{id}", OPERATE, repairs.force_reconnection, (), ACCEPTED),
+    _route("POST /reset-circuit-breaker/{id}", OPERATE, repairs.reset_circuit_breaker, ()),
     _route("GET /reconnection-status", SOME, repairs.reconnection_status),
-    _route("GET /performance-metrics", SOME, figures.performance),
-    _route("GET /api/memory/report", READ, figures.memory_report),
+    _route("GET /performance-metrics", SOME, monitoring.performance),
+    _route("GET /api/memory/report", READ, monitoring.memory_report),
     _route("GET /api/incidents", READ, repairs.incidents),
     _route(f"POST /api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, ()),
     _route("GET /api/repairs/statistics", READ, repairs.statistics),
-    _route(f"GET {ID}/snapshots", READ, snapshots.list_snapshots),
-    _route(f"POST {ID}/snapshots", OPERATE, snapshots.make, (), MADE),
-    _route(
-        f"POST {ID}/snapshots/{SNAPSHOT}/restore", OPERATE, snapshots.restore, snapshots.RESTORE
-    ),
-    _route(f"GET {ID}/removed", READ, remote.list_removed, None, ASKED),
-    _route(f"POST {ID}/removed/{REMOVED}/restore", OPERATE, remote.restore_removed, (), LATE),
-    _route("GET /api/trash", READ, instances.trash),
-    _route(f"POST {TRASHED}/restore", OPERATE, instances.restore_trash, (), MADE),
+    _route(f"GET {ID}/snapshots", READ, copies.list_snapshots),
+    _route(f"POST {ID}/snapshots", OPERATE, copies.make, (), MADE),
+    _route(f"POST {ID}/snapshots/{SNAPSHOT}/restore", OPERATE, copies.restore, copies.RESTORE),
+    _route(f"GET {ID}/removed", READ, copies.list_removed, None, ASKED),
+    _route(f"POST {ID}/removed/{REMOVED}/restore", OPERATE, copies.restore_removed, (), LATE),
+    _route("GET /api/trash", READ, copies.trash),
+    _route(f"POST {TRASHED}/restore", OPERATE, copies.restore_trash, (), MADE),
     _route("GET /api/caller", SOME, keys.show_caller),
     _route("GET /api/keys", ADMIN, keys.list_keys),
     _route("POST /api/keys", ADMIN, keys.add_key, keys.NEW_KEY, MADE),

@@ -4,7 +4,7 @@ request dropped."""
 import asyncio
 import os
 import socket
-from collections.abc import Callable, MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from agent.api.http.sockets import (
     BACKLOG,
     Opened,
     bind_tcp,
-    bind_unix,
     describe,
     open_sockets,
     parse_listen,
@@ -31,16 +30,14 @@ from agent.log import bound
 
 log = bound(Category.API)
 
-_GRACE_FOR_UNHEARD = 2.0
 _ASKS_AGAIN = 0.5
-"""Seconds after an answer in which a client on a kept connection is waited for."""
+"""Seconds in which clients that are connected at the end may ask once more: the answer says that
+their connection ends. Closed without that, a request on its way would be lost."""
 _UNSENT = 1 << 16
 """Bytes of an answer that the kernel takes before its client has room for them. It would take 4 MB,
 and a client that does not read would keep its place until then."""
 PORT_AGAIN = 2.0
 """Seconds between two tries to bind a port that another program has."""
-SOCKET_LOOK = 15.0
-"""Seconds between two looks whether the agent's Unix socket is there."""
 
 _MAX_HEADERS = 64
 _SHUTDOWN_SECONDS = 15.0
@@ -49,25 +46,38 @@ _SHUTDOWN_SECONDS = 15.0
 class Server:
     """The interface while it is open."""
 
-    def __init__(
-        self,
-        *,
-        runner: web.AppRunner,
-        connect: Callable[[], Connection],
-        opened: Opened,
-        entrance: Entrance,
-        parts: Parts,
-    ) -> None:
+    def __init__(self, parts: Parts, opened: Opened) -> None:
         self.addresses = tuple(opened.addresses)
         """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
-        self._runner = runner
-        self._connect = connect
         self._listening: list[asyncio.Server] = []
-        self._entrance = entrance
+        self._entrance = Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
         self._own_socket = opened.own_socket
+        self._runner = web.AppRunner(
+            build_app(parts, _allowed_hosts(parts.section)),
+            handle_signals=False,
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
+        )
 
-    async def listen(self, sock: socket.socket) -> None:
+    def _connect(self) -> Connection:
+        assert self._runner.server is not None
+        return Connection(
+            self._entrance,
+            self._runner.server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            max_headers=_MAX_HEADERS,
+            lingering_time=2.0,
+            auto_decompress=False,
+        )
+
+    async def open(self, sockets: Iterable[socket.socket]) -> None:
+        await self._runner.setup()
+        for sock in sockets:
+            await self._listen(sock)
+
+    async def _listen(self, sock: socket.socket) -> None:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
@@ -89,30 +99,10 @@ class Server:
                     continue
                 del missing[address]
 
-    async def keep_own_socket(self) -> None:
-        """Make the Unix socket again where it alone was deleted, as a cleaner of old files may do;
-        not in another folder that stands there now."""
-        if self._own_socket is None:
-            return
-        path, _ = self._own_socket
-        folder = path.parent.stat().st_ino
-        while True:
-            await asyncio.sleep(SOCKET_LOOK)
-            try:
-                if os.path.lexists(path) or path.parent.stat().st_ino != folder:
-                    continue
-                sock = bind_unix(path)
-                self._own_socket = path, path.lstat().st_ino
-            except (OSError, TryLater, ConfigError) as error:
-                log.debug("%s", error)
-                continue
-            await self.listen(sock)
-            log.warning("%s was deleted: the agent made it again", path)
-
     async def _open(self, listen: str) -> None:
         """Listen on an address that was not free before."""
-        sock = bind_tcp(listen, name_holder=False)
-        await self.listen(sock)
+        sock = bind_tcp(listen)
+        await self._listen(sock)
         self.addresses += (describe(sock, "http"),)
         log.info("listening on %s", self.addresses[-1])
 
@@ -125,7 +115,8 @@ class Server:
         self.announce_end()
         await self._stop_accepting()
         self._remove_own_socket()
-        await self._hear_the_last()
+        if self._entrance.connections:
+            await asyncio.sleep(_ASKS_AGAIN)
         await asyncio.gather(
             *(
                 say_goodbye(listener, it.transport, "the agent stops")
@@ -149,23 +140,6 @@ class Server:
         await asyncio.sleep(0.01)
         for server in self._listening:
             server.close()
-
-    async def _hear_the_last(self) -> None:
-        """Wait for requests of clients that were accepted or answered a moment ago.
-
-        One that is answered now is told that its connection ends; closed without that, a client
-        whose next request is on its way would lose it.
-        """
-        loop = asyncio.get_running_loop()
-        deadline, calm = loop.time() + _GRACE_FOR_UNHEARD, 0
-        # Several times: an accepted socket may not be a connection yet.
-        while loop.time() < deadline and calm < 5:
-            awaited = any(
-                connection.unheard or connection.answered_within(_ASKS_AGAIN)
-                for connection in self._entrance.connections
-            )
-            calm = 0 if awaited else calm + 1
-            await asyncio.sleep(0.01)
 
     def _remove_own_socket(self) -> None:
         if self._own_socket is None:
@@ -197,32 +171,8 @@ async def serve(
         os.environ if environ is None else environ,
     )
     parts.not_listening.update(opened.missing)
-    entrance = Entrance(head_seconds=section.head_timeout)
-    runner = web.AppRunner(
-        build_app(parts, _allowed_hosts(section)),
-        handle_signals=False,
-        access_log=None,
-        shutdown_timeout=_SHUTDOWN_SECONDS,
-    )
-    await runner.setup()
-    inner = runner.server
-    assert inner is not None
-    loop = asyncio.get_running_loop()
-
-    def connect() -> Connection:
-        return Connection(
-            entrance,
-            inner,
-            loop=loop,
-            access_log=None,
-            max_headers=_MAX_HEADERS,
-            lingering_time=2.0,
-            auto_decompress=False,
-        )
-
-    server = Server(runner=runner, connect=connect, opened=opened, entrance=entrance, parts=parts)
-    for sock in opened.sockets:
-        await server.listen(sock)
+    server = Server(parts, opened)
+    await server.open(opened.sockets)
     log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
     for cause in opened.missing.values():
         again = f"the agent tries to bind it every {PORT_AGAIN:g} s"

@@ -1,9 +1,11 @@
-"""This installation: its agent and workers in the foreground, its version, its configuration, and
-the keys for its HTTP interface."""
+"""This installation: its agent and workers in the foreground, its version, its configuration, the
+keys for its HTTP interface; and a service of this machine, from a program that pip installed."""
 
 import argparse
 import gc
 import os
+import stat
+import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -43,6 +45,14 @@ def add(commands: Subparsers) -> None:
     add_command(among, "list", list_keys)
     words = {"key_id=KEY": "its id, as `key list` shows it"}
     add_command(among, "revoke", revoke, example="3f8a2c1d", words=words)
+    words = {
+        "--with ENGINE": (
+            "baileys: also fetch the npm packages of this engine",
+            {"dest": "engine", "choices": ("baileys",)},
+        ),
+        "--remove": "take the service away; every session stays",
+    }
+    add_command(commands, "install-units", install_units, words=words)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -194,3 +204,51 @@ def revoke(options: argparse.Namespace) -> int:
     path = f"/api/keys/{quote(options.key_id, safe='')}"
     revoked = client_of(options).request("DELETE", path).json()
     return print_answer(options, revoked, f"{revoked['id']} revoked")
+
+
+PREFIX = "/usr/local/lib/wa-agent"
+_HIDDEN = tuple(map(Path, ("/home", "/root", "/tmp", "/var", "/run")))
+"""The services cannot read below these."""
+_CLEAN = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+}
+
+
+def install_units(options: argparse.Namespace) -> int:
+    """Make this program, installed by pip as root, a service of the machine."""
+    program = Path(sys.prefix)
+    share = program / "share" / "wa-agent" / "scripts"
+    if sys.prefix == sys.base_prefix or not (share / "install-units").is_file():
+        raise Refused(
+            f"cannot install units for {program}: install the program by pip into a virtual"
+            " environment of its own, as /opt/wa-agent-venv; a checkout has scripts/install",
+            code="no_environment",
+        )
+    if os.geteuid() != 0:
+        raise Refused("cannot install units: run it as root", code="not_root")
+    _refuse_foreign(program)
+    baileys = ("--baileys", "yes") if options.engine else ()
+    arguments = (share / "install-units", "--prefix", PREFIX, "--program", program, *baileys)
+    if options.remove:
+        arguments = (share / "uninstall", "--prefix", PREFIX)
+    return subprocess.run(["/bin/sh", *arguments], env=_CLEAN, check=False).returncode
+
+
+def _refuse_foreign(program: Path) -> None:
+    """Root and the services run what lies there: root alone may be able to change it."""
+    python = Path(sys.executable).resolve()
+    for place in (program.resolve(), python):
+        if any(place.is_relative_to(hidden) for hidden in _HIDDEN):
+            raise Refused(f"cannot install units: the services cannot read {place}", code="hidden")
+    paths = {python, program, *program.rglob("*")}
+    # A link's target counts too, and every folder on the way to it. Where it leads to nothing, the
+    # folders say who may put something there.
+    paths |= {path.resolve() for path in paths}
+    paths |= {folder for path in paths for folder in path.parents}
+    for path in sorted(filter(os.path.lexists, paths)):
+        status = path.lstat()
+        if status.st_uid or (not stat.S_ISLNK(status.st_mode) and status.st_mode & 0o022):
+            raise Refused(
+                f"cannot install units: not only root may change {path}", code="not_only_roots"
+            )

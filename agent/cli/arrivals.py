@@ -10,10 +10,10 @@ from functools import partial
 from typing import IO, Any
 from urllib.parse import urlencode
 
+from agent.cli.client import upload
 from agent.cli.command import client_of
 from agent.cli.switch import wait_until_connected
 from agent.cli.terminal import duration, print_answer, print_list, with_progress
-from agent.cli.transfer import upload
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
 from agent.vault.archives import FoundSession

@@ -6,11 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from agent.cli.client import AgentSaidNo, Client
+from agent.cli.client import AgentSaidNo, Client, check_target, whole_file
 from agent.cli.command import Subparsers, Words, add_instance_command, client_of
 from agent.cli.switch import TO_THE_END
 from agent.cli.terminal import print_answer
-from agent.cli.transfer import check_target, whole_file
 from agent.errors import TryLater
 
 _POLL = 0.5

@@ -17,15 +17,16 @@ from agent.errors import InvalidRequest, WaError
 
 EVERY_DAY = "create qr list show why events send restart top doctor"
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "settings": ("a session", "create settings"),
-    "switch": ("a session", "enable disable start stop restart logout delete passkey"),
+    "switch": (
+        "a session",
+        "create settings enable disable start stop restart logout delete passkey",
+    ),
     "link": ("a session", "qr pairing-code screenshot"),
     "send": ("a session", "send read presence"),
     "agent.messages.commands": ("a session", "messages outbox"),
-    "views": ("what happens", "list show why reasons"),
-    "top": ("what happens", "top"),
+    "views": ("what happens", "list show why reasons top"),
     "events": ("what happens", "events logs"),
-    "doctor.command": ("what happens", "doctor"),
+    "doctor": ("what happens", "doctor"),
     "repairs": ("repairs", "repair recover ensure-healthy cleanup setup incidents health"),
     "snapshots": ("copies, and moving in", "snapshot snapshots restore trash removed"),
     "agent.moving.commands": ("copies, and moving in", "export import"),
@@ -33,10 +34,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "backends": ("servers, bots and other programs", "backends"),
     "agent.moving.program_commands": ("servers, bots and other programs", "programs"),
     "agent.webhooks.commands": ("servers, bots and other programs", "webhooks"),
-    "agent": ("this installation", "run version worker config key"),
-    "install_units": ("this installation", "install-units"),
-    "sandbox": ("trying it out", "sandbox"),
-    "demo": ("trying it out", "demo"),
+    "agent": ("this installation", "run version worker config key install-units"),
+    "sandbox": ("trying it out", "sandbox demo"),
 }
 """The modules of commands, below agent/cli or of another room, each with its title in the help and
 its words; a module is imported when one of them is typed."""

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from agent.cli.client import check_target, whole_file
 from agent.cli.command import Subparsers, Words, add_command
 from agent.cli.terminal import clean, print_answer
-from agent.cli.transfer import check_target, whole_file
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import ConfigError
 

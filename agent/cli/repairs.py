@@ -10,8 +10,7 @@ from urllib.parse import quote
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.link import draw_code
-from agent.cli.settings import PLACE, place_of
-from agent.cli.switch import CONFIRM, TO_THE_END, passkey_of
+from agent.cli.switch import CONFIRM, PLACE, TO_THE_END, passkey_of, place_of
 from agent.cli.terminal import clean, moment, print_answer, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of

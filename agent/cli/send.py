@@ -7,9 +7,9 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+from agent.cli.client import open_source
 from agent.cli.command import Subparsers, Words, add_instance_command, client_of
 from agent.cli.terminal import clean, print_answer
-from agent.cli.transfer import open_source
 from agent.engines.base import PRESENCES
 from agent.errors import InvalidRequest
 

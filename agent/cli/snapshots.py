@@ -5,6 +5,7 @@ import argparse
 from typing import Any
 from urllib.parse import quote
 
+from agent.cli.client import LONGEST
 from agent.cli.command import (
     Subparsers,
     Words,
@@ -15,7 +16,6 @@ from agent.cli.command import (
 )
 from agent.cli.switch import TO_THE_END
 from agent.cli.terminal import moment, print_answer, print_list, with_progress
-from agent.cli.transfer import LONGEST
 
 
 def add(commands: Subparsers) -> None:
@@ -27,7 +27,8 @@ def add(commands: Subparsers) -> None:
     }
     add_instance_command(commands, "restore", restore, example="20260115T103045Z-12", words=words)
 
-    among = add_group(commands, "trash", "retired sessions", "list")
+    parser = add_command(commands, "trash", list_trash)
+    among = parser.add_subparsers(metavar="COMMAND", required=False)
     add_command(among, "list", list_trash)
     words, example = {"NAME": "as `trash list` shows it"}, "sales.20260115T103045Z-4"
     add_command(among, "restore", untrash, example=example, words=words)

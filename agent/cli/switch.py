@@ -1,15 +1,17 @@
-"""`enable`, `disable`, `start`, `stop`, `restart`, `logout`, `delete` and `passkey`. `--wait`
-follows an instance until it is connected, or until only a person can help it."""
+"""An instance: `create`, `settings`, `enable`, `disable`, `start`, `stop`, `restart`, `logout`,
+`delete` and `passkey`. `--wait` follows it until it is connected, or until only a person can
+help."""
 
 import argparse
+import json
 import time
 from typing import Any
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, Words, add_instance_command, client_of
-from agent.cli.terminal import clean, print_answer, with_progress
+from agent.cli.terminal import clean, pair_lines, print_answer, with_progress
 from agent.core.reasons import reason_of
-from agent.errors import Refused, TryLater
+from agent.errors import InvalidRequest, Refused, TryLater
 
 SETTLED = 5.0
 """Seconds: right after a start an instance may still show the reason of its last run, and the
@@ -23,6 +25,16 @@ WAIT: Words = {
         "wait until it is connected; exit status 75 when late, or when a person must scan",
         {"type": float},
     )
+}
+SET: Words = {
+    "--set NAME=VALUE": (
+        "an engine's setting; the value is JSON or plain text",
+        {"action": "append", "default": []},
+    )
+}
+PLACE: Words = {
+    "--backend NAME": "the backend that runs its session",
+    "--remote NAME": "its name on the backend; default: the id",
 }
 CONFIRM: Words = {
     "--confirm-passkey ID": "the id once more, where the account needs a passkey to link again"
@@ -40,8 +52,20 @@ _INTENTS: tuple[tuple[str, str, str, Words], ...] = (
 
 
 def add(commands: Subparsers) -> None:
-    for name, summary, done, words in _INTENTS:
-        parser = add_instance_command(commands, name, intend, summary, words=words)
+    words: Words = {
+        "--engine ENGINE": ("engine that connects it to WhatsApp", {"required": True}),
+        **PLACE,
+        "--disabled": "create it without running it",
+        "--program NAME": "the [[program]] of agent.toml that runs as it",
+        **SET,
+        **WAIT,
+    }
+    summary, example = "create an instance", "--engine sandbox"
+    add_instance_command(commands, "create", create, summary, example, words=words)
+    summary, example = "change an instance's settings", "--set scan=manual"
+    add_instance_command(commands, "settings", settings, summary, example, words=SET)
+    for name, summary, done, more in _INTENTS:
+        parser = add_instance_command(commands, name, intend, summary, words=more)
         parser.set_defaults(verb=name, done=done)
     words = {
         "--remote": "also delete its session on the backend, for good",
@@ -57,6 +81,53 @@ def add(commands: Subparsers) -> None:
         )
     }
     add_instance_command(commands, "passkey", mark, example="needed", words=words)
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, mark, value = pair.partition("=")
+        if not mark or not name:
+            raise InvalidRequest(f"cannot use {pair!r}: it must be NAME=VALUE", field="set")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+def place_of(options: argparse.Namespace) -> dict[str, str]:
+    return {k: v for k in ("backend", "remote") if (v := getattr(options, k)) is not None}
+
+
+def create(options: argparse.Namespace) -> int:
+    program = [] if options.program is None else [f"program={options.program}"]
+    body = {
+        "id": options.id,
+        "engine": options.engine,
+        "enabled": not options.disabled,
+        "settings": parse_settings([*options.set, *program]),
+        **place_of(options),
+    }
+    client = client_of(options)
+    done = "created, disabled" if options.disabled else "created"
+    return wait_and_print(client, options, client.post("/api/instance", body), done)
+
+
+def settings(options: argparse.Namespace) -> int:
+    client, note = client_of(options), ""
+    present = client.get(f"/api/instance/{options.id}/details")["settings"]
+    if changes := parse_settings(options.set):
+        # null removes a setting, so that the engine's default is used again.
+        merged = {k: v for k, v in {**present, **changes}.items() if v is not None}
+        path = f"/api/instance/{options.id}"
+        answer = client.request("PATCH", path, body={"settings": merged}).json()
+        present = answer["settings"]
+        if answer["worker"] in ("active", "activating"):
+            cure = f"wa-agent restart {options.id}"
+            note = f"{options.id} runs with its former settings until: {cure}"
+    lines = pair_lines({name: json.dumps(value) for name, value in present.items()})
+    return print_answer(options, present, *lines, note)
 
 
 def intend(options: argparse.Namespace) -> int:

@@ -242,6 +242,7 @@ class Daemon:
                 webhooks,
                 Archives(supervisor),
                 troubles.present,
+                troubles.windows,
                 self._places(),
                 self._signals.reload.set,
             )
@@ -260,7 +261,6 @@ class Daemon:
                 "heartbeat": watchdog.beat,
                 "performance log": upkeep.log_performance,
                 "ports": server.get_missing_ports,
-                "own socket": server.keep_own_socket,
                 "trash": upkeep.sweep_trash,
                 "database check": upkeep.check_database,
                 "reload": lambda: self._reload_when_asked(supervisor, sending, webhooks),

@@ -47,7 +47,7 @@ class Troubles:
     oldest_event: Callable[[], float | None] = lambda: None
     """Unix time of the oldest event that waits for a webhook."""
     _present: Mapping[Key, Trouble] = field(init=False, default_factory=dict)
-    _windows: Windows = field(init=False, default_factory=Windows)
+    windows: Windows = field(init=False, default_factory=Windows)
 
     def present(self) -> Collection[Trouble]:
         """Those that have begun."""
@@ -108,7 +108,7 @@ class Troubles:
                 "lost": kept[id]["lost"] if id in kept else 0,
                 "sends_failed": self.sending.failed(id),
             }
-        self._windows.note(counted, now)
+        self.windows.note(counted, now)
         return Sight(
             now,
             time.time(),
@@ -121,7 +121,7 @@ class Troubles:
             config.troubles,
             config.health,
             config.memory,
-            self._windows,
+            self.windows,
             not_kept={id for id, its in kept.items() if its["refused"]},
             outbox_lost=self.sending.lost,
         )

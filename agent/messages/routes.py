@@ -18,7 +18,6 @@ from agent.api.http.call import Call, Json, Route
 from agent.api.http.envelope import HEADERS
 from agent.api.http.fields import INTEGER, STRING, Field
 from agent.api.http.live import send_frame, serve_live
-from agent.core.model import ID_PATTERN
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.whatsapp import digits_of
 from agent.errors import InvalidRequest, Refused, TryLater, Unauthorized, WaError
@@ -26,7 +25,7 @@ from agent.messages.outcomes import State
 from agent.messages.reader import ENDING, LONGEST_PAGE, LOOK_AGAIN, READER, Reader
 from agent.messages.record import COMMON, OWN
 
-ONE = f"/api/instance/{{id:{ID_PATTERN}}}"
+ONE = "/api/instance/{id}"
 NEWEST = "newest"
 LONGEST_CURSOR = 15
 """Digits: beyond them not every reader's numbers are exact, and no session comes so far."""
@@ -263,7 +262,7 @@ _LIST = (
 )
 ROUTES = (
     Route("GET", f"{ONE}/messages", _OPERATE, read, "What arrived in a session, oldest first:"
-          " messages, reactions, states of sent ones, calls", query=_READ, waits=True, shows=_PAGE),
+          " messages, reactions, states of sent ones, calls", query=_READ, shows=_PAGE),
     Route("GET", f"{ONE}/messages/live", _OPERATE, live,
           "The same over a WebSocket: one record each", query=(_AFTER,), answers=(101,)),
     Route("GET", "/api/messages", Right.READ, count,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send, show_plan
+from agent.cli.client import check_target, download, open_source
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
-from agent.cli.settings import SET, parse_settings
+from agent.cli.switch import SET, parse_settings
 from agent.cli.terminal import print_answer, with_progress
-from agent.cli.transfer import check_target, download, open_source
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
 from agent.vault.archives import FoundSession, scratch

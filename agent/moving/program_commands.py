@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.cli.client import config_path
 from agent.cli.command import Subparsers, Words, add_command, name_of_a
-from agent.cli.doctor.command import Finding, Installation, note, ok, wrong
+from agent.cli.doctor import Finding, Installation, note, ok, wrong
 from agent.cli.terminal import print_answer, print_list
 from agent.config.load import load_config
 from agent.engines.program.declaration import ProgramDeclaration

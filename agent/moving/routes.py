@@ -55,10 +55,9 @@ async def import_archive(call: Call) -> web.Response:
     return created(shown, f"/api/instance/{view.instance.id}")
 
 
-EXPORT_PATH = f"/api/instance/{{id:{ID_PATTERN}}}/export"
 OUT, IN = "An instance's session as an archive", "An instance from an archive, which is the body"
 ROUTES = (
-    Route("POST", EXPORT_PATH, Right.ADMIN, export, OUT, EXPORT),
+    Route("POST", "/api/instance/{id}/export", Right.ADMIN, export, OUT, EXPORT),
     Route(
         *("POST", "/api/import", Right.ADMIN, import_archive, IN),
         query=IMPORT,

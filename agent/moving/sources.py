@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from agent.cli.transfer import open_source
+from agent.cli.client import open_source
 from agent.core.model import InstanceId
 from agent.engines.baileys.files import MOST_KEYS, SIZE_LIMIT, read_key_file
 from agent.engines.catalog import file_rules

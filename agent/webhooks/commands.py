@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from agent.cli.command import Subparsers, add_command, client_of, name_of_a
-from agent.cli.doctor.command import Finding, Installation, ok, wrong
+from agent.cli.doctor import Finding, Installation, ok, wrong
 from agent.cli.terminal import clean, print_answer, print_list
 from agent.errors import ConfigError, WaError
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of

@@ -17,7 +17,7 @@ from agent.api.http.call import Parts
 from agent.api.server import Server, serve
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
-from agent.core.trouble import Trouble
+from agent.core.trouble import Trouble, Windows
 from agent.messages.outbox import Outbox
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
@@ -126,6 +126,7 @@ async def serve_fakes(
         webhooks,
         supervisor.moving,
         troubles,
+        Windows(),
         places={},
     )
     return await serve(parts, socket_path=path, environ={})

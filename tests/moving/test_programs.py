@@ -1,13 +1,12 @@
 """[[program]]: what it may say, what is shown of it, which session gets which row."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from agent.cli.client import Client
-from agent.cli.doctor.command import Installation
+from agent.cli.doctor import Installation
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.render import without_secrets
@@ -117,7 +116,7 @@ def test_a_place_of_one_session_gets_no_second_instance(
 def test_doctor_looks_at_each_program(tmp_path: Path, more: str, words: str) -> None:
     config = load(tmp_path, '[[program]]\nname = "shop"\ncommand = ["/bin/sh"]\n' + more)
     (tmp_path / "agent.toml").chmod(0o644)
-    here = Installation(config, Client(), tmp_path / "agent.toml", Counter())
+    here = Installation(config, Client(), tmp_path / "agent.toml")
     (finding,) = examine(here)
     assert words in finding.sentence
 

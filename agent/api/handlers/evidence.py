@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ async def failed_starts(call: Call) -> Json:
     """The diagnostics that an engine kept of failed starts, newest first."""
     call.supervisor.view(call.id)
     starts = await asyncio.to_thread(list_failed_starts, call.supervisor.root, call.id)
-    return {"failed_starts": [asdict(start) for start in starts]}
+    return {"failed_starts": starts}
 
 
 async def picture(call: Call) -> web.Response:
@@ -64,26 +63,18 @@ async def picture(call: Call) -> web.Response:
     return web.Response(body=content, content_type="image/jpeg")
 
 
-@dataclass(frozen=True, slots=True)
-class FailedStart:
-    name: str
-    """The time of the failure, as the engine named its files."""
-    seen: dict[str, Any]
-    picture: bool
-
-
-def list_failed_starts(root: Path, id: InstanceId) -> list[FailedStart]:
-    """Newest first; empty where the engine kept none."""
+def list_failed_starts(root: Path, id: InstanceId) -> list[dict[str, Any]]:
+    """Newest first, each by the time in its files' names; empty where the engine kept none."""
     try:
         with open_instance(root, id, SESSION, FOLDER) as folder:
             names = set(folder.names())
             notes = sorted((name for name in names if _NOTE.fullmatch(name)), reverse=True)[:MOST]
             return [
-                FailedStart(
-                    stem := name.removesuffix(".json"),
-                    _read_note(folder, name),
-                    f"{stem}.jpg" in names,
-                )
+                {
+                    "name": (stem := name.removesuffix(".json")),
+                    "seen": _read_note(folder, name),
+                    "picture": f"{stem}.jpg" in names,
+                }
                 for name in notes
             ]
     except VaultError:

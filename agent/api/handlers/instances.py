@@ -6,12 +6,13 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.handlers.remote_session import delete_there
+from agent.api.handlers.backends import PLACE, placed, still_placed
+from agent.api.handlers.copies import LONG_TIMEOUT
+from agent.api.handlers.link import ask_engine
 from agent.api.http.call import Call, Handler, Json
 from agent.api.http.envelope import created
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, OBJECT, STRING, STRINGS, Field
-from agent.api.placement import PLACE, placed, still_placed
-from agent.api.present import show_details, show_instance, show_trashed
+from agent.api.present import show_details, show_instance
 from agent.core.model import (
     ID_PATTERN,
     ConnectionStatus,
@@ -161,7 +162,11 @@ async def delete(call: Call) -> Json:
         if also_remote:
             _confirm(instance, body.get("confirm"))
             # On the server first: after a failure the instance can be deleted again.
-            await delete_there(call, instance)
+            lacking = (
+                f"cannot delete {instance.remote} on backend {instance.backend}: engine"
+                f" {call.engine} cannot; delete it on the server, and here without remote"
+            )
+            await ask_engine(call, "delete", {}, lacking=lacking, timeout=LONG_TIMEOUT, alone=True)
         deleted |= {
             "backend": instance.backend,
             "remote": instance.remote,
@@ -243,14 +248,3 @@ async def mark_passkey(call: Call) -> Json:
     """Note whether an instance's account needs a passkey to link."""
     needed = (await call.body())["needed"]
     return show_instance(await call.supervisor.orders.mark_passkey(call.id, needed))
-
-
-async def trash(call: Call) -> Json:
-    """Retired sessions."""
-    return {"trash": [show_trashed(row) for row in await call.supervisor.orders.trash()]}
-
-
-async def restore_trash(call: Call) -> Json:
-    """Bring a retired session back."""
-    view = await call.supervisor.orders.restore_trash(call.request.match_info["name"])
-    return show_instance(view)

@@ -93,12 +93,11 @@ def _chat_of(text: str) -> str:
 
 @asynccontextmanager
 async def _told(call: Call, feature: str) -> AsyncIterator[None]:
-    engine = call.supervisor.view(call.id).instance.engine
-    must_send(engine, feature)
+    must_send(call.engine, feature)
     try:
         yield
     except EngineError as error:
-        raise refusal_of(engine, error) from error
+        raise refusal_of(call.engine, error) from error
 
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
@@ -206,7 +205,7 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[s
         )
     message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
     must_send(
-        call.supervisor.view(call.id).instance.engine,
+        call.engine,
         kind,
         *(name for name in _ON_MESSAGES if name in message),
     )
@@ -229,20 +228,13 @@ async def _key_of(call: Call, message: dict[str, Any]) -> tuple[tuple[str, ...],
         raise InvalidRequest(
             "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
         )
-    # One that is no UTF-8 is a key as well: each of its bytes is a character.
-    whose = (call.caller.name, call.id, key if key.isascii() else _readable(key))
+    # One that is no UTF-8 is a key as well.
+    readable = key.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    whose = (call.caller.name, call.id, readable)
     digest = await asyncio.to_thread(_digest, message)
     # An engine that can gives the message this id: sent again, it is the same one for WhatsApp.
     message["key"] = hashlib.sha256("\0".join(whose).encode()).hexdigest()
     return whose, digest
-
-
-def _readable(key: str) -> str:
-    written = key.encode(errors="surrogateescape")
-    try:
-        return written.decode()
-    except UnicodeDecodeError:
-        return written.decode("latin-1")
 
 
 def must_send(engine: str, *features: str) -> None:

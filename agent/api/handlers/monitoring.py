@@ -1,19 +1,23 @@
-"""The health of the agent and its instances, for people, probes and Prometheus."""
+"""The agent's and its instances' health and figures, for people, probes and Prometheus. Figures are
+seconds and bytes, as on /metrics; an unknown one is null."""
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
 from agent.api.http.call import Call, Json
-from agent.api.http.envelope import json_answer, takes_gzip
+from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRINGS, Field
 from agent.api.present import show_agent, show_verdict
+from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
 from agent.core.session import Session, wall_text
 from agent.core.trouble import Of, Severity, Trouble
+from agent.core.troubles import MINUTE
 from agent.metrics.family import CONTENT_TYPE
 
 CHECK = (
@@ -107,7 +111,7 @@ async def ready(call: Call) -> web.Response:
 
 async def metrics(call: Call) -> web.Response:
     """Metrics for Prometheus."""
-    gzip = takes_gzip(call.request.headers.get("Accept-Encoding", ""))
+    gzip = "gzip" in call.request.headers.get("Accept-Encoding", "")
     headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
     headers |= {"Content-Encoding": "gzip"} if gzip else {}
     return web.Response(body=await call.parts.metrics.scrape(gzip=gzip), headers=headers)
@@ -133,4 +137,78 @@ def show_trouble(trouble: Trouble) -> dict[str, Any]:
         "sentence": trouble.sentence,
         "advice": row.advice.format(who=trouble.who),
         "since": wall_text(trouble.begun_wall),
+    }
+
+
+async def performance(call: Call) -> Json:
+    """Performance of each instance and of the machine; averageResponseTime: mean seconds of the
+    probes in the last 5 minutes, null without an answered probe."""
+    call.supervisor.sampler.watch()
+    now_wall = time.time()
+    seen = sorted(
+        (id, view) for id, view in call.supervisor.views().items() if call.caller.sees(id)
+    )
+    instances = {id: show_figures(view, now_wall) for id, view in seen}
+    system = {"system": system_figures(call)} if call.caller.sees(None) else {}
+    return {"instances": instances, **system}
+
+
+async def memory_report(call: Call) -> Json:
+    """Memory of each instance."""
+    views = sorted(call.supervisor.views().items())
+    used = [view.run.memory_bytes for _, view in views if view.run.memory_bytes is not None]
+    machine = call.parts.metrics.machine.values()
+    unmeasured = not used and any(view.unit.runs for _, view in views)  # unknown, not 0
+    return {
+        "time": wall_text(time.time()),
+        "system": system_figures(call),
+        "agentMemory": machine.get("process_resident_memory_bytes"),
+        "sessionsMemory": None if unmeasured else sum(used),
+        "instances": {
+            id: {
+                "usedMemory": view.run.memory_bytes,
+                "memoryLimit": view.memory_limit or None,
+                "processes": view.run.processes,
+            }
+            for id, view in views
+        },
+    }
+
+
+def show_figures(view: Session, now_wall: float) -> dict[str, Any]:
+    connected, recent = view.connected_since_wall, view.response_seconds
+    counted = view.counters.messages
+    return {
+        "connectionUptime": 0 if connected is None else max(0, round(now_wall - connected)),
+        "messagesProcessed": counted["in"] + counted["out"] if view.counts_messages else None,
+        "messagesPerMinute": (
+            sum(view.messages_per_minute.values()) if view.counts_messages else None
+        ),
+        "averageResponseTime": None if recent is None else round(recent, 6),
+        "errorCount": sum(view.counters.errors.values()),
+        "reconnectCount": sum(view.counters.by_word["reconnects"].values()),
+    }
+
+
+def system_figures(call: Call) -> dict[str, Any]:
+    views = call.supervisor.views()
+    machine: Mapping[str, float] = call.parts.metrics.machine.values()
+    links = sum(view.linked for view in views.values())
+    failed, done = (
+        sum(call.parts.windows.rise(id, name, 5 * MINUTE, boot_now()) for id in views)
+        for name in ("errors", "done")
+    )
+    return {
+        "totalMemory": machine.get("wa_host_memory_total_bytes"),
+        "usedMemory": machine.get("wa_host_memory_used_bytes"),
+        "cpuUsage": machine.get("wa_host_cpu_usage_ratio"),
+        "activeConnections": links + len(call.parts.listeners),
+        "errorRate": round(failed / (failed + done), 4) if failed or done else None,
+        "diskFree": machine.get("wa_host_filesystem_avail_bytes"),
+        "openFiles": machine.get("process_open_fds"),
+        "openFilesLimit": machine.get("process_max_fds"),
+        "watchdogRestarts": sum(
+            view.counters.by_word["restarts"].get("watchdog", 0) for view in views.values()
+        ),
+        "meanCheckSeconds": call.supervisor.ladder.statistics.mean_check_seconds,
     }

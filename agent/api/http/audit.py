@@ -1,14 +1,14 @@
 """The audit log: changes, reads of codes to scan, refusals and failures, each with its caller.
 
 A line has the address and the request's name, as its answer has. Lines that a client could cause
-by the thousand are limited: the first is written, the others are counted. They are counted by the
-connection's address: a client could name another one for each request.
+by the thousand are limited: the first is written, and the number of the others with the next one
+after a minute, or at the agent's end. They are counted by the connection's address: a client could
+name another one for each request.
 """
 
-import asyncio
 import logging
 import re
-from collections import OrderedDict
+import time
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -37,14 +37,15 @@ OPENS_A_SESSION = ("/api/instance/{id}/qr", "/api/instance/{id}/screenshot")
 
 @dataclass(slots=True)
 class Counted:
+    since: float
+    level: int
+    id: str | None
     more: int = 0
-    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(slots=True)
 class Audit:
-    quiet_seconds: float = QUIET_SECONDS
-    _said: OrderedDict[str, Counted] = field(default_factory=OrderedDict)
+    _said: dict[str, Counted] = field(default_factory=dict)
 
     def answered(
         self, request: web.Request, caller: Caller, id: str | None, status: int, more: str
@@ -81,37 +82,30 @@ class Audit:
         self._limited(source, None, line, logging.WARNING)
 
     def _limited(self, source: str, id: str | None, line: str, level: int) -> None:
-        counted = self._said.get(source)
-        if counted is not None:
+        now, counted = time.monotonic(), self._said.get(source)
+        if counted is not None and now - counted.since < QUIET_SECONDS:
             counted.more += 1
             return
+        if counted is not None or len(self._said) >= MOST_SOURCES:
+            self._forget(source if counted is not None else next(iter(self._said)))
         bound(Category.API, id, AUDIT).log(level, "%s", line)
-        if len(self._said) >= MOST_SOURCES:
-            self._forget(next(iter(self._said)), None, level)
-        counted = self._said[source] = Counted()
-        loop = asyncio.get_running_loop()
-        counted.timer = loop.call_later(self.quiet_seconds, self._forget, source, id, level)
+        self._said[source] = Counted(now, level, id)
 
-    def _forget(self, source: str, id: str | None, level: int) -> None:
-        counted = self._said.pop(source, None)
-        if counted is None:
-            return
-        if counted.timer is not None:
-            counted.timer.cancel()
+    def _forget(self, source: str) -> None:
+        counted = self._said.pop(source)
         if counted.more:
-            bound(Category.API, id, AUDIT).log(
-                level,
+            bound(Category.API, counted.id, AUDIT).log(
+                counted.level,
                 "%s: %d more like the last within %g s",
                 source,
                 counted.more,
-                self.quiet_seconds,
+                QUIET_SECONDS,
             )
 
     def close(self) -> None:
         """Write the counts."""
         for source in list(self._said):
-            level = logging.INFO if source.startswith("read ") else logging.WARNING
-            self._forget(source, None, level)
+            self._forget(source)
 
 
 def path_of(request: web.Request) -> str:

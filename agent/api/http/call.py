@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,10 +12,10 @@ from aiohttp import web
 from agent.api.http.audit import Audit
 from agent.api.http.auth import Caller, KeyRing, Right
 from agent.api.http.fields import (
+    RAW,
     Field,
     TooSlow,
     UnsupportedType,
-    forget_body,
     invite,
     read_body,
     read_json,
@@ -25,7 +23,7 @@ from agent.api.http.fields import (
 )
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
-from agent.core.trouble import Trouble
+from agent.core.trouble import Trouble, Windows
 from agent.deliver.bus import Subscription
 from agent.errors import InvalidRequest, TryLater
 from agent.messages.reader import Reader
@@ -46,37 +44,6 @@ ARCHIVES = ("application/gzip", "application/octet-stream")
 _SLOWEST_ARCHIVE = 16 * 1024
 """Bytes a second of a client that sends an archive, after the first `body_timeout`."""
 
-WINDOW = 300.0
-"""Seconds over which failures are compared with attempts."""
-_SPACING = 10.0
-
-Totals = tuple[float, float]
-"""Successes and failures since the agent's start."""
-
-
-class ErrorWindow:
-    """Failures divided by attempts, since the reading of five minutes ago or since the start. The
-    trouble error_rate uses the same rate."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._readings: deque[tuple[float, Totals]] = deque([(clock(), (0.0, 0.0))])
-
-    def rate(self, totals: Totals) -> float | None:
-        """None without attempts."""
-        now = self._clock()
-        # One reading before the window stays: the window begins there.
-        while len(self._readings) > 1 and now - self._readings[1][0] >= WINDOW:
-            self._readings.popleft()
-        first = self._readings[0][1]
-        if totals[0] < first[0] or totals[1] < first[1]:
-            self._readings.clear()  # an instance was deleted, and its counts with it
-            first = (0.0, 0.0)
-        if not self._readings or now - self._readings[-1][0] >= _SPACING:
-            self._readings.append((now, totals))
-        done, failed = totals[0] - first[0], totals[1] - first[1]
-        return round(failed / (done + failed), 4) if done or failed else None
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -92,6 +59,8 @@ class Parts:
     archives: Archives
     troubles: Callable[[], Collection[Trouble]]
     """Those that have begun."""
+    windows: Windows
+    """How much the counters of sessions rose lately."""
     places: Mapping[str, str]
     """Paths of the agent: its state, its sessions, the agent.toml that it read."""
     reload: Callable[[], None] = lambda: None
@@ -99,7 +68,6 @@ class Parts:
     audit: Audit = field(default_factory=Audit)
     not_listening: dict[str, str] = field(default_factory=dict)
     """HOST:PORT that another program still uses → the error."""
-    errors: ErrorWindow = field(default_factory=ErrorWindow)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while a body longer than `body_limit` is in memory."""
     listeners: dict[web.WebSocketResponse, "Listener"] = field(default_factory=dict)
@@ -147,8 +115,6 @@ class Route:
     timely: bool = False
     """True if it is answered after `?wait=` seconds whatever a worker or a server takes: 202 where
     the statuses have it, else 503. Other routes ask neither, or keep a time of their own."""
-    waits: bool = False
-    """True if with `?wait=` it is answered when something happens."""
     shows: Mapping[str, Any] | None = None
     """The schema of its answer in JSON, for OpenAPI; None: it is described in words."""
 
@@ -168,8 +134,13 @@ class Call:
 
     @property
     def id(self) -> InstanceId:
-        # The router's pattern admits only a well-formed id.
+        # The application refuses one that is not well-formed.
         return InstanceId(self.request.match_info["id"])
+
+    @property
+    def engine(self) -> str:
+        """The engine of its instance; NotFound without such an instance."""
+        return self.supervisor.view(self.id).instance.engine
 
     async def body(self) -> dict[str, Any]:
         """The checked body; a route without fields refuses a body that is not empty."""
@@ -194,14 +165,12 @@ class Call:
             seconds = section.body_timeout + (size or most) / _SLOWEST
             yield await read_json(self.request, limit=most, seconds=seconds)
         finally:
-            forget_body(self.request)
+            self.request.pop(RAW, None)  # its handler may go on for long
             self.parts.large.release()
 
-    async def raw_body(self, most: int | None = None) -> dict[str, Any]:
-        """`most`: bytes, if fewer than `body_limit`."""
+    async def raw_body(self) -> dict[str, Any]:
         section = self.parts.section
-        limit = section.body_limit if most is None else min(most, section.body_limit)
-        return await read_json(self.request, limit=limit, seconds=section.body_timeout)
+        return await read_json(self.request, limit=section.body_limit, seconds=section.body_timeout)
 
 
 def archive_of(call: Call) -> AsyncIterator[bytes]:

@@ -53,11 +53,8 @@ class Connection(RequestHandler):
     __slots__ = (
         "_answered",
         "_deadline",
-        "_ended",
         "_entrance",
         "_heard",
-        "_idle_since",
-        "_newest",
         "_righted",
         "address",
     )
@@ -69,25 +66,10 @@ class Connection(RequestHandler):
         self._entrance = entrance
         self._deadline: asyncio.TimerHandle | None = None
         self._heard = False
-        self._idle_since = 0.0
-        self._ended = False
-        """The client sends no more, and waits for its answers."""
         self._righted = False
         """Its last request came from a client with rights."""
         self._answered = 0
         """Requests whose answer is sent."""
-        self._newest: Any = None
-        """The body of the newest request."""
-
-    @property
-    def unheard(self) -> bool:
-        """Accepted, and no request has come yet."""
-        return self.address is not None and self._request_count == 0
-
-    def answered_within(self, seconds: float) -> bool:
-        """Kept alive after an answer that is no older: its client may be about to ask again."""
-        idle = self._answered > 0 and not self._busy()
-        return idle and self._loop.time() - self._idle_since < seconds
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -110,25 +92,11 @@ class Connection(RequestHandler):
         super().data_received(data)
         if self.transport is None:
             return
-        if self._messages:
-            self._newest = self._messages[-1][1]
         if self._busy():
             self._disarm()
         elif self._deadline is None:
             self._arm()
         self._stand()
-
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """A client may end its side when its request is sent; it gets its answer within the time
-        of a head. TLS has no half-closed connection."""
-        whole = self._busy() and self._newest.is_eof()
-        over_tls = self.transport is None or self.transport.get_extra_info("sslcontext")
-        if over_tls or not whole or self._upgraded:
-            return False
-        self._ended = True
-        self._disarm()
-        self._deadline = self._loop.call_later(self._entrance.head_seconds, self.force_close)
-        return True
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -218,12 +186,6 @@ class Connection(RequestHandler):
         self._answered += 1
         if resp.status >= 400 and not self._righted:
             self._lingering_time = 0.0  # what a stranger sends on after a refusal is not parsed
-        if self._messages:  # it came behind an upgrade that was refused
-            self._newest = self._messages[-1][1]
-        if not self._busy():
-            if self._ended:
-                self.close()
-            self._idle_since = self._loop.time()
         self._stand()
         if isinstance(resp, web.Response):
             # The library holds the answer until the next request: a scrape is megabytes.

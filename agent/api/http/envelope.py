@@ -1,7 +1,6 @@
 """The shape of every answer: JSON, one envelope for all errors, the same headers."""
 
 import json
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -12,8 +11,6 @@ from aiohttp import web
 
 from agent.errors import Unauthorized, WaError
 
-_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.I)
-
 
 def choose_form(accept: str, offered: Sequence[str]) -> str | None:
     """The first type of the header that is offered; its order counts, not its weights."""
@@ -23,11 +20,6 @@ def choose_form(accept: str, offered: Sequence[str]) -> str | None:
             if fnmatchcase(form, wanted):
                 return form
     return None
-
-
-def takes_gzip(accept_encoding: str) -> bool:
-    """True if the client names gzip; `*` alone does not count."""
-    return _GZIP.search(accept_encoding) is not None
 
 
 HEADERS: Mapping[str, str] = {

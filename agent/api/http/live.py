@@ -82,12 +82,5 @@ async def say_goodbye(
         pass
     finally:
         # close() alone waits for a full send buffer that the listener does not read.
-        if transport is not None and _has_unsent(transport):
+        if transport is not None and transport.get_write_buffer_size():
             transport.abort()
-
-
-def _has_unsent(transport: asyncio.Transport) -> bool:
-    try:
-        return transport.get_write_buffer_size() > 0
-    except AttributeError:  # asyncio's own over TLS, once the connection is gone
-        return False

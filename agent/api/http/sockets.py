@@ -10,12 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.config.sections import ApiSection
-from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
 from agent.files import short_path
-from agent.log import bound
-
-log = bound(Category.API)
 
 _FIRST_HANDED_OVER = 3
 BACKLOG = 1024
@@ -67,30 +63,12 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.soc
     environ.pop("LISTEN_FDNAMES", None)
     if meant_for != str(pid) or not count.isdigit():
         return []
-    sockets = []
-    for number in range(_FIRST_HANDED_OVER, _FIRST_HANDED_OVER + int(count)):
-        sock = _usable(number)
-        if sock is None:
-            log.warning("descriptor %d from systemd is not a listening socket: not used", number)
-            continue
-        sockets.append(sock)
+    numbers = range(_FIRST_HANDED_OVER, _FIRST_HANDED_OVER + int(count))
+    sockets = [socket.socket(fileno=number) for number in numbers]
+    for sock in sockets:
+        sock.set_inheritable(False)
+        sock.setblocking(False)
     return sockets
-
-
-def _usable(number: int) -> socket.socket | None:
-    """A socket that listens."""
-    try:
-        if not stat.S_ISSOCK(os.fstat(number).st_mode):
-            return None
-        sock = socket.socket(fileno=number)
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            sock.detach()
-            return None
-    except OSError:
-        return None
-    sock.set_inheritable(False)
-    sock.setblocking(False)
-    return sock
 
 
 def parse_listen(listen: str, field: str = "api.listen") -> tuple[str, int]:
@@ -101,7 +79,7 @@ def parse_listen(listen: str, field: str = "api.listen") -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
+def bind_tcp(listen: str) -> socket.socket:
     """`TryLater` while another program has the port or the machine lacks the address."""
     host, port = parse_listen(listen)
     try:
@@ -120,9 +98,8 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
-            holder = _holder(port) if name_holder else ""
             raise TryLater(
-                f"cannot listen on {listen}: the address is in use{holder};"
+                f"cannot listen on {listen}: the address is in use;"
                 " stop that program or change api.listen",
                 field="api.listen",
             ) from error
@@ -137,21 +114,6 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
         ) from error
     sock.setblocking(False)
     return sock
-
-
-def _holder(port: int) -> str:
-    """The program that has the port, as far as this user may see it."""
-    import psutil  # a MiB that an agent which got its port never needs
-
-    try:
-        for entry in psutil.net_connections("tcp"):
-            if entry.status != psutil.CONN_LISTEN or not entry.laddr or not entry.pid:
-                continue
-            if entry.laddr.port == port:
-                return f" by {psutil.Process(entry.pid).name()} (pid {entry.pid})"
-    except (psutil.Error, OSError):
-        pass
-    return ""
 
 
 def bind_unix(path: Path) -> socket.socket:

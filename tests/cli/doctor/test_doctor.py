@@ -1,15 +1,14 @@
 """doctor finds what is wrong, says what to do and changes nothing."""
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.cli import doctor_checks as installation
 from agent.cli.client import Client
-from agent.cli.doctor import installation
-from agent.cli.doctor.command import Installation
+from agent.cli.doctor import Installation
 from agent.config.config import Config
 from agent.config.sections import AgentSection, ApiSection
 from agent.store.database import Store
@@ -107,7 +106,7 @@ def test_missing_and_masked_units_are_named(
     )
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    here = Installation(Config(), Client(), None, Counter())
+    here = Installation(Config(), Client(), None)
     found = [(one.level, one.sentence, one.advice) for one in installation.unit_files(here)]
     assert found == [
         ("wrong", "wa-agent.service: not-found", ""),
@@ -117,7 +116,7 @@ def test_missing_and_masked_units_are_named(
 
 def test_a_full_disk_is_wrong(small_disk: Any) -> None:
     config = Config(agent=AgentSection(state_path=small_disk("size=16m")))
-    here = Installation(config, Client(), None, Counter())
+    here = Installation(config, Client(), None)
     assert [one.level for one in installation.disk(here)] == ["wrong"]
 
 
@@ -126,7 +125,7 @@ def test_a_socket_open_to_everybody_is_wrong(tmp_path: Path) -> None:
 
     path = tmp_path / "api.sock"
     config = Config(api=ApiSection(socket=path))
-    here = Installation(config, Client(), None, Counter())
+    here = Installation(config, Client(), None)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
         for mode, level in ((0o666, "wrong"), (0o660, "ok")):

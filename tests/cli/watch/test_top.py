@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from agent.cli.client import Client
-from agent.cli.top import frame, tone_of, worst_first
+from agent.cli.views import frame, tone_of, worst_first
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -147,7 +147,7 @@ def on_a_terminal(house: House) -> Iterator[Screen]:
     fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     code = (
         "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-        "from agent.cli import main, top; top.EVERY = 0.3; sys.exit(main.run(['top']))"
+        "from agent.cli import main, views; views.EVERY = 0.3; sys.exit(main.run(['top']))"
     )
     pid = os.posix_spawn(
         sys.executable,

@@ -2,9 +2,7 @@
 
 import argparse
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from agent.cli.terminal import Table, print_answer
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.sections import INSTALLED_STATE
-from agent.errors import AgentUnreachable, ConfigError, WaError
+from agent.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +47,6 @@ class Installation:
     client: Client
     file: Path | None
     """The file of the settings; None: there is none."""
-    running: Counter[str]
-    """The agent's instances by engine; empty where no agent answers."""
 
     @property
     def state(self) -> Path:
@@ -69,16 +65,13 @@ def add(commands: Subparsers) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     """Check this installation and give advice; exit status 1 when something is wrong."""
-    client = _if_it_answers(client_of(options))
+    client = client_of(options)
     path, overrides = settings_in_use(options, client)
     config, findings = _config(path, overrides)
     if not (client.url or names_an_agent_here(client)):
         # The agent of these settings, not the first one that answers.
-        client = _if_it_answers(Client(sockets=(config.api_socket,)))
-    running: Counter[str] = Counter()
-    with suppress(WaError):  # the check `agent` reports it
-        running.update(instance["engine"] for instance in client.instances())
-    findings += examine(Installation(config, client, path, running))
+        client = Client(sockets=(config.api_socket,))
+    findings += examine(Installation(config, client, path))
     rows = [(finding.level, finding.check, finding.sentence) for finding in findings]
     advice = (f"{finding.check}: {finding.advice}" for finding in findings if finding.advice)
     good = all(finding.level != "wrong" for finding in findings)
@@ -90,43 +83,32 @@ def examine(here: Installation) -> Iterator[Finding]:
     """The checks in their order, each with the cure of what it finds. A check only looks, and one
     that cannot look says so and hides no other."""
     # The checks import most of the agent, which every other command starts without.
-    from agent.cli.doctor import backends, installation
+    from agent.cli import doctor_checks as checks
     from agent.moving import program_commands
     from agent.webhooks import commands as webhooks
 
     again = "run scripts/install again"
     for name, check, cure in (
-        ("clock", installation.clock, "run timedatectl set-ntp true, or install chrony"),
-        ("disk", installation.disk, "remove unneeded files; wa-agent trash list: retired sessions"),
-        ("state", installation.state, "chmod o-rwx, and find out which program gave the right"),
-        ("socket", installation.api_socket, "chmod 660: a client of it needs no key"),
-        ("kernel", installation.kernel, ""),
-        ("units", installation.unit_files, again),
-        ("polkit", installation.polkit, again),
-        ("users", installation.users, again),
-        ("memory limits", installation.unit_memory, ""),
-        ("agent", installation.agent, "journalctl -u wa-agent says more"),
-        ("database", installation.database, "systemctl restart wa-agent: it rebuilds the database"),
-        ("browser", installation.browser, ""),
-        ("baileys", installation.node, ""),
-        ("packs", installation.packs, "`wa-agent restart ID` moves a session"),
-        ("backend", backends.backends, ""),
+        ("clock", checks.clock, "run timedatectl set-ntp true, or install chrony"),
+        ("disk", checks.disk, "remove unneeded files; wa-agent trash list: retired sessions"),
+        ("state", checks.state, "chmod o-rwx, and find out which program gave the right"),
+        ("socket", checks.api_socket, "chmod 660: a client of it needs no key"),
+        ("kernel", checks.kernel, ""),
+        ("units", checks.unit_files, again),
+        ("polkit", checks.polkit, again),
+        ("memory limits", checks.unit_memory, ""),
+        ("agent", checks.agent, "journalctl -u wa-agent says more"),
+        ("database", checks.database, "systemctl restart wa-agent: it rebuilds the database"),
+        ("browser", checks.browser, ""),
+        ("baileys", checks.node, ""),
+        ("backend", checks.backends, ""),
         ("program", program_commands.examine, ""),
         ("webhook", webhooks.examine, ""),
     ):
-        if here.installed or name not in ("units", "polkit", "users", "memory limits"):
+        if here.installed or name not in ("units", "polkit", "memory limits"):
             for finding in check(here):
                 advice = finding.advice or ("" if finding.level == "ok" else cure)
                 yield replace(finding, check=finding.check or name, advice=advice)
-
-
-def _if_it_answers(client: Client) -> Client:
-    """An agent that hangs is waited for once: all other checks are made without it."""
-    try:
-        client.open_socket().close()
-    except AgentUnreachable as error:
-        return replace(client, silent=str(error))
-    return client
 
 
 def _config(path: Path | None, overrides: Mapping[str, str]) -> tuple[Config, list[Finding]]:

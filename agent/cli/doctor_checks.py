@@ -1,28 +1,32 @@
-"""The doctor's checks of this installation: its clock, disk, rights, units, its agent, and the
-programs that engines need: a browser, Node."""
+"""The doctor's checks of this installation: its clock, disk, rights, units, its agent, the programs
+that engines need: a browser, Node; and each backend: what the agent says of it, its secrets, its
+Redis."""
 
 import ctypes
-import grp
 import os
-import pwd
 import shlex
 import stat
 import subprocess
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from agent import VERSION
-from agent.cli.doctor.command import Finding, Installation, note, ok, wrong
+from agent.backends.declared import ADVICE as ONE_SERVER
+from agent.backends.declared import one_server
+from agent.backends.whaticket.keys import RedisKeys
+from agent.cli.doctor import Finding, Installation, note, ok, wrong
+from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
 from agent.core.words import BEHIND
 from agent.daemon.state_folder import state_is_missing, used_mark
 from agent.engines.baileys import doctor as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
 from agent.engines.web.settings import SHELL
-from agent.errors import WaError
+from agent.errors import ConfigError, WaError
 from agent.files import refuses_writes
 from agent.host import units
 from agent.vault.identity import scan
@@ -34,7 +38,6 @@ UNITS = (
 )
 POLKIT = "polkit.service"
 RULES = [Path(folder, "polkit-1/rules.d/50-wa-agent.rules") for folder in ("/usr/share", "/etc")]
-USERS = ("wa-agent", "wa-worker")
 _SECONDS = 15.0
 _VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
 
@@ -145,13 +148,6 @@ def _run(command: list[str]) -> str:
     return ""
 
 
-def users(_: Installation) -> Iterator[Finding]:
-    there = {f"user {row.pw_name}" for row in pwd.getpwall()}
-    there |= {f"group {row.gr_name}" for row in grp.getgrall()}
-    missing = [name for name in (*(f"user {it}" for it in USERS), "group wa") if name not in there]
-    yield wrong(f"missing: {', '.join(missing)}") if missing else ok(", ".join(USERS))
-
-
 def kernel(_: Installation) -> Iterator[Finding]:
     """Limits of the units that this kernel does not enforce."""
     if not Path("/run/systemd/system").is_dir():
@@ -248,14 +244,13 @@ def _settings_of(here: Installation, engine: str) -> Iterator[Mapping[str, Any]]
 def browser(here: Installation) -> Iterator[Finding]:
     """Without a web instance it is checked once a browser or the bundle is installed."""
     named = {str(settings.get("browser", SHELL)) for settings in _settings_of(here, "web")}
-    kinds = named & set(BINARIES)  # as far as known without an agent
-    wanted = bool(here.running["web"] or kinds)
+    kinds = named & set(BINARIES)
     problems = web.examine(here.config.cache_root, _environment(here), kinds or {SHELL})
-    if not wanted and {"browser_missing", "bundle_missing"} <= {its.code for its in problems}:
+    if not kinds and {"browser_missing", "bundle_missing"} <= {its.code for its in problems}:
         yield ok("no web instance and no part of the web engine: not checked")
         return
     for problem in problems:
-        make = wrong if problem.serious and wanted else note
+        make = wrong if problem.serious and kinds else note
         yield make(problem.sentence, problem.cure)
     if not problems:
         yield ok("the web engine can run")
@@ -263,7 +258,7 @@ def browser(here: Installation) -> Iterator[Finding]:
 
 def node(here: Installation) -> Iterator[Finding]:
     """Without a baileys instance it is checked once all its parts are installed."""
-    wanted = bool(here.running["baileys"] or [*_settings_of(here, "baileys")])
+    wanted = any(True for _ in _settings_of(here, "baileys"))
     env = _environment(here)
     problems = baileys.examine(here.config.cache_root, env, installed=here.installed)
     if problems and wanted:
@@ -274,14 +269,77 @@ def node(here: Installation) -> Iterator[Finding]:
         yield ok("the baileys engine can run")
 
 
-def packs(here: Installation) -> Iterator[Finding]:
-    """The sessions that each pack's worker holds."""
-    sizes: Counter[str] = Counter()
-    for root in (units.PACKS.runtime, here.state / "run-packs"):
-        for link in root.glob("*/members/*/link.sock"):
-            sizes[link.parts[-4]] += 1
-    for name, count in sorted(sizes.items()):
-        most = here.config.worker.pack
-        words = f"{name}: {count} sessions, whose keys its worker and its Node read"
-        more = f"{words}; more than [worker] pack = {most}"
-        yield ok(words) if count <= most else note(more)
+def backends(here: Installation) -> Iterator[Finding]:
+    declared, views = here.config.backend, None
+    holders = [its.name for its in declared if hide_secrets(its) != its]
+    if here.file is not None and holders and _is_open(here.file):
+        sentence = f"{here.file} holds keys ({', '.join(holders)}) and is open to every user"
+        advice = f"chmod o-rwx {here.file}, or use key_file and password_file"
+        yield wrong(sentence, advice, check="config")
+    for sentence in one_server(declared):
+        yield wrong(sentence, ONE_SERVER, check="config")
+    if declared:
+        with suppress(WaError):  # the check `agent` says why
+            views = {view["name"]: view for view in here.client.get("/api/backends")["backends"]}
+    for its in declared:
+        server = [] if views is None else [_server(its, views.get(its.name))]
+        for finding in (*server, *_secrets(its), *_redis(its)):
+            yield replace(finding, check=f"backend {its.name}")
+
+
+def _is_open(path: Path) -> bool:
+    with suppress(OSError):  # reading it reports the error
+        return bool(path.stat().st_mode & 0o004)
+    return False
+
+
+def _server(backend: BackendDeclaration, view: Mapping[str, Any] | None) -> Finding:
+    if view is None:
+        advice = "systemctl restart wa-agent, which reads its backends at a start"
+        return note("the running agent has not read it", advice)
+    if not view["up"]:
+        words = "see that it runs, and that url, key, ca_file and timeout are right"
+        advice = f"{words}; then wa-agent backends check {backend.name}"
+        return wrong(view["sentence"] or "it is not up", advice)
+    if view.get("warning"):
+        advice = (
+            "correct logs, log_session and auth_folder of its [[backend]], or give wa-agent and its"
+            " unit the right: Access in agent/backends/README.md"
+        )
+        return wrong(f"it answers, but {view['warning']}", advice)
+    total = "?" if view["sessions"] is None else view["sessions"]
+    words = f"{backend.engine} {view['version']}".strip()
+    return ok(
+        f"{words} answers in {view['answer_seconds']:.2f} s; {total} sessions,"
+        f" {view['connected']} of our {view['held']} connected"
+    )
+
+
+def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
+    settings = backend.flat()
+    for path in filter(None, (settings.get("key_file"), settings.get("password_file"))):
+        if _is_open(Path(path)):
+            yield wrong(f"{path} is open to every user", f"chmod o-rwx {path}")
+    try:
+        with_secrets(backend)
+    except ConfigError as error:
+        if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
+            yield note(str(error), "run doctor as root: the agent may have the right")
+        else:
+            yield wrong(str(error), "correct it, then: systemctl restart wa-agent")
+
+
+def _redis(backend: BackendDeclaration) -> Iterator[Finding]:
+    if not (url := backend.flat().get("redis_url")):
+        return
+    parts = urlsplit(url)
+    where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+    redis = RedisKeys(url, timeout=5.0, ca_file=backend.ca_file)
+    try:
+        with redis.talk("ask it"):
+            pass
+    except WaError as error:
+        cure = "check that it runs, and that redis_url is right and has its password"
+        yield wrong(f"Redis at {where}: {error}", cure)
+    else:
+        yield ok(f"Redis at {where} answers")
