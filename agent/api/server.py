@@ -101,7 +101,7 @@ class Server:
 
     async def _open(self, listen: str) -> None:
         """Listen on an address that was not free before."""
-        sock = bind_tcp(listen)
+        sock = bind_tcp(listen, name_holder=False)
         await self._listen(sock)
         self.addresses += (describe(sock, "http"),)
         log.info("listening on %s", self.addresses[-1])

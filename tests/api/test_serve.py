@@ -56,6 +56,15 @@ def test_a_file_that_is_no_socket_is_not_removed(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
+def test_f56_a_taken_port_names_its_holder() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with pytest.raises(TryLater) as refused:
+            bind_tcp(f"127.0.0.1:{port}")
+    assert f"pid {os.getpid()}" in str(refused.value)
+    assert refused.value.exit_status == 75
+
+
 @pytest.mark.parametrize("listen", ["8470", "x:y", "1.2.3.4:99999"])
 def test_an_address_that_is_none_is_a_configuration_error(listen: str) -> None:
     with pytest.raises(ConfigError):

@@ -53,6 +53,7 @@ class Connection(RequestHandler):
     __slots__ = (
         "_answered",
         "_deadline",
+        "_ended",
         "_entrance",
         "_heard",
         "_righted",
@@ -66,6 +67,8 @@ class Connection(RequestHandler):
         self._entrance = entrance
         self._deadline: asyncio.TimerHandle | None = None
         self._heard = False
+        self._ended = False
+        """The client sends no more, and waits for its answers."""
         self._righted = False
         """Its last request came from a client with rights."""
         self._answered = 0
@@ -97,6 +100,16 @@ class Connection(RequestHandler):
         elif self._deadline is None:
             self._arm()
         self._stand()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client may end its side when its request is sent; it gets its answer within the time
+        of a head. TLS has no half-closed connection."""
+        over_tls = self.transport is None or self.transport.get_extra_info("sslcontext")
+        self._ended = self._busy() and not (over_tls or self._upgraded)
+        if self._ended:
+            self._disarm()
+            self._deadline = self._loop.call_later(self._entrance.head_seconds, self.force_close)
+        return self._ended
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -173,7 +186,7 @@ class Connection(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         transport = self.transport
-        if self._entrance.closing and not self._messages:
+        if (self._entrance.closing or self._ended) and not self._messages:
             resp.force_close()
         try:
             async with asyncio.timeout(self._entrance.write_seconds):

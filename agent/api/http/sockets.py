@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def parse_listen(listen: str, field: str = "api.listen") -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def bind_tcp(listen: str) -> socket.socket:
+def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
     """`TryLater` while another program has the port or the machine lacks the address."""
     host, port = parse_listen(listen)
     try:
@@ -98,8 +99,9 @@ def bind_tcp(listen: str) -> socket.socket:
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
+            holder = _holder(port) if name_holder else ""
             raise TryLater(
-                f"cannot listen on {listen}: the address is in use;"
+                f"cannot listen on {listen}: the address is in use{holder};"
                 " stop that program or change api.listen",
                 field="api.listen",
             ) from error
@@ -114,6 +116,18 @@ def bind_tcp(listen: str) -> socket.socket:
         ) from error
     sock.setblocking(False)
     return sock
+
+
+def _holder(port: int) -> str:
+    """The program that has the port, as far as this user may see it."""
+    import psutil  # a MiB that an agent which got its port never needs
+
+    with suppress(psutil.Error, OSError):
+        for entry in psutil.net_connections("tcp"):
+            here = entry.laddr and entry.laddr.port == port
+            if here and entry.pid and entry.status == psutil.CONN_LISTEN:
+                return f" by {psutil.Process(entry.pid).name()} (pid {entry.pid})"
+    return ""
 
 
 def bind_unix(path: Path) -> socket.socket:

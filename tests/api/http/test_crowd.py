@@ -123,6 +123,21 @@ async def test_connections_that_send_nothing_push_out_none_that_showed_a_right_k
     writer.transport.abort()
 
 
+@pytest.mark.parametrize("requests", [1, 2])
+@pytest.mark.parametrize("path", ["/openapi.json"])
+async def test_a_client_that_ended_its_side_gets_its_answers(
+    house: House, path: str, requests: int
+) -> None:
+    ask = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(ask * requests)
+    writer.write_eof()
+    async with asyncio.timeout(30):
+        answered = await reader.read()
+    assert answered.count(b"HTTP/1.1 200") == requests
+    writer.close()
+
+
 async def test_two_hundred_readers_of_a_client_with_rights_wait_and_keep_it_not_out(
     house: House,
 ) -> None:

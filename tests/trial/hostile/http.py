@@ -47,8 +47,8 @@ POSTS = (
     *("/api/import", "/healthz", "/api/keys"),
 )
 KEYS = ("none", "none", "none", "unknown", "forged", "basic", "long", "read")
-ANSWERED = {"revoked"}
-"""It ends by itself: with an answer."""
+ANSWERED = {"revoked", "half_closed"}
+"""They end by themselves: with an answer."""
 MANY = (1, 6, 40, 100, 200)
 MOST_CLIENTS = 400
 MOST_RIGHTED = 100
