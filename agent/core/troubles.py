@@ -20,7 +20,7 @@ RECONNECTS = 10
 HANGS = 2
 FAILED_SENDS = 5
 OLD = 15 * MINUTE
-DISK_LOW, DISK_FULL = 0.10, 0.02
+DISK_LOW, DISK_FULL, OPEN_FILES = 0.10, 0.02, 0.80
 _ENDED = tuple(code for code, reason in REASONS.items() if reason.final)
 """WhatsApp ended the pairing or the account."""
 _KEYS_FAILED = (RecoveryKind.REGENERATE_KEYS.value, "failed")
@@ -172,7 +172,7 @@ TABLE = (
         " look at the network first. `wa-agent recover {who}` tries now.",
         wait=5 * MINUTE,
         hold=MINUTE,
-        covers=("needs_scan",),
+        covers=("circuit_open", "needs_scan"),
         of_incident=True,
     ),
     Row(
@@ -195,7 +195,7 @@ TABLE = (
         "`wa-agent why {who}` says what to do, and the command that tries again. Do not scan again"
         " before you read it.",
         severity=BAD,
-        covers=("down", "needs_scan", "unstable"),
+        covers=("down", "circuit_open", "needs_scan", "unstable"),
         of_incident=True,
     ),
     Row(
@@ -250,6 +250,14 @@ TABLE = (
         " {who}`, or restore a snapshot where there is one (`wa-agent snapshots {who}`).",
         severity=BAD,
         window=15 * MINUTE,
+    ),
+    Row(
+        "circuit_open",
+        _of_session(lambda view: _because(view.reason) if view.circuit == "open" else None),
+        "the circuit of {who} is open after failures in a row{value}",
+        "The pause protects the account. `wa-agent recover {who}` ends it when the cause is gone.",
+        wait=5 * MINUTE,
+        of_incident=True,
     ),
     Row(
         "unstable",
@@ -381,6 +389,16 @@ TABLE = (
         of=M,
         wait=MINUTE,
         covers=("disk_low",),
+    ),
+    Row(
+        "open_files",
+        lambda sight, _: _share(
+            sight.machine["process_open_fds"], sight.machine["process_max_fds"], OPEN_FILES
+        ),
+        "the agent has opened {value} of the files it may open",
+        "Each session needs a few. Raise `LimitNOFILE=` with `systemctl edit wa-agent`.",
+        of=M,
+        wait=5 * MINUTE,
     ),
     Row(
         "messages",
