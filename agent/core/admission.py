@@ -88,7 +88,8 @@ class _Lane:
 
     policy: Callable[[], StartPolicy]
     queue: dict[InstanceId, float] = field(default_factory=dict)
-    """Waiting sessions, in order, and when each asked last, or was told to."""
+    """Waiting sessions, in order, and when each asked last, or was told to; -inf: it waits for
+    more than its turn."""
     under_way: set[InstanceId] = field(default_factory=set)
     light: set[InstanceId] = field(default_factory=set)
     """Those of `under_way` that only wait for WhatsApp: they need the machine no more."""
@@ -165,6 +166,8 @@ class Queues:
             return at
         if (wait := ready()) is not None:
             self._budget.give_back(now)
+            its.queue[instance] = -math.inf  # it keeps its place, and the next ones go
+            self._wake_next(its)
             return wait
         if not reconnects:
             its.last, its.last_begun = instance, now
@@ -222,5 +225,7 @@ class Queues:
         return self._lanes[self._lane_of.get(instance, "")]
 
     def _wake_next(self, lane: _Lane) -> None:
-        if lane.queue:
-            self._wake(next(iter(lane.queue)))
+        for instance, asked in lane.queue.items():
+            if asked > -math.inf:
+                self._wake(instance)
+                break

@@ -42,8 +42,19 @@ def test_what_a_session_waits_for_when_its_turn_has_come_costs_it_no_place():
     it.settled(A)
     assert it.ask(B, 101.0, ready=lambda: 105.0) == 105.0, "its address has to be looked at"
     it.leave(B)
-    assert it.ask(C, 102.0) is not None, "b is before it"
+    assert it.before(B) == 0
     assert it.ask(B, 103.0) is None, "the login was not used up"
+
+
+def test_one_that_waits_for_a_look_holds_up_no_other():
+    woken: list[InstanceId] = []
+    it = gate(woken, parallel=1, stagger=0.0)
+    assert it.ask(A, 100.0) is None
+    assert it.ask(B, 100.0) and it.ask(C, 100.0)
+    it.settled(A)
+    assert it.ask(B, 100.0, ready=lambda: 104.0) == 104.0
+    assert woken[-1] == C
+    assert it.ask(C, 100.0) is None
 
 
 def test_a_light_start_leaves_its_place_to_the_next():
