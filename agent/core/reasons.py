@@ -371,8 +371,9 @@ ROWS = (
         "session_foreign",
         "the session's files are another account's, or were changed since the last login",
         "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME --force`), or"
-        " the file that was changed, then `wa-agent restart ID`. Another account's session moves in"
-        " with `wa-agent import` under a name of its own.",
+        " the file that was changed: the agent compares them at each check, and then restarts the"
+        " session. Another account's session moves in with `wa-agent import` under a name of its"
+        " own.",
         permanence=Permanence.WAIT_FOR_PERSON,
         status=_REFUSED,
         local=True,
@@ -391,9 +392,9 @@ ROWS = (
     Reason(
         "session_unreadable",
         "the agent cannot use its session folder at the moment",
-        "Put the folder or its rights back; the agent checks it each second and starts the session"
-        " then (`wa-agent restart ID`, if its worker runs). Sessions may lie on another disk, but"
-        " not behind links: set `session_storage_path`.",
+        "Put the folder or its rights back; the agent checks it each second and starts the"
+        " session then. Sessions may lie on another disk, but not behind links: set"
+        " `session_storage_path`.",
         permanence=Permanence.WAIT_FOR_PERSON,
         status=_REFUSED,
         local=True,

@@ -34,7 +34,7 @@ from agent.daemon.state_folder import (
 )
 from agent.daemon.troubles import Troubles
 from agent.deliver.bus import EventBus
-from agent.errors import ConfigError, TryLater, WaError
+from agent.errors import ConfigError, StoreError, TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import only_agent, only_of_sessions, open_host
@@ -92,17 +92,24 @@ async def keep_up(
 ) -> object:
     """Run a task to its end. One that failed begins again: a full disk, a want of descriptors or an
     error of its own is no reason to close sessions that are well. Where passes stop coming, the
-    watchdog ends the agent."""
+    watchdog ends the agent; a damaged database ends it, for the next start sets that aside."""
     while True:
         try:
             return await begin()
         except StopAsked:
             raise
         except Exception as error:
+            every = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
+            if every.subgroup(_is_damage):
+                raise
             trace = None if isinstance(error, WaError) else error
             words = "the task %s begins again in %g s: %s"
             log.error(words, name, again, error, exc_info=trace)
             await asyncio.sleep(again)
+
+
+def _is_damage(error: BaseException) -> bool:
+    return isinstance(error, StoreError) and error.code == "damaged"
 
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
@@ -213,7 +220,7 @@ class Daemon:
             open_packs=lambda: self._hosts(host.name, self._config, lambda _: None, units.PACKS),
         )
         server: Server | None = None
-        state = self._config.agent.state_path
+        state, status = self._config.agent.state_path, 1
         try:
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
@@ -281,12 +288,15 @@ class Daemon:
                     await store.note(said("agent_started", "the agent started"))
                     log.info("ready on %s", ", ".join(server.addresses))
             except* StopAsked:
-                watchdog.say("STOPPING=1")
+                status = 0
+            except* StoreError as failures:
+                log.error("the agent ends, as its database is damaged", exc_info=failures)
+            watchdog.say("STOPPING=1")
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
             written = await stop_in_order(supervisor, server, state, leave=leave)
-        return 0 if written else 1
+        return status if written else 1
 
     async def _take_over(self, supervisor: Supervisor, *, older: bool) -> None:
         """Go on with what the agent before this one had: sessions, packs, counts."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.core.model import InstanceId, SessionFiles, parse_instance_id
 from agent.engines.catalog import file_rules
 from agent.engines.files import FilesReport, Linked
-from agent.errors import InvalidRequest, VaultError, WaError
+from agent.errors import EngineError, InvalidRequest, VaultError, WaError
 from agent.vault.errors import LINK, explain, owner_of, planted
 from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root
 from agent.vault.identity import OTHERS, names_other_engine, read_identity
@@ -70,6 +70,17 @@ def look_at_session(folder: Path, engine: str, paired: bool = True) -> FilesRepo
         if error.code == "absent":
             return FilesReport(SessionFiles.ABSENT, str(error))
         return FilesReport(_unusable(error, engine), str(error))
+
+
+def may_log_in(folder: Path, engine: str, account: str) -> bool:
+    """True if its files are whole and this session's: its engine would log in with them."""
+    if inspect(folder, engine).files is not SessionFiles.WHOLE:
+        return False
+    try:
+        file_rules(engine).check_login(folder / SESSION, account)
+    except EngineError:
+        return False
+    return True
 
 
 def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:

@@ -94,7 +94,7 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     await agent.start(PATIENT | SLOWER)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
 
-    await is_restarted_over_its_own_files(agent, eventually)
+    await starts_again_when_its_own_files_are_back(agent, eventually)
     events = (await agent.do("GET", "/api/instance/sales/events?limit=500"))["events"]
     codes = [e for e in events if "QR_REQUIRED" in str(e["detail"].get("status"))]
     assert len(codes) == 1, "one scan is enough"
@@ -102,7 +102,9 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     assert code not in agent.log.read_text()
 
 
-async def is_restarted_over_its_own_files(agent: RunningAgent, eventually: Eventually) -> None:
+async def starts_again_when_its_own_files_are_back(
+    agent: RunningAgent, eventually: Eventually
+) -> None:
     await agent.do("POST", "/api/instance/sales/disable")
     await eventually(lambda: agent.pid("sales"), 0, within=40)
     creds = agent.state / "sessions/sales/session/creds.json"
@@ -116,8 +118,8 @@ async def is_restarted_over_its_own_files(agent: RunningAgent, eventually: Event
 
     await eventually(reason, "session_foreign", within=40)
     write_whole(creds, whole)
-    await agent.do("POST", "/api/instance/sales/restart")
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
+    assert ("action", "restart: its own files are back") in await agent.story("sales")
 
 
 async def test_missing_packages_are_named_everywhere_and_found_when_they_are_there(

@@ -90,6 +90,14 @@ async def test_a_task_that_found_no_descriptor_or_memory_begins_again(number: in
     assert len(tried) == 2
 
 
+async def test_a_damaged_database_ends_the_agent_whose_next_start_sets_it_aside() -> None:
+    async def fails() -> None:
+        raise ExceptionGroup("both", [StoreError("x", code="damaged"), ValueError("its own")])
+
+    with pytest.raises(ExceptionGroup):
+        await keep_up("notes", fails, again=0)
+
+
 async def test_f31_a_check_of_a_database_that_cannot_be_read_is_told_by_name(
     tmp_path: Path,
 ) -> None:

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import SessionFiles
-from agent.vault.check import inspect
+from agent.vault.check import inspect, may_log_in
 from agent.vault.identity import create
+from tests.engines.baileys.conftest import ACCOUNT, OTHER
+from tests.engines.baileys.test_baileys_creds import linked, write
 from tests.vault.conftest import sandbox_file
 
 GOOD = sandbox_file()
@@ -85,3 +87,10 @@ def test_a_file_of_another_version_is_not_taken_for_whole(folder):
     report = inspect(folder, "sandbox")
     assert report.files is SessionFiles.DAMAGED
     assert "its version is 2" in report.problem
+
+
+@pytest.mark.parametrize(("account", "may"), [(ACCOUNT, True), (OTHER, False)])
+def test_files_count_as_back_only_where_they_are_the_sessions_own(tmp_path, account, may):
+    """A worker is restarted for them, and it would be refused again and again."""
+    write(tmp_path / "session", linked(account))
+    assert may_log_in(tmp_path, "baileys", ACCOUNT) is may

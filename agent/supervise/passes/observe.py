@@ -27,7 +27,7 @@ from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
 from agent.supervise.gate import Gate
 from agent.supervise.passes.findings import Findings
 from agent.supervise.seats import Seats
-from agent.vault.check import inspect
+from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
 from agent.vault.free_space import why_no_start
 
@@ -66,6 +66,7 @@ def share_of(id: InstanceId) -> float:
 log = logging.getLogger(__name__)
 
 ATTACH_DELAY = 0.5
+NOT_ITS_OWN = ("session_foreign", "session_unreadable")
 FIRST_LOOKS, FIRST_LOOK = 20, 0.05
 """So often, and after so many seconds each, a new link is asked for its first claim."""
 
@@ -95,8 +96,20 @@ async def observe(facts: Facts, observer: Observer) -> None:
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
         facts.folder.disk_problem = ""  # a running worker is never stopped for it
+        await _look_for_its_own_files(facts, observer)
     else:
         await asyncio.to_thread(_look_at_disk, facts, observer)
+
+
+async def _look_for_its_own_files(facts: Facts, observer: Observer) -> None:
+    """The worker refused the files that lay there; once for each probe, for they may be back."""
+    claim, probe = facts.run.claim, facts.run.probe
+    if claim is None or claim.claim.reason not in NOT_ITS_OWN or probe is facts.run.files_looked_at:
+        return
+    facts.run.files_looked_at = probe
+    folder, engine = observer.session_root / facts.id, facts.instance.engine
+    if await asyncio.to_thread(may_log_in, folder, engine, facts.record.account):
+        facts.asked.restart_for = "its own files are back"
 
 
 def _look_at_disk(facts: Facts, observer: Observer) -> None:
