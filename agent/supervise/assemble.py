@@ -13,8 +13,6 @@ from agent.core.model import PASSING, InstanceId, JournalEntry
 from agent.core.session import AgentStatus
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
-from agent.link.client import RULES, LinkStats
-from agent.store.connect import TROUBLES
 from agent.store.database import Store
 from agent.supervise.calls import Calls
 from agent.supervise.facts import Facts, Notes, Settings
@@ -39,16 +37,11 @@ from agent.supervise.usage import UsageSampler
 # The agent's own figures: does its loop turn, are sessions brought back, what does it cost.
 
 
-_NO_ERRORS = dict.fromkeys(TROUBLES, 0)
-_NO_REFUSALS = dict.fromkeys(RULES, 0)
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class StatusFigures:
     host: Host
     loop: Loop
     registry: Registry
-    link_stats: LinkStats
     _started_wall: float = field(init=False, default_factory=time.time)
     _to_restore: int = field(init=False, default=0)
     _pending: set[InstanceId] = field(init=False, default_factory=set)
@@ -76,9 +69,6 @@ class StatusFigures:
             passes_total=self.loop.passes,
             pass_seconds_total=self.loop.pass_seconds,
             last_pass_age=age,
-            passes_late=self.loop.late,
-            db_errors={**_NO_ERRORS, **self.registry.store.errors},
-            link_refusals={**_NO_REFUSALS, **self.link_stats},
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
             incidents=self.registry.gate.incidents.codes(),
@@ -111,8 +101,7 @@ class Supervisor:
         self.settings = settings = Settings(config)
         self.root, self.wake = root, wake = config.session_root, wakes.wake
         self._facts: dict[InstanceId, Facts] = {}
-        self._notes, links = Notes(store), LinkStats()
-        boot = host.boot_id()
+        self._notes, boot = Notes(store), host.boot_id()
 
         # What a start may have to wait for.
         self.backends = Backends(
@@ -140,7 +129,7 @@ class Supervisor:
         # The sessions, where they run, and the copies of their files.
         self.registry = registry = Registry(store, self.gate, root, self._facts, boot=boot)
         self.view, self.views = registry.view, registry.views
-        self.packs = Packs(open_packs, config.worker.pack, self._facts, wake, links)
+        self.packs = Packs(open_packs, config.worker.pack, self._facts, wake)
         self.seats = Seats(host, self.packs, self.backends, self._facts, self.gate.queues)
         self.keeping = Snapshots(registry, self.seats)
 
@@ -152,7 +141,7 @@ class Supervisor:
         """Hear that a worker kept more messages, or was connected and may have."""
         findings = Findings(settings, self.on_kept, self._notes, bus, wake)
         first_probe = boot_now() + config.start.first_check
-        observer = Observer(self.seats, root, links, self.gate, findings, first_probe)
+        observer = Observer(self.seats, root, self.gate, findings, first_probe)
         self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
         self.loop = Loop(
             wakes,
@@ -163,7 +152,7 @@ class Supervisor:
         )
 
         # What runs on a clock, and what goes on in the next agent.
-        self.figures = StatusFigures(host, self.loop, registry, links)
+        self.figures = StatusFigures(host, self.loop, registry)
         self.status = self.figures.status
         self.sampler = UsageSampler(registry, self._notes)
         self.upkeep = Upkeep(self.ladder, registry)
