@@ -26,15 +26,12 @@ from agent.log import about, bound, going_on
 from agent.store.database import Store
 from agent.supervise.calls import Calls
 from agent.supervise.facts import Facts, Notes, Settings, entry
-from agent.supervise.gate import Gate
-from agent.supervise.incidents import Incidents
+from agent.supervise.gate import Gate, Incidents
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.orders import Orders
-from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import Findings
+from agent.supervise.passes.act import Executor, Ladder
 from agent.supervise.passes.observe import Observer
-from agent.supervise.passes.record import Recorder
-from agent.supervise.passes.repair import Ladder
+from agent.supervise.passes.record import Findings, Recorder
 from agent.supervise.passes.run import Passes
 from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry

@@ -26,8 +26,8 @@ from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
 from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.loop import Loop
-from agent.supervise.passes.findings import judge_keys
-from agent.supervise.passes.repair import Ladder
+from agent.supervise.passes.act import Ladder
+from agent.supervise.passes.record import judge_keys
 from agent.supervise.registry import Registry
 from agent.vault.copies.snapshots import sweep_snapshots
 from agent.vault.trash import list_trash, sweep

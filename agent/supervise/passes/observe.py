@@ -25,7 +25,7 @@ from agent.link.client import Link, Listener, parse_claim
 from agent.log import about
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
 from agent.supervise.gate import Gate
-from agent.supervise.passes.findings import Findings
+from agent.supervise.passes.record import Findings
 from agent.supervise.seats import Seats
 from agent.vault.check import inspect
 from agent.vault.folder import SESSION

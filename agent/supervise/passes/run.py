@@ -29,11 +29,9 @@ from agent.core.session import NO_WAIT
 from agent.files import failpoint
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
 from agent.supervise.gate import Gate
-from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import Findings
+from agent.supervise.passes.act import Executor, Ladder, Step
 from agent.supervise.passes.observe import Observer, holds_the_only_copy, observe
-from agent.supervise.passes.record import Recorder, note_restarts
-from agent.supervise.passes.repair import Ladder, Step
+from agent.supervise.passes.record import Findings, Recorder, note_restarts
 from agent.supervise.registry import is_written
 
 
