@@ -152,11 +152,10 @@ def show_incident(incident: Incident) -> dict[str, Any]:
 
 def show_agent(status: AgentStatus) -> dict[str, Any]:
     done, total = status.restoring
-    passes = ("last_pass_age_seconds=last_pass_age", "passes=passes_total", "passes_late")
-    figures = ("jobs_pending", "dbus_connected")
-    refused = ("link_refusals", "db_errors", "settings_refused=config_refused")
+    passes = ("last_pass_age_seconds=last_pass_age", "passes=passes_total")
+    figures = ("jobs_pending", "dbus_connected", "settings_refused=config_refused")
     return {
-        **part(status, "version", "host", "started_wall", "ready", *passes, *figures, *refused),
+        **part(status, "version", "host", "started_wall", "ready", *passes, *figures),
         "alive": status.alive,
         "restoring": {"done": done, "total": total},
         "settings_read": wall_text(status.config_read_wall),

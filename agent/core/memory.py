@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 
 from agent.core.model import Health, InstanceId, Signal
@@ -59,23 +58,18 @@ class MemoryPolicy:
     """Seconds between two restarts for memory, per instance."""
 
 
-class MemoryLevel(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    CRITICAL = "critical"
-
-
 def note_memory(history: Samples, used: int, policy: MemoryPolicy, now: float) -> Samples:
     kept = tuple(sample for sample in history if now - policy.trend <= sample[0] < now)
     return (*kept[-239:], (now, used))
 
 
-def level_of(used: int, limit: int, policy: MemoryPolicy) -> MemoryLevel:
+def level_of(used: int, limit: int, policy: MemoryPolicy) -> str:
+    """critical, warn, or "" below both."""
     if limit <= 0:
-        return MemoryLevel.OK
+        return ""
     if used >= limit * policy.critical:
-        return MemoryLevel.CRITICAL
-    return MemoryLevel.WARN if used >= limit * policy.warn else MemoryLevel.OK
+        return "critical"
+    return "warn" if used >= limit * policy.warn else ""
 
 
 def memory_budget(machine: int, policy: MemoryPolicy) -> int:
@@ -122,7 +116,7 @@ def judge_memory(
 ) -> Signal | None:
     level = level_of(used, limit, policy)
     share = f"{used / MIB:.0f} of {limit / MIB:.0f} MiB"
-    if level is MemoryLevel.CRITICAL:
+    if level == "critical":
         return Signal("memory_critical", Health.DEGRADED, f"memory critical: {share}")
     if leaks(history, policy, now):
         grown = (used - history[0][1]) / MIB
@@ -130,7 +124,7 @@ def judge_memory(
             f"memory grew by {grown:.0f} MiB in {policy.trend / 60:.0f} min and goes on: a leak?"
         )
         return Signal("memory_leak", Health.DEGRADED, sentence)
-    if level is MemoryLevel.WARN:
+    if level == "warn":
         return Signal("memory_high", Health.DEGRADED, f"memory high: {share}")
     return None
 
@@ -155,18 +149,18 @@ def decide_memory(
         for its in sessions
         if its.id in restartable and _due(its.memory_restart_at, policy.restart_every, now)
     ]
-    over = [id for id in able if levels[id] is MemoryLevel.CRITICAL]
+    over = [id for id in able if levels[id] == "critical"]
     worst = max(over, key=lambda id: (used[id] / limits[id], id), default=None)
-    if worst is None and together is MemoryLevel.CRITICAL:
+    if worst is None and together == "critical":
         worst = max(able, key=lambda id: (used[id], id), default=None)
     reasons = {}
     for its in sessions:
         level, mib = levels[its.id], f"{used[its.id] / MIB:.0f}"
         if its.id != worst and not _due(its.freed_at, policy.free_every, now):
             continue
-        if level is not MemoryLevel.OK:
+        if level:
             reasons[its.id] = f"memory {level}: {mib} of {limits[its.id] / MIB:.0f} MiB"
-        elif together is not MemoryLevel.OK:
+        elif together:
             reasons[its.id] = f"memory of all together {together}; this one uses {mib} MiB"
     return reasons, worst
 

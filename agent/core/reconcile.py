@@ -182,11 +182,6 @@ def must_renew(observation: Session) -> bool:
     )
 
 
-def may_restart(unit: UnitStatus, *, well: bool) -> bool:
-    """A graceful restart can wait: not while its engine fails, and a new run needs none."""
-    return unit.state is UnitState.ACTIVE and well
-
-
 def may_try_now(observation: Session, policy: HealthPolicy, now: float) -> bool:
     """Whether the agent may start or reconnect it now: reason, attempts, delay, breaker."""
     if observation.wait.reason or now < observation.not_before:

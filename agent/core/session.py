@@ -315,9 +315,6 @@ class AgentStatus:
     passes_total: int = 0
     pass_seconds_total: float = 0.0
     last_pass_age: float = 0.0
-    passes_late: int = 0
-    db_errors: Mapping[str, int] = field(default_factory=dict)
-    link_refusals: Mapping[str, int] = field(default_factory=dict)
     dbus_connected: bool | None = None
     """None on a host that has no D-Bus."""
     jobs_pending: int = 0

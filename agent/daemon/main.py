@@ -46,12 +46,11 @@ from agent.metrics.exporter import Exporter, backend_families
 from agent.metrics.family import Family
 from agent.moving.archives import Archives
 from agent.store.database import Store
-from agent.supervise.assemble import Supervisor
+from agent.supervise.assemble import Supervisor, line_up, load_instances, take_on
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
 from agent.supervise.seats import Seats
 from agent.supervise.snapshots import finish_cut_short
-from agent.supervise.start_up import line_up, load_instances, take_on
 from agent.supervise.upkeep import Watchdog
 from agent.vault.identity import found_sessions, scan
 from agent.webhooks.part import Webhooks

@@ -7,7 +7,6 @@ the agent. A worker that says too much is read more slowly. Reconnecting is the 
 import asyncio
 import logging
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,9 +97,6 @@ def shown(text: str, limit: int) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
-RULES = ("unreachable", "peer", "silent", "gone", "version", "identity", "malformed", "oversized")
-LinkStats = Counter[str]
-"""Links that were refused, by rule: one of RULES."""
 RATE, BURST = 200.0, 1000.0
 """Messages per second that are read from one worker in the long run, and how many more at once."""
 MOST_CALLS = 64
@@ -136,11 +132,10 @@ class Link(asyncio.Protocol):
         listener: Listener,
         *,
         timeout: float = 5.0,
-        stats: LinkStats | None = None,
     ) -> "Link":
         """Return a usable link to that process or raise LinkError; its code is the rule that was
         broken."""
-        link = cls(expected, listener, LinkStats() if stats is None else stats)
+        link = cls(expected, listener)
         try:
             sock = reach(path, pid)
             await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=sock)
@@ -150,16 +145,14 @@ class Link(asyncio.Protocol):
             link._opened = True
             return link
         except WaError as error:
-            # A worker may answer with any code, and each one counted is a series of the metrics.
-            code = {"timeout": "silent", **{it: it for it in RULES}}.get(error.code, "malformed")
-            link._stats[code] += 1
-            raise LinkError(f"cannot greet the worker of {expected}: {error}", code=code) from error
+            words = f"cannot greet the worker of {expected}: {error}"
+            raise LinkError(words, code=error.code) from error
         finally:
             if not link._opened:
                 await link.close()
 
-    def __init__(self, expected: InstanceId, listener: Listener, stats: LinkStats) -> None:
-        self._about, self._listener, self._stats = expected, listener, stats
+    def __init__(self, expected: InstanceId, listener: Listener) -> None:
+        self._about, self._listener = expected, listener
         self._lines, self._loop = Lines(), asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._calls: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
@@ -209,8 +202,6 @@ class Link(asyncio.Protocol):
                     self._left -= 1
                     self._accept(read_workers(line))
         except LinkError as error:
-            if self._opened:
-                self._stats[error.code] += 1
             self._end(str(error), None if self._greeted else error)
         except Exception:
             log.exception("cannot take a message of %s", self._about)

@@ -26,9 +26,6 @@ _CODES = {
     sqlite3.SQLITE_AUTH: "permissions",
 }
 
-TROUBLES = (*dict.fromkeys(_CODES.values()), "store")
-"""All codes that an error of the database may have."""
-
 _CAUSES = {"disk_full": "the disk is full", "read_only": "it or its file system is read-only"}
 
 

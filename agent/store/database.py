@@ -283,10 +283,6 @@ class Store:
     on_append: Callable[[JournalEntry], None] = lambda _entry: None
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
 
-    @property
-    def errors(self) -> Mapping[str, int]:
-        return self._writer.errors
-
     @classmethod
     async def open(
         cls,

@@ -5,7 +5,6 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -42,8 +41,6 @@ class Writer:
     """Runs jobs in order; `open` returns when the connection is there."""
 
     def __init__(self, path: Path) -> None:
-        self.errors: Counter[str] = Counter()
-        """Since the agent's start, by code: disk_full, read_only, io, damaged, busy, store."""
         self._path = path
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
@@ -147,7 +144,6 @@ class Writer:
 
     def _explain(self, verb: str, error: Exception) -> StoreError:
         shown = explain(verb, self._path, error)
-        self.errors[shown.code] += 1
         shown.__cause__ = error
         return shown
 

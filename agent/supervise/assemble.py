@@ -1,46 +1,49 @@
-"""The composition of supervision: each part is built once, with the earlier parts that it uses."""
+"""The composition of supervision: each part is built once, with the earlier parts that it uses; and
+what is done before the first pass and at a reload."""
 
+import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from agent import VERSION
 from agent.backends.declared import Backends
 from agent.clock import boot_now
-from agent.config.config import Config
-from agent.core.model import PASSING, InstanceId, JournalEntry
+from agent.config.config import Config, Declaration
+from agent.config.load import changes_that_need_restart
+from agent.config.tables import shared_sessions
+from agent.core.model import PASSING, Category, ConnectionStatus, Instance, InstanceId, JournalEntry
+from agent.core.reasons import reason_of
+from agent.core.reconnect import forgive
 from agent.core.session import AgentStatus
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
-from agent.link.client import RULES, LinkStats
-from agent.store.connect import TROUBLES
+from agent.instance_file import NAME
+from agent.log import about, bound, going_on
 from agent.store.database import Store
 from agent.supervise.calls import Calls
-from agent.supervise.facts import Facts, Notes, Settings
-from agent.supervise.gate import Gate
-from agent.supervise.incidents import Incidents
+from agent.supervise.facts import Facts, Notes, Settings, entry
+from agent.supervise.gate import Gate, Incidents
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.orders import Orders
-from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import Findings
+from agent.supervise.passes.act import Executor, Ladder
 from agent.supervise.passes.observe import Observer
-from agent.supervise.passes.record import Recorder
-from agent.supervise.passes.repair import Ladder
+from agent.supervise.passes.record import Findings, Recorder
 from agent.supervise.passes.run import Passes
 from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.repairs import Repairs
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.snapshots import Snapshots
-from agent.supervise.upkeep import Upkeep
-from agent.supervise.usage import UsageSampler
+from agent.supervise.upkeep import Upkeep, UsageSampler
+from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
+from agent.vault.snapshots import list_snapshots
+from agent.vault.trash import Retired, list_trash
 
 # The agent's own figures: does its loop turn, are sessions brought back, what does it cost.
-
-
-_NO_ERRORS = dict.fromkeys(TROUBLES, 0)
-_NO_REFUSALS = dict.fromkeys(RULES, 0)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -48,7 +51,6 @@ class StatusFigures:
     host: Host
     loop: Loop
     registry: Registry
-    link_stats: LinkStats
     _started_wall: float = field(init=False, default_factory=time.time)
     _to_restore: int = field(init=False, default=0)
     _pending: set[InstanceId] = field(init=False, default_factory=set)
@@ -76,9 +78,6 @@ class StatusFigures:
             passes_total=self.loop.passes,
             pass_seconds_total=self.loop.pass_seconds,
             last_pass_age=age,
-            passes_late=self.loop.late,
-            db_errors={**_NO_ERRORS, **self.registry.store.errors},
-            link_refusals={**_NO_REFUSALS, **self.link_stats},
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
             incidents=self.registry.gate.incidents.codes(),
@@ -88,6 +87,8 @@ class StatusFigures:
             alive=age <= max(settings.config.health.interval, 30.0),
         )
 
+
+log = logging.getLogger(__name__)
 
 PASSES_AT_ONCE = 256
 
@@ -111,8 +112,7 @@ class Supervisor:
         self.settings = settings = Settings(config)
         self.root, self.wake = root, wake = config.session_root, wakes.wake
         self._facts: dict[InstanceId, Facts] = {}
-        self._notes, links = Notes(store), LinkStats()
-        boot = host.boot_id()
+        self._notes, boot = Notes(store), host.boot_id()
 
         # What a start may have to wait for.
         self.backends = Backends(
@@ -140,7 +140,7 @@ class Supervisor:
         # The sessions, where they run, and the copies of their files.
         self.registry = registry = Registry(store, self.gate, root, self._facts, boot=boot)
         self.view, self.views = registry.view, registry.views
-        self.packs = Packs(open_packs, config.worker.pack, self._facts, wake, links)
+        self.packs = Packs(open_packs, config.worker.pack, self._facts, wake)
         self.seats = Seats(host, self.packs, self.backends, self._facts, self.gate.queues)
         self.keeping = Snapshots(registry, self.seats)
 
@@ -152,7 +152,7 @@ class Supervisor:
         """Hear that a worker kept more messages, or was connected and may have."""
         findings = Findings(settings, self.on_kept, self._notes, bus, wake)
         first_probe = boot_now() + config.start.first_check
-        observer = Observer(self.seats, root, links, self.gate, findings, first_probe)
+        observer = Observer(self.seats, root, self.gate, findings, first_probe)
         self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
         self.loop = Loop(
             wakes,
@@ -163,7 +163,7 @@ class Supervisor:
         )
 
         # What runs on a clock, and what goes on in the next agent.
-        self.figures = StatusFigures(host, self.loop, registry, links)
+        self.figures = StatusFigures(host, self.loop, registry)
         self.status = self.figures.status
         self.sampler = UsageSampler(registry, self._notes)
         self.upkeep = Upkeep(self.ladder, registry)
@@ -202,3 +202,216 @@ class Supervisor:
     def forget(self, id: InstanceId) -> None:
         for forget in self.on_forget:
             forget(id)
+
+
+# Before the first pass: read instances, make missing ones, put all in line. The first pass adopts
+# what still runs; what should run starts in its turn.
+
+
+UNKNOWN = "unknown"
+"""The engine of a session of which nothing tells it."""
+
+
+def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
+    """The identity, and a sentence on what it was taken from; None: the file is there and cannot be
+    read at the moment, or the folder holds no session."""
+    if folder.code not in (OTHERS, "absent", "damaged"):
+        return None
+    for snapshot in list_snapshots(root, folder.id):
+        if (manifest := snapshot.manifest) is not None:
+            instance = Instance(
+                folder.id, manifest.engine, False, dict(manifest.settings), manifest.created_wall
+            )
+            source = f"its engine and settings are those of snapshot {snapshot.name}"
+            paired, passkey = manifest.paired and not manifest.ended, manifest.needs_passkey
+            return Identity(instance, paired, manifest.account, needs_passkey=passkey), source
+    if not (root / folder.id / NAME).exists():
+        return None
+    return Identity(Instance(folder.id, UNKNOWN, False)), "it has no snapshot to tell its engine"
+
+
+async def load_instances(
+    registry: Registry,
+    store: Store,
+    session_root: Path,
+    declared: Iterable[Declaration],
+    *,
+    older: bool = False,
+) -> None:
+    """Fill the registry. `older`: the database is older than what its state folder has seen."""
+    for instance, record in await store.instances():
+        # Runs that such a database names ended long ago, and not by an operator's hand.
+        forgotten = replace(record, seen_run="", stopped_run="", restart_of="")
+        registry.add(instance, forgotten if older else record)
+    await _take_in_folders(registry, store, session_root)
+    await create_declared(registry, declared)
+    await _lay_out_missing(registry, store, session_root)
+
+
+async def line_up(registry: Registry, host: Seats, gate: Gate) -> list[InstanceId]:
+    """Mark sessions that wait for a start; all ids in the order of their first passes."""
+    running = {id for id, unit in (await host.list()).items() if unit.runs}
+    waiting: list[Facts] = []
+    for facts in list(registry.facts.values()):
+        facts.enabled_by_operator = host.enabled_by_operator(facts.id)
+        if facts.id in running:
+            gate.promise(facts)  # before the first pass: no other start may take its memory
+        elif facts.desired.should_run and facts.record.status is ConnectionStatus.CONNECTED:
+            # Not counted as a loss: a session that comes back after the agent's own stop is no
+            # reconnect, and a machine that boots is no storm.
+            status = ConnectionStatus.RECONNECTING
+            facts.record = replace(facts.record, status=status, status_since_wall=time.time())
+            waiting.append(facts)
+    # Asked for together, so that one commit has all.
+    await asyncio.gather(*(registry.save(facts) for facts in waiting))
+
+    def place(facts: Facts) -> tuple[bool, float, str]:
+        """First what runs (adopting costs nothing), then the rest by last activity."""
+        active_wall = facts.record.status_since_wall if facts.record.paired else 0.0
+        return facts.id not in running, -active_wall, facts.id
+
+    return [facts.id for facts in sorted(registry.facts.values(), key=place)]
+
+
+async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None:
+    """Compare each folder with its row: the newer wins, and both say the same from then on."""
+    for folder in await asyncio.to_thread(scan, root):
+        facts = registry.facts.get(folder.id)
+        if facts is None:
+            await _take_in(registry, store, root, folder)
+            continue
+        if folder.identity is not None and (
+            fault := names_other_engine(folder.identity, facts.instance.engine, root / folder.id)
+        ):
+            folder = replace(folder, identity=None, problem=fault)
+        if folder.identity is None:
+            said = bound(Category.SESSION, folder.id)
+            more = "; the agent writes the database's version into it"
+            said.error("%s%s", folder.problem, "" if folder.code == OTHERS else more)
+        elif folder.identity.generation > facts.record.generation:
+            await _follow_folder(registry, facts, folder.identity)
+        else:
+            facts.saved.identity = folder.identity
+
+
+async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) -> None:
+    """A folder without a row: a creation that was cut short, a folder moved here by hand, or one
+    whose identity went with a lost database."""
+    identity = folder.identity
+    sentence = "the agent adopted it from its session folder, which had no record"
+    if identity is None:
+        recovered = None
+        with going_on():
+            recovered = await asyncio.to_thread(recover_identity, root, folder)
+        if recovered is None:
+            left = "the agent leaves the folder of %s alone: %s"
+            log.error(left, folder.id, folder.problem, extra=about(folder.id))
+            return
+        identity, source = recovered
+        sentence = (
+            f"the database has no record of it, and {folder.problem}; {source}. The agent lists it"
+            f" as disabled: look at its settings, then `wa-agent enable {folder.id}`"
+        )
+        log.error("%s: %s", folder.id, sentence, extra=about(folder.id))
+    record = replace(identity.record, status_since_wall=time.time())
+    said = JournalEntry("created", sentence, instance=folder.id, wall=time.time())
+    await store.add(identity.instance, record, said)
+    registry.add(identity.instance, record).saved.identity = folder.identity
+
+
+async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
+    """The database is an older copy: take what the folder says."""
+    before, written = facts.record, identity.record
+    sentence = (
+        f"its folder is newer than the database (generation {identity.generation},"
+        f" {before.generation}): the agent takes settings, pairing and operators' orders from it"
+    )
+    facts.instance = identity.instance
+    revived = not written.reason and reason_of(before.reason).final
+    record = forgive(before) if revived else before
+    facts.record = replace(
+        record,
+        reason=written.reason or record.reason,
+        override=written.override,
+        override_boot=written.override_boot,
+        paired=written.paired,
+        account=written.account,
+        needs_passkey=written.needs_passkey,
+        generation=written.generation,
+    )
+    facts.saved.identity = identity
+    await registry.save(facts, [entry(facts, "folder_newer", sentence)])
+
+
+async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:
+    for wanted in declared:
+        if wanted.id in registry.facts:
+            continue
+        settings = dict(wanted.settings)
+        instance = Instance(wanted.id, wanted.engine, wanted.enabled, settings, time.time())
+        await registry.create(instance, "created because agent.toml declares it")
+
+
+async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
+    """A row without a folder: finish what was cut short; a lost pairing is never replaced."""
+    in_trash: dict[InstanceId, Retired] = {}
+    with going_on():
+        # The newest of each name is listed first.
+        listed = reversed(await asyncio.to_thread(list_trash, root))
+        in_trash = {retired.id: retired for retired in listed}
+    for facts in list(registry.facts.values()):
+        if (root / facts.id).exists():
+            continue
+        if _was_deleted(facts, in_trash.get(facts.id)):
+            words = "the agent finished its interrupted deletion"
+            await store.remove(facts.id, entry(facts, "deleted", words))
+            registry.drop(facts)
+        elif not facts.record.paired:
+            await asyncio.to_thread(create, root, facts.instance)
+        else:
+            log.error(
+                "the session folder of %s is missing; the agent does not start it",
+                facts.id,
+                extra=about(facts.id),
+            )
+
+
+def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
+    """A deletion retired its folder; a row of that name since is another instance's."""
+    if retired is None or retired.why != "deleted":
+        return False
+    return retired.at_wall >= int(facts.instance.created_wall)
+
+
+# A running agent takes on the settings that were read again.
+
+
+async def take_on(config: Config, supervisor: Supervisor) -> None:
+    """Take on the settings; log the keys that wait for the agent's next start."""
+    registry = supervisor.registry
+    before = supervisor.settings.config
+    supervisor.settings.take(config)
+    for key in changes_that_need_restart(before, config):
+        log.warning("%s takes effect at the agent's next start", key)
+    for facts in registry.facts.values():
+        registry.look_up(facts)
+    await supervisor.backends.take_on(config.backend)
+    new = {declared.id for declared in config.instance if declared.id not in registry.facts}
+    for declared in config.instance:
+        if declared not in before.instance and declared.id not in new:
+            log.warning(
+                "%s exists: [[instance]] applies at its creation only",
+                declared.id,
+                extra=about(declared.id),
+            )
+    with going_on("cannot create the instances that [[instance]] declares"):
+        await create_declared(registry, config.instance)
+    enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
+    for one, other in shared_sessions(config, enabled):
+        log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
+    now, rules = boot_now(), config.health
+    for facts in registry.facts.values():
+        # The next look was set by the old intervals, and may be far.
+        facts.next_probe = min(facts.next_probe, now + rules.interval)
+        facts.next_deep = min(facts.next_deep, now + rules.deep)
+        supervisor.wake(facts.id)

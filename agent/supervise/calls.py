@@ -4,11 +4,13 @@ pairing are refused without a person's word, and say what to type."""
 import asyncio
 import secrets
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from agent.core.observed import is_other_account, no_pairing_to_lose
 from agent.core.reasons import reason_of
@@ -75,8 +77,6 @@ COMMAND_TIMEOUT = 10.0
 UNKNOWN_CALL = ("invalid_request", "do")
 PAIRING_CODE = "pairing_code"
 """The command that begins another login."""
-PATIENCE = 10.0
-"""Seconds in which most passes over an instance are over; a longer one repairs it."""
 
 
 _MAY_BE_DONE = frozenset({"timeout", "internal", "interrupted"})
@@ -112,12 +112,10 @@ class Calls:
             answer = await link.call("qr")
         except EngineError as error:
             raise _because(self.registry.get(id), error) from error
-        if not isinstance(raw := answer.get("qr"), Mapping):
-            return None
-        text, expires_in, number = raw.get("text"), raw.get("expires_in"), raw.get("number")
-        if not isinstance(text, str) or not isinstance(expires_in, int | float):
-            raise LinkError("cannot read the QR code: the worker's answer has another form")
-        return Qr(text, float(expires_in), number if isinstance(number, int) else 0)
+        try:
+            return msgspec.convert(answer.get("qr"), Qr | None)
+        except msgspec.ValidationError as error:
+            raise LinkError(f"cannot read the QR code: {error}") from error
 
     async def logout(self, id: InstanceId) -> None:
         link = self._link(id, "log out")
@@ -144,15 +142,20 @@ class Calls:
                 f" pairing is kept. To end it and get a new code: `wa-agent cleanup {id} --yes`",
                 code="not_waiting",
             )
-        async with self._undisturbed(id, name) if alone else nullcontext():
-            link = self._link(id, f"{name} with")
+        facts = self.registry.get(id)
+        if not alone:
+            arguments = await in_parts(self._link(id, f"{name} with"), id, arguments)
+        call = {"name": name, "arguments": dict(arguments)}
+        try:
+            async with facts.busy if alone else nullcontext():
+                link = self._link(id, f"{name} with")
+                if alone:
+                    said = f"an operator asked its engine for: {name}"
+                    await self.registry.store.append(entry(facts, "operator", said))
+                return await link.call("command", call, timeout=timeout)
+        finally:
             if alone:
-                said = f"an operator asked its engine for: {name}"
-                await self.registry.store.append(entry(self.registry.get(id), "operator", said))
-            else:
-                arguments = await in_parts(link, id, arguments)
-            call = {"name": name, "arguments": dict(arguments)}
-            return await link.call("command", call, timeout=timeout)
+                self.registry.gate.wake(id)
 
     async def send(
         self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
@@ -262,22 +265,6 @@ class Calls:
             names = str(its.get("chat", chat)), str(its.get("sender", ""))
             whose.setdefault(names, []).append(message_id)
         return whose
-
-    @asynccontextmanager
-    async def _undisturbed(self, id: InstanceId, doing: str) -> AsyncIterator[None]:
-        facts = self.registry.get(id)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await facts.busy.acquire()
-        except TimeoutError as error:
-            raise TryLater(
-                f"cannot {doing} {id}: the agent repairs, stops or starts it", code="busy"
-            ) from error
-        try:
-            yield
-        finally:
-            facts.busy.release()
-            self.registry.gate.wake(id)
 
     def _link(self, id: InstanceId, doing: str) -> WorkerLink:
         facts = self.registry.get(id)

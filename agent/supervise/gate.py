@@ -4,24 +4,327 @@ words, and when to ask again.
 The order: the session's server, its address, its incident, room on this machine, a turn in the
 queue with the budget of logins, a good look at address and server, the trial of the server's
 circuit. Who asked first goes first; a person's `start` takes its place behind them.
+
+Before the gate stand the incidents that hold sessions.
 """
 
-from collections.abc import Callable
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN, Queues
+from agent.core.incidents import (
+    Failure,
+    Incident,
+    find_incident,
+    is_shared,
+    odd_one_out,
+    shared,
+)
 from agent.core.memory import lacks_room
-from agent.core.model import InstanceId, is_light
-from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAITS_TURN
-from agent.core.reasons import UNREACHABLE
+from agent.core.model import (
+    Category,
+    ConnectionStatus,
+    HealthVerdict,
+    InstanceId,
+    JournalEntry,
+    is_light,
+)
+from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN
+from agent.core.reasons import REACHED_CODES, UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Plan
+from agent.core.reconnect import uncounted
+from agent.core.recovery.ladder import hurry_repair, needs_repair
+from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import NO_WAIT, Wait
-from agent.core.words import NOT_TOLD
-from agent.supervise.facts import Facts, Settings
-from agent.supervise.incidents import Incidents
+from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
+from agent.engines.catalog import entry_of
+from agent.log import about
+from agent.supervise.facts import Facts, Notes, Settings
 from agent.supervise.reach import Reaching
+
+# Many sessions that fail alike: one incident per engine, one canary, one trouble. The rules are the
+# core's; this is its clock, its history and its wake-ups.
+
+
+STALE = 900.0
+"""A failure that was not seen again for so long proves nothing about others."""
+_ALL_WELL = "all its members are well, or are not to run"
+_ON_ITS_WAY = frozenset(
+    {"starting", "stopping", "not_running", "ping_failed", NO_PROOF, UNMEASURED, *WAIT_SENTENCES}
+)
+"""Between two tries: the failure before still counts for a while."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Group:
+    failures: deque[Failure] = field(default_factory=deque)
+    successes: dict[InstanceId, float] = field(default_factory=dict)
+    """When each session last connected."""
+    failing: dict[InstanceId, tuple[str, float]] = field(default_factory=dict)
+    """Failing sessions: the reason of each and when it was last seen."""
+    released_wall: float = 0.0
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Incidents:
+    """Hears of each failure and success; asked before each try. A session that should not run, or
+    whose address is away, is no canary: its try would prove nothing."""
+
+    settings: Settings
+    all_facts: Mapping[InstanceId, Facts]
+    wake: Callable[[InstanceId], None]
+    notes: Notes
+    reaching: Reaching
+    backends: Backends
+    active: dict[str, Incident] = field(init=False, default_factory=dict)
+    _groups: dict[str, _Group] = field(init=False, default_factory=dict)
+    _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Give canaries their turns when it is time."""
+        while True:
+            self._changed.clear()
+            for incident in list(self.active.values()):
+                self.give_turn(incident, boot_now())
+            now, policy = boot_now(), self.settings.config.incident
+            turns = [incident.next_turn(policy, now) for incident in self.active.values()]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(min(turns) - now, 0.05) if turns else None):
+                    await self._changed.wait()
+
+    def give_turn(self, incident: Incident, now: float) -> None:
+        """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no
+        longer."""
+        if now < incident.next_turn(self.settings.config.incident, now):
+            return None
+        down = self._not_well(incident)
+        if not down:
+            return self.release(incident.group, _ALL_WELL)
+        able = [its.id for its in down if not self.reaching.away(its)]
+        if (
+            incident.give_turn(able, self.settings.config.incident, now)
+            and incident.canary is not None
+        ):
+            facts = self.all_facts[incident.canary]
+            facts.asked.try_at_once = True
+            sentence = f"tries first for the members of the incident {incident.code}"
+            self._say("canary", sentence, incident)
+            self._hurry(facts)
+        return None
+
+    def failed(self, facts: Facts, code: str) -> None:
+        group, now = group_of(facts), boot_now()
+        incident, its = self.active.get(group), self._of(group)
+        self._changed.set()
+        if incident is not None:
+            incident.join(facts.id, code)
+            if incident.canary == facts.id:
+                self._canary_failed(incident, facts, code, now)
+        elif is_shared(code):
+            its.failures.append(Failure(facts.id, code, now))
+            while its.failures[0].at < now - self.settings.config.incident.window:
+                its.failures.popleft()
+            found = find_incident(
+                group,
+                its.failures,
+                successes=its.successes,
+                population=self._population()[group],
+                policy=self.settings.config.incident,
+                now=now,
+            )
+            if found is not None:
+                self.active[group] = found
+                said = f"incident: {found.sentence}; they wait while one of them tries first"
+                self._say("incident", said, found)
+                for id in found.members:
+                    self.wake(id)
+
+    def _canary_failed(self, incident: Incident, facts: Facts, code: str, now: float) -> None:
+        if incident.is_outage and code in REACHED_CODES:
+            why = f"WhatsApp answered its canary {facts.id} ({code})"
+            return self.release(incident.group, why)
+        if shared(code) == incident.code:  # what the others met as well costs it no attempt
+            facts.record = uncounted(facts.record, self.settings.config.reconnect, time.time())
+        repair = facts.repair.last
+        # Without a pairing to lose it has not failed before its repair has renewed it.
+        goes_on = repair is not None and not repair.over and not facts.record.paired
+        if not (goes_on and repair and repair.step is not RecoveryKind.CLEANUP):
+            incident.end_turn(self.settings.config.incident, now)
+        return None
+
+    def succeeded(self, facts: Facts) -> None:
+        group, now = group_of(facts), boot_now()
+        (successes := self._of(group).successes)[facts.id] = now
+        if (incident := self.active.get(group)) is None:
+            return
+        if incident.canary == facts.id:
+            self.release(group, f"its canary {facts.id} is connected again")
+        elif sum(incident.since <= at for at in successes.values()) >= len(incident.members):
+            self.release(group, "as many sessions connected meanwhile")
+
+    def nothing_to_try(self, facts: Facts) -> None:
+        """The repair has no step left: were this the canary, the others would wait for nothing."""
+        self._pass_turn(self.active.get(group_of(facts)), facts.id)
+
+    def _pass_turn(self, incident: Incident | None, id: InstanceId) -> None:
+        if incident is not None and incident.canary == id:
+            incident.idle.add(id)
+            incident.pass_turn(boot_now())
+            self._changed.set()
+
+    def reach_changed(self, sessions: Iterable[Facts], *, back: bool) -> None:
+        """The address of these sessions is away or back: a canary goes as soon as its try can prove
+        something."""
+        for group in {group_of(facts) for facts in sessions} & self.active.keys():
+            incident = self.active[group]
+            canary = self.all_facts.get(incident.canary) if incident.canary else None
+            lost = canary is not None and self.reaching.away(canary)
+            if incident.is_outage and (lost or (back and canary is None)):
+                incident.pass_turn(boot_now())
+        self._changed.set()
+
+    def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
+        group = group_of(facts)
+        if not facts.desired.should_run:
+            return self.forget(facts.id)
+        if needs_repair(verdict):
+            self._of(group).failing[facts.id] = (verdict.reason, boot_now())
+        elif verdict.reason not in _ON_ITS_WAY:
+            self._of(group).failing.pop(facts.id, None)
+        incident = self.active.get(group)
+        if incident is not None and facts.id in incident.members and is_well(verdict):
+            word = "is connected again" if verdict.healthy else "shows its code"
+            if facts.id == incident.canary:
+                self.release(group, f"its canary {facts.id} {word}")
+            elif not self._not_well(incident):
+                self.release(group, _ALL_WELL)
+        return None
+
+    def forget(self, id: InstanceId) -> None:
+        """The session is disabled, deleted or moved away: no other one waits for its try."""
+        for its in self._groups.values():
+            its.failing.pop(id, None)
+            its.successes.pop(id, None)
+        for group, incident in list(self.active.items()):
+            if id in incident.members:
+                self._pass_turn(incident, id)
+                if not self._not_well(incident):
+                    self.release(group, _ALL_WELL)
+
+    def wait_reason(self, facts: Facts) -> str:
+        """Why this session must wait for others; "" when it may try. WhatsApp itself has ended a
+        session that is unpaired, and one that lost its pairing fails otherwise."""
+        incident = self.active.get(group_of(facts))
+        if incident is None or facts.id == incident.canary or facts.id not in incident.members:
+            return ""
+        lost = facts.verdict.reason == SUSPECT and incident.code != SUSPECT
+        return "" if lost or reason_of(facts.record.reason).unpairs else incident.wait_reason
+
+    def has(self, facts: Facts) -> bool:
+        """True if it is a member of an incident that goes on."""
+        incident = self.active.get(group_of(facts))
+        return incident is not None and facts.id in incident.members
+
+    def well(self, facts: Facts) -> bool:
+        return group_of(facts) not in self.active
+
+    def odd_one_out(self, facts: Facts) -> bool:
+        """Among all of its group, and among those that go out the same way."""
+        group, now = group_of(facts), boot_now()
+        seen = self._of(group).failing.items()
+        failing = {id: reason for id, (reason, at) in seen if now - at < STALE}
+        beside = {other.id for other in self._beside(facts)}
+        alike = {id: code for id, code in failing.items() if id in beside or id == facts.id}
+        among_all = odd_one_out(
+            facts.id, failing, self._population()[group], self.settings.config.incident
+        )
+        return among_all and odd_one_out(
+            facts.id, alike, len(beside) + 1, self.settings.config.incident
+        )
+
+    def another_connected(self, facts: Facts) -> bool:
+        verdicts = (other.verdict for other in self._beside(facts))
+        return any(verdict.state is ConnectionStatus.CONNECTED for verdict in verdicts)
+
+    def released_wall(self, facts: Facts) -> float:
+        """When its turn as a canary began or, without one, when its last incident ended."""
+        incident = self.active.get(group_of(facts))
+        if incident is not None and incident.canary == facts.id:
+            return time.time() - (boot_now() - incident.turn_at)
+        return self._of(group_of(facts)).released_wall
+
+    def codes(self) -> dict[str, str]:
+        """For each group in use, the code of its incident; "" = none."""
+        none = dict.fromkeys(self._population(), "")
+        return none | {group: incident.code for group, incident in self.active.items()}
+
+    def release(self, group: str, why: str) -> None:
+        """The incident is over: its members may try again, in their turns. Earlier failures prove
+        nothing any more."""
+        incident, its = self.active.pop(group), self._of(group)
+        its.failures.clear()
+        its.released_wall = time.time()
+        self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
+        for id in incident.members:
+            if id in self.all_facts:
+                self._hurry(self.all_facts[id])
+
+    def _not_well(self, incident: Incident) -> list[Facts]:
+        members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
+        return [its for its in members if its.desired.should_run and not is_well(its.verdict)]
+
+    def _hurry(self, facts: Facts) -> None:
+        if facts.repair.last is not None and not facts.repair.last.over:
+            facts.repair.last = hurry_repair(facts.repair.last, paired=facts.record.paired)
+        self.wake(facts.id)
+
+    def _say(self, kind: str, sentence: str, incident: Incident) -> None:
+        log.warning("%s", sentence, extra=about(incident.canary or "-", Category.HEALTH))
+        who = incident.canary if kind == "canary" else None
+        detail = {"engine": incident.group, "code": incident.code, "kind": incident.kind}
+        self.notes.write(JournalEntry(kind, sentence, Category.HEALTH, who, time.time(), detail))
+
+    def _of(self, group: str) -> _Group:
+        return self._groups.setdefault(group, _Group())
+
+    def _population(self) -> Counter[str]:
+        return Counter(map(group_of, self.all_facts.values()))
+
+    def _beside(self, facts: Facts) -> Iterable[Facts]:
+        """The others of its group that go out the same way. What the rest do proves nothing about
+        this way."""
+        group, way = group_of(facts), self._way_out(facts)
+        others = (its for its in self.all_facts.values() if group_of(its) == group)
+        alike = (its for its in others if its is not facts and self._way_out(its) == way)
+        return () if way is None else alike
+
+    def _way_out(self, facts: Facts) -> str | None:
+        """The way by which a session goes out; None = not known, so no other goes out the same."""
+        part = self.backends if facts.instance.backend else self.reaching
+        return part.way_out(facts)
+
+
+def is_well(verdict: HealthVerdict) -> bool:
+    """Connected, or it shows its code: its group counts it as recovered."""
+    return verdict.healthy or verdict.state is ConnectionStatus.QR_REQUIRED
+
+
+def group_of(facts: Facts) -> str:
+    """The engine, and for a session on a backend the backend, for a program the program: two
+    commands have nothing in common by which one could prove something for the other."""
+    engine = facts.instance.engine
+    own = facts.instance.settings.get(entry_of(engine).alike_by)
+    return f"{engine}/{own}" if isinstance(own, str) and own else engine
+
 
 MEMORY_FULL = "memory_full"
 RETRY_HELD = 5.0

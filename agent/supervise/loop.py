@@ -68,8 +68,6 @@ class Loop:
     """Since then all places are taken, a pass waits for a place, and none has ended."""
     turned_at: float = field(init=False, default_factory=boot_now)
     passes: int = field(init=False, default=0)
-    late: int = field(init=False, default=0)
-    """Passes that began more than a second after their time."""
     pass_seconds: float = field(init=False, default=0.0)
 
     def forget(self, instance: InstanceId) -> None:
@@ -102,7 +100,6 @@ class Loop:
         while self._heap and self._heap[0][0] <= now:
             at, instance = heapq.heappop(self._heap)
             if self._due.get(instance) == at:  # otherwise a newer deadline replaced this one
-                self.late += now - at > 1.0
                 del self._due[instance]
                 self.wakes.woken[instance] = None
 

@@ -29,7 +29,7 @@ from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts
 from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.orders import Orders
-from agent.supervise.passes.repair import Ladder
+from agent.supervise.passes.act import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.registry import Registry
 

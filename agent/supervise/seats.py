@@ -24,7 +24,7 @@ from agent.engines.catalog import entry_of
 from agent.errors import HostError, LinkError, WaError
 from agent.host.base import Host
 from agent.host.units import PACKS
-from agent.link.client import Link, LinkStats, Listener
+from agent.link.client import Link, Listener
 from agent.log import going_on
 from agent.supervise.facts import Facts
 
@@ -55,7 +55,6 @@ class Pack:
 
     name: InstanceId
     host: Host
-    stats: LinkStats
     wake: Wake
     unit: UnitStatus = UNIT_ABSENT
     link: Link | None = None
@@ -130,7 +129,6 @@ class Pack:
             self.name,
             self.unit.main_pid,
             Listener(lambda _run, _claim: None, happened, lost),
-            stats=self.stats,
         )
         self.stale = True
 
@@ -158,7 +156,6 @@ class Packs:
     _size: int
     _facts: Mapping[InstanceId, Facts]
     _wake_session: Wake
-    _link_stats: LinkStats
     all: dict[InstanceId, Pack] = field(init=False, default_factory=dict)
     _host: Host | None = field(init=False, default=None)
     _stirred: asyncio.Event = field(init=False, default_factory=asyncio.Event)
@@ -296,7 +293,7 @@ class Packs:
 
     def _pack(self, name: InstanceId) -> Pack:
         assert self._host is not None
-        return self.all.setdefault(name, Pack(name, self._host, self._link_stats, self._wake))
+        return self.all.setdefault(name, Pack(name, self._host, self._wake))
 
     def _pack_of(self, id: InstanceId) -> Pack | None:
         facts = self._facts.get(id)

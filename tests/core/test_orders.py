@@ -8,9 +8,9 @@ from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus as S
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, UnitState
 from agent.core.observed import started_by_hand
-from agent.core.reconcile import ActionKind, may_restart, plan_asked
+from agent.core.reconcile import ActionKind, plan_asked
 from agent.core.recovery.repair import Decision, Ground, Proof, RecoveryKind
-from agent.supervise.passes.repair import plan_step
+from agent.supervise.passes.act import plan_step
 from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker
 from tests.sessions import changed
 
@@ -76,9 +76,6 @@ def test_an_ordered_start_restarts_no_worker_that_goes_on_by_itself(claim):
 
 def test_a_graceful_restart_waits_while_the_engine_fails_and_is_not_done_to_a_new_run():
     assert asked(seen(), restart_for="its memory grows").actions == (K.RESTART,)
-    assert may_restart(unit(), well=True)
-    assert not may_restart(unit(), well=False)
-    assert not may_restart(unit(UnitState.ACTIVATING), well=True)
 
 
 BOOT = "b1"

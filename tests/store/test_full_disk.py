@@ -36,7 +36,6 @@ async def test_f31_reads_go_on_and_with_room_again_the_same_store_writes_on(full
             await store.append(entry("no", sentence="x" * 9000))
     assert (await store.history(limit=1))[0].kind == str(written - 1)
     assert (await store.instances())[0][1].attempts == 3
-    assert store.errors["disk_full"] >= 4
     ballast.unlink()
     await store.append(entry("again", sentence="x" * 9000))
     kinds = [one.kind for one in await store.history(limit=2)]
@@ -130,7 +129,6 @@ async def test_f33_a_disk_that_turns_read_only_is_read_on_and_said(failing_disk)
         with pytest.raises(StoreError, match="read-only") as caught:
             await store.append(entry("no"))
         assert caught.value.code == "read_only"
-    assert store.errors == {"read_only": 3}
     assert (await store.instances())[0][1].attempts == 3
     assert [one.kind for one in await store.history()] == ["created"]
 

@@ -70,4 +70,3 @@ async def test_a_failed_commit_is_an_error_and_the_next_write_works(path, open_s
     monkeypatch.delenv("WA_FAILPOINT")
     await store.append(entry("kept"))
     assert [one.kind for one in await store.history()] == ["kept"]
-    assert store.errors == {"store": 1}

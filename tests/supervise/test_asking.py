@@ -76,17 +76,6 @@ async def test_alone_is_history_before_it_is_done(bench, eventually):
     await doing
 
 
-async def test_an_order_that_needs_the_session_alone_is_refused_as_busy(bench, monkeypatch):
-    asks, facts, worker, _ = bench
-    monkeypatch.setattr(asking, "PATIENCE", 0.05)
-    async with facts.busy:
-        with pytest.raises(TryLater) as caught:
-            await asks.command(ID, "delete", {}, alone=True)
-        assert caught.value.code == "busy"
-        assert (await asks.command(ID, "settings", {}))["done"], "what is not alone need not wait"
-    assert len(worker.asked) == 1
-
-
 async def test_an_order_is_not_sent_to_a_worker_that_ended_during_the_wait(bench):
     asks, facts, worker, _ = bench
     async with facts.busy:

@@ -18,7 +18,7 @@ from agent.core.model import (
 )
 from agent.core.reconnect import ReconnectPolicy, after_drop, after_try
 from agent.supervise.facts import Facts, Settings
-from agent.supervise.incidents import Incidents
+from agent.supervise.gate import Incidents
 
 WELL = HealthVerdict(Health.HEALTHY, ConnectionStatus.CONNECTED, "", "")
 ZOMBIE = HealthVerdict(Health.STUCK, ConnectionStatus.RECONNECTING, "zombie", "")

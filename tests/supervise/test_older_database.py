@@ -5,8 +5,8 @@ import pytest
 from agent.core.model import Instance, InstanceId, JournalEntry, Override, SessionRecord
 from agent.daemon.state_folder import StateMark, go_on, note_stop, read_mark
 from agent.store.database import Store
+from agent.supervise.assemble import load_instances
 from agent.supervise.registry import Registry
-from agent.supervise.start_up import load_instances
 from agent.vault.identity import create
 from tests.supervise.test_published import GATE
 from tests.supervise.test_remember import BOOT, STOPPED, recorder

@@ -11,7 +11,7 @@ from agent.core.reconcile import ActionKind, Plan
 from agent.core.recovery.repair import Decision, Ground, Proof, RecoveryKind
 from agent.supervise.facts import Facts, Settings
 from agent.supervise.gate import Gate
-from agent.supervise.passes.repair import plan_step
+from agent.supervise.passes.act import plan_step
 
 MIB = 1 << 20
 START = Plan("start", (ActionKind.START,), "it should run")

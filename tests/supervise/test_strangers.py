@@ -9,7 +9,7 @@ from agent.config.config import Config
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.words import Happening
 from agent.supervise.facts import Facts, Settings
-from agent.supervise.passes.findings import Findings, judge_keys
+from agent.supervise.passes.record import Findings, judge_keys
 
 SETTINGS = Settings(Config())
 REST: Any = ((), None, None, None)

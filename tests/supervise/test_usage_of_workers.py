@@ -10,9 +10,9 @@ from agent.config.config import Config
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.errors import InvalidRequest, LinkError
 from agent.host.machine import UNSEEN, Usage
-from agent.supervise import usage
+from agent.supervise import upkeep as usage
 from agent.supervise.facts import Facts, Settings
-from agent.supervise.usage import UsageSampler, measure_whole
+from agent.supervise.upkeep import UsageSampler, measure_whole
 
 TOLD = {"memory_bytes": 5000, "cpu_seconds": 2.5, "processes": 3}
 HIDDEN = 1 << 22

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.core.words import Claim, ConnectionStatus, Happening, parse_instance_id
-from agent.link.client import Link, LinkStats, Listener
+from agent.link.client import Link, Listener
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
 
@@ -36,7 +36,6 @@ class Bench:
         self.claims: list[Claim] = []
         self.happened: list[Happening] = []
         self.closed: list[str] = []
-        self.stats = LinkStats()
         self.link: Link | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.runs = 0
@@ -113,7 +112,6 @@ class Bench:
                 lambda _run, happening: self.happened.append(happening),
                 self.closed.append,
             ),
-            stats=self.stats,
         )
 
     async def connected(self, **how: Any) -> Link:

@@ -21,11 +21,11 @@ from agent.core.observed import BACKEND_DOWN, ON_ITS_WAY
 from agent.core.session import Run
 from agent.core.words import SUSPECT, Claim, Happening
 from agent.errors import EngineError, LinkError, Refused
-from agent.link.client import Link, LinkStats, Listener, parse_claim
+from agent.link.client import Link, Listener, parse_claim
 from agent.log import about
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
 from agent.supervise.gate import Gate
-from agent.supervise.passes.findings import Findings
+from agent.supervise.passes.record import Findings
 from agent.supervise.seats import Seats
 from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
@@ -77,7 +77,6 @@ class Observer:
 
     host: Seats
     session_root: Path
-    link_stats: LinkStats
     gate: Gate
     findings: Findings
     first_probe: float
@@ -151,7 +150,7 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
             link = observer.gate.backends.needed(facts).attach(facts.id, listener)
         else:
             path = observer.host.link_path(facts.id)
-            link = await Link.open(path, facts.id, pid, listener, stats=observer.link_stats)
+            link = await Link.open(path, facts.id, pid, listener)
     except LinkError as error:
         facts.run.next_attach = boot_now() + ATTACH_DELAY
         log.debug("cannot attach to the worker of %s: %s", facts.id, error, extra=about(facts.id))

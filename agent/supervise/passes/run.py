@@ -6,14 +6,20 @@ from dataclasses import dataclass, replace
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
-from agent.core.model import Category, Health, HealthVerdict, JournalEntry, SessionRecord
+from agent.core.model import (
+    Category,
+    Health,
+    HealthVerdict,
+    JournalEntry,
+    SessionRecord,
+    UnitState,
+)
 from agent.core.observed import ON_ITS_WAY, waits_for_network
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import (
     ActionKind,
     Outcome,
     Plan,
-    may_restart,
     next_deadline,
     plan_actions,
     plan_asked,
@@ -23,11 +29,9 @@ from agent.core.session import NO_WAIT
 from agent.files import failpoint
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
 from agent.supervise.gate import Gate
-from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import Findings
+from agent.supervise.passes.act import Executor, Ladder, Step
 from agent.supervise.passes.observe import Observer, holds_the_only_copy, observe
-from agent.supervise.passes.record import Recorder, note_restarts
-from agent.supervise.passes.repair import Ladder, Step
+from agent.supervise.passes.record import Findings, Recorder, note_restarts
 from agent.supervise.registry import is_written
 
 
@@ -149,7 +153,9 @@ class Passes:
 
     def _plan_asked(self, facts: Facts, verdict: HealthVerdict) -> Plan | None:
         asked = facts.asked
-        if asked.restart_for and not may_restart(facts.unit, well=self.gate.incidents.well(facts)):
+        # A graceful restart can wait: not while its engine fails, and a new run needs none.
+        active = facts.unit.state is UnitState.ACTIVE
+        if asked.restart_for and not (active and self.gate.incidents.well(facts)):
             asked.restart_for, facts.memory_restart_at = "", None
         plan = plan_asked(facts, verdict, start_asked=asked.start, restart_for=asked.restart_for)
         if plan is None and facts.desired.should_run and not facts.unit.job_pending:
