@@ -17,9 +17,8 @@ from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts as ApiParts
 from agent.api.server import Server, serve
 from agent.backends.declared import ADVICE, one_server
-from agent.config.config import Config
+from agent.config.config import USUAL_LISTEN, Config
 from agent.config.load import load_config
-from agent.config.sections import USUAL_LISTEN
 from agent.daemon.state_folder import (
     DATABASE,
     StateMark,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.api.server import Server
 from agent.clock import boot_now
-from agent.config.sections import StopSection
+from agent.config.config import StopSection
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.daemon.state_folder import note_stop
 from agent.errors import WaError

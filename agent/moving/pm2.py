@@ -20,8 +20,7 @@ from agent.cli.client import AgentSaidNo, Client, config_path
 from agent.cli.command import client_of
 from agent.cli.terminal import print_answer
 from agent.cli.transfer import open_source
-from agent.config.load import load_config
-from agent.config.settings_file import add_rows
+from agent.config.load import add_rows, load_config
 from agent.engines.program.declaration import ProgramDeclaration, find_faults, variable_fault
 from agent.errors import InvalidRequest, Refused
 from agent.log import clean

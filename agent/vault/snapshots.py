@@ -34,11 +34,11 @@ from agent.vault.folders import (
     doom,
     grow,
     is_name,
+    look_for_room,
     next_name,
     open_own,
     sweep_folder,
 )
-from agent.vault.free_space import look_for_room
 from agent.vault.identity import by_name, ids_in, lineage_of
 from agent.vault.tree import (
     DEEPEST,

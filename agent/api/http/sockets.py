@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.config.sections import ApiSection
+from agent.config.config import ApiSection
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
 from agent.files import short_path

@@ -18,7 +18,7 @@ from agent import VERSION
 from agent.cli.doctor.command import Finding, Installation, note, ok, wrong
 from agent.core.words import BEHIND
 from agent.daemon.state_folder import state_is_missing, used_mark
-from agent.engines.baileys import doctor as baileys
+from agent.engines.baileys import node as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
 from agent.engines.web.settings import SHELL

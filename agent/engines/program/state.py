@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.core.crypto_patterns import CryptoFinding
 from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
-from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
+from agent.engines.baileys.session_state import CRYPTO_WORDS, why_closed
 from agent.engines.base import Qr, Reporter
 from agent.engines.program.environment import MISSING
 from agent.engines.settings import text

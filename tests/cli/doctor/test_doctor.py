@@ -10,8 +10,7 @@ import pytest
 from agent.cli.client import Client
 from agent.cli.doctor import installation
 from agent.cli.doctor.command import Installation
-from agent.config.config import Config
-from agent.config.sections import AgentSection, ApiSection
+from agent.config.config import AgentSection, ApiSection, Config
 from agent.store.database import Store
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
