@@ -34,8 +34,8 @@ from agent.daemon.troubles import Troubles
 from agent.deliver.bus import EventBus
 from agent.errors import ConfigError, TryLater, WaError
 from agent.host import units
-from agent.host.base import Host
 from agent.host.choose import only_agent, only_of_sessions, open_host
+from agent.host.life import Host
 from agent.log import going_on, set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.messages.reader import Reader

@@ -21,7 +21,7 @@ from agent.cli.command import client_of
 from agent.cli.terminal import print_answer
 from agent.cli.transfer import open_source
 from agent.config.load import add_rows, load_config
-from agent.engines.program.declaration import ProgramDeclaration, find_faults, variable_fault
+from agent.engines.program.settings import ProgramDeclaration, find_faults, variable_fault
 from agent.errors import InvalidRequest, Refused
 from agent.log import clean
 from agent.moving.commands import only

@@ -8,7 +8,7 @@ from agent import VERSION
 from agent.clock import boot_now
 from agent.core.model import PASSING, InstanceId
 from agent.core.view import AgentStatus
-from agent.host.base import Host
+from agent.host.life import Host
 from agent.link.client import RULES, LinkStats
 from agent.store.connect import TROUBLES
 from agent.supervise.loop import Loop

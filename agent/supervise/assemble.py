@@ -8,7 +8,7 @@ from agent.clock import boot_now
 from agent.config.config import Config
 from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
-from agent.host.base import Host
+from agent.host.life import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.agent_status import StatusFigures

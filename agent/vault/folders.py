@@ -17,8 +17,7 @@ from agent.errors import VaultError
 from agent.failpoint import failpoint
 from agent.files import refuses_writes
 from agent.log import bound, going_on
-from agent.vault.errors import explain
-from agent.vault.folder import OURS, Folder, open_root
+from agent.vault.folder import OURS, Folder, explain, open_root
 
 SNAPSHOTS = ".snapshots"
 STAGING = ".staging"

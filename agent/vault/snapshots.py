@@ -24,8 +24,7 @@ from agent.errors import InvalidRequest, NotFound, Refused, VaultError
 from agent.failpoint import failpoint
 from agent.log import going_on
 from agent.vault.check import inspect_session
-from agent.vault.errors import doing
-from agent.vault.folder import OURS, SESSION, Folder, open_instance, unless_absent
+from agent.vault.folder import OURS, SESSION, Folder, doing, open_instance, unless_absent
 from agent.vault.folders import (
     DOOMED,
     MAKING,
