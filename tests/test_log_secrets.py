@@ -196,7 +196,7 @@ async def test_a_running_agent_at_debug_writes_no_secret_anywhere(
 ) -> None:
     logs = tmp_path / "logs"
     agent = make_agent(f'\n[log]\nfolder = "{logs}"\n')
-    agent.first = changed("agent.config.sections.LogSection", performance_interval=1.0)
+    agent.first = changed("agent.config.config.LogSection", performance_interval=1.0)
     agent.config.write_text(
         agent.config.read_text().replace("[agent]", '[agent]\nlog_level = "debug"')
     )

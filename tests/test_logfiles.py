@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.config.config import Config
-from agent.config.sections import LogSection
+from agent.config.config import Config, LogSection
 from agent.core.model import Category
 from agent.log import bound, set_level, set_up_logging
 from agent.logfiles import AUDIT, PERFORMANCE, FileWriter, open_files

@@ -23,7 +23,7 @@ from agent.api.http.sockets import (
     open_sockets,
     parse_listen,
 )
-from agent.config.sections import ApiSection
+from agent.config.config import ApiSection
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
 from agent.log import bound

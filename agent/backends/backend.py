@@ -19,9 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.backends.circuit import Circuit
 from agent.backends.http import ServerDown
-from agent.backends.seat import MOST_UNHEARD, Seat, ServerApi
+from agent.backends.seat import MOST_UNHEARD, Circuit, Seat, ServerApi
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.breaker import BreakerState

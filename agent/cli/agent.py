@@ -129,7 +129,7 @@ def init_config(options: argparse.Namespace) -> int:
     """Write a commented configuration."""
     from agent.config.load import load_config
     from agent.config.render import render_config
-    from agent.vault.errors import explain
+    from agent.vault.folder import explain
 
     target = Path(options.config or INSTALLED_CONFIG)
     # Only what the command line gives: an older file must not flow into the new one.

@@ -65,7 +65,7 @@ def _print(options: argparse.Namespace, backend: dict[str, Any], *, good: bool =
 def add_backend(options: argparse.Namespace) -> int:
     """Add a backend to agent.toml; it is in force at once."""
     from agent.config.declaration import key_fault, read_secret
-    from agent.config.settings_file import add_rows
+    from agent.config.load import add_rows
 
     path = config_path(options.config, os.environ)
     if path is None:

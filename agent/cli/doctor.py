@@ -10,9 +10,8 @@ from agent.cli.agent import names_an_agent_here, settings_in_use
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, client_of, config_words
 from agent.cli.terminal import Table, print_answer
-from agent.config.config import Config
+from agent.config.config import INSTALLED_STATE, Config
 from agent.config.load import load_config
-from agent.config.sections import INSTALLED_STATE
 from agent.errors import ConfigError
 
 

@@ -22,7 +22,7 @@ from agent.cli.doctor import Finding, Installation, note, ok, wrong
 from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
 from agent.core.words import BEHIND
 from agent.daemon.state_folder import state_is_missing, used_mark
-from agent.engines.baileys import doctor as baileys
+from agent.engines.baileys import node as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
 from agent.engines.web.settings import SHELL

@@ -1,6 +1,8 @@
-"""From a file, the environment and the command line to one checked Config."""
+"""From a file, the environment and the command line to one checked Config; rows that a command adds
+to the file."""
 
 import json
+import os
 import re
 import tomllib
 from collections import Counter
@@ -14,14 +16,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.config.config import Config, Declaration, sections
+from agent.config.config import Config, Declaration, sections, split_address
 from agent.config.declaration import BackendDeclaration
-from agent.config.sections import split_address
 from agent.config.tables import all_tables, rows_of
 from agent.core.memory import MemoryPolicy
 from agent.core.setting import Fault, name_fault, read_value, settings_of
 from agent.engines.catalog import backend_settings, check_settings, find_engine, remote_engines
-from agent.errors import ConfigError
+from agent.errors import ConfigError, InvalidRequest, Refused
 
 # Checks of pairs of settings, and the settings that a reload cannot change.
 
@@ -411,3 +412,32 @@ def _declaration(source: Source, table: Row, key: str) -> Declaration:
     if made.id and (fault := name_fault(made.id)):
         raise source.refuse(f"{key}.id", fault)
     return made
+
+
+def add_rows(path: Path, lines: str, *, env: Mapping[str, str], what: str) -> None:
+    """For the person who gave the command: the agent itself never writes that file. Adds `lines`,
+    which begin with a [[table]], at the end; every other line stays, and what an editor writes
+    meanwhile is not lost. `what` is for errors. The file stays as it is where the agent could not
+    use the old or the new one."""
+    doing = f"cannot {what} {path}"
+    try:
+        load_config(path, env)
+    except ConfigError as error:
+        cure = "correct the file first: wa-agent config check"
+        raise Refused(f"{doing}: {error}; {cure}", code="config_wrong") from None
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        more = ("" if text.endswith("\n") else "\n") + f"\n{lines}"
+        load_config(path, env, text=text + more)
+        size = path.stat().st_size
+        try:
+            with path.open("ab") as file:
+                file.write(more.encode())
+        except OSError:
+            os.truncate(path, size)  # a full disk took half of it
+            raise
+    except ConfigError as error:
+        raise InvalidRequest(f"{doing}: {error}", field=error.field) from None
+    except OSError as error:
+        cure = "a person who may write it does so, with sudo for one"
+        raise Refused(f"{doing}: {error.strerror}; {cure}", code="config_not_writable") from error

@@ -17,9 +17,8 @@ from agent.api.http.call import Parts as ApiParts
 from agent.api.server import Server, serve
 from agent.backends.declared import ADVICE, one_server
 from agent.clock import boot_now
-from agent.config.config import Config
+from agent.config.config import USUAL_LISTEN, Config, StopSection
 from agent.config.load import load_config
-from agent.config.sections import USUAL_LISTEN, StopSection
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.daemon.state_folder import (
     DATABASE,
@@ -36,8 +35,8 @@ from agent.daemon.troubles import Troubles
 from agent.deliver.bus import EventBus
 from agent.errors import ConfigError, StoreError, TryLater, WaError
 from agent.host import units
-from agent.host.base import Host
 from agent.host.choose import only_agent, only_of_sessions, open_host
+from agent.host.life import Host
 from agent.log import about, going_on, set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.messages.reader import Reader

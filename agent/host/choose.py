@@ -12,8 +12,7 @@ from agent.config.config import Config
 from agent.errors import ConfigError, HostError, TryLater
 from agent.files import folder_locked
 from agent.host import units
-from agent.host.base import Host, Wake
-from agent.host.life import Limits
+from agent.host.life import Host, Limits, Wake
 
 log = logging.getLogger(__name__)
 

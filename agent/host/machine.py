@@ -188,21 +188,14 @@ def _field(path: Path, name: str) -> int | None:
     return int(words[words.index(name) + 1]) if name in words else None
 
 
-@dataclass(frozen=True, slots=True)
-class MachineMemory:
-    """Bytes. `available`: what can be had without swapping."""
-
-    total: int
-    available: int
-
-
-def machine_memory() -> MachineMemory:
+def machine_memory() -> tuple[int, int]:
+    """Bytes: in all, and what can be had without swapping."""
     values = {}
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         name, _, rest = line.partition(":")
         values[name] = rest
     total, available = (int(values[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
-    return MachineMemory(total * 1024, available * 1024)
+    return total * 1024, available * 1024
 
 
 class CoreUse:

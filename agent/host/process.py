@@ -21,8 +21,7 @@ from agent.clock import boot_id
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
 from agent.files import short_path
-from agent.host.base import Host, Wake
-from agent.host.life import UNKNOWN, Exit, Limits, Worker
+from agent.host.life import UNKNOWN, Exit, Host, Limits, Wake, Worker
 from agent.host.machine import all_processes, find_trees, proportional_bytes, variables_of
 from agent.log import about
 from agent.worker_log import open_log

@@ -17,17 +17,15 @@ from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.engines.tasks import to_end
 from agent.errors import HostError
 from agent.host import units
-from agent.host.base import Wake
-from agent.host.life import Limits, words
+from agent.host.life import Limits, Wake, words
 from agent.host.systemd_bus import (
     NO_SUCH_UNIT,
     BusCallFailed,
     BusGone,
     SystemBus,
-    SystemdCalls,
     refusal,
 )
-from agent.host.unit_cache import FOLDERS, UnitCache, UnitFiles, read_unit_files
+from agent.host.units import FOLDERS, UnitCache, UnitFiles, read_unit_files
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +139,7 @@ class SystemdHost:
         self._files_changed = asyncio.Event()
         self._boot = self._own_unit = ""
         self._bus = SystemBus(self._bus_up, self._bus_down, self._hear)
-        self._systemd = SystemdCalls(self._bus)
-        self._jobs = Jobs(self._systemd.job_exists)
+        self._jobs = Jobs(self._bus.job_exists)
         self._files_reader = asyncio.create_task(self._read_files_again(), name="unit files")
 
     @classmethod
@@ -163,12 +160,12 @@ class SystemdHost:
             self._files_reader.cancel()
             raise
         try:
-            self._boot = f"{boot_id()}.{await self._systemd.booted_at():x}"
+            self._boot = f"{boot_id()}.{await self._bus.booted_at():x}"
         except HostError as error:
             await self.close(leave_workers=True)
             raise HostError(f"cannot ask systemd when it booted: {error}") from error
         with contextlib.suppress(HostError):  # not started by systemd: the agent has no unit
-            self._own_unit = await self._systemd.own_unit()
+            self._own_unit = await self._bus.own_unit()
         return self
 
     async def close(self, *, leave_workers: bool) -> None:
@@ -201,8 +198,8 @@ class SystemdHost:
     async def agent_is_restarting(self) -> bool:
         try:
             async with asyncio.timeout(2.0):
-                own = self._own_unit or await self._systemd.own_unit()
-                return await self._systemd.job_type(own) == "restart"
+                own = self._own_unit or await self._bus.own_unit()
+                return await self._bus.job_type(own) == "restart"
         except (HostError, TimeoutError) as error:
             # At power-off the bus may be gone already.
             log.info("cannot ask systemd why the agent stops (%s): the workers stop too", error)
@@ -211,7 +208,7 @@ class SystemdHost:
     async def missing_address(self) -> str:
         try:
             async with asyncio.timeout(2.0):
-                return await self._systemd.failed_socket(units.AGENT_HTTP_SOCKET)
+                return await self._bus.failed_socket(units.AGENT_HTTP_SOCKET)
         except (HostError, TimeoutError) as error:
             log.info("cannot ask systemd for %s: %s", units.AGENT_HTTP_SOCKET, error)
             return ""
@@ -219,7 +216,7 @@ class SystemdHost:
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         """All loaded units of this kind; one whose row differs from the cache is asked again."""
         try:
-            rows = await self._systemd.units(self._kind.pattern)
+            rows = await self._bus.units(self._kind.pattern)
         except (BusCallFailed, BusGone) as error:
             raise HostError(f"cannot list the workers' units: {error}") from error
         loaded = {id: row for row in rows if (id := self._kind.id_of(row[0])) is not None}
@@ -241,10 +238,10 @@ class SystemdHost:
     async def _ask(self, instance: InstanceId, unit: str) -> UnitStatus:
         self._cache.mark_stale(instance, stale=False)
         try:
-            if not await self._systemd.is_loaded(unit):
+            if not await self._bus.is_loaded(unit):
                 self._cache.note_absent(instance)
                 return UNIT_ABSENT
-            properties = await self._systemd.unit_properties(unit)
+            properties = await self._bus.unit_properties(unit)
         except BaseException as error:
             self._cache.mark_stale(instance)
             if isinstance(error, BusCallFailed | BusGone):
@@ -273,7 +270,7 @@ class SystemdHost:
     async def reset_failed(self, instance: InstanceId) -> None:
         unit = self._kind.unit(instance)
         try:
-            await self._systemd.allowed("ResetFailedUnit", "s", unit)
+            await self._bus.allowed("ResetFailedUnit", "s", unit)
         except (BusCallFailed, BusGone) as error:
             if isinstance(error, BusCallFailed) and error.name == NO_SUCH_UNIT:
                 return  # not loaded: nothing to reset
@@ -287,7 +284,7 @@ class SystemdHost:
         unit = self._kind.unit(instance)
 
         async def begin() -> str:
-            return str((await self._systemd.allowed(method, "ss", unit, "replace"))[0])
+            return str((await self._bus.allowed(method, "ss", unit, "replace"))[0])
 
         try:
             result = await self._jobs.run(begin, start=verb != "stop", timeout=timeout)

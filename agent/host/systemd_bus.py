@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from dbus_fast.aio import MessageBus
 
 from agent.errors import HostError
 from agent.host import units
-from agent.host.unit_cache import PROPERTIES, UNIT
+from agent.host.units import PROPERTIES, UNIT
 
 log = logging.getLogger(__name__)
 
@@ -106,19 +106,11 @@ class SystemBus:
         self._drop()
 
     async def call(
-        self,
-        destination: str,
-        path: str,
-        interface: str,
-        member: str,
-        *,
-        signature: str = "",
-        body: Sequence[Any] = (),
-        timeout: float = CALL_TIMEOUT,
+        self, path: str, interface: str, member: str, signature: str, *body: Any
     ) -> list[Any]:
         """The answer's values. `BusCallFailed` when it is an error, `BusGone` without one."""
         message = Message(
-            destination=destination,
+            destination=SYSTEMD,
             path=path,
             interface=interface,
             member=member,
@@ -126,11 +118,11 @@ class SystemBus:
             body=list(body),
         )
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(CALL_TIMEOUT):
                 async with self._calls:
                     return _values(await self._ask(message))
         except TimeoutError as error:
-            raise BusGone(f"cannot call {member}: no answer within {timeout:g} s") from error
+            raise BusGone(f"cannot call {member}: no answer within {CALL_TIMEOUT:g} s") from error
 
     async def _ask(self, message: Message) -> Message | None:
         try:
@@ -196,46 +188,7 @@ class SystemBus:
         if bus is not None and bus.connected:
             bus.disconnect()
 
-
-def _greeting() -> Iterator[Message]:
-    """A new connection's first calls. If one of them fails, the connect has failed."""
-    for rule in RULES:
-        yield Message(
-            destination=DBUS,
-            path="/org/freedesktop/DBus",
-            interface=DBUS,
-            member="AddMatch",
-            signature="s",
-            body=[rule],
-        )
-    yield Message(destination=SYSTEMD, path=MANAGER_PATH, interface=MANAGER, member="Subscribe")
-
-
-async def _ask_on(bus: MessageBus, message: Message) -> Message | None:
-    if not bus.connected:
-        raise BusGone(f"cannot call {message.member}: the system bus went away")
-    try:
-        return await bus.call(message)
-    except (OSError, EOFError) as error:
-        raise BusGone(f"cannot call {message.member}: {_cause(error)}") from error
-
-
-def _values(reply: Message | None) -> list[Any]:
-    if reply is None:  # dbus-fast's answer to a call that was under way at a quiet close
-        raise BusGone("the system bus went away")
-    if reply.message_type is MessageType.ERROR:
-        text = reply.body[0] if reply.body and isinstance(reply.body[0], str) else ""
-        raise BusCallFailed(reply.error_name or "", text)
-    return list(reply.body)
-
-
-def _cause(error: BaseException) -> str:
-    return str(error) or type(error).__name__
-
-
-class SystemdCalls:
-    def __init__(self, bus: SystemBus) -> None:
-        self._bus = bus
+    # calls
 
     async def units(self, pattern: str) -> list[Any]:
         """The rows of all loaded units of that name: name, ..., active state (3), job (7), ..."""
@@ -303,15 +256,47 @@ class SystemdCalls:
         return await self.manage(method, signature, *body)
 
     async def manage(self, method: str, signature: str = "", *body: Any) -> list[Any]:
-        return await self._bus.call(
-            SYSTEMD, MANAGER_PATH, MANAGER, method, signature=signature, body=body
-        )
+        return await self.call(MANAGER_PATH, MANAGER, method, signature, *body)
 
     async def property(self, path: str, interface: str, name: str) -> Any:
-        answer = await self._bus.call(
-            SYSTEMD, path, PROPERTIES_INTERFACE, "Get", signature="ss", body=(interface, name)
-        )
+        answer = await self.call(path, PROPERTIES_INTERFACE, "Get", "ss", interface, name)
         return answer[0].value
+
+
+def _greeting() -> Iterator[Message]:
+    """A new connection's first calls. If one of them fails, the connect has failed."""
+    for rule in RULES:
+        yield Message(
+            destination=DBUS,
+            path="/org/freedesktop/DBus",
+            interface=DBUS,
+            member="AddMatch",
+            signature="s",
+            body=[rule],
+        )
+    yield Message(destination=SYSTEMD, path=MANAGER_PATH, interface=MANAGER, member="Subscribe")
+
+
+async def _ask_on(bus: MessageBus, message: Message) -> Message | None:
+    if not bus.connected:
+        raise BusGone(f"cannot call {message.member}: the system bus went away")
+    try:
+        return await bus.call(message)
+    except (OSError, EOFError) as error:
+        raise BusGone(f"cannot call {message.member}: {_cause(error)}") from error
+
+
+def _values(reply: Message | None) -> list[Any]:
+    if reply is None:  # dbus-fast's answer to a call that was under way at a quiet close
+        raise BusGone("the system bus went away")
+    if reply.message_type is MessageType.ERROR:
+        text = reply.body[0] if reply.body and isinstance(reply.body[0], str) else ""
+        raise BusCallFailed(reply.error_name or "", text)
+    return list(reply.body)
+
+
+def _cause(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def refusal(verb: str, unit: str, error: BusCallFailed | BusGone) -> HostError:

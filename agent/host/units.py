@@ -1,10 +1,16 @@
-"""The names of the systemd units; no other module spells one."""
+"""The names of the systemd units, which no other module spells; and what is known of the agent's
+units: their last properties, kept fresh by systemd's signals, and which of them an operator enabled
+or masked. A unit is asked again only when a signal or a listing shows a change."""
 
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from agent.core.model import InstanceId, parse_instance_id
+from agent.clock import slept
+from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import InvalidRequest
 
 AGENT_SERVICE = "wa-agent.service"
@@ -90,3 +96,153 @@ def template_of(unit: str) -> str:
 
 def template_installed(kind: Kind = INSTANCES) -> bool:
     return any((folder / kind.template).exists() for folder in _UNIT_FOLDERS)
+
+
+UNIT = "org.freedesktop.systemd1.Unit"
+SERVICE = "org.freedesktop.systemd1.Service"
+_OF_UNIT = "ActiveState LoadState Job InvocationID StateChangeTimestampMonotonic"
+_OF_SERVICE = "MainPID NRestarts Result ExecMainStatus StatusText"
+PROPERTIES = (
+    *((UNIT, name) for name in _OF_UNIT.split()),
+    *((SERVICE, name) for name in _OF_SERVICE.split()),
+)
+WANTED = frozenset(name for _, name in PROPERTIES)
+LIFE = frozenset({"ActiveState", "MainPID", "NRestarts"})
+"""A change of one of these may come with a new InvocationID, which no signal has."""
+_STATES = {str(state): state for state in UnitState} | {"reloading": UnitState.ACTIVE}
+
+
+@dataclass(slots=True)
+class _Entry:
+    properties: dict[str, Any] | None = None
+    """None: not asked yet; empty: not loaded."""
+    stale: bool = True
+    ended: dict[str, Any] = field(default_factory=dict)
+    """How the run before ended; systemd itself forgets that at the next start."""
+
+
+class UnitCache:
+    def __init__(self) -> None:
+        self._entries: dict[InstanceId, _Entry] = {}
+
+    def known(self) -> list[InstanceId]:
+        return list(self._entries)
+
+    def keep_only(self, instances: frozenset[InstanceId]) -> None:
+        for instance in self._entries.keys() - instances:
+            del self._entries[instance]
+
+    def note_absent(self, instance: InstanceId) -> None:
+        """Not loaded. Asking for its properties would load it, and signal that, for ever."""
+        self._entries[instance] = _Entry({}, stale=False)
+
+    def all_stale(self) -> None:
+        for entry in self._entries.values():
+            entry.stale = True
+
+    def mark_stale(self, instance: InstanceId, *, stale: bool = True) -> None:
+        """False before a question: later signals count as newer than the answer."""
+        self._entry(instance).stale = stale
+
+    def answered(self, instance: InstanceId, properties: Mapping[str, Any]) -> UnitStatus:
+        entry = self._entry(instance)
+        entry.properties = dict(properties)
+        return _read(entry.ended, entry.properties)
+
+    def changed(
+        self, instance: InstanceId, changed: Mapping[str, Any], invalidated: list[str]
+    ) -> bool:
+        """PropertiesChanged arrived; says whether there is something new to decide. A status text
+        alone is for people; the worker's claims come over its link."""
+        entry = self._entry(instance)
+        before = entry.properties or {}
+        different = {
+            name: value
+            for name, value in changed.items()
+            if name in WANTED and before.get(name) != value
+        }
+        unknown = bool(different) and not before
+        if unknown or WANTED.intersection(invalidated) or LIFE.intersection(different):
+            entry.stale = True
+        entry.properties = before | different
+        if different.get("Result", "success") != "success":
+            entry.ended = {n: entry.properties.get(n) for n in ("Result", "ExecMainStatus")}
+        return entry.stale or bool(different.keys() - {"StatusText"})
+
+    def differs(self, instance: InstanceId, active_state: str, job: int) -> bool:
+        """Whether a listing differs from the cached state."""
+        known = self._entry(instance).properties or {}
+        return known.get("ActiveState") != active_state or known.get("Job", (0,))[0] != job
+
+    def status(self, instance: InstanceId) -> UnitStatus | None:
+        """None: systemd must be asked."""
+        entry = self._entries.get(instance)
+        if entry is None or entry.stale or entry.properties is None:
+            return None
+        return _read(entry.ended, entry.properties) if entry.properties else UNIT_ABSENT
+
+    def _entry(self, instance: InstanceId) -> _Entry:
+        return self._entries.setdefault(instance, _Entry())
+
+
+def _read(ended: Mapping[str, Any], told: Mapping[str, Any]) -> UnitStatus:
+    if ended and told["NRestarts"] and told["Result"] == "success":
+        told = {**told, **ended}
+    # Rounded, or the moment between the two looks would make each answer a different one.
+    return read_unit(told, round(slept(), 3))
+
+
+def read_unit(properties: Mapping[str, Any], sleep_offset: float) -> UnitStatus:
+    """`sleep_offset`: what the boot clock counts more than the monotonic one."""
+    changed = int(properties["StateChangeTimestampMonotonic"])
+    return UnitStatus(
+        state=_STATES.get(properties["ActiveState"], UnitState.INACTIVE),
+        run=bytes(properties["InvocationID"]).hex(),
+        main_pid=int(properties["MainPID"]),
+        restarts=int(properties["NRestarts"]),
+        result=str(properties["Result"]),
+        exit_status=int(properties["ExecMainStatus"]),
+        status_text=str(properties["StatusText"]),
+        job_pending=properties["Job"][0] != 0,
+        masked=properties["LoadState"] == "masked",
+        since=changed / 1e6 + sleep_offset if changed else 0.0,
+    )
+
+
+FOLDERS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFiles:
+    enabled: frozenset[InstanceId] = frozenset()
+    masked: frozenset[InstanceId] = frozenset()
+
+    def differences(self, other: "UnitFiles") -> frozenset[InstanceId]:
+        return (self.enabled ^ other.enabled) | (self.masked ^ other.masked)
+
+
+def read_unit_files(folders: Iterable[Path] = FOLDERS, kind: Kind = INSTANCES) -> UnitFiles:
+    """From the links in the unit folders: over D-Bus, systemd lists enabled instances of a template
+    only one by one."""
+    enabled, masked = set[InstanceId](), set[InstanceId]()
+    for folder in folders:
+        for path in _paths(folder):
+            if path.suffix in (".wants", ".requires"):
+                enabled.update(id for its in _paths(path) if (id := kind.id_of(its.name)))
+            elif (id := kind.id_of(path.name)) and _target(path) == "/dev/null":
+                masked.add(id)
+    return UnitFiles(frozenset(enabled), frozenset(masked))
+
+
+def _paths(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # not there, or removed between two looks
+        return []
+
+
+def _target(path: Path) -> str:
+    try:
+        return os.readlink(path)  # noqa: PTH115 - as it stands there
+    except OSError:
+        return ""

@@ -274,13 +274,13 @@ class MachineFigures:
             yield one(name, meaning, values.get(name))
 
     def _process_and_host(self) -> Iterator[tuple[str, float]]:
-        itself, memory = read_process(os.getpid()), machine_memory()
+        itself, (total, available) = read_process(os.getpid()), machine_memory()
         yield "process_resident_memory_bytes", itself.rss_bytes if itself else 0
         yield "process_open_fds", len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - its own
         yield "process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         yield "process_start_time_seconds", self._started_wall
-        yield "wa_host_memory_total_bytes", memory.total
-        yield "wa_host_memory_used_bytes", memory.total - memory.available
+        yield "wa_host_memory_total_bytes", total
+        yield "wa_host_memory_used_bytes", total - available
         yield "wa_host_cpu_usage_ratio", self._cores.read()
 
     def _filesystem(self) -> Iterator[tuple[str, float]]:

@@ -19,9 +19,8 @@ import tomli_w
 from agent.cli.client import AgentSaidNo, Client, config_path, open_source
 from agent.cli.command import client_of
 from agent.cli.terminal import print_answer
-from agent.config.load import load_config
-from agent.config.settings_file import add_rows
-from agent.engines.program.declaration import ProgramDeclaration, find_faults, variable_fault
+from agent.config.load import add_rows, load_config
+from agent.engines.program.settings import ProgramDeclaration, find_faults, variable_fault
 from agent.errors import InvalidRequest, Refused
 from agent.log import clean
 from agent.moving.commands import only

@@ -20,7 +20,7 @@ from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.session import AgentStatus
 from agent.deliver.bus import EventBus
-from agent.host.base import Host
+from agent.host.life import Host
 from agent.instance_file import NAME
 from agent.log import about, bound, going_on
 from agent.store.database import Store

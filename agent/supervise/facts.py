@@ -208,7 +208,7 @@ class Settings:
     read_wall: float = field(default_factory=time.time)
     refused: bool = False
     """The last reload failed: the file could not be read."""
-    _machine: int = field(default_factory=lambda: machine_memory().total)
+    _machine: int = field(default_factory=lambda: machine_memory()[0])
 
     def take(self, config: Config) -> None:
         self.config, self.read_wall, self.refused = config, time.time(), False

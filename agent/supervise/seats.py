@@ -22,7 +22,7 @@ from agent.core.admission import Queues
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.engines.catalog import entry_of
 from agent.errors import HostError, LinkError, WaError
-from agent.host.base import Host
+from agent.host.life import Host
 from agent.host.units import PACKS
 from agent.link.client import Link, Listener
 from agent.log import going_on

@@ -23,7 +23,7 @@ from agent.errors import InvalidRequest, TooLarge, VaultError
 from agent.files import failpoint
 from agent.vault.check import inspect_session
 from agent.vault.folder import OURS, Folder, Modes, open_root
-from agent.vault.free_space import look_for_room
+from agent.vault.folders import look_for_room
 from agent.vault.restore import staged
 from agent.vault.snapshots import (
     FILE,

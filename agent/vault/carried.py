@@ -11,8 +11,7 @@ from agent.core.model import InstanceId, parse_instance_id
 from agent.engines.catalog import file_rules
 from agent.files import failpoint
 from agent.log import about, bound, going_on
-from agent.vault.errors import doing
-from agent.vault.folder import SESSION, open_root
+from agent.vault.folder import SESSION, doing, open_root
 from agent.vault.folders import open_own
 from agent.vault.identity import ids_in
 from agent.vault.trash import TRASH, list_trash

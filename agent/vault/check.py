@@ -11,8 +11,17 @@ from agent.core.model import InstanceId, SessionFiles, parse_instance_id
 from agent.engines.catalog import file_rules
 from agent.engines.files import FilesReport, Linked
 from agent.errors import EngineError, InvalidRequest, VaultError, WaError
-from agent.vault.errors import LINK, explain, owner_of, planted
-from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root
+from agent.vault.folder import (
+    LINK,
+    SESSION,
+    Folder,
+    Modes,
+    explain,
+    open_instance,
+    open_root,
+    owner_of,
+    planted,
+)
 from agent.vault.identity import OTHERS, names_other_engine, read_identity
 from agent.vault.tree import entries
 

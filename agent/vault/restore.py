@@ -16,10 +16,8 @@ from agent.files import failpoint, folder_locked
 from agent.log import bound
 from agent.vault.carried import carried
 from agent.vault.check import inspect
-from agent.vault.errors import doing
-from agent.vault.folder import SESSION, Folder, open_instance, open_root
-from agent.vault.folders import DOOMED, STAGING, doom, open_own, sweep_folder
-from agent.vault.free_space import look_for_room
+from agent.vault.folder import SESSION, Folder, doing, open_instance, open_root
+from agent.vault.folders import DOOMED, STAGING, doom, look_for_room, open_own, sweep_folder
 from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, other_keys, put_identity
 from agent.vault.snapshots import Manifest, Snapshot, is_of_present, open_files
 from agent.vault.trash import Retired, restore_trash, retire

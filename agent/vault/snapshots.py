@@ -24,8 +24,7 @@ from agent.errors import InvalidRequest, NotFound, Refused, VaultError
 from agent.files import failpoint
 from agent.log import going_on
 from agent.vault.check import inspect_session
-from agent.vault.errors import doing
-from agent.vault.folder import OURS, SESSION, Folder, open_instance, unless_absent
+from agent.vault.folder import OURS, SESSION, Folder, doing, open_instance, unless_absent
 from agent.vault.folders import (
     DOOMED,
     MAKING,
@@ -34,11 +33,11 @@ from agent.vault.folders import (
     doom,
     grow,
     is_name,
+    look_for_room,
     next_name,
     open_own,
     sweep_folder,
 )
-from agent.vault.free_space import look_for_room
 from agent.vault.identity import by_name, ids_in, lineage_of
 from agent.vault.tree import (
     DEEPEST,

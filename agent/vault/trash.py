@@ -14,8 +14,7 @@ from pathlib import Path
 from agent.core.model import ID_PATTERN, InstanceId, parse_instance_id
 from agent.errors import NotFound, Refused, VaultError
 from agent.files import failpoint
-from agent.vault.errors import doing, planted
-from agent.vault.folder import SESSION, Folder
+from agent.vault.folder import SESSION, Folder, doing, planted
 from agent.vault.folders import (
     DOOMED,
     NAME_PATTERN,

@@ -14,8 +14,7 @@ from msgspec import Meta
 from agent.engines.catalog import file_rules
 from agent.engines.files import FileRules
 from agent.errors import VaultError
-from agent.vault.errors import doing, explain, planted
-from agent.vault.folder import Folder, Modes
+from agent.vault.folder import Folder, Modes, doing, explain, planted
 
 # All entries of a session, each step down by an open folder and through no link.
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.config.sections import WorkerSection
+from agent.config.config import WorkerSection
 from agent.core.model import InstanceId
 from scripts.benches.machine import TOP
 from scripts.benches.peers import NotHere

@@ -15,7 +15,7 @@ import pytest
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts
 from agent.api.server import Server, serve
-from agent.config.sections import ApiSection
+from agent.config.config import ApiSection
 from agent.core.model import InstanceId
 from agent.core.trouble import Trouble, Windows
 from agent.messages.outbox import Outbox

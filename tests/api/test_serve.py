@@ -16,7 +16,7 @@ import pytest
 
 from agent.api.http.sockets import bind_tcp, bind_unix
 from agent.api.server import Server
-from agent.config.sections import ApiSection
+from agent.config.config import ApiSection
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, TryLater
 from agent.metrics.exporter import Exporter

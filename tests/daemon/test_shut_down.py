@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agent.config.sections import StopSection
+from agent.config.config import StopSection
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.daemon.main import close_sessions
 from agent.supervise.facts import Facts

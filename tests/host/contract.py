@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.model import InstanceId, UnitState
 from agent.errors import HostError
-from agent.host.base import Host
+from agent.host.life import Host
 from tests.conftest import Eventually
 
 Kill = Callable[[int], object]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from agent.config.config import Config
-from agent.config.sections import AgentSection
+from agent.config.config import AgentSection, Config
 from agent.errors import HostError
 from agent.host import choose, units
 

@@ -12,7 +12,7 @@ from agent.config.load import load_config
 from agent.config.render import without_secrets
 from agent.config.tables import check_declared, shared_sessions
 from agent.core.model import Instance, InstanceId
-from agent.engines.program.declaration import ProgramDeclaration
+from agent.engines.program.settings import ProgramDeclaration
 from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.moving.program_commands import examine
 from agent.moving.programs import programs_of, render_drop_in

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from agent.backends import circuit as module
-from agent.backends.circuit import Circuit
+from agent.backends import seat as module
 from agent.backends.http import ServerDown
+from agent.backends.seat import Circuit
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.model import InstanceId
 from agent.errors import EngineError, LinkError

@@ -9,7 +9,7 @@ import pytest
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.engines.catalog import CATALOG, file_rules
 from agent.vault.check import inspect
-from agent.vault.free_space import LEAST_FREE, Room, why_no_start
+from agent.vault.folders import LEAST_FREE, Room, why_no_start
 from agent.vault.identity import create
 from agent.vault.tree import is_left_out
 from tests.vault.conftest import sandbox_file

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from agent.errors import VaultError
-from agent.vault.free_space import look_for_room, why_no_start
+from agent.vault.folders import look_for_room, why_no_start
 from agent.vault.identity import create, read_identity
 from agent.vault.trash import retire
 from tests.vault.written import write_identity

@@ -10,8 +10,7 @@ from signal import SIGTERM
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.engines.catalog import load_engine
 from agent.errors import HostError
-from agent.host.base import Wake
-from agent.host.life import Limits, Worker
+from agent.host.life import Limits, Wake, Worker
 from agent.worker.pack import House, MemberRun, follow_tasks
 from tests.world.virtual import kill
 

@@ -17,7 +17,7 @@ from enum import IntEnum
 from aiohttp import web
 
 from agent.api.http.connection import address_of
-from agent.config.sections import ApiSection
+from agent.config.config import ApiSection
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
 from agent.store.database import Store

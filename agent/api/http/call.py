@@ -21,7 +21,7 @@ from agent.api.http.fields import (
     read_json,
     read_query,
 )
-from agent.config.sections import ApiSection
+from agent.config.config import ApiSection
 from agent.core.model import InstanceId
 from agent.core.trouble import Trouble, Windows
 from agent.deliver.bus import Subscription

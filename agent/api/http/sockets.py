@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.config.sections import ApiSection
+from agent.config.config import ApiSection
 from agent.errors import ConfigError, TryLater
 from agent.files import short_path
 

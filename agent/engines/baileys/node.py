@@ -9,7 +9,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from agent.engines.files import sha256
-from agent.engines.settings import in_path
+from agent.engines.settings import Finding, in_path
 from agent.errors import ConfigError
 
 OLDEST = 20
@@ -109,13 +109,6 @@ def _ask_version(path: Path, _inode: int, _changed: int) -> int:
     return int(printed.strip().removeprefix("v").partition(".")[0])
 
 
-if __name__ == "__main__":
-    try:
-        print(find_node(hidden=HIDDEN))
-    except ConfigError as error:
-        sys.exit(str(error))
-
-
 # The client's npm packages: where they lie in the cache, and whether they are complete.
 
 
@@ -154,3 +147,35 @@ def offline_way(cache: Path | str) -> str:
         f"Without a network: run `npm ci --cache DIR` elsewhere with {CLIENT}/package.json and"
         f" package-lock.json, bring DIR here, then `{sys.executable} -m {FETCH} {cache} DIR`"
     )
+
+
+def examine(
+    cache: Path, env: Mapping[str, str] | None = None, *, installed: bool = False
+) -> list[Finding]:
+    """What on this machine keeps the engine from working, and its cure; [] = nothing.
+    `installed`: in its unit."""
+    findings: list[Finding] = []
+    try:
+        find_node(env, HIDDEN if installed else ())
+    except ConfigError as error:
+        sentence, _, cure = str(error).rpartition("; ")
+        findings.append(Finding(error.code, sentence, cure))
+    try:
+        find_packages(cache)
+    except ConfigError as error:
+        sentence = str(error).partition(": ")[0]
+        cure = f"fetch them: {fetch_command(cache)}. {offline_way(cache)}"
+        findings.append(Finding(error.code, sentence, cure))
+        if not find_npm():
+            cure = "`scripts/install --with baileys` brings it, or Debian's package npm"
+            findings.append(
+                Finding("npm_missing", "npm, which fetches the packages, is missing", cure)
+            )
+    return findings
+
+
+if __name__ == "__main__":
+    try:
+        print(find_node(hidden=HIDDEN))
+    except ConfigError as error:
+        sys.exit(str(error))

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.baileys.client import Client
-from agent.engines.baileys.codes import stray_words
 from agent.engines.baileys.conversation import INTERRUPTED, MOST_LINES, OnEnd, OnEvent
 from agent.engines.baileys.engine import BaileysEngine
 from agent.engines.baileys.node import find_node, find_packages
+from agent.engines.baileys.session_state import stray_words
 from agent.engines.baileys.settings import read_settings
 from agent.engines.base import Reporter
 from agent.engines.settings import cache_folder

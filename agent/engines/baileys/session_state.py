@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from agent.core.words import (
     ConnectionStatus,
     Happening,
 )
-from agent.engines.baileys.codes import CRYPTO_WORDS, stray_words, why_closed
 from agent.engines.baileys.files import CREDS, NOTE, UNREADABLE, forget_creds, note_login
 from agent.engines.baileys.peer_keys import address_of_jid, is_stranger, unreadable_record
 from agent.engines.base import Qr, Reporter
+from agent.engines.whatsapp import WHATSAPP_CODES
 from agent.errors import EngineError, WaError
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,65 @@ MISSING, FAILING = "parts_missing", "worker_failed"
 """Node ended more often than its worker starts it again."""
 REFUSED = frozenset({"session_missing", "session_damaged", "session_foreign", "session_unreadable"})
 STORE = REFUSED | {"storage_failed"}
+
+
+# The library's words for the end of a connection → the agent's reasons.
+
+CRYPTO_WORDS = {
+    "bad_mac": "Bad MAC",
+    "prekey": "Invalid PreKey ID",
+    "no_session": "No session record",
+    "sender_key": "No SenderKeyRecord found for decryption",
+    "behind": "SessionError: Over 2000 messages into the future!",
+    "duplicate": "MessageCounterError: Key used already or never filled",
+    "undecryptable": "failed to decrypt message",
+}
+"""What a decryption failure is called in the table of patterns; any other failure is no fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    reason: str
+    raw: str
+    until_wall: float | None = None
+
+
+_FINAL = frozenset({401, 402, 403, 405, 406, 409, 411, 413, 414})
+"""After these no login follows, or a late one."""
+
+
+def why_closed(
+    code: int | None,
+    raw: str,
+    *,
+    paired: bool,
+    proved: bool = True,
+    codes: int = 1,
+    expire: float | None,
+    now_wall: float,
+) -> Ended:
+    """`proved`: it refused a login, or says that the device was removed; else the next login tells
+    what is so. `codes`: how many this login showed. `expire`: seconds until a ban ends, where
+    WhatsApp said so."""
+    words = f"{code} {raw}" if code is not None else raw
+    if code is None:
+        return Ended("connection_lost", words)
+    if raw.startswith("WebSocket Error"):
+        # It never reached WhatsApp: the number is the library's, or that of whoever answered.
+        return Ended("connection_lost", words)
+    if code == 408 and not paired and codes:
+        return Ended("qr_idle", words)
+    if code in _FINAL and not proved:
+        return Ended("conflict" if "(conflict)" in raw else "connection_lost", words)
+    until = now_wall + expire if code == 402 and expire else None
+    return Ended(WHATSAPP_CODES.get(code, "unknown"), words, until)
+
+
+def stray_words(event: Mapping[str, Any]) -> str:
+    """What an error says that the library left unhandled; its own text may quote a message."""
+    name, code = str(event.get("name", ""))[:40], str(event.get("code", ""))[:40]
+    own = str(event.get("words", ""))[:200]
+    return own or f"the library left an error unhandled: {name} {code}"
 
 
 class SessionState:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from agent.engines.program.declaration import ProgramDeclaration, variable_fault
+from agent.engines.program.settings import ProgramDeclaration, variable_fault
 from agent.engines.settings import in_path
 from agent.errors import EngineError
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.engines.baileys.conversation import LONGEST_LINE, Conversation, OnEvent
 from agent.engines.program.environment import MISSING, preload_into
-from agent.engines.program.output import Output
+from agent.engines.program.state import Output
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError
 

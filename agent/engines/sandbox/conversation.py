@@ -146,7 +146,7 @@ class Conversation:
         """The message's id, once the contact has it; with a key that came before, the same one."""
         key = message.get("key")
         id = "3EB0" + key[:18].upper() if isinstance(key, str) and key else new_id()
-        chat = chat_of(message["to"])
+        chat = jid_of(message["to"], "to")
         shown = {**_shown(message), **self._whole(message)}
         if self._side().receive(chat, id, shown):
             self._add([own_message(chat, id, message)])
@@ -156,7 +156,7 @@ class Conversation:
 
     def tell(self, told: Mapping[str, Any]) -> None:
         """Of the moment: its contacts see it, and nothing of it can come twice."""
-        chat = chat_of(told["chat"]) if told.get("chat") else ""
+        chat = jid_of(told["chat"], "chat") if told.get("chat") else ""
         shown = {
             name: value for name, value in told.items() if name not in ("chat", "state") and value
         }
@@ -308,14 +308,6 @@ def jid_of(contact: object, field: str = "contact") -> str:
             f"cannot say it: {field} is neither a phone number nor a chat's id", field=field
         )
     return f"{user}@{server}"
-
-
-def chat_of(to: str) -> str:
-    """Where a message of the session goes: the sandbox has a contact for each text."""
-    text = to.strip().replace("@c.us", "@s.whatsapp.net")[:64]
-    if is_phone(text):
-        text = digits_of(text)
-    return text if "@" in text else f"{text}@s.whatsapp.net"
 
 
 def new_id() -> str:

@@ -6,7 +6,6 @@ import gc
 import os
 import zlib
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,6 @@ class Phone:
     def __init__(self, settings: SandboxSettings) -> None:
         self._settings = settings
         self._scanned = asyncio.Event()
-        self._showing = asyncio.Event()
         self._shown = ""
         self._number = 0
         self._until = 0.0
@@ -111,11 +109,9 @@ class Phone:
         self._shown = "2@" + ",".join(keys)
         self._number = number
         self._until = asyncio.get_running_loop().time() + self._settings.qr_every
-        self._showing.set()
 
     def hide(self) -> None:
         self._shown = ""
-        self._showing.clear()
         self._scanned.clear()
 
     def code(self) -> Qr | None:
@@ -123,12 +119,6 @@ class Phone:
             return None
         left = max(0.0, self._until - asyncio.get_running_loop().time())
         return Qr(self._shown, left, self._number)
-
-    async def wait_for_code(self, limit: float) -> None:
-        """Return when a code is shown, or after `limit` seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await self._showing.wait()
 
     def scan(self) -> bool:
         """False when there is nothing to scan."""
@@ -199,10 +189,6 @@ class SandboxEngine:
         await self._server.lag()
         if self._claim.reason == "qr_idle":
             await self.connect()
-            self._claim = Claim(Status.INITIALIZING, phase="attached")
-        if runs(self._login) and self._claim.status is Status.INITIALIZING:
-            # A login that has just begun shows its code at once, or not at all.
-            await self._phone.wait_for_code(self._settings.login_seconds + 0.3)
         return self._phone.code()
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ from agent.supervise.passes.record import Findings
 from agent.supervise.seats import Seats
 from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
-from agent.vault.free_space import why_no_start
+from agent.vault.folders import why_no_start
 
 SOONEST = 1.0
 """Seconds to the first probe of a session that its server connects."""

@@ -9,8 +9,7 @@ import pytest
 from agent.cli import doctor_checks as installation
 from agent.cli.client import Client
 from agent.cli.doctor import Installation
-from agent.config.config import Config
-from agent.config.sections import AgentSection, ApiSection
+from agent.config.config import AgentSection, ApiSection, Config
 from agent.store.database import Store
 from tests.api.conftest import House
 from tests.cli.conftest import Cli

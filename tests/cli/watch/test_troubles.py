@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.config.config import Config
-from agent.config.sections import ApiSection
+from agent.config.config import ApiSection, Config
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.trouble import TroublesPolicy
 from agent.daemon.troubles import Troubles

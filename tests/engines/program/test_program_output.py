@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.engines.program.environment import secrets_of
-from agent.engines.program.output import Output
+from agent.engines.program.state import Output
 from agent.log import clean
 from agent.redaction import redact
 

@@ -8,15 +8,14 @@ import pytest
 
 from agent.core.words import Claim, Happening
 from agent.engines.base import KeepsNothing
-from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
     find_command,
     own_environment,
     read_environment_file,
     refuse_other_user,
 )
-from agent.engines.program.output import Output
-from agent.engines.program.state import ProgramState
+from agent.engines.program.settings import ProgramDeclaration
+from agent.engines.program.state import Output, ProgramState
 from agent.errors import EngineError
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState
-from agent.host.unit_cache import UnitCache, read_unit, read_unit_files
-from agent.host.units import INSTANCES, PACKS
+from agent.host.units import INSTANCES, PACKS, UnitCache, read_unit, read_unit_files
 
 A = InstanceId("a")
 RUNNING = {

@@ -37,7 +37,7 @@ SPARE_FILES = 4
 LASTS = 1.0
 """Seconds, once all have begun."""
 SESSION = "shop"
-FIRST = changed("agent.config.sections.ApiSection", head_timeout=1.5, body_timeout=1.5)
+FIRST = changed("agent.config.config.ApiSection", head_timeout=1.5, body_timeout=1.5)
 SOURCES = (*["127.0.0.1"] * 4, "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "unix")
 LONG = ("/openapi.json",)
 OPEN = (*LONG, "/docs", "/", "/healthz", "/readyz")

@@ -270,8 +270,8 @@ def test_a_full_disk_ends_a_copy_and_leaves_nothing(small_disk, sales, subject, 
     with pytest.raises(VaultError, match="200 MiB are kept") as caught:
         take_snapshot(root, subject)
     assert caught.value.code == "disk_full"
-    monkeypatch.setattr("agent.vault.free_space.LEAST_FREE", -(1 << 30))
-    monkeypatch.setattr("agent.vault.free_space.LEAST_SHARE", -1e9)
+    monkeypatch.setattr("agent.vault.folders.LEAST_FREE", -(1 << 30))
+    monkeypatch.setattr("agent.vault.folders.LEAST_SHARE", -1e9)
     with pytest.raises(VaultError, match="the disk is full"):
         take_snapshot(root, subject)
     assert list((root / ".snapshots" / "sales").iterdir()) == []
