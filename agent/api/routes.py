@@ -17,9 +17,8 @@ from agent.api.handlers import (
     sandbox,
 )
 from agent.api.http.auth import Right
-from agent.api.http.call import Handler, Route
+from agent.api.http.call import WAIT, Handler, Route
 from agent.api.http.fields import Field
-from agent.api.timely import WAIT
 from agent.core.model import ID_PATTERN
 from agent.messages import routes as kept_messages
 from agent.moving import routes as archives

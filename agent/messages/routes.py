@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from agent.api.handlers.events import send_frame, serve_live
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, Route
 from agent.api.http.envelope import HEADERS
 from agent.api.http.fields import INTEGER, STRING, Field
-from agent.api.http.live import send_frame, serve_live
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.receiver import digits_of
 from agent.errors import InvalidRequest, Refused, TryLater, Unauthorized, WaError

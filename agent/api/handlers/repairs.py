@@ -9,10 +9,9 @@ from aiohttp import web
 
 from agent.api.handlers.backends import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.http.auth import Right, require
-from agent.api.http.call import Call, Json
+from agent.api.http.call import ANSWER_WITHIN, Call, Json, look_at
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Field
 from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
-from agent.api.timely import ANSWER_WITHIN, look_at
 from agent.core.figures import RepairStatistics
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
 from agent.core.recovery.repair import Goal
