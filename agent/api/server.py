@@ -7,8 +7,7 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Iterable, MutableMapping
-from dataclasses import dataclass, field, replace
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from aiohttp import web
@@ -26,44 +25,6 @@ from agent.log import bound
 
 _FIRST_HANDED_OVER = 3
 BACKLOG = 1024
-
-
-@dataclass(slots=True)
-class Opened:
-    """The sockets, their addresses, and the Unix socket's file, which the agent removes."""
-
-    sockets: list[socket.socket] = field(default_factory=list)
-    addresses: list[str] = field(default_factory=list)
-    own_socket: tuple[Path, int] | None = None
-    missing: dict[str, str] = field(default_factory=dict)
-
-    def add(self, sock: socket.socket, address: str = "") -> None:
-        self.sockets.append(sock)
-        self.addresses.append(address or describe(sock))
-
-
-def open_sockets(
-    section: ApiSection, socket_path: Path | None, environ: MutableMapping[str, str]
-) -> Opened:
-    opened = Opened()
-    for sock in take_sockets(environ, os.getpid()):
-        opened.add(sock)
-    families = {sock.family for sock in opened.sockets}
-    try:
-        if section.listen and not families & {socket.AF_INET, socket.AF_INET6}:
-            try:
-                opened.add(bind_tcp(section.listen))
-            except TryLater as error:  # sessions run without it
-                opened.missing[section.listen] = str(error)
-        path = Path(section.socket) if section.socket else socket_path
-        if path is not None and socket.AF_UNIX not in families:
-            opened.add(bind_unix(path), f"unix:{path}")
-            opened.own_socket = (path, path.lstat().st_ino)
-    except BaseException:
-        for sock in opened.sockets:
-            sock.close()
-        raise
-    return opened
 
 
 def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:
@@ -170,13 +131,13 @@ def _remove_stale(path: Path, short: str) -> None:
         raise TryLater(f"cannot listen on {path}: {cause}")
 
 
-def describe(sock: socket.socket, scheme: str = "http") -> str:
+def describe(sock: socket.socket) -> str:
     address = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{os.fsdecode(address)}"
     host = address[0]
     shown = f"[{host}]" if ipaddress.ip_address(host.partition("%")[0]).version == 6 else host
-    return f"{scheme}://{shown}:{address[1]}"
+    return f"http://{shown}:{address[1]}"
 
 
 log = bound(Category.API)
@@ -197,13 +158,14 @@ _SHUTDOWN_SECONDS = 15.0
 class Server:
     """The interface while it is open."""
 
-    def __init__(self, parts: Parts, opened: Opened) -> None:
-        self.addresses = tuple(opened.addresses)
+    def __init__(self, parts: Parts) -> None:
+        self.addresses: tuple[str, ...] = ()
         """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
         self._listening: list[asyncio.Server] = []
         self._entrance = Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
-        self._own_socket = opened.own_socket
+        self._own_socket: tuple[Path, int] | None = None
+        """The Unix socket that the agent made and removes, and its inode."""
         self._runner = web.AppRunner(
             build_app(parts, _allowed_hosts(parts.section)),
             handle_signals=False,
@@ -223,12 +185,26 @@ class Server:
             auto_decompress=False,
         )
 
-    async def open(self, sockets: Iterable[socket.socket]) -> None:
+    async def open(self, path: Path | None, listen: str, environ: MutableMapping[str, str]) -> None:
+        """Listen on systemd's sockets, and bind those that it did not pass."""
         await self._runner.setup()
-        for sock in sockets:
-            await self._listen(sock)
+        passed = take_sockets(environ, os.getpid())
+        families = {sock.family for sock in passed}
+        for sock in passed:
+            await self._listen(sock, describe(sock))
+        if listen and not families & {socket.AF_INET, socket.AF_INET6}:
+            try:
+                sock = bind_tcp(listen)
+            except TryLater as error:  # sessions run without it
+                self._parts.not_listening[listen] = str(error)
+            else:
+                await self._listen(sock, describe(sock))
+        if path is not None and socket.AF_UNIX not in families:
+            sock = bind_unix(path)
+            self._own_socket = path, path.lstat().st_ino
+            await self._listen(sock, f"unix:{path}")
 
-    async def _listen(self, sock: socket.socket) -> None:
+    async def _listen(self, sock: socket.socket, address: str) -> None:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
@@ -236,6 +212,7 @@ class Server:
         loop = asyncio.get_running_loop()
         self._listening.append(await loop.create_server(self._connect, sock=sock, backlog=1))
         sock.listen(BACKLOG)
+        self.addresses += (address,)
 
     async def get_missing_ports(self) -> None:
         """Try to bind the ports that another program has, until each is bound."""
@@ -244,18 +221,13 @@ class Server:
             await asyncio.sleep(PORT_AGAIN)
             for address in list(missing):
                 try:
-                    await self._open(address)
+                    sock = bind_tcp(address)
                 except (TryLater, ConfigError) as error:
                     log.debug("%s", error)
                     continue
+                await self._listen(sock, describe(sock))
+                log.info("listening on %s", self.addresses[-1])
                 del missing[address]
-
-    async def _open(self, listen: str) -> None:
-        """Listen on an address that was not free before."""
-        sock = bind_tcp(listen)
-        await self._listen(sock)
-        self.addresses += (describe(sock, "http"),)
-        log.info("listening on %s", self.addresses[-1])
 
     def announce_end(self) -> None:
         """Each answer from now on ends its connection: at the close few clients are waited for."""
@@ -315,17 +287,18 @@ async def serve(
     `socket_path`: the Unix socket if `section.socket` names none; `listen`: the address that
     systemd should have opened, if it is not `section.listen`.
     """
-    section = parts.section
-    opened = open_sockets(
-        replace(section, listen=section.listen and (listen or section.listen)),
-        socket_path,
-        os.environ if environ is None else environ,
-    )
-    parts.not_listening.update(opened.missing)
-    server = Server(parts, opened)
-    await server.open(opened.sockets)
-    log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
-    for cause in opened.missing.values():
+    section, server = parts.section, Server(parts)
+    try:
+        await server.open(
+            Path(section.socket) if section.socket else socket_path,
+            section.listen and (listen or section.listen),
+            os.environ if environ is None else environ,
+        )
+    except BaseException:
+        await server.close()
+        raise
+    log.info("listening on %s", ", ".join(server.addresses) or "nothing")
+    for cause in parts.not_listening.values():
         again = f"the agent tries to bind it every {PORT_AGAIN:g} s"
         log.error("%s; sessions run without it, and %s", cause, again)
     return server
