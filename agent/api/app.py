@@ -17,7 +17,6 @@ from agent.api.http.call import (
     Route,
     look_at,
     plain_path,
-    read_call,
 )
 from agent.api.http.connection import Connection
 from agent.api.http.envelope import (
@@ -27,6 +26,7 @@ from agent.api.http.envelope import (
     library_error_answer,
     new_request_id,
 )
+from agent.api.http.fields import read_query
 from agent.api.http.guard import check_entrance
 from agent.api.present import show_backend, show_instance
 from agent.api.routes import ROUTES
@@ -62,7 +62,8 @@ def _bound(route: Route, parts: Parts) -> Answering:
         caller = identify(request, parts.section, parts.ring)
         try:
             require(caller, route.right, id)
-            call = read_call(request, route, parts, caller)
+            query = read_query(request.rel_url.query.items(), route.query)
+            call = Call(request, route, parts, caller, query)
             if route.body == ():
                 await call.body()
             answered = await run_in_time(call)

@@ -132,7 +132,9 @@ ROUTES: tuple[Route, ...] = (
     _route("GET /healthz", OPEN, monitoring.alive, None, PROBE),
     _route("GET /readyz", OPEN, monitoring.ready, None, PROBE),
     *archives.ROUTES,
-    _route(f"GET {ID}/worker-lines", OPERATE, evidence.worker_lines, None, evidence.LINES),
+    _route(
+        f"GET {ID}/worker-lines", OPERATE, evidence.worker_lines, None, {"query": evidence.LINES}
+    ),
     _route(f"GET {FAILED}", OPERATE, evidence.failed_starts),
     _route(f"GET {FAILED}/{{failed:{evidence.NAME.pattern}}}/picture", ADMIN, evidence.picture),
     *kept_messages.ROUTES,

@@ -6,7 +6,7 @@ new ones, without gap or repetition."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,8 +22,8 @@ from agent.core.view import show_event
 from agent.deliver.bus import EventFilter, Subscription
 from agent.errors import Forbidden, InvalidRequest
 
-Writers = Callable[[web.WebSocketResponse, Subscription], Sequence[Coroutine[Any, Any, None]]]
-"""What writes to a listener; the first one that ends, ends it."""
+Write = Callable[[web.WebSocketResponse, Subscription], Coroutine[Any, Any, None]]
+"""Writes to a listener, which ends with it."""
 PROTOCOL = "wa-agent"
 _SEND_SECONDS = 10.0
 _GOODBYE_SECONDS = 1.0
@@ -32,7 +32,7 @@ _LOUDEST = 20
 
 
 async def serve_live(
-    call: Call, wanted: EventFilter, writers: Writers, *, heartbeat: float = 15.0
+    call: Call, wanted: EventFilter, write: Write, *, heartbeat: float = 15.0
 ) -> web.WebSocketResponse:
     listener = web.WebSocketResponse(
         heartbeat=max(heartbeat, 5.0), max_msg_size=4096, compress=False, protocols=(PROTOCOL,)
@@ -45,7 +45,7 @@ async def serve_live(
         subscription.end(REVOKED)  # while the listener came in
     # The end of a subscription has a task of its own: a writer may hang in a send to a listener
     # that does not read.
-    works = (_watch_incoming(listener), subscription.ended(), *writers(listener, subscription))
+    works = (_watch_incoming(listener), subscription.ended(), write(listener, subscription))
     tasks = [asyncio.create_task(work, name="live") for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -114,7 +114,7 @@ async def events(call: Call) -> web.StreamResponse:
         return await serve_live(
             call,
             _filter(call),
-            lambda listener, subscription: [_write(call, listener, subscription, every)],
+            partial(_write, call, every),
             heartbeat=every,
         )
     if not call.caller.sees(None):
@@ -140,7 +140,7 @@ def _filter(call: Call) -> EventFilter:
 
 
 async def _write(
-    call: Call, listener: web.WebSocketResponse, subscription: Subscription, every: float
+    call: Call, every: float, listener: web.WebSocketResponse, subscription: Subscription
 ) -> None:
     send: Send = partial(send_frame, listener)
     cursor = call.query.get("after")

@@ -20,7 +20,6 @@ from agent.api.http.fields import (
     invite,
     read_body,
     read_json,
-    read_query,
 )
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
@@ -224,12 +223,6 @@ async def _pieces(call: Call) -> AsyncIterator[bytes]:
 Json = Mapping[str, Any]
 """An answer in JSON."""
 Handler = Callable[[Call], Awaitable[Json | web.StreamResponse]]
-
-
-def read_call(request: web.Request, route: Route, parts: Parts, caller: Caller) -> Call:
-    return Call(
-        request, route, parts, caller, read_query(request.rel_url.query.items(), route.query)
-    )
 
 
 def look_at(id: str) -> Json:
