@@ -6,7 +6,7 @@ new ones, without gap or repetition."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -103,7 +103,6 @@ EVENTS = (
     Field("category", STRINGS, "only these categories", choices=tuple(Category)),
     Field("heartbeat", INTEGER, "seconds between heartbeats, default 15", least=1, most=300),
 )
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 _PAGE = 500
 
 
@@ -142,29 +141,28 @@ def _filter(call: Call) -> EventFilter:
 async def _write(
     call: Call, every: float, listener: web.WebSocketResponse, subscription: Subscription
 ) -> None:
-    send: Send = partial(send_frame, listener)
     cursor = call.query.get("after")
-    await send({"type": "hello", "cursor": cursor})
+    await send_frame(listener, {"type": "hello", "cursor": cursor})
     # A recreated journal counts from 1 again: the listener's cursor is ahead of it.
     if cursor is not None and cursor > await _newest(call):
         cursor = 0
-        await send({"type": "reset", "cursor": cursor})
+        await send_frame(listener, {"type": "reset", "cursor": cursor})
     elif cursor is not None:
-        cursor = await _catch_up(call, send, subscription.wanted, cursor)
+        cursor = await _catch_up(call, listener, subscription.wanted, cursor)
     while True:
         try:
             async with asyncio.timeout(every):
                 entry = await subscription.get()
         except TimeoutError:
-            await send({"type": "heartbeat", "cursor": cursor})
+            await send_frame(listener, {"type": "heartbeat", "cursor": cursor})
             continue
         if entry is None:
             return
         if entry.cursor == 0:
             # It is in no journal: a listener that comes back resumes at the journal's cursor.
-            await _send_event(send, replace(entry, cursor=cursor or 0))
+            await _send_event(listener, replace(entry, cursor=cursor or 0))
         elif cursor is None or entry.cursor > cursor:
-            await _send_event(send, entry)
+            await _send_event(listener, entry)
             cursor = entry.cursor
 
 
@@ -173,17 +171,19 @@ async def _newest(call: Call) -> int:
     return newest[0].cursor if newest else 0
 
 
-async def _catch_up(call: Call, send: Send, wanted: EventFilter, cursor: int) -> int:
+async def _catch_up(
+    call: Call, listener: web.WebSocketResponse, wanted: EventFilter, cursor: int
+) -> int:
     only: InstanceId | None = next(iter(wanted.instances)) if len(wanted.instances) == 1 else None
     while True:
         page = await call.supervisor.history(only, after=cursor, limit=_PAGE, kinds=wanted.kinds)
         for entry in page:
             if wanted.matches(entry):
-                await _send_event(send, entry)
+                await _send_event(listener, entry)
             cursor = entry.cursor
         if len(page) < _PAGE:
             return cursor
 
 
-async def _send_event(send: Send, entry: JournalEntry) -> None:
-    await send({"type": "event", **show_event(entry)})
+async def _send_event(listener: web.WebSocketResponse, entry: JournalEntry) -> None:
+    await send_frame(listener, {"type": "event", **show_event(entry)})

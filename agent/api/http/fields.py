@@ -119,8 +119,8 @@ def _from_text(field: Field, text: str) -> Any:
 
 
 def _check(field: Field, value: Any) -> Any:
-    a_bool = isinstance(value, bool) and field.kind != BOOLEAN  # which is an int as well
-    if a_bool or not isinstance(value, _TYPES[field.kind]):
+    right = isinstance(value, _TYPES[field.kind])
+    if not right or (isinstance(value, bool) and field.kind != BOOLEAN):
         raise _wrong(field.name, f"it must be {_WORDS[field.kind]}")
     if field.kind == STRINGS and not all(isinstance(item, str) for item in value):
         raise _wrong(field.name, "it must be a list of strings")
@@ -148,8 +148,6 @@ DEEPEST = 32
 _GREATEST = float(1 << 63)
 RAW = web.RequestKey("raw", bytes)
 """The bytes of a body that was read already: they come once."""
-_AT_ONCE = 1 << 20
-"""Longer bodies are parsed in a thread."""
 
 
 class TooSlow(WaError):
@@ -177,8 +175,6 @@ async def read_json(request: web.Request, *, limit: int, seconds: float) -> dict
         raise UnsupportedType(
             "cannot read the body: its Content-Type must be application/json", field="body"
         )
-    if len(raw) > _AT_ONCE:
-        return await asyncio.to_thread(parse_object, raw)
     return parse_object(raw)
 
 
