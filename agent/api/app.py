@@ -1,5 +1,7 @@
-"""The application: each route of the table, behind the checks that every request passes."""
+"""The application: each route of the table, behind the checks that every request passes, and within
+a time. An order goes on after its answer; of a question the answer is lost."""
 
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -7,7 +9,15 @@ from aiohttp.typedefs import Middleware
 
 from agent.api.http.audit import REQUEST_ID, ROUTE, path_of
 from agent.api.http.auth import has_rights, identify, require
-from agent.api.http.call import Parts, Route, plain_path, read_call
+from agent.api.http.call import (
+    ANSWER_WITHIN,
+    Call,
+    Json,
+    Parts,
+    Route,
+    look_at,
+    plain_path,
+)
 from agent.api.http.connection import Connection
 from agent.api.http.envelope import (
     HEADERS,
@@ -16,12 +26,15 @@ from agent.api.http.envelope import (
     library_error_answer,
     new_request_id,
 )
+from agent.api.http.fields import read_query
 from agent.api.http.guard import check_entrance
+from agent.api.present import show_backend, show_instance
 from agent.api.routes import ROUTES
-from agent.api.timely import run_in_time
-from agent.core.model import Category, parse_instance_id
-from agent.errors import NotYet, WaError
+from agent.core.model import Category, InstanceId, parse_instance_id
+from agent.core.session import BackendView
+from agent.errors import NotYet, TryLater, WaError
 from agent.log import bound
+from agent.supervise.repairs import GRACE, in_time
 
 log = bound(Category.API)
 
@@ -49,7 +62,8 @@ def _bound(route: Route, parts: Parts) -> Answering:
         caller = identify(request, parts.section, parts.ring)
         try:
             require(caller, route.right, id)
-            call = read_call(request, route, parts, caller)
+            query = read_query(request.rel_url.query.items(), route.query)
+            call = Call(request, route, parts, caller, query)
             if route.body == ():
                 await call.body()
             answered = await run_in_time(call)
@@ -114,3 +128,66 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
     if request.headers.get("Expect", "").lower() == "100-continue":
         return None  # `invite` says so, once its sender may do what it asks
     return library_error_answer(417, new_request_id())
+
+
+_QUICK = 1.0
+"""Seconds: a server that answered within these is not why a request takes long."""
+
+
+async def run_in_time(call: Call) -> Json | web.StreamResponse:
+    """The handler's answer, or at the deadline how far it is."""
+    if not call.route.timely:
+        return await call.route.run(call)
+    if call.route.body is not None:
+        await call.raw_body()  # its sender has a limit of its own
+    wait = float(call.query.get("wait", ANSWER_WITHIN))
+    deadline = time.monotonic() + wait
+    answer = await in_time(_to_the_end(call, deadline + GRACE), deadline)
+    return _going_on(call, wait) if answer is None else answer
+
+
+async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamResponse:
+    try:
+        return await call.route.run(call)
+    except WaError as error:
+        if time.monotonic() > answered_at:  # the client has its 202 already
+            id = call.request.match_info.get("id", "")
+            bound(Category.API, InstanceId(id) if id else None).warning(
+                "%s %s was answered before its end, and failed: %s",
+                call.route.method,
+                plain_path(call.route.path),
+                error,
+            )
+        raise
+
+
+def _going_on(call: Call, wait: float) -> web.StreamResponse:
+    given, every = call.request.match_info, call.supervisor.backends.views()
+    id = given.get("id", "")
+    view = call.supervisor.views().get(InstanceId(id))
+    name = view.instance.backend if view else given.get("name", "")
+    chosen = [one for one in every if one.name == name] if given else every
+    slowest = max(chosen, key=lambda one: (not one.up, one.seconds), default=None)
+    if 202 not in call.route.answers:
+        raise TryLater(
+            f"cannot answer within {wait:g} s: {_cause(slowest)}; to wait longer: ?wait=300",
+            code="slow",
+        )
+    look: Json = {"state": f"/api/backends/{name}" if name else "/api/health"}
+    state: Json = {}
+    if view is not None:
+        state = show_instance(view)
+    elif given and slowest is not None:
+        state = show_backend(slowest)
+    goes_on = {"ending": "goes_on", "sentence": f"it goes on: {_cause(slowest)}"}
+    return json_answer({**state, **goes_on, "look": look_at(id) if id else look}, 202)
+
+
+def _cause(backend: BackendView | None) -> str:
+    if backend is None:
+        return "its worker has not finished"
+    if not backend.up:
+        return f"backend {backend.name}: {backend.sentence}"
+    if backend.seconds < _QUICK:
+        return f"the server of backend {backend.name} has not finished"
+    return f"the server of backend {backend.name} answers in {backend.seconds:.1f} s"

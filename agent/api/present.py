@@ -12,7 +12,6 @@ from agent.core.observed import shown_wait
 from agent.core.recovery.repair import Ending, Repair, Stage
 from agent.core.session import AgentStatus, BackendView, Session, wall_text
 from agent.store.rows import KeyRow
-from agent.vault.trash import Retired
 
 
 def part(of: object, *fields: str) -> dict[str, Any]:
@@ -160,11 +159,6 @@ def show_agent(status: AgentStatus) -> dict[str, Any]:
         "restoring": {"done": done, "total": total},
         "settings_read": wall_text(status.config_read_wall),
     }
-
-
-def show_trashed(retired: Retired) -> dict[str, Any]:
-    name = retired.name
-    return {"name": name, "id": name.partition(".")[0], "retired": wall_text(retired.at_wall)}
 
 
 def show_key(row: KeyRow, used_wall: float | None) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from agent.api.handlers import (
     sandbox,
 )
 from agent.api.http.auth import Right
-from agent.api.http.call import Handler, Route
+from agent.api.http.call import WAIT, Handler, Route
 from agent.api.http.fields import Field
-from agent.api.timely import WAIT
 from agent.core.model import ID_PATTERN
 from agent.messages import routes as kept_messages
 from agent.moving import routes as archives
@@ -133,7 +132,9 @@ ROUTES: tuple[Route, ...] = (
     _route("GET /healthz", OPEN, monitoring.alive, None, PROBE),
     _route("GET /readyz", OPEN, monitoring.ready, None, PROBE),
     *archives.ROUTES,
-    _route(f"GET {ID}/worker-lines", OPERATE, evidence.worker_lines, None, evidence.LINES),
+    _route(
+        f"GET {ID}/worker-lines", OPERATE, evidence.worker_lines, None, {"query": evidence.LINES}
+    ),
     _route(f"GET {FAILED}", OPERATE, evidence.failed_starts),
     _route(f"GET {FAILED}/{{failed:{evidence.NAME.pattern}}}/picture", ADMIN, evidence.picture),
     *kept_messages.ROUTES,

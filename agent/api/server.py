@@ -1,32 +1,158 @@
-"""The HTTP interface: opens its sockets, accepts, tries again for missing ports, closes without a
-request dropped."""
+"""The HTTP interface: takes its sockets from systemd or binds them, accepts, tries again for
+missing ports, closes without a request dropped."""
 
 import asyncio
+import errno
+import ipaddress
 import os
 import socket
-from collections.abc import Iterable, MutableMapping
-from dataclasses import replace
+import stat
+from collections.abc import MutableMapping
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
 
 from agent.api.app import build_app
+from agent.api.handlers.events import say_goodbye
 from agent.api.http.call import Parts
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.guard import host_name
-from agent.api.http.live import say_goodbye
-from agent.api.http.sockets import (
-    BACKLOG,
-    Opened,
-    bind_tcp,
-    describe,
-    open_sockets,
-    parse_listen,
-)
 from agent.config.config import ApiSection
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
+from agent.files import short_path
 from agent.log import bound
+
+_FIRST_HANDED_OVER = 3
+BACKLOG = 1024
+
+
+def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:
+    """The sockets that systemd passed to this process; removes the variables, so that no child uses
+    them."""
+    meant_for = environ.pop("LISTEN_PID", "")
+    count = environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if meant_for != str(pid) or not count.isdigit():
+        return []
+    numbers = range(_FIRST_HANDED_OVER, _FIRST_HANDED_OVER + int(count))
+    sockets = [socket.socket(fileno=number) for number in numbers]
+    for sock in sockets:
+        sock.set_inheritable(False)
+        sock.setblocking(False)
+    return sockets
+
+
+def parse_listen(listen: str, field: str = "api.listen") -> tuple[str, int]:
+    """HOST:PORT, [IPv6]:PORT."""
+    host, mark, port = listen.rpartition(":")
+    if not mark or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"cannot listen on {listen!r}: it must be HOST:PORT", field=field)
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
+    """`TryLater` while another program has the port or the machine lacks the address."""
+    host, port = parse_listen(listen)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {listen}: {error}", field="api.listen") from error
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            holder = _holder(port) if name_holder else ""
+            raise TryLater(
+                f"cannot listen on {listen}: the address is in use{holder};"
+                " stop that program or change api.listen",
+                field="api.listen",
+            ) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise TryLater(
+                f"cannot listen on {listen}: no interface of this machine has that address;"
+                " bring it up or change api.listen",
+                field="api.listen",
+            ) from error
+        raise ConfigError(
+            f"cannot listen on {listen}: {error.strerror}", field="api.listen"
+        ) from error
+    sock.setblocking(False)
+    return sock
+
+
+def _holder(port: int) -> str:
+    """The program that has the port, as far as this user may see it."""
+    import psutil  # a MiB that an agent which got its port never needs
+
+    with suppress(psutil.Error, OSError):
+        for entry in psutil.net_connections("tcp"):
+            here = entry.laddr and entry.laddr.port == port
+            if here and entry.pid and entry.status == psutil.CONN_LISTEN:
+                return f" by {psutil.Process(entry.pid).name()} (pid {entry.pid})"
+    return ""
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """Bound with mode 0660. A socket that another agent listens on is kept."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with short_path(path) as short:
+            _remove_stale(path, short)
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                # The file takes its mode from the socket: at no moment is it open to others.
+                os.fchmod(sock.fileno(), 0o660)
+                sock.bind(short)
+                Path(short).chmod(0o660)  # the umask may have removed bits
+                sock.listen(BACKLOG)
+            except OSError:
+                sock.close()
+                raise
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise TryLater(f"cannot listen on {path}: another agent bound it first") from error
+        cause = f"cannot listen on {path}: {error.strerror or error}"
+        cure = "move away what is in its way, or point [api] socket elsewhere"
+        raise ConfigError(f"{cause}; {cure}", field="api.socket") from error
+    sock.setblocking(False)
+    return sock
+
+
+def _remove_stale(path: Path, short: str) -> None:
+    try:
+        status = os.lstat(short)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise FileExistsError(errno.EEXIST, "what has that path is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        failed = probe.connect_ex(short)
+    if failed == errno.ECONNREFUSED:
+        Path(short).unlink()
+    elif failed != errno.ENOENT:
+        cause = os.strerror(failed) if failed else "another agent listens there; stop that agent"
+        raise TryLater(f"cannot listen on {path}: {cause}")
+
+
+def describe(sock: socket.socket) -> str:
+    address = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{os.fsdecode(address)}"
+    host = address[0]
+    shown = f"[{host}]" if ipaddress.ip_address(host.partition("%")[0]).version == 6 else host
+    return f"http://{shown}:{address[1]}"
+
 
 log = bound(Category.API)
 
@@ -46,13 +172,14 @@ _SHUTDOWN_SECONDS = 15.0
 class Server:
     """The interface while it is open."""
 
-    def __init__(self, parts: Parts, opened: Opened) -> None:
-        self.addresses = tuple(opened.addresses)
+    def __init__(self, parts: Parts) -> None:
+        self.addresses: tuple[str, ...] = ()
         """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
         self._listening: list[asyncio.Server] = []
         self._entrance = Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
-        self._own_socket = opened.own_socket
+        self._own_socket: tuple[Path, int] | None = None
+        """The Unix socket that the agent made and removes, and its inode."""
         self._runner = web.AppRunner(
             build_app(parts, _allowed_hosts(parts.section)),
             handle_signals=False,
@@ -72,12 +199,26 @@ class Server:
             auto_decompress=False,
         )
 
-    async def open(self, sockets: Iterable[socket.socket]) -> None:
+    async def open(self, path: Path | None, listen: str, environ: MutableMapping[str, str]) -> None:
+        """Listen on systemd's sockets, and bind those that it did not pass."""
         await self._runner.setup()
-        for sock in sockets:
-            await self._listen(sock)
+        passed = take_sockets(environ, os.getpid())
+        families = {sock.family for sock in passed}
+        for sock in passed:
+            await self._listen(sock, describe(sock))
+        if listen and not families & {socket.AF_INET, socket.AF_INET6}:
+            try:
+                sock = bind_tcp(listen)
+            except TryLater as error:  # sessions run without it
+                self._parts.not_listening[listen] = str(error)
+            else:
+                await self._listen(sock, describe(sock))
+        if path is not None and socket.AF_UNIX not in families:
+            sock = bind_unix(path)
+            self._own_socket = path, path.lstat().st_ino
+            await self._listen(sock, f"unix:{path}")
 
-    async def _listen(self, sock: socket.socket) -> None:
+    async def _listen(self, sock: socket.socket, address: str) -> None:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
@@ -85,6 +226,7 @@ class Server:
         loop = asyncio.get_running_loop()
         self._listening.append(await loop.create_server(self._connect, sock=sock, backlog=1))
         sock.listen(BACKLOG)
+        self.addresses += (address,)
 
     async def get_missing_ports(self) -> None:
         """Try to bind the ports that another program has, until each is bound."""
@@ -93,18 +235,13 @@ class Server:
             await asyncio.sleep(PORT_AGAIN)
             for address in list(missing):
                 try:
-                    await self._open(address)
+                    sock = bind_tcp(address, name_holder=False)
                 except (TryLater, ConfigError) as error:
                     log.debug("%s", error)
                     continue
+                await self._listen(sock, describe(sock))
+                log.info("listening on %s", self.addresses[-1])
                 del missing[address]
-
-    async def _open(self, listen: str) -> None:
-        """Listen on an address that was not free before."""
-        sock = bind_tcp(listen, name_holder=False)
-        await self._listen(sock)
-        self.addresses += (describe(sock, "http"),)
-        log.info("listening on %s", self.addresses[-1])
 
     def announce_end(self) -> None:
         """Each answer from now on ends its connection: at the close few clients are waited for."""
@@ -164,17 +301,18 @@ async def serve(
     `socket_path`: the Unix socket if `section.socket` names none; `listen`: the address that
     systemd should have opened, if it is not `section.listen`.
     """
-    section = parts.section
-    opened = open_sockets(
-        replace(section, listen=section.listen and (listen or section.listen)),
-        socket_path,
-        os.environ if environ is None else environ,
-    )
-    parts.not_listening.update(opened.missing)
-    server = Server(parts, opened)
-    await server.open(opened.sockets)
-    log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
-    for cause in opened.missing.values():
+    section, server = parts.section, Server(parts)
+    try:
+        await server.open(
+            Path(section.socket) if section.socket else socket_path,
+            section.listen and (listen or section.listen),
+            os.environ if environ is None else environ,
+        )
+    except BaseException:
+        await server.close()
+        raise
+    log.info("listening on %s", ", ".join(server.addresses) or "nothing")
+    for cause in parts.not_listening.values():
         again = f"the agent tries to bind it every {PORT_AGAIN:g} s"
         log.error("%s; sessions run without it, and %s", cause, again)
     return server

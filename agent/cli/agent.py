@@ -7,16 +7,14 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from agent import BUILD, VERSION
-from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
+from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
 from agent.cli.command import Subparsers, Words, add_command, add_group, client_of, config_words
 from agent.cli.terminal import print_answer, print_list
-from agent.errors import Refused, WaError
+from agent.errors import Refused
 from agent.files import write_whole
 
 
@@ -115,12 +113,12 @@ def check_config(options: argparse.Namespace) -> int:
 
 
 def show_config(options: argparse.Namespace) -> int:
-    """Show every setting in use."""
+    """Show every setting."""
     from agent.config.load import load_config
     from agent.config.render import render_config, tables_of, without_secrets
 
-    path, overrides = settings_in_use(options, client_of(options))
-    config = without_secrets(load_config(path, os.environ, overrides=overrides))
+    path, given = config_path(options.config, os.environ), overrides_of(options)
+    config = without_secrets(load_config(path, os.environ, overrides=given))
     text = render_config(config, only_changed=False).rstrip()
     return print_answer(options, tables_of(config), text)
 
@@ -147,39 +145,6 @@ def init_config(options: argparse.Namespace) -> int:
         raise explain("write", target.resolve(), error) from error
     done = f"{target} written; check it with: wa-agent config check --config {target}"
     return print_answer(options, {"file": str(target)}, done)
-
-
-_KEYS = {
-    "state": "agent.state_path",
-    "sessions": "agent.session_storage_path",
-    "cache": "agent.cache_path",
-    "socket": "api.socket",
-}
-
-
-def settings_in_use(
-    options: argparse.Namespace, client: Client
-) -> tuple[Path | None, dict[str, str]]:
-    """The file to read, and the settings over it.
-
-    Those of the command line are used. Without them an agent that --socket or WA_AGENT_SOCKET
-    names is asked for its own; without an answer nothing changes.
-    """
-    path, overrides = config_path(options.config, os.environ), overrides_of(options)
-    if options.config or options.state:
-        return path, overrides
-    places: Mapping[str, str] = {}
-    if names_an_agent_here(client):
-        with suppress(WaError):  # without an answer nothing changes
-            places = client.get("/api/health")["agent"].get("places", {})
-    if "config" in places:
-        path = Path(places["config"])
-    paths = {key: places[name] for name, key in _KEYS.items() if name in places}
-    return path, {**overrides, **paths}
-
-
-def names_an_agent_here(client: Client) -> bool:
-    return not client.url and bool(client.sockets or os.environ.get("WA_AGENT_SOCKET"))
 
 
 def add_key(options: argparse.Namespace) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from agent.cli.agent import names_an_agent_here, settings_in_use
-from agent.cli.client import Client
+from agent.cli.agent import overrides_of
+from agent.cli.client import Client, config_path
 from agent.cli.command import Subparsers, add_command, client_of, config_words
 from agent.cli.terminal import Table, print_answer
 from agent.config.config import INSTALLED_STATE, Config
@@ -64,10 +64,9 @@ def add(commands: Subparsers) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     """Check this installation and give advice; exit status 1 when something is wrong."""
-    client = client_of(options)
-    path, overrides = settings_in_use(options, client)
-    config, findings = _config(path, overrides)
-    if not (client.url or names_an_agent_here(client)):
+    client, path = client_of(options), config_path(options.config, os.environ)
+    config, findings = _config(path, overrides_of(options))
+    if not (client.url or client.sockets or os.environ.get("WA_AGENT_SOCKET")):
         # The agent of these settings, not the first one that answers.
         client = Client(sockets=(config.api_socket,))
     findings += examine(Installation(config, client, path))
@@ -91,7 +90,6 @@ def examine(here: Installation) -> Iterator[Finding]:
         ("clock", checks.clock, "run timedatectl set-ntp true, or install chrony"),
         ("disk", checks.disk, "remove unneeded files; wa-agent trash list: retired sessions"),
         ("state", checks.state, "chmod o-rwx, and find out which program gave the right"),
-        ("socket", checks.api_socket, "chmod 660: a client of it needs no key"),
         ("kernel", checks.kernel, ""),
         ("units", checks.unit_files, again),
         ("polkit", checks.polkit, again),

@@ -68,7 +68,7 @@ def disk(here: Installation) -> Iterator[Finding]:
 
 
 def state(here: Installation) -> Iterator[Finding]:
-    """Only the agent, its workers and root may read sessions."""
+    """Only the agent, its workers and root may read sessions or use the socket."""
     folder, sessions = here.state, here.config.session_root
     used = used_mark(os.environ, installed=here.installed)
     if used is not None and state_is_missing(folder, sessions):
@@ -78,7 +78,7 @@ def state(here: Installation) -> Iterator[Finding]:
     if not folder.is_dir():
         yield wrong(f"{folder} is not there", "start the agent once, or set [agent] state_path")
         return
-    private = [folder, folder / "agent.db", sessions]
+    private = [folder, folder / "agent.db", here.config.api_socket, sessions]
     with suppress(OSError):  # closed to this user or missing: then it is not open to every user
         private += map(Path, os.scandir(sessions))
     bad = []
@@ -92,18 +92,6 @@ def state(here: Installation) -> Iterator[Finding]:
         yield wrong(f"open to every user: {', '.join(bad[:5])}{more}")
     else:
         yield ok(f"{folder} is closed to others")
-
-
-def api_socket(here: Installation) -> Iterator[Finding]:
-    path = here.config.api_socket
-    with suppress(OSError):  # the check `agent` reports it
-        mode = path.stat().st_mode
-        if not stat.S_ISSOCK(mode):
-            yield wrong(f"{path} is no socket", "remove it and restart the agent")
-        elif mode & 0o002:
-            yield wrong(f"{path} is open to every user")
-        else:
-            yield ok(f"{path} is closed")
 
 
 def unit_files(_: Installation) -> Iterator[Finding]:

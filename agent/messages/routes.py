@@ -8,16 +8,17 @@ import asyncio
 import mimetypes
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
 
+from agent.api.handlers.events import send_frame, serve_live
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, Route
 from agent.api.http.envelope import HEADERS
 from agent.api.http.fields import INTEGER, STRING, Field
-from agent.api.http.live import send_frame, serve_live
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.whatsapp import digits_of
 from agent.errors import InvalidRequest, Refused, TryLater, Unauthorized, WaError
@@ -74,13 +75,11 @@ async def live(call: Call) -> web.StreamResponse:
     except (Refused, TryLater) as error:
         if error.code not in _EXPECTED_BACK or after is None:
             raise
-    return await serve_live(
-        call, NOTHING, lambda listener, ends: [_write(call, reader, listener, ends, after)]
-    )
+    return await serve_live(call, NOTHING, partial(_write, call, reader, after))
 
 
 async def _write(
-    call: Call, reader: Reader, listener: web.WebSocketResponse, ends: Subscription, after: int
+    call: Call, reader: Reader, after: int, listener: web.WebSocketResponse, ends: Subscription
 ) -> None:
     """The listener sets the pace; one that does not read is let go."""
     while not reader.ending:

@@ -14,8 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from agent.api.http.sockets import bind_tcp, bind_unix
-from agent.api.server import Server
+from agent.api.server import Server, bind_tcp, bind_unix
 from agent.config.config import ApiSection
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, TryLater
@@ -73,7 +72,7 @@ def test_an_address_that_is_none_is_a_configuration_error(listen: str) -> None:
 
 _TAKE = """
 import os, sys
-from agent.api.http.sockets import describe, take_sockets
+from agent.api.server import describe, take_sockets
 sent = dict(os.environ, LISTEN_PID=sys.argv[1] if sys.argv[1] != "me" else str(os.getpid()))
 found = take_sockets(sent, os.getpid())
 print([describe(sock) for sock in found], sorted(k for k in sent if k.startswith("LISTEN")))

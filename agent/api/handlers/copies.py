@@ -1,15 +1,14 @@
 """Copies of sessions: snapshots, the trash, and what repairs removed from a session on a backend;
 each is listed and put back."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from agent.api.handlers.link import ask_engine
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, Field
-from agent.api.present import part, show_instance, show_trashed
+from agent.api.present import part, show_instance
 from agent.core.session import wall_text
-from agent.errors import EngineError, NotFound
+from agent.errors import NotFound
 from agent.vault.snapshots import Snapshot
 
 RESTORE = (
@@ -62,7 +61,12 @@ def show_snapshot(snapshot: Snapshot) -> dict[str, Any]:
 
 async def trash(call: Call) -> Json:
     """Retired sessions."""
-    return {"trash": [show_trashed(row) for row in await call.supervisor.orders.trash()]}
+    return {
+        "trash": [
+            {**part(row, "name", "retired_wall=at_wall"), "id": row.name.partition(".")[0]}
+            for row in await call.supervisor.orders.trash()
+        ]
+    }
 
 
 async def restore_trash(call: Call) -> Json:
@@ -71,13 +75,14 @@ async def restore_trash(call: Call) -> Json:
     return show_instance(view)
 
 
+_REMOVED = ("name", "why", "state", "files", "keys", "whole")
 LONG_TIMEOUT = 150.0
 """Such an answer comes after the session is down, or after a restore up again."""
 
 
 async def list_removed(call: Call) -> Json:
     """Files and keys that repairs removed on the backend, newest first."""
-    return {"removed": [show_removed(removed) for removed in reversed(await _removed(call))]}
+    return {"removed": (await _removed(call))[::-1]}
 
 
 async def restore_removed(call: Call) -> Json:
@@ -86,28 +91,20 @@ async def restore_removed(call: Call) -> Json:
     Files in their places are removed first, as by a repair.
     """
     name = call.request.match_info["removed"]
-    removed = next((row for row in await _removed(call) if row.get("name") == name), None)
+    removed = next((row for row in await _removed(call) if row["name"] == name), None)
     if removed is None:
         raise NotFound(
             f"cannot put back {name}: no repair of {call.id} has that name", field="name"
         )
     await ask_engine(call, "restore_removed", {"name": name}, timeout=LONG_TIMEOUT, alone=True)
     view = call.supervisor.view(call.id)
-    return {"removed": show_removed(removed), "instance": show_instance(view)}
+    return {"removed": removed, "instance": show_instance(view)}
 
 
-def show_removed(removed: Mapping[str, Any]) -> dict[str, Any]:
-    at = removed.get("at")
-    return {
-        **{name: removed.get(name) for name in ("name", "why", "state", "files", "keys", "whole")},
-        "removed": wall_text(float(at)) if isinstance(at, int | float) else None,
-    }
-
-
-async def _removed(call: Call) -> list[Mapping[str, Any]]:
+async def _removed(call: Call) -> list[dict[str, Any]]:
     lacking = f"cannot do this with {call.id}: its engine {call.engine} removes no files"
     answer = await ask_engine(call, "removed", {}, lacking=lacking, timeout=30.0)
-    rows = answer.get("removed")
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-        raise EngineError(f"cannot list the removed files of {call.id}: the worker sent no list")
-    return rows
+    return [
+        {**{name: row.get(name) for name in _REMOVED}, "removed": wall_text(row.get("at"))}
+        for row in answer["removed"]
+    ]

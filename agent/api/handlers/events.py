@@ -1,26 +1,101 @@
 """Events, live over a WebSocket; without an upgrade, the history of all instances.
 
-A listener that comes back names its last cursor and gets the later entries from the journal before
-new ones, without gap or repetition.
-"""
+Only the agent speaks on a WebSocket: a listener may leave, must read, and gets the reason of its
+end. One that comes back names its last cursor and gets the later entries from the journal before
+new ones, without gap or repetition."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from aiohttp import web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.api.handlers.instances import HISTORY, read_history
-from agent.api.http.call import Call
+from agent.api.http.call import REVOKED, Call, Listener
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, STRINGS, Field
-from agent.api.http.live import send_frame, serve_live
 from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry, parse_instance_id
 from agent.core.session import show_event
 from agent.deliver.bus import EventFilter, Subscription
 from agent.errors import Forbidden, InvalidRequest
+
+Write = Callable[[web.WebSocketResponse, Subscription], Coroutine[Any, Any, None]]
+"""Writes to a listener, which ends with it."""
+PROTOCOL = "wa-agent"
+_SEND_SECONDS = 10.0
+_GOODBYE_SECONDS = 1.0
+_LOUDEST = 20
+"""Messages that a listener may send in a minute; the agent ignores them."""
+
+
+async def serve_live(
+    call: Call, wanted: EventFilter, write: Write, *, heartbeat: float = 15.0
+) -> web.WebSocketResponse:
+    listener = web.WebSocketResponse(
+        heartbeat=max(heartbeat, 5.0), max_msg_size=4096, compress=False, protocols=(PROTOCOL,)
+    )
+    await listener.prepare(call.request)
+    # Subscribed before the journal is read: events meanwhile wait in the queue.
+    subscription = call.supervisor.bus.subscribe(wanted, limit=call.parts.section.event_queue)
+    call.parts.listeners[listener] = Listener(call.request.transport, call.caller.key, subscription)
+    if call.caller.key and not call.parts.ring.knows(call.caller.key):
+        subscription.end(REVOKED)  # while the listener came in
+    # The end of a subscription has a task of its own: a writer may hang in a send to a listener
+    # that does not read.
+    works = (_watch_incoming(listener), subscription.ended(), write(listener, subscription))
+    tasks = [asyncio.create_task(work, name="live") for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await say_goodbye(listener, call.request.transport, subscription.dropped or "closed")
+    finally:
+        subscription.close()
+        call.parts.listeners.pop(listener, None)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return listener
+
+
+async def send_frame(listener: web.WebSocketResponse, frame: Mapping[str, Any]) -> None:
+    async with asyncio.timeout(_SEND_SECONDS):
+        await listener.send_str(json.dumps(frame, separators=(",", ":")))
+
+
+async def _watch_incoming(listener: web.WebSocketResponse) -> None:
+    """Returns when the listener leaves or sends too much."""
+    loop = asyncio.get_running_loop()
+    begun, received = loop.time(), 0
+    async for message in listener:
+        if message.type is WSMsgType.ERROR:
+            return
+        if loop.time() - begun > 60:
+            begun, received = loop.time(), 0
+        received += 1
+        if received > _LOUDEST:
+            return
+
+
+async def say_goodbye(
+    listener: web.WebSocketResponse, transport: asyncio.Transport | None, reason: str
+) -> None:
+    """Closes with the reason if the listener still reads, and aborts if it does not."""
+    slow = reason.startswith("too slow")
+    code = WSCloseCode.TRY_AGAIN_LATER if slow else WSCloseCode.GOING_AWAY
+    if reason == REVOKED:
+        code = WSCloseCode.POLICY_VIOLATION
+    try:
+        async with asyncio.timeout(_GOODBYE_SECONDS):
+            await listener.close(code=code, message=reason.encode()[:120], drain=False)
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        # close() alone waits for a full send buffer that the listener does not read.
+        if transport is not None and transport.get_write_buffer_size():
+            transport.abort()
+
 
 EVENTS = (
     *HISTORY,
@@ -28,7 +103,6 @@ EVENTS = (
     Field("category", STRINGS, "only these categories", choices=tuple(Category)),
     Field("heartbeat", INTEGER, "seconds between heartbeats, default 15", least=1, most=300),
 )
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 _PAGE = 500
 
 
@@ -39,7 +113,7 @@ async def events(call: Call) -> web.StreamResponse:
         return await serve_live(
             call,
             _filter(call),
-            lambda listener, subscription: [_write(call, listener, subscription, every)],
+            partial(_write, call, every),
             heartbeat=every,
         )
     if not call.caller.sees(None):
@@ -65,31 +139,30 @@ def _filter(call: Call) -> EventFilter:
 
 
 async def _write(
-    call: Call, listener: web.WebSocketResponse, subscription: Subscription, every: float
+    call: Call, every: float, listener: web.WebSocketResponse, subscription: Subscription
 ) -> None:
-    send: Send = partial(send_frame, listener)
     cursor = call.query.get("after")
-    await send({"type": "hello", "cursor": cursor})
+    await send_frame(listener, {"type": "hello", "cursor": cursor})
     # A recreated journal counts from 1 again: the listener's cursor is ahead of it.
     if cursor is not None and cursor > await _newest(call):
         cursor = 0
-        await send({"type": "reset", "cursor": cursor})
+        await send_frame(listener, {"type": "reset", "cursor": cursor})
     elif cursor is not None:
-        cursor = await _catch_up(call, send, subscription.wanted, cursor)
+        cursor = await _catch_up(call, listener, subscription.wanted, cursor)
     while True:
         try:
             async with asyncio.timeout(every):
                 entry = await subscription.get()
         except TimeoutError:
-            await send({"type": "heartbeat", "cursor": cursor})
+            await send_frame(listener, {"type": "heartbeat", "cursor": cursor})
             continue
         if entry is None:
             return
         if entry.cursor == 0:
             # It is in no journal: a listener that comes back resumes at the journal's cursor.
-            await _send_event(send, replace(entry, cursor=cursor or 0))
+            await _send_event(listener, replace(entry, cursor=cursor or 0))
         elif cursor is None or entry.cursor > cursor:
-            await _send_event(send, entry)
+            await _send_event(listener, entry)
             cursor = entry.cursor
 
 
@@ -98,17 +171,19 @@ async def _newest(call: Call) -> int:
     return newest[0].cursor if newest else 0
 
 
-async def _catch_up(call: Call, send: Send, wanted: EventFilter, cursor: int) -> int:
+async def _catch_up(
+    call: Call, listener: web.WebSocketResponse, wanted: EventFilter, cursor: int
+) -> int:
     only: InstanceId | None = next(iter(wanted.instances)) if len(wanted.instances) == 1 else None
     while True:
         page = await call.supervisor.history(only, after=cursor, limit=_PAGE, kinds=wanted.kinds)
         for entry in page:
             if wanted.matches(entry):
-                await _send_event(send, entry)
+                await _send_event(listener, entry)
             cursor = entry.cursor
         if len(page) < _PAGE:
             return cursor
 
 
-async def _send_event(send: Send, entry: JournalEntry) -> None:
-    await send({"type": "event", **show_event(entry)})
+async def _send_event(listener: web.WebSocketResponse, entry: JournalEntry) -> None:
+    await send_frame(listener, {"type": "event", **show_event(entry)})

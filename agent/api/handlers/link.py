@@ -6,12 +6,13 @@ import base64
 import binascii
 import io
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from aiohttp import web
 
 from agent.api.http.call import Call, Json
-from agent.api.http.envelope import choose_form, json_answer
+from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRING, Field
 from agent.core.model import ConnectionStatus
 from agent.errors import EngineError, InvalidRequest, NotYet, Refused, TryLater, WaError
@@ -65,7 +66,10 @@ class NotAcceptable(WaError):
 async def show_qr(call: Call) -> web.Response:
     """The code to scan; JSON, PNG, SVG or text by Accept."""
     view = call.supervisor.view(call.id)
-    form = choose_form(call.request.headers.get("Accept", ""), FORMS)
+    accept = (call.request.headers.get("Accept") or "*/*").lower().split(",")
+    words = (part.partition(";")[0].strip() for part in accept)
+    # The header's order counts, not its weights.
+    form = next((form for word in words for form in FORMS if fnmatchcase(form, word)), None)
     if form is None:
         raise NotAcceptable(
             "cannot draw the code in the accepted types: accept " + ", ".join(FORMS), field="Accept"

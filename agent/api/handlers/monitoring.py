@@ -50,7 +50,7 @@ async def health(call: Call) -> Json:
 
 
 def _is_in_trouble(view: Session) -> bool:
-    """Whether it should run, and only a person can bring it back."""
+    """True if it should run, and only a person can bring it back."""
     bad = view.verdict.health in (Health.STUCK, Health.CORRUPTED)
     return is_wanted(view) and (bad or has_given_up(view))
 

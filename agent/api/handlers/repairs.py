@@ -2,18 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
 from agent.api.handlers.backends import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.http.auth import Right, require
-from agent.api.http.call import Call, Json
+from agent.api.http.call import ANSWER_WITHIN, Call, Json, look_at
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Field
 from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
-from agent.api.timely import ANSWER_WITHIN, look_at
-from agent.core.figures import RepairStatistics
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
 from agent.core.recovery.repair import Goal
 from agent.core.session import Session
@@ -193,12 +191,9 @@ async def release_incident(call: Call) -> Json:
 
 async def statistics(call: Call) -> Json:
     """Counts and times of checks and repairs."""
-    return show_statistics(call.supervisor.ladder.statistics, call.supervisor.views().values())
-
-
-def show_statistics(totals: RepairStatistics, sessions: Iterable[Session]) -> Json:
+    totals = call.supervisor.ladder.statistics
     steps: dict[str, dict[str, int]] = {}
-    for session in sessions:
+    for session in call.supervisor.views().values():
         for (step, result), count in session.counters.repair_steps.items():
             steps.setdefault(step, {"done": 0, "failed": 0})[result] += count
     counts = ("since_wall", "checked", "repaired", "cleaned", "failed", "success_rate")

@@ -168,7 +168,7 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
 
 
 def has_rights(request: web.Request, section: ApiSection, ring: KeyRing) -> bool:
-    """Whether it may have a place among those that no stranger takes."""
+    """True if it may have a place among those that no stranger takes."""
     try:
         return identify(request, section, ring) is not ANONYMOUS
     except Unauthorized:

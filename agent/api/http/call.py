@@ -12,6 +12,7 @@ from aiohttp import web
 from agent.api.http.audit import Audit
 from agent.api.http.auth import Caller, KeyRing, Right
 from agent.api.http.fields import (
+    INTEGER,
     RAW,
     Field,
     TooSlow,
@@ -19,7 +20,6 @@ from agent.api.http.fields import (
     invite,
     read_body,
     read_json,
-    read_query,
 )
 from agent.config.config import ApiSection
 from agent.core.model import InstanceId
@@ -35,6 +35,16 @@ from agent.supervise.assemble import Supervisor
 if TYPE_CHECKING:
     from agent.webhooks.part import Webhooks  # whose routes stand beside it
 
+ANSWER_WITHIN = 10
+WAIT = (
+    Field(
+        "wait",
+        INTEGER,
+        f"seconds after which it is answered, default {ANSWER_WITHIN}: 202 where the work goes on,"
+        " 503 where the answer is what was asked for",
+        most=300,
+    ),
+)
 LARGE_AT_ONCE = 4
 REVOKED = "its key was revoked"
 _SLOWEST = 256 * 1024
@@ -215,7 +225,9 @@ Json = Mapping[str, Any]
 Handler = Callable[[Call], Awaitable[Json | web.StreamResponse]]
 
 
-def read_call(request: web.Request, route: Route, parts: Parts, caller: Caller) -> Call:
-    return Call(
-        request, route, parts, caller, read_query(request.rel_url.query.items(), route.query)
-    )
+def look_at(id: str) -> Json:
+    return {
+        "state": f"/api/instance/{id}",
+        "qr": f"/api/instance/{id}/qr",
+        "why": f"wa-agent why {id}",
+    }

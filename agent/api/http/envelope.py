@@ -2,25 +2,13 @@
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 
 from agent.errors import Unauthorized, WaError
-
-
-def choose_form(accept: str, offered: Sequence[str]) -> str | None:
-    """The first type of the header that is offered; its order counts, not its weights."""
-    for part in (accept or "*/*").lower().split(","):
-        wanted = part.partition(";")[0].strip()
-        for form in offered:
-            if fnmatchcase(form, wanted):
-                return form
-    return None
-
 
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",

@@ -51,19 +51,18 @@ class Field:
         schema: dict[str, Any] = {"type": self.kind, "description": self.meaning}
         if self.kind == STRINGS:
             schema["items"] = {"type": STRING}
+        words = schema["items"] if self.kind == STRINGS else schema
         if self.pattern:
-            (schema["items"] if self.kind == STRINGS else schema)["pattern"] = (
-                f"^(?:{self.pattern})$"
-            )
+            words["pattern"] = f"^(?:{self.pattern})$"
         if query and self.kind == INTEGER:  # as _from_text reads it: no sign, few digits
             schema["minimum"], schema["maximum"] = 0, MOST_IN_QUERY
         if self.choices:
-            (schema["items"] if self.kind == STRINGS else schema)["enum"] = list(self.choices)
-        words = {STRING: "Length", STRINGS: "Items"}.get(self.kind, "imum")
+            words["enum"] = list(self.choices)
+        unit = {STRING: "Length", STRINGS: "Items"}.get(self.kind, "imum")
         if self.least is not None:
-            schema["min" + words] = self.least
+            schema["min" + unit] = self.least
         if self.most is not None:
-            schema["max" + words] = self.most
+            schema["max" + unit] = self.most
         return schema
 
 
@@ -121,29 +120,20 @@ def _from_text(field: Field, text: str) -> Any:
 
 def _check(field: Field, value: Any) -> Any:
     right = isinstance(value, _TYPES[field.kind])
-    if isinstance(value, bool) and field.kind != BOOLEAN:
-        right = False
-    if not right:
+    if not right or (isinstance(value, bool) and field.kind != BOOLEAN):
         raise _wrong(field.name, f"it must be {_WORDS[field.kind]}")
     if field.kind == STRINGS and not all(isinstance(item, str) for item in value):
         raise _wrong(field.name, "it must be a list of strings")
     given = value if field.kind == STRINGS else [value]
     if field.choices and any(item not in field.choices for item in given):
         raise _wrong(field.name, "it must be one of " + ", ".join(field.choices))
-    _check_range(field, value)
-    return value
-
-
-def _check_range(field: Field, value: Any) -> None:
-    sized = field.kind in (STRING, STRINGS)
-    if not sized and field.kind not in (INTEGER, NUMBER):
-        return
-    size = len(value) if sized else value
+    size = len(value) if field.kind in (STRING, STRINGS) else value
     unit = {STRING: " characters", STRINGS: " items"}.get(field.kind, "")
     if field.least is not None and size < field.least:
         raise _wrong(field.name, f"it must be at least {field.least:g}{unit}")
     if field.most is not None and size > field.most:
         raise _wrong(field.name, f"it must be at most {field.most:g}{unit}")
+    return value
 
 
 def _wrong(name: str, cause: str) -> InvalidRequest:
@@ -158,8 +148,6 @@ DEEPEST = 32
 _GREATEST = float(1 << 63)
 RAW = web.RequestKey("raw", bytes)
 """The bytes of a body that was read already: they come once."""
-_AT_ONCE = 1 << 20
-"""Longer bodies are parsed in a thread."""
 
 
 class TooSlow(WaError):
@@ -187,8 +175,6 @@ async def read_json(request: web.Request, *, limit: int, seconds: float) -> dict
         raise UnsupportedType(
             "cannot read the body: its Content-Type must be application/json", field="body"
         )
-    if len(raw) > _AT_ONCE:
-        return await asyncio.to_thread(parse_object, raw)
     return parse_object(raw)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.api.http import live
+from agent.api.handlers import events
 from tests.api.conftest import House
 from tests.conftest import Eventually
 
@@ -68,7 +68,7 @@ async def test_a_listener_whose_key_is_revoked_hears_nothing_more(
 async def test_a_listener_that_does_not_read_is_let_go_and_costs_no_memory(
     house: House, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(live, "_SEND_SECONDS", 0.3)
+    monkeypatch.setattr(events, "_SEND_SECONDS", 0.3)
     worker = house.messages.add("shop")
     worker.keep(*("x" * 60_000 for _ in range(400)))  # 24 MB
     _, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1024)

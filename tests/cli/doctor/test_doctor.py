@@ -9,7 +9,7 @@ import pytest
 from agent.cli import doctor_checks as installation
 from agent.cli.client import Client
 from agent.cli.doctor import Installation
-from agent.config.config import AgentSection, ApiSection, Config
+from agent.config.config import AgentSection, Config
 from agent.store.database import Store
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -79,9 +79,12 @@ async def test_s4_a_state_folder_that_is_away_is_named(
 async def test_files_open_to_everybody_are_named(doctor: Doctor) -> None:
     (doctor.state / "sessions/sales").chmod(0o755)
     (doctor.state / "agent.db").chmod(0o644)
+    (doctor.state / "api.sock").touch(0o666)
+    (doctor.state / "api.sock").chmod(0o666)
     found = await doctor.wrong()
     assert "sales (0755)" in found["state"]
     assert "agent.db (0644)" in found["state"]
+    assert "api.sock (0666)" in found["state"]
     assert (await doctor())[0] == 1
 
 
@@ -117,19 +120,3 @@ def test_a_full_disk_is_wrong(small_disk: Any) -> None:
     config = Config(agent=AgentSection(state_path=small_disk("size=16m")))
     here = Installation(config, Client(), None)
     assert [one.level for one in installation.disk(here)] == ["wrong"]
-
-
-def test_a_socket_open_to_everybody_is_wrong(tmp_path: Path) -> None:
-    import socket
-
-    path = tmp_path / "api.sock"
-    config = Config(api=ApiSection(socket=path))
-    here = Installation(config, Client(), None)
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
-        for mode, level in ((0o666, "wrong"), (0o660, "ok")):
-            path.chmod(mode)
-            assert [one.level for one in installation.api_socket(here)] == [level]
-    path.unlink()
-    path.write_text("")
-    assert [one.level for one in installation.api_socket(here)] == ["wrong"]

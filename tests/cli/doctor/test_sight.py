@@ -16,57 +16,17 @@ __all__ = ["doctor", "state"]
 # --- which agent, which state -----------------------------------------------------------------
 
 
-@pytest.fixture
-async def other(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: Path
-) -> House:
-    """The agent that WA_AGENT_SOCKET names runs on `state`, whatever this shell's folder is."""
-    config = tmp_path / "its.toml"
-    config.write_text("[health]\ninterval = 17\n")
-    places = {"state": state, "sessions": state / "sessions", "config": config}
-    filled_in = cast(dict[str, str], house.server._parts.places)  # as the daemon does
-    filled_in.update({name: str(path) for name, path in places.items()})
-    monkeypatch.chdir(tmp_path)
-    return house
-
-
-async def test_doctor_reads_the_state_folder_of_the_agent_that_answers(
-    cli: Cli, other: House, state: Path, tmp_path: Path
-) -> None:
-    said = await cli("doctor", "--json")
-    found = {one["check"]: one for one in said.json()["findings"]}
-    assert (said.status, found["database"]["sentence"]) == (0, "whole")
-    assert str(tmp_path / "its.toml") in found["config"]["sentence"]
-    (state / "sessions/sales").chmod(0o755)
-    said = await cli("doctor", "--json")
-    found = {one["check"]: one for one in said.json()["findings"]}
-    assert "sales (0755)" in found["state"]["sentence"]
-
-
 async def test_an_agent_that_is_asked_over_http_may_be_another_machines(
-    cli: Cli, other: House, state: Path, tmp_path: Path
+    cli: Cli, house: House, state: Path, tmp_path: Path
 ) -> None:
-    key = (await other.key("admin"))["Authorization"].removeprefix("Bearer ")
+    cast(dict[str, str], house.server._parts.places)["state"] = str(state)  # as the daemon does
+    key = (await house.key("admin"))["Authorization"].removeprefix("Bearer ")
     mine = tmp_path / "mine"
-    where = ("--url", other.url, "--key", key, "--state", str(mine))
+    where = ("--url", house.url, "--key", key, "--state", str(mine))
     found = (await cli("doctor", "--json", *where)).json()["findings"]
     told = [one for one in found if one["check"] == "agent"]
     assert [one["level"] for one in told] == ["ok", "note"]
     assert told[1]["sentence"] == (f"that agent runs on {state}; these findings are about {mine}")
-
-
-async def test_the_settings_shown_are_those_of_the_agent_that_answers(
-    cli: Cli, other: House, state: Path, tmp_path: Path
-) -> None:
-    shown = (await cli("config", "show", "--json")).json()
-    assert (shown["agent"]["state_path"], shown["health"]["interval"]) == (str(state), 17)
-    mine = tmp_path / "mine.toml"
-    mine.write_text("[health]\ninterval = 18\n")
-    shown = (await cli("config", "show", "--json", "--config", str(mine))).json()
-    assert shown["health"]["interval"] == 18
-    nobody = str(tmp_path / "nobody.sock")
-    shown = (await cli("config", "show", "--json", "--socket", nobody)).json()
-    assert shown["health"]["interval"] == 30
 
 
 # --- the browser ------------------------------------------------------------------------------
