@@ -127,8 +127,11 @@ class Archives:
         made, record = _made(wanted, manifest, old)
         check_settings_of(made)
         self._registry.check(made)
-        devices = self._registry.devices
-        async with devices.alone(id, manifest.engine, f"import {id}", arrived.linked):
+        devices, doing = self._registry.devices, f"import {id}"
+        async with (
+            self._registry.making(id, doing, replaces=old is not None),
+            devices.alone(id, manifest.engine, doing, arrived.linked),
+        ):
             if old is None:
                 async with self._keeping.locks[id]:
                     retired = await self._put(made, record, replaces=False)

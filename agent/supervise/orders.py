@@ -58,10 +58,6 @@ class Orders:
         self.registry.check(instance)
         if known.remote or instance.backend:
             self.registry.gate.backends.check_place(instance)
-        if instance.id in self.registry.facts:
-            raise Refused(
-                f"cannot create {instance.id}: it exists already", field="id", code="exists"
-            )
         made = replace(instance, created_wall=instance.created_wall or time.time())
         disabled = "" if made.enabled else ", disabled"
         facts = await self.registry.create(made, f"created with engine {made.engine}{disabled}")
@@ -182,6 +178,9 @@ class Orders:
         facts.action.interrupt_start()
         async with facts.busy:
             self.registry.get(id)  # another request may have deleted it meanwhile
+            await self.registry.save_order(
+                facts, entry(facts, "deleting", "an operator deletes it")
+            )
             await self.host.stop(id)
             failpoint("deletion_begun")
             if facts.instance.backend:
@@ -204,7 +203,14 @@ class Orders:
         return await asyncio.to_thread(list_trash, self.registry.root)
 
     async def restore_trash(self, name: str) -> Session:
-        id = await asyncio.to_thread(restore_trash, self.registry.root, name)
+        id = InstanceId(name.partition(".")[0])
+        async with self.registry.making(id, f"restore {id}"):
+            await self._restore(id, name)
+        self.registry.gate.wake(id)
+        return self.registry.view(id)
+
+    async def _restore(self, id: InstanceId, name: str) -> None:
+        await asyncio.to_thread(restore_trash, self.registry.root, name)
         identity = await asyncio.to_thread(read_identity, self.registry.root / id)
         # Restored by an operator: a former stop or logout in its record is dropped, but a pairing
         # that WhatsApp no longer knows stays ended.
@@ -228,8 +234,6 @@ class Orders:
         except (Refused, TryLater):
             await asyncio.to_thread(retire, self.registry.root, id, "deleted")
             raise
-        self.registry.gate.wake(id)
-        return self.registry.view(id)
 
     def _left_elsewhere(self, facts: Facts) -> str:
         """A link is the operator's own, as is what it leads to: the trash gets the link."""

@@ -135,6 +135,9 @@ class Registry:
     boot: str = ""
     """The machine's present boot."""
     devices: Devices = field(init=False)
+    _making: WeakValueDictionary[InstanceId, asyncio.Lock] = field(
+        init=False, default_factory=WeakValueDictionary
+    )
     reconnects: Histogram = field(init=False, default_factory=lambda: Histogram(RECONNECT_SECONDS))
 
     def __post_init__(self) -> None:
@@ -162,24 +165,36 @@ class Registry:
         self.facts[instance.id] = facts
         return facts
 
+    @asynccontextmanager
+    async def making(
+        self, id: InstanceId, doing: str, *, replaces: bool = False
+    ) -> AsyncIterator[None]:
+        """One request at a time makes the instance of a name: what another one has just made or
+        put back does not go when this one is refused."""
+        async with self._making.setdefault(id, asyncio.Lock()):
+            if id in self.facts and not replaces:
+                raise Refused(f"cannot {doing}: it exists already", field="id", code="exists")
+            yield
+
     async def create(self, instance: Instance, sentence: str) -> Facts:
         """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
         if instance.adopted and ADOPTED not in instance.settings:
             # It has a name of its own on its server, and was not adopted: it is to be made.
             instance = replace(instance, settings={**instance.settings, ADOPTED: False})
-        own = self._of_wings(instance)
-        await asyncio.to_thread(create_folder, self.root, instance, own)
-        now_wall = time.time()
-        record = SessionRecord(status_since_wall=now_wall)
-        said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
-        try:
-            await self.store.add(instance, record, said)
-        except WaError:  # what is refused must not be there after the next start
-            await asyncio.to_thread(retire, self.root, instance.id, "deleted")
-            raise
-        facts = self.add(instance, record)
-        facts.saved.identity = identity_of(facts)
-        return facts
+        async with self.making(instance.id, f"create {instance.id}"):
+            own = self._of_wings(instance)
+            await asyncio.to_thread(create_folder, self.root, instance, own)
+            now_wall = time.time()
+            record = SessionRecord(status_since_wall=now_wall)
+            said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
+            try:
+                await self.store.add(instance, record, said)
+            except WaError:  # what is refused must not be there after the next start
+                await asyncio.to_thread(retire, self.root, instance.id, "deleted")
+                raise
+            facts = self.add(instance, record)
+            facts.saved.identity = identity_of(facts)
+            return facts
 
     def check(self, instance: Instance) -> None:
         """Refuse one that names what agent.toml has not, or whose session another instance has."""

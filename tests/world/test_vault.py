@@ -1,5 +1,6 @@
 """Snapshots, restore, import and deletion: whole, and killed at each step."""
 
+import asyncio
 import contextlib
 
 import aiohttp
@@ -213,3 +214,19 @@ async def test_a_deletion_that_was_cut_off_before_its_folder_went_leaves_it_as_i
     await agent.do("DELETE", "/api/instance/a")
     (retired,) = (await agent.do("GET", "/api/trash"))["trash"]
     assert retired["id"] == "a"
+
+
+@pytest.mark.parametrize("first", ["restore", "create"])
+async def test_a_name_that_two_requests_make_at_once_is_given_to_one(agent, eventually, first):
+    await connected(agent, eventually)
+    await agent.do("DELETE", "/api/instance/a")
+    (retired,) = (await agent.do("GET", "/api/trash"))["trash"]
+    asked = {
+        "restore": agent.ask("POST", f"/api/trash/{retired['name']}/restore", {}),
+        "create": agent.ask("POST", "/api/instance", {"id": "a", "engine": "sandbox"}),
+    }
+    one, other = await asyncio.gather(asked.pop(first), *asked.values())
+    assert (one[0], other[0]) == (201, 409), other
+    assert (agent.state / "sessions" / "a" / "instance.json").exists()
+    left = (await agent.do("GET", "/api/trash"))["trash"]
+    assert left == ([] if first == "restore" else [retired])
