@@ -6,7 +6,7 @@ import secrets
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +118,17 @@ class Calls:
             raise LinkError(f"cannot read the QR code: {error}") from error
 
     async def logout(self, id: InstanceId) -> None:
-        link = self._link(id, "log out")
         facts = self.registry.get(id)
-        await self.registry.store.append(entry(facts, "operator", "an operator asked for a logout"))
-        facts.asked.logout = True
-        async with self.keeping.ending(facts):
-            await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
+        self._link(id, "log out")
+        async with facts.busy:  # a restart under way would lose the engine's word
+            link = self._link(id, "log out")
+            said = entry(facts, "operator", "an operator asked for a logout")
+            await self.registry.store.append(said)
+            facts.asked.logout = True
+            async with self.keeping.ending(facts):
+                await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
+            facts.record = replace(facts.record, reason="logout")
+            await self.registry.save(facts)
         self.registry.gate.wake(id)
 
     async def command(

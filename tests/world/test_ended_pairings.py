@@ -46,6 +46,15 @@ async def test_its_unpaired_folder_comes_out_of_the_trash(paired, eventually):
     await stays_ended(paired)
 
 
+async def test_a_logout_while_it_restarts_waits_for_that(paired, eventually):
+    await paired.do("POST", f"{A}/restart")
+    status, _ = await paired.ask("POST", f"{A}/logout", {"confirm": True})
+    if status == 409:  # its worker does not run yet
+        await eventually(lambda: paired.status("a"), "CONNECTED")
+        await end(paired, "logout")
+    await eventually(lambda: paired.status("a"), "QR_REQUIRED")
+
+
 async def test_agent_and_worker_die_before_the_logout_is_recorded(paired, monkeypatch):
     unpair = SavedSession.unpair
 

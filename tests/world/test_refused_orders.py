@@ -47,3 +47,22 @@ async def test_an_order_that_cannot_be_written_changes_nothing(agent, eventually
     await agent.kill()
     await agent.start()
     await eventually(lambda: looks(agent), before)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_an_order_that_was_refused_is_not_carried_out_by_the_next_agent(
+    agent, eventually, order
+):
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    before = await looks(agent)
+    refuses = "BEGIN SELECT RAISE(ABORT, 'refused'); END;"
+    for table in TABLES:
+        execute(agent, f"CREATE TRIGGER no_{table} BEFORE UPDATE ON {table} {refuses}")
+    status, _ = await agent.ask(*ORDERS[order])
+    assert status == 507
+    await agent.kill()
+    for table in TABLES:
+        execute(agent, f"DROP TRIGGER no_{table};")
+    await agent.start()
+    await eventually(lambda: looks(agent), before)
