@@ -279,6 +279,8 @@ class Registry:
                 override_boot=record.override_boot,
                 restart_of=record.restart_of,
             )
+            if not is_written(facts):  # its file has the order, and would count as newer
+                await self._write_identity(facts)
             raise
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:

@@ -10,6 +10,7 @@ ORDERS = {
     "restart": ("POST", "/api/instance/a/restart", None),
     "cleanup": ("POST", "/api/instance/a/cleanup", {"confirm": True}),
     "stop": ("POST", "/api/instance/a/stop", None),
+    "disable": ("POST", "/api/instance/a/disable", None),
 }
 
 
