@@ -123,7 +123,7 @@ async def test_f55_at_a_stop_all_save_at_the_same_time(agent, eventually):
     begun = asyncio.get_running_loop().time()
     assert await agent.stop() == 0
     lasted = asyncio.get_running_loop().time() - begun
-    assert round(lasted, 1) == 4.1, "all save, and then all save once more as they close"
+    assert 4 <= lasted < 5, "all save, and then all save once more as they close"
     await agent.start()
     for id in ids:
         await eventually(lambda id=id: agent.status(id), "CONNECTED")

@@ -211,6 +211,7 @@ async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
         await agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
     await agent.dead()
     monkeypatch.undo()
+    await eventually(lambda: shop.state, "close")
     shop.connect()
     await eventually(shop.scan)
     await eventually(lambda: shop.state, "open")
