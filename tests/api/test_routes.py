@@ -54,6 +54,17 @@ async def test_an_instance_is_created_shown_changed_and_deleted(
     assert (await local.get("/api/instance/sales")).status == 200
 
 
+async def test_a_proxy_s_password_is_shown_to_who_may_change_it(
+    house: House, local: Client
+) -> None:
+    await make(local, engine="web", settings={"proxy": "http://u:secret@proxy.example:80"})
+    async with aiohttp.ClientSession(house.url) as client:
+        for scope, seen in (("read", "[removed]@"), ("operate", "u:secret@")):
+            key = await house.key(scope)
+            details = await client.get("/api/instance/sales/details", headers=key)
+            assert seen in (await details.json())["settings"]["proxy"]
+
+
 async def test_a_key_of_an_instance_ends_with_it_and_opens_no_next_one(
     house: House, local: Client
 ) -> None:

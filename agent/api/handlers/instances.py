@@ -9,6 +9,7 @@ from aiohttp import web
 from agent.api.handlers.backends import PLACE, placed, still_placed
 from agent.api.handlers.copies import LONG_TIMEOUT
 from agent.api.handlers.link import ask_engine
+from agent.api.http.auth import Right
 from agent.api.http.call import Call, Handler, Json
 from agent.api.http.envelope import created
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, OBJECT, STRING, STRINGS, Field
@@ -25,6 +26,7 @@ from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import Session, show_event
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, Refused
+from agent.redaction import redact
 
 CREATE = (
     Field(
@@ -134,6 +136,9 @@ async def details(call: Call) -> Json:
     call.supervisor.view(call.id)
     await call.supervisor.sampler.measure_now(call.id)
     shown = {**show_details(call.supervisor.view(call.id)), **_outbox(call)}
+    if not call.caller.may(Right.OPERATE, call.id):  # a proxy's password may stand there
+        told = shown["settings"].items()
+        shown["settings"] = {name: redact(it) if isinstance(it, str) else it for name, it in told}
     shown["events"] = [show_event(e) for e in await call.supervisor.history(call.id, limit=20)]
     return shown
 
