@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,8 @@ def clean(text: str) -> str:
     """One line without control characters: neither a terminal nor a log reader is fooled."""
     if text.isprintable():
         return text
-    return "".join(sign if sign.isprintable() else _escape(sign) for sign in text)
-
-
-def _escape(sign: str) -> str:
-    return sign.encode("unicode_escape").decode("ascii")
+    shown = (it if it.isprintable() else str(it.encode("unicode_escape"), "ascii") for it in text)
+    return "".join(shown)
 
 
 @contextmanager
@@ -57,22 +54,11 @@ def going_on(cannot: str = "the agent goes on without it") -> Iterator[None]:
         logging.getLogger("agent").error("%s: %s", cannot, error)
 
 
-class Bound(logging.LoggerAdapter[logging.Logger]):
-    """A logger that knows its category and, where there is one, its instance."""
-
-    def process(
-        self, msg: Any, kwargs: MutableMapping[str, Any]
-    ) -> tuple[Any, MutableMapping[str, Any]]:
-        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
-        return msg, kwargs
-
-
 def bound(
     category: Category = Category.SYSTEM, instance: str | None = None, name: str = "agent"
-) -> Bound:
-    return Bound(
-        logging.getLogger(name), {"wa_category": str(category), "wa_instance": instance or ""}
-    )
+) -> logging.LoggerAdapter[logging.Logger]:
+    """A logger that knows its category and, where there is one, its instance."""
+    return logging.LoggerAdapter(logging.getLogger(name), about(instance or "", category))
 
 
 def about(instance: str, category: Category = Category.SESSION) -> dict[str, str]:

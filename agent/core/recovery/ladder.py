@@ -57,7 +57,11 @@ LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
 
 def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
     """The step to try now: the same again while it has tries left, else the next allowed one."""
-    ladder = ladder_for(case, repair)
+    ladder = LADDERS[repair.trouble]
+    if repair.goal is Goal.CLEANUP:
+        ladder = (RecoveryKind.CLEANUP,)
+    elif repair.goal is Goal.WORKING_QR and RecoveryKind.CLEANUP not in ladder:
+        ladder = (*ladder, RecoveryKind.CLEANUP)
     first = ladder[0]
     if (
         first is RecoveryKind.REGENERATE_KEYS
@@ -75,15 +79,6 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
         same_again = same_again and kept and repair.step is RecoveryKind.RESTART
     candidates = ladder[at if same_again else at + 1 :]
     return next((step for step in candidates if allowed(step, case, repair)), None)
-
-
-def ladder_for(case: Case, repair: Repair) -> tuple[RecoveryKind, ...]:
-    if repair.goal is Goal.CLEANUP:
-        return (RecoveryKind.CLEANUP,)
-    steps = LADDERS[repair.trouble]
-    if repair.goal is Goal.WORKING_QR and RecoveryKind.CLEANUP not in steps:
-        return (*steps, RecoveryKind.CLEANUP)
-    return steps
 
 
 def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
