@@ -14,7 +14,7 @@ import struct
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +130,10 @@ class LineWriter(logging.Handler):
         # A log line must never be the reason why something fails, whatever was logged.
         try:
             message, trace = describe(record)
-            if self._journal is not None and self._send(record, message, trace):
-                return
+            if self._journal is not None:
+                with suppress(OSError):
+                    self._journal.sendto(as_fields(record, message, trace), self._journal_path)
+                    return
             line = as_json(record, message, trace) if self._form == "json" else ""
             self._write(line or as_text(record, message, trace))
         except Exception:  # not even a lost terminal or a broken __str__
@@ -142,14 +144,6 @@ class LineWriter(logging.Handler):
             self._journal.close()
             self._journal = None
         super().close()
-
-    def _send(self, record: logging.LogRecord, message: str, trace: str) -> bool:
-        assert self._journal is not None
-        try:
-            self._journal.sendto(as_fields(record, message, trace), self._journal_path)
-        except OSError:
-            return False
-        return True
 
     def _write(self, line: str) -> None:
         if self.before_each is not None:

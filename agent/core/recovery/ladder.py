@@ -9,14 +9,12 @@ from agent.core.observed import last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import (
     Case,
-    may_put_back,
     may_repair_end_it,
 )
 from agent.core.recovery.repair import (
     Consent,
     Ending,
     Goal,
-    Kept,
     Proof,
     RecoveryKind,
     RecoveryPolicy,
@@ -131,13 +129,6 @@ def useless_steps(case: Case) -> frozenset[str]:
     useless = fact.claim.useless if fact is not None else ()
     sick = case.verdict.health is Health.STUCK and not case.observation.instance.backend
     return frozenset((*useless, RecoveryKind.RECONNECT.value) if sick else useless)
-
-
-def proof_for(step: RecoveryKind, case: Case, repair: Repair) -> Proof | Kept | None:
-    """Why this step may put an end to the pairing or to its files; None: it touches neither."""
-    if step is RecoveryKind.RESTORE:
-        return may_put_back()
-    return may_repair_end_it(case, repair) if step in UNPAIRING else None
 
 
 def _may_unpair(case: Case, repair: Repair) -> bool:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from agent.clock import boot_now
 from agent.core.crypto import note_regenerated
-from agent.core.crypto import note_step as crypto_begins_again
 from agent.core.figures import RepairStatistics
 from agent.core.model import Category, HealthVerdict, UnitState
 from agent.core.observed import AWAY
@@ -385,7 +384,7 @@ class Ladder:
                 peers = failing_peers(facts, self.gate.settings.config.crypto) if tried else ()
                 facts.crypto = note_regenerated(facts.crypto, (*peers, ""), boot_now())
             # Old errors prove nothing about a new session.
-            facts.crypto = crypto_begins_again(facts.crypto)
+            facts.crypto = replace(facts.crypto, errors=())
         if repair is not None:
             repair = after_action(
                 repair,

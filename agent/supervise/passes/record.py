@@ -116,21 +116,17 @@ class Findings:
                 # One that this session wrote itself proves nothing.
                 if detail.get("type") != "ciphertext" and (detail.get("peer") or not out):
                     self._note_readable(facts, detail, now)
-                return False
             case "read_later":
                 self._note_readable(facts, detail, now)
-                return False
             case "ack":
                 facts.counters.messages["ack"] += 1
                 facts.inbound = replace(facts.inbound, ack_wall=time.time())
-                return False
             case "crypto_error":
                 return self._note_crypto(facts, happening, now)
-            case kind if kind in WITH_TEXT or kind in ("key_regeneration", KEPT):
-                return False  # counted elsewhere, as a repair's step or as a drop, or healed
-            case kind:
+            # The rest is counted elsewhere, as a repair's step or as a drop, or healed.
+            case kind if kind not in WITH_TEXT and kind not in ("key_regeneration", KEPT):
                 facts.counters.errors[kind] += 1
-                return False
+        return False
 
     def signals(self, facts: Facts) -> tuple[Signal, ...]:
         now, since = boot_now(), facts.connected_since_wall
