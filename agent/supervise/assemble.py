@@ -5,7 +5,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -125,7 +125,9 @@ class Supervisor:
             breaker=lambda: settings.config.reconnect.breaker,
             crypto_patterns=config.crypto_patterns,
         )
-        self.reaching = Reaching(session_root=root, wake=wake, told=self._take_news)
+        self.reaching = Reaching(
+            root, wake, self._notes, lambda its, back: self.incidents.reach_changed(its, back=back)
+        )
         self.incidents = Incidents(
             settings, self._facts, wake, self._notes, self.reaching, self.backends
         )
@@ -192,12 +194,6 @@ class Supervisor:
                 facts.run.claim, facts.run.probe = None, None
                 facts.run.linked_since = boot_now()
             self.wake(id)
-
-    def _take_news(self, back: bool, sessions: Sequence[Facts], entry: JournalEntry | None) -> None:
-        """What the looks at addresses find."""
-        if entry is not None:
-            self._notes.write(entry)
-        self.incidents.reach_changed(sessions, back=back)
 
     def forget(self, id: InstanceId) -> None:
         for forget in self.on_forget:
