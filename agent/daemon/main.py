@@ -299,7 +299,7 @@ class Daemon:
         for id in await line_up(registry, supervisor.seats, supervisor.gate):
             self._wakes.wake(id)
         await supervisor.upkeep.take_over()
-        supervisor.figures.expect(registry.facts)
+        supervisor.expect(registry.facts)
 
     async def _end_when_asked(self) -> None:
         await self._signals.stop.wait()

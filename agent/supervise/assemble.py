@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from agent import VERSION
@@ -42,51 +42,6 @@ from agent.supervise.upkeep import Upkeep, UsageSampler
 from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash
-
-# The agent's own figures: does its loop turn, are sessions brought back, what does it cost.
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class StatusFigures:
-    host: Host
-    loop: Loop
-    registry: Registry
-    _started_wall: float = field(init=False, default_factory=time.time)
-    _to_restore: int = field(init=False, default=0)
-    _pending: set[InstanceId] = field(init=False, default_factory=set)
-    """Those of them whose start has not ended."""
-
-    def expect(self, instances: Iterable[InstanceId]) -> None:
-        """`status` is ready only after a pass has seen all of these."""
-        self._pending = set(instances)
-        self._to_restore = len(self._pending)
-
-    def status(self) -> AgentStatus:
-        age = boot_now() - self.loop.turned_at
-        settings, facts = self.registry.settings, self.registry.facts
-        there = [facts[id] for id in self._pending if id in facts]
-        # A start counts once, whatever the session does later.
-        self._pending = {
-            its.id for its in there if not its.observed or its.record.status in PASSING
-        }
-        return AgentStatus(
-            version=VERSION,
-            host=self.host.name,
-            started_wall=self._started_wall,
-            ready=all(its.observed for its in there),
-            restoring=(self._to_restore - len(self._pending), self._to_restore),
-            passes_total=self.loop.passes,
-            pass_seconds_total=self.loop.pass_seconds,
-            last_pass_age=age,
-            dbus_connected=self.host.connected,
-            jobs_pending=self.host.jobs_pending,
-            incidents=self.registry.gate.incidents.codes(),
-            reconnects=self.registry.reconnects,
-            config_read_wall=settings.read_wall,
-            config_refused=settings.refused,
-            alive=age <= max(settings.config.health.interval, 30.0),
-        )
-
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +120,9 @@ class Supervisor:
         )
 
         # What runs on a clock, and what goes on in the next agent.
-        self.figures = StatusFigures(host, self.loop, registry)
-        self.status = self.figures.status
+        self._started_wall, self._to_restore = time.time(), 0
+        self._pending: set[InstanceId] = set()
+        """Those to be restored whose start has not ended."""
         self.sampler = UsageSampler(registry, self._notes)
         self.upkeep = Upkeep(self.ladder, registry)
 
@@ -181,6 +137,37 @@ class Supervisor:
             self.loop.forget,
             self.incidents.forget,
         ]
+
+    def expect(self, instances: Iterable[InstanceId]) -> None:
+        """`status` is ready only after a pass has seen all of these."""
+        self._pending = set(instances)
+        self._to_restore = len(self._pending)
+
+    def status(self) -> AgentStatus:
+        """The agent's own figures: does its loop turn, are sessions brought back?"""
+        age, settings = boot_now() - self.loop.turned_at, self.settings
+        there = [self._facts[id] for id in self._pending if id in self._facts]
+        # A start counts once, whatever the session does later.
+        self._pending = {
+            its.id for its in there if not its.observed or its.record.status in PASSING
+        }
+        return AgentStatus(
+            version=VERSION,
+            host=self.host.name,
+            started_wall=self._started_wall,
+            ready=all(its.observed for its in there),
+            restoring=(self._to_restore - len(self._pending), self._to_restore),
+            passes_total=self.loop.passes,
+            pass_seconds_total=self.loop.pass_seconds,
+            last_pass_age=age,
+            dbus_connected=self.host.connected,
+            jobs_pending=self.host.jobs_pending,
+            incidents=self.incidents.codes(),
+            reconnects=self.registry.reconnects,
+            config_read_wall=settings.read_wall,
+            config_refused=settings.refused,
+            alive=age <= max(settings.config.health.interval, 30.0),
+        )
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)
