@@ -13,8 +13,8 @@ import socket
 import struct
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,8 @@ def clean(text: str) -> str:
     """One line without control characters: neither a terminal nor a log reader is fooled."""
     if text.isprintable():
         return text
-    return "".join(sign if sign.isprintable() else _escape(sign) for sign in text)
-
-
-def _escape(sign: str) -> str:
-    return sign.encode("unicode_escape").decode("ascii")
+    shown = (it if it.isprintable() else str(it.encode("unicode_escape"), "ascii") for it in text)
+    return "".join(shown)
 
 
 @contextmanager
@@ -57,22 +54,11 @@ def going_on(cannot: str = "the agent goes on without it") -> Iterator[None]:
         logging.getLogger("agent").error("%s: %s", cannot, error)
 
 
-class Bound(logging.LoggerAdapter[logging.Logger]):
-    """A logger that knows its category and, where there is one, its instance."""
-
-    def process(
-        self, msg: Any, kwargs: MutableMapping[str, Any]
-    ) -> tuple[Any, MutableMapping[str, Any]]:
-        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
-        return msg, kwargs
-
-
 def bound(
     category: Category = Category.SYSTEM, instance: str | None = None, name: str = "agent"
-) -> Bound:
-    return Bound(
-        logging.getLogger(name), {"wa_category": str(category), "wa_instance": instance or ""}
-    )
+) -> logging.LoggerAdapter[logging.Logger]:
+    """A logger that knows its category and, where there is one, its instance."""
+    return logging.LoggerAdapter(logging.getLogger(name), about(instance or "", category))
 
 
 def about(instance: str, category: Category = Category.SESSION) -> dict[str, str]:
@@ -144,8 +130,10 @@ class LineWriter(logging.Handler):
         # A log line must never be the reason why something fails, whatever was logged.
         try:
             message, trace = describe(record)
-            if self._journal is not None and self._send(record, message, trace):
-                return
+            if self._journal is not None:
+                with suppress(OSError):
+                    self._journal.sendto(as_fields(record, message, trace), self._journal_path)
+                    return
             line = as_json(record, message, trace) if self._form == "json" else ""
             self._write(line or as_text(record, message, trace))
         except Exception:  # not even a lost terminal or a broken __str__
@@ -156,14 +144,6 @@ class LineWriter(logging.Handler):
             self._journal.close()
             self._journal = None
         super().close()
-
-    def _send(self, record: logging.LogRecord, message: str, trace: str) -> bool:
-        assert self._journal is not None
-        try:
-            self._journal.sendto(as_fields(record, message, trace), self._journal_path)
-        except OSError:
-            return False
-        return True
 
     def _write(self, line: str) -> None:
         if self.before_each is not None:

@@ -111,11 +111,6 @@ def note_regenerated(window: CryptoWindow, peers: tuple[str, ...], now: float) -
     return replace(window, errors=errors, regenerated=entries[-_MOST_PEERS:])
 
 
-def note_step(window: CryptoWindow) -> CryptoWindow:
-    """Forget all errors: a repair step changed the whole session. What it read stays true."""
-    return replace(window, errors=())
-
-
 def forget_old(window: CryptoWindow, policy: CryptoPolicy, now: float) -> CryptoWindow:
     """Drop what lies outside the window, also what a clock put into the future."""
     since = now - policy.window - _STRETCH

@@ -17,7 +17,7 @@ RECONNECT_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 
 @dataclass(slots=True)
 class Histogram:
-    bounds: tuple[float, ...]
+    bounds: tuple[float, ...] = RECONNECT_SECONDS
     counts: list[int] = field(default_factory=list)
     """One more than there are bounds: the last counts what took longer."""
     total: float = 0.0

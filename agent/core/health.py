@@ -88,9 +88,7 @@ ENDED_WITH_PASSKEY = (
     " it at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
     " --enable` here."
 )
-_OF_NETWORK = ("network_down", UNREACHABLE)
 _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
-_AT_REST = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
 _NETWORK_VERDICTS = frozenset(
     {"proof_old", "not_proved", "state_stuck"}
     | {f"phase_{phase}" for phase in ("loaded", "injected", "login", "sync")}
@@ -395,7 +393,8 @@ def _waits_for_others(session: Session, ended: Reason, now: float) -> HealthVerd
     """One whose own time has not come waits for no network."""
     own_time = ended.permanence in NOT_SOON and now < session.not_before
     waits = session.wait.reason
-    return _waiting(session) if waits and not (own_time and waits in _OF_NETWORK) else None
+    network = waits in ("network_down", UNREACHABLE)
+    return _waiting(session) if waits and not (own_time and network) else None
 
 
 def _waiting(session: Session) -> HealthVerdict:
@@ -415,7 +414,8 @@ def _is_the_networks(session: Session, verdict: HealthVerdict) -> bool:
     """True if an address that is away explains this verdict."""
     if verdict.reason == "starting":
         return waits_for_network(session)
-    if verdict.health not in (Health.STUCK, Health.DEGRADED) or verdict.state in _AT_REST:
+    at_rest = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
+    if verdict.health not in (Health.STUCK, Health.DEGRADED) or verdict.state in at_rest:
         return False
     return verdict.reason in NETWORK_CODES or verdict.reason in _NETWORK_VERDICTS
 
@@ -431,9 +431,6 @@ def _with_signals(session: Session, verdict: HealthVerdict) -> HealthVerdict:
     return HealthVerdict(worst.level, verdict.state, worst.name, worst.detail)
 
 
-_BY_HAND_OR_TRIES = ("attempts_used_up", "conflict_foreign_owner")
-
-
 def is_wanted(session: Session) -> bool:
     """It should run now: an instance stopped by hand is enabled and not wanted."""
     return session.desired.should_run and not session.unit.masked
@@ -445,7 +442,7 @@ def has_given_up(session: Session) -> bool:
     # A session that shows a code, or would on request, lacks only a scan.
     if not is_wanted(session) or session.status in (Status.CONNECTED, Status.QR_REQUIRED):
         return False
-    if verdict.reason in _BY_HAND_OR_TRIES:
+    if verdict.reason in ("attempts_used_up", "conflict_foreign_owner"):
         return True
     if needs_repair(verdict):
         # Its ladder has begun, or begins in this pass.

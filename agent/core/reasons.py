@@ -91,6 +91,12 @@ class Reason:
 _DISCONNECTED = ConnectionStatus.DISCONNECTED
 _REFUSED = ConnectionStatus.AUTH_FAILURE
 
+
+def _of_files(code: str, title: str, advice: str) -> Reason:
+    """The session's own files are the trouble: a person decides."""
+    return Reason(code, title, advice, Permanence.WAIT_FOR_PERSON, _REFUSED, local=True)
+
+
 ROWS = (
     Reason(
         "connection_lost",
@@ -348,56 +354,41 @@ ROWS = (
         " --enable` here.",
         status=ConnectionStatus.QR_REQUIRED,
     ),
-    Reason(
+    _of_files(
         "session_damaged",
         "the session's files are damaged",
         "`wa-agent snapshots ID` lists its copies; `wa-agent restore ID NAME --force` puts a good"
         " one in their place. Without a copy the agent shows a new code, and the trash keeps the"
         " damaged files.",
-        permanence=Permanence.WAIT_FOR_PERSON,
-        status=_REFUSED,
-        local=True,
     ),
-    Reason(
+    _of_files(
         "session_missing",
         "the files of a paired session are gone",
         "Find the files, or restore a copy that `wa-agent snapshots ID` lists, or the session from"
         " the trash. Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
-        permanence=Permanence.WAIT_FOR_PERSON,
-        status=_REFUSED,
-        local=True,
     ),
-    Reason(
+    _of_files(
         "session_foreign",
         "the session's files are another account's, or were changed since the last login",
         "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME --force`), or"
         " the file that was changed: the agent compares them at each check, and then restarts the"
         " session. Another account's session moves in with `wa-agent import` under a name of its"
         " own.",
-        permanence=Permanence.WAIT_FOR_PERSON,
-        status=_REFUSED,
-        local=True,
     ),
-    Reason(
+    _of_files(
         "other_account",
         "the session of that name on its backend is another account's now",
         "The agent sends nothing from it. `wa-agent backends sessions NAME` shows the account of"
         " each session there. Where sessions were exchanged, put that right on the server: the"
         " session goes on by itself. If the other account is meant: `wa-agent delete ID`, then"
         " `wa-agent backends adopt NAME`.",
-        permanence=Permanence.WAIT_FOR_PERSON,
-        status=_REFUSED,
-        local=True,
     ),
-    Reason(
+    _of_files(
         "session_unreadable",
         "the agent cannot use its session folder at the moment",
         "Put the folder or its rights back; the agent checks it each second and starts the"
         " session then. Sessions may lie on another disk, but not behind links: set"
         " `session_storage_path`.",
-        permanence=Permanence.WAIT_FOR_PERSON,
-        status=_REFUSED,
-        local=True,
     ),
     Reason(
         "unpaired_suspect",

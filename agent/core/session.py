@@ -11,7 +11,6 @@ from typing import Any
 from agent.core.crypto import CryptoWindow
 from agent.core.figures import (
     COUNTS,
-    RECONNECT_SECONDS,
     ErrorRate,
     Histogram,
     Inbound,
@@ -321,7 +320,7 @@ class AgentStatus:
     incidents: Mapping[str, str] = field(default_factory=dict)
     """For each engine (and backend) in use: the short code of what the members of the incident that
     goes on fail with; "" = none."""
-    reconnects: Histogram = field(default_factory=lambda: Histogram(RECONNECT_SECONDS))
+    reconnects: Histogram = field(default_factory=Histogram)
     """Seconds from a lost to the next connection, of sessions not stopped by hand."""
     config_read_wall: float = 0.0
     """When the settings in force were read."""

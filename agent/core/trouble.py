@@ -160,6 +160,10 @@ class Trouble:
         return self.row.name, self.who
 
     @property
+    def named(self) -> str:
+        return f"{self.row.name} of {self.who}" if self.who else self.row.name
+
+    @property
     def sentence(self) -> str:
         return self.row.sentence.format(who=self.who, value=self.value)
 

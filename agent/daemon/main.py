@@ -223,8 +223,8 @@ class Daemon:
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
             reader = Reader(supervisor.asking)
-            supervisor.on_kept.append(reader.changed)
-            supervisor.on_forget.append(reader.forget)
+            supervisor.findings.changed = reader.changed
+            supervisor.on_forget = reader.forget
             sending = Sending(state, supervisor, store, self._bus, reader)
             sending.take_on(self._config)
             webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.views))
@@ -308,7 +308,7 @@ class Daemon:
         for id in await line_up(registry, supervisor.seats, supervisor.gate):
             self._wakes.wake(id)
         await supervisor.upkeep.take_over()
-        supervisor.figures.expect(registry.facts)
+        supervisor.expect(registry.facts)
 
     async def _end_when_asked(self) -> None:
         await self._signals.stop.wait()
@@ -420,9 +420,8 @@ async def close_sessions(
     save_records: Callable[[], Awaitable[None]],
     *,
     besides: Container[InstanceId] = (),
-) -> list[InstanceId]:
-    """Prepare, save, close. Returns the ids whose worker would not end in order. `besides`:
-    sessions that go on: those of backends."""
+) -> None:
+    """Prepare, save, close. `besides`: sessions that go on: those of backends."""
     linked = [facts for facts in all_facts if facts.link is not None]
     what = f"tell {len(linked)} sessions to prepare"
     await _ask_all(linked, "prepare_stop", times.prepare, what)
@@ -433,20 +432,17 @@ async def close_sessions(
     running = [id for id, unit in units.items() if unit.runs or unit.job_pending]
     running = [id for id in running if id not in besides]
     begun = boot_now()
-    unclean: list[InstanceId] = []
 
     async def close(id: InstanceId) -> None:
         try:
             async with asyncio.timeout(times.close):
                 await host.stop(id)
         except (WaError, TimeoutError) as error:
-            unclean.append(id)
             words = "cannot close the worker of %s in order: %s"
             log.error(words, id, error or "too slow", extra=about(id))
 
     await asyncio.gather(*map(close, running))
-    log.info("closed %d workers in %.1f s", len(running) - len(unclean), boot_now() - begun)
-    return unclean
+    log.info("closed %d workers in %.1f s", len(running), boot_now() - begun)
 
 
 async def _ask_all(linked: Collection[Facts], do: str, limit: float, what: str) -> None:

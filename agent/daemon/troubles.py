@@ -85,7 +85,7 @@ class Troubles:
         self._present = found.present
         entries = [
             *(_entry("trouble", one, one.sentence) for one in found.begun),
-            *(_entry("trouble_over", one, _over(one)) for one in found.over),
+            *(_entry("trouble_over", one, f"{one.named} is over") for one in found.over),
         ]
         for entry in entries:
             critical = entry.detail["severity"] == Severity.CRITICAL
@@ -148,11 +148,6 @@ def _kept_in(text: str) -> Iterator[Trouble]:
                 yield Trouble(rows[name], str(who), now, now, str(value), float(begun), stays)
     except (ValueError, TypeError, KeyError):
         return
-
-
-def _over(trouble: Trouble) -> str:
-    about = f" of {trouble.who}" if trouble.who else ""
-    return f"{trouble.row.name}{about} is over"
 
 
 def _entry(kind: str, trouble: Trouble, sentence: str) -> JournalEntry:

@@ -5,8 +5,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from agent import VERSION
@@ -42,51 +42,6 @@ from agent.supervise.upkeep import Upkeep, UsageSampler
 from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
 from agent.vault.snapshots import list_snapshots
 from agent.vault.trash import Retired, list_trash
-
-# The agent's own figures: does its loop turn, are sessions brought back, what does it cost.
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class StatusFigures:
-    host: Host
-    loop: Loop
-    registry: Registry
-    _started_wall: float = field(init=False, default_factory=time.time)
-    _to_restore: int = field(init=False, default=0)
-    _pending: set[InstanceId] = field(init=False, default_factory=set)
-    """Those of them whose start has not ended."""
-
-    def expect(self, instances: Iterable[InstanceId]) -> None:
-        """`status` is ready only after a pass has seen all of these."""
-        self._pending = set(instances)
-        self._to_restore = len(self._pending)
-
-    def status(self) -> AgentStatus:
-        age = boot_now() - self.loop.turned_at
-        settings, facts = self.registry.settings, self.registry.facts
-        there = [facts[id] for id in self._pending if id in facts]
-        # A start counts once, whatever the session does later.
-        self._pending = {
-            its.id for its in there if not its.observed or its.record.status in PASSING
-        }
-        return AgentStatus(
-            version=VERSION,
-            host=self.host.name,
-            started_wall=self._started_wall,
-            ready=all(its.observed for its in there),
-            restoring=(self._to_restore - len(self._pending), self._to_restore),
-            passes_total=self.loop.passes,
-            pass_seconds_total=self.loop.pass_seconds,
-            last_pass_age=age,
-            dbus_connected=self.host.connected,
-            jobs_pending=self.host.jobs_pending,
-            incidents=self.registry.gate.incidents.codes(),
-            reconnects=self.registry.reconnects,
-            config_read_wall=settings.read_wall,
-            config_refused=settings.refused,
-            alive=age <= max(settings.config.health.interval, 30.0),
-        )
-
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +80,9 @@ class Supervisor:
             breaker=lambda: settings.config.reconnect.breaker,
             crypto_patterns=config.crypto_patterns,
         )
-        self.reaching = Reaching(session_root=root, wake=wake, told=self._take_news)
+        self.reaching = Reaching(
+            root, wake, self._notes, lambda its, back: self.incidents.reach_changed(its, back=back)
+        )
         self.incidents = Incidents(
             settings, self._facts, wake, self._notes, self.reaching, self.backends
         )
@@ -148,9 +105,7 @@ class Supervisor:
         executor = Executor(self.seats, self.keeping, registry)
         self.ladder = Ladder(executor, self.gate)
         recorder = Recorder(self.gate, host.name == "systemd", random.random, registry.reconnects)
-        self.on_kept: list[Callable[[InstanceId], None]] = []
-        """Hear that a worker kept more messages, or was connected and may have."""
-        findings = Findings(settings, self.on_kept, self._notes, bus, wake)
+        self.findings = findings = Findings(settings, self._notes, bus, wake)
         first_probe = boot_now() + config.start.first_check
         observer = Observer(self.seats, root, self.gate, findings, first_probe)
         self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
@@ -163,8 +118,9 @@ class Supervisor:
         )
 
         # What runs on a clock, and what goes on in the next agent.
-        self.figures = StatusFigures(host, self.loop, registry)
-        self.status = self.figures.status
+        self._started_wall, self._to_restore = time.time(), 0
+        self._pending: set[InstanceId] = set()
+        """Those to be restored whose start has not ended."""
         self.sampler = UsageSampler(registry, self._notes)
         self.upkeep = Upkeep(self.ladder, registry)
 
@@ -174,11 +130,38 @@ class Supervisor:
         self.orders = Orders(registry, self.seats, self.asking, self.forget)
         self.backends.create = self.orders.create
         self.repairs = Repairs(registry, self.ladder, self.passes, self.asking, self.orders)
-        self.on_forget: list[Callable[[InstanceId], None]] = [
-            self.gate.forget,
-            self.loop.forget,
-            self.incidents.forget,
-        ]
+        self.on_forget: Callable[[InstanceId], None] = lambda _id: None
+
+    def expect(self, instances: Iterable[InstanceId]) -> None:
+        """`status` is ready only after a pass has seen all of these."""
+        self._pending = set(instances)
+        self._to_restore = len(self._pending)
+
+    def status(self) -> AgentStatus:
+        """The agent's own figures: does its loop turn, are sessions brought back?"""
+        age, settings = boot_now() - self.loop.turned_at, self.settings
+        there = [self._facts[id] for id in self._pending if id in self._facts]
+        # A start counts once, whatever the session does later.
+        self._pending = {
+            its.id for its in there if not its.observed or its.record.status in PASSING
+        }
+        return AgentStatus(
+            version=VERSION,
+            host=self.host.name,
+            started_wall=self._started_wall,
+            ready=all(its.observed for its in there),
+            restoring=(self._to_restore - len(self._pending), self._to_restore),
+            passes_total=self.loop.passes,
+            pass_seconds_total=self.loop.pass_seconds,
+            last_pass_age=age,
+            dbus_connected=self.host.connected,
+            jobs_pending=self.host.jobs_pending,
+            incidents=self.incidents.codes(),
+            reconnects=self.registry.reconnects,
+            config_read_wall=settings.read_wall,
+            config_refused=settings.refused,
+            alive=age <= max(settings.config.health.interval, 30.0),
+        )
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)
@@ -193,15 +176,11 @@ class Supervisor:
                 facts.run.linked_since = boot_now()
             self.wake(id)
 
-    def _take_news(self, back: bool, sessions: Sequence[Facts], entry: JournalEntry | None) -> None:
-        """What the looks at addresses find."""
-        if entry is not None:
-            self._notes.write(entry)
-        self.incidents.reach_changed(sessions, back=back)
-
     def forget(self, id: InstanceId) -> None:
-        for forget in self.on_forget:
-            forget(id)
+        self.gate.forget(id)
+        self.loop.forget(id)
+        self.incidents.forget(id)
+        self.on_forget(id)
 
 
 # Before the first pass: read instances, make missing ones, put all in line. The first pass adopts

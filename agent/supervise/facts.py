@@ -271,8 +271,8 @@ def entry(
 def is_trouble(entry: JournalEntry) -> bool:
     """Whether the log has it as a warning: a session goes down, is stuck, banned, given up,
     loses what arrives, or its circuit opens."""
-    failed = entry.detail.get("ok") is False
-    if failed or entry.kind in (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside", "folder_newer"):
+    bad_kinds = (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside", "folder_newer", "snapshot_failed")
+    if entry.detail.get("ok") is False or entry.kind in bad_kinds:
         return True
     reason = str(entry.detail.get("reason", ""))
     if entry.kind == "status":

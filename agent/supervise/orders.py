@@ -220,9 +220,7 @@ class Orders:
             reason="",
             paired=identity.paired and not reason_of(identity.ended).unpairs,
         )
-        said = JournalEntry(
-            "restored", f"restored from the trash ({name})", instance=id, wall=time.time()
-        )
+        said = JournalEntry("restored", f"restored from the trash ({name})", instance=id)
         try:
             doing = f"restore {id}"
             linked = await asyncio.to_thread(

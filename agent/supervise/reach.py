@@ -37,7 +37,7 @@ from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE, reason
 from agent.core.words import Address
 from agent.engines.catalog import needed_address
 from agent.files import open_plain
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, Notes
 
 LONGEST_FILE = 64
 LONGEST_HEADER = 1 << 18
@@ -274,15 +274,15 @@ class Reach:
             self.well_at = None
 
 
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Reaching:
     """Asked before each login; hears of each failure and success."""
 
     session_root: Path
     wake: Callable[[InstanceId], None]
-    told: Callable[[bool, tuple[Facts, ...], JournalEntry | None], None]
-    """Called when an address is back (True) or away, with those that wait for it and what the
-    history says; None: it is not worth a line (the sandbox's own)."""
+    notes: Notes
+    changed: Callable[[tuple[Facts, ...], bool], None]
+    """Called when an address is back (True) or away, with those that wait for it."""
     _all: dict[Address, Reach] = field(init=False, default_factory=dict)
     _of: dict[InstanceId, tuple[object, Reach | None]] = field(init=False, default_factory=dict)
     """By instance: the settings that this was found from, and what it needs."""
@@ -428,16 +428,17 @@ class Reaching:
             self._wake_waiting(reach, done=True)
 
     def _tell(self, reach: Reach, *, back: bool) -> None:
-        name, waiting, entry = reach.address.name, tuple(reach.waiting.values()), None
+        name, waiting = reach.address.name, tuple(reach.waiting.values())
         said = f"cannot reach {name}: {reach.cause}; its sessions wait"
         if back:
             said = f"this machine reaches {name} again; {len(waiting)} sessions waited"
-        if not reach.address.url.startswith("file:"):
+        if not reach.address.url.startswith("file:"):  # the sandbox's own is worth no line
             log.log(logging.INFO if back else logging.WARNING, "%s", said)
             kind = "address_back" if back else "address_away"
-            entry = JournalEntry(kind, said, Category.HEALTH, None, time.time(), {"address": name})
+            detail = {"address": name}
+            self.notes.write(JournalEntry(kind, said, Category.HEALTH, detail=detail))
         self._wake_waiting(reach, done=back)
-        self.told(back, waiting, entry)
+        self.changed(waiting, back)
 
     def _wake_waiting(self, reach: Reach, *, done: bool) -> None:
         for id in random.sample(list(reach.waiting), len(reach.waiting)):

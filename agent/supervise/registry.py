@@ -17,7 +17,7 @@ from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.breaker import breaker_of
 from agent.core.crypto import judge_crypto
-from agent.core.figures import RECONNECT_SECONDS, Histogram, StatusTime
+from agent.core.figures import Histogram, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import resume_repair
@@ -138,7 +138,7 @@ class Registry:
     _making: WeakValueDictionary[InstanceId, asyncio.Lock] = field(
         init=False, default_factory=WeakValueDictionary
     )
-    reconnects: Histogram = field(init=False, default_factory=lambda: Histogram(RECONNECT_SECONDS))
+    reconnects: Histogram = field(init=False, default_factory=Histogram)
 
     def __post_init__(self) -> None:
         self.devices = Devices(self.root, self.facts)

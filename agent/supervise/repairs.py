@@ -105,7 +105,7 @@ class Repairs:
     """Seconds until a request for a repair is answered, whatever the repair does."""
     _stopping: bool = field(init=False, default=False)
     _checks: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(64))
-    _creating: dict[InstanceId, asyncio.Lock] = field(init=False, default_factory=dict)
+    _creating: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
 
     def stop(self) -> None:
         """Answer waiting callers with TryLater, so that they delay no stop."""
@@ -161,20 +161,17 @@ class Repairs:
         `wait`: seconds after which it is answered, whatever still goes on."""
         id, deadline = wanted.id, time.monotonic() + wait
         # A second request for the same new instance joins the first: it is created once.
-        async with self._creating.setdefault(id, asyncio.Lock()):
-            facts = self.registry.facts.get(id)
-            if facts is None:
+        async with self._creating:
+            if (facts := self.registry.facts.get(id)) is None:
                 await self.orders.create(wanted)
-        if facts is None:
-            self._creating.pop(id, None)
-        elif wanted.engine and facts.instance.engine != wanted.engine:
+        if facts and wanted.engine and facts.instance.engine != wanted.engine:
             raise Refused(
                 f"cannot set up {id} with {wanted.engine}: it exists and its engine is"
                 f" {facts.instance.engine}",
                 field="engine",
                 code="other_engine",
             )
-        elif not facts.desired.should_run:
+        if facts and not facts.desired.should_run:
             await self.orders.enable(id)
         left = max(deadline - time.monotonic(), 0.0)
         result = await self.until(

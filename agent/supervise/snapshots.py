@@ -19,8 +19,8 @@ from agent.clock import boot_now
 from agent.core.model import Category, ConnectionStatus, Health, InstanceId
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
-from agent.log import about, bound, going_on
-from agent.supervise.facts import Facts, entry
+from agent.log import about, going_on
+from agent.supervise.facts import Facts, entry, tell
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault.carried import bring_back
@@ -307,9 +307,7 @@ class Snapshots:
         return restored
 
     async def say(self, facts: Facts, kind: str, sentence: str, **detail: object) -> None:
-        said = entry(facts, kind, sentence, Category.SESSION, **detail)
-        level = logging.WARNING if kind == "snapshot_failed" else logging.INFO
-        bound(said.category, facts.id, __name__).log(level, "%s", sentence)
+        tell(said := entry(facts, kind, sentence, Category.SESSION, **detail))
         await self.registry.store.note(said)
 
     async def run(self) -> None:

@@ -2,6 +2,7 @@
 lies in a place of its own, from where it comes back after any crash."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 from agent.core.model import InstanceId, parse_instance_id
 from agent.engines.catalog import file_rules
 from agent.files import failpoint
-from agent.log import about, bound, going_on
+from agent.log import about, going_on
 from agent.vault.folder import SESSION, doing, open_root
 from agent.vault.folders import open_own
 from agent.vault.identity import ids_in
@@ -20,7 +21,7 @@ CARRIED = ".carried"
 KEPT = "messages"
 """The folder beside the session's files."""
 
-_log = bound(name=__name__)
+_log = logging.getLogger(__name__)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """instance.json: the identity of a session folder, readable without the database. The agent writes
 it, the worker reads it, and a lost database is rebuilt from it."""
 
+import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -13,10 +14,10 @@ from agent.errors import InvalidRequest, VaultError
 from agent.instance_file import NAME as FILE
 from agent.instance_file import InstanceFile, OtherInstance, parse_instance_file, parse_object
 from agent.instance_file import render_instance_file as render
-from agent.log import about, bound
+from agent.log import about
 from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root
 
-_log = bound(name=__name__)
+_log = logging.getLogger(__name__)
 OTHERS = "other_instance"
 """The code where a folder is another session's: its file is neither used nor replaced."""
 _IN_RECORD = (*("override", "override_boot", "paired", "account", "generation", "needs_passkey"),)

@@ -83,7 +83,7 @@ class Network:
     at_once: int = 0
     most: int = 0
     woken: list[str] = field(default_factory=list)
-    news: list[tuple[bool, str]] = field(default_factory=list)
+    news: list[str] = field(default_factory=list)
 
     async def look(self, _address: Address, _within: float) -> str:
         self.looks += 1
@@ -93,8 +93,8 @@ class Network:
         self.at_once -= 1
         return self.cause
 
-    def told(self, back: bool, _sessions: Any, entry: Any) -> None:
-        self.news.append((back, entry.kind))
+    def write(self, said: Any) -> None:
+        self.news.append(said.kind)
 
 
 @pytest.fixture
@@ -106,11 +106,8 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
 
 @pytest.fixture
 async def reaching(network: Network, tmp_path: Path) -> AsyncIterator[Reaching]:
-    found = Reaching(
-        session_root=tmp_path,
-        wake=network.woken.append,
-        told=network.told,
-    )
+    noted: Any = network
+    found = Reaching(tmp_path, network.woken.append, noted, lambda *_: None)
     task = asyncio.create_task(found.run())
     yield found
     task.cancel()
@@ -149,7 +146,7 @@ async def test_all_share_one_look_at_a_time_and_all_are_woken(
     network.woken.clear()
     network.cause = ""
     await eventually(lambda: set(network.woken) == {facts.id for facts in every})
-    assert network.news == [(False, "address_away"), (True, "address_back")]
+    assert network.news == ["address_away", "address_back"]
     assert not any(reaching.wait_reason(facts) for facts in every)
     assert all(reaching.ask(facts, boot_now()) is None for facts in every)
 

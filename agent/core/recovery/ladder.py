@@ -9,14 +9,12 @@ from agent.core.observed import last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import (
     Case,
-    may_put_back,
     may_repair_end_it,
 )
 from agent.core.recovery.repair import (
     Consent,
     Ending,
     Goal,
-    Kept,
     Proof,
     RecoveryKind,
     RecoveryPolicy,
@@ -57,7 +55,11 @@ LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
 
 def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
     """The step to try now: the same again while it has tries left, else the next allowed one."""
-    ladder = ladder_for(case, repair)
+    ladder = LADDERS[repair.trouble]
+    if repair.goal is Goal.CLEANUP:
+        ladder = (RecoveryKind.CLEANUP,)
+    elif repair.goal is Goal.WORKING_QR and RecoveryKind.CLEANUP not in ladder:
+        ladder = (*ladder, RecoveryKind.CLEANUP)
     first = ladder[0]
     if (
         first is RecoveryKind.REGENERATE_KEYS
@@ -75,15 +77,6 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
         same_again = same_again and kept and repair.step is RecoveryKind.RESTART
     candidates = ladder[at if same_again else at + 1 :]
     return next((step for step in candidates if allowed(step, case, repair)), None)
-
-
-def ladder_for(case: Case, repair: Repair) -> tuple[RecoveryKind, ...]:
-    if repair.goal is Goal.CLEANUP:
-        return (RecoveryKind.CLEANUP,)
-    steps = LADDERS[repair.trouble]
-    if repair.goal is Goal.WORKING_QR and RecoveryKind.CLEANUP not in steps:
-        return (*steps, RecoveryKind.CLEANUP)
-    return steps
 
 
 def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
@@ -136,13 +129,6 @@ def useless_steps(case: Case) -> frozenset[str]:
     useless = fact.claim.useless if fact is not None else ()
     sick = case.verdict.health is Health.STUCK and not case.observation.instance.backend
     return frozenset((*useless, RecoveryKind.RECONNECT.value) if sick else useless)
-
-
-def proof_for(step: RecoveryKind, case: Case, repair: Repair) -> Proof | Kept | None:
-    """Why this step may put an end to the pairing or to its files; None: it touches neither."""
-    if step is RecoveryKind.RESTORE:
-        return may_put_back()
-    return may_repair_end_it(case, repair) if step in UNPAIRING else None
 
 
 def _may_unpair(case: Case, repair: Repair) -> bool:

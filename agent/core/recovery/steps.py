@@ -16,16 +16,16 @@ from agent.core.recovery.ladder import (
     lapse_order,
     needs_repair,
     next_step,
-    proof_for,
     trouble_of,
     useless_steps,
 )
-from agent.core.recovery.pairing import Case, is_calm
+from agent.core.recovery.pairing import Case, is_calm, may_put_back, may_repair_end_it
 from agent.core.recovery.repair import (
     Decision,
     Ending,
     Goal,
     Kept,
+    Proof,
     RecoveryKind,
     RecoveryPolicy,
     Repair,
@@ -247,7 +247,9 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         done=False,
         nothing_tried=False,
     )
-    proof = proof_for(step, case, repair)
+    proof: Proof | Kept | None = may_put_back() if step is RecoveryKind.RESTORE else None
+    if step in UNPAIRING:
+        proof = may_repair_end_it(case, repair)
     assert not isinstance(proof, Kept), "the ladder allowed it"
     return acting, Decision(step, f"{verdict.sentence}; {_where(acting)}", proof=proof)
 

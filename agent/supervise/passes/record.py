@@ -4,7 +4,7 @@ journal. There the order matters: a drop is counted while the record still says 
 published status comes last."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,19 +75,20 @@ PASSING = ("message", "ack")
 _PASSED_ON = ("direction", "type", "id", "ack")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Findings:
     """Takes in happenings of sessions; gives the signals that judging reads."""
 
     settings: Settings
-    kept: Sequence[Callable[[InstanceId], None]]
     notes: Notes
     bus: EventBus
     wake: Callable[[InstanceId], None]
+    changed: Callable[[InstanceId], None] = lambda _id: None
+    """Hears that a worker kept more messages, or was connected and may have."""
 
     def take(self, facts: Facts, happening: Happening) -> None:
         if happening.kind in (KEPT, "not_kept", "kept_again"):
-            self.attached(facts.id)
+            self.changed(facts.id)
         if happening.kind == KEPT:
             return
         if self.note(facts, happening):
@@ -97,10 +98,6 @@ class Findings:
             self.notes.write(JournalEntry(happening.kind, text, category, facts.id, time.time()))
         if happening.kind in PASSING and self.bus.wants(happening.kind):
             self.bus.publish_passing(_passing_entry(facts, happening))
-
-    def attached(self, id: InstanceId) -> None:
-        for hear in self.kept:
-            hear(id)
 
     def note(self, facts: Facts, happening: Happening) -> bool:
         """Count it; True when the instance should be looked at now."""
@@ -116,21 +113,17 @@ class Findings:
                 # One that this session wrote itself proves nothing.
                 if detail.get("type") != "ciphertext" and (detail.get("peer") or not out):
                     self._note_readable(facts, detail, now)
-                return False
             case "read_later":
                 self._note_readable(facts, detail, now)
-                return False
             case "ack":
                 facts.counters.messages["ack"] += 1
                 facts.inbound = replace(facts.inbound, ack_wall=time.time())
-                return False
             case "crypto_error":
                 return self._note_crypto(facts, happening, now)
-            case kind if kind in WITH_TEXT or kind in ("key_regeneration", KEPT):
-                return False  # counted elsewhere, as a repair's step or as a drop, or healed
-            case kind:
+            # The rest is counted elsewhere, as a repair's step or as a drop, or healed.
+            case kind if kind not in WITH_TEXT and kind not in ("key_regeneration", KEPT):
                 facts.counters.errors[kind] += 1
-                return False
+        return False
 
     def signals(self, facts: Facts) -> tuple[Signal, ...]:
         now, since = boot_now(), facts.connected_since_wall

@@ -9,7 +9,6 @@ from agent.core.crypto import (
     note_error,
     note_message,
     note_regenerated,
-    note_step,
 )
 from agent.core.crypto_patterns import (
     PATTERNS,
@@ -256,14 +255,6 @@ def test_a_summary_line_is_part_of_a_single_error_before_it_and_of_no_other_summ
     summary = CryptoFinding("decrypt_failed", Effect.SUMMARY, "a")
     assert judge(noted(window({"a": 1}), summary)).errors == 1
     assert judge(noted(CryptoWindow(), *[summary] * 5)).errors == 5
-
-
-def test_a_step_for_the_whole_session_forgets_no_readable_message():
-    """Else the first error after it would be 100 % of all messages."""
-    made = note_step(window({"a": 9, "b": 9}, 91))
-    made = note_error(made, CryptoFinding("bad_mac", Effect.COUNTS, "a"), POLICY, NOW)
-    made = note_message(made, POLICY, NOW, count=8)
-    assert "1 crypto error in 5 min, 1 peer, 1% of messages" in str(judge(made).signal)
 
 
 # --- messages that their senders send again ------------------------------------------------------
