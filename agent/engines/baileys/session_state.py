@@ -45,6 +45,15 @@ CRYPTO_WORDS = {
     "undecryptable": "failed to decrypt message",
 }
 """What a decryption failure is called in the table of patterns; any other failure is no fault."""
+PATTERN_WORDS = {
+    **CRYPTO_WORDS,
+    "far_future": CRYPTO_WORDS["behind"],
+    "session_error": "SessionError",
+    "decrypt_failed": CRYPTO_WORDS["undecryptable"],
+    "undecryptable": "UndecryptableMessage",
+    "no_matching_session": "No matching sessions found for message",
+}
+"""A line that the agent reads as the finding of that name, with nothing of the log in it."""
 
 
 @dataclass(frozen=True, slots=True)
