@@ -15,7 +15,7 @@ from agent.core.model import InstanceId
 from agent.engines.baileys.files import MOST_KEYS, SIZE_LIMIT, read_key_file
 from agent.engines.catalog import file_rules
 from agent.engines.web.files import MADE_BY_BROWSER, has_pairing, profile_path
-from agent.engines.web.profile import LOCKS, Lock, holder, read_lock
+from agent.engines.web.profile import LOCKS, holder
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.files import open_plain, replace_folder
 from agent.moving.keys import CREDS, Keys, kind_of, look_at
@@ -241,8 +241,8 @@ def look_at_local_auth(profile: Path) -> FoundSession:
 
 def refuse_open(profile: Path, verb: str) -> None:
     """Two browsers with one session throw each other out."""
-    if read_lock(profile) is Lock.LIVE:
-        browser = f"process {pid}" if (pid := holder(profile)) else "of another machine or user"
+    if (pid := holder(profile)) is not None:
+        browser = f"process {pid}" if pid else "of another machine or user"
         words = f"cannot {verb} {profile}: a browser ({browser}) has it open; stop it first"
         raise Refused(words, code="profile_in_use")
 
