@@ -63,7 +63,7 @@ class Ended:
     until_wall: float | None = None
 
 
-_FINAL = frozenset({401, 402, 403, 405, 406, 409, 411, 413, 414})
+_FINAL = frozenset({401, 402, 403, 405, 406, 409, 411})
 """After these no login follows, or a late one."""
 
 
