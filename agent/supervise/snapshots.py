@@ -24,9 +24,9 @@ from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.supervise.story import entry
-from agent.vault.carried import bring_back
 from agent.vault.restore import (
     Restored,
+    bring_back,
     finish,
     must_have_room,
     refuse_roll_back,

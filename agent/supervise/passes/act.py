@@ -24,9 +24,9 @@ from agent.supervise.passes.findings import failing_peers
 from agent.supervise.registry import Registry, is_written
 from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots
-from agent.vault.carried import carried, give_back, note_own_files
 from agent.vault.check import inspect
 from agent.vault.identity import create
+from agent.vault.restore import carried, give_back, note_own_files
 from agent.vault.trash import list_trash, retire
 
 log = logging.getLogger(__name__)
