@@ -97,7 +97,6 @@ def is_answerable(chat: str) -> bool:
 
 
 WHATSAPP_CODES: Mapping[int, str] = {
-    400: "unknown",
     401: "logout",
     402: "temporary_ban",
     403: "banned",
@@ -106,10 +105,6 @@ WHATSAPP_CODES: Mapping[int, str] = {
     408: "connection_lost",
     409: "proxy_block",
     411: "multidevice_mismatch",
-    413: "logout",
-    414: "logout",
-    415: "unknown",
-    418: "unknown",
     428: "connection_lost",
     440: "conflict",
     463: "restricted",
@@ -118,7 +113,8 @@ WHATSAPP_CODES: Mapping[int, str] = {
     503: "service_unavailable",
     515: "restart_required",
 }
-"""WhatsApp's own numbers, as Baileys and Evolution's statusReason use them."""
+"""WhatsApp's own numbers, as Baileys and Evolution's statusReason use them. 413 and 414 are no
+logout: WhatsApp says so of a token that expired, and libraries of what is too large."""
 
 WEB_WORDS: Mapping[str, str] = {
     # socket states and stream modes

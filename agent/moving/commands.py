@@ -224,8 +224,13 @@ def _planned(session: FoundSession, id: str) -> Planned:
 
 
 def _find(options: argparse.Namespace, engine: str) -> list[FoundSession]:
-    from agent.moving.keys import without_twins
-    from agent.moving.sources import KINDS, find_sessions, local_auths, look_at_local_auth
+    from agent.moving.sources import (
+        KINDS,
+        find_sessions,
+        local_auths,
+        look_at_local_auth,
+        without_twins,
+    )
 
     if engine == WEB:
         sessions = [look_at_local_auth(profile) for profile in local_auths(Path(options.source))]
@@ -264,8 +269,7 @@ def _packed(
     options: argparse.Namespace, planned: Planned, engine: str, settings: Mapping[str, Any]
 ) -> Iterator[IO[bytes]]:
     """Another program's session as an archive of ours, so that every check of an import holds."""
-    from agent.moving.keys import write_folder
-    from agent.moving.sources import copy_local_auth, local_auths
+    from agent.moving.sources import copy_local_auth, local_auths, write_folder
     from agent.vault.archives import pack_session
 
     session = planned.session

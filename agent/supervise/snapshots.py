@@ -23,9 +23,9 @@ from agent.log import about, going_on
 from agent.supervise.facts import Facts, entry, tell
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
-from agent.vault.carried import bring_back
 from agent.vault.restore import (
     Restored,
+    bring_back,
     finish,
     must_have_room,
     refuse_roll_back,

@@ -1,9 +1,12 @@
-"""A snapshot becomes the session again: copied apart, checked, and put in place in one rename."""
+"""A snapshot becomes the session again: copied apart, checked, and put in place in one rename. All
+that a session keeps beside its files stays with its id meanwhile."""
 
 import fcntl
+import json
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,15 +16,101 @@ from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_
 from agent.engines.catalog import file_rules
 from agent.errors import Refused, VaultError
 from agent.files import failpoint, folder_locked
-from agent.log import bound
-from agent.vault.carried import carried
+from agent.log import about, going_on
 from agent.vault.check import inspect
 from agent.vault.folder import SESSION, Folder, doing, open_instance, open_root
 from agent.vault.folders import DOOMED, STAGING, doom, look_for_room, open_own, sweep_folder
 from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, other_keys, put_identity
 from agent.vault.snapshots import Manifest, Snapshot, is_of_present, open_files
-from agent.vault.trash import Retired, restore_trash, retire
+from agent.vault.trash import TRASH, Retired, list_trash, restore_trash, retire
 from agent.vault.tree import Tick, add_all, no_tick, read_back, read_checked, walk
+
+# What a session keeps beside its files, while these are replaced, lies in a place of its own, from
+# where it comes back after any crash.
+
+
+CARRIED = ".carried"
+KEPT = "messages"
+"""The folder beside the session's files."""
+
+
+@contextmanager
+def carried(root: Path, id: InstanceId) -> Iterator[None]:
+    """Around all that replaces the folder of an instance. Its worker does not run."""
+    if (root / id / KEPT).is_dir():
+        with (
+            open_own(root, CARRIED, shared=True) as (_, place),
+            doing("lay by", root / id / KEPT),
+            suppress(FileNotFoundError),
+        ):
+            os.rename(root / id / KEPT, f"{id}.{KEPT}", dst_dir_fd=place.fd)
+            place.sync()
+        failpoint("laid_by")
+    try:
+        yield
+    finally:
+        bring_back(root, id)
+
+
+def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
+    """After a crash, too: what was laid by goes into the folder of its session, where that is.
+    `wanted`: only this session's."""
+    if not os.path.lexists(root / CARRIED):
+        return
+    with open_own(root, CARRIED, shared=True) as (_, place):
+        for name in place.names():
+            text, _, kept = name.partition(".")
+            id = next(ids_in([text]), None)
+            if id is None or wanted not in (None, id) or kept != KEPT:
+                continue
+            folder = root / id / kept
+            if not os.path.lexists(folder.parent) or os.path.lexists(folder):
+                _log.warning("%s waits for its folder", place.path / name, extra=about(id))
+                continue
+            with going_on(), doing("bring back", folder):
+                os.rename(name, folder, src_dir_fd=place.fd)
+
+
+MARK = "give_back.json"
+
+
+def note_own_files(root: Path, id: InstanceId, engine: str, account: str) -> None:
+    """Before its folder is retired."""
+    with open_root(root) as top, top.inner(parse_instance_id(id)) as folder:
+        with folder.inner(SESSION) as session:
+            names = file_rules(engine).not_of(session, account)
+        if names:
+            folder.write(MARK, json.dumps(sorted(names)).encode(), top.modes)
+
+
+def give_back(root: Path, id: InstanceId) -> list[str]:
+    """Into the session's new folder, from each retired one that still has some: their names."""
+    back: list[str] = []
+    for retired in list_trash(root):
+        if retired.id == id and (retired.path / MARK).exists():
+            back += _from(root, retired.name, id)
+    return back
+
+
+def _from(root: Path, retired: str, id: InstanceId) -> Iterator[str]:
+    with (
+        open_own(root, TRASH, shared=True) as (top, trash),
+        trash.inner(retired) as old,
+        old.inner(SESSION) as source,
+        top.inner(id, SESSION) as target,
+    ):
+        noted: set[str] = set()
+        with suppress(ValueError, TypeError, RecursionError):
+            noted = set(json.loads(old.content(MARK)))
+        for name in sorted(noted & set(source.names()) - set(target.names())):
+            # A folder of another user's that this one may not write to stays in the trash.
+            with suppress(OSError):
+                source.move(name, name, target)
+                yield name
+        target.sync()
+        source.sync()
+        os.unlink(MARK, dir_fd=old.fd)
+
 
 # A session folder made apart, and put in place of another by renames that any crash may cut.
 # R/.staging/<id>.<kind> is being made; <id>.ready is whole, on the disk, and to be put in place.
@@ -34,7 +123,7 @@ _READY = ".ready"
 Kind = Literal["restore", "import"]
 """What it is made for; one of each kind may be made for an id at a time."""
 
-_log = bound(name=__name__)
+_log = logging.getLogger(__name__)
 
 
 @contextmanager

@@ -45,16 +45,11 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
         code = None if reports.suspect else await engine.qr()
         return {"qr": None if code is None else asdict(code)}
 
-    async def send(args: Mapping[str, Any]) -> Answer:
-        return await engine.send(object_of(args, "message"))
+    def given(key: str, method: Callable[[Answer], Awaitable[Answer | None]]) -> Work:
+        async def work(args: Mapping[str, Any]) -> Answer:
+            return await method(object_of(args, key)) or {}
 
-    async def mark_read(args: Mapping[str, Any]) -> Answer:
-        await engine.mark_read(object_of(args, "asked"))
-        return {}
-
-    async def presence(args: Mapping[str, Any]) -> Answer:
-        await engine.presence(object_of(args, "asked"))
-        return {}
+        return work
 
     async def regenerate_keys(args: Mapping[str, Any]) -> Answer:
         peers = args.get("peers")
@@ -84,9 +79,9 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
         "close": plain(engine.close),
         "probe": probe,
         "qr": qr,
-        "send": send,
-        "mark_read": mark_read,
-        "presence": presence,
+        "send": given("message", engine.send),
+        "mark_read": given("asked", engine.mark_read),
+        "presence": given("asked", engine.presence),
         "regenerate_keys": regenerate_keys,
         "command": command,
     }

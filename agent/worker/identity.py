@@ -42,17 +42,13 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
     try:
         file = parse_instance_file(_read(path), id)
     except ValueError as error:
-        raise _broken(path, str(error)) from error
-    settings = own_settings(file.settings)
+        raise FolderUnusable(f"cannot use {path}: {error}") from error
+    # Without what the agent reads itself.
+    settings = {name: it for name, it in file.settings.items() if name not in AGENT_SETTINGS}
     return Identity(
         *(id, folder, file.engine, settings, file.ended, file.paired, file.account),
         of_wings=file.of_wings,
     )
-
-
-def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what the agent reads itself."""
-    return {name: value for name, value in settings.items() if name not in AGENT_SETTINGS}
 
 
 def _parse_id(text: str) -> InstanceId:
@@ -136,7 +132,3 @@ def _shown(path: Path, error: OSError) -> str:
                 f" this worker is {os.geteuid()}:{os.getegid()})"
             )
     return text
-
-
-def _broken(path: Path, why: str) -> FolderUnusable:
-    return FolderUnusable(f"cannot use {path}: {why}")

@@ -68,12 +68,9 @@ class Reports:
         id: InstanceId,
         changed: asyncio.Event,
         crashed: Callable[[BaseException], None],
-        pairing: Pairing | None = None,
+        pairing: Pairing,
     ) -> None:
-        """`changed` is set when STATUS= may have to be another.
-
-        `pairing`: what is known of it; None where a server knows better.
-        """
+        """`changed` is set when STATUS= may have to be another."""
         self.changed = changed
         self.crashed = crashed
         self.keeper: Keeper = KeepsNothing()
@@ -103,8 +100,7 @@ class Reports:
 
     def renew(self, claim: Claim) -> Claim:
         """Take what a probe found as the newest claim, without telling it at once."""
-        if self._pairing is not None:
-            claim = self._pairing.judge(claim)
+        claim = self._pairing.judge(claim)
         before, self._at = self._claim, boot_now()
         if _moved(before, claim):
             self._moved_at = self._at
@@ -140,7 +136,7 @@ class Reports:
     @property
     def suspect(self) -> bool:
         """Whether it asks for a scan that would replace a pairing without a logout."""
-        return self._pairing is not None and self._pairing.suspect
+        return self._pairing.suspect
 
     @property
     def status(self) -> ConnectionStatus:

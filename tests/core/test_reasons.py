@@ -29,6 +29,7 @@ def test_every_word_of_every_engine_leads_into_the_table():
         pytest.param(code_reason(408, "QR refs attempts ended"), "qr_idle", id="408 of a QR"),
         pytest.param(code_reason(None), "connection_lost", id="plain Error"),
         pytest.param(code_reason(599), "unknown", id="an unknown number"),
+        pytest.param(code_reason(414), "unknown", id="too large, or a token expired: no logout"),
         pytest.param(
             code_reason(428, "QR code limit reached, please login again"), "qr_idle", id="evo"
         ),

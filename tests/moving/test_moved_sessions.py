@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.moving.keys import write_folder as write_session
 from agent.moving.sources import find_sessions
+from agent.moving.sources import write_folder as write_session
 from agent.vault.archives import FoundSession
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 from tests.moving.conftest import as_whaticket, read_folder, write_json

@@ -12,9 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from agent.moving import sources
-from agent.moving.keys import look_at, without_twins
-from agent.moving.keys import write_folder as write_session
-from agent.moving.sources import RECENT, find_sessions, user_of_folder
+from agent.moving.sources import RECENT, find_sessions, look_at, user_of_folder, without_twins
+from agent.moving.sources import write_folder as write_session
 from agent.vault.archives import FoundSession
 from tests.lacking import lacks, not_lent
 from tests.moving.conftest import (

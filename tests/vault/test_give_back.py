@@ -8,7 +8,7 @@ import pytest
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.supervise.facts import Facts
 from agent.supervise.passes import act
-from agent.vault import carried
+from agent.vault import restore
 from tests.moving.conftest import creds, keys_of, write_folder
 
 SHOP = InstanceId("shop")
@@ -47,9 +47,9 @@ def dies_at(patch: pytest.MonkeyPatch, owner: object, name: str, after: int) -> 
     [
         (act, "create", 0),
         (act, "_give_back", 0),
-        (carried.os, "rename", 1),  # the folder is in the trash, and nothing is back
-        (carried.os, "rename", 2),
-        (carried.os, "unlink", 0),
+        (restore.os, "rename", 1),  # the folder is in the trash, and nothing is back
+        (restore.os, "rename", 2),
+        (restore.os, "unlink", 0),
     ],
     ids=["before the new folder", "before any is back", "at the first", "at the second", "last"],
 )
@@ -64,7 +64,7 @@ def test_a_kill_while_files_are_given_back_costs_none(
     session = tmp_path / SHOP / "session"
     assert sorted(path.name for path in session.iterdir()) == ["media", "orders.sqlite"]
     assert (session / "orders.sqlite").read_text() == "orders"
-    assert not list((tmp_path / ".trash").glob(f"*/{carried.MARK}"))
+    assert not list((tmp_path / ".trash").glob(f"*/{restore.MARK}"))
     (store,) = (tmp_path / ".trash").glob("*/session/auth_info_baileys")
     assert json.loads((store / "creds.json").read_text())["me"]["id"]
 
@@ -74,6 +74,6 @@ def test_no_name_in_the_trash_leads_out_of_it(tmp_path: Path) -> None:
     retired = act.set_aside(tmp_path, facts, "logout")
     (tmp_path / "secret").write_text("mine")
     folder = tmp_path / ".trash" / retired
-    (folder / carried.MARK).write_text(json.dumps(["../../../secret", "..", "", "/etc", 5]))
-    assert carried.give_back(tmp_path, SHOP) == []
+    (folder / restore.MARK).write_text(json.dumps(["../../../secret", "..", "", "/etc", 5]))
+    assert restore.give_back(tmp_path, SHOP) == []
     assert (tmp_path / "secret").read_text() == "mine"

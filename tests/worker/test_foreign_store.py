@@ -7,7 +7,7 @@ from agent.core.words import ConnectionStatus, InstanceId
 from agent.instance_file import NAME, InstanceFile, render_instance_file
 from agent.worker.empty_store import open_engine
 from agent.worker.identity import read_identity
-from agent.worker.reports import Reports
+from agent.worker.reports import Pairing, Reports
 from tests.engines.baileys.conftest import ACCOUNT, OTHER
 from tests.engines.baileys.test_baileys_creds import linked, write
 
@@ -20,7 +20,9 @@ async def test_a_store_of_another_account_is_refused_by_the_record(tmp_path: Pat
     (tmp_path / "sales" / NAME).write_bytes(render_instance_file(file, {}))
     write(tmp_path / "sales" / "session", linked(OTHER))
     identity = read_identity("sales", tmp_path)
-    engine = open_engine(identity, Reports(identity.id, asyncio.Event(), lambda _error: None))
+    engine = open_engine(
+        identity, Reports(identity.id, asyncio.Event(), lambda _error: None, Pairing(False))
+    )
     await engine.connect()
     claim = (await engine.probe()).claim
     assert (claim.status, claim.reason) == REFUSED

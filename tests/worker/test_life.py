@@ -193,6 +193,8 @@ def test_the_worker_carries_none_of_the_agents_libraries() -> None:
         "import sys; sys.argv = ['x']\n"
         "from agent.worker.__main__ import import_asyncio_without_tls as lean; lean()\n"
         "import agent.worker.run, agent.engines.sandbox.engine, agent.engines.sandbox.files\n"
+        "from agent.engines.web import engine; from agent.engines.baileys import engine\n"
+        "from agent.engines.program import engine\n"
         "print(' '.join(sys.modules))\n"
         "import agent.messages.intake\n"
         "print(' '.join(sys.modules))"

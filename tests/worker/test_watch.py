@@ -11,7 +11,7 @@ import pytest
 from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer, Qr
 from agent.errors import EngineError
-from agent.worker.reports import Reports
+from agent.worker.reports import Pairing, Reports
 from agent.worker.stop import StopLimits, stop_in_order
 from agent.worker.watch import watch_engine
 
@@ -45,7 +45,7 @@ class Notices:
 
 
 def made_reports() -> Reports:
-    return Reports(InstanceId("a"), asyncio.Event(), lambda _error: None)
+    return Reports(InstanceId("a"), asyncio.Event(), lambda _error: None, Pairing(False))
 
 
 class ScriptedEngine:

@@ -29,12 +29,12 @@ from agent.backends.whaticket.logs import (
     open_logs,
     read_json,
     run_command,
-    words_of,
 )
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.crypto_patterns import CryptoPattern
 from agent.core.words import Happening, RemoteSession, ServerClaim
+from agent.engines.baileys.session_state import PATTERN_WORDS
 from agent.engines.base import Qr
 from agent.engines.tasks import Tasks, in_thread
 from agent.errors import EngineError, InvalidRequest
@@ -185,7 +185,8 @@ class Whaticket:
                 shown[session.name] += 1
                 if shown[session.name] <= MOST_ERRORS:
                     what = found.it.finding
-                    detail = {"text": words_of(what.name), "peer": what.peer, "pattern": what.name}
+                    words = PATTERN_WORDS.get(what.name, what.name)
+                    detail = {"text": words, "peer": what.peer, "pattern": what.name}
                     self.happened(session.name, Happening("crypto_error", detail))
         # libsignal's own lines name no session; the server's line about the message does.
         if nameless or shown:

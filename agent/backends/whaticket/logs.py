@@ -49,18 +49,6 @@ _ERRORS = ("error", "err", "reason", "cause")
 _SESSIONS = ("sessionId", "whatsappId", "session", "id")
 _PEERS = ("participant", "participantAlt", "remoteJid", "remoteJidAlt")
 _PEER = re.compile(r"(\d{5,20}(?:_\d{1,3})?)(?::\d{1,5})?@(?:s\.whatsapp\.net|lid)")
-_WORDS = (
-    *(("far_future", "Over 2000 messages into the future"), ("bad_mac", "Bad MAC")),
-    *(("prekey", "Invalid PreKey ID"), ("no_session", "No session record")),
-    *(("no_matching_session", "No matching sessions found for message"),),
-    *(("sender_key", "No SenderKeyRecord found"), ("session_error", "SessionError")),
-    *(("decrypt_failed", "failed to decrypt"), ("undecryptable", "UndecryptableMessage")),
-)
-
-
-def words_of(name: str) -> str:
-    """A line that the agent reads as the same finding, with nothing of the log in it."""
-    return dict(_WORDS).get(name, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,11 @@ from agent.engines.settings import cache_folder, probe_limit
 from agent.errors import EngineError
 
 if TYPE_CHECKING:
-    from agent.engines.baileys.conversation import Conversation
+    from agent.engines.baileys.client import Client
+    from agent.engines.baileys.conversation import Conversation, OnEnd, OnEvent
     from agent.engines.baileys.pack import NodeShare
+
+    Join = Callable[[OnEvent, OnEnd], Awaitable[NodeShare]]
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +64,6 @@ class Keeping:
             log.warning("the client was not told what is kept: %s", error)
 
 
-if TYPE_CHECKING:
-    from agent.engines.baileys.client import Client
-    from agent.engines.baileys.conversation import OnEnd, OnEvent
-    from agent.engines.baileys.pack import NodeShare
-
-    Join = Callable[[OnEvent, OnEnd], Awaitable[NodeShare]]
-
-
 STARTS_WITHIN = 600.0
 
 COPIES = "sent.log"
@@ -105,7 +100,7 @@ class ClientLife:
         """The client that is there, or a new one with the session's store open."""
         if self.client is not None and self.client.alive and not self._state.spoiled:
             return self.client
-        await self._kill_spoiled()
+        await self.kill("its store failed")
         now = time.monotonic()
         self._ends = [at for at in self._ends if now - at < STARTS_WITHIN]
         if self._ends and len(self._ends) > self._settings.client_starts:
@@ -120,12 +115,6 @@ class ClientLife:
         self._state.spoiled = False
         self._state.note_identity(answer)
         return client
-
-    def _copies(self) -> str:
-        """Where copies of sent messages outlive the client; "" = nowhere: messages are not kept."""
-        if not self._keeping.keeps:
-            return ""
-        return str(self._folder.parent / COPIES)
 
     async def look(self, client: "Client | NodeShare", *, ask: bool) -> Mapping[str, Any]:
         """The client's answer to a probe; ends one whose loop hangs."""
@@ -189,11 +178,9 @@ class ClientLife:
             "browser": self._settings.device_name,
             "proxy": self._settings.proxy,
             "keeps": self._keeping.keeps,
-            "copies": self._copies(),
+            # Copies of sent messages outlive the client where messages are kept.
+            "copies": str(self._folder.parent / COPIES) if self._keeping.keeps else "",
         }
-
-    async def _kill_spoiled(self) -> None:
-        await self.kill("its store failed")
 
     async def _end_hanging(self, client: "Client | NodeShare") -> None:
         """End a client whose loop hangs; the next connect starts another. One late answer on a busy
@@ -212,7 +199,6 @@ class ClientLife:
         self._ends.append(time.monotonic())
         if self._join is not None:
             self._state.happened("pack_ended", text=why)
-            self._state.change(ConnectionStatus.DISCONNECTED, "client_crashed", raw=why)
-            return
-        self._state.happened("error", code="client_ended")
+        else:
+            self._state.happened("error", code="client_ended")
         self._state.change(ConnectionStatus.DISCONNECTED, "client_crashed", raw=why)

@@ -69,7 +69,7 @@ class BaileysEngine:
 
     async def _connect(self) -> None:
         async with self._busy:
-            if self._has_connection():
+            if self._life.alive and not self._state.spoiled and self._state.has_connection:
                 return
             self._state.begin_login()
             try:
@@ -79,9 +79,6 @@ class BaileysEngine:
                 self._state.failed(error)
             except OSError as error:
                 self._state.failed(EngineError(f"cannot start the client: {error}"))
-
-    def _has_connection(self) -> bool:
-        return self._life.alive and not self._state.spoiled and self._state.has_connection
 
     async def _stop_connecting(self) -> None:
         if self._work is not None and not self._work.done():

@@ -90,13 +90,10 @@ def unreadable_record(name: str) -> str:
     words = f"the key file {kind[1]}-*" if kind and kind[1] else "a key file"
     if peer := peer_of(key):
         words += f" of {mark_of(peer)}"
-    return f"{words} could not be read: moved to {UNREADABLE}; {_what_next(key)}"
-
-
-def _what_next(key: str) -> str:
-    if peer_of(key):
-        return "the contact's next message is asked for again, with new keys"
-    return "the session goes on without it"
+    goes_on = "the session goes on without it"
+    if peer:
+        goes_on = "the contact's next message is asked for again, with new keys"
+    return f"{words} could not be read: moved to {UNREADABLE}; {goes_on}"
 
 
 def peer_of(key: str) -> str:

@@ -45,6 +45,15 @@ CRYPTO_WORDS = {
     "undecryptable": "failed to decrypt message",
 }
 """What a decryption failure is called in the table of patterns; any other failure is no fault."""
+PATTERN_WORDS = {
+    **CRYPTO_WORDS,
+    "far_future": CRYPTO_WORDS["behind"],
+    "session_error": "SessionError",
+    "decrypt_failed": CRYPTO_WORDS["undecryptable"],
+    "undecryptable": "UndecryptableMessage",
+    "no_matching_session": "No matching sessions found for message",
+}
+"""A line that the agent reads as the finding of that name, with nothing of the log in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class Ended:
     until_wall: float | None = None
 
 
-_FINAL = frozenset({401, 402, 403, 405, 406, 409, 411, 413, 414})
+_FINAL = frozenset({401, 402, 403, 405, 406, 409, 411})
 """After these no login follows, or a late one."""
 
 

@@ -339,10 +339,8 @@ class Process:
     def _ask_to_end(self) -> None:
         if self._like_pm2 is not None and self._by_message:
             self._like_pm2.ask_to_end()
-        else:
-            self._signal(signal.SIGINT if self._like_pm2 is not None else signal.SIGTERM)
-
-    def _signal(self, number: signal.Signals) -> None:
+            return
+        number = signal.SIGINT if self._like_pm2 is not None else signal.SIGTERM
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 

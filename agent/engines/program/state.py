@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.core.crypto_patterns import CryptoFinding, CryptoLogReader, Effect
 from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
-from agent.engines.baileys.session_state import CRYPTO_WORDS, why_closed
+from agent.engines.baileys.session_state import CRYPTO_WORDS, PATTERN_WORDS, why_closed
 from agent.engines.base import Qr, Reporter
 from agent.engines.program.environment import MISSING
 from agent.engines.settings import text
@@ -182,14 +182,6 @@ ENDS = frozenset(
 QR_IDLE = "qr_idle"
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,39}", re.ASCII)
 """Of a library; a program chooses it, and it is a label of metrics."""
-_WORDS = {
-    **CRYPTO_WORDS,
-    "far_future": CRYPTO_WORDS["behind"],
-    "session_error": "SessionError",
-    "decrypt_failed": CRYPTO_WORDS["undecryptable"],
-    "no_matching_session": "No matching sessions found for message",
-}
-"""What a failing key is called in the table of patterns; of a line nothing else goes on."""
 
 
 class ProgramState:
@@ -269,7 +261,7 @@ class ProgramState:
         self._reporter.happened(Happening(kind, detail))
 
     def found_crypto(self, finding: CryptoFinding) -> None:
-        if words := _WORDS.get(finding.name):
+        if words := PATTERN_WORDS.get(finding.name):
             self.happened("crypto_error", pattern=finding.name, text=words, peer=finding.peer)
 
     def hear(self, event: Mapping[str, Any]) -> None:
@@ -370,7 +362,7 @@ class ProgramState:
         self.happened("error", code="not_kept", raw=text(event.get("raw"), 120))
 
     def _on_undecryptable(self, event: Mapping[str, Any]) -> None:
-        if words := _WORDS.get(kind := text(event.get("kind"), 40)):
+        if words := CRYPTO_WORDS.get(kind := text(event.get("kind"), 40)):
             peer = text(event.get("peer"), 64).partition("@")[0].partition(":")[0]
             self.happened("crypto_error", pattern=kind, text=words, peer=peer)
 

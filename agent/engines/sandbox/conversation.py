@@ -205,15 +205,12 @@ class Conversation:
         name, index, data = part.get("upload"), part.get("index"), part.get("data")
         if not (isinstance(name, str) and _UPLOAD.fullmatch(name) and isinstance(data, str)):
             raise InvalidRequest("cannot take it: this is no part of a file", field="upload")
-        folder = self._own_folder() / MEDIA
+        folder = _made(self._own_folder() / MEDIA, self._folder)
         upload = self._uploads.setdefault(name, _Upload(folder / f"{name}.part"))
         if index != upload.parts:
             raise EngineError("cannot take the file: a part is missing", code="file_lost")
         raw = binascii.a2b_base64(data)
         try:
-            if not folder.exists():
-                folder.mkdir(mode=0o700)
-                folder.chmod(folder.parent.stat().st_mode & 0o770)
             with upload.path.open("ab" if index else "wb") as file:
                 file.write(raw)
         except OSError as error:
@@ -245,11 +242,9 @@ class Conversation:
         self._changed.set()
 
     async def _until_more(self) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._side().next_due()):
                 await self._changed.wait()
-        except TimeoutError:
-            pass
 
     def _tell(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -276,14 +271,19 @@ class Conversation:
 
     def _own_folder(self) -> Path:
         """Made at its first use, with the rights of the session's own folder."""
-        try:
-            self._folder.mkdir(mode=0o700)
-            self._folder.chmod(self._session.stat().st_mode & 0o770)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise EngineError(f"cannot make {self._folder}: {error}", code="save_failed") from error
-        return self._folder
+        return _made(self._folder, self._session)
+
+
+def _made(folder: Path, like: Path) -> Path:
+    """The folder, made with the rights of the other one where it is not there yet."""
+    try:
+        folder.mkdir(mode=0o700)
+        folder.chmod(like.stat().st_mode & 0o770)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise EngineError(f"cannot make {folder}: {error}", code="save_failed") from error
+    return folder
 
 
 def _shown(message: Mapping[str, Any]) -> dict[str, Any]:

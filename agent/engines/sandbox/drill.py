@@ -215,7 +215,6 @@ class Drill:
         self._session = session
         self._leak: list[bytes] = []
         self._healed: set[str] = set()
-        self._running: dict[str, asyncio.Task[None]] = {}
 
     async def command(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """`{"name": fault | "clear" | "list", "for": seconds | null, ...}`"""
@@ -235,8 +234,7 @@ class Drill:
     def connected(self) -> None:
         """A login has succeeded."""
         if self._faults.active("conflict"):
-            loop = asyncio.get_running_loop()
-            loop.call_later(0.2, self._run, "conflict", self._lose_again)
+            self._session.start(self._lose_again(), "fault conflict")
 
     async def until_over(self, name: str) -> None:
         """Return when that fault is over."""
@@ -273,24 +271,19 @@ class Drill:
         elif name == "stuck-loading":
             await session.sync_again()
         elif name == "leak":
-            self._run(name, lambda: self._leak_on(fault))
+            session.start(self._leak_on(fault), "fault leak")
         elif name in _CRYPTO:
             self._healed.difference_update(_peers(fault))
-            self._run(name, lambda: self._fail_to_decrypt(fault))
-
-    def _run(self, name: str, work: Callable[[], Any]) -> None:
-        earlier = self._running.get(name)
-        if earlier is not None:
-            earlier.cancel()
-        self._running[name] = self._session.start(work(), f"fault {name}")
+            session.start(self._fail_to_decrypt(fault), f"fault {name}")
 
     async def _lose_again(self) -> None:
+        await asyncio.sleep(0.2)
         if self._faults.active("conflict"):
             await self._session.lose("conflict")
 
     async def _leak_on(self, fault: Fault) -> None:
         rate = fault.arguments.get("bytes_per_second", 10 * 2**20)
-        while self._faults.active("leak"):
+        while self._faults.active("leak") is fault:
             self._leak.append(b"x" * max(1, int(rate / 10)))
             await asyncio.sleep(0.1)
         self._leak.clear()
@@ -298,7 +291,7 @@ class Drill:
     async def _fail_to_decrypt(self, fault: Fault) -> None:
         code, text = _CRYPTO[fault.name]
         pause = 60.0 / fault.arguments.get("per_minute", 60.0)
-        while self._faults.active(fault.name):
+        while self._faults.active(fault.name) is fault:
             for peer in _peers(fault):
                 if peer not in self._healed:
                     self._session.happened("crypto_error", pattern=code, text=text, peer=peer)

@@ -20,8 +20,7 @@ from agent.engines.web.browser.page import Page, page_script
 from agent.engines.web.browser.process import find_browser, find_setpriv
 from agent.engines.web.fetch import page_config, read_bundle
 from agent.engines.web.intake import Intake, read_mark
-from agent.engines.web.messages import read_acks, read_message
-from agent.engines.web.page_calls import ANSWER, send, take_part
+from agent.engines.web.page_calls import ANSWER, read_acks, read_message, send, take_part
 from agent.engines.web.profile import make_durable
 from agent.engines.web.session import Needs, Session, flush_pairing
 from agent.engines.web.settings import LIVE, WebSettings, read_settings

@@ -2,22 +2,19 @@
 
 import json
 import sys
-import tarfile
-import urllib.request
 from io import BytesIO
 from pathlib import Path
-from urllib.error import URLError
 
 from agent.engines.files import sha256
 from agent.errors import ConfigError, EngineError, WaError
 from agent.files import write_whole
-from agent.other_user import owner_of, run_as
 
 VERSION = "4.6.0"
 NAME = "@wppconnect/wa-js"
 SHA256 = "5bfb88027f14a4d8c9e319374e8bb4083201906881cf8c74f75789b32e4106bd"
 FETCH = "agent.engines.web.fetch"
-"""The program that gets it; not imported here, or every worker would carry an HTTP client."""
+"""The program that gets it; what only that needs is imported in its functions, or every worker
+would carry an HTTP client."""
 
 
 def bundle_path(cache: Path) -> Path:
@@ -86,11 +83,13 @@ def keep_bundle(cache: Path, content: bytes) -> Path:
 
 
 def _download(cache: Path) -> bytes:
+    import urllib.request
+
     url = f"{REGISTRY}{NAME}/-/{NAME.split('/')[1]}-{VERSION}.tgz"
     try:
         with urllib.request.urlopen(url, timeout=60) as reply:
             content: bytes = reply.read(_SIZE_LIMIT)
-    except (URLError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise EngineError(
             f"cannot fetch {url}: {error}. Without a network: on another machine run"
             f" `npm pack {NAME}@{VERSION}`, bring the file here, then"
@@ -101,6 +100,8 @@ def _download(cache: Path) -> bytes:
 
 
 def _unpack(package: bytes) -> bytes:
+    import tarfile
+
     if sha256(package) != PACKAGE_SHA256:
         raise EngineError(
             f"cannot use what the registry sent: it is not {NAME} {VERSION}", code="bundle_changed"
@@ -123,6 +124,8 @@ def main(argv: list[str]) -> int:
     if len(argv) not in (1, 2):
         print(f"usage: {sys.executable} -m {FETCH} CACHE [PACKAGE-FILE]", file=sys.stderr)
         return 2
+    from agent.other_user import owner_of, run_as
+
     cache = Path(argv[0]).absolute()
     try:
         # Root reads the file that root brought; who may change the cache writes there.

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import logging
 import os
 import re
 import struct
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,6 @@ from agent.engines.web.settings import KNOWN_GOOD, LIVE
 from agent.errors import EngineError
 from agent.files import sync, write_whole
 
-log = logging.getLogger(__name__)
-
 LOCKS = ("SingletonLock", "SingletonSocket", "SingletonCookie")
 
 
@@ -28,24 +24,10 @@ _FLOCK = "hhqqi4x"
 """struct flock of fcntl(2) on 64-bit Linux."""
 
 
-class Lock(StrEnum):
-    FREE = "free"
-    STALE = "stale"
-    """Left by a browser that is gone, or under another machine's name."""
-    LIVE = "live"
-
-
-def read_lock(profile: Path) -> Lock:
-    """The state of the profile: the databases' locks decide, whatever lock files are there."""
-    if holder(profile) is not None:
-        return Lock.LIVE
-    return Lock.STALE if (profile / LOCKS[0]).is_symlink() else Lock.FREE
-
-
 def holder(profile: Path) -> int | None:
-    """The process that has one of the profile's databases open; 0: one whose number is hidden. A
-    headless shell leaves no lock file, but each of its LevelDB databases has a lock on a file LOCK.
-    """
+    """The process that has one of the profile's databases open; 0: one whose number is hidden;
+    None: the profile is free, whatever lock files are there. A headless shell leaves none, but each
+    of its LevelDB databases has a lock on a file LOCK."""
     default = profile / "Default"
     databases = [default / "Local Storage" / "leveldb", default / "Session Storage"]
     with suppress(OSError):
@@ -74,15 +56,11 @@ def prepare_profile(session: Path) -> None:
         profile.mkdir(mode=0o700, exist_ok=True)
         if profile.is_symlink():
             raise EngineError(f"cannot use {profile}: it is a link", code="storage_failed")
-        lock = read_lock(profile)
-        if lock is Lock.LIVE:
-            pid = holder(profile)
+        if (pid := holder(profile)) is not None:
             browser = f"process {pid}" if pid else "another browser"
             raise EngineError(f"cannot use {profile}: {browser} has it open", code="profile_in_use")
-        if lock is not Lock.FREE:
-            log.info("removing the lock that another browser left in the profile")
-            for name in LOCKS:
-                (profile / name).unlink(missing_ok=True)
+        for name in LOCKS:  # left by a browser that is gone, or under another machine's name
+            (profile / name).unlink(missing_ok=True)
     except OSError as error:
         raise EngineError(
             f"cannot prepare {profile}: {error.strerror}", code="storage_failed"

@@ -50,9 +50,9 @@ from agent.supervise.passes.record import failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
 from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots
-from agent.vault.carried import carried, give_back, note_own_files
 from agent.vault.check import inspect
 from agent.vault.identity import create
+from agent.vault.restore import carried, give_back, note_own_files
 from agent.vault.snapshots import newest_good
 from agent.vault.trash import list_trash, retire
 

@@ -15,9 +15,9 @@ from agent.backends.whaticket.logs import (
     LogFiles,
     Owners,
     Turn,
-    words_of,
 )
 from agent.core import crypto_patterns as crypto
+from agent.engines.baileys.session_state import PATTERN_WORDS
 from tests.backends.whaticket.conftest import OTHER, PEER, OpenBench
 from tests.standin.whaticket import words
 
@@ -89,7 +89,7 @@ def test_no_key_of_a_dump_leaves_a_line() -> None:
     shown = repr(heard(words.closing_session(private), words.bad_mac(f"{PEER}.3"), reader=reader))
     assert private not in shown + repr(reader) and "Buffer" not in shown
     for it in crypto.PATTERNS:
-        read = crypto.read_line(words_of(it.name))
+        read = crypto.read_line(PATTERN_WORDS.get(it.name, it.name))
         assert it.effect is crypto.Effect.BENIGN or (read and read.name == it.name)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent.core.crypto_patterns import PATTERNS, CryptoFinding, Effect, read_line
 from agent.core.words import Claim, Happening
 from agent.engines.base import KeepsNothing
 from agent.engines.program.environment import (
@@ -134,3 +135,11 @@ def test_an_environment_file_is_read_as_systemd_and_dotenv_do(
 ) -> None:
     (tmp_path / "env").write_bytes(text.encode())
     assert read_environment_file(str(tmp_path / "env")) == wanted
+
+
+def test_a_failing_key_that_it_printed_is_told_as_what_it_was() -> None:
+    heard = Heard()
+    for it in (pattern for pattern in PATTERNS if pattern.effect is not Effect.BENIGN):
+        ProgramState(heard).found_crypto(CryptoFinding(it.name, it.effect))
+        read = read_line(heard.happenings[-1].detail["text"])
+        assert read is not None and read.name == it.name

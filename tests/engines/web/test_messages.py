@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.web.messages import outcome, read_message
+from agent.engines.web.page_calls import outcome, read_message
 from agent.errors import EngineError, InvalidRequest
 
 
