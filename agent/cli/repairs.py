@@ -4,6 +4,7 @@ checks one now."""
 import argparse
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -90,31 +91,33 @@ def repair(options: argparse.Namespace) -> int:
     if options.id != "all":
         instances = [client.get(f"/api/instance/{options.id}")]
         events = f"/api/instance/{options.id}/events"
-    unwell = [
-        instance
-        for instance in instances
-        if instance["should_run"] and instance["health"]["verdict"] in _UNWELL
-    ]
+    unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
     if options.dry_run:
-        return _print_repaired(options, [_dry_run(instance) for instance in unwell])
+        return _print_repaired(options, unwell, map(_dry_run, unwell))
     newest = client.get(events, {"limit": 1})["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        work = pool.map(lambda instance: _repair(client, instance), unwell)
+        work = pool.map(partial(_repair, client), unwell)
         repaired = with_progress(options, f"repairing {len(unwell)} instances", lambda: [*work])
     if options.debug:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
         for event in client.get(events, query)["events"]:
             line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
             print(clean(f"{moment(event['time'])} {line}"), file=sys.stderr)
-    return _print_repaired(options, repaired)
+    return _print_repaired(options, unwell, repaired)
 
 
-def _print_repaired(options: argparse.Namespace, repaired: list[dict[str, Any]]) -> int:
+def _print_repaired(
+    options: argparse.Namespace, unwell: list[dict[str, Any]], done: Iterable[dict[str, Any]]
+) -> int:
+    rows = [
+        {"id": it["id"], **{name: it["health"][name] for name in ("verdict", "sentence")}, **did}
+        for it, did in zip(unwell, done, strict=True)
+    ]
     columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
-    print_list(options, repaired, columns, nothing="nothing needs a repair")
-    return 0 if all(row["good"] for row in repaired) else 1
+    print_list(options, rows, columns, nothing="nothing needs a repair")
+    return 0 if all(row["good"] for row in rows) else 1
 
 
 def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
     verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
     ladder = LADDERS[trouble_of(verdict)]
     steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
-    return _repaired(instance, f"would try: {', '.join(steps)}", good=True, steps=steps)
+    return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
 
 
 def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
@@ -132,16 +135,9 @@ def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
         path = f"/api/instance/{instance['id']}/recover{TO_THE_END}"
         result = client.post(path, seconds=_SECONDS)
     except AgentSaidNo as error:
-        return _repaired(instance, str(error), good=False)
-    return _repaired(instance, result["ending"].replace("_", " ") or "well", good=result["healthy"])
-
-
-def _repaired(
-    instance: dict[str, Any], result: str, *, good: bool, steps: Iterable[str] = ()
-) -> dict[str, Any]:
-    verdict, sentence = instance["health"]["verdict"], instance["health"]["sentence"]
-    shown = {"id": instance["id"], "verdict": verdict, "sentence": sentence, "result": result}
-    return {**shown, "good": good, "steps": [*steps]}
+        return {"result": str(error), "good": False, "steps": []}
+    words = result["ending"].replace("_", " ") or "well"
+    return {"result": words, "good": result["healthy"], "steps": []}
 
 
 def set_up(options: argparse.Namespace) -> int:
