@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "backends": ("servers, bots and other programs", "backends"),
     "agent.moving.program_commands": ("servers, bots and other programs", "programs"),
     "agent.webhooks.commands": ("servers, bots and other programs", "webhooks"),
-    "agent": ("this installation", "run version worker config key install-units"),
+    "agent": ("this installation", "run version config key install-units"),
     "sandbox": ("trying it out", "sandbox demo"),
 }
 """The modules of commands, below agent/cli or of another room, each with its title in the help and

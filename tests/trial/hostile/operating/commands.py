@@ -45,7 +45,7 @@ KEEPS = words_of(
     "removed list, removed restore, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
     "sandbox heard, pairing-code, screenshot, messages, outbox, doctor, "
-    "config check, config show, config init, run, worker"
+    "config check, config show, config init, run"
 )
 LEFT = {
     "demo": "an agent of its own",
