@@ -67,7 +67,7 @@ class Connection(RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None
         self._heard = False
         self._righted = False
-        """Its last request came from a client with rights."""
+        """True if the last request came from a client with rights."""
         self._answered = 0
         """Requests whose answer is sent."""
 
