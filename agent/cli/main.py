@@ -27,7 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "views": ("what happens", "list show why reasons top"),
     "events": ("what happens", "events logs"),
     "doctor": ("what happens", "doctor"),
-    "repairs": ("repairs", "repair recover ensure-healthy cleanup setup incidents health"),
+    "repairs": ("repairs", "repair recover ensure-healthy cleanup incidents health"),
     "snapshots": ("copies, and moving in", "snapshot snapshots restore trash removed"),
     "agent.moving.commands": ("copies, and moving in", "export import"),
     "pair": ("copies, and moving in", "pair"),

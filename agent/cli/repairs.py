@@ -1,5 +1,4 @@
-"""Repairs by hand: of one instance, of all in one round, a setup, incidents; `health`
-checks one now."""
+"""Repairs by hand: of one instance, of all in one round; incidents; `health` checks one now."""
 
 import argparse
 import sys
@@ -10,12 +9,10 @@ from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
-from agent.cli.link import draw_code
-from agent.cli.switch import CONFIRM, PLACE, TO_THE_END, passkey_of, place_of
+from agent.cli.switch import CONFIRM, TO_THE_END, passkey_of
 from agent.cli.terminal import clean, moment, print_answer, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
-from agent.errors import TryLater
 
 AT_ONCE = 4
 _SECONDS = 330.0
@@ -44,15 +41,6 @@ def add(commands: Subparsers) -> None:
         "--debug": "print each step to stderr",
     }
     add_command(commands, "repair", repair, example="all --dry-run", words=words)
-    words = {
-        "id=NAME": ("the instance's id", {"type": parse_instance_id}),
-        "--engine ENGINE": "engine of a new instance",
-        **PLACE,
-        **_MAY_END,
-    }
-    example = "sales --engine sandbox"
-    parser = add_command(commands, "setup", set_up, example=example, words=words)
-    parser.set_defaults(verb="setup")
     parser = add_command(commands, "incidents", incidents)
     among = parser.add_subparsers(metavar="COMMAND", required=False)
     words = {"GROUP": "as `incidents` shows it"}
@@ -69,18 +57,14 @@ def ask(options: argparse.Namespace) -> int:
     body = {}
     if options.verb != "recover":
         body = {"confirm": options.yes, **passkey_of(options)}
-    result = _follow(options, path, body)
+    client, words = client_of(options), f"{options.verb} {options.id}"
+    result = with_progress(options, words, lambda: client.post(path, body, _SECONDS))
     ending = result["ending"].replace("_", " ")
     done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
     if result["healthy"]:
         done = "was repaired" if result["recovered"] else "is well"
         done = "shows a new code to scan" if result["cleaned"] else done
     return print_answer(options, result, f"{options.id} {done}", good=result["healthy"])
-
-
-def _follow(options: argparse.Namespace, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    client, words = client_of(options), f"{options.verb} {options.id}"
-    return with_progress(options, words, lambda: client.post(path, body, _SECONDS))
 
 
 def repair(options: argparse.Namespace) -> int:
@@ -138,22 +122,6 @@ def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
         return {"result": str(error), "good": False, "steps": []}
     words = result["ending"].replace("_", " ") or "well"
     return {"result": words, "good": result["healthy"], "steps": []}
-
-
-def set_up(options: argparse.Namespace) -> int:
-    """Create or repair an instance and show its code."""
-    id = options.id
-    body = {"name": id, "instanceName": id, "confirm": options.yes, **passkey_of(options)}
-    if options.engine:
-        body["engine"] = options.engine
-    path = "/api/v1/whatsapp/setup?wait=120"
-    instance, line = _follow(options, path, body | place_of(options)), f"{id} is connected"
-    if instance["ending"] == "goes_on" and not options.json:
-        words = f"{id} is {instance['status']}: {instance['sentence']}; the agent goes on"
-        raise TryLater(f"{words}: wa-agent qr {id} --watch; more: wa-agent why {id}")
-    if instance["qr"] is not None and not options.json:
-        line = f"{draw_code(client_of(options), id)[0]}scan with WhatsApp: {id}"
-    return print_answer(options, instance, line)
 
 
 def incidents(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.client import open_source
-from agent.cli.command import Subparsers, Words, add_instance_command, client_of
+from agent.cli.command import Subparsers, Words, add_instance_command, client_of, given
 from agent.cli.terminal import clean, print_answer
 from agent.engines.base import PRESENCES
 from agent.errors import InvalidRequest
@@ -103,7 +103,3 @@ def presence(options: argparse.Namespace) -> int:
 
 def _ask(options: argparse.Namespace, what: str, asked: dict[str, Any]) -> dict[str, Any]:
     return client_of(options).post(f"/api/instance/{options.id}/{what}", given(asked))
-
-
-def given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}

@@ -30,7 +30,7 @@ DEAF = "ws://127.0.0.1:9/ws/chat"
 """What those of `BOTS` take for WhatsApp: nothing of theirs ever leaves the machine."""
 
 ENDS = {
-    "logout": "--yes", "cleanup": "--yes", "setup": "--yes", "ensure-healthy": "--yes",
+    "logout": "--yes", "cleanup": "--yes", "ensure-healthy": "--yes",
     "delete": "", "restore": "", "import": "--replace",
 }  # fmt: skip
 """A command that may end a pairing, or put other files in its place; with this flag, if one."""
