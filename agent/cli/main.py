@@ -22,7 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "create settings enable disable start stop restart logout delete passkey",
     ),
     "link": ("a session", "qr pairing-code screenshot"),
-    "send": ("a session", "send read presence"),
+    "send": ("a session", "send"),
     "agent.messages.commands": ("a session", "messages outbox"),
     "views": ("what happens", "list show why reasons top"),
     "events": ("what happens", "events logs"),

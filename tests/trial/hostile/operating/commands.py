@@ -36,7 +36,7 @@ ENDS = {
 """A command that may end a pairing, or put other files in its place; with this flag, if one."""
 KEEPS = words_of(
     "version, create, list, show, settings, enable, disable, start, stop, restart, passkey, "
-    "send, read, presence, backends show, backends add, "
+    "send, backends show, backends add, "
     "backends sessions, backends adopt, "
     "backends check, backends reset, qr, top, health, why, recover, "
     "incidents release, reasons, events, logs, "
