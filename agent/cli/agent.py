@@ -1,4 +1,4 @@
-"""This installation: its agent and workers in the foreground, its version, its configuration, the
+"""This installation: its agent in the foreground, its version, its configuration, the
 keys for its HTTP interface; and a service of this machine, from a program that pip installed."""
 
 import argparse
@@ -21,7 +21,6 @@ from agent.files import write_whole
 def add(commands: Subparsers) -> None:
     example = "--state .state --listen 127.0.0.1:8470"
     add_command(commands, "run", run, example=example, words=config_words())
-    add_command(commands, "worker", worker, example="sales", words={"ID": "the instance"})
     add_command(commands, "version", version)
     example = "--config agent.toml"
     words: Words = config_words()
@@ -82,13 +81,6 @@ def overrides_of(options: argparse.Namespace) -> dict[str, str]:
     named = options.state is not None or "WA_AGENT_AGENT__STATE_PATH" in os.environ
     state = {"agent.state_path": f"{top}/.state"} if in_checkout and not named else {}
     return {**state, **given_settings(options)}
-
-
-def worker(options: argparse.Namespace) -> int:
-    """Run one instance's worker."""
-    from agent.worker.__main__ import main
-
-    return main([options.id])
 
 
 def version(options: argparse.Namespace) -> int:

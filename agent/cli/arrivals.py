@@ -4,7 +4,6 @@ connect."""
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
@@ -15,7 +14,7 @@ from agent.cli.command import client_of
 from agent.cli.switch import wait_until_connected
 from agent.cli.terminal import duration, print_answer, print_list, with_progress
 from agent.core.model import parse_instance_id
-from agent.errors import InvalidRequest, WaError
+from agent.errors import InvalidRequest
 from agent.vault.archives import FoundSession
 
 OURS = "wa-agent"
@@ -50,20 +49,6 @@ def id_for(session: FoundSession, given: str | None) -> str:
         return ""
 
 
-def show_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
-    """Shows what an import would do; where no agent answers, the sessions alone are judged."""
-    with suppress(WaError):
-        here = {its["id"]: its["account"] for its in client_of(options).instances()}
-        for planned in (each for each in plan if not each.session.problem):
-            account, id = planned.session.account, planned.id
-            if id in here and not options.replace:
-                planned.result = f"refused: {id} exists"
-            elif twins := [it for it in here if it != id and account and here[it] == account]:
-                planned.result = f"refused, if {twins[0]} is the same linked device"
-    print_plan(options, plan)
-    return 4 if any(planned.session.problem or planned.result for planned in plan) else 0
-
-
 def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
     """Reports one session, with --wait once it is connected."""
     if options.wait is not None:
@@ -82,7 +67,8 @@ def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
     )
 
 
-def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
+def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
+    """4 if a session cannot be imported; an agent may refuse others, each with its cause."""
     copied = ("name", "program", "account", "written", "pre_keys", "records", "problem", "code")
     rows = [{name: getattr(its.session, name) for name in copied} for its in plan]
     for row, its in zip(rows, plan, strict=True):
@@ -96,6 +82,7 @@ def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
         },
         nothing="no session",
     )
+    return 4 if any(planned.session.problem for planned in plan) else 0
 
 
 def _outcome(row: Mapping[str, Any]) -> str:

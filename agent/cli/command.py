@@ -128,3 +128,7 @@ def client_of(options: argparse.Namespace) -> Client:
         key=options.key or os.environ.get("WA_AGENT_KEY", ""),
         sockets=(Path(options.socket),) if options.socket else (),
     )
+
+
+def given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from agent.cli.command import Subparsers, add_command, client_of, config_words
 from agent.cli.terminal import Table, print_answer
 from agent.config.config import INSTALLED_STATE, Config
 from agent.config.load import load_config
-from agent.errors import ConfigError
+from agent.errors import ConfigError, WaError
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,12 @@ class Installation:
         return self.state == INSTALLED_STATE
 
 
+_PLACES = {
+    **{"state": "agent.state_path", "sessions": "agent.session_storage_path"},
+    **{"cache": "agent.cache_path", "socket": "api.socket"},
+}
+
+
 def add(commands: Subparsers) -> None:
     words = config_words(listen=argparse.SUPPRESS)
     add_command(commands, "doctor", doctor, example="--json", words=words)
@@ -65,8 +72,14 @@ def add(commands: Subparsers) -> None:
 def doctor(options: argparse.Namespace) -> int:
     """Check this installation and give advice; exit status 1 when something is wrong."""
     client, path = client_of(options), config_path(options.config, os.environ)
-    config, findings = _config(path, overrides_of(options))
-    if not (client.url or client.sockets or os.environ.get("WA_AGENT_SOCKET")):
+    overrides, named = overrides_of(options), client.sockets or os.environ.get("WA_AGENT_SOCKET")
+    if named and not (client.url or options.config or options.state):
+        with suppress(WaError):  # that agent's settings; without an answer, these
+            places = client.get("/api/health")["agent"]["places"]
+            path = Path(places["config"]) if "config" in places else path
+            overrides |= {key: places[name] for name, key in _PLACES.items() if name in places}
+    config, findings = _config(path, overrides)
+    if not (client.url or named):
         # The agent of these settings, not the first one that answers.
         client = Client(sockets=(config.api_socket,))
     findings += examine(Installation(config, client, path))

@@ -19,14 +19,14 @@ from agent.backends.declared import ADVICE as ONE_SERVER
 from agent.backends.declared import one_server
 from agent.backends.whaticket.keys import RedisKeys
 from agent.cli.doctor import Finding, Installation, note, ok, wrong
-from agent.config.declaration import BackendDeclaration, hide_secrets, with_secrets
+from agent.config.declaration import BackendDeclaration, hide_secrets
 from agent.core.words import BEHIND
 from agent.daemon.state_folder import state_is_missing, used_mark
 from agent.engines.baileys import node as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
 from agent.engines.web.settings import SHELL
-from agent.errors import ConfigError, WaError
+from agent.errors import WaError
 from agent.files import refuses_writes
 from agent.host import units
 from agent.vault.identity import scan
@@ -34,9 +34,8 @@ from agent.vault.identity import scan
 _TIME_ERROR = 5
 UNITS = (
     *(units.AGENT_SERVICE, units.AGENT_SOCKET, units.INSTANCES.template, units.INSTANCES_SLICE),
-    units.AGENT_HTTP_SOCKET,
+    *(units.AGENT_HTTP_SOCKET, "polkit.service"),
 )
-POLKIT = "polkit.service"
 RULES = [Path(folder, "polkit-1/rules.d/50-wa-agent.rules") for folder in ("/usr/share", "/etc")]
 _SECONDS = 15.0
 _VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
@@ -107,12 +106,8 @@ def unit_files(_: Installation) -> Iterator[Finding]:
 
 
 def polkit(_: Installation) -> Iterator[Finding]:
-    load = "".join(row.get("LoadState", "") for row in show_units("LoadState", [POLKIT]))
     if not any(map(Path.exists, RULES)):
         yield wrong("the polkit rule is missing: the agent may not start its workers")
-    elif load in ("masked", "not-found"):
-        sentence = f"{POLKIT} is {load}: the agent may not start its workers"
-        yield wrong(sentence, f"systemctl unmask {POLKIT}, or apt install polkitd")
     else:
         yield ok("the rule is there")
 
@@ -308,13 +303,6 @@ def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
     for path in filter(None, (settings.get("key_file"), settings.get("password_file"))):
         if _is_open(Path(path)):
             yield wrong(f"{path} is open to every user", f"chmod o-rwx {path}")
-    try:
-        with_secrets(backend)
-    except ConfigError as error:
-        if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
-            yield note(str(error), "run doctor as root: the agent may have the right")
-        else:
-            yield wrong(str(error), "correct it, then: systemctl restart wa-agent")
 
 
 def _redis(backend: BackendDeclaration) -> Iterator[Finding]:

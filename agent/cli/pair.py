@@ -79,9 +79,9 @@ def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
         with scratch() as folder:
             (session := folder / "session").mkdir(mode=0o700)
             linking = link(session, program, Path(cache), url=url, within=options.within, say=say)
-            made = asyncio.run(linking)
+            account, needs_passkey = asyncio.run(linking)
             linked = ""
-            say(f"linked as {made.account}; the window is closed")
+            say(f"linked as {account}; the window is closed")
             with whole_file(options.out) as file:
                 return pack_session(
                     session,
@@ -89,8 +89,8 @@ def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
                     "web",
                     file,
                     wall=time.time(),
-                    account=made.account,
-                    needs_passkey=made.needs_passkey,
+                    account=account,
+                    needs_passkey=needs_passkey,
                 ).sha256
     except BaseException:
         say(

@@ -4,7 +4,6 @@ person links with a phone and a passkey in that window. No credential passes thr
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.reasons import reason_of
@@ -57,18 +56,12 @@ class _Claims(KeepsNothing):
     def progress(self) -> None: ...
 
 
-@dataclass(slots=True)
-class Paired:
-    account: str = ""
-    needs_passkey: bool = False
-    """WhatsApp asked for one."""
-
-
 async def link(
     session: Path, program: Program, cache: Path, *, url: str, within: float, say: Say
-) -> Paired:
-    """Fill the empty folder with a session that is connected, and close it. `cache`: folder of the
-    bundle; `within`: seconds for the person."""
+) -> tuple[str, bool]:
+    """Fill the empty folder with a session that is connected, and close it; the account, and True
+    if WhatsApp asked for a passkey. `cache`: folder of the bundle; `within`: seconds for the
+    person."""
     await asyncio.to_thread(fetch_bundle, cache)
     find_setpriv()
     # No page is kept beside the profile, and a window that was closed is not opened again.
@@ -90,9 +83,9 @@ async def link(
     return paired
 
 
-async def _until_connected(engine: WebEngine, claims: _Claims, say: Say) -> Paired:
+async def _until_connected(engine: WebEngine, claims: _Claims, say: Say) -> tuple[str, bool]:
     await engine.connect()
-    last_sentence, paired = "", Paired()
+    last_sentence, needs_passkey = "", False
     while True:
         try:
             async with asyncio.timeout(LOOK_EVERY):
@@ -113,10 +106,9 @@ async def _until_connected(engine: WebEngine, claims: _Claims, say: Say) -> Pair
         if sentence != last_sentence:
             say(sentence)
             last_sentence = sentence
-        paired.needs_passkey |= claim.reason == PASSKEY_REQUIRED
+        needs_passkey |= claim.reason == PASSKEY_REQUIRED
         if claim.status is Status.CONNECTED and claim.paired:
-            paired.account = claim.account
-            return paired
+            return claim.account, needs_passkey
 
 
 def _sentence(claim: Claim) -> str:

@@ -1,20 +1,18 @@
-"""Repairs by hand: of one instance, of all in one round, a setup, incidents; `health`
-checks one now."""
+"""Repairs by hand: of one instance, of all in one round; incidents; `health` checks one now."""
 
 import argparse
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
-from agent.cli.link import draw_code
-from agent.cli.switch import CONFIRM, PLACE, TO_THE_END, passkey_of, place_of
+from agent.cli.switch import CONFIRM, TO_THE_END, passkey_of
 from agent.cli.terminal import clean, moment, print_answer, print_list, with_progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
-from agent.errors import TryLater
 
 AT_ONCE = 4
 _SECONDS = 330.0
@@ -43,15 +41,6 @@ def add(commands: Subparsers) -> None:
         "--debug": "print each step to stderr",
     }
     add_command(commands, "repair", repair, example="all --dry-run", words=words)
-    words = {
-        "id=NAME": ("the instance's id", {"type": parse_instance_id}),
-        "--engine ENGINE": "engine of a new instance",
-        **PLACE,
-        **_MAY_END,
-    }
-    example = "sales --engine sandbox"
-    parser = add_command(commands, "setup", set_up, example=example, words=words)
-    parser.set_defaults(verb="setup")
     parser = add_command(commands, "incidents", incidents)
     among = parser.add_subparsers(metavar="COMMAND", required=False)
     words = {"GROUP": "as `incidents` shows it"}
@@ -68,18 +57,14 @@ def ask(options: argparse.Namespace) -> int:
     body = {}
     if options.verb != "recover":
         body = {"confirm": options.yes, **passkey_of(options)}
-    result = _follow(options, path, body)
+    client, words = client_of(options), f"{options.verb} {options.id}"
+    result = with_progress(options, words, lambda: client.post(path, body, _SECONDS))
     ending = result["ending"].replace("_", " ")
     done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
     if result["healthy"]:
         done = "was repaired" if result["recovered"] else "is well"
         done = "shows a new code to scan" if result["cleaned"] else done
     return print_answer(options, result, f"{options.id} {done}", good=result["healthy"])
-
-
-def _follow(options: argparse.Namespace, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    client, words = client_of(options), f"{options.verb} {options.id}"
-    return with_progress(options, words, lambda: client.post(path, body, _SECONDS))
 
 
 def repair(options: argparse.Namespace) -> int:
@@ -90,31 +75,33 @@ def repair(options: argparse.Namespace) -> int:
     if options.id != "all":
         instances = [client.get(f"/api/instance/{options.id}")]
         events = f"/api/instance/{options.id}/events"
-    unwell = [
-        instance
-        for instance in instances
-        if instance["should_run"] and instance["health"]["verdict"] in _UNWELL
-    ]
+    unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
     if options.dry_run:
-        return _print_repaired(options, [_dry_run(instance) for instance in unwell])
+        return _print_repaired(options, unwell, map(_dry_run, unwell))
     newest = client.get(events, {"limit": 1})["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        work = pool.map(lambda instance: _repair(client, instance), unwell)
+        work = pool.map(partial(_repair, client), unwell)
         repaired = with_progress(options, f"repairing {len(unwell)} instances", lambda: [*work])
     if options.debug:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
         for event in client.get(events, query)["events"]:
             line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
             print(clean(f"{moment(event['time'])} {line}"), file=sys.stderr)
-    return _print_repaired(options, repaired)
+    return _print_repaired(options, unwell, repaired)
 
 
-def _print_repaired(options: argparse.Namespace, repaired: list[dict[str, Any]]) -> int:
+def _print_repaired(
+    options: argparse.Namespace, unwell: list[dict[str, Any]], done: Iterable[dict[str, Any]]
+) -> int:
+    rows = [
+        {"id": it["id"], **{name: it["health"][name] for name in ("verdict", "sentence")}, **did}
+        for it, did in zip(unwell, done, strict=True)
+    ]
     columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
-    print_list(options, repaired, columns, nothing="nothing needs a repair")
-    return 0 if all(row["good"] for row in repaired) else 1
+    print_list(options, rows, columns, nothing="nothing needs a repair")
+    return 0 if all(row["good"] for row in rows) else 1
 
 
 def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +111,7 @@ def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
     verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
     ladder = LADDERS[trouble_of(verdict)]
     steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
-    return _repaired(instance, f"would try: {', '.join(steps)}", good=True, steps=steps)
+    return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
 
 
 def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
@@ -132,32 +119,9 @@ def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
         path = f"/api/instance/{instance['id']}/recover{TO_THE_END}"
         result = client.post(path, seconds=_SECONDS)
     except AgentSaidNo as error:
-        return _repaired(instance, str(error), good=False)
-    return _repaired(instance, result["ending"].replace("_", " ") or "well", good=result["healthy"])
-
-
-def _repaired(
-    instance: dict[str, Any], result: str, *, good: bool, steps: Iterable[str] = ()
-) -> dict[str, Any]:
-    verdict, sentence = instance["health"]["verdict"], instance["health"]["sentence"]
-    shown = {"id": instance["id"], "verdict": verdict, "sentence": sentence, "result": result}
-    return {**shown, "good": good, "steps": [*steps]}
-
-
-def set_up(options: argparse.Namespace) -> int:
-    """Create or repair an instance and show its code."""
-    id = options.id
-    body = {"name": id, "instanceName": id, "confirm": options.yes, **passkey_of(options)}
-    if options.engine:
-        body["engine"] = options.engine
-    path = "/api/v1/whatsapp/setup?wait=120"
-    instance, line = _follow(options, path, body | place_of(options)), f"{id} is connected"
-    if instance["ending"] == "goes_on" and not options.json:
-        words = f"{id} is {instance['status']}: {instance['sentence']}; the agent goes on"
-        raise TryLater(f"{words}: wa-agent qr {id} --watch; more: wa-agent why {id}")
-    if instance["qr"] is not None and not options.json:
-        line = f"{draw_code(client_of(options), id)[0]}scan with WhatsApp: {id}"
-    return print_answer(options, instance, line)
+        return {"result": str(error), "good": False, "steps": []}
+    words = result["ending"].replace("_", " ") or "well"
+    return {"result": words, "good": result["healthy"], "steps": []}
 
 
 def incidents(options: argparse.Namespace) -> int:

@@ -21,9 +21,10 @@ from agent.cli.command import (
     add_group,
     add_instance_command,
     client_of,
+    given,
 )
 from agent.cli.link import draw_code
-from agent.cli.send import file_fields, given
+from agent.cli.send import file_fields
 from agent.cli.terminal import clean, print_answer
 from agent.errors import InvalidRequest, WaError
 

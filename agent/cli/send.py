@@ -1,5 +1,5 @@
-"""Send a text or a file with a caption; the API sends every other kind. Tell a chat that its
-messages were read, or that the account types."""
+"""Send a text or a file with a caption; the API sends every other kind, marks messages as read and
+shows that the account types."""
 
 import argparse
 import sys
@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.client import open_source
-from agent.cli.command import Subparsers, Words, add_instance_command, client_of
+from agent.cli.command import Subparsers, Words, add_instance_command, client_of, given
 from agent.cli.terminal import clean, print_answer
-from agent.engines.base import PRESENCES
 from agent.errors import InvalidRequest
 
 _SECONDS = 90.0
@@ -31,26 +30,10 @@ _WORDS: Words = {
         {"type": int, "default": _WAIT},
     ),
 }
-_READ: Words = {
-    "CHAT": "a number or a chat's id",
-    "[MESSAGE]": (
-        "WhatsApp's id of a message; default: all that arrived since it was marked last",
-        {"nargs": "*"},
-    ),
-    "--by WHO": "who wrote them, in a group",
-}
-_PRESENCE: Words = {
-    "STATE": (", ".join(PRESENCES), {"choices": PRESENCES}),
-    "[CHAT]": "a number or a chat's id",
-    "--seconds N": ("seconds until it shows paused; default: as phones do", {"type": int}),
-}
 
 
 def add(commands: Subparsers) -> None:
     add_instance_command(commands, "send", send, example="4915112345678 hello", words=_WORDS)
-    add_instance_command(commands, "read", read, example="4915112345678", words=_READ)
-    example = "typing 4915112345678"
-    add_instance_command(commands, "presence", presence, example=example, words=_PRESENCE)
 
 
 def send(options: argparse.Namespace) -> int:
@@ -85,25 +68,3 @@ def file_fields(path: Path) -> dict[str, Any]:
         raise InvalidRequest(words, field="file")
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return {"content": b64encode(content).decode(), "mimetype": kind, "filename": path.name}
-
-
-def read(options: argparse.Namespace) -> int:
-    """Mark messages of a chat as read."""
-    asked = {"chat": options.chat, "message_ids": options.message or None, "sender": options.by}
-    answer = _ask(options, "read", asked)
-    return print_answer(options, answer, f"{answer['marked']} messages are marked as read")
-
-
-def presence(options: argparse.Namespace) -> int:
-    """Show that the account types or records in a chat, or is there."""
-    asked = {"state": options.state, "chat": options.chat, "seconds": options.seconds}
-    answer = _ask(options, "presence", asked)
-    return print_answer(options, answer, f"{options.id} shows: {answer['state']}")
-
-
-def _ask(options: argparse.Namespace, what: str, asked: dict[str, Any]) -> dict[str, Any]:
-    return client_of(options).post(f"/api/instance/{options.id}/{what}", given(asked))
-
-
-def given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from agent.cli.client import Client
-from agent.cli.command import Subparsers, Words, add_instance_command, client_of
+from agent.cli.command import Subparsers, Words, add_instance_command, client_of, given
 from agent.cli.terminal import clean, pair_lines, print_answer, with_progress
 from agent.core.reasons import reason_of
 from agent.errors import InvalidRequest, Refused, TryLater
@@ -96,10 +96,6 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
-def place_of(options: argparse.Namespace) -> dict[str, str]:
-    return {k: v for k in ("backend", "remote") if (v := getattr(options, k)) is not None}
-
-
 def create(options: argparse.Namespace) -> int:
     program = [] if options.program is None else [f"program={options.program}"]
     body = {
@@ -107,7 +103,7 @@ def create(options: argparse.Namespace) -> int:
         "engine": options.engine,
         "enabled": not options.disabled,
         "settings": parse_settings([*options.set, *program]),
-        **place_of(options),
+        **given({"backend": options.backend, "remote": options.remote}),
     }
     client = client_of(options)
     done = "created, disabled" if options.disabled else "created"

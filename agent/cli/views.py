@@ -56,7 +56,6 @@ _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 def add(commands: Subparsers) -> None:
     words: Words = {
         "--status STATUS": ("only this status; may be repeated", {"action": "append"}),
-        "--ids": "print only the ids",
         "--trouble": "instead what is wrong now, with advice; exit status 1 if anything is",
     }
     add_command(commands, "list", list_instances, example="--status CONNECTED", words=words)
@@ -69,12 +68,10 @@ def add(commands: Subparsers) -> None:
 def list_instances(options: argparse.Namespace) -> int:
     """List the instances."""
     if options.trouble:
-        if options.status or options.ids:
+        if options.status:
             raise InvalidRequest("cannot list troubles: --trouble goes with no other option")
         return _list_troubles(options)
     instances = list(client_of(options).instances(status=options.status or ()))
-    if options.ids:
-        return print_answer(options, instances, *(str(instance["id"]) for instance in instances))
     return print_list(options, instances, COLUMNS, nothing=NOTHING)
 
 
@@ -89,7 +86,7 @@ def _list_troubles(options: argparse.Namespace) -> int:
 
 def _why(instance: dict[str, Any]) -> str:
     at = instance["circuit_opens" if instance["circuit"] == "open" else "next_attempt"]
-    left = seconds_from(at, datetime.now(UTC))
+    left = seconds_from(at)
     tried = f"next try in {duration(left)}" if left >= 1 else ""
     return "; ".join(filter(None, (instance["sentence"], tried, instance["snapshot_failure"])))
 
@@ -163,13 +160,12 @@ def why(options: argparse.Namespace) -> int:
     query = {"limit": 4 * _LATELY, "kind": _KINDS.split()}
     events = client.get(f"/api/instance/{options.id}/events", query)["events"]
     events = [its for its in events if its["detail"].get("verdict") not in _NOTHING_WRONG]
-    now = datetime.now(UTC)
     parts = {
         "lately": [
             f"{moment(event['time'])}  {event['sentence']}" for event in reversed(events[:_LATELY])
         ],
-        "now": list(filter(None, present_state(details, now))),
-        "next": list(next_steps(details, now)),
+        "now": list(filter(None, present_state(details))),
+        "next": list(next_steps(details)),
     }
     lines = []
     for title, sentences in parts.items():
@@ -178,10 +174,10 @@ def why(options: argparse.Namespace) -> int:
     return print_answer(options, {"id": options.id, **parts}, *lines)
 
 
-def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
+def present_state(details: dict[str, Any]) -> Iterator[str]:
     """The state, the verdict, and the age of its proof."""
     probe, age = details["probe"], details["proof_age_seconds"]
-    since = duration(-seconds_from(details["since"], now))
+    since = duration(-seconds_from(details["since"]))
     state = f"{details['id']} is {details['connection_status']} for {since}"
     yield f"{state}; health: {details['health']['verdict']}"
     yield details["sentence"]
@@ -197,7 +193,7 @@ def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
     if probe is not None and not probe["ok"]:
         yield f"its last ping failed ({probe['failures']} in a row): {probe['error']}"
     if (outbox := details.get("outbox")) and outbox["waiting"]:
-        oldest = duration(-seconds_from(outbox["oldest"], now))
+        oldest = duration(-seconds_from(outbox["oldest"]))
         many = "messages wait" if outbox["waiting"] > 1 else "message waits"
         yield f"{outbox['waiting']} {many} to be sent, the oldest for {oldest}"
         yield outbox["sentence"]
@@ -208,7 +204,7 @@ def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
         yield f"advice: {advice}" if advice not in details["sentence"] else ""
 
 
-def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
+def next_steps(details: dict[str, Any]) -> Iterator[str]:
     """The scan, incident, repair, attempt or circuit that it waits for."""
     id, repair, status = details["id"], details["repair"], details["connection_status"]
     if not details["should_run"]:
@@ -219,17 +215,17 @@ def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
     if (before := details["turns_before"]) is not None:
         yield f"its turn to start comes after {before} other sessions"
     if repair is not None and not repair["ending"]:
-        yield _repair_words(repair, now)
+        yield _repair_words(repair)
     elif repair is not None and status != "CONNECTED":
         words = repair["ending"].replace("_", " ")
-        yield f"its last repair ended {_when(repair['ended'], now)}: {words}"
+        yield f"its last repair ended {_when(repair['ended'])}: {words}"
     if details["pairing_kept"]:
         yield f"no step ends its pairing: {details['pairing_kept']}"
     if details["circuit"] == "open":
-        trial = f"one trial {_when(details['circuit_opens'], now)}"
+        trial = f"one trial {_when(details['circuit_opens'])}"
         yield f"its circuit is open; {trial}, or now: wa-agent recover {id}"
     if details["next_attempt"]:
-        yield f"attempt {details['attempts'] + 1} {_when(details['next_attempt'], now)}"
+        yield f"attempt {details['attempts'] + 1} {_when(details['next_attempt'])}"
     reason = REASONS.get(details["reason"])
     waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
     given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"
@@ -240,26 +236,26 @@ def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
         yield f"a person must scan its code: wa-agent qr {id} --watch"
 
 
-def _repair_words(repair: dict[str, Any], now: datetime) -> str:
+def _repair_words(repair: dict[str, Any]) -> str:
     step = repair["step"].replace("_", " ")
     stage = {
         "acting": f"try {repair['tries']}, under way",
         "settling": f"try {repair['tries']}, done; the next checks show whether it helped",
-    }.get(repair["stage"], f"the next step {_when(repair['not_before'], now)}")
-    begun = _when(repair["started"], now)
+    }.get(repair["stage"], f"the next step {_when(repair['not_before'])}")
+    begun = _when(repair["started"])
     return f"a repair runs since {begun}, round {repair['round']}, step {step}: {stage}"
 
 
-def _when(text: str | None, now: datetime) -> str:
-    seconds = seconds_from(text, now)
+def _when(text: str | None) -> str:
+    seconds = seconds_from(text)
     if seconds < 0:
         return f"{duration(-seconds)} ago"
     return f"in {duration(seconds)}" if seconds >= 1 else "now"
 
 
-def seconds_from(text: str | None, now: datetime) -> float:
+def seconds_from(text: str | None) -> float:
     """Seconds from now to a time of the API; negative when it is past."""
-    return (datetime.fromisoformat(text) - now).total_seconds() if text else 0.0
+    return (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds() if text else 0.0
 
 
 EVERY = 2.0

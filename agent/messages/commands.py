@@ -68,7 +68,7 @@ def _print(record: Mapping[str, Any], options: argparse.Namespace) -> None:
 
 
 def _what(record: Mapping[str, Any]) -> str:
-    """What it says, in one line."""
+    """The text and state of a record, in one line."""
     if record["kind"] == "message_gap":
         if "missing" not in record:
             return ": what was kept before is gone"

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send, show_plan
+from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send
 from agent.cli.client import check_target, download, open_source
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.switch import SET, parse_settings
@@ -150,7 +150,7 @@ def _engine(source: str) -> str:
 def _import_archive(options: argparse.Namespace, path: Path) -> int:
     if options.dry_run:
         session = look_at_archive(path)
-        return show_plan(options, [Planned(session, id_for(session, options.id))])
+        return print_plan(options, [Planned(session, id_for(session, options.id))])
     if options.set:
         words = "cannot use --set for an archive, which brings its settings"
         cure = "import it without --enable, then change them with `wa-agent settings`"
@@ -193,7 +193,7 @@ def _import_found(options: argparse.Namespace, engine: str) -> int:
             raise InvalidRequest(str(error), field="set", code="invalid_settings") from None
     plan = [_planned(its, id_for(its, options.id)) for its in _find(options, engine)]
     if options.dry_run:
-        return show_plan(options, plan)
+        return print_plan(options, plan)
     _refuse_unclear(options, plan)
     client_of(options).open_socket().close()  # before anything is copied
     done = []

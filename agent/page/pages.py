@@ -51,7 +51,7 @@ _INSTANCE = {
         "wait_sentence": {"type": "string", "description": "the same for people"},
     },
 }
-"""Of the many fields of a session those that programs ask for most."""
+"""Those of the many fields of a session that programs ask for most."""
 
 
 async def show_openapi(_call: Call) -> web.Response:

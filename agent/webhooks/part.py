@@ -25,7 +25,7 @@ RESULTS, _KIND = ("delivered", "failed", "dead", "expired"), {"kind": "webhook"}
 
 
 Read = tuple[Store, EventBus, Reader, Callable[[], Mapping[InstanceId, Session]]]
-"""What couriers read."""
+"""The parts that couriers read."""
 
 
 class Webhooks:

@@ -222,21 +222,6 @@ async def test_a_text_is_sent_and_none_is_refused(
     assert sent == ([] if told is None else [{"to": "49151123456", **told}])
 
 
-async def test_a_chat_is_told_for_the_moment(house: House, cli: Cli) -> None:
-    await cli("create", "sales", "--engine", "sandbox")
-    said = await cli("read", "sales", "49 151 123", "M1", "M2", "--by", "49 151 124")
-    assert said.out == "2 messages are marked as read\n"
-    said = await cli("presence", "sales", "typing", "49151123", "--seconds", "5")
-    assert said.out == "sales shows: typing\n"
-    await cli("presence", "sales", "available")
-    chat, who = "49151123@s.whatsapp.net", "49151124@s.whatsapp.net"
-    assert [row[1:] for row in house.supervisor.commands] == [
-        ("mark_read", {"chat": chat, "sender": who}),
-        ("typing", {"chat": chat, "seconds": 5}),
-        ("available", {"chat": "", "seconds": 0}),
-    ]
-
-
 async def test_the_sandbox_is_driven(house: House, cli: Cli) -> None:
     await cli("create", "sales", "--engine", "sandbox")
     await cli("sandbox", "fault", "sales", "slow", "--for", "3")

@@ -22,7 +22,7 @@ from agent.vault.folder import SESSION, Folder, open_instance
 LAST = 60
 _TAIL = 64 << 10
 _HEAD = re.compile(r"\[[^]]*\] \[[A-Z]+\] \[[A-Z]+\] \[([^]]*)\] ")
-"""Of a worker's line; the session's id is in it."""
+"""The beginning of a worker's line; the session's id is in it."""
 LINES = (Field("after", INTEGER, "the `next` of the answer before: what came since", least=0),)
 FOLDER = "diagnostics"
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z")

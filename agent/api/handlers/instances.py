@@ -126,7 +126,7 @@ async def show(call: Call) -> Json:
 
 
 def _outbox(call: Call) -> Json:
-    """What waits to be sent, and what became of the rest."""
+    """The messages that wait to be sent, and the ends of the others."""
     sending = call.parts.sending
     return {"outbox": sending.waiting(call.id), "outbox_ended": sending.ended(call.id)}
 

@@ -26,7 +26,7 @@ SHOWN = frozenset({"id", "name", "machine", "key", "group", "snapshot", "removed
 """Parameters of a path that an operator or this agent chose. Any other may hold a contact's number,
 a message's id or a secret."""
 _CALLER = web.RequestKey("caller", tuple)
-"""Of a known key or user without the right: its name, and that with its address."""
+"""Name of a known key or user without the right, and the same with the address."""
 QUIET_SECONDS = 60.0
 """Seconds in which lines like the last one are counted only."""
 MOST_SOURCES = 256

@@ -70,7 +70,7 @@ class Connection(RequestHandler):
         self._ended = False
         """The client sends no more, and waits for its answers."""
         self._righted = False
-        """Its last request came from a client with rights."""
+        """True if the last request came from a client with rights."""
         self._answered = 0
         """Requests whose answer is sent."""
 

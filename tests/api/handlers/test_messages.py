@@ -192,3 +192,18 @@ async def test_a_wrong_field_of_a_reply_or_a_change_is_named(
     async with house.local(base_url="http://localhost") as local:
         answer = await local.post(PATH, json={"to": "491", **more})
         assert (answer.status, (await answer.json())["field"]) == (400, field)
+
+
+async def test_a_chat_is_told_for_the_moment(house: House, local: aiohttp.ClientSession) -> None:
+    await local.post("/api/instance", json={"id": "sales", "engine": "sandbox"})
+    path = "/api/instance/sales"
+    read = {"chat": "49 151 123", "message_ids": ["M1", "M2"], "sender": "49 151 124"}
+    assert (await (await local.post(f"{path}/read", json=read)).json())["marked"] == 2
+    for said in ({"state": "typing", "chat": "49151123", "seconds": 5}, {"state": "available"}):
+        assert (await local.post(f"{path}/presence", json=said)).status == 200
+    chat, who = "49151123@s.whatsapp.net", "49151124@s.whatsapp.net"
+    assert [row[1:] for row in house.supervisor.commands] == [
+        ("mark_read", {"chat": chat, "sender": who}),
+        ("typing", {"chat": chat, "seconds": 5}),
+        ("available", {"chat": "", "seconds": 0}),
+    ]

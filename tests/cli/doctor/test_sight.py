@@ -16,6 +16,20 @@ __all__ = ["doctor", "state"]
 # --- which agent, which state -----------------------------------------------------------------
 
 
+async def test_doctor_reads_the_state_folder_of_the_agent_that_answers(
+    cli: Cli, house: House, state: Path, tmp_path: Path
+) -> None:
+    (config := tmp_path / "its.toml").write_text("[health]\ninterval = 17\n")
+    places = {"state": state, "sessions": state / "sessions", "config": config}
+    filled_in = cast(dict[str, str], house.server._parts.places)  # as the daemon does
+    filled_in.update({name: str(path) for name, path in places.items()})
+    (state / "sessions/sales").chmod(0o755)
+    found = {one["check"]: one for one in (await cli("doctor", "--json")).json()["findings"]}
+    assert found["database"]["sentence"] == "whole"
+    assert str(config) in found["config"]["sentence"]
+    assert "sales (0755)" in found["state"]["sentence"]
+
+
 async def test_an_agent_that_is_asked_over_http_may_be_another_machines(
     cli: Cli, house: House, state: Path, tmp_path: Path
 ) -> None:

@@ -217,7 +217,7 @@ async def test_the_route_and_the_command_name_what_is_wrong(
     )
     said = await cli("list", "--trouble", "--socket", path)
     found = (await cli("list", "--trouble", "--json", "--socket", path)).json()["troubles"]
-    wrong = await cli("list", "--trouble", "--ids", "--socket", path)
+    wrong = await cli("list", "--trouble", "--status", "CONNECTED", "--socket", path)
     await server.close()
     assert said.status == 1
     first, advice, second, _ = said.out.splitlines()

@@ -30,13 +30,13 @@ DEAF = "ws://127.0.0.1:9/ws/chat"
 """What those of `BOTS` take for WhatsApp: nothing of theirs ever leaves the machine."""
 
 ENDS = {
-    "logout": "--yes", "cleanup": "--yes", "setup": "--yes", "ensure-healthy": "--yes",
+    "logout": "--yes", "cleanup": "--yes", "ensure-healthy": "--yes",
     "delete": "", "restore": "", "import": "--replace",
 }  # fmt: skip
 """A command that may end a pairing, or put other files in its place; with this flag, if one."""
 KEEPS = words_of(
     "version, create, list, show, settings, enable, disable, start, stop, restart, passkey, "
-    "send, read, presence, backends show, backends add, "
+    "send, backends show, backends add, "
     "backends sessions, backends adopt, "
     "backends check, backends reset, qr, top, health, why, recover, "
     "incidents release, reasons, events, logs, "
@@ -45,7 +45,7 @@ KEEPS = words_of(
     "removed list, removed restore, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
     "sandbox heard, pairing-code, screenshot, messages, outbox, doctor, "
-    "config check, config show, config init, run, worker"
+    "config check, config show, config init, run"
 )
 LEFT = {
     "demo": "an agent of its own",
